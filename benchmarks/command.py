@@ -1,0 +1,107 @@
+"""`python -m benchmarks`: options, progress, and the table or the JSON at the end."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Annotated, Final
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from benchmarks.machine import look_at_machine
+from benchmarks.measurement import Sample, Spec
+from benchmarks.plan import BENCHMARKS, Benchmark
+from benchmarks.results import FORMAT, Report
+from benchmarks.suite import Settings, Suite, measurements, run_in_child
+from benchmarks.table import comparison_table, report_table
+
+DISK: Final = Path("/var/tmp")
+"""A folder for temporary files that is on a disk by convention; /tmp often is not."""
+QUICK: Final = Settings(seconds=1.0, rounds=1, warm_up_seconds=0.5)
+WARM_UP_SECONDS: Final = 1.0
+
+application = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@application.command()
+def benchmark(
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Run this benchmark; may be given more than once.")
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option(min=0.05, help="How long each measurement takes, behind its warm-up.")
+    ] = 3.0,
+    repeat: Annotated[int, typer.Option(min=1, help="How many rounds there are; figures are their medians.")] = 3,
+    quick: Annotated[bool, typer.Option("--quick", help="One round of a second each, to see that all works.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON; the table goes to standard error.")] = False,
+    compare: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", exists=True, dir_okay=False, help="Compare with an earlier run, printed with --json."
+        ),
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option(exists=True, file_okay=False, help="Where the databases go; a disk, not memory.")
+    ] = None,
+    names: Annotated[bool, typer.Option("--list", help="Print the names of the benchmarks and stop.")] = False,
+) -> None:
+    """Measure durable calls beside the bare limits of what they are made of."""
+    if names:
+        for one in BENCHMARKS:
+            typer.echo(f"{one.name:14} {one.title}")
+        return
+    chosen = _chosen(only or [])
+    earlier = None if compare is None else _read(compare)
+    settings = QUICK if quick else Settings(seconds=seconds, rounds=repeat, warm_up_seconds=WARM_UP_SECONDS)
+    console = Console(stderr=as_json)
+    with tempfile.TemporaryDirectory(prefix="durably-benchmarks-", dir=folder or _disk()) as databases:
+        report = _run(chosen, settings, Path(databases))
+    console.print(report_table(report))
+    if earlier is not None:
+        console.print(comparison_table(report, earlier))
+    if as_json:
+        typer.echo(msgspec.json.format(msgspec.json.encode(report)).decode())
+
+
+def _run(chosen: list[Benchmark], settings: Settings, folder: Path) -> Report:
+    columns = (BarColumn(bar_width=20), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("the machine", total=measurements(chosen, settings.rounds))
+
+        def run(spec: Spec) -> Sample:
+            try:
+                return run_in_child(spec, folder)
+            finally:
+                progress.advance(task)
+
+        suite = Suite(settings, run, lambda what: progress.update(task, description=what))
+        return suite.report(chosen, look_at_machine(folder))
+
+
+def _chosen(names: list[str]) -> list[Benchmark]:
+    known = {one.name: one for one in BENCHMARKS}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise typer.BadParameter(
+            f"There is no benchmark {unknown[0]!r}. There are: {', '.join(known)}.", param_hint="--only"
+        )
+    return [one for one in BENCHMARKS if not names or one.name in names]
+
+
+def _read(path: Path) -> Report:
+    try:
+        report = msgspec.json.decode(path.read_bytes(), type=Report)
+    except msgspec.MsgspecError as error:
+        raise typer.BadParameter(f"{path} is no result of --json: {error}", param_hint="--compare") from error
+    if report.format != FORMAT:
+        raise typer.BadParameter(
+            f"{path} has the format {report.format}; this suite reads {FORMAT}.", param_hint="--compare"
+        )
+    return report
+
+
+def _disk() -> Path | None:
+    return DISK if DISK.is_dir() else None

@@ -1,0 +1,92 @@
+"""What a subject is, and which there are: the seam where peers come in.
+
+A subject is a module of `benchmarks.subjects` with a `subject` in it: something that runs in the measuring process, or a
+server that is sent requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final, TypeAlias
+
+from benchmarks.load import Operation
+from benchmarks.measurement import Counts
+
+KEYS: Final = 1_000
+"""How many objects there are; operation n goes to object n modulo this."""
+CHAIN_CALLS: Final = 10
+LANES: Final = 100
+"""Chains that do not get in each other's way; operation n takes lane n modulo this."""
+BURN_SECONDS: Final = 0.0002
+"""How long a handler of the workload `burning` keeps the processor busy."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """A subject at work: what to call, and what it says of itself."""
+
+    operation: Operation
+    counts: Callable[[], Counts | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InProcess:
+    """Runs in the event loop that measures. `open` takes a folder for its files and the name of the workload."""
+
+    open: Callable[[Path, str], AbstractAsyncContextManager[Running]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """Runs in a process of its own, which prints `Listening on http://127.0.0.1:<port>` when it is ready."""
+
+    command: Callable[[Path], list[str]]
+    requests: Mapping[str, Callable[[int], bytes]]
+    """By workload, how operation n is asked for: one whole HTTP/1.1 request."""
+    counts_request: bytes | None = None
+    """What it answers to this is JSON of `Counts`, or null."""
+
+
+Subject: TypeAlias = InProcess | Served
+
+SUBJECTS: Final = MappingProxyType(
+    {
+        "durably": "durably_in_process",
+        "mailbox": "mailbox_on_sqlite",
+        "memory": "mailbox_in_memory",
+        "commit": "aiosqlite_commit",
+        "durably-http": "durably_over_http",
+        "asgi": "asgi_hello",
+    }
+)
+"""Modules of `benchmarks.subjects` by the names that plans use."""
+
+TITLES: Final = MappingProxyType(
+    {
+        "durably": "durably",
+        "mailbox": "asyncio mailbox, group commit",
+        "memory": "asyncio mailbox, memory only",
+        "commit": "aiosqlite commit",
+        "durably-http": "durably serve",
+        "asgi": "uvicorn, bare ASGI",
+    }
+)
+
+
+def subject_named(name: str) -> Subject:
+    """Import a subject."""
+    module = import_module(f"benchmarks.subjects.{SUBJECTS[name]}")
+    subject = module.subject
+    assert isinstance(subject, InProcess | Served), f"{module.__name__} has no subject"
+    return subject
+
+
+def http_request(path: str, body: bytes) -> bytes:
+    """A POST as clients send it."""
+    head = f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    return head.encode() + body

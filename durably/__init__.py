@@ -1,0 +1,99 @@
+"""Durable virtual objects for asyncio: state, messages, timers and side effects that survive `kill -9`."""
+
+from durably.actors import BytesSerde as BytesSerde
+from durably.actors import Caller as Caller
+from durably.actors import Context as Context
+from durably.actors import HandlerInfo as HandlerInfo
+from durably.actors import Invocation as Invocation
+from durably.actors import JsonSerde as JsonSerde
+from durably.actors import ObjectContext as ObjectContext
+from durably.actors import Request as Request
+from durably.actors import RetryPolicy as RetryPolicy
+from durably.actors import Serde as Serde
+from durably.actors import Service as Service
+from durably.actors import SharedContext as SharedContext
+from durably.actors import VirtualObject as VirtualObject
+from durably.actors import handler as handler
+from durably.actors import select as select
+from durably.actors import shared as shared
+from durably.actors import state as state
+from durably.errors import BlockingIOInHandlerError as BlockingIOInHandlerError
+from durably.errors import CancelledInvocationError as CancelledInvocationError
+from durably.errors import DeadlineExceededError as DeadlineExceededError
+from durably.errors import DeadlockError as DeadlockError
+from durably.errors import DefinitionError as DefinitionError
+from durably.errors import DurablyError as DurablyError
+from durably.errors import ForgottenAwaitError as ForgottenAwaitError
+from durably.errors import HandlerMistakeError as HandlerMistakeError
+from durably.errors import InvalidArgumentError as InvalidArgumentError
+from durably.errors import NonDeterminismError as NonDeterminismError
+from durably.errors import OverloadedError as OverloadedError
+from durably.errors import PausedInvocationError as PausedInvocationError
+from durably.errors import RetryableError as RetryableError
+from durably.errors import RuntimeStoppedError as RuntimeStoppedError
+from durably.errors import SharedStateError as SharedStateError
+from durably.errors import StoreInUseError as StoreInUseError
+from durably.errors import StoreUnavailableError as StoreUnavailableError
+from durably.errors import TerminalError as TerminalError
+from durably.errors import UndeclaredStateError as UndeclaredStateError
+from durably.errors import UndecodableError as UndecodableError
+from durably.errors import UnencodableError as UnencodableError
+from durably.errors import UnknownTargetError as UnknownTargetError
+from durably.errors import UnsetStateError as UnsetStateError
+from durably.errors import WrongContextError as WrongContextError
+from durably.ids import InvocationStatus as InvocationStatus
+from durably.runtime.runtime import Limits as Limits
+from durably.runtime.runtime import Runtime as Runtime
+from durably.storage import MemoryStore as MemoryStore
+from durably.storage import SqliteStore as SqliteStore
+from durably.storage import Store as Store
+
+__all__ = [
+    "BlockingIOInHandlerError",
+    "BytesSerde",
+    "Caller",
+    "CancelledInvocationError",
+    "Context",
+    "DeadlineExceededError",
+    "DeadlockError",
+    "DefinitionError",
+    "DurablyError",
+    "ForgottenAwaitError",
+    "HandlerInfo",
+    "HandlerMistakeError",
+    "InvalidArgumentError",
+    "Invocation",
+    "InvocationStatus",
+    "JsonSerde",
+    "Limits",
+    "MemoryStore",
+    "NonDeterminismError",
+    "ObjectContext",
+    "OverloadedError",
+    "PausedInvocationError",
+    "Request",
+    "RetryPolicy",
+    "RetryableError",
+    "Runtime",
+    "RuntimeStoppedError",
+    "Serde",
+    "Service",
+    "SharedContext",
+    "SharedStateError",
+    "SqliteStore",
+    "Store",
+    "StoreInUseError",
+    "StoreUnavailableError",
+    "TerminalError",
+    "UndeclaredStateError",
+    "UndecodableError",
+    "UnencodableError",
+    "UnknownTargetError",
+    "UnsetStateError",
+    "VirtualObject",
+    "WrongContextError",
+    "handler",
+    "select",
+    "shared",
+    "state",
+]

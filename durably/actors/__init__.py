@@ -1,0 +1,39 @@
+"""What may be asked: services, virtual objects, their handlers and state, contexts and references."""
+
+from durably.actors.actor import Service as Service
+from durably.actors.actor import VirtualObject as VirtualObject
+from durably.actors.caller import Caller as Caller
+from durably.actors.context import Context as Context
+from durably.actors.context import HandlerInfo as HandlerInfo
+from durably.actors.context import ObjectContext as ObjectContext
+from durably.actors.context import Request as Request
+from durably.actors.context import SharedContext as SharedContext
+from durably.actors.handlers import handler as handler
+from durably.actors.handlers import shared as shared
+from durably.actors.references import Invocation as Invocation
+from durably.actors.retry import RetryPolicy as RetryPolicy
+from durably.actors.select import select as select
+from durably.actors.serde import BytesSerde as BytesSerde
+from durably.actors.serde import JsonSerde as JsonSerde
+from durably.actors.serde import Serde as Serde
+from durably.actors.state import state as state
+
+__all__ = [
+    "BytesSerde",
+    "Caller",
+    "Context",
+    "HandlerInfo",
+    "Invocation",
+    "JsonSerde",
+    "ObjectContext",
+    "Request",
+    "RetryPolicy",
+    "Serde",
+    "Service",
+    "SharedContext",
+    "VirtualObject",
+    "handler",
+    "select",
+    "shared",
+    "state",
+]

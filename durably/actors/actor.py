@@ -1,0 +1,111 @@
+"""`Service` and `VirtualObject`: what users subclass.
+
+An instance is the `self` of one attempt: dependencies from the constructor, declared state, and the key. In a handler
+nothing else can be assigned, because it would be lost with the attempt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from durably.actors.annotations import Scope
+from durably.actors.definition import DEFINITION, ActorDefinition, ActorKind, ActorOptions, define
+from durably.actors.durations import Duration, optional_duration_us
+from durably.actors.operations import frame_above
+from durably.actors.retry import RetryPolicy
+from durably.actors.state import STATE_VIEW, StateView
+from durably.actors.wording import named
+from durably.errors import DefinitionError, UndeclaredStateError
+
+REFERENCE_MARK = "__durably_is_reference__"
+"""Stands in the classes that references are instances of: they are no definitions."""
+
+
+class Actor:
+    """Root of what can be called by message. The constructor takes dependencies, found by annotation; it must not do
+    I/O.
+
+    In a handler only declared state may be assigned: anything else would be lost with the attempt, and raises at once.
+    """
+
+    __durably__: ClassVar[ActorDefinition | None] = None
+    __durably_kind__: ClassVar[ActorKind | None] = None
+
+    def __init_subclass__(
+        cls,
+        *,
+        name: str | None = None,
+        abstract: bool = False,
+        private: bool = False,
+        retry: RetryPolicy | None = None,
+        metadata: Mapping[str, str] | None = None,
+        retention: Duration | None = None,
+        suspend_after: Duration | None = None,
+    ) -> None:
+        """The class keywords. `name` is the name on the wire, the class's own if left out.
+
+        An `abstract` class with a name is a contract: callers use it, an implementation subclasses it and answers to
+        its name. `private` refuses requests from outside, `retry` applies to handlers that have none of their own.
+        `retention` is how long outcomes are kept, `suspend_after` how long an invocation waits before it leaves memory:
+        timedeltas or seconds.
+
+        Raises:
+            DefinitionError: the class cannot work; says what to write.
+        """
+        super().__init_subclass__()
+        if REFERENCE_MARK in vars(cls) or "__durably_kind__" in vars(cls):
+            return
+        if cls.__durably_kind__ is None:
+            raise DefinitionError(
+                f"{named(cls)} subclasses Actor, which has no handlers yet. Subclass Service or VirtualObject."
+            )
+        options = ActorOptions(
+            name=name,
+            abstract=abstract,
+            private=private,
+            retry=retry,
+            metadata=dict(metadata or {}),
+            retention_us=optional_duration_us(retention, f"retention= of {named(cls)}"),
+            suspend_after_us=optional_duration_us(suspend_after, f"suspend_after= of {named(cls)}"),
+        )
+        setattr(cls, DEFINITION, define(cls, cls.__durably_kind__, options, Scope(cls, frame_above(1))))
+
+    if not TYPE_CHECKING:
+        # Hidden from type checkers, which would take every attribute for declared.
+        def __setattr__(self, name: str, value: Any) -> None:
+            view: StateView | None = self.__dict__.get(STATE_VIEW)
+            if view is None or _has_setter(type(self), name):
+                object.__setattr__(self, name, value)
+            else:
+                raise UndeclaredStateError(_undeclared(type(self), name))
+
+
+class Service(Actor):
+    """Handlers without identity: any number at once."""
+
+    __durably_kind__ = "service"
+
+
+class VirtualObject(Actor):
+    """One for each key. Exclusive handlers run one at a time, in the order of acceptance; shared ones beside them."""
+
+    __durably_kind__ = "object"
+
+    key: str
+
+
+def _has_setter(cls: type, name: str) -> bool:
+    """A state field, or a property of the user's."""
+    return hasattr(getattr(cls, name, None), "__set__")
+
+
+def _undeclared(cls: type, name: str) -> str:
+    if name == "key":
+        return "self.key says which object this is, and cannot be assigned."
+    if not issubclass(cls, VirtualObject):
+        return f"self.{name} was assigned in a handler of a Service, which keeps no state. Use a local variable."
+    return (
+        f"self.{name} was assigned in a handler and is not declared as state, so it would be lost with this attempt. "
+        f"Declare it in {named(cls)}, as `{name}: ... = state(default=...)`, or use a local variable."
+    )

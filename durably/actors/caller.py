@@ -1,0 +1,89 @@
+"""`Caller`: what a context, a runtime and a client have in common. A function typed on it works in all three places."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Mapping
+from typing import Any, TypeVar
+
+from durably.actors.actor import Service, VirtualObject
+from durably.actors.durations import Duration, duration_us
+from durably.actors.kinds import is_bytes
+from durably.actors.operations import CallSite, frame_above
+from durably.actors.references import Delay, Invocation, Outgoing, Transport, plain_headers
+from durably.actors.serde import codec_for
+from durably.actors.targets import reference
+
+T = TypeVar("T")
+ServiceT = TypeVar("ServiceT", bound=Service)
+ObjectT = TypeVar("ObjectT", bound=VirtualObject)
+
+
+class Caller(Transport):
+    """Gives references to services and objects, and handles on invocations."""
+
+    __slots__ = ()
+
+    def service(self, actor: type[ServiceT], /) -> ServiceT:
+        """A reference to a service: its handlers are called by message."""
+        return reference(self, actor, "service", None)
+
+    def object(self, actor: type[ObjectT], key: str, /) -> ObjectT:
+        """A reference to the virtual object with this key: its handlers are called by message."""
+        return reference(self, actor, "object", key)
+
+    def invocation(self, id: str, returns: type[T], /) -> Invocation[T]:
+        """A handle on an invocation whose result is of this type."""
+        return Invocation(self, id, codec_for(returns).decode)
+
+    def call(
+        self,
+        service: str,
+        handler: str,
+        body: bytes = b"",
+        *,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
+    ) -> Coroutine[Any, Any, bytes]:
+        """Call by name and bytes: `body` and the answer are as over HTTP. `key` is None for a service.
+
+        Raises:
+            TerminalError: the handler failed, or there is none of this name, or the body does not fit it.
+        """
+        outgoing = _outgoing(service, key, handler, body, headers, idempotency_key)
+        return self._issue_call(outgoing, CallSite(frame_above(1)))
+
+    def send(
+        self,
+        service: str,
+        handler: str,
+        body: bytes = b"",
+        *,
+        key: str | None = None,
+        after: Duration = 0,
+        headers: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
+    ) -> Coroutine[Any, Any, Invocation[bytes]]:
+        """Send by name and bytes, delayed by `after`: a timedelta or seconds."""
+        outgoing = _outgoing(service, key, handler, body, headers, idempotency_key)
+        after_us = duration_us(after, "send(after=...)")
+        return self._issue_send(outgoing, Delay(after_us=after_us) if after_us else None, CallSite(frame_above(1)))
+
+
+def _outgoing(
+    service: str,
+    key: str | None,
+    handler: str,
+    body: bytes,
+    headers: Mapping[str, str] | None,
+    idempotency_key: str | None,
+) -> Outgoing[bytes]:
+    if not is_bytes(body):
+        raise TypeError(
+            f"The body of a call by name is bytes, not {body!r}. With the class of the actor at hand, use a reference."
+        )
+    return Outgoing(service, key, handler, bytes(body), _unchanged, plain_headers(headers), idempotency_key, None, True)
+
+
+def _unchanged(data: bytes) -> bytes:
+    return data

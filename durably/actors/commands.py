@@ -1,0 +1,79 @@
+"""The whole language between a handler and the machine: what a handler may ask for, as plain values.
+
+A command is what the journal records and what replay compares, so it holds bytes and names, never objects. Its number
+is its place in the order of issue within one execution, counted from 0; the answer to it, where there is one, refers
+to that number. `Call`, `Run`, `Sleep`, `Attach` and `Look` are answered; `Send` is not.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+
+from durably.ids import InvocationStatus
+
+
+class Call(msgspec.Struct, frozen=True, tag="call", array_like=True):
+    """Call a handler and wait for its answer. `key` is None for a service; `timeout_us` bounds the whole call."""
+
+    service: str
+    key: str | None
+    handler: str
+    argument: bytes
+    headers: dict[str, str]
+    idempotency_key: str | None
+    timeout_us: int | None
+    wire: bool = False
+    """The argument is a body as it would come from outside (calls by name and bytes), for the callee's types."""
+
+
+class Send(msgspec.Struct, frozen=True, tag="send", array_like=True):
+    """Send a message. It does not join the mailbox before `due`, microseconds since 1970 UTC by the wall clock."""
+
+    service: str
+    key: str | None
+    handler: str
+    argument: bytes
+    headers: dict[str, str]
+    idempotency_key: str | None
+    timeout_us: int | None
+    due: int | None
+    wire: bool = False
+
+
+class Run(msgspec.Struct, frozen=True, tag="run", array_like=True):
+    """Run a side effect of this name; what to run is not journaled, it is found again by replaying the handler."""
+
+    name: str
+
+
+class Sleep(msgspec.Struct, frozen=True, tag="sleep", array_like=True):
+    """Be woken at `due`, microseconds since 1970 UTC."""
+
+    due: int
+
+
+class Attach(msgspec.Struct, frozen=True, tag="attach", array_like=True):
+    """Wait for the outcome of an invocation that exists, given by id or by the idempotency key it was started with."""
+
+    invocation_id: str | None
+    service: str | None = None
+    key: str | None = None
+    handler: str | None = None
+    idempotency_key: str | None = None
+
+
+class Look(msgspec.Struct, frozen=True, tag="look", array_like=True):
+    """Ask for the status of an invocation; the answer is a recorded input (rule S4)."""
+
+    invocation_id: str
+
+
+Command: TypeAlias = Call | Send | Run | Sleep | Attach | Look
+
+
+class StatusAnswer(msgspec.Struct, frozen=True):
+    """The encoded answer to `Look`."""
+
+    status: InvocationStatus

@@ -1,0 +1,274 @@
+"""Contexts: what an invocation may do. Each verb describes a command and gives it to the port of its execution.
+
+Nothing here knows whether the handler runs live or is replayed. A context works only while its own handler is being
+advanced: in an action, a thread, another handler or afterwards every verb raises (rules D1 and A4).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, ParamSpec, TypeVar, overload
+from uuid import UUID
+
+import msgspec
+
+from durably.actors.actor import Actor
+from durably.actors.caller import Caller
+from durably.actors.commands import Attach, Call, Look, Send, Sleep, StatusAnswer
+from durably.actors.durations import Duration, duration_us, moment
+from durably.actors.handlers import HandlerKind
+from durably.actors.operations import CallSite, Operation, frame_above
+from durably.actors.port import Port
+from durably.actors.references import Delay, Invocation, Outgoing
+from durably.actors.run import Run
+from durably.actors.serde import codec_for
+from durably.actors.state import StateView
+from durably.actors.wording import MISSING
+from durably.errors import UndecodableError, UnencodableError
+from durably.ids import InvocationStatus
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+UUID_VERSION = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What started this invocation: the same on every attempt, except `attempt`."""
+
+    id: str
+    """Of the invocation."""
+    headers: Mapping[str, str]
+    body: bytes
+    """The arguments, in the form in which they are stored."""
+    idempotency_key: str | None
+    deadline: datetime | None
+    """When the invocation must have ended; aware, UTC."""
+    attempt: int
+    """Counted from 1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandlerInfo:
+    """The handler that runs, for logs and tools."""
+
+    service: str
+    name: str
+    actor: type[Actor]
+    kind: HandlerKind
+    parameters: Mapping[str, Any]
+    """The type of each parameter after `self` and `ctx`."""
+    returns: Any
+    metadata: Mapping[str, str]
+
+
+class HandlerLog:
+    """`ctx.log`: lines with fields, bound to the invocation; silent while the machine replays."""
+
+    __slots__ = ("_port",)
+
+    def __init__(self, port: Port) -> None:
+        self._port = port
+
+    def debug(self, event: str, /, **fields: Any) -> None:
+        self._port.log("debug", event, fields)
+
+    def info(self, event: str, /, **fields: Any) -> None:
+        self._port.log("info", event, fields)
+
+    def warning(self, event: str, /, **fields: Any) -> None:
+        self._port.log("warning", event, fields)
+
+    def error(self, event: str, /, **fields: Any) -> None:
+        self._port.log("error", event, fields)
+
+
+class Context(Caller):
+    """What any handler may do. Handed in by the runtime, valid until the handler returns."""
+
+    __slots__ = ("_port", "handler", "request")
+
+    def __init__(self, port: Port, request: Request, handler: HandlerInfo) -> None:
+        self._port = port
+        self.request = request
+        """What started this invocation."""
+        self.handler = handler
+        """The handler that runs."""
+
+    @property
+    def log(self) -> HandlerLog:
+        """Lines with fields, written once however often the handler is replayed."""
+        return HandlerLog(self._port)
+
+    @property
+    def run(self) -> Run:
+        """`await ctx.run(name, action, *args, **kwargs)`: a side effect whose result is journaled."""
+        return Run(self._port)
+
+    def now(self) -> datetime:
+        """The time of this step, aware, UTC: the same on replay, and standing still until something is awaited."""
+        return moment(self._port.at())
+
+    def random(self) -> random.Random:
+        """A generator that gives the same numbers on replay."""
+        return self._port.random()
+
+    def uuid(self) -> UUID:
+        """A random UUID, the same on replay: fit as an idempotency key for others."""
+        return UUID(int=self._port.uuid_bits(), version=UUID_VERSION)
+
+    def sleep(self, delay: Duration, /) -> Coroutine[Any, Any, None]:
+        """Wait, durably: a timedelta or seconds. Whoever waits long holds no memory."""
+        due = self._port.at() + duration_us(delay, "The delay of sleep")
+        return self._port.issue(Sleep(due), _nothing, "sleep", CallSite(frame_above(1)))
+
+    # What references and `call` do with this transport.
+
+    def _issue_call(self, outgoing: Outgoing[R], site: CallSite, /) -> Operation[R]:
+        command = Call(
+            outgoing.service, outgoing.key, outgoing.handler, outgoing.argument,
+            outgoing.headers, outgoing.idempotency_key, outgoing.timeout_us, outgoing.wire,
+        )  # fmt: skip
+        return self._port.issue(command, outgoing.decode, outgoing.what, site)
+
+    def _issue_send(self, outgoing: Outgoing[R], delay: Delay | None, site: CallSite, /) -> Operation[Invocation[R]]:
+        command = Send(
+            outgoing.service, outgoing.key, outgoing.handler, outgoing.argument,
+            outgoing.headers, outgoing.idempotency_key, outgoing.timeout_us, self._due(delay), outgoing.wire,
+        )  # fmt: skip
+
+        def sent(number: int) -> Invocation[R]:
+            return Invocation(self, self._port.callee_id(number), outgoing.decode)
+
+        return self._port.issue_one_way(command, sent, f"send to {outgoing.what}", site)
+
+    def _due(self, delay: Delay | None) -> int | None:
+        if delay is None:
+            return None
+        return delay.at_us if delay.after_us is None else self._port.at() + delay.after_us
+
+    def _issue_attach(self, outgoing: Outgoing[R], site: CallSite, /) -> Operation[R]:
+        command = Attach(None, outgoing.service, outgoing.key, outgoing.handler, outgoing.idempotency_key)
+        return self._port.issue(command, outgoing.decode, f"attach to {outgoing.what}", site)
+
+    def _issue_result(self, id: str, decode: Callable[[bytes], R], site: CallSite, /) -> Operation[R]:
+        return self._port.issue(Attach(id), decode, f"result of {id}", site)
+
+    def _issue_status(self, id: str, site: CallSite, /) -> Operation[InvocationStatus]:
+        return self._port.issue(Look(id), _status, f"status of {id}", site)
+
+
+class SharedContext(Context):
+    """What a shared handler of an object may do: read."""
+
+    __slots__ = ("_key", "_view")
+
+    def __init__(self, port: Port, request: Request, handler: HandlerInfo, key: str) -> None:
+        super().__init__(port, request, handler)
+        self._key = key
+        self._view: StateView | None = None
+
+    def share_state_with(self, view: StateView) -> None:
+        """`self` of the same attempt sees what is changed here by name, and the other way round."""
+        self._view = view
+
+    @property
+    def key(self) -> str:
+        """Which object this is."""
+        return self._key
+
+    @overload
+    def get(self, name: str, returns: type[T], /) -> T | None: ...
+    @overload
+    def get(self, name: str, returns: type[T], default: T, /) -> T: ...
+    def get(self, name: str, returns: type[T], default: Any = None, /) -> Any:
+        """State by its stored name; `default` where it has no value (a stored null is None, whatever the default).
+
+        Raises:
+            UndecodableError: what is stored is not of this type.
+        """
+        self._settle()
+        data = self._port.read_field(name)
+        if data is None:
+            return default
+        if data == b"null":
+            return None
+        try:
+            return codec_for(returns).decode(data)
+        except UndecodableError as error:
+            raise UndecodableError(
+                f"The stored value of {name!r}: {error.message}", path=error.path, reason=error.reason
+            ) from error
+
+    def keys(self) -> Sequence[str]:
+        """The stored names that have a value, sorted."""
+        self._settle()
+        return self._port.field_names()
+
+    def _settle(self) -> None:
+        if self._view is not None:
+            self._view.settle()
+
+
+class ObjectContext(SharedContext):
+    """What an exclusive handler of an object may do: read and write."""
+
+    __slots__ = ()
+
+    def set(self, name: str, value: Any, /) -> None:
+        """Set state by its stored name.
+
+        Raises:
+            UnencodableError: the value cannot be written.
+        """
+        self._port.check(f"ctx.set({name!r})")
+        try:
+            data = codec_for(MISSING).encode(value)
+        except UnencodableError as error:
+            raise UnencodableError(f"The state {name!r} cannot be given this value: {error.message}") from error
+        self._write(name, data)
+
+    def clear(self, name: str, /) -> None:
+        """Remove state by its stored name; a declared field returns to its default."""
+        self._write(name, None)
+
+    def clear_all(self) -> None:
+        """Remove all state of this object; declared fields return to their defaults."""
+        self._settle()
+        for name in self._port.field_names():
+            self._port.write_field(name, None)
+        if self._view is not None:
+            self._view.forget()
+
+    def _write(self, name: str, data: bytes | None) -> None:
+        self._settle()
+        self._port.write_field(name, data)
+        if self._view is not None:
+            self._view.forget(name)
+
+
+def make_context(kind: HandlerKind, port: Port, request: Request, handler: HandlerInfo, key: str) -> Context:
+    """The context of one attempt; `key` is not used for a service."""
+    match kind:
+        case "service":
+            return Context(port, request, handler)
+        case "exclusive":
+            return ObjectContext(port, request, handler, key)
+        case "shared":
+            return SharedContext(port, request, handler, key)
+
+
+_status_decoder = msgspec.json.Decoder(StatusAnswer)
+
+
+def _status(data: bytes) -> InvocationStatus:
+    return _status_decoder.decode(data).status
+
+
+def _nothing(_answer: Any) -> None:
+    return None

@@ -1,0 +1,98 @@
+"""`Operation`: what a call, send, run or sleep returns, on every transport.
+
+It was issued when it was called, awaited or not (rule C1). It is a future of its loop, so it may be awaited many
+times and goes wherever asyncio takes a future; it is also a `Coroutine`, so `create_task`, `TaskGroup` and both type
+checkers treat it as what the API says it is. It knows where it was called: forgetting the `await`, or testing it for
+truth, names that line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Coroutine
+from types import CodeType, FrameType, TracebackType
+from typing import Any, Generic, TypeVar
+
+R = TypeVar("R")
+
+
+frame_above = sys._getframe  # pyright: ignore[reportPrivateUsage]
+
+
+class CallSite:
+    """A place in a user's program, kept cheaply and turned into a line number only when somebody wants to read it."""
+
+    __slots__ = ("_code", "_instruction")
+
+    def __init__(self, frame: FrameType) -> None:
+        self._code: CodeType = frame.f_code
+        self._instruction = frame.f_lasti
+
+    @property
+    def filename(self) -> str:
+        return self._code.co_filename
+
+    @property
+    def line(self) -> int:
+        for start, end, line in self._code.co_lines():
+            if start <= self._instruction < end and line is not None:
+                return line
+        return self._code.co_firstlineno
+
+    def __str__(self) -> str:
+        return f"{self.filename}:{self.line} (in {self._code.co_qualname})"
+
+
+class Operation(asyncio.Future[R], Coroutine[Any, Any, R], Generic[R]):
+    """A durable operation: a future that also works as a coroutine. Made by the machine, never by users."""
+
+    what: str
+    """What was asked for, for messages: `TicketObject/reserve`, `run "charge"`."""
+    site: CallSite | None
+    """Where it was called."""
+    taken: bool
+    """Somebody awaited it, or handed it to asyncio."""
+
+    def __init__(self, *, loop: asyncio.AbstractEventLoop, what: str, site: CallSite | None) -> None:
+        self.what = what
+        self.site = site
+        self.taken = False
+        super().__init__(loop=loop)
+
+    def __bool__(self) -> bool:
+        raise TypeError(
+            f"{self.what} was tested for truth without being awaited, and a call that was not awaited is always true. "
+            f"Write `await` before it{'' if self.site is None else f', at {self.site}'}."
+        )
+
+    def __await__(self) -> Any:
+        self.taken = True
+        return super().__await__()
+
+    __iter__ = __await__
+
+    # asyncio.Future does not implement these; a Task drives its coroutine with nothing else.
+    def send(self, value: Any, /) -> Any:
+        """Like `await self` as the body of a coroutine: yield this future until it is done, then return its result."""
+        self.taken = True
+        if self.done():
+            raise StopIteration(self.result())
+        self._asyncio_future_blocking = True
+        return self
+
+    def throw(self, kind: Any, value: Any = None, trace: TracebackType | None = None, /) -> Any:
+        """What a task does to its coroutine when it is cancelled, or when what it waits for failed."""
+        error = value if isinstance(value, BaseException) else kind
+        if isinstance(error, type):
+            error = error() if value is None else error(value)
+        assert isinstance(error, BaseException)
+        raise error if trace is None else error.with_traceback(trace)
+
+    def close(self) -> None:
+        """A coroutine can be closed; what was issued stands, so there is nothing to undo."""
+        self.taken = True
+
+    def add_done_callback(self, fn: Any, /, *, context: Any = None) -> None:
+        self.taken = True
+        super().add_done_callback(fn, context=context)

@@ -1,0 +1,228 @@
+"""`HandlerSignature`: what one handler takes and gives, and how both become bytes, for those who call and those who
+run it.
+
+The shape is known when the class is defined. The types are resolved at first use, so that a contract that is never
+bound can be called, or when the class is bound, so that a mistake is found early.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Coroutine, Mapping
+from dataclasses import replace
+from typing import Any
+
+from durably.actors.annotations import Scope
+from durably.actors.arguments import Arguments, HandlerFunction, JsonArguments, Parameter, SerdeArguments
+from durably.actors.serde import JSON, Serde, TypeCodec, codec_for
+from durably.actors.wording import MISSING, describe, shortened
+from durably.errors import DefinitionError, UndecodableError, UnencodableError
+
+OWN_PARAMETERS = 2
+"""`self` and `ctx`."""
+
+
+class HandlerSignature:
+    """The parameters and the result of a handler."""
+
+    def __init__(
+        self,
+        function: HandlerFunction,
+        name: str,
+        *,
+        accepts: Serde[Any] | None = None,
+        returns: Serde[Any] | None = None,
+    ) -> None:
+        self.name = name
+        """The handler's name on the wire."""
+        self.function = function
+        self.shape = _parameters_of(function)
+        self.scope: Scope | None = None
+        """Where the annotations' names are looked up; set when the class is defined."""
+        self._accepts = accepts
+        self._returns = returns
+        self._types: Types | None = None
+
+    @property
+    def types(self) -> Types:
+        """Everything that needs the types, resolved now if it has not been.
+
+        Raises:
+            DefinitionError: a name is unknown, or a type cannot be written as JSON.
+        """
+        if self._types is None:
+            self._types = self._resolved()
+        return self._types
+
+    def _resolved(self) -> Types:
+        assert self.scope is not None, "the class that holds the handler has been defined"
+        where = f"handler {self.name!r}"
+        written = {one.name: one.annotation for one in self.shape if one.annotation is not MISSING}
+        returned = inspect.signature(self.function).return_annotation
+        if returned is not inspect.Signature.empty:
+            written["return"] = returned
+        resolved = self.scope.resolve(written, where)
+        parameters = tuple(replace(one, annotation=resolved.get(one.name, MISSING)) for one in self.shape)
+        result = resolved.get("return", MISSING)
+        return Types(parameters, result, self._arguments(parameters, where), self._result(result, where))
+
+    def _arguments(self, parameters: tuple[Parameter, ...], where: str) -> Arguments:
+        if self._accepts is not None:
+            return SerdeArguments(self.name, self.function, parameters[0], self._accepts)
+        codecs = {one.name: _codec(one.annotation, f"the parameter {one.name!r} of {where}") for one in parameters}
+        return JsonArguments(self.name, self.function, parameters, codecs)
+
+    def _result(self, annotation: Any, where: str) -> Result:
+        if self._returns is not None:
+            return SerdeResult(self.name, self._returns)
+        if annotation in (None, type(None)):
+            return NoResult(self.name)
+        return JsonResult(self.name, _codec(annotation, f"the result of {where}"))
+
+    def encode_arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], /) -> bytes:
+        """The journal form of what a caller wrote in the parentheses; see `Arguments.encode`."""
+        return (self._types or self.types).arguments.encode(args, kwargs)
+
+    def call(self, actor: Any, ctx: Any, argument: bytes, /) -> Coroutine[Any, Any, Any]:
+        """The coroutine of the function on an argument in journal form; see `Arguments.call`."""
+        return (self._types or self.types).arguments.call(actor, ctx, argument)
+
+    def admit(self, body: bytes, /) -> bytes:
+        """The journal form of a body from outside; see `Arguments.admit`."""
+        return (self._types or self.types).arguments.admit(body)
+
+    def encode_result(self, value: Any, /) -> bytes:
+        """What a caller will decode.
+
+        Raises:
+            UnencodableError: the value is not of the annotated type, or cannot be written at all.
+        """
+        return (self._types or self.types).result.encode(value)
+
+    def decode_result(self, data: bytes, /) -> Any:
+        """The result, of its annotated type.
+
+        Raises:
+            UndecodableError: the bytes are something else.
+        """
+        return (self._types or self.types).result.decode(data)
+
+    @property
+    def content_type(self) -> str | None:
+        """Of the encoded result; None where it is nothing."""
+        return self.types.result.content_type
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """As a programmer would write them: `{"ticket_id": "str", "n": "int = 1"}`."""
+        return {one.name: one.describe() for one in self.types.parameters}
+
+    @property
+    def returns(self) -> str:
+        """As a programmer would write it: `bool`."""
+        return describe(self.types.returned)
+
+    def same_shape_as(self, other: HandlerSignature) -> bool:
+        """Callers of one may call the other: names, order and defaults agree."""
+        return [_call_shape(one) for one in self.shape] == [_call_shape(one) for one in other.shape]
+
+
+class Types:
+    """What is known of a signature once its annotations are resolved."""
+
+    __slots__ = ("arguments", "parameters", "result", "returned")
+
+    def __init__(self, parameters: tuple[Parameter, ...], returned: Any, arguments: Arguments, result: Result) -> None:
+        self.parameters = parameters
+        self.returned = returned
+        """The annotation of the result, or MISSING."""
+        self.arguments = arguments
+        self.result = result
+
+
+class JsonResult:
+    """A result with the codec of its annotation."""
+
+    content_type = JSON
+
+    def __init__(self, handler: str, codec: TypeCodec[Any]) -> None:
+        self._handler = handler
+        self._encode = codec.encode_exactly
+        self.decode = codec.decode
+
+    def encode(self, value: Any, /) -> bytes:
+        try:
+            return self._encode(value)
+        except UnencodableError as error:
+            raise UnencodableError(f"The result of handler {self._handler!r}: {error.message}") from error
+
+
+class NoResult:
+    """A handler that is annotated to return None: its result has no bytes."""
+
+    content_type = None
+
+    def __init__(self, handler: str) -> None:
+        self._handler = handler
+
+    def encode(self, value: Any, /) -> bytes:
+        if value is not None:
+            raise UnencodableError(
+                f"Handler {self._handler!r} returned {shortened(value)}, and its annotation says that it returns None. "
+                "Annotate what it returns, so that callers get it."
+            )
+        return b""
+
+    def decode(self, data: bytes, /) -> None:
+        if data not in (b"", b"null"):
+            raise UndecodableError(
+                f"Handler {self._handler!r} is declared to return None, and its answer is {data[:80]!r}."
+            )
+
+
+class SerdeResult:
+    """A result as the bytes of the Serde that the handler returns."""
+
+    def __init__(self, handler: str, serde: Serde[Any]) -> None:
+        self._handler = handler
+        self._serde = serde
+        self.content_type: str | None = serde.content_type
+
+    def encode(self, value: Any, /) -> bytes:
+        try:
+            return self._serde.encode(value)
+        except Exception as error:  # The Serde is the user's.
+            raise UnencodableError(f"The result of handler {self._handler!r}, {shortened(value)}: {error}.") from error
+
+    def decode(self, data: bytes, /) -> Any:
+        try:
+            return self._serde.decode(data)
+        except Exception as error:  # As above.
+            raise UndecodableError(f"The result of handler {self._handler!r}: {error}.") from error
+
+
+Result = JsonResult | NoResult | SerdeResult
+
+
+def _parameters_of(function: HandlerFunction) -> tuple[Parameter, ...]:
+    own = list(inspect.signature(function).parameters.values())[OWN_PARAMETERS:]
+    return tuple(
+        Parameter(
+            name=one.name,
+            annotation=MISSING if one.annotation is one.empty else one.annotation,
+            default=MISSING if one.default is one.empty else one.default,
+            keyword_only=one.kind is one.KEYWORD_ONLY,
+        )
+        for one in own
+    )
+
+
+def _codec(annotation: Any, where: str) -> TypeCodec[Any]:
+    try:
+        return codec_for(annotation)
+    except DefinitionError as error:
+        raise DefinitionError(f"The type of {where} does not work: {error.message}") from error
+
+
+def _call_shape(parameter: Parameter) -> tuple[str, bool, bool]:
+    return parameter.name, parameter.required, parameter.keyword_only

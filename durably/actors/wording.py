@@ -1,0 +1,56 @@
+"""Types and values in words, for sentences: as a programmer would write them, and no longer than a sentence bears."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+
+class _Missing:
+    def __repr__(self) -> str:
+        return "MISSING"
+
+
+MISSING: Any = _Missing()
+"""Stands where there is no value or no annotation, since None may be either."""
+
+
+def describe(annotation: Any) -> str:
+    """A type as a programmer would write it: `list[str]`, `Purchase`, `int | None`."""
+    if annotation is MISSING:
+        return "anything"
+    if isinstance(annotation, str):
+        return annotation
+    if annotation is None or annotation is type(None):
+        return "None"
+    if isinstance(annotation, type) and not hasattr(annotation, "__origin__"):
+        return annotation.__name__ if not getattr(annotation, "__args__", None) else _unqualified(repr(annotation))
+    return _unqualified(repr(annotation))
+
+
+def named(definition: Any) -> str:
+    """A class or function by its name, without the function in which it was defined: `Cart.add_ticket`."""
+    return str(definition.__qualname__).rpartition("<locals>.")[2]
+
+
+_QUALIFIER = re.compile(r"('[^']*'|\"[^\"]*\")|(?:[A-Za-z_]\w*\.|<locals>\.)+(?=[A-Za-z_])")
+_REPR_OF_CLASS = re.compile(r"<(?:class|enum|flag) '([^']+)'>")
+
+
+def _unqualified(text: str) -> str:
+    return _QUALIFIER.sub(lambda found: found[1] or "", _REPR_OF_CLASS.sub(r"\1", text)).replace("NoneType", "None")
+
+
+LONGEST_QUOTE_CHARACTERS = 80
+
+
+def shortened(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= LONGEST_QUOTE_CHARACTERS else text[: LONGEST_QUOTE_CHARACTERS - 1] + "…"
+
+
+def shortened_bytes(data: bytes) -> str:
+    if not data:
+        return "nothing"
+    text = data[:LONGEST_QUOTE_CHARACTERS].decode(errors="replace")
+    return text if len(data) <= LONGEST_QUOTE_CHARACTERS else text[:-1] + "…"

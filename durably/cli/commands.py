@@ -1,0 +1,79 @@
+"""The commands and their options; what each does stands in its own file. A `CommandError` becomes a sentence here."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed_version
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from durably.cli.demo import demo
+from durably.cli.failures import CommandError
+from durably.cli.logs import LogLevel, configure_logs
+from durably.cli.serve import DEFAULT_HOST, DEFAULT_PORT, serve
+
+application = typer.Typer(
+    name="durably", help="Durable virtual objects for asyncio.", no_args_is_help=True, pretty_exceptions_enable=False
+)
+
+
+def run() -> None:
+    """Run the command that the arguments name."""
+    try:
+        application()
+    except CommandError as error:
+        Console(stderr=True, soft_wrap=True).print(str(error), style="bold red", markup=False, highlight=False)
+        raise SystemExit(1) from None
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"durably {_version()}")
+        raise typer.Exit
+
+
+def _version() -> str:
+    try:
+        return installed_version("durably")
+    except PackageNotFoundError:
+        return "(from a source tree, not installed)"
+
+
+@application.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Durable virtual objects for asyncio."""
+
+
+@application.command("serve")
+def serve_command(
+    target: Annotated[
+        str,
+        typer.Argument(metavar="MODULE:ATTRIBUTE", help="A Runtime, or a function without parameters that makes one."),
+    ],
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = DEFAULT_HOST,
+    port: Annotated[
+        int, typer.Option(min=0, max=65_535, help="The port to listen on; 0 takes a free one.")
+    ] = DEFAULT_PORT,
+    store: Annotated[
+        str | None, typer.Option(help="A store instead of the runtime's own, such as sqlite:///app.db or memory:.")
+    ] = None,
+    log_level: Annotated[LogLevel, typer.Option(case_sensitive=False, help="What to log at least.")] = LogLevel.INFO,
+    json_logs: Annotated[bool, typer.Option("--json-logs", help="Log one JSON object per line.")] = False,
+) -> None:
+    """Serve a runtime over HTTP until SIGTERM or Ctrl-C."""
+    configure_logs(log_level, as_json=json_logs)
+    serve(target, host=host, port=port, store=store)
+
+
+@application.command("demo")
+def demo_command(
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the database and the ledger in ./durably-demo.")] = False,
+) -> None:
+    """Show a checkout that survives kill -9: a real server, a real crash, one payment."""
+    demo(keep=keep)

@@ -1,0 +1,88 @@
+"""From `module:attribute` to a `Runtime`; every way in which that can fail is a sentence of its own."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from durably.cli.failures import CommandError
+from durably.errors import DurablyError
+from durably.runtime.runtime import Runtime
+
+
+def load_runtime(target: str) -> Runtime:
+    """The runtime that `module:attribute` names: the attribute itself, or what it returns when it is called.
+
+    The current folder is searched first, as `python -m` does.
+
+    Raises:
+        CommandError: it cannot be had.
+
+    """
+    module_name, colon, attribute = target.partition(":")
+    if not (module_name and colon and attribute):
+        raise CommandError(f"'{target}' does not name a runtime. Write module:attribute, as in app:runtime.")
+    found = _attribute(_import(module_name), attribute)
+    runtime = found if isinstance(found, Runtime) else _made_by(found, target)
+    if not isinstance(runtime, Runtime):
+        raise CommandError(
+            f"{target} is {_described(runtime)}, not a Runtime. "
+            "Name a durably.Runtime, or a function without parameters that returns one."
+        )
+    return runtime
+
+
+def _import(name: str) -> ModuleType:
+    folder = str(Path.cwd())
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+            raise CommandError(
+                f"There is no module named '{error.name}', neither in {folder} nor where packages are installed."
+            ) from error
+        raise _user_code_failed(f"Importing {name}", error) from error
+    except Exception as error:
+        raise _user_code_failed(f"Importing {name}", error) from error
+
+
+def _attribute(module: ModuleType, path: str) -> Any:
+    found: Any = module
+    for name in path.split("."):
+        if not hasattr(found, name):
+            raise CommandError(f"{module.__name__} has no '{path}'.{_suggestion(module)}")
+        found = getattr(found, name)
+    return found
+
+
+def _suggestion(module: ModuleType) -> str:
+    runtimes = [name for name, value in vars(module).items() if isinstance(value, Runtime)]
+    return f" It has this Runtime: {module.__name__}:{runtimes[0]}" if runtimes else " It has no Runtime at all."
+
+
+def _made_by(found: Any, target: str) -> Any:
+    if isinstance(found, type) or not callable(found):
+        return found
+    try:
+        return found()
+    except Exception as error:
+        raise _user_code_failed(f"Calling {target}", error) from error
+
+
+def _described(value: object) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else f"of type {type(value).__name__}"
+
+
+def _user_code_failed(what: str, error: Exception) -> CommandError:
+    """Where and why; the whole traceback only helps for errors that are not ours."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+    if isinstance(error, DurablyError):
+        frames = [frame for frame in frames if Path(__file__).parents[1] not in Path(frame.filename).parents]
+    where = f" in {frames[-1].filename}, line {frames[-1].lineno}" if frames else ""
+    return CommandError(f"{what} failed{where}: {type(error).__name__}: {error}")

@@ -1,0 +1,59 @@
+"""Logs of a served runtime, on stderr: readable lines for people, or one JSON object per line."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from enum import StrEnum
+
+import orjson
+import structlog
+from structlog.typing import Processor
+
+
+class LogLevel(StrEnum):
+    """The least that is logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+def configure_logs(level: LogLevel, *, as_json: bool) -> None:
+    """Set up structlog and the standard library's logging, once per process."""
+    number = logging.getLevelNamesMapping()[level.upper()]
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    last = _json_lines() if as_json else _readable_lines()
+    structlog.configure(
+        processors=[*shared, *last],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+        )
+    )
+    # The server's and other libraries' news are of interest from warnings on; with --log-level debug, all of it.
+    logging.basicConfig(
+        level=number if number < logging.INFO else max(number, logging.WARNING), handlers=[handler], force=True
+    )
+
+
+def _json_lines() -> list[Processor]:
+    def encode(value: object, **_: object) -> str:
+        return orjson.dumps(value, default=str).decode()
+
+    return [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(serializer=encode)]
+
+
+def _readable_lines() -> list[Processor]:
+    return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]

@@ -1,0 +1,176 @@
+"""`durably serve`: a runtime over HTTP, for as long as the process is wanted.
+
+The order is what matters. The port is taken first, so that a second server fails before it touches the store; requests
+are let in when the runtime runs; on SIGTERM or Ctrl-C the runtime drains while the server still answers (new requests
+get 503, waiting ones their results), and only then the server goes. A second signal ends the process at once: what was
+accepted is durable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import signal
+import socket
+import sys
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import uvicorn
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from durably.cli.failures import CommandError
+from durably.cli.loading import load_runtime
+from durably.errors import DefinitionError, StoreInUseError, StoreUnavailableError
+from durably.ingress import Ingress
+from durably.runtime.requests import HandlerDescription, ServiceDescription
+from durably.runtime.runtime import Runtime
+
+DEFAULT_HOST: Final = "127.0.0.1"
+DEFAULT_PORT: Final = 8080
+GOODBYE_SECONDS: Final = 5
+"""How long connections may take to close once everything is answered."""
+
+_KINDS: Final = {"service": "freely", "exclusive": "alone on its key", "shared": "beside others"}
+
+
+def serve(target: str, *, host: str, port: int, store: str | None) -> None:
+    """Serve the runtime that `target` names until a signal comes.
+
+    Raises:
+        CommandError: it cannot be served.
+
+    """
+    runtime = load_runtime(target)
+    try:
+        if store is not None:
+            runtime.use_store(store)
+        with _listening_socket(host, port) as listener:
+            run_on_the_fastest_loop(_serve(runtime, listener))
+    except (StoreInUseError, StoreUnavailableError, DefinitionError) as error:
+        raise CommandError(str(error)) from error
+
+
+async def _serve(runtime: Runtime, listener: socket.socket) -> None:
+    server = _Server(
+        uvicorn.Config(
+            Ingress(runtime), lifespan="off", ws="none", log_config=None, access_log=False, server_header=False,
+            proxy_headers=False, timeout_graceful_shutdown=GOODBYE_SECONDS,
+        ),
+        when_ready=lambda: _announce(runtime, listener),
+    )  # fmt: skip
+    stop = _stop_signal()
+    async with runtime:
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        await asyncio.wait({serving, stop}, return_when=asyncio.FIRST_COMPLETED)
+        Console(stderr=True).print("Stopping: what runs may finish, the rest goes on at the next start.")
+    server.should_exit = True
+    await serving
+
+
+class _Server(uvicorn.Server):
+    """A uvicorn server that says when it listens, and leaves signals alone: the runtime has to stop before it does."""
+
+    def __init__(self, config: uvicorn.Config, *, when_ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._when_ready = when_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._when_ready()
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
+        yield
+
+
+def run_on_the_fastest_loop(main: Coroutine[Any, Any, None]) -> None:
+    """Run a program on uvloop where there is one."""
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(main)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ModuleNotFoundError:
+        return None
+    return uvloop.new_event_loop
+
+
+def _stop_signal() -> asyncio.Future[None]:
+    """Done at the first SIGTERM or SIGINT; from then on a further one ends the process as it does any other."""
+    loop = asyncio.get_running_loop()
+    stopped: asyncio.Future[None] = loop.create_future()
+
+    def stop() -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            if sys.platform != "win32":
+                loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
+        if not stopped.done():
+            stopped.set_result(None)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        if sys.platform == "win32":
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop))
+        else:
+            loop.add_signal_handler(number, stop)
+    return stopped
+
+
+def _listening_socket(host: str, port: int) -> socket.socket:
+    """A socket bound to the address; connections are refused until the server listens on it."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except socket.gaierror as error:
+        raise CommandError(f"'{host}' is no address of this machine: {error.strerror}.") from error
+    listener = socket.socket(family, kind, protocol)
+    try:
+        if sys.platform != "win32":
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        raise CommandError(_why_not_bound(host, port, error)) from error
+    return listener
+
+
+def _why_not_bound(host: str, port: int, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"Port {port} on {host} is in use by another process. Stop it, or choose another one with --port."
+    return f"Cannot listen on {host}, port {port}: {error.strerror}."
+
+
+# ---------------------------------------------------------------- what is printed at the start
+def _announce(runtime: Runtime, listener: socket.socket) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    for service in runtime.describe():
+        console.print(_service_table(service))
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if listener.family == socket.AF_INET6 else host
+    console.print(Text.assemble("Store: ", str(runtime.store)))
+    console.print(Text.assemble("Listening on ", (f"http://{shown}:{port}", "bold green"), " (Ctrl-C stops)"))
+
+
+def _service_table(service: ServiceDescription) -> Table:
+    kind = "virtual object" if service.kind == "object" else "service"
+    table = Table(
+        title=Text.assemble((service.name, "bold"), f" ({kind}{', private' if service.private else ''})"),
+        title_justify="left", title_style="", box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0),
+    )  # fmt: skip
+    for handler in service.handlers:
+        table.add_row("", Text(_signature(handler), no_wrap=True), Text(_how(handler), style="dim", no_wrap=True))
+    return table
+
+
+def _signature(handler: HandlerDescription) -> str:
+    parameters = ", ".join(f"{name}: {annotation}" for name, annotation in handler.parameters.items())
+    return f"{handler.name}({parameters}) -> {handler.returns}"
+
+
+def _how(handler: HandlerDescription) -> str:
+    return _KINDS[handler.kind] + (", private" if handler.private else "")

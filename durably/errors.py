@@ -1,0 +1,303 @@
+"""Everything this library raises on purpose, in one tree.
+
+    DurablyError
+    ├── TerminalError                     ends an invocation for good; travels to every caller with its fields
+    │   ├── CancelledInvocationError      409
+    │   ├── DeadlockError                 409
+    │   ├── DeadlineExceededError         504
+    │   ├── UnknownTargetError            404
+    │   └── InvalidArgumentError          400
+    ├── RetryableError                    try again, not before a given time
+    ├── HandlerMistakeError               a retry cannot mend it: the invocation pauses at once
+    │   ├── NonDeterminismError
+    │   ├── BlockingIOInHandlerError
+    │   ├── ForgottenAwaitError
+    │   ├── WrongContextError
+    │   ├── StuckError
+    │   ├── AdvanceLimitError
+    │   ├── SharedStateError
+    │   ├── UndeclaredStateError          also an AttributeError
+    │   ├── UnsetStateError               also an AttributeError
+    │   ├── UnencodableError              also a TypeError
+    │   └── UndecodableError              also a ValueError
+    ├── PausedInvocationError             503, to callers outside
+    ├── OverloadedError                   429
+    ├── RuntimeStoppedError               503
+    ├── DefinitionError                   also a TypeError
+    ├── StoreUnavailableError
+    └── StoreInUseError
+
+The message of an error that is given none is the first line of its docstring, or the name of its class where it has
+none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
+
+
+class DurablyError(Exception):
+    """Something that durably raises on purpose."""
+
+    message: str
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message)
+        if message:
+            self.message = message
+
+    if not TYPE_CHECKING:
+        # Not a property: a subclass that is a dataclass would take it for the default of its own field `message`.
+        def __getattr__(self, name: str) -> object:
+            if name == "message":
+                return _default_message(self)
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __str__(self) -> str:
+        return self.message
+
+
+def _default_message(error: DurablyError) -> str:
+    cls = type(error)
+    documentation = (cls.__doc__ or "").strip()
+    if documentation.startswith(f"{cls.__name__}("):  # What @dataclass writes where the class has no docstring.
+        return repr(error)
+    return documentation.partition("\n")[0].strip() or cls.__name__
+
+
+class TerminalError(DurablyError):
+    """The invocation failed for good.
+
+    Raise it, or a subclass, in a handler or an action: it is not retried. Annotated attributes of a subclass travel
+    with it to every caller, decoded by their annotations; it is restored without calling `__init__`, so any constructor
+    works, that of a dataclass too (`@dataclass(eq=False)`). An ExceptionGroup whose leaves are all terminal is
+    terminal.
+
+    `code` is an HTTP status; `metadata` is a small map of strings for people and tools.
+    """
+
+    code: int = 500
+    metadata: Mapping[str, str]
+
+    def __init__(
+        self, message: str = "", *, code: int | None = None, metadata: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(message)
+        if code is not None:
+            self.code = code
+        if metadata is not None:
+            self.metadata = dict(metadata)
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        _known_classes[error_class_name(cls)] = cls
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> object:
+            if name == "metadata":
+                return {}
+            return super().__getattr__(name)
+
+
+_known_classes: WeakValueDictionary[str, type[TerminalError]] = WeakValueDictionary()
+
+
+def error_class_name(cls: type[TerminalError]) -> str:
+    """The name under which a class of errors travels."""
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def known_error_class(name: str) -> type[TerminalError] | None:
+    """The newest class defined under this name, if it still exists."""
+    return _known_classes.get(name)
+
+
+class CancelledInvocationError(TerminalError):
+    """The invocation was cancelled."""
+
+    code = 409
+
+
+class DeadlockError(TerminalError):
+    """The call would wait for itself: it closes a cycle of exclusive handlers.
+
+    `cycle` names the handlers, first to last; the last one calls the first.
+    """
+
+    code = 409
+    cycle: tuple[str, ...]
+
+    def __init__(self, message: str = "", *, cycle: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.cycle = tuple(cycle)
+
+
+class DeadlineExceededError(TerminalError):
+    """The deadline passed before the invocation finished."""
+
+    code = 504
+
+
+class UnknownTargetError(TerminalError):
+    """There is no such service, handler or invocation.
+
+    `known` lists what there is instead.
+    """
+
+    code = 404
+    known: tuple[str, ...]
+
+    def __init__(self, message: str = "", *, known: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.known = tuple(known)
+
+
+class InvalidArgumentError(TerminalError):
+    """The arguments do not fit the handler's parameters.
+
+    `path` says where, as in `$.tickets[0]`; `$` is the whole.
+    """
+
+    code = 400
+    path: str
+
+    def __init__(self, message: str = "", *, path: str = "$") -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class RetryableError(DurablyError):
+    """Not now: try again later.
+
+    `retry_after` is a timedelta or seconds, and None leaves it to the policy. Counts as an attempt like any other
+    exception.
+    """
+
+    retry_after: timedelta | float | None
+
+    def __init__(self, message: str = "", *, retry_after: timedelta | float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class HandlerMistakeError(DurablyError):
+    """The handler's code does what no retry can mend; the invocation is paused until somebody has mended the code."""
+
+
+class NonDeterminismError(HandlerMistakeError):
+    """Replay asked for something else than what is recorded."""
+
+
+class BlockingIOInHandlerError(HandlerMistakeError):
+    """Real I/O was awaited outside `ctx.run`."""
+
+
+class ForgottenAwaitError(HandlerMistakeError):
+    """A handler returned with a call, send or run that was never awaited."""
+
+
+class WrongContextError(HandlerMistakeError):
+    """A context, a state field or a reference was used where its handler is not running.
+
+    That is: in an action, a thread, another handler, or after the handler has returned.
+    """
+
+
+class StuckError(HandlerMistakeError):
+    """A handler waits for something that nobody will ever supply."""
+
+
+class AdvanceLimitError(HandlerMistakeError):
+    """A handler ran an enormous number of callbacks without ever waiting for anything."""
+
+
+class SharedStateError(HandlerMistakeError):
+    """A shared handler changed state; only exclusive handlers may."""
+
+
+class UndeclaredStateError(HandlerMistakeError, AttributeError):
+    """An attribute that is no declared state was assigned in a handler."""
+
+
+class UnsetStateError(HandlerMistakeError, AttributeError):
+    """A state field without a default was read before it was written."""
+
+
+class UnencodableError(HandlerMistakeError, TypeError):
+    """A value cannot be turned into bytes."""
+
+
+class UndecodableError(HandlerMistakeError, ValueError):
+    """Stored or received bytes do not fit the type that is expected of them.
+
+    `path` says where, as in `$.tickets[0]`; `$` is the whole. `reason` is why, without what was expected and what came.
+    """
+
+    path: str
+    reason: str
+
+    def __init__(self, message: str = "", *, path: str = "$", reason: str = "") -> None:
+        super().__init__(message)
+        self.path = path
+        self.reason = reason
+
+
+class PausedInvocationError(DurablyError):
+    """The invocation waits for a person; it has not failed.
+
+    `id` is the invocation's, `reason` says why. The handler's error, where there is one, is the cause.
+    """
+
+    id: str
+    reason: str
+
+    def __init__(self, id: str, reason: str) -> None:
+        super().__init__(
+            f"Invocation {id} is paused and waits for a person; it has not failed. The reason: {reason} "
+            "Mend the cause, then resume or cancel it."
+        )
+        self.id = id
+        self.reason = reason
+
+
+class OverloadedError(DurablyError):
+    """A limit is reached; come back later.
+
+    `retry_after` says when, in seconds; None: nobody knows.
+    """
+
+    retry_after: float | None
+
+    def __init__(self, message: str = "", *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class RuntimeStoppedError(DurablyError):
+    """The runtime stopped before the invocation ended.
+
+    `id` is that of the invocation: it will go on where it stands when a runtime starts on the same store. None: the
+    request was not accepted.
+    """
+
+    id: str | None
+
+    def __init__(self, message: str = "", *, id: str | None = None) -> None:
+        super().__init__(message)
+        self.id = id
+
+
+class DefinitionError(DurablyError, TypeError):
+    """A class cannot work as it is written."""
+
+
+class StoreUnavailableError(DurablyError):
+    """The store did not answer, so the outcome is unknown; with an idempotency key it is safe to repeat the request."""
+
+
+class StoreInUseError(DurablyError):
+    """Another runtime owns this store."""

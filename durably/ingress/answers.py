@@ -1,0 +1,135 @@
+"""What a client gets: status, headers and body of every answer, in the shapes that Restate's clients read.
+
+A failure always says who speaks, in the body and in `x-restate-error-source`: `invocation` is the outcome of a
+handler and must not be repeated blindly; `ingress` refused the request or cannot tell its outcome, and a 503 says
+whether repeating is safe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from math import ceil
+from typing import Any, Final, Literal, NamedTuple
+
+import msgspec
+
+from durably.errors import (
+    DurablyError,
+    OverloadedError,
+    PausedInvocationError,
+    RuntimeStoppedError,
+    StoreInUseError,
+    StoreUnavailableError,
+    TerminalError,
+)
+from durably.runtime.requests import Acceptance, Reply
+
+Headers = list[tuple[bytes, bytes]]
+Source = Literal["ingress", "invocation"]
+
+INVOCATION_ID: Final = b"x-restate-id"
+EXPIRES: Final = b"idempotency-expires"
+ERROR_SOURCE: Final = b"x-restate-error-source"
+RETRY_AFTER: Final = b"retry-after"
+JSON: Final = (b"content-type", b"application/json")
+
+SAFE_WITH_THIS_KEY: Final = "The request has an 'idempotency-key', so it can be safely retried."
+SAFE_WITH_A_KEY: Final = (
+    "If the request has an 'idempotency-key', it can be safely retried, otherwise submitting it again may result in "
+    "executing the invocation twice."
+)
+NOT_RUNNING: Final = (
+    "the runtime is stopping or has not started yet. The request was not accepted, so it can be safely retried."
+)
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_encode = msgspec.json.Encoder().encode
+
+
+class Answer(NamedTuple):
+    """One HTTP response."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+
+def result_answer(reply: Reply) -> Answer:
+    """The outcome of a call."""
+    if reply.failure is not None:
+        return _failure_answer(reply.id, reply.failure)
+    headers: Headers = [(INVOCATION_ID, reply.id.encode())]
+    if reply.content_type is not None:
+        headers.append((b"content-type", reply.content_type.encode()))
+    if reply.expires_at is not None:
+        headers.append((EXPIRES, rfc3339(reply.expires_at).encode()))
+    return Answer(200, headers, reply.body)
+
+
+def acceptance_answer(acceptance: Acceptance) -> Answer:
+    """A send that is durable."""
+    body = {
+        "invocationId": acceptance.id,
+        "status": "PreviouslyAccepted" if acceptance.previously_accepted else "Accepted",
+    }
+    if acceptance.due is not None:
+        body["executionTime"] = rfc3339(acceptance.due)
+    return Answer(202, [JSON, (INVOCATION_ID, acceptance.id.encode())], _encode(body))
+
+
+def error_answer(
+    status: int, message: str, *, source: Source = "ingress", code: int | None = None,
+    metadata: Mapping[str, str] | None = None, invocation_id: str | None = None, headers: Headers | None = None,
+) -> Answer:  # fmt: skip
+    """A failure or a refusal; `code` is the body's, where it differs from the status."""
+    body: dict[str, Any] = {"code": status if code is None else code, "message": message, "source": source}
+    if metadata:
+        body["metadata"] = metadata
+    identity: Headers = [] if invocation_id is None else [(INVOCATION_ID, invocation_id.encode())]
+    return Answer(status, [JSON, (ERROR_SOURCE, source.encode()), *identity, *(headers or [])], _encode(body))
+
+
+def refusal_answer(error: DurablyError, *, is_keyed: bool) -> Answer:
+    """What a runtime's refusal is over HTTP. `is_keyed`: the request had an idempotency key."""
+    repeat = SAFE_WITH_THIS_KEY if is_keyed else SAFE_WITH_A_KEY
+    match error:
+        case OverloadedError():
+            return error_answer(429, str(error), headers=_retry_after(error))
+        case StoreUnavailableError() | StoreInUseError():
+            return error_answer(503, f"{error} {repeat}")
+        case RuntimeStoppedError(id=None):
+            return error_answer(503, NOT_RUNNING)
+        case RuntimeStoppedError(id=invocation_id):
+            return error_answer(503, f"{error} {repeat}", invocation_id=invocation_id)
+        case PausedInvocationError():
+            return error_answer(503, str(error), source="invocation", invocation_id=error.id)
+        case TerminalError():
+            return error_answer(_status(error.code), error.message, code=error.code, metadata=error.metadata)
+        case _:
+            return error_answer(500, str(error))
+
+
+def rfc3339(microseconds: int) -> str:
+    """A moment, given as microseconds since 1970 UTC."""
+    return (_EPOCH + timedelta(microseconds=microseconds)).isoformat().replace("+00:00", "Z")
+
+
+def _failure_answer(invocation_id: str, failure: TerminalError) -> Answer:
+    return error_answer(
+        _status(failure.code),
+        failure.message,
+        source="invocation",
+        code=failure.code,
+        metadata=failure.metadata,
+        invocation_id=invocation_id,
+    )
+
+
+def _status(code: int) -> int:
+    return code if 400 <= code <= 599 else 500
+
+
+def _retry_after(error: OverloadedError) -> Headers:
+    """Whole seconds, rounded up, and at least one: zero would invite a busy loop."""
+    return [(RETRY_AFTER, b"%d" % max(1, ceil(error.retry_after or 0)))]

@@ -1,0 +1,227 @@
+"""`Actions`: the side effects of `ctx.run` that are under way, on the host's event loop or in threads.
+
+They belong to the runtime, keyed by invocation and command, and outlive attempts and incarnations: a new attempt joins the
+running action, and its result is kept until the completion is durable (rule A1). An action starts only when its command is
+durable, so a result never exists without a record that it was asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from durably.actors.durations import duration_us
+from durably.actors.failures import encode_failure, terminal
+from durably.actors.port import Action
+from durably.actors.retry import RetryPolicy
+from durably.errors import RetryableError, TerminalError
+from durably.runtime.clock import Clock
+from durably.runtime.giveway import GiveWay
+
+ActionKey: TypeAlias = tuple[str, int]
+"""(invocation id, command number)"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionResult:
+    """How an action ended: with a value, with a `TerminalError`, or (`exhausted`) as a failure of the whole invocation."""
+
+    failed: bool
+    value: bytes
+    exhausted: Exception | None = None
+
+
+Listener: TypeAlias = Callable[[ActionKey, ActionResult], None]
+Reporter: TypeAlias = Callable[[str, dict[str, Any]], None]
+
+
+class _Running:
+    """One action: its task, and its result from then on."""
+
+    __slots__ = ("listener", "result", "task")
+
+    def __init__(self, listener: Listener) -> None:
+        self.listener = listener
+        self.task: asyncio.Task[None] | None = None
+        self.result: ActionResult | None = None
+
+
+class Actions:
+    """All actions of a runtime."""
+
+    def __init__(
+        self, clock: Clock, threads: int, give_way: GiveWay, on_attempt: Callable[[str], None] | None = None
+    ) -> None:
+        """`on_attempt` hears the name of an action whenever it is attempted."""
+        self.on_rest: Callable[[], None] = _nobody_listens
+        """Hears when an action has ended, or backs off."""
+        self._on_attempt = on_attempt
+        self._clock = clock
+        self._give_way = give_way
+        self._running: dict[ActionKey, _Running] = {}
+        self._threads = threads
+        self._busy = 0
+        self._executor: ThreadPoolExecutor | None = None
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    @property
+    def busy(self) -> int:
+        """Actions that are being attempted right now; those that back off are not counted."""
+        return self._busy
+
+    def start(
+        self,
+        key: ActionKey,
+        name: str,
+        action: Action[Any],
+        fallback: RetryPolicy,
+        listener: Listener,
+        report: Reporter,
+    ) -> None:
+        """Start an action, or join the one that runs; `listener` hears the result once.
+
+        `fallback` is the policy of the invocation, for an action that has none of its own (rule A3).
+        """
+        running = self._running.get(key)
+        if running is None:
+            running = self._running[key] = _Running(listener)
+            running.task = asyncio.get_running_loop().create_task(
+                self._run(key, name, running, action, fallback, report)
+            )
+        elif running.result is None:
+            running.listener = listener
+        else:
+            asyncio.get_running_loop().call_soon(listener, key, running.result)
+
+    def settled(self, key: ActionKey) -> None:
+        """The completion of this action is durable: the result need not be kept."""
+        self._running.pop(key, None)
+
+    def cancel(self, key: ActionKey) -> None:
+        """Nobody wants the result any more (rule C5). A thread runs on; its result is dropped."""
+        running = self._running.pop(key, None)
+        if running is not None and running.task is not None:
+            running.task.cancel()
+
+    async def close(self) -> None:
+        """Cancel whatever runs; being cancelled by a shutdown is no result (rule A3)."""
+        tasks = [running.task for running in self._running.values() if running.task is not None and not running.task.done()]
+        self._running.clear()
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        if self._executor is not None:
+            self._executor.shutdown(wait=False, cancel_futures=True)
+            self._executor = None
+
+    async def _run(
+        self, key: ActionKey, name: str, running: _Running, action: Action[Any], fallback: RetryPolicy, report: Reporter
+    ) -> None:
+        result = await self._attempt_until_settled(name, action, fallback, report)
+        running.result = result
+        running.task = None
+        if self._running.get(key) is running:
+            running.listener(key, result)
+
+    async def _attempt_until_settled(
+        self, name: str, action: Action[Any], fallback: RetryPolicy, report: Reporter
+    ) -> ActionResult:
+        policy = fallback if action.retry is None else action.retry
+        started = self._clock.monotonic()
+        failures = 0
+        while True:
+            try:
+                value = await self._counted(name, self._attempt(action))
+            except Exception as error:
+                failures += 1
+                elapsed = self._clock.monotonic() - started
+                settled = self._after_failure(action, policy, error, failures, elapsed)
+                if settled is not None:
+                    return settled
+                delay = retry_delay(policy, failures, error)
+                report("retry in", {"delay_seconds": delay / 1_000_000, "failed_attempts": failures, "error": repr(error)})
+                await self._clock.sleep(delay)
+            else:
+                return _encoded(action, value)
+
+    async def _counted(self, name: str, attempt: Coroutine[Any, Any, Any]) -> Any:
+        self._busy += 1
+        if self._on_attempt is not None:
+            self._on_attempt(name)
+        try:
+            return await attempt
+        finally:
+            self._busy -= 1
+            if self._busy == 0:
+                asyncio.get_running_loop().call_soon(self.on_rest)
+
+    async def _attempt(self, action: Action[Any]) -> Any:
+        timeout = None if action.timeout_us is None else action.timeout_us / 1_000_000
+        async with asyncio.timeout(timeout):
+            if action.is_coroutine_function:
+                value: Any = action.invoke()
+            else:
+                value = await self._in_thread(action)
+            try:
+                return await value if inspect.isawaitable(value) else value
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    raise
+                raise RuntimeError("the action was cancelled from within") from None
+
+    async def _in_thread(self, action: Action[Any]) -> Any:
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(self._threads, thread_name_prefix="durably-action")
+        self._give_way.begin()
+        try:
+            context = contextvars.copy_context()
+            return await asyncio.get_running_loop().run_in_executor(self._executor, context.run, action.invoke)
+        finally:
+            self._give_way.end()
+
+    def _after_failure(
+        self, action: Action[Any], policy: RetryPolicy, error: Exception, failures: int, elapsed_us: int
+    ) -> ActionResult | None:
+        """What the failure of an attempt means: a result, or None to try again."""
+        if isinstance(error, TerminalError):
+            return ActionResult(failed=True, value=encode_failure(error))
+        if policy.gives_up_on(error):
+            return ActionResult(failed=True, value=encode_failure(_given_up(error)))
+        if not policy.exhausted(failures, elapsed_us):
+            return None
+        if action.retry is None and policy.then == "pause":
+            return ActionResult(failed=True, value=b"", exhausted=error)
+        return ActionResult(failed=True, value=encode_failure(_given_up(error)))
+
+
+def _nobody_listens() -> None:
+    return None
+
+
+def retry_delay(policy: RetryPolicy, failures: int, error: BaseException) -> int:
+    """Microseconds until the next attempt: the policy's, and not before the error itself asks for it."""
+    delay = policy.delay_us(failures)
+    if isinstance(error, RetryableError) and error.retry_after is not None:
+        return max(delay, duration_us(error.retry_after))
+    return delay
+
+
+def _given_up(error: Exception) -> TerminalError:
+    known = terminal(error)
+    return TerminalError(f"{type(error).__name__}: {error}") if known is None else known
+
+
+def _encoded(action: Action[Any], value: Any) -> ActionResult:
+    try:
+        return ActionResult(failed=False, value=action.encode(value))
+    except Exception as error:  # Rule V5: what cannot be encoded raises in the handler, named.
+        return ActionResult(failed=True, value=encode_failure(TerminalError(str(error))))

@@ -1,0 +1,76 @@
+"""Time, the only file that reads it. Everything else is handed a `Clock`, which is what makes virtual time possible."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+US_PER_SECOND = 1_000_000
+
+
+class Cancellable(Protocol):
+    """A call that has not happened yet."""
+
+    def cancel(self) -> None: ...
+
+
+class Clock(Protocol):
+    """Wall-clock time in microseconds since 1970 UTC, and calls in the future."""
+
+    def now(self) -> int:
+        """Microseconds since 1970 UTC; may step back when somebody sets the clock."""
+        ...
+
+    def monotonic(self) -> int:
+        """Microseconds since some moment; never steps back."""
+        ...
+
+    def call_later(self, delay_us: int, callback: Callable[..., Any], /, *args: Any) -> Cancellable:
+        """Call back on the host loop when `delay_us` have passed."""
+        ...
+
+    async def sleep(self, delay_us: int, /) -> None:
+        """Wait on the host loop."""
+        ...
+
+
+class SystemClock:
+    """The clock of the machine and the timers of the running event loop."""
+
+    __slots__ = ()
+
+    def now(self) -> int:
+        return time.time_ns() // 1000
+
+    def monotonic(self) -> int:
+        return time.monotonic_ns() // 1000
+
+    def call_later(self, delay_us: int, callback: Callable[..., Any], /, *args: Any) -> Cancellable:
+        return asyncio.get_running_loop().call_later(delay_us / US_PER_SECOND, callback, *args)
+
+    async def sleep(self, delay_us: int, /) -> None:
+        await asyncio.sleep(delay_us / US_PER_SECOND)
+
+
+class ThreadShare:
+    """How busy this thread was since it was last asked: the share of the elapsed time that it spent on the processor."""
+
+    __slots__ = ("_cpu", "_wall")
+
+    def __init__(self) -> None:
+        self._wall = time.perf_counter()
+        self._cpu = time.thread_time()
+
+    def busy(self) -> float:
+        """Between 0 (idle) and 1 (never waited)."""
+        wall, cpu = time.perf_counter(), time.thread_time()
+        elapsed, used = wall - self._wall, cpu - self._cpu
+        self._wall, self._cpu = wall, cpu
+        return used / elapsed if elapsed > 0 else 1.0
+
+
+def block_thread(seconds: float) -> None:
+    """Stand still with the interpreter lock released, so that other threads run."""
+    time.sleep(seconds)

@@ -1,0 +1,138 @@
+"""`Committer`: group commit, and the gates that keep everything inside until it is durable.
+
+The guarantee: what was put into the log at position p is on disk before any exit that was made at p or later lets
+anything out. One batch is written at a time and the next is collected meanwhile, so the size of a batch adapts itself to
+the disk. A gate that failed stays shut: the incarnation it belongs to is over (rules X1 to X3).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from durably.runtime.batch import OpenBatch
+from durably.runtime.clock import Clock
+from durably.runtime.giveway import GiveWay
+from durably.runtime.settings import Settings
+from durably.storage.store import Store
+
+
+class CommitterOwner(Protocol):
+    """Who fills the log."""
+
+    def is_quiet(self) -> bool:
+        """No advance, delivery or mailbox start is ready: a good moment to cut."""
+        ...
+
+    def commit_failed(self, error: BaseException, /) -> None: ...
+    def caught_up(self) -> None:
+        """Some of what held back the machine is on disk now."""
+        ...
+
+
+class Committer:
+    """The log of one incarnation: what is open, what is being written, what is durable."""
+
+    def __init__(self, store: Store, clock: Clock, settings: Settings, owner: CommitterOwner, last_position: int, give_way: GiveWay) -> None:
+        self.batch = OpenBatch()
+        self.position = last_position
+        self.durable = last_position
+        self.writing = False
+        self.commits = 0
+        self._store = store
+        self._clock = clock
+        self._settings = settings
+        self._owner = owner
+        self._give_way = give_way
+        self._gates: deque[tuple[int, Callable[[Any], None], Any]] = deque()
+        self._bytes_writing = 0
+        self._dead = False
+        self._task: asyncio.Task[None] | None = None
+
+    def next_position(self) -> int:
+        """A new log position; what is recorded under it belongs to the open batch."""
+        batch = self.batch
+        if batch.opened_at is None:
+            batch.opened_at = self._clock.monotonic()
+        self.position += 1
+        batch.transitions += 1
+        return self.position
+
+    def when_durable(self, callback: Callable[[Any], None], argument: Any) -> None:
+        """Call back once everything that is in the log now is on disk; at once if it is. This is every exit (rule X1)."""
+        if self.position <= self.durable:
+            callback(argument)
+        else:
+            self._gates.append((self.position, callback, argument))
+
+    def is_settled(self) -> bool:
+        """Everything is on disk and every gate has opened."""
+        return self.position <= self.durable and not self._gates
+
+    def is_behind(self) -> bool:
+        """Too much is ahead of the disk (rule X2)."""
+        return self._bytes_writing + self.batch.bytes_held > self._settings.undurable_limit_bytes
+
+    def poke(self) -> None:
+        """Cut and write a batch, if this is a moment for it (rule X2). Never called within a transition."""
+        if self.writing or self._dead or self.position == self.durable:
+            return
+        if self._owner.is_quiet() or self._is_full():
+            self._write()
+
+    def kill(self) -> None:
+        """The incarnation is over: no gate opens any more."""
+        self._dead = True
+        self._gates.clear()
+
+    async def finish(self) -> None:
+        """Wait until nothing is being written any more."""
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+    def _is_full(self) -> bool:
+        batch, settings = self.batch, self._settings
+        return (
+            batch.transitions >= settings.batch_limit_transitions
+            or batch.bytes_held >= settings.batch_limit_bytes
+            or (batch.opened_at is not None and self._clock.monotonic() - batch.opened_at >= settings.batch_limit_us)
+        )
+
+    def _write(self) -> None:
+        open_batch, position = self.batch, self.position
+        self.batch = OpenBatch()
+        batch = open_batch.cut(position)
+        if batch is None:
+            self._advance_durable(position)
+            return
+        self.writing = True
+        self._bytes_writing = open_batch.bytes_held
+        self._give_way.begin()
+        self._task = asyncio.get_running_loop().create_task(self._store.commit(batch))
+        self._task.add_done_callback(lambda task: self._written(task, position))
+
+    def _written(self, task: asyncio.Task[None], position: int) -> None:
+        self._task = None
+        self._give_way.end()
+        self.writing = False
+        self._bytes_writing = 0
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if self._dead:  # Rule X3: late news of an older incarnation.
+            return
+        if error is not None:
+            self.kill()
+            self._owner.commit_failed(error)
+            return
+        self.commits += 1
+        self._advance_durable(position)
+        self._owner.caught_up()
+        self.poke()
+
+    def _advance_durable(self, position: int) -> None:
+        self.durable = position
+        gates = self._gates
+        while gates and gates[0][0] <= position and not self._dead:
+            _, callback, argument = gates.popleft()
+            callback(argument)

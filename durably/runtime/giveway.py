@@ -1,0 +1,52 @@
+"""`GiveWay`: a saturated event loop makes room for the threads that it waits for (rule X8).
+
+Between two callbacks the loop lets the interpreter lock go and takes it back before another thread has woken, so beside a
+loop that never idles a committing thread gets no turn at all. While thread work is outstanding, the loop is watched: if it
+has used the processor without a pause for `give_way_us`, it stands still for a millisecond with the lock released.
+Measured against wall-clock time, not against load: a calm loop is never held up.
+"""
+
+from __future__ import annotations
+
+from durably.runtime.clock import Cancellable, Clock, ThreadShare, block_thread
+
+BUSY_SHARE = 0.8
+"""Above this share of processor time the loop has left no room for others."""
+PAUSE_SECONDS = 0.001
+
+
+class GiveWay:
+    """Counts outstanding work of threads, and watches the loop while there is any."""
+
+    __slots__ = ("_clock", "_give_way_us", "_outstanding", "_share", "_timer", "pauses")
+
+    def __init__(self, clock: Clock, give_way_us: int | None) -> None:
+        """None: there are no threads to make room for (virtual time)."""
+        self._clock = clock
+        self._give_way_us = give_way_us
+        self._outstanding = 0
+        self._timer: Cancellable | None = None
+        self._share: ThreadShare | None = None
+        self.pauses = 0
+
+    def begin(self) -> None:
+        """A thread has been given work: a commit, a load, an action."""
+        self._outstanding += 1
+        if self._timer is None and self._give_way_us is not None:
+            self._share = ThreadShare()
+            self._timer = self._clock.call_later(self._give_way_us, self._look)
+
+    def end(self) -> None:
+        """A thread has done its work."""
+        self._outstanding -= 1
+        if self._outstanding == 0 and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self) -> None:
+        assert self._share is not None and self._give_way_us is not None
+        if self._share.busy() >= BUSY_SHARE:
+            self.pauses += 1
+            block_thread(PAUSE_SECONDS)
+            self._share.busy()  # Start over behind the pause.
+        self._timer = self._clock.call_later(self._give_way_us, self._look)

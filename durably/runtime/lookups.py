@@ -1,0 +1,113 @@
+"""`Lookups`: questions to the store, collected within one tick of the host loop and asked as one query (rule L3).
+
+An answer is handed to its callbacks in one go, synchronously, so that whoever asked can decide and append before anything
+else happens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Hashable, Sequence
+from typing import Any, Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+A = TypeVar("A")
+
+
+class Lookup(Generic[K, A]):
+    """Questions of one kind."""
+
+    def __init__(
+        self,
+        ask: Callable[[Sequence[K]], Coroutine[Any, Any, Callable[[K], A]]],
+        when_ready: Callable[[Callable[[None], None]], None],
+        failed: Callable[[BaseException], None],
+        answered: Callable[[], None],
+        limit: int = 500,
+    ) -> None:
+        """`ask` answers many at once; `when_ready` says when asking may begin; a store that fails is told to `failed`, and
+        `answered` hears when answers have been handed over."""
+        self._ask = ask
+        self._when_ready = when_ready
+        self._failed = failed
+        self._answered = answered
+        self._limit = limit
+        self._waiting: dict[K, list[Callable[[A], None]]] = {}
+        self._asked: dict[K, list[Callable[[A], None]]] = {}
+        self._scheduled = False
+        self._dead = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._answer_waiter: asyncio.Future[None] | None = None
+
+    @property
+    def outstanding(self) -> int:
+        return len(self._waiting) + len(self._asked)
+
+    def __call__(self, question: K, then: Callable[[A], None], /) -> None:
+        """Ask; `then` hears the answer."""
+        asked = self._asked.get(question)
+        if asked is not None:
+            asked.append(then)
+            return
+        self._waiting.setdefault(question, []).append(then)
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._begin)
+
+    async def next_answer(self) -> None:
+        """Wait until something has been answered, or nothing will be."""
+        if self._answer_waiter is None:
+            self._answer_waiter = asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._answer_waiter)
+
+    def kill(self) -> None:
+        """No answer is wanted any more."""
+        self._dead = True
+        self._waiting.clear()
+        self._asked.clear()
+        self._tell_waiter()
+
+    async def finish(self) -> None:
+        """Wait until no question is under way."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _begin(self) -> None:
+        self._scheduled = False
+        if not self._dead and self._waiting:
+            self._when_ready(self._go)
+
+    def _go(self, _: None) -> None:
+        while self._waiting and not self._dead:
+            questions = list(self._waiting)[: self._limit]
+            for question in questions:
+                self._asked[question] = self._waiting.pop(question)
+            task = asyncio.get_running_loop().create_task(self._answer(questions))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, questions: Sequence[K]) -> None:
+        try:
+            answers = await self._ask(questions)
+        except Exception as error:
+            if not self._dead:
+                self._failed(error)
+            return
+        if self._dead:
+            return
+        # Back on the host loop, but in a task: answers lead to advances, which must come from a plain callback.
+        asyncio.get_running_loop().call_soon(self._tell, questions, answers)
+
+    def _tell(self, questions: Sequence[K], answers: Callable[[K], A]) -> None:
+        for question in questions:
+            for then in self._asked.pop(question, []):
+                if self._dead:
+                    return
+                then(answers(question))
+        self._tell_waiter()
+        self._answered()
+
+    def _tell_waiter(self) -> None:
+        waiter, self._answer_waiter = self._answer_waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)

@@ -1,0 +1,462 @@
+"""`DeterministicLoop`: the event loop that one attempt of one handler runs on. Nothing but a ready queue.
+
+It does no I/O, has no clock and never waits: the host enters it, delivers a completion, lets it run until nothing is
+ready, and leaves. Given the same deliveries it runs the same callbacks in the same order, because its tasks and futures
+hash by creation number, so that whatever asyncio keeps in sets iterates the same way on replay, in any process.
+Timers are commands of the execution that owns the loop; whatever would do real I/O raises (rules D1 to D6).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from asyncio import events
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from contextvars import Context, copy_context
+from types import CodeType, FrameType
+from typing import Any, NoReturn, Protocol, TypeVar
+
+import msgspec
+
+from durably.actors.operations import Operation
+from durably.errors import AdvanceLimitError, BlockingIOInHandlerError, HandlerMistakeError, WrongContextError
+
+T = TypeVar("T")
+
+US_PER_SECOND = 1_000_000
+_TASKS_BETWEEN_TIDYING = 1024
+
+
+class TimerOwner(Protocol):
+    """What the loop needs of its execution: time passes by command only, and what goes wrong in a callback is told."""
+
+    def start_timer(self, timer: DurableTimer, due: int, /) -> None: ...
+    def drop_timer(self, timer: DurableTimer, /) -> None: ...
+    def callback_failed(self, context: dict[str, Any], /) -> None: ...
+
+
+class ReadyCallback(msgspec.Struct):
+    """A callback in the ready queue; stands in for `asyncio.Handle`, whose bookkeeping costs more than the rest of a step."""
+
+    callback: Callable[..., Any]
+    args: tuple[Any, ...]
+    context: Context
+    is_cancelled: bool = False
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
+
+    def cancelled(self) -> bool:
+        return self.is_cancelled
+
+
+class DurableTimer(asyncio.TimerHandle):
+    """A timer that is a `Sleep` command: it outlives the process."""
+
+    command: int = -1
+
+    def __init__(
+        self, when: float, callback: Callable[..., Any], args: tuple[Any, ...], loop: DeterministicLoop, context: Context | None
+    ) -> None:
+        super().__init__(when, callback, args, loop, context)
+        self.due_loop = loop
+        self.ready = ReadyCallback(callback, args, copy_context() if context is None else context)
+
+
+class DeterministicFuture(asyncio.Future[T]):
+    """A future that hashes by its number."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, number: int, *, loop: DeterministicLoop) -> None:
+        self.number = number
+        super().__init__(loop=loop)
+
+    def __hash__(self) -> int:
+        return self.number
+
+
+class MainTask(asyncio.Task[T]):
+    """The task of the handler itself; hashes by the loop's salt, since it is the first thing made."""
+
+    __slots__ = ()
+
+    def __hash__(self) -> int:
+        loop = self.get_loop()
+        assert isinstance(loop, DeterministicLoop)
+        return loop.salt
+
+
+class DeterministicTask(asyncio.Task[T]):
+    """A task that hashes by its number."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, number: int, coroutine: Coroutine[Any, Any, T], *, loop: DeterministicLoop, name: str, context: Context | None) -> None:
+        self.number = number  # before the rest: asyncio puts the task into a set while it is being made
+        super().__init__(coroutine, loop=loop, name=name, context=context)
+
+    def __hash__(self) -> int:
+        return self.number
+
+
+
+def _called_from_as_completed(frame: FrameType | None) -> bool:
+    """Tell whether a task is being made by `asyncio.as_completed`, which makes them in the order of a set of coroutines."""
+    for _ in range(4):
+        if frame is None or not _is_asyncio_tasks(frame.f_code):
+            return False
+        if "as_completed" in frame.f_code.co_qualname or "AsCompleted" in frame.f_code.co_qualname:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _is_asyncio_tasks(code: CodeType) -> bool:
+    return code.co_filename == _ASYNCIO_TASKS_FILE
+
+
+_ASYNCIO_TASKS_FILE = asyncio.as_completed.__code__.co_filename
+
+
+def _refused(name: str) -> Callable[..., NoReturn]:
+    def refuse(self: DeterministicLoop, *args: Any, **kwargs: Any) -> NoReturn:
+        raise BlockingIOInHandlerError(
+            f"`loop.{name}` was used in a handler. It reaches outside the handler, so on replay it would happen again, with "
+            f'another result. Move what needs it into a function and write `await ctx.run("name", function, ...)`.'
+        )
+
+    refuse.__name__ = name
+    return refuse
+
+
+class DeterministicLoop(asyncio.AbstractEventLoop):
+    """The loop of one attempt. The host calls what stands first; everything else is for asyncio and handlers."""
+
+    __slots__ = ("_asyncgens", "_limit", "_next_number", "_owner", "_ready", "_tasks", "at", "dead", "main", "salt")
+
+    def __init__(self, owner: TimerOwner, salt: int, advance_limit_callbacks: int) -> None:
+        """`salt` spreads the hashes of different executions; it must be the same on replay."""
+        self._owner: TimerOwner | None = owner
+        self._limit = advance_limit_callbacks
+        self._next_number = salt + 1
+        self._ready: deque[ReadyCallback] = deque()
+        self._tasks: list[DeterministicTask[Any]] | None = None
+        self._asyncgens: list[AsyncGenerator[Any, Any]] | None = None
+        self.salt = salt
+        self.main: asyncio.Task[Any] | None = None
+        self.dead = False
+        """The attempt is over: whatever is still done on this loop is ignored."""
+        self.at = 0
+        """The time of the step, microseconds since 1970 UTC."""
+
+    # ------------------------------------------------------------------ for the host
+
+    def start(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Make the main task. Rule D4: its context is fresh, nothing is inherited from whoever called."""
+        self.main = MainTask(coroutine, loop=self, name="main", context=Context())
+        return self.main
+
+    def run_ready(self, main: asyncio.Future[Any]) -> None:
+        """Run callbacks until none is ready, or `main` is done: then the step is over, later callbacks do not run (rule S6).
+
+        Only between `enter` and `leave`.
+        """
+        ready = self._ready
+        left = self._limit
+        while ready:
+            callback = ready.popleft()
+            if callback.is_cancelled:
+                continue
+            try:
+                callback.context.run(callback.callback, *callback.args)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:
+                self._failed({"message": f"a callback of a handler raised: {callback.callback!r}", "exception": error})
+            if main.done():
+                return
+            left -= 1
+            if left == 0:
+                raise AdvanceLimitError(
+                    f"The handler ran {self._limit} callbacks in one go without waiting for anything. Most likely a loop "
+                    f"awaits something that is always ready, such as `asyncio.sleep(0)`; wait for an event, or `ctx.sleep`."
+                )
+
+    def fire(self, timer: DurableTimer) -> None:
+        """The due time of a timer has come."""
+        if not timer.cancelled():
+            self._ready.append(timer.ready)
+
+    def live_tasks(self) -> list[asyncio.Task[Any]]:
+        """Tasks that are not done, oldest first."""
+        main, tasks = self.main, self._tasks or ()
+        return [task for task in (main, *tasks) if task is not None and not task.done()]
+
+    def kill(self) -> None:
+        """End the attempt: close what still runs, newest first, while whatever it then does is ignored (rule D3).
+
+        Otherwise the garbage collector would run the `finally` blocks of a thrown-away handler inside another invocation.
+        """
+        if self.dead:
+            return
+        self.dead = True
+        self._ready.clear()
+        if self._tasks is not None or self._asyncgens is not None or (self.main is not None and not self.main.done()):
+            self._close_everything()
+        # What a loop, its execution and its tasks know of each other would keep them alive until the garbage collector comes.
+        self.main = self._tasks = self._asyncgens = self._owner = None
+
+    def _close_everything(self) -> None:
+        tasks, asyncgens = self.live_tasks(), self._asyncgens or []
+        host, hooks = enter(self)
+        try:
+            for task in reversed(tasks):
+                task._log_destroy_pending = False  # type: ignore[attr-defined]
+                _close_quietly(task.get_coro())
+            for asyncgen in reversed(asyncgens):
+                _close_asyncgen_quietly(asyncgen)
+        finally:
+            leave(host, hooks)
+        self._ready.clear()
+
+    def check(self, what: str) -> None:
+        """Raise unless this loop runs right now, on this thread (rule D1)."""
+        if events._get_running_loop() is not self:
+            raise WrongContextError(
+                f"{what} was used outside the handler it belongs to: in an action of `ctx.run`, in a thread, in another "
+                f"handler, or after the handler had ended. Use it in the handler itself and hand over plain values."
+            )
+
+    # ------------------------------------------------------------------ for asyncio
+
+    def time(self) -> float:
+        return self.at / US_PER_SECOND
+
+    def is_running(self) -> bool:
+        return events._get_running_loop() is self
+
+    def is_closed(self) -> bool:
+        return self.dead
+
+    def get_debug(self) -> bool:
+        return False
+
+    def set_debug(self, enabled: bool) -> None:
+        """Debugging of callbacks would make replay slower than live; ignored."""
+
+    def call_soon(self, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> Any:
+        ready = ReadyCallback(callback, args, copy_context() if context is None else context)
+        if self.dead:
+            return ready
+        if events._get_running_loop() is not self:
+            self.check("A future, event, lock or queue of a handler")
+        self._ready.append(ready)
+        return ready
+
+    def call_later(
+        self, delay: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        return self._call_at(self.at + round(delay * US_PER_SECOND), callback, args, context)
+
+    def call_at(self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> asyncio.TimerHandle:
+        return self._call_at(round(when * US_PER_SECOND), callback, args, context)
+
+    def _call_at(self, due: int, callback: Callable[..., Any], args: tuple[Any, ...], context: Context | None) -> DurableTimer:
+        timer = DurableTimer(due / US_PER_SECOND, callback, args, self, context)
+        if not self.dead and self._owner is not None:
+            self.check("A timer of a handler")
+            self._owner.start_timer(timer, due)
+        return timer
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        """asyncio's hook: called once by `TimerHandle.cancel`."""
+        if not self.dead and self._owner is not None and isinstance(handle, DurableTimer):
+            self._owner.drop_timer(handle)
+
+    def create_future(self) -> asyncio.Future[Any]:
+        return DeterministicFuture(self.number(), loop=self)
+
+    def create_task(
+        self, coro: Generator[Any, None, T] | Coroutine[Any, Any, T], *, name: object = None, context: Context | None = None, **ignored: Any
+    ) -> asyncio.Task[T]:
+        """`eager_start` and what later versions of Python may pass is ignored (rule D5)."""
+        if not isinstance(coro, Operation) and _called_from_as_completed(sys._getframe(1)):
+            coro.close()
+            raise HandlerMistakeError(
+                "`asyncio.as_completed` was given bare coroutines in a handler. It makes their tasks in an order that "
+                "differs from run to run. Give it tasks: `asyncio.as_completed([asyncio.create_task(c) for c in ...])`."
+            )
+        number = self.number()
+        title = f"task-{number - self.salt}" if name is None else str(name)
+        task = DeterministicTask(number, coro, loop=self, name=title, context=context)  # type: ignore[arg-type]
+        if self._tasks is None:
+            self._tasks = []
+        self._tasks.append(task)
+        if len(self._tasks) % _TASKS_BETWEEN_TIDYING == 0:
+            self._tasks = [task for task in self._tasks if not task.done()]
+        return task
+
+    def number(self) -> int:
+        """The next creation number; what is numbered hashes by it."""
+        number = self._next_number
+        self._next_number = number + 1
+        return number
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        self._failed(context)
+
+    def _failed(self, context: dict[str, Any]) -> None:
+        if not self.dead and self._owner is not None:
+            self._owner.callback_failed(context)
+
+    def default_exception_handler(self, context: dict[str, Any]) -> None:
+        self.call_exception_handler(context)
+
+    def get_exception_handler(self) -> None:
+        return None
+
+    def get_task_factory(self) -> None:
+        return None
+
+    def track(self, asyncgen: AsyncGenerator[Any, Any]) -> None:
+        """Hold an asynchronous generator until the attempt ends, so that it is closed then and not by the garbage collector."""
+        if self._asyncgens is None:
+            self._asyncgens = []
+        self._asyncgens.append(asyncgen)
+
+    call_soon_threadsafe = _refused("call_soon_threadsafe")
+    run_in_executor = _refused("run_in_executor")
+    set_default_executor = _refused("set_default_executor")
+    getaddrinfo = _refused("getaddrinfo")
+    getnameinfo = _refused("getnameinfo")
+    create_connection = _refused("create_connection")
+    create_server = _refused("create_server")
+    create_unix_connection = _refused("create_unix_connection")
+    create_unix_server = _refused("create_unix_server")
+    create_datagram_endpoint = _refused("create_datagram_endpoint")
+    connect_accepted_socket = _refused("connect_accepted_socket")
+    connect_read_pipe = _refused("connect_read_pipe")
+    connect_write_pipe = _refused("connect_write_pipe")
+    subprocess_shell = _refused("subprocess_shell")
+    subprocess_exec = _refused("subprocess_exec")
+    start_tls = _refused("start_tls")
+    sendfile = _refused("sendfile")
+    add_reader = _refused("add_reader")
+    remove_reader = _refused("remove_reader")
+    add_writer = _refused("add_writer")
+    remove_writer = _refused("remove_writer")
+    sock_recv = _refused("sock_recv")
+    sock_recv_into = _refused("sock_recv_into")
+    sock_recvfrom = _refused("sock_recvfrom")
+    sock_recvfrom_into = _refused("sock_recvfrom_into")
+    sock_sendall = _refused("sock_sendall")
+    sock_sendto = _refused("sock_sendto")
+    sock_connect = _refused("sock_connect")
+    sock_accept = _refused("sock_accept")
+    sock_sendfile = _refused("sock_sendfile")
+    add_signal_handler = _refused("add_signal_handler")
+    remove_signal_handler = _refused("remove_signal_handler")
+    set_task_factory = _refused("set_task_factory")
+    set_exception_handler = _refused("set_exception_handler")
+    run_forever = _refused("run_forever")
+    run_until_complete = _refused("run_until_complete")
+    stop = _refused("stop")
+    close = _refused("close")
+    shutdown_asyncgens = _refused("shutdown_asyncgens")
+    shutdown_default_executor = _refused("shutdown_default_executor")
+
+
+def _first_iteration(asyncgen: AsyncGenerator[Any, Any]) -> None:
+    loop = events._get_running_loop()
+    if isinstance(loop, DeterministicLoop):
+        loop.track(asyncgen)
+
+
+def _finalizer(asyncgen: AsyncGenerator[Any, Any]) -> None:
+    """Never called while the loop holds the generator; without it Python would call the host's."""
+
+
+def enter(loop: DeterministicLoop) -> tuple[asyncio.AbstractEventLoop | None, Any]:
+    """Make it the running loop of this thread, and return what `leave` needs.
+
+    Only from a plain callback of the host's loop, never from within one of its tasks.
+    """
+    host, hooks = events._get_running_loop(), sys.get_asyncgen_hooks()
+    events._set_running_loop(loop)
+    sys.set_asyncgen_hooks(_first_iteration, _finalizer)
+    return host, hooks
+
+
+def leave(host: asyncio.AbstractEventLoop | None, hooks: Any) -> None:
+    """Give the thread back to the host's loop, with its hooks for asynchronous generators."""
+    sys.set_asyncgen_hooks(*hooks)
+    events._set_running_loop(host)
+
+
+def _number_gathering_futures() -> None:
+    """Let the future of `asyncio.gather` hash by number on a deterministic loop, as all others do there.
+
+    asyncio makes it itself, not through the loop, so `wait({gather(...), gather(...)})` would iterate differently on replay.
+    On every other loop it hashes as before.
+    """
+    gathering: Any = getattr(asyncio.tasks, "_GatheringFuture", None)
+    if gathering is None:  # Another version of Python; tests/properties would tell.
+        return
+
+    def hash_by_number(future: Any) -> int:
+        loop = future.get_loop()
+        if not isinstance(loop, DeterministicLoop):
+            return object.__hash__(future)
+        number = future.__dict__.get("_durably_number")
+        if number is None:
+            number = future.__dict__["_durably_number"] = loop.number()
+        return number  # type: ignore[no-any-return]
+
+    gathering.__hash__ = hash_by_number
+
+
+_number_gathering_futures()
+
+
+def _close_quietly(coroutine: Any) -> None:
+    """Close a coroutine, however often its `finally` blocks await again; what it raises meanwhile is of no interest any more.
+
+    One that is left open would be closed by the garbage collector, inside whatever runs then (rule D3).
+    """
+    for _ in range(_CLOSINGS):
+        try:
+            coroutine.close()
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
+            if getattr(coroutine, "cr_frame", None) is None:
+                return
+        else:
+            return
+
+
+def _close_asyncgen_quietly(asyncgen: Any) -> None:
+    """The same for an asynchronous generator; one that waits inside an `__anext__` can only lose what it waits for."""
+    for _ in range(_CLOSINGS):
+        closing = asyncgen.aclose()
+        try:
+            closing.send(None)
+        except KeyboardInterrupt:
+            raise
+        except (StopIteration, StopAsyncIteration):
+            return
+        except BaseException:
+            if asyncgen.ag_frame is None:
+                return
+        finally:
+            closing.close()
+        awaited = asyncgen.ag_await
+        if awaited is None or not hasattr(awaited, "cr_frame"):
+            return
+        _close_quietly(awaited)
+
+
+_CLOSINGS = 1000
+"""How often a thrown-away coroutine may await again while it is being closed."""

@@ -1,0 +1,72 @@
+"""What an ingress says to a runtime and hears from it: requests from outside, as bytes and names.
+
+A request that is refused raises before anything is accepted; what became of an accepted one is in the `Reply`. So an
+ingress can always tell the refusal of a request from the failure of an invocation.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from durably.errors import TerminalError
+
+
+class InvocationRequest(msgspec.Struct, kw_only=True):
+    """One message from outside. `body` is as it came over the wire: empty, the bare value, or an object by name."""
+
+    service: str
+    key: str | None
+    handler: str
+    body: bytes
+    headers: dict[str, str] = {}
+    idempotency_key: str | None = None
+    delay_us: int | None = None
+    """For sends: microseconds until it joins the mailbox; None sends it at once."""
+    due: int | None = None
+    """The same as a moment: microseconds since 1970 UTC."""
+    timeout_us: int | None = None
+    """Bounds the whole invocation, from acceptance to outcome."""
+
+
+class Acceptance(msgspec.Struct, kw_only=True, frozen=True):
+    """A send that is durable."""
+
+    id: str
+    previously_accepted: bool
+    due: int | None
+    """When it will join the mailbox, microseconds since 1970 UTC; None where it was not delayed."""
+
+
+class Reply(msgspec.Struct, kw_only=True, frozen=True):
+    """The outcome of a call, durable. `failure` is the handler's, or of the runtime in its name; then `body` is empty."""
+
+    id: str
+    body: bytes
+    content_type: str | None
+    """None for a result that is nothing."""
+    failure: TerminalError | None
+    expires_at: int | None
+    """For a repeated keyed request: until when the outcome is kept, microseconds since 1970 UTC."""
+
+
+class HandlerDescription(msgspec.Struct, kw_only=True, frozen=True):
+    """A handler, for people and for tools. The types are as a programmer would write them."""
+
+    name: str
+    kind: Literal["service", "exclusive", "shared"]
+    parameters: dict[str, str]
+    returns: str
+    private: bool
+    documentation: str
+
+
+class ServiceDescription(msgspec.Struct, kw_only=True, frozen=True):
+    """A service or virtual object that a runtime runs."""
+
+    name: str
+    kind: Literal["service", "object"]
+    handlers: list[HandlerDescription]
+    private: bool
+    documentation: str

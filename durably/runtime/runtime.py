@@ -1,0 +1,355 @@
+"""`Runtime`: durably embedded in an asyncio program. A composition root; the machine is in the modules beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from asyncio import events
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from durably.actors.actor import Actor, VirtualObject
+from durably.actors.binding import BoundActor, bind
+from durably.actors.caller import Caller
+from durably.actors.definition import definition_of
+from durably.actors.durations import Duration, duration_us
+from durably.actors.operations import CallSite, Operation
+from durably.actors.references import Delay, Invocation, Outgoing
+from durably.actors.retry import RetryPolicy
+from durably.actors.serde import MISSING, codec_for
+from durably.errors import DefinitionError, RuntimeStoppedError, WrongContextError
+from durably.ids import Address, Entropy, InvocationStatus, KeyScope, SystemEntropy
+from durably.runtime.clock import Clock, SystemClock
+from durably.runtime.describe import describe_actor
+from durably.runtime.invocation import Invocation as LiveInvocation
+from durably.runtime.logs import LOGGER_NAME, RuntimeLog
+from durably.runtime.loop import DeterministicLoop
+from durably.runtime.outside import (
+    AcceptanceOperation,
+    QuestionOperation,
+    ReplyOperation,
+    TypedCall,
+    make_reply,
+    make_result,
+)
+from durably.runtime.requests import Acceptance, InvocationRequest, Reply, ServiceDescription
+from durably.runtime.settings import Settings
+from durably.runtime.supervisor import Supervisor
+from durably.storage.connect import store_from_url
+from durably.storage.store import Store
+
+if TYPE_CHECKING:
+    from durably.ingress import Ingress
+
+R = TypeVar("R")
+
+_PAGE = 500
+
+OnPaused = Callable[[Invocation[Any], BaseException], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds of a runtime, each with its unit in its name."""
+
+    mailbox_messages: int = 10_000
+    """Waiting messages of one object, beyond which requests from outside get an OverloadedError."""
+    active_objects: int = 100_000
+    """Idle objects kept in memory; the least recently used go first."""
+    payload_bytes: int = 32 * 1024 * 1024
+    """Of one argument from outside."""
+
+
+class Runtime(Caller):
+    """Runs actors on a store, in the running event loop.
+
+    Use it as an asynchronous context manager; leaving it lets handlers come to a rest for up to `drain`, commits, and lets
+    the store go. What had not ended continues at the next start. Until it is entered it only checks the classes, so it may
+    be made at import time.
+
+    `store` is a Store or a URL (`sqlite:///app.db`); `dependencies` maps the annotations of constructor parameters to
+    values. `retry` is for handlers that have no policy of their own. An invocation that waits longer than `suspend_after` leaves
+    memory, an object that is idle for longer than `passivate_after` too; outcomes of sends and of requests with an
+    idempotency key are kept for `retention`. Durations are timedeltas or seconds. `on_paused` is told of invocations that
+    wait for a person.
+
+    Raises:
+        DefinitionError: a class cannot work, or the store's URL names none.
+    """
+
+    def __init__(
+        self,
+        store: Store | str,
+        actors: Iterable[type[Actor]],
+        *,
+        dependencies: Mapping[Any, Any] | None = None,
+        retry: RetryPolicy | None = None,
+        limits: Limits | None = None,
+        suspend_after: Duration = 60.0,
+        passivate_after: Duration = 300.0,
+        retention: Duration = 86400.0,
+        drain: Duration = 30.0,
+        on_paused: OnPaused | None = None,
+    ) -> None:
+        limits = Limits() if limits is None else limits
+        self._store = store_from_url(store) if isinstance(store, str) else store
+        self._actors = _bind_all(actors, {} if dependencies is None else dependencies)
+        self._on_paused = on_paused
+        self._settings = Settings(
+            retry=RetryPolicy() if retry is None else retry,
+            suspend_after_us=duration_us(suspend_after, "Runtime(suspend_after=...)"),
+            passivate_after_us=duration_us(passivate_after, "Runtime(passivate_after=...)"),
+            retention_us=duration_us(retention, "Runtime(retention=...)"),
+            drain_us=duration_us(drain, "Runtime(drain=...)"),
+            active_objects=limits.active_objects,
+            mailbox_messages=limits.mailbox_messages,
+            payload_bytes=limits.payload_bytes,
+        )
+        self._clock: Clock = SystemClock()
+        self._entropy: Entropy = SystemEntropy()
+        self._on_action: Callable[[str], None] | None = None
+        self._supervisor: Supervisor | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._hooks: set[asyncio.Task[None]] = set()
+        self._log = RuntimeLog()
+
+    def __repr__(self) -> str:
+        return f"<Runtime of {', '.join(self._actors)} on {self._store.describe()}>"
+
+    # ------------------------------------------------------------------ its life
+
+    async def __aenter__(self) -> Self:
+        if self._supervisor is not None:
+            raise RuntimeError("The runtime is running already. Make another one, on another store.")
+        self._loop = asyncio.get_running_loop()
+        self._log = RuntimeLog()
+        supervisor = Supervisor(
+            owner=self,
+            store=self._store,
+            actors=self._actors,
+            clock=self._clock,
+            entropy=self._entropy,
+            settings=self._settings,
+            log=self._log,
+            on_action=self._on_action,
+        )
+        await supervisor.start()
+        self._supervisor = supervisor
+        self._log.started(self._store.describe(), len(self._actors))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        supervisor, self._supervisor = self._supervisor, None
+        if supervisor is not None:
+            await supervisor.stop()
+            self._log.stopped()
+
+    @property
+    def store(self) -> str:
+        """What and where its store is, for people."""
+        return self._store.describe()
+
+    def use_store(self, store: Store | str) -> None:
+        """Run on another store than it was made with; before it is entered."""
+        if self._supervisor is not None:
+            raise RuntimeError("The runtime is running; its store can only be changed before.")
+        self._store = store_from_url(store) if isinstance(store, str) else store
+
+    def asgi(self) -> Ingress:
+        """The HTTP ingress of this runtime: an ASGI application, to be served or mounted. Needs the extra `http`."""
+        from durably.ingress import Ingress  # The one import upwards: the composition root hands out its own door.
+
+        return Ingress(self)
+
+    # ------------------------------------------------------------------ for ingresses and tools
+
+    def request_call(self, request: InvocationRequest) -> Awaitable[Reply]:
+        """Call by name and bytes; the awaited reply is durable, and holds the handler's failure as a value.
+
+        Raises:
+            DurablyError: the request was refused, nothing was accepted; or (PausedInvocationError, RuntimeStoppedError,
+                StoreUnavailableError) nothing can be said of the outcome yet.
+        """
+        outside = self._running().outside
+        actor = self._actors.get(request.service)
+        handler = None if actor is None else actor.handlers.get(request.handler)
+        make = make_reply(None if handler is None else handler.content_type, keyed=request.idempotency_key is not None)
+        operation = ReplyOperation(outside, request.handler, None, make)
+        outside.call(operation, request, wire=True)
+        return operation
+
+    def request_send(self, request: InvocationRequest) -> Awaitable[Acceptance]:
+        """Send by name and bytes; awaited, it is durable.
+
+        Raises:
+            DurablyError: the request was refused, nothing was accepted; or (StoreUnavailableError) nobody knows.
+        """
+        outside = self._running().outside
+        operation: AcceptanceOperation[Acceptance] = AcceptanceOperation(outside, request.handler, None, _itself)
+        outside.send(operation, request, wire=True)
+        return operation
+
+    def describe(self) -> list[ServiceDescription]:
+        """What it runs, with types, in the order given."""
+        return [describe_actor(actor) for actor in self._actors.values()]
+
+    async def state(self, actor: type[VirtualObject], key: str, /) -> Mapping[str, Any]:
+        """The state of an object after its last completed invocation, by stored name; declared fields are decoded by their types."""
+        supervisor = self._running()
+        definition = definition_of(actor)
+        await supervisor.until_durable()
+        stored = await self._store.state(Address(definition.name, key))
+        bound = self._actors[definition.name]
+        return {name: bound.decode_state(name, value) for name, value in stored.items()}
+
+    async def invocations(
+        self, *, target: str | None = None, status: InvocationStatus | None = None
+    ) -> AsyncIterator[Invocation[Any]]:
+        """Unfinished invocations, and finished ones that are kept, oldest first; `target` is `Service`, `Service/handler`,
+        or for objects `Object/key` or `Object/key/handler`."""
+        supervisor = self._running()
+        service, key, handler = self._parse_target(target)
+        await supervisor.until_durable()
+        after = 0
+        while True:
+            page = await self._store.invocations(
+                after=after, limit=_PAGE, service=service, key=key, handler=handler, status=status
+            )
+            for record in page:
+                yield Invocation(self, record.id, codec_for(MISSING).decode)
+            if len(page) < _PAGE:
+                return
+            after = page[-1].number
+
+    def resume(self, id: str, /) -> Awaitable[None]:
+        """Let a paused invocation try again, from its journal; anything else is left as it is.
+
+        Raises:
+            UnknownTargetError: there is no such invocation.
+        """
+        outside = self._running().outside
+        operation: QuestionOperation[None] = QuestionOperation(outside, f"resume of {id}", None)
+        outside.resume(operation, id)
+        return operation
+
+    # ------------------------------------------------------------------ for references (Transport)
+
+    def _issue_call(self, outgoing: Outgoing[R], site: CallSite, /) -> Operation[R]:
+        outside = self._running().outside
+        operation = TypedCall(outside, outgoing.what, site, outgoing.decode)
+        outside.call(operation, _request(outgoing), wire=outgoing.wire)
+        return operation
+
+    def _issue_send(self, outgoing: Outgoing[R], delay: Delay | None, site: CallSite, /) -> Operation[Invocation[R]]:
+        outside = self._running().outside
+
+        def handle(acceptance: Acceptance) -> Invocation[R]:
+            return Invocation(self, acceptance.id, outgoing.decode)
+
+        operation = AcceptanceOperation(outside, f"send to {outgoing.what}", site, handle)
+        request = _request(outgoing)
+        if delay is not None:
+            request.due, request.delay_us = delay.at_us, delay.after_us
+        outside.send(operation, request, wire=outgoing.wire)
+        return operation
+
+    def _issue_attach(self, outgoing: Outgoing[R], site: CallSite, /) -> Operation[R]:
+        outside = self._running().outside
+        operation = ReplyOperation(outside, f"attach to {outgoing.what}", site, make_result(outgoing.decode))
+        assert outgoing.idempotency_key is not None
+        outside.attach(
+            operation, KeyScope(outgoing.service, outgoing.key or "", outgoing.handler, outgoing.idempotency_key)
+        )
+        return operation
+
+    def _issue_result(self, id: str, decode: Callable[[bytes], R], site: CallSite, /) -> Operation[R]:
+        outside = self._running().outside
+        operation = ReplyOperation(outside, f"result of {id}", site, make_result(decode))
+        outside.result(operation, id)
+        return operation
+
+    def _issue_status(self, id: str, site: CallSite, /) -> Operation[InvocationStatus]:
+        outside = self._running().outside
+        operation: QuestionOperation[InvocationStatus] = QuestionOperation(outside, f"status of {id}", site)
+        outside.status(operation, id)
+        return operation
+
+    # ------------------------------------------------------------------ inside
+
+    def invocation_paused(self, invocation: LiveInvocation, error: BaseException, told: bool, /) -> None:
+        """Tell the hook; what it raises is logged. `told`: somebody outside who waited heard of it."""
+        if self._on_paused is None:
+            return
+        handle: Invocation[Any] = Invocation(self, invocation.id, invocation.handler.signature.decode_result)
+        task = asyncio.get_running_loop().create_task(self._tell_paused(self._on_paused, handle, error))
+        self._hooks.add(task)
+        task.add_done_callback(self._hooks.discard)
+
+    async def _tell_paused(self, hook: OnPaused, handle: Invocation[Any], error: BaseException) -> None:
+        try:
+            await hook(handle, error)
+        except Exception as failure:
+            self._log.hook_failed(failure)
+
+    def _running(self) -> Supervisor:
+        """The supervisor, if this is the place to use the runtime (rule D2)."""
+        running = events._get_running_loop()
+        if running is self._loop and self._supervisor is not None:
+            return self._supervisor
+        if isinstance(running, DeterministicLoop):
+            raise WrongContextError(
+                "The runtime was used in a handler. Use the handler's context: `ctx.object(...)` and `ctx.service(...)` are part of "
+                "the journal, what goes past it would happen again on every replay."
+            )
+        if self._supervisor is None:
+            raise RuntimeStoppedError("The runtime is not running: use it inside `async with runtime:`. Nothing was accepted.")
+        raise WrongContextError(
+            "The runtime was used outside the event loop that it runs in. From another thread, hand a coroutine to that loop: "
+            "`asyncio.run_coroutine_threadsafe(coroutine, loop)`."
+        )
+
+    def _parse_target(self, target: str | None) -> tuple[str | None, str | None, str | None]:
+        if target is None:
+            return None, None, None
+        service, *rest = target.split("/")
+        actor = self._actors.get(service)
+        if actor is None or len(rest) > 2:
+            known = ", ".join(self._actors)
+            raise ValueError(f"{target!r} names nothing that runs here. Write Service/handler or Object/key/handler; there are: {known}.")
+        if actor.definition.kind == "service":
+            return service, None, rest[0] if rest else None
+        return service, rest[0] if rest else None, rest[1] if len(rest) == 2 else None
+
+
+def _itself(acceptance: Acceptance) -> Acceptance:
+    return acceptance
+
+
+def _request(outgoing: Outgoing[Any]) -> InvocationRequest:
+    return InvocationRequest(
+        service=outgoing.service,
+        key=outgoing.key,
+        handler=outgoing.handler,
+        body=outgoing.argument,
+        headers=outgoing.headers,
+        idempotency_key=outgoing.idempotency_key,
+        timeout_us=outgoing.timeout_us,
+    )
+
+
+def _bind_all(actors: Iterable[type[Actor]], dependencies: Mapping[Any, Any]) -> dict[str, BoundActor]:
+    bound: dict[str, BoundActor] = {}
+    for cls in actors:
+        actor = bind(cls, dependencies)
+        name = actor.definition.name
+        if name in bound:
+            raise DefinitionError(f"Two classes are named {name!r} on the wire. Give one of them another name: class ...(name=...).")
+        bound[name] = actor
+    return bound
+
+
+logging.getLogger(LOGGER_NAME).addHandler(logging.NullHandler())

@@ -1,0 +1,57 @@
+"""Every number that the machine runs by, with its unit in its name, in one value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from durably.actors.retry import RetryPolicy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What `Runtime(...)` turns its arguments into. Times are microseconds unless the name says otherwise."""
+
+    retry: RetryPolicy
+    suspend_after_us: int
+    """How long an invocation waits in memory before its attempt is thrown away; 0 at every wait."""
+    passivate_after_us: int
+    """How long an idle object stays in memory."""
+    retention_us: int
+    """How long outcomes are kept for those who come later."""
+    drain_us: int
+    """How long a stopping runtime lets handlers and actions go on."""
+    verify_replay: bool = False
+    """Replay every invocation when it ends and pause it if anything differs."""
+    forgotten_await: Literal["warn", "error"] = "warn"
+
+    active_objects: int = 100_000
+    mailbox_messages: int = 10_000
+    """Waiting messages of one object; beyond them, requests from outside are refused (rule C8)."""
+    payload_bytes: int = 32 * 1024 * 1024
+    pending_in_memory: int = 1_000
+    """How much of a stored mailbox is loaded at once."""
+    timer_window_us: int = 60_000_000
+    """Timers due later than this from now are in the store only (rule T2)."""
+    sweep_us: int = 1_000_000
+    """How often idle and waiting things are looked over, and due times checked against the wall clock (rule T1)."""
+    pump_budget_us: int = 5_000
+    """How long the machine works before it lets the host's other callbacks run."""
+    batch_limit_transitions: int = 20_000
+    batch_limit_bytes: int = 8 * 1024 * 1024
+    batch_limit_us: int = 100_000
+    undurable_limit_bytes: int = 64 * 1024 * 1024
+    """How much may be ahead of the disk before nothing new is admitted or advanced (rule X2)."""
+    give_way_us: int | None = 2_000
+    """How long a busy loop may starve the threads that wait for it (rule X8). None: there are no such threads."""
+    advance_limit_callbacks: int = 100_000
+    slow_advance_us: int = 100_000
+    recovery_portion: int = 1_000
+    expiry_portion: int = 1_000
+    expire_every_us: int = 60_000_000
+    """How often outcomes that need not be kept any longer are looked for."""
+    action_threads: int = 32
+    reopen_first_us: int = 50_000
+    reopen_last_us: int = 5_000_000
+    outcome_unknown_after_us: int = 10_000_000
+    """How long callers wait for a failed store to come back before they are told that the outcome is unknown."""

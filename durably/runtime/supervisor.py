@@ -1,0 +1,232 @@
+"""`Supervisor`: keeps an engine running on a store, through failures of the store.
+
+A failed commit ends the incarnation: half-open states do not exist. The store is opened again with backoff, a new engine
+recovers from it, and whoever waited outside finds its invocation again (rule X3). When somebody else has taken the
+store over, it stops for good (rule X4).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from durably.actors.binding import BoundActor
+from durably.errors import RuntimeStoppedError, StoreInUseError, StoreUnavailableError
+from durably.ids import Entropy
+from durably.runtime.actions import Actions
+from durably.runtime.clock import Cancellable, Clock
+from durably.runtime.engine import Engine
+from durably.runtime.giveway import GiveWay
+from durably.runtime.invocation import Invocation
+from durably.runtime.logs import RuntimeLog
+from durably.runtime.outside import Outside, unknown_outcome
+from durably.runtime.settings import Settings
+from durably.storage.records import Owner
+from durably.storage.store import Store
+
+
+class SupervisorOwner(Protocol):
+    def invocation_paused(self, invocation: Invocation, error: BaseException, told: bool, /) -> None: ...
+
+
+class Supervisor:
+    """Owns the engine of the moment."""
+
+    def __init__(
+        self,
+        *,
+        owner: SupervisorOwner,
+        store: Store,
+        actors: Mapping[str, BoundActor],
+        clock: Clock,
+        entropy: Entropy,
+        settings: Settings,
+        log: RuntimeLog,
+        on_action: Callable[[str], None] | None = None,
+    ) -> None:
+        self.outside = Outside(self._engine_or_refuse, entropy)
+        self.engine: Engine | None = None
+        self.incarnations = 0
+        self._owner = owner
+        self._store = store
+        self._actors = actors
+        self._clock = clock
+        self._entropy = entropy
+        self._settings = settings
+        self._log = log
+        self._give_way = GiveWay(clock, settings.give_way_us)
+        self._on_action = on_action
+        self.actions = self._new_actions()
+        self._identity = Owner(host=socket.gethostname(), process_id=os.getpid(), since=clock.now())
+        self._failure: BaseException | None = None
+        self._final: BaseException | None = None
+        self._reopening: asyncio.Task[None] | None = None
+        self._patience: Cancellable | None = None
+        self._closing = False
+
+    async def start(self) -> None:
+        """Open the store and recover.
+
+        Raises:
+            StoreInUseError, StoreUnavailableError: as the store says.
+        """
+        await self._incarnate()
+
+    async def stop(self) -> None:
+        """Let what runs come to a rest, commit the last batch, tell who still waits, and let the store go (rule T4)."""
+        engine = self.engine
+        if engine is not None:
+            engine.stopping = True
+            await self._drain(engine)
+        self._closing = True
+        if self._reopening is not None:
+            self._reopening.cancel()
+            await asyncio.wait([self._reopening])
+        await self.actions.close()
+        await self._end()
+
+    async def crash(self) -> None:
+        """For tests: drop everything that is not durable, actions included, and recover."""
+        engine, self.engine = self.engine, None
+        if engine is not None:
+            engine.kill()
+            await engine.finish()
+        await self.actions.close()
+        self.actions = self._new_actions()
+        await self._store.close()
+        await self._incarnate()
+        self._reattach()
+
+    async def until_durable(self) -> None:
+        """Wait until everything that is in the log now is on disk: what introspection tells is an exit too (rule X1)."""
+        await self._engine_or_refuse().until_durable()
+
+    # ------------------------------------------------------------------ EngineOwner
+
+    def incarnation_failed(self, engine: Engine, error: BaseException, /) -> None:
+        if engine is not self.engine:
+            return
+        self.engine = None
+        self._failure = self.outside.failure = error
+        engine.kill()
+        self._log.incarnation_failed(error)
+        if isinstance(error, StoreInUseError):
+            self._give_up(error)
+            return
+        self._patience = self._clock.call_later(self._settings.outcome_unknown_after_us, self._lose_patience)
+        self._reopening = asyncio.get_running_loop().create_task(self._reopen(engine))
+
+    def invocation_paused(self, invocation: Invocation, error: BaseException, told: bool, /) -> None:
+        self._owner.invocation_paused(invocation, error, told)
+
+    # ------------------------------------------------------------------ inside
+
+    def _engine_or_refuse(self) -> Engine:
+        engine = self.engine
+        if engine is not None and not engine.stopping:
+            return engine
+        if self._final is not None:
+            raise self._final
+        if self._failure is not None and not self._closing:
+            raise StoreUnavailableError(f"The store failed and is being opened again: {self._failure} Nothing was accepted.")
+        raise RuntimeStoppedError("The runtime is not running: use it inside `async with runtime:`. Nothing was accepted.")
+
+    def _new_actions(self) -> Actions:
+        return Actions(self._clock, self._settings.action_threads, self._give_way, self._on_action)
+
+    async def _incarnate(self) -> None:
+        opened = await self._store.open(self._identity)
+        self.incarnations += 1
+        self.engine = Engine(
+            owner=self,
+            store=self._store,
+            actors=self._actors,
+            actions=self.actions,
+            clock=self._clock,
+            entropy=self._entropy,
+            settings=self._settings,
+            log=self._log,
+            give_way=self._give_way,
+            last_position=opened.last_position,
+        )
+        self._failure = None
+        self.actions.on_rest = self.engine.action_rested
+        self.engine.start()
+
+    async def _reopen(self, dead: Engine) -> None:
+        """Try until the store is back."""
+        await dead.finish()
+        delay = self._settings.reopen_first_us
+        while True:
+            try:
+                await self._incarnate()
+                break
+            except StoreInUseError as error:
+                self._give_up(error)
+                return
+            except StoreUnavailableError as error:
+                self._log.reopen_failed(error, delay)
+            await self._clock.sleep(delay)
+            delay = min(delay * 2, self._settings.reopen_last_us)
+        self._reopening = None
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+        self._log.recovered()
+        self._reattach()
+
+    def _reattach(self) -> None:
+        assert self.engine is not None
+        for waiter in list(self.outside.waiting):
+            waiter.recover(self.engine)
+
+    def _lose_patience(self) -> None:
+        self._patience = None
+        if self._failure is not None:
+            error = self._failure
+            self._refuse_everybody(lambda id: unknown_outcome(error))
+
+    def _give_up(self, error: BaseException) -> None:
+        self._final = error
+        self._refuse_everybody(lambda id: unknown_outcome(error))
+
+    def _refuse_everybody(self, error: Callable[[str], BaseException]) -> None:
+        for waiter in list(self.outside.waiting):
+            waiter.refuse(error(waiter.id))
+
+    async def _drain(self, engine: Engine) -> None:
+        patience: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        timer = self._clock.call_later(self._settings.drain_us, lambda: patience.done() or patience.set_result(None))
+        idle = asyncio.ensure_future(engine.until_idle())
+        await asyncio.wait([idle, patience], return_when=asyncio.FIRST_COMPLETED)
+        timer.cancel()
+        idle.cancel()
+        patience.cancel()
+
+    async def _end(self) -> None:
+        engine, self.engine = self.engine, None
+        if engine is not None:
+            engine.poke()
+            if not engine.dead:
+                await self._last_commit(engine)
+            engine.kill()
+            await engine.finish()
+        self._refuse_everybody(stopped_error)
+        await self._store.close()
+
+    async def _last_commit(self, engine: Engine) -> None:
+        try:
+            async with asyncio.timeout(self._settings.drain_us / 1_000_000 + 1):
+                await engine.until_durable()
+        except TimeoutError:
+            return
+
+
+def stopped_error(id: str) -> RuntimeStoppedError:
+    """What callers hear who still wait when the runtime stops (rule T4)."""
+    if not id:
+        return RuntimeStoppedError("The runtime stopped. Nothing was accepted.")
+    return RuntimeStoppedError(f"The runtime stopped while {id} was under way; it will continue at the next start.", id=id)

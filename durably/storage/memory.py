@@ -1,0 +1,358 @@
+"""`MemoryStore`: the specification of a store as a program, in plain dictionaries. Nothing survives the process.
+
+What was committed outlives `close` and `open` of the same `MemoryStore`, so that a test can drop a runtime and start
+another one on what is "on disk". A batch that contradicts what is stored is refused whole: that is a mistake of whoever
+made the batch, and the sentence names the record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeAlias
+
+import msgspec
+
+from durably.errors import StoreInUseError, StoreUnavailableError
+from durably.ids import Address, InvocationStatus, KeyScope
+from durably.storage.ownership import held_sentence, taken_over_sentence
+from durably.storage.records import (
+    AliasRecord,
+    AttachmentRecord,
+    Batch,
+    CompletionRecord,
+    InvocationRecord,
+    InvocationUpdate,
+    Opened,
+    Owner,
+    StateRecord,
+    StepRecord,
+    StoredInvocation,
+    StoredObject,
+    TimerRecord,
+)
+
+Unique: TypeAlias = StepRecord | CompletionRecord | AttachmentRecord
+
+NOT_STARTED = (InvocationStatus.PENDING, InvocationStatus.SCHEDULED, InvocationStatus.COMPLETED)
+
+
+class StoredRow:
+    """An invocation with everything that belongs to it."""
+
+    __slots__ = ("attachments", "completions", "record", "steps", "timers")
+
+    def __init__(self, record: InvocationRecord) -> None:
+        self.record = record
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all but the record itself."""
+        self.steps: dict[int, StepRecord] = {}
+        self.completions: dict[tuple[int, int], CompletionRecord] = {}
+        self.timers: dict[int, TimerRecord] = {}
+        self.attachments: dict[tuple[int, int], AttachmentRecord] = {}
+
+
+class Disk:
+    """What is on the imagined disk. Only `apply` changes it: all of a batch, or nothing."""
+
+    def __init__(self) -> None:
+        self.epoch = 0
+        self.last_position = 0
+        self.holder: Owner | None = None
+        self.rows: dict[int, StoredRow] = {}
+        self.state: dict[Address, dict[str, bytes]] = {}
+        self.aliases: dict[str, int] = {}
+
+        # Where to look, so that a load does not walk over everything. Each follows from `rows`.
+        self.numbers_by_id: dict[str, int] = {}
+        self.numbers_by_scope: dict[KeyScope, int] = {}
+        self.unfinished: dict[Address, set[int]] = {}
+
+    # ------------------------------------------------------------ writing
+
+    def apply(self, batch: Batch) -> None:
+        """Apply a batch, in the order that `Batch` promises."""
+        self._refuse_contradictions(batch)
+        for number in batch.ended:
+            self.rows[number].clear()
+        for number in batch.removed:
+            self._remove(number)
+        for record in batch.accepted:
+            self._accept(record)
+        for update in batch.updated:
+            self._update(update)
+        for step in batch.steps:
+            self.rows[step.number].steps[step.index] = step
+        for completion in batch.completions:
+            self.rows[completion.number].completions[completion.position, completion.command] = completion
+        for number, command in batch.timers_cleared:
+            if number in self.rows:
+                self.rows[number].timers.pop(command, None)
+        for timer in batch.timers:
+            self.rows[timer.number].timers[timer.command] = timer
+        for attachment in batch.attachments:
+            key = (attachment.caller.number, attachment.caller.command)
+            self.rows[attachment.number].attachments[key] = attachment
+        for alias in batch.aliases:
+            self.aliases[alias.id] = alias.number
+        for change in batch.state:
+            self._change_state(change)
+        self.last_position = max(self.last_position, batch.last_position)
+
+    def _remove(self, number: int) -> None:
+        record = self.rows.pop(number).record
+        del self.numbers_by_id[record.id]
+        if record.scope is not None:
+            del self.numbers_by_scope[record.scope]
+        for alias in [alias for alias, owner in self.aliases.items() if owner == number]:
+            del self.aliases[alias]
+        self._note_status(record, finished=True)
+
+    def _accept(self, record: InvocationRecord) -> None:
+        self.rows[record.number] = StoredRow(record)
+        self.numbers_by_id[record.id] = record.number
+        if record.scope is not None:
+            self.numbers_by_scope[record.scope] = record.number
+        self._note_status(record, finished=record.status is InvocationStatus.COMPLETED)
+
+    def _update(self, update: InvocationUpdate) -> None:
+        row = self.rows[update.number]
+        row.record = msgspec.structs.replace(
+            row.record,
+            status=update.status,
+            mailbox_position=update.mailbox_position,
+            attempts=update.attempts,
+            failure=update.failure,
+            outcome=update.outcome,
+            expires_at=update.expires_at,
+        )
+        self._note_status(row.record, finished=update.status is InvocationStatus.COMPLETED)
+
+    def _note_status(self, record: InvocationRecord, *, finished: bool) -> None:
+        numbers = self.unfinished.setdefault(record.address, set())
+        if finished:
+            numbers.discard(record.number)
+        else:
+            numbers.add(record.number)
+        if not numbers:
+            del self.unfinished[record.address]
+
+    def _change_state(self, change: StateRecord) -> None:
+        fields = self.state.setdefault(change.address, {})
+        if change.value is None:
+            fields.pop(change.field, None)
+        else:
+            fields[change.field] = change.value
+        if not fields:
+            del self.state[change.address]
+
+    def _refuse_contradictions(self, batch: Batch) -> None:
+        """Every record belongs to an invocation that is there, and none is there already."""
+        removed, accepted = set(batch.removed), {record.number for record in batch.accepted}
+        forgotten = removed.union(batch.ended)
+
+        for number in (*batch.ended, *batch.removed):
+            _refuse_unless(number in self.rows, "the end", number)
+        for record in batch.accepted:
+            _refuse_unless(not self._clashing(record) - removed, "the acceptance", record.number)
+        unique: list[Unique] = [*batch.steps, *batch.completions, *batch.attachments]
+        parts: list[Unique | InvocationUpdate | TimerRecord | AliasRecord]
+        parts = [*unique, *batch.updated, *batch.timers, *batch.aliases]
+        for part in parts:
+            exists = part.number in accepted or (part.number in self.rows and part.number not in removed)
+            _refuse_unless(exists, f"a record ({type(part).__name__})", part.number)
+        for entry in unique:
+            repeated = entry.number not in forgotten and self._is_there(entry)
+            _refuse_unless(not repeated, f"a second record ({type(entry).__name__})", entry.number)
+        for alias in batch.aliases:
+            _refuse_unless(self.aliases.get(alias.id) in {None, *removed}, "an alias", alias.number)
+
+    def _clashing(self, record: InvocationRecord) -> set[int]:
+        """Stored invocations that have the number, the id or the idempotency key of this one."""
+        by_scope = self.numbers_by_scope.get(record.scope) if record.scope is not None else None
+        found = (record.number if record.number in self.rows else None, self.numbers_by_id.get(record.id), by_scope)
+        return {number for number in found if number is not None}
+
+    def _is_there(self, record: Unique) -> bool:
+        row = self.rows.get(record.number)
+        if row is None:
+            return False
+        match record:
+            case StepRecord():
+                return record.index in row.steps
+            case CompletionRecord():
+                return (record.position, record.command) in row.completions
+            case AttachmentRecord():
+                return (record.caller.number, record.caller.command) in row.attachments
+
+    # ------------------------------------------------------------ reading
+
+    def records(self) -> Iterable[InvocationRecord]:
+        """All invocations by number."""
+        return (self.rows[number].record for number in sorted(self.rows))
+
+    def load(self, address: Address, pending_limit: int) -> StoredObject:
+        rows = [self.rows[number] for number in sorted(self.unfinished.get(address, ()))]
+        pending = sorted(
+            (row for row in rows if waits_in_mailbox(row.record)), key=lambda row: mailbox_order(row.record)
+        )
+        started = [
+            row for row in rows
+            if not waits_in_mailbox(row.record) and row.record.status is not InvocationStatus.SCHEDULED
+        ]  # fmt: skip
+        return StoredObject(
+            address=address,
+            state=dict(self.state.get(address, {})),
+            started=[self.journal(row) for row in started],
+            pending=[self.journal(row) for row in pending[:pending_limit]],
+            more_pending=len(pending) > pending_limit,
+        )
+
+    def journal(self, row: StoredRow) -> StoredInvocation:
+        return StoredInvocation(
+            record=row.record,
+            steps=[row.steps[index] for index in sorted(row.steps)],
+            completions=[row.completions[place] for place in sorted(row.completions)],
+            attachments=[row.attachments[caller] for caller in sorted(row.attachments)],
+            sender_unfinished=self.is_unfinished(row.record.sender_id),
+        )
+
+    def is_unfinished(self, invocation_id: str | None) -> bool:
+        number = self.numbers_by_id.get(invocation_id) if invocation_id is not None else None
+        return number is not None and self.rows[number].record.status is not InvocationStatus.COMPLETED
+
+    def find(self, invocation_id: str) -> InvocationRecord | None:
+        number = self.numbers_by_id.get(invocation_id, self.aliases.get(invocation_id))
+        return None if number is None else self.rows[number].record
+
+    def can_run(self, record: InvocationRecord) -> bool:
+        """Rule T3, as far as the store can tell."""
+        if record.status is InvocationStatus.RUNNING:
+            return True
+        if not waits_in_mailbox(record):
+            return False
+        others = [self.rows[number].record for number in self.unfinished[record.address] if number != record.number]
+        return not any(
+            holds_mailbox(other) or (waits_in_mailbox(other) and mailbox_order(other) < mailbox_order(record))
+            for other in others
+        )
+
+
+def waits_in_mailbox(record: InvocationRecord) -> bool:
+    """Has a place in the mailbox of its object, and has not started."""
+    return record.status is InvocationStatus.PENDING and record.mailbox_position is not None
+
+
+def holds_mailbox(record: InvocationRecord) -> bool:
+    """Nothing else in the mailbox of its object may start."""
+    return record.mailbox_position is not None and record.status not in NOT_STARTED
+
+
+def mailbox_order(record: InvocationRecord) -> int:
+    assert record.mailbox_position is not None
+    return record.mailbox_position
+
+
+def _refuse_unless(condition: bool, what: str, number: int) -> None:
+    if not condition:
+        raise StoreUnavailableError(
+            f"The batch was refused: {what} of invocation {number} contradicts what is stored. "
+            "This is a mistake of the program that made the batch; please report it."
+        )
+
+
+class MemoryStore:
+    """Keeps everything in memory. For tests, for trying things out, and as the specification of every other store."""
+
+    def __init__(self, disk: Disk | None = None) -> None:
+        self.disk = disk if disk is not None else Disk()
+        self._owner: Owner | None = None
+        self._epoch = 0
+
+    def describe(self) -> str:
+        return "memory"
+
+    async def open(self, owner: Owner, /) -> Opened:
+        holder = self.disk.holder
+        if holder is not None and holder != owner:
+            raise StoreInUseError(held_sentence(self.describe(), holder))
+        self.disk.holder = self._owner = owner
+        self.disk.epoch += 1
+        self._epoch = self.disk.epoch
+        return Opened(epoch=self._epoch, last_position=self.disk.last_position)
+
+    async def close(self) -> None:
+        if self._owner is not None and self._epoch == self.disk.epoch:
+            self.disk.holder = None
+        self._owner = None
+
+    async def commit(self, batch: Batch, /) -> None:
+        disk = self._opened()
+        if self._epoch != disk.epoch:
+            raise StoreInUseError(taken_over_sentence(self.describe(), disk.holder))
+        disk.apply(batch)
+
+    async def load(self, addresses: Sequence[Address], /, *, pending_limit: int) -> list[StoredObject]:
+        disk = self._opened()
+        return [disk.load(address, pending_limit) for address in addresses]
+
+    async def find(self, ids: Sequence[str], /) -> Mapping[str, InvocationRecord]:
+        disk = self._opened()
+        found = ((invocation_id, disk.find(invocation_id)) for invocation_id in ids)
+        return {invocation_id: record for invocation_id, record in found if record is not None}
+
+    async def find_keyed(self, scopes: Sequence[KeyScope], /) -> Mapping[KeyScope, InvocationRecord]:
+        disk = self._opened()
+        numbers = disk.numbers_by_scope
+        return {scope: disk.rows[numbers[scope]].record for scope in scopes if scope in numbers}
+
+    async def fetch(self, numbers: Sequence[int], /) -> Mapping[int, StoredInvocation]:
+        disk = self._opened()
+        rows = ((number, disk.rows[number]) for number in numbers if number in disk.rows)
+        return {number: disk.journal(row) for number, row in rows if disk.is_unfinished(row.record.id)}
+
+    async def recoverable(self, after: int, limit: int, /) -> list[tuple[int, Address]]:
+        disk = self._opened()
+        found = (record for record in disk.records() if record.number > after and disk.can_run(record))
+        return [(record.number, record.address) for record in found][:limit]
+
+    async def timers(
+        self, until: int, limit: int, /, *, after: tuple[int, int, int] | None = None
+    ) -> list[TimerRecord]:
+        rows = self._opened().rows.values()
+        due = [timer for row in rows for timer in row.timers.values() if timer.due <= until]
+        due.sort(key=timer_order)
+        return [timer for timer in due if after is None or timer_order(timer) > after][:limit]
+
+    async def expired(self, now: int, limit: int, /) -> list[InvocationRecord]:
+        finished = (r for r in self._opened().records() if r.status is InvocationStatus.COMPLETED)
+        expired = [(r.expires_at, r.number, r) for r in finished if r.expires_at is not None and r.expires_at <= now]
+        expired.sort(key=lambda entry: entry[:2])
+        return [record for _, _, record in expired[:limit]]
+
+    async def state(self, address: Address, /) -> Mapping[str, bytes]:
+        return dict(self._opened().state.get(address, {}))
+
+    async def invocations(
+        self, *, after: int, limit: int, service: str | None = None, key: str | None = None, handler: str | None = None,
+        status: InvocationStatus | None = None,
+    ) -> list[InvocationRecord]:  # fmt: skip
+        wanted = {"service": service, "key": key, "handler": handler, "status": status}
+        records = (record for record in self._opened().records() if record.number > after)
+        return [record for record in records if _matches(record, wanted)][:limit]
+
+    def _opened(self) -> Disk:
+        if self._owner is None:
+            raise StoreUnavailableError("The store is not open. Open it before using it.")
+        return self.disk
+
+
+def timer_order(timer: TimerRecord) -> tuple[int, int, int]:
+    return (timer.due, timer.number, timer.command)
+
+
+def _matches(record: InvocationRecord, wanted: Mapping[str, str | None]) -> bool:
+    service, key = record.address
+    has = {"service": service, "key": key, "handler": record.handler, "status": record.status}
+    return all(value is None or has[name] == value for name, value in wanted.items())

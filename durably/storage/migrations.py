@@ -1,0 +1,62 @@
+"""Makes a file ours and brings it to the layout of this version: all of it or nothing, and never backwards."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from durably.errors import StoreUnavailableError
+from durably.storage.statements import MIGRATIONS, SQL, Migration
+
+APPLICATION_ID = 0x64757262
+"""Stands in the header of every database of ours ("durb")."""
+
+
+def refuse_foreign(connection: sqlite3.Connection, store: str, migrations: Sequence[Migration] = MIGRATIONS) -> None:
+    """Raise for a database that is not ours or was written by a newer version, before anything in it is changed.
+
+    Raises:
+        StoreUnavailableError: with a sentence that says which.
+    """
+    application, version = _number(connection, "application"), _number(connection, "version")
+    if application != APPLICATION_ID:
+        if application or version or _number(connection, "count_tables"):
+            raise StoreUnavailableError(
+                f"The store {store} is a database of another program, so it is left as it is. Choose another path."
+            )
+        return
+    newest = migrations[-1].version
+    if version > newest:
+        raise StoreUnavailableError(
+            f"The store {store} was written by a newer version of durably (layout {version}; this one knows {newest}). "
+            "There is no way back: run the newer version, or restore a backup that was made before it."
+        )
+
+
+def migrate(connection: sqlite3.Connection, store: str, migrations: Sequence[Migration] = MIGRATIONS) -> None:
+    """Bring the database to the newest layout, in one transaction."""
+    connection.execute(SQL["begin"])
+    try:
+        refuse_foreign(connection, store, migrations)
+        version = _number(connection, "version")
+        for migration in migrations:
+            if migration.version > version:
+                _apply(connection, migration)
+        connection.execute(SQL["end"])
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute(SQL["give_up"])
+        raise
+
+
+def _apply(connection: sqlite3.Connection, migration: Migration) -> None:
+    for statement in migration.statements:
+        connection.execute(statement)
+    # These two take no parameters; both values are numbers of our own.
+    connection.execute(f"{SQL['application'].removesuffix(';')} = {APPLICATION_ID};")
+    connection.execute(f"{SQL['version'].removesuffix(';')} = {migration.version};")
+
+
+def _number(connection: sqlite3.Connection, statement: str) -> int:
+    row: tuple[int] = connection.execute(SQL[statement]).fetchone()
+    return row[0]

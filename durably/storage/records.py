@@ -1,0 +1,187 @@
+"""What the store keeps, and the one thing it is ever asked to write: a `Batch`.
+
+A batch is the net effect of a run of whole transitions. Every record names the object (`Address`) or the invocation
+(`number`) that it belongs to. An invocation's `number` is the log position of its acceptance: unique, growing, never
+used again; it is the key under which everything that belongs to the invocation is kept. Times are microseconds since
+1970 UTC. `bytes` are opaque here.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from durably.ids import Address, InvocationStatus, KeyScope
+
+START_TIMER = -1
+"""The `command` of the timer that lets a delayed invocation join its mailbox."""
+RETRY_TIMER = -2
+"""The `command` of the timer that ends a backoff."""
+DEADLINE_TIMER = -3
+"""The `command` of the timer that answers whoever waits for an invocation with a deadline."""
+
+
+class CallerRecord(msgspec.Struct, frozen=True):
+    """Who is answered when an invocation ends: command number `command` of the invocation `number` at `address`."""
+
+    address: Address
+    number: int
+    command: int
+
+
+class InvocationRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """An invocation as it was accepted, with where it stands now."""
+
+    number: int
+    id: str
+    address: Address
+    handler: str
+    seed: bytes
+    argument: bytes
+    headers: dict[str, str]
+    scope: KeyScope | None
+    caller: CallerRecord | None
+    sender_id: str | None
+    """The id of the invocation that sent this one and may still ask for its outcome."""
+    deadline: int | None
+    accepted_at: int
+    keep_outcome_us: int | None
+    """How long the outcome is kept for those who come later. None: it goes with the reply."""
+
+    # What changes later; the rest never does.
+    status: InvocationStatus
+    mailbox_position: int | None
+    """Order within the mailbox of an object's exclusive handlers. None: has no place in a mailbox (now)."""
+    attempts: int = 0
+    """Failed attempts since the last progress."""
+    failure: bytes | None = None
+    """The last failure of an attempt, encoded by the runtime."""
+    outcome: bytes | None = None
+    """The encoded outcome, once there is one."""
+    expires_at: int | None = None
+    """When a kept outcome may be forgotten."""
+
+
+class InvocationUpdate(msgspec.Struct, frozen=True, kw_only=True):
+    """All that may change in a stored invocation, written together."""
+
+    number: int
+    status: InvocationStatus
+    mailbox_position: int | None
+    attempts: int
+    failure: bytes | None
+    outcome: bytes | None = None
+    expires_at: int | None = None
+
+
+class StepRecord(msgspec.Struct, frozen=True):
+    """One step of a journal, encoded by the runtime. `index` counts from 0 within the invocation."""
+
+    number: int
+    index: int
+    content: bytes
+
+
+class CompletionRecord(msgspec.Struct, frozen=True):
+    """The answer to command `command` of the invocation `number`, recorded at log position `position`."""
+
+    number: int
+    command: int
+    position: int
+    failed: bool
+    value: bytes
+
+
+class TimerRecord(msgspec.Struct, frozen=True):
+    """Wake the invocation `number` at `address`; `command` is a command number, or one of the negative constants above."""
+
+    number: int
+    command: int
+    due: int
+    address: Address
+
+
+class AttachmentRecord(msgspec.Struct, frozen=True):
+    """The invocation `caller` waits for the outcome of `number` besides the one who called it."""
+
+    number: int
+    caller: CallerRecord
+
+
+class AliasRecord(msgspec.Struct, frozen=True):
+    """`id` was given to somebody for a message that had been accepted before, as `number` (rule C7)."""
+
+    id: str
+    number: int
+
+
+class StateRecord(msgspec.Struct, frozen=True):
+    """A field of an object's snapshot. None: the field is cleared."""
+
+    address: Address
+    field: str
+    value: bytes | None
+
+
+class Batch(msgspec.Struct, kw_only=True):
+    """What becomes durable together, or not at all. Each record appears at most once in each list.
+
+    The store applies it as if in this order: `ended`, `removed`, `accepted`, `updated`, then everything else.
+    """
+
+    last_position: int
+    """The highest log position that this batch makes durable."""
+    accepted: list[InvocationRecord] = []
+    updated: list[InvocationUpdate] = []
+    removed: list[int] = []
+    """Invocations that go altogether, with what belongs to them: journal, timers, attachments and aliases."""
+    ended: list[int] = []
+    """Invocations whose journal, timers and attachments go, while the row stays."""
+    steps: list[StepRecord] = []
+    completions: list[CompletionRecord] = []
+    timers: list[TimerRecord] = []
+    timers_cleared: list[tuple[int, int]] = []
+    """(number, command) of timers that are not wanted any more; one that does not exist is no error."""
+    attachments: list[AttachmentRecord] = []
+    aliases: list[AliasRecord] = []
+    state: list[StateRecord] = []
+
+
+class StoredInvocation(msgspec.Struct, frozen=True):
+    """An unfinished invocation with its journal: steps by index, completions by position."""
+
+    record: InvocationRecord
+    steps: list[StepRecord]
+    completions: list[CompletionRecord]
+    attachments: list[AttachmentRecord]
+    sender_unfinished: bool
+    """The invocation `record.sender_id` exists and has no outcome yet."""
+
+
+class StoredObject(msgspec.Struct, frozen=True):
+    """What an activation begins with: the snapshot, and the invocations that have not ended.
+
+    `started` are all that are neither pending in the mailbox nor scheduled (paused and backing-off ones too, and those of
+    shared handlers and services), by number. `pending` is the head of the mailbox, by `mailbox_position`; `more_pending`
+    tells that it goes on.
+    """
+
+    address: Address
+    state: dict[str, bytes]
+    started: list[StoredInvocation]
+    pending: list[StoredInvocation]
+    more_pending: bool
+
+
+class Owner(msgspec.Struct, frozen=True):
+    """Who runs on a store: told to whoever else tries to."""
+
+    host: str
+    process_id: int
+    since: int
+
+
+class Opened(msgspec.Struct, frozen=True):
+    """What a runtime learns when it takes a store over."""
+
+    epoch: int
+    last_position: int

@@ -1,0 +1,107 @@
+-- The first layout: one table for each kind of record, and one row that says who owns the store.
+-- Payloads are text; bytes that are not readable text stand as 'base64:…'. Times are microseconds since 1970 UTC.
+
+create table owner (
+    singleton integer primary key check (singleton = 1),
+    epoch integer not null,
+    last_position integer not null,
+    host text not null,
+    process_id integer not null,
+    since integer not null
+) strict;
+
+insert into owner (singleton, epoch, last_position, host, process_id, since) values (1, 0, 0, '', 0, 0);
+
+create table invocations (
+    number integer primary key,
+    id text not null unique,
+    service text not null,
+    key text not null,
+    handler text not null,
+    seed text not null,
+    argument text not null,
+    headers text not null,
+    scope_service text,
+    scope_key text,
+    scope_handler text,
+    idempotency_key text,
+    caller_service text,
+    caller_key text,
+    caller_number integer,
+    caller_command integer,
+    sender_id text,
+    deadline integer,
+    accepted_at integer not null,
+    keep_outcome_us integer,
+    status text not null,
+    mailbox_position integer,
+    attempts integer not null,
+    failure text,
+    outcome text,
+    expires_at integer
+) strict;
+
+-- What an object has to do: its started invocations, and its mailbox in order.
+create index invocations_by_object on invocations (service, key, status, mailbox_position)
+where status <> 'completed';
+
+-- What recovery and operators look for. Sleepers and finished invocations are the many: they are not in it.
+create index invocations_by_status on invocations (status)
+where status in ('running', 'pending', 'backing-off', 'paused');
+
+create unique index invocations_by_scope on invocations (idempotency_key, scope_service, scope_key, scope_handler)
+where idempotency_key is not null;
+
+create index invocations_by_expiry on invocations (expires_at)
+where expires_at is not null;
+
+create table steps (
+    number integer not null,
+    idx integer not null,
+    content text not null,
+    primary key (number, idx)
+) strict, without rowid;
+
+create table completions (
+    number integer not null,
+    position integer not null,
+    command integer not null,
+    failed integer not null,
+    value text not null,
+    primary key (number, position, command)
+) strict, without rowid;
+
+create table timers (
+    number integer not null,
+    command integer not null,
+    due integer not null,
+    service text not null,
+    key text not null,
+    primary key (number, command)
+) strict, without rowid;
+
+create index timers_by_due on timers (due, number, command);
+
+create table attachments (
+    number integer not null,
+    caller_number integer not null,
+    caller_command integer not null,
+    caller_service text not null,
+    caller_key text not null,
+    primary key (number, caller_number, caller_command)
+) strict, without rowid;
+
+create table aliases (
+    id text not null primary key,
+    number integer not null
+) strict, without rowid;
+
+create index aliases_by_number on aliases (number);
+
+create table state (
+    service text not null,
+    key text not null,
+    field text not null,
+    value text not null,
+    primary key (service, key, field)
+) strict, without rowid;

@@ -1,0 +1,71 @@
+-- name: synchronous
+-- A commit returns only when it would survive the loss of power.
+pragma synchronous = full;
+
+-- name: full_fsync
+-- macOS acknowledges an ordinary fsync before the disk has the data (rule X6). Nothing elsewhere.
+pragma fullfsync = 1;
+
+-- name: checkpoint_full_fsync
+-- The same for checkpoints.
+pragma checkpoint_fullfsync = 1;
+
+-- name: no_automatic_checkpoint
+-- Checkpoints run on a connection of their own, so that no commit waits for one (rule X6).
+pragma wal_autocheckpoint = 0;
+
+-- name: temporary_tables_in_memory
+-- The few temporary structures of a statement never become files.
+pragma temp_store = memory;
+
+-- name: write_ahead_log
+-- Readers and the writer do not wait for each other.
+pragma journal_mode = wal;
+
+-- name: read_only
+-- A connection for reads cannot write, whatever is asked of it.
+pragma query_only = 1;
+
+-- name: application
+-- Says whose file this is; 0 where nobody said.
+pragma application_id;
+
+-- name: version
+-- The number of the last migration that this file has been through.
+pragma user_version;
+
+-- name: count_tables
+-- A file without any is new, and may become ours.
+select count(*) from sqlite_schema;
+
+-- name: begin
+-- Take the right to write before looking at what is there.
+begin immediate;
+
+-- name: end
+-- Make the transaction durable.
+commit;
+
+-- name: give_up
+-- Undo the transaction.
+rollback;
+
+-- name: take_over
+-- A new owner: whoever has the epoch before cannot commit any more (rule X4).
+update owner set epoch = epoch + 1, host = ?, process_id = ?, since = ? returning epoch, last_position;
+
+-- name: current_owner
+-- Who has taken the store over.
+select host, process_id, since from owner;
+
+-- name: checkpoint_beside_writer
+-- Copy what can be copied into the database while the writer goes on. Answers (blocked, frames, frames copied).
+pragma wal_checkpoint(passive);
+
+-- name: checkpoint_and_reuse
+-- Copy the rest and begin the log anew in the same file: overwriting it is twice as fast as growing it again.
+pragma wal_checkpoint(restart);
+
+-- name: checkpoint_and_shrink
+-- Copy everything and cut the log to nothing.
+pragma wal_checkpoint(truncate);

@@ -1,0 +1,245 @@
+"""`SqliteStore`: all records in one SQLite file, next to the program that uses it.
+
+A commit is one statement and one hop to a thread (rule X5), durable when it returns. Reads run on connections of their
+own and each is one statement, thus one snapshot. The file belongs to one runtime at a time: a lock says so early, the
+epoch makes it true (rule X4). After a failed commit nothing is read or written until `open` has begun anew on fresh
+connections and everything readable has been made durable (rule X3).
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from durably.errors import DefinitionError, StoreInUseError, StoreUnavailableError
+from durably.ids import Address, InvocationStatus, KeyScope
+from durably.storage.checkpoints import Checkpointer
+from durably.storage.checkpoints import run as run_checkpoint
+from durably.storage.connections import Connection, Parameters, Readers, apply_settings, connect
+from durably.storage.encoding import (
+    decode_found,
+    decode_invocations,
+    decode_journals,
+    decode_keyed,
+    decode_objects,
+    decode_recoverable,
+    decode_state,
+    decode_timers,
+    encode_batch,
+    encode_rows,
+)
+from durably.storage.migrations import migrate, refuse_foreign
+from durably.storage.ownership import OwnerLock, taken_over_sentence
+from durably.storage.records import Batch, InvocationRecord, Opened, Owner, StoredInvocation, StoredObject, TimerRecord
+from durably.storage.sqlite_errors import describe_error, is_busy, is_epoch_moved
+from durably.storage.statements import SQL
+
+OLDEST_SQLITE = (3, 38, 0)
+CHECKPOINT_TRIES = 5
+MIB = 1 << 20
+FIRST_TIMER = (-(1 << 63), 0, 0)
+"""Comes before every (due, number, command)."""
+IN_HAND = (InvocationStatus.RUNNING, InvocationStatus.PENDING, InvocationStatus.BACKING_OFF, InvocationStatus.PAUSED)
+
+
+class Writer:
+    """The one connection that writes. Its methods run on the connection's thread; `failed` is read on the loop's."""
+
+    def __init__(self, connection: Connection, store: str) -> None:
+        self.connection = connection
+        self.epoch = 0
+        self.failed = False
+        self.stopping = False
+        self._store = store
+
+    def take_over(self, connection: sqlite3.Connection, owner: Owner) -> Opened:
+        """Make the file ours, fence whoever had it (rule X4), and make durable what is readable (rule X3)."""
+        refuse_foreign(connection, self._store)
+        apply_settings(connection)
+        migrate(connection, self._store)
+        parameters = (owner.host, owner.process_id, owner.since)
+        epoch, last_position = connection.execute(SQL["take_over"], parameters).fetchone()
+        self._make_durable(connection)
+        connection.execute(SQL["batch"])
+        connection.execute(SQL["batch_is_applied"])
+        self.epoch = epoch
+        return Opened(epoch=epoch, last_position=last_position)
+
+    def _make_durable(self, connection: sqlite3.Connection) -> None:
+        for _ in range(CHECKPOINT_TRIES):
+            if not run_checkpoint(connection, "checkpoint_and_shrink").blocked:
+                return
+        raise StoreUnavailableError(
+            f"The store {self._store} cannot be opened: another program reads it in a long transaction. End that first."
+        )
+
+    def commit(self, connection: sqlite3.Connection, parameters: Parameters) -> None:
+        """Commit a batch. It is tried again while somebody else writes: busy is no failure (rule X3)."""
+        while True:
+            try:
+                connection.execute(SQL["commit_batch"], parameters)
+            except sqlite3.Error as error:
+                if is_busy(error) and not self.stopping:
+                    continue
+                self.failed = True
+                raise
+            except BaseException:
+                self.failed = True
+                raise
+            return
+
+    def current_owner(self, connection: sqlite3.Connection) -> Owner:
+        host, process_id, since = connection.execute(SQL["current_owner"]).fetchone()
+        return Owner(host=host, process_id=process_id, since=since)
+
+
+class SqliteStore:
+    """Keeps everything in the SQLite database at `path`, which is created when it is not there.
+
+    `readers` connections serve reads, none longer than `read_limit_seconds`. The write-ahead log is copied into the
+    database when it holds `checkpoint_mib`; commits wait while it holds more than `wal_limit_mib`.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        readers: int = 2,
+        read_limit_seconds: float = 10.0,
+        checkpoint_mib: int = 4,
+        wal_limit_mib: int = 256,
+    ) -> None:
+        if str(path) in ("", ":memory:"):
+            raise DefinitionError("SqliteStore keeps a file, so it needs a path. Use MemoryStore to keep nothing.")
+        self.path = Path(path)
+        self._lock = OwnerLock(self.path.with_name(self.path.name + ".lock"), self.describe())
+        self._readers = Readers(self.path, self.describe(), count=readers, limit_seconds=read_limit_seconds)
+        self._checkpointer = Checkpointer(
+            self.path, self.describe(), threshold_bytes=checkpoint_mib * MIB, limit_bytes=wal_limit_mib * MIB
+        )
+        self._writer: Writer | None = None
+
+    def describe(self) -> str:
+        return f"sqlite {self.path}"
+
+    # ------------------------------------------------------------ opening and closing
+
+    async def open(self, owner: Owner, /) -> Opened:
+        if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+            needed = ".".join(str(part) for part in OLDEST_SQLITE)
+            raise StoreUnavailableError(f"This Python comes with SQLite {sqlite3.sqlite_version}; {needed} is needed.")
+        self._lock.refuse_other(owner)
+        was_held = self._lock.is_held
+        await self._drop_connections()
+        self._lock.acquire(owner)
+        try:
+            return await self._open_connections(owner)
+        except BaseException as error:
+            await self._drop_connections()
+            if not was_held:
+                # Who opens again after a failure keeps the lock: nobody else shall come between two tries.
+                self._lock.release()
+            if isinstance(error, sqlite3.Error):
+                raise StoreUnavailableError(describe_error(error, self.describe())) from error
+            raise
+
+    async def close(self) -> None:
+        await self._drop_connections()
+        self._lock.release()
+
+    async def _open_connections(self, owner: Owner) -> Opened:
+        writer = self._writer = Writer(await connect(self.path), self.describe())
+        opened = await writer.connection.run(writer.take_over, owner)
+        await self._readers.open()
+        await self._checkpointer.open(self._readers)
+        return opened
+
+    async def _drop_connections(self) -> None:
+        writer, self._writer = self._writer, None
+        await self._readers.close()
+        await self._checkpointer.close()
+        if writer is not None:
+            writer.stopping = True
+            await writer.connection.close()
+
+    # ------------------------------------------------------------ writing
+
+    async def commit(self, batch: Batch, /) -> None:
+        writer = self._working()
+        parameters = encode_batch(batch, writer.epoch)
+        await self._checkpointer.make_room()
+        try:
+            await writer.connection.run(writer.commit, parameters)
+        except sqlite3.Error as error:
+            raise await self._commit_error(writer, error) from error
+        self._checkpointer.note_commit(sum(len(part) for part in parameters if isinstance(part, bytes)))
+
+    async def _commit_error(self, writer: Writer, error: sqlite3.Error) -> StoreInUseError | StoreUnavailableError:
+        if not is_epoch_moved(error):
+            return StoreUnavailableError(describe_error(error, self.describe()))
+        holder = await writer.connection.run(writer.current_owner)
+        return StoreInUseError(taken_over_sentence(self.describe(), holder))
+
+    def _working(self) -> Writer:
+        if self._writer is None:
+            raise StoreUnavailableError(f"The store {self.describe()} is not open. Open it before using it.")
+        if self._writer.failed:
+            raise StoreUnavailableError(f"A commit to the store {self.describe()} failed before. Open it again first.")
+        return self._writer
+
+    # ------------------------------------------------------------ reading
+
+    async def load(self, addresses: Sequence[Address], /, *, pending_limit: int) -> list[StoredObject]:
+        if not addresses:
+            return []
+        parameters = {
+            "addresses": encode_rows([tuple(address) for address in addresses]),
+            "pending_limit": pending_limit,
+        }
+        return decode_objects(await self._read("load", parameters), addresses, pending_limit)
+
+    async def find(self, ids: Sequence[str], /) -> Mapping[str, InvocationRecord]:
+        return decode_found(await self._read("find", {"ids": encode_rows(list(ids))})) if ids else {}
+
+    async def find_keyed(self, scopes: Sequence[KeyScope], /) -> Mapping[KeyScope, InvocationRecord]:
+        if not scopes:
+            return {}
+        parameters = {"scopes": encode_rows([tuple(scope) for scope in scopes])}
+        return decode_keyed(await self._read("find_keyed", parameters), scopes)
+
+    async def fetch(self, numbers: Sequence[int], /) -> Mapping[int, StoredInvocation]:
+        return decode_journals(await self._read("fetch", {"numbers": encode_rows(list(numbers))})) if numbers else {}
+
+    async def recoverable(self, after: int, limit: int, /) -> list[tuple[int, Address]]:
+        return decode_recoverable(await self._read("recoverable", {"after": after, "limit": limit}))
+
+    async def timers(
+        self, until: int, limit: int, /, *, after: tuple[int, int, int] | None = None
+    ) -> list[TimerRecord]:
+        due, number, command = after if after is not None else FIRST_TIMER
+        parameters = {
+            "until": until, "limit": limit, "after_due": due, "after_number": number, "after_command": command,
+        }  # fmt: skip
+        return decode_timers(await self._read("timers", parameters))
+
+    async def expired(self, now: int, limit: int, /) -> list[InvocationRecord]:
+        return decode_invocations(await self._read("expired", {"now": now, "limit": limit}))
+
+    async def state(self, address: Address, /) -> Mapping[str, bytes]:
+        return decode_state(await self._read("state", {"service": address.service, "key": address.key}))
+
+    async def invocations(
+        self, *, after: int, limit: int, service: str | None = None, key: str | None = None, handler: str | None = None,
+        status: InvocationStatus | None = None,
+    ) -> list[InvocationRecord]:  # fmt: skip
+        statement = "invocations_in_hand" if status in IN_HAND else "invocations"
+        parameters = {
+            "after": after, "limit": limit, "service": service, "key": key, "handler": handler, "status": status,
+        }  # fmt: skip
+        return decode_invocations(await self._read(statement, parameters))
+
+    async def _read(self, name: str, parameters: Parameters) -> str:
+        self._working()
+        return await self._readers.read(name, parameters)

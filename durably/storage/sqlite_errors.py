@@ -1,0 +1,54 @@
+"""What SQLite reports, as sentences: what happened, the likely cause, what to do."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Final
+
+PRIMARY_CODE_MASK = 0xFF
+EPOCH_MOVED_CODE: Final = sqlite3.SQLITE_CONSTRAINT_TRIGGER
+"""The code of the only `raise` in a trigger of ours (rule X4)."""
+
+SENTENCES: Final = {
+    sqlite3.SQLITE_FULL: "The disk is full. Free some space; the runtime goes on by itself once it can write.",
+    sqlite3.SQLITE_READONLY: "It is read-only. Check the permissions of the file, of its folder and of the disk.",
+    sqlite3.SQLITE_PERM: "The operating system forbids it. Check the permissions of the file and of its folder.",
+    sqlite3.SQLITE_CANTOPEN: "It cannot be opened. The folder must exist, and both must be readable and writable.",
+    sqlite3.SQLITE_NOTADB: "The file is not a SQLite database. Check the path; nothing in it was changed.",
+    sqlite3.SQLITE_CORRUPT: (
+        "The database is damaged, which a failing disk or another program may have done. Keep a copy of it, then "
+        "restore a backup or try `sqlite3 <file> .recover`."
+    ),
+    sqlite3.SQLITE_IOERR: "The disk failed. Check its health and the logs of the operating system.",
+    sqlite3.SQLITE_BUSY: "Another program keeps it locked. End whatever else has the database open.",
+    sqlite3.SQLITE_LOCKED: "Another program keeps it locked. End whatever else has the database open.",
+    sqlite3.SQLITE_NOMEM: "There is not enough memory.",
+    sqlite3.SQLITE_TOOBIG: "A value is larger than SQLite allows (a gigabyte, usually). Keep large values elsewhere.",
+    sqlite3.SQLITE_INTERRUPT: "It was stopped before it had finished, because the store is being closed.",
+    sqlite3.SQLITE_CONSTRAINT: (
+        "The records contradict what is stored. This is a mistake of the program that made them; please report it."
+    ),
+    sqlite3.SQLITE_ERROR: "The database does not look as expected. Has another program changed its tables?",
+}
+UNKNOWN = "This is unexpected; please report it."
+
+
+def primary_code(error: sqlite3.Error) -> int | None:
+    """SQLite's result code without its extension, or None for errors that Python's module made itself."""
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    return None if code is None else code & PRIMARY_CODE_MASK
+
+
+def is_busy(error: sqlite3.Error) -> bool:
+    """Somebody else has the lock right now: no failure, the same thing is tried again (rule X3)."""
+    return primary_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def is_epoch_moved(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorcode", None) == EPOCH_MOVED_CODE
+
+
+def describe_error(error: sqlite3.Error, store: str) -> str:
+    code = primary_code(error)
+    sentence = UNKNOWN if code is None else SENTENCES.get(code, UNKNOWN)
+    return f"The store {store} failed: {error}. {sentence}"

@@ -1,0 +1,96 @@
+"""`Store`: the seam between the machine and whatever keeps its records. Shipped: `MemoryStore`, `SqliteStore`.
+
+What any implementation must guarantee (`durably.testing.store_contract` tests all of it):
+
+1. `commit` is atomic: after a crash at any moment either all of a batch is there or nothing of it.
+2. `commit` returns only when the batch would survive the loss of power. What it raised may or may not have become durable.
+3. Reads see exactly what was committed before they began, each one a single snapshot.
+4. One owner at a time. `open` names the holder in `StoreInUseError`. It also increments the epoch, and a `commit` under an
+   older epoch changes nothing and raises `StoreInUseError`: the lock gives the early error, the epoch gives the safety (rule X4).
+5. Busy is no failure: the store itself tries the same batch again. Any other error of `commit` leaves the store unusable
+   until `open` has succeeded again; `open` returns only when what is readable is also durable (rule X3).
+
+One runtime calls `commit` for one batch at a time; reads may run beside it and beside each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from durably.ids import Address, InvocationStatus, KeyScope
+from durably.storage.records import Batch, InvocationRecord, Opened, Owner, StoredInvocation, StoredObject, TimerRecord
+
+
+class Store(Protocol):
+    """Keeps what has happened. Every method but `describe` may raise `StoreUnavailableError`."""
+
+    def describe(self) -> str:
+        """One line for people: what and where this store is."""
+        ...
+
+    async def open(self, owner: Owner, /) -> Opened:
+        """Take the store over, creating or migrating it as needed; also after a failure, on fresh connections.
+
+        Raises:
+            StoreInUseError: another owner runs on it.
+            StoreUnavailableError: it cannot be read, was written by a newer version, or is not ours.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let the store go. Closing a closed store does nothing."""
+        ...
+
+    async def commit(self, batch: Batch, /) -> None:
+        """Make a batch durable.
+
+        Raises:
+            StoreInUseError: somebody else has taken the store over; final.
+            StoreUnavailableError: the outcome is unknown.
+        """
+        ...
+
+    async def load(self, addresses: Sequence[Address], /, *, pending_limit: int) -> list[StoredObject]:
+        """What an activation of each of these addresses begins with, in the order asked for; also for those never seen."""
+        ...
+
+    async def find(self, ids: Sequence[str], /) -> Mapping[str, InvocationRecord]:
+        """Invocations by id (or alias), finished ones with their outcome; unknown ids are missing from the answer."""
+        ...
+
+    async def find_keyed(self, scopes: Sequence[KeyScope], /) -> Mapping[KeyScope, InvocationRecord]:
+        """Invocations by idempotency key; unknown ones are missing from the answer."""
+        ...
+
+    async def fetch(self, numbers: Sequence[int], /) -> Mapping[int, StoredInvocation]:
+        """Unfinished invocations by number, with what belongs to them; unknown ones are missing from the answer."""
+        ...
+
+    async def recoverable(self, after: int, limit: int, /) -> list[tuple[int, Address]]:
+        """(number, address), by number and above `after`, of what can run without anything else happening first (rule T3).
+
+        That is every invocation with status running, and the first pending one of each mailbox that nobody holds: its
+        object has no started exclusive invocation (one with a mailbox position and a status other than pending,
+        scheduled or completed).
+        """
+        ...
+
+    async def timers(self, until: int, limit: int, /, *, after: tuple[int, int, int] | None = None) -> list[TimerRecord]:
+        """Timers due at or before `until`, by (due, number, command) and above `after`, at most `limit`."""
+        ...
+
+    async def expired(self, now: int, limit: int, /) -> list[InvocationRecord]:
+        """Finished invocations whose outcome need not be kept any longer (`expires_at` at or before `now`)."""
+        ...
+
+    async def state(self, address: Address, /) -> Mapping[str, bytes]:
+        """The snapshot of one object; empty where there is none."""
+        ...
+
+    async def invocations(
+        self, *, after: int, limit: int, service: str | None = None, key: str | None = None, handler: str | None = None,
+        status: InvocationStatus | None = None,
+    ) -> list[InvocationRecord]:  # fmt: skip
+        """Stored invocations by number, above `after`, for those who look into the store."""
+        ...

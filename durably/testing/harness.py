@@ -1,0 +1,131 @@
+"""`Harness`: a runtime in memory with virtual time, for tests of actors under any asyncio test runner.
+
+Nothing sleeps: timers move only when the test says so, and then at once. Every invocation is replayed when it ends, and a
+difference fails the test; so does a forgotten `await`, and a bug in a handler arrives as its traceback.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import Any
+
+from durably.actors.actor import Actor
+from durably.actors.durations import Duration, delay_us
+from durably.actors.retry import RetryPolicy
+from durably.errors import RuntimeStoppedError
+from durably.runtime.invocation import Invocation as LiveInvocation
+from durably.runtime.runtime import Runtime
+from durably.runtime.supervisor import Supervisor
+from durably.storage.memory import MemoryStore
+from durably.storage.store import Store
+from durably.testing.virtual import SeededEntropy, VirtualClock
+
+_A_CENTURY_US = 100 * 365 * 86_400 * 1_000_000
+_QUIET_TICKS = 10
+"""Turns of the test's event loop without anything to do for the runtime, after which it counts as settled."""
+
+ONE_ATTEMPT = RetryPolicy(max_attempts=1)
+
+
+class Harness(Runtime):
+    """A `Runtime` on a `MemoryStore` with virtual time.
+
+        async with Harness(Ticket, Cart, dependencies={Payments: FakePayments()}) as app:
+            assert await app.object(Cart, "mary").add_ticket("2B")
+            await app.crash()
+            await app.advance(minutes=15)
+
+    By default each invocation gets one attempt, so that a bug reaches the test as `PausedInvocationError` with the handler's
+    error as its cause; give `retry` to test retries. `suspend_after=0` throws every waiting attempt away at once, so that
+    each await replays. The same `seed` gives the same ids and random numbers.
+    """
+
+    def __init__(
+        self,
+        *actors: type[Actor],
+        dependencies: Mapping[Any, Any] | None = None,
+        seed: int = 0,
+        retry: RetryPolicy = ONE_ATTEMPT,
+        suspend_after: Duration = 60.0,
+        store: Store | None = None,
+    ) -> None:
+        super().__init__(
+            MemoryStore() if store is None else store, actors, dependencies=dependencies, retry=retry, suspend_after=suspend_after
+        )
+        self.clock = VirtualClock()
+        self._clock = self.clock
+        self._entropy = SeededEntropy(seed)
+        self._ledger: list[str] = []
+        self._on_action = self._ledger.append
+        self._unheard: list[BaseException] = []
+        self._settings = replace(
+            self._settings,
+            verify_replay=True,
+            forgotten_await="error",
+            timer_window_us=_A_CENTURY_US,
+            give_way_us=None,
+        )
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        if error is None and self._supervisor is not None:
+            await self.settle()
+        await super().__aexit__(kind, error, trace)
+        if error is None:
+            self._raise_unheard()
+
+    async def settle(self) -> None:
+        """Let everything happen that can happen without time passing.
+
+        Raises:
+            Whatever paused an invocation that nobody outside waits for.
+        """
+        await self._settle()
+        self._raise_unheard()
+
+    async def advance(
+        self, *delay: Duration, days: float = 0, hours: float = 0, minutes: float = 0, seconds: float = 0
+    ) -> None:
+        """Let time pass: whatever is due meanwhile happens at its time and in order. A bare number is seconds."""
+        await self.clock.advance(delay_us(*delay, days=days, hours=hours, minutes=minutes, seconds=seconds), self._settle)
+        self._raise_unheard()
+
+    async def crash(self) -> None:
+        """Lose everything that is not durable, as `kill -9` would, and recover from the store. Actions under way are lost too."""
+        await self._supervised().crash()
+
+    def actions(self, name: str | None = None) -> Sequence[str]:
+        """The ledger of `ctx.run`: the name of each attempt of an action, in order; of one name, if given."""
+        return [entry for entry in self._ledger if name is None or entry == name]
+
+    def invocation_paused(self, invocation: LiveInvocation, error: BaseException, told: bool, /) -> None:
+        if not told:
+            self._unheard.append(error)
+        super().invocation_paused(invocation, error, told)
+
+    def _supervised(self) -> Supervisor:
+        if self._supervisor is None:
+            raise RuntimeStoppedError("The harness is not running: use it inside `async with Harness(...) as app:`.")
+        return self._supervisor
+
+    async def _settle(self) -> None:
+        quiet = 0
+        while quiet < _QUIET_TICKS:
+            await asyncio.sleep(0)
+            engine = self._supervised().engine
+            if engine is None:
+                quiet = 0
+            elif engine.is_idle():
+                quiet += 1
+            else:
+                quiet = 0
+                await engine.until_idle()
+
+    def _raise_unheard(self) -> None:
+        if self._unheard:
+            unheard, self._unheard = self._unheard, []
+            raise unheard[0]

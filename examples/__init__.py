@@ -1,0 +1,1 @@
+"""Programs to read and to run. Each is run by a test in tests/examples."""

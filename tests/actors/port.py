@@ -1,0 +1,128 @@
+"""A port for tests: it records what a handler asks for, and lets the test answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from random import Random
+from typing import Any, TypeVar
+
+from durably.actors.commands import Command, Run
+from durably.actors.operations import CallSite, Operation
+from durably.actors.port import Action
+from durably.errors import WrongContextError
+
+R = TypeVar("R")
+
+
+class FakePort:
+    """State in a dict, commands in a list, answers by number of the command."""
+
+    def __init__(self, state: Mapping[str, bytes] | None = None) -> None:
+        self.loop: asyncio.AbstractEventLoop = asyncio.new_event_loop()
+        self.loop.close()  # Operations only need to know it.
+        self.invocation_id = "inv_test"
+        self.state = dict(state or {})
+        self.commands: list[Command] = []
+        self.actions: list[Action[Any]] = []
+        self.operations: list[Operation[Any]] = []
+        self.whats: list[str] = []
+        self.sites: list[CallSite] = []
+        self.answers: dict[int, bytes] = {}
+        self.flushes: list[Callable[[], Mapping[str, bytes | None]]] = []
+        self.lines: list[tuple[str, str, Mapping[str, Any]]] = []
+        self.now = 1_700_000_000_000_000
+        self.closed = False
+
+    def check(self, what: str, /) -> None:
+        if self.closed:
+            raise WrongContextError(f"{what} is used outside its handler.")
+
+    def at(self) -> int:
+        self.check("now")
+        return self.now
+
+    def random(self) -> Random:
+        self.check("random")
+        return Random(7)
+
+    def uuid_bits(self) -> int:
+        self.check("uuid")
+        return 2**127 + 5
+
+    def issue(self, command: Command, decode: Callable[[bytes], R], what: str, site: CallSite, /) -> Operation[R]:
+        self.check(what)
+        return self._issued(command, what, site, decode)
+
+    def issue_one_way(self, command: Command, result: Callable[[int], R], what: str, site: CallSite, /) -> Operation[R]:
+        self.check(what)
+        operation: Operation[R] = self._operation(command, what, site)
+        operation.set_result(result(len(self.commands) - 1))
+        return operation
+
+    def issue_run(
+        self, command: Run, action: Action[R], decode: Callable[[bytes], R], site: CallSite, /
+    ) -> Operation[R]:
+        self.check("run")
+        self.actions.append(action)
+        return self._issued(command, f"run {command.name!r}", site, decode)
+
+    def _issued(self, command: Command, what: str, site: CallSite, decode: Callable[[bytes], R]) -> Operation[R]:
+        operation: Operation[R] = self._operation(command, what, site)
+        answer = self.answers.get(len(self.commands) - 1)
+        if answer is not None:
+            operation.set_result(decode(answer))
+        return operation
+
+    def _operation(self, command: Command, what: str, site: CallSite) -> Operation[Any]:
+        self.commands.append(command)
+        self.whats.append(what)
+        self.sites.append(site)
+        operation: Operation[Any] = Operation(loop=self.loop, what=what, site=site)
+        self.operations.append(operation)
+        return operation
+
+    def callee_id(self, command: int, /) -> str:
+        return f"inv_callee{command}"
+
+    def read_field(self, name: str, /) -> bytes | None:
+        self.check(f"reading {name}")
+        return self.state.get(name)
+
+    def field_names(self) -> Sequence[str]:
+        self.check("the names of the state")
+        return sorted(self.state)
+
+    def write_field(self, name: str, value: bytes | None, /) -> None:
+        self.check(f"writing {name}")
+        if value is None:
+            self.state.pop(name, None)
+        else:
+            self.state[name] = value
+
+    def watch_fields(self, flush: Callable[[], Mapping[str, bytes | None]], /) -> None:
+        self.flushes.append(flush)
+
+    def flushed(self) -> dict[str, bytes | None]:
+        """What the end of a step would find changed; kept as the state from then on."""
+        changes = {name: value for flush in self.flushes for name, value in flush().items()}
+        for name, value in changes.items():
+            self.write_field(name, value)
+        return changes
+
+    def log(self, level: str, event: str, fields: Mapping[str, Any], /) -> None:
+        self.lines.append((level, event, fields))
+
+
+def finished(coroutine: Any) -> Any:
+    """The result of a coroutine that waits for nothing that has not been answered."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        return end.value
+    raise AssertionError("The coroutine waits for an answer that the test did not give.")
+
+
+def issue(operation: object) -> None:
+    """Says to readers and checkers that an operation is issued on purpose and not awaited."""
+    assert operation is not None

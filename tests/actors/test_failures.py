@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import asyncio
+import gc
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, ClassVar
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from durably.actors.failures import LOST_FIELDS, decode_failure, encode_failure, terminal
+from durably.errors import (
+    CancelledInvocationError,
+    DeadlockError,
+    InvalidArgumentError,
+    RetryableError,
+    TerminalError,
+    UnknownTargetError,
+)
+
+
+@dataclass
+class Amount:
+    value: Decimal
+    currency: str
+
+
+@dataclass(eq=False)
+class PaymentError(TerminalError):
+    code = 402
+    kind: ClassVar[str] = "payment"
+    amount: Amount
+    tried: int
+
+
+@dataclass(eq=False)
+class CardRefusedError(PaymentError):
+    """The card was refused."""
+
+    reason: Any = None
+
+
+class ConstructedError(TerminalError):
+    seats: set[str]
+
+    def __init__(self, *, seats: set[str], needed: object) -> None:
+        super().__init__(f"No {needed}", metadata={"where": "hall"})
+        self.seats = seats
+
+
+def travelled(error: TerminalError) -> TerminalError:
+    return decode_failure(encode_failure(error))
+
+
+def test_class_fields_code_and_message_travel() -> None:
+    error = travelled(CardRefusedError(Amount(Decimal("1.50"), "EUR"), 3, reason=["stolen"]))
+    assert type(error) is CardRefusedError
+    assert error.amount == Amount(Decimal("1.50"), "EUR")
+    assert (error.tried, error.reason, error.code, str(error)) == (3, ["stolen"], 402, "The card was refused.")
+
+
+def test_the_constructor_is_not_called() -> None:
+    error = travelled(ConstructedError(seats={"2B"}, needed=object))
+    assert isinstance(error, ConstructedError)
+    assert error.seats == {"2B"}
+    assert error.metadata == {"where": "hall"}
+    assert "No <class" in str(error)
+
+
+def test_the_library_s_own_fields_travel() -> None:
+    for error in (
+        DeadlockError(cycle=["a", "b"]),
+        UnknownTargetError("No x.", known=["y"]),
+        InvalidArgumentError("Not a number.", path="$[0]"),
+        TerminalError("no", code=418, metadata={"a": "b"}),
+    ):
+        restored = travelled(error)
+        assert type(restored) is type(error)
+        assert vars(restored).items() >= {k: v for k, v in vars(error).items() if k != "message"}.items()
+        assert str(restored) == str(error)
+        assert restored.code == error.code
+
+
+def test_an_unknown_class_becomes_its_nearest_known_base() -> None:
+    def envelope() -> bytes:
+        @dataclass(eq=False)
+        class Local(PaymentError):
+            more: str = "x"
+
+        return encode_failure(Local(Amount(Decimal(1), "EUR"), 1))
+
+    data = envelope()
+    gc.collect()
+    error = decode_failure(data)
+    assert type(error) is PaymentError
+    assert error.amount.currency == "EUR"
+    assert error.code == 402
+
+
+def test_a_class_unknown_altogether_keeps_code_message_and_metadata() -> None:
+    data = b'{"classes":["gone.GoneError"],"code":409,"message":"Gone.","metadata":{"a":"b"},"fields":{"x":1}}'
+    error = decode_failure(data)
+    assert type(error) is TerminalError
+    assert (error.code, str(error), error.metadata) == (409, "Gone.", {"a": "b"})
+
+
+def test_a_field_that_cannot_be_written_is_left_out_and_named() -> None:
+    error = travelled(CardRefusedError(Amount(Decimal(1), "EUR"), 1, reason=object()))
+    assert isinstance(error, CardRefusedError)
+    assert error.metadata[LOST_FIELDS] == "reason"
+    assert error.tried == 1
+
+
+def test_a_field_that_cannot_be_read_is_left_out_and_named() -> None:
+    envelope = msgspec.json.decode(encode_failure(PaymentError(Amount(Decimal(1), "EUR"), 1)))
+    envelope["fields"]["amount"] = "one euro"
+    error = decode_failure(msgspec.json.encode(envelope))
+    assert isinstance(error, PaymentError)
+    assert error.metadata[LOST_FIELDS] == "amount"
+    assert error.tried == 1
+
+
+def test_a_field_that_was_never_set_is_no_loss() -> None:
+    error = PaymentError.__new__(PaymentError)
+    error.tried = 2
+    restored = travelled(error)
+    assert vars(restored)["tried"] == 2
+    assert LOST_FIELDS not in restored.metadata
+
+
+class BrokenError(TerminalError):
+    metadata: Any = 5
+
+    @property
+    def message(self) -> str:  # type: ignore[override]
+        raise RuntimeError("no message")
+
+
+def test_the_strangest_error_travels_somehow() -> None:
+    assert type(travelled(BrokenError.__new__(BrokenError))) is BrokenError
+    assert isinstance(decode_failure(b"garbage"), TerminalError)
+    assert str(travelled(TerminalError("\ud800"))) == "?"
+
+
+@given(
+    message=some.text(some.characters(exclude_categories=["Cs"]), min_size=1),
+    code=some.integers(100, 599),
+    metadata=some.dictionaries(some.text(some.characters(exclude_categories=["Cs"])), some.just("x")),
+)
+def test_every_plain_error_travels_unchanged(message: str, code: int, metadata: dict[str, str]) -> None:
+    error = travelled(TerminalError(message, code=code, metadata=metadata))
+    assert (str(error), error.code, error.metadata) == (message, code, metadata)
+
+
+def test_a_terminal_error_is_itself() -> None:
+    error = TerminalError("x")
+    assert terminal(error) is error
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("x"), RetryableError("x"), MemoryError(), KeyboardInterrupt(), SystemExit()]
+)
+def test_anything_else_is_worth_another_attempt(error: BaseException) -> None:
+    assert terminal(error) is None
+
+
+def test_the_cause_of_an_error_does_not_make_it_terminal() -> None:
+    error = ValueError("x")
+    error.__cause__ = TerminalError("y")
+    assert terminal(error) is None
+
+
+def test_a_timeout_that_leaves_the_handler_is_408() -> None:
+    error = terminal(TimeoutError())
+    assert error is not None
+    assert error.code == 408
+
+
+def test_a_cancellation_that_leaves_the_handler_is_409() -> None:
+    class Both(CancelledInvocationError, asyncio.CancelledError):
+        pass
+
+    for one in (asyncio.CancelledError(), Both("Stop it."), CancelledInvocationError()):
+        error = terminal(one)
+        assert type(error) is CancelledInvocationError
+        assert error.code == 409
+    assert str(terminal(Both("Stop it."))) == "Stop it."
+
+
+def test_a_group_of_terminal_errors_is_the_first_one_with_the_rest_as_metadata() -> None:
+    first = PaymentError(Amount(Decimal(1), "EUR"), 1)
+    group = ExceptionGroup("x", [ExceptionGroup("y", [first]), DeadlockError("Round."), TimeoutError()])
+    error = terminal(group)
+    assert isinstance(error, PaymentError)
+    assert error.code == 402
+    assert error.metadata["also_1"] == "DeadlockError (409): Round."
+    assert "408" in error.metadata["also_2"]
+    assert first.metadata == {}
+
+
+def test_a_group_with_one_other_error_is_not_terminal() -> None:
+    assert terminal(ExceptionGroup("x", [TerminalError("a"), ExceptionGroup("y", [ValueError()])])) is None

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from durably.cli.failures import CommandError
+from durably.cli.loading import load_runtime
+
+ACTOR = """
+from durably import Context, Runtime, Service, handler
+
+class Greeter(Service):
+    @handler
+    async def greet(self, ctx: Context) -> str:
+        return "hello"
+
+def make():
+    return Runtime("memory:", [Greeter])
+"""
+
+FAILED = r"Importing application failed in .*application\.py, line 11: "
+
+Write = Callable[[str], None]
+
+
+@pytest.fixture
+def application(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
+    """Writes `application.py` into an empty current folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "application", raising=False)
+
+    def write(text: str) -> None:
+        (tmp_path / "application.py").write_text(ACTOR + text)
+
+    return write
+
+
+def names_served(target: str) -> list[str]:
+    return [service.name for service in load_runtime(target).describe()]
+
+
+def test_a_runtime_is_found_in_the_current_folder(application: Write) -> None:
+    application("runtime = make()")
+    assert names_served("application:runtime") == ["Greeter"]
+
+
+def test_a_function_without_parameters_makes_one(application: Write) -> None:
+    application("")
+    assert names_served("application:make") == ["Greeter"]
+
+
+def test_an_attribute_of_an_attribute_is_found(application: Write) -> None:
+    application("class settings:\n    runtime = make()")
+    assert names_served("application:settings.runtime") == ["Greeter"]
+
+
+@pytest.mark.parametrize(
+    ("text", "target", "says"),
+    [
+        ("", "application", r"'application' does not name a runtime. Write module:attribute"),
+        ("", "application:", r"does not name a runtime"),
+        ("", "nothing_here:runtime", r"There is no module named 'nothing_here', neither in .* nor where packages are"),
+        ("", "application.inner:runtime", r"There is no module named 'application\.inner'"),
+        ("import nothing_here", "application:runtime", FAILED + "ModuleNotFoundError: No module named 'nothing_here'"),
+        ("1/0", "application:runtime", FAILED + "ZeroDivisionError"),
+        ("runtime = make(", "application:runtime", r"Importing application failed.*SyntaxError"),
+        ("app = make()", "application:runtime", r"application has no 'runtime'\. It has this Runtime: application:app"),
+        ("", "application:runtime", r"application has no 'runtime'\. It has no Runtime at all"),
+        ("runtime = 7", "application:runtime", r"application:runtime is of type int, not a Runtime"),
+        ("", "application:Greeter", r"application:Greeter is the class Greeter, not a Runtime"),
+        ("", "application:Runtime", r"application:Runtime is the class Runtime, not a Runtime"),
+        ("def runtime(): return 7", "application:runtime", r"application:runtime is of type int, not a Runtime"),
+        ("def runtime(store): ...", "application:runtime", r"Calling application:runtime failed.*TypeError"),
+        ("def runtime(): 1/0", "application:runtime", r"Calling .* failed in .*application\.py, line 11: Zero"),
+        ("runtime = Runtime('mongodb://x', [Greeter])", "application:runtime", FAILED + "DefinitionError: .*mongodb"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_loaded_is_told_in_one_sentence(application: Write, text: str, target: str, says: str) -> None:
+    application(text)
+    with pytest.raises(CommandError, match=says) as error:
+        load_runtime(target)
+    assert "\n" not in str(error.value)

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from durably.cli import main
+
+
+@pytest.fixture(autouse=True)
+def logs_of_this_process() -> Iterator[None]:
+    """The command sets up logging for its process, which is ours here."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    structlog.reset_defaults()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int | str | None:
+    monkeypatch.setattr(sys, "argv", ["durably", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main.main()
+    return ended.value.code
+
+
+def test_the_version_is_printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(monkeypatch, "--version") == 0
+    assert re.match(r"durably (\d+\.\d+\.\d+|\(from a source tree, not installed\))\n", capsys.readouterr().out)
+
+
+def test_missing_extras_are_a_sentence_that_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def find_nothing(name: str) -> None:
+        return None
+
+    monkeypatch.setattr(main, "find_spec", find_nothing)
+    assert run(monkeypatch, "serve", "app:runtime") == 1
+    said = capsys.readouterr().err
+    assert "pip install 'durably[cli,http]'" in said
+    assert said.count("\n") == 1
+
+
+def test_a_mistake_is_a_sentence_and_status_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "serve", "no.such.thing:runtime") == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("There is no module named 'no'")
+    assert "Traceback" not in said.err

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import orjson
+import pytest
+
+from tests.processes import PATIENCE_SECONDS, ServerProcess, durably, eventually, serving
+
+pytestmark = pytest.mark.slow
+
+APPLICATION = '''
+import asyncio
+import os
+from pathlib import Path
+
+from durably import Context, ObjectContext, Runtime, Service, SharedContext, VirtualObject, handler, shared, state
+
+class Counter(VirtualObject):
+    count: int = state(default=0)
+
+    @handler
+    async def add(self, ctx: ObjectContext, by: int = 1) -> int:
+        self.count += by
+        return self.count
+
+    @shared
+    async def peek(self, ctx: SharedContext) -> int:
+        return self.count
+
+    @handler(private=True)
+    async def reset(self, ctx: ObjectContext) -> None:
+        del self.count
+
+async def wait_for(name: str) -> str:
+    """Says that it has begun, then waits until a file is there."""
+    Path("begun").touch()
+    while not Path(name).exists():
+        await asyncio.sleep(0.01)
+    return name
+
+class Waiter(Service):
+    @handler
+    async def wait(self, ctx: Context, name: str) -> str:
+        ctx.log.info("waiting", name=name)
+        return await ctx.run("wait", wait_for, name)
+
+runtime = Runtime("sqlite:///app.db", [Counter, Waiter])
+'''
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A current folder with an application."""
+    (tmp_path / "application.py").write_text(APPLICATION)
+    return tmp_path
+
+
+@pytest.fixture
+def server(folder: Path) -> Iterator[ServerProcess]:
+    """`durably serve`, ready."""
+    with serving("application:runtime", cwd=folder) as server:
+        yield server
+
+
+def call(server: ServerProcess, path: str, body: bytes = b"") -> httpx.Response:
+    return httpx.post(f"{server.url}/{path}", content=body, timeout=PATIENCE_SECONDS, trust_env=False)
+
+
+def test_it_prints_what_it_serves_and_serves_it(server: ServerProcess) -> None:
+    assert "Counter (virtual object)" in server.output
+    assert re.search(r"add\(by: int( = 1)?\) -> int +alone on its key", server.output)
+    assert re.search(r"peek\(\) -> int +beside others", server.output)
+    assert re.search(r"reset\(\) -> None +alone on its key, private", server.output)
+    assert "Waiter (service)" in server.output
+    assert re.search(r"Store: .*app\.db", server.output)
+    assert [call(server, "Counter/a/add", b"2").content for _ in range(2)] == [b"2", b"4"]
+    assert call(server, "Counter/a/reset").status_code == 400
+    assert httpx.get(f"{server.url}/restate/health", trust_env=False).json() == {"services": ["Counter", "Waiter"]}
+
+
+def test_what_was_answered_is_there_after_a_kill(folder: Path, server: ServerProcess) -> None:
+    call(server, "Counter/a/add", b"2")
+    server.kill()
+    with serving("application:runtime", cwd=folder, port=server.port) as again:
+        assert call(again, "Counter/a/peek").content == b"2"
+
+
+def test_on_a_signal_waiting_callers_get_their_answers_and_new_ones_a_503(folder: Path, server: ServerProcess) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(call, server, "Waiter/wait", b'"go"')
+        assert eventually((folder / "begun").exists)
+        server.process.terminate()
+        while call(server, "Counter/a/add").status_code == 200:
+            pass
+        for _ in range(100):  # For as long as it drains, and on new connections too.
+            refused = call(server, "Counter/a/add")
+            assert (refused.status_code, refused.json()["source"]) == (503, "ingress")
+            assert "can be safely retried" in refused.json()["message"]
+        (folder / "go").touch()
+        answered = waiting.result()
+    assert (answered.status_code, answered.content) == (200, b'"go"')
+    assert server.process.wait(PATIENCE_SECONDS) == 0
+
+
+def test_another_store_can_be_given(folder: Path) -> None:
+    with serving("application:runtime", "--store", "sqlite:///other.db", cwd=folder) as server:
+        assert call(server, "Counter/a/add").content == b"1"
+        assert server.stop() == 0
+    assert (folder / "other.db").exists()
+    assert not (folder / "app.db").exists()
+
+
+def test_logs_can_be_json(folder: Path) -> None:
+    (folder / "go").touch()
+    with serving("application:runtime", "--json-logs", cwd=folder) as server:
+        call(server, "Waiter/wait", b'"go"')
+        assert server.stop() == 0
+    logged = [orjson.loads(line) for line in server.lines if line.startswith("{")]
+    assert any(line["event"] == "waiting" and line["name"] == "go" for line in logged)
+
+
+def test_a_port_in_use_is_a_sentence(folder: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        ended = durably("serve", "application:runtime", "--port", str(port), cwd=folder)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(f"Port {port} on 127.0.0.1 is in use")
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_store_in_use_is_a_sentence_that_names_the_holder(folder: Path, server: ServerProcess) -> None:
+    ended = durably("serve", "application:runtime", "--port", "0", cwd=folder)
+    assert ended.returncode == 1
+    assert str(server.process.pid) in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("store", ["mongodb://somewhere", "sqlite:///no/such/folder/app.db", "nonsense", ""])
+def test_a_store_that_cannot_be_had_is_a_sentence(folder: Path, store: str) -> None:
+    ended = durably("serve", "application:runtime", "--port", "0", "--store", store, cwd=folder)
+    assert ended.returncode == 1
+    assert ended.stderr.strip()
+    assert "Traceback" not in ended.stderr
+
+
+def test_an_address_that_is_none_is_a_sentence(folder: Path) -> None:
+    ended = durably("serve", "application:runtime", "--port", "0", "--host", "no.such.host.invalid", cwd=folder)
+    assert ended.returncode == 1
+    assert "no.such.host.invalid" in ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -1,0 +1,1 @@
+"""Every example is run here, by the lines that its readers type."""

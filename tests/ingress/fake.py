@@ -1,0 +1,70 @@
+"""A runtime that writes down what it is asked and answers what it is told."""
+
+from __future__ import annotations
+
+import asyncio
+
+from durably.ingress.app import Callee
+from durably.runtime.requests import Acceptance, HandlerDescription, InvocationRequest, Reply, ServiceDescription
+
+
+def service(name: str, kind: str, *handlers: str, private: bool = False) -> ServiceDescription:
+    """A service whose handlers are named so; one that begins with `_` is private."""
+    return ServiceDescription(
+        name=name,
+        kind="object" if kind == "object" else "service",
+        handlers=[
+            HandlerDescription(
+                name=handler,
+                kind="exclusive",
+                parameters={},
+                returns="bool",
+                private=handler[0] == "_",
+                documentation="",
+            )
+            for handler in handlers
+        ],
+        private=private,
+        documentation="",
+    )
+
+
+SERVICES = [
+    service("CartObject", "object", "addTicket", "checkout", "send", "_sweep"),
+    service("CheckoutService", "service", "handle", "send", "größe"),
+    service("Hidden", "service", "run", private=True),
+]
+
+
+class FakeRuntime(Callee):
+    """Answers every request with `reply` or `acceptance`, or raises `error`; with `gate`, not before it is set."""
+
+    def __init__(self) -> None:
+        self.calls: list[InvocationRequest] = []
+        self.sends: list[InvocationRequest] = []
+        self.reply = Reply(id="inv_1", body=b"true", content_type="application/json", failure=None, expires_at=None)
+        self.acceptance = Acceptance(id="inv_2", previously_accepted=False, due=None)
+        self.error: Exception | None = None
+        self.gate: asyncio.Event | None = None
+        self.was_cancelled = False
+
+    def describe(self) -> list[ServiceDescription]:
+        return SERVICES
+
+    async def request_call(self, request: InvocationRequest, /) -> Reply:
+        self.calls.append(request)
+        if self.error is not None:
+            raise self.error
+        if self.gate is not None:
+            try:
+                await self.gate.wait()
+            except asyncio.CancelledError:
+                self.was_cancelled = True
+                raise
+        return self.reply
+
+    async def request_send(self, request: InvocationRequest, /) -> Acceptance:
+        self.sends.append(request)
+        if self.error is not None:
+            raise self.error
+        return self.acceptance

@@ -1,0 +1,405 @@
+"""Random programs of messages between objects, and the plain reading of what they come to.
+
+A program is a tree of acts. Everything that an act does to the world commutes with what others do beside it, so the end
+can be said without knowing how messages interleave: totals, who was carried out how often, results, and side effects.
+Calls and sends go to objects with a higher index only, so that nobody waits in a circle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from random import Random
+
+import msgspec
+
+from durably import Context, ObjectContext, RetryPolicy, Service, SharedContext, TerminalError, VirtualObject, handler, shared, state
+
+OBJECTS = 4
+
+
+class Act(msgspec.Struct, frozen=True):
+    """One act. `number` is unique within the program, `target` an object's index, `amount` what `kind` makes of it."""
+
+    kind: str
+    number: int
+    target: int = 0
+    amount: int = 0
+    parts: tuple[Act, ...] = ()
+
+
+class Oops(Exception):
+    """Something that another attempt mends."""
+
+
+class World:
+    """What is outside: it survives the crashes of the runtime. It fails when an act wants that."""
+
+    def __init__(self) -> None:
+        self.failed: Counter[int] = Counter()
+
+    def stumble(self, number: int, times: int) -> None:
+        """Fail the first `times` times."""
+        if self.failed[number] < times:
+            self.failed[number] += 1
+            raise Oops(f"{number}, for the {self.failed[number]}. time")
+
+    async def effect(self, number: int, stumbles: int) -> int:
+        await asyncio.sleep(0)
+        self.stumble(number, stumbles)
+        return number
+
+    def effect_in_a_thread(self, number: int) -> int:
+        return number
+
+    async def refusal(self, number: int) -> int:
+        raise TerminalError(f"refused {number}")
+
+
+class Node(VirtualObject, name="Node"):
+    """Carries acts out, one message at a time, and says so in its log."""
+
+    total: int = state(default=0)
+    log: list[str] = state(default=[])
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    @handler
+    async def carry(self, ctx: ObjectContext, act: Act) -> str:
+        return await self._carry(ctx, act)
+
+    @handler(atomic=True)
+    async def carry_atomically(self, ctx: ObjectContext, act: Act) -> str:
+        return await self._carry(ctx, act)
+
+    @shared
+    async def look(self, ctx: SharedContext) -> int:
+        return self.total
+
+    @shared
+    async def watch(self, ctx: SharedContext) -> bool:
+        before = self.total
+        await ctx.sleep(1)
+        return before <= self.total
+
+    async def _carry(self, ctx: ObjectContext, act: Act) -> str:
+        self.log.append(f"{act.number} begins")
+        try:
+            result = await Carrier(ctx, self.world, self).all(act.parts)
+        except TerminalError:
+            self.log.append(f"{act.number} ends")
+            raise
+        self.log.append(f"{act.number} ends")
+        return result
+
+
+class Worker(Service, name="Worker"):
+    """Carries acts out without an object."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    @handler
+    async def carry(self, ctx: Context, act: Act) -> str:
+        return await Carrier(ctx, self.world, None).all(act.parts)
+
+
+class Carrier:
+    """One invocation of a handler that carries an act out."""
+
+    def __init__(self, ctx: Context, world: World, node: Node | None) -> None:
+        self.ctx = ctx
+        self.world = world
+        self.node = node
+
+    async def all(self, acts: Iterable[Act]) -> str:
+        return " ".join([await self.do(act) for act in acts])
+
+    async def do(self, act: Act) -> str:
+        ctx, target = self.ctx, self.ctx.object(Node, str(act.target))
+        match act.kind:
+            case "add":
+                assert self.node is not None
+                self.node.total += act.amount
+            case "sleep":
+                await ctx.sleep(act.amount)
+            case "limit":
+                async with asyncio.timeout(act.amount + 1):
+                    await asyncio.sleep(act.amount)
+            case "run":
+                await ctx.run(f"run {act.number}", self.world.effect, act.number, act.amount % 3)
+            case "run_in_a_thread":
+                await ctx.run(f"run {act.number}", self.world.effect_in_a_thread, act.number)
+            case "run_refused":
+                await ctx.run(f"run {act.number}", self.world.refusal, act.number)
+            case "run_given_up":
+                run = ctx.run.options(retry=RetryPolicy(initial=1, max_attempts=2))
+                await run(f"run {act.number}", self.world.effect, act.number, 1_000_000)
+            case "fail":
+                raise TerminalError(f"failed {act.number}")
+            case "stumble":
+                self.world.stumble(act.number, act.amount % 3)
+            case "call":
+                return f"{act.number}({await target.carry(act)})"
+            case "call_atomic":
+                return f"{act.number}({await target.carry_atomically(act)})"
+            case "call_keyed":
+                return f"{act.number}({await target.carry.options(idempotency_key=str(act.number))(act)})"
+            case "call_service":
+                return f"{act.number}({await ctx.service(Worker).carry(act)})"
+            case "watch":
+                return f"{act.number}({await target.watch()})"
+            case "send":
+                await target.carry.send(act)
+            case "send_keyed":
+                await target.carry.options(idempotency_key=str(act.number)).send(act)
+            case "send_later":
+                await target.carry.after(act.amount).send(act)
+            case "send_and_ask":
+                sent = await target.carry.send(act)
+                return f"{act.number}({await sent.result()})"
+            case "attempt":
+                try:
+                    return f"{act.number}({await self.all(act.parts)})"
+                except TerminalError as error:
+                    return f"{act.number}({error})"
+            case "gather":
+                return f"{act.number}({await self.gather(act.parts)})"
+            case _:
+                raise AssertionError(act.kind)
+        return f"{act.number}"
+
+    async def gather(self, acts: Iterable[Act]) -> str:
+        results = await asyncio.gather(*map(self.do, acts), return_exceptions=True)
+        for one in results:
+            if isinstance(one, BaseException):
+                raise one
+        return " ".join(str(one) for one in results)
+
+
+# ---------------------------------------------------------------------- making programs
+
+LEAVES = {"add": 5, "sleep": 3, "limit": 1, "run": 5, "run_in_a_thread": 1, "run_refused": 1, "run_given_up": 1, "fail": 1, "stumble": 1}
+MESSAGES = {
+    "call": 6, "call_atomic": 2, "call_keyed": 2, "call_service": 2, "watch": 1, "send": 4, "send_keyed": 2, "send_later": 2,
+    "send_and_ask": 2,
+}  # fmt: skip
+BRANCHES = {"attempt": 3, "gather": 4}
+WITHOUT_PARTS = {"watch"}
+ONCE_PER_KEY = ("call_keyed", "send_keyed")
+
+
+class Maker:
+    """Makes a program of at most `size` acts."""
+
+    def __init__(self, random: Random, size: int) -> None:
+        self.random = random
+        self.size = size
+        self.count = 0
+        self.keyed: list[tuple[int, Act]] = []
+        """Acts with a key, by the lowest object that may ask for them: some are asked for again."""
+
+    def acts(self, level: int, depth: int, *, on_a_node: bool, beside: bool) -> tuple[Act, ...]:
+        return tuple(
+            self.act(level, depth, on_a_node=on_a_node, beside=beside) for _ in range(self.random.randint(1, 4))
+        )
+
+    def act(self, level: int, depth: int, *, on_a_node: bool, beside: bool) -> Act:
+        """`level`: messages go to objects from here on. `beside`: others run beside it, so it must not stumble."""
+        random = self.random
+        self.count += 1
+        number = self.count
+        messages = MESSAGES if level < OBJECTS else {}
+        choice = {**LEAVES, **messages, **BRANCHES} if depth and self.count < self.size else dict(LEAVES)
+        if not on_a_node:
+            del choice["add"]
+        if beside:
+            del choice["stumble"]
+        kind = random.choices([*choice], [*choice.values()])[0]
+        target = random.randrange(level, OBJECTS) if level < OBJECTS else 0
+        amount = random.randint(0, 9)
+        if kind in ONCE_PER_KEY:
+            again = [act for lowest, act in self.keyed if lowest >= level]
+            if again and random.random() < 0.5:
+                chosen = random.choice(again)
+                return Act(kind, chosen.number, chosen.target, chosen.amount, chosen.parts)
+        parts: tuple[Act, ...] = ()
+        if kind in BRANCHES:
+            parts = self.acts(level, depth - 1, on_a_node=on_a_node, beside=beside or kind == "gather")
+        elif kind == "call_service":
+            parts = self.acts(level, depth - 1, on_a_node=False, beside=False)
+        elif kind in MESSAGES and kind not in WITHOUT_PARTS:
+            parts = self.acts(target + 1, depth - 1, on_a_node=True, beside=False)
+        made = Act(kind, number, target, amount, parts)
+        if kind in ONCE_PER_KEY:
+            self.keyed.append((target, made))
+        return made
+
+
+# ---------------------------------------------------------------------- what they come to
+
+
+class Failed(Exception):
+    """The model's TerminalError."""
+
+
+@dataclass
+class Expected:
+    """What must be so in the end."""
+
+    totals: Counter[int] = field(default_factory=Counter[int])
+    carried: dict[int, Counter[int]] = field(default_factory=lambda: {index: Counter() for index in range(OBJECTS)})
+    """How often each act was carried out by each object; once, or never."""
+    attempts: Counter[str] = field(default_factory=Counter[str])
+    """How often each side effect is attempted if nothing crashes."""
+    before: dict[str, frozenset[str]] = field(default_factory=dict[str, frozenset[str]])
+    """Side effects that must have ended when this one starts for the first time."""
+    order: list[tuple[int, int, int]] = field(default_factory=list[tuple[int, int, int]])
+    """(object, act, act): messages of one sender, the first was sent before the second."""
+
+
+class Model:
+    """Carries programs out one act after the other."""
+
+    def __init__(self) -> None:
+        self.expected = Expected()
+        self._outcomes: dict[int, str | Failed] = {}
+        self._effects_of_keyed: dict[int, frozenset[str]] = {}
+
+    def message(self, act: Act, before: frozenset[str]) -> tuple[str | Failed, frozenset[str]]:
+        """An act arrives at its object; its outcome, and the side effects that have ended then."""
+        expected = self.expected
+        expected.carried[act.target][act.number] += 1
+        flow = Flow(self, act.target, before, atomic=act.kind == "call_atomic")
+        outcome = flow.run(act.parts)
+        if flow.atomic and isinstance(outcome, Failed):
+            expected.carried[act.target][act.number] -= 1
+        else:
+            expected.totals[act.target] += flow.added
+            for sent, since in flow.held:
+                self.message(sent, since)
+        return outcome, flow.before
+
+    def keyed(self, act: Act) -> tuple[str | Failed, frozenset[str]]:
+        """An act with a key is carried out once, for whoever asked first."""
+        if act.number not in self._outcomes:
+            self._outcomes[act.number], self._effects_of_keyed[act.number] = self.message(act, frozenset())
+        return self._outcomes[act.number], self._effects_of_keyed[act.number]
+
+
+class Flow:
+    """One invocation: its acts in order."""
+
+    def __init__(self, model: Model, index: int | None, before: frozenset[str], *, atomic: bool = False) -> None:
+        self.model = model
+        self.index = index
+        self.before = before
+        self.atomic = atomic
+        self.added = 0
+        self.held: list[tuple[Act, frozenset[str]]] = []
+        self.sent: list[tuple[int, int]] = []
+
+    def run(self, acts: Iterable[Act]) -> str | Failed:
+        try:
+            return self.all(acts)
+        except Failed as failure:
+            return failure
+
+    def all(self, acts: Iterable[Act]) -> str:
+        return " ".join([self.do(act) for act in acts])
+
+    def do(self, act: Act) -> str:
+        model, expected = self.model, self.model.expected
+        match act.kind:
+            case "add":
+                self.added += act.amount
+            case "run":
+                self.effect(act, act.amount % 3 + 1)
+            case "run_in_a_thread":
+                self.effect(act, 1)
+            case "run_refused":
+                self.effect(act, 1)
+                raise Failed(f"refused {act.number}")
+            case "run_given_up":
+                self.effect(act, 2)
+                raise Failed(f"Oops: {act.number}, for the 2. time")
+            case "fail":
+                raise Failed(f"failed {act.number}")
+            case "sleep" | "limit" | "stumble":
+                pass
+            case "watch":
+                return f"{act.number}(True)"
+            case "call" | "call_atomic":
+                self.post(act)
+                return self.answered(act, model.message(act, self.before))
+            case "call_keyed":
+                return self.answered(act, model.keyed(act))
+            case "call_service":
+                flow = Flow(model, None, self.before)
+                return self.answered(act, (flow.run(act.parts), flow.before))
+            case "send" | "send_later":
+                if act.kind == "send":
+                    self.post(act)
+                self.send(act)
+            case "send_keyed":
+                self.send(act)
+            case "send_and_ask":
+                self.post(act)
+                return self.answered(act, model.message(act, self.before))
+            case "attempt":
+                try:
+                    return f"{act.number}({self.all(act.parts)})"
+                except Failed as failure:
+                    return f"{act.number}({failure})"
+            case "gather":
+                return f"{act.number}({self.gather(act.parts)})"
+            case _:
+                raise AssertionError(act.kind, expected)
+        return f"{act.number}"
+
+    def gather(self, acts: Iterable[Act]) -> str:
+        began, sent = self.before, self.sent
+        results: list[str | Failed] = []
+        ended = began
+        for act in acts:
+            self.before, self.sent = began, []
+            results.append(self.run([act]))
+            ended |= self.before
+        self.before, self.sent = ended, sent
+        for one in results:
+            if isinstance(one, Failed):
+                raise one
+        return " ".join(str(one) for one in results)
+
+    def answered(self, act: Act, answer: tuple[str | Failed, frozenset[str]]) -> str:
+        outcome, effects = answer
+        self.before |= effects
+        if isinstance(outcome, Failed):
+            raise Failed(*outcome.args)
+        return f"{act.number}({outcome})"
+
+    def effect(self, act: Act, attempts: int) -> None:
+        name = f"run {act.number}"
+        self.model.expected.attempts[name] += attempts
+        self.model.expected.before[name] = self.before
+        self.before |= {name}
+
+    def post(self, act: Act) -> None:
+        """Messages of one sender to one object are carried out in the order in which they were sent."""
+        if not self.atomic:
+            self.model.expected.order.extend((act.target, first, act.number) for to, first in self.sent if to == act.target)
+            self.sent.append((act.target, act.number))
+
+    def send(self, act: Act) -> None:
+        if act.kind == "send_keyed":
+            if self.atomic:
+                self.held.append((act, self.before))
+            else:
+                self.model.keyed(act)
+        elif self.atomic:
+            self.held.append((act, self.before))
+        else:
+            self.model.message(act, self.before)

@@ -1,0 +1,453 @@
+"""Rules A: side effects, `ctx.run`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from durably import (
+    Context,
+    InvocationStatus,
+    ObjectContext,
+    PausedInvocationError,
+    RetryPolicy,
+    Service,
+    SharedContext,
+    TerminalError,
+    VirtualObject,
+    WrongContextError,
+    handler,
+    shared,
+    state,
+)
+from durably.testing import Harness
+from tests.semantics.support import PuppetStore, World, keep_one_incarnation, turns, wait_a_little
+
+PATIENT = RetryPolicy(initial=1, factor=1, maximum=1)
+
+
+class TestA1:
+    """Running actions belong to the runtime: attempts and failed commits come and go beside them."""
+
+    class Stumbler(VirtualObject):
+        """One branch runs an action, the other fails until it is told not to."""
+
+        stumbles = 0
+
+        def __init__(self, world: World) -> None:
+            self.world = world
+
+        @handler
+        async def go(self, ctx: ObjectContext) -> str:
+            action = asyncio.create_task(self._act(ctx))
+            await ctx.sleep(1)
+            if TestA1.Stumbler.stumbles > 0:
+                TestA1.Stumbler.stumbles -= 1
+                raise ConnectionError("not yet")
+            return await action
+
+        async def _act(self, ctx: ObjectContext) -> str:
+            return await ctx.run("charge", self.world.act, "charge")
+
+        @shared
+        async def look(self, ctx: SharedContext) -> str:
+            await ctx.sleep(100)
+            return "looked"
+
+    async def test_a_retry_beside_a_running_action_joins_it(self, world: World, suspend_after: float) -> None:
+        self.Stumbler.stumbles = 3
+        app = Harness(self.Stumbler, dependencies={World: world}, retry=PATIENT, suspend_after=suspend_after)
+        async with app:
+            call = asyncio.create_task(app.object(self.Stumbler, "s").go())
+            await turns()
+            for _ in range(6):
+                await wait_a_little(app, 1)
+            assert self.Stumbler.stumbles == 0
+            world.end("charge")
+            assert await call == "charge done"
+            assert app.actions() == ["charge"]
+            assert world.started == ["charge"]
+
+    async def test_an_action_that_ends_while_the_handler_backs_off_is_not_started_again(
+        self, world: World, suspend_after: float
+    ) -> None:
+        self.Stumbler.stumbles = 1
+        app = Harness(self.Stumbler, dependencies={World: world}, retry=PATIENT, suspend_after=suspend_after)
+        async with app:
+            call = asyncio.create_task(app.object(self.Stumbler, "s").go())
+            await turns()
+            await wait_a_little(app, 1)
+            world.end("charge")
+            await turns()
+            await wait_a_little(app, 1)
+            assert await call == "charge done"
+            assert world.started == ["charge"]
+
+    async def test_an_object_with_a_running_action_is_not_forgotten_while_it_backs_off(self, world: World) -> None:
+        self.Stumbler.stumbles = 1
+        async with Harness(self.Stumbler, dependencies={World: world}, retry=PATIENT, suspend_after=0) as app:
+            stumbler = app.object(self.Stumbler, "s")
+            call = asyncio.create_task(stumbler.go())
+            await turns()
+            await wait_a_little(app, 1)
+            await stumbler.look.send()  # Its suspension is a moment at which the object could leave memory.
+            await turns()
+            world.end("charge")
+            await turns()
+            await wait_a_little(app, 1)
+            assert await call == "charge done"
+            assert world.started == ["charge"]
+
+    async def test_a_failed_commit_does_not_start_it_again(self, world: World, store: PuppetStore) -> None:
+        class Two(VirtualObject):
+            def __init__(self, world: World) -> None:
+                self.world = world
+
+            @handler
+            async def go(self, ctx: ObjectContext) -> list[str]:
+                first = asyncio.create_task(self._act(ctx, "first"))
+                second = await ctx.run("second", self.world.act, "second")
+                return [second, await first]
+
+            async def _act(self, ctx: ObjectContext, name: str) -> str:
+                return await ctx.run(name, self.world.act, name)
+
+        async with Harness(Two, dependencies={World: world}, store=store) as app:
+            call = asyncio.create_task(app.object(Two, "t").go())
+            await turns()
+            store.hold()
+            world.end("second")
+            await turns()
+            await store.fail_one(durable=False)
+            await store.go_on()
+            await turns()
+            world.end("first")
+            assert await call == ["second done", "first done"]
+            assert sorted(world.started) == ["first", "second"]
+
+    async def test_a_new_process_starts_it_again(self, world: World) -> None:
+        async with Harness(self.Stumbler, dependencies={World: world}) as app:
+            call = asyncio.create_task(app.object(self.Stumbler, "s").go())
+            await app.settle()
+            assert world.started == ["charge"]
+            await app.crash()
+            await app.settle()
+            assert world.started == ["charge", "charge"]
+            assert world.cancelled == ["charge"]
+            world.end("charge")
+            await app.advance(1)
+            assert await call == "charge done"
+
+
+class TestA2:
+    """A durable completion is never run again; what follows from an action starts only after that."""
+
+    class Three(Service):
+        def __init__(self, world: World) -> None:
+            self.world = world
+
+        @handler
+        async def go(self, ctx: Context) -> list[str]:
+            return [await ctx.run(name, self.world.act_at_once, name) for name in ("one", "two", "three")]
+
+    async def test_a_kill_at_any_commit_repeats_at_most_the_last_action(self, suspend_after: float) -> None:
+        for crash_at in range(1, 10):
+            store, world = PuppetStore(), World()
+            app = Harness(self.Three, dependencies={World: world}, store=store, suspend_after=suspend_after)
+            async with app:
+                store.hold()
+                call = asyncio.create_task(app.service(self.Three).go.options(idempotency_key="k")())
+                await turns()
+                for _ in range(crash_at - 1):
+                    if store.waiting:
+                        await store.let_one()
+                if not store.waiting:
+                    assert crash_at > 4
+                    assert await call == ["one done", "two done", "three done"]
+                    assert world.started == ["one", "two", "three"]
+                    break
+                await store.lose(app)
+                await asyncio.wait([call])
+                answer = await app.service(self.Three).go.options(idempotency_key="k")()
+                assert answer == ["one done", "two done", "three done"]
+                ledger = world.started
+                assert sorted(set(ledger), key=["one", "two", "three"].index) == ["one", "two", "three"]
+                repeated = [name for name in ledger if ledger.count(name) > 1]
+                assert len(ledger) <= 4
+                assert repeated == [] or repeated == [repeated[0]] * 2
+        else:
+            pytest.fail("there was no end of commits")
+
+    async def test_an_action_starts_only_when_its_command_is_durable(self, world: World, store: PuppetStore) -> None:
+        async with Harness(self.Three, dependencies={World: world}, store=store) as app:
+            store.hold()
+            call = asyncio.create_task(app.service(self.Three).go())
+            await turns()
+            assert world.started == []
+            await store.let_one()
+            assert world.started == ["one"]
+            await store.let_one()
+            assert world.started == ["one", "two"]
+            await store.go_on()
+            assert await call == ["one done", "two done", "three done"]
+
+
+class TestA3:
+    """Without a policy an action is retried like the invocation; with one it fails; terminal errors are not retried."""
+
+    class Flaky(Service):
+        def __init__(self, failures: list[Exception]) -> None:
+            self.failures = failures
+
+        async def _fetch(self) -> str:
+            if self.failures:
+                raise self.failures.pop(0)
+            return "fetched"
+
+        @handler
+        async def plain(self, ctx: Context) -> str:
+            return await ctx.run("fetch", self._fetch)
+
+        @handler
+        async def limited(self, ctx: Context) -> str:
+            try:
+                return await ctx.run.options(retry=RetryPolicy(max_attempts=2, initial=1))("fetch", self._fetch)
+            except TerminalError as error:
+                return f"gave up: {error}"
+
+        @handler
+        async def terminal(self, ctx: Context) -> str:
+            try:
+                return await ctx.run("fetch", self._fetch)
+            except TerminalError as error:
+                return f"{error.code}: {error}"
+
+    async def called(
+        self, handler: Callable[[Flaky], Any], failures: list[Exception], seconds: float, **options: Any
+    ) -> tuple[str, int]:
+        async with Harness(self.Flaky, dependencies={list[Exception]: failures}, **options) as app:
+            call = asyncio.create_task(handler(app.service(self.Flaky))())
+            await turns()
+            await wait_a_little(app, seconds)
+            return await call, len(app.actions("fetch"))
+
+    async def test_without_a_policy_it_is_retried_like_the_invocation_without_end(self, suspend_after: float) -> None:
+        failures: list[Exception] = [ConnectionError(str(number)) for number in range(20)]
+        got = await self.called(
+            lambda flaky: flaky.plain, failures, 2000, retry=RetryPolicy(), suspend_after=suspend_after
+        )
+        assert got == ("fetched", 21)
+
+    async def test_with_a_policy_the_handler_hears_a_terminal_error(self, suspend_after: float) -> None:
+        failures: list[Exception] = [ConnectionError("first"), ConnectionError("second")]
+        said, attempts = await self.called(
+            lambda flaky: flaky.limited, failures, 60, retry=RetryPolicy(), suspend_after=suspend_after
+        )
+        assert said == "gave up: ConnectionError: second"
+        assert attempts == 2
+
+    async def test_a_terminal_error_is_delivered_unretried(self, suspend_after: float) -> None:
+        failures: list[Exception] = [TerminalError("no such card", code=402)]
+        got = await self.called(
+            lambda flaky: flaky.terminal, failures, 60, retry=RetryPolicy(), suspend_after=suspend_after
+        )
+        assert got == ("402: no such card", 1)
+
+    async def test_an_invocations_policy_that_is_exhausted_by_an_action_pauses_it(self) -> None:
+        failures: list[Exception] = [ConnectionError("down")]
+        async with Harness(self.Flaky, dependencies={list[Exception]: failures}) as app:
+            sent = await app.service(self.Flaky).plain.send()
+            with pytest.raises(PausedInvocationError, match="ConnectionError: down") as told:
+                await sent.result()
+            assert isinstance(told.value.__cause__, ConnectionError)
+            await app.resume(sent.id)
+            assert await sent.result() == "fetched"
+
+    async def test_being_cancelled_by_a_stop_is_no_result(self, world: World, store: PuppetStore) -> None:
+        class Worker(Service):
+            def __init__(self, world: World) -> None:
+                self.world = world
+
+            @handler
+            async def work(self, ctx: Context) -> str:
+                return await ctx.run("work", self.world.act, "work")
+
+        async with Harness(Worker, dependencies={World: world}, store=store) as app:
+            sent = await app.service(Worker).work.send()
+            await turns()
+            await app.crash()
+            await turns()
+            assert world.cancelled == ["work"]
+            assert await sent.status() is InvocationStatus.RUNNING
+            world.end("work")
+            assert await sent.result() == "work done"
+
+    async def test_a_time_limit_is_for_each_attempt(self, world: World) -> None:
+        class Limited(Service):
+            def __init__(self, world: World) -> None:
+                self.world = world
+
+            @handler
+            async def work(self, ctx: Context) -> str:
+                limited = ctx.run.options(timeout=0, retry=RetryPolicy(max_attempts=3, initial=1))
+                try:
+                    return await limited("work", self.world.act, "work")
+                except TerminalError as error:
+                    return f"{error.code}"
+
+        async with Harness(Limited, dependencies={World: world}) as app:
+            call = asyncio.create_task(app.service(Limited).work())
+            await turns()
+            await wait_a_little(app, 10)
+            assert await call == "408"
+            assert app.actions() == ["work"] * 3
+
+
+class Counter(VirtualObject):
+    count: int = state(default=0)
+
+    @handler
+    async def add(self, ctx: ObjectContext) -> int:
+        self.count += 1
+        return self.count
+
+
+SMUGGLED: list[Callable[[Any, ObjectContext], object]] = []
+"""What the action below does with the context and the object that were smuggled into it."""
+
+
+class Smuggler(VirtualObject):
+    count: int = state(default=0)
+    names: list[str] = state(default=[])
+
+    @handler
+    async def smuggle(self, ctx: ObjectContext) -> str:
+        async def action() -> None:
+            result = SMUGGLED[-1](self, ctx)
+            if asyncio.iscoroutine(result):
+                result.close()
+
+        self.names.append("touched")
+        await ctx.run("smuggle", action)
+        return "it was not refused"
+
+
+def assign(smuggler: Any, ctx: ObjectContext) -> None:
+    smuggler.count = 1
+
+
+def delete(smuggler: Any, ctx: ObjectContext) -> None:
+    del smuggler.count
+
+
+class TestA4:
+    """`ctx`, state and references refuse to be used inside an action, with a sentence."""
+
+    @pytest.mark.parametrize(
+        "use",
+        [
+            pytest.param(lambda _, ctx: ctx.now(), id="now"),
+            pytest.param(lambda _, ctx: ctx.random(), id="random"),
+            pytest.param(lambda _, ctx: ctx.uuid(), id="uuid"),
+            pytest.param(lambda _, ctx: ctx.sleep(1), id="sleep"),
+            pytest.param(lambda _, ctx: ctx.run("inner", int), id="run"),
+            pytest.param(lambda _, ctx: ctx.log.info("hello"), id="log"),
+            pytest.param(lambda _, ctx: ctx.get("count", int), id="get"),
+            pytest.param(lambda _, ctx: ctx.keys(), id="keys"),
+            pytest.param(lambda _, ctx: ctx.set("count", 1), id="set"),
+            pytest.param(lambda _, ctx: ctx.clear("count"), id="clear"),
+            pytest.param(lambda _, ctx: ctx.clear_all(), id="clear_all"),
+            pytest.param(lambda smuggler, _: smuggler.count, id="reading-state"),
+            pytest.param(assign, id="assigning-state"),
+            pytest.param(delete, id="deleting-state"),
+            pytest.param(lambda _, ctx: ctx.object(Counter, "a").add(), id="calling"),
+            pytest.param(lambda _, ctx: ctx.object(Counter, "a").add.send(), id="sending"),
+            pytest.param(lambda _, ctx: ctx.object(Counter, "a").add.options(idempotency_key="k").attach(), id="attach"),
+            pytest.param(lambda _, ctx: ctx.call("Counter", "add", key="a"), id="calling-by-name"),
+            pytest.param(lambda _, ctx: ctx.invocation("inv_1", int).result(), id="result"),
+            pytest.param(lambda _, ctx: ctx.invocation("inv_1", int).status(), id="status"),
+        ],
+    )
+    async def test_it_is_refused(self, use: Callable[[Any, ObjectContext], object]) -> None:
+        SMUGGLED.append(use)
+        async with Harness(Smuggler, Counter) as app:
+            with pytest.raises(PausedInvocationError) as told:
+                await app.object(Smuggler, "s").smuggle()
+            assert isinstance(told.value.__cause__, WrongContextError)
+            assert "ctx.run" in str(told.value) or "handler" in str(told.value)
+            keep_one_incarnation(app)
+
+    async def test_a_mistake_in_an_action_pauses_at_once_whatever_the_policy(self) -> None:
+        SMUGGLED.append(lambda _, ctx: ctx.sleep(1))
+        async with Harness(Smuggler, Counter, retry=RetryPolicy()) as app:
+            call = asyncio.create_task(app.object(Smuggler, "s").smuggle())
+            await turns()
+            assert call.done()
+            with pytest.raises(PausedInvocationError):
+                await call
+            assert len(app.actions()) == 1
+
+    async def test_a_thread_is_refused_too(self) -> None:
+        class Threads(Service):
+            @handler
+            async def go(self, ctx: Context) -> str:
+                def action() -> str:
+                    ctx.sleep(1)  # type: ignore[unused-coroutine]  # pyright: ignore[reportUnusedCoroutine]
+                    return "it was not refused"
+
+                return await ctx.run("thread", action)
+
+        async with Harness(Threads) as app:
+            with pytest.raises(PausedInvocationError) as told:
+                await app.service(Threads).go()
+            assert isinstance(told.value.__cause__, WrongContextError)
+
+
+VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("VARIABLE", default="nothing")
+
+
+class TestActionsGetACopyOfTheContext:
+    """Rule D4, for actions."""
+
+    class Varied(Service):
+        @handler
+        async def inherited(self, ctx: Context) -> list[str]:
+            async def look() -> str:
+                return VARIABLE.get()
+
+            return [VARIABLE.get(), await ctx.run("look", look)]
+
+        @handler
+        async def handed_on(self, ctx: Context) -> list[str]:
+            async def look() -> str:
+                seen = VARIABLE.get()
+                VARIABLE.set("changed in the action")
+                return seen
+
+            VARIABLE.set("from the handler")
+            return [await ctx.run("look", look), VARIABLE.get()]
+
+        @handler
+        async def handed_to_a_thread(self, ctx: Context) -> str:
+            def look() -> str:
+                return VARIABLE.get()
+
+            VARIABLE.set("from the handler")
+            return await ctx.run("look", look)
+
+    async def test_nothing_is_inherited_from_the_caller(self) -> None:
+        async with Harness(self.Varied) as app:
+            VARIABLE.set("from the caller")
+            assert await app.service(self.Varied).inherited() == ["nothing", "nothing"]
+
+    async def test_an_action_sees_what_its_handler_set_and_changes_only_its_copy(self) -> None:
+        async with Harness(self.Varied) as app:
+            assert await app.service(self.Varied).handed_on() == ["from the handler", "from the handler"]
+
+    async def test_a_thread_sees_it_too(self) -> None:
+        async with Harness(self.Varied) as app:
+            assert await app.service(self.Varied).handed_to_a_thread() == "from the handler"

@@ -1,0 +1,380 @@
+"""Rules X1, X2, X7: nothing leaves the process before it is durable, and inside nobody waits for the disk."""
+
+# pyright: reportPrivateUsage=false
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from durably import (
+    Context,
+    InvalidArgumentError,
+    Invocation,
+    InvocationStatus,
+    ObjectContext,
+    PausedInvocationError,
+    RetryPolicy,
+    Service,
+    SharedContext,
+    TerminalError,
+    UnknownTargetError,
+    VirtualObject,
+    handler,
+    shared,
+    state,
+)
+from durably.runtime.requests import InvocationRequest
+from durably.testing import Harness
+from tests.semantics.support import PuppetStore, World, engine_of, tuned, turns, wait_a_little
+
+
+class Account(VirtualObject):
+    balance: int = state(default=0)
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    @handler
+    async def pay_in(self, ctx: ObjectContext, amount: int) -> int:
+        self.balance += amount
+        return self.balance
+
+    @handler
+    async def refuse(self, ctx: ObjectContext) -> None:
+        raise TerminalError("closed", code=409)
+
+    @handler(retry=RetryPolicy(max_attempts=1))
+    async def stumble(self, ctx: ObjectContext) -> None:
+        raise RuntimeError("a bug")
+
+    @handler
+    async def notify(self, ctx: ObjectContext) -> str:
+        return await ctx.run("notify", self.world.act_at_once, "notify")
+
+    @handler
+    async def wait(self, ctx: ObjectContext) -> str:
+        await ctx.sleep(60)
+        return "waited"
+
+    @shared
+    async def look(self, ctx: SharedContext) -> int:
+        return self.balance
+
+
+class Chain(VirtualObject):
+    passed: int = state(default=0)
+
+    @handler
+    async def step(self, ctx: ObjectContext, left: int) -> int:
+        self.passed += 1
+        return 0 if left == 0 else 1 + await ctx.object(Chain, f"{self.key}{left}").step(left - 1)
+
+
+@pytest.fixture
+async def app(world: World, store: PuppetStore) -> AsyncIterator[Harness]:
+    """Some accounts; the store holds commits from the start."""
+    async with Harness(Account, Chain, dependencies={World: world}, store=store) as app:
+        await app.settle()
+        store.hold()
+        yield app
+        await store.go_on()
+
+
+Exit = Callable[[Harness], Awaitable[Any]]
+
+
+def by_name(handler: str, **options: Any) -> InvocationRequest:
+    return InvocationRequest(service="Account", key="a", handler=handler, body=b"", **options)
+
+
+class TestX1:
+    """An exit is whatever host code or another process can observe; each waits for the log position at which it was made."""
+
+    @pytest.mark.parametrize(
+        "leave",
+        [
+            pytest.param(lambda app: app.object(Account, "a").pay_in(1), id="result"),
+            pytest.param(lambda app: app.object(Account, "a").look(), id="read-only-reply"),
+            pytest.param(lambda app: app.object(Account, "a").refuse(), id="error"),
+            pytest.param(lambda app: app.object(Account, "a").stumble(), id="paused"),
+            pytest.param(lambda app: app.object(Account, "a").pay_in.send(1), id="acknowledgement"),
+            pytest.param(lambda app: app.object(Account, "a").pay_in.after(60).send(1), id="delayed-acknowledgement"),
+            pytest.param(lambda app: app.call("Account", "look", key="a"), id="reply-by-name"),
+            pytest.param(lambda app: app.request_call(by_name("look")), id="reply-to-an-ingress"),
+            pytest.param(lambda app: app.request_send(by_name("look")), id="acknowledgement-to-an-ingress"),
+            pytest.param(lambda app: app.object(Account, "a").notify(), id="result-of-an-action"),
+        ],
+    )
+    async def test_it_waits_for_the_disk(self, app: Harness, store: PuppetStore, leave: Exit) -> None:
+        leaving = asyncio.ensure_future(leave(app))
+        await turns()
+        assert store.waiting == 1
+        assert not leaving.done()
+        await store.let_one()
+        await store.go_on()
+        await asyncio.wait([leaving])
+        leaving.exception()
+
+    @pytest.mark.parametrize(
+        "leave",
+        [
+            pytest.param(lambda app, _: app.object(Account, "a").look(), id="read-only-reply"),
+            pytest.param(lambda app, _: app.state(Account, "a"), id="state"),
+            pytest.param(lambda app, _: anext(app.invocations()), id="invocations"),
+            pytest.param(lambda app, id: app.invocation(id, int).status(), id="status"),
+            pytest.param(lambda app, id: app.invocation(id, int).result(), id="result-of-a-handle"),
+            pytest.param(
+                lambda app, _: app.object(Account, "a").pay_in.options(idempotency_key="k").attach(), id="attach"
+            ),
+            pytest.param(
+                lambda app, _: app.object(Account, "a").pay_in.options(idempotency_key="k").send(1), id="duplicate"
+            ),
+            pytest.param(lambda app, id: app.resume(id), id="resume"),
+        ],
+    )
+    async def test_what_it_tells_of_others_waits_too(
+        self, app: Harness, store: PuppetStore, leave: Callable[[Harness, str], Awaitable[Any]]
+    ) -> None:
+        account = app.object(Account, "a")
+        sending = asyncio.ensure_future(account.pay_in.options(idempotency_key="k").send(5))
+        await turns()
+        await store.let_one()
+        sent = await sending
+        changing = asyncio.ensure_future(account.pay_in(7))
+        await turns()
+        leaving = asyncio.ensure_future(leave(app, sent.id))
+        await turns()
+        assert store.waiting == 1
+        assert not leaving.done()
+        await store.let_one()
+        await store.go_on()
+        await leaving
+        assert await changing == 12
+
+    async def test_an_action_starts_when_its_command_is_durable(
+        self, app: Harness, store: PuppetStore, world: World
+    ) -> None:
+        call = asyncio.ensure_future(app.object(Account, "a").notify())
+        await turns()
+        assert world.started == []
+        await store.let_one()
+        assert world.started == ["notify"]
+        await store.go_on()
+        assert await call == "notify done"
+
+    async def test_a_hook_hears_of_a_pause_when_it_is_durable(self, world: World, store: PuppetStore) -> None:
+        told: list[str] = []
+
+        async def on_paused(invocation: Invocation[Any], error: BaseException) -> None:
+            told.append(f"{invocation.id}: {error}")
+
+        app = Harness(Account, dependencies={World: world}, store=store)
+        app._on_paused = on_paused
+        async with app:
+            await app.settle()
+            store.hold()
+            call = asyncio.ensure_future(app.object(Account, "a").stumble())
+            await turns()
+            assert told == []
+            await store.go_on()
+            with pytest.raises(PausedInvocationError) as paused:
+                await call
+            await turns()
+            assert told == [f"{paused.value.id}: a bug"]
+
+    async def test_that_there_is_no_such_invocation_waits_for_what_it_follows_from(
+        self, world: World, store: PuppetStore
+    ) -> None:
+        async with Harness(Account, dependencies={World: world}, store=store) as app:
+            sent = await app.object(Account, "a").pay_in.send(1)
+            await app.advance(days=2)
+            store.hold()
+            crash = asyncio.create_task(app.crash())  # What has expired is looked for at the start.
+            await crash
+            await turns()
+            assert store.waiting == 1
+            asking = asyncio.ensure_future(sent.result())
+            await turns()
+            if asking.done():  # Then it was still there.
+                assert await asking == 1
+            await store.go_on()
+            await turns()
+            with pytest.raises(UnknownTargetError):
+                await sent.result()
+            await asyncio.wait([asking])
+            asking.exception()
+
+    @pytest.mark.parametrize(
+        ("leave", "error"),
+        [
+            (lambda app: app.call("Account", "pay_in", b'"five"', key="a"), InvalidArgumentError),
+            (lambda app: app.call("Nobody", "look"), UnknownTargetError),
+        ],
+    )
+    async def test_a_refusal_that_follows_from_nothing_need_not_wait(
+        self, app: Harness, store: PuppetStore, leave: Exit, error: type[TerminalError]
+    ) -> None:
+        with pytest.raises(error):
+            await leave(app)
+        assert store.waiting == 0
+
+
+class TestInsideNobodyWaits:
+    """Calls between objects go on while the disk stands still; what happens meanwhile is one batch."""
+
+    async def test_calls_between_objects_go_on_while_a_commit_is_held(self, app: Harness, store: PuppetStore) -> None:
+        first = asyncio.ensure_future(app.object(Account, "a").pay_in(1))
+        await turns()
+        assert store.waiting == 1
+        calls = [asyncio.ensure_future(app.object(Chain, f"c{number}").step(10)) for number in range(5)]
+        await turns()
+        engine = engine_of(app)
+        chains = [one for address, one in engine.activations.items() if address.service == "Chain"]
+        assert len(chains) <= 55
+        await store.let_one()
+        await turns()
+        assert await first == 1
+        await store.go_on()
+        assert [await call for call in calls] == [10] * 5
+
+    async def test_a_chain_of_ten_calls_is_one_commit(self, world: World, store: PuppetStore) -> None:
+        async with Harness(Chain, store=store) as app:
+            for number in range(2):
+                before = len(store.commits)
+                assert await app.object(Chain, "c").step(10) == 10
+                assert len(store.commits) - before == 1, f"call {number}"
+
+    async def test_a_call_that_ends_in_its_first_step_leaves_only_the_state(
+        self, world: World, store: PuppetStore
+    ) -> None:
+        async with Harness(Chain, store=store) as app:
+            await app.object(Chain, "c").step(10)
+            await app.settle()
+            assert store.stored() == []
+            (batch,) = store.commits
+            assert (batch.accepted, batch.steps, batch.completions, batch.updated) == ([], [], [], [])
+            assert len(batch.state) == 11
+
+    async def test_what_comes_while_a_commit_is_under_way_is_the_next_batch(
+        self, app: Harness, store: PuppetStore
+    ) -> None:
+        calls = [asyncio.ensure_future(app.object(Account, "a").pay_in(1))]
+        await turns()
+        calls += [asyncio.ensure_future(app.object(Account, str(number)).pay_in(1)) for number in range(100)]
+        await turns()
+        before = len(store.commits)
+        await store.let_one()
+        await store.let_one()
+        await asyncio.gather(*calls)
+        assert len(store.commits) - before == 2
+
+
+class TestX2:
+    """A batch is cut when nothing is ready, or at a limit, and never within a transition."""
+
+    @pytest.mark.parametrize("limit", range(1, 12))
+    async def test_a_batch_border_at_every_host_callback_changes_nothing(self, limit: int, suspend_after: float) -> None:
+        """Rule C2 too: every limit on a batch puts the borders elsewhere; a crash after each of them finds whole transitions."""
+        for crash_at in range(1, 60):
+            store = PuppetStore()
+            app = tuned(
+                Harness(Chain, store=store, suspend_after=suspend_after),
+                batch_limit_transitions=limit,
+                pump_budget_us=-1,  # one invocation in each host callback
+            )
+            async with app:
+                store.hold()
+                call = asyncio.ensure_future(app.object(Chain, "c").step.options(idempotency_key="k")(4))
+                await turns()
+                for _ in range(crash_at - 1):
+                    if store.waiting:
+                        await store.let_one()
+                if not store.waiting:
+                    assert await call == 4
+                    return
+                await store.lose(app)
+                await asyncio.wait([call])
+                call.exception()
+                assert await app.object(Chain, "c").step.options(idempotency_key="k")(4) == 4
+                for link in ("c", "c4", "c43", "c432", "c4321"):
+                    assert await app.state(Chain, link) == {"passed": 1}
+        pytest.fail("there was no end of commits")
+
+    async def test_the_machine_waits_when_too_much_is_ahead_of_the_disk(
+        self, app: Harness, store: PuppetStore, world: World
+    ) -> None:
+        engine = engine_of(app)
+        object.__setattr__(engine.settings, "undurable_limit_bytes", 2_000)
+        first = asyncio.ensure_future(app.object(Account, "a").pay_in(1))
+        await turns()
+        calls = [asyncio.ensure_future(app.object(Account, str(number)).pay_in(1)) for number in range(200)]
+        await turns()
+        assert not any(call.done() for call in calls)
+        started = [one for one in engine.activations.values() if one.snapshot]
+        assert len(started) < 100, "it went on advancing"
+        await store.go_on()
+        assert await asyncio.gather(first, *calls) == [1] * 201
+
+
+class TestX7:
+    """Outcomes are kept for keyed invocations and for sends whose handle somebody outside has; a plain call's goes with its reply."""
+
+    async def test_a_plain_call_leaves_nothing(self, world: World, store: PuppetStore) -> None:
+        async with Harness(Account, dependencies={World: world}, store=store) as app:
+            waiting = asyncio.ensure_future(app.object(Account, "a").wait())
+            await app.advance(60)
+            assert await waiting == "waited"
+            await app.settle()
+            assert store.stored() == []
+            assert store.timers_on_disk() == 0
+
+    async def test_a_sends_outcome_stays_and_a_keyed_calls_too(self, world: World, store: PuppetStore) -> None:
+        async with Harness(Account, dependencies={World: world}, store=store) as app:
+            sent = await app.object(Account, "a").pay_in.send(5)
+            await app.object(Account, "a").pay_in.options(idempotency_key="k")(7)
+            await app.settle()
+            await app.crash()
+            assert await sent.result() == 5
+            assert await sent.status() is InvocationStatus.COMPLETED
+            assert await app.object(Account, "a").pay_in.options(idempotency_key="k")(100) == 12
+
+    async def test_a_failed_outcome_is_kept_too(self, world: World, store: PuppetStore) -> None:
+        async with Harness(Account, dependencies={World: world}, store=store) as app:
+            sent = await app.object(Account, "a").refuse.send()
+            await app.settle()
+            await app.crash()
+            for _ in range(2):
+                with pytest.raises(TerminalError, match="closed") as failed:
+                    await sent.result()
+                assert failed.value.code == 409
+
+    async def test_a_handlers_message_keeps_its_outcome_while_the_handler_may_ask(
+        self, world: World, store: PuppetStore, suspend_after: float
+    ) -> None:
+        class Sender(Service):
+            @handler
+            async def ask_later(self, ctx: Context) -> int:
+                sent = await ctx.object(Account, "a").pay_in.send(5)
+                await ctx.sleep(60)
+                return await sent.result()
+
+            @handler
+            async def ask_never(self, ctx: Context) -> None:
+                await ctx.object(Account, "a").pay_in.send(7)
+
+        actors = (Account, Sender)
+        app = Harness(*actors, dependencies={World: world}, store=store, suspend_after=suspend_after)
+        async with app:
+            asking = asyncio.ensure_future(app.service(Sender).ask_later())
+            await app.settle()
+            await app.crash()
+            await wait_a_little(app, 60)
+            assert await asking == 5
+            stored = len(store.stored())
+            await app.service(Sender).ask_never()
+            await app.settle()
+            assert len(store.stored()) == stored

@@ -1,0 +1,1 @@
+"""Tests of what has happened: stores, their contract, and how they fail."""

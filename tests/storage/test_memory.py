@@ -1,0 +1,23 @@
+"""The specification keeps its own contract."""
+
+from __future__ import annotations
+
+from typing_extensions import override
+
+from durably.storage.memory import MemoryStore
+from durably.storage.store import Store
+from durably.testing.store_contract import StoreContract
+
+
+class TestMemoryStore(StoreContract):
+    examples = 20
+
+    @override
+    def make_store(self) -> Store:
+        return MemoryStore()
+
+    @override
+    def make_rival(self, store: Store) -> Store:
+        assert isinstance(store, MemoryStore)
+        store.disk.holder = None
+        return MemoryStore(store.disk)

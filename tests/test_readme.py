@@ -1,0 +1,45 @@
+"""README tells the truth: its program runs and prints what it says, its commands are those that are tested."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.processes import ROOT, environment_with
+
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+@pytest.mark.slow
+def test_the_program_in_the_readme_runs_and_remembers(tmp_path: Path) -> None:
+    program = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[0]
+    (tmp_path / "program.py").write_text(program)
+    command = [sys.executable, "-W", "error", "program.py"]
+    for expected in (["True", "False"], ["False", "False"]):
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment_with({}), capture_output=True, text=True, check=True
+        )
+        assert done.stdout.split() == expected
+
+
+async def test_the_test_in_the_readme_passes() -> None:
+    program, test = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    names: dict[str, Any] = {"__name__": "readme"}
+    exec(program.replace("asyncio.run(main())", "") + test, names)
+    await names["test_a_seat_comes_back_after_fifteen_minutes"]()
+
+
+def test_continuous_integration_runs_the_readmes_test_command() -> None:
+    (command,) = re.findall(r"^ +python3 -m venv .* && \.venv/bin/(python -m pytest.*)$", README, re.MULTILINE)
+    assert (ROOT / ".ci" / "run").read_text("utf-8").rstrip().endswith(f"step {command}")
+
+
+def test_every_link_leads_somewhere() -> None:
+    for page in (README, (ROOT / "docs" / "architecture.md").read_text("utf-8")):
+        for target in re.findall(r"\]\(([^)#:]+)\)", page):
+            assert (ROOT / target).exists(), target

@@ -1,0 +1,1 @@
+"""Programs that type checkers accept, and lines that they refuse."""

@@ -1,0 +1,155 @@
+"""Programs that mypy and pyright accept in strict mode; they are checked, not run."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+
+from durably import (
+    BytesSerde,
+    Caller,
+    Context,
+    Invocation,
+    InvocationStatus,
+    ObjectContext,
+    RetryPolicy,
+    Service,
+    SharedContext,
+    TerminalError,
+    VirtualObject,
+    handler,
+    select,
+    shared,
+    state,
+)
+
+
+class Seat(Enum):
+    FREE = "free"
+    TAKEN = "taken"
+    SOLD = "sold"
+
+
+@dataclass(eq=False)
+class SeatTakenError(TerminalError):
+    seat: str
+    until: datetime
+
+
+@dataclass(frozen=True)
+class Order:
+    user: str
+    seats: list[str]
+
+
+class Ticket(VirtualObject, name="TicketObject"):
+    status: Seat = state(default=Seat.FREE)
+    holder: str | None = state(default=None)
+    log: list[str] = state(name="history")
+
+    @handler
+    async def reserve(self, ctx: ObjectContext, user: str = "") -> bool:
+        if self.status is not Seat.FREE:
+            raise SeatTakenError(self.key, ctx.now() + timedelta(minutes=15))
+        self.status = Seat.TAKEN
+        self.holder = user
+        self.log.append(user)
+        ctx.set("seen", ctx.get("seen", int, 0) + 1)
+        return True
+
+    @handler(name="markAsSold", atomic=True, retry=RetryPolicy(max_attempts=3), timeout=30, private=True)
+    async def mark_as_sold(self, ctx: ObjectContext) -> None:
+        del self.holder
+        ctx.clear("seen")
+
+    @shared
+    async def peek(self, ctx: SharedContext) -> Seat:
+        seen: int | None = ctx.get("seen", int)
+        ctx.log.info("seen", times=seen)
+        return self.status
+
+    @shared(name="historyOf")
+    async def history(self, ctx: SharedContext, limit: int = 10) -> list[str]:
+        return self.log[:limit]
+
+    @shared
+    async def with_a_wider_context(self, ctx: Context) -> str:
+        return ctx.handler.name
+
+
+class Payments:
+    async def charge(self, key: str, amount: int, *, currency: str = "EUR") -> bool:
+        return True
+
+    def refund(self, key: str) -> int:
+        return 1
+
+
+class Checkout(Service, name="CheckoutService", retry=RetryPolicy(initial=timedelta(seconds=1))):
+    def __init__(self, payments: Payments) -> None:
+        self.payments = payments
+
+    @handler
+    async def handle(self, ctx: Context, order: Order) -> bool:
+        try:
+            async with asyncio.timeout(30):
+                paid: bool = await ctx.run("charge", self.payments.charge, str(ctx.uuid()), 40, currency="USD")
+        except TimeoutError:
+            paid = False
+        refunded: int = await ctx.run.options(retry=RetryPolicy(max_attempts=3), timeout=5)(
+            "refund", self.payments.refund, order.user
+        )
+        async with asyncio.TaskGroup() as group:
+            for seat in order.seats:
+                group.create_task(ctx.object(Ticket, seat).mark_as_sold())
+        await ctx.sleep(timedelta(seconds=refunded))
+        return paid
+
+    @handler(accepts=BytesSerde(), returns=BytesSerde())
+    async def upload(self, ctx: Context, data: bytes) -> bytes:
+        return data
+
+
+class TicketContract(VirtualObject, name="Contract", abstract=True):
+    @handler
+    async def reserve(self, ctx: ObjectContext, seat: str) -> bool:
+        raise NotImplementedError
+
+
+class TicketImplementation(TicketContract):
+    @handler
+    async def reserve(self, ctx: ObjectContext, seat: str) -> bool:
+        return True
+
+
+async def everywhere(caller: Caller, seats: list[str]) -> bool:
+    ticket = caller.object(Ticket, "2B")
+    reserved: bool = await ticket.reserve("mary")
+    again: bool = await ticket.reserve(user="mary")
+    by_default: bool = await ticket.reserve()
+    sent: Invocation[bool] = await ticket.reserve.send("mary")
+    later: Invocation[bool] = await ticket.reserve.after(minutes=15).send("mary")
+    at: Invocation[bool] = await ticket.reserve.at(datetime(2030, 1, 1, tzinfo=UTC)).send()
+    keyed: bool = await ticket.reserve.options(idempotency_key="k", headers={"a": "b"}, timeout=5)("mary")
+    attached: bool = await ticket.reserve.options(idempotency_key="k").attach()
+    result: bool = await sent.result()
+    status: InvocationStatus = await later.status()
+    await at.cancel()
+    seen: list[Seat] = await asyncio.gather(*(caller.object(Ticket, seat).peek() for seat in seats))
+    name, first = await select(a=ticket.peek(), b=caller.object(Ticket, "3C").peek())
+    winner: tuple[str, Seat] = (name, first)
+    raw: bytes = await caller.call("TicketObject", "peek", key="2B")
+    handle: Invocation[int] = caller.invocation("inv_1", int)
+    number: int = await handle.result()
+    contracted: bool = await caller.object(TicketContract, "2B").reserve("2B")
+    paid: bool = await caller.service(Checkout).handle(Order("mary", seats))
+    history: list[str] = await asyncio.wait_for(ticket.history(limit=3), 5)
+    task: asyncio.Task[bool] = asyncio.create_task(ticket.reserve())
+    print(winner, raw, number, history, status, keyed, attached, result, again, by_default, contracted, paid, seen)
+    return reserved and await task
+
+
+def caught(error: SeatTakenError) -> str:
+    return f"{error.seat} {error.until} {error.code} {error.message}"

@@ -1,0 +1,116 @@
+# mypy: ignore-errors
+# type: ignore  # noqa: PGH003
+# The two lines above are for those who check the whole project; the test takes them away.
+"""Lines that mypy and pyright refuse, each marked with why; they are checked, not run."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from durably import (
+    Caller,
+    Context,
+    ObjectContext,
+    RetryPolicy,
+    Service,
+    SharedContext,
+    TerminalError,
+    VirtualObject,
+    handler,
+    shared,
+    state,
+)
+
+
+class Cart(VirtualObject):
+    tickets: list[str] = state(default=[])
+    count: int = state(default="none")  # refused: the default has another type
+
+    @handler
+    async def add(self, ctx: ObjectContext, ticket: str, count: int = 1) -> bool:
+        self.tickets = [1]  # refused: a field is given a value of another type
+        self.tickets.append(2)  # refused: an element of another type
+        return True
+
+    @shared
+    async def look(self, ctx: SharedContext) -> list[str]:
+        ctx.set("tickets", [])  # refused: a shared handler reads
+        ctx.clear_all()  # refused: a shared handler reads
+        return self.tickets
+
+    @shared  # refused: a shared handler's context cannot write
+    async def wrong_context(self, ctx: ObjectContext) -> None: ...
+
+    @handler  # refused: a handler is async
+    def plain(self, ctx: ObjectContext) -> None: ...
+
+    @shared(atomic=True)  # refused: a shared handler changes nothing
+    async def atomic(self, ctx: SharedContext) -> None: ...
+
+    @handler(timeout="5 s")  # refused: a duration is a timedelta or seconds
+    async def slow(self, ctx: ObjectContext) -> None: ...
+
+
+class Checkout(Service):
+    @handler
+    async def handle(self, ctx: Context, user: str) -> None:
+        ctx.get("x", int)  # refused: a service has no state
+        await ctx.sleep("5 s")  # refused: a duration is a timedelta or seconds
+
+    @shared  # refused: a service has no shared handlers
+    async def look(self, ctx: Context) -> None: ...
+
+    @handler  # refused: a service has no object context
+    async def wrong_context(self, ctx: ObjectContext) -> None: ...
+
+
+class Wrong(Service, nme="x"): ...  # refused: there is no such class option
+
+
+async def charge(amount: int) -> bool:
+    return True
+
+
+def refund(amount: int) -> int:
+    return 1
+
+
+async def use(caller: Caller, ctx: Context) -> None:
+    cart = caller.object(Cart, "mary")
+    await cart.add(5)  # refused: an argument of another type
+    await cart.add()  # refused: an argument is missing
+    await cart.add("a", number=1)  # refused: there is no such parameter
+    cart.add("a")  # refused: the await is forgotten
+    cart.add.send("a")  # refused: the await is forgotten
+    text: str = await cart.add("a")  # refused: the result has another type
+    await cart.add.send(5)  # refused: an argument of another type, in a message
+    await cart.add.after(5)("a")  # refused: what is delayed can only be sent
+    await cart.add.after(5, minutes=1).send("a")  # refused: a duration or parts, not both
+    await cart.add.after(5).attach()  # refused: what is delayed can only be sent
+    await cart.add.at(5).send("a")  # refused: a moment is a datetime
+    await cart.add.options(key="k")("a")  # refused: there is no such option
+    await cart.missing()  # refused: there is no such handler
+    caller.object(Checkout, "k")  # refused: a service has no key
+    caller.service(Cart)  # refused: a virtual object has a key
+    caller.object(Cart)  # refused: the key is missing
+    caller.object(Cart, 5)  # refused: a key is a string
+    caller.set("x", 1)  # refused: only the context of a handler has state
+    sent = await cart.add.send("a")
+    number: int = await sent.result()  # fine: a bool is an int
+    other: str = await sent.result()  # refused: the result has another type
+    sent.cancel()  # refused: the await is forgotten
+    await caller.call("Cart", "add", "text")  # refused: a body is bytes
+    await ctx.run("charge", charge, "5")  # refused: an argument of another type, of an action
+    await ctx.run("charge", charge)  # refused: an argument of the action is missing
+    ctx.run("refund", refund, 5)  # refused: the await is forgotten
+    amount: str = await ctx.run("refund", refund, 5)  # refused: the result of the action has another type
+    paid: int = await ctx.run("refund", refund, 5)
+    print(number, paid, text, other, amount)
+    await ctx.run.options(retries=3)("refund", refund, 5)  # refused: there is no such option
+    ctx.sleep(5)  # refused: the await is forgotten
+    RetryPolicy(attempts=3)  # refused: there is no such field
+    raise TerminalError("x", status=409)  # refused: the code is called code
+
+
+def when() -> datetime:
+    return Cart.add.name  # refused: a name is a string
