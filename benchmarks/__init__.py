@@ -1,1 +1,1 @@
-"""The benchmark suite: durable calls beside the bare limits of what they are made of. `python -m benchmarks` runs it."""
+"""The benchmark suite, `python -m benchmarks`: durable calls beside the bare limits of what they are made of."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from durably import Context, ObjectContext, Service, VirtualObject, handler, state
-
 from benchmarks.load import burn
+from durably import Context, ObjectContext, Service, VirtualObject, handler, state
 
 
 async def add_one(number: int) -> int:

@@ -25,7 +25,7 @@ def main() -> None:
 
 
 def fastest_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop where there is one."""
+    """The loop of uvloop, where there is one."""
     try:
         import uvloop
     except ModuleNotFoundError:

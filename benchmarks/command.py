@@ -22,6 +22,8 @@ DISK: Final = Path("/var/tmp")
 """A folder for temporary files that is on a disk by convention; /tmp often is not."""
 QUICK: Final = Settings(seconds=1.0, rounds=1, warm_up_seconds=0.5)
 WARM_UP_SECONDS: Final = 1.0
+FILE_COLUMNS: Final = 160
+"""How wide the table is where no terminal says how wide it may be."""
 
 application = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -56,7 +58,9 @@ def benchmark(
     chosen = _chosen(only or [])
     earlier = None if compare is None else _read(compare)
     settings = QUICK if quick else Settings(seconds=seconds, rounds=repeat, warm_up_seconds=WARM_UP_SECONDS)
-    console = Console(stderr=as_json)
+    console = Console(stderr=as_json, soft_wrap=False)
+    if not console.is_terminal:
+        console.width = FILE_COLUMNS
     with tempfile.TemporaryDirectory(prefix="durably-benchmarks-", dir=folder or _disk()) as databases:
         report = _run(chosen, settings, Path(databases))
     console.print(report_table(report))

@@ -1,7 +1,7 @@
 """The load generator over HTTP: keep-alive connections that each send the next request when the last is answered.
 
-It runs in a process of its own and speaks HTTP/1.1 with nothing between the parser and the socket, so that it is not what
-is measured: the bare ASGI endpoint beside every result says how much it can drive.
+It runs in a process of its own, with nothing between the HTTP parser and the socket, so that it is not what is
+measured: the bare ASGI endpoint beside every result says how much it can drive.
 """
 
 from __future__ import annotations
@@ -118,11 +118,7 @@ async def ask(port: int, request: bytes) -> bytes:
 async def serving(command: list[str], folder: Path) -> AsyncGenerator[int]:
     """A server process; its port."""
     log = folder / "server.log"
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *_path()]), "PYTHONUNBUFFERED": "1"}
-    with log.open("wb") as errors:
-        process = subprocess.Popen(
-            command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True, encoding="utf-8"
-        )
+    process = _begin(command, folder, log)
     assert process.stdout is not None
     try:
         port = await asyncio.to_thread(_read_port, process.stdout)
@@ -140,8 +136,13 @@ async def serving(command: list[str], folder: Path) -> AsyncGenerator[int]:
             process.wait()
 
 
-def _path() -> list[str]:
-    return [folder for folder in sys.path if folder]
+def _begin(command: list[str], folder: Path, log: Path) -> subprocess.Popen[str]:
+    path = os.pathsep.join([str(ROOT), *(entry for entry in sys.path if entry)])
+    environment = os.environ | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"}
+    with log.open("wb") as errors:
+        return subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True, encoding="utf-8"
+        )
 
 
 def _read_port(output: IO[str]) -> int | None:

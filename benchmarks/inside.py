@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from durably.runtime.runtime import Runtime
-
 from benchmarks.measurement import Counts
+from durably.runtime.runtime import Runtime
 
 
 def counts_of(runtime: Runtime) -> Counts | None:

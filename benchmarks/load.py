@@ -1,7 +1,7 @@
 """Load: callers that wait for each answer (closed loop), arrivals that wait for nothing (open loop), and the burner.
 
-The guarantee: both sides of a comparison are driven by this code, so what it costs is in both. Arrivals of the open loop
-are timed from the moment they were meant for, not from the moment the loop got round to them: no coordinated omission.
+The guarantee: both sides of a comparison are driven by this code, so what it costs is in both. Arrivals of the open
+loop are timed from the moment they were meant for, not from when the loop got round to them: no coordinated omission.
 """
 
 from __future__ import annotations

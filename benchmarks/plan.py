@@ -27,7 +27,7 @@ class RatioAtMost:
 
     @property
     def text(self) -> str:
-        return f"≤ {self.times:g} × the limit"
+        return f"≤ {self.times:g} times the limit"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +48,7 @@ class CostAtMost:
 
     @property
     def text(self) -> str:
-        return f"≤ {self.times:g} × {self.of}"
+        return f"≤ {self.times:g} times {self.of}"
 
 
 Target: TypeAlias = RateAtLeast | RatioAtMost | OneCommitEach | CostAtMost

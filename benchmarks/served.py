@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from durably import Context, Service, handler
-from durably.runtime.runtime import Runtime
-
 from benchmarks.actors import Counter
 from benchmarks.inside import counts_of
 from benchmarks.measurement import Counts
+from durably import Context, Service, handler
+from durably.runtime.runtime import Runtime
 
 
 class Inside(Service):

@@ -1,7 +1,7 @@
 """What a subject is, and which there are: the seam where peers come in.
 
-A subject is a module of `benchmarks.subjects` with a `subject` in it: something that runs in the measuring process, or a
-server that is sent requests.
+A subject is a module of `benchmarks.subjects` with a `subject` in it: something that runs in the measuring process, or
+a server that is sent requests.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ SUBJECTS: Final = MappingProxyType(
 TITLES: Final = MappingProxyType(
     {
         "durably": "durably",
-        "mailbox": "asyncio mailbox, group commit",
-        "memory": "asyncio mailbox, memory only",
+        "mailbox": "mailbox on SQLite",
+        "memory": "mailbox in memory",
         "commit": "aiosqlite commit",
         "durably-http": "durably serve",
         "asgi": "uvicorn, bare ASGI",
@@ -88,5 +88,10 @@ def subject_named(name: str) -> Subject:
 
 def http_request(path: str, body: bytes) -> bytes:
     """A POST as clients send it."""
-    head = f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-    return head.encode() + body
+    lines = (
+        f"POST {path} HTTP/1.1",
+        "host: 127.0.0.1",
+        "content-type: application/json",
+        f"content-length: {len(body)}",
+    )
+    return "\r\n".join((*lines, "", "")).encode() + body

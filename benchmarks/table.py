@@ -9,16 +9,16 @@ from rich.text import Text
 from benchmarks.machine import Machine
 from benchmarks.results import BenchmarkResult, Ratio, Report, SubjectResult, Verdict
 
-NOTHING = "–"
+NOTHING = "-"
 MARKS = {True: ("✓", "green"), False: ("✗", "red"), None: ("?", "yellow")}
 
 
 def report_table(report: Report) -> RenderableType:
     """The whole run."""
-    table = Table(title=f"durably beside bare limits, medians of {report.rounds} rounds of {report.seconds:g} s")
-    table.add_column("benchmark")
-    table.add_column("subject")
-    for heading in ("per second", "p50 ms", "p90 ms", "p99 ms", "CPU µs", "calls/commit", "durably is"):
+    table = Table(title=f"durably beside bare limits, {_rounds(report)} of {report.seconds:g} s")
+    table.add_column("benchmark", no_wrap=True)
+    table.add_column("subject", no_wrap=True)
+    for heading in ("per second", "p50 ms", "p90 ms", "p99 ms", "CPU µs", "calls/commit", "by", "durably / it"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("must reach", no_wrap=True)
     for result in report.benchmarks:
@@ -27,7 +27,7 @@ def report_table(report: Report) -> RenderableType:
                 Text(_title(result)) if place == 0 else "",
                 Text(subject.title, style="bold" if place == 0 else ""),
                 *_figures(subject),
-                "" if place == 0 else _ratio(result, subject),
+                *_ratio(result, subject, is_ours=place == 0),
                 _verdicts(result.verdicts) if place == 0 else "",
                 end_section=place == len(result.subjects) - 1,
             )
@@ -37,7 +37,7 @@ def report_table(report: Report) -> RenderableType:
 def comparison_table(report: Report, earlier: Report) -> RenderableType:
     """Ratios to the bare limit then and now: the only figures of two runs that can be compared."""
     table = Table(title="durably by its bare limit, then and now")
-    table.add_column("benchmark")
+    table.add_column("benchmark", no_wrap=True)
     table.add_column("judged by")
     for heading in ("then", "now", "change"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -56,6 +56,10 @@ def machine_line(machine: Machine) -> Text:
         f"uvloop {machine.uvloop or NOTHING}, {machine.file_system}, fsync {machine.fsync_us / 1000:.2f} ms, "
         f"a million loops {machine.python_loop_ms:.0f} ms"
     )
+
+
+def _rounds(report: Report) -> str:
+    return "one round" if report.rounds == 1 else f"medians of {report.rounds} rounds"
 
 
 def _title(result: BenchmarkResult) -> str:
@@ -79,15 +83,18 @@ def _number(value: float | None, digits: int) -> str:
     return NOTHING if value is None else f"{value:,.{digits}f}"
 
 
-def _ratio(result: BenchmarkResult, subject: SubjectResult) -> str:
-    ratio = result.ratio_to(subject)
-    return NOTHING if ratio is None else f"{_spread(ratio)} {'its rate' if result.measure == 'rate' else 'its p50'}"
+def _ratio(result: BenchmarkResult, subject: SubjectResult, *, is_ours: bool) -> tuple[str, str]:
+    if is_ours:
+        return "", ""
+    return ("rate" if result.measure == "rate" else "p50"), _spread(result.ratio_to(subject))
 
 
 def _spread(ratio: Ratio | None) -> str:
     if ratio is None:
         return NOTHING
-    return f"{ratio.median:.2f} × ({ratio.lowest:.2f}–{ratio.highest:.2f})"
+    if ratio.lowest == ratio.highest:
+        return f"{ratio.median:.2f}"
+    return f"{ratio.median:.2f} ({ratio.lowest:.2f}-{ratio.highest:.2f})"
 
 
 def _change(result: BenchmarkResult, then: Ratio | None, now: Ratio | None) -> Text:

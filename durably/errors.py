@@ -188,6 +188,18 @@ class HandlerMistakeError(DurablyError):
     """The handler's code does what no retry can mend; the invocation is paused until somebody has mended the code."""
 
 
+def find_mistake(error: BaseException) -> HandlerMistakeError | None:
+    """The mistake that this error is, or that is in it: a group of errors counts if one of them does."""
+    if isinstance(error, HandlerMistakeError):
+        return error
+    if isinstance(error, BaseExceptionGroup):
+        for one in error.exceptions:
+            found = find_mistake(one)
+            if found is not None:
+                return found
+    return None
+
+
 class NonDeterminismError(HandlerMistakeError):
     """Replay asked for something else than what is recorded."""
 

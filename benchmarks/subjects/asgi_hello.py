@@ -1,4 +1,4 @@
-"""The bare limit over HTTP: uvicorn with an ASGI function that reads a body and answers; run as a program, it serves."""
+"""The bare limit over HTTP: uvicorn with an ASGI function that reads a body and answers."""
 
 from __future__ import annotations
 

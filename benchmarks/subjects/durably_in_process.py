@@ -6,13 +6,12 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from durably.runtime.runtime import Runtime
-from durably.storage import SqliteStore
-
 from benchmarks.actors import Counter, Link, Steps
 from benchmarks.inside import counts_of
 from benchmarks.load import Operation
 from benchmarks.subject import BURN_SECONDS, CHAIN_CALLS, KEYS, LANES, InProcess, Running
+from durably.runtime.runtime import Runtime
+from durably.storage import SqliteStore
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""The bare limit with a disk: asyncio actors whose changes reach SQLite in groups, through aiosqlite, one statement each."""
+"""The bare limit with a disk: asyncio actors whose changes reach SQLite in groups, one statement for each."""
 
 from __future__ import annotations
 

@@ -23,6 +23,7 @@ from durably.actors.handlers import HandlerKind
 from durably.actors.operations import CallSite, Operation, frame_above
 from durably.actors.port import Port
 from durably.actors.references import Delay, Invocation, Outgoing
+from durably.actors.request import Request as Request
 from durably.actors.run import Run
 from durably.actors.serde import codec_for
 from durably.actors.state import StateView
@@ -35,22 +36,6 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 UUID_VERSION = 4
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """What started this invocation: the same on every attempt, except `attempt`."""
-
-    id: str
-    """Of the invocation."""
-    headers: Mapping[str, str]
-    body: bytes
-    """The arguments, in the form in which they are stored."""
-    idempotency_key: str | None
-    deadline: datetime | None
-    """When the invocation must have ended; aware, UTC."""
-    attempt: int
-    """Counted from 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,14 +76,17 @@ class HandlerLog:
 class Context(Caller):
     """What any handler may do. Handed in by the runtime, valid until the handler returns."""
 
-    __slots__ = ("_port", "handler", "request")
+    __slots__ = ("_port", "handler")
 
-    def __init__(self, port: Port, request: Request, handler: HandlerInfo) -> None:
+    def __init__(self, port: Port, handler: HandlerInfo) -> None:
         self._port = port
-        self.request = request
-        """What started this invocation."""
         self.handler = handler
         """The handler that runs."""
+
+    @property
+    def request(self) -> Request:
+        """What started this invocation."""
+        return self._port.request()
 
     @property
     def log(self) -> HandlerLog:
@@ -168,8 +156,8 @@ class SharedContext(Context):
 
     __slots__ = ("_key", "_view")
 
-    def __init__(self, port: Port, request: Request, handler: HandlerInfo, key: str) -> None:
-        super().__init__(port, request, handler)
+    def __init__(self, port: Port, handler: HandlerInfo, key: str) -> None:
+        super().__init__(port, handler)
         self._key = key
         self._view: StateView | None = None
 
@@ -252,15 +240,15 @@ class ObjectContext(SharedContext):
             self._view.forget(name)
 
 
-def make_context(kind: HandlerKind, port: Port, request: Request, handler: HandlerInfo, key: str) -> Context:
+def make_context(kind: HandlerKind, port: Port, handler: HandlerInfo, key: str) -> Context:
     """The context of one attempt; `key` is not used for a service."""
     match kind:
         case "service":
-            return Context(port, request, handler)
+            return Context(port, handler)
         case "exclusive":
-            return ObjectContext(port, request, handler, key)
+            return ObjectContext(port, handler, key)
         case "shared":
-            return SharedContext(port, request, handler, key)
+            return SharedContext(port, handler, key)
 
 
 _status_decoder = msgspec.json.Decoder(StatusAnswer)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from asyncio import AbstractEventLoop
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import Context
 from dataclasses import dataclass
 from random import Random
 from typing import Any, Generic, Protocol, TypeVar
 
 from durably.actors.commands import Command, Run
 from durably.actors.operations import CallSite, Operation
+from durably.actors.request import Request
 from durably.actors.retry import RetryPolicy
 
 R = TypeVar("R")
@@ -30,6 +32,8 @@ class Action(Generic[R]):
     retry: RetryPolicy | None
     timeout_us: int | None
     """Limit of one attempt."""
+    context: Context
+    """The handler's context variables when it asked (rule D4)."""
     encode: Callable[[R], bytes]
     """Turns a result into what is journaled; raises what the handler shall see if it cannot."""
 
@@ -42,6 +46,10 @@ class Port(Protocol):
 
     def check(self, what: str, /) -> None:
         """Raise unless this execution is being advanced right now, on this thread. `what` names what was tried."""
+        ...
+
+    def request(self) -> Request:
+        """What started the invocation."""
         ...
 
     def at(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Coroutine
+from contextvars import copy_context
 from inspect import isawaitable
 from types import FrameType, FunctionType
 from typing import Any, ParamSpec, TypeVar, overload
@@ -71,6 +72,7 @@ class Run:
             is_coroutine_function=_is_coroutine_function(action),
             retry=self._retry,
             timeout_us=self._timeout_us,
+            context=copy_context(),
             encode=functools.partial(_encode_result, name, codec.encode),
         )
         return self._port.issue_run(RunCommand(name), described, codec.decode, CallSite(frame))

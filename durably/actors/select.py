@@ -39,8 +39,7 @@ async def _first_done(futures: Iterable[asyncio.Future[T]]) -> None:
     for racer in racers:
         racer.add_done_callback(wake)
     try:
-        if not any(racer.done() for racer in racers):
-            await woken
+        await woken
     finally:
         for racer in racers:
             racer.remove_done_callback(wake)

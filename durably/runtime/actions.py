@@ -19,7 +19,7 @@ from durably.actors.durations import duration_us
 from durably.actors.failures import encode_failure, terminal
 from durably.actors.port import Action
 from durably.actors.retry import RetryPolicy
-from durably.errors import RetryableError, TerminalError
+from durably.errors import RetryableError, TerminalError, find_mistake
 from durably.runtime.clock import Clock
 from durably.runtime.giveway import GiveWay
 
@@ -93,7 +93,7 @@ class Actions:
         if running is None:
             running = self._running[key] = _Running(listener)
             running.task = asyncio.get_running_loop().create_task(
-                self._run(key, name, running, action, fallback, report)
+                self._run(key, name, running, action, fallback, report), context=action.context
             )
         elif running.result is None:
             running.listener = listener
@@ -112,7 +112,9 @@ class Actions:
 
     async def close(self) -> None:
         """Cancel whatever runs; being cancelled by a shutdown is no result (rule A3)."""
-        tasks = [running.task for running in self._running.values() if running.task is not None and not running.task.done()]
+        tasks = [
+            running.task for running in self._running.values() if running.task is not None and not running.task.done()
+        ]
         self._running.clear()
         for task in tasks:
             task.cancel()
@@ -147,7 +149,9 @@ class Actions:
                 if settled is not None:
                     return settled
                 delay = retry_delay(policy, failures, error)
-                report("retry in", {"delay_seconds": delay / 1_000_000, "failed_attempts": failures, "error": repr(error)})
+                report(
+                    "retry in", {"delay_seconds": delay / 1_000_000, "failed_attempts": failures, "error": repr(error)}
+                )
                 await self._clock.sleep(delay)
             else:
                 return _encoded(action, value)
@@ -194,6 +198,8 @@ class Actions:
         """What the failure of an attempt means: a result, or None to try again."""
         if isinstance(error, TerminalError):
             return ActionResult(failed=True, value=encode_failure(error))
+        if find_mistake(error) is not None:
+            return ActionResult(failed=True, value=b"", exhausted=error)
         if policy.gives_up_on(error):
             return ActionResult(failed=True, value=encode_failure(_given_up(error)))
         if not policy.exhausted(failures, elapsed_us):

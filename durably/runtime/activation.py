@@ -44,9 +44,11 @@ class Activation:
     """The log position at which its load was asked for: it takes only records at or below it (rule L2)."""
     current: Invocation | None = None
     """The exclusive invocation in flight: running, waiting, suspended, backing off or paused."""
-    more_pending: bool = False
-    """The mailbox goes on in the store."""
+    tail: int = 0
+    """How many messages wait in the store only, behind those in memory (rule C8)."""
     idle_since: int | None = None
+    is_rehydrated: bool = False
+    """The snapshot and what had started are in memory; a further load is for the rest of the mailbox only."""
 
     def __init__(self, address: Address, actor: BoundActor, position: int) -> None:
         self.address = address
@@ -86,7 +88,7 @@ class Activation:
 
     def is_at_rest(self) -> bool:
         """Nothing is left to do."""
-        return self.current is None and not self.beside and not self.mailbox and self.arrivals is None
+        return not (self.current or self.beside or self.mailbox or self.tail) and self.arrivals is None
 
     def next_to_start(self) -> Invocation | None:
         """Take the head of the mailbox, if nothing holds it."""
@@ -97,7 +99,7 @@ class Activation:
 
     def can_passivate(self, durable: int) -> bool:
         """All of rule L4: nothing running, waiting in memory, loading, shared in flight, or not durable."""
-        if self.arrivals is not None or self.mailbox or self.changed_at > durable:
+        if self.arrivals is not None or self.mailbox or self.tail or self.changed_at > durable:
             return False
         if self.current is not None and not is_dormant(self.current):
             return False
@@ -110,7 +112,7 @@ def is_dormant(invocation: Invocation) -> bool:
         invocation.execution is None
         and not invocation.is_queued
         and not invocation.is_held
-        and not (invocation.journal is not None and invocation.journal.undelivered)
+        and not (invocation.journal is not None and (invocation.journal.undelivered or invocation.journal.unanswered))
         and invocation.status in (InvocationStatus.SUSPENDED, InvocationStatus.BACKING_OFF, InvocationStatus.PAUSED)
     )
 

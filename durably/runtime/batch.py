@@ -30,7 +30,7 @@ class OpenBatch:
 
     __slots__ = (
         "_accepted", "_aliases", "_attachments", "_changed", "_completions", "_ended", "_removed", "_state", "_steps",
-        "_timers", "_timers_cleared", "bytes_held", "opened_at", "transitions",
+        "_timers", "_timers_cleared", "_woken", "bytes_held", "opened_at", "transitions",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -39,6 +39,7 @@ class OpenBatch:
         self.opened_at: int | None = None
         self._accepted: dict[int, Invocation] = {}
         self._changed: dict[int, Invocation] = {}
+        self._woken: set[int] = set()
         self._ended: set[int] = set()
         self._removed: set[int] = set()
         self._steps: dict[int, list[tuple[int, Step]]] = {}
@@ -92,6 +93,10 @@ class OpenBatch:
         self._completions.setdefault(completion.number, []).append(completion)
         self.bytes_held += _RECORD_BYTES + len(completion.value)
 
+    def wake(self, number: int) -> None:
+        """It has an answer and is in the store only: from now on it can run (rule T3)."""
+        self._woken.add(number)
+
     def set_timer(self, timer: TimerRecord) -> None:
         self._timers.setdefault(timer.number, {})[timer.command] = timer
         self._timers_cleared.discard((timer.number, timer.command))
@@ -122,10 +127,13 @@ class OpenBatch:
             last_position=last_position,
             accepted=[invocation.record() for invocation in self._accepted.values()],
             updated=[update for invocation in self._changed.values() if (update := invocation.update()) is not None],
+            woken=list(self._woken),
             removed=list(self._removed),
             ended=list(self._ended),
             steps=[
-                StepRecord(number, index, encode_step(step)) for number, steps in self._steps.items() for index, step in steps
+                StepRecord(number, index, encode_step(step))
+                for number, steps in self._steps.items()
+                for index, step in steps
             ],
             completions=[completion for completions in self._completions.values() for completion in completions],
             timers=[timer for timers in self._timers.values() for timer in timers.values()],

@@ -35,7 +35,15 @@ class CommitterOwner(Protocol):
 class Committer:
     """The log of one incarnation: what is open, what is being written, what is durable."""
 
-    def __init__(self, store: Store, clock: Clock, settings: Settings, owner: CommitterOwner, last_position: int, give_way: GiveWay) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        settings: Settings,
+        owner: CommitterOwner,
+        last_position: int,
+        give_way: GiveWay,
+    ) -> None:
         self.batch = OpenBatch()
         self.position = last_position
         self.durable = last_position

@@ -50,6 +50,8 @@ class Directory:
         self._store = store
         self._run_in_thread = run_in_thread
         self._when_durable = when_durable
+        self._suspended_senders: set[str] = set()
+        """Unfinished invocations in the store only that have sent messages, and may ask for their outcomes (rule X7)."""
         self._pinned: Counter[KeyScope] = Counter()
         self._ended_meanwhile: set[int] = set()
         self._answered = answered
@@ -64,6 +66,7 @@ class Directory:
 
     def enter(self, invocation: Invocation) -> None:
         """It is in memory now."""
+        self._suspended_senders.discard(invocation.id)
         self.live[invocation.id] = invocation
         if invocation.scope is not None:
             self.keyed[invocation.scope] = invocation
@@ -77,9 +80,18 @@ class Directory:
         """It is durable and leaves memory; whoever asks next asks the store (rule L4)."""
         if self.live.get(invocation.id) is invocation:
             del self.live[invocation.id]
+            if invocation.outcome is None and invocation.journal is not None and invocation.journal.has_sent:
+                self._suspended_senders.add(invocation.id)
         scope = invocation.scope
         if scope is not None and self.keyed.get(scope) is invocation and not self._pinned[scope]:
             del self.keyed[scope]
+
+    def may_ask(self, sender_id: str, otherwise: bool) -> bool:
+        """The sender of a message has not ended, so it may still ask for the outcome; `otherwise` is what the store said."""
+        sender = self.live.get(sender_id)
+        if sender is not None:
+            return sender.outcome is None
+        return otherwise or sender_id in self._suspended_senders
 
     def note_end(self, number: int) -> None:
         """It has ended: an answer that is on its way from the store may not know it."""
@@ -170,5 +182,5 @@ class Directory:
         return (await self._run_in_thread(self._store.find_keyed(scopes))).get  # type: ignore[no-any-return]
 
 
-def _at_once(go: Callable[[None], None]) -> None:
-    go(None)
+def _at_once(go: Callable[[Any], None], group: Any) -> None:
+    go(group)

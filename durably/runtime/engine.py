@@ -16,16 +16,17 @@ from typing import Any, Protocol
 
 from durably.actors.binding import BoundActor, BoundActorHandler
 from durably.actors.commands import Attach, Call, Command, Look, Run, Send, Sleep
-from durably.actors.context import Request
 from durably.actors.failures import encode_failure
+from durably.actors.request import Request
 from durably.actors.retry import RetryPolicy
 from durably.errors import (
     DeadlineExceededError,
-    HandlerMistakeError,
     NonDeterminismError,
     PausedInvocationError,
+    StoreUnavailableError,
     TerminalError,
     UnknownTargetError,
+    find_mistake,
 )
 from durably.ids import SEED_BYTES, Address, Entropy, InvocationStatus, KeyScope, derived_invocation_id
 from durably.runtime.actions import ActionKey, ActionResult, Actions, retry_delay
@@ -66,6 +67,9 @@ class EngineOwner(Protocol):
 
     def incarnation_failed(self, engine: Engine, error: BaseException, /) -> None: ...
     def invocation_paused(self, invocation: Invocation, error: BaseException, told: bool, /) -> None: ...
+    def progressed(self) -> None:
+        """A batch is durable."""
+        ...
 
 
 class Engine:
@@ -94,7 +98,9 @@ class Engine:
         self.when_durable = committer.when_durable
         failed, answered = self._store_failed, self._store_answered
         self.directory = Directory(store, self._in_thread, committer.when_durable, failed, answered)
-        self.residence = Residence(actors, self._ask_load, committer, self.directory, clock, settings, self, failed, answered)
+        self.residence = Residence(
+            actors, self._ask_load, committer, self.directory, clock, settings, self, failed, answered
+        )
         self.alarm = Alarm(store, clock, settings, self)
         self._owner = owner
         self._store = store
@@ -110,10 +116,11 @@ class Engine:
         self._fetched: dict[int, list[CallerRecord]] = {}
         """Delayed messages on their way from the store, with who attached meanwhile."""
         self._fetch: Lookup[int, StoredInvocation | None] = Lookup(
-            self._ask_fetch, partial(committer.when_durable, argument=None), failed, answered
+            self._ask_fetch, committer.when_durable, failed, answered
         )
         self._expiry_timer: Cancellable | None = None
         self._idle_waiters: list[asyncio.Future[None]] = []
+        self._durable_waiters: set[asyncio.Future[None]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     # ================================================================== accepting
@@ -191,7 +198,9 @@ class Engine:
         actor = self.actors.get(service)
         if actor is None:
             known = sorted(self.actors)
-            raise UnknownTargetError(f"There is no service or object {service!r} here. There are: {', '.join(known)}.", known=known)
+            raise UnknownTargetError(
+                f"There is no service or object {service!r} here. There are: {', '.join(known)}.", known=known
+            )
         bound = actor.handlers.get(handler)
         if bound is None:
             known = sorted(actor.handlers)
@@ -256,6 +265,8 @@ class Engine:
         return not self._ready and not self._pumping
 
     def caught_up(self) -> None:
+        if self.committer.commits == 1:
+            self._owner.progressed()
         if self._ready:
             self.poke()
         self._tell_if_idle()
@@ -280,11 +291,19 @@ class Engine:
             await waiter
 
     async def until_durable(self) -> None:
-        """Wait until everything that is in the log now is on disk."""
+        """Wait until everything that is in the log now is on disk.
+
+        Raises:
+            StoreUnavailableError: it never will be, in this incarnation.
+        """
         durable: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._durable_waiters.add(durable)
         self.when_durable(_resolve, durable)
         self.poke()
-        await durable
+        try:
+            await durable
+        finally:
+            self._durable_waiters.discard(durable)
 
     def _tell_if_idle(self) -> None:
         if self._idle_waiters and (self.dead or self.is_idle()):
@@ -324,13 +343,13 @@ class Engine:
             execution.use_snapshot(activation.view())
         taken = len(deliveries)
         try:
-            step = execution.advance(at, deliveries)
+            step = execution.advance(at, deliveries, invocation.attempts + 1)
         except BaseException:  # Rule E3: dropped unrecorded; it is the host's.
             self._throw_away(invocation)
             raise
         if isinstance(step, AttemptFailure):
             self._attempt_failed(activation, invocation, step.error)
-        elif step.commands and any(map(_has_key, step.commands)):
+        elif step.commands or (journal is not None and journal.held_sends):
             self._look_keys_up(activation, invocation, step, taken)
         else:
             self._append(activation, invocation, step, taken, NO_KEYS)
@@ -377,7 +396,15 @@ class Engine:
 
     def _look_keys_up(self, activation: Activation, invocation: Invocation, step: Step, taken: int) -> None:
         """A step that uses idempotency keys is appended when it is known what they stand for (rule L3)."""
-        scopes = [scope for command in step.commands if (scope := _scope_of(command)) is not None]
+        messages: list[Command] = list(step.commands)
+        if invocation.handler.atomic:  # Rule V6: its messages are sent at the end, if at all.
+            held = [] if invocation.journal is None else [command for _, command in invocation.journal.held_sends]
+            messages = (
+                [*held, *messages]
+                if step.outcome is not None
+                else [one for one in messages if not isinstance(one, Send)]
+            )
+        scopes = [scope for command in messages if (scope := _scope_of(command)) is not None]
         unknown = [scope for scope in scopes if scope not in self.directory.keyed]
         if not unknown:
             self._append(activation, invocation, step, taken, NO_KEYS)
@@ -386,7 +413,12 @@ class Engine:
         self.directory.pin(unknown, partial(self._keys_known, activation, invocation, step, taken))
 
     def _keys_known(
-        self, activation: Activation, invocation: Invocation, step: Step, taken: int, found: Mapping[KeyScope, InvocationRecord | None]
+        self,
+        activation: Activation,
+        invocation: Invocation,
+        step: Step,
+        taken: int,
+        found: Mapping[KeyScope, InvocationRecord | None],
     ) -> None:
         invocation.is_held = False
         self._append(activation, invocation, step, taken, found)
@@ -446,7 +478,14 @@ class Engine:
         journal.pending[number] = command
         match command:
             case Call():
-                self._send(invocation, number, command, CallerRecord(invocation.address, invocation.number, number), None, found)
+                self._send(
+                    invocation,
+                    number,
+                    command,
+                    CallerRecord(invocation.address, invocation.number, number),
+                    None,
+                    found,
+                )
             case Sleep():
                 self._set_timer(invocation, number, command.due)
             case Run():
@@ -474,7 +513,9 @@ class Engine:
         is_running = bool(journal.unanswered or journal.undelivered)
         invocation.status = InvocationStatus.RUNNING if is_running else InvocationStatus.SUSPENDED
         self.committer.batch.change(invocation)
-        if not is_running:
+        if journal.undelivered:
+            self.queue(invocation)
+        elif not is_running:
             self.residence.park(invocation)
 
     def wake(self, invocation: Invocation, /) -> None:
@@ -484,6 +525,18 @@ class Engine:
             self.committer.batch.change(invocation)
         if invocation.status is InvocationStatus.RUNNING and not invocation.is_held:
             self.queue(invocation)
+
+    def begin(self, activation: Activation, invocation: Invocation, /) -> None:
+        """Its turn in the mailbox has come; if its deadline has passed meanwhile, it never starts."""
+        if invocation.deadline is not None and invocation.deadline <= self.clock.now():
+            asyncio.get_running_loop().call_soon(self._never_start, activation, invocation)
+        else:
+            self.queue(invocation)
+
+    def _never_start(self, activation: Activation, invocation: Invocation) -> None:
+        if not self.dead and invocation.outcome is None:
+            self._fail(activation, invocation, _deadline_error())
+            self.poke()
 
     def take_up(self, invocation: Invocation, /) -> None:
         """A started invocation has come back from the store: go on, if there is something to go on with (rule T3)."""
@@ -570,7 +623,9 @@ class Engine:
             activation.beside.pop(invocation.number, None)
         self.residence.rest(activation)
 
-    def _keep_changes(self, activation: Activation, invocation: Invocation, last: Step | None, outcome: Outcome) -> None:
+    def _keep_changes(
+        self, activation: Activation, invocation: Invocation, last: Step | None, outcome: Outcome
+    ) -> None:
         if outcome.failed and invocation.handler.atomic:  # Rule V6
             return
         if invocation.journal is not None:
@@ -628,15 +683,16 @@ class Engine:
         """How long somebody may still come for the outcome (rule X7)."""
         if invocation.keep_outcome_us is not None or invocation.sender_id is None:
             return invocation.keep_outcome_us
-        sender = self.directory.live.get(invocation.sender_id)
-        may_ask = invocation.sender_unfinished if sender is None else sender.outcome is None
+        may_ask = self.directory.may_ask(invocation.sender_id, invocation.sender_unfinished)
         return self.retention_us(invocation.handler) if may_ask else None
 
     def _warn_leftovers(self, invocation: Invocation) -> None:
         execution = invocation.execution
         leftovers = None if execution is None else execution.leftover_tasks()
         if leftovers and execution is not None:  # Rule S6
-            self._log.warned(execution, f"the handler ended and left tasks behind, which are thrown away: {', '.join(leftovers)}")
+            self._log.warned(
+                execution, f"the handler ended and left tasks behind, which are thrown away: {', '.join(leftovers)}"
+            )
 
     def _answer_everybody(self, invocation: Invocation, outcome: Outcome) -> None:
         if invocation.caller is not None:
@@ -711,8 +767,9 @@ class Engine:
             self._answer(caller, outcome)
             return
         if first is not None:
-            first.attachments += (caller,)
-            self.committer.batch.attach(first.number, caller)
+            if caller not in first.attachments:
+                first.attachments += (caller,)
+                self.committer.batch.attach(first.number, caller)
         elif record is not None:
             self.committer.batch.attach(record.number, caller)
             activation = self.residence.activations.get(record.address)
@@ -741,16 +798,22 @@ class Engine:
         elif isinstance(command, Attach) and command.invocation_id is not None:
             self.directory.by_id(command.invocation_id, partial(self._found_to_attach, caller, command.invocation_id))
         elif isinstance(command, Attach):
-            scope = KeyScope(command.service or "", command.key or "", command.handler or "", command.idempotency_key or "")
+            scope = KeyScope(
+                command.service or "", command.key or "", command.handler or "", command.idempotency_key or ""
+            )
             name = f"of {scope.service}/{scope.handler} with the idempotency key {scope.idempotency_key!r}"
-            asyncio.get_running_loop().call_soon(self.directory.by_key, scope, partial(self._found_to_attach, caller, name))
+            asyncio.get_running_loop().call_soon(
+                self.directory.by_key, scope, partial(self._found_to_attach, caller, name)
+            )
 
     def _looked(self, caller: CallerRecord, id: str, known: Invocation | None, record: InvocationRecord | None) -> None:
         self.committer.next_position()
         found = known if known is not None else record
         self._answer(caller, no_such_invocation(id) if found is None else Outcome(False, encode_status(found.status)))
 
-    def _found_to_attach(self, caller: CallerRecord, name: str, known: Invocation | None, record: InvocationRecord | None) -> None:
+    def _found_to_attach(
+        self, caller: CallerRecord, name: str, known: Invocation | None, record: InvocationRecord | None
+    ) -> None:
         self.committer.next_position()
         if known is None and record is None:
             self._answer(caller, no_such_invocation(name))
@@ -771,9 +834,12 @@ class Engine:
         self.committer.batch.complete(
             CompletionRecord(caller.number, caller.command, position, outcome.failed, outcome.value)
         )
+        self.committer.batch.wake(caller.number)
         activation.arrivals.answers.append((caller.number, Delivery(caller.command, outcome.failed, outcome.value)))
 
-    def _complete(self, activation: Activation, invocation: Invocation, command: int, failed: bool, value: bytes) -> None:
+    def _complete(
+        self, activation: Activation, invocation: Invocation, command: int, failed: bool, value: bytes
+    ) -> None:
         journal = invocation.journal
         if journal is None or not journal.answer(Delivery(command, failed, value)):  # Rule C3
             return
@@ -793,7 +859,9 @@ class Engine:
         if action is None or not isinstance(command, Run):
             return
         report = partial(self._log.action_retries, invocation, command.name)
-        self._actions.start((invocation.id, number), command.name, action, self._policy(invocation), self._action_ended, report)
+        self._actions.start(
+            (invocation.id, number), command.name, action, self._policy(invocation), self._action_ended, report
+        )
 
     def _action_ended(self, key: ActionKey, result: ActionResult) -> None:
         if self.dead:  # The next incarnation joins it (rule A1).
@@ -820,7 +888,7 @@ class Engine:
     def _attempt_failed(self, activation: Activation, invocation: Invocation, error: BaseException) -> None:
         """No step: commands and changes are dropped unacted, answers stay undelivered; the failure is recorded (rule S2)."""
         self._throw_away(invocation)
-        if isinstance(error, HandlerMistakeError):
+        if find_mistake(error) is not None:
             self._pause(activation, invocation, error)
             return
         policy = self._policy(invocation)
@@ -857,22 +925,42 @@ class Engine:
         invocation.paused_error = error
         self.committer.batch.change(invocation)
         self._log.paused(invocation, error)
-        told = self._tell_paused(invocation, paused_error(invocation, error))
-        self._owner.invocation_paused(invocation, error, told)
+        news = PauseNews(invocation, error)
+        self._tell_paused(news, invocation)
+        news.on_their_way -= 1
+        self._news_spread(news)
 
-    def _tell_paused(self, invocation: Invocation, error: PausedInvocationError) -> bool:
-        """Whoever outside waits for it, or for an invocation that waits for it, need not hang. Was there anybody?"""
-        waiters = self.directory.waiters.pop(invocation.number, None)
-        told = waiters is not None
-        if waiters is not None:
-            self.when_durable(_refuse_all, (waiters, error))
-        callers = invocation.attachments if invocation.caller is None else (invocation.caller, *invocation.attachments)
+    def _tell_paused(self, news: PauseNews, waiting: Invocation) -> None:
+        """Whoever outside waits for it, or for an invocation that waits for it, need not hang; callers may be in the store only."""
+        news.reached.add(waiting.number)
+        self._tell_waiters(news, waiting.number)
+        callers = waiting.attachments if waiting.caller is None else (waiting.caller, *waiting.attachments)
         for caller in callers:
-            activation = self.residence.activations.get(caller.address)
-            waiting = None if activation is None else activation.find(caller.number)
-            if waiting is not None and waiting.journal is not None and caller.command in waiting.journal.pending:
-                told |= self._tell_paused(waiting, error)
-        return told
+            if caller.number in news.reached or not self.directory.waiters:
+                continue
+            news.reached.add(caller.number)
+            news.on_their_way += 1
+            self.residence.with_loaded(caller.address, partial(self._tell_caller, news, caller))
+
+    def _tell_waiters(self, news: PauseNews, number: int) -> None:
+        waiters = self.directory.waiters.pop(number, None)
+        if waiters is not None:
+            news.told = True
+            self.when_durable(_refuse_all, (waiters, news.refusal))
+
+    def _tell_caller(self, news: PauseNews, caller: CallerRecord, activation: Activation) -> None:
+        waiting = activation.find(caller.number)
+        if waiting is not None and waiting.journal is not None and caller.command in waiting.journal.pending:
+            self._tell_paused(news, waiting)
+        news.on_their_way -= 1
+        self._news_spread(news)
+
+    def _news_spread(self, news: PauseNews) -> None:
+        if news.on_their_way == 0:
+            self.when_durable(self._tell_owner, news)  # Rule X1
+
+    def _tell_owner(self, news: PauseNews) -> None:
+        self._owner.invocation_paused(news.invocation, news.error, news.told)
 
     def tell_stored_pause(self, record: InvocationRecord) -> None:
         """Somebody outside waits for an invocation that is paused, and is in the store only."""
@@ -1041,6 +1129,9 @@ class Engine:
         for invocation in self.directory.live.values():
             self._throw_away(invocation)
         self._ready.clear()
+        for waiter in self._durable_waiters:
+            if not waiter.done():
+                waiter.set_exception(StoreUnavailableError("The store failed before it had answered. Ask again."))
         self._tell_if_idle()
 
     async def finish(self) -> None:
@@ -1072,6 +1163,18 @@ class Engine:
         return fetched.get
 
 
+class PauseNews:
+    """That an invocation is paused, on its way to everybody outside who waits for it."""
+
+    def __init__(self, invocation: Invocation, error: BaseException) -> None:
+        self.invocation = invocation
+        self.error = error
+        self.refusal = paused_error(invocation, error)
+        self.told = False
+        self.reached: set[int] = set()
+        self.on_their_way = 1
+
+
 def paused_error(invocation: Invocation, error: BaseException) -> PausedInvocationError:
     """What callers outside hear of a paused invocation, with the handler's error as its cause."""
     told = PausedInvocationError(invocation.id, describe_failure(error))
@@ -1081,15 +1184,13 @@ def paused_error(invocation: Invocation, error: BaseException) -> PausedInvocati
 
 def no_such_invocation(name: str) -> Outcome:
     """The answer to whoever asks for an invocation that is not there."""
-    return Outcome(True, encode_failure(UnknownTargetError(f"There is no invocation {name}, or its outcome is no longer kept.")))
+    return Outcome(
+        True, encode_failure(UnknownTargetError(f"There is no invocation {name}, or its outcome is no longer kept."))
+    )
 
 
 def _deadline_error() -> DeadlineExceededError:
     return DeadlineExceededError("The deadline passed before the invocation had ended.")
-
-
-def _has_key(command: Command) -> bool:
-    return isinstance(command, Call | Send) and command.idempotency_key is not None
 
 
 def _scope_of(command: Command) -> KeyScope | None:

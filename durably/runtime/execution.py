@@ -20,10 +20,11 @@ import msgspec
 
 from durably.actors.binding import BoundActor, BoundActorHandler
 from durably.actors.commands import Command, Run, Sleep
-from durably.actors.context import Request, make_context
+from durably.actors.context import make_context
 from durably.actors.failures import decode_failure, encode_failure, terminal
 from durably.actors.operations import CallSite, Operation
 from durably.actors.port import Action
+from durably.actors.request import Request
 from durably.errors import ForgottenAwaitError, HandlerMistakeError, NonDeterminismError, SharedStateError, StuckError
 from durably.ids import derived_invocation_id
 from durably.runtime.journal import AttemptFailure, Delivery, Outcome, Step, replay
@@ -109,6 +110,7 @@ class Execution:
 
     # Of the step that is under way.
     _at: int = 0
+    _attempt: int = 1
     _first_command: int = 0
     _deliveries: tuple[int, ...] = ()
     _commands: list[Command] | None = None
@@ -146,13 +148,19 @@ class Execution:
     # ------------------------------------------------------------------ for the machine
 
     def advance(
-        self, at: int, deliveries: Sequence[Delivery], reads: Mapping[str, bytes | None] | None = None
+        self,
+        at: int,
+        deliveries: Sequence[Delivery],
+        attempt: int = 1,
+        reads: Mapping[str, bytes | None] | None = None,
+        /,
     ) -> Step | AttemptFailure:
         """Deliver completions in order, each followed by whatever becomes ready; return what the handler then did.
 
-        `reads` are the recorded reads of a step that is replayed. After a failure or an outcome the execution is over.
+        `attempt` is what the handler sees of how often it was tried; `reads` are the recorded reads of a step that is replayed. After a failure or an outcome the execution is over.
         """
         self._at = self.loop.at = at
+        self._attempt = attempt
         self._recorded_reads = reads
         host, hooks = enter(self.loop)
         try:
@@ -209,17 +217,20 @@ class Execution:
             loop.run_ready(main)
         if self._flush is not None:
             self._take_changes(self._flush())
-        if self._unawaited is not None:
-            self._check_awaited(self._unawaited, main.done())
         if main.done():
-            return self._outcome(main)
+            outcome = self._outcome(main)
+            if self._unawaited is not None and not outcome.failed:
+                self._check_awaited(self._unawaited)
+            return outcome
+        if self._unawaited is not None:
+            self._unawaited = [operation for operation in self._unawaited if not operation.taken] or None
         if not self._pending:
             raise StuckError(self._describe_stuck())
         return None
 
     def _start(self) -> asyncio.Task[Any]:
         handler = self.handler
-        context = make_context(handler.kind, self, self._request, handler.info, self.key)
+        context = make_context(handler.kind, self, handler.info, self.key)
         instance = self._actor.instance(self.key, self, writable=not self._is_shared)
         self._main = self.loop.start(handler.start(instance, context, self._argument))
         return self._main
@@ -237,7 +248,14 @@ class Execution:
         """What the step was; the next one begins with nothing."""
         commands, changes = self._commands, self._changes
         step = Step(
-            at, self._deliveries, () if commands is None else tuple(commands), changes, self._abandoned, self._reads, outcome
+            at,
+            self._deliveries,
+            () if commands is None else tuple(commands),
+            changes,
+            self._abandoned,
+            self._reads,
+            outcome,
+            self._attempt,
         )
         self._first_command = self.next_command - len(step.commands)
         self._deliveries = self._abandoned = ()
@@ -265,10 +283,10 @@ class Execution:
             raise error
         return Outcome(True, encode_failure(failure))
 
-    def _check_awaited(self, issued: list[Operation[Any]], ended: bool) -> None:
+    def _check_awaited(self, issued: list[Operation[Any]]) -> None:
+        """The handler has returned; one that failed may well have left something unawaited."""
         unawaited = [operation for operation in issued if not operation.taken]
-        self._unawaited = unawaited or None
-        if not ended or not unawaited:
+        if not unawaited:
             return
         names = "; ".join(f"{operation.what}, at {operation.site}" for operation in unawaited)
         message = f"{self.handler.service}/{self.handler.name} returned without having awaited: {names}. Write `await` before it."
@@ -311,15 +329,24 @@ class Execution:
         if events._get_running_loop() is not self.loop:
             self.loop.check(what)
 
+    def request(self) -> Request:
+        request = self._request
+        if request.attempt != self._attempt:
+            request = self._request = msgspec.structs.replace(request, attempt=self._attempt)
+        return request
+
     def at(self) -> int:
+        self.check("The time of the handler")
         return self._at
 
     def random(self) -> Random:
+        self.check("ctx.random()")
         if self._random is None:
             self._random = Random(self._seed + b"random")
         return self._random
 
     def uuid_bits(self) -> int:
+        self.check("ctx.uuid()")
         if self._uuids is None:
             self._uuids = Random(self._seed + b"uuid")
         return self._uuids.getrandbits(128)
@@ -332,9 +359,7 @@ class Execution:
             self._note_issued(operation)
         return operation
 
-    def issue_one_way(
-        self, command: Command, result: Callable[[int], R], what: str, site: CallSite, /
-    ) -> Operation[R]:
+    def issue_one_way(self, command: Command, result: Callable[[int], R], what: str, site: CallSite, /) -> Operation[R]:
         self.check(what)
         operation: DurableOperation[R] = DurableOperation(self, self.next_command, _never_decoded, what, site)
         if not self.loop.dead:
@@ -342,7 +367,9 @@ class Execution:
             self._note_issued(operation)
         return operation
 
-    def issue_run(self, command: Run, action: Action[R], decode: Callable[[bytes], R], site: CallSite, /) -> Operation[R]:
+    def issue_run(
+        self, command: Run, action: Action[R], decode: Callable[[bytes], R], site: CallSite, /
+    ) -> Operation[R]:
         number = self.next_command
         operation = self.issue(command, decode, f'run "{command.name}"', site)
         if not self.loop.dead:
@@ -355,7 +382,8 @@ class Execution:
         return derived_invocation_id(self._seed, command)
 
     def read_field(self, name: str, /) -> bytes | None:
-        self.check(f"the state field {name!r}")
+        if events._get_running_loop() is not self.loop:
+            self.loop.check(f"The state field {name!r}")
         if self._is_shared:
             return self._read_shared(name)
         if self._changes is not None and name in self._changes:
@@ -365,7 +393,7 @@ class Execution:
         return self._snapshot.get(name)
 
     def field_names(self) -> Sequence[str]:
-        self.check("the names of the state fields")
+        self.check("ctx.keys()")
         names = set(self._snapshot)
         if self._is_shared:
             return self._names_shared(names)
@@ -375,7 +403,8 @@ class Execution:
         return sorted(names)
 
     def write_field(self, name: str, value: bytes | None, /) -> None:
-        self.check(f"the state field {name!r}")
+        if events._get_running_loop() is not self.loop:
+            self.loop.check(f"The state field {name!r}")
         if self._is_shared:
             raise SharedStateError(
                 f"The shared handler {self.handler.service}/{self.handler.name} changed the field {name!r}. A shared handler "

@@ -7,7 +7,7 @@ first step, as most do, never has a `Journal`.
 from __future__ import annotations
 
 from durably.actors.binding import BoundActorHandler
-from durably.actors.commands import Command, Sleep
+from durably.actors.commands import Command, Send, Sleep
 from durably.ids import Address, InvocationStatus, KeyScope
 from durably.runtime.execution import Execution
 from durably.runtime.journal import Delivery, Outcome, Step, decode_step
@@ -18,7 +18,8 @@ class Journal:
     """What an invocation that has waited at least once remembers."""
 
     __slots__ = (
-        "changes", "deliveries", "held_sends", "next_command", "not_before", "pending", "steps", "unanswered", "undelivered",
+        "changes", "deliveries", "has_sent", "held_sends", "next_command", "not_before", "pending", "steps", "unanswered",
+        "undelivered",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -36,6 +37,8 @@ class Journal:
         """What the steps so far have changed of the object's state."""
         self.held_sends: list[tuple[int, Command]] = []
         """Messages of an atomic handler, kept until its outcome (rule V6)."""
+        self.has_sent = False
+        """It has sent messages, and may ask for their outcomes."""
         self.not_before = 0
         """The next step's time is at least this: the due times of what it delivers, and the time of the last step (rule T1)."""
 
@@ -48,6 +51,7 @@ class Journal:
         if step.changes is not None:
             self.changes.update(step.changes)
         self.next_command += len(step.commands)
+        self.has_sent = self.has_sent or any(isinstance(command, Send) for command in step.commands)
         self.not_before = max(self.not_before, step.at)
 
     def answer(self, delivery: Delivery) -> bool:
@@ -217,10 +221,10 @@ def _journal(stored: StoredInvocation) -> Journal:
         step = decode_step(record.content)
         for offset, command in enumerate(step.commands):
             journal.pending[journal.next_command + offset] = command
-        for command in (*step.deliveries, *step.abandoned):
-            journal.pending.pop(command, None)
-            if command in answers:
-                journal.deliveries[command] = answers.pop(command)
+        for number in (*step.deliveries, *step.abandoned):
+            journal.pending.pop(number, None)
+            if number in answers:
+                journal.deliveries[number] = answers.pop(number)
         journal.take(step, 0)
     for delivery in answers.values():
         journal.answer(delivery)

@@ -7,6 +7,7 @@ A step says everything that an advance took in (`at`, `deliveries`, `reads`) and
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 import msgspec
 
@@ -40,6 +41,8 @@ class Step(msgspec.Struct, frozen=True, array_like=True):
     reads: dict[str, bytes | None] | None = None
     """Shared handlers only: what they read of a state that others change (rule S4)."""
     outcome: Outcome | None = None
+    attempt: int = 1
+    """Which attempt made this step, which the handler may look at."""
 
 
 class AttemptFailure(msgspec.Struct):
@@ -55,10 +58,17 @@ encode_step: Callable[[Step], bytes] = _encoder.encode
 decode_step: Callable[[bytes], Step] = _decoder.decode
 
 
-Advance = Callable[[int, Sequence[Delivery], "Mapping[str, bytes | None] | None"], "Step | AttemptFailure"]
+class Advance(Protocol):
+    """`Execution.advance`."""
+
+    def __call__(
+        self, at: int, deliveries: Sequence[Delivery], attempt: int, reads: Mapping[str, bytes | None] | None, /
+    ) -> Step | AttemptFailure: ...
 
 
-def replay(advance: Advance, steps: Sequence[Step], deliveries: Mapping[int, Delivery], where: Callable[[int], str]) -> None:
+def replay(
+    advance: Advance, steps: Sequence[Step], deliveries: Mapping[int, Delivery], where: Callable[[int], str]
+) -> None:
     """Run a fresh execution along its journal.
 
     `where(n)` tells the source line that issued command number n in this replay.
@@ -68,7 +78,8 @@ def replay(advance: Advance, steps: Sequence[Step], deliveries: Mapping[int, Del
     """
     first_command = 0
     for index, recorded in enumerate(steps):
-        attempted = advance(recorded.at, [deliveries[command] for command in recorded.deliveries], recorded.reads)
+        taken_in = [deliveries[command] for command in recorded.deliveries]
+        attempted = advance(recorded.at, taken_in, recorded.attempt, recorded.reads)
         if attempted != recorded:
             raise NonDeterminismError(explain(index, first_command, recorded, attempted, where))
         first_command += len(recorded.commands)
@@ -104,7 +115,10 @@ def _first_difference(first_command: int, recorded: Step, attempted: Step, where
 
 def _lines(step: Step) -> list[str]:
     lines = [repr(command) for command in step.commands]
-    lines += [f"{name} = {'(cleared)' if value is None else value.decode(errors='replace')}" for name, value in (step.changes or {}).items()]
+    lines += [
+        f"{name} = {'(cleared)' if value is None else value.decode(errors='replace')}"
+        for name, value in (step.changes or {}).items()
+    ]
     lines += [f"gave up command {number}" for number in step.abandoned]
     lines += [f"read {name}" for name in step.reads or ()]
     lines.append("goes on" if step.outcome is None else f"ends: {step.outcome.value.decode(errors='replace')}")

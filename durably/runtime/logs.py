@@ -75,7 +75,10 @@ class RuntimeLog:
 
     def retries(self, invocation: Invocation, error: BaseException, delay_us: int) -> None:
         self._of(invocation).warning(
-            "retry in", delay_seconds=delay_us / 1_000_000, failed_attempts=invocation.attempts, error=describe_failure(error)
+            "retry in",
+            delay_seconds=delay_us / 1_000_000,
+            failed_attempts=invocation.attempts,
+            error=describe_failure(error),
         )
 
     def action_retries(self, invocation: Invocation, action: str, event: str, fields: dict[str, Any]) -> None:
@@ -93,13 +96,17 @@ class RuntimeLog:
         self._of(sender).error("a message cannot be delivered", command=describe_command(command), error=str(error))
 
     def nobody_home(self, address: Address) -> None:
-        self._log.warning("the store holds work of a service that this runtime does not have; it waits", service=address.service)
+        self._log.warning(
+            "the store holds work of a service that this runtime does not have; it waits", service=address.service
+        )
 
     def incarnation_failed(self, error: BaseException) -> None:
         self._log.error("the store failed; recovering from it", error=describe_failure(error))
 
     def reopen_failed(self, error: BaseException, delay_us: int) -> None:
-        self._log.error("the store cannot be opened", error=describe_failure(error), retry_in_seconds=delay_us / 1_000_000)
+        self._log.error(
+            "the store cannot be opened", error=describe_failure(error), retry_in_seconds=delay_us / 1_000_000
+        )
 
     def recovered(self) -> None:
         self._log.info("the store is back")
@@ -108,12 +115,16 @@ class RuntimeLog:
         self._log.error("on_paused raised", error=describe_failure(error))
 
     def _of(self, invocation: Invocation) -> Any:
-        return self._log.bind(**_identity(invocation.id, invocation.address.service, invocation.address.key, invocation.handler.name))
+        return self._log.bind(
+            **_identity(invocation.id, invocation.address.service, invocation.address.key, invocation.handler.name)
+        )
 
     # ------------------------------------------------------------------ the handlers' lines (Observer)
 
     def handler_logged(self, execution: Execution, level: str, event: str, fields: Mapping[str, Any], /) -> None:
-        log = self._log.bind(**_identity(execution.invocation_id, execution.handler.service, execution.key, execution.handler.name))
+        log = self._log.bind(
+            **_identity(execution.invocation_id, execution.handler.service, execution.key, execution.handler.name)
+        )
         getattr(log, level)(event, **fields)
 
     def warned(self, execution: Execution, message: str, /) -> None:

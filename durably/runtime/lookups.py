@@ -20,19 +20,21 @@ class Lookup(Generic[K, A]):
     def __init__(
         self,
         ask: Callable[[Sequence[K]], Coroutine[Any, Any, Callable[[K], A]]],
-        when_ready: Callable[[Callable[[None], None]], None],
+        when_ready: Callable[[Callable[[Any], None], Any], None],
         failed: Callable[[BaseException], None],
         answered: Callable[[], None],
         limit: int = 500,
     ) -> None:
         """`ask` answers many at once; `when_ready` says when asking may begin; a store that fails is told to `failed`, and
-        `answered` hears when answers have been handed over."""
+        `answered` hears when answers have been handed over.
+        """
         self._ask = ask
         self._when_ready = when_ready
         self._failed = failed
         self._answered = answered
         self._limit = limit
-        self._waiting: dict[K, list[Callable[[A], None]]] = {}
+        self._collected: dict[K, list[Callable[[A], None]]] = {}
+        self._at_the_gate = 0
         self._asked: dict[K, list[Callable[[A], None]]] = {}
         self._scheduled = False
         self._dead = False
@@ -41,7 +43,8 @@ class Lookup(Generic[K, A]):
 
     @property
     def outstanding(self) -> int:
-        return len(self._waiting) + len(self._asked)
+        """Questions that have not been answered."""
+        return len(self._collected) + len(self._asked) + self._at_the_gate
 
     def __call__(self, question: K, then: Callable[[A], None], /) -> None:
         """Ask; `then` hears the answer."""
@@ -49,10 +52,10 @@ class Lookup(Generic[K, A]):
         if asked is not None:
             asked.append(then)
             return
-        self._waiting.setdefault(question, []).append(then)
+        self._collected.setdefault(question, []).append(then)
         if not self._scheduled:
             self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._begin)
+            asyncio.get_running_loop().call_soon(self._close_group)
 
     async def next_answer(self) -> None:
         """Wait until something has been answered, or nothing will be."""
@@ -63,7 +66,7 @@ class Lookup(Generic[K, A]):
     def kill(self) -> None:
         """No answer is wanted any more."""
         self._dead = True
-        self._waiting.clear()
+        self._collected.clear()
         self._asked.clear()
         self._tell_waiter()
 
@@ -72,17 +75,24 @@ class Lookup(Generic[K, A]):
         while self._tasks:
             await asyncio.wait(self._tasks)
 
-    def _begin(self) -> None:
+    def _close_group(self) -> None:
+        """What was asked in this tick is asked together; what comes later has a gate of its own."""
         self._scheduled = False
-        if not self._dead and self._waiting:
-            self._when_ready(self._go)
+        group, self._collected = self._collected, {}
+        if not self._dead and group:
+            self._at_the_gate += len(group)
+            self._when_ready(self._ask_group, group)
 
-    def _go(self, _: None) -> None:
-        while self._waiting and not self._dead:
-            questions = list(self._waiting)[: self._limit]
-            for question in questions:
-                self._asked[question] = self._waiting.pop(question)
-            task = asyncio.get_running_loop().create_task(self._answer(questions))
+    def _ask_group(self, group: dict[K, list[Callable[[A], None]]]) -> None:
+        self._at_the_gate -= len(group)
+        if self._dead:
+            return
+        questions: list[K] = []
+        for question, thens in group.items():
+            self._asked.setdefault(question, []).extend(thens)
+            questions.append(question)
+        for start in range(0, len(questions), self._limit):
+            task = asyncio.get_running_loop().create_task(self._answer(questions[start : start + self._limit]))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 

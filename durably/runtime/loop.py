@@ -57,7 +57,12 @@ class DurableTimer(asyncio.TimerHandle):
     command: int = -1
 
     def __init__(
-        self, when: float, callback: Callable[..., Any], args: tuple[Any, ...], loop: DeterministicLoop, context: Context | None
+        self,
+        when: float,
+        callback: Callable[..., Any],
+        args: tuple[Any, ...],
+        loop: DeterministicLoop,
+        context: Context | None,
     ) -> None:
         super().__init__(when, callback, args, loop, context)
         self.due_loop = loop
@@ -93,13 +98,20 @@ class DeterministicTask(asyncio.Task[T]):
 
     __slots__ = ("number",)
 
-    def __init__(self, number: int, coroutine: Coroutine[Any, Any, T], *, loop: DeterministicLoop, name: str, context: Context | None) -> None:
+    def __init__(
+        self,
+        number: int,
+        coroutine: Coroutine[Any, Any, T],
+        *,
+        loop: DeterministicLoop,
+        name: str,
+        context: Context | None,
+    ) -> None:
         self.number = number  # before the rest: asyncio puts the task into a set while it is being made
         super().__init__(coroutine, loop=loop, name=name, context=context)
 
     def __hash__(self) -> int:
         return self.number
-
 
 
 def _called_from_as_completed(frame: FrameType | None) -> bool:
@@ -260,10 +272,14 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
     ) -> asyncio.TimerHandle:
         return self._call_at(self.at + round(delay * US_PER_SECOND), callback, args, context)
 
-    def call_at(self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> asyncio.TimerHandle:
+    def call_at(
+        self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
         return self._call_at(round(when * US_PER_SECOND), callback, args, context)
 
-    def _call_at(self, due: int, callback: Callable[..., Any], args: tuple[Any, ...], context: Context | None) -> DurableTimer:
+    def _call_at(
+        self, due: int, callback: Callable[..., Any], args: tuple[Any, ...], context: Context | None
+    ) -> DurableTimer:
         timer = DurableTimer(due / US_PER_SECOND, callback, args, self, context)
         if not self.dead and self._owner is not None:
             self.check("A timer of a handler")
@@ -271,7 +287,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         return timer
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        """asyncio's hook: called once by `TimerHandle.cancel`."""
+        """Asyncio's hook: called once by `TimerHandle.cancel`."""
         if not self.dead and self._owner is not None and isinstance(handle, DurableTimer):
             self._owner.drop_timer(handle)
 
@@ -279,7 +295,12 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         return DeterministicFuture(self.number(), loop=self)
 
     def create_task(
-        self, coro: Generator[Any, None, T] | Coroutine[Any, Any, T], *, name: object = None, context: Context | None = None, **ignored: Any
+        self,
+        coro: Generator[Any, None, T] | Coroutine[Any, Any, T],
+        *,
+        name: object = None,
+        context: Context | None = None,
+        **ignored: Any,
     ) -> asyncio.Task[T]:
         """`eager_start` and what later versions of Python may pass is ignored (rule D5)."""
         if not isinstance(coro, Operation) and _called_from_as_completed(sys._getframe(1)):

@@ -110,7 +110,9 @@ class ReplyOperation(HostOperation[R]):
             if known.outcome is not None:
                 engine.when_durable(self._tell_known, known)
             elif known.status is InvocationStatus.PAUSED:
-                engine.when_durable(self.refuse, paused_error(known, known.paused_error or _recorded_failure(known.failure)))
+                engine.when_durable(
+                    self.refuse, paused_error(known, known.paused_error or _recorded_failure(known.failure))
+                )
             else:
                 waiters.setdefault(known.number, []).append(self)
         elif record is not None:
@@ -199,7 +201,9 @@ class Outside:
             self._accept_call(engine, operation, handler, argument, request, None)
         else:
             scope = _scope(request)
-            engine.directory.by_key(scope, partial(self._call_keyed, engine, operation, handler, argument, request, scope))
+            engine.directory.by_key(
+                scope, partial(self._call_keyed, engine, operation, handler, argument, request, scope)
+            )
 
     def _call_keyed(
         self,
@@ -283,6 +287,11 @@ class Outside:
                 f"The argument of {request.service}/{request.handler} has {len(request.body)} bytes; at most "
                 f"{limits.payload_bytes} are allowed. Keep large things elsewhere and pass their name."
             )
+        if engine.committer.is_behind():  # Rule X2
+            raise OverloadedError(
+                "More is waiting to be written than the store keeps up with. Try again later.",
+                retry_after=OVERLOAD_RETRY_SECONDS,
+            )
         if request.key is not None:
             waiting = engine.residence.waiting(Address(request.service, request.key))
             if waiting >= limits.mailbox_messages:  # Rule C8
@@ -322,7 +331,9 @@ class Outside:
 
         def told(engine: Engine, known: Invocation | None, record: InvocationRecord | None) -> None:
             if known is None and record is not None:
-                engine.residence.with_loaded(record.address, lambda _: resume(engine, engine.directory.live.get(record.id)))
+                engine.residence.with_loaded(
+                    record.address, lambda _: resume(engine, engine.directory.live.get(record.id))
+                )
             else:
                 resume(engine, known)
 
@@ -350,7 +361,9 @@ class Outside:
 
         def found(known: Invocation | None, record: InvocationRecord | None) -> None:
             if known is None and record is None:
-                operation.refuse(UnknownTargetError(f"There is no invocation {name}, or its outcome is no longer kept."))
+                operation.refuse(
+                    UnknownTargetError(f"There is no invocation {name}, or its outcome is no longer kept.")
+                )
             else:
                 (operation.stands if told is None else told)(engine, known, record)
 
@@ -375,7 +388,11 @@ def make_reply(content_type: str | None, *, keyed: bool) -> Callable[[str, Outco
         failure = decode_failure(outcome.value) if outcome.failed else None
         body = b"" if outcome.failed else outcome.value
         return Reply(
-            id=id, body=body, content_type=content_type if body else None, failure=failure, expires_at=expires_at if keyed else None
+            id=id,
+            body=body,
+            content_type=content_type if body else None,
+            failure=failure,
+            expires_at=expires_at if keyed else None,
         )
 
     return make
@@ -384,7 +401,9 @@ def make_reply(content_type: str | None, *, keyed: bool) -> Callable[[str, Outco
 def unknown_outcome(error: BaseException | None) -> StoreUnavailableError:
     """What is said of a request that was under way when the store failed."""
     reason = "it was closed." if error is None else str(error)
-    told = StoreUnavailableError(f"The store failed, so the outcome is unknown. With an idempotency key it is safe to ask again. {reason}")
+    told = StoreUnavailableError(
+        f"The store failed, so the outcome is unknown. With an idempotency key it is safe to ask again. {reason}"
+    )
     told.__cause__ = error
     return told
 

@@ -31,6 +31,10 @@ class ResidenceOwner(Protocol):
     stopping: bool
 
     def queue(self, invocation: Invocation, /) -> None: ...
+    def begin(self, activation: Activation, invocation: Invocation, /) -> None:
+        """Its turn in the mailbox has come."""
+        ...
+
     def take_up(self, invocation: Invocation, /) -> None:
         """A started invocation has come back from the store."""
         ...
@@ -64,7 +68,7 @@ class Residence:
         self._settings = settings
         self._owner = owner
         # Rule L2: the log is durable up to the birth of all that is asked for.
-        self._load: Lookup[Address, StoredObject] = Lookup(load, partial(committer.when_durable, argument=None), failed, answered)
+        self._load: Lookup[Address, StoredObject] = Lookup(load, committer.when_durable, failed, answered)
         self._idle: OrderedDict[Address, int] = OrderedDict()
         self._parked: dict[int, OrderedDict[int, tuple[Invocation, int]]] = {}
         self._sweep_timer: Cancellable | None = None
@@ -122,24 +126,28 @@ class Residence:
             return
         invocation = activation.next_to_start()
         if invocation is not None:
-            self._owner.queue(invocation)
-        elif activation.more_pending and activation.current is None and not activation.loading:
+            self._owner.begin(activation, invocation)
+        elif activation.tail and activation.current is None and not activation.loading:
             self._begin_load(activation)
 
     def waiting(self, address: Address) -> int:
-        """Messages that wait for this object, as far as they are in memory."""
+        """Messages that wait for this object, as far as anybody has asked for it."""
         activation = self.activations.get(address)
         if activation is None:
             return 0
-        return len(activation.mailbox) + (0 if activation.arrivals is None else len(activation.arrivals.messages))
+        return (
+            len(activation.mailbox)
+            + activation.tail
+            + (0 if activation.arrivals is None else len(activation.arrivals.messages))
+        )
 
     def _dispatch(self, activation: Activation, invocation: Invocation) -> None:
         if not invocation.is_exclusive:
             activation.beside[invocation.number] = invocation
             self._owner.queue(invocation)
-        elif activation.more_pending or len(activation.mailbox) >= self._settings.pending_in_memory:
+        elif activation.tail or len(activation.mailbox) >= self._settings.pending_in_memory:
             # Rule C8: the tail stays in the store; it is loaded when the head has been worked off.
-            activation.more_pending = True
+            activation.tail += 1
             self._committer.when_durable(self._directory.forget, invocation)
         else:
             activation.mailbox.append(invocation)
@@ -155,13 +163,14 @@ class Residence:
         """Take the snapshot and what had not ended, then whatever came meanwhile. Runs no user code."""
         arrivals, activation.arrivals = activation.arrivals, None
         assert arrivals is not None
-        activation.snapshot = dict(stored.state)
-        activation.more_pending = stored.more_pending
+        activation.tail = stored.pending_beyond
         came = {invocation.number for invocation in arrivals.messages}
-        for row in stored.started:
-            number = row.record.number
-            if number <= activation.birth and number not in came and activation.find(number) is None:
-                self._take_up(activation, from_stored(row, self._handler_of(activation.actor, row.record)))
+        if not activation.is_rehydrated:
+            activation.is_rehydrated = True
+            activation.snapshot = dict(stored.state)
+            for row in stored.started:
+                if row.record.number <= activation.birth and row.record.number not in came:
+                    self._take_up(activation, from_stored(row, self._handler_of(activation.actor, row.record)))
         for row in stored.pending:
             # Rule L2: what joined the mailbox at or after the birth has arrived through the activation.
             if (row.record.mailbox_position or 0) <= activation.birth and row.record.number not in came:
@@ -197,6 +206,7 @@ class Residence:
         """An answer that was recorded while its invocation was on its way; if that has ended, nobody wants it (rule C3)."""
         invocation = activation.find(number)
         if invocation is not None and invocation.journal is not None and invocation.journal.answer(delivery):
+            invocation.stored = ()  # The row may have been woken since it was read.
             self._owner.wake(invocation)
 
     def _handler_of(self, actor: BoundActor, record: InvocationRecord) -> BoundActorHandler:

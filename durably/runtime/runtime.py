@@ -210,7 +210,8 @@ class Runtime(Caller):
         self, *, target: str | None = None, status: InvocationStatus | None = None
     ) -> AsyncIterator[Invocation[Any]]:
         """Unfinished invocations, and finished ones that are kept, oldest first; `target` is `Service`, `Service/handler`,
-        or for objects `Object/key` or `Object/key/handler`."""
+        or for objects `Object/key` or `Object/key/handler`.
+        """
         supervisor = self._running()
         service, key, handler = self._parse_target(target)
         await supervisor.until_durable()
@@ -306,7 +307,9 @@ class Runtime(Caller):
                 "the journal, what goes past it would happen again on every replay."
             )
         if self._supervisor is None:
-            raise RuntimeStoppedError("The runtime is not running: use it inside `async with runtime:`. Nothing was accepted.")
+            raise RuntimeStoppedError(
+                "The runtime is not running: use it inside `async with runtime:`. Nothing was accepted."
+            )
         raise WrongContextError(
             "The runtime was used outside the event loop that it runs in. From another thread, hand a coroutine to that loop: "
             "`asyncio.run_coroutine_threadsafe(coroutine, loop)`."
@@ -319,7 +322,9 @@ class Runtime(Caller):
         actor = self._actors.get(service)
         if actor is None or len(rest) > 2:
             known = ", ".join(self._actors)
-            raise ValueError(f"{target!r} names nothing that runs here. Write Service/handler or Object/key/handler; there are: {known}.")
+            raise ValueError(
+                f"{target!r} names nothing that runs here. Write Service/handler or Object/key/handler; there are: {known}."
+            )
         if actor.definition.kind == "service":
             return service, None, rest[0] if rest else None
         return service, rest[0] if rest else None, rest[1] if len(rest) == 2 else None
@@ -347,7 +352,9 @@ def _bind_all(actors: Iterable[type[Actor]], dependencies: Mapping[Any, Any]) ->
         actor = bind(cls, dependencies)
         name = actor.definition.name
         if name in bound:
-            raise DefinitionError(f"Two classes are named {name!r} on the wire. Give one of them another name: class ...(name=...).")
+            raise DefinitionError(
+                f"Two classes are named {name!r} on the wire. Give one of them another name: class ...(name=...)."
+            )
         bound[name] = actor
     return bound
 

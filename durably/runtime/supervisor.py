@@ -8,6 +8,7 @@ store over, it stops for good (rule X4).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 from collections.abc import Callable, Mapping
@@ -66,6 +67,8 @@ class Supervisor:
         self._reopening: asyncio.Task[None] | None = None
         self._patience: Cancellable | None = None
         self._closing = False
+        self._reopen_delay_us = 0
+        self._waits_for_time = False
 
     async def start(self) -> None:
         """Open the store and recover.
@@ -82,14 +85,13 @@ class Supervisor:
             engine.stopping = True
             await self._drain(engine)
         self._closing = True
-        if self._reopening is not None:
-            self._reopening.cancel()
-            await asyncio.wait([self._reopening])
+        await self._stop_reopening()
         await self.actions.close()
         await self._end()
 
     async def crash(self) -> None:
         """For tests: drop everything that is not durable, actions included, and recover."""
+        await self._stop_reopening()
         engine, self.engine = self.engine, None
         if engine is not None:
             engine.kill()
@@ -115,9 +117,17 @@ class Supervisor:
         self._log.incarnation_failed(error)
         if isinstance(error, StoreInUseError):
             self._give_up(error)
+        if self._final is not None or self._closing:
             return
-        self._patience = self._clock.call_later(self._settings.outcome_unknown_after_us, self._lose_patience)
+        if self._patience is None:
+            self._patience = self._clock.call_later(self._settings.outcome_unknown_after_us, self._lose_patience)
         self._reopening = asyncio.get_running_loop().create_task(self._reopen(engine))
+
+    def progressed(self) -> None:
+        self._reopen_delay_us = 0
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
 
     def invocation_paused(self, invocation: Invocation, error: BaseException, told: bool, /) -> None:
         self._owner.invocation_paused(invocation, error, told)
@@ -131,8 +141,12 @@ class Supervisor:
         if self._final is not None:
             raise self._final
         if self._failure is not None and not self._closing:
-            raise StoreUnavailableError(f"The store failed and is being opened again: {self._failure} Nothing was accepted.")
-        raise RuntimeStoppedError("The runtime is not running: use it inside `async with runtime:`. Nothing was accepted.")
+            raise StoreUnavailableError(
+                f"The store failed and is being opened again: {self._failure} Nothing was accepted."
+            )
+        raise RuntimeStoppedError(
+            "The runtime is not running: use it inside `async with runtime:`. Nothing was accepted."
+        )
 
     def _new_actions(self) -> Actions:
         return Actions(self._clock, self._settings.action_threads, self._give_way, self._on_action)
@@ -157,26 +171,41 @@ class Supervisor:
         self.engine.start()
 
     async def _reopen(self, dead: Engine) -> None:
-        """Try until the store is back."""
+        """Try until the store is back; the longer it has been failing, the more slowly."""
         await dead.finish()
-        delay = self._settings.reopen_first_us
         while True:
+            await self._pause_before_reopening()
             try:
                 await self._incarnate()
                 break
             except StoreInUseError as error:
                 self._give_up(error)
                 return
-            except StoreUnavailableError as error:
-                self._log.reopen_failed(error, delay)
-            await self._clock.sleep(delay)
-            delay = min(delay * 2, self._settings.reopen_last_us)
+            except Exception as error:
+                self._log.reopen_failed(error, self._reopen_delay_us)
         self._reopening = None
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
         self._log.recovered()
         self._reattach()
+
+    async def _pause_before_reopening(self) -> None:
+        delay, settings = self._reopen_delay_us, self._settings
+        self._reopen_delay_us = min(max(delay * 2, settings.reopen_first_us), settings.reopen_last_us)
+        if delay:
+            self._waits_for_time = True
+            await self._clock.sleep(delay)
+            self._waits_for_time = False
+
+    async def _stop_reopening(self) -> None:
+        reopening, self._reopening = self._reopening, None
+        if reopening is not None:
+            reopening.cancel()
+            await asyncio.wait([reopening])
+        self._waits_for_time = False
+        self.progressed()
+
+    def is_idle(self) -> bool:
+        """Nothing can happen here unless time passes or somebody asks."""
+        return self._waits_for_time if self.engine is None else self.engine.is_idle()
 
     def _reattach(self) -> None:
         assert self.engine is not None
@@ -185,9 +214,8 @@ class Supervisor:
 
     def _lose_patience(self) -> None:
         self._patience = None
-        if self._failure is not None:
-            error = self._failure
-            self._refuse_everybody(lambda id: unknown_outcome(error))
+        error = self.outside.failure
+        self._refuse_everybody(lambda id: unknown_outcome(error))
 
     def _give_up(self, error: BaseException) -> None:
         self._final = error
@@ -207,26 +235,25 @@ class Supervisor:
         patience.cancel()
 
     async def _end(self) -> None:
-        engine, self.engine = self.engine, None
+        engine = self.engine
         if engine is not None:
-            engine.poke()
-            if not engine.dead:
-                await self._last_commit(engine)
+            await self._last_commit(engine)
+            self.engine = None
             engine.kill()
             await engine.finish()
         self._refuse_everybody(stopped_error)
         await self._store.close()
 
     async def _last_commit(self, engine: Engine) -> None:
-        try:
+        with contextlib.suppress(StoreUnavailableError, TimeoutError):
             async with asyncio.timeout(self._settings.drain_us / 1_000_000 + 1):
                 await engine.until_durable()
-        except TimeoutError:
-            return
 
 
 def stopped_error(id: str) -> RuntimeStoppedError:
     """What callers hear who still wait when the runtime stops (rule T4)."""
     if not id:
         return RuntimeStoppedError("The runtime stopped. Nothing was accepted.")
-    return RuntimeStoppedError(f"The runtime stopped while {id} was under way; it will continue at the next start.", id=id)
+    return RuntimeStoppedError(
+        f"The runtime stopped while {id} was under way; it will continue at the next start.", id=id
+    )

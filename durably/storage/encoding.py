@@ -96,6 +96,7 @@ def encode_batch(batch: Batch, epoch: int) -> tuple[int | bytes | None, ...]:
         encode_rows([*batch.ended, *batch.removed]),
         encode_rows(batch.removed),
         encode_rows([_invocation_row(record) for record in batch.accepted]),
+        encode_rows(batch.woken),
         encode_rows([_update_row(update) for update in batch.updated]),
         encode_rows([(step.number, step.index, text_of(step.content)) for step in batch.steps]),
         encode_rows([(c.number, c.position, c.command, int(c.failed), text_of(c.value)) for c in batch.completions]),
@@ -210,6 +211,7 @@ class ObjectRow(msgspec.Struct, array_like=True):
     state: dict[str, str]
     started: list[JournalRow]
     pending: list[JournalRow]
+    waiting: int
 
 
 _decode_headers = msgspec.json.Decoder(dict[str, str]).decode
@@ -239,9 +241,9 @@ def decode_journals(answer: str) -> dict[int, StoredInvocation]:
     return {row.invocation.number: _journal(row) for row in _decode_journals(answer)}
 
 
-def decode_objects(answer: str, addresses: Sequence[Address], pending_limit: int) -> list[StoredObject]:
+def decode_objects(answer: str, addresses: Sequence[Address]) -> list[StoredObject]:
     rows = _decode_objects(answer)
-    return [_object(address, row, pending_limit) for address, row in zip(addresses, rows, strict=True)]
+    return [_object(address, row) for address, row in zip(addresses, rows, strict=True)]
 
 
 def decode_state(answer: str) -> dict[str, bytes]:
@@ -257,14 +259,14 @@ def decode_timers(answer: str) -> list[TimerRecord]:
     return [TimerRecord(number, command, due, Address(service, key)) for number, command, due, service, key in rows]
 
 
-def _object(address: Address, row: ObjectRow, pending_limit: int) -> StoredObject:
+def _object(address: Address, row: ObjectRow) -> StoredObject:
     started = sorted(row.started, key=lambda journal: journal.invocation.number)
     return StoredObject(
         address=address,
         state={field: bytes_of(value) for field, value in row.state.items()},
         started=_journals(started),
-        pending=_journals(row.pending[:pending_limit]),
-        more_pending=len(row.pending) > pending_limit,
+        pending=_journals(row.pending),
+        pending_beyond=row.waiting - len(row.pending),
     )
 
 

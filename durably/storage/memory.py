@@ -8,7 +8,6 @@ made the batch, and the sentence names the record.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeAlias
 
 import msgspec
 
@@ -30,8 +29,6 @@ from durably.storage.records import (
     StoredObject,
     TimerRecord,
 )
-
-Unique: TypeAlias = StepRecord | CompletionRecord | AttachmentRecord
 
 NOT_STARTED = (InvocationStatus.PENDING, InvocationStatus.SCHEDULED, InvocationStatus.COMPLETED)
 
@@ -80,20 +77,23 @@ class Disk:
             self._remove(number)
         for record in batch.accepted:
             self._accept(record)
+        for number in batch.woken:
+            self._wake(number)
         for update in batch.updated:
             self._update(update)
         for step in batch.steps:
             self.rows[step.number].steps[step.index] = step
         for completion in batch.completions:
-            self.rows[completion.number].completions[completion.position, completion.command] = completion
+            self._complete(completion)
         for number, command in batch.timers_cleared:
             if number in self.rows:
                 self.rows[number].timers.pop(command, None)
         for timer in batch.timers:
             self.rows[timer.number].timers[timer.command] = timer
         for attachment in batch.attachments:
-            key = (attachment.caller.number, attachment.caller.command)
-            self.rows[attachment.number].attachments[key] = attachment
+            if attachment.number in self.rows:
+                key = (attachment.caller.number, attachment.caller.command)
+                self.rows[attachment.number].attachments[key] = attachment
         for alias in batch.aliases:
             self.aliases[alias.id] = alias.number
         for change in batch.state:
@@ -115,6 +115,17 @@ class Disk:
         if record.scope is not None:
             self.numbers_by_scope[record.scope] = record.number
         self._note_status(record, finished=record.status is InvocationStatus.COMPLETED)
+
+    def _wake(self, number: int) -> None:
+        row = self.rows.get(number)
+        if row is not None and row.record.status is InvocationStatus.SUSPENDED:
+            row.record = msgspec.structs.replace(row.record, status=InvocationStatus.RUNNING)
+
+    def _complete(self, completion: CompletionRecord) -> None:
+        """Rule C3: nobody may wait for it any more, and the first answer to a command is the one that counts."""
+        row = self.rows.get(completion.number)
+        if row is not None and all(command != completion.command for _, command in row.completions):
+            row.completions[completion.position, completion.command] = completion
 
     def _update(self, update: InvocationUpdate) -> None:
         row = self.rows[update.number]
@@ -156,15 +167,16 @@ class Disk:
             _refuse_unless(number in self.rows, "the end", number)
         for record in batch.accepted:
             _refuse_unless(not self._clashing(record) - removed, "the acceptance", record.number)
-        unique: list[Unique] = [*batch.steps, *batch.completions, *batch.attachments]
-        parts: list[Unique | InvocationUpdate | TimerRecord | AliasRecord]
-        parts = [*unique, *batch.updated, *batch.timers, *batch.aliases]
+        parts: list[StepRecord | InvocationUpdate | TimerRecord | AliasRecord]
+        parts = [*batch.steps, *batch.updated, *batch.timers, *batch.aliases]
         for part in parts:
             exists = part.number in accepted or (part.number in self.rows and part.number not in removed)
             _refuse_unless(exists, f"a record ({type(part).__name__})", part.number)
-        for entry in unique:
-            repeated = entry.number not in forgotten and self._is_there(entry)
-            _refuse_unless(not repeated, f"a second record ({type(entry).__name__})", entry.number)
+        for step in batch.steps:
+            repeated = (
+                step.number not in forgotten and step.number in self.rows and step.index in self.rows[step.number].steps
+            )
+            _refuse_unless(not repeated, "a second record (StepRecord)", step.number)
         for alias in batch.aliases:
             _refuse_unless(self.aliases.get(alias.id) in {None, *removed}, "an alias", alias.number)
 
@@ -173,18 +185,6 @@ class Disk:
         by_scope = self.numbers_by_scope.get(record.scope) if record.scope is not None else None
         found = (record.number if record.number in self.rows else None, self.numbers_by_id.get(record.id), by_scope)
         return {number for number in found if number is not None}
-
-    def _is_there(self, record: Unique) -> bool:
-        row = self.rows.get(record.number)
-        if row is None:
-            return False
-        match record:
-            case StepRecord():
-                return record.index in row.steps
-            case CompletionRecord():
-                return (record.position, record.command) in row.completions
-            case AttachmentRecord():
-                return (record.caller.number, record.caller.command) in row.attachments
 
     # ------------------------------------------------------------ reading
 
@@ -206,7 +206,7 @@ class Disk:
             state=dict(self.state.get(address, {})),
             started=[self.journal(row) for row in started],
             pending=[self.journal(row) for row in pending[:pending_limit]],
-            more_pending=len(pending) > pending_limit,
+            pending_beyond=max(len(pending) - pending_limit, 0),
         )
 
     def journal(self, row: StoredRow) -> StoredInvocation:

@@ -125,13 +125,17 @@ class StateRecord(msgspec.Struct, frozen=True):
 class Batch(msgspec.Struct, kw_only=True):
     """What becomes durable together, or not at all. Each record appears at most once in each list.
 
-    The store applies it as if in this order: `ended`, `removed`, `accepted`, `updated`, then everything else.
+    The store applies it as if in this order: `ended`, `removed`, `accepted`, `woken`, `updated`, then everything else. A
+    completion or attachment of an invocation that is not there is ignored, and so is a second answer to a command: whoever
+    answers need not know whether the asker still waits (rule C3).
     """
 
     last_position: int
     """The highest log position that this batch makes durable."""
     accepted: list[InvocationRecord] = []
     updated: list[InvocationUpdate] = []
+    woken: list[int] = []
+    """Invocations with an answer to come that are in the store only: those that are suspended there can run from now on."""
     removed: list[int] = []
     """Invocations that go altogether, with what belongs to them: journal, timers, attachments and aliases."""
     ended: list[int] = []
@@ -161,15 +165,15 @@ class StoredObject(msgspec.Struct, frozen=True):
     """What an activation begins with: the snapshot, and the invocations that have not ended.
 
     `started` are all that are neither pending in the mailbox nor scheduled (paused and backing-off ones too, and those of
-    shared handlers and services), by number. `pending` is the head of the mailbox, by `mailbox_position`; `more_pending`
-    tells that it goes on.
+    shared handlers and services), by number. `pending` is the head of the mailbox, by `mailbox_position`; `pending_beyond`
+    says how many more there are.
     """
 
     address: Address
     state: dict[str, bytes]
     started: list[StoredInvocation]
     pending: list[StoredInvocation]
-    more_pending: bool
+    pending_beyond: int
 
 
 class Owner(msgspec.Struct, frozen=True):

@@ -198,7 +198,7 @@ class SqliteStore:
             "addresses": encode_rows([tuple(address) for address in addresses]),
             "pending_limit": pending_limit,
         }
-        return decode_objects(await self._read("load", parameters), addresses, pending_limit)
+        return decode_objects(await self._read("load", parameters), addresses)
 
     async def find(self, ids: Sequence[str], /) -> Mapping[str, InvocationRecord]:
         return decode_found(await self._read("find", {"ids": encode_rows(list(ids))})) if ids else {}

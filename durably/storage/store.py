@@ -76,7 +76,9 @@ class Store(Protocol):
         """
         ...
 
-    async def timers(self, until: int, limit: int, /, *, after: tuple[int, int, int] | None = None) -> list[TimerRecord]:
+    async def timers(
+        self, until: int, limit: int, /, *, after: tuple[int, int, int] | None = None
+    ) -> list[TimerRecord]:
         """Timers due at or before `until`, by (due, number, command) and above `after`, at most `limit`."""
         ...
 

@@ -24,6 +24,7 @@ from durably.storage.store import Store
 from durably.testing.virtual import SeededEntropy, VirtualClock
 
 _A_CENTURY_US = 100 * 365 * 86_400 * 1_000_000
+_AN_HOUR_US = 3_600 * 1_000_000
 _QUIET_TICKS = 10
 """Turns of the test's event loop without anything to do for the runtime, after which it counts as settled."""
 
@@ -53,7 +54,11 @@ class Harness(Runtime):
         store: Store | None = None,
     ) -> None:
         super().__init__(
-            MemoryStore() if store is None else store, actors, dependencies=dependencies, retry=retry, suspend_after=suspend_after
+            MemoryStore() if store is None else store,
+            actors,
+            dependencies=dependencies,
+            retry=retry,
+            suspend_after=suspend_after,
         )
         self.clock = VirtualClock()
         self._clock = self.clock
@@ -67,6 +72,7 @@ class Harness(Runtime):
             forgotten_await="error",
             timer_window_us=_A_CENTURY_US,
             give_way_us=None,
+            expire_every_us=_AN_HOUR_US,
         )
 
     async def __aexit__(
@@ -84,14 +90,16 @@ class Harness(Runtime):
         Raises:
             Whatever paused an invocation that nobody outside waits for.
         """
-        await self._settle()
+        await self.clock.advance(0, self._settle)
         self._raise_unheard()
 
     async def advance(
         self, *delay: Duration, days: float = 0, hours: float = 0, minutes: float = 0, seconds: float = 0
     ) -> None:
         """Let time pass: whatever is due meanwhile happens at its time and in order. A bare number is seconds."""
-        await self.clock.advance(delay_us(*delay, days=days, hours=hours, minutes=minutes, seconds=seconds), self._settle)
+        await self.clock.advance(
+            delay_us(*delay, days=days, hours=hours, minutes=minutes, seconds=seconds), self._settle
+        )
         self._raise_unheard()
 
     async def crash(self) -> None:
@@ -116,14 +124,13 @@ class Harness(Runtime):
         quiet = 0
         while quiet < _QUIET_TICKS:
             await asyncio.sleep(0)
-            engine = self._supervised().engine
-            if engine is None:
-                quiet = 0
-            elif engine.is_idle():
+            supervisor = self._supervised()
+            if supervisor.is_idle():
                 quiet += 1
             else:
                 quiet = 0
-                await engine.until_idle()
+                if supervisor.engine is not None:
+                    await supervisor.engine.until_idle()
 
     def _raise_unheard(self) -> None:
         if self._unheard:

@@ -86,7 +86,7 @@ callers = st.builds(CallerRecord, addresses, st.integers(1, 1 << 62), st.integer
 class StoreContract:
     """Inherit, say how a store is made, and let pytest collect it."""
 
-    examples = 50
+    examples = 60
     """How many random histories are tried."""
 
     def make_store(self) -> Store:
@@ -108,7 +108,7 @@ class StoreContract:
 
         effort = settings(
             max_examples=self.examples,
-            stateful_step_count=15,
+            stateful_step_count=12,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
         )
@@ -268,14 +268,14 @@ class StoreAgreement(RuleBasedStateMachine):
 
     # ------------------------------------------------------------ committing
 
-    @rule(data=st.data())
-    def commits(self, data: st.DataObject) -> None:
-        batch = Histories(data, self.specification, self.position).batch()
-        self.position = batch.last_position
-        self.agree(self.specification.commit(batch), self.store.commit(batch))
-        self.agree(
-            everything(self.specification, self.specification.disk), everything(self.store, self.specification.disk)
-        )
+    @rule(data=st.data(), count=st.integers(1, 6))
+    def commits(self, data: st.DataObject, count: int) -> None:
+        for _ in range(count):
+            batch = Histories(data, self.specification, self.position).batch()
+            self.position = batch.last_position
+            self.agree(self.specification.commit(batch), self.store.commit(batch))
+            disk = self.specification.disk
+            self.agree(everything(self.specification, disk), everything(self.store, disk))
 
     # ------------------------------------------------------------ reading
 
@@ -333,7 +333,7 @@ async def everything(store: Store, disk: Disk) -> list[object]:
     answers: list[object] = [
         await store.load(places, pending_limit=1),
         await store.load(places, pending_limit=100),
-        await store.find([*disk.numbers_by_id, *disk.aliases]),
+        await store.find([*disk.numbers_by_id, *(f"alias_{position}" for position in range(disk.last_position))]),
         await store.find_keyed(list(disk.numbers_by_scope)),
         await store.fetch(list(disk.rows)),
         await store.recoverable(0, 1000),

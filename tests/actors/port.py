@@ -8,6 +8,7 @@ from random import Random
 from typing import Any, TypeVar
 
 from durably.actors.commands import Command, Run
+from durably.actors.request import Request
 from durably.actors.operations import CallSite, Operation
 from durably.actors.port import Action
 from durably.errors import WrongContextError
@@ -37,6 +38,9 @@ class FakePort:
     def check(self, what: str, /) -> None:
         if self.closed:
             raise WrongContextError(f"{what} is used outside its handler.")
+
+    def request(self) -> Request:
+        return Request(id="inv_1", headers={"a": "b"}, body=b"{}", idempotency_key=None, deadline=None, attempt=1)
 
     def at(self) -> int:
         self.check("now")

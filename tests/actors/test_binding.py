@@ -136,7 +136,7 @@ def test_a_handler_runs_on_an_instance() -> None:
     bound = bind(Counter, {})
     add = bound.handlers["add"]
     instance = bound.instance("c", port, writable=True)
-    context = make_context("exclusive", port, request(), add.info, "c")
+    context = make_context("exclusive", port, add.info, "c")
     assert finished(add.start(instance, context, b'{"amount":3}')) == 3
     assert finished(add.start(instance, context, b"{}")) == 4
     assert port.state == {"count": b"4"}

@@ -30,15 +30,15 @@ REQUEST = Request(id="inv_1", headers={"a": "b"}, body=b"{}", idempotency_key=No
 
 
 def object_context(port: FakePort) -> ObjectContext:
-    made = make_context("exclusive", port, REQUEST, INFO, "mary")
+    made = make_context("exclusive", port, INFO, "mary")
     assert isinstance(made, ObjectContext)
     return made
 
 
 def test_each_kind_of_handler_has_its_context() -> None:
     port = FakePort()
-    assert type(make_context("service", port, REQUEST, INFO, "x")) is Context
-    shared = make_context("shared", port, REQUEST, INFO, "mary")
+    assert type(make_context("service", port, INFO, "x")) is Context
+    shared = make_context("shared", port, INFO, "mary")
     assert type(shared) is SharedContext
     assert shared.key == "mary"
     assert not hasattr(shared, "set")
@@ -89,7 +89,7 @@ def test_calls_and_sends_are_commands() -> None:
 
 def test_what_was_sent_can_be_asked_for() -> None:
     port = FakePort()
-    port.answers = {1: b"true", 2: b'{"status":"running"}', 4: b"false"}
+    port.answers = {1: b"true", 2: b'{"status":"running"}', 3: b"false"}
     ctx = object_context(port)
     sent = finished(ctx.object(Cart, "joe").add.send("2B"))
     assert finished(sent.result()) is True

@@ -37,14 +37,15 @@ class Oops(Exception):
 class World:
     """What is outside: it survives the crashes of the runtime. It fails when an act wants that."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, mended: bool = False) -> None:
         self.failed: Counter[int] = Counter()
+        self.mended = mended
 
     def stumble(self, number: int, times: int) -> None:
         """Fail the first `times` times."""
-        if self.failed[number] < times:
+        if self.failed[number] < times and not self.mended:
             self.failed[number] += 1
-            raise Oops(f"{number}, for the {self.failed[number]}. time")
+            raise Oops(f"stumbled {number}")
 
     async def effect(self, number: int, stumbles: int) -> int:
         await asyncio.sleep(0)
@@ -190,6 +191,12 @@ MESSAGES = {
 BRANCHES = {"attempt": 3, "gather": 4}
 WITHOUT_PARTS = {"watch"}
 ONCE_PER_KEY = ("call_keyed", "send_keyed")
+NOTHING = frozenset[str]()
+NOT_IN = {
+    "gather": frozenset({"stumble"}),  # Others run beside it, so what stumbles would not end the attempt at once.
+    "call_service": frozenset({"add"}),
+    "call_atomic": frozenset({"send_and_ask"}),  # What is asked for has not been sent yet.
+}
 
 
 class Maker:
@@ -202,23 +209,18 @@ class Maker:
         self.keyed: list[tuple[int, Act]] = []
         """Acts with a key, by the lowest object that may ask for them: some are asked for again."""
 
-    def acts(self, level: int, depth: int, *, on_a_node: bool, beside: bool) -> tuple[Act, ...]:
-        return tuple(
-            self.act(level, depth, on_a_node=on_a_node, beside=beside) for _ in range(self.random.randint(1, 4))
-        )
+    def acts(self, level: int, depth: int, without: frozenset[str] = frozenset()) -> tuple[Act, ...]:
+        return tuple(self.act(level, depth, without) for _ in range(self.random.randint(1, 4)))
 
-    def act(self, level: int, depth: int, *, on_a_node: bool, beside: bool) -> Act:
-        """`level`: messages go to objects from here on. `beside`: others run beside it, so it must not stumble."""
+    def act(self, level: int, depth: int, without: frozenset[str]) -> Act:
+        """Messages go to objects from `level` on; acts of the kinds `without` make no sense where this one stands."""
         random = self.random
         self.count += 1
         number = self.count
         messages = MESSAGES if level < OBJECTS else {}
         choice = {**LEAVES, **messages, **BRANCHES} if depth and self.count < self.size else dict(LEAVES)
-        if not on_a_node:
-            del choice["add"]
-        if beside:
-            del choice["stumble"]
-        kind = random.choices([*choice], [*choice.values()])[0]
+        kinds = [kind for kind in choice if kind not in without]
+        kind = random.choices(kinds, [choice[kind] for kind in kinds])[0]
         target = random.randrange(level, OBJECTS) if level < OBJECTS else 0
         amount = random.randint(0, 9)
         if kind in ONCE_PER_KEY:
@@ -228,11 +230,11 @@ class Maker:
                 return Act(kind, chosen.number, chosen.target, chosen.amount, chosen.parts)
         parts: tuple[Act, ...] = ()
         if kind in BRANCHES:
-            parts = self.acts(level, depth - 1, on_a_node=on_a_node, beside=beside or kind == "gather")
+            parts = self.acts(level, depth - 1, without | NOT_IN.get(kind, NOTHING))
         elif kind == "call_service":
-            parts = self.acts(level, depth - 1, on_a_node=False, beside=False)
+            parts = self.acts(level, depth - 1, NOT_IN[kind])
         elif kind in MESSAGES and kind not in WITHOUT_PARTS:
-            parts = self.acts(target + 1, depth - 1, on_a_node=True, beside=False)
+            parts = self.acts(target + 1, depth - 1, NOT_IN.get(kind, NOTHING))
         made = Act(kind, number, target, amount, parts)
         if kind in ONCE_PER_KEY:
             self.keyed.append((target, made))
@@ -325,7 +327,7 @@ class Flow:
                 raise Failed(f"refused {act.number}")
             case "run_given_up":
                 self.effect(act, 2)
-                raise Failed(f"Oops: {act.number}, for the 2. time")
+                raise Failed(f"Oops: stumbled {act.number}")
             case "fail":
                 raise Failed(f"failed {act.number}")
             case "sleep" | "limit" | "stumble":
@@ -365,7 +367,7 @@ class Flow:
         results: list[str | Failed] = []
         ended = began
         for act in acts:
-            self.before, self.sent = began, []
+            self.before, self.sent = began, [*sent]
             results.append(self.run([act]))
             ended |= self.before
         self.before, self.sent = ended, sent

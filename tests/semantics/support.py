@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from durably.errors import StoreUnavailableError
 from durably.ids import Address, InvocationStatus, KeyScope
@@ -19,6 +19,8 @@ from durably.storage.memory import MemoryStore
 from durably.storage.records import Batch, InvocationRecord, Opened, Owner, StoredInvocation, StoredObject, TimerRecord
 from durably.testing import Harness
 from durably.testing.stores import Barrier, WrappedStore
+
+T = TypeVar("T")
 
 SECOND_US = 1_000_000
 
@@ -32,6 +34,15 @@ async def turns(count: int = 300) -> None:
 async def wait_a_little(app: Harness, seconds: float) -> None:
     """Let virtual time pass where nothing may ever settle, because the test holds something back."""
     await app.clock.advance(round(seconds * SECOND_US), turns)
+
+
+def begin(awaitable: Awaitable[T]) -> asyncio.Task[T]:
+    """Wait for something in a task of its own."""
+
+    async def wait() -> T:
+        return await awaitable
+
+    return asyncio.create_task(wait())
 
 
 def supervisor_of(app: Harness) -> Supervisor:

@@ -27,15 +27,7 @@ from durably import (
     state,
 )
 from durably.testing import Harness
-from tests.semantics.support import (
-    PuppetStore,
-    World,
-    keep_one_incarnation,
-    supervisor_of,
-    tuned,
-    turns,
-    wait_a_little,
-)
+from tests.semantics.support import (PuppetStore, World, begin, keep_one_incarnation, supervisor_of, tuned, turns, wait_a_little)
 
 
 class Counter(VirtualObject):
@@ -72,8 +64,7 @@ class TestC1:
             counter = ctx.object(Counter, "a")
             operation = counter.add()
             gathered = await asyncio.gather(operation, counter.add())
-            waited = counter.add()
-            done, _ = await asyncio.wait([asyncio.ensure_future(waited)])
+            done, _ = await asyncio.wait([asyncio.create_task(counter.add())])
             shielded = await asyncio.shield(counter.add())
             async with asyncio.timeout(5):
                 timed = await counter.add()
@@ -86,6 +77,20 @@ class TestC1:
         async def forgets(self, ctx: Context) -> str:
             ctx.object(Counter, "a").add()  # type: ignore[unused-coroutine]  # pyright: ignore[reportUnusedCoroutine]
             return "done"
+
+    async def test_a_handler_that_fails_has_not_forgotten_anything(self) -> None:
+        class Failing(Service):
+            @handler
+            async def go(self, ctx: Context) -> int:
+                first, second = ctx.object(Counter, "a").add_slowly(), ctx.object(Counter, "a").add()
+                if await ctx.object(Counter, "b").add() == 1:
+                    raise TerminalError("enough", code=418)
+                return await first + await second
+
+        async with Harness(Counter, Failing) as app:
+            with pytest.raises(TerminalError, match="enough"):
+                await app.service(Failing).go()
+            await app.advance(10)
 
     async def test_calls_go_out_in_the_order_in_which_they_were_written(self, suspend_after: float) -> None:
         async with Harness(Counter, self.Caller, suspend_after=suspend_after) as app:
@@ -133,7 +138,7 @@ class TestC2:
             store = PuppetStore()
             async with Harness(self.Chain, suspend_after=suspend_after, store=store) as app:
                 store.hold()
-                call = asyncio.create_task(app.object(self.Chain, "top").step.options(idempotency_key="k").send(3))
+                call = begin(app.object(self.Chain, "top").step.options(idempotency_key="k").send(3))
                 await turns()
                 for _ in range(crash_at - 1):
                     if store.waiting:
@@ -163,7 +168,7 @@ class TestC2:
                 return await ctx.object(Counter, "a").add_slowly(5)
 
         async with Harness(Counter, Waiting, suspend_after=0, store=store) as app:
-            call = asyncio.create_task(app.service(Waiting).go())
+            call = begin(app.service(Waiting).go())
             await turns()
             store.hold()
             await wait_a_little(app, 10)
@@ -197,14 +202,14 @@ class TestC3:
         self, world: World, suspend_after: float
     ) -> None:
         async with Harness(self.Racer, dependencies={World: world}, suspend_after=suspend_after) as app:
-            call = asyncio.create_task(app.service(self.Racer).race())
-            await app.settle()
+            call = begin(app.service(self.Racer).race())
+            await turns()
             for name in ("c", "a", "b"):
                 world.end(name)
-                await app.settle()
+                await turns()
                 if name == "a":
                     await app.crash()
-                    await app.settle()
+                    await turns()
             assert await call == ["c done", "a done", "b done"]
 
     async def test_a_caller_that_was_told_of_the_deadline_is_not_told_again(self, suspend_after: float) -> None:
@@ -221,7 +226,7 @@ class TestC3:
                 return [*seen, "slept"]
 
         async with Harness(Counter, Impatient, suspend_after=suspend_after) as app:
-            call = asyncio.create_task(app.object(Impatient, "i").go())
+            call = begin(app.object(Impatient, "i").go())
             await turns()
             await wait_a_little(app, 30)
             keep_one_incarnation(app)
@@ -243,7 +248,7 @@ class TestC4:
 
     async def test_two_executions_have_nothing_in_common(self, suspend_after: float) -> None:
         async with Harness(Counter, self.Dice, suspend_after=suspend_after) as app:
-            calls = [asyncio.create_task(app.service(self.Dice).throw()) for _ in range(2)]
+            calls = [begin(app.service(self.Dice).throw()) for _ in range(2)]
             await app.advance(1)
             first, second = [await call for call in calls]
             assert len({*first, *second}) == 10
@@ -251,7 +256,7 @@ class TestC4:
     async def test_a_crash_does_not_throw_again(self) -> None:
         async def thrown(crash: bool) -> list[str]:
             async with Harness(Counter, self.Dice, seed=7) as app:
-                call = asyncio.create_task(app.service(self.Dice).throw())
+                call = begin(app.service(self.Dice).throw())
                 await app.settle()
                 if crash:
                     await app.crash()
@@ -262,7 +267,7 @@ class TestC4:
 
     async def test_the_callee_is_accepted_in_the_transition_of_its_caller(self, store: PuppetStore) -> None:
         async with Harness(Counter, self.Dice, store=store) as app:
-            call = asyncio.create_task(app.service(self.Dice).throw())
+            call = begin(app.service(self.Dice).throw())
             await app.advance(1)
             sent = (await call)[2]
             for batch in store.commits:
@@ -281,8 +286,7 @@ class TestC5:
         def __init__(self, world: World) -> None:
             self.world = world
 
-        @handler
-        async def call(self, ctx: Context) -> str:
+        async def _call(self, ctx: Context) -> str:
             try:
                 async with asyncio.timeout(1):
                     await ctx.object(Counter, "a").add_slowly()
@@ -291,10 +295,14 @@ class TestC5:
             return "in time"
 
         @handler
+        async def call(self, ctx: Context) -> str:
+            return await self._call(ctx)
+
+        @handler
         async def call_and_stay(self, ctx: Context) -> str:
-            seen = await self.call.function(self, ctx)  # A plain method would do; this one is already there.
+            seen = await self._call(ctx)
             await ctx.sleep(60)
-            return str(seen)
+            return seen
 
         @handler
         async def run(self, ctx: Context) -> str:
@@ -332,7 +340,7 @@ class TestC5:
     ) -> None:
         actors = (Counter, self.Hasty)
         async with Harness(*actors, dependencies={World: world}, suspend_after=suspend_after) as app:
-            call = asyncio.create_task(app.service(self.Hasty).call())
+            call = begin(app.service(self.Hasty).call())
             await turns()
             await wait_a_little(app, 1)
             assert await call == "gave up"
@@ -343,7 +351,7 @@ class TestC5:
     async def test_an_abandoned_callee_ends_while_its_caller_sleeps(self, world: World, suspend_after: float) -> None:
         actors = (Counter, self.Hasty)
         async with Harness(*actors, dependencies={World: world}, suspend_after=suspend_after) as app:
-            call = asyncio.create_task(app.service(self.Hasty).call_and_stay())
+            call = begin(app.service(self.Hasty).call_and_stay())
             await turns()
             await wait_a_little(app, 30)
             keep_one_incarnation(app)
@@ -356,7 +364,7 @@ class TestC5:
         self, world: World, suspend_after: float
     ) -> None:
         async with Harness(self.Hasty, dependencies={World: world}, suspend_after=suspend_after) as app:
-            call = asyncio.create_task(app.service(self.Hasty).run())
+            call = begin(app.service(self.Hasty).run())
             await turns()
             await wait_a_little(app, 1)
             assert world.cancelled == ["slow"]
@@ -368,7 +376,7 @@ class TestC5:
     async def test_select_and_shield_abandon_nothing(self, world: World, suspend_after: float) -> None:
         actors = (Counter, self.Hasty)
         async with Harness(*actors, dependencies={World: world}, suspend_after=suspend_after) as app:
-            call = asyncio.create_task(app.service(self.Hasty).keep())
+            call = begin(app.service(self.Hasty).keep())
             await app.advance(10)
             assert await call == ["fast, still waiting", "1"]
 
@@ -376,7 +384,7 @@ class TestC5:
         self, world: World, store: PuppetStore, suspend_after: float
     ) -> None:
         async with Harness(self.Hasty, dependencies={World: world}, store=store, suspend_after=suspend_after) as app:
-            call = asyncio.create_task(app.service(self.Hasty).arm())
+            call = begin(app.service(self.Hasty).arm())
             await app.settle()
             assert store.timers_on_disk() == 1  # the sleep that it waits for
             dues = {timer.due - app.clock.now() for batch in store.commits for timer in batch.timers}
@@ -452,7 +460,7 @@ class TestC7:
     async def test_the_first_arguments_win_and_everybody_gets_the_first_outcome(self, suspend_after: float) -> None:
         async with Harness(Counter, suspend_after=suspend_after) as app:
             counter = app.object(Counter, "a")
-            calls = [asyncio.create_task(counter.add_slowly.options(idempotency_key="k")(by)) for by in (5, 7)]
+            calls = [begin(counter.add_slowly.options(idempotency_key="k")(by)) for by in (5, 7)]
             await turns()
             sent = await counter.add_slowly.options(idempotency_key="k").send(100)
             await app.advance(10)
@@ -480,7 +488,7 @@ class TestC7:
             again = await app.object(Counter, "a").add_slowly.options(idempotency_key="k").send(7)
             assert again.id == sent.id
         async with Harness(Counter, suspend_after=suspend_after, store=store) as app:
-            call = asyncio.create_task(app.object(Counter, "a").add_slowly.options(idempotency_key="k")(9))
+            call = begin(app.object(Counter, "a").add_slowly.options(idempotency_key="k")(9))
             await turns()
             await app.advance(10)
             assert await call == 5
@@ -489,7 +497,7 @@ class TestC7:
         async with Harness(Counter, suspend_after=suspend_after) as app:
             counter = app.object(Counter, "a")
             first = await counter.add.options(idempotency_key="k").after(60).send(5)
-            call = asyncio.create_task(counter.add.options(idempotency_key="k")(7))
+            call = begin(counter.add.options(idempotency_key="k")(7))
             await app.crash()
             await app.advance(60)
             assert await call == 5
@@ -523,7 +531,7 @@ class TestC7:
         async with Harness(Counter, Atomic, suspend_after=suspend_after) as app:
             assert await app.object(Counter, "a").add.options(idempotency_key="k")(5) == 5
             await app.settle()
-            call = asyncio.create_task(app.object(Atomic, "x").go())
+            call = begin(app.object(Atomic, "x").go())
             await turns()
             await wait_a_little(app, 1)
             keep_one_incarnation(app)
@@ -542,7 +550,7 @@ class TestC7:
             await app.settle()
             with pytest.raises(UnknownTargetError):
                 await first.result()
-            again = asyncio.create_task(counter.add_slowly.options(idempotency_key="k")(7))
+            again = begin(counter.add_slowly.options(idempotency_key="k")(7))
             await app.advance(10)
             assert await again == 12
 
@@ -636,8 +644,8 @@ class TestC8:
         app = tuned(Harness(Busy, dependencies={World: world}, store=store), pending_in_memory=1)
         async with app:
             busy = app.object(Busy, "b")
-            look = asyncio.create_task(busy.look("look"))
-            calls = [asyncio.create_task(busy.work(name)) for name in ("one", "two", "three")]
+            look = begin(busy.look("look"))
+            calls = [begin(busy.work(name)) for name in ("one", "two", "three")]
             await turns()
             store.loads.hold()
             world.end("one")

@@ -16,11 +16,21 @@ import pytest
 from durably.errors import DefinitionError, StoreInUseError, StoreUnavailableError
 from durably.ids import Address
 from durably.storage.connections import Connection
-from durably.storage.records import Batch
+from durably.storage.records import (
+    AliasRecord,
+    AttachmentRecord,
+    Batch,
+    CallerRecord,
+    CompletionRecord,
+    StepRecord,
+    TimerRecord,
+)
 from durably.storage.sqlite import SqliteStore
 from durably.storage.statements import SQL
 from tests.storage.conftest import NewStore
 from tests.storage.samples import MARY, OWNER, RIVAL, field, invocation
+
+TABLES = ("invocations", "aliases", "steps", "completions", "timers", "attachments")
 
 COMMIT_FOREVER = """
 import asyncio, sys
@@ -265,3 +275,29 @@ async def test_a_commit_is_one_statement(tmp_path: Path, new_store: NewStore) ->
     await store.commit(Batch(last_position=99, accepted=accepted, state=[field("a", b"1")]))
     outermost = [line for line in statements if line.startswith(("begin", "insert into batch", "commit"))]
     assert len(set(outermost)) == 1
+
+
+async def test_nothing_stays_of_what_was_removed(tmp_path: Path, new_store: NewStore) -> None:
+    store = new_store(tmp_path / "app.db")
+    await store.open(OWNER)
+    caller = CallerRecord(MARY, 7, 8)
+    await store.commit(
+        Batch(
+            last_position=2,
+            accepted=[invocation(1), invocation(2)],
+            steps=[StepRecord(number, 0, b"1") for number in (1, 2)],
+            completions=[CompletionRecord(number, 0, 2, False, b"1") for number in (1, 2)],
+            timers=[TimerRecord(number, 0, 5, MARY) for number in (1, 2)],
+            attachments=[AttachmentRecord(number, caller) for number in (1, 2)],
+            aliases=[AliasRecord(f"alias_{number}", number) for number in (1, 2)],
+        )
+    )
+    await store.commit(Batch(last_position=3, removed=[1], ended=[2]))
+    left = {table: await count_rows(store, table) for table in TABLES}
+    assert left == {"invocations": 1, "aliases": 1, "steps": 0, "completions": 0, "timers": 0, "attachments": 0}
+
+
+async def count_rows(store: SqliteStore, table: str) -> int:
+    (row,) = await writer_of(store).execute_fetchall(f"select count(*) from {table}")
+    count: int = row[0]
+    return count

@@ -2,7 +2,7 @@
 -- The view that a whole batch is inserted into. Each list is one JSON array of rows; an empty one is null.
 create temp view batch as
 select
-    null as epoch, null as last_position, null as forgotten, null as removed, null as accepted, null as updated,
+    null as epoch, null as last_position, null as forgotten, null as removed, null as accepted, null as woken, null as updated,
     null as steps, null as completions, null as timers_cleared, null as timers, null as attachments, null as aliases,
     null as state_cleared, null as state;
 
@@ -40,6 +40,9 @@ begin
         line ->> 20, line ->> 21, line ->> 22, line ->> 23, line ->> 24, line ->> 25
     from (select value as line from json_each(new.accepted) limit -1) where line is not null;
 
+    update invocations set status = 'running'
+    where number in (select value from json_each(new.woken)) and status = 'suspended';
+
     update invocations
     set
         status = change.line ->> 1,
@@ -55,9 +58,11 @@ begin
     select line ->> 0, line ->> 1, line ->> 2
     from (select value as line from json_each(new.steps) limit -1) where line is not null;
 
-    insert into completions (number, position, command, failed, value)
+    -- Rule C3: nobody may wait for it any more, and the first answer to a command is the one that counts.
+    insert or ignore into completions (number, position, command, failed, value)
     select line ->> 0, line ->> 1, line ->> 2, line ->> 3, line ->> 4
-    from (select value as line from json_each(new.completions) limit -1) where line is not null;
+    from (select value as line from json_each(new.completions) limit -1)
+    where exists (select 1 from invocations where number = line ->> 0);
 
     delete from timers
     where (number, command) in (
@@ -69,9 +74,10 @@ begin
     select line ->> 0, line ->> 1, line ->> 2, line ->> 3, line ->> 4
     from (select value as line from json_each(new.timers) limit -1) where line is not null;
 
-    insert into attachments (number, caller_number, caller_command, caller_service, caller_key)
+    insert or ignore into attachments (number, caller_number, caller_command, caller_service, caller_key)
     select line ->> 0, line ->> 1, line ->> 2, line ->> 3, line ->> 4
-    from (select value as line from json_each(new.attachments) limit -1) where line is not null;
+    from (select value as line from json_each(new.attachments) limit -1)
+    where exists (select 1 from invocations where number = line ->> 0);
 
     insert into aliases (id, number)
     select line ->> 0, line ->> 1
@@ -91,6 +97,6 @@ end;
 -- name: commit_batch
 -- A commit. JSON comes as bytes: reading them as text costs nothing here, and a decoding and an encoding in Python.
 insert into batch values (
-    ?, ?, cast(? as text), cast(? as text), cast(? as text), cast(? as text), cast(? as text), cast(? as text),
+    ?, ?, cast(? as text), cast(? as text), cast(? as text), cast(? as text), cast(? as text), cast(? as text), cast(? as text),
     cast(? as text), cast(? as text), cast(? as text), cast(? as text), cast(? as text), cast(? as text)
 );

@@ -38,9 +38,9 @@ select
 from encoded_invocations as invocation;
 
 -- name: load
--- For each address (a JSON array of service and key): its state, what has started, and the head of its mailbox. One more
--- than the limit is read of the mailbox, to know whether it goes on. One statement is one snapshot (rule L2).
-select '[' || coalesce(group_concat('[' || state || ',' || started || ',' || pending || ']'), '') || ']'
+-- For each address (a JSON array of service and key): its state, what has started, the head of its mailbox, and how many
+-- wait there altogether. One statement is one snapshot (rule L2).
+select '[' || coalesce(group_concat('[' || state || ',' || started || ',' || pending || ',' || waiting || ']'), '') || ']'
 from (
     select
         (
@@ -69,9 +69,15 @@ from (
                     service = address.service and key = address.key
                     and status = 'pending' and status <> 'completed' and mailbox_position is not null
                 order by mailbox_position
-                limit :pending_limit + 1
+                limit :pending_limit
             )
-        ) as pending
+        ) as pending,
+        (
+            select count(*) from invocations
+            where
+                service = address.service and key = address.key
+                and status = 'pending' and status <> 'completed' and mailbox_position is not null
+        ) as waiting
     from (
         select value ->> 0 as service, value ->> 1 as key
         from json_each(cast(:addresses as text)) order by json_each.key

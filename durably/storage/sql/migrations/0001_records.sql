@@ -68,7 +68,7 @@ create table completions (
     command integer not null,
     failed integer not null,
     value text not null,
-    primary key (number, position, command)
+    primary key (number, command)
 ) strict, without rowid;
 
 create table timers (
