@@ -16,13 +16,13 @@ from benchmarks.measurement import Sample, Spec
 from benchmarks.plan import BENCHMARKS, Benchmark
 from benchmarks.results import FORMAT, Report
 from benchmarks.suite import Settings, Suite, measurements, run_in_child
-from benchmarks.table import comparison_table, report_table
+from benchmarks.table import comparison_table, report_markdown, report_table
 
 DISK: Final = Path("/var/tmp")
 """A folder for temporary files that is on a disk by convention; /tmp often is not."""
 QUICK: Final = Settings(seconds=1.0, rounds=1, warm_up_seconds=0.5)
 WARM_UP_SECONDS: Final = 1.0
-FILE_COLUMNS: Final = 160
+FILE_COLUMNS: Final = 180
 """How wide the table is where no terminal says how wide it may be."""
 
 application = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -39,6 +39,7 @@ def benchmark(
     repeat: Annotated[int, typer.Option(min=1, help="How many rounds there are; figures are their medians.")] = 3,
     quick: Annotated[bool, typer.Option("--quick", help="One round of a second each, to see that all works.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON; the table goes to standard error.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the table for a document.")] = False,
     compare: Annotated[
         Path | None,
         typer.Option(
@@ -58,12 +59,17 @@ def benchmark(
     chosen = _chosen(only or [])
     earlier = None if compare is None else _read(compare)
     settings = QUICK if quick else Settings(seconds=seconds, rounds=repeat, warm_up_seconds=WARM_UP_SECONDS)
+    if as_json and as_markdown:
+        raise typer.BadParameter("--json and --markdown exclude each other.")
     console = Console(stderr=as_json, soft_wrap=False)
     if not console.is_terminal:
         console.width = FILE_COLUMNS
     with tempfile.TemporaryDirectory(prefix="durably-benchmarks-", dir=folder or _disk()) as databases:
         report = _run(chosen, settings, Path(databases))
-    console.print(report_table(report))
+    if as_markdown:
+        typer.echo(report_markdown(report))
+    else:
+        console.print(report_table(report))
     if earlier is not None:
         console.print(comparison_table(report, earlier))
     if as_json:

@@ -120,12 +120,13 @@ async def serving(command: list[str], folder: Path) -> AsyncGenerator[int]:
     log = folder / "server.log"
     process = _begin(command, folder, log)
     assert process.stdout is not None
+    reader = Thread(target=process.stdout.read, daemon=True)
     try:
         port = await asyncio.to_thread(_read_port, process.stdout)
         if port is None:
             raise ConnectionError(f"The server did not start: {log.read_text(encoding='utf-8').strip()}")
-        # Safe because the thread ends with the process: a server that goes on printing must not block on a full pipe.
-        Thread(target=process.stdout.read, daemon=True).start()
+        # A server that goes on printing must not block on a full pipe. Safe because the thread ends with the process.
+        reader.start()
         yield port
     finally:
         process.terminate()
@@ -134,6 +135,9 @@ async def serving(command: list[str], folder: Path) -> AsyncGenerator[int]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        if reader.is_alive():
+            await asyncio.to_thread(reader.join)
+        process.stdout.close()
 
 
 def _begin(command: list[str], folder: Path, log: Path) -> subprocess.Popen[str]:

@@ -13,7 +13,7 @@ from time import perf_counter
 
 import msgspec
 
-FSYNCS = 200
+FSYNCS = 100
 FSYNC_BYTES = 4096
 LOOPS = 5
 MOUNTS = Path("/proc/mounts")

@@ -15,18 +15,19 @@ import msgspec
 from benchmarks.http_load import ask, drive, serving
 from benchmarks.load import Observed, Window, beside, closed_loop, never_idle, open_loop, prepare, window_from_now
 from benchmarks.measurement import NANOSECONDS, Counts, Sample, Spec, latency_of
-from benchmarks.subject import KEYS, InProcess, Running, Served, subject_named
+from benchmarks.subject import InProcess, Running, Served, subject_named
 
 PREPARED_AT_ONCE = 64
 ARRIVALS_SEED = 20_250_101
 MICROSECONDS = 1_000_000
 
 
-async def measure(spec: Spec, folder: Path, *, prepared: int = KEYS) -> Sample:
+async def measure(spec: Spec, folder: Path, *, prepared_at_most: int | None = None) -> Sample:
     """Measure in this process and loop, with files in `folder`."""
     match subject_named(spec.subject):
         case InProcess() as subject:
             async with subject.open(folder, spec.workload) as running:
+                prepared = subject.prepared if prepared_at_most is None else min(subject.prepared, prepared_at_most)
                 return await _measure_in_process(spec, running, prepared)
         case Served() as subject:
             async with serving(subject.command(folder), folder) as port:
@@ -34,7 +35,7 @@ async def measure(spec: Spec, folder: Path, *, prepared: int = KEYS) -> Sample:
 
 
 async def _measure_in_process(spec: Spec, running: Running, prepared: int) -> Sample:
-    await prepare(running.operation, prepared, at_once=min(spec.callers, PREPARED_AT_ONCE))
+    await prepare(running.operation, prepared, at_once=PREPARED_AT_ONCE)
     async with beside(never_idle if spec.beside_burner else None):
         window = window_from_now(spec.warm_up_seconds, spec.seconds)
         async with _edges(window, running.counts) as edges:

@@ -41,7 +41,7 @@ class OneCommitEach:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CostAtMost:
-    """At most so many times the cost of an operation of another benchmark, cost being time at full load."""
+    """At most so many times the processor time of an operation of another benchmark."""
 
     times: float
     of: str

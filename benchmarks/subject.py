@@ -39,6 +39,8 @@ class InProcess:
     """Runs in the event loop that measures. `open` takes a folder for its files and the name of the workload."""
 
     open: Callable[[Path, str], AbstractAsyncContextManager[Running]]
+    prepared: int = KEYS
+    """How many operations go before everything else, so that each object has been there once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

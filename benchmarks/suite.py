@@ -140,8 +140,9 @@ class Suite:
                 return None if each is None else each >= ONE_COMMIT
             case CostAtMost():
                 other = self._results.get(target.of)
-                other_rate = None if other is None else other.ours.rate_per_second
-                return None if not rate or other_rate is None else other_rate / rate <= target.times
+                unit = None if other is None else other.ours.cpu_us_per_operation
+                cost = result.ours.cpu_us_per_operation
+                return None if unit is None or cost is None else cost <= target.times * unit
             case _:
                 assert_never(target)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -10,34 +12,59 @@ from benchmarks.machine import Machine
 from benchmarks.results import BenchmarkResult, Ratio, Report, SubjectResult, Verdict
 
 NOTHING = "-"
+HEADINGS = (
+    "benchmark", "subject", "per second", "p50 ms", "p90 ms", "p99 ms", "CPU µs", "calls/commit", "by", "durably / it",
+    "must reach",
+)  # fmt: skip
+FIGURES = range(2, 10)
+"""The columns of numbers among them."""
 MARKS = {True: ("✓", "green"), False: ("✗", "red"), None: ("?", "yellow")}
 
 
 def report_table(report: Report) -> RenderableType:
     """The whole run."""
     table = Table(title=f"durably beside bare limits, {_rounds(report)} of {report.seconds:g} s")
-    table.add_column("benchmark", no_wrap=True)
-    table.add_column("subject", no_wrap=True)
-    for heading in ("per second", "p50 ms", "p90 ms", "p99 ms", "CPU µs", "calls/commit", "by", "durably / it"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("must reach", no_wrap=True)
+    for place, heading in enumerate(HEADINGS):
+        table.add_column(heading, justify="right" if place in FIGURES else "left", no_wrap=place in FIGURES)
     for result in report.benchmarks:
         for place, subject in enumerate(result.subjects):
-            table.add_row(
-                Text(_title(result)) if place == 0 else "",
-                Text(subject.title, style="bold" if place == 0 else ""),
-                *_figures(subject),
-                *_ratio(result, subject, is_ours=place == 0),
-                _verdicts(result.verdicts) if place == 0 else "",
-                end_section=place == len(result.subjects) - 1,
-            )
+            *cells, _ = _cells(result, subject, is_ours=place == 0)
+            verdicts = _verdicts(result.verdicts) if place == 0 else Text()
+            table.add_row(*map(Text, cells), verdicts, end_section=place == len(result.subjects) - 1)
     return Group(machine_line(report.machine), table, *_errors(report))
+
+
+def report_markdown(report: Report) -> str:
+    """The whole run, for a document."""
+    lines = [machine_line(report.machine).plain, "", f"{_rounds(report).capitalize()} of {report.seconds:g} s.", ""]
+    lines += [
+        _markdown_row(HEADINGS),
+        _markdown_row("--:" if place in FIGURES else "---" for place in range(len(HEADINGS))),
+    ]
+    for result in report.benchmarks:
+        for place, subject in enumerate(result.subjects):
+            lines.append(_markdown_row(_cells(result, subject, is_ours=place == 0)))
+    return "\n".join([*lines, *(error.plain for error in _errors(report))])
+
+
+def _markdown_row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _cells(result: BenchmarkResult, subject: SubjectResult, *, is_ours: bool) -> list[str]:
+    return [
+        _title(result) if is_ours else "",
+        subject.title,
+        *_figures(subject),
+        *_ratio(result, subject, is_ours=is_ours),
+        _verdicts(result.verdicts).plain if is_ours else "",
+    ]
 
 
 def comparison_table(report: Report, earlier: Report) -> RenderableType:
     """Ratios to the bare limit then and now: the only figures of two runs that can be compared."""
     table = Table(title="durably by its bare limit, then and now")
-    table.add_column("benchmark", no_wrap=True)
+    table.add_column("benchmark")
     table.add_column("judged by")
     for heading in ("then", "now", "change"):
         table.add_column(heading, justify="right", no_wrap=True)

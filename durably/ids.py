@@ -10,6 +10,7 @@ import os
 from enum import StrEnum
 from hashlib import blake2b
 from typing import NamedTuple, Protocol
+from weakref import WeakSet
 
 ID_BYTES = 16
 SEED_BYTES = 16
@@ -63,24 +64,40 @@ class SystemEntropy:
     Not shared between threads; a forked child drops what it inherited, so that two processes never make the same id.
     """
 
-    __slots__ = ("_block", "_offset", "_pid")
+    __slots__ = ("__weakref__", "_block", "_offset")
 
     BLOCK_BYTES = 4096
 
     def __init__(self) -> None:
         self._block = b""
         self._offset = 0
-        self._pid = os.getpid()
+        if hasattr(os, "register_at_fork"):
+            _pools.add(self)
+
+    def drop(self) -> None:
+        """Forget what has been read and not used."""
+        self._block = b""
 
     def random_bytes(self, count: int, /) -> bytes:
         end = self._offset + count
-        if end > len(self._block) or self._pid != os.getpid():
+        if end > len(self._block):
             self._block = os.urandom(max(self.BLOCK_BYTES, count))
-            self._pid = os.getpid()
             self._offset, end = 0, count
         taken = self._block[self._offset : end]
         self._offset = end
         return taken
+
+
+_pools: WeakSet[SystemEntropy] = WeakSet()
+
+
+def _drop_in_child() -> None:
+    for pool in _pools:
+        pool.drop()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_drop_in_child)
 
 
 def new_invocation_id(entropy: Entropy) -> str:

@@ -75,7 +75,11 @@ class ServerProcess:
     def stop(self) -> int:
         """As an operator does; the exit status."""
         self.process.terminate()
-        return self._wait()
+        try:
+            return self._wait()
+        except subprocess.TimeoutExpired:
+            self.end()
+            raise AssertionError(f"The server did not stop:\n{self.output}") from None
 
     def _wait(self) -> int:
         status = self.process.wait(PATIENCE_SECONDS)

@@ -35,4 +35,4 @@ async def _open(folder: Path, workload: str) -> AsyncGenerator[Running]:
         yield Running(operation=commit, counts=lambda: Counts(commits=commits))
 
 
-subject = InProcess(open=_open)
+subject = InProcess(open=_open, prepared=100)

@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 from uuid import UUID
 
 import msgspec
@@ -28,7 +28,7 @@ from durably.actors.run import Run
 from durably.actors.serde import codec_for
 from durably.actors.state import StateView
 from durably.actors.wording import MISSING
-from durably.errors import UndecodableError, UnencodableError
+from durably.errors import SharedStateError, UndecodableError, UnencodableError
 from durably.ids import InvocationStatus
 
 P = ParamSpec("P")
@@ -122,7 +122,7 @@ class Context(Caller):
             outgoing.service, outgoing.key, outgoing.handler, outgoing.argument,
             outgoing.headers, outgoing.idempotency_key, outgoing.timeout_us, outgoing.wire,
         )  # fmt: skip
-        return self._port.issue(command, outgoing.decode, outgoing.what, site)
+        return self._port.issue(command, outgoing.decode, outgoing, site)
 
     def _issue_send(self, outgoing: Outgoing[R], delay: Delay | None, site: CallSite, /) -> Operation[Invocation[R]]:
         command = Send(
@@ -133,7 +133,7 @@ class Context(Caller):
         def sent(number: int) -> Invocation[R]:
             return Invocation(self, self._port.callee_id(number), outgoing.decode)
 
-        return self._port.issue_one_way(command, sent, f"send to {outgoing.what}", site)
+        return self._port.issue_one_way(command, sent, f"send to {outgoing}", site)
 
     def _due(self, delay: Delay | None) -> int | None:
         if delay is None:
@@ -142,7 +142,7 @@ class Context(Caller):
 
     def _issue_attach(self, outgoing: Outgoing[R], site: CallSite, /) -> Operation[R]:
         command = Attach(None, outgoing.service, outgoing.key, outgoing.handler, outgoing.idempotency_key)
-        return self._port.issue(command, outgoing.decode, f"attach to {outgoing.what}", site)
+        return self._port.issue(command, outgoing.decode, f"attach to {outgoing}", site)
 
     def _issue_result(self, id: str, decode: Callable[[bytes], R], site: CallSite, /) -> Operation[R]:
         return self._port.issue(Attach(id), decode, f"result of {id}", site)
@@ -197,6 +197,15 @@ class SharedContext(Context):
         """The stored names that have a value, sorted."""
         self._settle()
         return self._port.field_names()
+
+    if not TYPE_CHECKING:
+        # Type checkers refuse these names by themselves; whoever does without one gets a sentence.
+        def __getattr__(self, name: str) -> Any:
+            if name in ("set", "clear", "clear_all"):
+                raise SharedStateError(
+                    f"ctx.{name} was used in a shared handler. A shared handler reads; to write, make it exclusive (@handler)."
+                )
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
 
     def _settle(self) -> None:
         if self._view is not None:

@@ -47,14 +47,14 @@ class CallSite:
 class Operation(asyncio.Future[R], Coroutine[Any, Any, R], Generic[R]):
     """A durable operation: a future that also works as a coroutine. Made by the machine, never by users."""
 
-    what: str
+    what: object
     """What was asked for, for messages: `TicketObject/reserve`, `run "charge"`."""
     site: CallSite | None
     """Where it was called."""
     taken: bool
     """Somebody awaited it, or handed it to asyncio."""
 
-    def __init__(self, *, loop: asyncio.AbstractEventLoop, what: str, site: CallSite | None) -> None:
+    def __init__(self, *, loop: asyncio.AbstractEventLoop, what: object, site: CallSite | None) -> None:
         self.what = what
         self.site = site
         self.taken = False

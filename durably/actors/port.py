@@ -9,9 +9,10 @@ from __future__ import annotations
 from asyncio import AbstractEventLoop
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import Context
-from dataclasses import dataclass
 from random import Random
 from typing import Any, Generic, Protocol, TypeVar
+
+import msgspec
 
 from durably.actors.commands import Command, Run
 from durably.actors.operations import CallSite, Operation
@@ -21,8 +22,7 @@ from durably.actors.retry import RetryPolicy
 R = TypeVar("R")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Action(Generic[R]):
+class Action(msgspec.Struct, Generic[R], frozen=True, kw_only=True):
     """The side effect behind a `Run` command: never journaled, found again by replaying the handler."""
 
     invoke: Callable[[], R | Awaitable[R]]
@@ -64,11 +64,11 @@ class Port(Protocol):
         """128 deterministic bits, a stream of their own."""
         ...
 
-    def issue(self, command: Command, decode: Callable[[bytes], R], what: str, site: CallSite, /) -> Operation[R]:
+    def issue(self, command: Command, decode: Callable[[bytes], R], what: object, site: CallSite, /) -> Operation[R]:
         """Journal a command that is answered. The operation ends with `decode(answer)`, or with the failure."""
         ...
 
-    def issue_one_way(self, command: Command, result: Callable[[int], R], what: str, site: CallSite, /) -> Operation[R]:
+    def issue_one_way(self, command: Command, result: Callable[[int], R], what: object, site: CallSite, /) -> Operation[R]:
         """Journal a command that is not answered. The operation is done at once, with `result(command number)`."""
         ...
 

@@ -41,8 +41,7 @@ class Outgoing(msgspec.Struct, Generic[R], frozen=True):
     timeout_us: int | None = None
     wire: bool = False
 
-    @property
-    def what(self) -> str:
+    def __str__(self) -> str:
         """For sentences: `TicketObject/reserve`."""
         return f"{self.service}/{self.handler}"
 

@@ -46,7 +46,8 @@ class StateField:
     def __get__(self, instance: object | None, owner: type, /) -> Any:
         if instance is None:
             return self
-        return self._view(instance, "read").read(self.attribute)
+        view: StateView | None = instance.__dict__.get(STATE_VIEW)
+        return (view or self._view(instance, "read")).read(self.attribute)
 
     def __set__(self, instance: object, value: Any, /) -> None:
         self._view(instance, "assigned").write(self.attribute, value)
@@ -148,13 +149,13 @@ class StateView:
             SharedStateError: the handler is shared.
         """
         field = self._fields[attribute]
-        self._refuse_if_shared(field)
-        self._port.check(field.what)
+        if not self._writable:
+            self._refuse_if_shared(field)
         try:
             data = field.codec.encode_exactly(value)
         except UnencodableError as error:
             raise UnencodableError(f"{field.what} cannot be given this value: {error.message}") from error
-        self._port.write_field(field.name, data)
+        self._port.write_field(field.name, data)  # Raises outside the handler's advance (rule D1).
         self._hold(field, data, value)
 
     def clear(self, attribute: str) -> None:

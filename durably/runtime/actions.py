@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -61,6 +60,7 @@ class Actions:
         self.on_rest: Callable[[], None] = _nobody_listens
         """Hears when an action has ended, or backs off."""
         self._on_attempt = on_attempt
+        self._host = asyncio.get_running_loop()
         self._clock = clock
         self._give_way = give_way
         self._running: dict[ActionKey, _Running] = {}
@@ -92,13 +92,13 @@ class Actions:
         running = self._running.get(key)
         if running is None:
             running = self._running[key] = _Running(listener)
-            running.task = asyncio.get_running_loop().create_task(
+            running.task = self._host.create_task(
                 self._run(key, name, running, action, fallback, report), context=action.context
             )
         elif running.result is None:
             running.listener = listener
         else:
-            asyncio.get_running_loop().call_soon(listener, key, running.result)
+            self._host.call_soon(listener, key, running.result)
 
     def settled(self, key: ActionKey) -> None:
         """The completion of this action is durable: the result need not be kept."""
@@ -127,60 +127,53 @@ class Actions:
     async def _run(
         self, key: ActionKey, name: str, running: _Running, action: Action[Any], fallback: RetryPolicy, report: Reporter
     ) -> None:
-        result = await self._attempt_until_settled(name, action, fallback, report)
-        running.result = result
-        running.task = None
-        if self._running.get(key) is running:
-            running.listener(key, result)
-
-    async def _attempt_until_settled(
-        self, name: str, action: Action[Any], fallback: RetryPolicy, report: Reporter
-    ) -> ActionResult:
         policy = fallback if action.retry is None else action.retry
         started = self._clock.monotonic()
         failures = 0
-        while True:
+        while running.result is None:
+            self._begin_attempt(name)
             try:
-                value = await self._counted(name, self._attempt(action))
+                running.result = _encoded(action, await self._attempt(action))
             except Exception as error:
                 failures += 1
-                elapsed = self._clock.monotonic() - started
-                settled = self._after_failure(action, policy, error, failures, elapsed)
-                if settled is not None:
-                    return settled
-                delay = retry_delay(policy, failures, error)
-                report(
-                    "retry in", {"delay_seconds": delay / 1_000_000, "failed_attempts": failures, "error": repr(error)}
-                )
-                await self._clock.sleep(delay)
+                running.result = self._after_failure(action, policy, error, failures, self._clock.monotonic() - started)
+                failed: Exception | None = error
             else:
-                return _encoded(action, value)
+                failed = None
+            finally:
+                self._end_attempt()
+            if running.result is None and failed is not None:
+                await self._back_off(policy, failures, failed, report)
+        running.task = None
+        if self._running.get(key) is running:
+            running.listener(key, running.result)
 
-    async def _counted(self, name: str, attempt: Coroutine[Any, Any, Any]) -> Any:
+    def _begin_attempt(self, name: str) -> None:
         self._busy += 1
         if self._on_attempt is not None:
             self._on_attempt(name)
-        try:
-            return await attempt
-        finally:
-            self._busy -= 1
-            if self._busy == 0:
-                asyncio.get_running_loop().call_soon(self.on_rest)
+
+    def _end_attempt(self) -> None:
+        self._busy -= 1
+        if self._busy == 0:
+            self._host.call_soon(self.on_rest)
+
+    async def _back_off(self, policy: RetryPolicy, failures: int, error: Exception, report: Reporter) -> None:
+        delay = retry_delay(policy, failures, error)
+        report("retry in", {"delay_seconds": delay / 1_000_000, "failed_attempts": failures, "error": repr(error)})
+        await self._clock.sleep(delay)
 
     async def _attempt(self, action: Action[Any]) -> Any:
-        timeout = None if action.timeout_us is None else action.timeout_us / 1_000_000
-        async with asyncio.timeout(timeout):
-            if action.is_coroutine_function:
-                value: Any = action.invoke()
-            else:
-                value = await self._in_thread(action)
-            try:
-                return await value if inspect.isawaitable(value) else value
-            except asyncio.CancelledError:
-                task = asyncio.current_task()
-                if task is not None and task.cancelling():
-                    raise
-                raise RuntimeError("the action was cancelled from within") from None
+        try:
+            if action.timeout_us is None:
+                return await (action.invoke() if action.is_coroutine_function else self._in_thread(action))
+            async with asyncio.timeout(action.timeout_us / 1_000_000):
+                return await (action.invoke() if action.is_coroutine_function else self._in_thread(action))
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise RuntimeError("the action was cancelled from within") from None
 
     async def _in_thread(self, action: Action[Any]) -> Any:
         if self._executor is None:
@@ -188,7 +181,7 @@ class Actions:
         self._give_way.begin()
         try:
             context = contextvars.copy_context()
-            return await asyncio.get_running_loop().run_in_executor(self._executor, context.run, action.invoke)
+            return await self._host.run_in_executor(self._executor, context.run, action.invoke)
         finally:
             self._give_way.end()
 

@@ -37,9 +37,12 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The clock of the machine and the timers of the running event loop."""
+    """The clock of the machine, and the timers of an event loop."""
 
-    __slots__ = ()
+    __slots__ = ("_host",)
+
+    def __init__(self, host: asyncio.AbstractEventLoop) -> None:
+        self._host = host
 
     def now(self) -> int:
         return time.time_ns() // 1000
@@ -48,7 +51,7 @@ class SystemClock:
         return time.monotonic_ns() // 1000
 
     def call_later(self, delay_us: int, callback: Callable[..., Any], /, *args: Any) -> Cancellable:
-        return asyncio.get_running_loop().call_later(delay_us / US_PER_SECOND, callback, *args)
+        return self._host.call_later(delay_us / US_PER_SECOND, callback, *args)
 
     async def sleep(self, delay_us: int, /) -> None:
         await asyncio.sleep(delay_us / US_PER_SECOND)

@@ -50,6 +50,7 @@ class Committer:
         self.writing = False
         self.commits = 0
         self._store = store
+        self._host = asyncio.get_running_loop()
         self._clock = clock
         self._settings = settings
         self._owner = owner
@@ -114,11 +115,12 @@ class Committer:
         batch = open_batch.cut(position)
         if batch is None:
             self._advance_durable(position)
+            self._owner.caught_up()
             return
         self.writing = True
         self._bytes_writing = open_batch.bytes_held
         self._give_way.begin()
-        self._task = asyncio.get_running_loop().create_task(self._store.commit(batch))
+        self._task = self._host.create_task(self._store.commit(batch))
         self._task.add_done_callback(lambda task: self._written(task, position))
 
     def _written(self, task: asyncio.Task[None], position: int) -> None:

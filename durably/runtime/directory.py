@@ -48,6 +48,7 @@ class Directory:
         self.waiters: dict[int, list[Waiter]] = {}
         """Who waits outside, by invocation number; kept while the invocation itself is in the store only."""
         self._store = store
+        self._host = asyncio.get_running_loop()
         self._run_in_thread = run_in_thread
         self._when_durable = when_durable
         self._suspended_senders: set[str] = set()
@@ -95,7 +96,7 @@ class Directory:
 
     def note_end(self, number: int) -> None:
         """It has ended: an answer that is on its way from the store may not know it."""
-        if self.outstanding:
+        if self._by_id.outstanding or self._by_key.outstanding:
             self._ended_meanwhile.add(number)
         elif self._ended_meanwhile:
             self._ended_meanwhile.clear()
@@ -105,7 +106,7 @@ class Directory:
         known = self.live.get(id)
         if known is not None:
             # Not at once: whoever asks is in the middle of a transition.
-            asyncio.get_running_loop().call_soon(self._tell, then, known, None)
+            self._host.call_soon(self._tell, then, known, None)
         else:
             self._by_id(id, partial(self._found_id, id, then))
 

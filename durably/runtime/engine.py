@@ -89,6 +89,7 @@ class Engine:
         give_way: GiveWay,
         last_position: int,
     ) -> None:
+        self._host = asyncio.get_running_loop()
         self.actors = actors
         self.settings = settings
         self.clock = clock
@@ -228,7 +229,7 @@ class Engine:
         """Something is ready or was appended: see to it, in a callback of its own."""
         if not self._pump_scheduled and not self._pumping:
             self._pump_scheduled = True
-            asyncio.get_running_loop().call_soon(self._pump)
+            self._host.call_soon(self._pump)
 
     def _pump(self) -> None:
         """Work off what is ready, for a bounded time, then see whether a batch can go."""
@@ -249,6 +250,10 @@ class Engine:
                 began = ended
                 if ended > until or self.dead:
                     break
+        except MemoryError:  # Rule E3: what a handler could not go on with is the host's business; the others go on.
+            self._pumping = False
+            self.poke()
+            raise
         except Exception as error:  # A mistake of ours: fail and recover, rather than go on half.
             self._owner.incarnation_failed(self, error)
         finally:
@@ -286,7 +291,7 @@ class Engine:
     async def until_idle(self) -> None:
         """Wait until nothing can happen unless time passes or somebody asks."""
         while not self.is_idle() and not self.dead:
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            waiter: asyncio.Future[None] = self._host.create_future()
             self._idle_waiters.append(waiter)
             await waiter
 
@@ -296,7 +301,7 @@ class Engine:
         Raises:
             StoreUnavailableError: it never will be, in this incarnation.
         """
-        durable: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        durable: asyncio.Future[None] = self._host.create_future()
         self._durable_waiters.add(durable)
         self.when_durable(_resolve, durable)
         self.poke()
@@ -349,7 +354,7 @@ class Engine:
             raise
         if isinstance(step, AttemptFailure):
             self._attempt_failed(activation, invocation, step.error)
-        elif step.commands or (journal is not None and journal.held_sends):
+        elif any(map(_has_key, step.commands)) or (journal is not None and journal.held_sends):
             self._look_keys_up(activation, invocation, step, taken)
         else:
             self._append(activation, invocation, step, taken, NO_KEYS)
@@ -376,6 +381,7 @@ class Engine:
             activation.snapshot,
             self._log,
             self.settings,
+            self._host,
         )
 
     def _replay(self, activation: Activation, invocation: Invocation, execution: Execution, journal: Journal) -> bool:
@@ -529,7 +535,7 @@ class Engine:
     def begin(self, activation: Activation, invocation: Invocation, /) -> None:
         """Its turn in the mailbox has come; if its deadline has passed meanwhile, it never starts."""
         if invocation.deadline is not None and invocation.deadline <= self.clock.now():
-            asyncio.get_running_loop().call_soon(self._never_start, activation, invocation)
+            self._host.call_soon(self._never_start, activation, invocation)
         else:
             self.queue(invocation)
 
@@ -576,6 +582,8 @@ class Engine:
         if execution is not None:
             invocation.execution = None
             execution.close()
+            if invocation.parked_in is not None:
+                self.residence.unpark(invocation)
 
     # ================================================================== outcomes
 
@@ -802,7 +810,7 @@ class Engine:
                 command.service or "", command.key or "", command.handler or "", command.idempotency_key or ""
             )
             name = f"of {scope.service}/{scope.handler} with the idempotency key {scope.idempotency_key!r}"
-            asyncio.get_running_loop().call_soon(
+            self._host.call_soon(
                 self.directory.by_key, scope, partial(self._found_to_attach, caller, name)
             )
 
@@ -1041,13 +1049,27 @@ class Engine:
         """Not started: it never will. Under way: those who wait are told, and it goes on."""
         self.committer.next_position()
         self.committer.batch.clear_timer(number, DEADLINE_TIMER)
-        waiting = activation.find_waiting(number)
+        waiting, started = activation.find_waiting(number), activation.find(number)
         if waiting is not None:
             activation.mailbox.remove(waiting)
             self._fail(activation, waiting, _deadline_error())
-        invocation = activation.find(number)
-        if invocation is not None:
-            self._answer_everybody(invocation, Outcome(True, encode_failure(_deadline_error())))
+        elif started is not None:
+            self._answer_everybody(started, Outcome(True, encode_failure(_deadline_error())))
+        else:  # Far back in a mailbox, or delayed: in the store only.
+            self._fetch(number, partial(self._deadline_of_stored, activation))
+        self.poke()
+
+    def _deadline_of_stored(self, activation: Activation, stored: StoredInvocation | None) -> None:
+        if stored is None or activation.arrivals is not None:  # If it is on its way, it is looked at when it would start.
+            return
+        record = stored.record
+        is_waiting = record.status in (InvocationStatus.PENDING, InvocationStatus.SCHEDULED)
+        if not is_waiting or record.number in self._scheduled or activation.find_waiting(record.number) is not None:
+            return
+        if record.status is InvocationStatus.PENDING and activation.tail:
+            activation.tail -= 1
+        handler = activation.actor.handler_or_missing(record.handler, shared=record.mailbox_position is None)
+        self._fail(self.residence.stand_in(record.address), from_stored(stored, handler), _deadline_error())
         self.poke()
 
     # ================================================================== recovery and the end
@@ -1096,7 +1118,7 @@ class Engine:
 
     def spawn(self, coroutine: Coroutine[Any, Any, None], /) -> None:
         """Run something in the background; if it fails, the store has failed."""
-        task = asyncio.get_running_loop().create_task(coroutine)
+        task = self._host.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._background_ended)
 
@@ -1191,6 +1213,10 @@ def no_such_invocation(name: str) -> Outcome:
 
 def _deadline_error() -> DeadlineExceededError:
     return DeadlineExceededError("The deadline passed before the invocation had ended.")
+
+
+def _has_key(command: Command) -> bool:
+    return isinstance(command, Call | Send) and command.idempotency_key is not None
 
 
 def _scope_of(command: Command) -> KeyScope | None:

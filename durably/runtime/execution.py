@@ -13,6 +13,7 @@ import asyncio
 from asyncio import events
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
+from threading import get_ident
 from traceback import format_stack
 from typing import Any, Protocol, TypeVar
 
@@ -48,7 +49,7 @@ class DurableOperation(Operation[R]):
     """The operation behind a command: cancelling it gives the command up (rule C5)."""
 
     def __init__(
-        self, execution: Execution, number: int, decode: Callable[[bytes], R], what: str, site: CallSite
+        self, execution: Execution, number: int, decode: Callable[[bytes], R], what: object, site: CallSite
     ) -> None:
         self.number = number
         self._execution = execution
@@ -130,8 +131,12 @@ class Execution:
         snapshot: Mapping[str, bytes],
         observer: Observer,
         settings: Settings,
+        host: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        """`snapshot` is the object's state when the invocation began; shared handlers are given another for each step."""
+        """`snapshot` is the object's state when the invocation began; shared handlers are given another for each step.
+
+        `host` is the loop whose callbacks advance it; None finds out each time, which costs a system call.
+        """
         self.invocation_id = request.id
         self.handler = handler
         self.key = key
@@ -144,6 +149,7 @@ class Execution:
         self._is_shared = handler.kind == "shared"
         self._observer = observer
         self._forgotten_await = settings.forgotten_await
+        self._host = host
 
     # ------------------------------------------------------------------ for the machine
 
@@ -162,7 +168,8 @@ class Execution:
         self._at = self.loop.at = at
         self._attempt = attempt
         self._recorded_reads = reads
-        host, hooks = enter(self.loop)
+        host = self._host or events._get_running_loop()
+        before = enter(self.loop)
         try:
             outcome = self._run(deliveries)
         except (SystemExit, KeyboardInterrupt, MemoryError):  # Rule E3: the host's business; nothing is recorded.
@@ -170,7 +177,7 @@ class Execution:
         except BaseException as error:
             return AttemptFailure(error)
         finally:
-            leave(host, hooks)
+            leave(self.loop, host, before)
         return self._end_step(at, outcome)
 
     def replay(self, steps: Sequence[Step], deliveries: Mapping[int, Delivery]) -> None:
@@ -200,6 +207,11 @@ class Execution:
         self.loop.kill()
         self._pending = self._flush = self._main = None
         self.actions = NO_ACTIONS
+
+    @property
+    def pending(self) -> Sequence[int]:
+        """The numbers of the commands that it waits for."""
+        return () if self._pending is None else tuple(self._pending)
 
     def leftover_tasks(self) -> list[str]:
         """The tasks that a finished handler left behind."""
@@ -326,7 +338,7 @@ class Execution:
     # ------------------------------------------------------------------ for contexts, references and state (Port)
 
     def check(self, what: str, /) -> None:
-        if events._get_running_loop() is not self.loop:
+        if self.loop.thread != get_ident():
             self.loop.check(what)
 
     def request(self) -> Request:
@@ -351,7 +363,7 @@ class Execution:
             self._uuids = Random(self._seed + b"uuid")
         return self._uuids.getrandbits(128)
 
-    def issue(self, command: Command, decode: Callable[[bytes], R], what: str, site: CallSite, /) -> Operation[R]:
+    def issue(self, command: Command, decode: Callable[[bytes], R], what: object, site: CallSite, /) -> Operation[R]:
         self.check(what)
         operation = DurableOperation(self, self.next_command, decode, what, site)
         if not self.loop.dead:
@@ -359,7 +371,7 @@ class Execution:
             self._note_issued(operation)
         return operation
 
-    def issue_one_way(self, command: Command, result: Callable[[int], R], what: str, site: CallSite, /) -> Operation[R]:
+    def issue_one_way(self, command: Command, result: Callable[[int], R], what: object, site: CallSite, /) -> Operation[R]:
         self.check(what)
         operation: DurableOperation[R] = DurableOperation(self, self.next_command, _never_decoded, what, site)
         if not self.loop.dead:
@@ -382,7 +394,7 @@ class Execution:
         return derived_invocation_id(self._seed, command)
 
     def read_field(self, name: str, /) -> bytes | None:
-        if events._get_running_loop() is not self.loop:
+        if self.loop.thread != get_ident():
             self.loop.check(f"The state field {name!r}")
         if self._is_shared:
             return self._read_shared(name)
@@ -403,7 +415,7 @@ class Execution:
         return sorted(names)
 
     def write_field(self, name: str, value: bytes | None, /) -> None:
-        if events._get_running_loop() is not self.loop:
+        if self.loop.thread != get_ident():
             self.loop.check(f"The state field {name!r}")
         if self._is_shared:
             raise SharedStateError(

@@ -20,7 +20,9 @@ class AttemptFailureRecord(msgspec.Struct, frozen=True):
 
 
 def describe_failure(error: BaseException) -> str:
-    """One line."""
+    """One line; of a group, the errors in it."""
+    if isinstance(error, BaseExceptionGroup):
+        return f"{error.message}: " + "; ".join(describe_failure(one) for one in error.exceptions)
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 

@@ -33,19 +33,22 @@ class GiveWay:
         """A thread has been given work: a commit, a load, an action."""
         self._outstanding += 1
         if self._timer is None and self._give_way_us is not None:
-            self._share = ThreadShare()
+            self._share = None
             self._timer = self._clock.call_later(self._give_way_us, self._look)
 
     def end(self) -> None:
         """A thread has done its work."""
         self._outstanding -= 1
-        if self._outstanding == 0 and self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
     def _look(self) -> None:
-        assert self._share is not None and self._give_way_us is not None
-        if self._share.busy() >= BUSY_SHARE:
+        """The watch goes on as long as work keeps coming; the first look only takes the measure."""
+        assert self._give_way_us is not None
+        if self._outstanding == 0:
+            self._timer = None
+            return
+        if self._share is None:
+            self._share = ThreadShare()
+        elif self._share.busy() >= BUSY_SHARE:
             self.pauses += 1
             block_thread(PAUSE_SECONDS)
             self._share.busy()  # Start over behind the pause.

@@ -6,6 +6,8 @@ first step, as most do, never has a `Journal`.
 
 from __future__ import annotations
 
+from typing import Any
+
 from durably.actors.binding import BoundActorHandler
 from durably.actors.commands import Command, Send, Sleep
 from durably.ids import Address, InvocationStatus, KeyScope
@@ -91,6 +93,8 @@ class Invocation:
     is_held: bool = False
     """A step of it waits for the look-up of idempotency keys; nothing of that step has happened yet."""
     is_queued: bool = False
+    parked_in: dict[int, Any] | None = None
+    """Where it waits for its attempt to be thrown away."""
     position: int = 0
     """The log position of its last transition."""
     stored: tuple[object, ...] = ()

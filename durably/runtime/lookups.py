@@ -29,25 +29,23 @@ class Lookup(Generic[K, A]):
         `answered` hears when answers have been handed over.
         """
         self._ask = ask
+        self._host = asyncio.get_running_loop()
         self._when_ready = when_ready
         self._failed = failed
         self._answered = answered
         self._limit = limit
         self._collected: dict[K, list[Callable[[A], None]]] = {}
-        self._at_the_gate = 0
+        self.outstanding = 0
+        """Callbacks that have not heard an answer."""
         self._asked: dict[K, list[Callable[[A], None]]] = {}
         self._scheduled = False
         self._dead = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._answer_waiter: asyncio.Future[None] | None = None
 
-    @property
-    def outstanding(self) -> int:
-        """Questions that have not been answered."""
-        return len(self._collected) + len(self._asked) + self._at_the_gate
-
     def __call__(self, question: K, then: Callable[[A], None], /) -> None:
         """Ask; `then` hears the answer."""
+        self.outstanding += 1
         asked = self._asked.get(question)
         if asked is not None:
             asked.append(then)
@@ -55,17 +53,18 @@ class Lookup(Generic[K, A]):
         self._collected.setdefault(question, []).append(then)
         if not self._scheduled:
             self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._close_group)
+            self._host.call_soon(self._close_group)
 
     async def next_answer(self) -> None:
         """Wait until something has been answered, or nothing will be."""
         if self._answer_waiter is None:
-            self._answer_waiter = asyncio.get_running_loop().create_future()
+            self._answer_waiter = self._host.create_future()
         await asyncio.shield(self._answer_waiter)
 
     def kill(self) -> None:
         """No answer is wanted any more."""
         self._dead = True
+        self.outstanding = 0
         self._collected.clear()
         self._asked.clear()
         self._tell_waiter()
@@ -80,11 +79,9 @@ class Lookup(Generic[K, A]):
         self._scheduled = False
         group, self._collected = self._collected, {}
         if not self._dead and group:
-            self._at_the_gate += len(group)
             self._when_ready(self._ask_group, group)
 
     def _ask_group(self, group: dict[K, list[Callable[[A], None]]]) -> None:
-        self._at_the_gate -= len(group)
         if self._dead:
             return
         questions: list[K] = []
@@ -92,7 +89,7 @@ class Lookup(Generic[K, A]):
             self._asked.setdefault(question, []).extend(thens)
             questions.append(question)
         for start in range(0, len(questions), self._limit):
-            task = asyncio.get_running_loop().create_task(self._answer(questions[start : start + self._limit]))
+            task = self._host.create_task(self._answer(questions[start : start + self._limit]))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -106,13 +103,14 @@ class Lookup(Generic[K, A]):
         if self._dead:
             return
         # Back on the host loop, but in a task: answers lead to advances, which must come from a plain callback.
-        asyncio.get_running_loop().call_soon(self._tell, questions, answers)
+        self._host.call_soon(self._tell, questions, answers)
 
     def _tell(self, questions: Sequence[K], answers: Callable[[K], A]) -> None:
         for question in questions:
             for then in self._asked.pop(question, []):
                 if self._dead:
                     return
+                self.outstanding -= 1
                 then(answers(question))
         self._tell_waiter()
         self._answered()

@@ -14,6 +14,7 @@ from asyncio import events
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextvars import Context, copy_context
+from threading import get_ident
 from types import CodeType, FrameType
 from typing import Any, NoReturn, Protocol, TypeVar
 
@@ -146,7 +147,7 @@ def _refused(name: str) -> Callable[..., NoReturn]:
 class DeterministicLoop(asyncio.AbstractEventLoop):
     """The loop of one attempt. The host calls what stands first; everything else is for asyncio and handlers."""
 
-    __slots__ = ("_asyncgens", "_limit", "_next_number", "_owner", "_ready", "_tasks", "at", "dead", "main", "salt")
+    __slots__ = ("_asyncgens", "_limit", "_next_number", "_owner", "_ready", "_tasks", "at", "dead", "main", "salt", "thread")
 
     def __init__(self, owner: TimerOwner, salt: int, advance_limit_callbacks: int) -> None:
         """`salt` spreads the hashes of different executions; it must be the same on replay."""
@@ -160,6 +161,8 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         self.main: asyncio.Task[Any] | None = None
         self.dead = False
         """The attempt is over: whatever is still done on this loop is ignored."""
+        self.thread = 0
+        """The thread that is in this loop right now; 0 for none."""
         self.at = 0
         """The time of the step, microseconds since 1970 UTC."""
 
@@ -221,21 +224,23 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         self.main = self._tasks = self._asyncgens = self._owner = None
 
     def _close_everything(self) -> None:
-        tasks, asyncgens = self.live_tasks(), self._asyncgens or []
-        host, hooks = enter(self)
+        tasks = self.live_tasks()
+        host, before = events._get_running_loop(), enter(self)
         try:
             for task in reversed(tasks):
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
                 _close_quietly(task.get_coro())
-            for asyncgen in reversed(asyncgens):
-                _close_asyncgen_quietly(asyncgen)
+            for _ in range(_CLOSINGS):  # A `finally` may begin others meanwhile.
+                if not self._asyncgens:
+                    break
+                _close_asyncgen_quietly(self._asyncgens.pop())
         finally:
-            leave(host, hooks)
+            leave(self, host, before)
         self._ready.clear()
 
     def check(self, what: str) -> None:
         """Raise unless this loop runs right now, on this thread (rule D1)."""
-        if events._get_running_loop() is not self:
+        if self.thread != get_ident():
             raise WrongContextError(
                 f"{what} was used outside the handler it belongs to: in an action of `ctx.run`, in a thread, in another "
                 f"handler, or after the handler had ended. Use it in the handler itself and hand over plain values."
@@ -247,7 +252,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         return self.at / US_PER_SECOND
 
     def is_running(self) -> bool:
-        return events._get_running_loop() is self
+        return self.thread == get_ident()
 
     def is_closed(self) -> bool:
         return self.dead
@@ -260,11 +265,10 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
 
     def call_soon(self, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> Any:
         ready = ReadyCallback(callback, args, copy_context() if context is None else context)
-        if self.dead:
-            return ready
-        if events._get_running_loop() is not self:
-            self.check("A future, event, lock or queue of a handler")
-        self._ready.append(ready)
+        if self.thread != get_ident():
+            self.check("A future, event, lock, queue or task of a handler")
+        if not self.dead:
+            self._ready.append(ready)
         return ready
 
     def call_later(
@@ -280,9 +284,9 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
     def _call_at(
         self, due: int, callback: Callable[..., Any], args: tuple[Any, ...], context: Context | None
     ) -> DurableTimer:
+        self.check("A timer of a handler")
         timer = DurableTimer(due / US_PER_SECOND, callback, args, self, context)
         if not self.dead and self._owner is not None:
-            self.check("A timer of a handler")
             self._owner.start_timer(timer, due)
         return timer
 
@@ -309,9 +313,14 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
                 "`asyncio.as_completed` was given bare coroutines in a handler. It makes their tasks in an order that "
                 "differs from run to run. Give it tasks: `asyncio.as_completed([asyncio.create_task(c) for c in ...])`."
             )
+        self.check("A task of a handler")
         number = self.number()
         title = f"task-{number - self.salt}" if name is None else str(name)
         task = DeterministicTask(number, coro, loop=self, name=title, context=context)  # type: ignore[arg-type]
+        if self.dead:  # Rule D3: it will never start, and must not be reported as forgotten.
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+            coro.close()
+            return task
         if self._tasks is None:
             self._tasks = []
         self._tasks.append(task)
@@ -389,31 +398,51 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
     shutdown_default_executor = _refused("shutdown_default_executor")
 
 
+_inside: dict[int, DeterministicLoop] = {}
+"""The deterministic loop that each thread is in. Asking asyncio instead would cost a system call each time."""
+
+
+def is_in_a_handler() -> bool:
+    """This thread is running some handler's loop right now."""
+    return get_ident() in _inside
+
+
+def enter(loop: DeterministicLoop) -> tuple[DeterministicLoop | None, Any]:
+    """Make it the running loop of this thread, and return what `leave` needs.
+
+    Only from a plain callback of the host's loop, never from within one of its tasks.
+    """
+    thread = get_ident()
+    before = _inside.get(thread), sys.get_asyncgen_hooks()
+    _inside[thread] = loop
+    loop.thread = thread
+    events._set_running_loop(loop)
+    sys.set_asyncgen_hooks(_first_iteration, _finalizer)
+    return before
+
+
+def leave(
+    loop: DeterministicLoop, host: asyncio.AbstractEventLoop | None, before: tuple[DeterministicLoop | None, Any]
+) -> None:
+    """Give the thread back to the host's loop, with its hooks for asynchronous generators."""
+    outer, hooks = before
+    sys.set_asyncgen_hooks(*hooks)
+    events._set_running_loop(host)
+    if outer is None:
+        del _inside[loop.thread]
+    else:
+        _inside[loop.thread] = outer
+    loop.thread = 0
+
+
 def _first_iteration(asyncgen: AsyncGenerator[Any, Any]) -> None:
-    loop = events._get_running_loop()
-    if isinstance(loop, DeterministicLoop):
+    loop = _inside.get(get_ident())
+    if loop is not None:
         loop.track(asyncgen)
 
 
 def _finalizer(asyncgen: AsyncGenerator[Any, Any]) -> None:
     """Never called while the loop holds the generator; without it Python would call the host's."""
-
-
-def enter(loop: DeterministicLoop) -> tuple[asyncio.AbstractEventLoop | None, Any]:
-    """Make it the running loop of this thread, and return what `leave` needs.
-
-    Only from a plain callback of the host's loop, never from within one of its tasks.
-    """
-    host, hooks = events._get_running_loop(), sys.get_asyncgen_hooks()
-    events._set_running_loop(loop)
-    sys.set_asyncgen_hooks(_first_iteration, _finalizer)
-    return host, hooks
-
-
-def leave(host: asyncio.AbstractEventLoop | None, hooks: Any) -> None:
-    """Give the thread back to the host's loop, with its hooks for asynchronous generators."""
-    sys.set_asyncgen_hooks(*hooks)
-    events._set_running_loop(host)
 
 
 def _number_gathering_futures() -> None:
@@ -442,41 +471,43 @@ _number_gathering_futures()
 
 
 def _close_quietly(coroutine: Any) -> None:
-    """Close a coroutine, however often its `finally` blocks await again; what it raises meanwhile is of no interest any more.
+    """Close a coroutine from the inside out, however often its `finally` blocks await again.
 
-    One that is left open would be closed by the garbage collector, inside whatever runs then (rule D3).
+    One that is left open would be closed by the garbage collector, inside whatever runs then (rule D3); and closing only the
+    outermost would drop an inner one that awaits again, about which Python complains on standard error. What is raised
+    meanwhile is of no interest any more.
     """
     for _ in range(_CLOSINGS):
-        try:
-            coroutine.close()
-        except KeyboardInterrupt:
-            raise
-        except BaseException:
-            if getattr(coroutine, "cr_frame", None) is None:
-                return
-        else:
+        innermost = coroutine
+        while getattr(awaited := getattr(innermost, "cr_await", None), "cr_frame", None) is not None:
+            innermost = awaited
+        _ignoring_errors(innermost.close)
+        if getattr(coroutine, "cr_frame", None) is None:
             return
 
 
 def _close_asyncgen_quietly(asyncgen: Any) -> None:
     """The same for an asynchronous generator; one that waits inside an `__anext__` can only lose what it waits for."""
     for _ in range(_CLOSINGS):
-        closing = asyncgen.aclose()
-        try:
-            closing.send(None)
-        except KeyboardInterrupt:
-            raise
-        except (StopIteration, StopAsyncIteration):
-            return
-        except BaseException:
-            if asyncgen.ag_frame is None:
-                return
-        finally:
-            closing.close()
         awaited = asyncgen.ag_await
-        if awaited is None or not hasattr(awaited, "cr_frame"):
+        if getattr(awaited, "cr_frame", None) is not None:
+            _close_quietly(awaited)
+        closing = asyncgen.aclose()
+        has_ended = _ignoring_errors(closing.send, None)
+        closing.close()
+        if has_ended:
             return
-        _close_quietly(awaited)
+
+
+def _ignoring_errors(function: Callable[..., Any], *args: Any) -> bool:
+    """Call something whose errors are of no interest; tells whether there was one."""
+    try:
+        function(*args)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        return True
+    return False
 
 
 _CLOSINGS = 1000

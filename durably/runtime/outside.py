@@ -10,23 +10,41 @@ import asyncio
 import warnings
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from durably.actors.binding import BoundActorHandler
 from durably.actors.failures import decode_failure
 from durably.actors.operations import CallSite, Operation
+from durably.actors.references import Delay
 from durably.errors import InvalidArgumentError, OverloadedError, StoreUnavailableError, UnknownTargetError
 from durably.ids import Address, Entropy, InvocationStatus, KeyScope, new_invocation_id
 from durably.runtime.engine import Engine, paused_error
 from durably.runtime.failures import decode_attempt_failure
 from durably.runtime.invocation import Invocation, decode_outcome
 from durably.runtime.journal import Outcome
-from durably.runtime.requests import Acceptance, InvocationRequest, Reply
+from durably.runtime.requests import Acceptance, Reply
 from durably.storage.records import InvocationRecord
 
 R = TypeVar("R")
 
 OVERLOAD_RETRY_SECONDS = 1.0
+
+
+class Message(Protocol):
+    """What references and ingresses say in common of a message."""
+
+    @property
+    def service(self) -> str: ...
+    @property
+    def key(self) -> str | None: ...
+    @property
+    def handler(self) -> str: ...
+    @property
+    def headers(self) -> dict[str, str]: ...
+    @property
+    def idempotency_key(self) -> str | None: ...
+    @property
+    def timeout_us(self) -> int | None: ...
 
 
 class HostOperation(Operation[R]):
@@ -38,9 +56,9 @@ class HostOperation(Operation[R]):
     id: str = ""
     """Of the invocation, once one was accepted or found."""
 
-    def __init__(self, outside: Outside, what: str, site: CallSite | None) -> None:
+    def __init__(self, outside: Outside, what: object, site: CallSite | None) -> None:
         self._outside = outside
-        super().__init__(loop=asyncio.get_running_loop(), what=what, site=site)
+        super().__init__(loop=outside.host, what=what, site=site)
         outside.waiting.add(self)
 
     def __del__(self) -> None:
@@ -86,7 +104,7 @@ class ReplyOperation(HostOperation[R]):
     """Waits for an outcome, and makes of it what was asked for."""
 
     def __init__(
-        self, outside: Outside, what: str, site: CallSite | None, make: Callable[[str, Outcome, int | None], R]
+        self, outside: Outside, what: object, site: CallSite | None, make: Callable[[str, Outcome, int | None], R]
     ) -> None:
         super().__init__(outside, what, site)
         self._make = make
@@ -137,7 +155,7 @@ class ReplyOperation(HostOperation[R]):
 class TypedCall(ReplyOperation[R]):
     """The call of a reference: its result is decoded by the handler's annotation. The most frequent operation of all."""
 
-    def __init__(self, outside: Outside, what: str, site: CallSite, decode: Callable[[bytes], R]) -> None:
+    def __init__(self, outside: Outside, what: object, site: CallSite, decode: Callable[[bytes], R]) -> None:
         HostOperation.__init__(self, outside, what, site)
         self._decode = decode
 
@@ -156,7 +174,7 @@ class TypedCall(ReplyOperation[R]):
 class AcceptanceOperation(HostOperation[R]):
     """Waits until a message is durable."""
 
-    def __init__(self, outside: Outside, what: str, site: CallSite | None, make: Callable[[Acceptance], R]) -> None:
+    def __init__(self, outside: Outside, what: object, site: CallSite | None, make: Callable[[Acceptance], R]) -> None:
         super().__init__(outside, what, site)
         self._make = make
 
@@ -180,6 +198,7 @@ class Outside:
     def __init__(self, engine: Callable[[], Engine], entropy: Entropy) -> None:
         self.waiting: set[HostOperation[Any]] = set()
         self.failure: BaseException | None = None
+        self.host = asyncio.get_running_loop()
         self._engine = engine
         self._entropy = entropy
 
@@ -189,11 +208,11 @@ class Outside:
 
     # ------------------------------------------------------------------ calls and sends
 
-    def call(self, operation: ReplyOperation[Any], request: InvocationRequest, *, wire: bool) -> None:
+    def call(self, operation: ReplyOperation[Any], request: Message, body: bytes, *, wire: bool) -> None:
         """Accept a call, or join the one with the same idempotency key."""
         try:
             engine = self._engine()
-            handler, argument = self._understand(engine, request, wire=wire)
+            handler, argument = self._understand(engine, request, body, wire=wire)
         except Exception as error:
             operation.refuse(error)
             return
@@ -211,7 +230,7 @@ class Outside:
         operation: ReplyOperation[Any],
         handler: BoundActorHandler,
         argument: bytes,
-        request: InvocationRequest,
+        request: Message,
         scope: KeyScope,
         known: Invocation | None,
         record: InvocationRecord | None,
@@ -227,7 +246,7 @@ class Outside:
         operation: ReplyOperation[Any],
         handler: BoundActorHandler,
         argument: bytes,
-        request: InvocationRequest,
+        request: Message,
         scope: KeyScope | None,
     ) -> None:
         id = operation.id = new_invocation_id(self._entropy)
@@ -238,19 +257,21 @@ class Outside:
         engine.directory.waiters[invocation.number] = [operation]
         engine.poke()
 
-    def send(self, operation: AcceptanceOperation[Any], request: InvocationRequest, *, wire: bool) -> None:
+    def send(
+        self, operation: AcceptanceOperation[Any], request: Message, body: bytes, delay: Delay, *, wire: bool
+    ) -> None:
         """Accept a message, or find the one with the same idempotency key; told when it is durable."""
         try:
             engine = self._engine()
-            handler, argument = self._understand(engine, request, wire=wire)
+            handler, argument = self._understand(engine, request, body, wire=wire)
         except Exception as error:
             operation.refuse(error)
             return
         if request.idempotency_key is None:
-            self._send(engine, operation, handler, argument, request, None, None, None)
+            self._send(engine, operation, handler, argument, request, delay, None, None, None)
         else:
             scope = _scope(request)
-            engine.directory.by_key(scope, partial(self._send, engine, operation, handler, argument, request, scope))
+            engine.directory.by_key(scope, partial(self._send, engine, operation, handler, argument, request, delay, scope))
 
     def _send(
         self,
@@ -258,7 +279,8 @@ class Outside:
         operation: AcceptanceOperation[Any],
         handler: BoundActorHandler,
         argument: bytes,
-        request: InvocationRequest,
+        request: Message,
+        delay: Delay,
         scope: KeyScope | None,
         known: Invocation | None,
         record: InvocationRecord | None,
@@ -266,7 +288,7 @@ class Outside:
         found = known if known is not None else record
         due = None
         if found is None:
-            due = request.due if request.delay_us is None else engine.clock.now() + request.delay_us
+            due = delay.at_us if delay.after_us is None else engine.clock.now() + delay.after_us
             id = operation.id = new_invocation_id(self._entropy)
             keep_us = engine.retention_us(handler)
             engine.accept(
@@ -278,13 +300,13 @@ class Outside:
         engine.when_durable(operation.accepted, acceptance)
         engine.poke()
 
-    def _understand(self, engine: Engine, request: InvocationRequest, *, wire: bool) -> tuple[BoundActorHandler, bytes]:
+    def _understand(self, engine: Engine, request: Message, body: bytes, *, wire: bool) -> tuple[BoundActorHandler, bytes]:
         """Find the handler and check the argument against its types: what is not understood is not accepted (rule V5)."""
         handler = engine.target(request.service, request.key, request.handler)
         limits = engine.settings
-        if len(request.body) > limits.payload_bytes:
+        if len(body) > limits.payload_bytes:
             raise InvalidArgumentError(
-                f"The argument of {request.service}/{request.handler} has {len(request.body)} bytes; at most "
+                f"The argument of {request.service}/{request.handler} has {len(body)} bytes; at most "
                 f"{limits.payload_bytes} are allowed. Keep large things elsewhere and pass their name."
             )
         if engine.committer.is_behind():  # Rule X2
@@ -300,9 +322,9 @@ class Outside:
                     retry_after=OVERLOAD_RETRY_SECONDS,
                 )
         if wire:
-            return handler, handler.admit(request.body)
-        handler.check(request.body)
-        return handler, request.body
+            return handler, handler.admit(body)
+        handler.check(body)
+        return handler, body
 
     # ------------------------------------------------------------------ questions
 
@@ -408,7 +430,7 @@ def unknown_outcome(error: BaseException | None) -> StoreUnavailableError:
     return told
 
 
-def _scope(request: InvocationRequest) -> KeyScope:
+def _scope(request: Message) -> KeyScope:
     assert request.idempotency_key is not None
     return KeyScope(request.service, request.key or "", request.handler, request.idempotency_key)
 

@@ -24,8 +24,6 @@ class InvocationRequest(msgspec.Struct, kw_only=True):
     idempotency_key: str | None = None
     delay_us: int | None = None
     """For sends: microseconds until it joins the mailbox; None sends it at once."""
-    due: int | None = None
-    """The same as a moment: microseconds since 1970 UTC."""
     timeout_us: int | None = None
     """Bounds the whole invocation, from acceptance to outcome."""
 

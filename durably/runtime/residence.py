@@ -72,6 +72,8 @@ class Residence:
         self._idle: OrderedDict[Address, int] = OrderedDict()
         self._parked: dict[int, OrderedDict[int, tuple[Invocation, int]]] = {}
         self._sweep_timer: Cancellable | None = None
+        self._swept_at = clock.monotonic()
+        """The time of the last sweep: exact enough to tell what has idled for long, and free."""
         self._dead = False
 
     @property
@@ -222,11 +224,11 @@ class Residence:
         if activation.actor.definition.kind == "service":
             self.activations.pop(address, None)
             return
-        activation.idle_since = now = self._clock.monotonic()
-        self._idle[address] = now
+        activation.idle_since = self._idle[address] = self._swept_at
         if len(self._idle) > self._settings.active_objects:
             self._passivate(self._idle.popitem(last=False)[0])
-        self._arm_sweep()
+        if self._sweep_timer is None:
+            self._arm_sweep()
 
     def park(self, invocation: Invocation) -> None:
         """It waits for something durable: its attempt may be thrown away after a while."""
@@ -236,9 +238,16 @@ class Residence:
             self._committer.when_durable(self._owner.suspend, invocation)
             return
         parked = self._parked.setdefault(after, OrderedDict())
+        invocation.parked_in = parked
         parked[invocation.number] = (invocation, self._clock.monotonic() + after)
         parked.move_to_end(invocation.number)
         self._arm_sweep()
+
+    def unpark(self, invocation: Invocation) -> None:
+        """It has ended, or its attempt has."""
+        if invocation.parked_in is not None:
+            invocation.parked_in.pop(invocation.number, None)
+            invocation.parked_in = None
 
     def let_go(self, address: Address) -> None:
         """Nothing of this object may be running any more: drop it, if the store alone is enough to bring it back."""
@@ -263,12 +272,13 @@ class Residence:
 
     def _arm_sweep(self) -> None:
         if self._sweep_timer is None and not self._dead:
+            self._swept_at = self._clock.monotonic()
             self._sweep_timer = self._clock.call_later(self._settings.sweep_us, self._sweep)
 
     def _sweep(self) -> None:
         """Suspend what has waited long enough, passivate what has idled long enough, oldest first."""
         self._sweep_timer = None
-        now = self._clock.monotonic()
+        now = self._swept_at = self._clock.monotonic()
         for parked in self._parked.values():
             while parked:
                 number, (invocation, until) = next(iter(parked.items()))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from asyncio import events
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
+from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -25,7 +25,7 @@ from durably.runtime.clock import Clock, SystemClock
 from durably.runtime.describe import describe_actor
 from durably.runtime.invocation import Invocation as LiveInvocation
 from durably.runtime.logs import LOGGER_NAME, RuntimeLog
-from durably.runtime.loop import DeterministicLoop
+from durably.runtime.loop import is_in_a_handler
 from durably.runtime.outside import (
     AcceptanceOperation,
     QuestionOperation,
@@ -107,11 +107,11 @@ class Runtime(Caller):
             mailbox_messages=limits.mailbox_messages,
             payload_bytes=limits.payload_bytes,
         )
-        self._clock: Clock = SystemClock()
+        self._virtual_clock: Clock | None = None
         self._entropy: Entropy = SystemEntropy()
         self._on_action: Callable[[str], None] | None = None
         self._supervisor: Supervisor | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: int | None = None
         self._hooks: set[asyncio.Task[None]] = set()
         self._log = RuntimeLog()
 
@@ -123,13 +123,13 @@ class Runtime(Caller):
     async def __aenter__(self) -> Self:
         if self._supervisor is not None:
             raise RuntimeError("The runtime is running already. Make another one, on another store.")
-        self._loop = asyncio.get_running_loop()
+        self._thread = get_ident()
         self._log = RuntimeLog()
         supervisor = Supervisor(
             owner=self,
             store=self._store,
             actors=self._actors,
-            clock=self._clock,
+            clock=self._virtual_clock or SystemClock(asyncio.get_running_loop()),
             entropy=self._entropy,
             settings=self._settings,
             log=self._log,
@@ -179,7 +179,7 @@ class Runtime(Caller):
         handler = None if actor is None else actor.handlers.get(request.handler)
         make = make_reply(None if handler is None else handler.content_type, keyed=request.idempotency_key is not None)
         operation = ReplyOperation(outside, request.handler, None, make)
-        outside.call(operation, request, wire=True)
+        outside.call(operation, request, request.body, wire=True)
         return operation
 
     def request_send(self, request: InvocationRequest) -> Awaitable[Acceptance]:
@@ -190,7 +190,7 @@ class Runtime(Caller):
         """
         outside = self._running().outside
         operation: AcceptanceOperation[Acceptance] = AcceptanceOperation(outside, request.handler, None, _itself)
-        outside.send(operation, request, wire=True)
+        outside.send(operation, request, request.body, Delay(after_us=request.delay_us), wire=True)
         return operation
 
     def describe(self) -> list[ServiceDescription]:
@@ -241,8 +241,8 @@ class Runtime(Caller):
 
     def _issue_call(self, outgoing: Outgoing[R], site: CallSite, /) -> Operation[R]:
         outside = self._running().outside
-        operation = TypedCall(outside, outgoing.what, site, outgoing.decode)
-        outside.call(operation, _request(outgoing), wire=outgoing.wire)
+        operation = TypedCall(outside, outgoing, site, outgoing.decode)
+        outside.call(operation, outgoing, outgoing.argument, wire=outgoing.wire)
         return operation
 
     def _issue_send(self, outgoing: Outgoing[R], delay: Delay | None, site: CallSite, /) -> Operation[Invocation[R]]:
@@ -251,16 +251,13 @@ class Runtime(Caller):
         def handle(acceptance: Acceptance) -> Invocation[R]:
             return Invocation(self, acceptance.id, outgoing.decode)
 
-        operation = AcceptanceOperation(outside, f"send to {outgoing.what}", site, handle)
-        request = _request(outgoing)
-        if delay is not None:
-            request.due, request.delay_us = delay.at_us, delay.after_us
-        outside.send(operation, request, wire=outgoing.wire)
+        operation = AcceptanceOperation(outside, f"send to {outgoing}", site, handle)
+        outside.send(operation, outgoing, outgoing.argument, delay or NO_DELAY, wire=outgoing.wire)
         return operation
 
     def _issue_attach(self, outgoing: Outgoing[R], site: CallSite, /) -> Operation[R]:
         outside = self._running().outside
-        operation = ReplyOperation(outside, f"attach to {outgoing.what}", site, make_result(outgoing.decode))
+        operation = ReplyOperation(outside, f"attach to {outgoing}", site, make_result(outgoing.decode))
         assert outgoing.idempotency_key is not None
         outside.attach(
             operation, KeyScope(outgoing.service, outgoing.key or "", outgoing.handler, outgoing.idempotency_key)
@@ -298,10 +295,10 @@ class Runtime(Caller):
 
     def _running(self) -> Supervisor:
         """The supervisor, if this is the place to use the runtime (rule D2)."""
-        running = events._get_running_loop()
-        if running is self._loop and self._supervisor is not None:
+        is_in_a_handler_now = is_in_a_handler()
+        if self._thread == get_ident() and self._supervisor is not None and not is_in_a_handler_now:
             return self._supervisor
-        if isinstance(running, DeterministicLoop):
+        if is_in_a_handler_now:
             raise WrongContextError(
                 "The runtime was used in a handler. Use the handler's context: `ctx.object(...)` and `ctx.service(...)` are part of "
                 "the journal, what goes past it would happen again on every replay."
@@ -334,16 +331,7 @@ def _itself(acceptance: Acceptance) -> Acceptance:
     return acceptance
 
 
-def _request(outgoing: Outgoing[Any]) -> InvocationRequest:
-    return InvocationRequest(
-        service=outgoing.service,
-        key=outgoing.key,
-        handler=outgoing.handler,
-        body=outgoing.argument,
-        headers=outgoing.headers,
-        idempotency_key=outgoing.idempotency_key,
-        timeout_us=outgoing.timeout_us,
-    )
+NO_DELAY = Delay()
 
 
 def _bind_all(actors: Iterable[type[Actor]], dependencies: Mapping[Any, Any]) -> dict[str, BoundActor]:

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from durably.actors.actor import Actor
 from durably.actors.durations import Duration, delay_us
@@ -61,8 +61,8 @@ class Harness(Runtime):
             suspend_after=suspend_after,
         )
         self.clock = VirtualClock()
-        self._clock = self.clock
-        self._entropy = SeededEntropy(seed)
+        self._virtual_clock = self.clock
+        self._entropy = self._seeded = SeededEntropy(seed)
         self._ledger: list[str] = []
         self._on_action = self._ledger.append
         self._unheard: list[BaseException] = []
@@ -74,6 +74,12 @@ class Harness(Runtime):
             give_way_us=None,
             expire_every_us=_AN_HOUR_US,
         )
+
+    async def __aenter__(self) -> Self:
+        await super().__aenter__()
+        engine = self._supervised().engine
+        self._seeded.mix(0 if engine is None else engine.committer.position)
+        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /

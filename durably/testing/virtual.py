@@ -87,5 +87,10 @@ class SeededEntropy:
     def __init__(self, seed: int) -> None:
         self._random = Random(seed)
 
+    def mix(self, number: int) -> None:
+        """Go on differently: a second run on the same store must not make the ids of the first again."""
+        if number:
+            self._random.seed(self._random.getrandbits(64) ^ number)
+
     def random_bytes(self, count: int, /) -> bytes:
         return self._random.randbytes(count)

@@ -11,7 +11,7 @@ from durably.actors import Context, ObjectContext, SharedContext, VirtualObject,
 from durably.actors.binding import bind
 from durably.actors.commands import Attach, Call, Look, Send, Sleep, StatusAnswer
 from durably.actors.context import HandlerInfo, Request, make_context
-from durably.errors import UndecodableError, UnencodableError, WrongContextError
+from durably.errors import SharedStateError, UndecodableError, UnencodableError, WrongContextError
 from durably.ids import InvocationStatus
 from tests.actors.port import FakePort, finished, issue
 
@@ -41,7 +41,8 @@ def test_each_kind_of_handler_has_its_context() -> None:
     shared = make_context("shared", port, INFO, "mary")
     assert type(shared) is SharedContext
     assert shared.key == "mary"
-    assert not hasattr(shared, "set")
+    with pytest.raises(SharedStateError, match="ctx.set was used in a shared handler"):
+        _ = shared.set  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownVariableType]
     with pytest.raises(AttributeError):
         shared.note = 1  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
     assert (shared.request, shared.handler) == (REQUEST, INFO)

@@ -7,10 +7,11 @@ order have different steps. Programs are plain data and travel as the handler's 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Coroutine, Iterable
 from contextvars import ContextVar
+from functools import partial
 from random import Random
-from typing import Any
+from typing import Any, cast
 from zlib import crc32
 
 import msgspec
@@ -32,15 +33,17 @@ class Oops(Exception):
 
 
 LEAVES = {
-    "run": 14, "sleep": 5, "asyncio_sleep": 5, "call": 6, "send": 2, "sends_completed": 1, "yield": 3, "oops": 1, "random": 1,
-    "put": 3, "get": 3, "set": 2, "wait_event": 2, "notify": 1, "wait_condition": 1, "join": 2, "cancel": 2, "operations_completed": 2,
-    "operations_waited": 2, "all_tasks": 1, "callback": 2, "later": 1, "future": 1, "barrier": 1,
+    "run": 14, "sleep": 5, "asyncio_sleep": 5, "call": 6, "send": 2, "sends_completed": 1, "yield": 3, "oops": 1,
+    "random": 1, "put": 3, "get": 3, "set": 2, "wait_event": 2, "notify": 1, "wait_condition": 1, "join": 2,
+    "cancel": 2, "operations_completed": 2, "operations_waited": 2, "all_tasks": 1, "callback": 2, "later": 1,
+    "future": 1, "barrier": 1,
 }  # fmt: skip
 """Operations without parts, with how often they are chosen."""
 BRANCHES = {
-    "sequence": 6, "gather": 5, "gather_errors": 5, "wait_all": 3, "wait_first": 4, "wait_error": 3, "wait_briefly": 3, "group": 7,
-    "timeout": 5, "wait_for": 4, "shield": 3, "completed": 4, "attempt": 6, "finally": 4, "generator": 3, "spawn": 4,
-    "cancelled": 4, "lock": 3, "semaphore": 3, "gathers_waited": 3, "select": 3, "group_of_gathers": 1, "repeat": 2, "variable": 2,
+    "sequence": 6, "gather": 5, "gather_errors": 5, "wait_all": 3, "wait_first": 4, "wait_error": 3, "wait_briefly": 3,
+    "group": 7, "timeout": 5, "wait_for": 4, "shield": 3, "completed": 4, "attempt": 6, "finally": 4, "generator": 3,
+    "spawn": 4, "cancelled": 4, "lock": 3, "semaphore": 3, "gathers_waited": 3, "select": 3, "group_of_gathers": 1,
+    "repeat": 2, "variable": 2,
 }  # fmt: skip
 """Operations with parts."""
 SINGLE = {"timeout", "wait_for", "shield", "lock", "semaphore", "spawn", "cancelled", "variable", "repeat", "generator"}
@@ -86,7 +89,7 @@ async def act() -> str:
 def said(error: BaseException) -> str:
     """An error as a word that is the same in each run."""
     if isinstance(error, BaseExceptionGroup):
-        leaves: Sequence[BaseException] = error.exceptions
+        leaves = cast("BaseExceptionGroup[BaseException]", error).exceptions
         return f"[{', '.join(said(leaf) for leaf in leaves)}]"
     return f"{type(error).__name__}({error})"
 
@@ -109,6 +112,7 @@ class Interpreter:
         self.spawned: list[asyncio.Future[str]] = []
 
     def note(self, *seen: object) -> None:
+        seen = tuple(one for one in seen if not isinstance(one, asyncio.Future))  # What callbacks are given.
         self.machine.digest = crc32(repr(seen).encode(), self.machine.digest)
 
     async def do(self, op: Op) -> str:
@@ -141,7 +145,11 @@ class Interpreter:
     def told(self, done: Iterable[asyncio.Future[Any]]) -> str:
         """What has ended, in the order in which asyncio hands it over."""
         return ", ".join(
-            "cancelled" if one.cancelled() else said(error) if (error := one.exception()) is not None else str(one.result())
+            "cancelled"
+            if one.cancelled()
+            else said(error)
+            if (error := one.exception()) is not None
+            else str(one.result())
             for one in done
         )
 
@@ -223,7 +231,9 @@ class Interpreter:
 
     async def do_operations_completed(self, op: Op) -> str:
         results: list[str] = []
-        for one in asyncio.as_completed([self.operation(op, offset) for offset in range(op.amount % 4 + 2)], timeout=90):
+        for one in asyncio.as_completed(
+            [self.operation(op, offset) for offset in range(op.amount % 4 + 2)], timeout=90
+        ):
             try:
                 results.append(str(await one))
             except (TerminalError, TimeoutError) as error:
@@ -244,7 +254,7 @@ class Interpreter:
     async def do_callback(self, op: Op) -> str:
         future = asyncio.ensure_future(self.operation(op))
         for number in range(2):
-            future.add_done_callback(lambda _, number=number: self.note(op.number, "callback", number))
+            future.add_done_callback(partial(self.note, op.number, "callback", number))
         return str(await future)
 
     async def do_later(self, op: Op) -> str:
@@ -257,8 +267,8 @@ class Interpreter:
     async def do_future(self, op: Op) -> str:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[str] = loop.create_future()
-        loop.call_later(op.amount / 10, lambda: future.done() or future.set_result("by a timer"))
-        return await future
+        loop.call_later(op.amount / 10, future.set_result, "by a timer")
+        return await asyncio.shield(future)
 
     # ------------------------------------------------------------------ with parts
 

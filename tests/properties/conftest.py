@@ -1,4 +1,4 @@
-"""How much is tried: `pytest tests/properties --programs 20000`, or DURABLY_PROGRAMS=20000 where other tests run too."""
+"""How much is tried: `pytest tests/properties --programs 20000`, or DURABLY_PROGRAMS=20000 with other tests beside."""
 
 from __future__ import annotations
 

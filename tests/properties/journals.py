@@ -1,4 +1,4 @@
-"""Executions driven by hand: journals are made by answering in any order and grouping, and replayed from their bytes."""
+"""Executions driven by hand: journals are made by answering in any order and grouping, and replayed from bytes."""
 
 from __future__ import annotations
 

@@ -15,7 +15,18 @@ from random import Random
 
 import msgspec
 
-from durably import Context, ObjectContext, RetryPolicy, Service, SharedContext, TerminalError, VirtualObject, handler, shared, state
+from durably import (
+    Context,
+    ObjectContext,
+    RetryPolicy,
+    Service,
+    SharedContext,
+    TerminalError,
+    VirtualObject,
+    handler,
+    shared,
+    state,
+)
 
 OBJECTS = 4
 
@@ -183,10 +194,20 @@ class Carrier:
 
 # ---------------------------------------------------------------------- making programs
 
-LEAVES = {"add": 5, "sleep": 3, "limit": 1, "run": 5, "run_in_a_thread": 1, "run_refused": 1, "run_given_up": 1, "fail": 1, "stumble": 1}
+LEAVES = {
+    "add": 5,
+    "sleep": 3,
+    "limit": 1,
+    "run": 5,
+    "run_in_a_thread": 1,
+    "run_refused": 1,
+    "run_given_up": 1,
+    "fail": 1,
+    "stumble": 1,
+}
 MESSAGES = {
-    "call": 6, "call_atomic": 2, "call_keyed": 2, "call_service": 2, "watch": 1, "send": 4, "send_keyed": 2, "send_later": 2,
-    "send_and_ask": 2,
+    "call": 6, "call_atomic": 2, "call_keyed": 2, "call_service": 2, "watch": 1,
+    "send": 4, "send_keyed": 2, "send_later": 2, "send_and_ask": 2,
 }  # fmt: skip
 BRANCHES = {"attempt": 3, "gather": 4}
 WITHOUT_PARTS = {"watch"}
@@ -282,8 +303,15 @@ class Model:
         else:
             expected.totals[act.target] += flow.added
             for sent, since in flow.held:
-                self.message(sent, since)
+                self.sent(sent, since)
         return outcome, flow.before
+
+    def sent(self, act: Act, before: frozenset[str]) -> None:
+        """An act is sent, and nobody waits."""
+        if act.kind == "send_keyed":
+            self.keyed(act)
+        else:
+            self.message(act, before)
 
     def keyed(self, act: Act) -> tuple[str | Failed, frozenset[str]]:
         """An act with a key is carried out once, for whoever asked first."""
@@ -392,16 +420,13 @@ class Flow:
     def post(self, act: Act) -> None:
         """Messages of one sender to one object are carried out in the order in which they were sent."""
         if not self.atomic:
-            self.model.expected.order.extend((act.target, first, act.number) for to, first in self.sent if to == act.target)
+            self.model.expected.order.extend(
+                (act.target, first, act.number) for to, first in self.sent if to == act.target
+            )
             self.sent.append((act.target, act.number))
 
     def send(self, act: Act) -> None:
-        if act.kind == "send_keyed":
-            if self.atomic:
-                self.held.append((act, self.before))
-            else:
-                self.model.keyed(act)
-        elif self.atomic:
+        if self.atomic:
             self.held.append((act, self.before))
         else:
-            self.model.message(act, self.before)
+            self.model.sent(act, self.before)

@@ -55,7 +55,9 @@ class Scenario:
 def make_scenario(random: Random, suspend_after: int | None = None) -> Scenario:
     maker = Maker(random, size=random.choice((8, 20, 45)))
     roots = [make_root(maker) for _ in range(random.randint(1, 4))]
-    events = [(kind, random.randint(0, 12)) for kind in random.choices([*EVENTS], [*EVENTS.values()], k=random.randint(0, 12))]
+    events = [
+        (kind, random.randint(0, 12)) for kind in random.choices([*EVENTS], [*EVENTS.values()], k=random.randint(0, 12))
+    ]
     return Scenario(
         seed=random.randrange(1_000_000),
         roots=roots,

@@ -1,4 +1,4 @@
-"""What the tests of the rules share: turns of the loop, a store that obeys a test, an outside world, looks into the machine."""
+"""What the tests of the rules share: turns of the loop, a store that obeys, an outside world, looks inside."""
 
 # pyright: reportPrivateUsage=false
 # The rules are about what happens inside the machine, so their tests look there.
@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from durably.errors import StoreUnavailableError
 from durably.ids import Address, InvocationStatus, KeyScope
 from durably.runtime.engine import Engine
+from durably.runtime.runtime import Runtime
 from durably.runtime.supervisor import Supervisor
 from durably.storage.memory import MemoryStore
 from durably.storage.records import Batch, InvocationRecord, Opened, Owner, StoredInvocation, StoredObject, TimerRecord
@@ -25,7 +26,7 @@ T = TypeVar("T")
 SECOND_US = 1_000_000
 
 
-async def turns(count: int = 300) -> None:
+async def turns(count: int = 120) -> None:
     """Let the event loop go round: long enough for everything that waits for nobody."""
     for _ in range(count):
         await asyncio.sleep(0)
@@ -43,6 +44,13 @@ def begin(awaitable: Awaitable[T]) -> asyncio.Task[T]:
         return await awaitable
 
     return asyncio.create_task(wait())
+
+
+async def stop(app: Harness) -> None:
+    """Leave a harness that was entered by hand, with an action or a failure still open, and without its checks."""
+    stopping = begin(Runtime.__aexit__(app, None, None, None))
+    await wait_a_little(app, 31)
+    await stopping
 
 
 def supervisor_of(app: Harness) -> Supervisor:

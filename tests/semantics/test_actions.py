@@ -25,7 +25,7 @@ from durably import (
     state,
 )
 from durably.testing import Harness
-from tests.semantics.support import (PuppetStore, World, begin, keep_one_incarnation, turns, wait_a_little)
+from tests.semantics.support import PuppetStore, World, begin, keep_one_incarnation, turns, wait_a_little
 
 PATIENT = RetryPolicy(initial=1, factor=1, maximum=1)
 
@@ -344,34 +344,34 @@ def delete(smuggler: Any, ctx: ObjectContext) -> None:
     del smuggler.count
 
 
+USES: dict[str, Callable[[Any, ObjectContext], object]] = {
+    "now": lambda _, ctx: ctx.now(),
+    "random": lambda _, ctx: ctx.random(),
+    "uuid": lambda _, ctx: ctx.uuid(),
+    "sleep": lambda _, ctx: ctx.sleep(1),
+    "run": lambda _, ctx: ctx.run("inner", int),
+    "log": lambda _, ctx: ctx.log.info("hello"),
+    "get": lambda _, ctx: ctx.get("count", int),
+    "keys": lambda _, ctx: ctx.keys(),
+    "set": lambda _, ctx: ctx.set("count", 1),
+    "clear": lambda _, ctx: ctx.clear("count"),
+    "clear_all": lambda _, ctx: ctx.clear_all(),
+    "reading-state": lambda smuggler, _: smuggler.count,
+    "assigning-state": assign,
+    "deleting-state": delete,
+    "calling": lambda _, ctx: ctx.object(Counter, "a").add(),
+    "sending": lambda _, ctx: ctx.object(Counter, "a").add.send(),
+    "attach": lambda _, ctx: ctx.object(Counter, "a").add.options(idempotency_key="k").attach(),
+    "calling-by-name": lambda _, ctx: ctx.call("Counter", "add", key="a"),
+    "result": lambda _, ctx: ctx.invocation("inv_1", int).result(),
+    "status": lambda _, ctx: ctx.invocation("inv_1", int).status(),
+}
+
+
 class TestA4:
     """`ctx`, state and references refuse to be used inside an action, with a sentence."""
 
-    @pytest.mark.parametrize(
-        "use",
-        [
-            pytest.param(lambda _, ctx: ctx.now(), id="now"),
-            pytest.param(lambda _, ctx: ctx.random(), id="random"),
-            pytest.param(lambda _, ctx: ctx.uuid(), id="uuid"),
-            pytest.param(lambda _, ctx: ctx.sleep(1), id="sleep"),
-            pytest.param(lambda _, ctx: ctx.run("inner", int), id="run"),
-            pytest.param(lambda _, ctx: ctx.log.info("hello"), id="log"),
-            pytest.param(lambda _, ctx: ctx.get("count", int), id="get"),
-            pytest.param(lambda _, ctx: ctx.keys(), id="keys"),
-            pytest.param(lambda _, ctx: ctx.set("count", 1), id="set"),
-            pytest.param(lambda _, ctx: ctx.clear("count"), id="clear"),
-            pytest.param(lambda _, ctx: ctx.clear_all(), id="clear_all"),
-            pytest.param(lambda smuggler, _: smuggler.count, id="reading-state"),
-            pytest.param(assign, id="assigning-state"),
-            pytest.param(delete, id="deleting-state"),
-            pytest.param(lambda _, ctx: ctx.object(Counter, "a").add(), id="calling"),
-            pytest.param(lambda _, ctx: ctx.object(Counter, "a").add.send(), id="sending"),
-            pytest.param(lambda _, ctx: ctx.object(Counter, "a").add.options(idempotency_key="k").attach(), id="attach"),
-            pytest.param(lambda _, ctx: ctx.call("Counter", "add", key="a"), id="calling-by-name"),
-            pytest.param(lambda _, ctx: ctx.invocation("inv_1", int).result(), id="result"),
-            pytest.param(lambda _, ctx: ctx.invocation("inv_1", int).status(), id="status"),
-        ],
-    )
+    @pytest.mark.parametrize("use", USES.values(), ids=USES)
     async def test_it_is_refused(self, use: Callable[[Any, ObjectContext], object]) -> None:
         SMUGGLED.append(use)
         async with Harness(Smuggler, Counter) as app:

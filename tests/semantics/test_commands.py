@@ -27,7 +27,16 @@ from durably import (
     state,
 )
 from durably.testing import Harness
-from tests.semantics.support import (PuppetStore, World, begin, keep_one_incarnation, supervisor_of, tuned, turns, wait_a_little)
+from tests.semantics.support import (
+    PuppetStore,
+    World,
+    begin,
+    keep_one_incarnation,
+    supervisor_of,
+    tuned,
+    turns,
+    wait_a_little,
+)
 
 
 class Counter(VirtualObject):
@@ -50,7 +59,7 @@ class Counter(VirtualObject):
 
 
 class TestC1:
-    """A durable operation is issued when it is called, in program order, awaited or not; it may be awaited many times."""
+    """An operation is issued when it is called, in program order, awaited or not; it may be awaited many times."""
 
     class Caller(Service):
         @handler
@@ -71,7 +80,15 @@ class TestC1:
             async with asyncio.TaskGroup() as group:
                 task = group.create_task(counter.add())
             completed = [await one for one in asyncio.as_completed([counter.add(), counter.add()])]
-            return [*gathered, *(one.result() for one in done), shielded, timed, task.result(), *completed, await operation]
+            return [
+                *gathered,
+                *(one.result() for one in done),
+                shielded,
+                timed,
+                task.result(),
+                *completed,
+                await operation,
+            ]
 
         @handler
         async def forgets(self, ctx: Context) -> str:
@@ -96,7 +113,9 @@ class TestC1:
         async with Harness(Counter, self.Caller, suspend_after=suspend_after) as app:
             assert await app.service(self.Caller).late() == [11, 1, 11]
 
-    async def test_an_operation_works_wherever_asyncio_takes_a_coroutine_or_a_future(self, suspend_after: float) -> None:
+    async def test_an_operation_works_wherever_asyncio_takes_a_coroutine_or_a_future(
+        self, suspend_after: float
+    ) -> None:
         async with Harness(Counter, self.Caller, suspend_after=suspend_after) as app:
             assert await app.service(self.Caller).everywhere() == [1, 2, 3, 4, 5, 6, 7, 8, 1]
 
@@ -236,7 +255,7 @@ class TestC3:
 
 
 class TestC4:
-    """Each execution has a random seed of its own; callee ids, `random` and `uuid` derive from it, never from public names."""
+    """Each execution has a random seed of its own; ids, `random` and `uuid` derive from it, never from names."""
 
     class Dice(Service):
         @handler
@@ -395,7 +414,7 @@ class TestC5:
 
 
 class TestC6:
-    """Delayed sends are durable at once and join the mailbox when due, behind what is there; equal due times by acceptance."""
+    """Delayed sends are durable at once and join the mailbox when due, behind what is there, in order of acceptance."""
 
     class Diary(VirtualObject):
         lines: list[str] = state(default=[])
@@ -568,7 +587,7 @@ class TestC7:
 
 
 class TestC8:
-    """Limits refuse requests from outside; messages between objects are always accepted; long mailboxes are in the store."""
+    """Limits refuse requests from outside, never messages between objects; long mailboxes are in the store."""
 
     class Flood(Service):
         @handler

@@ -58,7 +58,7 @@ class Source(VirtualObject):
 
 
 class TestL1AndL2:
-    """What comes during a load waits at the activation, whatever it is and in whatever order; a load takes what was there before."""
+    """What comes during a load waits at the activation, in whatever order; a load takes what was there before."""
 
     @pytest.mark.parametrize("order", list(permutations(["message", "completion", "commit"])), ids="-".join)
     async def test_a_load_held_back_while_a_message_a_completion_and_a_commit_arrive(
@@ -208,7 +208,7 @@ class TestL3:
                     lambda app=app: app.object(Log, "a").write.options(idempotency_key="k")("outside"),
                     lambda app=app: app.service(Inside).go(),
                 ]
-                calls = []
+                calls: list[asyncio.Task[list[str]]] = []
                 for ask in asks if outside_first else reversed(asks):
                     calls.append(begin(ask()))
                     await turns()

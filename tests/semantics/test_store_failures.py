@@ -29,7 +29,7 @@ from durably.storage.memory import MemoryStore
 from durably.storage.records import Owner
 from durably.testing import Harness
 from durably.testing.stores import FailingStore
-from tests.semantics.support import (PuppetStore, World, begin, supervisor_of, turns, wait_a_little)
+from tests.semantics.support import PuppetStore, World, begin, supervisor_of, turns, wait_a_little
 
 
 class Account(VirtualObject):
@@ -121,9 +121,7 @@ async def test_a_lost_acceptance_is_told_as_unknown(app: Harness, store: PuppetS
     assert await app.object(Account, "a").look() == 0
 
 
-async def test_a_durable_acceptance_is_found_and_its_caller_attached_again(
-    app: Harness, store: PuppetStore
-) -> None:
+async def test_a_durable_acceptance_is_found_and_its_caller_attached_again(app: Harness, store: PuppetStore) -> None:
     store.hold()
     call = begin(app.object(Account, "a").wait_and_pay_in(5))
     send = begin(app.object(Account, "b").wait_and_pay_in.send(7))
@@ -290,20 +288,20 @@ async def test_a_batch_that_fails_again_and_again_is_not_tried_without_a_pause(
     assert await app.object(Account, "a").look() == 5
 
 
-@pytest.mark.parametrize(
-    "ask",
-    [
-        pytest.param(lambda app: app.state(Account, "a"), id="state"),
-        pytest.param(lambda app: anext(app.invocations(), None), id="invocations"),
-        pytest.param(lambda app: app.object(Account, "a").look(), id="shared"),
-        pytest.param(lambda app: app.invocation("inv_1", int).status(), id="status"),
-        pytest.param(lambda app: app.invocation("inv_1", int).result(), id="result"),
-        pytest.param(lambda app: app.object(Account, "a").pay_in.options(idempotency_key="k").attach(), id="attach"),
-        pytest.param(lambda app: app.resume("inv_1"), id="resume"),
-        pytest.param(lambda app: app.object(Account, "a").pay_in.options(idempotency_key="k")(1), id="keyed-call"),
-        pytest.param(lambda app: app.object(Account, "a").pay_in.options(idempotency_key="k").send(1), id="keyed-send"),
-    ],
-)
+ASKS: dict[str, Callable[[Harness], Awaitable[Any]]] = {
+    "state": lambda app: app.state(Account, "a"),
+    "invocations": lambda app: anext(app.invocations(), None),
+    "shared": lambda app: app.object(Account, "a").look(),
+    "status": lambda app: app.invocation("inv_1", int).status(),
+    "result": lambda app: app.invocation("inv_1", int).result(),
+    "attach": lambda app: app.object(Account, "a").pay_in.options(idempotency_key="k").attach(),
+    "resume": lambda app: app.resume("inv_1"),
+    "keyed-call": lambda app: app.object(Account, "a").pay_in.options(idempotency_key="k")(1),
+    "keyed-send": lambda app: app.object(Account, "a").pay_in.options(idempotency_key="k").send(1),
+}
+
+
+@pytest.mark.parametrize("ask", ASKS.values(), ids=ASKS)
 async def test_everybody_hears_something_when_a_commit_fails(
     app: Harness, store: PuppetStore, ask: Callable[[Harness], Awaitable[Any]]
 ) -> None:
@@ -346,9 +344,6 @@ async def test_somebody_whose_invocation_ends_while_it_is_looked_for_again_hears
 
 
 async def test_a_load_that_fails_ends_the_incarnation_and_is_tried_again(app: Harness, store: PuppetStore) -> None:
-    class FailingOnce(Exception):
-        pass
-
     load = store.memory.load
     failures = [StoreUnavailableError("a bad sector")]
 
@@ -397,8 +392,7 @@ class TestX4:
                 await app.state(Account, "a")
             # Leaving it must not hang either; the harness would wait for the machine to settle.
             await Runtime.__aexit__(app, None, None, None)
-        assert disk.holder is not None
-        assert disk.holder.host == "elsewhere"
+        assert str(disk.holder).count("elsewhere") == 1
 
     async def test_a_second_runtime_fails_at_start_and_names_the_first(self) -> None:
         store = MemoryStore()

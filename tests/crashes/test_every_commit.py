@@ -1,0 +1,244 @@
+"""Whatever an example does, it may die at each of its commits, in each way there is: the end is the same.
+
+A scenario is run once undisturbed, then again with the n-th commit going wrong, n = 1, 2, 3 and so on until a run
+has fewer commits. What counts is the answers, the state, and the ledger of side effects; only the last action of each
+branch before a crash may stand in it twice (rule A2), and none where merely a commit failed: then actions live on
+(rule A1).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
+from random import Random
+from typing import Any
+
+import pytest
+
+from durably.actors.actor import VirtualObject
+from durably.actors.retry import RetryPolicy
+from durably.errors import RuntimeStoppedError, StoreUnavailableError, TerminalError
+from durably.ids import InvocationStatus
+from durably.storage.memory import MemoryStore
+from durably.storage.records import Batch
+from durably.testing.harness import Harness
+from durably.testing.stores import FailingStore, WrappedStore
+from examples import state_machine
+from examples.providers import Ledger, MailProvider, PaymentProvider
+from examples.state_machine import Resource
+from examples.tickets import Cart, Checkout, Ticket
+from tests.properties.object_programs import OBJECTS, Act, Maker, Node, Worker, World
+
+WAYS = ("fails before", "fails after", "crash before", "crash after", "crash a little later")
+"""How the n-th commit goes wrong: the store fails or everything dies; before it is durable, after it, or soon after."""
+MOST_COMMITS = 200
+A_WHILE = timedelta(hours=1)
+
+
+@dataclass
+class Scenario:
+    """One run: the application, what it was asked, and what it answered."""
+
+    app: Harness
+    ledger: Ledger
+    answers: dict[str, Any] = field(default_factory=dict[str, Any])
+    asked: list[asyncio.Task[None]] = field(default_factory=list[asyncio.Task[None]])
+
+    def ask(self, key: str, call: Callable[[], Awaitable[Any]]) -> None:
+        """Ask, again and again if need be, and go on; each call has an idempotency key of its own."""
+        self.asked.append(asyncio.create_task(self._insist(key, call)))
+
+    async def _insist(self, key: str, call: Callable[[], Awaitable[Any]]) -> None:
+        while key not in self.answers:
+            try:
+                self.answers[key] = await call()
+            except (StoreUnavailableError, RuntimeStoppedError):
+                await asyncio.sleep(0)
+            except TerminalError as error:
+                self.answers[key] = str(error)
+
+    async def answered(self) -> None:
+        """Let time pass until everything is answered."""
+        for _ in range(1000):
+            await self.app.settle()
+            if all(task.done() for task in self.asked):
+                return
+            await self.app.advance(seconds=1)
+        raise AssertionError(f"Only {[*self.answers]} were answered.")
+
+
+Play = Callable[[Scenario], Coroutine[Any, Any, None]]
+
+
+async def tour(scenario: Scenario) -> None:
+    """Two people want the same seats; three check out at once, one with nothing in the cart."""
+    for user, seat in [("ann", "A"), ("bob", "A"), ("ann", "B"), ("bob", "C")]:
+        add_ticket = scenario.app.object(Cart, user).add_ticket
+        scenario.ask(f"{user} {seat}", partial(add_ticket.options(idempotency_key=seat), seat))
+        await scenario.answered()
+    for user in ("ann", "bob", "eve"):
+        scenario.ask(user, scenario.app.object(Cart, user).checkout.options(idempotency_key=user))
+    await scenario.answered()
+
+
+async def expiry(scenario: Scenario) -> None:
+    """A reservation is not paid for in time, and somebody else takes the seat."""
+    for user in ("ann", "bob"):
+        add_ticket = scenario.app.object(Cart, user).add_ticket
+        scenario.ask(user, partial(add_ticket.options(idempotency_key=user), "A"))
+        await scenario.answered()
+        await scenario.app.advance(minutes=16)
+
+
+async def machines(scenario: Scenario) -> None:
+    """Transitions of two machines side by side."""
+    for number, up in enumerate([True, False, False, True, True]):
+        for name in ("a", "b"):
+            machine = scenario.app.object(Resource, name)
+            transition = machine.set_up if up else machine.tear_down
+            scenario.ask(f"{number} {name}", transition.options(idempotency_key=str(number)))
+        await scenario.answered()
+
+
+def program(seed: int) -> Play:
+    """A random program of messages, as in `tests/properties`."""
+
+    async def carried(scenario: Scenario) -> None:
+        acts = Maker(Random(seed), size=30).acts(1, depth=4)
+        carry = scenario.app.object(Node, "0").carry.options(idempotency_key="root")
+        scenario.ask("root", partial(carry, Act("call", 0, 0, 0, acts)))
+        await scenario.answered()
+
+    return carried
+
+
+PLAYS: dict[str, Play] = {
+    "tour": tour, "expiry": expiry, "machines": machines, **{f"program {seed}": program(seed) for seed in range(6)}
+}  # fmt: skip
+OBJECTS_OF_PLAYS: list[tuple[type[VirtualObject], tuple[str, ...]]] = [
+    (Ticket, ("A", "B", "C")),
+    (Cart, ("ann", "bob", "eve")),
+    (Resource, ("a", "b")),
+    (Node, tuple(str(index) for index in range(OBJECTS))),
+]
+
+
+class DeadlyStore(WrappedStore):
+    """Has everything die at commit number `at`: before it is durable, after it, or some turns of the loop later."""
+
+    def __init__(self, at: int, way: str) -> None:
+        super().__init__(MemoryStore())
+        self.crash: Callable[[], Coroutine[Any, Any, None]] | None = None
+        self.commits = 0
+        self.crashing: asyncio.Task[None] | None = None
+        self._at = at
+        self._way = way
+
+    async def commit(self, batch: Batch, /) -> None:
+        self.commits += 1
+        if self.commits != self._at:
+            await self.inner.commit(batch)
+            return
+        assert self.crash is not None
+        if self._way != "crash before":
+            await self.inner.commit(batch)
+        self.crashing = asyncio.create_task(self._die(self.crash))
+        if self._way != "crash a little later":
+            await asyncio.sleep(0)  # The news of this commit reaches nobody any more.
+            await asyncio.sleep(0)
+
+    async def _die(self, crash: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        for _ in range(3 if self._way == "crash a little later" else 0):
+            await asyncio.sleep(0)
+        await crash()
+
+
+@dataclass(frozen=True)
+class End:
+    """What is compared."""
+
+    answers: dict[str, Any]
+    state: dict[str, Any]
+    payments: list[str]
+    attempts: Counter[str]
+    unfinished: list[str]
+
+
+async def run(play: Play, suspend_after: int, store: FailingStore | DeadlyStore) -> End:
+    ledger = Ledger()
+    app = Harness(
+        Ticket, Cart, Checkout, Resource, Node, Worker,
+        dependencies={PaymentProvider: PaymentProvider(ledger), MailProvider: MailProvider(ledger), World: World()},
+        retry=RetryPolicy(initial=1),
+        suspend_after=suspend_after,
+        store=store,
+    )  # fmt: skip
+    if isinstance(store, DeadlyStore):
+        store.crash = app.crash
+    async with asyncio.timeout(20), app:
+        scenario = Scenario(app, ledger)
+        await play(scenario)
+        await app.advance(A_WHILE)
+        if isinstance(store, DeadlyStore) and store.crashing is not None:
+            await store.crashing
+        state = {
+            f"{actor.__name__} {key}": dict(await app.state(actor, key))
+            for actor, keys in OBJECTS_OF_PLAYS
+            for key in keys
+        }
+        kept = await store.invocations(after=0, limit=10_000)
+    return End(
+        answers=scenario.answers,
+        state=state,
+        payments=sorted(str(entry["amount"]) for entry in ledger.of("payment")),
+        attempts=Counter(app.actions()),
+        unfinished=[record.id for record in kept if record.status is not InvocationStatus.COMPLETED],
+    )
+
+
+def misbehaving(number: int, way: str) -> FailingStore | DeadlyStore:
+    if way.startswith("fails"):
+        return FailingStore(MemoryStore(), fail_at=number, durable=way == "fails after")
+    return DeadlyStore(number, way)
+
+
+def undisturbed(play: Play, suspend_after: int) -> End:
+    return asyncio.run(run(play, suspend_after, FailingStore(MemoryStore(), fail_at=0, durable=False)))
+
+
+@pytest.fixture(autouse=True)
+def machines_take_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state_machine, "SECONDS", 0)
+
+
+@pytest.mark.parametrize("suspend_after", [0, 60])
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", PLAYS)
+def test_the_end_is_the_same_whichever_commit_goes_wrong(name: str, way: str, suspend_after: int) -> None:
+    play = PLAYS[name]
+    expected = undisturbed(play, suspend_after)
+    assert expected.unfinished == []
+    for number in range(1, MOST_COMMITS):
+        store = misbehaving(number, way)
+        end = asyncio.run(run(play, suspend_after, store))
+        if store.commits < number:
+            return
+        compare(end, expected, may_repeat=way.startswith("crash"), where=f"commit {number}")
+    raise AssertionError(f"{name} has more than {MOST_COMMITS} commits")
+
+
+def compare(end: End, expected: End, *, may_repeat: bool, where: str) -> None:
+    assert end.answers == expected.answers, where
+    assert end.unfinished == [], where
+    assert end.payments == expected.payments, where
+    assert end.state == expected.state, where
+    if not may_repeat:
+        assert end.attempts == expected.attempts, where
+        return
+    assert end.attempts.keys() == expected.attempts.keys(), where
+    for name, count in expected.attempts.items():
+        assert count <= end.attempts[name] <= 2 * count, f"{name}, {where}"

@@ -1,0 +1,279 @@
+"""Rules T1 and T2: time."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, timedelta
+
+import pytest
+
+from durably import (
+    Context,
+    DeadlineExceededError,
+    InvocationStatus,
+    ObjectContext,
+    Service,
+    SharedContext,
+    VirtualObject,
+    handler,
+    shared,
+    state,
+)
+from durably.testing import Harness
+from tests.semantics.support import (
+    SECOND_US,
+    PuppetStore,
+    World,
+    begin,
+    keep_one_incarnation,
+    tuned,
+    turns,
+    wait_a_little,
+)
+
+
+class Sleeper(VirtualObject):
+    woken: int = state(default=0)
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    @handler
+    async def walk(self, ctx: ObjectContext) -> list[datetime]:
+        times = [ctx.now()]
+        for number in range(4):
+            await ctx.run(f"act {number}", self.world.act, f"act {number}")
+            times.append(ctx.now())
+            await ctx.sleep(5)
+            times.append(ctx.now())
+        return times
+
+    @handler
+    async def sleep(self, ctx: ObjectContext, seconds: float) -> float:
+        before = ctx.now()
+        await ctx.sleep(seconds)
+        self.woken += 1
+        return (ctx.now() - before).total_seconds()
+
+    @handler
+    async def plainly(self, ctx: ObjectContext, seconds: float) -> float:
+        loop = asyncio.get_running_loop()
+        before = loop.time()
+        await asyncio.sleep(seconds)
+        return round(loop.time() - before, 6)
+
+    @handler
+    async def wake(self, ctx: ObjectContext) -> None:
+        self.woken += 1
+
+    @shared
+    async def count(self, ctx: SharedContext) -> int:
+        return self.woken
+
+
+class TestT1:
+    """`at` is UTC in whole microseconds and never goes back within an invocation, whatever the clock does."""
+
+    @pytest.mark.parametrize("step_back_at", range(9))
+    async def test_the_clock_steps_back_between_any_two_deliveries(
+        self, step_back_at: int, world: World, suspend_after: float
+    ) -> None:
+        async with Harness(Sleeper, dependencies={World: world}, suspend_after=suspend_after) as app:
+            call = begin(app.object(Sleeper, "s").walk())
+            await turns()
+            for event in range(8):
+                if event == step_back_at:
+                    app.clock.set_back(3 * SECOND_US)
+                    await app.crash()
+                    await turns()
+                if event % 2 == 0:
+                    world.end(f"act {event // 2}")
+                    await turns()
+                else:
+                    await wait_a_little(app, 10)
+            times = await call
+            assert times == sorted(times)
+            for number in range(4):
+                assert times[2 * number + 2] - times[2 * number + 1] >= timedelta(seconds=5)
+            assert all(time.utcoffset() == timedelta(0) for time in times)
+
+    async def test_a_handler_never_wakes_before_its_time(self, world: World, suspend_after: float) -> None:
+        async with Harness(Sleeper, dependencies={World: world}, suspend_after=suspend_after) as app:
+            call = begin(app.object(Sleeper, "s").sleep(0.5))
+            await turns()
+            app.clock.set_back(60 * SECOND_US)
+            await wait_a_little(app, 60)
+            assert not call.done()
+            await wait_a_little(app, 1)
+            assert await call >= 0.5
+
+    async def test_a_clock_that_jumps_ahead_wakes_within_a_second(self, world: World, suspend_after: float) -> None:
+        async with Harness(Sleeper, dependencies={World: world}, suspend_after=suspend_after) as app:
+            call = begin(app.object(Sleeper, "s").sleep(3600))
+            await turns()
+            app.clock.set_back(-3600 * SECOND_US)
+            await wait_a_little(app, 1)
+            assert await call >= 3600
+
+    async def test_asyncios_time_is_durable_time(self, world: World, suspend_after: float) -> None:
+        async with Harness(Sleeper, dependencies={World: world}, suspend_after=suspend_after) as app:
+            call = begin(app.object(Sleeper, "s").plainly(12.5))
+            await turns()
+            await wait_a_little(app, 12)
+            await app.crash()
+            assert not call.done()
+            await wait_a_little(app, 0.5)
+            assert await call == 12.5
+
+
+class TestT2:
+    """Timers beyond the window live in the store only; those found due at start come by due time."""
+
+    async def test_one_beyond_the_window_fires_at_its_time(self, world: World, suspend_after: float) -> None:
+        app = Harness(Sleeper, dependencies={World: world}, suspend_after=suspend_after)
+        async with tuned(app, timer_window_us=60 * SECOND_US):
+            call = begin(app.object(Sleeper, "s").sleep(1000))
+            sent = await app.object(Sleeper, "t").wake.after(2000).send()
+            await wait_a_little(app, 999)
+            assert not call.done()
+            await wait_a_little(app, 1)
+            assert await call == 1000
+            await wait_a_little(app, 999)
+            assert await sent.status() is InvocationStatus.SCHEDULED
+            await wait_a_little(app, 1)
+            assert await app.object(Sleeper, "t").count() == 1
+
+    async def test_those_that_are_due_at_the_start_come_in_their_order(self, suspend_after: float) -> None:
+        class Diary(VirtualObject):
+            lines: list[str] = state(default=[])
+
+            @handler
+            async def write(self, ctx: ObjectContext, line: str) -> None:
+                self.lines.append(line)
+
+        class Writer(Service):
+            @handler
+            async def write_after(self, ctx: Context, seconds: float) -> None:
+                await ctx.sleep(seconds)
+                await ctx.object(Diary, "d").write.send(f"slept {seconds}")
+
+        store = PuppetStore()
+        async with Harness(Diary, Writer, suspend_after=suspend_after, store=store) as app:
+            for seconds in (30.0, 10.0, 20.0):
+                await app.service(Writer).write_after.send(seconds)
+                await app.object(Diary, "e").write.after(seconds).send(f"delayed {seconds}")
+            await app.settle()
+            app.clock.set_back(-60 * SECOND_US)
+            await app.crash()
+            await app.advance(1)
+            assert await app.state(Diary, "d") == {"lines": ["slept 10.0", "slept 20.0", "slept 30.0"]}
+            assert await app.state(Diary, "e") == {"lines": ["delayed 10.0", "delayed 20.0", "delayed 30.0"]}
+
+    async def test_a_timer_that_was_read_before_its_invocation_ended_does_not_fire(
+        self, world: World, store: PuppetStore, suspend_after: float
+    ) -> None:
+        class Racing(Service):
+            def __init__(self, world: World) -> None:
+                self.world = world
+
+            @handler
+            async def race(self, ctx: Context) -> str:
+                try:
+                    async with asyncio.timeout(10):
+                        return await ctx.run("act", self.world.act, "act")
+                except TimeoutError:
+                    return "too late"
+
+        async with Harness(Racing, dependencies={World: world}, store=store, suspend_after=suspend_after) as app:
+            call = begin(app.service(Racing).race())
+            await turns()
+            store.timer_reads.hold()
+            await app.crash()
+            await turns()
+            assert store.timer_reads.waiting == 1
+            world.end("act")
+            await turns()
+            assert await call == "act done"
+            store.timer_reads.release()
+            await turns()
+            await wait_a_little(app, 20)
+            keep_one_incarnation(app)
+
+    async def test_a_timer_that_was_set_while_the_store_was_asked_fires_once(
+        self, world: World, store: PuppetStore
+    ) -> None:
+        async with Harness(Sleeper, dependencies={World: world}, store=store) as app:
+            store.timer_reads.hold()
+            await app.crash()
+            call = begin(app.object(Sleeper, "s").sleep(10))
+            await turns()
+            store.timer_reads.release()
+            await turns()
+            await wait_a_little(app, 10)
+            assert await call == 10
+            assert await app.object(Sleeper, "s").count() == 1
+
+
+class TestDeadlines:
+    """DESIGN 5.5: a deadline that has passed before the invocation started ends it; it never starts."""
+
+    async def called(self, app: Harness, calls: int) -> int:
+        first = begin(app.object(Sleeper, "s").sleep(100))
+        await turns()
+        for _ in range(calls - 1):
+            await app.object(Sleeper, "s").wake.send()
+        late = begin(app.object(Sleeper, "s").wake.options(timeout=5)())
+        await turns()
+        await wait_a_little(app, 5)
+        assert late.done()
+        with pytest.raises(DeadlineExceededError) as told:
+            await late
+        assert told.value.code == 504
+        await wait_a_little(app, 100)
+        await first
+        return await app.object(Sleeper, "s").count()
+
+    async def test_one_that_waits_in_the_mailbox_is_not_started(self, world: World, suspend_after: float) -> None:
+        async with Harness(Sleeper, dependencies={World: world}, suspend_after=suspend_after) as app:
+            assert await self.called(app, 1) == 1
+
+    async def test_one_in_the_tail_of_a_long_mailbox_is_not_started(self, world: World, suspend_after: float) -> None:
+        app = Harness(Sleeper, dependencies={World: world}, suspend_after=suspend_after)
+        async with tuned(app, pending_in_memory=2):
+            assert await self.called(app, 5) == 5
+
+    async def test_a_delayed_one_beyond_the_window_is_not_started(self, world: World) -> None:
+        app = Harness(Sleeper, dependencies={World: world})
+        async with tuned(app, timer_window_us=60 * SECOND_US):
+            sent = await app.object(Sleeper, "s").wake.options(timeout=1000).after(2000).send()
+            await wait_a_little(app, 1001)
+            with pytest.raises(DeadlineExceededError):
+                await asyncio.wait_for(sent.result(), 1)
+            await wait_a_little(app, 2000)
+            assert await app.object(Sleeper, "s").count() == 0
+
+    async def test_whoever_waits_for_one_under_way_is_told_and_it_goes_on(
+        self, world: World, suspend_after: float
+    ) -> None:
+        async with Harness(Sleeper, dependencies={World: world}, suspend_after=suspend_after) as app:
+            call = begin(app.object(Sleeper, "s").sleep.options(timeout=5)(10))
+            await turns()
+            await wait_a_little(app, 5)
+            with pytest.raises(DeadlineExceededError):
+                await call
+            await app.crash()
+            await wait_a_little(app, 10)
+            assert await app.object(Sleeper, "s").count() == 1
+
+    async def test_it_survives_a_crash(self, world: World, suspend_after: float) -> None:
+        async with Harness(Sleeper, dependencies={World: world}, suspend_after=suspend_after) as app:
+            first = begin(app.object(Sleeper, "s").sleep(100))
+            await turns()
+            late = await app.object(Sleeper, "s").wake.options(timeout=5).send()
+            await app.crash()
+            await wait_a_little(app, 5)
+            with pytest.raises(DeadlineExceededError):
+                await asyncio.wait_for(late.result(), 1)
+            await wait_a_little(app, 100)
+            await first
+            assert await app.object(Sleeper, "s").count() == 1
