@@ -88,6 +88,13 @@ class SystemEntropy:
         return taken
 
 
+def is_storable(name: str) -> bool:
+    """Names (keys, ids, headers, field names) are Unicode text without NUL: nothing else survives every store."""
+    if "\0" in name:
+        return False
+    return name.isascii() or not any("\ud800" <= character <= "\udfff" for character in name)
+
+
 _pools: WeakSet[SystemEntropy] = WeakSet()
 
 

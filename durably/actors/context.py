@@ -29,7 +29,7 @@ from durably.actors.serde import codec_for
 from durably.actors.state import StateView
 from durably.actors.wording import MISSING
 from durably.errors import SharedStateError, UndecodableError, UnencodableError
-from durably.ids import InvocationStatus
+from durably.ids import InvocationStatus, is_storable
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -243,6 +243,8 @@ class ObjectContext(SharedContext):
             self._view.forget()
 
     def _write(self, name: str, data: bytes | None) -> None:
+        if not is_storable(name):
+            raise UnencodableError(f"The state name {name!r} is not Unicode text without NUL, so it cannot be stored.")
         self._settle()
         self._port.write_field(name, data)
         if self._view is not None:

@@ -45,7 +45,8 @@ LONGEST_QUOTE_CHARACTERS = 80
 
 
 def shortened(value: Any) -> str:
-    text = repr(value)
+    # The default says where in memory a thing lies: that differs on replay, and tells nobody anything.
+    text = f"a {type(value).__qualname__}" if type(value).__repr__ is object.__repr__ else repr(value)
     return text if len(text) <= LONGEST_QUOTE_CHARACTERS else text[: LONGEST_QUOTE_CHARACTERS - 1] + "…"
 
 

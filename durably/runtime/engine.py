@@ -22,13 +22,14 @@ from durably.actors.retry import RetryPolicy
 from durably.errors import (
     DeadlineExceededError,
     NonDeterminismError,
+    InvalidArgumentError,
     PausedInvocationError,
     StoreUnavailableError,
     TerminalError,
     UnknownTargetError,
     find_mistake,
 )
-from durably.ids import SEED_BYTES, Address, Entropy, InvocationStatus, KeyScope, derived_invocation_id
+from durably.ids import SEED_BYTES, Address, Entropy, InvocationStatus, KeyScope, derived_invocation_id, is_storable
 from durably.runtime.actions import ActionKey, ActionResult, Actions, retry_delay
 from durably.runtime.activation import Activation, apply_changes
 from durably.runtime.alarm import Alarm
@@ -206,6 +207,8 @@ class Engine:
         if bound is None:
             known = sorted(actor.handlers)
             raise UnknownTargetError(f"{service} has no handler {handler!r}. It has: {', '.join(known)}.", known=known)
+        if key is not None and not is_storable(key):
+            raise InvalidArgumentError(f"The key {key!r} of {service} is not Unicode text without NUL, so it cannot be stored.")
         if (key is None) != (bound.kind == "service"):
             need = "is a service and takes no key" if key is not None else "is a virtual object and needs a key"
             raise UnknownTargetError(f"{service} {need}.", known=[service])

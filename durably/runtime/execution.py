@@ -12,9 +12,9 @@ from __future__ import annotations
 import asyncio
 from asyncio import events
 from collections.abc import Callable, Mapping, Sequence
+from io import StringIO
 from random import Random
 from threading import get_ident
-from traceback import format_stack
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -36,6 +36,7 @@ R = TypeVar("R")
 
 NO_ACTIONS: dict[int, Action[Any]] = {}
 _SALT_BYTES = 6
+_STACK_FRAMES = 5
 
 
 class Observer(Protocol):
@@ -310,9 +311,9 @@ class Execution:
     def _describe_stuck(self) -> str:
         stacks: list[str] = []
         for task in self.loop.live_tasks():
-            frames = task.get_stack(limit=3)
-            last = "".join(format_stack(frames[-1], limit=1)) if frames else "  (not started)\n"
-            stacks.append(f"{task.get_name()} waits at:\n{last}")
+            text = StringIO()
+            task.print_stack(limit=_STACK_FRAMES, file=text)
+            stacks.append(f"{task.get_name()}: {text.getvalue()}")
         return (
             f"{self.handler.service}/{self.handler.name} waits for something that nobody will ever supply: no call, run or "
             f"sleep of it is under way.\n{''.join(stacks)}Most likely an Event, Future, Lock or Queue is never set, released or filled."

@@ -20,6 +20,7 @@ from typing import Any, NoReturn, Protocol, TypeVar
 
 import msgspec
 
+from durably.actors.durations import LONGEST_SECONDS
 from durably.actors.operations import Operation
 from durably.errors import AdvanceLimitError, BlockingIOInHandlerError, HandlerMistakeError, WrongContextError
 
@@ -285,6 +286,8 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         self, due: int, callback: Callable[..., Any], args: tuple[Any, ...], context: Context | None
     ) -> DurableTimer:
         self.check("A timer of a handler")
+        if due - self.at > LONGEST_SECONDS * US_PER_SECOND:
+            raise OverflowError(f"A timer that is due in more than {LONGEST_SECONDS:.0f} seconds (a thousand years) cannot be kept.")
         timer = DurableTimer(due / US_PER_SECOND, callback, args, self, context)
         if not self.dead and self._owner is not None:
             self._owner.start_timer(timer, due)

@@ -17,7 +17,7 @@ from durably.actors.failures import decode_failure
 from durably.actors.operations import CallSite, Operation
 from durably.actors.references import Delay
 from durably.errors import InvalidArgumentError, OverloadedError, StoreUnavailableError, UnknownTargetError
-from durably.ids import Address, Entropy, InvocationStatus, KeyScope, new_invocation_id
+from durably.ids import Address, Entropy, InvocationStatus, KeyScope, is_storable, new_invocation_id
 from durably.runtime.engine import Engine, paused_error
 from durably.runtime.failures import decode_attempt_failure
 from durably.runtime.invocation import Invocation, decode_outcome
@@ -303,6 +303,8 @@ class Outside:
     def _understand(self, engine: Engine, request: Message, body: bytes, *, wire: bool) -> tuple[BoundActorHandler, bytes]:
         """Find the handler and check the argument against its types: what is not understood is not accepted (rule V5)."""
         handler = engine.target(request.service, request.key, request.handler)
+        if request.headers or request.idempotency_key is not None:
+            _check_names(request)
         limits = engine.settings
         if len(body) > limits.payload_bytes:
             raise InvalidArgumentError(
@@ -428,6 +430,13 @@ def unknown_outcome(error: BaseException | None) -> StoreUnavailableError:
     )
     told.__cause__ = error
     return told
+
+
+def _check_names(request: Message) -> None:
+    names = {**request.headers, "idempotency-key": request.idempotency_key or ""}
+    for name, value in names.items():
+        if not is_storable(name) or not is_storable(value):
+            raise InvalidArgumentError(f"The header {name!r} is not Unicode text without NUL, so it cannot be stored.")
 
 
 def _scope(request: Message) -> KeyScope:

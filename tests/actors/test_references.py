@@ -104,7 +104,7 @@ def test_a_call_is_a_message(caller: RecordingCaller) -> None:
     assert (outgoing.argument, outgoing.headers, outgoing.idempotency_key) == (b'{"ticket":"2B"}', {}, None)
     assert outgoing.decode(b"true") is True
     assert not outgoing.wire
-    assert outgoing.what == "CartObject/addTicket"
+    assert str(outgoing) == "CartObject/addTicket"
 
 
 def test_a_service_has_no_key(caller: RecordingCaller) -> None:

@@ -295,6 +295,26 @@ class TestT4:
             assert world.started == ["act", "help act"]
             assert await app.object(Worker, "w").look() == ["behind"]
 
+    async def test_what_waits_behind_one_that_ends_meanwhile_is_not_started(
+        self, world: World, store: PuppetStore
+    ) -> None:
+        app = Harness(Worker, Helper, dependencies={World: world}, store=store)
+        await app.__aenter__()
+        working = begin(app.object(Worker, "w").work("act"))
+        behind = begin(app.object(Worker, "w").note("behind"))
+        await turns()
+        stopping = begin(Runtime.__aexit__(app, None, None, None))
+        await turns()
+        world.end("act")
+        await turns()
+        await stopping
+        assert await working == "act done"
+        with pytest.raises(RuntimeStoppedError):
+            await behind
+        async with Harness(Worker, Helper, dependencies={World: world}, store=store) as app:
+            await turns()
+            assert await app.object(Worker, "w").look() == ["act", "behind"]
+
     async def test_an_action_that_takes_too_long_is_cancelled_and_started_again(
         self, world: World, store: PuppetStore
     ) -> None:
