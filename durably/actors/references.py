@@ -20,7 +20,7 @@ from durably.actors.durations import Duration, delay_us, duration_us, moment_us
 from durably.actors.kinds import is_text
 from durably.actors.operations import CallSite, Operation, frame_above
 from durably.actors.signature import HandlerSignature
-from durably.ids import InvocationStatus
+from durably.ids import InvocationStatus, is_storable
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -245,12 +245,12 @@ def plain_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
     if not headers:
         return NO_HEADERS
     for name, value in headers.items():
-        if not (is_text(name) and is_text(value)):
-            raise TypeError(f"Headers are strings; {name!r}: {value!r} is not.")
+        if not (is_text(name) and is_text(value) and is_storable(name) and is_storable(value)):
+            raise TypeError(f"Headers are Unicode text without NUL; {name!r}: {value!r} is not.")
     return {name.lower(): value for name, value in headers.items()}
 
 
 def _idempotency_key(key: str) -> str:
-    if not is_text(key) or not key:
-        raise TypeError(f"An idempotency key is a string that is not empty, not {key!r}.")
+    if not is_text(key) or not key or not is_storable(key):
+        raise TypeError(f"An idempotency key is Unicode text without NUL, and not empty; {key!r} is not.")
     return key
