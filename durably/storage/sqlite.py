@@ -64,6 +64,7 @@ class Writer:
         self._make_durable(connection)
         connection.execute(SQL["batch"])
         connection.execute(SQL["batch_is_applied"])
+        connection.execute(SQL["state_is_applied"])
         self.epoch = epoch
         return Opened(epoch=epoch, last_position=last_position)
 

@@ -134,17 +134,6 @@ async def test_a_damaged_database_is_told(tmp_path: Path, new_store: NewStore) -
         await store.open(OWNER)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-async def test_a_read_only_file_is_told_to_ordinary_users(tmp_path: Path, new_store: NewStore) -> None:
-    path = tmp_path / "app.db"
-    store = new_store(path)
-    await store.open(OWNER)
-    await store.close()
-    path.chmod(0o444)
-    with pytest.raises(StoreUnavailableError, match="read-only"):
-        await store.open(OWNER)
-
-
 async def test_a_read_only_database_is_told(tmp_path: Path, new_store: NewStore) -> None:
     store = new_store(tmp_path / "app.db")
     await store.open(OWNER)

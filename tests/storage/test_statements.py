@@ -14,7 +14,7 @@ from durably.storage.connections import READER_VIEWS, SETTINGS
 from durably.storage.statements import FILES, MIGRATIONS, SQL, Statement, parse_statements, split_statements
 
 FOLDER = Path(durably.storage.__file__).parent
-DEFINITIONS = ("encoded_invocations", "encoded_journals", "batch", "batch_is_applied")
+DEFINITIONS = ("encoded_invocations", "encoded_journals", "batch", "batch_is_applied", "state_is_applied")
 
 
 def all_statements() -> list[Statement]:
@@ -36,7 +36,7 @@ def connection() -> sqlite3.Connection:
 @pytest.mark.parametrize("name", sorted(SQL))
 def test_every_statement_prepares(name: str, connection: sqlite3.Connection) -> None:
     if name in DEFINITIONS:
-        kind = "trigger" if name == "batch_is_applied" else "view"
+        kind = "trigger" if name.endswith("_is_applied") else "view"
         connection.execute(f"drop {kind} {name}")
     if SQL[name].startswith("pragma"):
         connection.execute(SQL[name]).fetchall()

@@ -11,6 +11,10 @@ select
 -- SQLite renders json_each's `value` anew wherever it is mentioned. A subquery with a limit below a `where` is not merged
 -- into the query around it and so renders each line once (measured: 10 instead of 22 ms for 1,000 invocations).
 create temp trigger batch_is_applied instead of insert on batch
+when coalesce(
+    new.forgotten, new.removed, new.accepted, new.woken, new.updated, new.steps, new.completions, new.timers_cleared,
+    new.timers, new.attachments, new.aliases
+) is not null
 begin
     -- Rule X4.
     select raise(abort, 'the epoch has moved') where (select epoch from owner) is not new.epoch;
@@ -82,6 +86,31 @@ begin
     insert into aliases (id, number)
     select line ->> 0, line ->> 1
     from (select value as line from json_each(new.aliases) limit -1) where line is not null;
+
+    delete from state
+    where (service, key, field) in (
+        select line ->> 0, line ->> 1, line ->> 2
+        from (select value as line from json_each(new.state_cleared) limit -1) where line is not null
+    );
+
+    insert or replace into state (service, key, field, value)
+    select line ->> 0, line ->> 1, line ->> 2, line ->> 3
+    from (select value as line from json_each(new.state) limit -1) where line is not null;
+end;
+
+-- name: state_is_applied
+-- The same for a batch that holds nothing but state, which is what plain calls leave: without the statements that would
+-- find nothing to do (measured: 15 instead of 48 microseconds for one call).
+create temp trigger state_is_applied instead of insert on batch
+when coalesce(
+    new.forgotten, new.removed, new.accepted, new.woken, new.updated, new.steps, new.completions, new.timers_cleared,
+    new.timers, new.attachments, new.aliases
+) is null
+begin
+    -- Rule X4.
+    select raise(abort, 'the epoch has moved') where (select epoch from owner) is not new.epoch;
+
+    update owner set last_position = max(last_position, new.last_position);
 
     delete from state
     where (service, key, field) in (
