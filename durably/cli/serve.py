@@ -24,6 +24,7 @@ from rich.text import Text
 
 from durably.cli.failures import CommandError
 from durably.cli.loading import load_runtime
+from durably.cli.tuning import tune_for_serving
 from durably.errors import DefinitionError, StoreInUseError, StoreUnavailableError
 from durably.ingress import Ingress
 from durably.runtime.requests import HandlerDescription, ServiceDescription
@@ -63,6 +64,7 @@ async def _serve(runtime: Runtime, listener: socket.socket) -> None:
         when_ready=lambda: _announce(runtime, listener),
     )  # fmt: skip
     stop = _stop_signal()
+    tune_for_serving()
     async with runtime:
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         await asyncio.wait({serving, stop}, return_when=asyncio.FIRST_COMPLETED)

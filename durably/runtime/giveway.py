@@ -2,29 +2,36 @@
 
 Between two callbacks the loop lets the interpreter lock go and takes it back before another thread has woken, so beside a
 loop that never idles a committing thread gets no turn at all. While thread work is outstanding, the loop is watched: if it
-has used the processor without a pause for `give_way_us`, it stands still for a millisecond with the lock released.
-Measured against wall-clock time, not against load: a calm loop is never held up.
+has used the processor without a pause for `give_way_us`, and no thread has finished anything meanwhile, it stands still for
+a millisecond with the lock released. A calm loop is never held up, nor is one whose threads get their turns anyway, as they
+do where the host has made Python's switch interval short.
 """
 
 from __future__ import annotations
+
+import sys
 
 from durably.runtime.clock import Cancellable, Clock, ThreadShare, block_thread
 
 BUSY_SHARE = 0.8
 """Above this share of processor time the loop has left no room for others."""
 PAUSE_SECONDS = 0.001
+SHORT_SWITCH_INTERVAL_SECONDS = 0.001
+"""At or below this, whoever waits for the interpreter lock gets it soon enough."""
 
 
 class GiveWay:
     """Counts outstanding work of threads, and watches the loop while there is any."""
 
-    __slots__ = ("_clock", "_give_way_us", "_outstanding", "_share", "_timer", "pauses")
+    __slots__ = ("_clock", "_finished", "_finished_before", "_give_way_us", "_outstanding", "_share", "_timer", "pauses")
 
     def __init__(self, clock: Clock, give_way_us: int | None) -> None:
         """None: there are no threads to make room for (virtual time)."""
         self._clock = clock
         self._give_way_us = give_way_us
         self._outstanding = 0
+        self._finished = 0
+        self._finished_before = 0
         self._timer: Cancellable | None = None
         self._share: ThreadShare | None = None
         self.pauses = 0
@@ -33,12 +40,15 @@ class GiveWay:
         """A thread has been given work: a commit, a load, an action."""
         self._outstanding += 1
         if self._timer is None and self._give_way_us is not None:
+            if sys.getswitchinterval() <= SHORT_SWITCH_INTERVAL_SECONDS:
+                return
             self._share = None
             self._timer = self._clock.call_later(self._give_way_us, self._look)
 
     def end(self) -> None:
         """A thread has done its work."""
         self._outstanding -= 1
+        self._finished += 1
 
     def _look(self) -> None:
         """The watch goes on as long as work keeps coming; the first look only takes the measure."""
@@ -48,8 +58,9 @@ class GiveWay:
             return
         if self._share is None:
             self._share = ThreadShare()
-        elif self._share.busy() >= BUSY_SHARE:
+        elif self._share.busy() >= BUSY_SHARE and self._finished == self._finished_before:
             self.pauses += 1
             block_thread(PAUSE_SECONDS)
             self._share.busy()  # Start over behind the pause.
+        self._finished_before = self._finished
         self._timer = self._clock.call_later(self._give_way_us, self._look)

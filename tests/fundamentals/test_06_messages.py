@@ -34,7 +34,7 @@ class Office(Service):
     async def invite(self, ctx: Context, names: list[str]) -> None:
         for name in names:
             await ctx.object(Mailbox, name).put.send("You are invited")
-            await ctx.object(Mailbox, name).put.after(days=7).send("Do not forget")
+            await ctx.object(Mailbox, name).put.after(minutes=30).send("Do not forget")
 
 
 async def test_who_sends_does_not_wait() -> None:
@@ -56,9 +56,9 @@ async def test_messages_of_a_handler_arrive_although_it_has_ended() -> None:
 async def test_a_delayed_message_comes_at_its_time() -> None:
     async with Harness(Mailbox, Office) as app:
         await app.service(Office).invite(["mary"])
-        await app.advance(days=6, hours=23)
+        await app.advance(minutes=29)
         assert await app.object(Mailbox, "mary").read() == ["You are invited"]
-        await app.advance(hours=1)
+        await app.advance(minutes=1)
         assert await app.object(Mailbox, "mary").read() == ["You are invited", "Do not forget"]
 
 

@@ -30,7 +30,7 @@ class Journey(VirtualObject):
         for place in places:
             await ctx.run(f"arrive in {place}", self.ledger.write, place)
             self.places.append(place)
-            await ctx.sleep(3600)
+            await ctx.sleep(60)
         return f"seen: {', '.join(self.places)}"
 
 
@@ -42,7 +42,7 @@ async def test_a_handler_goes_on_where_it_stood(suspend_after: float) -> None:
         for _ in range(3):
             await app.settle()
             await app.crash()
-            await app.advance(hours=1)
+            await app.advance(minutes=1)
         assert await travelling == "seen: Rome, Paris, Oslo"
         assert ledger.entries == ["Rome", "Paris", "Oslo"]
 
@@ -52,5 +52,5 @@ async def test_what_has_not_begun_begins_in_its_order() -> None:
         for place in ("Rome", "Paris"):
             await app.object(Journey, "mary").travel.send([place])
         await app.crash()
-        await app.advance(hours=2)
+        await app.advance(minutes=2)
         assert await app.state(Journey, "mary") == {"places": ["Rome", "Paris"]}

@@ -14,7 +14,7 @@ class Baker(VirtualObject):
     @handler
     async def bake(self, ctx: ObjectContext) -> None:
         ctx.log.warning("kneading", flour="rye")
-        await ctx.sleep(3600)
+        await ctx.sleep(60)
         ctx.log.warning("baked")
 
 
@@ -23,7 +23,7 @@ async def test_a_line_is_written_once(caplog: pytest.LogCaptureFixture) -> None:
         baking = asyncio.ensure_future(app.object(Baker, "anna").bake())
         await app.settle()
         await app.crash()
-        await app.advance(hours=1)
+        await app.advance(minutes=1)
         await baking
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == 2
