@@ -104,6 +104,14 @@ async def machines(scenario: Scenario) -> None:
         await scenario.answered()
 
 
+async def additions(scenario: Scenario) -> None:
+    """Short messages to an object that is in memory: each begins and ends within one batch."""
+    for number in range(8):
+        carry = scenario.app.object(Node, "0").carry.options(idempotency_key=str(number))
+        scenario.ask(str(number), partial(carry, Act("call", number, parts=(Act("add", number, amount=1),))))
+        await scenario.answered()
+
+
 def program(seed: int) -> Play:
     """A random program of messages, as in `tests/properties`."""
 
@@ -117,7 +125,8 @@ def program(seed: int) -> Play:
 
 
 PLAYS: dict[str, Play] = {
-    "tour": tour, "expiry": expiry, "machines": machines, **{f"program {seed}": program(seed) for seed in range(6)}
+    "tour": tour, "expiry": expiry, "machines": machines, "additions": additions,
+    **{f"program {seed}": program(seed) for seed in range(5)},
 }  # fmt: skip
 OBJECTS_OF_PLAYS: list[tuple[type[VirtualObject], tuple[str, ...]]] = [
     (Ticket, ("A", "B", "C")),
