@@ -193,7 +193,7 @@ def find_mistake(error: BaseException) -> HandlerMistakeError | None:
     if isinstance(error, HandlerMistakeError):
         return error
     if isinstance(error, BaseExceptionGroup):
-        for one in error.exceptions:
+        for one in cast("BaseExceptionGroup[BaseException]", error).exceptions:
             found = find_mistake(one)
             if found is not None:
                 return found

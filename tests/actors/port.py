@@ -27,7 +27,7 @@ class FakePort:
         self.commands: list[Command] = []
         self.actions: list[Action[Any]] = []
         self.operations: list[Operation[Any]] = []
-        self.whats: list[str] = []
+        self.whats: list[object] = []
         self.sites: list[CallSite] = []
         self.answers: dict[int, bytes] = {}
         self.flushes: list[Callable[[], Mapping[str, bytes | None]]] = []
@@ -54,12 +54,12 @@ class FakePort:
         self.check("uuid")
         return 2**127 + 5
 
-    def issue(self, command: Command, decode: Callable[[bytes], R], what: str, site: CallSite, /) -> Operation[R]:
-        self.check(what)
+    def issue(self, command: Command, decode: Callable[[bytes], R], what: object, site: CallSite, /) -> Operation[R]:
+        self.check(str(what))
         return self._issued(command, what, site, decode)
 
-    def issue_one_way(self, command: Command, result: Callable[[int], R], what: str, site: CallSite, /) -> Operation[R]:
-        self.check(what)
+    def issue_one_way(self, command: Command, result: Callable[[int], R], what: object, site: CallSite, /) -> Operation[R]:
+        self.check(str(what))
         operation: Operation[R] = self._operation(command, what, site)
         operation.set_result(result(len(self.commands) - 1))
         return operation
@@ -71,14 +71,14 @@ class FakePort:
         self.actions.append(action)
         return self._issued(command, f"run {command.name!r}", site, decode)
 
-    def _issued(self, command: Command, what: str, site: CallSite, decode: Callable[[bytes], R]) -> Operation[R]:
+    def _issued(self, command: Command, what: object, site: CallSite, decode: Callable[[bytes], R]) -> Operation[R]:
         operation: Operation[R] = self._operation(command, what, site)
         answer = self.answers.get(len(self.commands) - 1)
         if answer is not None:
             operation.set_result(decode(answer))
         return operation
 
-    def _operation(self, command: Command, what: str, site: CallSite) -> Operation[Any]:
+    def _operation(self, command: Command, what: object, site: CallSite) -> Operation[Any]:
         self.commands.append(command)
         self.whats.append(what)
         self.sites.append(site)

@@ -51,9 +51,9 @@ def calls_of(runtime: Runtime, client: int, round: int) -> dict[str, Coroutine[A
     async def chain(key: str) -> str:
         return await runtime.service(Chain).go.options(idempotency_key=key)(prefix)
 
-    async def write(key: str) -> str:
-        diary = runtime.object(Diary, diary_of(client, round))
-        return (await diary.write.options(idempotency_key=key).send(prefix)).id
+    async def write(key: str) -> str | int:
+        write = runtime.object(Diary, diary_of(client, round)).write.options(idempotency_key=key)
+        return await write(prefix) if round % 2 else (await write.send(prefix)).id
 
     return {
         f"{prefix}.add1": add(f"{prefix}.add1", client),

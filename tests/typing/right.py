@@ -136,7 +136,7 @@ async def everywhere(caller: Caller, seats: list[str]) -> bool:
     attached: bool = await ticket.reserve.options(idempotency_key="k").attach()
     result: bool = await sent.result()
     status: InvocationStatus = await later.status()
-    await at.cancel()
+    assert await at.result()
     seen: list[Seat] = await asyncio.gather(*(caller.object(Ticket, seat).peek() for seat in seats))
     name, first = await select(a=ticket.peek(), b=caller.object(Ticket, "3C").peek())
     winner: tuple[str, Seat] = (name, first)

@@ -98,7 +98,7 @@ async def use(caller: Caller, ctx: Context) -> None:
     sent = await cart.add.send("a")
     number: int = await sent.result()  # fine: a bool is an int
     other: str = await sent.result()  # refused: the result has another type
-    sent.cancel()  # refused: the await is forgotten
+    sent.status()  # refused: the await is forgotten
     await caller.call("Cart", "add", "text")  # refused: a body is bytes
     await ctx.run("charge", charge, "5")  # refused: an argument of another type, of an action
     await ctx.run("charge", charge)  # refused: an argument of the action is missing
