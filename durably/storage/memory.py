@@ -93,7 +93,7 @@ class Disk:
         for attachment in batch.attachments:
             if attachment.number in self.rows:
                 key = (attachment.caller.number, attachment.caller.command)
-                self.rows[attachment.number].attachments[key] = attachment
+                self.rows[attachment.number].attachments.setdefault(key, attachment)
         for alias in batch.aliases:
             self.aliases[alias.id] = alias.number
         for change in batch.state:

@@ -364,6 +364,10 @@ async def portions_of_recoverable(store: Store) -> list[tuple[int, Address]]:
     return found
 
 
+UNKNOWN_NUMBER = 999_999_999
+"""Of an invocation that has never been there."""
+
+
 class Histories:
     """Draws batches that a runtime could have made, given what is stored."""
 
@@ -379,16 +383,19 @@ class Histories:
         accepted = self.accepted(set(removed))
         living = sorted({*stored, *(record.number for record in accepted)} - set(removed))
         forgotten = {*removed, *ended}
+        # Whoever answers, attaches or wakes need not know whether the other is still there.
+        anybody = [*living, *removed, UNKNOWN_NUMBER]
         return Batch(
             accepted=accepted,
+            woken=self.some(anybody),
             updated=[self.update(number) for number in self.some(living)],
             removed=removed,
             ended=ended,
             steps=self.steps(living, forgotten),
-            completions=[self.completion(number) for number in self.some(living, repeat=True)],
+            completions=[self.completion(number) for number in self.some(anybody, repeat=True)],
             timers=self.timers(living),
             timers_cleared=self.draw(st.lists(self.timer_names(stored), max_size=2, unique=True)) if stored else [],
-            attachments=self.attachments(living, forgotten),
+            attachments=[AttachmentRecord(number, self.draw(callers)) for number in self.some(anybody, repeat=True)],
             aliases=[AliasRecord(f"alias_{self.next_position()}", number) for number in self.some(living)],
             state=self.draw(
                 st.lists(
@@ -488,15 +495,6 @@ class Histories:
         if living:
             names = self.draw(st.lists(self.timer_names(living), max_size=3, unique=True))
         return [TimerRecord(number, command, self.draw(times), self.draw(addresses)) for number, command in names]
-
-    def attachments(self, living: Sequence[int], forgotten: set[int]) -> list[AttachmentRecord]:
-        records: list[AttachmentRecord] = []
-        for number in self.some(living):
-            stored = self.disk.rows[number].attachments if number in self.disk.rows and number not in forgotten else {}
-            caller = self.draw(callers)
-            if (caller.number, caller.command) not in stored:
-                records.append(AttachmentRecord(number, caller))
-        return records
 
 
 async def _next_turn() -> None:
