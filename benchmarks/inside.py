@@ -14,7 +14,7 @@ def counts_of(runtime: Runtime) -> Counts | None:
     try:
         engine = inside._supervisor.engine
         return Counts(
-            commits=engine.committer.commits, transitions=engine.committer.position, pauses=engine._give_way.pauses
+            commits=engine.committer.commits, transitions=engine.committer.position, pauses=engine.give_way.pauses
         )
     except AttributeError:
         return None

@@ -1,7 +1,8 @@
 """Names that every layer shares: where an invocation lives, what state it is in, and how ids are made.
 
 Ids are opaque to users. Random ones come from an `Entropy` that is handed in, so that a simulation can make the same
-ones again; derived ones come from the secret seed of the execution that asked for them (rule C4), never from public names.
+ones again; derived ones come from the secret seed of the execution that asked for them (rule C4), never from public
+names.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ INVOCATION_PREFIX = "inv_"
 
 
 class Address(NamedTuple):
-    """Where an invocation runs: a virtual object, or one invocation of a service (then `key` is the invocation's id)."""
+    """Where an invocation runs: a virtual object, or one invocation of a service (then `key` is its own id)."""
 
     service: str
     key: str
@@ -113,5 +114,5 @@ def new_invocation_id(entropy: Entropy) -> str:
 
 
 def derived_invocation_id(seed: bytes, command: int) -> str:
-    """The id of the invocation that command number `command` of the execution with this seed starts: the same on replay."""
+    """The id of what command number `command` of the execution with this seed starts: the same on replay."""
     return INVOCATION_PREFIX + blake2b(b"callee%d" % command, digest_size=ID_BYTES, key=seed).hexdigest()

@@ -15,7 +15,7 @@ from durably.actors.actor import Actor
 from durably.actors.annotations import Scope
 from durably.actors.context import Context, HandlerInfo, SharedContext
 from durably.actors.definition import ActorDefinition, AnyHandler, definition_of
-from durably.actors.handlers import Handler
+from durably.actors.handlers import Handler, HandlerKind
 from durably.actors.port import Port
 from durably.actors.retry import RetryPolicy
 from durably.actors.serde import codec_for
@@ -32,7 +32,7 @@ class BoundActorHandler:
         self.service = definition.name
         self.name = handler.name
         """The name on the wire."""
-        self.kind = definition.kind_of(handler)
+        self.kind: HandlerKind = definition.kind_of(handler)
         self.atomic = handler.atomic
         self.private = handler.private or options.private
         self.retry: RetryPolicy | None = handler.retry or options.retry
@@ -75,8 +75,8 @@ class MissingHandler(BoundActorHandler):
 
     def start(self, instance: Actor, ctx: Context, argument: bytes) -> Coroutine[Any, Any, Any]:
         raise HandlerMistakeError(
-            f"{self.service} has no handler {self.name!r} any more, and the store holds an invocation of it. Bring the handler "
-            "back, and resume the invocation."
+            f"{self.service} has no handler {self.name!r} any more, and the store holds an invocation of it. Bring the "
+            "handler back, and resume the invocation."
         )
 
 

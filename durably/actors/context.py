@@ -203,7 +203,8 @@ class SharedContext(Context):
         def __getattr__(self, name: str) -> Any:
             if name in ("set", "clear", "clear_all"):
                 raise SharedStateError(
-                    f"ctx.{name} was used in a shared handler. A shared handler reads; to write, make it exclusive (@handler)."
+                    f"ctx.{name} was used in a shared handler. A shared handler reads; to write, make it exclusive "
+                    "(@handler)."
                 )
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
 

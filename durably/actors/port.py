@@ -41,10 +41,14 @@ class Action(msgspec.Struct, Generic[R], frozen=True, kw_only=True):
 class Port(Protocol):
     """What an execution offers to its handler. Outside its own advance every method raises a sentence (rule D1)."""
 
-    loop: AbstractEventLoop
     invocation_id: str
 
-    def check(self, what: str, /) -> None:
+    @property
+    def loop(self) -> AbstractEventLoop:
+        """The loop that the handler runs on."""
+        ...
+
+    def check(self, what: object, /) -> None:
         """Raise unless this execution is being advanced right now, on this thread. `what` names what was tried."""
         ...
 
@@ -68,7 +72,9 @@ class Port(Protocol):
         """Journal a command that is answered. The operation ends with `decode(answer)`, or with the failure."""
         ...
 
-    def issue_one_way(self, command: Command, result: Callable[[int], R], what: object, site: CallSite, /) -> Operation[R]:
+    def issue_one_way(
+        self, command: Command, result: Callable[[int], R], what: object, site: CallSite, /
+    ) -> Operation[R]:
         """Journal a command that is not answered. The operation is done at once, with `result(command number)`."""
         ...
 

@@ -44,9 +44,14 @@ def _unqualified(text: str) -> str:
 LONGEST_QUOTE_CHARACTERS = 80
 
 
+def _has_no_repr(value: object) -> bool:
+    """Nobody has said how a value of this class reads."""
+    return not any("__repr__" in vars(base) for base in type(value).__mro__[:-1])
+
+
 def shortened(value: Any) -> str:
     # The default says where in memory a thing lies: that differs on replay, and tells nobody anything.
-    text = f"a {type(value).__qualname__}" if type(value).__repr__ is object.__repr__ else repr(value)
+    text = f"a {type(value).__qualname__}" if _has_no_repr(value) else repr(value)
     return text if len(text) <= LONGEST_QUOTE_CHARACTERS else text[: LONGEST_QUOTE_CHARACTERS - 1] + "…"
 
 

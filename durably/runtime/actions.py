@@ -1,8 +1,8 @@
 """`Actions`: the side effects of `ctx.run` that are under way, on the host's event loop or in threads.
 
-They belong to the runtime, keyed by invocation and command, and outlive attempts and incarnations: a new attempt joins the
-running action, and its result is kept until the completion is durable (rule A1). An action starts only when its command is
-durable, so a result never exists without a record that it was asked for.
+They belong to the runtime, keyed by invocation and command, and outlive attempts and incarnations: a new attempt joins
+the running action, and its result is kept until the completion is durable (rule A1). An action starts only when its
+command is durable, so a result never exists without a record that it was asked for.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ActionKey: TypeAlias = tuple[str, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActionResult:
-    """How an action ended: with a value, with a `TerminalError`, or (`exhausted`) as a failure of the whole invocation."""
+    """How an action ended: with a value, a `TerminalError`, or (`exhausted`) as a failure of the whole invocation."""
 
     failed: bool
     value: bytes

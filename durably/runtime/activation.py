@@ -68,7 +68,7 @@ class Activation:
         return self.arrivals is not None
 
     def view(self) -> Mapping[str, bytes]:
-        """The state as a shared handler sees it: the snapshot under the recorded changes of the one in flight (rule V3)."""
+        """The state as a shared handler sees it: the snapshot under the changes of the one in flight (rule V3)."""
         current = self.current
         if current is None or current.journal is None or not current.journal.changes or current.handler.atomic:
             return self.snapshot

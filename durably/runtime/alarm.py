@@ -1,11 +1,16 @@
-"""`Alarm`: rings for timers whose time has come. Those due soon are in memory, all others in the store only (rule T2)."""
+"""`Alarm`: records timers and rings when their time has come.
+
+Those due soon are in memory, all others in the store only (rule T2). The wall clock may be set while they wait.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from typing import Any, Protocol
+from typing import Protocol
 
+from durably.runtime.background import Background
 from durably.runtime.clock import Cancellable, Clock
+from durably.runtime.committer import Committer
+from durably.runtime.invocation import Invocation
 from durably.runtime.settings import Settings
 from durably.runtime.timers import Deadlines
 from durably.storage.records import TimerRecord
@@ -13,46 +18,64 @@ from durably.storage.store import Store
 
 
 class AlarmOwner(Protocol):
+    """Who is woken."""
+
     def time_has_come(self, timer: TimerRecord, /) -> None: ...
     def poke(self) -> None: ...
-    def spawn(self, coroutine: Coroutine[Any, Any, None], /) -> None: ...
-    def when_durable(self, callback: Callable[[Any], None], argument: Any, /) -> None: ...
 
 
 class Alarm:
     """The timers of one incarnation."""
 
-    def __init__(self, store: Store, clock: Clock, settings: Settings, owner: AlarmOwner) -> None:
-        self._store = store
-        self._clock = clock
-        self._settings = settings
+    def __init__(
+        self,
+        owner: AlarmOwner,
+        *,
+        background: Background,
+        clock: Clock,
+        committer: Committer,
+        settings: Settings,
+        store: Store,
+    ) -> None:
         self._owner = owner
+        self._background = background
+        self._clock = clock
+        self._committer = committer
+        self._settings = settings
+        self._store = store
         self._deadlines = Deadlines(clock.now() + settings.timer_window_us)
         self._timer: Cancellable | None = None
         self._rings_at: int | None = None
         self._window_timer: Cancellable | None = None
         self._dead = False
 
-    def set(self, timer: TimerRecord) -> bool:
-        """Ring at `timer.due`; False if that is beyond the window, so that the store will bring it back."""
-        if timer.due > self._deadlines.window_until:
+    def set(self, invocation: Invocation, command: int, due: int) -> bool:
+        """Record that an invocation is to be woken; False if that is so late that only the store remembers."""
+        timer = TimerRecord(invocation.number, command, due, invocation.address)
+        self._committer.batch.set_timer(timer)
+        if due > self._deadlines.window_until:
             return False
         self._deadlines.add(timer)
-        if self._rings_at is None or timer.due < self._rings_at:
+        if self._rings_at is None or due < self._rings_at:
             self._wind()
         return True
 
-    def clear(self, number: int, command: int) -> None:
-        """It is not wanted any more."""
+    def drop(self, number: int, command: int) -> None:
+        """It is not wanted any more, and neither is its row."""
+        self._committer.batch.clear_timer(number, command)
+        self._deadlines.clear(number, command)
+
+    def forget(self, number: int, command: int) -> None:
+        """It is not wanted any more; its row goes with its invocation."""
         self._deadlines.clear(number, command)
 
     def open_window(self) -> None:
-        """Look further ahead: move the window first, then read what the store has in it, once that is all there (rule T2)."""
+        """Look further ahead (rule T2): move the window, then read what the store has in it, once that is all there."""
         if self._dead:
             return
         until = self._deadlines.window_until = self._clock.now() + self._settings.timer_window_us
         self._window_timer = self._clock.call_later(self._settings.timer_window_us // 2, self.open_window)
-        self._owner.when_durable(lambda until: self._owner.spawn(self._read(until)), until)
+        self._committer.when_durable(self._look_ahead, until)
         self._owner.poke()
 
     def kill(self) -> None:
@@ -60,6 +83,9 @@ class Alarm:
         for timer in (self._timer, self._window_timer):
             if timer is not None:
                 timer.cancel()
+
+    def _look_ahead(self, until: int) -> None:
+        self._background.spawn(self._read(until))
 
     async def _read(self, until: int) -> None:
         after: tuple[int, int, int] | None = None

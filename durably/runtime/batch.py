@@ -1,8 +1,8 @@
 """`OpenBatch`: transitions on their way to the store, coalesced as they come. Pure; holds no `await` and no I/O.
 
 What begins and ends within one batch leaves no trace but its effects: an invocation that was accepted and finished here
-leaves its outcome (if somebody may come for it) and the state, not its history. Rows are made only when the batch is cut,
-from the invocations as they then stand, so that what is coalesced away costs next to nothing.
+leaves its outcome (if somebody may come for it) and the state, not its history. Rows are made only when the batch is
+cut, from the invocations as they then stand, so that what is coalesced away costs next to nothing.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ class SystemClock:
 
 
 class ThreadShare:
-    """How busy this thread was since it was last asked: the share of the elapsed time that it spent on the processor."""
+    """How busy this thread was since it was last asked: the share of the time that it spent on the processor."""
 
     __slots__ = ("_cpu", "_wall")
 

@@ -1,8 +1,8 @@
 """`Committer`: group commit, and the gates that keep everything inside until it is durable.
 
 The guarantee: what was put into the log at position p is on disk before any exit that was made at p or later lets
-anything out. One batch is written at a time and the next is collected meanwhile, so the size of a batch adapts itself to
-the disk. A gate that failed stays shut: the incarnation it belongs to is over (rules X1 to X3).
+anything out. One batch is written at a time and the next is collected meanwhile, so the size of a batch adapts itself
+to the disk. A gate that failed stays shut: the incarnation it belongs to is over (rules X1 to X3).
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from durably.runtime.batch import OpenBatch
 from durably.runtime.clock import Clock
 from durably.runtime.giveway import GiveWay
 from durably.runtime.settings import Settings
 from durably.storage.store import Store
+
+A = TypeVar("A")
 
 
 class CommitterOwner(Protocol):
@@ -26,7 +28,7 @@ class CommitterOwner(Protocol):
         """No advance, delivery or mailbox start is ready: a good moment to cut."""
         ...
 
-    def commit_failed(self, error: BaseException, /) -> None: ...
+    def store_failed(self, error: BaseException, /) -> None: ...
     def caught_up(self) -> None:
         """Some of what held back the machine is on disk now."""
         ...
@@ -37,12 +39,13 @@ class Committer:
 
     def __init__(
         self,
-        store: Store,
-        clock: Clock,
-        settings: Settings,
         owner: CommitterOwner,
-        last_position: int,
+        *,
+        clock: Clock,
         give_way: GiveWay,
+        last_position: int,
+        settings: Settings,
+        store: Store,
     ) -> None:
         self.batch = OpenBatch()
         self.position = last_position
@@ -55,7 +58,7 @@ class Committer:
         self._settings = settings
         self._owner = owner
         self._give_way = give_way
-        self._gates: deque[tuple[int, Callable[[Any], None], Any]] = deque()
+        self._gates: deque[tuple[int, Callable[[Any], object], Any]] = deque()
         self._bytes_writing = 0
         self._dead = False
         self._task: asyncio.Task[None] | None = None
@@ -69,8 +72,8 @@ class Committer:
         batch.transitions += 1
         return self.position
 
-    def when_durable(self, callback: Callable[[Any], None], argument: Any) -> None:
-        """Call back once everything that is in the log now is on disk; at once if it is. This is every exit (rule X1)."""
+    def when_durable(self, callback: Callable[[A], object], argument: A) -> None:
+        """Call back once all that is in the log now is on disk; at once if it is. This is every exit (rule X1)."""
         if self.position <= self.durable:
             callback(argument)
         else:
@@ -133,7 +136,7 @@ class Committer:
             return
         if error is not None:
             self.kill()
-            self._owner.commit_failed(error)
+            self._owner.store_failed(error)
             return
         self.commits += 1
         self._advance_durable(position)

@@ -1,23 +1,25 @@
 """`Directory`: which invocations there are, by id and by idempotency key, in memory or in the store (rule L3).
 
-What is in memory is always found in memory, synchronously; only what is durable may leave. An answer of the store and the
-decision that depends on it are one callback, and an answer that became old while it was on its way is asked for again.
+What is in memory is always found in memory, synchronously; only what is durable may leave. An answer of the store and
+the decision that depends on it are one callback, and an answer that became old while it was on its way is asked for
+again.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Protocol, TypeAlias
 
 from durably.ids import KeyScope
+from durably.runtime.committer import Committer
 from durably.runtime.invocation import Invocation
 from durably.runtime.journal import Outcome
-from durably.runtime.lookups import Lookup
+from durably.runtime.lookups import Lookup, LookupOwner
+from durably.runtime.reads import Reads
 from durably.storage.records import InvocationRecord
-from durably.storage.store import Store
 
 Found: TypeAlias = Callable[["Invocation | None", "InvocationRecord | None"], None]
 """Hears what was found: the invocation in memory, or else its row, or neither."""
@@ -33,32 +35,23 @@ class Waiter(Protocol):
 class Directory:
     """All look-ups of one incarnation."""
 
-    def __init__(
-        self,
-        store: Store,
-        run_in_thread: Callable[[Coroutine[Any, Any, Any]], Coroutine[Any, Any, Any]],
-        when_durable: Callable[[Callable[[Invocation], Any], Invocation], None],
-        failed: Callable[[BaseException], None],
-        answered: Callable[[], None],
-    ) -> None:
+    def __init__(self, owner: LookupOwner, reads: Reads, committer: Committer) -> None:
         self.live: dict[str, Invocation] = {}
         """In memory by id: unfinished ones, and finished ones that are not durable yet."""
         self.keyed: dict[KeyScope, Invocation] = {}
         """The same by idempotency key."""
         self.waiters: dict[int, list[Waiter]] = {}
         """Who waits outside, by invocation number; kept while the invocation itself is in the store only."""
-        self._store = store
+        self._owner = owner
         self._host = asyncio.get_running_loop()
-        self._run_in_thread = run_in_thread
-        self._when_durable = when_durable
+        self._when_durable = committer.when_durable
         self._suspended_senders: set[str] = set()
-        """Unfinished invocations in the store only that have sent messages, and may ask for their outcomes (rule X7)."""
+        """Unfinished ones in the store only that have sent messages, and may ask for their outcomes (rule X7)."""
         self._pinned: Counter[KeyScope] = Counter()
         self._ended_meanwhile: set[int] = set()
-        self._answered = answered
         self._dead = False
-        self._by_id: Lookup[str, InvocationRecord | None] = Lookup(self._ask_ids, _at_once, failed, answered)
-        self._by_key: Lookup[KeyScope, InvocationRecord | None] = Lookup(self._ask_keys, _at_once, failed, answered)
+        self._by_id: Lookup[str, InvocationRecord | None] = Lookup(owner, reads.find, _at_once)
+        self._by_key: Lookup[KeyScope, InvocationRecord | None] = Lookup(owner, reads.find_keyed, _at_once)
 
     @property
     def outstanding(self) -> int:
@@ -88,7 +81,7 @@ class Directory:
             del self.keyed[scope]
 
     def may_ask(self, sender_id: str, otherwise: bool) -> bool:
-        """The sender of a message has not ended, so it may still ask for the outcome; `otherwise` is what the store said."""
+        """The sender of a message has not ended and may still ask for the outcome; `otherwise`: the store said so."""
         sender = self.live.get(sender_id)
         if sender is not None:
             return sender.outcome is None
@@ -174,13 +167,7 @@ class Directory:
     def _tell(self, then: Found, known: Invocation | None, record: InvocationRecord | None) -> None:
         if not self._dead:
             then(known, record)
-            self._answered()
-
-    async def _ask_ids(self, ids: Sequence[str]) -> Callable[[str], InvocationRecord | None]:
-        return (await self._run_in_thread(self._store.find(ids))).get  # type: ignore[no-any-return]
-
-    async def _ask_keys(self, scopes: Sequence[KeyScope]) -> Callable[[KeyScope], InvocationRecord | None]:
-        return (await self._run_in_thread(self._store.find_keyed(scopes))).get  # type: ignore[no-any-return]
+            self._owner.poke()
 
 
 def _at_once(go: Callable[[Any], None], group: Any) -> None:

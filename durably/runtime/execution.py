@@ -2,9 +2,9 @@
 
     advance(at, deliveries) -> Step
 
-delivers completions in order and runs the handler until nothing is ready. There is no I/O here, no clock and no storage:
-given the same deliveries it gives the same step. It knows commands and completions, never where they come from, so the
-same code runs live and on replay, and nothing that a handler can see tells which.
+delivers completions in order and runs the handler until nothing is ready. There is no I/O here, no clock and no
+storage: given the same deliveries it gives the same step. It knows commands and completions, never where they come
+from, so the same code runs live and on replay, and nothing that a handler can see tells which.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class TimerOperation:
 class Execution:
     """One attempt. `actions` are the side effects that it waits for; the rest is between the handler and `advance`."""
 
-    # What most attempts never need is not made for each of them: a handler that ends at once costs little more than a task.
+    # What most attempts never need is not made for each: a handler that ends at once costs little more than a task.
     next_command: int = 0
     replaying: bool = False
     actions: dict[int, Action[Any]] = NO_ACTIONS
@@ -164,7 +164,8 @@ class Execution:
     ) -> Step | AttemptFailure:
         """Deliver completions in order, each followed by whatever becomes ready; return what the handler then did.
 
-        `attempt` is what the handler sees of how often it was tried; `reads` are the recorded reads of a step that is replayed. After a failure or an outcome the execution is over.
+        `attempt` is what the handler sees of how often it was tried; `reads` are the recorded reads of a step that is
+        replayed. After a failure or an outcome the execution is over.
         """
         self._at = self.loop.at = at
         self._attempt = attempt
@@ -282,8 +283,9 @@ class Execution:
         for name, value in changes.items():
             if self._is_shared:
                 raise SharedStateError(
-                    f"The shared handler {self.handler.service}/{self.handler.name} changed the field {name!r} in place. "
-                    "A shared handler reads; copy the value before you change it, or make the handler exclusive (@handler)."
+                    f"The shared handler {self.handler.service}/{self.handler.name} changed the field {name!r} in "
+                    "place. A shared handler reads; copy the value before you change it, or make the handler exclusive "
+                    "(@handler)."
                 )
             self._set_field(name, value)
 
@@ -302,7 +304,8 @@ class Execution:
         if not unawaited:
             return
         names = "; ".join(f"{operation.what}, at {operation.site}" for operation in unawaited)
-        message = f"{self.handler.service}/{self.handler.name} returned without having awaited: {names}. Write `await` before it."
+        handler = f"{self.handler.service}/{self.handler.name}"
+        message = f"{handler} returned without having awaited: {names}. Write `await` before it."
         if self._forgotten_await == "error":
             raise ForgottenAwaitError(message)
         if not self.replaying:
@@ -315,8 +318,9 @@ class Execution:
             task.print_stack(limit=_STACK_FRAMES, file=text)
             stacks.append(f"{task.get_name()}: {text.getvalue()}")
         return (
-            f"{self.handler.service}/{self.handler.name} waits for something that nobody will ever supply: no call, run or "
-            f"sleep of it is under way.\n{''.join(stacks)}Most likely an Event, Future, Lock or Queue is never set, released or filled."
+            f"{self.handler.service}/{self.handler.name} waits for something that nobody will ever supply: no call, "
+            f"run or sleep of it is under way.\n{''.join(stacks)}Most likely an Event, Future, Lock or Queue is never "
+            "set, released or filled."
         )
 
     # ------------------------------------------------------------------ for the loop (TimerOwner)
@@ -338,7 +342,7 @@ class Execution:
 
     # ------------------------------------------------------------------ for contexts, references and state (Port)
 
-    def check(self, what: str, /) -> None:
+    def check(self, what: object, /) -> None:
         if self.loop.thread != get_ident():
             self.loop.check(what)
 
@@ -372,7 +376,9 @@ class Execution:
             self._note_issued(operation)
         return operation
 
-    def issue_one_way(self, command: Command, result: Callable[[int], R], what: object, site: CallSite, /) -> Operation[R]:
+    def issue_one_way(
+        self, command: Command, result: Callable[[int], R], what: object, site: CallSite, /
+    ) -> Operation[R]:
         self.check(what)
         operation: DurableOperation[R] = DurableOperation(self, self.next_command, _never_decoded, what, site)
         if not self.loop.dead:
@@ -420,8 +426,8 @@ class Execution:
             self.loop.check(f"The state field {name!r}")
         if self._is_shared:
             raise SharedStateError(
-                f"The shared handler {self.handler.service}/{self.handler.name} changed the field {name!r}. A shared handler "
-                "reads; to write, make the handler exclusive (@handler)."
+                f"The shared handler {self.handler.service}/{self.handler.name} changed the field {name!r}. A shared "
+                "handler reads; to write, make the handler exclusive (@handler)."
             )
         if not self.loop.dead:
             self._set_field(name, value)
@@ -481,8 +487,8 @@ class Execution:
                 reads[name] = recorded[name]
             else:
                 raise NonDeterminismError(
-                    f"On replay {self.handler.service}/{self.handler.name} read the field {name!r}, which it had not read "
-                    "before. Most likely its code changed while this invocation was under way."
+                    f"On replay {self.handler.service}/{self.handler.name} read the field {name!r}, which it had not "
+                    "read before. Most likely its code changed while this invocation was under way."
                 )
         return reads[name]
 

@@ -1,9 +1,10 @@
-"""Failures of attempts as people and the store see them: the type, the message, and the traceback of the handler's own code."""
+"""Failures of attempts as people and the store see them: type, message, and the traceback of the handler's own code."""
 
 from __future__ import annotations
 
 import traceback
 from pathlib import Path
+from typing import cast
 
 import msgspec
 
@@ -22,7 +23,8 @@ class AttemptFailureRecord(msgspec.Struct, frozen=True):
 def describe_failure(error: BaseException) -> str:
     """One line; of a group, the errors in it."""
     if isinstance(error, BaseExceptionGroup):
-        return f"{error.message}: " + "; ".join(describe_failure(one) for one in error.exceptions)
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        return f"{group.message}: " + "; ".join(map(describe_failure, group.exceptions))
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 

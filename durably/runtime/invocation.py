@@ -20,8 +20,8 @@ class Journal:
     """What an invocation that has waited at least once remembers."""
 
     __slots__ = (
-        "changes", "deliveries", "has_sent", "held_sends", "next_command", "not_before", "pending", "steps", "unanswered",
-        "undelivered",
+        "changes", "deliveries", "has_sent", "held_sends", "next_command", "not_before", "pending", "steps",
+        "unanswered", "undelivered",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class Journal:
         self.pending: dict[int, Command] = {}
         """Commands that are waited for and have no recorded answer."""
         self.unanswered: set[int] = set()
-        """Those of `pending` that this process itself must answer (actions, look-ups): while there are any, it is running."""
+        """Those of `pending` that this process itself must answer (actions, look-ups): while there are any, it runs."""
         self.next_command = 0
         self.changes: dict[str, bytes | None] = {}
         """What the steps so far have changed of the object's state."""
@@ -42,7 +42,7 @@ class Journal:
         self.has_sent = False
         """It has sent messages, and may ask for their outcomes."""
         self.not_before = 0
-        """The next step's time is at least this: the due times of what it delivers, and the time of the last step (rule T1)."""
+        """The next step's time is at least this: the due times that it delivers, and the last step's time (rule T1)."""
 
     def take(self, step: Step, taken: int) -> None:
         """Fold a step in: it took in the first `taken` undelivered answers."""

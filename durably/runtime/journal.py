@@ -1,7 +1,8 @@
 """The journal of one invocation: its steps, and the comparison that makes replay a proof.
 
-A step says everything that an advance took in (`at`, `deliveries`, `reads`) and everything that it gave out (`commands`,
-`changes`, `abandoned`, `outcome`). Replay feeds the first half to the handler's code again and compares the second (rule S3).
+A step says everything that an advance took in (`at`, `deliveries`, `reads`) and everything that it gave out
+(`commands`, `changes`, `abandoned`, `outcome`). Replay feeds the first half to the handler's code again and compares
+the second (rule S3).
 """
 
 from __future__ import annotations
@@ -101,8 +102,9 @@ def explain(
         line = _first_difference(first_command, recorded, attempted, where)
     return (
         f"Step {index} of the journal and the handler's code differ{line}.\n{rows}\n"
-        "Likely causes: the code changed while this invocation was under way; it iterates over a set of strings; it reads a "
-        "clock, a random number, the environment or global state without `ctx`. Bring the old code back or start it anew."
+        "Likely causes: the code changed while this invocation was under way; it iterates over a set of strings; it "
+        "reads a clock, a random number, the environment or global state without `ctx`. Bring the old code back or "
+        "start it anew."
     )
 
 

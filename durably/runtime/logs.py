@@ -1,7 +1,8 @@
 """`RuntimeLog`: the machine's own log lines, and those of handlers, which are silent on replay (rule S8).
 
 Where the host has configured structlog, lines go through its processors; otherwise to the standard library's logger
-`durably`, which says nothing below a warning. The machine's lines are at level debug and cost nothing while that is off.
+`durably`, which says nothing below a warning. The machine's lines are at level debug and cost nothing while that is
+off.
 """
 
 from __future__ import annotations
@@ -156,7 +157,7 @@ def describe_command(command: Command) -> str:
             return f"run {command.name!r}"
         case Sleep():
             return "sleep"
-        case Attach() | Look():
-            return "attach" if isinstance(command, Attach) else "look"
-        case _:
-            return type(command).__name__.lower()
+        case Attach():
+            return "attach"
+        case Look():
+            return "look"

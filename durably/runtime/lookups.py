@@ -1,17 +1,29 @@
-"""`Lookups`: questions to the store, collected within one tick of the host loop and asked as one query (rule L3).
+"""`Lookup`: questions to the store, collected within one tick of the host loop and asked as one query (rule L3).
 
-An answer is handed to its callbacks in one go, synchronously, so that whoever asked can decide and append before anything
-else happens.
+An answer is handed to its callbacks in one go, synchronously, so that whoever asked can decide and append before
+anything else happens.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Hashable, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 A = TypeVar("A")
+
+QUESTIONS_PER_QUERY = 500
+
+
+class LookupOwner(Protocol):
+    """Who runs on what the store answers."""
+
+    def poke(self) -> None:
+        """Answers have been handed over."""
+        ...
+
+    def store_failed(self, error: BaseException, /) -> None: ...
 
 
 class Lookup(Generic[K, A]):
@@ -19,21 +31,15 @@ class Lookup(Generic[K, A]):
 
     def __init__(
         self,
+        owner: LookupOwner,
         ask: Callable[[Sequence[K]], Coroutine[Any, Any, Callable[[K], A]]],
         when_ready: Callable[[Callable[[Any], None], Any], None],
-        failed: Callable[[BaseException], None],
-        answered: Callable[[], None],
-        limit: int = 500,
     ) -> None:
-        """`ask` answers many at once; `when_ready` says when asking may begin; a store that fails is told to `failed`, and
-        `answered` hears when answers have been handed over.
-        """
+        """`ask` answers many at once; `when_ready` says when asking may begin."""
+        self._owner = owner
         self._ask = ask
         self._host = asyncio.get_running_loop()
         self._when_ready = when_ready
-        self._failed = failed
-        self._answered = answered
-        self._limit = limit
         self._collected: dict[K, list[Callable[[A], None]]] = {}
         self.outstanding = 0
         """Callbacks that have not heard an answer."""
@@ -88,8 +94,8 @@ class Lookup(Generic[K, A]):
         for question, thens in group.items():
             self._asked.setdefault(question, []).extend(thens)
             questions.append(question)
-        for start in range(0, len(questions), self._limit):
-            task = self._host.create_task(self._answer(questions[start : start + self._limit]))
+        for start in range(0, len(questions), QUESTIONS_PER_QUERY):
+            task = self._host.create_task(self._answer(questions[start : start + QUESTIONS_PER_QUERY]))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -98,7 +104,7 @@ class Lookup(Generic[K, A]):
             answers = await self._ask(questions)
         except Exception as error:
             if not self._dead:
-                self._failed(error)
+                self._owner.store_failed(error)
             return
         if self._dead:
             return
@@ -113,7 +119,7 @@ class Lookup(Generic[K, A]):
                 self.outstanding -= 1
                 then(answers(question))
         self._tell_waiter()
-        self._answered()
+        self._owner.poke()
 
     def _tell_waiter(self) -> None:
         waiter, self._answer_waiter = self._answer_waiter, None

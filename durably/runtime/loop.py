@@ -16,15 +16,17 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextvars import Context, copy_context
 from threading import get_ident
 from types import CodeType, FrameType
-from typing import Any, NoReturn, Protocol, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar, TypeVarTuple
 
 import msgspec
 
 from durably.actors.durations import LONGEST_SECONDS
-from durably.actors.operations import Operation
+from durably.actors.operations import Operation, frame_above
 from durably.errors import AdvanceLimitError, BlockingIOInHandlerError, HandlerMistakeError, WrongContextError
+from durably.runtime.closing import CLOSINGS, close_asyncgen, close_coroutine
 
 T = TypeVar("T")
+Args = TypeVarTuple("Args")
 
 US_PER_SECOND = 1_000_000
 _TASKS_BETWEEN_TIDYING = 1024
@@ -39,7 +41,7 @@ class TimerOwner(Protocol):
 
 
 class ReadyCallback(msgspec.Struct):
-    """A callback in the ready queue; stands in for `asyncio.Handle`, whose bookkeeping costs more than the rest of a step."""
+    """A callback in the ready queue, for an `asyncio.Handle`, whose bookkeeping costs more than the rest of a step."""
 
     callback: Callable[..., Any]
     args: tuple[Any, ...]
@@ -117,7 +119,7 @@ class DeterministicTask(asyncio.Task[T]):
 
 
 def _called_from_as_completed(frame: FrameType | None) -> bool:
-    """Tell whether a task is being made by `asyncio.as_completed`, which makes them in the order of a set of coroutines."""
+    """A task is being made by `asyncio.as_completed`, which makes them in the order of a set of coroutines."""
     for _ in range(4):
         if frame is None or not _is_asyncio_tasks(frame.f_code):
             return False
@@ -127,6 +129,11 @@ def _called_from_as_completed(frame: FrameType | None) -> bool:
     return False
 
 
+def _never_report(task: asyncio.Task[Any]) -> None:
+    """Keep asyncio from complaining that a task was destroyed while it waits: for that it has no public way."""
+    task._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
 def _is_asyncio_tasks(code: CodeType) -> bool:
     return code.co_filename == _ASYNCIO_TASKS_FILE
 
@@ -134,11 +141,13 @@ def _is_asyncio_tasks(code: CodeType) -> bool:
 _ASYNCIO_TASKS_FILE = asyncio.as_completed.__code__.co_filename
 
 
-def _refused(name: str) -> Callable[..., NoReturn]:
+def _refused(name: str) -> Any:
+    """A method that raises a sentence. Any: each of them stands for one of another signature."""
+
     def refuse(self: DeterministicLoop, *args: Any, **kwargs: Any) -> NoReturn:
         raise BlockingIOInHandlerError(
-            f"`loop.{name}` was used in a handler. It reaches outside the handler, so on replay it would happen again, with "
-            f'another result. Move what needs it into a function and write `await ctx.run("name", function, ...)`.'
+            f"`loop.{name}` was used in a handler. It reaches outside the handler, so on replay it would happen again, "
+            'with another result. Move what needs it into a function and write `await ctx.run("name", function, ...)`.'
         )
 
     refuse.__name__ = name
@@ -148,7 +157,19 @@ def _refused(name: str) -> Callable[..., NoReturn]:
 class DeterministicLoop(asyncio.AbstractEventLoop):
     """The loop of one attempt. The host calls what stands first; everything else is for asyncio and handlers."""
 
-    __slots__ = ("_asyncgens", "_limit", "_next_number", "_owner", "_ready", "_tasks", "at", "dead", "main", "salt", "thread")
+    __slots__ = (
+        "_asyncgens",
+        "_limit",
+        "_next_number",
+        "_owner",
+        "_ready",
+        "_tasks",
+        "at",
+        "dead",
+        "main",
+        "salt",
+        "thread",
+    )
 
     def __init__(self, owner: TimerOwner, salt: int, advance_limit_callbacks: int) -> None:
         """`salt` spreads the hashes of different executions; it must be the same on replay."""
@@ -175,7 +196,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         return self.main
 
     def run_ready(self, main: asyncio.Future[Any]) -> None:
-        """Run callbacks until none is ready, or `main` is done: then the step is over, later callbacks do not run (rule S6).
+        """Run callbacks until none is ready, or `main` is done: then the step is over, later ones do not run (rule S6).
 
         Only between `enter` and `leave`.
         """
@@ -196,8 +217,9 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
             left -= 1
             if left == 0:
                 raise AdvanceLimitError(
-                    f"The handler ran {self._limit} callbacks in one go without waiting for anything. Most likely a loop "
-                    f"awaits something that is always ready, such as `asyncio.sleep(0)`; wait for an event, or `ctx.sleep`."
+                    f"The handler ran {self._limit} callbacks in one go without waiting for anything. Most likely a "
+                    "loop awaits something that is always ready, such as `asyncio.sleep(0)`; wait for an event, or "
+                    "`ctx.sleep`."
                 )
 
     def fire(self, timer: DurableTimer) -> None:
@@ -213,7 +235,8 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
     def kill(self) -> None:
         """End the attempt: close what still runs, newest first, while whatever it then does is ignored (rule D3).
 
-        Otherwise the garbage collector would run the `finally` blocks of a thrown-away handler inside another invocation.
+        Otherwise the garbage collector would run the `finally` blocks of a thrown-away handler inside another
+        invocation.
         """
         if self.dead:
             return
@@ -221,7 +244,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         self._ready.clear()
         if self._tasks is not None or self._asyncgens is not None or (self.main is not None and not self.main.done()):
             self._close_everything()
-        # What a loop, its execution and its tasks know of each other would keep them alive until the garbage collector comes.
+        # What a loop, its execution and its tasks know of each other would keep them until the garbage collector comes.
         self.main = self._tasks = self._asyncgens = self._owner = None
 
     def _close_everything(self) -> None:
@@ -229,22 +252,23 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         host, before = events._get_running_loop(), enter(self)
         try:
             for task in reversed(tasks):
-                task._log_destroy_pending = False  # type: ignore[attr-defined]
-                _close_quietly(task.get_coro())
-            for _ in range(_CLOSINGS):  # A `finally` may begin others meanwhile.
+                _never_report(task)
+                close_coroutine(task.get_coro())
+            for _ in range(CLOSINGS):  # A `finally` may begin others meanwhile.
                 if not self._asyncgens:
                     break
-                _close_asyncgen_quietly(self._asyncgens.pop())
+                close_asyncgen(self._asyncgens.pop())
         finally:
             leave(self, host, before)
         self._ready.clear()
 
-    def check(self, what: str) -> None:
+    def check(self, what: object) -> None:
         """Raise unless this loop runs right now, on this thread (rule D1)."""
         if self.thread != get_ident():
             raise WrongContextError(
-                f"{what} was used outside the handler it belongs to: in an action of `ctx.run`, in a thread, in another "
-                f"handler, or after the handler had ended. Use it in the handler itself and hand over plain values."
+                f"{what} was used outside the handler it belongs to: in an action of `ctx.run`, in a thread, in "
+                "another handler, or after the handler had ended. Use it in the handler itself and hand over plain "
+                "values."
             )
 
     # ------------------------------------------------------------------ for asyncio
@@ -264,7 +288,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
     def set_debug(self, enabled: bool) -> None:
         """Debugging of callbacks would make replay slower than live; ignored."""
 
-    def call_soon(self, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> Any:
+    def call_soon(self, callback: Callable[[*Args], object], *args: *Args, context: Context | None = None) -> Any:
         ready = ReadyCallback(callback, args, copy_context() if context is None else context)
         if self.thread != get_ident():
             self.check("A future, event, lock, queue or task of a handler")
@@ -273,12 +297,12 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         return ready
 
     def call_later(
-        self, delay: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
+        self, delay: float, callback: Callable[[*Args], object], *args: *Args, context: Context | None = None
     ) -> asyncio.TimerHandle:
         return self._call_at(self.at + round(delay * US_PER_SECOND), callback, args, context)
 
     def call_at(
-        self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
+        self, when: float, callback: Callable[[*Args], object], *args: *Args, context: Context | None = None
     ) -> asyncio.TimerHandle:
         return self._call_at(round(when * US_PER_SECOND), callback, args, context)
 
@@ -287,7 +311,9 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
     ) -> DurableTimer:
         self.check("A timer of a handler")
         if due - self.at > LONGEST_SECONDS * US_PER_SECOND:
-            raise OverflowError(f"A timer that is due in more than {LONGEST_SECONDS:.0f} seconds (a thousand years) cannot be kept.")
+            raise OverflowError(
+                f"A timer that is due in more than {LONGEST_SECONDS:.0f} seconds (a thousand years) cannot be kept."
+            )
         timer = DurableTimer(due / US_PER_SECOND, callback, args, self, context)
         if not self.dead and self._owner is not None:
             self._owner.start_timer(timer, due)
@@ -310,7 +336,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         **ignored: Any,
     ) -> asyncio.Task[T]:
         """`eager_start` and what later versions of Python may pass is ignored (rule D5)."""
-        if not isinstance(coro, Operation) and _called_from_as_completed(sys._getframe(1)):
+        if not isinstance(coro, Operation) and _called_from_as_completed(frame_above(1)):
             coro.close()
             raise HandlerMistakeError(
                 "`asyncio.as_completed` was given bare coroutines in a handler. It makes their tasks in an order that "
@@ -321,7 +347,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         title = f"task-{number - self.salt}" if name is None else str(name)
         task = DeterministicTask(number, coro, loop=self, name=title, context=context)  # type: ignore[arg-type]
         if self.dead:  # Rule D3: it will never start, and must not be reported as forgotten.
-            task._log_destroy_pending = False  # type: ignore[attr-defined]
+            _never_report(task)
             coro.close()
             return task
         if self._tasks is None:
@@ -354,7 +380,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         return None
 
     def track(self, asyncgen: AsyncGenerator[Any, Any]) -> None:
-        """Hold an asynchronous generator until the attempt ends, so that it is closed then and not by the garbage collector."""
+        """Hold an asynchronous generator until the attempt ends, lest the garbage collector close it."""
         if self._asyncgens is None:
             self._asyncgens = []
         self._asyncgens.append(asyncgen)
@@ -451,8 +477,8 @@ def _finalizer(asyncgen: AsyncGenerator[Any, Any]) -> None:
 def _number_gathering_futures() -> None:
     """Let the future of `asyncio.gather` hash by number on a deterministic loop, as all others do there.
 
-    asyncio makes it itself, not through the loop, so `wait({gather(...), gather(...)})` would iterate differently on replay.
-    On every other loop it hashes as before.
+    asyncio makes it itself, not through the loop, so `wait({gather(...), gather(...)})` would iterate differently on
+    replay. On every other loop it hashes as before.
     """
     gathering: Any = getattr(asyncio.tasks, "_GatheringFuture", None)
     if gathering is None:  # Another version of Python; tests/properties would tell.
@@ -471,47 +497,3 @@ def _number_gathering_futures() -> None:
 
 
 _number_gathering_futures()
-
-
-def _close_quietly(coroutine: Any) -> None:
-    """Close a coroutine from the inside out, however often its `finally` blocks await again.
-
-    One that is left open would be closed by the garbage collector, inside whatever runs then (rule D3); and closing only the
-    outermost would drop an inner one that awaits again, about which Python complains on standard error. What is raised
-    meanwhile is of no interest any more.
-    """
-    for _ in range(_CLOSINGS):
-        innermost = coroutine
-        while getattr(awaited := getattr(innermost, "cr_await", None), "cr_frame", None) is not None:
-            innermost = awaited
-        _ignoring_errors(innermost.close)
-        if getattr(coroutine, "cr_frame", None) is None:
-            return
-
-
-def _close_asyncgen_quietly(asyncgen: Any) -> None:
-    """The same for an asynchronous generator; one that waits inside an `__anext__` can only lose what it waits for."""
-    for _ in range(_CLOSINGS):
-        awaited = asyncgen.ag_await
-        if getattr(awaited, "cr_frame", None) is not None:
-            _close_quietly(awaited)
-        closing = asyncgen.aclose()
-        has_ended = _ignoring_errors(closing.send, None)
-        closing.close()
-        if has_ended:
-            return
-
-
-def _ignoring_errors(function: Callable[..., Any], *args: Any) -> bool:
-    """Call something whose errors are of no interest; tells whether there was one."""
-    try:
-        function(*args)
-    except KeyboardInterrupt:
-        raise
-    except BaseException:
-        return True
-    return False
-
-
-_CLOSINGS = 1000
-"""How often a thrown-away coroutine may await again while it is being closed."""

@@ -38,7 +38,7 @@ class Acceptance(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Reply(msgspec.Struct, kw_only=True, frozen=True):
-    """The outcome of a call, durable. `failure` is the handler's, or of the runtime in its name; then `body` is empty."""
+    """The outcome of a call, durable. `failure` is the handler's, or made in its name; then `body` is empty."""
 
     id: str
     body: bytes

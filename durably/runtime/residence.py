@@ -1,16 +1,16 @@
 """`Residence`: the activations in memory. Who comes in, who may start, who leaves.
 
-Whatever concerns an object goes through its activation, made cold and loaded if need be (rules L1, L2). What leaves memory is
-durable and can be brought back by the store alone (rule L4): idle objects after a while, least recently used first,
-and at once an object whose invocations all wait for something durable.
+Whatever concerns an object goes through its activation, made cold and loaded if need be (rules L1, L2). What leaves
+memory is durable and can be brought back by the store alone (rule L4): idle objects after a while, least recently used
+first, and at once an object whose invocations all wait for something durable.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 from durably.actors.binding import BoundActor, BoundActorHandler
 from durably.ids import Address
@@ -20,12 +20,13 @@ from durably.runtime.committer import Committer
 from durably.runtime.directory import Directory
 from durably.runtime.invocation import Invocation, from_stored
 from durably.runtime.journal import Delivery
-from durably.runtime.lookups import Lookup
+from durably.runtime.lookups import Lookup, LookupOwner
+from durably.runtime.reads import Reads
 from durably.runtime.settings import Settings
 from durably.storage.records import CallerRecord, InvocationRecord, StoredObject
 
 
-class ResidenceOwner(Protocol):
+class ResidenceOwner(LookupOwner, Protocol):
     """Who runs what is at home here."""
 
     stopping: bool
@@ -50,15 +51,14 @@ class Residence:
 
     def __init__(
         self,
+        owner: ResidenceOwner,
+        *,
         actors: Mapping[str, BoundActor],
-        load: Callable[[Sequence[Address]], Any],
+        clock: Clock,
         committer: Committer,
         directory: Directory,
-        clock: Clock,
+        reads: Reads,
         settings: Settings,
-        owner: ResidenceOwner,
-        failed: Callable[[BaseException], None],
-        answered: Callable[[], None],
     ) -> None:
         self.activations: dict[Address, Activation] = {}
         self._actors = actors
@@ -68,7 +68,7 @@ class Residence:
         self._settings = settings
         self._owner = owner
         # Rule L2: the log is durable up to the birth of all that is asked for.
-        self._load: Lookup[Address, StoredObject] = Lookup(load, committer.when_durable, failed, answered)
+        self._load: Lookup[Address, StoredObject] = Lookup(owner, reads.load, committer.when_durable)
         self._idle: OrderedDict[Address, int] = OrderedDict()
         self._parked: dict[int, OrderedDict[int, tuple[Invocation, int]]] = {}
         self._sweep_timer: Cancellable | None = None
@@ -205,7 +205,7 @@ class Residence:
             target.attachments += (caller,)
 
     def _answer(self, activation: Activation, number: int, delivery: Delivery) -> None:
-        """An answer that was recorded while its invocation was on its way; if that has ended, nobody wants it (rule C3)."""
+        """An answer that was recorded while its invocation was on its way; that may have ended since (rule C3)."""
         invocation = activation.find(number)
         if invocation is not None and invocation.journal is not None and invocation.journal.answer(delivery):
             invocation.stored = ()  # The row may have been woken since it was read.

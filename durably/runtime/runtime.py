@@ -23,17 +23,15 @@ from durably.errors import DefinitionError, RuntimeStoppedError, WrongContextErr
 from durably.ids import Address, Entropy, InvocationStatus, KeyScope, SystemEntropy
 from durably.runtime.clock import Clock, SystemClock
 from durably.runtime.describe import describe_actor
-from durably.runtime.invocation import Invocation as LiveInvocation
-from durably.runtime.logs import LOGGER_NAME, RuntimeLog
-from durably.runtime.loop import is_in_a_handler
-from durably.runtime.outside import (
+from durably.runtime.host_operations import (
     AcceptanceOperation,
     QuestionOperation,
     ReplyOperation,
-    TypedCall,
-    make_reply,
-    make_result,
+    ResultOperation,
 )
+from durably.runtime.invocation import Invocation as LiveInvocation
+from durably.runtime.logs import LOGGER_NAME, RuntimeLog
+from durably.runtime.loop import is_in_a_handler
 from durably.runtime.requests import Acceptance, InvocationRequest, Reply, ServiceDescription
 from durably.runtime.settings import Settings
 from durably.runtime.supervisor import Supervisor
@@ -65,15 +63,15 @@ class Limits:
 class Runtime(Caller):
     """Runs actors on a store, in the running event loop.
 
-    Use it as an asynchronous context manager; leaving it lets handlers come to a rest for up to `drain`, commits, and lets
-    the store go. What had not ended continues at the next start. Until it is entered it only checks the classes, so it may
-    be made at import time.
+    Use it as an asynchronous context manager; leaving it lets handlers come to a rest for up to `drain`, commits, and
+    lets the store go. What had not ended continues at the next start. Until it is entered it only checks the classes,
+    so it may be made at import time.
 
     `store` is a Store or a URL (`sqlite:///app.db`); `dependencies` maps the annotations of constructor parameters to
-    values. `retry` is for handlers that have no policy of their own. An invocation that waits longer than `suspend_after` leaves
-    memory, an object that is idle for longer than `passivate_after` too; outcomes of sends and of requests with an
-    idempotency key are kept for `retention`. Durations are timedeltas or seconds. `on_paused` is told of invocations that
-    wait for a person.
+    values. `retry` is for handlers that have no policy of their own. An invocation that waits longer than
+    `suspend_after` leaves memory, an object that is idle for longer than `passivate_after` too; outcomes of sends and
+    of requests with an idempotency key are kept for `retention`. Durations are timedeltas or seconds. `on_paused` is
+    told of invocations that wait for a person.
 
     Raises:
         DefinitionError: a class cannot work, or the store's URL names none.
@@ -177,8 +175,10 @@ class Runtime(Caller):
         outside = self._running().outside
         actor = self._actors.get(request.service)
         handler = None if actor is None else actor.handlers.get(request.handler)
-        make = make_reply(None if handler is None else handler.content_type, keyed=request.idempotency_key is not None)
-        operation = ReplyOperation(outside, request.handler, None, make)
+        content_type = None if handler is None else handler.content_type
+        operation = ReplyOperation(
+            outside, request.handler, content_type=content_type, keyed=request.idempotency_key is not None
+        )
         outside.call(operation, request, request.body, wire=True)
         return operation
 
@@ -198,7 +198,10 @@ class Runtime(Caller):
         return [describe_actor(actor) for actor in self._actors.values()]
 
     async def state(self, actor: type[VirtualObject], key: str, /) -> Mapping[str, Any]:
-        """The state of an object after its last completed invocation, by stored name; declared fields are decoded by their types."""
+        """The state of an object after its last completed invocation, by stored name.
+
+        Declared fields are decoded by their types.
+        """
         supervisor = self._running()
         definition = definition_of(actor)
         await supervisor.until_durable()
@@ -209,8 +212,9 @@ class Runtime(Caller):
     async def invocations(
         self, *, target: str | None = None, status: InvocationStatus | None = None
     ) -> AsyncIterator[Invocation[Any]]:
-        """Unfinished invocations, and finished ones that are kept, oldest first; `target` is `Service`, `Service/handler`,
-        or for objects `Object/key` or `Object/key/handler`.
+        """Unfinished invocations, and finished ones that are kept, oldest first.
+
+        `target` is `Service`, `Service/handler`, or for objects `Object/key` or `Object/key/handler`.
         """
         supervisor = self._running()
         service, key, handler = self._parse_target(target)
@@ -241,7 +245,7 @@ class Runtime(Caller):
 
     def _issue_call(self, outgoing: Outgoing[R], site: CallSite, /) -> Operation[R]:
         outside = self._running().outside
-        operation = TypedCall(outside, outgoing, site, outgoing.decode)
+        operation = ResultOperation(outside, outgoing, site, outgoing.decode)
         outside.call(operation, outgoing, outgoing.argument, wire=outgoing.wire)
         return operation
 
@@ -257,7 +261,7 @@ class Runtime(Caller):
 
     def _issue_attach(self, outgoing: Outgoing[R], site: CallSite, /) -> Operation[R]:
         outside = self._running().outside
-        operation = ReplyOperation(outside, f"attach to {outgoing}", site, make_result(outgoing.decode))
+        operation = ResultOperation(outside, f"attach to {outgoing}", site, outgoing.decode)
         assert outgoing.idempotency_key is not None
         outside.attach(
             operation, KeyScope(outgoing.service, outgoing.key or "", outgoing.handler, outgoing.idempotency_key)
@@ -266,7 +270,7 @@ class Runtime(Caller):
 
     def _issue_result(self, id: str, decode: Callable[[bytes], R], site: CallSite, /) -> Operation[R]:
         outside = self._running().outside
-        operation = ReplyOperation(outside, f"result of {id}", site, make_result(decode))
+        operation = ResultOperation(outside, f"result of {id}", site, decode)
         outside.result(operation, id)
         return operation
 
@@ -300,16 +304,16 @@ class Runtime(Caller):
             return self._supervisor
         if is_in_a_handler_now:
             raise WrongContextError(
-                "The runtime was used in a handler. Use the handler's context: `ctx.object(...)` and `ctx.service(...)` are part of "
-                "the journal, what goes past it would happen again on every replay."
+                "The runtime was used in a handler. Use the handler's context: `ctx.object(...)` and "
+                "`ctx.service(...)` are part of the journal, what goes past it would happen again on every replay."
             )
         if self._supervisor is None:
             raise RuntimeStoppedError(
                 "The runtime is not running: use it inside `async with runtime:`. Nothing was accepted."
             )
         raise WrongContextError(
-            "The runtime was used outside the event loop that it runs in. From another thread, hand a coroutine to that loop: "
-            "`asyncio.run_coroutine_threadsafe(coroutine, loop)`."
+            "The runtime was used outside the event loop that it runs in. From another thread, hand a coroutine to "
+            "that loop: `asyncio.run_coroutine_threadsafe(coroutine, loop)`."
         )
 
     def _parse_target(self, target: str | None) -> tuple[str | None, str | None, str | None]:
@@ -320,7 +324,8 @@ class Runtime(Caller):
         if actor is None or len(rest) > 2:
             known = ", ".join(self._actors)
             raise ValueError(
-                f"{target!r} names nothing that runs here. Write Service/handler or Object/key/handler; there are: {known}."
+                f"{target!r} names nothing that runs here. Write Service/handler or Object/key/handler; there are: "
+                f"{known}."
             )
         if actor.definition.kind == "service":
             return service, None, rest[0] if rest else None

@@ -1,8 +1,8 @@
 """`Supervisor`: keeps an engine running on a store, through failures of the store.
 
-A failed commit ends the incarnation: half-open states do not exist. The store is opened again with backoff, a new engine
-recovers from it, and whoever waited outside finds its invocation again (rule X3). When somebody else has taken the
-store over, it stops for good (rule X4).
+A failed commit ends the incarnation: half-open states do not exist. The store is opened again with backoff, a new
+engine recovers from it, and whoever waited outside finds its invocation again (rule X3). When somebody else has taken
+the store over, it stops for good (rule X4).
 """
 
 from __future__ import annotations
@@ -21,15 +21,18 @@ from durably.runtime.actions import Actions
 from durably.runtime.clock import Cancellable, Clock
 from durably.runtime.engine import Engine
 from durably.runtime.giveway import GiveWay
+from durably.runtime.host_operations import unknown_outcome
 from durably.runtime.invocation import Invocation
 from durably.runtime.logs import RuntimeLog
-from durably.runtime.outside import Outside, unknown_outcome
+from durably.runtime.outside import Outside
 from durably.runtime.settings import Settings
 from durably.storage.records import Owner
 from durably.storage.store import Store
 
 
 class SupervisorOwner(Protocol):
+    """Who hears of what waits for a person."""
+
     def invocation_paused(self, invocation: Invocation, error: BaseException, told: bool, /) -> None: ...
 
 
@@ -103,7 +106,7 @@ class Supervisor:
         self._reattach()
 
     async def until_durable(self) -> None:
-        """Wait until everything that is in the log now is on disk: what introspection tells is an exit too (rule X1)."""
+        """Wait until all that is in the log now is on disk: what introspection tells is an exit too (rule X1)."""
         await self._engine_or_refuse().until_durable()
 
     # ------------------------------------------------------------------ EngineOwner
@@ -167,7 +170,7 @@ class Supervisor:
             last_position=opened.last_position,
         )
         self._failure = None
-        self.actions.on_rest = self.engine.action_rested
+        self.actions.on_rest = self.engine.tell_if_idle
         self.engine.start()
 
     async def _reopen(self, dead: Engine) -> None:
@@ -227,7 +230,7 @@ class Supervisor:
 
     async def _drain(self, engine: Engine) -> None:
         patience: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        timer = self._clock.call_later(self._settings.drain_us, lambda: patience.done() or patience.set_result(None))
+        timer = self._clock.call_later(self._settings.drain_us, _lose, patience)
         idle = asyncio.ensure_future(engine.until_idle())
         await asyncio.wait([idle, patience], return_when=asyncio.FIRST_COMPLETED)
         timer.cancel()
@@ -248,6 +251,11 @@ class Supervisor:
         with contextlib.suppress(StoreUnavailableError, TimeoutError):
             async with asyncio.timeout(self._settings.drain_us / 1_000_000 + 1):
                 await engine.until_durable()
+
+
+def _lose(patience: asyncio.Future[None]) -> None:
+    if not patience.done():
+        patience.set_result(None)
 
 
 def stopped_error(id: str) -> RuntimeStoppedError:

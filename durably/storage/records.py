@@ -92,7 +92,7 @@ class CompletionRecord(msgspec.Struct, frozen=True):
 
 
 class TimerRecord(msgspec.Struct, frozen=True):
-    """Wake the invocation `number` at `address`; `command` is a command number, or one of the negative constants above."""
+    """Wake the invocation `number` at `address`; `command` is a command number, or a negative constant from above."""
 
     number: int
     command: int
@@ -125,9 +125,9 @@ class StateRecord(msgspec.Struct, frozen=True):
 class Batch(msgspec.Struct, kw_only=True):
     """What becomes durable together, or not at all. Each record appears at most once in each list.
 
-    The store applies it as if in this order: `ended`, `removed`, `accepted`, `woken`, `updated`, then everything else. A
-    completion or attachment of an invocation that is not there is ignored, and so is a second answer to a command: whoever
-    answers need not know whether the asker still waits (rule C3).
+    The store applies it as if in this order: `ended`, `removed`, `accepted`, `woken`, `updated`, then everything else.
+    A completion or attachment of an invocation that is not there is ignored, and so is a second answer to a command:
+    whoever answers need not know whether the asker still waits (rule C3).
     """
 
     last_position: int
@@ -135,7 +135,7 @@ class Batch(msgspec.Struct, kw_only=True):
     accepted: list[InvocationRecord] = []
     updated: list[InvocationUpdate] = []
     woken: list[int] = []
-    """Invocations with an answer to come that are in the store only: those that are suspended there can run from now on."""
+    """In the store only, with an answer to come: those of them that are suspended there can run from now on."""
     removed: list[int] = []
     """Invocations that go altogether, with what belongs to them: journal, timers, attachments and aliases."""
     ended: list[int] = []
@@ -164,9 +164,9 @@ class StoredInvocation(msgspec.Struct, frozen=True):
 class StoredObject(msgspec.Struct, frozen=True):
     """What an activation begins with: the snapshot, and the invocations that have not ended.
 
-    `started` are all that are neither pending in the mailbox nor scheduled (paused and backing-off ones too, and those of
-    shared handlers and services), by number. `pending` is the head of the mailbox, by `mailbox_position`; `pending_beyond`
-    says how many more there are.
+    `started` are all that are neither pending in the mailbox nor scheduled (paused and backing-off ones too, and those
+    of shared handlers and services), by number. `pending` is the head of the mailbox, by `mailbox_position`;
+    `pending_beyond` says how many more there are.
     """
 
     address: Address

@@ -3,12 +3,14 @@
 What any implementation must guarantee (`durably.testing.store_contract` tests all of it):
 
 1. `commit` is atomic: after a crash at any moment either all of a batch is there or nothing of it.
-2. `commit` returns only when the batch would survive the loss of power. What it raised may or may not have become durable.
+2. `commit` returns only when the batch would survive the loss of power. What it raised may or may not have become
+   durable.
 3. Reads see exactly what was committed before they began, each one a single snapshot.
-4. One owner at a time. `open` names the holder in `StoreInUseError`. It also increments the epoch, and a `commit` under an
-   older epoch changes nothing and raises `StoreInUseError`: the lock gives the early error, the epoch gives the safety (rule X4).
-5. Busy is no failure: the store itself tries the same batch again. Any other error of `commit` leaves the store unusable
-   until `open` has succeeded again; `open` returns only when what is readable is also durable (rule X3).
+4. One owner at a time. `open` names the holder in `StoreInUseError`. It also increments the epoch, and a `commit` under
+   an older epoch changes nothing and raises `StoreInUseError`: the lock gives the early error, the epoch gives the
+   safety (rule X4).
+5. Busy is no failure: the store itself tries the same batch again. Any other error of `commit` leaves the store
+   unusable until `open` has succeeded again; `open` returns only when what is readable is also durable (rule X3).
 
 One runtime calls `commit` for one batch at a time; reads may run beside it and beside each other.
 """
@@ -52,7 +54,7 @@ class Store(Protocol):
         ...
 
     async def load(self, addresses: Sequence[Address], /, *, pending_limit: int) -> list[StoredObject]:
-        """What an activation of each of these addresses begins with, in the order asked for; also for those never seen."""
+        """What an activation of each address begins with, in the order asked for; also for those never seen."""
         ...
 
     async def find(self, ids: Sequence[str], /) -> Mapping[str, InvocationRecord]:
@@ -68,7 +70,7 @@ class Store(Protocol):
         ...
 
     async def recoverable(self, after: int, limit: int, /) -> list[tuple[int, Address]]:
-        """(number, address), by number and above `after`, of what can run without anything else happening first (rule T3).
+        """(number, address), by number and above `after`, of what can run without anything else happening (rule T3).
 
         That is every invocation with status running, and the first pending one of each mailbox that nobody holds: its
         object has no started exclusive invocation (one with a mailbox position and a status other than pending,

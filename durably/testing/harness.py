@@ -1,12 +1,11 @@
 """`Harness`: a runtime in memory with virtual time, for tests of actors under any asyncio test runner.
 
-Nothing sleeps: timers move only when the test says so, and then at once. Every invocation is replayed when it ends, and a
-difference fails the test; so does a forgotten `await`, and a bug in a handler arrives as its traceback.
+Nothing sleeps: timers move only when the test says so, and then at once. Every invocation is replayed when it ends, and
+a difference fails the test; so does a forgotten `await`, and a bug in a handler arrives as its traceback.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
@@ -21,7 +20,7 @@ from durably.runtime.runtime import Runtime
 from durably.runtime.supervisor import Supervisor
 from durably.storage.memory import MemoryStore
 from durably.storage.store import Store
-from durably.testing.virtual import SeededEntropy, VirtualClock
+from durably.testing.virtual import SeededEntropy, VirtualClock, one_turn
 
 _A_CENTURY_US = 100 * 365 * 86_400 * 1_000_000
 _AN_HOUR_US = 3_600 * 1_000_000
@@ -39,9 +38,9 @@ class Harness(Runtime):
             await app.crash()
             await app.advance(minutes=15)
 
-    By default each invocation gets one attempt, so that a bug reaches the test as `PausedInvocationError` with the handler's
-    error as its cause; give `retry` to test retries. `suspend_after=0` throws every waiting attempt away at once, so that
-    each await replays. The same `seed` gives the same ids and random numbers.
+    By default each invocation gets one attempt, so that a bug reaches the test as `PausedInvocationError` with the
+    handler's error as its cause; give `retry` to test retries. `suspend_after=0` throws every waiting attempt away at
+    once, so that each await replays. The same `seed` gives the same ids and random numbers.
     """
 
     def __init__(
@@ -109,7 +108,7 @@ class Harness(Runtime):
         self._raise_unheard()
 
     async def crash(self) -> None:
-        """Lose everything that is not durable, as `kill -9` would, and recover from the store. Actions under way are lost too."""
+        """Lose all that is not durable, actions under way too, as `kill -9` would; then recover from the store."""
         await self._supervised().crash()
 
     def actions(self, name: str | None = None) -> Sequence[str]:
@@ -129,7 +128,7 @@ class Harness(Runtime):
     async def _settle(self) -> None:
         quiet = 0
         while quiet < _QUIET_TICKS:
-            await asyncio.sleep(0)
+            await one_turn()
             supervisor = self._supervised()
             if supervisor.is_idle():
                 quiet += 1

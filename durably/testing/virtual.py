@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
 from heapq import heappop, heappush
 from random import Random
+from types import coroutine
 from typing import Any
 
 START_US = 1_767_225_600_000_000
@@ -24,6 +25,11 @@ class VirtualCall:
 
     def cancel(self) -> None:
         self.cancelled = True
+
+
+def _wake(sleeper: asyncio.Future[None]) -> None:
+    if not sleeper.done():
+        sleeper.set_result(None)
 
 
 class VirtualClock:
@@ -55,7 +61,7 @@ class VirtualClock:
 
     async def sleep(self, delay_us: int, /) -> None:
         woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        call = self.call_later(delay_us, lambda: woken.done() or woken.set_result(None))
+        call = self.call_later(delay_us, _wake, woken)
         try:
             await woken
         finally:
@@ -66,7 +72,7 @@ class VirtualClock:
         self._skew -= by_us
 
     async def advance(self, by_us: int, settle: Callable[[], Awaitable[None]]) -> None:
-        """Let time pass, from one call to the next; `settle` lets each moment's consequences happen before time goes on."""
+        """Let time pass, from one call to the next; `settle` lets each moment's consequences happen before that."""
         until = self._elapsed + by_us
         await settle()
         while self._calls and self._calls[0][0] <= until:
@@ -79,6 +85,12 @@ class VirtualClock:
             await settle()
         self._elapsed = until
         await settle()
+
+
+@coroutine
+def one_turn() -> Generator[None, None, None]:
+    """Let the event loop go round once. No time passes, virtual or real."""
+    yield
 
 
 class SeededEntropy:

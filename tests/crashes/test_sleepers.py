@@ -25,8 +25,8 @@ from durably.testing.stores import WrappedStore
 
 SLEEPERS = 20_000
 GROUP = 1_000
-BYTES_PER_SLEEPER = 16
-"""Less than any object takes."""
+BYTES_PER_SLEEPER = 32
+"""Less than any entry of a dictionary takes."""
 A_DAY_SECONDS = 86_400
 
 

@@ -1,0 +1,91 @@
+"""`Runs`: the `Run` commands of one incarnation, between the journal and the actions behind them.
+
+An action starts only when its command is durable (rule X1). It outlives the attempt and the incarnation that asked for
+it: whoever needs its result joins it, and the result is kept until the completion is durable (rule A1).
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Protocol
+
+from durably.actors.commands import Run
+from durably.runtime.actions import ActionKey, ActionResult, Actions
+from durably.runtime.committer import Committer
+from durably.runtime.completions import Completions
+from durably.runtime.directory import Directory
+from durably.runtime.invocation import Invocation
+from durably.runtime.logs import RuntimeLog
+from durably.runtime.pauses import Pauses
+from durably.runtime.residence import Residence
+from durably.runtime.retries import Retries
+
+
+class RunsOwner(Protocol):
+    """The incarnation."""
+
+    dead: bool
+    stopping: bool
+
+    def poke(self) -> None: ...
+
+
+class Runs:
+    """Starts actions, and records how they end."""
+
+    def __init__(
+        self,
+        owner: RunsOwner,
+        *,
+        actions: Actions,
+        committer: Committer,
+        completions: Completions,
+        directory: Directory,
+        log: RuntimeLog,
+        pauses: Pauses,
+        residence: Residence,
+        retries: Retries,
+    ) -> None:
+        self._owner = owner
+        self._actions = actions
+        self._committer = committer
+        self._completions = completions
+        self._directory = directory
+        self._log = log
+        self._pauses = pauses
+        self._residence = residence
+        self._retries = retries
+
+    def start(self, which: tuple[Invocation, int], /) -> None:
+        """Start the action behind a command, or join it, once the command is durable: this is an exit (rule X1)."""
+        invocation, number = which
+        execution, journal = invocation.execution, invocation.journal
+        if execution is None or journal is None or self._owner.stopping:
+            return
+        action, command = execution.actions.get(number), journal.pending.get(number)
+        if action is None or not isinstance(command, Run):
+            return
+        report = partial(self._log.action_retries, invocation, command.name)
+        policy = self._retries.policy(invocation)
+        self._actions.start((invocation.id, number), command.name, action, policy, self._ended, report)
+
+    def give_up(self, invocation: Invocation, number: int) -> None:
+        """Nobody wants the result any more (rule C5)."""
+        self._actions.cancel((invocation.id, number))
+
+    def _ended(self, key: ActionKey, result: ActionResult) -> None:
+        if self._owner.dead:  # The next incarnation joins it (rule A1).
+            return
+        id, number = key
+        invocation = self._directory.live.get(id)
+        if invocation is None or invocation.journal is None or number not in invocation.journal.pending:
+            self._actions.settled(key)
+            return
+        activation = self._residence.activations[invocation.address]
+        if result.exhausted is not None:
+            self._actions.settled(key)
+            self._pauses.pause(activation, invocation, result.exhausted)
+        else:
+            self._completions.complete(activation, invocation, number, result.failed, result.value)
+            self._committer.when_durable(self._actions.settled, key)
+        self._owner.poke()
