@@ -12,6 +12,7 @@ from durably.actors.operations import CallSite, frame_above
 from durably.actors.references import Delay, Invocation, Outgoing, Transport, plain_headers
 from durably.actors.serde import codec_for
 from durably.actors.targets import reference
+from durably.ids import is_storable
 
 T = TypeVar("T")
 ServiceT = TypeVar("ServiceT", bound=Service)
@@ -33,6 +34,8 @@ class Caller(Transport):
 
     def invocation(self, id: str, returns: type[T], /) -> Invocation[T]:
         """A handle on an invocation whose result is of this type."""
+        if not is_storable(id):
+            raise TypeError(f"The id of an invocation is Unicode text without NUL; {id!r} is not.")
         return Invocation(self, id, codec_for(returns).decode)
 
     def call(
@@ -82,6 +85,9 @@ def _outgoing(
         raise TypeError(
             f"The body of a call by name is bytes, not {body!r}. With the class of the actor at hand, use a reference."
         )
+    for name in (service, key or "", handler, idempotency_key or ""):
+        if not is_storable(name):
+            raise TypeError(f"Names and keys are Unicode text without NUL; {name!r} is not.")
     return Outgoing(service, key, handler, bytes(body), _unchanged, plain_headers(headers), idempotency_key, None, True)
 
 

@@ -20,6 +20,7 @@ from durably.actors.retry import RetryPolicy
 from durably.actors.serde import Serde, TypeCodec, codec_for
 from durably.actors.wording import MISSING
 from durably.errors import DefinitionError, UnencodableError
+from durably.ids import is_storable
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -63,6 +64,8 @@ class Run:
             UnencodableError: the result cannot be written, or its type not be found.
         """
         self._port.check(f"ctx.run({name!r})")
+        if not is_storable(name):
+            raise TypeError(f"The name of a run is Unicode text without NUL; {name!r} is not.")
         if not callable(action):  # pyright: ignore[reportUnnecessaryComparison]
             raise TypeError(_not_callable(name, action))
         frame = frame_above(1)

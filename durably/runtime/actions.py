@@ -20,6 +20,7 @@ from durably.actors.port import Action
 from durably.actors.retry import RetryPolicy
 from durably.errors import RetryableError, TerminalError, find_mistake
 from durably.runtime.clock import Clock
+from durably.runtime.failures import describe_failure, text_of_error
 from durably.runtime.giveway import GiveWay
 
 ActionKey: TypeAlias = tuple[str, int]
@@ -32,7 +33,7 @@ class ActionResult:
 
     failed: bool
     value: bytes
-    exhausted: Exception | None = None
+    exhausted: BaseException | None = None
 
 
 Listener: TypeAlias = Callable[[ActionKey, ActionResult], None]
@@ -134,10 +135,12 @@ class Actions:
             self._begin_attempt(name)
             try:
                 running.result = _encoded(action, await self._attempt(action))
-            except Exception as error:
+            except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:
                 failures += 1
                 running.result = self._after_failure(action, policy, error, failures, self._clock.monotonic() - started)
-                failed: Exception | None = error
+                failed: BaseException | None = error
             else:
                 failed = None
             finally:
@@ -158,9 +161,12 @@ class Actions:
         if self._busy == 0:
             self._host.call_soon(self.on_rest)
 
-    async def _back_off(self, policy: RetryPolicy, failures: int, error: Exception, report: Reporter) -> None:
+    async def _back_off(self, policy: RetryPolicy, failures: int, error: BaseException, report: Reporter) -> None:
         delay = retry_delay(policy, failures, error)
-        report("retry in", {"delay_seconds": delay / 1_000_000, "failed_attempts": failures, "error": repr(error)})
+        report(
+            "an action failed and will be tried again",
+            {"delay_seconds": delay / 1_000_000, "failed_attempts": failures, "error": describe_failure(error)},
+        )
         await self._clock.sleep(delay)
 
     async def _attempt(self, action: Action[Any]) -> Any:
@@ -181,12 +187,15 @@ class Actions:
         self._give_way.begin()
         try:
             context = contextvars.copy_context()
-            return await self._host.run_in_executor(self._executor, context.run, action.invoke)
+            value, error = await self._host.run_in_executor(self._executor, context.run, _invoked, action)
+            if error is not None:
+                raise error
+            return value
         finally:
             self._give_way.end()
 
     def _after_failure(
-        self, action: Action[Any], policy: RetryPolicy, error: Exception, failures: int, elapsed_us: int
+        self, action: Action[Any], policy: RetryPolicy, error: BaseException, failures: int, elapsed_us: int
     ) -> ActionResult | None:
         """What the failure of an attempt means: a result, or None to try again."""
         if isinstance(error, TerminalError):
@@ -202,6 +211,16 @@ class Actions:
         return ActionResult(failed=True, value=encode_failure(_given_up(error)))
 
 
+def _invoked(action: Action[Any]) -> tuple[Any, BaseException | None]:
+    """Call in the thread; an error is returned, because futures cannot carry every kind (StopIteration)."""
+    try:
+        return action.invoke(), None
+    except StopIteration as error:
+        return None, RuntimeError(f"the action raised {error!r}")
+    except BaseException as error:
+        return None, error
+
+
 def _nobody_listens() -> None:
     return None
 
@@ -209,18 +228,20 @@ def _nobody_listens() -> None:
 def retry_delay(policy: RetryPolicy, failures: int, error: BaseException) -> int:
     """Microseconds until the next attempt: the policy's, and not before the error itself asks for it."""
     delay = policy.delay_us(failures)
-    if isinstance(error, RetryableError) and error.retry_after is not None:
-        return max(delay, duration_us(error.retry_after))
-    return delay
+    asked_for = getattr(error, "retry_after", None) if isinstance(error, RetryableError) else None
+    try:
+        return delay if asked_for is None else max(delay, duration_us(asked_for))
+    except (TypeError, ValueError):  # It asks for what is no duration.
+        return delay
 
 
-def _given_up(error: Exception) -> TerminalError:
+def _given_up(error: BaseException) -> TerminalError:
     known = terminal(error)
-    return TerminalError(f"{type(error).__name__}: {error}") if known is None else known
+    return TerminalError(describe_failure(error)) if known is None else known
 
 
 def _encoded(action: Action[Any], value: Any) -> ActionResult:
     try:
         return ActionResult(failed=False, value=action.encode(value))
     except Exception as error:  # Rule V5: what cannot be encoded raises in the handler, named.
-        return ActionResult(failed=True, value=encode_failure(TerminalError(str(error))))
+        return ActionResult(failed=True, value=encode_failure(TerminalError(text_of_error(error))))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -22,6 +21,3 @@ def from_timestamp(us: int) -> datetime:
 def encode_status(status: InvocationStatus) -> bytes:
     """The answer to `Look`."""
     return _status_encoder.encode(StatusAnswer(status))
-
-
-decode_status_answer: Callable[[bytes], StatusAnswer] = msgspec.json.Decoder(StatusAnswer).decode

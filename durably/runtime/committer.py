@@ -115,7 +115,11 @@ class Committer:
     def _write(self) -> None:
         open_batch, position = self.batch, self.position
         self.batch = OpenBatch()
-        batch = open_batch.cut(position)
+        try:
+            batch = open_batch.cut(position)
+        except Exception as error:  # What it held is lost, so no gate of it may ever open.
+            self._fail(error)
+            return
         if batch is None:
             self._advance_durable(position)
             self._owner.caught_up()
@@ -148,4 +152,11 @@ class Committer:
         gates = self._gates
         while gates and gates[0][0] <= position and not self._dead:
             _, callback, argument = gates.popleft()
-            callback(argument)
+            try:
+                callback(argument)
+            except Exception as error:  # A mistake of ours: nobody may wait for what it would have done.
+                self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        self.kill()
+        self._owner.commit_failed(error)

@@ -49,17 +49,25 @@ class Completions:
 
     def answer(self, caller: CallerRecord, outcome: Outcome) -> None:
         """Answer a command of an invocation, wherever that is. Part of the transition that the answer follows from."""
+        if not self._residence.knows(caller.address):  # Its class is gone; whoever brings it back finds the answer.
+            self._record(caller, outcome)
+            return
         activation = self._residence.activation(caller.address)
         if activation.arrivals is None:
             invocation = activation.find(caller.number)
             if invocation is not None:
                 self.complete(activation, invocation, caller.command, outcome.failed, outcome.value)
             return
-        position = activation.changed_at = self._committer.next_position()
+        activation.changed_at = self._record(caller, outcome)
+        activation.arrivals.answers.append((caller.number, Delivery(caller.command, outcome.failed, outcome.value)))
+
+    def _record(self, caller: CallerRecord, outcome: Outcome) -> int:
+        """Keep an answer for an invocation that is in the store only."""
+        position = self._committer.next_position()
         batch = self._committer.batch
         batch.complete(CompletionRecord(caller.number, caller.command, position, outcome.failed, outcome.value))
         batch.wake(caller.number)
-        activation.arrivals.answers.append((caller.number, Delivery(caller.command, outcome.failed, outcome.value)))
+        return position
 
     def complete(
         self, activation: Activation, invocation: Invocation, command: int, failed: bool, value: bytes

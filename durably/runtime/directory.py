@@ -30,6 +30,7 @@ class Waiter(Protocol):
 
     def answer(self, outcome: Outcome, expires_at: int | None, /) -> None: ...
     def refuse(self, error: BaseException, /) -> None: ...
+    def done(self) -> bool: ...
 
 
 class Directory:
@@ -69,6 +70,11 @@ class Directory:
         """`id` leads to this invocation too; the store will know it when that is durable."""
         self.live[id] = invocation
         self._when_durable(lambda _: self.live.pop(id, None), invocation)
+
+    def wait_for(self, number: int, waiter: Waiter) -> None:
+        """Somebody outside waits for an invocation; those who have given up make room."""
+        waiting = [one for one in self.waiters.get(number, ()) if not one.done()]
+        self.waiters[number] = [*waiting, waiter]
 
     def forget(self, invocation: Invocation) -> None:
         """It is durable and leaves memory; whoever asks next asks the store (rule L4)."""
@@ -111,17 +117,22 @@ class Directory:
         else:
             self._by_key(scope, partial(self._found_key, scope, then))
 
-    def pin(self, scopes: Iterable[KeyScope], then: Callable[[dict[KeyScope, InvocationRecord | None]], None]) -> None:
-        """Ask for several keys and hold what is learnt of each until all are known."""
-        wanted = set(scopes)
-        self._pinned.update(wanted)
+    def pin(
+        self,
+        scopes: Iterable[KeyScope],
+        unknown: Iterable[KeyScope],
+        then: Callable[[dict[KeyScope, InvocationRecord | None]], None],
+    ) -> None:
+        """Ask for those of several keys that are `unknown`, and hold all of them in memory until the answers are there."""
+        held, wanted = set(scopes), set(unknown)
+        self._pinned.update(held)
         found: dict[KeyScope, InvocationRecord | None] = {}
 
         def one_found(scope: KeyScope, _: Invocation | None, record: InvocationRecord | None) -> None:
             found[scope] = record
             if len(found) == len(wanted):
                 then(found)
-                self._unpin(wanted)
+                self._unpin(held)
 
         for scope in wanted:
             self._by_key(scope, partial(self._found_key, scope, partial(one_found, scope)))

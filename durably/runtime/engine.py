@@ -69,7 +69,12 @@ class Engine:
         log: RuntimeLog,
         give_way: GiveWay,
         last_position: int,
+        poisoned: str = "",
     ) -> None:
+        """`poisoned` is the id of an invocation that has ended the last incarnations: it is paused when its turn comes."""
+        self.suspect = ""
+        """The id of the invocation that is being advanced."""
+        self._poisoned = poisoned
         self.stopping = False
         """Nothing starts any more (rule T4)."""
         self.dead = False
@@ -188,6 +193,7 @@ class Engine:
             self,
             actors=actors,
             alarm=alarm,
+            clock=clock,
             committer=committer,
             completions=completions,
             delayed=delayed,
@@ -271,8 +277,9 @@ class Engine:
         self._pumping = True
         try:
             self._work_off()
-        except MemoryError:  # Rule E3: what a handler could not go on with is the host's business; the others go on.
+        except MemoryError:  # Rule E3: the host's business. The others go on, and after a while so does this one.
             self._pumping = False
+            self.clock.call_later(self.settings.memory_error_pause_us, self._again, self.suspect)
             self.poke()
             raise
         except Exception as error:  # A mistake of ours: fail and recover, rather than go on half.
@@ -280,6 +287,11 @@ class Engine:
         finally:
             self._pumping = False
         self._end_round()
+
+    def _again(self, id: str) -> None:
+        invocation = self.directory.live.get(id)
+        if invocation is not None and not self.dead and invocation.execution is None:
+            self.queue(invocation)
 
     def _work_off(self) -> None:
         """Advance what is ready, for a bounded time, unless too much is ahead of the disk (rule X2)."""
@@ -289,13 +301,26 @@ class Engine:
         while ready and not committer.is_behind():
             invocation = ready.popleft()
             invocation.is_queued = False
-            advance(invocation)
+            self.suspect = invocation.id
+            if invocation.id == self._poisoned:
+                self._pause_poisoned(invocation)
+            else:
+                advance(invocation)
+            self.suspect = ""
             ended = monotonic()
             if ended - began > self.settings.slow_advance_us:  # Rule S7
                 self._log.slow(invocation, ended - began)
             began = ended
             if ended > until or self.dead:
                 return
+
+    def _pause_poisoned(self, invocation: Invocation) -> None:
+        """Twice the machine has failed at this one. That is our mistake; the others must not suffer for it again."""
+        self._poisoned = ""
+        error = RuntimeError(
+            "the runtime itself failed twice while it advanced this invocation; please report it, with the log"
+        )
+        self.pauses.pause(self.residence.activations[invocation.address], invocation, error)
 
     def _end_round(self) -> None:
         """See whether a batch can go, and whether anything is left."""

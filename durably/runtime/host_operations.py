@@ -58,6 +58,11 @@ class HostOperation(Operation[R]):
             )
         super().__del__()
 
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Nobody wants the reply any more; the invocation goes on (rule D6)."""
+        self._owner.waiting.discard(self)
+        return super().cancel(msg)
+
     def finish(self, result: R) -> None:
         self._owner.waiting.discard(self)
         if not self.done():
@@ -110,7 +115,7 @@ class OutcomeOperation(HostOperation[R]):
             error = known.paused_error or _recorded_failure(known.failure)
             engine.when_durable(self.refuse, paused_error(known, error))
         else:
-            engine.directory.waiters.setdefault(known.number, []).append(self)
+            engine.directory.wait_for(known.number, self)
 
     def _stands_in_the_store(self, engine: Engine, record: InvocationRecord) -> None:
         self.id = record.id
@@ -118,7 +123,7 @@ class OutcomeOperation(HostOperation[R]):
             engine.when_durable(self._tell_recorded, record)
             return
         # It is suspended, scheduled, far back in a mailbox, or waits for a person.
-        engine.directory.waiters.setdefault(record.number, []).append(self)
+        engine.directory.wait_for(record.number, self)
         if record.status is InvocationStatus.PAUSED:
             engine.pauses.tell_stored(record)
 

@@ -92,6 +92,8 @@ class Invocation:
     """The sender had no outcome when this one was loaded."""
     is_held: bool = False
     """A step of it waits for the look-up of idempotency keys; nothing of that step has happened yet."""
+    held_position: int = 0
+    """Which of its steps that is."""
     is_queued: bool = False
     parked_in: dict[int, Any] | None = None
     """Where it waits for its attempt to be thrown away."""
@@ -143,7 +145,7 @@ class Invocation:
 
     def record(self) -> InvocationRecord:
         """The row that accepts this invocation."""
-        self.stored = self._changeable()
+        self.note_stored()
         return InvocationRecord(
             number=self.number,
             id=self.id,
@@ -182,6 +184,10 @@ class Invocation:
             expires_at=self.expires_at,
         )
 
+    def note_stored(self) -> None:
+        """The store, or a batch on its way there, says the same of it as memory."""
+        self.stored = self._changeable()
+
     def _changeable(self) -> tuple[object, ...]:
         return (self.status, self.mailbox_position, self.attempts, self.failure, self.outcome, self.expires_at)
 
@@ -210,7 +216,7 @@ def from_stored(stored: StoredInvocation, handler: BoundActorHandler) -> Invocat
     invocation.failure = record.failure
     invocation.sender_unfinished = stored.sender_unfinished
     invocation.attachments = tuple(attachment.caller for attachment in stored.attachments)
-    invocation.stored = invocation._changeable()  # pyright: ignore[reportPrivateUsage]
+    invocation.note_stored()
     if stored.steps:
         invocation.journal = _journal(stored)
     return invocation

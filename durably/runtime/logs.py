@@ -17,9 +17,10 @@ from durably.actors.commands import Attach, Call, Command, Look, Run, Send, Slee
 from durably.errors import TerminalError
 from durably.ids import Address
 from durably.runtime.execution import Execution
-from durably.runtime.failures import describe_failure, handler_traceback
+from durably.runtime.failures import describe_failure, handler_place, handler_traceback
 from durably.runtime.invocation import Invocation
 from durably.runtime.journal import Step
+from durably.storage.records import InvocationRecord
 
 LOGGER_NAME = "durably"
 
@@ -41,12 +42,48 @@ def _for_standard_library(_logger: Any, _method: str, fields: Any) -> Any:
     return ("%s %s", event, told), {"extra": {"durably": dict(fields)}}
 
 
+class QuietOnFailure:
+    """A logger whose host's processors may raise without anything else going wrong: the line is lost, and that is told once."""
+
+    _has_told = False
+
+    def __init__(self, logger: Any) -> None:
+        self._logger = logger
+
+    def bind(self, **fields: Any) -> QuietOnFailure:
+        return QuietOnFailure(self._logger.bind(**fields))
+
+    def debug(self, event: str, **fields: Any) -> None:
+        self.write("debug", event, fields)
+
+    def info(self, event: str, **fields: Any) -> None:
+        self.write("info", event, fields)
+
+    def warning(self, event: str, **fields: Any) -> None:
+        self.write("warning", event, fields)
+
+    def error(self, event: str, **fields: Any) -> None:
+        self.write("error", event, fields)
+
+    def write(self, level: str, event: str, fields: Mapping[str, Any]) -> None:
+        """Write a line of any level."""
+        try:
+            getattr(self._logger, level)(event, **fields)
+        except Exception as error:
+            if not QuietOnFailure._has_told:
+                QuietOnFailure._has_told = True
+                logging.getLogger(LOGGER_NAME).error(
+                    "a log line was lost, because logging raised %r", type(error).__name__
+                )
+
+
 class RuntimeLog:
     """One per runtime. `debug` tells whether lines of level debug are wanted at all: ask it before writing one."""
 
     def __init__(self) -> None:
-        self._log = _logger()
-        self.debug = _debug_enabled(self._log)
+        logger = _logger()
+        self._log = QuietOnFailure(logger)
+        self.debug = _debug_enabled(logger)
 
     # ------------------------------------------------------------------ the machine's lines
 
@@ -76,10 +113,11 @@ class RuntimeLog:
 
     def retries(self, invocation: Invocation, error: BaseException, delay_us: int) -> None:
         self._of(invocation).warning(
-            "retry in",
+            "an attempt failed and will be tried again",
             delay_seconds=delay_us / 1_000_000,
             failed_attempts=invocation.attempts,
             error=describe_failure(error),
+            traceback=handler_traceback(error) if invocation.attempts == 1 else handler_place(error),
         )
 
     def action_retries(self, invocation: Invocation, action: str, event: str, fields: dict[str, Any]) -> None:
@@ -94,11 +132,22 @@ class RuntimeLog:
         )
 
     def undeliverable(self, sender: Invocation, command: Call | Send, error: TerminalError) -> None:
-        self._of(sender).error("a message cannot be delivered", command=describe_command(command), error=str(error))
+        self._of(sender).error(
+            "a message cannot be delivered", command=describe_command(command), error=describe_failure(error)
+        )
 
     def nobody_home(self, address: Address) -> None:
         self._log.warning(
             "the store holds work of a service that this runtime does not have; it waits", service=address.service
+        )
+
+    def waiting_for_people(self, count: int, example: InvocationRecord) -> None:
+        self._log.warning(
+            "paused invocations wait for a person; Runtime.resume(id) lets one go on",
+            count=count,
+            example=example.id,
+            object=f"{example.address.service}/{example.address.key}",
+            handler=example.handler,
         )
 
     def incarnation_failed(self, error: BaseException) -> None:
@@ -115,7 +164,7 @@ class RuntimeLog:
     def hook_failed(self, error: BaseException) -> None:
         self._log.error("on_paused raised", error=describe_failure(error))
 
-    def _of(self, invocation: Invocation) -> Any:
+    def _of(self, invocation: Invocation) -> QuietOnFailure:
         return self._log.bind(
             **_identity(invocation.id, invocation.address.service, invocation.address.key, invocation.handler.name)
         )
@@ -126,7 +175,7 @@ class RuntimeLog:
         log = self._log.bind(
             **_identity(execution.invocation_id, execution.handler.service, execution.key, execution.handler.name)
         )
-        getattr(log, level)(event, **fields)
+        log.write(level, event, fields)
 
     def warned(self, execution: Execution, message: str, /) -> None:
         self.handler_logged(execution, "warning", message, {})

@@ -117,9 +117,15 @@ class Lookup(Generic[K, A]):
                 if self._dead:
                     return
                 self.outstanding -= 1
-                then(answers(question))
+                self._hand_over(then, question, answers)
         self._tell_waiter()
         self._owner.poke()
+
+    def _hand_over(self, then: Callable[[A], None], question: K, answers: Callable[[K], A]) -> None:
+        try:
+            then(answers(question))
+        except Exception as error:  # A mistake of ours: the others would wait for ever for what it left undone.
+            self._failed(error)
 
     def _tell_waiter(self) -> None:
         waiter, self._answer_waiter = self._answer_waiter, None

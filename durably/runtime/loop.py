@@ -105,7 +105,7 @@ class DeterministicTask(asyncio.Task[T]):
     def __init__(
         self,
         number: int,
-        coroutine: Coroutine[Any, Any, T],
+        coroutine: Generator[Any, None, T] | Coroutine[Any, Any, T],
         *,
         loop: DeterministicLoop,
         name: str,
@@ -345,7 +345,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         self.check("A task of a handler")
         number = self.number()
         title = f"task-{number - self.salt}" if name is None else str(name)
-        task = DeterministicTask(number, coro, loop=self, name=title, context=context)  # type: ignore[arg-type]
+        task = DeterministicTask(number, coro, loop=self, name=title, context=context)
         if self.dead:  # Rule D3: it will never start, and must not be reported as forgotten.
             _never_report(task)
             coro.close()
@@ -488,10 +488,10 @@ def _number_gathering_futures() -> None:
         loop = future.get_loop()
         if not isinstance(loop, DeterministicLoop):
             return object.__hash__(future)
-        number = future.__dict__.get("_durably_number")
+        number: int | None = future.__dict__.get("_durably_number")
         if number is None:
             number = future.__dict__["_durably_number"] = loop.number()
-        return number  # type: ignore[no-any-return]
+        return number
 
     gathering.__hash__ = hash_by_number
 

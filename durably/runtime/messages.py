@@ -140,7 +140,7 @@ class Messages:
         if invocation.deadline is not None:
             self._alarm.set(invocation, DEADLINE_TIMER, invocation.deadline)
         if due is None:
-            self._residence.admit(invocation, is_new=True)
+            self._residence.admit(invocation)
         else:
             self._delay(invocation, due)
         return invocation
@@ -153,7 +153,7 @@ class Messages:
         self._committer.batch.clear_timer(invocation.number, START_TIMER)
         self._committer.batch.change(invocation)
         self._directory.enter(invocation)
-        self._residence.admit(invocation, is_new=True)
+        self._residence.admit(invocation)
 
     def send(
         self,

@@ -214,7 +214,13 @@ class Outside:
         """Let a paused invocation try again."""
 
         def told(engine: Engine, known: Invocation | None, record: InvocationRecord | None) -> None:
-            if known is None and record is not None:
+            if known is None and record is not None and not engine.residence.knows(record.address):
+                operation.refuse(
+                    UnknownTargetError(
+                        f"This runtime does not have {record.address.service}, so {id} cannot go on here."
+                    )
+                )
+            elif known is None and record is not None:
                 engine.residence.with_loaded(
                     record.address, lambda _: resume(engine, engine.directory.live.get(record.id))
                 )
@@ -251,7 +257,10 @@ class Outside:
             else:
                 (operation.stands if told is None else told)(engine, known, record)
 
-        ask(engine, found)
+        if is_storable(name):
+            ask(engine, found)
+        else:
+            found(None, None)
 
 
 def _check_names(request: Message) -> None:

@@ -74,6 +74,7 @@ class Pauses:
     def pause(self, activation: Activation, invocation: Invocation, error: BaseException) -> None:
         """Wait for a person, and tell those outside who wait."""
         self._attempts.throw_away(invocation)
+        invocation.is_held = False
         invocation.position = activation.changed_at = self._committer.next_position()
         invocation.failure = encode_attempt_failure(error)
         invocation.status = InvocationStatus.PAUSED
@@ -107,7 +108,11 @@ class Pauses:
         self._tell_waiters(news, waiting.number)
         callers = waiting.attachments if waiting.caller is None else (waiting.caller, *waiting.attachments)
         for caller in callers:
-            if caller.number in news.reached or not self._directory.waiters:
+            if (
+                caller.number in news.reached
+                or not self._directory.waiters
+                or not self._residence.knows(caller.address)
+            ):
                 continue
             news.reached.add(caller.number)
             news.on_their_way += 1

@@ -99,12 +99,12 @@ class Residence:
         else:
             then(activation)
 
-    def admit(self, invocation: Invocation, *, is_new: bool) -> None:
+    def admit(self, invocation: Invocation) -> None:
         """Hand a message to the activation of its object. Part of the transition that accepted it."""
         address = invocation.address
         activation = self.activations.get(address)
         if activation is None:
-            if is_new and invocation.handler.kind == "service":  # Nothing of it can be in the store.
+            if invocation.handler.kind == "service":  # Nothing of it can be in the store.
                 activation = self.activations[address] = self.stand_in(address)
             else:
                 activation = self.activation(address)
@@ -117,6 +117,10 @@ class Residence:
         else:
             self._dispatch(activation, invocation)
             self.start_next(activation)
+
+    def knows(self, address: Address) -> bool:
+        """This runtime has the class of the object."""
+        return address.service in self._actors
 
     def stand_in(self, address: Address) -> Activation:
         """An activation that nobody else knows of: for what is new, or ends before it has come to its object."""
@@ -185,9 +189,9 @@ class Residence:
 
     def _take_up(self, activation: Activation, invocation: Invocation) -> None:
         self._directory.enter(invocation)
-        if invocation.is_exclusive:
+        if invocation.mailbox_position is not None and activation.current is None:
             activation.current = invocation
-        else:
+        else:  # Also what was accepted as shared, and is exclusive in today's code.
             activation.beside[invocation.number] = invocation
         self._owner.take_up(invocation)
 

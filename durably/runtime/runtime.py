@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from threading import get_ident
@@ -30,7 +29,7 @@ from durably.runtime.host_operations import (
     ResultOperation,
 )
 from durably.runtime.invocation import Invocation as LiveInvocation
-from durably.runtime.logs import LOGGER_NAME, RuntimeLog
+from durably.runtime.logs import RuntimeLog
 from durably.runtime.loop import is_in_a_handler
 from durably.runtime.requests import Acceptance, InvocationRequest, Reply, ServiceDescription
 from durably.runtime.settings import Settings
@@ -142,9 +141,14 @@ class Runtime(Caller):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
         supervisor, self._supervisor = self._supervisor, None
-        if supervisor is not None:
-            await supervisor.stop()
-            self._log.stopped()
+        if supervisor is None:
+            return
+        stopping = asyncio.ensure_future(supervisor.stop())
+        try:
+            await asyncio.shield(stopping)
+        finally:  # Whoever cancels us gets a runtime that has stopped, and a store that is free.
+            await stopping
+        self._log.stopped()
 
     @property
     def store(self) -> str:
@@ -350,6 +354,3 @@ def _bind_all(actors: Iterable[type[Actor]], dependencies: Mapping[Any, Any]) ->
             )
         bound[name] = actor
     return bound
-
-
-logging.getLogger(LOGGER_NAME).addHandler(logging.NullHandler())

@@ -12,6 +12,7 @@ from functools import partial
 
 from durably.actors.commands import Attach, Call, Command, Look, Run, Send, Sleep
 from durably.errors import NonDeterminismError
+from durably.ids import InvocationStatus
 from durably.runtime.activation import Activation
 from durably.runtime.alarm import Alarm
 from durably.runtime.attempts import Attempts
@@ -33,6 +34,8 @@ from durably.runtime.settings import Settings
 from durably.storage.records import CallerRecord
 
 NO_DELIVERIES: Sequence[Delivery] = ()
+WAITS_FOR_OTHERS = (InvocationStatus.PAUSED, InvocationStatus.BACKING_OFF)
+"""Advanced only by whoever ends that: a person, a timer."""
 
 
 class Steps:
@@ -73,7 +76,7 @@ class Steps:
 
     def advance(self, invocation: Invocation) -> None:
         """Advance an invocation by what has come for it, if there is anything."""
-        if invocation.outcome is not None or invocation.is_held:
+        if invocation.outcome is not None or invocation.is_held or invocation.status in WAITS_FOR_OTHERS:
             return
         activation = self._activations[invocation.address]
         journal = invocation.journal
@@ -113,6 +116,9 @@ class Steps:
         except NonDeterminismError as error:
             self._pauses.pause(activation, invocation, error)
             return False
+        except BaseException:  # Rule E3
+            self._attempts.throw_away(invocation)
+            raise
         if self._log.debug:
             self._log.replayed(invocation, len(journal.steps))
         for number in execution.actions:
@@ -149,11 +155,16 @@ class Steps:
             self._append(activation, invocation, step, taken, NO_KEYS)
             return
         invocation.is_held = True
-        self._directory.pin(unknown, partial(self._keys_known, activation, invocation, step, taken))
+        invocation.held_position = held = self._committer.next_position()
+        self._directory.pin(scopes, unknown, partial(self._keys_known, activation, invocation, step, taken, held))
 
     def _keys_known(
-        self, activation: Activation, invocation: Invocation, step: Step, taken: int, found: KeysFound
+        self, activation: Activation, invocation: Invocation, step: Step, taken: int, held: int, found: KeysFound
     ) -> None:
+        if (
+            not invocation.is_held or invocation.held_position != held
+        ):  # It was paused meanwhile: the step has not happened.
+            return
         invocation.is_held = False
         self._append(activation, invocation, step, taken, found)
         if invocation.journal is not None and invocation.journal.undelivered:

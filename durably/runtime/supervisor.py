@@ -36,6 +36,13 @@ class SupervisorOwner(Protocol):
     def invocation_paused(self, invocation: Invocation, error: BaseException, told: bool, /) -> None: ...
 
 
+_HOPELESS_FAILURES = 3
+"""After so many incarnations without a single commit, callers are told that the outcome is unknown."""
+
+
+_SUSPECTS_KEPT = 1
+
+
 class Supervisor:
     """Owns the engine of the moment."""
 
@@ -70,8 +77,13 @@ class Supervisor:
         self._reopening: asyncio.Task[None] | None = None
         self._patience: Cancellable | None = None
         self._closing = False
+        self._suspects: list[str] = []
+        """The invocations that were being advanced when the last incarnations ended; empty for none."""
+        self._failures = 0
+        """Incarnations that have ended since the last batch that became durable."""
         self._reopen_delay_us = 0
         self._waits_for_time = False
+        self._closing_actions: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Open the store and recover.
@@ -116,6 +128,8 @@ class Supervisor:
             return
         self.engine = None
         self._failure = self.outside.failure = error
+        self._failures += 1
+        self._suspects = [*self._suspects[-_SUSPECTS_KEPT:], engine.suspect]
         engine.kill()
         self._log.incarnation_failed(error)
         if isinstance(error, StoreInUseError):
@@ -127,6 +141,7 @@ class Supervisor:
         self._reopening = asyncio.get_running_loop().create_task(self._reopen(engine))
 
     def progressed(self) -> None:
+        self._failures = 0
         self._reopen_delay_us = 0
         if self._patience is not None:
             self._patience.cancel()
@@ -168,6 +183,7 @@ class Supervisor:
             log=self._log,
             give_way=self._give_way,
             last_position=opened.last_position,
+            poisoned=self._poisoned(),
         )
         self._failure = None
         self.actions.on_rest = self.engine.tell_if_idle
@@ -189,6 +205,11 @@ class Supervisor:
         self._reopening = None
         self._log.recovered()
         self._reattach()
+
+    def _poisoned(self) -> str:
+        """The invocation that ended the last two incarnations, if one did: it is paused and not tried a third time."""
+        suspects = set(self._suspects) if len(self._suspects) > _SUSPECTS_KEPT else {""}
+        return suspects.pop() if len(suspects) == 1 else ""
 
     async def _pause_before_reopening(self) -> None:
         delay, settings = self._reopen_delay_us, self._settings
@@ -218,11 +239,15 @@ class Supervisor:
     def _lose_patience(self) -> None:
         self._patience = None
         error = self.outside.failure
+        if self.engine is not None and self._failures < _HOPELESS_FAILURES:
+            return  # It is back; nothing has had to be written yet.
         self._refuse_everybody(lambda id: unknown_outcome(error))
 
     def _give_up(self, error: BaseException) -> None:
         self._final = error
         self._refuse_everybody(lambda id: unknown_outcome(error))
+        # Another runtime goes on with these invocations: no side effect of ours may be started or tried again.
+        self._closing_actions = asyncio.get_running_loop().create_task(self.actions.close())
 
     def _refuse_everybody(self, error: Callable[[str], BaseException]) -> None:
         for waiter in list(self.outside.waiting):
@@ -240,17 +265,22 @@ class Supervisor:
     async def _end(self) -> None:
         engine = self.engine
         if engine is not None:
-            await self._last_commit(engine)
+            is_durable = await self._last_commit(engine)
             self.engine = None
             engine.kill()
             await engine.finish()
+            if not is_durable:
+                self._refuse_everybody(lambda id: unknown_outcome(self.outside.failure))
         self._refuse_everybody(stopped_error)
         await self._store.close()
 
-    async def _last_commit(self, engine: Engine) -> None:
+    async def _last_commit(self, engine: Engine) -> bool:
+        """Whether everything that was in the log is on disk."""
         with contextlib.suppress(StoreUnavailableError, TimeoutError):
             async with asyncio.timeout(self._settings.drain_us / 1_000_000 + 1):
                 await engine.until_durable()
+                return True
+        return False
 
 
 def _lose(patience: asyncio.Future[None]) -> None:

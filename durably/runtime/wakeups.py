@@ -16,6 +16,7 @@ from durably.errors import DeadlineExceededError
 from durably.ids import InvocationStatus
 from durably.runtime.activation import Activation
 from durably.runtime.alarm import Alarm
+from durably.runtime.clock import Clock
 from durably.runtime.committer import Committer
 from durably.runtime.completions import Completions
 from durably.runtime.delayed import Delayed
@@ -55,6 +56,7 @@ class Wakeups:
         *,
         actors: Mapping[str, BoundActor],
         alarm: Alarm,
+        clock: Clock,
         committer: Committer,
         completions: Completions,
         delayed: Delayed,
@@ -67,6 +69,7 @@ class Wakeups:
         self._owner = owner
         self._actors = actors
         self._alarm = alarm
+        self._clock = clock
         self._committer = committer
         self._completions = completions
         self._delayed = delayed
@@ -112,6 +115,11 @@ class Wakeups:
         actor = self._actors[stored.record.address.service]
         invocation = from_stored(stored, actor.handler_or_missing(stored.record.handler, shared=False))
         invocation.attachments += tuple(caller for caller in attached if caller not in invocation.attachments)
+        if invocation.deadline is not None and invocation.deadline <= self._clock.now():
+            self._committer.next_position()
+            self._committer.batch.clear_timer(invocation.number, START_TIMER)
+            self._outcomes.fail(self._residence.stand_in(invocation.address), invocation, _deadline_error())
+            return
         self._messages.join_mailbox(invocation)
 
     def _retry(self, number: int, activation: Activation) -> None:
@@ -149,10 +157,10 @@ class Wakeups:
         is_waiting = record.status in (InvocationStatus.PENDING, InvocationStatus.SCHEDULED)
         if not is_waiting or self._delayed.keeps(record.number) or activation.find_waiting(record.number) is not None:
             return
-        if record.status is InvocationStatus.PENDING and activation.tail:
-            activation.tail -= 1
+        # Those who wait are told now; it ends when its turn comes, since what was read may be old.
         handler = activation.actor.handler_or_missing(record.handler, shared=record.mailbox_position is None)
-        self._outcomes.fail(self._residence.stand_in(record.address), from_stored(stored, handler), _deadline_error())
+        self._committer.next_position()
+        self._completions.tell_everybody(from_stored(stored, handler), Outcome(True, encode_failure(_deadline_error())))
         self._owner.poke()
 
 
