@@ -269,8 +269,8 @@ class PausedInvocationError(DurablyError):
 
     def __init__(self, id: str, reason: str) -> None:
         super().__init__(
-            f"Invocation {id} is paused and waits for a person; it has not failed. The reason: {reason} "
-            "Mend the cause, then resume or cancel it."
+            f"Invocation {id} is paused and waits for a person; it has not failed. The reason: {reason.rstrip('.')}. "
+            "Mend the cause, then let it go on: await runtime.resume(id)."
         )
         self.id = id
         self.reason = reason

@@ -40,6 +40,6 @@ def test_continuous_integration_runs_the_readmes_test_command() -> None:
 
 
 def test_every_link_leads_somewhere() -> None:
-    for page in (README, (ROOT / "docs" / "architecture.md").read_text("utf-8")):
-        for target in re.findall(r"\]\(([^)#:]+)\)", page):
-            assert (ROOT / target).exists(), target
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text("utf-8")):
+            assert (page.parent / target).exists(), (page.name, target)

@@ -132,9 +132,9 @@ class Handler(Generic[P, R]):
         is_object = definition is not None and definition.kind == "object"
         how = f"ctx.object({owner.__name__}, self.key)" if is_object else f"ctx.service({owner.__name__})"
         return (
-            f"self.{self.attribute} is a handler, and handlers are called by message: `await "
-            f"{how}.{self.attribute}(...)`. To share code between handlers, put it in a method without a decorator. "
-            "(An exclusive handler that calls its own object waits for itself: send instead.)"
+            f"self.{self.attribute} is a handler, and handlers are called by message. To share code between handlers, "
+            "put it in a method without a decorator; to have it done later, send: "
+            f"`await {how}.{self.attribute}.send(...)`. (An exclusive handler that calls its own object waits for itself.)"
         )
 
 

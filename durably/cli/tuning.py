@@ -6,7 +6,7 @@ import gc
 import sys
 
 SWITCH_INTERVAL_SECONDS = 0.0005
-"""How long the loop may keep the interpreter lock while the committing thread waits; ten times less than the default."""
+"""How long the loop may keep the interpreter lock while a committing thread waits; a tenth of the default."""
 YOUNG_OBJECTS = 50_000
 """How many new containers there may be before the garbage collector looks; the default, 700, is a few requests."""
 OLDER_GENERATIONS = 10

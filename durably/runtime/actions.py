@@ -187,7 +187,7 @@ class Actions:
         self._give_way.begin()
         try:
             context = contextvars.copy_context()
-            value, error = await self._host.run_in_executor(self._executor, context.run, _invoked, action)
+            value, error = await self._host.run_in_executor(self._executor, lambda: context.run(_invoked, action))
             if error is not None:
                 raise error
             return value

@@ -122,7 +122,6 @@ class Committer:
             return
         if batch is None:
             self._advance_durable(position)
-            self._owner.caught_up()
             return
         self.writing = True
         self._bytes_writing = open_batch.bytes_held
@@ -139,12 +138,10 @@ class Committer:
         if self._dead:  # Rule X3: late news of an older incarnation.
             return
         if error is not None:
-            self.kill()
-            self._owner.store_failed(error)
+            self._fail(error)
             return
         self.commits += 1
         self._advance_durable(position)
-        self._owner.caught_up()
         self.poke()
 
     def _advance_durable(self, position: int) -> None:
@@ -156,7 +153,9 @@ class Committer:
                 callback(argument)
             except Exception as error:  # A mistake of ours: nobody may wait for what it would have done.
                 self._fail(error)
+        if not self._dead:
+            self._owner.caught_up()
 
     def _fail(self, error: BaseException) -> None:
         self.kill()
-        self._owner.commit_failed(error)
+        self._owner.store_failed(error)

@@ -123,7 +123,7 @@ class Directory:
         unknown: Iterable[KeyScope],
         then: Callable[[dict[KeyScope, InvocationRecord | None]], None],
     ) -> None:
-        """Ask for those of several keys that are `unknown`, and hold all of them in memory until the answers are there."""
+        """Ask for those of several keys that are `unknown`, and hold all of them in memory until the answers come."""
         held, wanted = set(scopes), set(unknown)
         self._pinned.update(held)
         found: dict[KeyScope, InvocationRecord | None] = {}

@@ -71,7 +71,7 @@ class Engine:
         last_position: int,
         poisoned: str = "",
     ) -> None:
-        """`poisoned` is the id of an invocation that has ended the last incarnations: it is paused when its turn comes."""
+        """`poisoned` is the id of an invocation that ended the last incarnations: it is paused when its turn comes."""
         self.suspect = ""
         """The id of the invocation that is being advanced."""
         self._poisoned = poisoned

@@ -21,7 +21,7 @@ class AttemptFailureRecord(msgspec.Struct, frozen=True):
 
 
 def describe_failure(error: BaseException) -> str:
-    """One line; of a group, the errors in it. Never fails, whatever a user's exception does when it is asked for its text."""
+    """One line; of a group, the errors in it. Never fails, whatever a user's exception does when asked for its text."""
     if isinstance(error, BaseExceptionGroup):
         group = cast("BaseExceptionGroup[BaseException]", error)
         return f"{group.message}: " + "; ".join(describe_failure(one) for one in group.exceptions)

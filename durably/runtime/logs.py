@@ -43,7 +43,7 @@ def _for_standard_library(_logger: Any, _method: str, fields: Any) -> Any:
 
 
 class QuietOnFailure:
-    """A logger whose host's processors may raise without anything else going wrong: the line is lost, and that is told once."""
+    """A logger whose processors may raise: then the line is lost, that is told once, and nothing else happens."""
 
     _has_told = False
 

@@ -125,7 +125,7 @@ class Lookup(Generic[K, A]):
         try:
             then(answers(question))
         except Exception as error:  # A mistake of ours: the others would wait for ever for what it left undone.
-            self._failed(error)
+            self._owner.store_failed(error)
 
     def _tell_waiter(self) -> None:
         waiter, self._answer_waiter = self._answer_waiter, None

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from durably.actors.binding import BoundActor
-from durably.ids import Address
+from durably.ids import Address, InvocationStatus
 from durably.runtime.background import Background
 from durably.runtime.clock import Cancellable, Clock
 from durably.runtime.committer import Committer
@@ -75,8 +75,11 @@ class Upkeep:
             self._activate(found)
             await self._residence.settle()
             if len(found) < portion:
-                return
+                break
             after = max(number for number, _ in found)
+        paused = await self._store.invocations(after=0, limit=portion, status=InvocationStatus.PAUSED)
+        if paused:
+            self._log.waiting_for_people(len(paused), paused[0])
 
     def _activate(self, found: list[tuple[int, Address]]) -> None:
         for _, address in found:

@@ -157,10 +157,13 @@ class Wakeups:
         is_waiting = record.status in (InvocationStatus.PENDING, InvocationStatus.SCHEDULED)
         if not is_waiting or self._delayed.keeps(record.number) or activation.find_waiting(record.number) is not None:
             return
-        # Those who wait are told now; it ends when its turn comes, since what was read may be old.
         handler = activation.actor.handler_or_missing(record.handler, shared=record.mailbox_position is None)
-        self._committer.next_position()
-        self._completions.tell_everybody(from_stored(stored, handler), Outcome(True, encode_failure(_deadline_error())))
+        invocation = from_stored(stored, handler)
+        if record.status is InvocationStatus.SCHEDULED:
+            self._outcomes.fail(self._residence.stand_in(record.address), invocation, _deadline_error())
+        else:  # Those who wait are told now; it ends when its turn comes, since what was read may be old by then.
+            self._committer.next_position()
+            self._completions.tell_everybody(invocation, Outcome(True, encode_failure(_deadline_error())))
         self._owner.poke()
 
 

@@ -8,9 +8,9 @@ from random import Random
 from typing import Any, TypeVar
 
 from durably.actors.commands import Command, Run
-from durably.actors.request import Request
 from durably.actors.operations import CallSite, Operation
 from durably.actors.port import Action
+from durably.actors.request import Request
 from durably.errors import WrongContextError
 
 R = TypeVar("R")
@@ -35,7 +35,7 @@ class FakePort:
         self.now = 1_700_000_000_000_000
         self.closed = False
 
-    def check(self, what: str, /) -> None:
+    def check(self, what: object, /) -> None:
         if self.closed:
             raise WrongContextError(f"{what} is used outside its handler.")
 
@@ -55,11 +55,13 @@ class FakePort:
         return 2**127 + 5
 
     def issue(self, command: Command, decode: Callable[[bytes], R], what: object, site: CallSite, /) -> Operation[R]:
-        self.check(str(what))
+        self.check(what)
         return self._issued(command, what, site, decode)
 
-    def issue_one_way(self, command: Command, result: Callable[[int], R], what: object, site: CallSite, /) -> Operation[R]:
-        self.check(str(what))
+    def issue_one_way(
+        self, command: Command, result: Callable[[int], R], what: object, site: CallSite, /
+    ) -> Operation[R]:
+        self.check(what)
         operation: Operation[R] = self._operation(command, what, site)
         operation.set_result(result(len(self.commands) - 1))
         return operation

@@ -41,7 +41,7 @@ def test_each_kind_of_handler_has_its_context() -> None:
     shared = make_context("shared", port, INFO, "mary")
     assert type(shared) is SharedContext
     assert shared.key == "mary"
-    with pytest.raises(SharedStateError, match="ctx.set was used in a shared handler"):
+    with pytest.raises(SharedStateError, match=r"ctx\.set was used in a shared handler"):
         _ = shared.set  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownVariableType]
     with pytest.raises(AttributeError):
         shared.note = 1  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
