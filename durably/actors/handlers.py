@@ -134,7 +134,8 @@ class Handler(Generic[P, R]):
         return (
             f"self.{self.attribute} is a handler, and handlers are called by message. To share code between handlers, "
             "put it in a method without a decorator; to have it done later, send: "
-            f"`await {how}.{self.attribute}.send(...)`. (An exclusive handler that calls its own object waits for itself.)"
+            f"`await {how}.{self.attribute}.send(...)`. (An exclusive handler that calls its own object waits for "
+            "itself.)"
         )
 
 

@@ -22,6 +22,7 @@ class AlarmOwner(Protocol):
 
     def time_has_come(self, timer: TimerRecord, /) -> None: ...
     def poke(self) -> None: ...
+    def store_failed(self, error: BaseException, /) -> None: ...
 
 
 class Alarm:
@@ -114,7 +115,11 @@ class Alarm:
     def _ring(self) -> None:
         self._timer, self._rings_at = None, None
         now = self._clock.now()
-        while not self._dead and (timer := self._deadlines.pop_due(now)) is not None:
-            self._owner.time_has_come(timer)
+        try:
+            while not self._dead and (timer := self._deadlines.pop_due(now)) is not None:
+                self._owner.time_has_come(timer)
+        except Exception as error:  # A mistake of ours: without the rest of the timers nothing would ever wake again.
+            self._owner.store_failed(error)
+            return
         self._wind()
         self._owner.poke()

@@ -37,6 +37,10 @@ class Delayed:
         """It is due soon."""
         self._soon[invocation.number] = invocation
 
+    def is_coming(self, number: int) -> bool:
+        """It is on its way from the store, because its time has come."""
+        return number in self._coming
+
     def keeps(self, number: int) -> bool:
         """It is in memory."""
         return number in self._soon

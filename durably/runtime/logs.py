@@ -43,7 +43,7 @@ def _for_standard_library(_logger: Any, _method: str, fields: Any) -> Any:
 
 
 class QuietOnFailure:
-    """A logger whose processors may raise: then the line is lost, that is told once, and nothing else happens."""
+    """A logger whose processors may raise: the line is lost, that is told once, and nothing else happens."""
 
     _has_told = False
 

@@ -155,7 +155,7 @@ class Wakeups:
             return  # If it is on its way, its deadline is looked at again when it would start.
         record = stored.record
         is_waiting = record.status in (InvocationStatus.PENDING, InvocationStatus.SCHEDULED)
-        if not is_waiting or self._delayed.keeps(record.number) or activation.find_waiting(record.number) is not None:
+        if not is_waiting or self._is_in_hand(activation, record.number):
             return
         handler = activation.actor.handler_or_missing(record.handler, shared=record.mailbox_position is None)
         invocation = from_stored(stored, handler)
@@ -165,6 +165,11 @@ class Wakeups:
             self._committer.next_position()
             self._completions.tell_everybody(invocation, Outcome(True, encode_failure(_deadline_error())))
         self._owner.poke()
+
+    def _is_in_hand(self, activation: Activation, number: int) -> bool:
+        """It is in memory, or will be at once: what the store says of it is old, and its start looks at the deadline."""
+        in_object = activation.find(number) is not None or activation.find_waiting(number) is not None
+        return in_object or self._delayed.keeps(number) or self._delayed.is_coming(number)
 
 
 def _deadline_error() -> DeadlineExceededError:
