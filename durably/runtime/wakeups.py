@@ -167,7 +167,7 @@ class Wakeups:
         self._owner.poke()
 
     def _is_in_hand(self, activation: Activation, number: int) -> bool:
-        """It is in memory, or will be at once: what the store says of it is old, and its start looks at the deadline."""
+        """It is in memory, or about to be: what the store says of it is old, and its start looks at the deadline."""
         in_object = activation.find(number) is not None or activation.find_waiting(number) is not None
         return in_object or self._delayed.keeps(number) or self._delayed.is_coming(number)
 
