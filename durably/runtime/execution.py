@@ -215,6 +215,11 @@ class Execution:
         """The numbers of the commands that it waits for."""
         return () if self._pending is None else tuple(self._pending)
 
+    @property
+    def made_tasks(self) -> bool:
+        """The handler has made tasks besides the one that it runs in."""
+        return self.loop.made_tasks
+
     def leftover_tasks(self) -> list[str]:
         """The tasks that a finished handler left behind."""
         return [f"{task.get_name()} ({task.get_coro()!r})" for task in self.loop.live_tasks()]

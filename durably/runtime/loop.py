@@ -227,6 +227,11 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         if not timer.cancelled():
             self._ready.append(timer.ready)
 
+    @property
+    def made_tasks(self) -> bool:
+        """There has been a task besides the main one."""
+        return self._tasks is not None
+
     def live_tasks(self) -> list[asyncio.Task[Any]]:
         """Tasks that are not done, oldest first."""
         main, tasks = self.main, self._tasks or ()

@@ -113,8 +113,10 @@ class Outcomes:
 
     def _warn_leftovers(self, invocation: Invocation) -> None:
         execution = invocation.execution
-        leftovers = None if execution is None else execution.leftover_tasks()
-        if leftovers and execution is not None:  # Rule S6
+        if execution is None or not execution.made_tasks:
+            return
+        leftovers = execution.leftover_tasks()
+        if leftovers:  # Rule S6
             self._log.warned(
                 execution, f"the handler ended and left tasks behind, which are thrown away: {', '.join(leftovers)}"
             )
