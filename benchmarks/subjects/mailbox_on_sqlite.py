@@ -70,7 +70,8 @@ class GroupCommit:
             self._state, self._steps, self._dropped, self._durable = {}, [], [], None
             await self._connection.execute(COMMIT, parameters)
             self.commits += 1
-            durable.set_result(None)
+            if not durable.done():  # Whoever waited may have given up when the measurement ended.
+                durable.set_result(None)
             await asyncio.sleep(0)
         self._writer = None
 
