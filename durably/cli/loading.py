@@ -80,9 +80,15 @@ def _described(value: object) -> str:
 
 
 def _user_code_failed(what: str, error: Exception) -> CommandError:
-    """Where and why; the whole traceback only helps for errors that are not ours."""
+    """Where and why. The place is the last line in the user's own folder: an error in a library began there."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
     if isinstance(error, DurablyError):
         frames = [frame for frame in frames if Path(__file__).parents[1] not in Path(frame.filename).parents]
+    frames = [frame for frame in frames if _is_of_the_user(Path(frame.filename))] or frames
     where = f" in {frames[-1].filename}, line {frames[-1].lineno}" if frames else ""
     return CommandError(f"{what} failed{where}: {type(error).__name__}: {error}")
+
+
+def _is_of_the_user(path: Path) -> bool:
+    """Whether a file is in the current folder, and not among packages installed there."""
+    return path.is_relative_to(Path.cwd()) and "site-packages" not in path.parts

@@ -47,6 +47,7 @@ _ISO: Final = re.compile(
     re.IGNORECASE,
 )
 _ISO_UNITS: Final = ("week", "day", "hour", "minute", "second")
+_NEITHER: Final = "it is neither an ISO-8601 duration like PT10S nor a friendly one like 1h 5m"
 _FRIENDLY_PART: Final = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Zµμ]+)\s*(,?)")
 
 
@@ -72,7 +73,7 @@ def _iso_parts(text: str) -> list[tuple[str, str]]:
     match = _ISO.fullmatch(text)
     parts = [(number, unit) for number, unit in zip(match.groups(), _ISO_UNITS, strict=True) if number] if match else []
     if not parts:
-        raise ValueError("it is neither an ISO-8601 duration like PT10S nor a friendly one like 1h 5m")
+        raise ValueError(_NEITHER)
     return parts
 
 
@@ -82,7 +83,7 @@ def _friendly_parts(text: str) -> list[tuple[str, str]]:
     while position < len(text):
         match = _FRIENDLY_PART.match(text, position)
         if match is None:
-            raise ValueError(f"it cannot be read from {text[position:].strip()!r} on")
+            raise ValueError(f"it cannot be read from {text[position:].strip()!r} on" if position else _NEITHER)
         number, word, comma = match.groups()
         parts.append((number, _unit(word)))
         position, open_comma = match.end(), bool(comma)

@@ -344,6 +344,8 @@ NO_DELAY = Delay()
 
 
 def _bind_all(actors: Iterable[type[Actor]], dependencies: Mapping[Any, Any]) -> dict[str, BoundActor]:
+    if isinstance(actors, type):
+        raise DefinitionError(f"A runtime takes a list of classes of actors: write [{actors.__name__}].")
     bound: dict[str, BoundActor] = {}
     for cls in actors:
         actor = bind(cls, dependencies)

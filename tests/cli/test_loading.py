@@ -67,6 +67,7 @@ def test_an_attribute_of_an_attribute_is_found(application: Write) -> None:
         ("", "application.inner:runtime", r"There is no module named 'application\.inner'"),
         ("import nothing_here", "application:runtime", FAILED + "ModuleNotFoundError: No module named 'nothing_here'"),
         ("1/0", "application:runtime", FAILED + "ZeroDivisionError"),
+        ("__import__('json').loads('{')", "application:runtime", FAILED + "JSONDecodeError"),
         ("runtime = make(", "application:runtime", r"Importing application failed.*SyntaxError"),
         ("app = make()", "application:runtime", r"application has no 'runtime'\. It has this Runtime: application:app"),
         ("", "application:runtime", r"application has no 'runtime'\. It has no Runtime at all"),
@@ -76,6 +77,7 @@ def test_an_attribute_of_an_attribute_is_found(application: Write) -> None:
         ("def runtime(): return 7", "application:runtime", r"application:runtime is of type int, not a Runtime"),
         ("def runtime(store): ...", "application:runtime", r"Calling application:runtime failed.*TypeError"),
         ("def runtime(): 1/0", "application:runtime", r"Calling .* failed in .*application\.py, line 11: Zero"),
+        ("runtime = Runtime('memory:', Greeter)", "application:runtime", FAILED + r".*write \[Greeter\]"),
         ("runtime = Runtime('mongodb://x', [Greeter])", "application:runtime", FAILED + "DefinitionError: .*mongodb"),
     ],
 )  # fmt: skip
