@@ -62,6 +62,7 @@ def test_what_clients_write_is_understood(text: str, expected: int) -> None:
         ("", "empty"),
         ("10", "neither"),
         ("soon", "neither"),
+        ("5s soon", "read from 'soon' on"),
         ("5x", "'x' is not a unit"),
         ("1s 2h", "large to small"),
         ("1s 2s", "large to small"),
