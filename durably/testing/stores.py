@@ -107,7 +107,36 @@ class Barrier:
             await waiter
 
 
-class HeldStore(WrappedStore):
+class HeldReads(WrappedStore):
+    """A store with a barrier for loads and one for look-ups: where the answer has been read and has not been given."""
+
+    def __init__(self, inner: Store) -> None:
+        super().__init__(inner)
+        self.loads = Barrier()
+        self.lookups = Barrier()
+
+    async def load(self, addresses: Sequence[Address], /, *, pending_limit: int) -> list[StoredObject]:
+        answer = await super().load(addresses, pending_limit=pending_limit)
+        await self.loads.passed()
+        return answer
+
+    async def find(self, ids: Sequence[str], /) -> Mapping[str, InvocationRecord]:
+        answer = await super().find(ids)
+        await self.lookups.passed()
+        return answer
+
+    async def find_keyed(self, scopes: Sequence[KeyScope], /) -> Mapping[KeyScope, InvocationRecord]:
+        answer = await super().find_keyed(scopes)
+        await self.lookups.passed()
+        return answer
+
+    async def fetch(self, numbers: Sequence[int], /) -> Mapping[int, StoredInvocation]:
+        answer = await super().fetch(numbers)
+        await self.loads.passed()
+        return answer
+
+
+class HeldStore(HeldReads):
     """A store with barriers. Only `commits` is held from the start.
 
     `commits` lies before a commit begins; `acknowledgements` when it is durable and has not returned; `loads` and
@@ -118,8 +147,6 @@ class HeldStore(WrappedStore):
         super().__init__(inner)
         self.commits = Barrier(held=True)
         self.acknowledgements = Barrier()
-        self.loads = Barrier()
-        self.lookups = Barrier()
 
     def release(self) -> None:
         """Let go everything that is held, now and later."""
@@ -130,26 +157,6 @@ class HeldStore(WrappedStore):
         await self.commits.passed()
         await self.inner.commit(batch)
         await self.acknowledgements.passed()
-
-    async def load(self, addresses: Sequence[Address], /, *, pending_limit: int) -> list[StoredObject]:
-        answer = await self.inner.load(addresses, pending_limit=pending_limit)
-        await self.loads.passed()
-        return answer
-
-    async def find(self, ids: Sequence[str], /) -> Mapping[str, InvocationRecord]:
-        answer = await self.inner.find(ids)
-        await self.lookups.passed()
-        return answer
-
-    async def find_keyed(self, scopes: Sequence[KeyScope], /) -> Mapping[KeyScope, InvocationRecord]:
-        answer = await self.inner.find_keyed(scopes)
-        await self.lookups.passed()
-        return answer
-
-    async def fetch(self, numbers: Sequence[int], /) -> Mapping[int, StoredInvocation]:
-        answer = await self.inner.fetch(numbers)
-        await self.loads.passed()
-        return answer
 
 
 class FailingStore(WrappedStore):

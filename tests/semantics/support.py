@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from durably.errors import StoreUnavailableError
-from durably.ids import Address, InvocationStatus, KeyScope
+from durably.ids import Address, InvocationStatus
 from durably.runtime.engine import Engine
 from durably.runtime.runtime import Runtime
 from durably.runtime.supervisor import Supervisor
 from durably.storage.memory import MemoryStore
-from durably.storage.records import Batch, InvocationRecord, Opened, Owner, StoredInvocation, StoredObject, TimerRecord
+from durably.storage.records import Batch, InvocationRecord, Opened, Owner, StoredObject, TimerRecord
 from durably.testing import Harness
-from durably.testing.stores import Barrier, WrappedStore
+from durably.testing.stores import Barrier, HeldReads
 
 T = TypeVar("T")
 
@@ -106,7 +106,7 @@ class World:
         return self._ends.setdefault(name, asyncio.Event())
 
 
-class PuppetStore(WrappedStore):
+class PuppetStore(HeldReads):
     """A store in the hands of a test.
 
     While it is held, each commit waits until the test lets it through or fails it. It counts what it is asked for, can
@@ -121,8 +121,6 @@ class PuppetStore(WrappedStore):
         self.opens = 0
         self.failing_opens: deque[BaseException] = deque()
         self.loaded: list[Address] = []
-        self.loads = Barrier()
-        self.lookups = Barrier()
         self.timer_reads = Barrier()
         self.before_loads = Barrier()
         self._held = False
@@ -196,24 +194,7 @@ class PuppetStore(WrappedStore):
     async def load(self, addresses: Sequence[Address], /, *, pending_limit: int) -> list[StoredObject]:
         await self.before_loads.passed()
         self.loaded += addresses
-        answer = await self.inner.load(addresses, pending_limit=pending_limit)
-        await self.loads.passed()
-        return answer
-
-    async def find(self, ids: Sequence[str], /) -> Mapping[str, InvocationRecord]:
-        answer = await self.inner.find(ids)
-        await self.lookups.passed()
-        return answer
-
-    async def find_keyed(self, scopes: Sequence[KeyScope], /) -> Mapping[KeyScope, InvocationRecord]:
-        answer = await self.inner.find_keyed(scopes)
-        await self.lookups.passed()
-        return answer
-
-    async def fetch(self, numbers: Sequence[int], /) -> Mapping[int, StoredInvocation]:
-        answer = await self.inner.fetch(numbers)
-        await self.loads.passed()
-        return answer
+        return await super().load(addresses, pending_limit=pending_limit)
 
     async def timers(
         self, until: int, limit: int, /, *, after: tuple[int, int, int] | None = None
