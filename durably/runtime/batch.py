@@ -62,27 +62,21 @@ class OpenBatch:
 
     def end(self, invocation: Invocation, *, keep: bool) -> None:
         """It has its outcome; the row stays only if somebody may still ask for it (rule X7)."""
-        number = invocation.number
-        accepted_here = number in self._accepted
-        if keep:
-            self.change(invocation)
-            if not accepted_here:
-                self._ended.add(number)
-        else:
-            self._changed.pop(number, None)
-            if accepted_here:
-                del self._accepted[number]
-                self._aliases.pop(number, None)
-            else:
-                self._removed.add(number)
-        self._forget_history(number)
+        if not keep:
+            self.remove(invocation.number)
+            return
+        self.change(invocation)
+        if invocation.number not in self._accepted:
+            self._ended.add(invocation.number)
+        self._forget_history(invocation.number)
 
     def remove(self, number: int) -> None:
-        """Nothing of this invocation is wanted any more."""
-        self._accepted.pop(number, None)
+        """Nothing of this invocation is wanted any more. One that was accepted in this very batch leaves no row."""
+        if self._accepted.pop(number, None) is None:
+            self._removed.add(number)
         self._changed.pop(number, None)
+        self._ended.discard(number)
         self._aliases.pop(number, None)
-        self._removed.add(number)
         self._forget_history(number)
 
     def step(self, number: int, index: int, step: Step) -> None:
