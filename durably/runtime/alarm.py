@@ -1,6 +1,7 @@
 """`Alarm`: records timers and rings when their time has come.
 
-Those due soon are in memory, all others in the store only (rule T2). The wall clock may be set while they wait.
+Those due soon are in memory, all others in the store only (rule T2). The wall clock may be set while they wait. Nothing
+happens here while nothing is due: the window moves when there is something to bring into it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from durably.runtime.settings import Settings
 from durably.runtime.timers import Deadlines
 from durably.storage.records import TimerRecord
 from durably.storage.store import Store
+
+BEYOND_ALL = (1 << 63) - 1
+"""Comes after every due time, number and command."""
 
 
 class AlarmOwner(Protocol):
@@ -48,13 +52,19 @@ class Alarm:
         self._timer: Cancellable | None = None
         self._rings_at: int | None = None
         self._window_timer: Cancellable | None = None
+        self._first_beyond: int | None = None
+        """The earliest due time beyond the window that is known of."""
         self._dead = False
 
     def set(self, invocation: Invocation, command: int, due: int) -> bool:
         """Record that an invocation is to be woken; False if that is so late that only the store remembers."""
         timer = TimerRecord(invocation.number, command, due, invocation.address)
         self._committer.batch.set_timer(timer)
+        latest = self._clock.now() + self._settings.timer_window_us
+        if latest < self._deadlines.window_until:  # The wall clock has been set back, and the window goes with it.
+            self._deadlines.window_until = latest
         if due > self._deadlines.window_until:
+            self._open_before(due)
             return False
         self._deadlines.add(timer)
         if self._rings_at is None or due < self._rings_at:
@@ -74,8 +84,8 @@ class Alarm:
         """Look further ahead (rule T2): move the window, then read what the store has in it, once that is all there."""
         if self._dead:
             return
+        self._window_timer = self._first_beyond = None
         until = self._deadlines.window_until = self._clock.now() + self._settings.timer_window_us
-        self._window_timer = self._clock.call_later(self._settings.timer_window_us // 2, self.open_window)
         self._committer.when_durable(self._look_ahead, until)
         self._owner.poke()
 
@@ -85,6 +95,15 @@ class Alarm:
             if timer is not None:
                 timer.cancel()
 
+    def _open_before(self, due: int) -> None:
+        """Something is due beyond the window: it has to move in time for that."""
+        if self._dead or (self._first_beyond is not None and self._first_beyond <= due):
+            return
+        self._first_beyond = due
+        if self._window_timer is not None:
+            self._window_timer.cancel()
+        self._window_timer = self._clock.call_at(due - self._settings.timer_window_us // 2, self.open_window)
+
     def _look_ahead(self, until: int) -> None:
         self._background.spawn(self._read(until))
 
@@ -93,15 +112,19 @@ class Alarm:
         while not self._dead:
             timers = await self._store.timers(until, self._settings.recovery_portion, after=after)
             for timer in timers:
+                if timer.due > self._deadlines.window_until:
+                    self._open_before(timer.due)
                 self._deadlines.add(timer)
             self._wind()
             if len(timers) < self._settings.recovery_portion:
-                return
+                break
             last = timers[-1]
             after = (last.due, last.number, last.command)
+        for timer in await self._store.timers(BEYOND_ALL, 1, after=(until, BEYOND_ALL, BEYOND_ALL)):
+            self._open_before(timer.due)
 
     def _wind(self) -> None:
-        """Ring at the next due time, or earlier: the wall clock is looked at again every second (rule T1)."""
+        """Ring at the next due time (rule T1: by the wall clock, whatever becomes of that)."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer, self._rings_at = None, None
@@ -109,8 +132,7 @@ class Alarm:
         if due is None or self._dead:
             return
         self._rings_at = due
-        delay = min(max(due - self._clock.now(), 0), self._settings.sweep_us)
-        self._timer = self._clock.call_later(delay, self._ring)
+        self._timer = self._clock.call_at(due, self._ring)
 
     def _ring(self) -> None:
         self._timer, self._rings_at = None, None

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 US_PER_SECOND = 1_000_000
+WALL_CLOCK_LOOK_US = 1_000_000
+"""How often whoever waits for a time of day looks at the wall clock again: it is set, and machines sleep (rule T1)."""
 
 
 class Cancellable(Protocol):
@@ -29,6 +31,10 @@ class Clock(Protocol):
 
     def call_later(self, delay_us: int, callback: Callable[..., Any], /, *args: Any) -> Cancellable:
         """Call back on the host loop when `delay_us` have passed."""
+        ...
+
+    def call_at(self, due: int, callback: Callable[..., Any], /, *args: Any) -> Cancellable:
+        """Call back on the host loop, never earlier than `now()` says `due`, and soon after if the clock jumps."""
         ...
 
     async def sleep(self, delay_us: int, /) -> None:
@@ -53,8 +59,37 @@ class SystemClock:
     def call_later(self, delay_us: int, callback: Callable[..., Any], /, *args: Any) -> Cancellable:
         return self._host.call_later(delay_us / US_PER_SECOND, callback, *args)
 
+    def call_at(self, due: int, callback: Callable[..., Any], /, *args: Any) -> Cancellable:
+        return WallClockCall(self, due, callback, args)
+
     async def sleep(self, delay_us: int, /) -> None:
         await asyncio.sleep(delay_us / US_PER_SECOND)
+
+
+class WallClockCall:
+    """A call at a time of day. The loop's timers count what has passed, so the wall clock is looked at meanwhile."""
+
+    __slots__ = ("_args", "_callback", "_clock", "_due", "_timer")
+
+    def __init__(self, clock: Clock, due: int, callback: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        self._clock = clock
+        self._due = due
+        self._callback = callback
+        self._args = args
+        self._timer = self._wind()
+
+    def cancel(self) -> None:
+        self._timer.cancel()
+
+    def _wind(self) -> Cancellable:
+        left = max(self._due - self._clock.now(), 0)
+        return self._clock.call_later(min(left, WALL_CLOCK_LOOK_US), self._look)
+
+    def _look(self) -> None:
+        if self._clock.now() < self._due:
+            self._timer = self._wind()
+        else:
+            self._callback(*self._args)
 
 
 class ThreadShare:

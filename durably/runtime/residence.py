@@ -25,6 +25,9 @@ from durably.runtime.reads import Reads
 from durably.runtime.settings import Settings
 from durably.storage.records import CallerRecord, InvocationRecord, StoredObject
 
+SWEEPS_PER_PASSIVATION = 8
+"""How exactly idling is measured: an object leaves memory up to an eighth of the time too early or too late."""
+
 
 class ResidenceOwner(LookupOwner, Protocol):
     """Who runs what is at home here."""
@@ -71,7 +74,10 @@ class Residence:
         self._load: Lookup[Address, StoredObject] = Lookup(owner, reads.load, committer.when_durable)
         self._idle: OrderedDict[Address, int] = OrderedDict()
         self._parked: dict[int, OrderedDict[int, tuple[Invocation, int]]] = {}
+        self._suspend_timer: Cancellable | None = None
+        self._suspends_at = 0
         self._sweep_timer: Cancellable | None = None
+        self._sweep_every_us = max(settings.passivate_after_us // SWEEPS_PER_PASSIVATION, settings.sweep_us)
         self._swept_at = clock.monotonic()
         """The time of the last sweep: exact enough to tell what has idled for long, and free."""
         self._dead = False
@@ -228,11 +234,11 @@ class Residence:
         if activation.actor.definition.kind == "service":
             self.activations.pop(address, None)
             return
+        if self._sweep_timer is None:
+            self._arm_sweep()
         activation.idle_since = self._idle[address] = self._swept_at
         if len(self._idle) > self._settings.active_objects:
             self._passivate(self._idle.popitem(last=False)[0])
-        if self._sweep_timer is None:
-            self._arm_sweep()
 
     def park(self, invocation: Invocation) -> None:
         """It waits for something durable: its attempt may be thrown away after a while."""
@@ -243,9 +249,10 @@ class Residence:
             return
         parked = self._parked.setdefault(after, OrderedDict())
         invocation.parked_in = parked
-        parked[invocation.number] = (invocation, self._clock.monotonic() + after)
+        now = self._clock.monotonic()
+        parked[invocation.number] = (invocation, now + after)
         parked.move_to_end(invocation.number)
-        self._arm_sweep()
+        self._suspend_later(now, now + after)
 
     def unpark(self, invocation: Invocation) -> None:
         """It has ended, or its attempt has."""
@@ -274,29 +281,45 @@ class Residence:
         else:
             self.let_go(address)
 
-    def _arm_sweep(self) -> None:
-        if self._sweep_timer is None and not self._dead:
-            self._swept_at = self._clock.monotonic()
-            self._sweep_timer = self._clock.call_later(self._settings.sweep_us, self._sweep)
+    def _suspend_later(self, now: int, until: int) -> None:
+        """Something waits that may be suspended from then on."""
+        until = max(until, now + self._settings.sweep_us)
+        if self._dead or (self._suspend_timer is not None and self._suspends_at <= until):
+            return
+        if self._suspend_timer is not None:
+            self._suspend_timer.cancel()
+        self._suspends_at = until
+        self._suspend_timer = self._clock.call_later(until - now, self._suspend_parked)
 
-    def _sweep(self) -> None:
-        """Suspend what has waited long enough, passivate what has idled long enough, oldest first."""
-        self._sweep_timer = None
-        now = self._swept_at = self._clock.monotonic()
+    def _suspend_parked(self) -> None:
+        """Suspend what has waited long enough, oldest first."""
+        self._suspend_timer = None
+        now = self._clock.monotonic()
         for parked in self._parked.values():
             while parked:
                 number, (invocation, until) = next(iter(parked.items()))
                 if until > now:
+                    self._suspend_later(now, until)
                     break
                 del parked[number]
                 self._owner.suspend(invocation)
+
+    def _arm_sweep(self) -> None:
+        if self._sweep_timer is None and not self._dead:
+            self._swept_at = self._clock.monotonic()
+            self._sweep_timer = self._clock.call_later(self._sweep_every_us, self._sweep)
+
+    def _sweep(self) -> None:
+        """Passivate what has idled long enough, oldest first."""
+        self._sweep_timer = None
+        now = self._swept_at = self._clock.monotonic()
         while self._idle:
             address, since = next(iter(self._idle.items()))
             if since + self._settings.passivate_after_us > now:
                 break
             del self._idle[address]
             self._passivate(address)
-        if self._idle or any(self._parked.values()):
+        if self._idle:
             self._arm_sweep()
 
     async def settle(self) -> None:
@@ -307,8 +330,9 @@ class Residence:
     def kill(self) -> None:
         self._dead = True
         self._load.kill()
-        if self._sweep_timer is not None:
-            self._sweep_timer.cancel()
+        for timer in (self._suspend_timer, self._sweep_timer):
+            if timer is not None:
+                timer.cancel()
 
     async def finish(self) -> None:
         """Wait until nothing is on its way from the store."""

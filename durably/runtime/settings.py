@@ -34,7 +34,7 @@ class Settings:
     timer_window_us: int = 60_000_000
     """Timers due later than this from now are in the store only (rule T2)."""
     sweep_us: int = 1_000_000
-    """How often idle and waiting things are looked over, and due times checked against the wall clock (rule T1)."""
+    """How often, at most, idle and waiting things are looked over."""
     pump_budget_us: int = 5_000
     """How long the machine works before it lets the host's other callbacks run."""
     batch_limit_transitions: int = 20_000
@@ -51,7 +51,7 @@ class Settings:
     recovery_portion: int = 1_000
     expiry_portion: int = 1_000
     expire_every_us: int = 60_000_000
-    """How often outcomes that need not be kept any longer are looked for."""
+    """How often, at most, outcomes that need not be kept any longer are looked for."""
     action_threads: int = 32
     reopen_first_us: int = 50_000
     reopen_last_us: int = 5_000_000

@@ -21,6 +21,8 @@ from durably.runtime.settings import Settings
 from durably.storage.records import InvocationRecord
 from durably.storage.store import Store
 
+LAST_MOMENT = (1 << 63) - 1
+
 
 class UpkeepOwner(Protocol):
     """The incarnation, which may end at any time."""
@@ -57,6 +59,7 @@ class Upkeep:
         self._residence = residence
         self._settings = settings
         self._store = store
+        self._shortest_retention_us = _shortest_retention_us(actors, settings)
         self._expiry_timer: Cancellable | None = None
 
     def start(self) -> None:
@@ -91,12 +94,12 @@ class Upkeep:
                 self._log.nobody_home(address)
 
     async def _expire(self) -> None:
-        """Forget outcomes that nobody may come for any more; again and again."""
+        """Forget outcomes that nobody may come for any more, and look again when there may be others."""
         portion = self._settings.expiry_portion
         while expired := await self._store.expired(self._clock.now(), portion):
             self._forget(expired)
             await self._owner.until_durable()
-        self._expire_later()
+        self._expire_later(await self._store.expired(LAST_MOMENT, 1))
 
     def _forget(self, expired: list[InvocationRecord]) -> None:
         for record in expired:
@@ -105,10 +108,21 @@ class Upkeep:
                 self._committer.batch.remove(record.number)
                 self._directory.note_end(record.number)
 
-    def _expire_later(self) -> None:
-        if not self._owner.dead:
-            self._expiry_timer = self._clock.call_later(self._settings.expire_every_us, self._expire_again)
+    def _expire_later(self, next_to_expire: list[InvocationRecord]) -> None:
+        """Nothing that ends from now on may be forgotten before the shortest retention is over."""
+        if self._owner.dead:
+            return
+        now = self._clock.now()
+        moments = [record.expires_at for record in next_to_expire if record.expires_at is not None]
+        wanted = min([*moments, now + self._shortest_retention_us])
+        due = max(wanted, now + self._settings.expire_every_us)
+        self._expiry_timer = self._clock.call_at(due, self._expire_again)
 
     def _expire_again(self) -> None:
         if not self._owner.dead:
             self._background.spawn(self._expire())
+
+
+def _shortest_retention_us(actors: Mapping[str, BoundActor], settings: Settings) -> int:
+    own = [handler.retention_us for actor in actors.values() for handler in actor.handlers.values()]
+    return min([settings.retention_us, *(retention for retention in own if retention is not None)])

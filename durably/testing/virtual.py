@@ -40,7 +40,11 @@ class VirtualClock:
         self._elapsed = 0
         self._skew = 0
         self._calls: list[tuple[int, int, VirtualCall]] = []
+        """By the time that has passed, whatever the wall clock says."""
+        self._calls_by_wall_clock: list[tuple[int, int, VirtualCall]] = []
         self._count = 0
+        self.calls_made = 0
+        """How often anything was called because its time had come."""
 
     @property
     def elapsed_us(self) -> int:
@@ -54,10 +58,11 @@ class VirtualClock:
         return self._elapsed
 
     def call_later(self, delay_us: int, callback: Callable[..., Any], /, *args: Any) -> VirtualCall:
-        call = VirtualCall(callback, args)
-        self._count += 1
-        heappush(self._calls, (self._elapsed + max(delay_us, 0), self._count, call))
-        return call
+        return self._add(self._calls, self._elapsed + max(delay_us, 0), VirtualCall(callback, args))
+
+    def call_at(self, due: int, callback: Callable[..., Any], /, *args: Any) -> VirtualCall:
+        """Nobody needs to look at this wall clock: when it is set, the moments of these calls are set with it."""
+        return self._add(self._calls_by_wall_clock, due, VirtualCall(callback, args))
 
     async def sleep(self, delay_us: int, /) -> None:
         woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -68,23 +73,54 @@ class VirtualClock:
             call.cancel()
 
     def set_back(self, by_us: int) -> None:
-        """Somebody sets the wall clock back; monotonic time goes on."""
+        """Somebody sets the wall clock back (or ahead, if `by_us` is negative); monotonic time goes on."""
         self._skew -= by_us
 
     async def advance(self, by_us: int, settle: Callable[[], Awaitable[None]]) -> None:
         """Let time pass, from one call to the next; `settle` lets each moment's consequences happen before that."""
         until = self._elapsed + by_us
         await settle()
-        while self._calls and self._calls[0][0] <= until:
-            self._elapsed = max(self._elapsed, self._calls[0][0])
-            while self._calls and self._calls[0][0] <= self._elapsed:
-                _, _, call = heappop(self._calls)
-                if not call.cancelled:
-                    # In a callback of the host loop, as the real clock's timers are.
-                    asyncio.get_running_loop().call_soon(call.callback, *call.args)
+        while (moment := self._next_moment()) is not None and moment <= until:
+            self._elapsed = max(self._elapsed, moment)
+            for call in self._take_due():
+                # In a callback of the host loop, as the real clock's timers are.
+                asyncio.get_running_loop().call_soon(self._make, call)
             await settle()
         self._elapsed = until
         await settle()
+
+    def _add(self, calls: list[tuple[int, int, VirtualCall]], when: int, call: VirtualCall) -> VirtualCall:
+        self._count += 1
+        heappush(calls, (when, self._count, call))
+        return call
+
+    def _next_moment(self) -> int | None:
+        """When, in virtual microseconds since it was made, the next call is due."""
+        moments: list[int] = []
+        for calls, offset in ((self._calls, 0), (self._calls_by_wall_clock, self._start + self._skew)):
+            while calls and calls[0][2].cancelled:
+                heappop(calls)
+            if calls:
+                moments.append(calls[0][0] - offset)
+        return min(moments, default=None)
+
+    def _take_due(self) -> list[VirtualCall]:
+        """The calls whose moment has come, in the order of their moments."""
+        due: list[tuple[int, int, VirtualCall]] = []
+        for calls, offset in ((self._calls, 0), (self._calls_by_wall_clock, self._start + self._skew)):
+            while calls and calls[0][0] - offset <= self._elapsed:
+                when, count, call = heappop(calls)
+                due.append((when - offset, count, call))
+        return [call for _, _, call in sorted(due, key=_moment)]
+
+    def _make(self, call: VirtualCall) -> None:
+        if not call.cancelled:
+            self.calls_made += 1
+            call.callback(*call.args)
+
+
+def _moment(due: tuple[int, int, VirtualCall]) -> tuple[int, int]:
+    return due[:2]
 
 
 @coroutine

@@ -342,6 +342,18 @@ class TestL4:
                 await app.clock.advance(1_000_000, _three_turns)
             assert await app.object(Log, "a").read() == ["0", "1", "2", "3", "4"]
 
+    async def test_idling_is_measured_from_the_last_message(self, store: PuppetStore) -> None:
+        async with Harness(Log, store=store) as app:
+            await wait_a_little(app, 3600)
+            await app.object(Log, "a").write("one")
+            await wait_a_little(app, 240)
+            store.loaded.clear()
+            await app.object(Log, "a").read()
+            assert store.loaded == []
+            await wait_a_little(app, 400)
+            await app.object(Log, "a").read()
+            assert len(store.loaded) == 1
+
 
 async def _three_turns() -> None:
     await turns(3)

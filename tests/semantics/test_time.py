@@ -25,11 +25,14 @@ from tests.semantics.support import (
     PuppetStore,
     World,
     begin,
+    engine_of,
     keep_one_incarnation,
     tuned,
     turns,
     wait_a_little,
 )
+
+A_YEAR_SECONDS = 365 * 86_400
 
 
 class Sleeper(VirtualObject):
@@ -124,6 +127,46 @@ class TestT1:
             assert not call.done()
             await wait_a_little(app, 0.5)
             assert await call == 12.5
+
+    @pytest.mark.parametrize("window_us", [60 * SECOND_US, 100 * 365 * 86_400 * SECOND_US], ids=["minute", "century"])
+    async def test_a_year_passes_in_few_looks_at_the_clock(self, world: World, window_us: int) -> None:
+        app = Harness(Sleeper, dependencies={World: world})
+        async with tuned(app, timer_window_us=window_us):
+            call = begin(app.object(Sleeper, "s").sleep(A_YEAR_SECONDS))
+            await app.advance(days=365)
+            assert await call == A_YEAR_SECONDS
+            # Once a day somebody looks for outcomes to forget, as they are kept for a day.
+            assert app.clock.calls_made < 365 + 20
+
+    async def test_a_year_of_days_passes_in_a_few_looks_a_day(self, world: World) -> None:
+        async with Harness(Sleeper, dependencies={World: world}) as app:
+            for day in range(1, 366):
+                await app.object(Sleeper, "s").wake.after(days=day).send()
+            await app.advance(days=365)
+            assert await app.object(Sleeper, "s").count() == 365
+            assert app.clock.calls_made < 365 * 15
+
+    async def test_a_clock_that_jumps_ahead_wakes_what_was_beyond_the_window(self, world: World) -> None:
+        app = Harness(Sleeper, dependencies={World: world})
+        async with tuned(app, timer_window_us=60 * SECOND_US):
+            call = begin(app.object(Sleeper, "s").sleep(3600))
+            await turns()
+            app.clock.set_back(-3600 * SECOND_US)
+            await wait_a_little(app, 1)
+            assert await call >= 3600
+
+    async def test_a_clock_that_was_far_ahead_and_is_set_right_keeps_the_window_small(
+        self, world: World, store: PuppetStore
+    ) -> None:
+        app = Harness(Sleeper, dependencies={World: world}, store=store)
+        app.clock.set_back(-A_YEAR_SECONDS * SECOND_US)
+        async with tuned(app, timer_window_us=60 * SECOND_US):
+            app.clock.set_back(A_YEAR_SECONDS * SECOND_US)
+            sent = await app.object(Sleeper, "s").wake.after(3600).send()
+            await app.settle()
+            assert engine_of(app).directory.live == {}
+            await app.advance(3600)
+            assert await sent.status() is InvocationStatus.COMPLETED
 
 
 class TestT2:
