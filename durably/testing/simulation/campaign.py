@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from durably.actors.actor import Actor
 from durably.actors.durations import Duration
@@ -131,12 +131,20 @@ def _account(
 ) -> str:
     names = "".join(f", {actor.__name__}" for actor in actors)
     faults = "" if wanted == Faults.any() else f", faults={wanted!r}"
+    told = _leaf(error)
     return (
-        f"The run with seed {simulation.seed} failed: {type(error).__name__}: {error}\n\n"
+        f"The run with seed {simulation.seed} failed: {type(told).__name__}: {told}\n\n"
         f"What happened last, after {simulation.crashes} crashes, with {simulation.faults!r}:\n"
         f"{simulation.account()}\n\n"
         f"Repeat it with: simulate({_name(program)}{names}, seed={simulation.seed}{faults})"
     )
+
+
+def _leaf(error: BaseException) -> BaseException:
+    """The error in a group of one, as a TaskGroup makes them."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        (error,) = cast("tuple[BaseException]", error.exceptions)
+    return error
 
 
 def _name(program: Program) -> str:

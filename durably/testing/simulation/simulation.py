@@ -229,7 +229,8 @@ class Simulation:
         if process is not None and process.is_up:
             self.trace.note(process.name, "is stopped")
             stopping = self.loop.create_task(process.stop(), context=process.context)
-            await stopping
+            while not stopping.done() and self.process is process:  # It may be killed meanwhile.
+                await self._pass(SETTLE_US)
         if actors:
             self._program = self._program.running(*actors)
             self._bound = {definition_of(actor).name: bind(actor, self.dependencies) for actor in actors}
