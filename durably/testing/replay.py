@@ -18,7 +18,6 @@ from durably.actors.retry import RetryPolicy
 from durably.errors import DurablyError, InvalidArgumentError, NonDeterminismError
 from durably.runtime.answers import from_timestamp
 from durably.runtime.execution import Execution
-from durably.runtime.journal import Delivery
 from durably.runtime.settings import Settings
 from durably.testing.journals import ExportedJournal, read_journals, this_python
 from durably.testing.stand_ins import stand_in_for
@@ -116,9 +115,7 @@ def _why_not(journal: ExportedJournal, actors: Mapping[str, BoundActor]) -> str 
         handler.check(journal.argument)
     except InvalidArgumentError as error:
         return f"The argument that it was accepted with does not fit the handler any more: {error}"
-    answers: dict[int, Delivery] = {}
-    for delivery in journal.deliveries:  # Rule C3: the first answer to a command is the one that counts.
-        answers.setdefault(delivery.command, delivery)
+    answers = {delivery.command: delivery for delivery in journal.deliveries}
     missing = [number for step in journal.steps for number in step.deliveries if number not in answers]
     if missing:
         return f"The journal is damaged: a step takes in the answer to command {missing[0]}, which is not there."

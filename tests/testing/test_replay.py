@@ -5,7 +5,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -353,7 +353,13 @@ def test_a_stand_in_has_the_methods_of_its_class_and_refuses_to_be_used() -> Non
     made: Any = stand_in_for(Prices)
     assert inspect.unwrap(made.ask).__annotations__ == {"what": "str", "return": "Label"}
     assert made.CURRENCY == "EUR"
-    uses = [lambda: made.ask("a"), lambda: made.lowest(), lambda: made.current, lambda: made.table, lambda: len(made)]
+    uses: list[Callable[[], object]] = [
+        lambda: made.ask("a"),
+        lambda: made.lowest(),
+        lambda: made.current,
+        lambda: made.table,
+        lambda: len(made),
+    ]
     for use in uses:
         with pytest.raises(HandlerMistakeError, match="only a stand-in is there"):
             use()
