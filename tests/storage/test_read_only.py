@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from durably.errors import StoreInUseError, StoreUnavailableError
+from durably.storage.connections import connect
 from durably.storage.migrations import refuse_older
 from durably.storage.records import Batch
 from durably.storage.sqlite import SqliteStore
@@ -79,6 +80,17 @@ async def test_what_a_killed_owner_left_is_read_and_the_database_stays_as_it_is(
     owner = new_store(path)
     assert (await owner.open(OWNER)).epoch == 2
     assert await owner.state(MARY) == {"a": b"1"}
+
+
+async def test_a_connection_that_is_read_only_cannot_be_made_to_write(tmp_path: Path) -> None:
+    path, log = tmp_path / "app.db", tmp_path / "app.db-wal"
+    subprocess.run([sys.executable, "-c", COMMIT_AND_DIE, str(path)], cwd=Path(__file__).parents[2], check=False)  # noqa: ASYNC221
+    before = path.read_bytes(), log.read_bytes()
+    connection = await connect(path, read_only=True)
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        await connection.run(sqlite3.Connection.execute, "delete from state")
+    await connection.close()
+    assert (path.read_bytes(), log.read_bytes()) == before
 
 
 async def test_a_reader_may_become_the_owner(tmp_path: Path, new_store: NewStore) -> None:

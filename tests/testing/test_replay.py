@@ -105,9 +105,11 @@ async def test_an_object_is_replayed_on_the_state_as_the_invocation_first_saw_it
         counter = app.object(Counter, "a")
         assert await counter.add(5) == 5
         await counter.add_slowly.send(1)
+        await counter.watch.send()
         await app.settle()
-        (path,) = await export_journals(store, tmp_path)
-    (journal,) = read_journals(path)
+        path, watching = await export_journals(store, tmp_path)
+    journal, watch = read_journals(path) + read_journals(watching)
+    assert (watch.snapshot, watch.steps[0].reads) == ({}, {"count": b"6"})
     assert journal.snapshot == {"count": b"5"}
     assert journal.steps[0].changes == {"count": b"6"}
     assert replay_journals(path, Counter).steps == 1
@@ -486,6 +488,12 @@ class Counter(VirtualObject):
         self.count += by
         await ctx.sleep(60)
         return self.count
+
+    @shared
+    async def watch(self, ctx: SharedContext) -> int:
+        before = self.count
+        await ctx.sleep(60)
+        return self.count - before
 
 
 class Stubborn(Service):
