@@ -230,7 +230,7 @@ class Runtime(Caller):
             )
             for record in page:
                 yield Invocation(self, record.id, codec_for(MISSING).decode)
-            if len(page) < _PAGE:
+            if not page:
                 return
             after = page[-1].number
 
