@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -39,13 +38,13 @@ def limit_answers(monkeypatch: pytest.MonkeyPatch, limit_bytes: int) -> None:
 
 
 @pytest.fixture
-async def stores(tmp_path: Path, new_store: NewStore, small_answers: None) -> AsyncIterator[tuple[Store, MemoryStore]]:
+async def stores(tmp_path: Path, new_store: NewStore, small_answers: None) -> tuple[Store, MemoryStore]:
     """A store with small answers, and the specification, with the same content."""
     store, specification = new_store(tmp_path / "app.db"), MemoryStore()
     for one in (store, specification):
         await one.open(OWNER)
         await one.commit(content())
-    yield store, specification
+    return store, specification
 
 
 def content() -> Batch:
