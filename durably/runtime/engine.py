@@ -277,9 +277,10 @@ class Engine:
         self._pumping = True
         try:
             self._work_off()
-        except MemoryError:  # Rule E3: the host's business. The others go on, and after a while so does this one.
+        except (MemoryError, SystemExit, KeyboardInterrupt):
+            # Rule E3: the host's business. If that goes on, so do the others, and after a while this one too.
             self._pumping = False
-            self.clock.call_later(self.settings.memory_error_pause_us, self._again, self.suspect)
+            self.clock.call_later(self.settings.host_error_pause_us, self._again, self.suspect)
             self.poke()
             raise
         except Exception as error:  # A mistake of ours: fail and recover, rather than go on half.
@@ -290,7 +291,7 @@ class Engine:
 
     def _again(self, id: str) -> None:
         invocation = self.directory.live.get(id)
-        if invocation is not None and not self.dead and invocation.execution is None:
+        if invocation is not None and not (self.dead or self.stopping) and invocation.execution is None:
             self.queue(invocation)
 
     def _work_off(self) -> None:

@@ -46,8 +46,8 @@ class Settings:
     """How long a busy loop may starve the threads that wait for it (rule X8). None: there are no such threads."""
     advance_limit_callbacks: int = 100_000
     slow_advance_us: int = 100_000
-    memory_error_pause_us: int = 1_000_000
-    """How long an invocation rests whose attempt ran out of memory."""
+    host_error_pause_us: int = 1_000_000
+    """How long an invocation rests whose attempt raised what is the host's business (rule E3)."""
     recovery_portion: int = 1_000
     expiry_portion: int = 1_000
     expire_every_us: int = 60_000_000

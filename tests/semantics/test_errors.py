@@ -148,6 +148,41 @@ class TestE3:
             asyncio.run(run(quits=True))
         assert asyncio.run(run(quits=False)) == 1
 
+    @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
+    def test_what_ends_the_process_does_not_keep_the_others_from_their_turn(self, kind: type[BaseException]) -> None:
+        class Two(Service):
+            @handler
+            async def quit(self, ctx: Context) -> None:
+                asyncio.get_running_loop().call_soon(self._quit)
+                await ctx.sleep(1)
+
+            def _quit(self) -> None:
+                raise kind("enough")
+
+            @handler
+            async def work(self, ctx: Context) -> str:
+                return "done"
+
+        runtime = Runtime(MemoryStore(), [Two], drain=0)
+
+        begun: list[asyncio.Task[Any]] = []
+
+        async def enter() -> None:
+            await runtime.__aenter__()
+            begun.extend((begin(runtime.service(Two).quit()), begin(runtime.service(Two).work())))
+            await turns()
+
+        async def leave() -> str:
+            worked: str = await asyncio.wait_for(begun[1], 5)
+            begun[0].cancel()
+            await runtime.__aexit__(None, None, None)
+            return worked
+
+        with asyncio.Runner() as runner:
+            with pytest.raises(kind):
+                runner.run(enter())
+            assert runner.run(leave()) == "done"
+
     async def test_running_out_of_memory_passes_to_the_host_and_the_runtime_goes_on(self) -> None:
         errors = [MemoryError("too much")]
         heard: list[Any] = []
