@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -43,9 +43,10 @@ Reporter: TypeAlias = Callable[[str, dict[str, Any]], None]
 class _Running:
     """One action: its task, and its result from then on."""
 
-    __slots__ = ("listener", "result", "task")
+    __slots__ = ("listener", "name", "result", "task")
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, name: str, listener: Listener) -> None:
+        self.name = name
         self.listener = listener
         self.task: asyncio.Task[None] | None = None
         self.result: ActionResult | None = None
@@ -68,6 +69,9 @@ class Actions:
         self._threads = threads
         self._busy = 0
         self._executor: ThreadPoolExecutor | None = None
+        self._cancelled: dict[asyncio.Task[None], str] = {}
+        """What a stop has cancelled and has not ended, with its name."""
+        self._in_threads: dict[Future[tuple[Any, BaseException | None]], str] = {}
 
     def __len__(self) -> int:
         return len(self._running)
@@ -92,7 +96,7 @@ class Actions:
         """
         running = self._running.get(key)
         if running is None:
-            running = self._running[key] = _Running(listener)
+            running = self._running[key] = _Running(name, listener)
             running.task = self._host.create_task(
                 self._run(key, name, running, action, fallback, report), context=action.context
             )
@@ -111,19 +115,26 @@ class Actions:
         if running is not None and running.task is not None:
             running.task.cancel()
 
-    async def close(self) -> None:
-        """Cancel whatever runs; being cancelled by a shutdown is no result (rule A3)."""
-        tasks = [
-            running.task for running in self._running.values() if running.task is not None and not running.task.done()
-        ]
+    def stop(self) -> None:
+        """Cancel whatever runs; being cancelled by a shutdown is no result (rule A3). From here on none is reported."""
+        for running in self._running.values():
+            if running.task is not None and not running.task.done():
+                self._cancelled[running.task] = running.name
+                running.task.add_done_callback(lambda task: self._cancelled.pop(task, None))
+                running.task.cancel()
         self._running.clear()
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
         if self._executor is not None:
             self._executor.shutdown(wait=False, cancel_futures=True)
             self._executor = None
+
+    async def ended(self) -> None:
+        """After `stop`: wait for those that do not end at once; not for threads, which cannot be cancelled."""
+        while self._cancelled:
+            await asyncio.wait(self._cancelled)
+
+    def left(self) -> list[str]:
+        """After `stop`: the names of those that still run, threads included."""
+        return [*self._cancelled.values(), *self._in_threads.values()]
 
     async def _run(
         self, key: ActionKey, name: str, running: _Running, action: Action[Any], fallback: RetryPolicy, report: Reporter
@@ -134,7 +145,7 @@ class Actions:
         while running.result is None:
             self._begin_attempt(name)
             try:
-                running.result = _encoded(action, await self._attempt(action))
+                running.result = _encoded(action, await self._attempt(name, action))
             except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
                 raise
             except BaseException as error:
@@ -145,6 +156,8 @@ class Actions:
                 failed = None
             finally:
                 self._end_attempt()
+            if self._running.get(key) is not running:  # It turned its cancellation into something else.
+                return
             if running.result is None and failed is not None:
                 await self._back_off(policy, failures, failed, report)
         running.task = None
@@ -169,25 +182,28 @@ class Actions:
         )
         await self._clock.sleep(delay)
 
-    async def _attempt(self, action: Action[Any]) -> Any:
+    async def _attempt(self, name: str, action: Action[Any]) -> Any:
         try:
             if action.timeout_us is None:
-                return await (action.invoke() if action.is_coroutine_function else self._in_thread(action))
+                return await (action.invoke() if action.is_coroutine_function else self._in_thread(name, action))
             async with asyncio.timeout(action.timeout_us / 1_000_000):
-                return await (action.invoke() if action.is_coroutine_function else self._in_thread(action))
+                return await (action.invoke() if action.is_coroutine_function else self._in_thread(name, action))
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
             raise RuntimeError("the action was cancelled from within") from None
 
-    async def _in_thread(self, action: Action[Any]) -> Any:
+    async def _in_thread(self, name: str, action: Action[Any]) -> Any:
         if self._executor is None:
             self._executor = ThreadPoolExecutor(self._threads, thread_name_prefix="durably-action")
         self._give_way.begin()
         try:
             context = contextvars.copy_context()
-            value, error = await self._host.run_in_executor(self._executor, lambda: context.run(_invoked, action))
+            future = self._executor.submit(context.run, _invoked, action)
+            self._in_threads[future] = name
+            future.add_done_callback(lambda future: self._in_threads.pop(future, None))
+            value, error = await asyncio.wrap_future(future)
             if error is not None:
                 raise error
             return value

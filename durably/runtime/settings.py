@@ -21,6 +21,8 @@ class Settings:
     """How long outcomes are kept for those who come later."""
     drain_us: int
     """How long a stopping runtime lets handlers and actions go on."""
+    stop_us: int = 10_000_000
+    """How long it may take, after that, to commit the last batch, to end cancelled actions and to let the store go."""
     verify_replay: bool = False
     """Replay every invocation when it ends and pause it if anything differs."""
     forgotten_await: Literal["warn", "error"] = "warn"

@@ -173,10 +173,11 @@ class SqliteStore:
 
     async def _drop_connections(self) -> None:
         writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.stopping = True
         await self._readers.close()
         await self._checkpointer.close()
         if writer is not None:
-            writer.stopping = True
             await writer.connection.close()
 
     # ------------------------------------------------------------ writing
