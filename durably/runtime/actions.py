@@ -89,16 +89,18 @@ class Actions:
         fallback: RetryPolicy,
         listener: Listener,
         report: Reporter,
+        issued_at: Callable[[], int],
     ) -> None:
         """Start an action, or join the one that runs; `listener` hears the result once.
 
-        `fallback` is the policy of the invocation, for an action that has none of its own (rule A3).
+        `fallback` is the policy of the invocation, for an action that has none of its own (rule A3). `issued_at` tells
+        when the handler asked for the action, which may have been in an earlier process.
         """
         running = self._running.get(key)
         if running is None:
             running = self._running[key] = _Running(name, listener)
             running.task = self._host.create_task(
-                self._run(key, name, running, action, fallback, report), context=action.context
+                self._run(key, name, running, action, fallback, report, issued_at), context=action.context
             )
         elif running.result is None:
             running.listener = listener
@@ -137,7 +139,14 @@ class Actions:
         return [*self._cancelled.values(), *self._in_threads.values()]
 
     async def _run(
-        self, key: ActionKey, name: str, running: _Running, action: Action[Any], fallback: RetryPolicy, report: Reporter
+        self,
+        key: ActionKey,
+        name: str,
+        running: _Running,
+        action: Action[Any],
+        fallback: RetryPolicy,
+        report: Reporter,
+        issued_at: Callable[[], int],
     ) -> None:
         policy = fallback if action.retry is None else action.retry
         started = self._clock.monotonic()
@@ -150,7 +159,10 @@ class Actions:
                 raise
             except BaseException as error:
                 failures += 1
-                running.result = self._after_failure(action, policy, error, failures, self._clock.monotonic() - started)
+                elapsed = self._clock.monotonic() - started
+                if action.retry is not None:
+                    elapsed = max(elapsed, self._clock.now() - issued_at())
+                running.result = self._after_failure(action, policy, error, failures, elapsed)
                 failed: BaseException | None = error
             else:
                 failed = None

@@ -226,6 +226,35 @@ class TestE3:
             await wait_a_little(app, 1)
             assert await call == "done"
 
+    @pytest.mark.parametrize("method", ["attempts", "action"])
+    async def test_the_longest_duration_of_a_policy_counts_across_crashes(
+        self, method: str, suspend_after: float
+    ) -> None:
+        policy = RetryPolicy(initial=10, factor=1, max_duration=100, then="fail")
+
+        class Hopeless(Service):
+            @handler(retry=policy)
+            async def attempts(self, ctx: Context) -> None:
+                raise ConnectionError("never")
+
+            @handler
+            async def action(self, ctx: Context) -> None:
+                await ctx.run.options(retry=policy)("act", self._act)
+
+            async def _act(self) -> None:
+                raise ConnectionError("never")
+
+        async with Harness(Hopeless, suspend_after=suspend_after) as app:
+            sent = await getattr(app.service(Hopeless), method).send()
+            for _ in range(3):
+                await app.advance(29)
+                await app.crash()
+                await app.settle()
+                assert await sent.status() is not InvocationStatus.COMPLETED
+            await app.advance(14)
+            with pytest.raises(TerminalError, match="never"):
+                await asyncio.wait_for(sent.result(), 1)
+
     async def test_an_exhausted_policy_may_fail_instead_of_pausing(self, suspend_after: float) -> None:
         class Hopeless(Service):
             @handler(retry=RetryPolicy(initial=1, max_attempts=3, then="fail"))
