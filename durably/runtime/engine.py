@@ -26,6 +26,7 @@ from durably.runtime.completions import Completions
 from durably.runtime.delayed import Delayed
 from durably.runtime.directory import Directory
 from durably.runtime.giveway import GiveWay
+from durably.runtime.inquiries import Inquiries
 from durably.runtime.invocation import Invocation
 from durably.runtime.logs import RuntimeLog
 from durably.runtime.messages import Messages
@@ -113,6 +114,7 @@ class Engine:
             self, background=background, clock=clock, committer=committer, settings=settings, store=store
         )
         self._delayed = delayed = Delayed(self, reads, committer)
+        self.inquiries = Inquiries(committer=committer, delayed=delayed, directory=directory)
         self._attempts = attempts = Attempts(self, committer=committer, log=log, residence=residence, settings=settings)
         completions = Completions(
             attempts=attempts, committer=committer, delayed=delayed, directory=directory, residence=residence

@@ -230,11 +230,12 @@ def from_stored(stored: StoredInvocation, handler: BoundActorHandler) -> Invocat
     invocation.attachments = tuple(attachment.caller for attachment in stored.attachments)
     invocation.note_stored()
     if stored.steps:
-        invocation.journal = _journal(stored)
+        invocation.journal = journal_of(stored)
     return invocation
 
 
-def _journal(stored: StoredInvocation) -> Journal:
+def journal_of(stored: StoredInvocation) -> Journal:
+    """What a stored invocation remembers."""
     journal = Journal()
     answers: dict[int, Delivery] = {}
     for completion in stored.completions:  # Rule C3: the first answer to a command is the one that counts.

@@ -439,6 +439,32 @@ class TestE6:
             assert "the pager is down" in caplog.text
             assert await runtime.object(Fragile, "other").look() == ["called"]
 
+    @pytest.mark.parametrize("depth", ["call", "call_above"])
+    @pytest.mark.parametrize("crash", [False, True])
+    async def test_whoever_asks_later_for_a_caller_of_a_paused_one_is_told_too(
+        self, depth: str, crash: bool, world: World, store: PuppetStore, suspend_after: float
+    ) -> None:
+        app = Harness(Fragile, Above, dependencies={World: world}, store=store, suspend_after=suspend_after)
+        async with app:
+            with pytest.raises(PausedInvocationError) as paused:
+                await getattr(app.service(Above), depth).options(idempotency_key="k")()
+            if crash:
+                await app.crash()
+            with pytest.raises(PausedInvocationError) as told:
+                await asyncio.wait_for(getattr(app.service(Above), depth).options(idempotency_key="k")(), 1)
+            assert told.value.id == paused.value.id
+            handles = [one async for one in app.invocations(target=f"Above/{depth}")]
+            with pytest.raises(PausedInvocationError):
+                await asyncio.wait_for(handles[0].result(), 1)
+
+    async def test_whoever_asks_for_one_that_is_resumed_and_goes_on_hears_its_outcome(self, world: World) -> None:
+        async with Harness(Fragile, Above, dependencies={World: world}) as app:
+            with pytest.raises(PausedInvocationError) as paused:
+                await app.service(Above).call.options(idempotency_key="k")()
+            MENDED["code"] = True
+            await app.resume(paused.value.id)
+            assert await app.service(Above).call.options(idempotency_key="k")() == "act done"
+
     async def test_operators_see_what_waits(self, world: World, store: PuppetStore) -> None:
         class Stumbler(VirtualObject):
             @handler(retry=RetryPolicy(initial=60))
