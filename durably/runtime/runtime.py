@@ -158,6 +158,11 @@ class Runtime(Caller):
         """What and where its store is, for people."""
         return self._store.describe()
 
+    @property
+    def accepts_requests(self) -> bool:
+        """It runs, has its store, and nobody has asked it to stop."""
+        return self._supervisor is not None and self._supervisor.accepts_requests
+
     def use_store(self, store: Store | str) -> None:
         """Run on another store than it was made with; before it is entered."""
         if self._supervisor is not None:

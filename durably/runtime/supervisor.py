@@ -123,6 +123,11 @@ class Supervisor:
         await self._incarnate()
         self._reattach()
 
+    @property
+    def accepts_requests(self) -> bool:
+        """The store is there, and nobody has asked for the end."""
+        return self.engine is not None and not self.engine.stopping
+
     async def until_durable(self) -> None:
         """Wait until all that is in the log now is on disk: what introspection tells is an exit too (rule X1)."""
         await self._engine_or_refuse().until_durable()
@@ -166,7 +171,8 @@ class Supervisor:
             raise self._final
         if self._failure is not None and not self._closing:
             raise StoreUnavailableError(
-                f"The store failed and is being opened again: {self._failure} Nothing was accepted."
+                f"The store failed and is being opened again: {self._failure} Nothing was accepted.",
+                nothing_accepted=True,
             )
         raise RuntimeStoppedError(
             "The runtime is not running: use it inside `async with runtime:`. Nothing was accepted."
