@@ -285,6 +285,9 @@ class MemoryStore:
     def describe(self) -> str:
         return "memory"
 
+    def congestion(self) -> str | None:
+        return None
+
     async def open(self, owner: Owner, /) -> Opened:
         holder = self.disk.holder
         if holder is not None and holder != owner:

@@ -114,7 +114,8 @@ class SqliteStore:
     """Keeps everything in the SQLite database at `path`, which is created when it is not there.
 
     `readers` connections serve reads, none longer than `read_limit_seconds`. The write-ahead log is copied into the
-    database when it holds `checkpoint_mib`; commits wait while it holds more than `wal_limit_mib`.
+    database when it holds `checkpoint_mib`. While it holds more than `wal_limit_mib`, because another program reads in
+    one long transaction, requests from outside are refused and every commit tries to copy it first.
     """
 
     def __init__(
@@ -138,6 +139,9 @@ class SqliteStore:
 
     def describe(self) -> str:
         return f"sqlite {self.path}"
+
+    def congestion(self) -> str | None:
+        return self._checkpointer.congestion()
 
     # ------------------------------------------------------------ opening and closing
 

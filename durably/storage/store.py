@@ -25,10 +25,14 @@ from durably.storage.records import Batch, InvocationRecord, Opened, Owner, Stor
 
 
 class Store(Protocol):
-    """Keeps what has happened. Every method but `describe` may raise `StoreUnavailableError`."""
+    """Keeps what has happened. Every coroutine may raise `StoreUnavailableError`."""
 
     def describe(self) -> str:
         """One line for people: what and where this store is."""
+        ...
+
+    def congestion(self) -> str | None:
+        """Why nothing more should be accepted from outside for now, as a sentence; None: no reason."""
         ...
 
     async def open(self, owner: Owner, /) -> Opened:
