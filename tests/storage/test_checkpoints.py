@@ -75,6 +75,7 @@ async def test_a_foreign_reader_stops_admission_until_it_ends(tmp_path: Path, ne
             with pytest.raises(OverloadedError, match="another program reads") as refused:
                 await fill(inbox)
             assert refused.value.retry_after == 1
+            await asyncio.sleep(0.5)  # Until the checkpoint of the last commit has ended.
             reader.execute("commit")
         # Nobody commits now, and it is noticed all the same.
         async with asyncio.timeout(10):
