@@ -17,10 +17,9 @@ from durably.actors.operations import CallSite, Operation
 from durably.errors import StoreUnavailableError
 from durably.ids import InvocationStatus
 from durably.runtime.engine import Engine
-from durably.runtime.failures import decode_attempt_failure
 from durably.runtime.invocation import Invocation, decode_outcome
 from durably.runtime.journal import Outcome
-from durably.runtime.pauses import paused_error
+from durably.runtime.pauses import pause_of
 from durably.runtime.requests import Acceptance, Reply
 from durably.storage.records import InvocationRecord
 
@@ -112,10 +111,10 @@ class OutcomeOperation(HostOperation[R]):
         if known.outcome is not None:
             engine.when_durable(self._tell_known, known)
         elif known.status is InvocationStatus.PAUSED:
-            error = known.paused_error or _recorded_failure(known.failure)
-            engine.when_durable(self.refuse, paused_error(known, error))
+            engine.when_durable(self.refuse, pause_of(known))
         else:
             engine.directory.wait_for(known.number, self)
+            engine.inquiries.begin(known, None, self.refuse)
 
     def _stands_in_the_store(self, engine: Engine, record: InvocationRecord) -> None:
         self.id = record.id
@@ -126,6 +125,8 @@ class OutcomeOperation(HostOperation[R]):
         engine.directory.wait_for(record.number, self)
         if record.status is InvocationStatus.PAUSED:
             engine.pauses.tell_stored(record)
+        else:
+            engine.inquiries.begin(None, record, self.refuse)
 
     def _tell_known(self, known: Invocation) -> None:
         assert known.outcome is not None
@@ -207,10 +208,3 @@ def unknown_outcome(error: BaseException | None) -> StoreUnavailableError:
     )
     told.__cause__ = error
     return told
-
-
-def _recorded_failure(content: bytes | None) -> BaseException:
-    if content is None:
-        return RuntimeError("nothing is recorded")
-    failure = decode_attempt_failure(content)
-    return RuntimeError(f"{failure.type}: {failure.message}")

@@ -34,12 +34,17 @@ class Lookup(Generic[K, A]):
         owner: LookupOwner,
         ask: Callable[[Sequence[K]], Coroutine[Any, Any, Callable[[K], A]]],
         when_ready: Callable[[Callable[[Any], None], Any], None],
+        durable: Callable[[], int] = lambda: 0,
     ) -> None:
-        """`ask` answers many at once; `when_ready` says when asking may begin."""
+        """`ask` answers many at once; `when_ready` says when asking may begin; `durable` up to where the log is."""
         self._owner = owner
         self._ask = ask
         self._host = asyncio.get_running_loop()
         self._when_ready = when_ready
+        self._durable = durable
+        self._began: dict[int, int] = {}
+        """Up to where the log was durable when each query that is under way began, oldest first."""
+        self._queries = 0
         self._collected: dict[K, list[Callable[[A], None]]] = {}
         self.outstanding = 0
         """Callbacks that have not heard an answer."""
@@ -61,6 +66,11 @@ class Lookup(Generic[K, A]):
             self._scheduled = True
             self._host.call_soon(self._close_group)
 
+    @property
+    def knows_up_to(self) -> int | None:
+        """Every answer to come knows what the log held up to here; None: no answer is to come."""
+        return next(iter(self._began.values()), None)
+
     async def next_answer(self) -> None:
         """Wait until something has been answered, or nothing will be."""
         if self._answer_waiter is None:
@@ -73,6 +83,7 @@ class Lookup(Generic[K, A]):
         self.outstanding = 0
         self._collected.clear()
         self._asked.clear()
+        self._began.clear()
         self._tell_waiter()
 
     async def finish(self) -> None:
@@ -95,11 +106,13 @@ class Lookup(Generic[K, A]):
             self._asked.setdefault(question, []).extend(thens)
             questions.append(question)
         for start in range(0, len(questions), QUESTIONS_PER_QUERY):
-            task = self._host.create_task(self._answer(questions[start : start + QUESTIONS_PER_QUERY]))
+            self._queries += 1
+            self._began[self._queries] = self._durable()
+            task = self._host.create_task(self._answer(self._queries, questions[start : start + QUESTIONS_PER_QUERY]))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _answer(self, questions: Sequence[K]) -> None:
+    async def _answer(self, query: int, questions: Sequence[K]) -> None:
         try:
             answers = await self._ask(questions)
         except Exception as error:
@@ -109,15 +122,16 @@ class Lookup(Generic[K, A]):
         if self._dead:
             return
         # Back on the host loop, but in a task: answers lead to advances, which must come from a plain callback.
-        self._host.call_soon(self._tell, questions, answers)
+        self._host.call_soon(self._tell, query, questions, answers)
 
-    def _tell(self, questions: Sequence[K], answers: Callable[[K], A]) -> None:
+    def _tell(self, query: int, questions: Sequence[K], answers: Callable[[K], A]) -> None:
         for question in questions:
             for then in self._asked.pop(question, []):
                 if self._dead:
                     return
                 self.outstanding -= 1
                 self._hand_over(then, question, answers)
+        self._began.pop(query, None)
         self._tell_waiter()
         self._owner.poke()
 

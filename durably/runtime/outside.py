@@ -175,6 +175,9 @@ class Outside:
                 "More is waiting to be written than the store keeps up with. Try again later.",
                 retry_after=OVERLOAD_RETRY_SECONDS,
             )
+        congestion = engine.committer.congestion()
+        if congestion is not None:  # Rule X6
+            raise OverloadedError(congestion, retry_after=OVERLOAD_RETRY_SECONDS)
         if request.key is not None:
             waiting = engine.residence.waiting(Address(request.service, request.key))
             if waiting >= limits.mailbox_messages:  # Rule C8

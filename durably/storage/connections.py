@@ -117,6 +117,11 @@ def answer(connection: sqlite3.Connection, statement: str, parameters: Parameter
     return row[0]
 
 
+def pieces(connection: sqlite3.Connection, statement: str, parameters: Parameters) -> list[tuple[str, str]]:
+    """The answer of a statement that says of each row what it is: `(kind, content)`."""
+    return connection.execute(statement, parameters).fetchall()
+
+
 class TimeLimit:
     """Interrupts what a connection runs after a time, and again until cancelled: it may have begun late."""
 
@@ -166,8 +171,10 @@ class Readers:
             connection.interrupt_now()
             await connection.close()
 
-    async def read(self, name: str, parameters: Parameters) -> str:
-        """Run the named statement and return its answer.
+    async def read(
+        self, name: str, parameters: Parameters, fetch: Callable[[sqlite3.Connection, str, Parameters], T]
+    ) -> T:
+        """Run the named statement and return what `fetch` makes of it.
 
         Raises:
             StoreUnavailableError: SQLite failed, or the statement ran into the time limit.
@@ -176,7 +183,7 @@ class Readers:
         connection = await self._take(free)
         limit = TimeLimit(connection, self._limit_seconds)
         try:
-            found = await connection.run(answer, SQL[name], parameters)
+            found = await connection.run(fetch, SQL[name], parameters)
         except asyncio.CancelledError:
             connection.interrupt_now()
             self._recycle(connection, free)

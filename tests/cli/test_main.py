@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import re
+import runpy
 import sys
 from collections.abc import Iterator
 
@@ -32,6 +33,22 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int | str | None:
 def test_the_version_is_printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(monkeypatch, "--version") == 0
     assert re.match(r"durably (\d+\.\d+\.\d+|\(from a source tree, not installed\))\n", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("module", ["durably", "durably.cli"])
+def test_python_m_is_the_command(
+    module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["durably", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module(module, run_name="__main__")
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("durably ")
+    monkeypatch.setattr(main, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module(module, run_name="__main__")
+    assert ended.value.code == 1
+    assert "pip install 'durably[cli,http]'" in capsys.readouterr().err
 
 
 def test_missing_extras_are_a_sentence_that_says_what_to_install(
