@@ -1,4 +1,4 @@
-"""`HistoryCall`: one call of one object as its caller saw it; and histories of such calls drawn as text, time to the right."""
+"""`HistoryCall`: one call of one object as its caller saw it; and histories of such calls drawn as text."""
 
 from __future__ import annotations
 

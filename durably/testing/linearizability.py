@@ -1,23 +1,28 @@
 """`check_linearizable`: whether what the callers of one object saw can be explained by a plain Python model of it.
 
-A history is linearizable if all its calls can be put into one order in which each takes effect at one moment between its
-beginning and its end, and in which the model returns what the callers saw. Objects are independent of each other, so
-each is checked for itself. A verdict is exact; where the search is too long it says so and never passes.
+A history is linearizable if all its calls can be put into one order in which each takes effect at one moment between
+its beginning and its end, and in which the model returns what the callers saw. Objects are independent of each other,
+so each is checked for itself. A verdict is exact; where the search is too long it says so and never passes.
 
 The search is that of Wing and Gong ("Testing and verifying concurrent objects", 1993) with Lowe's memory of
 configurations ("Testing for linearizability", 2017), over a linked list of the calls that are left, as in Porcupine
-(github.com/anishathalye/porcupine). Two rules of our own keep open calls, whose end nobody heard of, affordable:
+(github.com/anishathalye/porcupine). Four rules keep calls at the same time affordable, and above all open ones, whose
+end nobody heard of. None of them loses an explanation:
 
 - Of calls that ask and were answered the same, the one that has to be first goes first. If a later one went first,
   the two could change places.
 - Who got to the same state with the same answered calls, but with more of the open ones, is not followed: every way
   on from there is a way on for the one that still has them to spend.
+- An open call is put right before one that needs it: if the two could change places, or the first be left out, then
+  that order is tried instead.
+- Orders with few different open calls in a row are tried before those with many.
 
 Tested against every permutation in tests/testing/test_linearizability.py.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,8 +31,11 @@ from durably.testing.histories import HistoryCall as HistoryCall
 from durably.testing.histories import answer_text, cut, draw
 from durably.testing.model_states import Answer, ModelStates, Operation, fingerprint
 
-LIMIT_CONFIGURATIONS = 300_000
-"""How many configurations are tried before the search gives up: some seconds, and some hundred megabytes at most."""
+LIMIT_STEPS = 300_000
+"""How many steps are tried before the search gives up: some seconds, and some hundred megabytes at most."""
+
+_OPEN_IN_A_ROW = (1, 2, sys.maxsize)
+"""How many different open calls in a row are tried, and then how many. The last one is all."""
 
 _MORE_ANSWERS = 3
 _SHOWN_BEFORE = 8
@@ -38,8 +46,8 @@ _NEVER = float("inf")
 class NotLinearizableError(AssertionError):
     """No order of the calls explains what their callers saw.
 
-    `name` is the object; `culprit` is the call at whose end the history became impossible: up to then, `explained` is an
-    order that the model agrees with. `answers` is what the model could have answered to the culprit.
+    `name` is the object; `culprit` is the call at whose end the history became impossible; `explained` is an order of
+    the calls up to then that the model agrees with.
     """
 
     def __init__(self, message: str, *, name: str, culprit: HistoryCall, explained: Sequence[HistoryCall]) -> None:
@@ -58,7 +66,7 @@ def check_linearizable(
     model: Callable[[], Any],
     *,
     name: str = "",
-    limit: int = LIMIT_CONFIGURATIONS,
+    limit: int = LIMIT_STEPS,
 ) -> None:
     """Pass if the calls of one object can be explained by a model.
 
@@ -77,8 +85,8 @@ def check_linearizable(
     return what they return or raise the `TerminalError` they raise; they are deterministic, and all their state is in
     the object's attributes. Results are compared with `==`, errors by the name of their class and their message.
     `durably.testing.model_states` says which states count as the same; a model that is slow to copy may have a
-    `__deepcopy__`. `calls` may be in any order. `name` is for the account, `limit` is how many configurations
-    (calls that were placed, and the state they led to) may be tried.
+    `__deepcopy__`. `calls` may be in any order. `name` is for the account; `limit` is how many steps may be
+    tried (a step puts one call next into an order).
 
     Raises:
         NotLinearizableError: there is no explanation. The account shows where it becomes impossible.
@@ -86,13 +94,12 @@ def check_linearizable(
         DefinitionError: the model has no method for a handler, or an `async` one.
     """
     history = _History(calls, model)
-    search = _Search(history.entries, history.states, limit)
     try:
-        if search.succeeds():
-            return
+        stuck = _search(history.entries, history.states, limit)
     except _LimitReached:
         raise LinearizabilityUnknownError(_unknown_text(name, calls, limit)) from None
-    raise _refusal(history, search, name, limit)
+    if not stuck.succeeded:
+        raise _refusal(history, stuck, name, limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +148,7 @@ class _History:
         self.states = ModelStates(model, operations)
 
     def up_to(self, culprit: _Entry, refused: Sequence[Answer]) -> list[_Entry]:
-        """What had begun when the culprit ended. The culprit may answer all but the refused; what ended later is open."""
+        """What had begun when the culprit ended, which may answer all but the refused; who ended later is open."""
         entries: list[_Entry] = []
         for entry in self.entries:
             if entry.call == culprit.call:
@@ -162,6 +169,8 @@ class _Step:
     position: int
     answer: Answer
     state: int
+    run: _Run | None
+    """None unless the entry is open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,42 +185,64 @@ class _LimitReached(Exception):
     """The search ends here, without a verdict. Never leaves this module."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """The open calls that an order ends with: the last one, the state before it, how many different ones in a row."""
+
+    last: _Entry
+    before: int
+    length: int
+
+
+def _search(entries: Sequence[_Entry], states: ModelStates, limit: int) -> _Search:
+    """A search that either succeeded, or has tried everything.
+
+    Raises:
+        _LimitReached: after as many steps as the limit.
+    """
+    for in_a_row in _OPEN_IN_A_ROW:
+        search = _Search(entries, states, in_a_row, limit)
+        search.run()
+        limit = search.steps_left
+        if search.succeeded or not search.cut_short:
+            return search
+    raise AssertionError("the last search is never cut short")
+
+
 class _Search:
     """One depth-first search for an order of all required entries."""
 
-    __slots__ = (
-        "_after", "_before", "_done", "_limit", "_open", "_required", "_spent", "_states", "_tried", "_visited", "order",
-        "stuck_after", "stuck_at",
-    )  # fmt: skip
-
-    def __init__(self, entries: Sequence[_Entry], states: ModelStates, limit: int) -> None:
+    def __init__(self, entries: Sequence[_Entry], states: ModelStates, in_a_row: int, limit: int) -> None:
         self._required = sorted((entry for entry in entries if entry.required), key=_by_beginning)
         self._open = sorted((entry for entry in entries if not entry.required), key=_by_beginning)
         self._states = states
-        self._limit = limit
+        self._in_a_row = in_a_row
+        self.steps_left = limit
         # The required entries that are left are a linked list by their beginning; its head is after the last one.
         size = len(self._required) + 1
         self._after = [(position + 1) % size for position in range(size)]
         self._before = [(position - 1) % size for position in range(size)]
         self._done = 0
         self._spent = 0
-        self._tried = 0
         self._visited: dict[Hashable, list[int]] = {}
+        self.succeeded = not self._required
+        self.cut_short = False
+        """Whether an order was not tried because it has too many different open calls in a row."""
         self.order: list[_Step] = []
         self.stuck_at: _Entry | None = None
         """Of all orders that were tried, none could place every call that ended up to the end of this one."""
         self.stuck_after: list[_Step] = []
         """An order with every call that ended before `stuck_at` did."""
 
-    def succeeds(self) -> bool:
-        """Whether there is such an order; it is then in `order`.
+    def run(self) -> None:
+        """Try everything until there is an order of all required entries; it is then in `order`.
 
         Raises:
             _LimitReached: after as many steps as the limit.
         """
-        if not self._required:
-            return True
-        choices = [self._choice(0)]
+        if self.succeeded:
+            return
+        choices = [self._choice(0, None)]
         while choices:
             step = next(choices[-1].steps, None)
             if step is None:
@@ -221,14 +252,14 @@ class _Search:
                 continue
             self._place(step)
             if self._is_complete():
-                return True
-            if self._is_new(step.state):
-                choices.append(self._choice(step.state))
+                self.succeeded = True
+                return
+            if self._is_new(step):
+                choices.append(self._choice(step.state, step.run))
             else:
                 self._take_back()
-        return False
 
-    def _choice(self, state: int) -> _Choice:
+    def _choice(self, state: int, run: _Run | None) -> _Choice:
         left: list[tuple[float, int]] = []
         first_end = _NEVER
         position = self._after[-1]
@@ -239,16 +270,41 @@ class _Search:
             left.append((ended, position))
             position = self._after[position]
         left.sort()
-        return _Choice(self._required[left[0][1]], self._steps(state, left))
+        return _Choice(self._required[left[0][1]], self._steps(state, run, left))
 
-    def _steps(self, state: int, left: Sequence[tuple[float, int]]) -> Iterator[_Step]:
+    def _steps(self, state: int, run: _Run | None, left: Sequence[tuple[float, int]]) -> Iterator[_Step]:
         tried: set[Hashable] = set()
         for position, entry in self._candidates(left):
-            if entry.likeness not in tried:
-                tried.add(entry.likeness)
-                answer, then = self._states.answer(state, entry.operation)
-                if entry.accepts(answer) and (entry.required or then != state):
-                    yield _Step(entry, position, answer, then)
+            if entry.likeness in tried:
+                continue
+            tried.add(entry.likeness)
+            if self.steps_left <= 0:
+                raise _LimitReached
+            self.steps_left -= 1
+            answer, then = self._states.answer(state, entry.operation)
+            if not entry.accepts(answer) or (run is not None and self._is_needless(run, entry, then)):
+                continue
+            if entry.required:
+                yield _Step(entry, position, answer, then, None)
+            elif then != state:
+                length = 1 if run is None else run.length + (run.last.likeness != entry.likeness)
+                if length <= self._in_a_row:
+                    yield _Step(entry, position, answer, then, _Run(entry, state, length))
+                else:
+                    self.cut_short = True
+
+    def _is_needless(self, run: _Run, entry: _Entry, then: int) -> bool:
+        """Whether the last open call could as well be put after this entry, or be left out."""
+        answer, without = self._states.answer(run.before, entry.operation)
+        if not entry.accepts(answer):
+            return False
+        if without == then:
+            return True
+        # Two open calls could change places for ever: of their two orders, one is enough.
+        if not entry.required and entry.operation >= run.last.operation:
+            return False
+        answer, afterwards = self._states.answer(without, run.last.operation)
+        return run.last.accepts(answer) and afterwards == then
 
     def _candidates(self, left: Sequence[tuple[float, int]]) -> Iterator[tuple[int, _Entry]]:
         for _, position in left:
@@ -281,14 +337,12 @@ class _Search:
     def _is_complete(self) -> bool:
         return self._after[-1] == len(self._required)
 
-    def _is_new(self, state: int) -> bool:
+    def _is_new(self, step: _Step) -> bool:
         """Whether nobody was here before with as many open calls to spend, or more."""
-        self._tried += 1
-        if self._tried > self._limit:
-            raise _LimitReached
         # All before the first that is left are done: the number of them says it shorter than their bits.
         first_left = self._after[-1]
-        visited = self._visited.setdefault((first_left, self._done >> first_left, state), [])
+        run = step.run and (step.run.last.likeness, step.run.before, step.run.length)
+        visited = self._visited.setdefault((first_left, self._done >> first_left, step.state, run), [])
         if any(spent & self._spent == spent for spent in visited):
             return False
         visited.append(self._spent)
@@ -311,12 +365,12 @@ def _possible_answers(history: _History, search: _Search, limit: int) -> tuple[l
     state = search.stuck_after[-1].state if search.stuck_after else 0
     answers = [history.states.answer(state, culprit.operation)[0]]
     while len(answers) <= _MORE_ANSWERS:
-        another = _Search(history.up_to(culprit, answers), history.states, limit)
         try:
-            if not another.succeeds():
-                return answers, True
+            another = _search(history.up_to(culprit, answers), history.states, limit)
         except _LimitReached:
             return answers, False
+        if not another.succeeded:
+            return answers, True
         answers += [step.answer for step in another.order if step.entry.call == culprit.call]
     return answers, False
 
@@ -342,8 +396,8 @@ def _refusal(history: _History, search: _Search, name: str, limit: int) -> NotLi
         text.append(f"    … {_count(len(earlier), 'earlier call')}, all explained; the model is then {cut(state)}")
     state = history.states.describe(search.stuck_after[-1].state if search.stuck_after else 0)
     text += [f"    {line}" for line in _order_lines(history, steps)]
-    text += [f"    the model is now {cut(state)}", f"    {_by(culprit)}{culprit.asked}: the model says {_text(answers[0])}"]
-    text[-1] += f", seen was {culprit.answered}"
+    text.append(f"    the model is now {cut(state)}")
+    text.append(f"    {_by(culprit)}{culprit.asked}: the model says {_text(answers[0])}, seen was {culprit.answered}")
     shown = [*(history.calls[step.entry.call] for step in steps), culprit, *running[:_SHOWN_RUNNING]]
     text += ["", "In time, which goes to the right:"]
     if earlier:
@@ -399,7 +453,7 @@ def _unknown_text(name: str, calls: Sequence[HistoryCall], limit: int) -> str:
     unheard = sum(call.ended is None for call in calls)
     return (
         f"{name or 'This object'}: it is not known whether this history is linearizable. The search gave up after "
-        f"{_count(limit, 'configuration')}, over {_count(len(calls), 'call')}, {unheard} of them without a known end. "
+        f"{_count(limit, 'step')}, over {_count(len(calls), 'call')}, {unheard} of them without a known end. "
         "Check a shorter run, fewer callers at the same time or fewer calls whose end nobody heard of; let the calls "
         "return more of what they saw; see that the model has no state that it does not need; or raise `limit`."
     )

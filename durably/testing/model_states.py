@@ -3,9 +3,10 @@
 A model is any object; its state is what `copy.deepcopy` copies of it. A call runs on a copy, so a state never changes
 once it is here, and it runs once for each state: a model has to answer the same in the same state. Two states are the
 same if they are built of the same parts, whatever `__eq__` of these parts says, because a wrong "the same" would make
-wrong verdicts. Types count (`True` is not `1`), and so does sharing: two names for one list are not two equal lists. The
-order of a set or a dict does not count, that of an `OrderedDict` does, as where Python compares them. A model whose own
-class has both `__eq__` and `__hash__` decides itself which of its states are the same.
+wrong verdicts. Types count (`True` is not `1`), and so does sharing: two names for one list are not two equal lists.
+The order of a set or a dict does not count, that of an `OrderedDict` does, as where Python compares them: a model whose
+answers depend on the order of a dict has to use an `OrderedDict`. A model whose own class has both `__eq__` and
+`__hash__` decides itself which of its states are the same.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from enum import Enum
 from inspect import iscoroutine
 from types import BuiltinFunctionType, EllipsisType, FunctionType, NoneType, NotImplementedType
-from typing import Any
+from typing import Any, cast
 
 from durably.errors import DefinitionError, TerminalError
 
@@ -92,13 +93,13 @@ class ModelStates:
     def describe(self, state: int) -> str:
         """A state for people: the model's own `repr`, or its class and attributes."""
         model = self._models[state]
-        if type(model).__repr__ is not object.__repr__:
+        if _own(model, "__repr__") is not None:
             return repr(model)
         attributes = ", ".join(f"{name}={value!r}" for name, value in getattr(model, "__dict__", {}).items())
         return f"{type(model).__name__}({attributes})"
 
     def _number_of(self, model: Any) -> int:
-        key: Hashable = model if _decides_itself(type(model)) else fingerprint(model)
+        key: Hashable = model if _decides_itself(model) else fingerprint(model)
         number = self._numbers.setdefault(key, len(self._models))
         if number == len(self._models):
             self._models.append(model)
@@ -115,8 +116,14 @@ def _require_methods(model: Any, handlers: Iterable[str]) -> None:
             )
 
 
-def _decides_itself(cls: type[Any]) -> bool:
-    return cls.__eq__ is not object.__eq__ and cls.__hash__ not in {None, object.__hash__}
+def _own(model: Any, method: str) -> object:
+    """A special method that the model's class does not have from `object`, or None."""
+    found: object = getattr(cast("type[object]", type(model)), method)
+    return None if found is getattr(object, method) else found
+
+
+def _decides_itself(model: Any) -> bool:
+    return _own(model, "__eq__") is not None and _own(model, "__hash__") is not None
 
 
 def _copy(value: Any) -> Any:
@@ -162,7 +169,7 @@ class _Fingerprint:
         self._met: dict[int, tuple[Hashable, object]] = {}
 
     def of(self, value: Any, path: Hashable) -> Hashable:
-        kind: type[Any] = type(value)
+        kind = cast("type[object]", type(value))
         if kind in _ATOMS or isinstance(value, Enum | type):
             return kind, value
         if kind is tuple:
