@@ -15,7 +15,7 @@ end nobody heard of. None of them loses an explanation:
   on from there is a way on for the one that still has them to spend.
 - An open call is put right before one that needs it: if the two could change places, or the first be left out, then
   that order is tried instead.
-- Orders with few different open calls in a row are tried before those with many.
+- Orders with few open calls in a row are tried before those with many.
 
 Tested against every permutation in tests/testing/test_linearizability.py.
 """
@@ -34,8 +34,8 @@ from durably.testing.model_states import Answer, ModelStates, Operation, fingerp
 LIMIT_STEPS = 300_000
 """How many steps are tried before the search gives up: some seconds, and some hundred megabytes at most."""
 
-_OPEN_IN_A_ROW = (1, 2, sys.maxsize)
-"""How many different open calls in a row are tried, and then how many. The last one is all."""
+_OPEN_IN_A_ROW = (1, 2, 4, sys.maxsize)
+"""How many open calls in a row are tried, and then how many. The last one is all."""
 
 _MORE_ANSWERS = 3
 _SHOWN_BEFORE = 8
@@ -187,7 +187,7 @@ class _LimitReached(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """The open calls that an order ends with: the last one, the state before it, how many different ones in a row."""
+    """The open calls that an order ends with: the last one, the state before it, how many in a row."""
 
     last: _Entry
     before: int
@@ -227,7 +227,7 @@ class _Search:
         self._visited: dict[Hashable, list[int]] = {}
         self.succeeded = not self._required
         self.cut_short = False
-        """Whether an order was not tried because it has too many different open calls in a row."""
+        """Whether an order was not tried because it has too many open calls in a row."""
         self.order: list[_Step] = []
         self.stuck_at: _Entry | None = None
         """Of all orders that were tried, none could place every call that ended up to the end of this one."""
@@ -287,7 +287,7 @@ class _Search:
             if entry.required:
                 yield _Step(entry, position, answer, then, None)
             elif then != state:
-                length = 1 if run is None else run.length + (run.last.likeness != entry.likeness)
+                length = 1 if run is None else run.length + 1
                 if length <= self._in_a_row:
                     yield _Step(entry, position, answer, then, _Run(entry, state, length))
                 else:
