@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from enum import Enum
+from functools import partial
 from itertools import combinations, permutations
 from random import Random
 from typing import Any
@@ -198,6 +199,33 @@ def test_what_a_real_object_did_is_accepted(random: Random, model: Callable[[], 
 def test_every_verdict_is_that_of_trying_all_orders(case: tuple[Callable[[], Any], list[HistoryCall]]) -> None:
     model, history = case
     assert passes(history, model) == is_explained_by_brute_force(history, model)
+
+
+class Machine:
+    """Five states, and three calls that lead from each to any; nothing about it is tidy."""
+
+    def __init__(self, seed: int) -> None:
+        random = Random(seed)
+        self.table = [[(random.randrange(5), random.randrange(2)) for _ in range(3)] for _ in range(5)]
+        self.state = 0
+
+    def go(self, way: int) -> int:
+        self.state, result = self.table[self.state][way]
+        return result
+
+
+@pytest.mark.parametrize("unheard", [0, 2, 4])
+def test_every_verdict_about_untidy_machines_is_that_of_trying_all_orders(unheard: int) -> None:
+    for seed in range(150):
+        random = Random(seed)
+        times = random.sample(range(12), 12)
+        history: list[HistoryCall] = []
+        for place in range(6):
+            began, ended = sorted(times[2 * place : 2 * place + 2])
+            at = (began, None if place < unheard else ended)
+            history.append(call(f"c{place}", "go", random.randrange(3), at=at, result=random.randrange(2)))
+        machine = partial(Machine, seed)
+        assert passes(history, machine) == is_explained_by_brute_force(history, machine), (seed, history)
 
 
 @settings(repeatable, max_examples=200)
