@@ -12,8 +12,8 @@ on the disk. The numbers are those of the list in `docs/architecture.md`:
 7. every pending invocation has something that will wake it;
 8. a second runtime on the same store fails at start.
 
-The sixth is checked by the runtime itself, which is set to replay every invocation when it ends; the eighth by the
-simulation, which tries.
+The sixth is checked by the runtime itself, which is set to replay every invocation when it ends, and by the simulation
+for what is under way whenever the process dies; the eighth by the simulation, which tries.
 """
 
 from __future__ import annotations

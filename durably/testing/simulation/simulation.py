@@ -23,8 +23,10 @@ from durably.errors import PausedInvocationError, StoreInUseError
 from durably.runtime.invocation import Invocation
 from durably.storage.memory import MemoryStore
 from durably.storage.records import Batch, Owner
+from durably.testing.export import journal_of
 from durably.testing.harness import ONE_ATTEMPT
 from durably.testing.linearizability import check_linearizable
+from durably.testing.replay import ReplayError, replay_journals
 from durably.testing.report import Report
 from durably.testing.simulation.clients import SimulatedClient, break_connections
 from durably.testing.simulation.clock import SimulatedClock
@@ -110,6 +112,8 @@ class Simulation:
             Tuning(self.random),
         )
         self._bound = {definition_of(actor).name: bind(actor, self.dependencies) for actor in actors}
+        self._has_old_journals = False
+        """What is under way may have been begun by other code."""
         self._lives = 0
         self._dead: list[SimulatedProcess] = []
         """Kept, so that nothing of a killed process runs, not even when the garbage collector comes."""
@@ -233,6 +237,7 @@ class Simulation:
             while not stopping.done() and self.process is process:  # It may be killed meanwhile.
                 await self._pass(SETTLE_US)
         if actors:
+            self._has_old_journals = True
             self._program = self._program.running(*actors)
             self._bound = {definition_of(actor).name: bind(actor, self.dependencies) for actor in actors}
         if self.process is process:
@@ -275,6 +280,7 @@ class Simulation:
         if written is not None:
             self.note("the batch that was on its way is on the disk")
             self.committed(written)
+        self._check_journals()
         down_us = self.random.randrange(fault.for_us) if fault.for_us else 0
         self.loop.call_outside(down_us, self._begin_life)
 
@@ -391,10 +397,22 @@ class Simulation:
                 await self.settle()
             self._check(expected.condition, "in the end")
         self.guarantees.at_the_end()
+        self._check_journals()
         for service, model in self._models.items():
             for key, calls in self.history.calls(service).items():
                 check_linearizable(calls, model, name=f"{service}/{key}")
         await self._check_second_runtime()
+
+    def _check_journals(self) -> None:
+        """Guarantee 6, for what would be replayed if the process died now."""
+        if self._has_old_journals:
+            return
+        loaded = [self.disk.load(address, 0) for address in self.disk.unfinished]
+        journals = [journal_of(row, stored) for stored in loaded for row in stored.started if row.steps]
+        try:
+            replay_journals(journals, *self._program.actors, dependencies=self.dependencies)
+        except ReplayError as error:
+            self.fail(GuaranteeError(6, str(error)))
 
     async def _check_second_runtime(self) -> None:
         """Guarantee 8."""
