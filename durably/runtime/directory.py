@@ -130,8 +130,8 @@ class Directory:
         then: Callable[[dict[KeyScope, InvocationRecord | None]], None],
     ) -> None:
         """Ask for those of several keys that are `unknown`, and hold all of them in memory until the answers come."""
-        held, wanted = set(scopes), set(unknown)
-        self._pinned.update(held)
+        held, wanted = dict.fromkeys(scopes), dict.fromkeys(unknown)
+        self._pinned.update(held.keys())
         found: dict[KeyScope, InvocationRecord | None] = {}
 
         def one_found(scope: KeyScope, _: Invocation | None, record: InvocationRecord | None) -> None:
@@ -153,7 +153,7 @@ class Directory:
         await self._by_id.finish()
         await self._by_key.finish()
 
-    def _unpin(self, scopes: set[KeyScope]) -> None:
+    def _unpin(self, scopes: Iterable[KeyScope]) -> None:
         for scope in scopes:
             self._pinned[scope] -= 1
             if self._pinned[scope] <= 0:

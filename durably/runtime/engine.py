@@ -91,7 +91,7 @@ class Engine:
         self._pump_scheduled = False
         self._pumping = False
         self._idle_waiters: list[asyncio.Future[None]] = []
-        self._durable_waiters: set[asyncio.Future[None]] = set()
+        self._durable_waiters: dict[asyncio.Future[None], None] = {}
 
         # Each part is given the parts that it uses: they stand in an order in which that is possible.
         self.committer = committer = Committer(
@@ -401,13 +401,13 @@ class Engine:
             StoreUnavailableError: it never will be, in this incarnation.
         """
         durable: asyncio.Future[None] = self._host.create_future()
-        self._durable_waiters.add(durable)
+        self._durable_waiters[durable] = None
         self.when_durable(_resolve, durable)
         self.poke()
         try:
             await durable
         finally:
-            self._durable_waiters.discard(durable)
+            self._durable_waiters.pop(durable, None)
 
 
 def _resolve(waiter: asyncio.Future[None]) -> None:

@@ -51,7 +51,7 @@ class Outside:
     """The way in for everybody who is not a handler."""
 
     def __init__(self, engine: Callable[[], Engine], entropy: Entropy) -> None:
-        self.waiting: set[HostOperation[Any]] = set()
+        self.waiting: dict[HostOperation[Any], None] = {}
         self.failure: BaseException | None = None
         self.host = asyncio.get_running_loop()
         self._engine = engine
