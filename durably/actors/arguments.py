@@ -76,6 +76,14 @@ class Arguments(Protocol):
         """
         ...
 
+    def decode(self, argument: bytes, /) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """What the function is called with, by position and by name, for an argument in journal form.
+
+        Raises:
+            InvalidArgumentError: it does not fit the parameters.
+        """
+        ...
+
     def check(self, argument: bytes, /) -> None:
         """See that an argument in journal form fits.
 
@@ -144,21 +152,28 @@ class JsonArguments:
     def call(self, actor: Any, ctx: Any, argument: bytes, /) -> Coroutine[Any, Any, Any]:
         if not self._encoders and argument == NO_ARGUMENTS:
             return self._function(actor, ctx)
-        try:
-            decoded = self._decode(argument)
-        except Exception as error:  # Validators of users' classes may raise anything.
-            raise self._refusal(argument, error) from error
+        decoded = self._structured(argument)
         if self._only is not None:
             return self._function(actor, ctx, getattr(decoded, self._only))
-        values = msgspec.structs.astuple(decoded)
-        named = zip(self._keyword_names, values[self._positional :], strict=True)
-        return self._function(actor, ctx, *values[: self._positional], **dict(named))
+        args, kwargs = self._apart(decoded)
+        return self._function(actor, ctx, *args, **kwargs)
 
-    def check(self, argument: bytes, /) -> None:
+    def decode(self, argument: bytes, /) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return self._apart(self._structured(argument))
+
+    def _structured(self, argument: bytes) -> msgspec.Struct:
         try:
-            self._decode(argument)
+            return self._decode(argument)
         except Exception as error:  # Validators of users' classes may raise anything.
             raise self._refusal(argument, error) from error
+
+    def _apart(self, decoded: msgspec.Struct) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        values = msgspec.structs.astuple(decoded)
+        named = zip(self._keyword_names, values[self._positional :], strict=True)
+        return values[: self._positional], dict(named)
+
+    def check(self, argument: bytes, /) -> None:
+        self._structured(argument)
 
     def admit(self, body: bytes, /) -> bytes:
         try:
@@ -235,6 +250,9 @@ class SerdeArguments:
 
     def call(self, actor: Any, ctx: Any, argument: bytes, /) -> Coroutine[Any, Any, Any]:
         return self._function(actor, ctx, **{self._parameter.name: self._decoded(argument)})
+
+    def decode(self, argument: bytes, /) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return (), {self._parameter.name: self._decoded(argument)}
 
     def check(self, argument: bytes, /) -> None:
         self._decoded(argument)

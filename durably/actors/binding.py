@@ -125,8 +125,12 @@ class BoundActor:
         return made
 
 
-def bind(actor: type[Actor], dependencies: Mapping[Any, Any]) -> BoundActor:
+def bind(
+    actor: type[Actor], dependencies: Mapping[Any, Any], *, stand_in: Callable[[type], Any] | None = None
+) -> BoundActor:
     """Make a class ready to run: resolve its types, find its dependencies, call its constructor once.
+
+    `stand_in` makes a value for a class that the constructor asks for and nobody gave, where that is no mistake.
 
     Raises:
         DefinitionError: it cannot work; says why and what to write.
@@ -138,7 +142,7 @@ def bind(actor: type[Actor], dependencies: Mapping[Any, Any]) -> BoundActor:
         )
     handlers = {name: BoundActorHandler(definition, handler) for name, handler in definition.handlers.items()}
     fields = {field.attribute: _bound_field(definition, field) for field in definition.fields.values()}
-    prototype = _construct(definition, dependencies)
+    prototype = _construct(definition, dependencies, stand_in)
     definition.scope.close()
     return BoundActor(definition, prototype, handlers, fields)
 
@@ -176,16 +180,23 @@ def _encoded_default(where: str, encode: Callable[[Any], bytes], default: Any) -
         raise DefinitionError(f"The default of the state {where} does not fit its type: {error.message}") from error
 
 
-def _construct(definition: ActorDefinition, dependencies: Mapping[Any, Any]) -> Actor:
+def _construct(
+    definition: ActorDefinition, dependencies: Mapping[Any, Any], stand_in: Callable[[type], Any] | None
+) -> Actor:
     actor: type[Actor] = definition.actor
     made = object.__new__(actor)
     constructor: Any = getattr(actor, "__init__")  # noqa: B009
     if constructor is not object.__init__:
-        constructor(made, **_arguments(definition, constructor, dependencies))
+        constructor(made, **_arguments(definition, constructor, dependencies, stand_in))
     return made
 
 
-def _arguments(definition: ActorDefinition, constructor: Any, dependencies: Mapping[Any, Any]) -> dict[str, Any]:
+def _arguments(
+    definition: ActorDefinition,
+    constructor: Any,
+    dependencies: Mapping[Any, Any],
+    stand_in: Callable[[type], Any] | None,
+) -> dict[str, Any]:
     """What the constructor is called with: a dependency for each of its parameters."""
     name = named(definition.actor)
     parameters = [
@@ -206,7 +217,10 @@ def _arguments(definition: ActorDefinition, constructor: Any, dependencies: Mapp
         if wanted is not MISSING:
             found[one.name] = dependencies[wanted]
         elif one.default is one.empty:
-            raise DefinitionError(_missing(name, one.name, annotation, dependencies))
+            cls = next((way for way in _ways_to_ask(annotation) if isinstance(way, type)), None)
+            if stand_in is None or cls is None or annotation is MISSING:
+                raise DefinitionError(_missing(name, one.name, annotation, dependencies))
+            found[one.name] = stand_in(cls)
     return found
 
 

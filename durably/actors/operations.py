@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Coroutine
+from contextvars import copy_context
 from types import CodeType, FrameType, TracebackType
 from typing import Any, Generic, TypeVar
 
@@ -95,4 +96,5 @@ class Operation(asyncio.Future[R], Coroutine[Any, Any, R], Generic[R]):
 
     def add_done_callback(self, fn: Any, /, *, context: Any = None) -> None:
         self.taken = True
-        super().add_done_callback(fn, context=context)
+        # Given None, asyncio's future would take the context of whoever completes it.
+        super().add_done_callback(fn, context=copy_context() if context is None else context)

@@ -87,6 +87,10 @@ class HandlerSignature:
         """The coroutine of the function on an argument in journal form; see `Arguments.call`."""
         return (self._types or self.types).arguments.call(actor, ctx, argument)
 
+    def decode_arguments(self, argument: bytes, /) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """What the function is called with; see `Arguments.decode`."""
+        return (self._types or self.types).arguments.decode(argument)
+
     def admit(self, body: bytes, /) -> bytes:
         """The journal form of a body from outside; see `Arguments.admit`."""
         return (self._types or self.types).arguments.admit(body)

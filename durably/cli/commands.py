@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from durably.cli.demo import demo
+from durably.cli.export_journals import export
 from durably.cli.failures import CommandError
 from durably.cli.logs import LogLevel, configure_logs
 from durably.cli.serve import DEFAULT_HOST, DEFAULT_PORT, serve
@@ -77,3 +79,21 @@ def demo_command(
 ) -> None:
     """Show a checkout that survives kill -9: a real server, a real crash, one payment."""
     demo(keep=keep)
+
+
+@application.command("export-journals")
+def export_journals_command(
+    store: Annotated[str, typer.Option(help="The store to read, such as sqlite:///app.db.")],
+    output: Annotated[Path, typer.Option(file_okay=False, help="The folder to write to; it is made if need be.")],
+    target: Annotated[
+        str | None, typer.Option(help="Only these: Service, Service/handler, Object/key or Object/key/handler.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Export at most so many, the oldest first.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
+) -> None:
+    """Write the journals of what is under way, for tests that replay them (durably.testing.replay).
+
+    Only invocations that have not ended have a journal. The store is only read, and may be in use meanwhile.
+    The files hold arguments, answers and state as they are: treat them as you treat the store.
+    """
+    export(store, output, target=target, limit=limit, as_json=as_json)

@@ -12,7 +12,7 @@ import contextvars
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from durably.actors.durations import duration_us
 from durably.actors.failures import encode_failure, terminal
@@ -40,6 +40,13 @@ Listener: TypeAlias = Callable[[ActionKey, ActionResult], None]
 Reporter: TypeAlias = Callable[[str, dict[str, Any]], None]
 
 
+class ActionObserver(Protocol):
+    """Who wants to know of side effects."""
+
+    def attempt_begins(self, key: ActionKey, name: str, /) -> None: ...
+    def attempt_ended(self, key: ActionKey, name: str, /) -> None: ...
+
+
 class _Running:
     """One action: its task, and its result from then on."""
 
@@ -55,13 +62,10 @@ class _Running:
 class Actions:
     """All actions of a runtime."""
 
-    def __init__(
-        self, clock: Clock, threads: int, give_way: GiveWay, on_attempt: Callable[[str], None] | None = None
-    ) -> None:
-        """`on_attempt` hears the name of an action whenever it is attempted."""
+    def __init__(self, clock: Clock, threads: int, give_way: GiveWay, observer: ActionObserver | None = None) -> None:
         self.on_rest: Callable[[], None] = _nobody_listens
         """Hears when an action has ended, or backs off."""
-        self._on_attempt = on_attempt
+        self._observer = observer
         self._host = asyncio.get_running_loop()
         self._clock = clock
         self._give_way = give_way
@@ -75,6 +79,10 @@ class Actions:
 
     def __len__(self) -> int:
         return len(self._running)
+
+    def keys(self) -> set[ActionKey]:
+        """The actions under way, and those whose completion is not durable yet."""
+        return set(self._running)
 
     @property
     def busy(self) -> int:
@@ -152,7 +160,7 @@ class Actions:
         started = self._clock.monotonic()
         failures = 0
         while running.result is None:
-            self._begin_attempt(name)
+            self._begin_attempt(key, name)
             try:
                 running.result = _encoded(action, await self._attempt(name, action))
             except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
@@ -167,7 +175,7 @@ class Actions:
             else:
                 failed = None
             finally:
-                self._end_attempt()
+                self._end_attempt(key, name)
             if self._running.get(key) is not running:  # It turned its cancellation into something else.
                 return
             if running.result is None and failed is not None:
@@ -176,15 +184,17 @@ class Actions:
         if self._running.get(key) is running:
             running.listener(key, running.result)
 
-    def _begin_attempt(self, name: str) -> None:
+    def _begin_attempt(self, key: ActionKey, name: str) -> None:
         self._busy += 1
-        if self._on_attempt is not None:
-            self._on_attempt(name)
+        if self._observer is not None:
+            self._observer.attempt_begins(key, name)
 
-    def _end_attempt(self) -> None:
+    def _end_attempt(self, key: ActionKey, name: str) -> None:
         self._busy -= 1
         if self._busy == 0:
             self._host.call_soon(self.on_rest)
+        if self._observer is not None:
+            self._observer.attempt_ended(key, name)
 
     async def _back_off(self, policy: RetryPolicy, failures: int, error: BaseException, report: Reporter) -> None:
         delay = retry_delay(policy, failures, error)

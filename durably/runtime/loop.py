@@ -73,12 +73,80 @@ class DurableTimer(asyncio.TimerHandle):
         self.ready = ReadyCallback(callback, args, copy_context() if context is None else context)
 
 
-class DeterministicFuture(asyncio.Future[T]):
+def _refused(name: str) -> Any:
+    """A method that raises a sentence. Any: each of them stands for one of another signature."""
+
+    def refuse(self: IsolatedLoop, *args: Any, **kwargs: Any) -> NoReturn:
+        self.refuse(name)
+
+    refuse.__name__ = name
+    return refuse
+
+
+class IsolatedLoop(asyncio.AbstractEventLoop):
+    """A loop that does no I/O, and whose runs can be repeated.
+
+    Its tasks and futures hash by creation number, so that sets of them iterate alike in every process.
+    """
+
+    __slots__ = ()
+
+    def number(self) -> int:
+        """The next creation number; what is numbered hashes by it."""
+        raise NotImplementedError
+
+    def refuse(self, name: str) -> NoReturn:
+        """Raise a sentence: this method of a loop reaches outside."""
+        raise NotImplementedError
+
+    call_soon_threadsafe = _refused("call_soon_threadsafe")
+    run_in_executor = _refused("run_in_executor")
+    set_default_executor = _refused("set_default_executor")
+    getaddrinfo = _refused("getaddrinfo")
+    getnameinfo = _refused("getnameinfo")
+    create_connection = _refused("create_connection")
+    create_server = _refused("create_server")
+    create_unix_connection = _refused("create_unix_connection")
+    create_unix_server = _refused("create_unix_server")
+    create_datagram_endpoint = _refused("create_datagram_endpoint")
+    connect_accepted_socket = _refused("connect_accepted_socket")
+    connect_read_pipe = _refused("connect_read_pipe")
+    connect_write_pipe = _refused("connect_write_pipe")
+    subprocess_shell = _refused("subprocess_shell")
+    subprocess_exec = _refused("subprocess_exec")
+    start_tls = _refused("start_tls")
+    sendfile = _refused("sendfile")
+    add_reader = _refused("add_reader")
+    remove_reader = _refused("remove_reader")
+    add_writer = _refused("add_writer")
+    remove_writer = _refused("remove_writer")
+    sock_recv = _refused("sock_recv")
+    sock_recv_into = _refused("sock_recv_into")
+    sock_recvfrom = _refused("sock_recvfrom")
+    sock_recvfrom_into = _refused("sock_recvfrom_into")
+    sock_sendall = _refused("sock_sendall")
+    sock_sendto = _refused("sock_sendto")
+    sock_connect = _refused("sock_connect")
+    sock_accept = _refused("sock_accept")
+    sock_sendfile = _refused("sock_sendfile")
+    add_signal_handler = _refused("add_signal_handler")
+    remove_signal_handler = _refused("remove_signal_handler")
+    set_task_factory = _refused("set_task_factory")
+    set_exception_handler = _refused("set_exception_handler")
+    run_forever = _refused("run_forever")
+    run_until_complete = _refused("run_until_complete")
+    stop = _refused("stop")
+    close = _refused("close")
+    shutdown_asyncgens = _refused("shutdown_asyncgens")
+    shutdown_default_executor = _refused("shutdown_default_executor")
+
+
+class NumberedFuture(asyncio.Future[T]):
     """A future that hashes by its number."""
 
     __slots__ = ("number",)
 
-    def __init__(self, number: int, *, loop: DeterministicLoop) -> None:
+    def __init__(self, number: int, *, loop: asyncio.AbstractEventLoop) -> None:
         self.number = number
         super().__init__(loop=loop)
 
@@ -97,7 +165,7 @@ class MainTask(asyncio.Task[T]):
         return loop.salt
 
 
-class DeterministicTask(asyncio.Task[T]):
+class NumberedTask(asyncio.Task[T]):
     """A task that hashes by its number."""
 
     __slots__ = ("number",)
@@ -107,7 +175,7 @@ class DeterministicTask(asyncio.Task[T]):
         number: int,
         coroutine: Generator[Any, None, T] | Coroutine[Any, Any, T],
         *,
-        loop: DeterministicLoop,
+        loop: asyncio.AbstractEventLoop,
         name: str,
         context: Context | None,
     ) -> None:
@@ -129,7 +197,7 @@ def _called_from_as_completed(frame: FrameType | None) -> bool:
     return False
 
 
-def _never_report(task: asyncio.Task[Any]) -> None:
+def never_report(task: asyncio.Task[Any]) -> None:
     """Keep asyncio from complaining that a task was destroyed while it waits: for that it has no public way."""
     task._log_destroy_pending = False  # type: ignore[attr-defined]
 
@@ -141,20 +209,7 @@ def _is_asyncio_tasks(code: CodeType) -> bool:
 _ASYNCIO_TASKS_FILE = asyncio.as_completed.__code__.co_filename
 
 
-def _refused(name: str) -> Any:
-    """A method that raises a sentence. Any: each of them stands for one of another signature."""
-
-    def refuse(self: DeterministicLoop, *args: Any, **kwargs: Any) -> NoReturn:
-        raise BlockingIOInHandlerError(
-            f"`loop.{name}` was used in a handler. It reaches outside the handler, so on replay it would happen again, "
-            'with another result. Move what needs it into a function and write `await ctx.run("name", function, ...)`.'
-        )
-
-    refuse.__name__ = name
-    return refuse
-
-
-class DeterministicLoop(asyncio.AbstractEventLoop):
+class DeterministicLoop(IsolatedLoop):
     """The loop of one attempt. The host calls what stands first; everything else is for asyncio and handlers."""
 
     __slots__ = (
@@ -177,7 +232,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         self._limit = advance_limit_callbacks
         self._next_number = salt + 1
         self._ready: deque[ReadyCallback] = deque()
-        self._tasks: list[DeterministicTask[Any]] | None = None
+        self._tasks: list[NumberedTask[Any]] | None = None
         self._asyncgens: list[AsyncGenerator[Any, Any]] | None = None
         self.salt = salt
         self.main: asyncio.Task[Any] | None = None
@@ -257,7 +312,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         host, before = events._get_running_loop(), enter(self)
         try:
             for task in reversed(tasks):
-                _never_report(task)
+                never_report(task)
                 close_coroutine(task.get_coro())
             for _ in range(CLOSINGS):  # A `finally` may begin others meanwhile.
                 if not self._asyncgens:
@@ -330,7 +385,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
             self._owner.drop_timer(handle)
 
     def create_future(self) -> asyncio.Future[Any]:
-        return DeterministicFuture(self.number(), loop=self)
+        return NumberedFuture(self.number(), loop=self)
 
     def create_task(
         self,
@@ -350,9 +405,9 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         self.check("A task of a handler")
         number = self.number()
         title = f"task-{number - self.salt}" if name is None else str(name)
-        task = DeterministicTask(number, coro, loop=self, name=title, context=context)
+        task = NumberedTask(number, coro, loop=self, name=title, context=context)
         if self.dead:  # Rule D3: it will never start, and must not be reported as forgotten.
-            _never_report(task)
+            never_report(task)
             coro.close()
             return task
         if self._tasks is None:
@@ -363,10 +418,15 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         return task
 
     def number(self) -> int:
-        """The next creation number; what is numbered hashes by it."""
         number = self._next_number
         self._next_number = number + 1
         return number
+
+    def refuse(self, name: str) -> NoReturn:
+        raise BlockingIOInHandlerError(
+            f"`loop.{name}` was used in a handler. It reaches outside the handler, so on replay it would happen again, "
+            'with another result. Move what needs it into a function and write `await ctx.run("name", function, ...)`.'
+        )
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         self._failed(context)
@@ -389,47 +449,6 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         if self._asyncgens is None:
             self._asyncgens = []
         self._asyncgens.append(asyncgen)
-
-    call_soon_threadsafe = _refused("call_soon_threadsafe")
-    run_in_executor = _refused("run_in_executor")
-    set_default_executor = _refused("set_default_executor")
-    getaddrinfo = _refused("getaddrinfo")
-    getnameinfo = _refused("getnameinfo")
-    create_connection = _refused("create_connection")
-    create_server = _refused("create_server")
-    create_unix_connection = _refused("create_unix_connection")
-    create_unix_server = _refused("create_unix_server")
-    create_datagram_endpoint = _refused("create_datagram_endpoint")
-    connect_accepted_socket = _refused("connect_accepted_socket")
-    connect_read_pipe = _refused("connect_read_pipe")
-    connect_write_pipe = _refused("connect_write_pipe")
-    subprocess_shell = _refused("subprocess_shell")
-    subprocess_exec = _refused("subprocess_exec")
-    start_tls = _refused("start_tls")
-    sendfile = _refused("sendfile")
-    add_reader = _refused("add_reader")
-    remove_reader = _refused("remove_reader")
-    add_writer = _refused("add_writer")
-    remove_writer = _refused("remove_writer")
-    sock_recv = _refused("sock_recv")
-    sock_recv_into = _refused("sock_recv_into")
-    sock_recvfrom = _refused("sock_recvfrom")
-    sock_recvfrom_into = _refused("sock_recvfrom_into")
-    sock_sendall = _refused("sock_sendall")
-    sock_sendto = _refused("sock_sendto")
-    sock_connect = _refused("sock_connect")
-    sock_accept = _refused("sock_accept")
-    sock_sendfile = _refused("sock_sendfile")
-    add_signal_handler = _refused("add_signal_handler")
-    remove_signal_handler = _refused("remove_signal_handler")
-    set_task_factory = _refused("set_task_factory")
-    set_exception_handler = _refused("set_exception_handler")
-    run_forever = _refused("run_forever")
-    run_until_complete = _refused("run_until_complete")
-    stop = _refused("stop")
-    close = _refused("close")
-    shutdown_asyncgens = _refused("shutdown_asyncgens")
-    shutdown_default_executor = _refused("shutdown_default_executor")
 
 
 _inside: dict[int, DeterministicLoop] = {}
@@ -480,7 +499,7 @@ def _finalizer(asyncgen: AsyncGenerator[Any, Any]) -> None:
 
 
 def _number_gathering_futures() -> None:
-    """Let the future of `asyncio.gather` hash by number on a deterministic loop, as all others do there.
+    """Let the future of `asyncio.gather` hash by number on an isolated loop, as all others do there.
 
     asyncio makes it itself, not through the loop, so `wait({gather(...), gather(...)})` would iterate differently on
     replay. On every other loop it hashes as before.
@@ -491,7 +510,7 @@ def _number_gathering_futures() -> None:
 
     def hash_by_number(future: Any) -> int:
         loop = future.get_loop()
-        if not isinstance(loop, DeterministicLoop):
+        if not isinstance(loop, IsolatedLoop):
             return object.__hash__(future)
         number: int | None = future.__dict__.get("_durably_number")
         if number is None:

@@ -20,6 +20,7 @@ from durably.actors.retry import RetryPolicy
 from durably.actors.serde import MISSING, codec_for
 from durably.errors import DefinitionError, RuntimeStoppedError, WrongContextError
 from durably.ids import Address, Entropy, InvocationStatus, KeyScope, SystemEntropy
+from durably.runtime.actions import ActionObserver
 from durably.runtime.clock import Clock, SystemClock
 from durably.runtime.describe import describe_actor
 from durably.runtime.host_operations import (
@@ -109,7 +110,7 @@ class Runtime(Caller):
         )
         self._virtual_clock: Clock | None = None
         self._entropy: Entropy = SystemEntropy()
-        self._on_action: Callable[[str], None] | None = None
+        self._observer: ActionObserver | None = None
         self._supervisor: Supervisor | None = None
         self._thread: int | None = None
         self._hooks: set[asyncio.Task[None]] = set()
@@ -124,7 +125,7 @@ class Runtime(Caller):
         if self._supervisor is not None:
             raise RuntimeError("The runtime is running already. Make another one, on another store.")
         self._thread = get_ident()
-        self._log = RuntimeLog()
+        self._log = self._make_log()
         supervisor = Supervisor(
             owner=self,
             store=self._store,
@@ -133,7 +134,7 @@ class Runtime(Caller):
             entropy=self._entropy,
             settings=self._settings,
             log=self._log,
-            on_action=self._on_action,
+            observer=self._observer,
         )
         await supervisor.start()
         self._supervisor = supervisor
@@ -308,6 +309,9 @@ class Runtime(Caller):
             await hook(handle, error)
         except Exception as failure:
             self._log.hook_failed(failure)
+
+    def _make_log(self) -> RuntimeLog:
+        return RuntimeLog()
 
     def _running(self) -> Supervisor:
         """The supervisor, if this is the place to use the runtime (rule D2)."""

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from durably.actors.binding import BoundActor
 from durably.errors import RuntimeStoppedError, StoreInUseError, StoreUnavailableError
 from durably.ids import Entropy
-from durably.runtime.actions import Actions
+from durably.runtime.actions import ActionObserver, Actions
 from durably.runtime.clock import Cancellable, Clock
 from durably.runtime.engine import Engine
 from durably.runtime.giveway import GiveWay
@@ -56,7 +56,7 @@ class Supervisor:
         entropy: Entropy,
         settings: Settings,
         log: RuntimeLog,
-        on_action: Callable[[str], None] | None = None,
+        observer: ActionObserver | None = None,
     ) -> None:
         self.outside = Outside(self._engine_or_refuse, entropy)
         self.engine: Engine | None = None
@@ -69,7 +69,7 @@ class Supervisor:
         self._settings = settings
         self._log = log
         self._give_way = GiveWay(clock, settings.give_way_us)
-        self._on_action = on_action
+        self._observer = observer
         self.actions = self._new_actions()
         self._identity = Owner(host=socket.gethostname(), process_id=os.getpid(), since=clock.now())
         self._failure: BaseException | None = None
@@ -179,7 +179,7 @@ class Supervisor:
         )
 
     def _new_actions(self) -> Actions:
-        return Actions(self._clock, self._settings.action_threads, self._give_way, self._on_action)
+        return Actions(self._clock, self._settings.action_threads, self._give_way, self._observer)
 
     async def _incarnate(self) -> None:
         opened = await self._store.open(self._identity)

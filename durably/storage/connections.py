@@ -70,11 +70,17 @@ def _nothing(connection: sqlite3.Connection) -> None:
     del connection
 
 
-async def connect(path: Path, *, timeout_seconds: float = BUSY_TIMEOUT_SECONDS) -> Connection:
-    """A connection without transactions of its own making: what is not in a transaction commits by itself."""
+async def connect(path: Path, *, timeout_seconds: float = BUSY_TIMEOUT_SECONDS, read_only: bool = False) -> Connection:
+    """A connection without transactions of its own making: what is not in a transaction commits by itself.
+
+    One that is `read_only` neither creates the database nor, when it closes, copies the write-ahead log into it.
+    """
 
     def connector() -> sqlite3.Connection:
-        return sqlite3.connect(path, timeout=timeout_seconds, isolation_level=None, check_same_thread=False)
+        database = f"{path.absolute().as_uri()}?mode=ro" if read_only else path
+        return sqlite3.connect(
+            database, timeout=timeout_seconds, isolation_level=None, check_same_thread=False, uri=read_only
+        )
 
     connection = Connection(connector, iter_chunk_size=1)
     # A program that forgets to close its store must still be able to end. Safe because a commit that the end of the
@@ -95,6 +101,11 @@ def apply_settings(connection: sqlite3.Connection) -> None:
 
 def prepare_reader(connection: sqlite3.Connection) -> None:
     apply_settings(connection)
+    make_views(connection)
+
+
+def make_views(connection: sqlite3.Connection) -> None:
+    """What the statements of `reads.sql` read, on a connection that can do nothing else from now on."""
     for name in READER_VIEWS:
         connection.execute(SQL[name])
     connection.execute(SQL["read_only"])
@@ -142,12 +153,14 @@ class Readers:
         self._free: asyncio.LifoQueue[Connection | None] = asyncio.LifoQueue()
         self._recycling: set[asyncio.Task[None]] = set()
 
-    async def open(self) -> None:
+    async def open(
+        self, prepare: Callable[[sqlite3.Connection], None] = prepare_reader, *, read_only: bool = False
+    ) -> None:
         self._free = asyncio.LifoQueue()
         for _ in range(self._count):
-            connection = await connect(self._path)
+            connection = await connect(self._path, read_only=read_only)
             self._all.append(connection)
-            await connection.run(prepare_reader)
+            await connection.run(prepare)
             self._free.put_nowait(connection)
 
     async def close(self) -> None:

@@ -33,6 +33,23 @@ def refuse_foreign(connection: sqlite3.Connection, store: str, migrations: Seque
         )
 
 
+def refuse_older(connection: sqlite3.Connection, store: str, migrations: Sequence[Migration] = MIGRATIONS) -> None:
+    """Raise for a database that would have to be migrated first, for those who only read.
+
+    Raises:
+        StoreUnavailableError: with a sentence that says what to do.
+    """
+    version, newest = _number(connection, "version"), migrations[-1].version
+    if version < newest:
+        raise StoreUnavailableError(
+            f"The store {store} was written by an older version of durably (layout {version}; this one reads "
+            f"{newest}), and reading does not change it. Read it with that version, or let a runtime of this one "
+            "open it first."
+            if version
+            else f"The store {store} is empty: no runtime has opened it yet. Check the path."
+        )
+
+
 def migrate(connection: sqlite3.Connection, store: str, migrations: Sequence[Migration] = MIGRATIONS) -> None:
     """Bring the database to the newest layout, in one transaction."""
     connection.execute(SQL["begin"])

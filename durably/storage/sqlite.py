@@ -18,7 +18,16 @@ from durably.errors import DefinitionError, StoreInUseError, StoreUnavailableErr
 from durably.ids import Address, InvocationStatus, KeyScope
 from durably.storage.checkpoints import Checkpointer
 from durably.storage.checkpoints import run as run_checkpoint
-from durably.storage.connections import Connection, Parameters, Readers, answer, apply_settings, connect, pieces
+from durably.storage.connections import (
+    Connection,
+    Parameters,
+    Readers,
+    answer,
+    apply_settings,
+    connect,
+    make_views,
+    pieces,
+)
 from durably.storage.encoding import (
     decode_found,
     decode_invocations,
@@ -32,7 +41,7 @@ from durably.storage.encoding import (
     encode_batch,
     encode_rows,
 )
-from durably.storage.migrations import migrate, refuse_foreign
+from durably.storage.migrations import migrate, refuse_foreign, refuse_older
 from durably.storage.ownership import OwnerLock, taken_over_sentence
 from durably.storage.records import (
     PENDING_BYTES,
@@ -136,6 +145,7 @@ class SqliteStore:
             self.path, self.describe(), threshold_bytes=checkpoint_mib * MIB, limit_bytes=wal_limit_mib * MIB
         )
         self._writer: Writer | None = None
+        self._is_read_only = False
 
     def describe(self) -> str:
         return f"sqlite {self.path}"
@@ -164,6 +174,35 @@ class SqliteStore:
                 raise StoreUnavailableError(describe_error(error, self.describe())) from error
             raise
 
+    async def open_read_only(self) -> None:
+        """Open for reads alone, beside whoever owns the store or after them: nothing is taken over or migrated.
+
+        The database stays as it is. Where nobody has it open, SQLite may leave its side files, `-wal` and `-shm`.
+
+        Raises:
+            StoreInUseError: this very object is open already.
+            StoreUnavailableError: it is not there, cannot be read, is not ours, or has the layout of another version.
+        """
+        if self._writer is not None:
+            raise StoreInUseError(f"The store {self.describe()} is open here already. Read from it as it is.")
+        if not self.path.is_file():
+            raise StoreUnavailableError(f"The store {self.describe()} is not there. Check the path.")
+        await self._drop_connections()
+        try:
+            await self._readers.open(self._prepare_to_read, read_only=True)
+        except sqlite3.Error as error:
+            await self._drop_connections()
+            raise StoreUnavailableError(describe_error(error, self.describe())) from error
+        except BaseException:
+            await self._drop_connections()
+            raise
+        self._is_read_only = True
+
+    def _prepare_to_read(self, connection: sqlite3.Connection) -> None:
+        refuse_foreign(connection, self.describe())
+        refuse_older(connection, self.describe())
+        make_views(connection)
+
     async def close(self) -> None:
         await self._drop_connections()
         self._lock.release()
@@ -179,6 +218,7 @@ class SqliteStore:
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.stopping = True
+        self._is_read_only = False
         await self._readers.close()
         await self._checkpointer.close()
         if writer is not None:
@@ -203,6 +243,8 @@ class SqliteStore:
         return StoreInUseError(taken_over_sentence(self.describe(), holder))
 
     def _working(self) -> Writer:
+        if self._is_read_only:
+            raise StoreUnavailableError(f"The store {self.describe()} is open for reads only. Open it as its owner.")
         if self._writer is None:
             raise StoreUnavailableError(f"The store {self.describe()} is not open. Open it before using it.")
         if self._writer.failed:
@@ -271,7 +313,8 @@ class SqliteStore:
         return decode_invocations(await self._read_fewer(statement, parameters, limit))
 
     async def _read(self, name: str, parameters: Parameters) -> str:
-        self._working()
+        if not self._is_read_only:
+            self._working()
         return await self._readers.read(name, parameters, answer)
 
     async def _read_fewer(self, name: str, parameters: Mapping[str, object], limit: int) -> str:

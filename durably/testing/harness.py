@@ -15,6 +15,7 @@ from durably.actors.actor import Actor
 from durably.actors.durations import Duration, delay_us
 from durably.actors.retry import RetryPolicy
 from durably.errors import RuntimeStoppedError
+from durably.runtime.actions import ActionKey
 from durably.runtime.invocation import Invocation as LiveInvocation
 from durably.runtime.runtime import Runtime
 from durably.runtime.supervisor import Supervisor
@@ -63,7 +64,7 @@ class Harness(Runtime):
         self._virtual_clock = self.clock
         self._entropy = self._seeded = SeededEntropy(seed)
         self._ledger: list[str] = []
-        self._on_action = self._ledger.append
+        self._observer = self
         self._unheard: list[BaseException] = []
         self._settings = replace(
             self._settings,
@@ -114,6 +115,12 @@ class Harness(Runtime):
     def actions(self, name: str | None = None) -> Sequence[str]:
         """The ledger of `ctx.run`: the name of each attempt of an action, in order; of one name, if given."""
         return [entry for entry in self._ledger if name is None or entry == name]
+
+    def attempt_begins(self, key: ActionKey, name: str, /) -> None:
+        self._ledger.append(name)
+
+    def attempt_ended(self, key: ActionKey, name: str, /) -> None:
+        """The ledger counts beginnings."""
 
     def invocation_paused(self, invocation: LiveInvocation, error: BaseException, told: bool, /) -> None:
         if not told:

@@ -112,7 +112,7 @@ def test_another_process_with_other_hashes_replays_the_same(driver: Driver, prog
 
 def test_with_ordinary_hashes_the_programs_do_not_replay(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     """That is what makes the tests above worth something: were hashes forgotten, they would tell."""
-    for hashed in (loop.DeterministicTask, loop.DeterministicFuture, execution.DurableOperation, Operation):
+    for hashed in (loop.NumberedTask, loop.NumberedFuture, execution.DurableOperation, Operation):
         monkeypatch.setattr(hashed, "__hash__", object.__hash__)
     different = 0
     for seed in range(60):

@@ -1,0 +1,85 @@
+"""`durably export-journals`: what is under way in a store, as files that a test can replay.
+
+The store may be in use meanwhile; it is only read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import orjson
+import typer
+from rich.console import Console
+
+from durably.cli.failures import CommandError
+from durably.errors import DefinitionError, StoreInUseError, StoreUnavailableError
+from durably.storage.connect import store_from_url
+from durably.storage.sqlite import SqliteStore
+from durably.testing.export import export_journals
+from durably.testing.journals import ExportedJournal
+
+
+def export(url: str, folder: Path, *, target: str | None, limit: int | None, as_json: bool) -> None:
+    """Export what is under way in the store of this URL.
+
+    Raises:
+        CommandError: the store cannot be read, or the files not be written.
+
+    """
+    try:
+        store = store_from_url(url)
+        if not isinstance(store, SqliteStore):
+            raise CommandError(f"{url} is no file: a store in memory is only there for the process that has it.")
+        tally = asyncio.run(_export(store, folder, target=target, limit=limit))
+    except (StoreInUseError, StoreUnavailableError, DefinitionError) as error:
+        raise CommandError(str(error)) from error
+    except OSError as error:
+        raise CommandError(f"The journals cannot be written to {folder}: {error.strerror or error}.") from error
+    if as_json:
+        told = {"journals": tally.journals, "steps": tally.steps, "folder": str(folder)}
+        typer.echo(orjson.dumps(told).decode())
+    else:
+        Console(highlight=False, soft_wrap=True).print(_sentence(tally, store, folder, target), markup=False)
+
+
+class Tally:
+    """How much has been exported."""
+
+    def __init__(self) -> None:
+        self.journals = 0
+        self.steps = 0
+
+    def add(self, journal: ExportedJournal) -> None:
+        self.journals += 1
+        self.steps += len(journal.steps)
+
+    def __str__(self) -> str:
+        return f"{_count(self.journals, 'journal')} of {_count(self.steps, 'step')}"
+
+
+async def _export(store: SqliteStore, folder: Path, *, target: str | None, limit: int | None) -> Tally:
+    tally = Tally()
+    await store.open_read_only()
+    try:
+        with Console(stderr=True).status("Reading the store") as status:
+
+            def exported(journal: ExportedJournal) -> None:
+                tally.add(journal)
+                status.update(f"Exported {tally}")
+
+            await export_journals(store, folder, target=target, limit=limit, on_exported=exported)
+    finally:
+        await store.close()
+    return tally
+
+
+def _sentence(tally: Tally, store: SqliteStore, folder: Path, target: str | None) -> str:
+    if tally.journals:
+        return f"Exported {tally} to {folder}."
+    of = "" if target is None else f" of {target}"
+    return f"Nothing{of} is under way in the store {store.describe()}, so there are no journals to export."
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,293 @@
+"""`SimulatedClient`: somebody outside, who asks over a network that loses, repeats and delays.
+
+It gives references like every `Caller`. A client that insists, as the ordinary one does, sends each call with an
+idempotency key and repeats it until it is answered, so crashes and losses cost time and nothing else. One that does not
+insist gets `ConnectionLostError`, as it would from HTTP, and knows no more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from random import Random
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+
+from durably.actors.caller import Caller
+from durably.actors.failures import decode_failure
+from durably.actors.operations import CallSite, Operation
+from durably.actors.references import Delay, Invocation, Outgoing
+from durably.errors import OverloadedError, RuntimeStoppedError, StoreUnavailableError
+from durably.ids import InvocationStatus
+from durably.runtime.journal import Outcome
+from durably.runtime.loop import is_in_a_handler
+from durably.runtime.requests import Acceptance
+from durably.testing.simulation.faults import Faults
+from durably.testing.simulation.history import History
+from durably.testing.simulation.loop import SimulatedLoop
+from durably.testing.simulation.process import Ask, SimulatedProcess
+from durably.testing.simulation.trace import Trace
+
+R = TypeVar("R")
+
+TRAVEL_US = (50, 1_500)
+LATE_US = 60_000_000
+PATIENCE_US = (1_000_000, 30_000_000)
+PAUSE_US = (10_000, 1_000_000)
+
+
+class ConnectionLostError(ConnectionError):
+    """No answer came. The request may have arrived or not; with an idempotency key it is safe to ask again."""
+
+
+class NobodyThereError(ConnectionRefusedError):
+    """There is no process to connect to. Nothing was accepted."""
+
+
+class World(Protocol):
+    """The simulation, as its clients see it."""
+
+    loop: SimulatedLoop
+    random: Random
+    faults: Faults
+    trace: Trace
+    history: History
+    process: SimulatedProcess | None
+
+
+class ClientOperation(Operation[R]):
+    """What a client's call, send or question returns: an operation on the simulated loop, hashed by number."""
+
+    def __init__(self, loop: SimulatedLoop, what: object, site: CallSite) -> None:
+        self._number = loop.number()
+        super().__init__(loop=loop, what=what, site=site)
+
+    def __hash__(self) -> int:
+        return self._number
+
+
+class SimulatedClient(Caller):
+    """One of those outside."""
+
+    def __init__(self, world: World, name: str, *, insists: bool = True) -> None:
+        self.name = name
+        self.insists = insists
+        self._world = world
+        self._count = 0
+
+    def __repr__(self) -> str:
+        return f"<simulated client {self.name}>"
+
+    # ------------------------------------------------------------------ for references (Transport)
+
+    def _issue_call(self, outgoing: Outgoing[R], site: CallSite, /) -> Operation[R]:
+        outgoing = self._keyed(outgoing)
+        keyed = outgoing.idempotency_key is not None
+        arrives = self._asked_by(lambda process: process.call(outgoing))
+
+        async def converse() -> R:
+            return outgoing.decode(_value(await self._converse(f"calls {outgoing}", arrives, keyed)))
+
+        return self._issue(converse(), outgoing, site)
+
+    def _issue_send(self, outgoing: Outgoing[R], delay: Delay | None, site: CallSite, /) -> Operation[Invocation[R]]:
+        outgoing = self._keyed(outgoing)
+        keyed = outgoing.idempotency_key is not None
+        arrives = self._asked_by(lambda process: process.send(outgoing, delay or Delay()))
+
+        async def converse() -> Invocation[R]:
+            acceptance: Acceptance = await self._converse(f"sends to {outgoing}", arrives, keyed)
+            return Invocation(self, acceptance.id, outgoing.decode)
+
+        return self._issue(converse(), outgoing, site)
+
+    def _issue_attach(self, outgoing: Outgoing[R], site: CallSite, /) -> Operation[R]:
+        async def converse() -> R:
+            asked = f"attaches to {outgoing}"
+            return outgoing.decode(_value(await self._converse(asked, lambda process: process.attach(outgoing), True)))
+
+        return self._issue(converse(), f"attach to {outgoing}", site)
+
+    def _issue_result(self, id: str, decode: Callable[[bytes], R], site: CallSite, /) -> Operation[R]:
+        async def converse() -> R:
+            return decode(_value(await self._converse(f"awaits {id}", lambda process: process.result(id), True)))
+
+        return self._issue(converse(), f"result of {id}", site)
+
+    def _issue_status(self, id: str, site: CallSite, /) -> Operation[InvocationStatus]:
+        async def converse() -> InvocationStatus:
+            told: InvocationStatus = await self._converse(f"asks for {id}", lambda process: process.status(id), True)
+            return told
+
+        return self._issue(converse(), f"status of {id}", site)
+
+    # ------------------------------------------------------------------ inside
+
+    def _keyed(self, outgoing: Outgoing[R]) -> Outgoing[R]:
+        """A client that insists may have to ask more than once."""
+        if not self.insists or outgoing.idempotency_key is not None:
+            return outgoing
+        self._count += 1
+        return msgspec.structs.replace(outgoing, idempotency_key=f"{self.name}-{self._count}")
+
+    def _asked_by(self, ask: Ask) -> Ask:
+        began = self._world.history.tick()
+
+        def asked(process: SimulatedProcess) -> Any:
+            operation = ask(process)
+
+            def answered(_: asyncio.Future[Any]) -> None:
+                self._world.history.asked(operation.id, self.name, began)
+
+            operation.add_done_callback(answered)
+            return operation
+
+        return asked
+
+    def _issue(self, conversation: Coroutine[Any, Any, R], what: object, site: CallSite) -> Operation[R]:
+        if is_in_a_handler():
+            conversation.close()
+            raise RuntimeError(
+                "A simulated client was used in a handler. It is outside; a handler uses its context: ctx.object(...)."
+            )
+        operation: ClientOperation[R] = ClientOperation(self._world.loop, what, site)
+        task = self._world.loop.create_task(conversation, name=f"{self.name}: {what}")
+
+        def ended(task: asyncio.Task[R]) -> None:
+            if operation.done():
+                return
+            if task.cancelled():
+                operation.cancel()
+            elif (error := task.exception()) is not None:
+                operation.set_exception(error)
+            else:
+                operation.set_result(task.result())
+
+        task.add_done_callback(ended)
+
+        def given_up(operation: asyncio.Future[R]) -> None:
+            if operation.cancelled():
+                task.cancel()
+
+        operation.add_done_callback(given_up)
+        operation.taken = False
+        return operation
+
+    async def _converse(self, what: str, ask: Ask, repeatable: bool) -> Any:
+        """Ask until there is an answer, or, if one may not ask again, until that is out of the question."""
+        world = self._world
+        world.trace.note(self.name, what)
+        while True:
+            try:
+                answer = await self._exchange(ask, repeatable)
+            except (NobodyThereError, OverloadedError) as error:
+                if not self.insists:
+                    raise
+                reason: BaseException = error
+            except (ConnectionLostError, StoreUnavailableError, RuntimeStoppedError) as error:
+                if not (self.insists and repeatable):
+                    raise
+                reason = error
+            else:
+                world.trace.note(self.name, f"{what}: is answered {_shown(answer)}")
+                return answer
+            world.trace.note(self.name, f"{what}: asks again, because {reason}")
+            await asyncio.sleep(world.random.randrange(*PAUSE_US) / 1_000_000)  # noqa: TID251  (virtual time)
+
+    async def _exchange(self, ask: Ask, repeatable: bool) -> Any:
+        """One request, and its answer."""
+        world = self._world
+        answer: asyncio.Future[Any] = world.loop.create_future()
+        trouble = self._trouble(repeatable)
+        if trouble == "request lost":
+            self._breaks(answer, PATIENCE_US)
+        else:
+            delay_us = self._travel_us(late=trouble == "late")
+            world.loop.call_outside(delay_us, self._arrives, ask, answer, trouble == "reply lost")
+        if trouble == "twice":
+            again: asyncio.Future[Any] = world.loop.create_future()
+            again.add_done_callback(_nobody_cares)
+            world.loop.call_outside(self._travel_us(late=True), self._arrives, ask, again, True)
+        return await answer
+
+    def _arrives(self, ask: Ask, answer: asyncio.Future[Any], reply_lost: bool) -> None:
+        """A request comes to where the process should be."""
+        world = self._world
+        process = world.process
+        if process is None or not process.is_up:
+            _ends_with(answer, NobodyThereError("There is no process to connect to. Nothing was accepted."))
+            return
+        operation = process.context.run(ask, process)
+        process.connections[answer] = None
+
+        def answered(operation: asyncio.Future[Any]) -> None:
+            if process.connections.pop(answer, ...) is ... or answer.done():
+                _nobody_cares(operation)
+            elif reply_lost:
+                _nobody_cares(operation)
+                self._breaks(answer, PATIENCE_US)
+            else:
+                world.loop.call_outside(self._travel_us(), _hand_over, operation, answer)
+
+        operation.add_done_callback(answered)
+
+    def _breaks(self, answer: asyncio.Future[Any], after_us: tuple[int, int]) -> None:
+        error = ConnectionLostError("No answer came. The request may have arrived or not.")
+        self._world.loop.call_outside(self._world.random.randrange(*after_us), _ends_with, answer, error)
+
+    def _travel_us(self, *, late: bool = False) -> int:
+        random = self._world.random
+        if late:
+            return random.randrange(LATE_US)
+        for fault in self._world.faults.of("slow"):
+            if random.random() < fault.rate:
+                return random.randrange(max(fault.for_us, 1))
+        return random.randrange(*TRAVEL_US)
+
+    def _trouble(self, repeatable: bool) -> str:
+        random = self._world.random
+        for fault in self._world.faults.of("client_retries"):
+            if random.random() < fault.rate:
+                return random.choice(("request lost", "reply lost", "late", "twice" if repeatable else "late"))
+        return ""
+
+
+def break_connections(process: SimulatedProcess, loop: SimulatedLoop, random: Random) -> None:
+    """The process is dead: whoever waits for an answer of it finds that out."""
+    error = ConnectionLostError("The process died. The request may have arrived or not.")
+    for answer in process.connections:
+        loop.call_outside(random.randrange(*TRAVEL_US), _ends_with, answer, error)
+    process.connections.clear()
+
+
+def _ends_with(answer: asyncio.Future[Any], error: BaseException) -> None:
+    if not answer.done():
+        answer.set_exception(error)
+
+
+def _hand_over(operation: asyncio.Future[Any], answer: asyncio.Future[Any]) -> None:
+    if answer.done() or operation.cancelled():
+        return
+    error = operation.exception()
+    if error is None:
+        answer.set_result(operation.result())
+    else:
+        answer.set_exception(error)
+
+
+def _nobody_cares(future: asyncio.Future[Any]) -> None:
+    if not future.cancelled():
+        future.exception()
+
+
+def _value(outcome: Outcome) -> bytes:
+    if outcome.failed:
+        raise decode_failure(outcome.value)
+    return outcome.value
+
+
+def _shown(answer: Any) -> str:
+    if isinstance(answer, Outcome):
+        return f"{'failed: ' if answer.failed else ''}{answer.value.decode(errors='replace') or 'nothing'}"
+    return str(answer)

@@ -1,0 +1,224 @@
+"""`SimulatedDisk` and `SimulatedStore`: what survives a crash, and the fallible way to it.
+
+The disk is that of `MemoryStore`, the executable specification. A store is one process's view of it: commits and reads
+take time, and fail as the run's faults want. What a process has not committed when it is killed is lost; of a batch
+that is on its way at that moment the seed decides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from random import Random
+from typing import Protocol
+
+from durably.errors import StoreUnavailableError
+from durably.ids import Address, InvocationStatus, KeyScope
+from durably.storage.memory import Disk, MemoryStore
+from durably.storage.records import Batch, InvocationRecord, Opened, Owner, StoredInvocation, StoredObject, TimerRecord
+from durably.testing.simulation.faults import Fault, Faults, Place
+from durably.testing.stores import WrappedStore
+
+COMMIT_US = (200, 2_000)
+READ_US = (20, 400)
+
+
+class World(Protocol):
+    """What a store has to do with besides the disk."""
+
+    random: Random
+    faults: Faults
+
+    def kill(self, reason: str, fault: Fault, /) -> None:
+        """The process dies now; whoever calls must not go on."""
+        ...
+
+    def kill_soon(self, reason: str, fault: Fault, /) -> None: ...
+    def clock_may_jump(self) -> None: ...
+    def committed(self, batch: Batch, /) -> None:
+        """A batch is on the disk."""
+        ...
+
+    def opened(self) -> None:
+        """What is on the disk is what has happened; a new incarnation begins."""
+        ...
+
+    def note(self, what: str, /) -> None: ...
+
+
+class SimulatedDisk(Disk):
+    """The disk of a run, with what is on its way to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.commits = 0
+        """Commits that were begun."""
+        self.in_flight: Batch | None = None
+        self.full_until_us = 0
+
+    def lose_power(self, random: Random) -> Batch | None:
+        """The process is gone, and its lock; the batch that was on its way is on the disk, or not: then it is None."""
+        self.holder = None
+        batch, self.in_flight = self.in_flight, None
+        if batch is None or random.random() < 0.5:
+            return None
+        self.apply(batch)
+        return batch
+
+
+class SimulatedStore(WrappedStore):
+    """The store of one simulated process."""
+
+    def __init__(self, disk: SimulatedDisk, world: World) -> None:
+        super().__init__(MemoryStore(disk))
+        self.disk = disk
+        self._world = world
+        self._host = asyncio.get_running_loop()
+        self._failed = False
+
+    def describe(self) -> str:
+        return "simulated disk"
+
+    async def open(self, owner: Owner, /) -> Opened:
+        await self._takes(READ_US)
+        self._refuse_if_full()
+        opened = await self.inner.open(owner)
+        self._failed = False
+        self._world.opened()
+        return opened
+
+    async def commit(self, batch: Batch, /) -> None:
+        if self._failed:
+            raise StoreUnavailableError("A commit failed before. Open the store again first.")
+        disk, world = self.disk, self._world
+        disk.commits += 1
+        await self._crash("before_commit")
+        failing = self._failing()
+        if failing is None:
+            self._fill_up()
+            self._refuse_if_full()
+        disk.in_flight = batch
+        await self._takes(COMMIT_US)
+        disk.in_flight = None
+        if failing is not None:
+            self._failed = True
+            durable = world.random.random() < 0.5 if failing.durable is None else failing.durable
+            if durable:
+                await self._apply(batch)
+            world.note(f"commit {disk.commits} reports a failure, and is {'' if durable else 'not '}durable")
+            raise StoreUnavailableError("The simulated disk failed.")
+        await self._apply(batch)
+        world.clock_may_jump()
+        await self._crash("after_commit")
+
+    async def load(self, addresses: Sequence[Address], /, *, pending_limit: int) -> list[StoredObject]:
+        await self._reads()
+        answer = await super().load(addresses, pending_limit=pending_limit)
+        await self._takes(READ_US)
+        return answer
+
+    async def find(self, ids: Sequence[str], /) -> Mapping[str, InvocationRecord]:
+        await self._reads()
+        answer = await super().find(ids)
+        await self._takes(READ_US)
+        return answer
+
+    async def find_keyed(self, scopes: Sequence[KeyScope], /) -> Mapping[KeyScope, InvocationRecord]:
+        await self._reads()
+        answer = await super().find_keyed(scopes)
+        await self._takes(READ_US)
+        return answer
+
+    async def fetch(self, numbers: Sequence[int], /) -> Mapping[int, StoredInvocation]:
+        await self._reads()
+        answer = await super().fetch(numbers)
+        await self._takes(READ_US)
+        return answer
+
+    async def recoverable(self, after: int, limit: int, /) -> list[tuple[int, Address]]:
+        await self._reads()
+        return await super().recoverable(after, limit)
+
+    async def timers(
+        self, until: int, limit: int, /, *, after: tuple[int, int, int] | None = None
+    ) -> list[TimerRecord]:
+        await self._reads()
+        answer = await super().timers(until, limit, after=after)
+        await self._takes(READ_US)
+        return answer
+
+    async def expired(self, now: int, limit: int, /) -> list[InvocationRecord]:
+        await self._reads()
+        answer = await super().expired(now, limit)
+        await self._takes(READ_US)
+        return answer
+
+    async def invocations(
+        self, *, after: int, limit: int, service: str | None = None, key: str | None = None, handler: str | None = None,
+        status: InvocationStatus | None = None,
+    ) -> list[InvocationRecord]:  # fmt: skip
+        await self._reads()
+        return await super().invocations(
+            after=after, limit=limit, service=service, key=key, handler=handler, status=status
+        )
+
+    # ------------------------------------------------------------------ inside
+
+    async def _apply(self, batch: Batch) -> None:
+        await self.inner.commit(batch)
+        self._world.committed(batch)
+
+    async def _reads(self) -> None:
+        await self._takes(READ_US)
+        for fault in self._world.faults.of("reads_fail"):
+            if self._world.random.random() < fault.rate:
+                self._world.note("a read fails")
+                raise StoreUnavailableError("The simulated disk could not be read.")
+
+    async def _takes(self, between_us: tuple[int, int]) -> None:
+        """Take some time; now and then much."""
+        random = self._world.random
+        delay_us = random.randrange(*between_us)
+        for fault in self._world.faults.of("slow"):
+            if random.random() < fault.rate:
+                delay_us = random.randrange(max(fault.for_us, 1))
+        await asyncio.sleep(delay_us / 1_000_000)  # noqa: TID251  (virtual time)
+
+    async def _crash(self, place: Place) -> None:
+        """Die here, if a fault wants it; then this never returns."""
+        random, number = self._world.random, self.disk.commits
+        for fault in self._world.faults.of("crash"):
+            if fault.at is not None:
+                dies = fault.at.place == place and fault.at.number == number
+            else:
+                dies = random.random() < fault.rate / 2
+            if not dies:
+                continue
+            reason = f"{place.replace('_', ' ')} {number}"
+            if fault.at is None and random.random() < 0.5:
+                self._world.kill_soon(f"a little later than {reason}", fault)
+                return
+            self._world.kill(reason, fault)
+            await self._host.create_future()
+
+    def _failing(self) -> Fault | None:
+        """The fault because of which this commit reports a failure."""
+        for fault in self._world.faults.of("commit_fails"):
+            if fault.at is None:
+                if self._world.random.random() < fault.rate:
+                    return fault
+            elif fault.at.number == self.disk.commits:
+                return fault
+        return None
+
+    def _fill_up(self) -> None:
+        for fault in self._world.faults.of("disk_full"):
+            if self._world.random.random() < fault.rate:
+                lasts_us = self._world.random.randrange(max(fault.for_us, 1))
+                self.disk.full_until_us = round(self._host.time() * 1_000_000) + lasts_us
+                self._world.note(f"the disk is full, for {lasts_us / 1_000_000:.3f} s")
+
+    def _refuse_if_full(self) -> None:
+        if round(self._host.time() * 1_000_000) < self.disk.full_until_us:
+            self._failed = True
+            raise StoreUnavailableError("The simulated disk is full.")

@@ -1,0 +1,301 @@
+"""`Guarantees`: what durably promises, checked at every moment of a simulated run.
+
+Each check compares what the machine does, as its log tells it, and what leaves it, as its clients see it, with what is
+on the disk. The numbers are those of the list in `docs/architecture.md`:
+
+1. one exclusive invocation per key at a time, in order of acceptance;
+2. an acknowledged invocation reaches an outcome, and has one outcome for everybody;
+3. an action whose completion is durable is never run again, and none starts before its command is durable;
+4. messages are accepted, and invocations end, exactly once;
+5. nobody outside sees anything that a crash can take back;
+6. replay issues the recorded commands;
+7. every pending invocation has something that will wake it;
+8. a second runtime on the same store fails at start.
+
+The sixth is checked by the runtime itself, which is set to replay every invocation when it ends; the eighth by the
+simulation, which tries.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+from durably.actors.binding import BoundActorHandler
+from durably.actors.commands import Call, Send
+from durably.ids import Address, InvocationStatus, derived_invocation_id
+from durably.runtime.actions import ActionKey
+from durably.runtime.batch import OpenBatch
+from durably.runtime.committer import Committer
+from durably.runtime.invocation import Invocation
+from durably.runtime.journal import Outcome, decode_step
+from durably.storage.memory import StoredRow, holds_mailbox
+from durably.storage.records import RETRY_TIMER, START_TIMER, Batch
+from durably.testing.simulation.disk import SimulatedDisk
+from durably.testing.simulation.history import History
+from durably.testing.simulation.trace import shown, shown_id
+
+OVERDUE_US = 5_000_000
+"""How long a due timer may go unnoticed by a runtime that has nothing else to do."""
+
+
+class GuaranteeError(AssertionError):
+    """Durably broke a promise of its own. Please report it, with the line that repeats it."""
+
+    def __init__(self, number: int, message: str) -> None:
+        super().__init__(f"Guarantee {number} does not hold: {message}")
+        self.number = number
+
+
+class End(NamedTuple):
+    """How and where in the log an invocation ended."""
+
+    position: int
+    outcome: Outcome
+    batch: OpenBatch | None
+    committer: Committer | None
+
+
+class Turn(NamedTuple):
+    """The place in a mailbox of an invocation that has begun, and where in the log it did."""
+
+    position: int
+    address: Address
+    mailbox_position: int
+
+
+class Guarantees:
+    """Watches one run. `fail` is told of the first promise that does not hold."""
+
+    def __init__(self, disk: SimulatedDisk, history: History, fail: Callable[[BaseException], None]) -> None:
+        self.handlers: Mapping[tuple[str, str], BoundActorHandler] = {}
+        """What the process of the moment runs, by service and handler."""
+        self._disk = disk
+        self._history = history
+        self._fail = fail
+        self._attempted: set[str] = set()
+        """Invocations whose code has run in this incarnation."""
+        self._current: dict[Address, str] = {}
+        """The exclusive invocation that has begun and not ended."""
+        self._turns: dict[Address, int] = {}
+        """The last place in each mailbox that has begun."""
+        self._durable_turns: dict[Address, int] = {}
+        self._young_turns: deque[Turn] = deque()
+        self._ends: dict[str, End] = {}
+        self._young_ends: dict[str, int] = {}
+        """Those that may not be durable, with their positions."""
+        self._answers: dict[str, Outcome] = {}
+        """What was told to somebody outside."""
+        self._acknowledged: dict[str, None] = {}
+
+    # ------------------------------------------------------------------ what the machine does
+
+    def attempted(self, invocation: Invocation) -> None:
+        """Code of it is about to run."""
+        self._attempted.add(invocation.id)
+        self._history.begins(invocation)
+
+    def stepped(self, invocation: Invocation, position: int) -> None:
+        """A step of it is in the log."""
+        self._check_ended_once(invocation)
+        self._check_alone(invocation, position)
+        if invocation.is_exclusive:
+            self._current[invocation.address] = invocation.id
+
+    def ended(self, invocation: Invocation, position: int, committer: Committer | None) -> None:
+        """Its outcome is in the log."""
+        assert invocation.outcome is not None
+        self._check_ended_once(invocation)
+        if invocation.id in self._attempted:
+            self._check_alone(invocation, position)
+        if self._current.get(invocation.address) == invocation.id:
+            del self._current[invocation.address]
+        batch = None if committer is None else committer.batch
+        self._ends[invocation.id] = End(position, invocation.outcome, batch, committer)
+        self._young_ends[invocation.id] = position
+        self._history.ended(invocation)
+
+    def incarnation_begins(self) -> None:
+        """What was not durable has not happened; what is on the disk goes on."""
+        durable = self._disk.last_position
+        self._attempted.clear()
+        for id, position in self._young_ends.items():
+            if position > durable:
+                del self._ends[id]
+                self._history.taken_back(id)
+        self._young_ends.clear()
+        self._note_durable_turns(durable)
+        self._young_turns.clear()
+        self._turns = dict(self._durable_turns)
+        self._current = {
+            row.record.address: row.record.id
+            for row in self._unfinished()
+            if holds_mailbox(row.record) and row.steps and row.record.status is not InvocationStatus.PAUSED
+        }
+
+    def committed(self, batch: Batch) -> None:
+        """A batch is on the disk."""
+        self._note_durable_turns(batch.last_position)
+        for id, position in list(self._young_ends.items()):
+            if position > batch.last_position:
+                break
+            del self._young_ends[id]
+        for record in batch.steps:
+            self._check_messages(record.number, decode_step(record.content).commands, record.index)
+
+    def action_starts(self, key: ActionKey, name: str) -> None:
+        """A side effect is about to begin."""
+        id, number = key
+        row = self._row(id)
+        if row is None or number >= _commands(row) or id in self._ends:
+            self._broken(3, f"the action {name!r} of {shown_id(id)} starts, and nothing durable asks for it.")
+        elif any(command == number for _, command in row.completions):
+            self._broken(3, f"the action {name!r} of {shown_id(id)} starts again, and its completion is durable.")
+
+    # ------------------------------------------------------------------ what leaves it
+
+    def answered(self, id: str, outcome: Outcome) -> None:
+        """Somebody outside is told an outcome."""
+        if not self._is_durable_end(id):
+            self._broken(5, f"the outcome of {shown_id(id)} was told, and it is not on the disk.")
+        before = self._answers.setdefault(id, outcome)
+        if before != outcome:
+            self._broken(2, f"{shown_id(id)} had the outcome {before}, and now has {outcome}.")
+        self._history.told(id, outcome)
+
+    def acknowledged(self, id: str) -> None:
+        """Somebody outside is told that a message was accepted."""
+        self._acknowledged[id] = None
+        if self._disk.find(id) is None and not self._is_durable_end(id):
+            self._broken(5, f"{shown_id(id)} was acknowledged, and is not on the disk.")
+
+    def told_status(self, id: str, status: InvocationStatus) -> None:
+        """Somebody outside is told where an invocation stands."""
+        if status is InvocationStatus.COMPLETED and not self._is_durable_end(id):
+            self._broken(5, f"{shown_id(id)} was said to be completed, and that is not on the disk.")
+
+    # ------------------------------------------------------------------ when nothing happens
+
+    def at_rest(self, running: set[ActionKey], now_us: int) -> None:
+        """The runtime says that nothing can happen unless time passes or somebody asks: see whether that is so."""
+        waited_for = self._waited_for()
+        known = {service for service, _ in self.handlers}
+        for row in self._unfinished():
+            if row.record.address.service in known:
+                self._check_has_waker(row, running, now_us, waited_for)
+
+    def at_the_end(self) -> None:
+        """The run is over."""
+        for id in self._acknowledged:
+            if self._disk.find(id) is None and id not in self._ends:
+                self._broken(2, f"{shown_id(id)} was acknowledged, and is lost.")
+
+    # ------------------------------------------------------------------ inside
+
+    def _broken(self, number: int, message: str) -> None:
+        self._fail(GuaranteeError(number, message))
+
+    def _row(self, id: str) -> StoredRow | None:
+        number = self._disk.numbers_by_id.get(id)
+        return None if number is None else self._disk.rows[number]
+
+    def _unfinished(self) -> list[StoredRow]:
+        return [self._disk.rows[number] for numbers in self._disk.unfinished.values() for number in sorted(numbers)]
+
+    def _note_durable_turns(self, durable: int) -> None:
+        while self._young_turns and self._young_turns[0].position <= durable:
+            turn = self._young_turns.popleft()
+            self._durable_turns[turn.address] = max(self._durable_turns.get(turn.address, 0), turn.mailbox_position)
+
+    def _check_ended_once(self, invocation: Invocation) -> None:
+        if invocation.id in self._ends:
+            self._broken(4, f"{shown(invocation)} has ended, and goes on.")
+
+    def _check_alone(self, invocation: Invocation, position: int) -> None:
+        """Guarantee 1."""
+        place = invocation.mailbox_position
+        if not invocation.is_exclusive or place is None:
+            return
+        address = invocation.address
+        other = self._current.get(address)
+        if other is not None and other != invocation.id:
+            self._broken(1, f"{shown(invocation)} runs while {shown_id(other)} is under way on the same object.")
+        last = self._turns.get(address, 0)
+        if place < last and other is None:
+            self._broken(1, f"{shown(invocation)} runs after one that was accepted later.")
+        if place > last:
+            self._turns[address] = place
+            self._young_turns.append(Turn(position, address, place))
+
+    def _is_durable_end(self, id: str) -> bool:
+        """Guarantee 5: a crash at this moment would leave the outcome, or what it did to the world of the disk."""
+        record = self._disk.find(id)
+        if record is not None and record.outcome is not None:
+            return True
+        end = self._ends.get(id)
+        if end is None:
+            return False
+        if end.position <= self._disk.last_position:
+            return True
+        # A batch in which everything cancelled out is never written, and then there is nothing that could be lost.
+        in_flight = self._disk.in_flight
+        is_open = end.committer is not None and end.committer.batch is end.batch
+        return not is_open and (in_flight is None or in_flight.last_position < end.position)
+
+    def _check_messages(self, number: int, commands: Iterable[object], index: int) -> None:
+        """Guarantee 4: a step and the messages that it sent are durable together."""
+        row = self._disk.rows.get(number)
+        if row is None:
+            return
+        first = sum(len(decode_step(row.steps[earlier].content).commands) for earlier in range(index))
+        for offset, command in enumerate(commands):
+            if not isinstance(command, Call | Send) or not self._is_sent_at_once(row, command, first + offset):
+                continue
+            id = derived_invocation_id(row.record.seed, first + offset)
+            if self._disk.find(id) is None and id not in self._ends:
+                self._broken(4, f"a message of {shown_id(row.record.id)} to {command.service} is lost.")
+
+    def _is_sent_at_once(self, row: StoredRow, command: Call | Send, number: int) -> bool:
+        """Not one that joins an earlier message, or waits for an outcome (rule V6), or cannot be delivered."""
+        if command.idempotency_key is not None or any(answered == number for _, answered in row.completions):
+            return False
+        if isinstance(command, Call):
+            return True
+        sender = self.handlers.get((row.record.address.service, row.record.handler))
+        return sender is not None and not sender.atomic and (command.service, command.handler) in self.handlers
+
+    def _waited_for(self) -> set[int]:
+        """The numbers of the invocations that an unfinished one will answer."""
+        found: set[int] = set()
+        for row in self._unfinished():
+            if row.record.caller is not None:
+                found.add(row.record.caller.number)
+            found.update(attachment.caller.number for attachment in row.attachments.values())
+        return found
+
+    def _check_has_waker(self, row: StoredRow, running: set[ActionKey], now_us: int, waited_for: set[int]) -> None:
+        """Guarantee 7."""
+        record = row.record
+        what = f"{record.address.service}/{record.address.key}/{record.handler} ({shown_id(record.id)})"
+        due = min((timer.due for timer in row.timers.values()), default=None)
+        if due is not None and due + OVERDUE_US < now_us:
+            self._broken(7, f"a timer of {what} was due {(now_us - due) / 1_000_000:.1f} s ago, and nobody noticed.")
+        match record.status:
+            case InvocationStatus.PENDING if record.mailbox_position is None or self._disk.can_run(record):
+                self._broken(7, f"{what} could run, and nobody runs it.")
+            case InvocationStatus.RUNNING if not any(id == record.id for id, _ in running):
+                self._broken(7, f"{what} is said to run, and nothing is under way for it.")
+            case InvocationStatus.BACKING_OFF if RETRY_TIMER not in row.timers:
+                self._broken(7, f"{what} is to be tried again, and no timer is set.")
+            case InvocationStatus.SCHEDULED if START_TIMER not in row.timers:
+                self._broken(7, f"{what} is to begin later, and no timer is set.")
+            case InvocationStatus.SUSPENDED if due is None and record.number not in waited_for:
+                self._broken(7, f"{what} waits, and nothing will ever wake it.")
+            case _:
+                pass
+
+
+def _commands(row: StoredRow) -> int:
+    """How many commands of an invocation are durable."""
+    return sum(len(decode_step(step.content).commands) for step in row.steps.values())

@@ -1,0 +1,361 @@
+"""`SimulatedLoop`: an event loop on which time is a number, and what is ready runs in an order that a seed decides.
+
+Time stands still while anything is ready, and jumps to the next timer when nothing is, so a year of sleeping takes no
+time. Of the callbacks that are ready together, asyncio runs the oldest first; programs come to rely on that without
+noticing, and on a busy day it is not what happens around a real process. So the loop shuffles them, as Trio does, more
+or less as each run's seed wants. Tasks and futures hash by creation number, so that whatever asyncio keeps in sets
+iterates alike in every process: the same seed gives the same run, to the letter.
+
+Callbacks, timers and tasks belong to the simulated process in whose context they were made. When that process is
+killed they are never run again, and no `finally` block of them either: that is what `kill -9` does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from asyncio import events
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
+from contextvars import Context, ContextVar, copy_context
+from heapq import heappop, heappush
+from random import Random
+from typing import Any, NoReturn, Protocol, TypeVar, TypeVarTuple
+
+from durably.runtime.closing import CLOSINGS, close_asyncgen, close_coroutine
+from durably.runtime.loop import IsolatedLoop, NumberedFuture, NumberedTask, never_report
+
+T = TypeVar("T")
+Args = TypeVarTuple("Args")
+
+US_PER_SECOND = 1_000_000
+MOST_CALLBACKS = 20_000_000
+
+
+class Owner(Protocol):
+    """Whoever callbacks belong to."""
+
+    @property
+    def dead(self) -> bool: ...
+
+
+class Outside:
+    """Owns what belongs to no process."""
+
+    dead = False
+
+
+OUTSIDE = Outside()
+
+owner_variable: ContextVar[Owner] = ContextVar("durably_simulated_process")
+"""The simulated process that a context belongs to. One without it (rule D4) belongs to whoever runs when it is used."""
+
+
+class SimulatedTimer(asyncio.TimerHandle):
+    """A call at a moment of virtual time."""
+
+    __slots__ = ("owner",)
+
+    def __init__(self, when: float, callback: Any, args: Any, loop: SimulatedLoop, context: Context) -> None:
+        self.owner = context.get(owner_variable, loop.owner)
+        super().__init__(when, callback, args, loop, context)
+
+
+class SimulatedCallback(asyncio.Handle):
+    """A call that is ready."""
+
+    __slots__ = ("owner",)
+
+    def __init__(self, callback: Any, args: Any, loop: SimulatedLoop, context: Context) -> None:
+        self.owner = context.get(owner_variable, loop.owner)
+        super().__init__(callback, args, loop, context)
+
+
+class SimulatedTask(NumberedTask[T]):
+    """A task of the simulation, or of one of its processes."""
+
+    __slots__ = ("owner",)
+    owner: Owner
+
+
+class SimulatedLoop(IsolatedLoop):
+    """The loop of one simulation: its time, its order, its tasks."""
+
+    def __init__(self, random: Random, *, shuffle: float, longest_us: int) -> None:
+        """`shuffle` is how often, from 0 to 1, what is ready runs in another order; `longest_us` bounds the time."""
+        self.random = random
+        self.elapsed_us = 0
+        self.callbacks = 0
+        self.owner: Owner = OUTSIDE
+        """To whom the callback belongs that runs at the moment."""
+        self._shuffle = shuffle
+        self._longest_us = longest_us
+        self._ready: list[SimulatedCallback | SimulatedTimer] = []
+        self._timers: list[tuple[int, int, SimulatedTimer]] = []
+        self._count = 0
+        self._next_number = 1
+        self._tasks: dict[int, SimulatedTask[Any]] = {}
+        self._asyncgens: list[AsyncGenerator[Any, Any]] = []
+        self._outside = outside_context()
+        self._running = False
+        self._closed = False
+        self._stop: BaseException | None = None
+        self.on_time_passing: Callable[[], None] | None = None
+        """Called when nothing is ready, before time jumps to the next timer."""
+        self.on_error: Callable[[BaseException], None] = self.stop_with
+        """Hears what callbacks, and tasks that nobody awaited, raised."""
+
+    # ------------------------------------------------------------------ running
+
+    def run_until_complete(self, future: Generator[Any, None, T] | Awaitable[T]) -> T:
+        """Run until it is done.
+
+        Raises:
+            SimulationStuckError: nothing can happen any more, or only what can happen for ever.
+            Whatever `stop_with` was given.
+        """
+        hooks = sys.get_asyncgen_hooks()
+        outer = events._get_running_loop()
+        if outer is not None:
+            raise RuntimeError(
+                "A simulation was run inside a running event loop. Call it from a plain function: a simulation "
+                "brings its own loop."
+            )
+        events._set_running_loop(self)
+        sys.set_asyncgen_hooks(self._asyncgens.append, _leave_alone)
+        self._running = True
+        try:
+            main = future if isinstance(future, asyncio.Future) else self.create_task(_awaited(future))
+            while not main.done() and self._stop is None:
+                self._turn()
+            if self._stop is not None:
+                raise self._stop
+            result: T = main.result()
+            return result
+        finally:
+            self._running = False
+            events._set_running_loop(None)
+            sys.set_asyncgen_hooks(*hooks)
+
+    def stop(self) -> None:
+        """A simulation ends when its program does; a bare stop has no meaning."""
+
+    run_forever = stop
+
+    def stop_with(self, error: BaseException) -> None:
+        """End the simulation with an error at the next turn; the first one counts."""
+        if self._stop is None:
+            self._stop = error
+
+    def close(self) -> None:
+        """Close whatever still runs, newest first; what it then does is ignored."""
+        if self._closed:
+            return
+        self._closed = True
+        self._ready.clear()
+        self._timers.clear()
+        for task in reversed(list(self._tasks.values())):
+            if not task.done():
+                never_report(task)
+                close_coroutine(task.get_coro())
+        for _ in range(CLOSINGS):
+            if not self._asyncgens:
+                break
+            close_asyncgen(self._asyncgens.pop())
+        self._tasks.clear()
+
+    def _turn(self) -> None:
+        """Run what is ready, or let time pass."""
+        if not self._ready:
+            if self.on_time_passing is not None:
+                self.on_time_passing()
+            if not self._ready:
+                self._jump()
+        batch, self._ready = self._ready, []
+        if self._shuffle and len(batch) > 1 and self.random.random() < self._shuffle:
+            self.random.shuffle(batch)
+        for handle in batch:
+            if handle.cancelled() or handle.owner.dead:
+                continue
+            self.callbacks += 1
+            self.owner = handle.owner
+            handle._run()
+            if self._stop is not None:
+                return
+        self.owner = OUTSIDE
+        if self.callbacks > MOST_CALLBACKS:
+            raise SimulationStuckError(
+                f"The simulation ran {MOST_CALLBACKS:,} callbacks and did not come to an end. Most likely something "
+                f"goes round in circles.\n{self._describe()}"
+            )
+
+    def _jump(self) -> None:
+        timers = self._timers
+        while timers and (timers[0][2].cancelled() or timers[0][2].owner.dead):
+            heappop(timers)
+        if not timers:
+            raise SimulationStuckError(
+                f"The program waits for something that nobody will ever do, and no timer is set.\n{self._describe()}"
+            )
+        self.elapsed_us = max(self.elapsed_us, timers[0][0])
+        if self.elapsed_us > self._longest_us:
+            raise SimulationStuckError(
+                f"After {self._longest_us / US_PER_SECOND / 86_400:,.0f} days of virtual time the program was not "
+                f"done. Give Simulation(longest=...) more, if that was meant.\n{self._describe()}"
+            )
+        while timers and timers[0][0] <= self.elapsed_us:
+            self._ready.append(heappop(timers)[2])
+
+    def _describe(self) -> str:
+        waiting = [task for task in self._tasks.values() if not task.done() and task.owner is OUTSIDE]
+        return "\n".join(f"  waits: {task.get_name()} {task.get_coro()!r}" for task in waiting)
+
+    # ------------------------------------------------------------------ for asyncio
+
+    def time(self) -> float:
+        return self.elapsed_us / US_PER_SECOND
+
+    def is_running(self) -> bool:
+        return self._running
+
+    def is_closed(self) -> bool:
+        return self._closed
+
+    def get_debug(self) -> bool:
+        return False
+
+    def set_debug(self, enabled: bool) -> None:
+        """A simulation is repeatable, which is better than asyncio's debugging."""
+
+    def call_soon(self, callback: Callable[[*Args], object], *args: *Args, context: Context | None = None) -> Any:
+        handle = SimulatedCallback(callback, args, self, copy_context() if context is None else context)
+        if not self._closed:
+            self._ready.append(handle)
+        return handle
+
+    call_soon_threadsafe = call_soon
+
+    def call_later(
+        self, delay: float, callback: Callable[[*Args], object], *args: *Args, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        return self.call_after_us(round(delay * US_PER_SECOND), callback, *args, context=context)
+
+    def call_at(
+        self, when: float, callback: Callable[[*Args], object], *args: *Args, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        return self.call_after_us(round(when * US_PER_SECOND) - self.elapsed_us, callback, *args, context=context)
+
+    def call_after_us(
+        self, delay_us: int, callback: Callable[[*Args], object], *args: *Args, context: Context | None = None
+    ) -> SimulatedTimer:
+        """Call back when so many microseconds have passed."""
+        due = self.elapsed_us + max(delay_us, 0)
+        context = copy_context() if context is None else context
+        timer = SimulatedTimer(due / US_PER_SECOND, callback, args, self, context)
+        if not self._closed:
+            self._count += 1
+            heappush(self._timers, (due, self._count, timer))
+        return timer
+
+    def call_outside(self, delay_us: int, callback: Callable[[*Args], object], *args: *Args) -> None:
+        """The same for what belongs to no process, whoever asks for it."""
+        self.call_after_us(delay_us, callback, *args, context=outside_context())
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        """Asyncio's hook: a cancelled timer is passed over when its time comes."""
+
+    def create_future(self) -> asyncio.Future[Any]:
+        return NumberedFuture(self.number(), loop=self)
+
+    def create_task(
+        self,
+        coro: Generator[Any, None, T] | Coroutine[Any, Any, T],
+        *,
+        name: object = None,
+        context: Context | None = None,
+        **ignored: Any,
+    ) -> asyncio.Task[T]:
+        number = self.number()
+        context = copy_context() if context is None else context
+        title = f"task-{number}" if name is None else str(name)
+        task = SimulatedTask(number, coro, loop=self, name=title, context=context)
+        task.owner = context.get(owner_variable, self.owner)
+        context.run(owner_variable.set, task.owner)
+        if self._closed:
+            never_report(task)
+            close_coroutine(coro)
+            return task
+        self._tasks[number] = task
+        task.add_done_callback(self._forget, context=self._outside)
+        return task
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        assert isinstance(task, SimulatedTask)
+        self._tasks.pop(task.number, None)
+
+    def number(self) -> int:
+        number = self._next_number
+        self._next_number = number + 1
+        return number
+
+    def run_in_executor(self, executor: Any, func: Callable[[*Args], T], *args: *Args) -> asyncio.Future[T]:
+        """There are no threads here: the function runs a moment later, in a callback of its own."""
+        future: asyncio.Future[T] = self.create_future()
+
+        def run() -> None:
+            if future.cancelled():
+                return
+            try:
+                future.set_result(func(*args))
+            except BaseException as error:
+                future.set_exception(error)
+
+        self.call_after_us(self.random.randrange(1, 2_000), run)
+        return future
+
+    def refuse(self, name: str) -> NoReturn:
+        raise RuntimeError(
+            f"`loop.{name}` was used in a simulation, where there are no sockets, pipes, processes and signals: they "
+            "would make each run another one. Give the actors a fake of what reaches outside, as a dependency."
+        )
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """A callback raised, or a task ended with an error that nobody asked for; futures do that all the time."""
+        task = context.get("task")
+        owner = self.owner if task is None else task.owner
+        is_worth_telling = task is not None or "handle" in context
+        if is_worth_telling and not self._closed and not owner.dead:
+            error = context.get("exception")
+            self.on_error(RuntimeError(context["message"]) if error is None else error)
+
+    default_exception_handler = call_exception_handler
+
+    def get_exception_handler(self) -> None:
+        return None
+
+    def get_task_factory(self) -> None:
+        return None
+
+    async def shutdown_asyncgens(self) -> None:
+        """`close` does that."""
+
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """There is none."""
+
+
+class SimulationStuckError(AssertionError):
+    """The program can never end: it waits for what does not come, or goes round for ever."""
+
+
+def outside_context() -> Context:
+    """A context of nobody's process."""
+    context = Context()
+    context.run(owner_variable.set, OUTSIDE)
+    return context
+
+
+async def _awaited(future: Any) -> Any:
+    return await future
+
+
+def _leave_alone(asyncgen: AsyncGenerator[Any, Any]) -> None:
+    """Never called while the loop holds the generator."""

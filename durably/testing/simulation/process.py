@@ -1,0 +1,324 @@
+"""`SimulatedProcess`: one life of a program that embeds a runtime, from its start to its death.
+
+The runtime is the real one. What the operating system would give it, it gets from the simulation: a clock, a disk,
+randomness. Requests come in at the door as bytes and leave it as bytes; a killed process answers nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import copy_context
+from dataclasses import replace
+from random import Random
+from typing import Any, Protocol, Self
+
+from durably.actors.actor import Actor
+from durably.actors.references import Delay, Outgoing
+from durably.actors.retry import RetryPolicy
+from durably.errors import StoreUnavailableError
+from durably.ids import InvocationStatus, KeyScope
+from durably.runtime.actions import ActionKey
+from durably.runtime.engine import Engine
+from durably.runtime.host_operations import AcceptanceOperation, HostOperation, OutcomeOperation, QuestionOperation
+from durably.runtime.invocation import Invocation
+from durably.runtime.journal import Outcome
+from durably.runtime.logs import RuntimeLog
+from durably.runtime.requests import Acceptance
+from durably.runtime.runtime import Runtime
+from durably.runtime.settings import Settings
+from durably.runtime.supervisor import Supervisor
+from durably.testing.simulation.clock import SimulatedClock
+from durably.testing.simulation.disk import SimulatedDisk, SimulatedStore
+from durably.testing.simulation.disk import World as StoreWorld
+from durably.testing.simulation.guarantees import Guarantees
+from durably.testing.simulation.loop import SimulatedLoop, owner_variable
+from durably.testing.simulation.trace import Trace, TraceLog
+from durably.testing.virtual import SeededEntropy
+
+RESTART_US = 500_000
+_CENTURY_US = 100 * 365 * 86_400 * 1_000_000
+
+
+class World(StoreWorld, Protocol):
+    """The simulation, as its processes see it."""
+
+    loop: SimulatedLoop
+    clock: SimulatedClock
+    disk: SimulatedDisk
+    trace: Trace
+    guarantees: Guarantees
+    ledger: list[str]
+
+    def paused(self, invocation: Invocation, error: BaseException, /) -> None: ...
+    def fail(self, error: BaseException, /) -> None: ...
+    def action_begins(self, name: str, /) -> None: ...
+    def action_ended(self, name: str, /) -> None: ...
+
+
+class Tuning:
+    """The numbers that a run's runtime runs by: small ones reach the corners of the machine sooner."""
+
+    def __init__(self, random: Random) -> None:
+        self.suspend_after_us = random.choice((0, 0, 1_000, 1_000_000, 60_000_000))
+        self.passivate_after_us = random.choice((0, 10_000, 300_000_000))
+        self.active_objects = random.choice((0, 2, 100_000))
+        self.pending_in_memory = random.choice((1, 3, 1_000))
+        self.batch_limit_transitions = random.choice((1, 5, 20_000))
+        self.timer_window_us = random.choice((1_000_000, 60_000_000, _CENTURY_US))
+        self.recovery_portion = random.choice((1, 3, 1_000))
+        self.expiry_portion = random.choice((1, 1_000))
+
+    def applied(self, settings: Settings, suspend_after_us: int | None) -> Settings:
+        return replace(
+            settings,
+            verify_replay=True,
+            forgotten_await="error",
+            give_way_us=None,
+            suspend_after_us=self.suspend_after_us if suspend_after_us is None else suspend_after_us,
+            passivate_after_us=self.passivate_after_us,
+            active_objects=self.active_objects,
+            pending_in_memory=self.pending_in_memory,
+            batch_limit_transitions=self.batch_limit_transitions,
+            timer_window_us=self.timer_window_us,
+            recovery_portion=self.recovery_portion,
+            expiry_portion=self.expiry_portion,
+        )
+
+
+class Program:
+    """What a process runs: the actors, and what they depend on."""
+
+    def __init__(
+        self,
+        actors: Sequence[type[Actor]],
+        dependencies: Mapping[Any, Any],
+        retry: RetryPolicy,
+        suspend_after_us: int | None,
+        tuning: Tuning,
+    ) -> None:
+        self.actors = tuple(actors)
+        self.dependencies = dependencies
+        self.retry = retry
+        self.suspend_after_us = suspend_after_us
+        self.tuning = tuning
+
+    def running(self, *actors: type[Actor]) -> Program:
+        """The same with other code."""
+        return Program(actors, self.dependencies, self.retry, self.suspend_after_us, self.tuning)
+
+
+class SimulatedRuntime(Runtime):
+    """The real runtime, in a simulated process."""
+
+    def __init__(self, process: SimulatedProcess, program: Program, world: World) -> None:
+        super().__init__(
+            SimulatedStore(world.disk, world),
+            program.actors,
+            dependencies=program.dependencies,
+            retry=program.retry,
+        )
+        self._virtual_clock = world.clock
+        self._entropy = SeededEntropy(world.random.getrandbits(64))
+        self._observer = self
+        self._settings = program.tuning.applied(self._settings, program.suspend_after_us)
+        self._process = process
+        self._world = world
+        self._machine: Supervisor | None = None
+
+    async def __aenter__(self) -> Self:
+        await super().__aenter__()
+        self._machine = self._supervisor
+        return self
+
+    @property
+    def supervisor(self) -> Supervisor:
+        """What keeps it running, and still does while it stops."""
+        assert self._machine is not None
+        return self._machine
+
+    @property
+    def engine(self) -> Engine | None:
+        """The incarnation of the moment."""
+        return self.supervisor.engine
+
+    @property
+    def running_actions(self) -> set[ActionKey]:
+        """The side effects under way, those that back off too."""
+        return self.supervisor.actions.keys()
+
+    def invocation_paused(self, invocation: Invocation, error: BaseException, told: bool, /) -> None:
+        self._world.paused(invocation, error)
+
+    def attempt_begins(self, key: ActionKey, name: str, /) -> None:
+        self._world.guarantees.action_starts(key, name)
+        self._world.action_begins(name)
+        self._stop_if_dead()
+
+    def attempt_ended(self, key: ActionKey, name: str, /) -> None:
+        self._world.action_ended(name)
+        self._stop_if_dead()
+
+    def _stop_if_dead(self) -> None:
+        """Whoever was killed must not go on to the next line."""
+        if self._process.dead:
+            raise asyncio.CancelledError
+
+    def _make_log(self) -> RuntimeLog:
+        return TraceLog(self._world.trace, self._process.name, self._process)
+
+
+class SimulatedProcess:
+    """One life. `number` counts them from 1."""
+
+    def __init__(self, world: World, program: Program, number: int) -> None:
+        self.name = f"process {number}"
+        self.program = program
+        self.dead = False
+        self.runtime: SimulatedRuntime | None = None
+        """Once it has started."""
+        self.connections: dict[asyncio.Future[Any], None] = {}
+        """Requests that were taken in and not answered."""
+        self._world = world
+        self.context = copy_context()
+        self.context.run(owner_variable.set, self)
+
+    @property
+    def is_up(self) -> bool:
+        return self.runtime is not None and not self.dead
+
+    def start(self) -> None:
+        """Begin to run; it may take a while until it is up."""
+        self._world.trace.note(self.name, "starts")
+        self._world.loop.create_task(self._main(), name=self.name, context=self.context)
+
+    async def stop(self) -> None:
+        """Stop gracefully; run in the process's own context."""
+        if self.runtime is not None:
+            await self.runtime.__aexit__(None, None, None)
+        self.dead = True
+
+    async def _main(self) -> None:
+        while True:
+            runtime = SimulatedRuntime(self, self.program, self._world)
+            try:
+                await runtime.__aenter__()
+            except StoreUnavailableError as error:
+                self._world.trace.note(self.name, f"cannot start: {error}")
+                await asyncio.sleep(RESTART_US / 1_000_000)  # noqa: TID251  (virtual time)
+            except Exception as error:
+                self._world.fail(error)
+                return
+            else:
+                self.runtime = runtime
+                return
+
+    # ------------------------------------------------------------------ the door
+
+    def call(self, outgoing: Outgoing[Any]) -> HostOperation[Outcome]:
+        """Take a call in."""
+        runtime = self._up()
+        operation = _Call(runtime.supervisor.outside, f"call of {outgoing}", self)
+        runtime.supervisor.outside.call(operation, outgoing, outgoing.argument, wire=outgoing.wire)
+        return operation
+
+    def send(self, outgoing: Outgoing[Any], delay: Delay) -> HostOperation[Acceptance]:
+        """Take a message in."""
+        runtime = self._up()
+        operation = _Send(runtime.supervisor.outside, f"send to {outgoing}", self)
+        runtime.supervisor.outside.send(operation, outgoing, outgoing.argument, delay, wire=outgoing.wire)
+        return operation
+
+    def attach(self, outgoing: Outgoing[Any]) -> HostOperation[Outcome]:
+        """Take in the question how an invocation with an idempotency key ended."""
+        runtime = self._up()
+        assert outgoing.idempotency_key is not None
+        operation = _Call(runtime.supervisor.outside, f"attach to {outgoing}", self)
+        runtime.supervisor.outside.attach(
+            operation, KeyScope(outgoing.service, outgoing.key or "", outgoing.handler, outgoing.idempotency_key)
+        )
+        return operation
+
+    def result(self, id: str) -> HostOperation[Outcome]:
+        """Take in the question how an invocation ended."""
+        runtime = self._up()
+        operation = _Call(runtime.supervisor.outside, f"result of {id}", self)
+        runtime.supervisor.outside.result(operation, id)
+        return operation
+
+    def status(self, id: str) -> HostOperation[InvocationStatus]:
+        """Take in the question where an invocation stands."""
+        runtime = self._up()
+        operation = _Status(runtime.supervisor.outside, id, self)
+        runtime.supervisor.outside.status(operation, id)
+        return operation
+
+    def _up(self) -> SimulatedRuntime:
+        assert self.runtime is not None
+        return self.runtime
+
+    @property
+    def guarantees(self) -> Guarantees:
+        return self._world.guarantees
+
+    # ------------------------------------------------------------------ what its log tells (Watcher)
+
+    def attempted(self, invocation: Invocation, /) -> None:
+        self._world.guarantees.attempted(invocation)
+
+    def stepped(self, invocation: Invocation, /) -> None:
+        self._world.guarantees.stepped(invocation, self._position())
+
+    def ended(self, invocation: Invocation, /) -> None:
+        runtime = self.runtime
+        engine = None if runtime is None else runtime.engine
+        self._world.guarantees.ended(invocation, self._position(), None if engine is None else engine.committer)
+
+    def _position(self) -> int:
+        engine = None if self.runtime is None else self.runtime.engine
+        return 0 if engine is None else engine.committer.position
+
+
+class _Call(OutcomeOperation[Outcome]):
+    """Answers with the outcome as bytes, and has every answer checked where it leaves."""
+
+    def __init__(self, owner: Any, what: str, process: SimulatedProcess) -> None:
+        super().__init__(owner, what, None)
+        self._process = process
+
+    def answer(self, outcome: Outcome, expires_at: int | None, /) -> None:
+        self._process.guarantees.answered(self.id, outcome)
+        self.finish(outcome)
+
+
+class _Send(AcceptanceOperation[Acceptance]):
+    """Answers when the message is durable, and has that checked."""
+
+    def __init__(self, owner: Any, what: str, process: SimulatedProcess) -> None:
+        super().__init__(owner, what, None, _itself)
+        self._process = process
+
+    def accepted(self, acceptance: Acceptance) -> None:
+        self._process.guarantees.acknowledged(acceptance.id)
+        super().accepted(acceptance)
+
+
+class _Status(QuestionOperation[InvocationStatus]):
+    """Answers where an invocation stands, and has that checked."""
+
+    def __init__(self, owner: Any, id: str, process: SimulatedProcess) -> None:
+        super().__init__(owner, f"status of {id}", None)
+        self._asked = id
+        self._process = process
+
+    def finish(self, result: InvocationStatus) -> None:
+        self._process.guarantees.told_status(self._asked, result)
+        super().finish(result)
+
+
+def _itself(acceptance: Acceptance) -> Acceptance:
+    return acceptance
+
+
+Ask = Callable[[SimulatedProcess], HostOperation[Any]]
+"""What a client wants of whichever process is there when the request arrives."""

@@ -1,0 +1,412 @@
+"""`Simulation`: one run of the real runtime in a world made of a seed.
+
+The world is an event loop with virtual time, a disk, a network with clients, a clock and a process, all of which go
+wrong as `Faults` say. Everything random in it comes from one seed, so the same seed gives the same run, to the letter.
+The models are the simulators of FoundationDB (Zhou and others, 2021) and of TigerBeetle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from random import Random
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from durably.actors.actor import Actor, Service, VirtualObject
+from durably.actors.binding import bind
+from durably.actors.definition import definition_of
+from durably.actors.durations import Duration, delay_us, duration_us
+from durably.actors.references import Invocation as InvocationHandle
+from durably.actors.retry import RetryPolicy
+from durably.errors import PausedInvocationError, StoreInUseError
+from durably.runtime.invocation import Invocation
+from durably.storage.memory import MemoryStore
+from durably.storage.records import Batch, Owner
+from durably.testing.harness import ONE_ATTEMPT
+from durably.testing.report import Report
+from durably.testing.simulation.clients import SimulatedClient, break_connections
+from durably.testing.simulation.clock import SimulatedClock
+from durably.testing.simulation.disk import SimulatedDisk
+from durably.testing.simulation.faults import Fault, Faults, Place
+from durably.testing.simulation.guarantees import GuaranteeError, Guarantees
+from durably.testing.simulation.history import History
+from durably.testing.simulation.loop import SimulatedLoop, outside_context
+from durably.testing.simulation.process import Program, SimulatedProcess, Tuning
+from durably.testing.simulation.snapshots import Snapshots
+from durably.testing.simulation.trace import Trace, shown
+
+T = TypeVar("T")
+ServiceT = TypeVar("ServiceT", bound=Service)
+ObjectT = TypeVar("ObjectT", bound=VirtualObject)
+
+Invariant = Callable[[Snapshots], object]
+"""Is given the state of all objects; it raises, or returns False, where something is wrong."""
+
+TEN_YEARS = 10 * 365 * 86_400.0
+SETTLE_US = 20_000
+LATER_CALLBACKS = 40
+SHOWN_EVENTS = 40
+
+
+class InvariantError(AssertionError):
+    """A condition of the user's does not hold."""
+
+
+class _Eventually:
+    """A condition that has to come true in the end."""
+
+    def __init__(self, condition: Invariant, within_us: int) -> None:
+        self.condition = condition
+        self.within_us = within_us
+
+
+class Simulation:
+    """One run: the actors in a simulated process, and the clients who ask them.
+
+        with Simulation(Ticket, Cart, seed=7, faults=Faults.crash()) as sim:
+            sim.run(program(sim))
+
+    Usually `simulate` makes many of them. `object`, `service`, `call` and so on ask as an ordinary client does who
+    insists until there is an answer; `client(name)` gives others. `dependencies` may be a function that makes them, so
+    that each run has its own; they are the world outside and survive crashes. By default each invocation gets one
+    attempt, so that a bug in a handler ends the run, as in a `Harness`. Durations are timedeltas or seconds.
+    """
+
+    def __init__(
+        self,
+        *actors: type[Actor],
+        seed: int = 0,
+        faults: Faults | None = None,
+        dependencies: Mapping[Any, Any] | Callable[[], Mapping[Any, Any]] | None = None,
+        retry: RetryPolicy = ONE_ATTEMPT,
+        suspend_after: Duration | None = None,
+        longest: Duration = TEN_YEARS,
+    ) -> None:
+        self.seed = seed
+        self.random = Random(seed)
+        self.loop = SimulatedLoop(
+            Random(self.random.getrandbits(64)),
+            shuffle=self.random.choice((0.0, 0.1, 0.5, 1.0)),
+            longest_us=duration_us(longest, "Simulation(longest=...)"),
+        )
+        self.faults = (Faults.none() if faults is None else faults).chosen(self.random)
+        self.clock = SimulatedClock(self.loop)
+        self.disk = SimulatedDisk()
+        self.trace = Trace(self.loop)
+        self.history = History()
+        self.guarantees = Guarantees(self.disk, self.history, self.fail)
+        self.process: SimulatedProcess | None = None
+        self.crashes = 0
+        self.ledger: list[str] = []
+        self.dependencies: Mapping[Any, Any] = _made(dependencies)
+        """What the actors depend on: the world outside."""
+        self._program = Program(
+            actors,
+            self.dependencies,
+            retry,
+            None if suspend_after is None else duration_us(suspend_after, "Simulation(suspend_after=...)"),
+            Tuning(self.random),
+        )
+        self._bound = {definition_of(actor).name: bind(actor, self.dependencies) for actor in actors}
+        self._lives = 0
+        self._dead: list[SimulatedProcess] = []
+        """Kept, so that nothing of a killed process runs, not even when the garbage collector comes."""
+        self._invariants: list[Invariant] = []
+        self._eventually: list[_Eventually] = []
+        self._models: dict[str, Callable[[], Any]] = {}
+        self._actions_ended = 0
+        self._actions_begun = 0
+        self._failure: BaseException | None = None
+        self._default = SimulatedClient(self, "somebody")
+        self.loop.on_time_passing = self._check_at_rest
+        self.loop.on_error = self.fail
+
+    # ------------------------------------------------------------------ its life
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        self.close()
+
+    def run(self, program: Coroutine[Any, Any, T] | Awaitable[T]) -> T:
+        """Run a program of the world outside to its end, and check what has to be true while it runs.
+
+        Raises:
+            GuaranteeError: durably broke a promise.
+            InvariantError: something of `invariant` or `eventually` does not hold.
+            PausedInvocationError: a handler failed with what is no outcome; its error is the cause.
+            Whatever the program raises.
+        """
+        if not self._lives:
+            self._begin_life()
+        try:
+            return self.loop.run_until_complete(program)
+        except BaseException as error:
+            raise self._worst(error) from None
+
+    def finish(self) -> None:
+        """End the run: no more faults; whatever can happen without time passing happens; check what must be true then.
+
+        Raises:
+            As `run` does.
+        """
+        self.faults = Faults.none()
+        self.run(self._end())
+
+    def close(self) -> None:
+        """Throw everything away."""
+        for process in (*self._dead, self.process):
+            if process is not None and process.runtime is not None and process.runtime.engine is not None:
+                process.runtime.engine.kill()
+        self.loop.close()
+
+    def report(self) -> Report:
+        """What was done so far."""
+        return Report(
+            runs=1,
+            crashes=self.crashes,
+            commits=self.disk.commits,
+            actions=len(self.ledger),
+            virtual_us=self.loop.elapsed_us,
+        )
+
+    def account(self) -> str:
+        """The last things that happened, a line each."""
+        return self.trace.tail(SHOWN_EVENTS)
+
+    # ------------------------------------------------------------------ for programs
+
+    def object(self, actor: type[ObjectT], key: str, /) -> ObjectT:
+        """A reference to a virtual object, for somebody outside who insists until there is an answer."""
+        return self._default.object(actor, key)
+
+    def service(self, actor: type[ServiceT], /) -> ServiceT:
+        """A reference to a service, for somebody outside who insists until there is an answer."""
+        return self._default.service(actor)
+
+    def invocation(self, id: str, returns: type[T], /) -> InvocationHandle[T]:
+        """A handle on an invocation."""
+        return self._default.invocation(id, returns)
+
+    def client(self, name: str, *, insists: bool = True) -> SimulatedClient:
+        """Somebody outside. One who does not insist hears of lost connections, and does not send idempotency keys."""
+        return SimulatedClient(self, name, insists=insists)
+
+    def actions(self, name: str | None = None) -> Sequence[str]:
+        """The ledger of `ctx.run`: the name of each attempt of an action, in order; of one name, if given."""
+        return [entry for entry in self.ledger if name is None or entry == name]
+
+    @property
+    def snapshots(self) -> Snapshots:
+        """The state of all objects as it is on the disk."""
+        return Snapshots(self.disk, self._bound)
+
+    async def advance(
+        self, *delay: Duration, days: float = 0, hours: float = 0, minutes: float = 0, seconds: float = 0
+    ) -> None:
+        """Let virtual time pass. A bare number is seconds."""
+        await self._pass(delay_us(*delay, days=days, hours=hours, minutes=minutes, seconds=seconds))
+
+    async def settle(self) -> None:
+        """Wait until nothing can happen unless more time passes or somebody asks."""
+        quiet = 0
+        while quiet < 3:
+            await self._pass(SETTLE_US)
+            quiet = quiet + 1 if self._is_at_rest() else 0
+
+    async def crash(self) -> None:
+        """Kill the process, as `kill -9` does; it is started again at once."""
+        self.kill("a program's wish", Fault("crash"))
+        await self._up()
+
+    async def restart(self, *actors: type[Actor]) -> None:
+        """Stop the process gracefully and start it again, with other code if classes are given."""
+        process = self.process
+        if process is not None and process.is_up:
+            self.trace.note(process.name, "is stopped")
+            stopping = self.loop.create_task(process.stop(), context=process.context)
+            while not stopping.done() and self.process is process:  # It may be killed meanwhile.
+                await self._pass(SETTLE_US)
+        if actors:
+            self._program = self._program.running(*actors)
+            self._bound = {definition_of(actor).name: bind(actor, self.dependencies) for actor in actors}
+        if self.process is process:
+            self._begin_life()
+        await self._up()
+
+    def invariant(self, condition: Invariant, /) -> None:
+        """Something that is true of the durable state after every commit, from now on."""
+        self._invariants.append(condition)
+
+    def eventually(self, condition: Invariant, /, *, within: Duration = 0) -> None:
+        """Something that is true of the durable state at the end, when `within` more time has passed without faults."""
+        self._eventually.append(_Eventually(condition, duration_us(within, "eventually(within=...)")))
+
+    def linearizable(self, actor: type[VirtualObject], model: Callable[[], Any], /) -> None:
+        """Each object of this class behaves, for whoever asks, as one plain Python object that `model` makes would."""
+        self._models[definition_of(actor).name] = model
+
+    # ------------------------------------------------------------------ what goes wrong (World)
+
+    def note(self, what: str, /) -> None:
+        self.trace.note("the world", what)
+
+    def kill(self, reason: str, fault: Fault, /) -> None:
+        process = self.process
+        if process is None or process.dead:
+            return
+        process.dead = True
+        self.crashes += 1
+        self.trace.note(process.name, f"is killed: {reason}")
+        break_connections(process, self.loop, self.random)
+        self._dead.append(process)
+        self.process = None
+        written = self.disk.lose_power(self.random)
+        if written is not None:
+            self.note("the batch that was on its way is on the disk")
+            self.committed(written)
+        down_us = self.random.randrange(fault.for_us) if fault.for_us else 0
+        self.loop.call_outside(down_us, self._begin_life)
+
+    def kill_soon(self, reason: str, fault: Fault, /) -> None:
+        process = self.process
+        left = self.random.randrange(1, LATER_CALLBACKS)
+
+        def count_down() -> None:
+            nonlocal left
+            left -= 1
+            if left > 0:
+                self.loop.call_soon(count_down)
+            elif self.process is process:
+                self.kill(reason, fault)
+
+        self.loop.call_soon(count_down, context=outside_context())
+
+    def clock_may_jump(self) -> None:
+        for fault in self.faults.of("clock_jumps"):
+            if self.random.random() < fault.rate:
+                by_us = self.random.randrange(-fault.for_us, fault.for_us)
+                self.note(f"the wall clock jumps by {by_us / 1_000_000:.3f} s")
+                self.clock.jump(by_us)
+
+    def committed(self, batch: Batch, /) -> None:
+        self.guarantees.committed(batch)
+        for condition in self._invariants:
+            self._check(condition, "after a commit")
+
+    def opened(self) -> None:
+        self.guarantees.incarnation_begins()
+
+    def action_begins(self, name: str, /) -> None:
+        self.ledger.append(name)
+        self._actions_begun += 1
+        self.trace.note("an action", f"{name!r} begins")
+        self._crash_at("before_action", self._actions_begun)
+
+    def action_ended(self, name: str, /) -> None:
+        self._actions_ended += 1
+        self.trace.note("an action", f"{name!r} has ended")
+        self._crash_at("after_action", self._actions_ended)
+
+    def paused(self, invocation: Invocation, error: BaseException, /) -> None:
+        told = PausedInvocationError(invocation.id, f"{shown(invocation)}: {error!r}")
+        told.__cause__ = error
+        self.fail(told)
+
+    def fail(self, error: BaseException, /) -> None:
+        """End the run with an error; the first one counts."""
+        if self._failure is None:
+            self._failure = error
+            self.loop.stop_with(error)
+
+    # ------------------------------------------------------------------ inside
+
+    def _begin_life(self) -> None:
+        self._lives += 1
+        self.process = SimulatedProcess(self, self._program, self._lives)
+        self.guarantees.handlers = {
+            (service, name): handler
+            for service, actor in self._bound.items()
+            for name, handler in actor.handlers.items()
+        }
+        self.process.start()
+
+    async def _up(self) -> None:
+        while self.process is None or not self.process.is_up:
+            await self._pass(SETTLE_US)
+
+    async def _pass(self, by_us: int) -> None:
+        await asyncio.sleep(by_us / 1_000_000)  # noqa: TID251  (virtual time)
+
+    def _crash_at(self, place: Place, number: int) -> None:
+        for fault in self.faults.of("crash"):
+            if fault.at is not None and fault.at.place == place and fault.at.number == number:
+                self.kill(f"{place.replace('_', ' ')} {number}", fault)
+
+    def _is_at_rest(self) -> bool:
+        process = self.process
+        if process is None or not process.is_up or process.runtime is None:
+            return False
+        return process.runtime.supervisor.is_idle() and not process.connections
+
+    def _check_at_rest(self) -> None:
+        """Time is about to pass: whatever could happen has happened."""
+        process = self.process
+        if process is None or process.runtime is None or not process.is_up:
+            return
+        engine = process.runtime.engine
+        if engine is None or engine.stopping or not engine.is_idle():
+            return
+        if self.loop.elapsed_us - self.clock.jumped_at_us < 10_000_000 and self.clock.jumped_at_us:
+            return
+        self.guarantees.at_rest(process.runtime.running_actions, self.clock.now())
+
+    def _check(self, condition: Invariant, when: str) -> None:
+        try:
+            holds = condition(self.snapshots)
+        except Exception as error:
+            told = InvariantError(f"{_name(condition)} does not hold {when}: {error!r}")
+            told.__cause__ = error
+            self.fail(told)
+            return
+        if holds is False:
+            self.fail(InvariantError(f"{_name(condition)} does not hold {when}."))
+
+    async def _end(self) -> None:
+        await self._up()
+        await self.settle()
+        for expected in self._eventually:
+            if expected.within_us:
+                await self._pass(expected.within_us)
+                await self.settle()
+            self._check(expected.condition, "in the end")
+        self.guarantees.at_the_end()
+        await self._check_second_runtime()
+
+    async def _check_second_runtime(self) -> None:
+        """Guarantee 8."""
+        try:
+            await MemoryStore(self.disk).open(Owner(host="another host", process_id=1, since=self.clock.now()))
+        except StoreInUseError:
+            return
+        self.fail(GuaranteeError(8, "a second runtime could open the store."))
+
+    def _worst(self, error: BaseException) -> BaseException:
+        """What to tell of a run that ended with this."""
+        if self._failure is not None:
+            return self._failure
+        return error
+
+
+def _made(dependencies: Mapping[Any, Any] | Callable[[], Mapping[Any, Any]] | None) -> Mapping[Any, Any]:
+    if dependencies is None:
+        return {}
+    return dependencies() if callable(dependencies) else dependencies
+
+
+def _name(condition: Invariant) -> str:
+    return f"The condition {getattr(condition, '__qualname__', repr(condition))}"

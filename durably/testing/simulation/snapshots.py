@@ -1,0 +1,100 @@
+"""`Snapshots`: the state of all objects as it is on the disk, typed, for invariants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from random import Random
+from typing import Any, Never, TypeVar, cast
+
+from durably.actors.actor import VirtualObject
+from durably.actors.binding import BoundActor
+from durably.actors.definition import definition_of
+from durably.ids import Address
+from durably.storage.memory import Disk
+
+ObjectT = TypeVar("ObjectT", bound=VirtualObject)
+
+
+class Snapshots:
+    """Each object as it was after its last completed invocation.
+
+    `snapshots[Ticket, "2B"]` is a Ticket whose fields can be read and nothing else; one that was never touched has its
+    defaults. `snapshots.of(Ticket)` are all that have any state, by key.
+    """
+
+    def __init__(self, disk: Disk, actors: Mapping[str, BoundActor]) -> None:
+        self._disk = disk
+        self._actors = actors
+
+    def __getitem__(self, which: tuple[type[ObjectT], str]) -> ObjectT:
+        actor, key = which
+        return self._object(actor, key)
+
+    def of(self, actor: type[ObjectT]) -> Mapping[str, ObjectT]:
+        """All objects of a class that have any state, by key."""
+        name = definition_of(actor).name
+        keys = sorted(address.key for address in self._disk.state if address.service == name)
+        return {key: self._object(actor, key) for key in keys}
+
+    def _object(self, actor: type[ObjectT], key: str) -> ObjectT:
+        name = definition_of(actor).name
+        bound = self._actors.get(name)
+        if bound is None:
+            raise KeyError(f"The simulation does not run {name}.")
+        stored = self._disk.state.get(Address(name, key), {})
+        return cast("ObjectT", bound.instance(key, ReadOnlyPort(stored), writable=False))
+
+
+class ReadOnlyPort:
+    """A `Port` that only knows state. Satisfies `durably.actors.port.Port`."""
+
+    invocation_id = ""
+
+    def __init__(self, fields: Mapping[str, bytes]) -> None:
+        self._fields = fields
+
+    def read_field(self, name: str, /) -> bytes | None:
+        return self._fields.get(name)
+
+    def field_names(self) -> Sequence[str]:
+        return sorted(self._fields)
+
+    def check(self, what: object, /) -> None:
+        """Reading is always allowed."""
+
+    def watch_fields(self, flush: Callable[[], Mapping[str, bytes | None]], /) -> None:
+        """What is changed in place is changed in a copy."""
+
+    def write_field(self, name: str, value: bytes | None, /) -> Never:
+        _refuse(f"The field {name!r} was written")
+
+    def request(self) -> Never:
+        _refuse("A request was asked for")
+
+    def at(self) -> Never:
+        _refuse("The time was asked for")
+
+    def random(self) -> Random:
+        _refuse("Randomness was asked for")
+
+    def uuid_bits(self) -> Never:
+        _refuse("A UUID was asked for")
+
+    def issue(self, *args: Any) -> Never:
+        _refuse("A command was issued")
+
+    issue_one_way = issue_run = issue
+
+    def callee_id(self, command: int, /) -> Never:
+        _refuse("An id was asked for")
+
+    def log(self, *args: Any) -> Never:
+        _refuse("A line was logged")
+
+    @property
+    def loop(self) -> Any:
+        _refuse("A loop was asked for")
+
+
+def _refuse(what: str) -> Never:
+    raise TypeError(f"{what} on the snapshot of an object. A snapshot can only be read.")

@@ -1,0 +1,155 @@
+"""`Trace`: what happened in a run, in order, for the account of a failure and for comparing runs to the letter.
+
+`TraceLog` is the log of a simulated runtime. The machine tells it what it does, as it would tell structlog.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from hashlib import blake2b
+from typing import Any, NamedTuple, Protocol
+
+from durably.actors.failures import decode_failure
+from durably.runtime.execution import Execution
+from durably.runtime.failures import describe_failure
+from durably.runtime.invocation import Invocation
+from durably.runtime.journal import Step
+from durably.runtime.logs import RuntimeLog, describe_command
+
+SHOWN_ID_LENGTH = 10
+LONGEST_SHOWN = 160
+
+
+class Entry(NamedTuple):
+    """One thing that happened. `at_us` counts from the beginning of the run."""
+
+    at_us: int
+    who: str
+    what: str
+
+    def __str__(self) -> str:
+        text = self.what if len(self.what) <= LONGEST_SHOWN else f"{self.what[:LONGEST_SHOWN]}..."
+        return f"{self.at_us / 1_000_000:12.6f} s  {self.who:<10} {text}"
+
+
+class HasTime(Protocol):
+    """A loop."""
+
+    elapsed_us: int
+
+
+class Trace:
+    """Everything that happened in one run."""
+
+    def __init__(self, loop: HasTime) -> None:
+        self.entries: list[Entry] = []
+        self._loop = loop
+
+    def note(self, who: str, what: str) -> None:
+        self.entries.append(Entry(self._loop.elapsed_us, who, what))
+
+    def tail(self, count: int) -> str:
+        """The last things that happened, a line each."""
+        left_out = max(len(self.entries) - count, 0)
+        lines = [f"    ... {left_out} before that"] if left_out else []
+        return "\n".join([*lines, *map(str, self.entries[left_out:])])
+
+    def digest(self) -> str:
+        """The same for two runs if and only if they were the same."""
+        hashed = blake2b(digest_size=16)
+        for entry in self.entries:
+            hashed.update(repr(tuple(entry)).encode())
+        return hashed.hexdigest()
+
+
+class Watcher(Protocol):
+    """Who wants to know what the machine does."""
+
+    def attempted(self, invocation: Invocation, /) -> None: ...
+    def stepped(self, invocation: Invocation, /) -> None: ...
+    def ended(self, invocation: Invocation, /) -> None: ...
+
+
+class TraceLog(RuntimeLog):
+    """The log of a simulated runtime: all lines go to the trace, and to a watcher what it wants to know."""
+
+    def __init__(self, trace: Trace, who: str, watcher: Watcher) -> None:
+        super().__init__()
+        self.debug = True
+        self._trace = trace
+        self._who = who
+        self._watcher = watcher
+
+    def _note(self, what: str) -> None:
+        self._trace.note(self._who, what)
+
+    def started(self, store: str, services: int) -> None:
+        self._note("has started")
+
+    def stopped(self) -> None:
+        self._note("has stopped")
+
+    def invoked(self, invocation: Invocation) -> None:
+        self._watcher.attempted(invocation)
+
+    def journaled(self, invocation: Invocation, step: Step) -> None:
+        self._watcher.stepped(invocation)
+        asked = ", ".join(describe_command(command) for command in step.commands)
+        self._note(f"{shown(invocation)} waits; {_changes(step)}asked for: {asked or 'nothing new'}")
+
+    def suspended(self, invocation: Invocation) -> None:
+        self._note(f"{shown(invocation)} is suspended")
+
+    def replayed(self, invocation: Invocation, steps: int) -> None:
+        self._note(f"{shown(invocation)} is resumed, {steps} steps replayed")
+
+    def ended(self, invocation: Invocation) -> None:
+        assert invocation.outcome is not None
+        self._watcher.ended(invocation)
+        value = invocation.outcome.value
+        if invocation.outcome.failed:
+            self._note(f"{shown(invocation)} failed: {describe_failure(decode_failure(value))}")
+        else:
+            self._note(f"{shown(invocation)} -> {value.decode(errors='replace') or 'nothing'}")
+
+    def retries(self, invocation: Invocation, error: BaseException, delay_us: int) -> None:
+        self._note(f"{shown(invocation)} failed and is tried again: {describe_failure(error)}")
+
+    def action_retries(self, invocation: Invocation, action: str, event: str, fields: dict[str, Any]) -> None:
+        self._note(f"the action {action!r} of {shown(invocation)} failed and is tried again: {fields.get('error')}")
+
+    def paused(self, invocation: Invocation, error: BaseException) -> None:
+        self._note(f"{shown(invocation)} is paused: {describe_failure(error)}")
+
+    def slow(self, invocation: Invocation, took_us: int) -> None:
+        """Cannot happen: no time passes while code runs."""
+
+    def incarnation_failed(self, error: BaseException) -> None:
+        self._note(f"the store failed, everything in memory is void: {describe_failure(error)}")
+
+    def reopen_failed(self, error: BaseException, delay_us: int) -> None:
+        self._note(f"the store cannot be opened: {describe_failure(error)}")
+
+    def recovered(self) -> None:
+        self._note("the store is back")
+
+    def handler_logged(self, execution: Execution, level: str, event: str, fields: Mapping[str, Any], /) -> None:
+        told = "".join(f" {name}={value!r}" for name, value in fields.items())
+        self._note(f"{execution.handler.service}/{execution.key}/{execution.handler.name} logs: {event}{told}")
+
+
+def shown(invocation: Invocation) -> str:
+    """An invocation, for people: which object, which handler, and enough of the id to tell it from others."""
+    service, key = invocation.address
+    place = service if key == invocation.id else f"{service}/{key}"
+    return f"{place}/{invocation.handler.name} ({shown_id(invocation.id)})"
+
+
+def shown_id(id: str) -> str:
+    return id[:SHOWN_ID_LENGTH]
+
+
+def _changes(step: Step) -> str:
+    changes: Iterable[tuple[str, bytes | None]] = (step.changes or {}).items()
+    said = [f"{name} = {'unset' if value is None else value.decode(errors='replace')}" for name, value in changes]
+    return f"changed {', '.join(said)}; " if said else ""
