@@ -154,13 +154,13 @@ class Readers:
         self._recycling: set[asyncio.Task[None]] = set()
 
     async def open(
-        self, prepare: Callable[[sqlite3.Connection], None] = prepare_reader, *, read_only: bool = False
+        self, prepare: Callable[[sqlite3.Connection], None] | None = None, *, read_only: bool = False
     ) -> None:
         self._free = asyncio.LifoQueue()
         for _ in range(self._count):
             connection = await connect(self._path, read_only=read_only)
             self._all.append(connection)
-            await connection.run(prepare)
+            await connection.run(prepare_reader if prepare is None else prepare)
             self._free.put_nowait(connection)
 
     async def close(self) -> None:

@@ -216,9 +216,9 @@ class SqliteStore:
 
     async def _drop_connections(self) -> None:
         writer, self._writer = self._writer, None
+        self._is_read_only = False
         if writer is not None:
             writer.stopping = True
-        self._is_read_only = False
         await self._readers.close()
         await self._checkpointer.close()
         if writer is not None:

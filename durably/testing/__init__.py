@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from durably.testing.harness import Harness as Harness
+from durably.testing.histories import HistoryCall as HistoryCall
+from durably.testing.linearizability import LinearizabilityUnknownError as LinearizabilityUnknownError
+from durably.testing.linearizability import NotLinearizableError as NotLinearizableError
+from durably.testing.linearizability import check_linearizable as check_linearizable
 from durably.testing.report import Report as Report
 from durably.testing.simulation import ConnectionLostError as ConnectionLostError
 from durably.testing.simulation import Faults as Faults

@@ -142,8 +142,11 @@ def _account(
 
 def _leaf(error: BaseException) -> BaseException:
     """The error in a group of one, as a TaskGroup makes them."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        (error,) = cast("tuple[BaseException]", error.exceptions)
+    while isinstance(error, BaseExceptionGroup):
+        inside = cast("BaseExceptionGroup[BaseException]", error).exceptions
+        if len(inside) != 1:
+            break
+        error = inside[0]
     return error
 
 

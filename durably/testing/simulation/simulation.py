@@ -24,6 +24,7 @@ from durably.runtime.invocation import Invocation
 from durably.storage.memory import MemoryStore
 from durably.storage.records import Batch, Owner
 from durably.testing.harness import ONE_ATTEMPT
+from durably.testing.linearizability import check_linearizable
 from durably.testing.report import Report
 from durably.testing.simulation.clients import SimulatedClient, break_connections
 from durably.testing.simulation.clock import SimulatedClock
@@ -247,7 +248,12 @@ class Simulation:
         self._eventually.append(_Eventually(condition, duration_us(within, "eventually(within=...)")))
 
     def linearizable(self, actor: type[VirtualObject], model: Callable[[], Any], /) -> None:
-        """Each object of this class behaves, for whoever asks, as one plain Python object that `model` makes would."""
+        """Each object of this class answers whoever asks as one plain Python object that `model` makes would.
+
+        Checked at the end of the run, for calls from outside and from other objects alike; see `check_linearizable`. A
+        shared handler sees what an exclusive one has changed so far: where that one waits in the middle of its changes,
+        only a model that knows such states can explain it.
+        """
         self._models[definition_of(actor).name] = model
 
     # ------------------------------------------------------------------ what goes wrong (World)
@@ -385,6 +391,9 @@ class Simulation:
                 await self.settle()
             self._check(expected.condition, "in the end")
         self.guarantees.at_the_end()
+        for service, model in self._models.items():
+            for key, calls in self.history.calls(service).items():
+                check_linearizable(calls, model, name=f"{service}/{key}")
         await self._check_second_runtime()
 
     async def _check_second_runtime(self) -> None:
