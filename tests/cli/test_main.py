@@ -23,6 +23,10 @@ def logs_of_this_process() -> Iterator[None]:
     root.setLevel(level)
 
 
+def find_nothing(name: str) -> None:
+    """Nothing is installed."""
+
+
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int | str | None:
     monkeypatch.setattr(sys, "argv", ["durably", *arguments])
     with pytest.raises(SystemExit) as ended:
@@ -44,7 +48,7 @@ def test_python_m_is_the_command(
         runpy.run_module(module, run_name="__main__")
     assert ended.value.code == 0
     assert capsys.readouterr().out.startswith("durably ")
-    monkeypatch.setattr(main, "find_spec", lambda name: None)
+    monkeypatch.setattr(main, "find_spec", find_nothing)
     with pytest.raises(SystemExit) as ended:
         runpy.run_module(module, run_name="__main__")
     assert ended.value.code == 1
@@ -54,9 +58,6 @@ def test_python_m_is_the_command(
 def test_missing_extras_are_a_sentence_that_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def find_nothing(name: str) -> None:
-        return None
-
     monkeypatch.setattr(main, "find_spec", find_nothing)
     assert run(monkeypatch, "serve", "app:runtime") == 1
     said = capsys.readouterr().err

@@ -16,7 +16,7 @@ from random import Random
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from durably.actors.binding import bind
@@ -253,7 +253,6 @@ def check_journals(store: RestlessStore) -> None:
                 execution.close()
 
 
-@settings(max_examples=100)
 @given(random=st.randoms(use_true_random=False))
 def test_programs_end_as_a_plain_reading_of_them_says(random: Random) -> None:
     asyncio.run(run(make_scenario(random)))

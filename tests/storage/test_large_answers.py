@@ -28,13 +28,13 @@ def small_answers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def limit_answers(monkeypatch: pytest.MonkeyPatch, limit_bytes: int) -> None:
-    prepare = connections.prepare_reader
+    make_views = connections.make_views
 
-    def prepare_for_little(connection: sqlite3.Connection) -> None:
-        prepare(connection)
+    def make_views_for_little(connection: sqlite3.Connection) -> None:
+        make_views(connection)
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, limit_bytes)
 
-    monkeypatch.setattr(connections, "prepare_reader", prepare_for_little)
+    monkeypatch.setattr(connections, "make_views", make_views_for_little)
 
 
 @pytest.fixture
