@@ -124,7 +124,7 @@ class Directory:
         then: Callable[[dict[KeyScope, InvocationRecord | None]], None],
     ) -> None:
         """Ask for those of several keys that are `unknown`, and hold all of them in memory until the answers come."""
-        held, wanted = set(scopes), set(unknown)
+        held, wanted = list(dict.fromkeys(scopes)), list(dict.fromkeys(unknown))  # Sets iterate at random.
         self._pinned.update(held)
         found: dict[KeyScope, InvocationRecord | None] = {}
 
@@ -147,7 +147,7 @@ class Directory:
         await self._by_id.finish()
         await self._by_key.finish()
 
-    def _unpin(self, scopes: set[KeyScope]) -> None:
+    def _unpin(self, scopes: Iterable[KeyScope]) -> None:
         for scope in scopes:
             self._pinned[scope] -= 1
             if self._pinned[scope] <= 0:

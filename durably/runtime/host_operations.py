@@ -31,7 +31,7 @@ class HostOperationOwner(Protocol):
     """The way in, which knows who waits."""
 
     host: asyncio.AbstractEventLoop
-    waiting: set[HostOperation[Any]]
+    waiting: dict[HostOperation[Any], None]
 
     def lost(self) -> BaseException:
         """What somebody hears whose request may or may not have been accepted."""
@@ -47,7 +47,7 @@ class HostOperation(Operation[R]):
     def __init__(self, owner: HostOperationOwner, what: object, site: CallSite | None) -> None:
         self._owner = owner
         super().__init__(loop=owner.host, what=what, site=site)
-        owner.waiting.add(self)
+        owner.waiting[self] = None
 
     def __del__(self) -> None:
         if not self.taken and self.site is not None:
@@ -60,23 +60,23 @@ class HostOperation(Operation[R]):
 
     def cancel(self, msg: Any | None = None) -> bool:
         """Nobody wants the reply any more; the invocation goes on (rule D6)."""
-        self._owner.waiting.discard(self)
+        self._owner.waiting.pop(self, None)
         return super().cancel(msg)
 
     def finish(self, result: R) -> None:
-        self._owner.waiting.discard(self)
+        self._owner.waiting.pop(self, None)
         if not self.done():
             self.set_result(result)
 
     def refuse(self, error: BaseException, /) -> None:
-        self._owner.waiting.discard(self)
+        self._owner.waiting.pop(self, None)
         if not self.done():
             self.set_exception(error)
 
     def recover(self, engine: Engine) -> None:
         """The store is back after a failure: find out how things stand."""
         if self.done():
-            self._owner.waiting.discard(self)
+            self._owner.waiting.pop(self, None)
         elif not self.id:  # Nothing had been accepted for it.
             self.refuse(self._owner.lost())
         else:

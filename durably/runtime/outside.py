@@ -51,7 +51,8 @@ class Outside:
     """The way in for everybody who is not a handler."""
 
     def __init__(self, engine: Callable[[], Engine], entropy: Entropy) -> None:
-        self.waiting: set[HostOperation[Any]] = set()
+        self.waiting: dict[HostOperation[Any], None] = {}
+        """In the order in which they came, so that they hear of a failure in the same order in every process."""
         self.failure: BaseException | None = None
         self.host = asyncio.get_running_loop()
         self._engine = engine
