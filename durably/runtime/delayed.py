@@ -50,7 +50,12 @@ class Delayed:
         return self._soon.pop(number, None)
 
     def bring(self, number: int, then: Coming) -> None:
-        """Fetch one whose time has come from the store."""
+        """Fetch one whose time has come from the store.
+
+        Its timer may ring twice, if it was read ahead while it rang: what is on its way comes once.
+        """
+        if number in self._coming:
+            return
         self._coming[number] = []
         self._fetch(number, partial(self._brought, number, then))
 

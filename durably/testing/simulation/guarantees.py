@@ -24,6 +24,8 @@ from typing import NamedTuple
 
 from durably.actors.binding import BoundActorHandler
 from durably.actors.commands import Call, Send
+from durably.actors.failures import decode_failure
+from durably.errors import DeadlineExceededError
 from durably.ids import Address, InvocationStatus, derived_invocation_id
 from durably.runtime.actions import ActionKey
 from durably.runtime.batch import OpenBatch
@@ -157,6 +159,8 @@ class Guarantees:
 
     def answered(self, id: str, outcome: Outcome) -> None:
         """Somebody outside is told an outcome."""
+        if self._is_of_a_deadline(id, outcome):
+            return
         if not self._is_durable_end(id):
             self._broken(5, f"the outcome of {shown_id(id)} was told, and it is not on the disk.")
         before = self._answers.setdefault(id, outcome)
@@ -242,6 +246,13 @@ class Guarantees:
         in_flight = self._disk.in_flight
         is_open = end.committer is not None and end.committer.batch is end.batch
         return not is_open and (in_flight is None or in_flight.last_position < end.position)
+
+    def _is_of_a_deadline(self, id: str, outcome: Outcome) -> bool:
+        """Those who wait are told that the deadline has passed; the invocation goes on, and may end otherwise."""
+        record = self._disk.find(id)
+        if not outcome.failed or record is None or record.deadline is None or record.outcome is not None:
+            return False
+        return isinstance(decode_failure(outcome.value), DeadlineExceededError)
 
     def _check_messages(self, number: int, commands: Iterable[object], index: int) -> None:
         """Guarantee 4: a step and the messages that it sent are durable together."""
