@@ -92,8 +92,12 @@ class Lookup(Generic[K, A]):
             return
         questions: list[K] = []
         for question, thens in group.items():
-            self._asked.setdefault(question, []).extend(thens)
-            questions.append(question)
+            asked = self._asked.get(question)
+            if asked is None:
+                self._asked[question] = thens
+                questions.append(question)
+            else:  # Asked twice, the older of two answers could come to somebody who asks after the first of them.
+                asked.extend(thens)
         for start in range(0, len(questions), QUESTIONS_PER_QUERY):
             task = self._host.create_task(self._answer(questions[start : start + QUESTIONS_PER_QUERY]))
             self._tasks.add(task)

@@ -249,10 +249,12 @@ class Guarantees:
 
     def _is_of_a_deadline(self, id: str, outcome: Outcome) -> bool:
         """Those who wait are told that the deadline has passed; the invocation goes on, and may end otherwise."""
-        record = self._disk.find(id)
-        if not outcome.failed or record is None or record.deadline is None or record.outcome is not None:
+        if not outcome.failed or not isinstance(decode_failure(outcome.value), DeadlineExceededError):
             return False
-        return isinstance(decode_failure(outcome.value), DeadlineExceededError)
+        record, end = self._disk.find(id), self._ends.get(id)
+        if record is not None and record.outcome is None:
+            return record.deadline is not None
+        return end is not None and end.outcome != outcome
 
     def _check_messages(self, number: int, commands: Iterable[object], index: int) -> None:
         """Guarantee 4: a step and the messages that it sent are durable together."""
