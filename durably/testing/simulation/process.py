@@ -68,6 +68,7 @@ class Tuning:
         self.timer_window_us = random.choice((1_000_000, 60_000_000, _CENTURY_US))
         self.recovery_portion = random.choice((1, 3, 1_000))
         self.expiry_portion = random.choice((1, 1_000))
+        self.pump_budget_us = random.choice((-1, 5_000))
 
     def applied(self, settings: Settings, suspend_after_us: int | None) -> Settings:
         return replace(
@@ -83,6 +84,7 @@ class Tuning:
             timer_window_us=self.timer_window_us,
             recovery_portion=self.recovery_portion,
             expiry_portion=self.expiry_portion,
+            pump_budget_us=self.pump_budget_us,
         )
 
 

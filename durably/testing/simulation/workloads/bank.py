@@ -239,9 +239,7 @@ def check_books(sim: Simulation, orders: list[Order], ends: dict[int, str]) -> N
     accounts = sim.snapshots.of(Account)
     total = sum(account.balance - OPENING for account in accounts.values())
     assert total == 0, f"there are {total:+} coins"
-    booked = {
-        key: {number: amount for number, amount in account.entries} for key, account in accounts.items()
-    }
+    booked = {key: {number: amount for number, amount in account.entries} for key, account in accounts.items()}
     for order in orders:
         taken = booked.get(order.payer, {}).get(order.number)
         given = booked.get(order.payee, {}).get(order.number)

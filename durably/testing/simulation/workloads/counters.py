@@ -31,7 +31,6 @@ from durably.testing.simulation.workloads.workload import (
 )
 
 
-
 class Tally(VirtualObject, name="SoakTally"):
     """Keeps the numbers that reached it."""
 
@@ -62,7 +61,8 @@ class Tally(VirtualObject, name="SoakTally"):
     @handler
     async def forget_notes(self, ctx: ObjectContext) -> int:
         """Clear what was counted by name; the answer is how much that was."""
-        names = [name for name in ctx.keys() if name.startswith("note")]
+        stored = ctx.keys()
+        names = [name for name in stored if name.startswith("note")]
         total = sum(ctx.get(name, int) or 0 for name in names)
         for name in names:
             ctx.clear(name)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from durably.testing.simulation.workloads.acts import OBJECTS, Act
 
+
 class Failed(Exception):
     """The model's TerminalError."""
 

@@ -6,7 +6,7 @@ from durably.actors.retry import RetryPolicy
 from durably.errors import TerminalError
 from durably.testing.simulation.simulation import Simulation
 from durably.testing.simulation.workloads.acts import OBJECTS, Act, Maker, Node, Worker, World, make_root
-from durably.testing.simulation.workloads.reading import Expected, check_ledger, check_log, read_roots
+from durably.testing.simulation.workloads.reading import check_ledger, check_log, read_roots
 from durably.testing.simulation.workloads.workload import (
     Workload,
     all_of,

@@ -26,7 +26,7 @@ PATIENCE = 10_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """What `simulate` takes, in one value, so that it can be named: `python -m durably.testing soak --workload app:name`.
+    """What `simulate` takes, in one value with a name: `python -m durably.testing soak --workload app.tests:name`.
 
     `program` should take its choices from `randomness(sim)`, and check at its end what must be true then.
     `dependencies` makes the world outside of one run. `faults` is None for all kinds, chosen by each run's seed.
