@@ -106,7 +106,7 @@ def _parser() -> ArgumentParser:
     return parser
 
 
-def _number(kind: Callable[[str], float], what: str) -> Callable[[str], float]:
+def _number(kind: type[int] | type[float], what: str) -> Callable[[str], float]:
     def parse(text: str) -> float:
         try:
             number = kind(text)
@@ -114,7 +114,7 @@ def _number(kind: Callable[[str], float], what: str) -> Callable[[str], float]:
             number = 0
         if not 0 < number < float("inf"):
             raise ArgumentTypeError(
-                f"the number of {what} is {'whole and ' if kind is int else ''}positive, not {text!r}"
+                f"the number of {what} is {'whole and ' if issubclass(kind, int) else ''}positive, not {text!r}"
             )
         return number
 

@@ -100,7 +100,10 @@ def _results_of_processes(plan: Plan, jobs: int) -> Generator[Result | None, Non
                 if not pending:
                     return
                 done, pending = wait(pending, timeout=1 / LOOKS_PER_SECOND, return_when=FIRST_COMPLETED)
-                yield from [future.result() for future in done] or [None]
+                if not done:
+                    yield None
+                for future in done:
+                    yield future.result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 

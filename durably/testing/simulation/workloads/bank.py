@@ -1,7 +1,7 @@
-"""The workload `bank`: money moves between accounts in four ways, is neither made nor lost, and no payment counts twice.
+"""The workload `bank`: money moves between accounts in five ways, is neither made nor lost, and nothing is paid twice.
 
-After every commit no account is overdrawn, each account's balance is what its own entries come to, and there is not more
-money than there was in the beginning; in the end there is exactly as much.
+After every commit no account is overdrawn, each balance is what the account's own entries come to, and there is not
+more money than there was in the beginning; in the end there is exactly as much.
 """
 
 from __future__ import annotations
@@ -239,7 +239,7 @@ def check_books(sim: Simulation, orders: list[Order], ends: dict[int, str]) -> N
     accounts = sim.snapshots.of(Account)
     total = sum(account.balance - OPENING for account in accounts.values())
     assert total == 0, f"there are {total:+} coins"
-    booked = {key: {number: amount for number, amount in account.entries} for key, account in accounts.items()}
+    booked = {key: dict(account.entries) for key, account in accounts.items()}
     for order in orders:
         taken = booked.get(order.payer, {}).get(order.number)
         given = booked.get(order.payee, {}).get(order.number)
