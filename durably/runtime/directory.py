@@ -11,7 +11,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 from durably.ids import KeyScope
 from durably.runtime.committer import Committer
@@ -51,8 +51,8 @@ class Directory:
         self._pinned: Counter[KeyScope] = Counter()
         self._ended_meanwhile: set[int] = set()
         self._dead = False
-        self._by_id: Lookup[str, InvocationRecord | None] = Lookup(owner, reads.find, _at_once)
-        self._by_key: Lookup[KeyScope, InvocationRecord | None] = Lookup(owner, reads.find_keyed, _at_once)
+        self._by_id: Lookup[str, InvocationRecord | None] = Lookup(owner, reads.find)
+        self._by_key: Lookup[KeyScope, InvocationRecord | None] = Lookup(owner, reads.find_keyed)
 
     @property
     def outstanding(self) -> int:
@@ -179,7 +179,3 @@ class Directory:
         if not self._dead:
             then(known, record)
             self._owner.poke()
-
-
-def _at_once(go: Callable[[Any], None], group: Any) -> None:
-    go(group)

@@ -33,17 +33,22 @@ class Lookup(Generic[K, A]):
         self,
         owner: LookupOwner,
         ask: Callable[[Sequence[K]], Coroutine[Any, Any, Callable[[K], A]]],
-        when_ready: Callable[[Callable[[Any], None], Any], None],
+        gate: Callable[[Callable[[Any], None], Any], None] | None = None,
     ) -> None:
-        """`ask` answers many at once; `when_ready` says when asking may begin."""
+        """`ask` answers many at once. Whoever asks what is under way waits for the same answer.
+
+        With a `gate`, which says when asking may begin, the answer is read after that, so everybody asks anew: what is
+        under way may have been read before the gate opened.
+        """
         self._owner = owner
         self._ask = ask
         self._host = asyncio.get_running_loop()
-        self._when_ready = when_ready
+        self._gate = gate
         self._collected: dict[K, list[Callable[[A], None]]] = {}
         self.outstanding = 0
         """Callbacks that have not heard an answer."""
         self._asked: dict[K, list[Callable[[A], None]]] = {}
+        """What is under way, without a gate."""
         self._scheduled = False
         self._dead = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -84,28 +89,27 @@ class Lookup(Generic[K, A]):
         """What was asked in this tick is asked together; what comes later has a gate of its own."""
         self._scheduled = False
         group, self._collected = self._collected, {}
-        if not self._dead and group:
-            self._when_ready(self._ask_group, group)
+        if self._dead or not group:
+            return
+        if self._gate is None:
+            self._asked.update(group)
+            self._ask_group(group)
+        else:
+            self._gate(self._ask_group, group)
 
     def _ask_group(self, group: dict[K, list[Callable[[A], None]]]) -> None:
         if self._dead:
             return
-        questions: list[K] = []
-        for question, thens in group.items():
-            asked = self._asked.get(question)
-            if asked is None:
-                self._asked[question] = thens
-                questions.append(question)
-            else:  # Asked twice, the older of two answers could come to somebody who asks after the first of them.
-                asked.extend(thens)
+        questions = [*group]
         for start in range(0, len(questions), QUESTIONS_PER_QUERY):
-            task = self._host.create_task(self._answer(questions[start : start + QUESTIONS_PER_QUERY]))
+            asked = {question: group[question] for question in questions[start : start + QUESTIONS_PER_QUERY]}
+            task = self._host.create_task(self._answer(asked))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _answer(self, questions: Sequence[K]) -> None:
+    async def _answer(self, asked: dict[K, list[Callable[[A], None]]]) -> None:
         try:
-            answers = await self._ask(questions)
+            answers = await self._ask([*asked])
         except Exception as error:
             if not self._dead:
                 self._owner.store_failed(error)
@@ -113,11 +117,12 @@ class Lookup(Generic[K, A]):
         if self._dead:
             return
         # Back on the host loop, but in a task: answers lead to advances, which must come from a plain callback.
-        self._host.call_soon(self._tell, questions, answers)
+        self._host.call_soon(self._tell, asked, answers)
 
-    def _tell(self, questions: Sequence[K], answers: Callable[[K], A]) -> None:
-        for question in questions:
-            for then in self._asked.pop(question, []):
+    def _tell(self, asked: dict[K, list[Callable[[A], None]]], answers: Callable[[K], A]) -> None:
+        for question, thens in asked.items():
+            self._asked.pop(question, None)
+            for then in thens:
                 if self._dead:
                     return
                 self.outstanding -= 1

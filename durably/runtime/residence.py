@@ -100,8 +100,8 @@ class Residence:
     def with_loaded(self, address: Address, then: Callable[[Activation], None]) -> None:
         """Do something once the activation of an object is in memory; at once if it is."""
         activation = self.activation(address)
-        if activation.loading:
-            self._load(address, lambda _: then(activation))
+        if activation.arrivals is not None:
+            activation.arrivals.callbacks.append(then)
         else:
             then(activation)
 
@@ -190,6 +190,8 @@ class Residence:
                 self._directory.enter(invocation)
                 activation.mailbox.append(invocation)
         self._take_arrived(activation, arrivals)
+        for callback in arrivals.callbacks:
+            callback(activation)
         self.start_next(activation)
         self.rest(activation)
 

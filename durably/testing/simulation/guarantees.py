@@ -50,6 +50,10 @@ class GuaranteeError(AssertionError):
         self.number = number
 
 
+class MachineError(AssertionError):
+    """The runtime stumbled over a mistake of its own. It recovered, as it should; please report it all the same."""
+
+
 class End(NamedTuple):
     """How and where in the log an invocation ended."""
 
