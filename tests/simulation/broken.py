@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import wraps
 from typing import Any
 
@@ -25,7 +25,6 @@ from durably.runtime.completions import Completions
 from durably.runtime.delayed import Delayed
 from durably.runtime.directory import Directory
 from durably.runtime.invocation import Invocation
-from durably.runtime.lookups import Lookup
 from durably.runtime.outcomes import Outcomes
 from durably.runtime.residence import Residence
 from durably.runtime.runs import Runs
@@ -48,7 +47,6 @@ class Mutant:
     breaks: Callable[[Patch], None]
     found_as: frozenset[str]
     where: Sequence[Workload] = EVERYTHING
-    name: str = field(default="")
 
 
 MUTANTS: dict[str, Mutant] = {}
@@ -113,14 +111,17 @@ def gates_open_although_the_commit_failed(patch: Patch) -> None:
     around(patch, Committer, "_fail", fail)
 
 
-@mutant("guarantee 5", "guarantee 2")
+LATER: list[asyncio.Task[None]] = []
+
+
+@mutant("guarantee 5", "guarantee 3")
 def the_store_acknowledges_before_it_is_durable(patch: Patch) -> None:
     async def commit(self: SimulatedStore, batch: Batch, /) -> None:
         async def later() -> None:
             await asyncio.sleep(0.01)
             await self._apply(batch)
 
-        self._kept = asyncio.get_running_loop().create_task(later())  # type: ignore[attr-defined]  # pyright: ignore
+        LATER.append(asyncio.get_running_loop().create_task(later()))
 
     patch.setattr(SimulatedStore, "commit", commit)
 
@@ -145,14 +146,13 @@ def timers_are_dropped_at_recovery(patch: Patch) -> None:
     patch.setattr(MemoryStore, "timers", timers)
 
 
-@mutant("guarantee 7")
+@mutant("guarantee 7", "machine")
 def completions_of_the_suspended_are_lost(patch: Patch) -> None:
     patch.setattr(Completions, "_record", lambda self, caller, outcome: self._committer.next_position())
 
 
 @mutant("guarantee 7")
 def what_waits_in_the_store_is_not_woken(patch: Patch) -> None:
-    patch.setattr(Directory, "enter", Directory.enter)
     patch.setattr(OpenBatch, "wake", lambda self, number: None)
     patch.setattr(Residence, "_take_arrived", _only_messages)
 
@@ -174,7 +174,7 @@ def the_next_in_the_mailbox_is_forgotten(patch: Patch) -> None:
 # ---------------------------------------------------------------------- exactly once, in order, alone
 
 
-@mutant("guarantee 4", "guarantee 1")
+@mutant("guarantee 4", "guarantee 1", "guarantee 7")
 def messages_are_delivered_twice(patch: Patch) -> None:
     def admit(original: Any, self: Residence, invocation: Invocation) -> None:
         original(self, invocation)
@@ -185,18 +185,7 @@ def messages_are_delivered_twice(patch: Patch) -> None:
     around(patch, Residence, "admit", admit)
 
 
-@mutant("guarantee 6", "guarantee 2", "paused")
-def completions_are_delivered_twice(patch: Patch) -> None:
-    def complete(original: Any, self: Completions, activation: Any, invocation: Invocation, *answer: Any) -> None:
-        original(self, activation, invocation, *answer)
-        journal = invocation.journal
-        if journal is not None and journal.undelivered:
-            journal.undelivered.append(journal.undelivered[-1])
-
-    around(patch, Completions, "complete", complete)
-
-
-@mutant("guarantee 1")
+@mutant("guarantee 1", "guarantee 7")
 def a_mailbox_lets_two_in(patch: Patch) -> None:
     def next_to_start(self: Activation) -> Invocation | None:
         if not self.mailbox or self.arrivals is not None:
@@ -224,22 +213,19 @@ def a_delayed_message_that_rings_twice_comes_twice(patch: Patch) -> None:
     around(patch, Delayed, "bring", bring)
 
 
-@mutant("guarantee 4", "guarantee 1")
-def an_older_answer_comes_to_whoever_asks_later(patch: Patch) -> None:
-    def ask_group(self: Lookup[Any, Any], group: dict[Any, Any]) -> None:
-        for question, thens in group.items():
-            self._asked.setdefault(question, []).extend(thens)
-            task = self._host.create_task(self._answer([question]))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+@mutant("guarantee 4", "guarantee 1", "machine")
+def objects_are_loaded_before_the_log_is_durable(patch: Patch) -> None:
+    def init(original: Any, self: Residence, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        self._load._gate = None
 
-    patch.setattr(Lookup, "_ask_group", ask_group)
+    around(patch, Residence, "__init__", init)
 
 
 # ---------------------------------------------------------------------- what is kept
 
 
-@mutant("invariant", "check")
+@mutant("invariant", "check", where=(WORKLOADS["bank"],))
 def outcomes_of_keyed_calls_are_not_kept(patch: Patch) -> None:
     patch.setattr(Outcomes, "_keep_outcome_us", lambda self, invocation: None)
 
@@ -260,14 +246,14 @@ def batches_are_cut_within_transitions(patch: Patch) -> None:
         original(self, *args)
         self.transitions += 1_000_000
 
-    def set_timer(original: Any, self: Committer) -> int:
+    def next_position(original: Any, self: Committer) -> int:
         if self.batch.transitions > 1_000_000 and not self.writing:
             self._write()
         position: int = original(self)
         return position
 
     around(patch, OpenBatch, "step", step)
-    around(patch, Committer, "next_position", set_timer)
+    around(patch, Committer, "next_position", next_position)
 
 
 @mutant("paused", "check", "invariant")
@@ -290,7 +276,7 @@ def outcomes_are_written_without_the_state(patch: Patch) -> None:
     around(patch, OpenBatch, "set_state", set_state)
 
 
-@mutant("guarantee 3")
+@mutant("guarantee 3", "machine")
 def completions_of_actions_are_forgotten_at_recovery(patch: Patch) -> None:
     async def load(original: Any, self: MemoryStore, *args: Any, **kwargs: Any) -> list[StoredObject]:
         found: list[StoredObject] = await original(self, *args, **kwargs)
@@ -308,7 +294,7 @@ def _without_last_answer(stored: StoredInvocation) -> StoredInvocation:
 @mutant("guarantee 8", "stuck", "guarantee 4")
 def the_store_lets_two_in(patch: Patch) -> None:
     def open(original: Any, self: MemoryStore, *args: Any) -> Any:
-        self._disk.holder = None  # type: ignore[attr-defined, unused-ignore]  # pyright: ignore
+        self.disk.holder = None
         return original(self, *args)
 
     around(patch, MemoryStore, "open", open)

@@ -115,7 +115,7 @@ class Customer:
         random, tally, books = self.random, self.client.object(Tally, key), self.books
         await wander(self.sim, random)
         try:
-            match random.choice(("call", "send", "burst", "later", "shared_key", "slow", "deadline", "tick", "note")):
+            match random.choice(("call", "send", "burst", "later", "shared_key", "slow", "deadline", "hurry", "tick", "note")):
                 case "call":
                     answer = await tally.add(number)
                     self._counts(key, number)
@@ -137,6 +137,8 @@ class Customer:
                     self._counts(key, number)
                 case "deadline":
                     await self._with_a_deadline(key, number)
+                case "hurry":
+                    await self._in_a_hurry(key, number)
                 case "tick":
                     times = random.randint(0, 5)
                     books.ticks[key] += times + 1
@@ -206,6 +208,14 @@ class Customer:
             self.books.late.setdefault(key, set()).add(number)
         else:
             self.books.certain.setdefault(key, []).append(number)
+
+    async def _in_a_hurry(self, key: str, number: int) -> None:
+        """Many messages with deadlines; those that are still in the mailbox then never begin."""
+        add = self.client.object(Tally, key).add_slowly.options(timeout=self.random.choice((0.01, 1, 2)))
+        late = self.books.late.setdefault(key, set())
+        for part in range(self.random.randint(2, 6)):
+            late.add(number + part)
+            await add.options(idempotency_key=f"hurry {number + part}").send(number + part, 0.2)
 
     async def _take_notes(self, key: str, number: int) -> None:
         """Notes have keys of their own, so that they count exactly, whoever insists."""
