@@ -41,9 +41,8 @@ class Plan:
         left = self.runs
         for turn in count():
             for place, workload in enumerate(self.workloads):
-                # The workloads' shares differ by one run at most.
                 share = RUNS_PER_TASK
-                if left is not None:
+                if left is not None:  # The last portions are shared out evenly.
                     share = min(share, -(-left // (len(self.workloads) - place)))
                     left -= share
                 if share:
