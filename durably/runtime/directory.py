@@ -11,7 +11,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 from durably.ids import KeyScope
 from durably.runtime.committer import Committer
@@ -56,10 +56,8 @@ class Directory:
         """The log positions of ends that an answer of the store may not know yet, by invocation number."""
         self._tidy_at = ENDS_BETWEEN_TIDYING
         self._dead = False
-        self._by_id: Lookup[str, InvocationRecord | None] = Lookup(owner, reads.find, _at_once, self._durable)
-        self._by_key: Lookup[KeyScope, InvocationRecord | None] = Lookup(
-            owner, reads.find_keyed, _at_once, self._durable
-        )
+        self._by_id: Lookup[str, InvocationRecord | None] = Lookup(owner, reads.find, durable=self._durable)
+        self._by_key: Lookup[KeyScope, InvocationRecord | None] = Lookup(owner, reads.find_keyed, durable=self._durable)
 
     @property
     def outstanding(self) -> int:
@@ -130,8 +128,8 @@ class Directory:
         then: Callable[[dict[KeyScope, InvocationRecord | None]], None],
     ) -> None:
         """Ask for those of several keys that are `unknown`, and hold all of them in memory until the answers come."""
-        held, wanted = dict.fromkeys(scopes), dict.fromkeys(unknown)
-        self._pinned.update(held.keys())
+        held, wanted = list(dict.fromkeys(scopes)), list(dict.fromkeys(unknown))  # Sets iterate at random.
+        self._pinned.update(held)
         found: dict[KeyScope, InvocationRecord | None] = {}
 
         def one_found(scope: KeyScope, _: Invocation | None, record: InvocationRecord | None) -> None:
@@ -199,7 +197,3 @@ class Directory:
         if not self._dead:
             then(known, record)
             self._owner.poke()
-
-
-def _at_once(go: Callable[[Any], None], group: Any) -> None:
-    go(group)

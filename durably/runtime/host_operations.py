@@ -31,7 +31,6 @@ class HostOperationOwner(Protocol):
 
     host: asyncio.AbstractEventLoop
     waiting: dict[HostOperation[Any], None]
-    """In order."""
 
     def lost(self) -> BaseException:
         """What somebody hears whose request may or may not have been accepted."""

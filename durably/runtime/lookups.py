@@ -33,15 +33,22 @@ class Lookup(Generic[K, A]):
         self,
         owner: LookupOwner,
         ask: Callable[[Sequence[K]], Coroutine[Any, Any, Callable[[K], A]]],
-        when_ready: Callable[[Callable[[Any], None], Any], None],
-        durable: Callable[[], int] = lambda: 0,
+        *,
+        durable: Callable[[], int],
+        gate: Callable[[Callable[[Any], None], Any], None] | None = None,
     ) -> None:
-        """`ask` answers many at once; `when_ready` says when asking may begin; `durable` up to where the log is."""
+        """`ask` answers many at once; `durable` says up to where the log is.
+
+        Whoever asks what is under way waits for the same answer.
+
+        With a `gate`, which says when asking may begin, the answer is read after that, so everybody asks anew: what is
+        under way may have been read before the gate opened.
+        """
         self._owner = owner
         self._ask = ask
         self._host = asyncio.get_running_loop()
-        self._when_ready = when_ready
         self._durable = durable
+        self._gate = gate
         self._began: dict[int, int] = {}
         """Up to where the log was durable when each query that is under way began, oldest first."""
         self._queries = 0
@@ -49,6 +56,7 @@ class Lookup(Generic[K, A]):
         self.outstanding = 0
         """Callbacks that have not heard an answer."""
         self._asked: dict[K, list[Callable[[A], None]]] = {}
+        """What is under way, without a gate."""
         self._scheduled = False
         self._dead = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -95,26 +103,29 @@ class Lookup(Generic[K, A]):
         """What was asked in this tick is asked together; what comes later has a gate of its own."""
         self._scheduled = False
         group, self._collected = self._collected, {}
-        if not self._dead and group:
-            self._when_ready(self._ask_group, group)
+        if self._dead or not group:
+            return
+        if self._gate is None:
+            self._asked.update(group)
+            self._ask_group(group)
+        else:
+            self._gate(self._ask_group, group)
 
     def _ask_group(self, group: dict[K, list[Callable[[A], None]]]) -> None:
         if self._dead:
             return
-        questions: list[K] = []
-        for question, thens in group.items():
-            self._asked.setdefault(question, []).extend(thens)
-            questions.append(question)
+        questions = [*group]
         for start in range(0, len(questions), QUESTIONS_PER_QUERY):
+            asked = {question: group[question] for question in questions[start : start + QUESTIONS_PER_QUERY]}
             self._queries += 1
             self._began[self._queries] = self._durable()
-            task = self._host.create_task(self._answer(self._queries, questions[start : start + QUESTIONS_PER_QUERY]))
+            task = self._host.create_task(self._answer(self._queries, asked))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _answer(self, query: int, questions: Sequence[K]) -> None:
+    async def _answer(self, query: int, asked: dict[K, list[Callable[[A], None]]]) -> None:
         try:
-            answers = await self._ask(questions)
+            answers = await self._ask([*asked])
         except Exception as error:
             if not self._dead:
                 self._owner.store_failed(error)
@@ -122,11 +133,12 @@ class Lookup(Generic[K, A]):
         if self._dead:
             return
         # Back on the host loop, but in a task: answers lead to advances, which must come from a plain callback.
-        self._host.call_soon(self._tell, query, questions, answers)
+        self._host.call_soon(self._tell, query, asked, answers)
 
-    def _tell(self, query: int, questions: Sequence[K], answers: Callable[[K], A]) -> None:
-        for question in questions:
-            for then in self._asked.pop(question, []):
+    def _tell(self, query: int, asked: dict[K, list[Callable[[A], None]]], answers: Callable[[K], A]) -> None:
+        for question, thens in asked.items():
+            self._asked.pop(question, None)
+            for then in thens:
                 if self._dead:
                     return
                 self.outstanding -= 1

@@ -52,6 +52,7 @@ class Outside:
 
     def __init__(self, engine: Callable[[], Engine], entropy: Entropy) -> None:
         self.waiting: dict[HostOperation[Any], None] = {}
+        """In the order in which they came, so that they hear of a failure in the same order in every process."""
         self.failure: BaseException | None = None
         self.host = asyncio.get_running_loop()
         self._engine = engine

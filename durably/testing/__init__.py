@@ -18,5 +18,6 @@ from durably.testing.simulation import Simulation as Simulation
 from durably.testing.simulation import SimulationFailedError as SimulationFailedError
 from durably.testing.simulation import SimulationStuckError as SimulationStuckError
 from durably.testing.simulation import Snapshots as Snapshots
+from durably.testing.simulation import Workload as Workload
 from durably.testing.simulation import for_each_crash_point as for_each_crash_point
 from durably.testing.simulation import simulate as simulate

@@ -124,7 +124,7 @@ def test_a_failure_tells_its_seed_and_how_to_repeat_it() -> None:
 
 def test_eventually_is_asked_in_the_end() -> None:
     async def program(sim: Simulation) -> None:
-        sim.eventually(lambda snapshots: snapshots[Counter, "x"].count == 1, within=3_600)
+        sim.eventually(lambda snapshots: snapshots[Counter, "x"].count == 1, within=86_400)
         await sim.object(Counter, "x").add.after(minutes=30).send(1)
 
     simulate(program, Counter, runs=20)

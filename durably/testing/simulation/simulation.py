@@ -114,7 +114,8 @@ class Simulation:
         self._bound = {definition_of(actor).name: bind(actor, self.dependencies) for actor in actors}
         self._has_old_journals = False
         """What is under way may have been begun by other code."""
-        self._lives = 0
+        self.lives = 0
+        """Processes that were started, one after the other."""
         self._dead: list[SimulatedProcess] = []
         """Kept, so that nothing of a killed process runs, not even when the garbage collector comes."""
         self._invariants: list[Invariant] = []
@@ -146,7 +147,7 @@ class Simulation:
             PausedInvocationError: a handler failed with what is no outcome; its error is the cause.
             Whatever the program raises.
         """
-        if not self._lives:
+        if not self.lives:
             self._begin_life()
         try:
             return self.loop.run_until_complete(program)
@@ -230,17 +231,19 @@ class Simulation:
 
     async def restart(self, *actors: type[Actor]) -> None:
         """Stop the process gracefully and start it again, with other code if classes are given."""
+        await self._up()
         process = self.process
-        if process is not None and process.is_up:
-            self.trace.note(process.name, "is stopped")
-            stopping = self.loop.create_task(process.stop(), context=process.context)
-            while not stopping.done() and self.process is process:  # It may be killed meanwhile.
-                await self._pass(SETTLE_US)
+        assert process is not None
         if actors:
             self._has_old_journals = True
             self._program = self._program.running(*actors)
             self._bound = {definition_of(actor).name: bind(actor, self.dependencies) for actor in actors}
-        if self.process is process:
+        self.trace.note(process.name, "is stopped")
+        stopping = self.loop.create_task(process.stop(), context=process.context)
+        while self.process is process and not stopping.done():
+            await self._pass(SETTLE_US)
+        if self.process is process:  # Otherwise it was killed while it stopped, and the next life begins by itself.
+            stopping.result()
             self._begin_life()
         await self._up()
 
@@ -338,8 +341,8 @@ class Simulation:
     # ------------------------------------------------------------------ inside
 
     def _begin_life(self) -> None:
-        self._lives += 1
-        self.process = SimulatedProcess(self, self._program, self._lives)
+        self.lives += 1
+        self.process = SimulatedProcess(self, self._program, self.lives)
         self.guarantees.handlers = {
             (service, name): handler
             for service, actor in self._bound.items()
