@@ -2,4 +2,5 @@
 
 from __future__ import annotations
 
+from durably.testing.durable import Durable as Durable
 from durably.testing.harness import Harness as Harness
