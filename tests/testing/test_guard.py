@@ -80,6 +80,13 @@ class Caller(Service):
             raise TerminalError("no time") from error
 
     @handler
+    async def stumble_over_it(self, ctx: Context) -> str:
+        try:
+            return str(self.function())
+        except HandlerMistakeError:
+            raise KeyError("clock") from None
+
+    @handler
     async def wait_for(self, ctx: Context) -> str:
         """From Python 3.12 asyncio's own frame is between the handler and what it awaits."""
         return await asyncio.wait_for(self.call_in_a_task(), 60)
@@ -170,9 +177,16 @@ async def test_what_only_calculates_is_allowed(function: Callable[[], Any]) -> N
     await allowed(function)
 
 
-@pytest.mark.parametrize("name", ["call", "swallow", "turn_into_a_failure", "wait_for"])
+@pytest.mark.parametrize("name", ["call", "swallow", "turn_into_a_failure", "stumble_over_it", "wait_for"])
 async def test_it_is_found_whatever_the_handler_does_with_the_error(name: str) -> None:
-    assert "time.time()" in (await refused(time.time, name, retry=RetryPolicy())).message
+    assert "time.time()" in (await refused(time.time, name)).message
+
+
+async def test_it_pauses_at_once_however_often_the_handler_may_be_tried() -> None:
+    async with harness(time.time, retry=RetryPolicy()) as app:
+        await app.service(Caller).swallow.send()
+        with pytest.raises(UnrepeatableCallError):
+            await app.settle()
 
 
 async def test_it_is_found_in_a_task_of_the_handler() -> None:
