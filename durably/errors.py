@@ -11,6 +11,7 @@
     ├── HandlerMistakeError               a retry cannot mend it: the invocation pauses at once
     │   ├── NonDeterminismError
     │   ├── BlockingIOInHandlerError
+    │   ├── UnrepeatableCallError         raised by durably.testing
     │   ├── ForgottenAwaitError
     │   ├── WrongContextError
     │   ├── StuckError
@@ -206,6 +207,13 @@ class NonDeterminismError(HandlerMistakeError):
 
 class BlockingIOInHandlerError(HandlerMistakeError):
     """Real I/O was awaited outside `ctx.run`."""
+
+
+class UnrepeatableCallError(HandlerMistakeError):
+    """A handler read a clock or took randomness past its context; on replay it would get something else.
+
+    Raised by the kit for tests only: in production nobody looks.
+    """
 
 
 class ForgottenAwaitError(HandlerMistakeError):

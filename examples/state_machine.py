@@ -77,8 +77,8 @@ async def transition() -> None:
 
 
 def perhaps_crash() -> None:
-    """Die here and now, if this is the crashing variant and the dice say so."""
-    if SystemRandom().random() < CRASHING:
+    """Die here and now, if this is the crashing variant and the dice say so; replay need not die again."""
+    if CRASHING and SystemRandom().random() < CRASHING:
         print("The process kills itself.", file=sys.stderr, flush=True)
         os._exit(CRASHED)
 

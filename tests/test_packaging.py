@@ -13,6 +13,7 @@ from zipfile import ZipFile
 import pytest
 
 ROOT = Path(__file__).parents[1]
+PLUGIN = "_durably_pytest.py"
 PACKAGED_EXAMPLES = "durably/cli/packaged/examples"
 
 
@@ -27,7 +28,7 @@ def expected_in_the_wheel() -> Mapping[str, bytes]:
         for path in files_under(ROOT / "examples")
         if path.suffix == ".py"
     }
-    return package | examples
+    return package | examples | {PLUGIN: (ROOT / PLUGIN).read_bytes()}
 
 
 def expected_in_the_sdist() -> set[str]:

@@ -30,7 +30,7 @@ from durably.errors import ForgottenAwaitError, HandlerMistakeError, NonDetermin
 from durably.ids import derived_invocation_id
 from durably.runtime.journal import AttemptFailure, Delivery, Outcome, Step, replay
 from durably.runtime.loop import DeterministicLoop, DurableTimer, enter, leave
-from durably.runtime.settings import Settings
+from durably.runtime.settings import Settings, Watch
 
 R = TypeVar("R")
 
@@ -150,6 +150,7 @@ class Execution:
         self._is_shared = handler.kind == "shared"
         self._observer = observer
         self._forgotten_await = settings.forgotten_await
+        self._watch = settings.watch
         self._host = host
 
     # ------------------------------------------------------------------ for the machine
@@ -173,7 +174,7 @@ class Execution:
         host = self._host or events._get_running_loop()
         before = enter(self.loop)
         try:
-            outcome = self._run(deliveries)
+            outcome = self._run(deliveries) if self._watch is None else self._run_watched(self._watch, deliveries)
         except (SystemExit, KeyboardInterrupt, MemoryError):  # Rule E3: the host's business; nothing is recorded.
             raise
         except BaseException as error:
@@ -223,6 +224,10 @@ class Execution:
     def leftover_tasks(self) -> list[str]:
         """The tasks that a finished handler left behind."""
         return [f"{task.get_name()} ({_name_of(task.get_coro())})" for task in self.loop.live_tasks()]
+
+    def _run_watched(self, watch: Watch, deliveries: Sequence[Delivery]) -> Outcome | None:
+        with watch(f"{self.handler.service}/{self.handler.name}"):
+            return self._run(deliveries)
 
     def _run(self, deliveries: Sequence[Delivery]) -> Outcome | None:
         loop, main = self.loop, self._main

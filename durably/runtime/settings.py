@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from durably.actors.retry import RetryPolicy
+
+Watch: TypeAlias = Callable[[str], AbstractContextManager[object, None]]
+"""Given a handler's name, what is entered around a run of its code; an error that it raises fails the attempt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +31,8 @@ class Settings:
     verify_replay: bool = False
     """Replay every invocation when it ends and pause it if anything differs."""
     forgotten_await: Literal["warn", "error"] = "warn"
+    watch: Watch | None = None
+    """Who looks on while handlers run. None: nobody."""
 
     active_objects: int = 100_000
     mailbox_messages: int = 10_000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from durably.testing.durable import Durable as Durable
 from durably.testing.harness import Harness as Harness
 from durably.testing.histories import HistoryCall as HistoryCall
 from durably.testing.linearizability import LinearizabilityUnknownError as LinearizabilityUnknownError

@@ -6,7 +6,7 @@ a difference fails the test; so does a forgotten `await`, and a bug in a handler
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
@@ -21,6 +21,7 @@ from durably.runtime.runtime import Runtime
 from durably.runtime.supervisor import Supervisor
 from durably.storage.memory import MemoryStore
 from durably.storage.store import Store
+from durably.testing.guard import ClockGuard
 from durably.testing.virtual import SeededEntropy, VirtualClock, one_turn
 
 _A_CENTURY_US = 100 * 365 * 86_400 * 1_000_000
@@ -42,6 +43,10 @@ class Harness(Runtime):
     By default each invocation gets one attempt, so that a bug reaches the test as `PausedInvocationError` with the
     handler's error as its cause; give `retry` to test retries. `suspend_after=0` throws every waiting attempt away at
     once, so that each await replays. The same `seed` gives the same ids and random numbers.
+
+    A handler that calls `time.time()`, `datetime.now()`, `uuid4()`, `random.choice()` or the like gets an
+    `UnrepeatableCallError` that names what to use instead. What needs them belongs in `ctx.run`; logging and tracing
+    may read clocks anywhere, and so may the modules named in `allow`, with all that they call.
     """
 
     def __init__(
@@ -52,6 +57,7 @@ class Harness(Runtime):
         retry: RetryPolicy = ONE_ATTEMPT,
         suspend_after: Duration = 60.0,
         store: Store | None = None,
+        allow: Collection[str] = (),
     ) -> None:
         super().__init__(
             MemoryStore() if store is None else store,
@@ -70,6 +76,7 @@ class Harness(Runtime):
             self._settings,
             verify_replay=True,
             forgotten_await="error",
+            watch=ClockGuard(allow),
             timer_window_us=_A_CENTURY_US,
             give_way_us=None,
             expire_every_us=_AN_HOUR_US,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from typing import Any, TypeAlias, cast
 
 from durably.actors.actor import Actor
 from durably.actors.durations import Duration
 from durably.actors.retry import RetryPolicy
+from durably.testing import report as reports
 from durably.testing.harness import ONE_ATTEMPT
-from durably.testing.report import TOTALS, Report
+from durably.testing.report import Report
 from durably.testing.simulation.faults import Faults
 from durably.testing.simulation.simulation import TEN_YEARS, Simulation
 
@@ -39,6 +40,7 @@ def simulate(
     retry: RetryPolicy = ONE_ATTEMPT,
     suspend_after: Duration | None = None,
     longest: Duration = TEN_YEARS,
+    allow: Collection[str] = (),
 ) -> Report:
     """Run a program many times, each time with other interleavings, other delays, and other faults.
 
@@ -60,6 +62,7 @@ def simulate(
             retry=retry,
             suspend_after=suspend_after,
             longest=longest,
+            allow=allow,
         )
         total += _run(simulation, program, actors, wanted)
     return total
@@ -74,6 +77,7 @@ def for_each_crash_point(
     retry: RetryPolicy = ONE_ATTEMPT,
     suspend_after: Duration | None = None,
     longest: Duration = TEN_YEARS,
+    allow: Collection[str] = (),
 ) -> Report:
     """Run a program that makes n commits n + 1 times: undisturbed, then killed before its commit 1, 2, 3 and so on.
 
@@ -103,6 +107,7 @@ def for_each_crash_point(
             retry=retry,
             suspend_after=suspend_after,
             longest=longest,
+            allow=allow,
         )
         return _run(simulation, same, actors, wanted)
 
@@ -122,7 +127,7 @@ def _run(simulation: Simulation, program: Program, actors: tuple[type[Actor], ..
                 _account(simulation, program, actors, wanted, error), simulation.seed, simulation
             ) from error
         finally:
-            TOTALS.add(simulation.report())
+            reports.TOTALS.add(simulation.report())
         return simulation.report()
 
 

@@ -7,9 +7,9 @@ randomness. Requests come in at the door as bytes and leave it as bytes; a kille
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextvars import copy_context
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any, Protocol, Self
 
@@ -26,7 +26,7 @@ from durably.runtime.journal import Outcome
 from durably.runtime.logs import RuntimeLog
 from durably.runtime.requests import Acceptance
 from durably.runtime.runtime import Runtime
-from durably.runtime.settings import Settings
+from durably.runtime.settings import Settings, Watch
 from durably.runtime.supervisor import Supervisor
 from durably.testing.simulation.clock import SimulatedClock
 from durably.testing.simulation.disk import SimulatedDisk, SimulatedStore
@@ -70,13 +70,12 @@ class Tuning:
         self.expiry_portion = random.choice((1, 1_000))
         self.pump_budget_us = random.choice((-1, 5_000))
 
-    def applied(self, settings: Settings, suspend_after_us: int | None) -> Settings:
+    def applied(self, settings: Settings) -> Settings:
         return replace(
             settings,
             verify_replay=True,
             forgotten_await="error",
             give_way_us=None,
-            suspend_after_us=self.suspend_after_us if suspend_after_us is None else suspend_after_us,
             passivate_after_us=self.passivate_after_us,
             active_objects=self.active_objects,
             pending_in_memory=self.pending_in_memory,
@@ -88,26 +87,25 @@ class Tuning:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """What a process runs: the actors, and what they depend on."""
+    """What a process runs: the actors, what they depend on, and how."""
 
-    def __init__(
-        self,
-        actors: Sequence[type[Actor]],
-        dependencies: Mapping[Any, Any],
-        retry: RetryPolicy,
-        suspend_after_us: int | None,
-        tuning: Tuning,
-    ) -> None:
-        self.actors = tuple(actors)
-        self.dependencies = dependencies
-        self.retry = retry
-        self.suspend_after_us = suspend_after_us
-        self.tuning = tuning
+    actors: tuple[type[Actor], ...]
+    dependencies: Mapping[Any, Any]
+    retry: RetryPolicy
+    suspend_after_us: int | None
+    tuning: Tuning
+    watch: Watch
 
     def running(self, *actors: type[Actor]) -> Program:
         """The same with other code."""
-        return Program(actors, self.dependencies, self.retry, self.suspend_after_us, self.tuning)
+        return replace(self, actors=actors)
+
+    def applied(self, settings: Settings) -> Settings:
+        """The numbers that it runs by."""
+        suspend_after_us = self.tuning.suspend_after_us if self.suspend_after_us is None else self.suspend_after_us
+        return replace(self.tuning.applied(settings), suspend_after_us=suspend_after_us, watch=self.watch)
 
 
 class SimulatedRuntime(Runtime):
@@ -123,7 +121,7 @@ class SimulatedRuntime(Runtime):
         self._virtual_clock = world.clock
         self._entropy = SeededEntropy(world.random.getrandbits(64))
         self._observer = self
-        self._settings = program.tuning.applied(self._settings, program.suspend_after_us)
+        self._settings = program.applied(self._settings)
         self._process = process
         self._world = world
         self._machine: Supervisor | None = None

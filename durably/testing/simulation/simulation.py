@@ -8,7 +8,7 @@ The models are the simulators of FoundationDB (Zhou and others, 2021) and of Tig
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from random import Random
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -24,6 +24,7 @@ from durably.runtime.invocation import Invocation
 from durably.storage.memory import MemoryStore
 from durably.storage.records import Batch, Owner
 from durably.testing.export import journal_of
+from durably.testing.guard import ClockGuard
 from durably.testing.harness import ONE_ATTEMPT
 from durably.testing.linearizability import check_linearizable
 from durably.testing.replay import ReplayError, replay_journals
@@ -73,7 +74,8 @@ class Simulation:
     Usually `simulate` makes many of them. `object`, `service`, `call` and so on ask as an ordinary client does who
     insists until there is an answer; `client(name)` gives others. `dependencies` may be a function that makes them, so
     that each run has its own; they are the world outside and survive crashes. By default each invocation gets one
-    attempt, so that a bug in a handler ends the run, as in a `Harness`. Durations are timedeltas or seconds.
+    attempt, so that a bug in a handler ends the run, as in a `Harness`; as there, handlers that read a clock or roll
+    dice past their context are found out, but for the modules in `allow`. Durations are timedeltas or seconds.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Simulation:
         retry: RetryPolicy = ONE_ATTEMPT,
         suspend_after: Duration | None = None,
         longest: Duration = TEN_YEARS,
+        allow: Collection[str] = (),
     ) -> None:
         self.seed = seed
         self.random = Random(seed)
@@ -105,11 +108,14 @@ class Simulation:
         self.dependencies: Mapping[Any, Any] = _made(dependencies)
         """What the actors depend on: the world outside."""
         self._program = Program(
-            actors,
-            self.dependencies,
-            retry,
-            None if suspend_after is None else duration_us(suspend_after, "Simulation(suspend_after=...)"),
-            Tuning(self.random),
+            actors=actors,
+            dependencies=self.dependencies,
+            retry=retry,
+            suspend_after_us=None
+            if suspend_after is None
+            else duration_us(suspend_after, "Simulation(suspend_after=...)"),
+            tuning=Tuning(self.random),
+            watch=ClockGuard(allow),
         )
         self._bound = {definition_of(actor).name: bind(actor, self.dependencies) for actor in actors}
         self._has_old_journals = False

@@ -1,0 +1,195 @@
+"""durably's plugin for pytest: the fixture `durable`, simulated tests, and a line about them in the summary.
+
+    async def test_a_seat_is_reserved_once(durable: Durable) -> None:
+        app = await durable(Seat, Cart)
+
+works under every plugin that runs async tests in asyncio: pytest-asyncio, anyio.
+
+    @pytest.mark.simulate(Seat, Cart, runs=200)
+    async def test_whatever_crashes_a_seat_is_reserved_once(simulation) -> None: ...
+
+runs under `durably.testing.simulation.simulate`, as its program, and needs none; fixtures besides `simulation` are made
+once for all the runs. `--simulate=N` makes it N runs, `--seed=N` repeats exactly the run of this seed.
+
+pytest loads this file in every test session on a machine that has durably, so it stands outside the package and imports
+it only when a test uses it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from argparse import ArgumentTypeError
+from collections.abc import Callable, Coroutine, Generator
+from dataclasses import asdict
+from functools import partial, wraps
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import pytest
+
+if TYPE_CHECKING:
+    from durably.testing import Durable
+
+Body: TypeAlias = Callable[..., Coroutine[Any, Any, Any]]
+
+_REPORT = "durably.testing.report"
+_OUTPUT_OF_A_WORKER = "durably"
+_STARTED = pytest.StashKey["Durable"]()
+_RUNS, _SEED = "durably_simulate", "durably_seed"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("durably")
+    group.addoption(
+        "--simulate",
+        dest=_RUNS,
+        metavar="N",
+        type=_at_least_one,
+        help="run each test that is marked with `simulate` N times, whatever its mark says",
+    )
+    group.addoption("--simulate-seed", dest=_SEED, metavar="N", type=int, help="the same as --seed")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_load_initial_conftests(parser: pytest.Parser) -> Generator[None, object, object]:
+    """`--seed` is a common name: where a conftest has it already, it stays theirs."""
+    result = yield
+    if not hasattr(parser.parse_known_args([]), "seed"):
+        parser.getgroup("durably").addoption(
+            "--seed",
+            dest=_SEED,
+            metavar="N",
+            type=int,
+            help="run each test that is marked with `simulate` once, with this seed: to repeat a run that failed",
+        )
+    return result
+
+
+def _at_least_one(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise ArgumentTypeError(f"--simulate takes how many runs it shall be, at least 1, not {text!r}.")
+    return int(text)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers",
+        "simulate(*actors, runs=200, **options): run this async test many times with faults, as the program of "
+        "durably.testing.simulation.simulate, whose arguments these are; it is given the parameter `simulation`.",
+    )
+
+
+# ---------------------------------------------------------------------- fixtures
+
+
+@pytest.fixture
+def durable(request: pytest.FixtureRequest) -> Durable:
+    """Starts harnesses that are closed after the test: `app = await durable(Seat, dependencies={...})`."""
+    if request.node.get_closest_marker("simulate") is not None:
+        pytest.fail("A simulated test has its runtime already: use `simulation` instead of `durable`.", pytrace=False)
+    if _body_of(request.node) is None:
+        pytest.fail("The fixture `durable` is for async tests: write `async def` before the test.", pytrace=False)
+    from durably.testing import Durable
+
+    started = request.node.stash[_STARTED] = Durable()
+    return started
+
+
+@pytest.fixture
+def simulation(request: pytest.FixtureRequest) -> None:
+    """Stands for what each run of a test marked with `simulate` is given."""
+    if request.node.get_closest_marker("simulate") is None:
+        pytest.fail(
+            "`simulation` is what a simulated test is given: write `@pytest.mark.simulate(...)`, with your actor "
+            "classes, before the test.",
+            pytrace=False,
+        )
+
+
+# ---------------------------------------------------------------------- tests
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    marker = item.get_closest_marker("simulate")
+    started = item.stash.get(_STARTED, None)
+    place = _body_of(item)
+    with pytest.MonkeyPatch.context() as patch:
+        if marker is not None and isinstance(item, pytest.Function):
+            # Whoever would run the coroutine, and complain that it is none of theirs, is not asked.
+            patch.setattr(item, "runtest", partial(_simulate, item, marker))
+        elif started is not None and place is not None:
+            patch.setattr(*place, _closing(started, getattr(*place)))
+        return (yield)
+
+
+def _body_of(item: Any) -> tuple[Any, str] | None:
+    """Where the coroutine function of an async test is kept; None if the test is not async."""
+    test = getattr(item, "obj", None)
+    for owner, name in ((item, "obj"), (getattr(test, "hypothesis", None), "inner_test")):
+        if inspect.iscoroutinefunction(getattr(owner, name, None)):
+            return owner, name
+    return None
+
+
+def _closing(started: Durable, body: Body) -> Body:
+    """The body of a test, which ends when its harnesses are closed: in its own loop, however it runs."""
+
+    @wraps(body)
+    async def run(*arguments: Any, **fixtures: Any) -> Any:
+        async with started.started:
+            return await body(*arguments, **fixtures)
+
+    return run
+
+
+def _simulate(item: pytest.Function, marker: pytest.Mark) -> None:
+    body = item.obj
+    parameters = inspect.signature(body).parameters
+    if not inspect.iscoroutinefunction(body) or "simulation" not in parameters:
+        pytest.fail("A simulated test is an `async def` with a parameter `simulation`.", pytrace=False)
+    fixtures = {name: item.funcargs[name] for name in parameters if name != "simulation" and name in item.funcargs}
+
+    async def program(simulation: Any, /) -> None:
+        await body(simulation=simulation, **fixtures)
+
+    options = dict(marker.kwargs)
+    runs, seed = item.config.getoption(_RUNS), item.config.getoption(_SEED)
+    if seed is not None:
+        options.update(runs=1, seed=seed)
+    elif runs is not None:
+        options.update(runs=runs)
+    program.__qualname__ = body.__qualname__
+    try:
+        import_module("durably.testing.simulation").simulate(program, *marker.args, **options)
+    except AssertionError as error:
+        failed: int | None = getattr(error, "seed", None)
+        if failed is not None:
+            error.add_note(f"As a test: pytest {item.nodeid} --seed={failed}")
+        raise
+
+
+# ---------------------------------------------------------------------- the summary
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker of pytest-xdist tells its controller."""
+    output: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
+    report = sys.modules.get(_REPORT)
+    if output is not None and report is not None:
+        output[_OUTPUT_OF_A_WORKER] = asdict(report.TOTALS.report)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    output = getattr(node, "workeroutput", {}).get(_OUTPUT_OF_A_WORKER)
+    if output is not None:
+        report = import_module(_REPORT)
+        report.TOTALS.add(report.Report(**output))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    report = sys.modules.get(_REPORT)
+    if report is not None and report.TOTALS.report.runs:
+        terminalreporter.write_line(f"durably: {report.TOTALS.report}")
