@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from durably.runtime.lookups import Lookup
@@ -57,22 +58,26 @@ async def turns() -> None:
         await asyncio.sleep(0)
 
 
+def hear(heard: list[str], number: int, answer: str) -> None:
+    heard.append(f"{number}: {answer}")
+
+
 async def test_whoever_asks_while_an_answer_is_under_way_gets_a_newer_one() -> None:
     shelf, gates, heard = Shelf(), Gates(), list[str]()
     lookup: Lookup[str, str] = Lookup(Owner(), shelf.ask, gates)
-    lookup("x", lambda answer: heard.append(f"first: {answer}"))
+    lookup("x", partial(hear, heard, 1))
     await turns()
     gates.open_next()
     await turns()
     shelf.content = "full"
-    lookup("x", lambda answer: heard.append(f"second: {answer}"))
+    lookup("x", partial(hear, heard, 2))
     await turns()
     gates.open_next()
     await turns()
     for held in shelf.held:
         held.set_result(None)
     await turns()
-    assert heard == ["first: empty", "second: full"]
+    assert heard == ["1: empty", "2: full"]
     assert lookup.outstanding == 0
 
 
@@ -80,7 +85,7 @@ async def test_two_answers_under_way_come_each_to_its_own() -> None:
     shelf, gates, heard = Shelf(), Gates(), list[str]()
     lookup: Lookup[str, str] = Lookup(Owner(), shelf.ask, gates)
     for number in (1, 2):
-        lookup("x", lambda answer, number=number: heard.append(f"{number}: {answer}"))
+        lookup("x", partial(hear, heard, number))
         await turns()
     gates.open_next()
     await turns()
@@ -89,7 +94,7 @@ async def test_two_answers_under_way_come_each_to_its_own() -> None:
     shelf.held[0].set_result(None)
     await turns()
     shelf.content = "full"
-    lookup("x", lambda answer: heard.append(f"3: {answer}"))
+    lookup("x", partial(hear, heard, 3))
     await turns()
     gates.open_next()
     await turns()

@@ -115,7 +115,9 @@ class Customer:
         random, tally, books = self.random, self.client.object(Tally, key), self.books
         await wander(self.sim, random)
         try:
-            match random.choice(("call", "send", "burst", "later", "shared_key", "slow", "deadline", "hurry", "tick", "note")):
+            match random.choice(
+                ("call", "send", "burst", "later", "shared_key", "slow", "deadline", "hurry", "tick", "note")
+            ):
                 case "call":
                     answer = await tally.add(number)
                     self._counts(key, number)
