@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from durably import DeadlineExceededError, ObjectContext, VirtualObject, handler, state
-from durably.testing import Faults, Simulation, simulate
+from durably.testing import Faults, Simulation, SimulationFailedError, simulate
 from durably.testing.simulation.loop import SimulatedLoop
 
 
@@ -67,3 +67,15 @@ def test_what_is_due_now_needs_no_time_to_pass() -> None:
     loop.close()
     assert passed == [0]
     assert loop.elapsed_us == 1_000_000
+
+
+def test_the_account_of_a_task_group_tells_what_failed_in_it() -> None:
+    async def fail(sim: Simulation) -> None:
+        raise AssertionError("two and two are five")
+
+    async def program(sim: Simulation) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fail(sim))
+
+    with pytest.raises(SimulationFailedError, match="seed 0 failed: AssertionError: two and two are five\n"):
+        simulate(program, Guest, runs=1)

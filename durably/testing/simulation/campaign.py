@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from durably.actors.actor import Actor
 from durably.actors.durations import Duration
@@ -132,11 +132,19 @@ def _account(
     names = "".join(f", {actor.__name__}" for actor in actors)
     faults = "" if wanted == Faults.any() else f", faults={wanted!r}"
     return (
-        f"The run with seed {simulation.seed} failed: {type(error).__name__}: {error}\n\n"
+        f"The run with seed {simulation.seed} failed: {_told(error)}\n\n"
         f"What happened last, after {simulation.crashes} crashes, with {simulation.faults!r}:\n"
         f"{simulation.account()}\n\n"
         f"Repeat it with: simulate({_name(program)}{names}, seed={simulation.seed}{faults})"
     )
+
+
+def _told(error: BaseException) -> str:
+    """An error with its text; of a group, those that it is about."""
+    if isinstance(error, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        return "; ".join(map(_told, group.exceptions))
+    return f"{type(error).__name__}: {error}"
 
 
 def _name(program: Program) -> str:
