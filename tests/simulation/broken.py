@@ -1,13 +1,13 @@
 """Deliberately broken runtimes and actors, each one small change away from the real code, for the kit to find."""
 
-# pyright: reportPrivateUsage=false, reportUnknownLambdaType=false
+# pyright: reportPrivateUsage=false
 # Here the machine is broken from inside.
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from typing import Any
 
@@ -31,7 +31,7 @@ from durably.runtime.runs import Runs
 from durably.runtime.steps import Steps
 from durably.storage.memory import MemoryStore
 from durably.storage.records import Batch, StoredInvocation, StoredObject, TimerRecord
-from durably.testing import Simulation, Workload
+from durably.testing import Faults, Simulation, Workload
 from durably.testing.simulation.disk import SimulatedStore
 from durably.testing.simulation.workloads import WORKLOADS
 
@@ -77,7 +77,11 @@ def around(patch: Patch, cls: type, name: str, wrap: Callable[..., Any]) -> None
 
 @mutant("guarantee 5", "guarantee 3")
 def every_gate_is_open(patch: Patch) -> None:
-    patch.setattr(Committer, "when_durable", lambda self, callback, argument: callback(argument))
+    patch.setattr(Committer, "when_durable", _at_once)
+
+
+def _at_once(self: Committer, callback: Callable[[Any], object], argument: Any) -> None:
+    callback(argument)
 
 
 @mutant("guarantee 5")
@@ -148,13 +152,20 @@ def timers_are_dropped_at_recovery(patch: Patch) -> None:
 
 @mutant("guarantee 7", "machine")
 def completions_of_the_suspended_are_lost(patch: Patch) -> None:
-    patch.setattr(Completions, "_record", lambda self, caller, outcome: self._committer.next_position())
+    def record(self: Completions, *_: Any) -> int:
+        return self._committer.next_position()
+
+    patch.setattr(Completions, "_record", record)
 
 
 @mutant("guarantee 7")
 def what_waits_in_the_store_is_not_woken(patch: Patch) -> None:
-    patch.setattr(OpenBatch, "wake", lambda self, number: None)
+    patch.setattr(OpenBatch, "wake", _nothing)
     patch.setattr(Residence, "_take_arrived", _only_messages)
+
+
+def _nothing(*_: Any) -> None:
+    """Not done."""
 
 
 def _only_messages(self: Residence, activation: Activation, arrivals: Any) -> None:
@@ -204,7 +215,10 @@ def recovery_runs_mailboxes_out_of_order(patch: Patch) -> None:
     around(patch, Residence, "_loaded", loaded)
 
 
-@mutant("guarantee 4")
+SLOW_COUNTERS = replace(WORKLOADS["counters"], faults=Faults.slow(rate=0.3) | Faults.clock_jumps(rate=0.1))
+
+
+@mutant("guarantee 4", where=(SLOW_COUNTERS,))
 def a_delayed_message_that_rings_twice_comes_twice(patch: Patch) -> None:
     def bring(original: Any, self: Delayed, number: int, then: Any) -> None:
         self._coming.pop(number, None)
@@ -227,7 +241,7 @@ def objects_are_loaded_before_the_log_is_durable(patch: Patch) -> None:
 
 @mutant("invariant", "check", where=(WORKLOADS["bank"],))
 def outcomes_of_keyed_calls_are_not_kept(patch: Patch) -> None:
-    patch.setattr(Outcomes, "_keep_outcome_us", lambda self, invocation: None)
+    patch.setattr(Outcomes, "_keep_outcome_us", _nothing)
 
 
 @mutant("invariant", "check", "stuck", "guarantee 4")
@@ -237,7 +251,11 @@ def idempotency_keys_are_not_looked_up(patch: Patch) -> None:
         original(self, invocation)
 
     around(patch, OpenBatch, "accept", accept)
-    patch.setattr(Directory, "by_key", lambda self, scope, then: self._tell(then, None, None))
+
+    def by_key(self: Directory, scope: Any, then: Any) -> None:
+        self._tell(then, None, None)
+
+    patch.setattr(Directory, "by_key", by_key)
 
 
 @mutant("guarantee 4", "guarantee 7", "guarantee 2", "invariant", "check", "paused")

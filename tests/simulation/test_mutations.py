@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import pytest
 
@@ -25,8 +26,9 @@ RUNS = 200
 
 def kind_of(error: BaseException | None) -> str:
     """What found it."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
+    if isinstance(error, ExceptionGroup):
+        group = cast("ExceptionGroup[Exception]", error)
+        return kind_of(group.exceptions[0])
     match error:
         case GuaranteeError(number=number):
             return f"guarantee {number}"

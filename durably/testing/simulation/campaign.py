@@ -136,21 +136,20 @@ def _account(
 ) -> str:
     names = "".join(f", {actor.__name__}" for actor in actors)
     faults = "" if wanted == Faults.any() else f", faults={wanted!r}"
-    told = _leaf(error)
     return (
-        f"The run with seed {simulation.seed} failed: {type(told).__name__}: {told}\n\n"
+        f"The run with seed {simulation.seed} failed: {_told(error)}\n\n"
         f"What happened last, after {simulation.crashes} crashes, with {simulation.faults!r}:\n"
         f"{simulation.account()}\n\n"
         f"Repeat it with: simulate({_name(program)}{names}, seed={simulation.seed}{faults})"
     )
 
 
-def _leaf(error: BaseException) -> BaseException:
-    """The error in a group of one, as a TaskGroup makes them."""
-    if not isinstance(error, BaseExceptionGroup):
-        return error
-    group = cast("BaseExceptionGroup[BaseException]", error)
-    return _leaf(group.exceptions[0]) if len(group.exceptions) == 1 else group
+def _told(error: BaseException) -> str:
+    """An error with its text; of a group, those that it is about."""
+    if isinstance(error, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        return "; ".join(map(_told, group.exceptions))
+    return f"{type(error).__name__}: {error}"
 
 
 def _name(program: Program) -> str:

@@ -1,0 +1,46 @@
+"""A delayed message comes to its mailbox once, however often its timer rings.
+
+Found by the workloads `bank` and `counters`, with slow reads and a wall clock that jumps: a timer was read ahead by the
+moving window while it rang, rang again, and the message, under way from the store, was handed over and run twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any, cast
+
+from durably.runtime.committer import Committer
+from durably.runtime.delayed import Delayed
+from durably.runtime.reads import Reads
+from durably.storage.records import CallerRecord, StoredInvocation
+from tests.regressions.test_lookups import Owner, turns
+
+
+async def fetch(numbers: Sequence[int]) -> Callable[[int], StoredInvocation | None]:
+    return lambda _: None
+
+
+def at_once(go: Callable[[Any], None], group: Any) -> None:
+    go(group)
+
+
+async def test_a_message_whose_timer_rings_twice_comes_once() -> None:
+    came: list[int] = []
+
+    def comes(stored: StoredInvocation | None, attached: list[CallerRecord]) -> None:
+        came.append(7)
+
+    delayed = Delayed(
+        Owner(), cast(Reads, SimpleNamespace(fetch=fetch)), cast(Committer, SimpleNamespace(when_durable=at_once))
+    )
+    delayed.bring(7, comes)
+    await asyncio.sleep(0)
+    delayed.bring(7, comes)
+    assert delayed.is_coming(7)
+    await turns()
+    assert came == [7]
+    delayed.bring(7, comes)
+    await turns()
+    assert came == [7, 7]

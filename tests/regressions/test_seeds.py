@@ -1,0 +1,21 @@
+"""Runs that failed once. A seed means the same run only as long as the world takes its choices in the same order, so
+what was wrong also has a test of its own, where it is not as rare as the run that found it.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from durably.testing.simulation.workloads import WORKLOADS
+
+FAILED = [
+    ("bank", 134, "a delayed payment was made twice: its timer was read ahead while it rang"),
+    ("counters", 63, "the same, with a message to itself"),
+    ("counters", 215, "the same"),
+    ("counters", 58, "a mailbox was loaded from an answer that somebody else had asked for before"),
+]
+
+
+@pytest.mark.parametrize(("workload", "seed", "wrong"), FAILED, ids=[f"{name}-{seed}" for name, seed, _ in FAILED])
+def test_what_failed_once_does_not_fail_again(workload: str, seed: int, wrong: str) -> None:
+    assert WORKLOADS[workload].run(seed).runs == 1, wrong

@@ -1,0 +1,81 @@
+"""The simulated world itself: restarts amid crashes, deadlines, and when time may be said to pass."""
+
+from __future__ import annotations
+
+import asyncio
+from random import Random
+
+import pytest
+
+from durably import DeadlineExceededError, ObjectContext, VirtualObject, handler, state
+from durably.testing import Faults, Simulation, SimulationFailedError, simulate
+from durably.testing.simulation.loop import SimulatedLoop
+
+
+class Guest(VirtualObject, name="WorldGuest"):
+    """Sleeps, and remembers how often."""
+
+    nights: int = state(default=0)
+
+    @handler
+    async def sleep(self, ctx: ObjectContext, seconds: float) -> int:
+        await ctx.sleep(seconds)
+        self.nights += 1
+        return self.nights
+
+
+def test_a_process_may_be_killed_while_it_stops_and_while_it_starts() -> None:
+    async def program(sim: Simulation) -> None:
+        sleeping = asyncio.create_task(sleep_often(sim))
+        for _ in range(5):
+            await sim.restart()
+            await sim.advance(sim.random.random())
+        await sleeping
+
+    async def sleep_often(sim: Simulation) -> None:
+        for night in range(1, 6):
+            assert await sim.object(Guest, "x").sleep(0.3) == night
+
+    report = simulate(program, Guest, runs=60, faults=Faults.crash(rate=0.3) | Faults.slow(rate=0.3))
+    assert report.crashes > 100
+
+
+def test_who_is_told_of_a_deadline_may_hear_the_outcome_later() -> None:
+    async def program(sim: Simulation) -> None:
+        guest = sim.object(Guest, "x")
+        under_way = guest.sleep.options(timeout=1, idempotency_key="night")
+        with pytest.raises(DeadlineExceededError):
+            await under_way(5)
+        assert await under_way.attach() == 1
+
+    report = simulate(program, Guest, runs=20, faults=Faults.slow(rate=0.1, up_to=0.5))
+    assert report.runs == 20
+
+
+def test_what_is_due_now_needs_no_time_to_pass() -> None:
+    loop = SimulatedLoop(Random(0), shuffle=0, longest_us=10_000_000)
+    passed: list[int] = []
+    loop.on_time_passing = lambda: passed.append(loop.elapsed_us)
+
+    async def main() -> None:
+        woken = loop.create_future()
+        loop.call_after_us(0, woken.set_result, None)
+        await woken
+        await asyncio.sleep(1)
+
+    loop.run_until_complete(main())
+    loop.close()
+    assert passed == [0]
+    assert loop.elapsed_us == 1_000_000
+
+
+def test_the_account_of_a_task_group_tells_what_failed_in_it() -> None:
+    async def fail(sim: Simulation) -> None:
+        raise AssertionError("two and two are five")
+
+    async def program(sim: Simulation) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fail(sim))
+
+    with pytest.raises(SimulationFailedError, match="seed 0 failed: AssertionError: two and two are five\n"):
+        simulate(program, Guest, runs=1)
