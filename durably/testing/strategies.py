@@ -13,12 +13,12 @@ if find_spec("hypothesis") is None:
         "durably.testing.strategies needs the extra `testing`: pip install 'durably[testing]'", name="hypothesis"
     )
 
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias, TypeVar, cast
 
 from hypothesis import strategies as st
-from hypothesis.vendor.pretty import pretty
+from hypothesis.vendor.pretty import RepresentationPrinter, pretty
 
 from durably.actors.actor import Actor, Service, VirtualObject
 from durably.actors.arguments import Parameter
@@ -65,6 +65,10 @@ class ActorCall:
         arguments = ", ".join(f"{name}={pretty(value)}" for name, value in self.arguments.items())
         return f"{self.actor.__name__}({key}).{self.handler}({arguments})"
 
+    def _repr_pretty_(self, printer: RepresentationPrinter, cycle: bool) -> None:
+        """Hypothesis would tell how it was made."""
+        printer.text(repr(self))
+
     def on(self, caller: GivesReferences, /) -> Coroutine[Any, Any, Any]:
         """Make the call, and wait for its result."""
         return self._bound(caller)(**self.arguments)
@@ -101,13 +105,16 @@ def arguments(
     return st.fixed_dictionaries(
         {name: strategy for name, strategy in by_name.items() if name not in optional},
         optional={name: strategy for name, strategy in by_name.items() if name in optional},
-    ).map(lambda given: _carried(handler, given))
+    ).map(lambda given: _carried(handler, {name: given[name] for name in by_name if name in given}))
 
 
 def calls(
-    *actors: type[Actor], keys: Mapping[type[Actor], Sequence[str]] | None = None, overrides: Overrides | None = None
+    *actors: type[Actor],
+    keys: Mapping[type[Actor], Sequence[str]] | None = None,
+    overrides: Overrides | None = None,
+    leave_out: Collection[AnyHandler] = (),
 ) -> st.SearchStrategy[ActorCall]:
-    """A call of any handler of these classes that is not private, on one of a few keys.
+    """A call of any handler of these classes that is neither private nor left out, on one of a few keys.
 
         calls(Ticket, Cart, keys={Cart: ["mary", "bob"]}, overrides={Cart.add_ticket: {"ticket_id": st.just("A")}})
 
@@ -127,6 +134,7 @@ def calls(
         )
         for actor in actors
         for handler in public_handlers(actor)
+        if handler not in leave_out
     ])  # fmt: skip
 
 
