@@ -34,7 +34,7 @@ from durably.testing.simulation import Faults, Simulation, Snapshots
 from durably.testing.strategies import ActorCall, Overrides, calls, keys_of, parameter_strategies, public_handlers
 
 LAST_SEED = 2**16 - 1
-TAKEN_NAMES = ("self", "key", "target", "targets")
+TAKEN_NAMES = ("key", "target", "targets")
 """What a handler's parameter may be called, and a rule's may not, or not once more."""
 
 

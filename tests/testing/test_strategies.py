@@ -19,9 +19,10 @@ import pydantic
 import pytest
 from hypothesis import find, given, settings
 from hypothesis import strategies as st
+from hypothesis.errors import NoSuchExample
 
 from durably import BytesSerde, Context, ObjectContext, Service, VirtualObject, handler, shared, state
-from durably.actors.kinds import is_mapping
+from durably.actors.kinds import is_mapping, is_sequence, is_set
 from durably.actors.serde import codec_for
 from durably.actors.wording import MISSING
 from durably.errors import DefinitionError, UnencodableError
@@ -130,6 +131,10 @@ class Everything(Service):
     async def upload(self, ctx: Context, body: bytes) -> bytes:
         return body
 
+    @handler
+    async def short(self, ctx: Context, code: Annotated[str, msgspec.Meta(pattern="^a*$", max_length=2)]) -> None:
+        """A short one."""
+
     @handler(private=True)
     async def inside(self, ctx: Context) -> None:
         """For other actors."""
@@ -154,11 +159,11 @@ class Hidden(Service, private=True):
         """For other actors."""
 
 
-def floats_in(value: Any) -> Iterator[float]:
+def floats_in(value: object) -> Iterator[float]:
     parts: list[Any] = []
     if isinstance(value, float):
         yield value
-    elif isinstance(value, list | tuple | set | frozenset):
+    elif is_sequence(value) or is_set(value):
         parts = [*value]
     elif is_mapping(value):
         parts = [*value.values()]
@@ -212,6 +217,18 @@ def test_what_is_not_declared_is_what_json_can_say(bare: Any) -> None:
         assert codec.encode(codec.decode(codec.encode(value))) == codec.encode(value)
 
     is_carried()
+
+
+@pytest.mark.parametrize("number", [float, Decimal])
+def test_numbers_are_finite(number: Any) -> None:
+    with pytest.raises(NoSuchExample):
+        find(Values({}).of(number), lambda value: not isfinite(value), settings=settings(database=None))
+
+
+def test_what_no_strategy_knows_of_a_type_is_left_to_its_codec() -> None:
+    codes = arguments(Everything.short)
+    with pytest.raises(NoSuchExample):
+        find(codes, lambda given: len(given["code"]) > 2, settings=settings(database=None))
 
 
 def test_an_argument_in_a_serde_of_its_own() -> None:
