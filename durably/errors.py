@@ -308,7 +308,16 @@ class DefinitionError(DurablyError, TypeError):
 
 
 class StoreUnavailableError(DurablyError):
-    """The store did not answer, so the outcome is unknown; with an idempotency key it is safe to repeat the request."""
+    """The store did not answer, so the outcome is unknown; with an idempotency key it is safe to repeat the request.
+
+    `nothing_accepted`: the request was refused because the store was gone already, so it is safe to repeat it as it is.
+    """
+
+    nothing_accepted: bool
+
+    def __init__(self, message: str = "", *, nothing_accepted: bool = False) -> None:
+        super().__init__(message)
+        self.nothing_accepted = nothing_accepted
 
 
 class StoreInUseError(DurablyError):

@@ -15,9 +15,9 @@ class RetryPolicy:
     """When to try again, and what happens when that is over.
 
     The first wait is `initial`, each further one `factor` times the last, none longer than `maximum`. `max_attempts`
-    counts the first attempt; `max_duration` counts from its start; None means without end. `then` says what follows:
-    the invocation waits for a person, or fails (actions always fail). Errors of the classes in `give_up_on` end it at
-    once, as a `TerminalError`.
+    counts the first attempt; `max_duration` counts from the first failure (of an action, from when the handler asked
+    for it), whatever crashes meanwhile; None means without end. `then` says what follows: the invocation waits for a
+    person, or fails (actions always fail). Errors of the classes in `give_up_on` end it at once, as a `TerminalError`.
 
     Raises:
         ValueError, TypeError: a field that makes no sense, named.

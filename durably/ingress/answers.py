@@ -39,9 +39,11 @@ SAFE_WITH_A_KEY: Final = (
     "If the request has an 'idempotency-key', it can be safely retried, otherwise submitting it again may result in "
     "executing the invocation twice."
 )
+SAFE_ANYHOW: Final = "The request can be safely retried."
 NOT_RUNNING: Final = (
     "the runtime is stopping or has not started yet. The request was not accepted, so it can be safely retried."
 )
+NOT_SERVING: Final = "the runtime accepts no requests: it is stopping, has not started yet, or has lost its store"
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _encode = msgspec.json.Encoder().encode
@@ -96,6 +98,8 @@ def refusal_answer(error: DurablyError, *, is_keyed: bool) -> Answer:
     match error:
         case OverloadedError():
             return error_answer(429, str(error), headers=_retry_after(error))
+        case StoreUnavailableError(nothing_accepted=True):
+            return error_answer(503, f"{error} {SAFE_ANYHOW}")
         case StoreUnavailableError() | StoreInUseError():
             return error_answer(503, f"{error} {repeat}")
         case RuntimeStoppedError(id=None):

@@ -27,6 +27,7 @@ from starlette.types import Receive, Scope, Send
 
 from durably.errors import DurablyError
 from durably.ingress.answers import (
+    NOT_SERVING,
     SAFE_WITH_A_KEY,
     Answer,
     Headers,
@@ -54,6 +55,8 @@ OUR_MISTAKE: Final = f"durably itself failed; the server's log has the traceback
 class Callee(Protocol):
     """The part of a `Runtime` that an ingress speaks to."""
 
+    @property
+    def accepts_requests(self) -> bool: ...
     def describe(self) -> list[ServiceDescription]: ...
     def request_call(self, request: InvocationRequest, /) -> Awaitable[Reply]: ...
     def request_send(self, request: InvocationRequest, /) -> Awaitable[Acceptance]: ...
@@ -278,6 +281,8 @@ def _reserved_paths(runtime: Callee) -> Starlette:
     """Health, and 404 for everything else, in the words of the ingress."""
 
     async def health(_: Request) -> Response:
+        if not runtime.accepts_requests:
+            return _response(error_answer(503, NOT_SERVING))
         names = [service.name for service in runtime.describe()]
         return Response(msgspec.json.encode({"services": names}), media_type="application/json")
 
@@ -291,7 +296,10 @@ def _reserved_paths(runtime: Callee) -> Starlette:
 async def _refuse(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     message = "not found" if error.status_code == 404 else error.detail
-    answer = error_answer(error.status_code, message)
+    return _response(error_answer(error.status_code, message))
+
+
+def _response(answer: Answer) -> Response:
     response = Response(answer.body, answer.status)
     response.raw_headers += answer.headers
     return response

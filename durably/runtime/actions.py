@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -50,9 +50,10 @@ class ActionObserver(Protocol):
 class _Running:
     """One action: its task, and its result from then on."""
 
-    __slots__ = ("listener", "result", "task")
+    __slots__ = ("listener", "name", "result", "task")
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, name: str, listener: Listener) -> None:
+        self.name = name
         self.listener = listener
         self.task: asyncio.Task[None] | None = None
         self.result: ActionResult | None = None
@@ -72,6 +73,9 @@ class Actions:
         self._threads = threads
         self._busy = 0
         self._executor: ThreadPoolExecutor | None = None
+        self._cancelled: dict[asyncio.Task[None], str] = {}
+        """What a stop has cancelled and has not ended, with its name."""
+        self._in_threads: dict[Future[tuple[Any, BaseException | None]], str] = {}
 
     def __len__(self) -> int:
         return len(self._running)
@@ -93,16 +97,18 @@ class Actions:
         fallback: RetryPolicy,
         listener: Listener,
         report: Reporter,
+        issued_at: Callable[[], int],
     ) -> None:
         """Start an action, or join the one that runs; `listener` hears the result once.
 
-        `fallback` is the policy of the invocation, for an action that has none of its own (rule A3).
+        `fallback` is the policy of the invocation, for an action that has none of its own (rule A3). `issued_at` tells
+        when the handler asked for the action, which may have been in an earlier process.
         """
         running = self._running.get(key)
         if running is None:
-            running = self._running[key] = _Running(listener)
+            running = self._running[key] = _Running(name, listener)
             running.task = self._host.create_task(
-                self._run(key, name, running, action, fallback, report), context=action.context
+                self._run(key, name, running, action, fallback, report, issued_at), context=action.context
             )
         elif running.result is None:
             running.listener = listener
@@ -119,22 +125,36 @@ class Actions:
         if running is not None and running.task is not None:
             running.task.cancel()
 
-    async def close(self) -> None:
-        """Cancel whatever runs; being cancelled by a shutdown is no result (rule A3)."""
-        tasks = [
-            running.task for running in self._running.values() if running.task is not None and not running.task.done()
-        ]
+    def stop(self) -> None:
+        """Cancel whatever runs; being cancelled by a shutdown is no result (rule A3). From here on none is reported."""
+        for running in self._running.values():
+            if running.task is not None and not running.task.done():
+                self._cancelled[running.task] = running.name
+                running.task.add_done_callback(lambda task: self._cancelled.pop(task, None))
+                running.task.cancel()
         self._running.clear()
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
         if self._executor is not None:
             self._executor.shutdown(wait=False, cancel_futures=True)
             self._executor = None
 
+    async def ended(self) -> None:
+        """After `stop`: wait for those that do not end at once; not for threads, which cannot be cancelled."""
+        while self._cancelled:
+            await asyncio.wait(self._cancelled)
+
+    def left(self) -> list[str]:
+        """After `stop`: the names of those that still run, threads included."""
+        return [*self._cancelled.values(), *self._in_threads.values()]
+
     async def _run(
-        self, key: ActionKey, name: str, running: _Running, action: Action[Any], fallback: RetryPolicy, report: Reporter
+        self,
+        key: ActionKey,
+        name: str,
+        running: _Running,
+        action: Action[Any],
+        fallback: RetryPolicy,
+        report: Reporter,
+        issued_at: Callable[[], int],
     ) -> None:
         policy = fallback if action.retry is None else action.retry
         started = self._clock.monotonic()
@@ -142,17 +162,22 @@ class Actions:
         while running.result is None:
             self._begin_attempt(key, name)
             try:
-                running.result = _encoded(action, await self._attempt(action))
+                running.result = _encoded(action, await self._attempt(name, action))
             except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
                 raise
             except BaseException as error:
                 failures += 1
-                running.result = self._after_failure(action, policy, error, failures, self._clock.monotonic() - started)
+                elapsed = self._clock.monotonic() - started
+                if action.retry is not None:
+                    elapsed = max(elapsed, self._clock.now() - issued_at())
+                running.result = self._after_failure(action, policy, error, failures, elapsed)
                 failed: BaseException | None = error
             else:
                 failed = None
             finally:
                 self._end_attempt(key, name)
+            if self._running.get(key) is not running:  # It turned its cancellation into something else.
+                return
             if running.result is None and failed is not None:
                 await self._back_off(policy, failures, failed, report)
         running.task = None
@@ -179,25 +204,28 @@ class Actions:
         )
         await self._clock.sleep(delay)
 
-    async def _attempt(self, action: Action[Any]) -> Any:
+    async def _attempt(self, name: str, action: Action[Any]) -> Any:
         try:
             if action.timeout_us is None:
-                return await (action.invoke() if action.is_coroutine_function else self._in_thread(action))
+                return await (action.invoke() if action.is_coroutine_function else self._in_thread(name, action))
             async with asyncio.timeout(action.timeout_us / 1_000_000):
-                return await (action.invoke() if action.is_coroutine_function else self._in_thread(action))
+                return await (action.invoke() if action.is_coroutine_function else self._in_thread(name, action))
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
             raise RuntimeError("the action was cancelled from within") from None
 
-    async def _in_thread(self, action: Action[Any]) -> Any:
+    async def _in_thread(self, name: str, action: Action[Any]) -> Any:
         if self._executor is None:
             self._executor = ThreadPoolExecutor(self._threads, thread_name_prefix="durably-action")
         self._give_way.begin()
         try:
             context = contextvars.copy_context()
-            value, error = await self._host.run_in_executor(self._executor, lambda: context.run(_invoked, action))
+            future = self._executor.submit(context.run, _invoked, action)
+            self._in_threads[future] = name
+            future.add_done_callback(lambda future: self._in_threads.pop(future, None))
+            value, error = await asyncio.wrap_future(future)
             if error is not None:
                 raise error
             return value

@@ -8,7 +8,7 @@ A service has no state and no mailbox: each of its invocations has an activation
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from durably.actors.binding import BoundActor
@@ -23,12 +23,14 @@ if TYPE_CHECKING:
 class Arrivals:
     """What comes for an object while it is on its way from the store."""
 
-    __slots__ = ("answers", "attachments", "messages")
+    __slots__ = ("answers", "attachments", "callbacks", "messages")
 
     def __init__(self) -> None:
         self.messages: list[Invocation] = []
         self.answers: list[tuple[int, Delivery]] = []
         self.attachments: list[tuple[int, CallerRecord]] = []
+        self.callbacks: list[Callable[[Activation], None]] = []
+        """Whoever needs it in memory."""
 
 
 NO_MAILBOX: deque[Invocation] = deque()

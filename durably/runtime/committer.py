@@ -87,6 +87,10 @@ class Committer:
         """Too much is ahead of the disk (rule X2)."""
         return self._bytes_writing + self.batch.bytes_held > self._settings.undurable_limit_bytes
 
+    def congestion(self) -> str | None:
+        """Why the store wants nothing more from outside for now (rule X6)."""
+        return self._store.congestion()
+
     def poke(self) -> None:
         """Cut and write a batch, if this is a moment for it (rule X2). Never called within a transition."""
         if self.writing or self._dead or self.position == self.durable:

@@ -26,7 +26,9 @@ class Delayed:
     def __init__(self, owner: LookupOwner, reads: Reads, committer: Committer) -> None:
         self._soon: dict[int, Invocation] = {}
         self._coming: dict[int, list[CallerRecord]] = {}
-        self._fetch: Lookup[int, StoredInvocation | None] = Lookup(owner, reads.fetch, committer.when_durable)
+        self._fetch: Lookup[int, StoredInvocation | None] = Lookup(
+            owner, reads.fetch, durable=lambda: committer.durable, gate=committer.when_durable
+        )
 
     @property
     def outstanding(self) -> int:
@@ -50,7 +52,12 @@ class Delayed:
         return self._soon.pop(number, None)
 
     def bring(self, number: int, then: Coming) -> None:
-        """Fetch one whose time has come from the store."""
+        """Fetch one whose time has come from the store.
+
+        Its timer may ring twice, if it was read ahead while it rang: what is on its way comes once.
+        """
+        if number in self._coming:
+            return
         self._coming[number] = []
         self._fetch(number, partial(self._brought, number, then))
 

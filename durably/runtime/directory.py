@@ -11,7 +11,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 from durably.ids import KeyScope
 from durably.runtime.committer import Committer
@@ -23,6 +23,8 @@ from durably.storage.records import InvocationRecord
 
 Found: TypeAlias = Callable[["Invocation | None", "InvocationRecord | None"], None]
 """Hears what was found: the invocation in memory, or else its row, or neither."""
+
+ENDS_BETWEEN_TIDYING = 1_024
 
 
 class Waiter(Protocol):
@@ -49,10 +51,13 @@ class Directory:
         self._suspended_senders: set[str] = set()
         """Unfinished ones in the store only that have sent messages, and may ask for their outcomes (rule X7)."""
         self._pinned: Counter[KeyScope] = Counter()
-        self._ended_meanwhile: set[int] = set()
+        self._committer = committer
+        self._ends: dict[int, int] = {}
+        """The log positions of ends that an answer of the store may not know yet, by invocation number."""
+        self._tidy_at = ENDS_BETWEEN_TIDYING
         self._dead = False
-        self._by_id: Lookup[str, InvocationRecord | None] = Lookup(owner, reads.find, _at_once)
-        self._by_key: Lookup[KeyScope, InvocationRecord | None] = Lookup(owner, reads.find_keyed, _at_once)
+        self._by_id: Lookup[str, InvocationRecord | None] = Lookup(owner, reads.find, durable=self._durable)
+        self._by_key: Lookup[KeyScope, InvocationRecord | None] = Lookup(owner, reads.find_keyed, durable=self._durable)
 
     @property
     def outstanding(self) -> int:
@@ -94,11 +99,10 @@ class Directory:
         return otherwise or sender_id in self._suspended_senders
 
     def note_end(self, number: int) -> None:
-        """It has ended: an answer that is on its way from the store may not know it."""
-        if self._by_id.outstanding or self._by_key.outstanding:
-            self._ended_meanwhile.add(number)
-        elif self._ended_meanwhile:
-            self._ended_meanwhile.clear()
+        """It has ended: the store does not know it yet, and answers that are on their way will not."""
+        self._ends[number] = self._committer.position
+        if len(self._ends) >= self._tidy_at:
+            self._tidy()
 
     def by_id(self, id: str, then: Found) -> None:
         """Find by id, or by an id that leads to it."""
@@ -124,7 +128,7 @@ class Directory:
         then: Callable[[dict[KeyScope, InvocationRecord | None]], None],
     ) -> None:
         """Ask for those of several keys that are `unknown`, and hold all of them in memory until the answers come."""
-        held, wanted = set(scopes), set(unknown)
+        held, wanted = list(dict.fromkeys(scopes)), list(dict.fromkeys(unknown))  # Sets iterate at random.
         self._pinned.update(held)
         found: dict[KeyScope, InvocationRecord | None] = {}
 
@@ -147,7 +151,7 @@ class Directory:
         await self._by_id.finish()
         await self._by_key.finish()
 
-    def _unpin(self, scopes: set[KeyScope]) -> None:
+    def _unpin(self, scopes: Iterable[KeyScope]) -> None:
         for scope in scopes:
             self._pinned[scope] -= 1
             if self._pinned[scope] <= 0:
@@ -162,24 +166,34 @@ class Directory:
 
     def _found_id(self, id: str, then: Found, record: InvocationRecord | None) -> None:
         if self._is_old(record):
-            self._by_id(id, partial(self._found_id, id, then))
+            self._when_durable(partial(self._by_id, id), partial(self._found_id, id, then))
         else:
             self._tell(then, self.live.get(id if record is None else record.id), record)
 
     def _found_key(self, scope: KeyScope, then: Found, record: InvocationRecord | None) -> None:
         if self._is_old(record):
-            self._by_key(scope, partial(self._found_key, scope, then))
+            self._when_durable(partial(self._by_key, scope), partial(self._found_key, scope, then))
         else:
             self._tell(then, self.keyed.get(scope), record)
 
     def _is_old(self, record: InvocationRecord | None) -> bool:
-        return record is not None and record.outcome is None and record.number in self._ended_meanwhile
+        return record is not None and record.outcome is None and record.number in self._ends
+
+    def _durable(self) -> int:
+        return self._committer.durable
+
+    def _tidy(self) -> None:
+        """Forget the ends that every answer to come knows; as often as their number has doubled."""
+        known = [self._committer.durable, self._by_id.knows_up_to, self._by_key.knows_up_to]
+        all_know = min(position for position in known if position is not None)
+        while self._ends:
+            number, position = next(iter(self._ends.items()))
+            if position > all_know:
+                break
+            del self._ends[number]
+        self._tidy_at = max(2 * len(self._ends), ENDS_BETWEEN_TIDYING)
 
     def _tell(self, then: Found, known: Invocation | None, record: InvocationRecord | None) -> None:
         if not self._dead:
             then(known, record)
             self._owner.poke()
-
-
-def _at_once(go: Callable[[Any], None], group: Any) -> None:
-    go(group)

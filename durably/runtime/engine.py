@@ -26,6 +26,7 @@ from durably.runtime.completions import Completions
 from durably.runtime.delayed import Delayed
 from durably.runtime.directory import Directory
 from durably.runtime.giveway import GiveWay
+from durably.runtime.inquiries import Inquiries
 from durably.runtime.invocation import Invocation
 from durably.runtime.logs import RuntimeLog
 from durably.runtime.messages import Messages
@@ -90,7 +91,7 @@ class Engine:
         self._pump_scheduled = False
         self._pumping = False
         self._idle_waiters: list[asyncio.Future[None]] = []
-        self._durable_waiters: set[asyncio.Future[None]] = set()
+        self._durable_waiters: dict[asyncio.Future[None], None] = {}
 
         # Each part is given the parts that it uses: they stand in an order in which that is possible.
         self.committer = committer = Committer(
@@ -113,6 +114,7 @@ class Engine:
             self, background=background, clock=clock, committer=committer, settings=settings, store=store
         )
         self._delayed = delayed = Delayed(self, reads, committer)
+        self.inquiries = Inquiries(committer=committer, delayed=delayed, directory=directory)
         self._attempts = attempts = Attempts(self, committer=committer, log=log, residence=residence, settings=settings)
         completions = Completions(
             attempts=attempts, committer=committer, delayed=delayed, directory=directory, residence=residence
@@ -277,9 +279,10 @@ class Engine:
         self._pumping = True
         try:
             self._work_off()
-        except MemoryError:  # Rule E3: the host's business. The others go on, and after a while so does this one.
+        except (MemoryError, SystemExit, KeyboardInterrupt):
+            # Rule E3: the host's business. If that goes on, so do the others, and after a while this one too.
             self._pumping = False
-            self.clock.call_later(self.settings.memory_error_pause_us, self._again, self.suspect)
+            self.clock.call_later(self.settings.host_error_pause_us, self._again, self.suspect)
             self.poke()
             raise
         except Exception as error:  # A mistake of ours: fail and recover, rather than go on half.
@@ -290,7 +293,7 @@ class Engine:
 
     def _again(self, id: str) -> None:
         invocation = self.directory.live.get(id)
-        if invocation is not None and not self.dead and invocation.execution is None:
+        if invocation is not None and not (self.dead or self.stopping) and invocation.execution is None:
             self.queue(invocation)
 
     def _work_off(self) -> None:
@@ -398,13 +401,13 @@ class Engine:
             StoreUnavailableError: it never will be, in this incarnation.
         """
         durable: asyncio.Future[None] = self._host.create_future()
-        self._durable_waiters.add(durable)
+        self._durable_waiters[durable] = None
         self.when_durable(_resolve, durable)
         self.poke()
         try:
             await durable
         finally:
-            self._durable_waiters.discard(durable)
+            self._durable_waiters.pop(durable, None)
 
 
 def _resolve(waiter: asyncio.Future[None]) -> None:

@@ -222,7 +222,7 @@ class Execution:
 
     def leftover_tasks(self) -> list[str]:
         """The tasks that a finished handler left behind."""
-        return [f"{task.get_name()} ({task.get_coro()!r})" for task in self.loop.live_tasks()]
+        return [f"{task.get_name()} ({_name_of(task.get_coro())})" for task in self.loop.live_tasks()]
 
     def _run(self, deliveries: Sequence[Delivery]) -> Outcome | None:
         loop, main = self.loop, self._main
@@ -512,3 +512,9 @@ FIELD_LISTING = ""
 
 def _never_decoded(_answer: bytes) -> Any:
     raise AssertionError("a one-way command is not answered")
+
+
+def _name_of(coroutine: object) -> str:
+    """Of a task's coroutine; its repr has an address, which is another one in each process."""
+    name: str = getattr(coroutine, "__qualname__", None) or type(coroutine).__qualname__
+    return name

@@ -18,6 +18,8 @@ class AttemptFailureRecord(msgspec.Struct, frozen=True):
     type: str
     message: str
     traceback: str
+    since: int | None = None
+    """When the first of the failures in a row was, microseconds since 1970 UTC."""
 
 
 def describe_failure(error: BaseException) -> str:
@@ -38,10 +40,10 @@ def text_of_error(error: BaseException) -> str:
     return text.replace("\0", "\\0").encode(errors="backslashreplace").decode()
 
 
-def encode_attempt_failure(error: BaseException) -> bytes:
+def encode_attempt_failure(error: BaseException, since: int | None = None) -> bytes:
     """For the store."""
     return msgspec.json.encode(
-        AttemptFailureRecord(type(error).__qualname__, text_of_error(error), handler_traceback(error))
+        AttemptFailureRecord(type(error).__qualname__, text_of_error(error), handler_traceback(error), since)
     )
 
 

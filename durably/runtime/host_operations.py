@@ -17,10 +17,9 @@ from durably.actors.operations import CallSite, Operation
 from durably.errors import StoreUnavailableError
 from durably.ids import InvocationStatus
 from durably.runtime.engine import Engine
-from durably.runtime.failures import decode_attempt_failure
 from durably.runtime.invocation import Invocation, decode_outcome
 from durably.runtime.journal import Outcome
-from durably.runtime.pauses import paused_error
+from durably.runtime.pauses import pause_of
 from durably.runtime.requests import Acceptance, Reply
 from durably.storage.records import InvocationRecord
 
@@ -31,7 +30,7 @@ class HostOperationOwner(Protocol):
     """The way in, which knows who waits."""
 
     host: asyncio.AbstractEventLoop
-    waiting: set[HostOperation[Any]]
+    waiting: dict[HostOperation[Any], None]
 
     def lost(self) -> BaseException:
         """What somebody hears whose request may or may not have been accepted."""
@@ -47,7 +46,7 @@ class HostOperation(Operation[R]):
     def __init__(self, owner: HostOperationOwner, what: object, site: CallSite | None) -> None:
         self._owner = owner
         super().__init__(loop=owner.host, what=what, site=site)
-        owner.waiting.add(self)
+        owner.waiting[self] = None
 
     def __del__(self) -> None:
         if not self.taken and self.site is not None:
@@ -60,23 +59,23 @@ class HostOperation(Operation[R]):
 
     def cancel(self, msg: Any | None = None) -> bool:
         """Nobody wants the reply any more; the invocation goes on (rule D6)."""
-        self._owner.waiting.discard(self)
+        self._owner.waiting.pop(self, None)
         return super().cancel(msg)
 
     def finish(self, result: R) -> None:
-        self._owner.waiting.discard(self)
+        self._owner.waiting.pop(self, None)
         if not self.done():
             self.set_result(result)
 
     def refuse(self, error: BaseException, /) -> None:
-        self._owner.waiting.discard(self)
+        self._owner.waiting.pop(self, None)
         if not self.done():
             self.set_exception(error)
 
     def recover(self, engine: Engine) -> None:
         """The store is back after a failure: find out how things stand."""
         if self.done():
-            self._owner.waiting.discard(self)
+            self._owner.waiting.pop(self, None)
         elif not self.id:  # Nothing had been accepted for it.
             self.refuse(self._owner.lost())
         else:
@@ -112,10 +111,10 @@ class OutcomeOperation(HostOperation[R]):
         if known.outcome is not None:
             engine.when_durable(self._tell_known, known)
         elif known.status is InvocationStatus.PAUSED:
-            error = known.paused_error or _recorded_failure(known.failure)
-            engine.when_durable(self.refuse, paused_error(known, error))
+            engine.when_durable(self.refuse, pause_of(known))
         else:
             engine.directory.wait_for(known.number, self)
+            engine.inquiries.begin(known, None, self.refuse)
 
     def _stands_in_the_store(self, engine: Engine, record: InvocationRecord) -> None:
         self.id = record.id
@@ -126,6 +125,8 @@ class OutcomeOperation(HostOperation[R]):
         engine.directory.wait_for(record.number, self)
         if record.status is InvocationStatus.PAUSED:
             engine.pauses.tell_stored(record)
+        else:
+            engine.inquiries.begin(None, record, self.refuse)
 
     def _tell_known(self, known: Invocation) -> None:
         assert known.outcome is not None
@@ -207,10 +208,3 @@ def unknown_outcome(error: BaseException | None) -> StoreUnavailableError:
     )
     told.__cause__ = error
     return told
-
-
-def _recorded_failure(content: bytes | None) -> BaseException:
-    if content is None:
-        return RuntimeError("nothing is recorded")
-    failure = decode_attempt_failure(content)
-    return RuntimeError(f"{failure.type}: {failure.message}")

@@ -12,6 +12,7 @@ from durably.actors.binding import BoundActorHandler
 from durably.actors.commands import Command, Send, Sleep
 from durably.ids import Address, InvocationStatus, KeyScope
 from durably.runtime.execution import Execution
+from durably.runtime.failures import decode_attempt_failure
 from durably.runtime.journal import Delivery, Outcome, Step, decode_step
 from durably.storage.records import CallerRecord, InvocationRecord, InvocationUpdate, StoredInvocation
 
@@ -66,6 +67,15 @@ class Journal:
         if isinstance(answered, Sleep):
             self.not_before = max(self.not_before, answered.due)
         return True
+
+    def issued_at(self, number: int) -> int:
+        """The time of the step that issued a command."""
+        first = 0
+        for step in self.steps:
+            first += len(step.commands)
+            if number < first:
+                return step.at
+        raise LookupError(number)
 
     def give_up(self, number: int) -> Command | None:
         """The handler does not want this answer any more (rule C5): the command, if it was still waited for."""
@@ -214,15 +224,18 @@ def from_stored(stored: StoredInvocation, handler: BoundActorHandler) -> Invocat
     )
     invocation.attempts = record.attempts
     invocation.failure = record.failure
+    if record.failure is not None and record.attempts:
+        invocation.failing_since = decode_attempt_failure(record.failure).since
     invocation.sender_unfinished = stored.sender_unfinished
     invocation.attachments = tuple(attachment.caller for attachment in stored.attachments)
     invocation.note_stored()
     if stored.steps:
-        invocation.journal = _journal(stored)
+        invocation.journal = journal_of(stored)
     return invocation
 
 
-def _journal(stored: StoredInvocation) -> Journal:
+def journal_of(stored: StoredInvocation) -> Journal:
+    """What a stored invocation remembers."""
     journal = Journal()
     answers: dict[int, Delivery] = {}
     for completion in stored.completions:  # Rule C3: the first answer to a command is the one that counts.

@@ -93,6 +93,11 @@ class RuntimeLog:
     def stopped(self) -> None:
         self._log.info("runtime stopped")
 
+    def left_behind(self, what: list[str]) -> None:
+        self._log.warning(
+            "the runtime stopped without waiting any longer for what would not end; nothing durable is lost", left=what
+        )
+
     def invoked(self, invocation: Invocation) -> None:
         self._of(invocation).debug("invoked", attempt=invocation.attempts + 1)
 

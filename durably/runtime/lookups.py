@@ -33,17 +33,30 @@ class Lookup(Generic[K, A]):
         self,
         owner: LookupOwner,
         ask: Callable[[Sequence[K]], Coroutine[Any, Any, Callable[[K], A]]],
-        when_ready: Callable[[Callable[[Any], None], Any], None],
+        *,
+        durable: Callable[[], int],
+        gate: Callable[[Callable[[Any], None], Any], None] | None = None,
     ) -> None:
-        """`ask` answers many at once; `when_ready` says when asking may begin."""
+        """`ask` answers many at once; `durable` says up to where the log is.
+
+        Whoever asks what is under way waits for the same answer.
+
+        With a `gate`, which says when asking may begin, the answer is read after that, so everybody asks anew: what is
+        under way may have been read before the gate opened.
+        """
         self._owner = owner
         self._ask = ask
         self._host = asyncio.get_running_loop()
-        self._when_ready = when_ready
+        self._durable = durable
+        self._gate = gate
+        self._began: dict[int, int] = {}
+        """Up to where the log was durable when each query that is under way began, oldest first."""
+        self._queries = 0
         self._collected: dict[K, list[Callable[[A], None]]] = {}
         self.outstanding = 0
         """Callbacks that have not heard an answer."""
         self._asked: dict[K, list[Callable[[A], None]]] = {}
+        """What is under way, without a gate."""
         self._scheduled = False
         self._dead = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -61,6 +74,11 @@ class Lookup(Generic[K, A]):
             self._scheduled = True
             self._host.call_soon(self._close_group)
 
+    @property
+    def knows_up_to(self) -> int | None:
+        """Every answer to come knows what the log held up to here; None: no answer is to come."""
+        return next(iter(self._began.values()), None)
+
     async def next_answer(self) -> None:
         """Wait until something has been answered, or nothing will be."""
         if self._answer_waiter is None:
@@ -73,6 +91,7 @@ class Lookup(Generic[K, A]):
         self.outstanding = 0
         self._collected.clear()
         self._asked.clear()
+        self._began.clear()
         self._tell_waiter()
 
     async def finish(self) -> None:
@@ -84,24 +103,29 @@ class Lookup(Generic[K, A]):
         """What was asked in this tick is asked together; what comes later has a gate of its own."""
         self._scheduled = False
         group, self._collected = self._collected, {}
-        if not self._dead and group:
-            self._when_ready(self._ask_group, group)
+        if self._dead or not group:
+            return
+        if self._gate is None:
+            self._asked.update(group)
+            self._ask_group(group)
+        else:
+            self._gate(self._ask_group, group)
 
     def _ask_group(self, group: dict[K, list[Callable[[A], None]]]) -> None:
         if self._dead:
             return
-        questions: list[K] = []
-        for question, thens in group.items():
-            self._asked.setdefault(question, []).extend(thens)
-            questions.append(question)
+        questions = [*group]
         for start in range(0, len(questions), QUESTIONS_PER_QUERY):
-            task = self._host.create_task(self._answer(questions[start : start + QUESTIONS_PER_QUERY]))
+            asked = {question: group[question] for question in questions[start : start + QUESTIONS_PER_QUERY]}
+            self._queries += 1
+            self._began[self._queries] = self._durable()
+            task = self._host.create_task(self._answer(self._queries, asked))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _answer(self, questions: Sequence[K]) -> None:
+    async def _answer(self, query: int, asked: dict[K, list[Callable[[A], None]]]) -> None:
         try:
-            answers = await self._ask(questions)
+            answers = await self._ask([*asked])
         except Exception as error:
             if not self._dead:
                 self._owner.store_failed(error)
@@ -109,15 +133,17 @@ class Lookup(Generic[K, A]):
         if self._dead:
             return
         # Back on the host loop, but in a task: answers lead to advances, which must come from a plain callback.
-        self._host.call_soon(self._tell, questions, answers)
+        self._host.call_soon(self._tell, query, asked, answers)
 
-    def _tell(self, questions: Sequence[K], answers: Callable[[K], A]) -> None:
-        for question in questions:
-            for then in self._asked.pop(question, []):
+    def _tell(self, query: int, asked: dict[K, list[Callable[[A], None]]], answers: Callable[[K], A]) -> None:
+        for question, thens in asked.items():
+            self._asked.pop(question, None)
+            for then in thens:
                 if self._dead:
                     return
                 self.outstanding -= 1
                 self._hand_over(then, question, answers)
+        self._began.pop(query, None)
         self._tell_waiter()
         self._owner.poke()
 

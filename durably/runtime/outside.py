@@ -51,7 +51,8 @@ class Outside:
     """The way in for everybody who is not a handler."""
 
     def __init__(self, engine: Callable[[], Engine], entropy: Entropy) -> None:
-        self.waiting: set[HostOperation[Any]] = set()
+        self.waiting: dict[HostOperation[Any], None] = {}
+        """In the order in which they came, so that they hear of a failure in the same order in every process."""
         self.failure: BaseException | None = None
         self.host = asyncio.get_running_loop()
         self._engine = engine
@@ -175,6 +176,9 @@ class Outside:
                 "More is waiting to be written than the store keeps up with. Try again later.",
                 retry_after=OVERLOAD_RETRY_SECONDS,
             )
+        congestion = engine.committer.congestion()
+        if congestion is not None:  # Rule X6
+            raise OverloadedError(congestion, retry_after=OVERLOAD_RETRY_SECONDS)
         if request.key is not None:
             waiting = engine.residence.waiting(Address(request.service, request.key))
             if waiting >= limits.mailbox_messages:  # Rule C8

@@ -87,10 +87,8 @@ class Pauses:
 
     def tell_stored(self, record: InvocationRecord) -> None:
         """Somebody outside waits for an invocation that is paused, and is in the store only."""
-        failure = decode_attempt_failure(record.failure) if record.failure is not None else None
-        reason = "nothing is recorded" if failure is None else f"{failure.type}: {failure.message}"
         waiters = self._directory.waiters.pop(record.number, [])
-        self._committer.when_durable(_refuse_all, (waiters, PausedInvocationError(record.id, reason)))
+        self._committer.when_durable(_refuse_all, (waiters, stored_pause_of(record)))
 
     def resume(self, invocation: Invocation) -> None:
         """A person says: try again, from the journal."""
@@ -144,6 +142,25 @@ def paused_error(invocation: Invocation, error: BaseException) -> PausedInvocati
     told = PausedInvocationError(invocation.id, describe_failure(error))
     told.__cause__ = error
     return told
+
+
+def pause_of(invocation: Invocation) -> PausedInvocationError:
+    """Why an invocation in memory is paused."""
+    if invocation.paused_error is not None:
+        return paused_error(invocation, invocation.paused_error)
+    return PausedInvocationError(invocation.id, _recorded_reason(invocation.failure))
+
+
+def stored_pause_of(record: InvocationRecord) -> PausedInvocationError:
+    """Why an invocation in the store is paused."""
+    return PausedInvocationError(record.id, _recorded_reason(record.failure))
+
+
+def _recorded_reason(failure: bytes | None) -> str:
+    if failure is None:
+        return "nothing is recorded"
+    known = decode_attempt_failure(failure)
+    return f"{known.type}: {known.message}"
 
 
 def _refuse_all(told: tuple[list[Waiter], BaseException]) -> None:

@@ -71,7 +71,9 @@ class Residence:
         self._settings = settings
         self._owner = owner
         # Rule L2: the log is durable up to the birth of all that is asked for.
-        self._load: Lookup[Address, StoredObject] = Lookup(owner, reads.load, committer.when_durable)
+        self._load: Lookup[Address, StoredObject] = Lookup(
+            owner, reads.load, durable=lambda: committer.durable, gate=committer.when_durable
+        )
         self._idle: OrderedDict[Address, int] = OrderedDict()
         self._parked: dict[int, OrderedDict[int, tuple[Invocation, int]]] = {}
         self._suspend_timer: Cancellable | None = None
@@ -100,8 +102,8 @@ class Residence:
     def with_loaded(self, address: Address, then: Callable[[Activation], None]) -> None:
         """Do something once the activation of an object is in memory; at once if it is."""
         activation = self.activation(address)
-        if activation.loading:
-            self._load(address, lambda _: then(activation))
+        if activation.arrivals is not None:
+            activation.arrivals.callbacks.append(then)
         else:
             then(activation)
 
@@ -190,6 +192,8 @@ class Residence:
                 self._directory.enter(invocation)
                 activation.mailbox.append(invocation)
         self._take_arrived(activation, arrivals)
+        for callback in arrivals.callbacks:
+            callback(activation)
         self.start_next(activation)
         self.rest(activation)
 

@@ -95,7 +95,7 @@ class Retries:
         self, activation: Activation, invocation: Invocation, error: BaseException, now: int, delay_us: int
     ) -> None:
         invocation.position = activation.changed_at = self._committer.next_position()
-        invocation.failure = encode_attempt_failure(error)
+        invocation.failure = encode_attempt_failure(error, invocation.failing_since)
         invocation.status = InvocationStatus.BACKING_OFF
         self._committer.batch.change(invocation)
         self._alarm.set(invocation, RETRY_TIMER, now + delay_us)

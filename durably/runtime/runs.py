@@ -67,7 +67,8 @@ class Runs:
             return
         report = partial(self._log.action_retries, invocation, command.name)
         policy = self._retries.policy(invocation)
-        self._actions.start((invocation.id, number), command.name, action, policy, self._ended, report)
+        issued_at = partial(journal.issued_at, number)
+        self._actions.start((invocation.id, number), command.name, action, policy, self._ended, report, issued_at)
 
     def give_up(self, invocation: Invocation, number: int) -> None:
         """Nobody wants the result any more (rule C5)."""

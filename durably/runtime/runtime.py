@@ -63,9 +63,10 @@ class Limits:
 class Runtime(Caller):
     """Runs actors on a store, in the running event loop.
 
-    Use it as an asynchronous context manager; leaving it lets handlers come to a rest for up to `drain`, commits, and
-    lets the store go. What had not ended continues at the next start. Until it is entered it only checks the classes,
-    so it may be made at import time.
+    Use it as an asynchronous context manager; leaving it lets handlers come to a rest for up to `drain`, then commits
+    and lets the store go within `stop_timeout`. What does not end by then (an action that ignores its cancellation, a
+    store that another program keeps locked) is left, with a warning that says what it is. What had not ended continues
+    at the next start. Until it is entered it only checks the classes, so it may be made at import time.
 
     `store` is a Store or a URL (`sqlite:///app.db`); `dependencies` maps the annotations of constructor parameters to
     values. `retry` is for handlers that have no policy of their own. An invocation that waits longer than
@@ -89,6 +90,7 @@ class Runtime(Caller):
         passivate_after: Duration = 300.0,
         retention: Duration = 86400.0,
         drain: Duration = 30.0,
+        stop_timeout: Duration = 10.0,
         on_paused: OnPaused | None = None,
     ) -> None:
         limits = Limits() if limits is None else limits
@@ -101,6 +103,7 @@ class Runtime(Caller):
             passivate_after_us=duration_us(passivate_after, "Runtime(passivate_after=...)"),
             retention_us=duration_us(retention, "Runtime(retention=...)"),
             drain_us=duration_us(drain, "Runtime(drain=...)"),
+            stop_us=duration_us(stop_timeout, "Runtime(stop_timeout=...)"),
             active_objects=limits.active_objects,
             mailbox_messages=limits.mailbox_messages,
             payload_bytes=limits.payload_bytes,
@@ -155,6 +158,11 @@ class Runtime(Caller):
     def store(self) -> str:
         """What and where its store is, for people."""
         return self._store.describe()
+
+    @property
+    def accepts_requests(self) -> bool:
+        """It runs, has its store, and nobody has asked it to stop."""
+        return self._supervisor is not None and self._supervisor.accepts_requests
 
     def use_store(self, store: Store | str) -> None:
         """Run on another store than it was made with; before it is entered."""
@@ -231,7 +239,7 @@ class Runtime(Caller):
             )
             for record in page:
                 yield Invocation(self, record.id, codec_for(MISSING).decode)
-            if len(page) < _PAGE:
+            if not page:
                 return
             after = page[-1].number
 

@@ -21,6 +21,8 @@ class Settings:
     """How long outcomes are kept for those who come later."""
     drain_us: int
     """How long a stopping runtime lets handlers and actions go on."""
+    stop_us: int = 10_000_000
+    """How long it may take, after that, to commit the last batch, to end cancelled actions and to let the store go."""
     verify_replay: bool = False
     """Replay every invocation when it ends and pause it if anything differs."""
     forgotten_await: Literal["warn", "error"] = "warn"
@@ -46,8 +48,8 @@ class Settings:
     """How long a busy loop may starve the threads that wait for it (rule X8). None: there are no such threads."""
     advance_limit_callbacks: int = 100_000
     slow_advance_us: int = 100_000
-    memory_error_pause_us: int = 1_000_000
-    """How long an invocation rests whose attempt ran out of memory."""
+    host_error_pause_us: int = 1_000_000
+    """How long an invocation rests whose attempt raised what is the host's business (rule E3)."""
     recovery_portion: int = 1_000
     expiry_portion: int = 1_000
     expire_every_us: int = 60_000_000

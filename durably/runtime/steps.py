@@ -88,7 +88,7 @@ class Steps:
         if journal is None:
             at, deliveries = self._clock.now(), NO_DELIVERIES
         elif not journal.undelivered:
-            self._attempts.park(invocation, journal)
+            self._wait_on(activation, invocation, journal)
             return
         else:
             at, deliveries = max(self._clock.now(), journal.not_before), journal.undelivered  # Rule T1
@@ -106,6 +106,12 @@ class Steps:
             self._look_keys_up(activation, invocation, step, taken)
         else:
             self._append(activation, invocation, step, taken, NO_KEYS)
+
+    def _wait_on(self, activation: Activation, invocation: Invocation, journal: Journal) -> None:
+        """It was woken in vain, by the answer to a command that it has given up, and says so in a transition."""
+        if invocation.status is InvocationStatus.RUNNING and not journal.unanswered:
+            invocation.position = activation.changed_at = self._committer.next_position()
+        self._attempts.park(invocation, journal)
 
     # ------------------------------------------------------------------ replay
 

@@ -11,8 +11,8 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Callable, Mapping
-from typing import Protocol
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Protocol
 
 from durably.actors.binding import BoundActor
 from durably.errors import RuntimeStoppedError, StoreInUseError, StoreUnavailableError
@@ -83,7 +83,8 @@ class Supervisor:
         """Incarnations that have ended since the last batch that became durable."""
         self._reopen_delay_us = 0
         self._waits_for_time = False
-        self._closing_actions: asyncio.Task[None] | None = None
+        self._left: set[asyncio.Task[Any]] = set()
+        """What a stop has not waited for to its end."""
 
     async def start(self) -> None:
         """Open the store and recover.
@@ -94,15 +95,19 @@ class Supervisor:
         await self._incarnate()
 
     async def stop(self) -> None:
-        """Let what runs come to a rest, commit the last batch, tell who still waits, and let the store go (rule T4)."""
+        """Let what runs come to a rest, commit the last batch, tell who still waits, and let the store go (rule T4).
+
+        What has not come about by then is left: nobody is told that it is durable, and the next start goes on from what
+        the store holds.
+        """
         engine = self.engine
         if engine is not None:
             engine.stopping = True
-            await self._drain(engine)
+            await self._in_time(self._settings.drain_us, engine.until_idle())
         self._closing = True
-        await self._stop_reopening()
-        await self.actions.close()
-        await self._end()
+        left = await self._end()
+        if left:
+            self._log.left_behind(left)
 
     async def crash(self) -> None:
         """For tests: drop everything that is not durable, actions included, and recover."""
@@ -111,11 +116,17 @@ class Supervisor:
         if engine is not None:
             engine.kill()
             await engine.finish()
-        await self.actions.close()
+        self.actions.stop()
+        await self.actions.ended()
         self.actions = self._new_actions()
         await self._store.close()
         await self._incarnate()
         self._reattach()
+
+    @property
+    def accepts_requests(self) -> bool:
+        """The store is there, and nobody has asked for the end."""
+        return self.engine is not None and not self.engine.stopping
 
     async def until_durable(self) -> None:
         """Wait until all that is in the log now is on disk: what introspection tells is an exit too (rule X1)."""
@@ -160,7 +171,8 @@ class Supervisor:
             raise self._final
         if self._failure is not None and not self._closing:
             raise StoreUnavailableError(
-                f"The store failed and is being opened again: {self._failure} Nothing was accepted."
+                f"The store failed and is being opened again: {self._failure} Nothing was accepted.",
+                nothing_accepted=True,
             )
         raise RuntimeStoppedError(
             "The runtime is not running: use it inside `async with runtime:`. Nothing was accepted."
@@ -221,11 +233,11 @@ class Supervisor:
 
     async def _stop_reopening(self) -> None:
         reopening, self._reopening = self._reopening, None
+        self._waits_for_time = False
+        self.progressed()
         if reopening is not None:
             reopening.cancel()
             await asyncio.wait([reopening])
-        self._waits_for_time = False
-        self.progressed()
 
     def is_idle(self) -> bool:
         """Nothing can happen here unless time passes or somebody asks."""
@@ -247,40 +259,63 @@ class Supervisor:
         self._final = error
         self._refuse_everybody(lambda id: unknown_outcome(error))
         # Another runtime goes on with these invocations: no side effect of ours may be started or tried again.
-        self._closing_actions = asyncio.get_running_loop().create_task(self.actions.close())
+        self.actions.stop()
 
     def _refuse_everybody(self, error: Callable[[str], BaseException]) -> None:
         for waiter in list(self.outside.waiting):
             waiter.refuse(error(waiter.id))
 
-    async def _drain(self, engine: Engine) -> None:
-        patience: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        timer = self._clock.call_later(self._settings.drain_us, _lose, patience)
-        idle = asyncio.ensure_future(engine.until_idle())
-        await asyncio.wait([idle, patience], return_when=asyncio.FIRST_COMPLETED)
-        timer.cancel()
-        idle.cancel()
-        patience.cancel()
+    async def _end(self) -> list[str]:
+        """What comes after the draining, in bounded time; returns what has not ended in it.
 
-    async def _end(self) -> None:
+        The last commit gets half of the time. A store that is busy is closed all the same, which ends that commit.
+        """
+        clock, stop_us = self._clock, self._settings.stop_us
+        deadline = clock.monotonic() + stop_us
+        self.actions.stop()
         engine = self.engine
+        is_durable = engine is not None and await self._in_time(stop_us // 2, engine.until_durable())
+        self.engine = None
         if engine is not None:
-            is_durable = await self._last_commit(engine)
-            self.engine = None
             engine.kill()
-            await engine.finish()
-            if not is_durable:
-                self._refuse_everybody(lambda id: unknown_outcome(self.outside.failure))
+        if not is_durable:
+            self._refuse_everybody(lambda id: unknown_outcome(self.outside.failure))
         self._refuse_everybody(stopped_error)
-        await self._store.close()
+        left = [] if is_durable or engine is None else ["the last batch, of which nobody knows whether it is durable"]
+        if not await self._in_time(deadline - clock.monotonic(), self._let_go(engine, is_durable)):
+            left.append("the store, which stays locked")
+        await self._in_time(deadline - clock.monotonic(), self.actions.ended())
+        return left + [f"the action {name!r}" for name in self.actions.left()]
 
-    async def _last_commit(self, engine: Engine) -> bool:
-        """Whether everything that was in the log is on disk."""
-        with contextlib.suppress(StoreUnavailableError, TimeoutError):
-            async with asyncio.timeout(self._settings.drain_us / 1_000_000 + 1):
-                await engine.until_durable()
-                return True
+    async def _let_go(self, engine: Engine | None, is_durable: bool) -> None:
+        if engine is not None and is_durable:
+            await engine.finish()
+        await self._stop_reopening()
+        await self._store.close()
+        if engine is not None:
+            await engine.finish()
+
+    async def _in_time(self, limit_us: int, ending: Coroutine[Any, Any, Any]) -> bool:
+        """Whether something has ended by then, and the store has not failed meanwhile. If not, it is left to itself."""
+        task = asyncio.get_running_loop().create_task(ending)
+        patience: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        timer = self._clock.call_later(max(limit_us, 0), _lose, patience)
+        await asyncio.wait([task, patience], return_when=asyncio.FIRST_COMPLETED)
+        timer.cancel()
+        patience.cancel()
+        if not task.done():
+            self._left.add(task)
+            task.add_done_callback(self._ended_by_itself)
+            return False
+        with contextlib.suppress(StoreUnavailableError):
+            task.result()
+            return True
         return False
+
+    def _ended_by_itself(self, task: asyncio.Task[Any]) -> None:
+        self._left.discard(task)
+        if not task.cancelled():
+            task.exception()  # It is of no interest any more.
 
 
 def _lose(patience: asyncio.Future[None]) -> None:

@@ -27,6 +27,9 @@ COMMIT_WEIGHT_BYTES = 4096
 BLOCKED_TIMEOUT_SECONDS = 0.1
 """How long a checkpoint may hold up the writer while it waits for readers of other programs."""
 
+LOOK_AGAIN_SECONDS = 1.0
+"""How often a log that is over its limit is looked at while nobody commits."""
+
 
 class CheckpointAnswer(NamedTuple):
     """What SQLite says of a checkpoint."""
@@ -67,7 +70,7 @@ class LogGauge:
 
 
 class Checkpointer:
-    """Runs checkpoints beside the writer, one at a time, and holds commits back where the log is over its limit."""
+    """Runs checkpoints beside the writer, one at a time; where the log is over its limit it says so, and slows down."""
 
     def __init__(self, path: Path, store: str, *, threshold_bytes: int, limit_bytes: int) -> None:
         self._path = path
@@ -80,6 +83,8 @@ class Checkpointer:
         self._readers: Readers | None = None
         self._running: asyncio.Task[None] | None = None
         self._is_over_limit = False
+        self._log_bytes = 0
+        self._look_again_timer: asyncio.TimerHandle | None = None
 
     async def open(self, readers: Readers) -> None:
         self._readers = readers
@@ -91,6 +96,8 @@ class Checkpointer:
     async def close(self) -> None:
         running, connection = self._running, self._connection
         self._connection = None
+        if self._look_again_timer is not None:
+            self._look_again_timer.cancel()
         if running is not None:
             await asyncio.wait([running])
         if connection is not None:
@@ -101,6 +108,16 @@ class Checkpointer:
         self._gauge.note_commit(batch_bytes)
         if self._running is None and self._connection is not None and self._gauge.is_due(self._file_bytes()):
             self._start(self._connection)
+
+    def congestion(self) -> str | None:
+        """Rule X6: over the limit nothing is admitted."""
+        if not self._is_over_limit:
+            return None
+        return (
+            f"The write-ahead log of the store {self._store} holds {self._log_bytes >> 20} MiB, and its limit is "
+            f"{self._limit_bytes >> 20}, because another program reads the database in one long transaction. Nothing "
+            "is accepted until that ends."
+        )
 
     async def make_room(self) -> None:
         """Wait, before a commit, while the log is over its limit. Returns without waiting otherwise."""
@@ -140,15 +157,25 @@ class Checkpointer:
 
     def _judge(self, answer: CheckpointAnswer) -> None:
         was_over_limit = self._is_over_limit
-        self._is_over_limit = bool(answer.blocked) and answer.frames * FRAME_BYTES > self._limit_bytes
+        self._log_bytes = answer.frames * FRAME_BYTES
+        self._is_over_limit = bool(answer.blocked) and self._log_bytes > self._limit_bytes
         if self._is_over_limit and not was_over_limit:
             logger.warning(
-                "the write-ahead log is over its limit, commits are slowed down: another program reads the database "
-                "in one long transaction; end it",
+                "the write-ahead log is over its limit, so requests are refused and commits slowed down: another "
+                "program reads the database in one long transaction; end it",
                 store=self._store,
-                log_mib=answer.frames * FRAME_BYTES >> 20,
+                log_mib=self._log_bytes >> 20,
                 limit_mib=self._limit_bytes >> 20,
             )
+        if self._look_again_timer is not None:
+            self._look_again_timer.cancel()
+        if self._is_over_limit and self._connection is not None:  # Nobody may commit until somebody has looked.
+            loop = asyncio.get_running_loop()
+            self._look_again_timer = loop.call_later(LOOK_AGAIN_SECONDS, self._look_again)
+
+    def _look_again(self) -> None:
+        if self._running is None and self._connection is not None:
+            self._start(self._connection)
 
     def _shall_shrink(self) -> bool:
         return self._file_bytes() > 2 * self._threshold_bytes

@@ -117,6 +117,11 @@ def answer(connection: sqlite3.Connection, statement: str, parameters: Parameter
     return row[0]
 
 
+def pieces(connection: sqlite3.Connection, statement: str, parameters: Parameters) -> list[tuple[str, str]]:
+    """The answer of a statement that says of each row what it is: `(kind, content)`."""
+    return connection.execute(statement, parameters).fetchall()
+
+
 class TimeLimit:
     """Interrupts what a connection runs after a time, and again until cancelled: it may have begun late."""
 
@@ -149,13 +154,13 @@ class Readers:
         self._recycling: set[asyncio.Task[None]] = set()
 
     async def open(
-        self, prepare: Callable[[sqlite3.Connection], None] = prepare_reader, *, read_only: bool = False
+        self, prepare: Callable[[sqlite3.Connection], None] | None = None, *, read_only: bool = False
     ) -> None:
         self._free = asyncio.LifoQueue()
         for _ in range(self._count):
             connection = await connect(self._path, read_only=read_only)
             self._all.append(connection)
-            await connection.run(prepare)
+            await connection.run(prepare_reader if prepare is None else prepare)
             self._free.put_nowait(connection)
 
     async def close(self) -> None:
@@ -166,8 +171,10 @@ class Readers:
             connection.interrupt_now()
             await connection.close()
 
-    async def read(self, name: str, parameters: Parameters) -> str:
-        """Run the named statement and return its answer.
+    async def read(
+        self, name: str, parameters: Parameters, fetch: Callable[[sqlite3.Connection, str, Parameters], T]
+    ) -> T:
+        """Run the named statement and return what `fetch` makes of it.
 
         Raises:
             StoreUnavailableError: SQLite failed, or the statement ran into the time limit.
@@ -176,7 +183,7 @@ class Readers:
         connection = await self._take(free)
         limit = TimeLimit(connection, self._limit_seconds)
         try:
-            found = await connection.run(answer, SQL[name], parameters)
+            found = await connection.run(fetch, SQL[name], parameters)
         except asyncio.CancelledError:
             connection.interrupt_now()
             self._recycle(connection, free)

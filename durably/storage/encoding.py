@@ -221,6 +221,7 @@ _decode_keyed = msgspec.json.Decoder(list[tuple[int, InvocationRow]]).decode
 _decode_journals = msgspec.json.Decoder(list[JournalRow]).decode
 _decode_objects = msgspec.json.Decoder(list[ObjectRow]).decode
 _decode_state = msgspec.json.Decoder(dict[str, str]).decode
+_decode_count = msgspec.json.Decoder(tuple[int]).decode
 _decode_recoverable = msgspec.json.Decoder(list[tuple[int, str, str]]).decode
 _decode_timers = msgspec.json.Decoder(list[tuple[int, int, int, str, str]]).decode
 
@@ -244,6 +245,22 @@ def decode_journals(answer: str) -> dict[int, StoredInvocation]:
 def decode_objects(answer: str, addresses: Sequence[Address]) -> list[StoredObject]:
     rows = _decode_objects(answer)
     return [_object(address, row) for address, row in zip(addresses, rows, strict=True)]
+
+
+def decode_object(pieces: Iterable[tuple[str, str]], address: Address) -> StoredObject:
+    """One object that came in pieces."""
+    row = ObjectRow({}, [], [], 0)
+    for kind, piece in pieces:
+        match kind:
+            case "state":
+                row.state.update(_decode_state(piece))
+            case "started":
+                row.started += _decode_journals(f"[{piece}]")
+            case "pending":
+                row.pending += _decode_journals(f"[{piece}]")
+            case _:
+                row.waiting = _decode_count(piece)[0]
+    return _object(address, row)
 
 
 def decode_state(answer: str) -> dict[str, bytes]:

@@ -7,7 +7,7 @@ made the batch, and the sentence names the record.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -15,6 +15,7 @@ from durably.errors import StoreInUseError, StoreUnavailableError
 from durably.ids import Address, InvocationStatus, KeyScope
 from durably.storage.ownership import held_sentence, taken_over_sentence
 from durably.storage.records import (
+    PENDING_BYTES,
     AliasRecord,
     AttachmentRecord,
     Batch,
@@ -201,12 +202,13 @@ class Disk:
             row for row in rows
             if not waits_in_mailbox(row.record) and row.record.status is not InvocationStatus.SCHEDULED
         ]  # fmt: skip
+        head = list(_bounded(pending[:pending_limit]))
         return StoredObject(
             address=address,
             state=dict(self.state.get(address, {})),
             started=[self.journal(row) for row in started],
-            pending=[self.journal(row) for row in pending[:pending_limit]],
-            pending_beyond=max(len(pending) - pending_limit, 0),
+            pending=[self.journal(row) for row in head],
+            pending_beyond=len(pending) - len(head),
         )
 
     def journal(self, row: StoredRow) -> StoredInvocation:
@@ -249,6 +251,16 @@ def holds_mailbox(record: InvocationRecord) -> bool:
     return record.mailbox_position is not None and record.status not in NOT_STARTED
 
 
+def _bounded(pending: Iterable[StoredRow]) -> Iterator[StoredRow]:
+    """The first of these messages, up to a number of bytes."""
+    held = 0
+    for row in pending:
+        if held >= PENDING_BYTES:
+            return
+        yield row
+        held += len(row.record.argument)
+
+
 def mailbox_order(record: InvocationRecord) -> int:
     assert record.mailbox_position is not None
     return record.mailbox_position
@@ -272,6 +284,9 @@ class MemoryStore:
 
     def describe(self) -> str:
         return "memory"
+
+    def congestion(self) -> str | None:
+        return None
 
     async def open(self, owner: Owner, /) -> Opened:
         holder = self.disk.holder

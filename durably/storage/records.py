@@ -19,6 +19,9 @@ RETRY_TIMER = -2
 DEADLINE_TIMER = -3
 """The `command` of the timer that answers whoever waits for an invocation with a deadline."""
 
+PENDING_BYTES = 1 << 20
+"""Of a stored mailbox no further message is loaded once the arguments of those before it hold so many bytes."""
+
 
 class CallerRecord(msgspec.Struct, frozen=True):
     """Who is answered when an invocation ends: command number `command` of the invocation `number` at `address`."""
@@ -165,8 +168,8 @@ class StoredObject(msgspec.Struct, frozen=True):
     """What an activation begins with: the snapshot, and the invocations that have not ended.
 
     `started` are all that are neither pending in the mailbox nor scheduled (paused and backing-off ones too, and those
-    of shared handlers and services), by number. `pending` is the head of the mailbox, by `mailbox_position`;
-    `pending_beyond` says how many more there are.
+    of shared handlers and services), by number. `pending` is the head of the mailbox, by `mailbox_position`, bounded in
+    number and by `PENDING_BYTES`, and not empty if there is any; `pending_beyond` says how many more there are.
     """
 
     address: Address

@@ -10,19 +10,30 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from durably.errors import DefinitionError, StoreInUseError, StoreUnavailableError
 from durably.ids import Address, InvocationStatus, KeyScope
 from durably.storage.checkpoints import Checkpointer
 from durably.storage.checkpoints import run as run_checkpoint
-from durably.storage.connections import Connection, Parameters, Readers, apply_settings, connect, make_views
+from durably.storage.connections import (
+    Connection,
+    Parameters,
+    Readers,
+    answer,
+    apply_settings,
+    connect,
+    make_views,
+    pieces,
+)
 from durably.storage.encoding import (
     decode_found,
     decode_invocations,
     decode_journals,
     decode_keyed,
+    decode_object,
     decode_objects,
     decode_recoverable,
     decode_state,
@@ -32,9 +43,21 @@ from durably.storage.encoding import (
 )
 from durably.storage.migrations import migrate, refuse_foreign, refuse_older
 from durably.storage.ownership import OwnerLock, taken_over_sentence
-from durably.storage.records import Batch, InvocationRecord, Opened, Owner, StoredInvocation, StoredObject, TimerRecord
-from durably.storage.sqlite_errors import describe_error, is_busy, is_epoch_moved
+from durably.storage.records import (
+    PENDING_BYTES,
+    Batch,
+    InvocationRecord,
+    Opened,
+    Owner,
+    StoredInvocation,
+    StoredObject,
+    TimerRecord,
+)
+from durably.storage.sqlite_errors import describe_error, is_busy, is_epoch_moved, is_too_big
 from durably.storage.statements import SQL
+
+Q = TypeVar("Q")
+A = TypeVar("A")
 
 OLDEST_SQLITE = (3, 38, 0)
 CHECKPOINT_TRIES = 5
@@ -100,7 +123,8 @@ class SqliteStore:
     """Keeps everything in the SQLite database at `path`, which is created when it is not there.
 
     `readers` connections serve reads, none longer than `read_limit_seconds`. The write-ahead log is copied into the
-    database when it holds `checkpoint_mib`; commits wait while it holds more than `wal_limit_mib`.
+    database when it holds `checkpoint_mib`. While it holds more than `wal_limit_mib`, because another program reads in
+    one long transaction, requests from outside are refused and every commit tries to copy it first.
     """
 
     def __init__(
@@ -125,6 +149,9 @@ class SqliteStore:
 
     def describe(self) -> str:
         return f"sqlite {self.path}"
+
+    def congestion(self) -> str | None:
+        return self._checkpointer.congestion()
 
     # ------------------------------------------------------------ opening and closing
 
@@ -190,10 +217,11 @@ class SqliteStore:
     async def _drop_connections(self) -> None:
         writer, self._writer = self._writer, None
         self._is_read_only = False
+        if writer is not None:
+            writer.stopping = True
         await self._readers.close()
         await self._checkpointer.close()
         if writer is not None:
-            writer.stopping = True
             await writer.connection.close()
 
     # ------------------------------------------------------------ writing
@@ -226,25 +254,37 @@ class SqliteStore:
     # ------------------------------------------------------------ reading
 
     async def load(self, addresses: Sequence[Address], /, *, pending_limit: int) -> list[StoredObject]:
-        if not addresses:
-            return []
-        parameters = {
-            "addresses": encode_rows([tuple(address) for address in addresses]),
-            "pending_limit": pending_limit,
-        }
-        return decode_objects(await self._read("load", parameters), addresses)
+        limits = {"pending_limit": pending_limit, "pending_bytes": PENDING_BYTES}
+
+        async def ask(some: Sequence[Address]) -> list[StoredObject]:
+            asked = encode_rows([tuple(address) for address in some])
+            return decode_objects(await self._read("load", {"addresses": asked, **limits}), some)
+
+        async def ask_in_pieces(address: Address) -> list[StoredObject]:
+            parameters = {"service": address.service, "key": address.key, **limits}
+            return [decode_object(await self._readers.read("load_in_pieces", parameters, pieces), address)]
+
+        parts = await self._in_parts(ask, addresses, ask_in_pieces)
+        return [stored for part in parts for stored in part]
 
     async def find(self, ids: Sequence[str], /) -> Mapping[str, InvocationRecord]:
-        return decode_found(await self._read("find", {"ids": encode_rows(list(ids))})) if ids else {}
+        async def ask(some: Sequence[str]) -> dict[str, InvocationRecord]:
+            return decode_found(await self._read("find", {"ids": encode_rows(list(some))}))
+
+        return _merged(await self._in_parts(ask, ids))
 
     async def find_keyed(self, scopes: Sequence[KeyScope], /) -> Mapping[KeyScope, InvocationRecord]:
-        if not scopes:
-            return {}
-        parameters = {"scopes": encode_rows([tuple(scope) for scope in scopes])}
-        return decode_keyed(await self._read("find_keyed", parameters), scopes)
+        async def ask(some: Sequence[KeyScope]) -> dict[KeyScope, InvocationRecord]:
+            parameters = {"scopes": encode_rows([tuple(scope) for scope in some])}
+            return decode_keyed(await self._read("find_keyed", parameters), some)
+
+        return _merged(await self._in_parts(ask, scopes))
 
     async def fetch(self, numbers: Sequence[int], /) -> Mapping[int, StoredInvocation]:
-        return decode_journals(await self._read("fetch", {"numbers": encode_rows(list(numbers))})) if numbers else {}
+        async def ask(some: Sequence[int]) -> dict[int, StoredInvocation]:
+            return decode_journals(await self._read("fetch", {"numbers": encode_rows(list(some))}))
+
+        return _merged(await self._in_parts(ask, numbers))
 
     async def recoverable(self, after: int, limit: int, /) -> list[tuple[int, Address]]:
         return decode_recoverable(await self._read("recoverable", {"after": after, "limit": limit}))
@@ -259,7 +299,7 @@ class SqliteStore:
         return decode_timers(await self._read("timers", parameters))
 
     async def expired(self, now: int, limit: int, /) -> list[InvocationRecord]:
-        return decode_invocations(await self._read("expired", {"now": now, "limit": limit}))
+        return decode_invocations(await self._read_fewer("expired", {"now": now}, limit))
 
     async def state(self, address: Address, /) -> Mapping[str, bytes]:
         return decode_state(await self._read("state", {"service": address.service, "key": address.key}))
@@ -269,12 +309,44 @@ class SqliteStore:
         status: InvocationStatus | None = None,
     ) -> list[InvocationRecord]:  # fmt: skip
         statement = "invocations_in_hand" if status in IN_HAND else "invocations"
-        parameters = {
-            "after": after, "limit": limit, "service": service, "key": key, "handler": handler, "status": status,
-        }  # fmt: skip
-        return decode_invocations(await self._read(statement, parameters))
+        parameters = {"after": after, "service": service, "key": key, "handler": handler, "status": status}
+        return decode_invocations(await self._read_fewer(statement, parameters, limit))
 
     async def _read(self, name: str, parameters: Parameters) -> str:
         if not self._is_read_only:
             self._working()
-        return await self._readers.read(name, parameters)
+        return await self._readers.read(name, parameters, answer)
+
+    async def _read_fewer(self, name: str, parameters: Mapping[str, object], limit: int) -> str:
+        """Read at most `limit` rows, and fewer if so many do not fit into one answer."""
+        while True:
+            try:
+                return await self._read(name, {**parameters, "limit": limit})
+            except StoreUnavailableError as error:
+                if limit == 1 or not is_too_big(error.__cause__):
+                    raise
+                limit //= 2
+
+    async def _in_parts(
+        self,
+        ask: Callable[[Sequence[Q]], Awaitable[A]],
+        questions: Sequence[Q],
+        ask_in_pieces: Callable[[Q], Awaitable[A]] | None = None,
+    ) -> list[A]:
+        """Ask everything at once, or half at a time what does not fit into one answer, and last of all in pieces."""
+        if not questions:
+            return []
+        try:
+            return [await ask(questions)]
+        except StoreUnavailableError as error:
+            if not is_too_big(error.__cause__) or (len(questions) == 1 and ask_in_pieces is None):
+                raise
+        if len(questions) == 1 and ask_in_pieces is not None:
+            return [await ask_in_pieces(questions[0])]
+        half = len(questions) // 2
+        first = await self._in_parts(ask, questions[:half], ask_in_pieces)
+        return first + await self._in_parts(ask, questions[half:], ask_in_pieces)
+
+
+def _merged(parts: list[dict[Q, A]]) -> dict[Q, A]:
+    return {question: answered for part in parts for question, answered in part.items()}

@@ -44,6 +44,11 @@ def is_busy(error: sqlite3.Error) -> bool:
     return primary_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
+def is_too_big(error: BaseException | None) -> bool:
+    """An answer did not fit into one value: ask for less at a time."""
+    return isinstance(error, sqlite3.Error) and primary_code(error) == sqlite3.SQLITE_TOOBIG
+
+
 def is_epoch_moved(error: sqlite3.Error) -> bool:
     return getattr(error, "sqlite_errorcode", None) == EPOCH_MOVED_CODE
 

@@ -25,10 +25,14 @@ from durably.storage.records import Batch, InvocationRecord, Opened, Owner, Stor
 
 
 class Store(Protocol):
-    """Keeps what has happened. Every method but `describe` may raise `StoreUnavailableError`."""
+    """Keeps what has happened. Every coroutine may raise `StoreUnavailableError`."""
 
     def describe(self) -> str:
         """One line for people: what and where this store is."""
+        ...
+
+    def congestion(self) -> str | None:
+        """Why nothing more should be accepted from outside for now, as a sentence; None: no reason."""
         ...
 
     async def open(self, owner: Owner, /) -> Opened:
@@ -54,7 +58,10 @@ class Store(Protocol):
         ...
 
     async def load(self, addresses: Sequence[Address], /, *, pending_limit: int) -> list[StoredObject]:
-        """What an activation of each address begins with, in the order asked for; also for those never seen."""
+        """What an activation of each address begins with, in the order asked for; also for those never seen.
+
+        Of each mailbox at most `pending_limit` messages, and about `PENDING_BYTES` of arguments.
+        """
         ...
 
     async def find(self, ids: Sequence[str], /) -> Mapping[str, InvocationRecord]:
@@ -85,7 +92,10 @@ class Store(Protocol):
         ...
 
     async def expired(self, now: int, limit: int, /) -> list[InvocationRecord]:
-        """Finished invocations whose outcome need not be kept any longer (`expires_at` at or before `now`)."""
+        """Finished invocations whose outcome need not be kept any longer (`expires_at` at or before `now`).
+
+        The first to expire first; fewer than `limit` where they are large, and none only if there is none.
+        """
         ...
 
     async def state(self, address: Address, /) -> Mapping[str, bytes]:
@@ -96,5 +106,8 @@ class Store(Protocol):
         self, *, after: int, limit: int, service: str | None = None, key: str | None = None, handler: str | None = None,
         status: InvocationStatus | None = None,
     ) -> list[InvocationRecord]:  # fmt: skip
-        """Stored invocations by number, above `after`, for those who look into the store."""
+        """Stored invocations by number, above `after`, for those who look into the store.
+
+        Fewer than `limit` where they are large, and none only if there is none.
+        """
         ...

@@ -74,13 +74,14 @@ async def _journals(store: Store, records: list[InvocationRecord]) -> list[Expor
     found: list[ExportedJournal] = []
     for record in records:
         if record.number in started:
-            found.append(_journal(*started[record.number]))
+            found.append(journal_of(*started[record.number]))
         elif record.status in _NOT_STARTED:
             found.append(_exported(record, {}, None))
     return found
 
 
-def _journal(row: StoredInvocation, stored: StoredObject) -> ExportedJournal:
+def journal_of(row: StoredInvocation, stored: StoredObject) -> ExportedJournal:
+    """The journal of an invocation that has started, as it was loaded with its object."""
     # Rule V4: whoever holds the mailbox is the only one to change the state, and does so when it ends.
     return _exported(row.record, {} if row.record.mailbox_position is None else stored.state, row)
 

@@ -25,6 +25,9 @@ class WrappedStore:
     def describe(self) -> str:
         return self.inner.describe()
 
+    def congestion(self) -> str | None:
+        return self.inner.congestion()
+
     async def open(self, owner: Owner, /) -> Opened:
         return await self.inner.open(owner)
 

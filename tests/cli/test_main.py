@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import re
+import runpy
 import sys
 from collections.abc import Iterator
 
@@ -22,6 +23,10 @@ def logs_of_this_process() -> Iterator[None]:
     root.setLevel(level)
 
 
+def find_nothing(name: str) -> None:
+    """Nothing is installed."""
+
+
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int | str | None:
     monkeypatch.setattr(sys, "argv", ["durably", *arguments])
     with pytest.raises(SystemExit) as ended:
@@ -34,12 +39,25 @@ def test_the_version_is_printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert re.match(r"durably (\d+\.\d+\.\d+|\(from a source tree, not installed\))\n", capsys.readouterr().out)
 
 
+@pytest.mark.parametrize("module", ["durably", "durably.cli"])
+def test_python_m_is_the_command(
+    module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["durably", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module(module, run_name="__main__")
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("durably ")
+    monkeypatch.setattr(main, "find_spec", find_nothing)
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module(module, run_name="__main__")
+    assert ended.value.code == 1
+    assert "pip install 'durably[cli,http]'" in capsys.readouterr().err
+
+
 def test_missing_extras_are_a_sentence_that_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def find_nothing(name: str) -> None:
-        return None
-
     monkeypatch.setattr(main, "find_spec", find_nothing)
     assert run(monkeypatch, "serve", "app:runtime") == 1
     said = capsys.readouterr().err

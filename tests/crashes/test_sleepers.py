@@ -127,7 +127,7 @@ async def test_sleepers_hold_no_memory_and_starting_does_not_read_them(tmp_path:
     async with Runtime(store, [Sleeper, Dozer], suspend_after=0) as runtime:
         await engine_of(runtime).until_idle()
         assert in_memory(engine_of(runtime)) == NOTHING
-        assert store.read == 0
+        assert store.read <= 1  # When the first of them is due; not the others.
         unfinished = await store.invocations(after=0, limit=2 * SLEEPERS)
         assert len(unfinished) == SLEEPERS
 

@@ -47,6 +47,11 @@ class FakeRuntime(Callee):
         self.error: Exception | None = None
         self.gate: asyncio.Event | None = None
         self.was_cancelled = False
+        self.is_serving = True
+
+    @property
+    def accepts_requests(self) -> bool:
+        return self.is_serving
 
     def describe(self) -> list[ServiceDescription]:
         return SERVICES

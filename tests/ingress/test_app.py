@@ -271,6 +271,7 @@ async def test_a_code_that_is_no_failure_in_http_is_answered_with_500(
         (InvalidArgumentError("expected a string", path="$"), 400, "ingress", "expected a string"),
         (OverloadedError("too many messages wait", retry_after=1.2), 429, "ingress", "too many messages wait"),
         (StoreUnavailableError("the disk is full."), 503, "ingress", "If the request has an 'idempotency-key'"),
+        (StoreUnavailableError("gone", nothing_accepted=True), 503, "ingress", "gone The request can be safely"),
         (RuntimeStoppedError("The runtime is stopping."), 503, "ingress", "was not accepted, so it can be safely"),
         (RuntimeStoppedError("Stopped.", id="inv_9"), 503, "ingress", "If the request has an 'idempotency-key'"),
         (PausedInvocationError("inv_9", "a bug."), 503, "invocation", "inv_9 is paused"),
@@ -348,6 +349,13 @@ async def test_a_body_over_the_limit_is_refused(runtime: FakeRuntime) -> None:
 async def test_health_lists_the_services(client: httpx.AsyncClient) -> None:
     response = await client.get("/restate/health")
     assert response.json() == {"services": ["CartObject", "CheckoutService", "Hidden"]}
+
+
+async def test_health_tells_that_requests_are_refused(client: httpx.AsyncClient, runtime: FakeRuntime) -> None:
+    runtime.is_serving = False
+    response = await client.get("/restate/health")
+    assert response.status_code == 503
+    assert "accepts no requests" in error_of(response)["message"]
 
 
 async def test_other_methods_on_reserved_paths_are_refused_in_the_same_shape(client: httpx.AsyncClient) -> None:

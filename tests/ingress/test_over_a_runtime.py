@@ -16,12 +16,14 @@ from durably import (
     Runtime,
     Service,
     SharedContext,
+    StoreUnavailableError,
     TerminalError,
     VirtualObject,
     handler,
     shared,
     state,
 )
+from tests.semantics.support import PuppetStore, turns
 
 ONCE = RetryPolicy(max_attempts=1)
 
@@ -59,6 +61,10 @@ class Shop(Service):
     @handler
     async def tenant(self, ctx: Context) -> str | None:
         return ctx.request.headers.get("x-tenant")
+
+
+def serving(runtime: Runtime) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.ASGITransport(runtime.asgi()), base_url="http://durably")
 
 
 @pytest.fixture
@@ -148,3 +154,34 @@ async def test_a_runtime_that_does_not_run_refuses_and_says_that_repeating_is_sa
         refused = await client.post("/Counter/a/add")
     assert refused.status_code == 503
     assert "can be safely retried" in refused.json()["message"]
+
+
+async def test_health_is_an_error_before_the_start_and_from_the_stop_on() -> None:
+    runtime = Runtime("memory:", [Counter])
+    async with serving(runtime) as client:
+        assert (await client.get("/restate/health")).status_code == 503
+        async with runtime:
+            assert (await client.get("/restate/health")).json() == {"services": ["Counter"]}
+        assert (await client.get("/restate/health")).status_code == 503
+
+
+async def test_while_the_store_is_opened_again_requests_are_refused_and_may_be_repeated() -> None:
+    store = PuppetStore()
+    runtime = Runtime(store, [Counter])
+    async with serving(runtime) as client:
+        async with runtime:
+            store.hold()
+            store.failing_opens.extend(StoreUnavailableError("The disk is full.") for _ in range(100))
+            unknown = asyncio.create_task(client.post("/Counter/a/add"))
+            await turns()
+            await store.fail_one(durable=False)
+            refused = await client.post("/Counter/a/add")
+            assert refused.status_code == 503
+            assert refused.json()["message"] == (
+                "The store failed and is being opened again: The disk is full. Nothing was accepted. The request can "
+                "be safely retried."
+            )
+            assert (await client.get("/restate/health")).status_code == 503
+        lost = await unknown
+        assert lost.status_code == 503
+        assert "executing the invocation twice" in lost.json()["message"]

@@ -10,13 +10,12 @@ at once, mailboxes whose tail is in the store. Every journal that was ever commi
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from dataclasses import dataclass, field, replace
 from random import Random
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from durably.actors.binding import bind
@@ -27,8 +26,9 @@ from durably.ids import InvocationStatus
 from durably.runtime.execution import Execution
 from durably.runtime.journal import decode_step
 from durably.testing.harness import Harness
+from durably.testing.simulation.workloads.acts import OBJECTS, Act, Maker, Node, Worker, World, make_root
+from durably.testing.simulation.workloads.reading import check_ledger, check_log, read_roots
 from tests.properties.journals import SETTINGS, Listener
-from tests.properties.object_programs import OBJECTS, Act, Expected, Failed, Maker, Model, Node, Worker, World
 from tests.properties.restless import RestlessStore
 
 PATIENCE_SECONDS = 20
@@ -66,13 +66,6 @@ def make_scenario(random: Random, suspend_after: int | None = None) -> Scenario:
         dawdling=random.choice((0, 1, 5)),
         forgetful=random.random() < 0.5,
     )
-
-
-def make_root(maker: Maker) -> Act:
-    maker.count += 1
-    number, target = maker.count, maker.random.randrange(2)
-    kind = maker.random.choice(("call", "call", "send", "send_later"))
-    return Act(kind, number, target, maker.random.randint(0, 9), maker.acts(target + 1, depth=4))
 
 
 @dataclass
@@ -172,13 +165,7 @@ async def run(scenario: Scenario) -> Run:
 
 async def check(played: Run) -> None:
     """Compare a run that has come to rest with the plain reading of its program."""
-    model = Model()
-    expected = model.expected
-    results: dict[int, str] = {}
-    for root in played.scenario.roots:
-        outcome, _ = model.message(root, frozenset())
-        if root.kind != "send_later":
-            results[root.number] = f"failed: {outcome}" if isinstance(outcome, Failed) else outcome
+    expected, results = read_roots(played.scenario.roots)
     assert played.results == results
     for index in range(OBJECTS):
         state = await played.app.state(Node, str(index))
@@ -186,34 +173,9 @@ async def check(played: Run) -> None:
         log: list[str] = state.get("log", [])
         check_log(index, log, expected)
         assert all(seen <= expected.totals[index] for seen in played.seen[index])
-    check_ledger(played, expected)
+    check_ledger(played.app.actions(), expected, lives=1 + played.scenario.crashes)
     await check_rest(played.store)
     check_journals(played.store)
-
-
-def check_log(index: int, log: list[str], expected: Expected) -> None:
-    """One message at a time, each exactly once, those of one sender in the order in which they were sent."""
-    carried = [line.removesuffix(" begins") for line in log[::2]]
-    assert log == [line for number in carried for line in (f"{number} begins", f"{number} ends")]
-    assert Counter(map(int, carried)) == +expected.carried[index]
-    places = {int(number): place for place, number in enumerate(carried)}
-    for target, first, second in expected.order:
-        if target == index and first in places and second in places:
-            assert places[first] < places[second], f"{second} overtook {first}"
-
-
-def check_ledger(played: Run, expected: Expected) -> None:
-    """Side effects run once; only those that were not followed by others may have run again after a crash (rule A2)."""
-    ledger = played.app.actions()
-    attempts = Counter(ledger)
-    assert attempts.keys() == expected.attempts.keys()
-    for name, count in expected.attempts.items():
-        assert count <= attempts[name] <= count * (1 + played.scenario.crashes), name
-    first = {name: ledger.index(name) for name in attempts}
-    last = {name: place for place, name in enumerate(ledger)}
-    for name, earlier in expected.before.items():
-        for one in earlier:
-            assert last[one] < first[name], f"{one} ran again after {name}, which follows from it"
 
 
 async def check_rest(store: RestlessStore) -> None:
@@ -253,7 +215,6 @@ def check_journals(store: RestlessStore) -> None:
                 execution.close()
 
 
-@settings(max_examples=100)
 @given(random=st.randoms(use_true_random=False))
 def test_programs_end_as_a_plain_reading_of_them_says(random: Random) -> None:
     asyncio.run(run(make_scenario(random)))

@@ -21,7 +21,8 @@ NOON_US = 1_767_225_600 * SECOND_US
 class Machine(Protocol):
     """A clock whose time a test lets pass."""
 
-    clock: Clock
+    @property
+    def clock(self) -> Clock: ...
 
     def set(self, by_us: int) -> None:
         """Set the wall clock."""

@@ -49,7 +49,7 @@ def begin(awaitable: Awaitable[T]) -> asyncio.Task[T]:
 async def stop(app: Harness) -> None:
     """Leave a harness that was entered by hand, with an action or a failure still open, and without its checks."""
     stopping = begin(Runtime.__aexit__(app, None, None, None))
-    await wait_a_little(app, 31)
+    await wait_a_little(app, 41)
     await stopping
 
 

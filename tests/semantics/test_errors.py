@@ -148,6 +148,41 @@ class TestE3:
             asyncio.run(run(quits=True))
         assert asyncio.run(run(quits=False)) == 1
 
+    @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
+    def test_what_ends_the_process_does_not_keep_the_others_from_their_turn(self, kind: type[BaseException]) -> None:
+        class Two(Service):
+            @handler
+            async def quit(self, ctx: Context) -> None:
+                asyncio.get_running_loop().call_soon(self._quit)
+                await ctx.sleep(1)
+
+            def _quit(self) -> None:
+                raise kind("enough")
+
+            @handler
+            async def work(self, ctx: Context) -> str:
+                return "done"
+
+        runtime = Runtime(MemoryStore(), [Two], drain=0)
+
+        begun: list[asyncio.Task[Any]] = []
+
+        async def enter() -> None:
+            await runtime.__aenter__()
+            begun.extend((begin(runtime.service(Two).quit()), begin(runtime.service(Two).work())))
+            await turns()
+
+        async def leave() -> str:
+            worked: str = await asyncio.wait_for(begun[1], 5)
+            begun[0].cancel()
+            await runtime.__aexit__(None, None, None)
+            return worked
+
+        with asyncio.Runner() as runner:
+            with pytest.raises(kind):
+                runner.run(enter())
+            assert runner.run(leave()) == "done"
+
     async def test_running_out_of_memory_passes_to_the_host_and_the_runtime_goes_on(self) -> None:
         errors = [MemoryError("too much")]
         heard: list[Any] = []
@@ -190,6 +225,35 @@ class TestE3:
             assert not call.done()
             await wait_a_little(app, 1)
             assert await call == "done"
+
+    @pytest.mark.parametrize("method", ["attempts", "action"])
+    async def test_the_longest_duration_of_a_policy_counts_across_crashes(
+        self, method: str, suspend_after: float
+    ) -> None:
+        policy = RetryPolicy(initial=10, factor=1, max_duration=100, then="fail")
+
+        class Hopeless(Service):
+            @handler(retry=policy)
+            async def attempts(self, ctx: Context) -> None:
+                raise ConnectionError("never")
+
+            @handler
+            async def action(self, ctx: Context) -> None:
+                await ctx.run.options(retry=policy)("act", self._act)
+
+            async def _act(self) -> None:
+                raise ConnectionError("never")
+
+        async with Harness(Hopeless, suspend_after=suspend_after) as app:
+            sent = await getattr(app.service(Hopeless), method).send()
+            for _ in range(3):
+                await app.advance(29)
+                await app.crash()
+                await app.settle()
+                assert await sent.status() is not InvocationStatus.COMPLETED
+            await app.advance(14)
+            with pytest.raises(TerminalError, match="never"):
+                await asyncio.wait_for(sent.result(), 1)
 
     async def test_an_exhausted_policy_may_fail_instead_of_pausing(self, suspend_after: float) -> None:
         class Hopeless(Service):
@@ -374,6 +438,32 @@ class TestE6:
             await turns()
             assert "the pager is down" in caplog.text
             assert await runtime.object(Fragile, "other").look() == ["called"]
+
+    @pytest.mark.parametrize("depth", ["call", "call_above"])
+    @pytest.mark.parametrize("crash", [False, True])
+    async def test_whoever_asks_later_for_a_caller_of_a_paused_one_is_told_too(
+        self, depth: str, crash: bool, world: World, store: PuppetStore, suspend_after: float
+    ) -> None:
+        app = Harness(Fragile, Above, dependencies={World: world}, store=store, suspend_after=suspend_after)
+        async with app:
+            with pytest.raises(PausedInvocationError) as paused:
+                await getattr(app.service(Above), depth).options(idempotency_key="k")()
+            if crash:
+                await app.crash()
+            with pytest.raises(PausedInvocationError) as told:
+                await asyncio.wait_for(getattr(app.service(Above), depth).options(idempotency_key="k")(), 1)
+            assert told.value.id == paused.value.id
+            handles = [one async for one in app.invocations(target=f"Above/{depth}")]
+            with pytest.raises(PausedInvocationError):
+                await asyncio.wait_for(handles[0].result(), 1)
+
+    async def test_whoever_asks_for_one_that_is_resumed_and_goes_on_hears_its_outcome(self, world: World) -> None:
+        async with Harness(Fragile, Above, dependencies={World: world}) as app:
+            with pytest.raises(PausedInvocationError) as paused:
+                await app.service(Above).call.options(idempotency_key="k")()
+            MENDED["code"] = True
+            await app.resume(paused.value.id)
+            assert await app.service(Above).call.options(idempotency_key="k")() == "act done"
 
     async def test_operators_see_what_waits(self, world: World, store: PuppetStore) -> None:
         class Stumbler(VirtualObject):

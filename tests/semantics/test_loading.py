@@ -1,8 +1,12 @@
 """Rules L: loading and looking up."""
 
+# pyright: reportPrivateUsage=false
+# What is remembered for how long is seen inside only.
+
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from itertools import permutations
 
 import pytest
@@ -13,14 +17,25 @@ from durably import (
     ObjectContext,
     Service,
     SharedContext,
+    UnknownTargetError,
     VirtualObject,
     handler,
     shared,
     state,
 )
 from durably.ids import Address
+from durably.runtime import directory
 from durably.testing import Harness
-from tests.semantics.support import PuppetStore, World, begin, keep_one_incarnation, tuned, turns, wait_a_little
+from tests.semantics.support import (
+    PuppetStore,
+    World,
+    begin,
+    engine_of,
+    keep_one_incarnation,
+    tuned,
+    turns,
+    wait_a_little,
+)
 
 
 class Log(VirtualObject):
@@ -252,6 +267,46 @@ class TestL3:
             await turns()
             assert second.done(), "its future hangs"
             assert await second == ["next done"]
+
+    async def test_whoever_asks_for_one_that_has_ended_and_is_not_durable_hears_how_it_stands_then(
+        self, store: PuppetStore
+    ) -> None:
+        async with Harness(Log, store=store) as app:
+            call = begin(app.object(Log, "a").write_slowly("one"))
+            await app.settle()
+            (handle,) = [one async for one in app.invocations()]
+            store.hold()
+            await wait_a_little(app, 10)
+            asking = begin(handle.result())
+            await turns()
+            await store.go_on()
+            assert await call == ["one"]
+            # Nobody was to come for the outcome of a plain call, so it went with its reply.
+            with pytest.raises(UnknownTargetError):
+                await asyncio.wait_for(asking, 1)
+
+    async def test_what_is_remembered_for_answers_on_their_way_is_bounded(
+        self, store: PuppetStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(directory, "ENDS_BETWEEN_TIDYING", 10)
+        async with Harness(Log, store=store) as app:
+            sent = [await app.object(Log, "a").write.send(line) for line in ("one", "two")]
+            assert await sent[1].result() == ["one", "two"]
+            await app.settle()
+            store.lookups.hold()
+            asking = deque([begin(sent[0].status())])
+            for number in range(50):
+                await turns(5)
+                asking.append(begin(sent[(number + 1) % 2].status()))
+                await turns(5)
+                assert engine_of(app).directory.outstanding == 2
+                store.lookups.release_one()
+                assert await asking.popleft() is InvocationStatus.COMPLETED
+                for _ in range(5):
+                    await app.object(Log, "b").read()
+            assert len(engine_of(app).directory._ends) <= 30
+            store.lookups.release()
+            await asking.popleft()
 
 
 class TestL4:

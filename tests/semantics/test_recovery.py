@@ -5,6 +5,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,11 +24,13 @@ from durably import (
     RuntimeStoppedError,
     Service,
     SharedContext,
+    StoreUnavailableError,
     VirtualObject,
     handler,
     shared,
     state,
 )
+from durably.storage.sqlite import SqliteStore
 from durably.testing import Harness
 from tests.semantics.support import PuppetStore, World, begin, keep_one_incarnation, stop, tuned, turns, wait_a_little
 
@@ -348,6 +355,107 @@ class TestT4:
         await store.go_on()
         await stopping
         assert await noting == ["x"]
+
+    async def test_an_action_that_ignores_its_cancellation_is_left(
+        self, world: World, store: PuppetStore, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        started: list[asyncio.Event] = []
+
+        async def ignore_cancellation() -> str:
+            end = asyncio.Event()
+            started.append(end)
+            while not end.is_set():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await end.wait()
+            return "ended"
+
+        class Stubborn(Service):
+            @handler
+            async def work(self, ctx: Context) -> str:
+                return await ctx.run("dig in", ignore_cancellation)
+
+        app = Harness(Stubborn, store=store)
+        await app.__aenter__()
+        working = begin(app.service(Stubborn).work.options(idempotency_key="k")())
+        await turns()
+        stopping = begin(Runtime.__aexit__(app, None, None, None))
+        await wait_a_little(app, 30)
+        assert not stopping.done()
+        await wait_a_little(app, 10)
+        await stopping
+        assert "dig in" in caplog.text
+        with pytest.raises(RuntimeStoppedError):
+            await working
+        async with Harness(Stubborn, store=store) as app:
+            again = begin(app.service(Stubborn).work.options(idempotency_key="k")())
+            await turns()
+            assert len(started) == 2
+            started[0].set()  # What was left ends now, and nobody hears of it.
+            await turns()
+            assert not again.done()
+            started[1].set()
+            assert await again == "ended"
+
+    async def test_an_action_that_fails_when_it_is_cancelled_is_not_tried_again(self, store: PuppetStore) -> None:
+        started: list[str] = []
+
+        async def fail_when_cancelled() -> None:
+            started.append("act")
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                raise ConnectionError("was interrupted") from None
+
+        class Touchy(Service):
+            @handler
+            async def work(self, ctx: Context) -> None:
+                await ctx.run("act", fail_when_cancelled)
+
+        app = Harness(Touchy, store=store, retry=RetryPolicy())
+        await app.__aenter__()
+        working = begin(app.service(Touchy).work())
+        await turns()
+        stopping = begin(Runtime.__aexit__(app, None, None, None))
+        await wait_a_little(app, 3600)
+        await stopping
+        with pytest.raises(RuntimeStoppedError):
+            await working
+        assert started == ["act"]
+
+    async def test_a_store_that_another_program_keeps_locked_is_let_go(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        path = tmp_path / "app.db"
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            async with Runtime(SqliteStore(path), [Worker, Helper], dependencies={World: World()}, drain=0.1,
+                stop_timeout=3) as runtime:  # fmt: skip
+                assert await runtime.object(Worker, "w").note("durable") == ["durable"]
+                other.execute("begin immediate")
+                noting = begin(runtime.object(Worker, "w").note("unknown"))
+                await turns()
+                began = time.monotonic()
+            assert time.monotonic() - began < 5
+            assert "the last batch" in caplog.text
+            with pytest.raises(StoreUnavailableError, match="unknown"):
+                await noting
+            other.execute("rollback")
+        async with Runtime(SqliteStore(path), [Worker, Helper], dependencies={World: World()}) as runtime:
+            assert await runtime.object(Worker, "w").look() in (["durable"], ["durable", "unknown"])
+
+    async def test_nobody_is_told_that_something_continues_of_which_that_is_unknown(
+        self, world: World, store: PuppetStore
+    ) -> None:
+        app = Harness(Worker, Helper, dependencies={World: world}, store=store)
+        await app.__aenter__()
+        store.hold()
+        noting = begin(app.object(Worker, "w").note("x"))
+        await turns()
+        store.failing_opens.extend(StoreUnavailableError("not yet") for _ in range(10))
+        await store.fail_one(durable=False)
+        await turns()
+        await stop(app)
+        with pytest.raises(StoreUnavailableError, match="unknown"):
+            await noting
 
     async def test_it_can_be_started_again(self, world: World) -> None:
         runtime = Harness(Worker, Helper, dependencies={World: world})

@@ -375,7 +375,7 @@ async def test_an_invocation_that_ran_out_of_memory_runs_again_after_a_pause(wor
         assert [type(error) for error in heard] == [MemoryError]
         assert not first.done()
         await others_go_on(app)
-        await app.advance(seconds=app._settings.memory_error_pause_us / 1_000_000)
+        await app.advance(seconds=app._settings.host_error_pause_us / 1_000_000)
         assert [await first, await second] == [1, 2]
 
 
@@ -388,7 +388,7 @@ async def test_an_invocation_that_ran_out_of_memory_on_replay_is_replayed_after_
         assert [type(error) for error in heard] == [MemoryError]
         assert not eating.done()
         await others_go_on(app)
-        await app.advance(seconds=app._settings.memory_error_pause_us / 1_000_000)
+        await app.advance(seconds=app._settings.host_error_pause_us / 1_000_000)
         assert await eating == 1
 
 

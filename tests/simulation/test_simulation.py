@@ -13,6 +13,7 @@ from durably import ObjectContext, SharedContext, VirtualObject, handler, shared
 from durably.testing import (
     Faults,
     InvariantError,
+    NotLinearizableError,
     Simulation,
     SimulationFailedError,
     SimulationStuckError,
@@ -123,7 +124,7 @@ def test_a_failure_tells_its_seed_and_how_to_repeat_it() -> None:
 
 def test_eventually_is_asked_in_the_end() -> None:
     async def program(sim: Simulation) -> None:
-        sim.eventually(lambda snapshots: snapshots[Counter, "x"].count == 1, within=3_600)
+        sim.eventually(lambda snapshots: snapshots[Counter, "x"].count == 1, within=86_400)
         await sim.object(Counter, "x").add.after(minutes=30).send(1)
 
     simulate(program, Counter, runs=20)
@@ -160,3 +161,65 @@ def test_a_program_that_waits_for_what_never_comes_is_told_so() -> None:
     with pytest.raises(SimulationFailedError, match="was not done") as raised:
         simulate(program, Counter, runs=1, faults=Faults.none(), longest=86_400)
     assert isinstance(raised.value.__cause__, SimulationStuckError)
+
+
+class CounterModel:
+    """What a counter is."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def add(self, by: int) -> int:
+        self.count += by
+        return self.count
+
+    def get(self) -> int:
+        return self.count
+
+
+class HastyCounter(VirtualObject, name="HastyCounter"):
+    """Reads, waits, and then lets another message write: what was read is old by then."""
+
+    count: int = state(default=0)
+
+    @handler
+    async def put(self, ctx: ObjectContext, count: int) -> None:
+        self.count = count
+
+    @shared
+    async def add(self, ctx: SharedContext, by: int) -> int:
+        count = self.count + by
+        await ctx.run("note", note)
+        await ctx.object(HastyCounter, self.key).put(count)
+        return count
+
+
+class HastyModel(CounterModel):
+    """What its author believes that it is."""
+
+    def put(self, count: int) -> None:
+        """Written by `add`."""
+
+
+def test_objects_behave_as_their_model() -> None:
+    async def program(sim: Simulation) -> None:
+        sim.linearizable(Counter, CounterModel)
+        await three_clients(sim)
+
+    simulate(program, Counter, runs=20)
+
+
+def test_what_no_model_explains_is_found() -> None:
+    async def program(sim: Simulation) -> None:
+        sim.linearizable(HastyCounter, HastyModel)
+
+        async def add(name: str) -> None:
+            await sim.client(name).object(HastyCounter, "x").add(1)
+
+        async with asyncio.TaskGroup() as group:
+            for name in ("ann", "bob"):
+                group.create_task(add(name))
+
+    with pytest.raises(SimulationFailedError, match="HastyCounter/x") as raised:
+        simulate(program, HastyCounter, runs=20)
+    assert isinstance(raised.value.__cause__, NotLinearizableError)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import pytest
 from structlog.testing import capture_logs
 
+from durably import ObjectContext, OverloadedError, Runtime, VirtualObject, handler, state
 from durably.ids import Address
 from durably.storage.checkpoints import FRAME_BYTES, CheckpointAnswer, LogGauge
 from durably.storage.records import Batch
 from durably.storage.sqlite import MIB, SqliteStore
 from tests.storage.conftest import NewStore
 from tests.storage.samples import MARY, OWNER, field
+
+LETTER = "x" * 100_000
 
 
 def log_bytes(store: SqliteStore) -> int:
@@ -47,6 +52,36 @@ async def test_a_foreign_reader_slows_commits_down_but_does_not_stop_them(tmp_pa
     await write(store, 40, 300)
     assert log_bytes(store) < 4 * MIB
     assert await store.state(MARY) == {}
+
+
+async def test_a_foreign_reader_stops_admission_until_it_ends(tmp_path: Path, new_store: NewStore) -> None:
+    class Inbox(VirtualObject):
+        letter: str = state(default="")
+
+        @handler
+        async def receive(self, ctx: ObjectContext, letter: str) -> None:
+            self.letter = letter
+
+    async def fill(inbox: Inbox) -> None:
+        for _ in range(100):
+            await inbox.receive(LETTER)
+
+    store = new_store(tmp_path / "app.db", checkpoint_mib=1, wal_limit_mib=2)
+    async with Runtime(store, [Inbox]) as runtime:
+        inbox = runtime.object(Inbox, "mary")
+        with closing(sqlite3.connect(store.path, isolation_level=None)) as reader:
+            reader.execute("begin")
+            reader.execute("select count(*) from state").fetchall()
+            with pytest.raises(OverloadedError, match="another program reads") as refused:
+                await fill(inbox)
+            assert refused.value.retry_after == 1
+            await asyncio.sleep(0.5)  # Until the checkpoint of the last commit has ended.
+            reader.execute("commit")
+        # Nobody commits now, and it is noticed all the same.
+        async with asyncio.timeout(10):
+            while store.congestion() is not None:
+                await asyncio.sleep(0.05)
+        await fill(inbox)
 
 
 def test_the_gauge_asks_for_a_checkpoint_when_the_file_grows_over_the_threshold() -> None:

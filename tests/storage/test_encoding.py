@@ -7,7 +7,7 @@ from contextlib import closing
 
 import orjson
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from durably.ids import Address
@@ -28,7 +28,6 @@ def through_sqlite(text: str) -> str:
     return found
 
 
-@settings(deadline=None)
 @given(st.binary() | st.text().map(lambda text: text.encode()))
 @example(b"")
 @example(b"\x00")
@@ -41,7 +40,6 @@ def test_any_bytes_come_back_unchanged(payload: bytes) -> None:
     assert bytes_of(through_sqlite(text_of(payload))) == payload
 
 
-@settings(deadline=None)
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="\0")))
 def test_any_name_comes_back_unchanged(name: str) -> None:
     assert through_sqlite(name) == name

@@ -64,12 +64,25 @@ from (
         (
             select '[' || coalesce(group_concat(journal), '') || ']'
             from (
-                select journal from encoded_journals
-                where
-                    service = address.service and key = address.key
-                    and status = 'pending' and status <> 'completed' and mailbox_position is not null
+                select journal
+                from (
+                    select
+                        number as place,
+                        sum(size) over (
+                            order by mailbox_position rows between unbounded preceding and 1 preceding
+                        ) as before
+                    from (
+                        select number, mailbox_position, length(argument) as size from invocations
+                        where
+                            service = address.service and key = address.key
+                            and status = 'pending' and status <> 'completed' and mailbox_position is not null
+                        order by mailbox_position
+                        limit :pending_limit
+                    )
+                )
+                cross join encoded_journals on number = place
+                where before is null or before < :pending_bytes
                 order by mailbox_position
-                limit :pending_limit
             )
         ) as pending,
         (
@@ -83,6 +96,46 @@ from (
         from json_each(cast(:addresses as text)) order by json_each.key
     ) as address
 );
+
+-- name: load_in_pieces
+-- The same of one object whose answer would be too long for one string: in rows of (what it is, one piece of it).
+select 'state', json_object(field, value) from state where service = :service and key = :key
+union all
+select 'started', journal from encoded_journals
+where
+    service = :service and key = :key
+    and status in ('running', 'backing-off', 'suspended', 'paused') and status <> 'completed'
+union all
+select 'started', journal from encoded_journals
+where
+    service = :service and key = :key
+    and status = 'pending' and status <> 'completed' and mailbox_position is null
+union all
+select 'pending', journal
+from (
+    select journal
+    from (
+        select
+            number as place,
+            sum(size) over (order by mailbox_position rows between unbounded preceding and 1 preceding) as before
+        from (
+            select number, mailbox_position, length(argument) as size from invocations
+            where
+                service = :service and key = :key
+                and status = 'pending' and status <> 'completed' and mailbox_position is not null
+            order by mailbox_position
+            limit :pending_limit
+        )
+    )
+    cross join encoded_journals on number = place
+    where before is null or before < :pending_bytes
+    order by mailbox_position
+)
+union all
+select 'waiting', json_array(count(*)) from invocations
+where
+    service = :service and key = :key
+    and status = 'pending' and status <> 'completed' and mailbox_position is not null;
 
 -- name: find
 -- (asked, record) of the invocations with these ids or aliases.

@@ -142,9 +142,10 @@ def _account(
 
 def _leaf(error: BaseException) -> BaseException:
     """The error in a group of one, as a TaskGroup makes them."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        (error,) = cast("tuple[BaseException]", error.exceptions)
-    return error
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    group = cast("BaseExceptionGroup[BaseException]", error)
+    return _leaf(group.exceptions[0]) if len(group.exceptions) == 1 else group
 
 
 def _name(program: Program) -> str:

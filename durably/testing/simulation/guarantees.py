@@ -12,8 +12,8 @@ on the disk. The numbers are those of the list in `docs/architecture.md`:
 7. every pending invocation has something that will wake it;
 8. a second runtime on the same store fails at start.
 
-The sixth is checked by the runtime itself, which is set to replay every invocation when it ends; the eighth by the
-simulation, which tries.
+The sixth is checked by the runtime itself, which is set to replay every invocation when it ends, and by the simulation
+for what is under way whenever the process dies; the eighth by the simulation, which tries.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from typing import NamedTuple
 
 from durably.actors.binding import BoundActorHandler
 from durably.actors.commands import Call, Send
+from durably.actors.failures import decode_failure
+from durably.errors import DeadlineExceededError
 from durably.ids import Address, InvocationStatus, derived_invocation_id
 from durably.runtime.actions import ActionKey
 from durably.runtime.batch import OpenBatch
@@ -46,6 +48,10 @@ class GuaranteeError(AssertionError):
     def __init__(self, number: int, message: str) -> None:
         super().__init__(f"Guarantee {number} does not hold: {message}")
         self.number = number
+
+
+class MachineError(AssertionError):
+    """The runtime stumbled over a mistake of its own. It recovered, as it should; please report it all the same."""
 
 
 class End(NamedTuple):
@@ -157,6 +163,8 @@ class Guarantees:
 
     def answered(self, id: str, outcome: Outcome) -> None:
         """Somebody outside is told an outcome."""
+        if self._is_of_a_deadline(id, outcome):
+            return
         if not self._is_durable_end(id):
             self._broken(5, f"the outcome of {shown_id(id)} was told, and it is not on the disk.")
         before = self._answers.setdefault(id, outcome)
@@ -242,6 +250,15 @@ class Guarantees:
         in_flight = self._disk.in_flight
         is_open = end.committer is not None and end.committer.batch is end.batch
         return not is_open and (in_flight is None or in_flight.last_position < end.position)
+
+    def _is_of_a_deadline(self, id: str, outcome: Outcome) -> bool:
+        """Those who wait are told that the deadline has passed; the invocation goes on, and may end otherwise."""
+        if not outcome.failed or not isinstance(decode_failure(outcome.value), DeadlineExceededError):
+            return False
+        record, end = self._disk.find(id), self._ends.get(id)
+        if record is not None and record.outcome is None:
+            return record.deadline is not None
+        return end is not None and end.outcome != outcome
 
     def _check_messages(self, number: int, commands: Iterable[object], index: int) -> None:
         """Guarantee 4: a step and the messages that it sent are durable together."""

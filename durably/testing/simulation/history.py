@@ -10,9 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from durably.actors.binding import BoundActorHandler
+from durably.actors.failures import decode_failure
+from durably.errors import CancelledInvocationError, DeadlineExceededError, InvalidArgumentError
 from durably.ids import Address
 from durably.runtime.invocation import Invocation
 from durably.runtime.journal import Outcome
+from durably.testing.histories import HistoryCall
+from durably.testing.simulation.trace import shown_id
 
 
 @dataclass(slots=True)
@@ -37,8 +41,6 @@ class Asking:
 
     who: str
     began: int
-    ended: int | None = None
-    """When the answer arrived; None: it never did."""
 
 
 class History:
@@ -92,7 +94,44 @@ class History:
         if asking is None:
             self._askings[id] = Asking(who, began)
 
-    def asker(self, id: str) -> str:
-        """Who asked for it: somebody outside, or another invocation (then it is empty)."""
-        asking = self._askings.get(id)
-        return "" if asking is None else asking.who
+    def calls(self, service: str) -> dict[str, list[HistoryCall]]:
+        """What the objects of one class were asked, and what they answered, by key.
+
+        A call takes effect between the moment when its code first ran and its end. One that a crash took back, or whose
+        deadline passed, may have taken effect or not.
+        """
+        found: dict[str, list[HistoryCall]] = {}
+        for happening in self:
+            if happening.address.service == service:
+                call = self._call(happening)
+                if call is not None:
+                    found.setdefault(happening.address.key, []).append(call)
+        return found
+
+    def _call(self, happening: Happening) -> HistoryCall | None:
+        signature = happening.handler.signature
+        try:
+            args, kwargs = signature.decode_arguments(happening.argument)
+        except InvalidArgumentError:  # The handler was never begun.
+            return None
+        result, error = None, None
+        ended, outcome = happening.ended, happening.outcome
+        if outcome is None:
+            ended = None
+        elif outcome.failed:
+            error = decode_failure(outcome.value)
+            if isinstance(error, DeadlineExceededError | CancelledInvocationError):
+                ended = error = None
+        else:
+            result = signature.decode_result(outcome.value)
+        asking = self._askings.get(happening.id)
+        return HistoryCall(
+            handler=signature.function.__name__,
+            args=args,
+            kwargs=kwargs,
+            began=happening.began,
+            ended=ended,
+            result=result,
+            error=error,
+            who=shown_id(happening.id) if asking is None else asking.who,
+        )

@@ -166,6 +166,8 @@ class SimulatedLoop(IsolatedLoop):
     def _turn(self) -> None:
         """Run what is ready, or let time pass."""
         if not self._ready:
+            self._take_due()
+        if not self._ready:
             if self.on_time_passing is not None:
                 self.on_time_passing()
             if not self._ready:
@@ -202,6 +204,11 @@ class SimulatedLoop(IsolatedLoop):
                 f"After {self._longest_us / US_PER_SECOND / 86_400:,.0f} days of virtual time the program was not "
                 f"done. Give Simulation(longest=...) more, if that was meant.\n{self._describe()}"
             )
+        self._take_due()
+
+    def _take_due(self) -> None:
+        """Timers whose moment is now; for them no time needs to pass."""
+        timers = self._timers
         while timers and timers[0][0] <= self.elapsed_us:
             self._ready.append(heappop(timers)[2])
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol, Self
 from durably.actors.actor import Actor
 from durably.actors.references import Delay, Outgoing
 from durably.actors.retry import RetryPolicy
-from durably.errors import StoreUnavailableError
+from durably.errors import StoreInUseError, StoreUnavailableError
 from durably.ids import InvocationStatus, KeyScope
 from durably.runtime.actions import ActionKey
 from durably.runtime.engine import Engine
@@ -31,7 +31,7 @@ from durably.runtime.supervisor import Supervisor
 from durably.testing.simulation.clock import SimulatedClock
 from durably.testing.simulation.disk import SimulatedDisk, SimulatedStore
 from durably.testing.simulation.disk import World as StoreWorld
-from durably.testing.simulation.guarantees import Guarantees
+from durably.testing.simulation.guarantees import Guarantees, MachineError
 from durably.testing.simulation.loop import SimulatedLoop, owner_variable
 from durably.testing.simulation.trace import Trace, TraceLog
 from durably.testing.virtual import SeededEntropy
@@ -68,6 +68,7 @@ class Tuning:
         self.timer_window_us = random.choice((1_000_000, 60_000_000, _CENTURY_US))
         self.recovery_portion = random.choice((1, 3, 1_000))
         self.expiry_portion = random.choice((1, 1_000))
+        self.pump_budget_us = random.choice((-1, 5_000))
 
     def applied(self, settings: Settings, suspend_after_us: int | None) -> Settings:
         return replace(
@@ -83,6 +84,7 @@ class Tuning:
             timer_window_us=self.timer_window_us,
             recovery_portion=self.recovery_portion,
             expiry_portion=self.expiry_portion,
+            pump_budget_us=self.pump_budget_us,
         )
 
 
@@ -273,6 +275,12 @@ class SimulatedProcess:
         runtime = self.runtime
         engine = None if runtime is None else runtime.engine
         self._world.guarantees.ended(invocation, self._position(), None if engine is None else engine.committer)
+
+    def incarnation_failed(self, error: BaseException, /) -> None:
+        if not isinstance(error, StoreUnavailableError | StoreInUseError):
+            told = MachineError(f"The runtime failed, and not because of the store: {error!r}")
+            told.__cause__ = error
+            self._world.fail(told)
 
     def _position(self) -> int:
         engine = None if self.runtime is None else self.runtime.engine

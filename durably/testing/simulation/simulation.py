@@ -23,7 +23,10 @@ from durably.errors import PausedInvocationError, StoreInUseError
 from durably.runtime.invocation import Invocation
 from durably.storage.memory import MemoryStore
 from durably.storage.records import Batch, Owner
+from durably.testing.export import journal_of
 from durably.testing.harness import ONE_ATTEMPT
+from durably.testing.linearizability import check_linearizable
+from durably.testing.replay import ReplayError, replay_journals
 from durably.testing.report import Report
 from durably.testing.simulation.clients import SimulatedClient, break_connections
 from durably.testing.simulation.clock import SimulatedClock
@@ -109,7 +112,10 @@ class Simulation:
             Tuning(self.random),
         )
         self._bound = {definition_of(actor).name: bind(actor, self.dependencies) for actor in actors}
-        self._lives = 0
+        self._has_old_journals = False
+        """What is under way may have been begun by other code."""
+        self.lives = 0
+        """Processes that were started, one after the other."""
         self._dead: list[SimulatedProcess] = []
         """Kept, so that nothing of a killed process runs, not even when the garbage collector comes."""
         self._invariants: list[Invariant] = []
@@ -141,7 +147,7 @@ class Simulation:
             PausedInvocationError: a handler failed with what is no outcome; its error is the cause.
             Whatever the program raises.
         """
-        if not self._lives:
+        if not self.lives:
             self._begin_life()
         try:
             return self.loop.run_until_complete(program)
@@ -235,15 +241,17 @@ class Simulation:
         """Stop the process gracefully and start it again, with other code if classes are given."""
         await self._up()
         process = self.process
-        if process is not None and process.is_up:
-            self.trace.note(process.name, "is stopped")
-            stopping = self.loop.create_task(process.stop(), context=process.context)
-            while not stopping.done() and self.process is process:  # It may be killed meanwhile.
-                await self._pass(SETTLE_US)
+        assert process is not None
         if actors:
+            self._has_old_journals = True
             self._program = self._program.running(*actors)
             self._bound = {definition_of(actor).name: bind(actor, self.dependencies) for actor in actors}
-        if self.process is process:
+        self.trace.note(process.name, "is stopped")
+        stopping = self.loop.create_task(process.stop(), context=process.context)
+        while self.process is process and not stopping.done():
+            await self._pass(SETTLE_US)
+        if self.process is process:  # Otherwise it was killed while it stopped, and the next life begins by itself.
+            stopping.result()
             self._begin_life()
         await self._up()
 
@@ -256,7 +264,12 @@ class Simulation:
         self._eventually.append(_Eventually(condition, duration_us(within, "eventually(within=...)")))
 
     def linearizable(self, actor: type[VirtualObject], model: Callable[[], Any], /) -> None:
-        """Each object of this class behaves, for whoever asks, as one plain Python object that `model` makes would."""
+        """Each object of this class answers whoever asks as one plain Python object that `model` makes would.
+
+        Checked at the end of the run, for calls from outside and from other objects alike; see `check_linearizable`. A
+        shared handler sees what an exclusive one has changed so far: where that one waits in the middle of its changes,
+        only a model that knows such states can explain it.
+        """
         self._models[definition_of(actor).name] = model
 
     # ------------------------------------------------------------------ what goes wrong (World)
@@ -278,6 +291,7 @@ class Simulation:
         if written is not None:
             self.note("the batch that was on its way is on the disk")
             self.committed(written)
+        self._check_journals()
         down_us = self.random.randrange(fault.for_us) if fault.for_us else 0
         self.loop.call_outside(down_us, self._begin_life)
 
@@ -335,8 +349,8 @@ class Simulation:
     # ------------------------------------------------------------------ inside
 
     def _begin_life(self) -> None:
-        self._lives += 1
-        self.process = SimulatedProcess(self, self._program, self._lives)
+        self.lives += 1
+        self.process = SimulatedProcess(self, self._program, self.lives)
         self.guarantees.handlers = {
             (service, name): handler
             for service, actor in self._bound.items()
@@ -394,7 +408,22 @@ class Simulation:
                 await self.settle()
             self._check(expected.condition, "in the end")
         self.guarantees.at_the_end()
+        self._check_journals()
+        for service, model in self._models.items():
+            for key, calls in self.history.calls(service).items():
+                check_linearizable(calls, model, name=f"{service}/{key}")
         await self._check_second_runtime()
+
+    def _check_journals(self) -> None:
+        """Guarantee 6, for what would be replayed if the process died now."""
+        if self._has_old_journals:
+            return
+        loaded = [self.disk.load(address, 0) for address in self.disk.unfinished]
+        journals = [journal_of(row, stored) for stored in loaded for row in stored.started if row.steps]
+        try:
+            replay_journals(journals, *self._program.actors, dependencies=self.dependencies)
+        except ReplayError as error:
+            self.fail(GuaranteeError(6, str(error)))
 
     async def _check_second_runtime(self) -> None:
         """Guarantee 8."""

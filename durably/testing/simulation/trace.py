@@ -68,6 +68,7 @@ class Watcher(Protocol):
     def attempted(self, invocation: Invocation, /) -> None: ...
     def stepped(self, invocation: Invocation, /) -> None: ...
     def ended(self, invocation: Invocation, /) -> None: ...
+    def incarnation_failed(self, error: BaseException, /) -> None: ...
 
 
 class TraceLog(RuntimeLog):
@@ -126,6 +127,7 @@ class TraceLog(RuntimeLog):
 
     def incarnation_failed(self, error: BaseException) -> None:
         self._note(f"the store failed, everything in memory is void: {describe_failure(error)}")
+        self._watcher.incarnation_failed(error)
 
     def reopen_failed(self, error: BaseException, delay_us: int) -> None:
         self._note(f"the store cannot be opened: {describe_failure(error)}")

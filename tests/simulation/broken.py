@@ -1,0 +1,377 @@
+"""Deliberately broken runtimes and actors, each one small change away from the real code, for the kit to find."""
+
+# pyright: reportPrivateUsage=false, reportUnknownLambdaType=false
+# Here the machine is broken from inside.
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any
+
+import msgspec
+import pytest
+
+from durably import Context, ObjectContext, Service, VirtualObject, handler, shared, state
+from durably.actors.context import SharedContext
+from durably.ids import InvocationStatus
+from durably.runtime.activation import Activation
+from durably.runtime.attempts import Attempts
+from durably.runtime.batch import OpenBatch
+from durably.runtime.committer import Committer
+from durably.runtime.completions import Completions
+from durably.runtime.delayed import Delayed
+from durably.runtime.directory import Directory
+from durably.runtime.invocation import Invocation
+from durably.runtime.outcomes import Outcomes
+from durably.runtime.residence import Residence
+from durably.runtime.runs import Runs
+from durably.runtime.steps import Steps
+from durably.storage.memory import MemoryStore
+from durably.storage.records import Batch, StoredInvocation, StoredObject, TimerRecord
+from durably.testing import Simulation, Workload
+from durably.testing.simulation.disk import SimulatedStore
+from durably.testing.simulation.workloads import WORKLOADS
+
+Patch = pytest.MonkeyPatch
+
+EVERYTHING = tuple(WORKLOADS.values())
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """What is broken, where it is looked for, and which kinds of errors may tell."""
+
+    breaks: Callable[[Patch], None]
+    found_as: frozenset[str]
+    where: Sequence[Workload] = EVERYTHING
+
+
+MUTANTS: dict[str, Mutant] = {}
+
+
+def mutant(*found_as: str, where: Sequence[Workload] = EVERYTHING) -> Callable[[Callable[[Patch], None]], None]:
+    """Register a way to break the machine. `found_as` are kinds of errors as `kind_of` names them."""
+
+    def register(breaks: Callable[[Patch], None]) -> None:
+        MUTANTS[breaks.__name__] = Mutant(breaks, frozenset(found_as), where)
+
+    return register
+
+
+def around(patch: Patch, cls: type, name: str, wrap: Callable[..., Any]) -> None:
+    """Replace a method by `wrap(original, self, *args)`."""
+    original = getattr(cls, name)
+
+    @wraps(original)
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return wrap(original, self, *args, **kwargs)
+
+    patch.setattr(cls, name, wrapped)
+
+
+# ---------------------------------------------------------------------- gates
+
+
+@mutant("guarantee 5", "guarantee 3")
+def every_gate_is_open(patch: Patch) -> None:
+    patch.setattr(Committer, "when_durable", lambda self, callback, argument: callback(argument))
+
+
+@mutant("guarantee 5")
+def replies_leave_before_their_commit(patch: Patch) -> None:
+    def tell(original: Any, self: Completions, invocation: Invocation, outcome: Any) -> None:
+        for waiter in self._directory.waiters.pop(invocation.number, []):
+            waiter.answer(outcome, None)
+        original(self, invocation, outcome)
+
+    around(patch, Completions, "tell_everybody", tell)
+
+
+@mutant("guarantee 3")
+def actions_start_before_their_command_is_durable(patch: Patch) -> None:
+    def when_durable(original: Any, self: Committer, callback: Any, argument: Any) -> None:
+        if getattr(callback, "__func__", None) is Runs.start:
+            callback(argument)
+        else:
+            original(self, callback, argument)
+
+    around(patch, Committer, "when_durable", when_durable)
+
+
+@mutant("guarantee 5")
+def gates_open_although_the_commit_failed(patch: Patch) -> None:
+    def fail(original: Any, self: Committer, error: BaseException) -> None:
+        for _, callback, argument in list(self._gates):
+            callback(argument)
+        original(self, error)
+
+    around(patch, Committer, "_fail", fail)
+
+
+LATER: list[asyncio.Task[None]] = []
+
+
+@mutant("guarantee 5", "guarantee 3")
+def the_store_acknowledges_before_it_is_durable(patch: Patch) -> None:
+    async def commit(self: SimulatedStore, batch: Batch, /) -> None:
+        async def later() -> None:
+            await asyncio.sleep(0.01)
+            await self._apply(batch)
+
+        LATER.append(asyncio.get_running_loop().create_task(later()))
+
+    patch.setattr(SimulatedStore, "commit", commit)
+
+
+# ---------------------------------------------------------------------- wake-ups
+
+
+@mutant("guarantee 7")
+def a_wake_up_is_lost(patch: Patch) -> None:
+    def wake(original: Any, self: Attempts, invocation: Invocation) -> None:
+        if invocation.journal is None or len(invocation.journal.steps) != 2:
+            original(self, invocation)
+
+    around(patch, Attempts, "wake", wake)
+
+
+@mutant("guarantee 7")
+def timers_are_dropped_at_recovery(patch: Patch) -> None:
+    async def timers(self: MemoryStore, *_: Any, **__: Any) -> list[TimerRecord]:
+        return []
+
+    patch.setattr(MemoryStore, "timers", timers)
+
+
+@mutant("guarantee 7", "machine")
+def completions_of_the_suspended_are_lost(patch: Patch) -> None:
+    patch.setattr(Completions, "_record", lambda self, caller, outcome: self._committer.next_position())
+
+
+@mutant("guarantee 7")
+def what_waits_in_the_store_is_not_woken(patch: Patch) -> None:
+    patch.setattr(OpenBatch, "wake", lambda self, number: None)
+    patch.setattr(Residence, "_take_arrived", _only_messages)
+
+
+def _only_messages(self: Residence, activation: Activation, arrivals: Any) -> None:
+    for message in arrivals.messages:
+        self._dispatch(activation, message)
+
+
+@mutant("guarantee 7")
+def the_next_in_the_mailbox_is_forgotten(patch: Patch) -> None:
+    def start_next(original: Any, self: Residence, activation: Activation) -> None:
+        if len(activation.mailbox) != 2:
+            original(self, activation)
+
+    around(patch, Residence, "start_next", start_next)
+
+
+# ---------------------------------------------------------------------- exactly once, in order, alone
+
+
+@mutant("guarantee 4", "guarantee 1", "guarantee 7")
+def messages_are_delivered_twice(patch: Patch) -> None:
+    def admit(original: Any, self: Residence, invocation: Invocation) -> None:
+        original(self, invocation)
+        activation = self.activations[invocation.address]
+        if invocation.is_exclusive and activation.arrivals is None:
+            activation.mailbox.append(invocation)
+
+    around(patch, Residence, "admit", admit)
+
+
+@mutant("guarantee 1", "guarantee 7")
+def a_mailbox_lets_two_in(patch: Patch) -> None:
+    def next_to_start(self: Activation) -> Invocation | None:
+        if not self.mailbox or self.arrivals is not None:
+            return None
+        self.current = self.mailbox.popleft()
+        return self.current
+
+    patch.setattr(Activation, "next_to_start", next_to_start)
+
+
+@mutant("guarantee 1")
+def recovery_runs_mailboxes_out_of_order(patch: Patch) -> None:
+    def loaded(original: Any, self: Residence, activation: Activation, stored: StoredObject) -> None:
+        original(self, activation, msgspec.structs.replace(stored, pending=stored.pending[::-1]))
+
+    around(patch, Residence, "_loaded", loaded)
+
+
+@mutant("guarantee 4")
+def a_delayed_message_that_rings_twice_comes_twice(patch: Patch) -> None:
+    def bring(original: Any, self: Delayed, number: int, then: Any) -> None:
+        self._coming.pop(number, None)
+        original(self, number, then)
+
+    around(patch, Delayed, "bring", bring)
+
+
+@mutant("guarantee 4", "guarantee 1", "machine")
+def objects_are_loaded_before_the_log_is_durable(patch: Patch) -> None:
+    def init(original: Any, self: Residence, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        self._load._gate = None
+
+    around(patch, Residence, "__init__", init)
+
+
+# ---------------------------------------------------------------------- what is kept
+
+
+@mutant("invariant", "check", where=(WORKLOADS["bank"],))
+def outcomes_of_keyed_calls_are_not_kept(patch: Patch) -> None:
+    patch.setattr(Outcomes, "_keep_outcome_us", lambda self, invocation: None)
+
+
+@mutant("invariant", "check", "stuck", "guarantee 4")
+def idempotency_keys_are_not_looked_up(patch: Patch) -> None:
+    def accept(original: Any, self: OpenBatch, invocation: Invocation) -> None:
+        invocation.scope = None
+        original(self, invocation)
+
+    around(patch, OpenBatch, "accept", accept)
+    patch.setattr(Directory, "by_key", lambda self, scope, then: self._tell(then, None, None))
+
+
+@mutant("guarantee 4", "guarantee 7", "guarantee 2", "invariant", "check", "paused")
+def batches_are_cut_within_transitions(patch: Patch) -> None:
+    def step(original: Any, self: OpenBatch, *args: Any) -> None:
+        original(self, *args)
+        self.transitions += 1_000_000
+
+    def next_position(original: Any, self: Committer) -> int:
+        if self.batch.transitions > 1_000_000 and not self.writing:
+            self._write()
+        position: int = original(self)
+        return position
+
+    around(patch, OpenBatch, "step", step)
+    around(patch, Committer, "next_position", next_position)
+
+
+@mutant("paused", "check", "invariant")
+def state_is_written_before_the_outcome(patch: Patch) -> None:
+    def append(original: Any, self: Steps, activation: Any, invocation: Invocation, step: Any, *rest: Any) -> None:
+        original(self, activation, invocation, step, *rest)
+        if step.outcome is None and step.changes and invocation.is_exclusive:
+            for name, value in step.changes.items():
+                self._committer.batch.set_state(activation.address, name, value)
+
+    around(patch, Steps, "_append", append)
+
+
+@mutant("invariant", "check")
+def outcomes_are_written_without_the_state(patch: Patch) -> None:
+    def set_state(original: Any, self: OpenBatch, address: Any, name: str, value: bytes | None) -> None:
+        if self.transitions % 3:
+            original(self, address, name, value)
+
+    around(patch, OpenBatch, "set_state", set_state)
+
+
+@mutant("guarantee 7", "guarantee 3", "machine")
+def completions_of_actions_are_forgotten_at_recovery(patch: Patch) -> None:
+    async def load(original: Any, self: MemoryStore, *args: Any, **kwargs: Any) -> list[StoredObject]:
+        found: list[StoredObject] = await original(self, *args, **kwargs)
+        return [msgspec.structs.replace(one, started=[*map(_without_last_answer, one.started)]) for one in found]
+
+    around(patch, MemoryStore, "load", load)
+
+
+def _without_last_answer(stored: StoredInvocation) -> StoredInvocation:
+    if stored.record.status is InvocationStatus.RUNNING:
+        return msgspec.structs.replace(stored, completions=stored.completions[:-1])
+    return stored
+
+
+@mutant("guarantee 8", "stuck", "guarantee 4")
+def the_store_lets_two_in(patch: Patch) -> None:
+    def open(original: Any, self: MemoryStore, *args: Any) -> Any:
+        self.disk.holder = None
+        return original(self, *args)
+
+    around(patch, MemoryStore, "open", open)
+
+
+# ---------------------------------------------------------------------- actors that are wrong
+
+
+class Stock(VirtualObject, name="BrokenStock"):
+    """How much there is; whoever uses it may read and write as they please."""
+
+    left: int = state(default=10)
+
+    @shared
+    async def get(self, ctx: SharedContext) -> int:
+        return self.left
+
+    @handler
+    async def set(self, ctx: ObjectContext, left: int) -> None:
+        self.left = left
+
+
+class Shop(Service, name="BrokenShop"):
+    """Reads, thinks, and writes: two customers at once buy the same piece."""
+
+    @handler
+    async def buy(self, ctx: Context) -> None:
+        left = await ctx.object(Stock, "x").get()
+        await ctx.run("think", think)
+        await ctx.object(Stock, "x").set(left - 1)
+
+
+async def think() -> None:
+    await asyncio.sleep(0.001)
+
+
+async def shopping(sim: Simulation) -> None:
+    async with asyncio.TaskGroup() as group:
+        for name in ("ann", "bob"):
+            group.create_task(buy_twice(sim, name))
+    left = await sim.object(Stock, "x").get()
+    assert left == 6, f"{left} are left of 10, and 4 were sold"
+
+
+async def buy_twice(sim: Simulation, name: str) -> None:
+    for _ in range(2):
+        await sim.client(name).service(Shop).buy()
+
+
+@mutant("check", where=(Workload(program=shopping, actors=(Stock, Shop)),))
+def an_actor_reads_thinks_and_writes(patch: Patch) -> None:
+    """The runtime is sound."""
+
+
+SETTINGS: dict[str, int] = {"count": 0}
+
+
+class Careless(VirtualObject, name="BrokenCareless"):
+    """Decides by what replay does not know."""
+
+    total: int = state(default=0)
+
+    @handler
+    async def add(self, ctx: ObjectContext) -> int:
+        SETTINGS["count"] += 1
+        if SETTINGS["count"] % 2:
+            await ctx.sleep(1)
+        await ctx.run("think", think)
+        self.total += 1
+        return self.total
+
+
+async def adding(sim: Simulation) -> None:
+    for _ in range(3):
+        await sim.object(Careless, "x").add()
+
+
+@mutant("paused", where=(Workload(program=adding, actors=(Careless,)),))
+def an_actor_looks_at_a_global(patch: Patch) -> None:
+    """The runtime is sound."""

@@ -1,0 +1,30 @@
+"""Run as a program: the digests of some runs of each workload, which must not depend on the process."""
+
+from __future__ import annotations
+
+import sys
+
+from durably.testing import Faults, Simulation
+from durably.testing.simulation.workloads import WORKLOADS
+
+
+def digests(first: int, last: int) -> list[str]:
+    """One for each workload and seed."""
+    found: list[str] = []
+    for name, workload in WORKLOADS.items():
+        for seed in range(first, last):
+            with Simulation(
+                *workload.actors,
+                seed=seed,
+                faults=Faults.any(),
+                dependencies=workload.dependencies,
+                retry=workload.retry,
+            ) as sim:
+                sim.run(workload.program(sim))
+                sim.finish()
+                found.append(f"{name} {seed} {sim.trace.digest()}")
+    return found
+
+
+if __name__ == "__main__":
+    print("\n".join(digests(int(sys.argv[1]), int(sys.argv[2]))))

@@ -1,0 +1,74 @@
+"""The kit finds what is broken: each of these runtimes and actors within some runs, as what it is; and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from durably.errors import PausedInvocationError
+from durably.testing import (
+    GuaranteeError,
+    InvariantError,
+    SimulationFailedError,
+    SimulationStuckError,
+    Workload,
+)
+from durably.testing.simulation import loop
+from durably.testing.simulation.guarantees import MachineError
+from durably.testing.simulation.workloads import workload
+from tests.simulation.broken import EVERYTHING, MUTANTS, Mutant
+
+RUNS = 200
+"""How many are tried, at most, until a mutant is found."""
+
+
+def kind_of(error: BaseException | None) -> str:
+    """What found it."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    match error:
+        case GuaranteeError(number=number):
+            return f"guarantee {number}"
+        case MachineError():
+            return "machine"
+        case InvariantError():
+            return "invariant"
+        case SimulationStuckError():
+            return "stuck"
+        case PausedInvocationError():
+            return "paused"
+        case AssertionError():
+            return "check"
+        case _:
+            return repr(error)
+
+
+def first_failure(where: Sequence[Workload], runs: int) -> SimulationFailedError | None:
+    """The workloads take turns until a run of one of them fails."""
+    for number in range(runs):
+        try:
+            where[number % len(where)].run(number // len(where))
+        except SimulationFailedError as error:
+            return error
+    return None
+
+
+@pytest.fixture(autouse=True)
+def _patience_with_broken_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "MOST_CALLBACKS", 500_000)
+    monkeypatch.setattr(workload, "PATIENCE", 500)
+
+
+@pytest.mark.parametrize("mutant", MUTANTS.values(), ids=MUTANTS)
+def test_what_is_broken_is_found(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
+    mutant.breaks(monkeypatch)
+    failure = first_failure(mutant.where, RUNS)
+    assert failure is not None, f"{RUNS} runs found nothing"
+    found = kind_of(failure.__cause__)
+    assert found in mutant.found_as, f"seed {failure.seed}: {failure}"
+
+
+def test_what_is_not_broken_passes_as_many_runs() -> None:
+    failure = first_failure(EVERYTHING, RUNS)
+    assert failure is None, failure
