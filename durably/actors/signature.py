@@ -54,6 +54,11 @@ class HandlerSignature:
             self._types = self._resolved()
         return self._types
 
+    @property
+    def has_own_serde(self) -> bool:
+        """Its argument is carried as a Serde of the user's writes it, whatever the annotation says."""
+        return self._accepts is not None
+
     def _resolved(self) -> Types:
         assert self.scope is not None, "the class that holds the handler has been defined"
         where = f"handler {self.name!r}"

@@ -326,6 +326,14 @@ class Residence:
         if self._idle:
             self._arm_sweep()
 
+    def passivate(self) -> None:
+        """Let leave at once what would leave after a while: what idles, and attempts that wait (rule L4)."""
+        waiting = [invocation for parked in self._parked.values() for invocation, _ in parked.values()]
+        for invocation in waiting:
+            self._committer.when_durable(self._owner.suspend, invocation)
+        while self._idle:
+            self._passivate(self._idle.popitem(last=False)[0])
+
     async def settle(self) -> None:
         """Wait until every load that has been asked for is done."""
         while self._load.outstanding and not self._dead:

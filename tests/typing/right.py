@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 
+from hypothesis import strategies as st
+from hypothesis.stateful import rule
+
 from durably import (
     BytesSerde,
     Caller,
@@ -24,6 +27,9 @@ from durably import (
     shared,
     state,
 )
+from durably.testing import Faults, Snapshots
+from durably.testing.stateful import ActorStateMachine
+from durably.testing.strategies import ActorCall, arguments, calls
 
 
 class Seat(Enum):
@@ -153,3 +159,41 @@ async def everywhere(caller: Caller, seats: list[str]) -> bool:
 
 def caught(error: SeatTakenError) -> str:
     return f"{error.seat} {error.until} {error.code} {error.message}"
+
+
+class TicketModel:
+    def peek(self) -> Seat:
+        return Seat.FREE
+
+
+class TicketMachine(ActorStateMachine):
+    actors = (Ticket, Checkout)
+    new_actors = (TicketImplementation,)
+    keys = {Ticket: ("A", "B")}  # noqa: RUF012
+    overrides = {str: st.sampled_from("AB"), Ticket.history: {"limit": st.just(3)}}  # noqa: RUF012
+    leave_out = (Ticket.history, Checkout.upload)
+    models = {Ticket: TicketModel}  # noqa: RUF012
+    faults = Faults.slow()
+    seconds = (1, 60)
+
+    def dependencies(self) -> dict[type, object]:
+        return {Payments: Payments()}
+
+    def check(self, snapshots: Snapshots) -> None:
+        assert all(ticket.status is not Seat.TAKEN for ticket in snapshots.of(Ticket).values())
+
+    def answered(self, call: ActorCall, answer: object) -> None:
+        assert call.key != answer
+
+    @rule(call=calls(Ticket, keys={Ticket: "AB"}), given=arguments(Ticket.reserve, user=st.just("mary")))
+    def mine(self, call: ActorCall, given: dict[str, str]) -> None:
+        self.ask(call, ActorCall(Ticket, "A", "reserve", given))
+
+
+TestTickets = TicketMachine.TestCase
+
+
+async def from_a_strategy(caller: Caller, call: ActorCall) -> None:
+    await call.on(caller)
+    handle: Invocation[object] = await call.send_on(caller, after=timedelta(seconds=1))
+    await handle.result()

@@ -235,6 +235,14 @@ class Simulation:
         self.kill("a program's wish", Fault("crash"))
         await self._up()
 
+    async def passivate(self) -> None:
+        """Throw out of memory what the runtime may throw out: idle objects, and attempts that wait; nothing is lost."""
+        await self._up()
+        process = self.process
+        if process is not None and process.runtime is not None and process.runtime.engine is not None:
+            self.trace.note(process.name, "throws out of memory what idles and waits")
+            process.context.run(process.runtime.engine.residence.passivate)
+
     async def restart(self, *actors: type[Actor]) -> None:
         """Stop the process gracefully and start it again, with other code if classes are given."""
         await self._up()

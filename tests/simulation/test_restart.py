@@ -1,0 +1,53 @@
+"""A simulated process can be stopped, and its memory emptied, at any time: before it is up, too."""
+
+from __future__ import annotations
+
+from durably import ObjectContext, VirtualObject, handler, state
+from durably.testing import Simulation
+
+
+class Sleeper(VirtualObject, name="RestartedSleeper"):
+    """Sleeps, and counts."""
+
+    count: int = state(default=0)
+
+    @handler
+    async def doze(self, ctx: ObjectContext) -> int:
+        """Sleep for a minute."""
+        await ctx.sleep(60)
+        self.count += 1
+        return self.count
+
+
+def test_a_restart_waits_until_the_process_is_up() -> None:
+    for seed in range(10):
+        with Simulation(Sleeper, seed=seed) as sim:
+            sim.run(sim.restart())
+            sim.run(sim.restart())
+            sim.finish()
+            assert sim.process is not None
+            assert sim.process.name == "process 3"
+
+
+def test_what_is_thrown_out_of_memory_goes_on_and_loses_nothing() -> None:
+    async def program(sim: Simulation) -> None:
+        dozing = sim.object(Sleeper, "x").doze()
+        await sim.advance(1)
+        assert resident(sim) == ["x"]
+        await sim.passivate()
+        await sim.advance(1)
+        assert resident(sim) == []
+        assert await dozing == 1
+
+    with Simulation(Sleeper, suspend_after=3_600) as sim:
+        sim.run(program(sim))
+        sim.finish()
+
+
+def resident(sim: Simulation) -> list[str]:
+    """The keys of the objects in memory."""
+    assert sim.process is not None
+    assert sim.process.runtime is not None
+    engine = sim.process.runtime.engine
+    assert engine is not None
+    return [address.key for address in engine.residence.activations]
