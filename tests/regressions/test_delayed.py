@@ -33,7 +33,9 @@ async def test_a_message_whose_timer_rings_twice_comes_once() -> None:
         came.append(7)
 
     delayed = Delayed(
-        Owner(), cast(Reads, SimpleNamespace(fetch=fetch)), cast(Committer, SimpleNamespace(when_durable=at_once))
+        Owner(),
+        cast(Reads, SimpleNamespace(fetch=fetch)),
+        cast(Committer, SimpleNamespace(durable=0, when_durable=at_once)),
     )
     delayed.bring(7, comes)
     await asyncio.sleep(0)
