@@ -27,7 +27,8 @@ from durably.actors.operations import CallSite, Operation
 from durably.actors.port import Action
 from durably.actors.request import Request
 from durably.errors import ForgottenAwaitError, HandlerMistakeError, NonDeterminismError, SharedStateError, StuckError
-from durably.ids import derived_invocation_id
+from durably.ids import Address, KeyScope, derived_invocation_id
+from durably.runtime.answers import from_timestamp
 from durably.runtime.journal import AttemptFailure, Delivery, Outcome, Step, replay
 from durably.runtime.loop import DeterministicLoop, DurableTimer, enter, leave
 from durably.runtime.settings import Settings
@@ -46,8 +47,29 @@ class Observer(Protocol):
     def warned(self, execution: Execution, message: str, /) -> None: ...
 
 
+class Accepted(Protocol):
+    """The invocation that an attempt is made for: what its handler may know of it, and its secret seed (rule C4)."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def address(self) -> Address: ...
+    @property
+    def argument(self) -> bytes: ...
+    @property
+    def headers(self) -> dict[str, str]: ...
+    @property
+    def scope(self) -> KeyScope | None: ...
+    @property
+    def deadline(self) -> int | None: ...
+    @property
+    def seed(self) -> bytes: ...
+
+
 class DurableOperation(Operation[R]):
     """The operation behind a command: cancelling it gives the command up (rule C5)."""
+
+    __slots__ = ("_decode", "_execution", "number")
 
     def __init__(
         self, execution: Execution, number: int, decode: Callable[[bytes], R], what: object, site: CallSite
@@ -103,6 +125,7 @@ class Execution:
     _pending: dict[int, DurableOperation[Any] | TimerOperation] | None = None
     _main: asyncio.Task[Any] | None = None
     _flush: Callable[[], Mapping[str, bytes | None]] | None = None
+    _request: Request | None = None
     _random: Random | None = None
     _uuids: Random | None = None
     _unawaited: list[Operation[Any]] | None = None
@@ -125,10 +148,7 @@ class Execution:
         self,
         actor: BoundActor,
         handler: BoundActorHandler,
-        key: str,
-        request: Request,
-        argument: bytes,
-        seed: bytes,
+        accepted: Accepted,
         snapshot: Mapping[str, bytes],
         observer: Observer,
         settings: Settings,
@@ -138,14 +158,13 @@ class Execution:
 
         `host` is the loop whose callbacks advance it; None finds out each time, which costs a system call.
         """
-        self.invocation_id = request.id
+        self.invocation_id = accepted.id
         self.handler = handler
-        self.key = key
-        self.loop = DeterministicLoop(self, int.from_bytes(seed[:_SALT_BYTES], "big"), settings.advance_limit_callbacks)
+        self.key = accepted.address.key
+        salt = int.from_bytes(accepted.seed[:_SALT_BYTES], "big")
+        self.loop = DeterministicLoop(self, salt, settings.advance_limit_callbacks)
         self._actor = actor
-        self._request = request
-        self._argument = argument
-        self._seed = seed
+        self._accepted = accepted
         self._snapshot = snapshot
         self._is_shared = handler.kind == "shared"
         self._observer = observer
@@ -251,7 +270,7 @@ class Execution:
         handler = self.handler
         context = make_context(handler.kind, self, handler.info, self.key)
         instance = self._actor.instance(self.key, self, writable=not self._is_shared)
-        self._main = self.loop.start(handler.start(instance, context, self._argument))
+        self._main = self.loop.start(handler.start(instance, context, self._accepted.argument))
         return self._main
 
     def _deliver(self, delivery: Delivery) -> None:
@@ -352,9 +371,16 @@ class Execution:
             self.loop.check(what)
 
     def request(self) -> Request:
-        request = self._request
-        if request.attempt != self._attempt:
-            request = self._request = msgspec.structs.replace(request, attempt=self._attempt)
+        accepted, request = self._accepted, self._request
+        if request is None or request.attempt != self._attempt:
+            request = self._request = Request(
+                id=accepted.id,
+                headers=accepted.headers,
+                body=accepted.argument,
+                idempotency_key=None if accepted.scope is None else accepted.scope.idempotency_key,
+                deadline=None if accepted.deadline is None else from_timestamp(accepted.deadline),
+                attempt=self._attempt,
+            )
         return request
 
     def at(self) -> int:
@@ -364,13 +390,13 @@ class Execution:
     def random(self) -> Random:
         self.check("ctx.random()")
         if self._random is None:
-            self._random = Random(self._seed + b"random")
+            self._random = Random(self._accepted.seed + b"random")
         return self._random
 
     def uuid_bits(self) -> int:
         self.check("ctx.uuid()")
         if self._uuids is None:
-            self._uuids = Random(self._seed + b"uuid")
+            self._uuids = Random(self._accepted.seed + b"uuid")
         return self._uuids.getrandbits(128)
 
     def issue(self, command: Command, decode: Callable[[bytes], R], what: object, site: CallSite, /) -> Operation[R]:
@@ -403,7 +429,7 @@ class Execution:
         return operation
 
     def callee_id(self, command: int, /) -> str:
-        return derived_invocation_id(self._seed, command)
+        return derived_invocation_id(self._accepted.seed, command)
 
     def read_field(self, name: str, /) -> bytes | None:
         if self.loop.thread != get_ident():
