@@ -11,8 +11,9 @@ import asyncio
 import contextvars
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, TypeAlias
+
+import msgspec
 
 from durably.actors.durations import duration_us
 from durably.actors.failures import encode_failure, terminal
@@ -27,8 +28,7 @@ ActionKey: TypeAlias = tuple[str, int]
 """(invocation id, command number)"""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ActionResult:
+class ActionResult(msgspec.Struct, frozen=True, kw_only=True):
     """How an action ended: with a value, a `TerminalError`, or (`exhausted`) as a failure of the whole invocation."""
 
     failed: bool

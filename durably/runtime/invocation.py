@@ -53,8 +53,11 @@ class Journal:
         if step.changes is not None:
             self.changes.update(step.changes)
         self.next_command += len(step.commands)
-        self.has_sent = self.has_sent or any(isinstance(command, Send) for command in step.commands)
-        self.not_before = max(self.not_before, step.at)
+        for command in step.commands:
+            if isinstance(command, Send):
+                self.has_sent = True
+        if step.at > self.not_before:
+            self.not_before = step.at
 
     def answer(self, delivery: Delivery) -> bool:
         """An answer is recorded; False if nobody waits for it (rule C3)."""

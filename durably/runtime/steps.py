@@ -102,7 +102,7 @@ class Steps:
             raise
         if isinstance(step, AttemptFailure):
             self._retries.attempt_failed(activation, invocation, step.error)
-        elif any(map(has_key, step.commands)) or (journal is not None and journal.held_sends):
+        elif (step.commands and any(map(has_key, step.commands))) or (journal is not None and journal.held_sends):
             self._look_keys_up(activation, invocation, step, taken)
         else:
             self._append(activation, invocation, step, taken, NO_KEYS)
