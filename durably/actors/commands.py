@@ -47,6 +47,10 @@ class Run(msgspec.Struct, frozen=True, tag="run", array_like=True):
 
     name: str
 
+    def __str__(self) -> str:
+        """For sentences: `run "charge"`."""
+        return f'run "{self.name}"'
+
 
 class Sleep(msgspec.Struct, frozen=True, tag="sleep", array_like=True):
     """Be woken at `due`, microseconds since 1970 UTC."""

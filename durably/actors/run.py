@@ -71,12 +71,13 @@ class Run:
         frame = frame_above(1)
         codec = self._serde or _result_codec(action, frame, name)
         described = Action(
+            name=name,
             invoke=functools.partial(action, *args, **kwargs) if args or kwargs else action,
             is_coroutine_function=_is_coroutine_function(action),
             retry=self._retry,
             timeout_us=self._timeout_us,
             context=copy_context(),
-            encode=functools.partial(_encode_result, name, codec.encode),
+            encode_value=codec.encode,
         )
         return self._port.issue_run(RunCommand(name), described, codec.decode, CallSite(frame))
 
@@ -118,26 +119,6 @@ def _is_coroutine_function(action: Callable[..., Any]) -> bool:
 def _call_of(action: object) -> Any:
     """`__call__` of an object that can be called without being a function."""
     return inspect.getattr_static(type(action), "__call__", None)
-
-
-def _encode_result(name: str, encode: Callable[[Any], bytes], value: Any) -> bytes:
-    try:
-        return encode(value)
-    except UnencodableError as error:
-        if isawaitable(value):
-            raise UnencodableError(_not_awaited(name, value)) from None
-        raise UnencodableError(f"The result of run {name!r} cannot be journaled: {error.message}") from error
-
-
-def _not_awaited(name: str, value: object) -> str:
-    close = getattr(value, "close", None)
-    if close is not None:
-        close()
-    return (
-        f"The action of run {name!r} is a plain function that returned a coroutine, so it ran in a thread, where "
-        "nobody awaits it. Give ctx.run the coroutine function itself and its arguments, not a lambda: "
-        f"ctx.run({name!r}, fetch, url)."
-    )
 
 
 def _result_codec(action: Callable[..., Any], frame: FrameType, name: str) -> TypeCodec[Any]:

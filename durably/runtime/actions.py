@@ -11,7 +11,7 @@ import asyncio
 import contextvars
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
@@ -36,8 +36,16 @@ class ActionResult(msgspec.Struct, frozen=True, kw_only=True):
     exhausted: BaseException | None = None
 
 
-Listener: TypeAlias = Callable[[ActionKey, ActionResult], None]
-Reporter: TypeAlias = Callable[[str, dict[str, Any]], None]
+class ActionListener(Protocol):
+    """The incarnation that asked for an action, or joined it."""
+
+    def action_backs_off(self, key: ActionKey, name: str, fields: dict[str, Any], /) -> None:
+        """It has failed, and will be tried again."""
+        ...
+
+    def action_ended(self, key: ActionKey, result: ActionResult, /) -> None:
+        """It has its result."""
+        ...
 
 
 class _Running:
@@ -45,7 +53,7 @@ class _Running:
 
     __slots__ = ("listener", "result", "task")
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: ActionListener) -> None:
         self.listener = listener
         self.task: asyncio.Task[None] | None = None
         self.result: ActionResult | None = None
@@ -80,11 +88,9 @@ class Actions:
     def start(
         self,
         key: ActionKey,
-        name: str,
         action: Action[Any],
         fallback: RetryPolicy,
-        listener: Listener,
-        report: Reporter,
+        listener: ActionListener,
     ) -> None:
         """Start an action, or join the one that runs; `listener` hears the result once.
 
@@ -93,13 +99,11 @@ class Actions:
         running = self._running.get(key)
         if running is None:
             running = self._running[key] = _Running(listener)
-            running.task = self._host.create_task(
-                self._run(key, name, running, action, fallback, report), context=action.context
-            )
+            running.task = self._host.create_task(self._run(key, running, action, fallback), context=action.context)
         elif running.result is None:
             running.listener = listener
         else:
-            self._host.call_soon(listener, key, running.result)
+            self._host.call_soon(listener.action_ended, key, running.result)
 
     def settled(self, key: ActionKey) -> None:
         """The completion of this action is durable: the result need not be kept."""
@@ -125,14 +129,12 @@ class Actions:
             self._executor.shutdown(wait=False, cancel_futures=True)
             self._executor = None
 
-    async def _run(
-        self, key: ActionKey, name: str, running: _Running, action: Action[Any], fallback: RetryPolicy, report: Reporter
-    ) -> None:
+    async def _run(self, key: ActionKey, running: _Running, action: Action[Any], fallback: RetryPolicy) -> None:
         policy = fallback if action.retry is None else action.retry
         started = self._clock.monotonic()
         failures = 0
         while running.result is None:
-            self._begin_attempt(name)
+            self._begin_attempt(action.name)
             try:
                 running.result = _encoded(action, await self._attempt(action))
             except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
@@ -146,10 +148,17 @@ class Actions:
             finally:
                 self._end_attempt()
             if running.result is None and failed is not None:
-                await self._back_off(policy, failures, failed, report)
+                delay = retry_delay(policy, failures, failed)
+                told = {
+                    "delay_seconds": delay / 1_000_000,
+                    "failed_attempts": failures,
+                    "error": describe_failure(failed),
+                }
+                running.listener.action_backs_off(key, action.name, told)
+                await self._clock.sleep(delay)
         running.task = None
         if self._running.get(key) is running:
-            running.listener(key, running.result)
+            running.listener.action_ended(key, running.result)
 
     def _begin_attempt(self, name: str) -> None:
         self._busy += 1
@@ -160,14 +169,6 @@ class Actions:
         self._busy -= 1
         if self._busy == 0:
             self._host.call_soon(self.on_rest)
-
-    async def _back_off(self, policy: RetryPolicy, failures: int, error: BaseException, report: Reporter) -> None:
-        delay = retry_delay(policy, failures, error)
-        report(
-            "an action failed and will be tried again",
-            {"delay_seconds": delay / 1_000_000, "failed_attempts": failures, "error": describe_failure(error)},
-        )
-        await self._clock.sleep(delay)
 
     async def _attempt(self, action: Action[Any]) -> Any:
         try:

@@ -35,7 +35,6 @@ from durably.runtime.settings import Settings
 
 R = TypeVar("R")
 
-NO_ACTIONS: dict[int, Action[Any]] = {}
 _SALT_BYTES = 6
 _STACK_FRAMES = 5
 
@@ -69,12 +68,14 @@ class Accepted(Protocol):
 class DurableOperation(Operation[R]):
     """The operation behind a command: cancelling it gives the command up (rule C5)."""
 
-    __slots__ = ("_decode", "_execution", "number")
+    __slots__ = ("_decode", "_execution", "action", "number")
 
     def __init__(
         self, execution: Execution, number: int, decode: Callable[[bytes], R], what: object, site: CallSite
     ) -> None:
         self.number = number
+        self.action: Action[Any] | None = None
+        """The side effect whose result it waits for, if it is one."""
         self._execution = execution
         self._decode = decode
         super().__init__(loop=execution.loop, what=what, site=site)
@@ -107,6 +108,8 @@ class TimerOperation:
 
     __slots__ = ("_timer",)
 
+    action: Action[Any] | None = None
+
     def __init__(self, timer: DurableTimer) -> None:
         self._timer = timer
 
@@ -115,13 +118,11 @@ class TimerOperation:
 
 
 class Execution:
-    """One attempt. `actions` are the side effects that it waits for; the rest is between the handler and `advance`."""
+    """One attempt: what is between the handler and `advance`."""
 
     # What most attempts never need is not made for each: a handler that ends at once costs little more than a task.
     next_command: int = 0
     replaying: bool = False
-    actions: dict[int, Action[Any]] = NO_ACTIONS
-    """The side effects behind the pending `Run` commands."""
     _pending: dict[int, DurableOperation[Any] | TimerOperation] | None = None
     _main: asyncio.Task[Any] | None = None
     _flush: Callable[[], Mapping[str, bytes | None]] | None = None
@@ -227,12 +228,16 @@ class Execution:
         """Throw the attempt away; whatever it still does is ignored (rule D3)."""
         self.loop.kill()
         self._pending = self._flush = self._main = None
-        self.actions = NO_ACTIONS
 
     @property
     def pending(self) -> Sequence[int]:
         """The numbers of the commands that it waits for."""
         return () if self._pending is None else tuple(self._pending)
+
+    def action(self, command: int) -> Action[Any] | None:
+        """The side effect behind a command that it waits for, if there is one."""
+        operation = None if self._pending is None else self._pending.get(command)
+        return None if operation is None else operation.action
 
     @property
     def made_tasks(self) -> bool:
@@ -277,8 +282,6 @@ class Execution:
         operation = None if self._pending is None else self._pending.pop(delivery.command, None)
         if operation is None:  # Rule C3
             return
-        if self.actions:
-            self.actions.pop(delivery.command, None)
         self._deliveries += (delivery.command,)
         operation.complete(delivery)
 
@@ -399,7 +402,9 @@ class Execution:
             self._uuids = Random(self._accepted.seed + b"uuid")
         return self._uuids.getrandbits(128)
 
-    def issue(self, command: Command, decode: Callable[[bytes], R], what: object, site: CallSite, /) -> Operation[R]:
+    def issue(
+        self, command: Command, decode: Callable[[bytes], R], what: object, site: CallSite, /
+    ) -> DurableOperation[R]:
         self.check(what)
         operation = DurableOperation(self, self.next_command, decode, what, site)
         if not self.loop.dead:
@@ -420,12 +425,8 @@ class Execution:
     def issue_run(
         self, command: Run, action: Action[R], decode: Callable[[bytes], R], site: CallSite, /
     ) -> Operation[R]:
-        number = self.next_command
-        operation = self.issue(command, decode, f'run "{command.name}"', site)
-        if not self.loop.dead:
-            if self.actions is NO_ACTIONS:
-                self.actions = {}
-            self.actions[number] = action
+        operation = self.issue(command, decode, command, site)
+        operation.action = action
         return operation
 
     def callee_id(self, command: int, /) -> str:
@@ -475,8 +476,6 @@ class Execution:
         """The handler does not want the answer to a command any more (rule C5)."""
         if self.loop.dead or self._pending is None or self._pending.pop(command, None) is None:
             return
-        if self.actions:
-            self.actions.pop(command, None)
         self._abandoned += (command,)
 
     # ------------------------------------------------------------------ inside

@@ -6,6 +6,7 @@ first step, as most do, never has a `Journal`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from durably.actors.binding import BoundActorHandler
@@ -14,6 +15,8 @@ from durably.ids import Address, InvocationStatus, KeyScope
 from durably.runtime.execution import Execution
 from durably.runtime.journal import Delivery, Outcome, Step, decode_step
 from durably.storage.records import CallerRecord, InvocationRecord, InvocationUpdate, StoredInvocation
+
+NO_CHANGES: Mapping[str, bytes | None] = {}
 
 
 class Journal:
@@ -35,7 +38,7 @@ class Journal:
         self.unanswered: set[int] = set()
         """Those of `pending` that this process itself must answer (actions, look-ups): while there are any, it runs."""
         self.next_command = 0
-        self.changes: dict[str, bytes | None] = {}
+        self.changes: Mapping[str, bytes | None] = NO_CHANGES
         """What the steps so far have changed of the object's state."""
         self.held_sends: list[tuple[int, Command]] = []
         """Messages of an atomic handler, kept until its outcome (rule V6)."""
@@ -51,7 +54,7 @@ class Journal:
             self.deliveries[delivery.command] = delivery
         del self.undelivered[:taken]
         if step.changes is not None:
-            self.changes.update(step.changes)
+            self.changes = {**self.changes, **step.changes}
         self.next_command += len(step.commands)
         for command in step.commands:
             if isinstance(command, Send):
