@@ -57,7 +57,7 @@ class Operation(asyncio.Future[R], Coroutine[Any, Any, R], Generic[R]):
     taken: bool
     """Somebody awaited it, or handed it to asyncio."""
 
-    def __init__(self, *, loop: asyncio.AbstractEventLoop, what: object, site: CallSite | None) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, what: object, site: CallSite | None) -> None:
         self.what = what
         self.site = site
         self.taken = False

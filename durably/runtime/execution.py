@@ -78,7 +78,7 @@ class DurableOperation(Operation[R]):
         """The side effect whose result it waits for, if it is one."""
         self._execution = execution
         self._decode = decode
-        super().__init__(loop=execution.loop, what=what, site=site)
+        super().__init__(execution.loop, what, site)
 
     def __hash__(self) -> int:
         return self.number

@@ -49,7 +49,7 @@ class HostOperation(Operation[R]):
     def __init__(self, owner: HostOperationOwner, what: object, site: CallSite | None) -> None:
         self._owner = owner
         self.id = ""
-        super().__init__(loop=owner.host, what=what, site=site)
+        super().__init__(owner.host, what, site)
         owner.waiting.add(self)
 
     def __del__(self) -> None:
