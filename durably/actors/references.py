@@ -27,7 +27,7 @@ R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
 
-class Outgoing(msgspec.Struct, Generic[R], frozen=True):
+class Outgoing(msgspec.Struct, Generic[R], frozen=True, gc=False):
     """A message, as a transport takes it."""
 
     service: str

@@ -198,8 +198,11 @@ class StateView:
             ) from error
 
     def _hold(self, field: BoundField, data: bytes, value: Any) -> Any:
-        held = _Value(data, value)
-        self._values[field.attribute] = held
+        held = self._values.get(field.attribute)
+        if held is not None:
+            held.data, held.value = data, value
+            return value
+        held = self._values[field.attribute] = _Value(data, value)
         if not field.codec.immutable:
             if self._changeable is None:
                 self._changeable = {}

@@ -84,6 +84,7 @@ class DurableOperation(Operation[R]):
         return self.number
 
     def complete(self, delivery: Delivery) -> None:
+        self.action = None
         if self.done():
             return
         if delivery.failed:
@@ -99,6 +100,7 @@ class DurableOperation(Operation[R]):
     def cancel(self, msg: Any | None = None) -> bool:
         if not super().cancel(msg):
             return False
+        self.action = None
         self._execution.give_up(self.number)
         return True
 

@@ -3,8 +3,8 @@
 Between two callbacks the loop lets the interpreter lock go and takes it back before another thread has woken, so beside
 a loop that never idles a committing thread gets no turn at all. While thread work is outstanding, the loop is watched:
 if it has used the processor without a pause for `give_way_us`, and no thread has finished anything meanwhile, it stands
-still for a moment with the lock released, and for longer ones if that did not help. A calm loop is never held up, nor is
-one whose threads get their turns anyway, as they do where the host has made Python's switch interval short.
+still for a moment with the lock released, and for longer if that did not help. A calm loop is never held up, nor is one
+whose threads get their turns anyway, as they do where the host has made Python's switch interval short.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ class GiveWay:
     """Counts outstanding work of threads, and watches the loop while there is any."""
 
     __slots__ = (
-        "_clock", "_finished", "_finished_before", "_give_way_us", "_in_vain", "_outstanding", "_share", "_timer", "pauses",
+        "_clock", "_finished", "_finished_before", "_give_way_us", "_in_vain", "_outstanding", "_share", "_timer",
+        "pauses",
     )  # fmt: skip
 
     def __init__(self, clock: Clock, give_way_us: int | None) -> None:
