@@ -38,6 +38,7 @@ class Action(msgspec.Struct, Generic[R], frozen=True, kw_only=True):
     context: Context
     """The handler's context variables when it asked (rule D4)."""
     encode_value: Callable[[R], bytes]
+    """Raises UnencodableError; `encode` says of which run."""
 
     def encode(self, result: R) -> bytes:
         """What is journaled of a result.
@@ -45,11 +46,11 @@ class Action(msgspec.Struct, Generic[R], frozen=True, kw_only=True):
         Raises:
             UnencodableError: it cannot be written; names the run.
         """
+        if not self.is_coroutine_function and isawaitable(result):
+            raise UnencodableError(_not_awaited(self.name, result))
         try:
             return self.encode_value(result)
         except UnencodableError as error:
-            if isawaitable(result):
-                raise UnencodableError(_not_awaited(self.name, result)) from None
             raise UnencodableError(f"The result of run {self.name!r} cannot be journaled: {error.message}") from error
 
 

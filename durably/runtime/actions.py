@@ -85,13 +85,7 @@ class Actions:
         """Actions that are being attempted right now; those that back off are not counted."""
         return self._busy
 
-    def start(
-        self,
-        key: ActionKey,
-        action: Action[Any],
-        fallback: RetryPolicy,
-        listener: ActionListener,
-    ) -> None:
+    def start(self, key: ActionKey, action: Action[Any], fallback: RetryPolicy, listener: ActionListener) -> None:
         """Start an action, or join the one that runs; `listener` hears the result once.
 
         `fallback` is the policy of the invocation, for an action that has none of its own (rule A3).
@@ -149,12 +143,7 @@ class Actions:
                 self._end_attempt()
             if running.result is None and failed is not None:
                 delay = retry_delay(policy, failures, failed)
-                told = {
-                    "delay_seconds": delay / 1_000_000,
-                    "failed_attempts": failures,
-                    "error": describe_failure(failed),
-                }
-                running.listener.action_backs_off(key, action.name, told)
+                running.listener.action_backs_off(key, action.name, _told(delay, failures, failed))
                 await self._clock.sleep(delay)
         running.task = None
         if self._running.get(key) is running:
@@ -234,6 +223,11 @@ def retry_delay(policy: RetryPolicy, failures: int, error: BaseException) -> int
         return delay if asked_for is None else max(delay, duration_us(asked_for))
     except (TypeError, ValueError):  # It asks for what is no duration.
         return delay
+
+
+def _told(delay_us: int, failures: int, error: BaseException) -> dict[str, Any]:
+    """What a log says of an action that will be tried again."""
+    return {"delay_seconds": delay_us / 1_000_000, "failed_attempts": failures, "error": describe_failure(error)}
 
 
 def _given_up(error: BaseException) -> TerminalError:

@@ -56,12 +56,12 @@ async def test_gates_open_in_order_a_portion_in_each_turn() -> None:
         log.batch.set_state(Address("Counter", "a"), "value", b"1")
         log.when_durable(opened.append, number)
     log.poke()
-    seen = []
+    seen: list[int] = []
     while len(opened) < 5:
         await asyncio.sleep(0)
         seen.append(len(opened))
     assert opened == [0, 1, 2, 3, 4]
-    assert [count for count in seen if count][:3] == [2, 4, 5]
+    assert sorted(set(seen)) == [0, 2, 4, 5]
     assert engine.failures == []
 
 
