@@ -108,9 +108,15 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_drop_in_child)
 
 
-def new_invocation_id(entropy: Entropy) -> str:
-    """A fresh id for an invocation that the outside world asks for."""
-    return INVOCATION_PREFIX + entropy.random_bytes(ID_BYTES).hex()
+def new_identity(entropy: Entropy) -> tuple[str, bytes]:
+    """A fresh id, and the secret seed, of an invocation that the outside world asks for."""
+    drawn = entropy.random_bytes(ID_BYTES + SEED_BYTES)
+    return INVOCATION_PREFIX + drawn[:ID_BYTES].hex(), drawn[ID_BYTES:]
+
+
+def new_seed(entropy: Entropy) -> bytes:
+    """The secret seed of an invocation whose id is derived."""
+    return entropy.random_bytes(SEED_BYTES)
 
 
 def derived_invocation_id(seed: bytes, command: int) -> str:

@@ -3,6 +3,8 @@
 A command is what the journal records and what replay compares, so it holds bytes and names, never objects. Its number
 is its place in the order of issue within one execution, counted from 0; the answer to it, where there is one, refers
 to that number. `Call`, `Run`, `Sleep`, `Attach` and `Look` are answered; `Send` is not.
+
+`gc=False`, here and elsewhere: plain values are in no cycle, and the garbage collector need not look at them.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import msgspec
 from durably.ids import InvocationStatus
 
 
-class Call(msgspec.Struct, frozen=True, tag="call", array_like=True):
+class Call(msgspec.Struct, frozen=True, tag="call", array_like=True, gc=False):
     """Call a handler and wait for its answer. `key` is None for a service; `timeout_us` bounds the whole call."""
 
     service: str
@@ -28,7 +30,7 @@ class Call(msgspec.Struct, frozen=True, tag="call", array_like=True):
     """The argument is a body as it would come from outside (calls by name and bytes), for the callee's types."""
 
 
-class Send(msgspec.Struct, frozen=True, tag="send", array_like=True):
+class Send(msgspec.Struct, frozen=True, tag="send", array_like=True, gc=False):
     """Send a message. It does not join the mailbox before `due`, microseconds since 1970 UTC by the wall clock."""
 
     service: str
@@ -46,6 +48,10 @@ class Run(msgspec.Struct, frozen=True, tag="run", array_like=True):
     """Run a side effect of this name; what to run is not journaled, it is found again by replaying the handler."""
 
     name: str
+
+    def __str__(self) -> str:
+        """For sentences: `run "charge"`."""
+        return f'run "{self.name}"'
 
 
 class Sleep(msgspec.Struct, frozen=True, tag="sleep", array_like=True):

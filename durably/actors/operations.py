@@ -48,6 +48,9 @@ class CallSite:
 class Operation(asyncio.Future[R], Coroutine[Any, Any, R], Generic[R]):
     """A durable operation: a future that also works as a coroutine. Made by the machine, never by users."""
 
+    # Without a dictionary for each: thousands wait at once.
+    __slots__ = ("site", "taken", "what")
+
     what: object
     """What was asked for, for messages: `TicketObject/reserve`, `run "charge"`."""
     site: CallSite | None
@@ -55,7 +58,7 @@ class Operation(asyncio.Future[R], Coroutine[Any, Any, R], Generic[R]):
     taken: bool
     """Somebody awaited it, or handed it to asyncio."""
 
-    def __init__(self, *, loop: asyncio.AbstractEventLoop, what: object, site: CallSite | None) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, what: object, site: CallSite | None) -> None:
         self.what = what
         self.site = site
         self.taken = False

@@ -9,6 +9,7 @@ from __future__ import annotations
 from asyncio import AbstractEventLoop
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import Context
+from inspect import isawaitable
 from random import Random
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -18,6 +19,7 @@ from durably.actors.commands import Command, Run
 from durably.actors.operations import CallSite, Operation
 from durably.actors.request import Request
 from durably.actors.retry import RetryPolicy
+from durably.errors import UnencodableError
 
 R = TypeVar("R")
 
@@ -25,6 +27,7 @@ R = TypeVar("R")
 class Action(msgspec.Struct, Generic[R], frozen=True, kw_only=True):
     """The side effect behind a `Run` command: never journaled, found again by replaying the handler."""
 
+    name: str
     invoke: Callable[[], R | Awaitable[R]]
     """Calls the user's function with its arguments; for a coroutine function, returns the coroutine."""
     is_coroutine_function: bool
@@ -34,8 +37,32 @@ class Action(msgspec.Struct, Generic[R], frozen=True, kw_only=True):
     """Limit of one attempt."""
     context: Context
     """The handler's context variables when it asked (rule D4)."""
-    encode: Callable[[R], bytes]
-    """Turns a result into what is journaled; raises what the handler shall see if it cannot."""
+    encode_value: Callable[[R], bytes]
+    """Raises UnencodableError; `encode` says of which run."""
+
+    def encode(self, result: R) -> bytes:
+        """What is journaled of a result.
+
+        Raises:
+            UnencodableError: it cannot be written; names the run.
+        """
+        if not self.is_coroutine_function and isawaitable(result):
+            raise UnencodableError(_not_awaited(self.name, result))
+        try:
+            return self.encode_value(result)
+        except UnencodableError as error:
+            raise UnencodableError(f"The result of run {self.name!r} cannot be journaled: {error.message}") from error
+
+
+def _not_awaited(name: str, value: object) -> str:
+    close = getattr(value, "close", None)
+    if close is not None:
+        close()
+    return (
+        f"The action of run {name!r} is a plain function that returned a coroutine, so it ran in a thread, where "
+        "nobody awaits it. Give ctx.run the coroutine function itself and its arguments, not a lambda: "
+        f"ctx.run({name!r}, fetch, url)."
+    )
 
 
 class Port(Protocol):

@@ -27,7 +27,7 @@ R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
 
-class Outgoing(msgspec.Struct, Generic[R], frozen=True):
+class Outgoing(msgspec.Struct, Generic[R], frozen=True, gc=False):
     """A message, as a transport takes it."""
 
     service: str
@@ -124,7 +124,7 @@ class Target(msgspec.Struct, Generic[R], frozen=True):
 
     def outgoing(self, argument: bytes) -> Outgoing[R]:
         return Outgoing(
-            self.service, self.key, self.handler, argument, self.signature.decode_result,
+            self.service, self.key, self.handler, argument, self.signature.types.result.decode,
             self.headers, self.idempotency_key, self.timeout_us,
         )  # fmt: skip
 
@@ -156,13 +156,13 @@ class BoundHandler(Generic[P, R]):
             InvalidArgumentError: the arguments do not fit the handler that runs.
         """
         target = self._target
-        argument = target.signature.encode_arguments(args, kwargs)
+        argument = target.signature.types.arguments.encode(args, kwargs)
         return target.transport._issue_call(target.outgoing(argument), CallSite(frame_above(1)))
 
     def send(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Invocation[R]]:
         """Send a message and go on. In a handler the await never waits; outside it ends when the message is durable."""
         target = self._target
-        argument = target.signature.encode_arguments(args, kwargs)
+        argument = target.signature.types.arguments.encode(args, kwargs)
         return target.transport._issue_send(target.outgoing(argument), None, CallSite(frame_above(1)))
 
     def attach(self) -> Coroutine[Any, Any, R]:
@@ -236,7 +236,7 @@ class DelayedHandler(Generic[P, R]):
     def send(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Invocation[R]]:
         """Have the message accepted now; it joins the mailbox when it is due, behind what is there (rule C6)."""
         target = self._target
-        argument = target.signature.encode_arguments(args, kwargs)
+        argument = target.signature.types.arguments.encode(args, kwargs)
         return target.transport._issue_send(target.outgoing(argument), self._delay, CallSite(frame_above(1)))
 
 

@@ -71,12 +71,13 @@ class Run:
         frame = frame_above(1)
         codec = self._serde or _result_codec(action, frame, name)
         described = Action(
+            name=name,
             invoke=functools.partial(action, *args, **kwargs) if args or kwargs else action,
             is_coroutine_function=_is_coroutine_function(action),
             retry=self._retry,
             timeout_us=self._timeout_us,
             context=copy_context(),
-            encode=functools.partial(_encode_result, name, codec.encode),
+            encode_value=codec.encode,
         )
         return self._port.issue_run(RunCommand(name), described, codec.decode, CallSite(frame))
 
@@ -120,30 +121,14 @@ def _call_of(action: object) -> Any:
     return inspect.getattr_static(type(action), "__call__", None)
 
 
-def _encode_result(name: str, encode: Callable[[Any], bytes], value: Any) -> bytes:
-    if isawaitable(value):
-        close = getattr(value, "close", None)
-        if close is not None:
-            close()
-        raise UnencodableError(
-            f"The action of run {name!r} is a plain function that returned a coroutine, so it ran in a thread, where "
-            "nobody awaits it. Give ctx.run the coroutine function itself and its arguments, not a lambda: "
-            f"ctx.run({name!r}, fetch, url)."
-        )
-    try:
-        return encode(value)
-    except UnencodableError as error:
-        raise UnencodableError(f"The result of run {name!r} cannot be journaled: {error.message}") from error
-
-
 def _result_codec(action: Callable[..., Any], frame: FrameType, name: str) -> TypeCodec[Any]:
     """The codec of what an action says that it returns; names that are not its module's are looked up at the call."""
-    function = _function_of(action)
+    function = action if isinstance(action, FunctionType) else _function_of(action)
     codec = _codecs.get(function) if isinstance(function, FunctionType) else None
     if codec is not None:
         return codec
     try:
-        codec = codec_for(_result_annotation(function, frame, name))
+        codec = codec_for(_result_annotation(_function_of(function), frame, name))
     except DefinitionError as error:
         raise UnencodableError(
             f"The result of run {name!r} could not be journaled, so it was not run: {error.message} "

@@ -8,8 +8,9 @@ bound can be called, or when the class is bound, so that a mistake is found earl
 from __future__ import annotations
 
 import inspect
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 from durably.actors.annotations import Scope
@@ -41,25 +42,14 @@ class HandlerSignature:
         """Where the annotations' names are looked up; set when the class is defined."""
         self._accepts = accepts
         self._returns = returns
-        self._types: Types | None = None
 
-    @property
+    @cached_property
     def types(self) -> Types:
         """Everything that needs the types, resolved now if it has not been.
 
         Raises:
             DefinitionError: a name is unknown, or a type cannot be written as JSON.
         """
-        if self._types is None:
-            self._types = self._resolved()
-        return self._types
-
-    @property
-    def has_own_serde(self) -> bool:
-        """Its argument is carried as a Serde of the user's writes it, whatever the annotation says."""
-        return self._accepts is not None
-
-    def _resolved(self) -> Types:
         assert self.scope is not None, "the class that holds the handler has been defined"
         where = f"handler {self.name!r}"
         written = {one.name: one.annotation for one in self.shape if one.annotation is not MISSING}
@@ -70,6 +60,11 @@ class HandlerSignature:
         parameters = tuple(replace(one, annotation=resolved.get(one.name, MISSING)) for one in self.shape)
         result = resolved.get("return", MISSING)
         return Types(parameters, result, self._arguments(parameters, where), self._result(result, where))
+
+    @property
+    def has_own_serde(self) -> bool:
+        """Its argument is carried as a Serde of the user's writes it, whatever the annotation says."""
+        return self._accepts is not None
 
     def _arguments(self, parameters: tuple[Parameter, ...], where: str) -> Arguments:
         if self._accepts is not None:
@@ -86,27 +81,11 @@ class HandlerSignature:
 
     def encode_arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], /) -> bytes:
         """The journal form of what a caller wrote in the parentheses; see `Arguments.encode`."""
-        return (self._types or self.types).arguments.encode(args, kwargs)
-
-    def call(self, actor: Any, ctx: Any, argument: bytes, /) -> Coroutine[Any, Any, Any]:
-        """The coroutine of the function on an argument in journal form; see `Arguments.call`."""
-        return (self._types or self.types).arguments.call(actor, ctx, argument)
+        return self.types.arguments.encode(args, kwargs)
 
     def decode_arguments(self, argument: bytes, /) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """What the function is called with; see `Arguments.decode`."""
-        return (self._types or self.types).arguments.decode(argument)
-
-    def admit(self, body: bytes, /) -> bytes:
-        """The journal form of a body from outside; see `Arguments.admit`."""
-        return (self._types or self.types).arguments.admit(body)
-
-    def encode_result(self, value: Any, /) -> bytes:
-        """What a caller will decode.
-
-        Raises:
-            UnencodableError: the value is not of the annotated type, or cannot be written at all.
-        """
-        return (self._types or self.types).result.encode(value)
+        return self.types.arguments.decode(argument)
 
     def decode_result(self, data: bytes, /) -> Any:
         """The result, of its annotated type.
@@ -114,7 +93,7 @@ class HandlerSignature:
         Raises:
             UndecodableError: the bytes are something else.
         """
-        return (self._types or self.types).result.decode(data)
+        return self.types.result.decode(data)
 
     @property
     def content_type(self) -> str | None:

@@ -105,16 +105,15 @@ class _Value:
 class StateView:
     """The fields of one object as one attempt sees them."""
 
-    __slots__ = ("_changeable", "_fields", "_port", "_values", "_watching", "_writable")
+    __slots__ = ("_changeable", "_fields", "_port", "_values", "_writable")
 
     def __init__(self, port: Port, fields: Mapping[str, BoundField], *, writable: bool) -> None:
         self._port = port
         self._fields = fields
         self._writable = writable
         self._values: dict[str, _Value] = {}
-        self._changeable: dict[str, _Value] = {}
-        """Those of the values that can change in place: encoded again at the end of each step."""
-        self._watching = False
+        self._changeable: dict[str, _Value] | None = None
+        """Those of the values that can change in place: encoded again at the end of each step. None: never any."""
 
     def declares(self, attribute: str) -> bool:
         return attribute in self._fields
@@ -178,7 +177,7 @@ class StateView:
     def flush(self) -> dict[str, bytes | None]:
         """Stored name and new bytes of each field whose value was changed in place since it was last looked at."""
         changed: dict[str, bytes | None] = {}
-        for attribute, held in self._changeable.items():
+        for attribute, held in (self._changeable or {}).items():
             field = self._fields[attribute]
             data = self._encoded(field, held)
             if data != held.data:
@@ -199,18 +198,22 @@ class StateView:
             ) from error
 
     def _hold(self, field: BoundField, data: bytes, value: Any) -> Any:
-        held = _Value(data, value)
-        self._values[field.attribute] = held
+        held = self._values.get(field.attribute)
+        if held is not None:
+            held.data, held.value = data, value
+            return value
+        held = self._values[field.attribute] = _Value(data, value)
         if not field.codec.immutable:
-            self._changeable[field.attribute] = held
-            if not self._watching:
-                self._watching = True
+            if self._changeable is None:
+                self._changeable = {}
                 self._port.watch_fields(self.flush)
+            self._changeable[field.attribute] = held
         return value
 
     def _forget(self, attribute: str) -> None:
         self._values.pop(attribute, None)
-        self._changeable.pop(attribute, None)
+        if self._changeable is not None:
+            self._changeable.pop(attribute, None)
 
     def _refuse_if_shared(self, field: BoundField) -> None:
         if not self._writable:

@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from threading import get_ident
 from typing import Any, Protocol, TypeAlias
+
+import msgspec
 
 from durably.actors.durations import duration_us
 from durably.actors.failures import encode_failure, terminal
@@ -27,8 +29,7 @@ ActionKey: TypeAlias = tuple[str, int]
 """(invocation id, command number)"""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ActionResult:
+class ActionResult(msgspec.Struct, frozen=True, kw_only=True):
     """How an action ended: with a value, a `TerminalError`, or (`exhausted`) as a failure of the whole invocation."""
 
     failed: bool
@@ -36,8 +37,20 @@ class ActionResult:
     exhausted: BaseException | None = None
 
 
-Listener: TypeAlias = Callable[[ActionKey, ActionResult], None]
-Reporter: TypeAlias = Callable[[str, dict[str, Any]], None]
+class ActionListener(Protocol):
+    """The incarnation that asked for an action, or joined it."""
+
+    def action_backs_off(self, key: ActionKey, name: str, fields: dict[str, Any], /) -> None:
+        """It has failed, and will be tried again."""
+        ...
+
+    def action_issued_at(self, key: ActionKey, /) -> int | None:
+        """When the handler asked for it, which may have been in an earlier process: microseconds since 1970 UTC."""
+        ...
+
+    def action_ended(self, key: ActionKey, result: ActionResult, /) -> None:
+        """It has its result."""
+        ...
 
 
 class ActionObserver(Protocol):
@@ -52,7 +65,7 @@ class _Running:
 
     __slots__ = ("listener", "name", "result", "task")
 
-    def __init__(self, name: str, listener: Listener) -> None:
+    def __init__(self, name: str, listener: ActionListener) -> None:
         self.name = name
         self.listener = listener
         self.task: asyncio.Task[None] | None = None
@@ -75,7 +88,8 @@ class Actions:
         self._executor: ThreadPoolExecutor | None = None
         self._cancelled: dict[asyncio.Task[None], str] = {}
         """What a stop has cancelled and has not ended, with its name."""
-        self._in_threads: dict[Future[tuple[Any, BaseException | None]], str] = {}
+        self._in_threads: dict[int, str] = {}
+        """What runs in threads, which may outlive whoever waits for it."""
 
     def __len__(self) -> int:
         return len(self._running)
@@ -89,31 +103,19 @@ class Actions:
         """Actions that are being attempted right now; those that back off are not counted."""
         return self._busy
 
-    def start(
-        self,
-        key: ActionKey,
-        name: str,
-        action: Action[Any],
-        fallback: RetryPolicy,
-        listener: Listener,
-        report: Reporter,
-        issued_at: Callable[[], int],
-    ) -> None:
+    def start(self, key: ActionKey, action: Action[Any], fallback: RetryPolicy, listener: ActionListener) -> None:
         """Start an action, or join the one that runs; `listener` hears the result once.
 
-        `fallback` is the policy of the invocation, for an action that has none of its own (rule A3). `issued_at` tells
-        when the handler asked for the action, which may have been in an earlier process.
+        `fallback` is the policy of the invocation, for an action that has none of its own (rule A3).
         """
         running = self._running.get(key)
         if running is None:
-            running = self._running[key] = _Running(name, listener)
-            running.task = self._host.create_task(
-                self._run(key, name, running, action, fallback, report, issued_at), context=action.context
-            )
+            running = self._running[key] = _Running(action.name, listener)
+            running.task = self._host.create_task(self._run(key, running, action, fallback), context=action.context)
         elif running.result is None:
             running.listener = listener
         else:
-            self._host.call_soon(listener, key, running.result)
+            self._host.call_soon(listener.action_ended, key, running.result)
 
     def settled(self, key: ActionKey) -> None:
         """The completion of this action is durable: the result need not be kept."""
@@ -146,43 +148,37 @@ class Actions:
         """After `stop`: the names of those that still run, threads included."""
         return [*self._cancelled.values(), *self._in_threads.values()]
 
-    async def _run(
-        self,
-        key: ActionKey,
-        name: str,
-        running: _Running,
-        action: Action[Any],
-        fallback: RetryPolicy,
-        report: Reporter,
-        issued_at: Callable[[], int],
-    ) -> None:
+    async def _run(self, key: ActionKey, running: _Running, action: Action[Any], fallback: RetryPolicy) -> None:
         policy = fallback if action.retry is None else action.retry
         started = self._clock.monotonic()
         failures = 0
         while running.result is None:
-            self._begin_attempt(key, name)
+            self._begin_attempt(key, action.name)
             try:
-                running.result = _encoded(action, await self._attempt(name, action))
+                running.result = _encoded(action, await self._attempt(action))
             except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
                 raise
             except BaseException as error:
                 failures += 1
                 elapsed = self._clock.monotonic() - started
                 if action.retry is not None:
-                    elapsed = max(elapsed, self._clock.now() - issued_at())
+                    issued_at = running.listener.action_issued_at(key)
+                    elapsed = elapsed if issued_at is None else max(elapsed, self._clock.now() - issued_at)
                 running.result = self._after_failure(action, policy, error, failures, elapsed)
                 failed: BaseException | None = error
             else:
                 failed = None
             finally:
-                self._end_attempt(key, name)
+                self._end_attempt(key, action.name)
             if self._running.get(key) is not running:  # It turned its cancellation into something else.
                 return
             if running.result is None and failed is not None:
-                await self._back_off(policy, failures, failed, report)
+                delay = retry_delay(policy, failures, failed)
+                running.listener.action_backs_off(key, action.name, _told(delay, failures, failed))
+                await self._clock.sleep(delay)
         running.task = None
         if self._running.get(key) is running:
-            running.listener(key, running.result)
+            running.listener.action_ended(key, running.result)
 
     def _begin_attempt(self, key: ActionKey, name: str) -> None:
         self._busy += 1
@@ -196,41 +192,43 @@ class Actions:
         if self._observer is not None:
             self._observer.attempt_ended(key, name)
 
-    async def _back_off(self, policy: RetryPolicy, failures: int, error: BaseException, report: Reporter) -> None:
-        delay = retry_delay(policy, failures, error)
-        report(
-            "an action failed and will be tried again",
-            {"delay_seconds": delay / 1_000_000, "failed_attempts": failures, "error": describe_failure(error)},
-        )
-        await self._clock.sleep(delay)
-
-    async def _attempt(self, name: str, action: Action[Any]) -> Any:
+    async def _attempt(self, action: Action[Any]) -> Any:
         try:
             if action.timeout_us is None:
-                return await (action.invoke() if action.is_coroutine_function else self._in_thread(name, action))
+                return await (action.invoke() if action.is_coroutine_function else self._in_thread(action))
             async with asyncio.timeout(action.timeout_us / 1_000_000):
-                return await (action.invoke() if action.is_coroutine_function else self._in_thread(name, action))
+                return await (action.invoke() if action.is_coroutine_function else self._in_thread(action))
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
             raise RuntimeError("the action was cancelled from within") from None
 
-    async def _in_thread(self, name: str, action: Action[Any]) -> Any:
+    async def _in_thread(self, action: Action[Any]) -> Any:
         if self._executor is None:
             self._executor = ThreadPoolExecutor(self._threads, thread_name_prefix="durably-action")
         self._give_way.begin()
         try:
             context = contextvars.copy_context()
-            future = self._executor.submit(context.run, _invoked, action)
-            self._in_threads[future] = name
-            future.add_done_callback(lambda future: self._in_threads.pop(future, None))
-            value, error = await asyncio.wrap_future(future)
+            value, error = await self._host.run_in_executor(self._executor, lambda: context.run(self._invoked, action))
             if error is not None:
                 raise error
             return value
         finally:
             self._give_way.end()
+
+    def _invoked(self, action: Action[Any]) -> tuple[Any, BaseException | None]:
+        """Call in the thread; an error is returned, because futures cannot carry every kind (StopIteration)."""
+        thread = get_ident()
+        self._in_threads[thread] = action.name
+        try:
+            return action.invoke(), None
+        except StopIteration as error:
+            return None, RuntimeError(f"the action raised {error!r}")
+        except BaseException as error:
+            return None, error
+        finally:
+            del self._in_threads[thread]
 
     def _after_failure(
         self, action: Action[Any], policy: RetryPolicy, error: BaseException, failures: int, elapsed_us: int
@@ -249,16 +247,6 @@ class Actions:
         return ActionResult(failed=True, value=encode_failure(_given_up(error)))
 
 
-def _invoked(action: Action[Any]) -> tuple[Any, BaseException | None]:
-    """Call in the thread; an error is returned, because futures cannot carry every kind (StopIteration)."""
-    try:
-        return action.invoke(), None
-    except StopIteration as error:
-        return None, RuntimeError(f"the action raised {error!r}")
-    except BaseException as error:
-        return None, error
-
-
 def _nobody_listens() -> None:
     return None
 
@@ -271,6 +259,11 @@ def retry_delay(policy: RetryPolicy, failures: int, error: BaseException) -> int
         return delay if asked_for is None else max(delay, duration_us(asked_for))
     except (TypeError, ValueError):  # It asks for what is no duration.
         return delay
+
+
+def _told(delay_us: int, failures: int, error: BaseException) -> dict[str, Any]:
+    """What a log says of an action that will be tried again."""
+    return {"delay_seconds": delay_us / 1_000_000, "failed_attempts": failures, "error": describe_failure(error)}
 
 
 def _given_up(error: BaseException) -> TerminalError:

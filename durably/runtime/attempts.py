@@ -11,10 +11,8 @@ import asyncio
 from typing import Protocol
 
 from durably.actors.commands import Attach, Look, Run, Send
-from durably.actors.request import Request
 from durably.ids import InvocationStatus
 from durably.runtime.activation import Activation
-from durably.runtime.answers import from_timestamp
 from durably.runtime.committer import Committer
 from durably.runtime.execution import Execution
 from durably.runtime.invocation import Invocation, Journal
@@ -44,24 +42,12 @@ class Attempts:
 
     def make(self, activation: Activation, invocation: Invocation) -> Execution:
         """A fresh attempt, not begun."""
-        scope, deadline = invocation.scope, invocation.deadline
-        request = Request(
-            id=invocation.id,
-            headers=invocation.headers,
-            body=invocation.argument,
-            idempotency_key=None if scope is None else scope.idempotency_key,
-            deadline=None if deadline is None else from_timestamp(deadline),
-            attempt=invocation.attempts + 1,
-        )
         if self._log.debug:
             self._log.invoked(invocation)
         return Execution(
             activation.actor,
             invocation.handler,
-            invocation.address.key,
-            request,
-            invocation.argument,
-            invocation.seed,
+            invocation,
             activation.snapshot,
             self._log,
             self._settings,

@@ -74,8 +74,8 @@ class OpenBatch:
         """Nothing of this invocation is wanted any more. One that was accepted in this very batch leaves no row."""
         if self._accepted.pop(number, None) is None:
             self._removed.add(number)
-        self._changed.pop(number, None)
-        self._ended.discard(number)
+            self._changed.pop(number, None)
+            self._ended.discard(number)
         self._aliases.pop(number, None)
         self._forget_history(number)
 

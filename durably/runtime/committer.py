@@ -59,6 +59,8 @@ class Committer:
         self._owner = owner
         self._give_way = give_way
         self._gates: deque[tuple[int, Callable[[Any], object], Any]] = deque()
+        self._is_opening = False
+        """Gates that may open do so in the next turn of the loop."""
         self._bytes_writing = 0
         self._dead = False
         self._task: asyncio.Task[None] | None = None
@@ -74,7 +76,7 @@ class Committer:
 
     def when_durable(self, callback: Callable[[A], object], argument: A) -> None:
         """Call back once all that is in the log now is on disk; at once if it is. This is every exit (rule X1)."""
-        if self.position <= self.durable:
+        if self.position <= self.durable and not self._gates:
             callback(argument)
         else:
             self._gates.append((self.position, callback, argument))
@@ -150,8 +152,24 @@ class Committer:
 
     def _advance_durable(self, position: int) -> None:
         self.durable = position
+        if not self._is_opening:
+            self._open_gates()
+
+    def _open_gates(self) -> None:
+        """Let out what is durable, in order, a portion in each turn of the loop.
+
+        Who is let out comes back with more. What the first portion brings is written while the next one is let out; all
+        at once would do everything at once ever after, and leave disk and loop waiting for each other.
+        """
+        self._is_opening = False
         gates = self._gates
-        while gates and gates[0][0] <= position and not self._dead:
+        left = self._settings.gates_at_once
+        while gates and gates[0][0] <= self.durable and not self._dead:
+            if left == 0:
+                self._is_opening = True
+                self._host.call_soon(self._open_gates)
+                break
+            left -= 1
             _, callback, argument = gates.popleft()
             try:
                 callback(argument)

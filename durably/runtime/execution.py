@@ -27,14 +27,14 @@ from durably.actors.operations import CallSite, Operation
 from durably.actors.port import Action
 from durably.actors.request import Request
 from durably.errors import ForgottenAwaitError, HandlerMistakeError, NonDeterminismError, SharedStateError, StuckError
-from durably.ids import derived_invocation_id
+from durably.ids import Address, KeyScope, derived_invocation_id
+from durably.runtime.answers import from_timestamp
 from durably.runtime.journal import AttemptFailure, Delivery, Outcome, Step, replay
 from durably.runtime.loop import DeterministicLoop, DurableTimer, enter, leave
 from durably.runtime.settings import Settings, Watch
 
 R = TypeVar("R")
 
-NO_ACTIONS: dict[int, Action[Any]] = {}
 _SALT_BYTES = 6
 _STACK_FRAMES = 5
 
@@ -46,21 +46,45 @@ class Observer(Protocol):
     def warned(self, execution: Execution, message: str, /) -> None: ...
 
 
+class Accepted(Protocol):
+    """The invocation that an attempt is made for: what its handler may know of it, and its secret seed (rule C4)."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def address(self) -> Address: ...
+    @property
+    def argument(self) -> bytes: ...
+    @property
+    def headers(self) -> dict[str, str]: ...
+    @property
+    def scope(self) -> KeyScope | None: ...
+    @property
+    def deadline(self) -> int | None: ...
+    @property
+    def seed(self) -> bytes: ...
+
+
 class DurableOperation(Operation[R]):
     """The operation behind a command: cancelling it gives the command up (rule C5)."""
+
+    __slots__ = ("_decode", "_execution", "action", "number")
 
     def __init__(
         self, execution: Execution, number: int, decode: Callable[[bytes], R], what: object, site: CallSite
     ) -> None:
         self.number = number
+        self.action: Action[Any] | None = None
+        """The side effect whose result it waits for, if it is one."""
         self._execution = execution
         self._decode = decode
-        super().__init__(loop=execution.loop, what=what, site=site)
+        super().__init__(execution.loop, what, site)
 
     def __hash__(self) -> int:
         return self.number
 
     def complete(self, delivery: Delivery) -> None:
+        self.action = None
         if self.done():
             return
         if delivery.failed:
@@ -76,6 +100,7 @@ class DurableOperation(Operation[R]):
     def cancel(self, msg: Any | None = None) -> bool:
         if not super().cancel(msg):
             return False
+        self.action = None
         self._execution.give_up(self.number)
         return True
 
@@ -85,6 +110,8 @@ class TimerOperation:
 
     __slots__ = ("_timer",)
 
+    action: Action[Any] | None = None
+
     def __init__(self, timer: DurableTimer) -> None:
         self._timer = timer
 
@@ -93,16 +120,15 @@ class TimerOperation:
 
 
 class Execution:
-    """One attempt. `actions` are the side effects that it waits for; the rest is between the handler and `advance`."""
+    """One attempt: what is between the handler and `advance`."""
 
     # What most attempts never need is not made for each: a handler that ends at once costs little more than a task.
     next_command: int = 0
     replaying: bool = False
-    actions: dict[int, Action[Any]] = NO_ACTIONS
-    """The side effects behind the pending `Run` commands."""
     _pending: dict[int, DurableOperation[Any] | TimerOperation] | None = None
     _main: asyncio.Task[Any] | None = None
     _flush: Callable[[], Mapping[str, bytes | None]] | None = None
+    _request: Request | None = None
     _random: Random | None = None
     _uuids: Random | None = None
     _unawaited: list[Operation[Any]] | None = None
@@ -125,10 +151,7 @@ class Execution:
         self,
         actor: BoundActor,
         handler: BoundActorHandler,
-        key: str,
-        request: Request,
-        argument: bytes,
-        seed: bytes,
+        accepted: Accepted,
         snapshot: Mapping[str, bytes],
         observer: Observer,
         settings: Settings,
@@ -138,14 +161,13 @@ class Execution:
 
         `host` is the loop whose callbacks advance it; None finds out each time, which costs a system call.
         """
-        self.invocation_id = request.id
+        self.invocation_id = accepted.id
         self.handler = handler
-        self.key = key
-        self.loop = DeterministicLoop(self, int.from_bytes(seed[:_SALT_BYTES], "big"), settings.advance_limit_callbacks)
+        self.key = accepted.address.key
+        salt = int.from_bytes(accepted.seed[:_SALT_BYTES], "big")
+        self.loop = DeterministicLoop(self, salt, settings.advance_limit_callbacks)
         self._actor = actor
-        self._request = request
-        self._argument = argument
-        self._seed = seed
+        self._accepted = accepted
         self._snapshot = snapshot
         self._is_shared = handler.kind == "shared"
         self._observer = observer
@@ -209,12 +231,16 @@ class Execution:
         """Throw the attempt away; whatever it still does is ignored (rule D3)."""
         self.loop.kill()
         self._pending = self._flush = self._main = None
-        self.actions = NO_ACTIONS
 
     @property
     def pending(self) -> Sequence[int]:
         """The numbers of the commands that it waits for."""
         return () if self._pending is None else tuple(self._pending)
+
+    def action(self, command: int) -> Action[Any] | None:
+        """The side effect behind a command that it waits for, if there is one."""
+        operation = None if self._pending is None else self._pending.get(command)
+        return None if operation is None else operation.action
 
     @property
     def made_tasks(self) -> bool:
@@ -256,15 +282,13 @@ class Execution:
         handler = self.handler
         context = make_context(handler.kind, self, handler.info, self.key)
         instance = self._actor.instance(self.key, self, writable=not self._is_shared)
-        self._main = self.loop.start(handler.start(instance, context, self._argument))
+        self._main = self.loop.start(handler.start(instance, context, self._accepted.argument))
         return self._main
 
     def _deliver(self, delivery: Delivery) -> None:
         operation = None if self._pending is None else self._pending.pop(delivery.command, None)
         if operation is None:  # Rule C3
             return
-        if self.actions:
-            self.actions.pop(delivery.command, None)
         self._deliveries += (delivery.command,)
         operation.complete(delivery)
 
@@ -357,9 +381,16 @@ class Execution:
             self.loop.check(what)
 
     def request(self) -> Request:
-        request = self._request
-        if request.attempt != self._attempt:
-            request = self._request = msgspec.structs.replace(request, attempt=self._attempt)
+        accepted, request = self._accepted, self._request
+        if request is None or request.attempt != self._attempt:
+            request = self._request = Request(
+                id=accepted.id,
+                headers=accepted.headers,
+                body=accepted.argument,
+                idempotency_key=None if accepted.scope is None else accepted.scope.idempotency_key,
+                deadline=None if accepted.deadline is None else from_timestamp(accepted.deadline),
+                attempt=self._attempt,
+            )
         return request
 
     def at(self) -> int:
@@ -369,16 +400,18 @@ class Execution:
     def random(self) -> Random:
         self.check("ctx.random()")
         if self._random is None:
-            self._random = Random(self._seed + b"random")
+            self._random = Random(self._accepted.seed + b"random")
         return self._random
 
     def uuid_bits(self) -> int:
         self.check("ctx.uuid()")
         if self._uuids is None:
-            self._uuids = Random(self._seed + b"uuid")
+            self._uuids = Random(self._accepted.seed + b"uuid")
         return self._uuids.getrandbits(128)
 
-    def issue(self, command: Command, decode: Callable[[bytes], R], what: object, site: CallSite, /) -> Operation[R]:
+    def issue(
+        self, command: Command, decode: Callable[[bytes], R], what: object, site: CallSite, /
+    ) -> DurableOperation[R]:
         self.check(what)
         operation = DurableOperation(self, self.next_command, decode, what, site)
         if not self.loop.dead:
@@ -399,16 +432,12 @@ class Execution:
     def issue_run(
         self, command: Run, action: Action[R], decode: Callable[[bytes], R], site: CallSite, /
     ) -> Operation[R]:
-        number = self.next_command
-        operation = self.issue(command, decode, f'run "{command.name}"', site)
-        if not self.loop.dead:
-            if self.actions is NO_ACTIONS:
-                self.actions = {}
-            self.actions[number] = action
+        operation = self.issue(command, decode, command, site)
+        operation.action = action
         return operation
 
     def callee_id(self, command: int, /) -> str:
-        return derived_invocation_id(self._seed, command)
+        return derived_invocation_id(self._accepted.seed, command)
 
     def read_field(self, name: str, /) -> bytes | None:
         if self.loop.thread != get_ident():
@@ -454,8 +483,6 @@ class Execution:
         """The handler does not want the answer to a command any more (rule C5)."""
         if self.loop.dead or self._pending is None or self._pending.pop(command, None) is None:
             return
-        if self.actions:
-            self.actions.pop(command, None)
         self._abandoned += (command,)
 
     # ------------------------------------------------------------------ inside

@@ -3,8 +3,8 @@
 Between two callbacks the loop lets the interpreter lock go and takes it back before another thread has woken, so beside
 a loop that never idles a committing thread gets no turn at all. While thread work is outstanding, the loop is watched:
 if it has used the processor without a pause for `give_way_us`, and no thread has finished anything meanwhile, it stands
-still for a millisecond with the lock released. A calm loop is never held up, nor is one whose threads get their turns
-anyway, as they do where the host has made Python's switch interval short.
+still for a moment with the lock released, and for longer if that did not help. A calm loop is never held up, nor is one
+whose threads get their turns anyway, as they do where the host has made Python's switch interval short.
 """
 
 from __future__ import annotations
@@ -15,7 +15,11 @@ from durably.runtime.clock import Cancellable, Clock, ThreadShare, block_thread
 
 BUSY_SHARE = 0.8
 """Above this share of processor time the loop has left no room for others."""
-PAUSE_SECONDS = 0.001
+SHORT_PAUSE_SECONDS = 0.0002
+"""A thread that finds a free processor wakes in less."""
+SHORT_PAUSES = 3
+"""A thread needs two, to begin and to end; the loop may be late to hear of the second."""
+LONG_PAUSE_SECONDS = 0.001
 SHORT_SWITCH_INTERVAL_SECONDS = 0.001
 """At or below this, whoever waits for the interpreter lock gets it soon enough."""
 
@@ -24,7 +28,8 @@ class GiveWay:
     """Counts outstanding work of threads, and watches the loop while there is any."""
 
     __slots__ = (
-        "_clock", "_finished", "_finished_before", "_give_way_us", "_outstanding", "_share", "_timer", "pauses",
+        "_clock", "_finished", "_finished_before", "_give_way_us", "_in_vain", "_outstanding", "_share", "_timer",
+        "pauses",
     )  # fmt: skip
 
     def __init__(self, clock: Clock, give_way_us: int | None) -> None:
@@ -34,6 +39,8 @@ class GiveWay:
         self._outstanding = 0
         self._finished = 0
         self._finished_before = 0
+        self._in_vain = 0
+        """Pauses since a thread has finished anything."""
         self._timer: Cancellable | None = None
         self._share: ThreadShare | None = None
         self.pauses = 0
@@ -60,9 +67,13 @@ class GiveWay:
             return
         if self._share is None:
             self._share = ThreadShare()
-        elif self._share.busy() >= BUSY_SHARE and self._finished == self._finished_before:
+        elif self._finished != self._finished_before:
+            self._share.busy()
+            self._in_vain = 0
+        elif self._share.busy() >= BUSY_SHARE:
             self.pauses += 1
-            block_thread(PAUSE_SECONDS)
+            block_thread(SHORT_PAUSE_SECONDS if self._in_vain < SHORT_PAUSES else LONG_PAUSE_SECONDS)
+            self._in_vain += 1
             self._share.busy()  # Start over behind the pause.
         self._finished_before = self._finished
         self._timer = self._clock.call_later(self._give_way_us, self._look)

@@ -40,12 +40,15 @@ class HostOperationOwner(Protocol):
 class HostOperation(Operation[R]):
     """An operation on the host's loop. Its owner holds it for as long as it is open."""
 
-    id: str = ""
-    """Of the invocation, once one was accepted or found."""
+    __slots__ = ("_owner", "id")
+
+    id: str
+    """Of the invocation, once one was accepted or found; empty before."""
 
     def __init__(self, owner: HostOperationOwner, what: object, site: CallSite | None) -> None:
         self._owner = owner
-        super().__init__(loop=owner.host, what=what, site=site)
+        self.id = ""
+        super().__init__(owner.host, what, site)
         owner.waiting[self] = None
 
     def __del__(self) -> None:
@@ -95,6 +98,8 @@ class HostOperation(Operation[R]):
 class OutcomeOperation(HostOperation[R]):
     """Waits for an outcome."""
 
+    __slots__ = ()
+
     def answer(self, outcome: Outcome, expires_at: int | None, /) -> None:
         """The invocation has ended, durably."""
         raise NotImplementedError
@@ -140,6 +145,8 @@ class OutcomeOperation(HostOperation[R]):
 class ResultOperation(OutcomeOperation[R]):
     """For references: the decoded result, or the handler's error raised. The most frequent operation of all."""
 
+    __slots__ = ("_decode",)
+
     def __init__(
         self, owner: HostOperationOwner, what: object, site: CallSite | None, decode: Callable[[bytes], R]
     ) -> None:
@@ -158,6 +165,8 @@ class ResultOperation(OutcomeOperation[R]):
 
 class ReplyOperation(OutcomeOperation[Reply]):
     """For ingresses: bytes, and failures as values."""
+
+    __slots__ = ("_content_type", "_keyed")
 
     def __init__(self, owner: HostOperationOwner, what: object, *, content_type: str | None, keyed: bool) -> None:
         """`content_type` is that of the handler's results; `keyed` requests are told how long the outcome is kept."""
@@ -180,6 +189,8 @@ class ReplyOperation(OutcomeOperation[Reply]):
 class AcceptanceOperation(HostOperation[R]):
     """Waits until a message is durable."""
 
+    __slots__ = ("_make",)
+
     def __init__(
         self, owner: HostOperationOwner, what: object, site: CallSite | None, make: Callable[[Acceptance], R]
     ) -> None:
@@ -195,6 +206,8 @@ class AcceptanceOperation(HostOperation[R]):
 
 class QuestionOperation(HostOperation[R]):
     """Waits for the answer to a question; after a failure it must be asked again."""
+
+    __slots__ = ()
 
     def stands(self, engine: Engine, known: Invocation | None, record: InvocationRecord | None) -> None:
         self.refuse(self._owner.lost())

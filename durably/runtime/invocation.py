@@ -6,6 +6,7 @@ first step, as most do, never has a `Journal`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from durably.actors.binding import BoundActorHandler
@@ -15,6 +16,8 @@ from durably.runtime.execution import Execution
 from durably.runtime.failures import decode_attempt_failure
 from durably.runtime.journal import Delivery, Outcome, Step, decode_step
 from durably.storage.records import CallerRecord, InvocationRecord, InvocationUpdate, StoredInvocation
+
+NO_CHANGES: Mapping[str, bytes | None] = {}
 
 
 class Journal:
@@ -36,7 +39,7 @@ class Journal:
         self.unanswered: set[int] = set()
         """Those of `pending` that this process itself must answer (actions, look-ups): while there are any, it runs."""
         self.next_command = 0
-        self.changes: dict[str, bytes | None] = {}
+        self.changes: Mapping[str, bytes | None] = NO_CHANGES
         """What the steps so far have changed of the object's state."""
         self.held_sends: list[tuple[int, Command]] = []
         """Messages of an atomic handler, kept until its outcome (rule V6)."""
@@ -52,10 +55,13 @@ class Journal:
             self.deliveries[delivery.command] = delivery
         del self.undelivered[:taken]
         if step.changes is not None:
-            self.changes.update(step.changes)
+            self.changes = {**self.changes, **step.changes}
         self.next_command += len(step.commands)
-        self.has_sent = self.has_sent or any(isinstance(command, Send) for command in step.commands)
-        self.not_before = max(self.not_before, step.at)
+        for command in step.commands:
+            if isinstance(command, Send):
+                self.has_sent = True
+        if step.at > self.not_before:
+            self.not_before = step.at
 
     def answer(self, delivery: Delivery) -> bool:
         """An answer is recorded; False if nobody waits for it (rule C3)."""

@@ -31,7 +31,7 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True):
     value: bytes
 
 
-class Step(msgspec.Struct, frozen=True, array_like=True):
+class Step(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One advance."""
 
     at: int

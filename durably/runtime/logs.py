@@ -125,8 +125,8 @@ class RuntimeLog:
             traceback=handler_traceback(error) if invocation.attempts == 1 else handler_place(error),
         )
 
-    def action_retries(self, invocation: Invocation, action: str, event: str, fields: dict[str, Any]) -> None:
-        self._of(invocation).warning(event, action=action, **fields)
+    def action_retries(self, invocation: Invocation, action: str, fields: dict[str, Any]) -> None:
+        self._of(invocation).warning("an action failed and will be tried again", action=action, **fields)
 
     def paused(self, invocation: Invocation, error: BaseException) -> None:
         self._of(invocation).error("paused", error=describe_failure(error), traceback=handler_traceback(error))

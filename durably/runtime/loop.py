@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import sys
 from asyncio import events
-from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextvars import Context, copy_context
 from threading import get_ident
@@ -231,7 +230,7 @@ class DeterministicLoop(IsolatedLoop):
         self._owner: TimerOwner | None = owner
         self._limit = advance_limit_callbacks
         self._next_number = salt + 1
-        self._ready: deque[ReadyCallback] = deque()
+        self._ready: list[ReadyCallback] = []
         self._tasks: list[NumberedTask[Any]] | None = None
         self._asyncgens: list[AsyncGenerator[Any, Any]] | None = None
         self.salt = salt
@@ -255,10 +254,8 @@ class DeterministicLoop(IsolatedLoop):
 
         Only between `enter` and `leave`.
         """
-        ready = self._ready
         left = self._limit
-        while ready:
-            callback = ready.popleft()
+        for callback in self._ready:  # It grows meanwhile.
             if callback.is_cancelled:
                 continue
             try:
@@ -268,7 +265,7 @@ class DeterministicLoop(IsolatedLoop):
             except BaseException as error:
                 self._failed({"message": f"a callback of a handler raised: {callback.callback!r}", "exception": error})
             if main.done():
-                return
+                break
             left -= 1
             if left == 0:
                 raise AdvanceLimitError(
@@ -276,6 +273,7 @@ class DeterministicLoop(IsolatedLoop):
                     "loop awaits something that is always ready, such as `asyncio.sleep(0)`; wait for an event, or "
                     "`ctx.sleep`."
                 )
+        self._ready.clear()
 
     def fire(self, timer: DurableTimer) -> None:
         """The due time of a timer has come."""

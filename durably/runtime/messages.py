@@ -13,7 +13,7 @@ from durably.actors.binding import BoundActor, BoundActorHandler
 from durably.actors.commands import Call, Command, Send
 from durably.actors.failures import encode_failure
 from durably.errors import InvalidArgumentError, TerminalError, UnknownTargetError
-from durably.ids import SEED_BYTES, Address, Entropy, InvocationStatus, KeyScope, derived_invocation_id, is_storable
+from durably.ids import Address, Entropy, InvocationStatus, KeyScope, derived_invocation_id, is_storable, new_seed
 from durably.runtime.alarm import Alarm
 from durably.runtime.clock import Clock
 from durably.runtime.committer import Committer
@@ -99,6 +99,7 @@ class Messages:
         key: str | None,
         argument: bytes,
         id: str,
+        seed: bytes,
         headers: dict[str, str],
         scope: KeyScope | None,
         caller: CallerRecord | None,
@@ -123,7 +124,7 @@ class Messages:
             id,
             Address(handler.service, id if key is None else key),
             handler,
-            self._entropy.random_bytes(SEED_BYTES),
+            seed,
             argument,
             headers,
             scope,
@@ -183,6 +184,7 @@ class Messages:
             command.key,
             argument,
             id,
+            new_seed(self._entropy),
             command.headers,
             scope,
             caller,

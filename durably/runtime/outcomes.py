@@ -20,6 +20,7 @@ from durably.runtime.clock import Clock
 from durably.runtime.committer import Committer
 from durably.runtime.completions import Completions
 from durably.runtime.directory import Directory
+from durably.runtime.execution import Execution
 from durably.runtime.invocation import Invocation, Journal
 from durably.runtime.journal import Outcome, Step
 from durably.runtime.logs import RuntimeLog
@@ -64,7 +65,9 @@ class Outcomes:
         if last is not None:
             if last.commands or (journal is not None and journal.held_sends):
                 self._issue_last(invocation, last, outcome, found)
-            self._warn_leftovers(invocation)
+            execution = invocation.execution
+            if execution is not None and execution.made_tasks:
+                self._warn_leftovers(execution)
         self._attempts.throw_away(invocation)
         if invocation.handler.kind == "exclusive":
             self._keep_changes(activation, invocation, last, outcome)
@@ -111,10 +114,7 @@ class Outcomes:
             elif isinstance(command, Send) and not drop_sends:
                 self._messages.send(invocation, number, command, None, command.due, found)
 
-    def _warn_leftovers(self, invocation: Invocation) -> None:
-        execution = invocation.execution
-        if execution is None or not execution.made_tasks:
-            return
+    def _warn_leftovers(self, execution: Execution) -> None:
         leftovers = execution.leftover_tasks()
         if leftovers:  # Rule S6
             self._log.warned(

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from durably.actors.binding import BoundActorHandler
 from durably.actors.references import Delay
 from durably.errors import InvalidArgumentError, OverloadedError, UnknownTargetError
-from durably.ids import Address, Entropy, InvocationStatus, KeyScope, is_storable, new_invocation_id
+from durably.ids import Address, Entropy, InvocationStatus, KeyScope, is_storable, new_identity
 from durably.runtime.engine import Engine
 from durably.runtime.host_operations import (
     AcceptanceOperation,
@@ -105,11 +105,13 @@ class Outside:
         request: Message,
         scope: KeyScope | None,
     ) -> None:
-        id = operation.id = new_invocation_id(self._entropy)
+        id, seed = new_identity(self._entropy)
+        operation.id = id
         keep_us = None if scope is None else engine.messages.retention_us(handler)
         invocation = engine.messages.accept(
-            handler, request.key, argument, id, request.headers, scope, None, None, request.timeout_us, None, keep_us
-        )
+            handler, request.key, argument, id, seed, request.headers, scope, None, None, request.timeout_us, None,
+            keep_us,
+        )  # fmt: skip
         engine.directory.waiters[invocation.number] = [operation]
         engine.poke()
 
@@ -147,11 +149,13 @@ class Outside:
         due = None
         if found is None:
             due = delay.at_us if delay.after_us is None else engine.clock.now() + delay.after_us
-            id = operation.id = new_invocation_id(self._entropy)
+            id, seed = new_identity(self._entropy)
+            operation.id = id
             keep_us = engine.messages.retention_us(handler)
             engine.messages.accept(
-                handler, request.key, argument, id, request.headers, scope, None, None, request.timeout_us, due, keep_us
-            )
+                handler, request.key, argument, id, seed, request.headers, scope, None, None, request.timeout_us, due,
+                keep_us,
+            )  # fmt: skip
         else:
             operation.id = found.id
         acceptance = Acceptance(id=operation.id, previously_accepted=found is not None, due=due)

@@ -156,7 +156,7 @@ class Residence:
         )
 
     def _dispatch(self, activation: Activation, invocation: Invocation) -> None:
-        if not invocation.is_exclusive:
+        if invocation.handler.kind != "exclusive":
             activation.beside[invocation.number] = invocation
             self._owner.queue(invocation)
         elif activation.tail or len(activation.mailbox) >= self._settings.pending_in_memory:

@@ -6,10 +6,8 @@ it: whoever needs its result joins it, and the result is kept until the completi
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
-from durably.actors.commands import Run
 from durably.runtime.actions import ActionKey, ActionResult, Actions
 from durably.runtime.committer import Committer
 from durably.runtime.completions import Completions
@@ -48,6 +46,7 @@ class Runs:
     ) -> None:
         self._owner = owner
         self._actions = actions
+        self._settled = actions.settled
         self._committer = committer
         self._completions = completions
         self._directory = directory
@@ -62,19 +61,29 @@ class Runs:
         execution, journal = invocation.execution, invocation.journal
         if execution is None or journal is None or self._owner.stopping:
             return
-        action, command = execution.actions.get(number), journal.pending.get(number)
-        if action is None or not isinstance(command, Run):
+        action = execution.action(number)
+        if action is None or number not in journal.pending:
             return
-        report = partial(self._log.action_retries, invocation, command.name)
-        policy = self._retries.policy(invocation)
-        issued_at = partial(journal.issued_at, number)
-        self._actions.start((invocation.id, number), command.name, action, policy, self._ended, report, issued_at)
+        self._actions.start((invocation.id, number), action, self._retries.policy(invocation), self)
 
     def give_up(self, invocation: Invocation, number: int) -> None:
         """Nobody wants the result any more (rule C5)."""
         self._actions.cancel((invocation.id, number))
 
-    def _ended(self, key: ActionKey, result: ActionResult) -> None:
+    def action_backs_off(self, key: ActionKey, name: str, fields: dict[str, Any]) -> None:
+        """An action has failed, and will be tried again."""
+        invocation = self._directory.live.get(key[0])
+        if invocation is not None:
+            self._log.action_retries(invocation, name, fields)
+
+    def action_issued_at(self, key: ActionKey) -> int | None:
+        """When its handler asked for an action; None: its invocation is not in memory any more."""
+        id, number = key
+        invocation = self._directory.live.get(id)
+        return None if invocation is None or invocation.journal is None else invocation.journal.issued_at(number)
+
+    def action_ended(self, key: ActionKey, result: ActionResult) -> None:
+        """An action has its result."""
         if self._owner.dead:  # The next incarnation joins it (rule A1).
             return
         id, number = key
@@ -88,5 +97,5 @@ class Runs:
             self._pauses.pause(activation, invocation, result.exhausted)
         else:
             self._completions.complete(activation, invocation, number, result.failed, result.value)
-            self._committer.when_durable(self._actions.settled, key)
+            self._committer.when_durable(self._settled, key)
         self._owner.poke()

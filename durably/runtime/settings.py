@@ -46,6 +46,8 @@ class Settings:
     """How often, at most, idle and waiting things are looked over."""
     pump_budget_us: int = 5_000
     """How long the machine works before it lets the host's other callbacks run."""
+    gates_at_once: int = 256
+    """How many replies and starts of side effects go out in one turn of the loop."""
     batch_limit_transitions: int = 20_000
     batch_limit_bytes: int = 8 * 1024 * 1024
     batch_limit_us: int = 100_000

@@ -72,6 +72,7 @@ class Steps:
         self._pauses = pauses
         self._retries = retries
         self._runs = runs
+        self._start_run = runs.start
         self._verify_replay = settings.verify_replay
 
     def advance(self, invocation: Invocation) -> None:
@@ -102,7 +103,7 @@ class Steps:
             raise
         if isinstance(step, AttemptFailure):
             self._retries.attempt_failed(activation, invocation, step.error)
-        elif any(map(has_key, step.commands)) or (journal is not None and journal.held_sends):
+        elif (step.commands and any(map(has_key, step.commands))) or (journal is not None and journal.held_sends):
             self._look_keys_up(activation, invocation, step, taken)
         else:
             self._append(activation, invocation, step, taken, NO_KEYS)
@@ -127,11 +128,11 @@ class Steps:
             raise
         if self._log.debug:
             self._log.replayed(invocation, len(journal.steps))
-        for number in execution.actions:
-            self._committer.when_durable(self._runs.start, (invocation, number))
-        for number in list(journal.unanswered):
-            if number not in execution.actions:
-                self._completions.ask_for(invocation, number, journal.pending[number])
+        for number, command in list(journal.pending.items()):
+            if isinstance(command, Run):
+                self._committer.when_durable(self._start_run, (invocation, number))
+            elif number in journal.unanswered:
+                self._completions.ask_for(invocation, number, command)
         return True
 
     def _verify(self, activation: Activation, invocation: Invocation, last: Step) -> bool:
@@ -231,7 +232,7 @@ class Steps:
                 self._alarm.set(invocation, number, command.due)
             case Run():
                 journal.unanswered.add(number)
-                self._committer.when_durable(self._runs.start, (invocation, number))  # Rule X1
+                self._committer.when_durable(self._start_run, (invocation, number))  # Rule X1
             case Look() | Attach():
                 journal.unanswered.add(number)
                 self._completions.ask_for(invocation, number, command)

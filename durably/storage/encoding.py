@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import re
 from binascii import a2b_base64, b2a_base64
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 import msgspec
 import orjson
 
 from durably.ids import Address, InvocationStatus, KeyScope
 from durably.storage.records import (
+    AliasRecord,
     AttachmentRecord,
     Batch,
     CallerRecord,
@@ -28,6 +30,8 @@ from durably.storage.records import (
     StoredObject,
     TimerRecord,
 )
+
+T = TypeVar("T")
 
 BASE64_TAG = "base64:"
 NO_HEADERS = "{}"
@@ -70,16 +74,16 @@ def optional_bytes_of(text: str | None) -> bytes | None:
 # ---------------------------------------------------------------- writing
 
 
-def encode_rows(rows: Sequence[object]) -> bytes | None:
-    """Rows as one JSON array; None for no rows, so that the statement has nothing to do for them.
+def encode_rows(records: Sequence[T], row_of: Callable[[T], object] | None = None) -> bytes | None:
+    """Records, each as the row that it is, as one JSON array; None for none: the statement has nothing to do for them.
 
     Raises:
         ValueError: a name holds what SQL text cannot hold.
     """
-    if not rows:
+    if not records:
         return None
     try:
-        encoded = orjson.dumps(rows)
+        encoded = orjson.dumps(records if row_of is None else [row_of(record) for record in records])
     except TypeError as error:
         raise ValueError(f"A name cannot be stored: {error}. Names are valid Unicode.") from error
     # The plain search is the fast one; it also finds the letters in harmless places, which the pattern tells apart.
@@ -95,15 +99,15 @@ def encode_batch(batch: Batch, epoch: int) -> tuple[int | bytes | None, ...]:
         batch.last_position,
         encode_rows([*batch.ended, *batch.removed]),
         encode_rows(batch.removed),
-        encode_rows([_invocation_row(record) for record in batch.accepted]),
+        encode_rows(batch.accepted, _invocation_row),
         encode_rows(batch.woken),
-        encode_rows([_update_row(update) for update in batch.updated]),
-        encode_rows([(step.number, step.index, text_of(step.content)) for step in batch.steps]),
-        encode_rows([(c.number, c.position, c.command, int(c.failed), text_of(c.value)) for c in batch.completions]),
+        encode_rows(batch.updated, _update_row),
+        encode_rows(batch.steps, _step_row),
+        encode_rows(batch.completions, _completion_row),
         encode_rows(batch.timers_cleared),
-        encode_rows([(t.number, t.command, t.due, t.address[0], t.address[1]) for t in batch.timers]),
-        encode_rows([_attachment_row(record) for record in batch.attachments]),
-        encode_rows([(alias.id, alias.number) for alias in batch.aliases]),
+        encode_rows(batch.timers, _timer_row),
+        encode_rows(batch.attachments, _attachment_row),
+        encode_rows(batch.aliases, _alias_row),
         encode_rows([(s.address[0], s.address[1], s.field) for s in batch.state if s.value is None]),
         encode_rows(
             [(s.address[0], s.address[1], s.field, text_of(s.value)) for s in batch.state if s.value is not None]
@@ -154,6 +158,28 @@ def _update_row(update: InvocationUpdate) -> tuple[object, ...]:
         optional_text_of(update.outcome),
         update.expires_at,
     )
+
+
+def _step_row(step: StepRecord) -> tuple[object, ...]:
+    return (step.number, step.index, text_of(step.content))
+
+
+def _completion_row(completion: CompletionRecord) -> tuple[object, ...]:
+    return (
+        completion.number,
+        completion.position,
+        completion.command,
+        int(completion.failed),
+        text_of(completion.value),
+    )
+
+
+def _timer_row(timer: TimerRecord) -> tuple[object, ...]:
+    return (timer.number, timer.command, timer.due, timer.address[0], timer.address[1])
+
+
+def _alias_row(alias: AliasRecord) -> tuple[object, ...]:
+    return (alias.id, alias.number)
 
 
 def _attachment_row(record: AttachmentRecord) -> tuple[object, ...]:

@@ -23,7 +23,7 @@ PENDING_BYTES = 1 << 20
 """Of a stored mailbox no further message is loaded once the arguments of those before it hold so many bytes."""
 
 
-class CallerRecord(msgspec.Struct, frozen=True):
+class CallerRecord(msgspec.Struct, frozen=True, gc=False):
     """Who is answered when an invocation ends: command number `command` of the invocation `number` at `address`."""
 
     address: Address
@@ -31,7 +31,7 @@ class CallerRecord(msgspec.Struct, frozen=True):
     command: int
 
 
-class InvocationRecord(msgspec.Struct, frozen=True, kw_only=True):
+class InvocationRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An invocation as it was accepted, with where it stands now."""
 
     number: int
@@ -64,7 +64,7 @@ class InvocationRecord(msgspec.Struct, frozen=True, kw_only=True):
     """When a kept outcome may be forgotten."""
 
 
-class InvocationUpdate(msgspec.Struct, frozen=True, kw_only=True):
+class InvocationUpdate(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """All that may change in a stored invocation, written together."""
 
     number: int
@@ -94,7 +94,7 @@ class CompletionRecord(msgspec.Struct, frozen=True):
     value: bytes
 
 
-class TimerRecord(msgspec.Struct, frozen=True):
+class TimerRecord(msgspec.Struct, frozen=True, gc=False):
     """Wake the invocation `number` at `address`; `command` is a command number, or a negative constant from above."""
 
     number: int
@@ -103,7 +103,7 @@ class TimerRecord(msgspec.Struct, frozen=True):
     address: Address
 
 
-class AttachmentRecord(msgspec.Struct, frozen=True):
+class AttachmentRecord(msgspec.Struct, frozen=True, gc=False):
     """The invocation `caller` waits for the outcome of `number` besides the one who called it."""
 
     number: int
@@ -117,7 +117,7 @@ class AliasRecord(msgspec.Struct, frozen=True):
     number: int
 
 
-class StateRecord(msgspec.Struct, frozen=True):
+class StateRecord(msgspec.Struct, frozen=True, gc=False):
     """A field of an object's snapshot. None: the field is cleared."""
 
     address: Address

@@ -21,7 +21,7 @@ import msgspec
 
 from durably.actors.commands import Attach, Call, Command, Look, Run, Send, Sleep
 from durably.errors import DurablyError
-from durably.ids import InvocationStatus
+from durably.ids import Address, InvocationStatus, KeyScope
 from durably.runtime.journal import Delivery, Step
 
 FORMAT = 1
@@ -51,7 +51,7 @@ class ExportedJournal:
     accepted_at: int
     deadline: int | None
     idempotency_key: str | None
-    headers: Mapping[str, str]
+    headers: dict[str, str]
     argument: bytes
     seed: bytes
     snapshot: Mapping[str, bytes]
@@ -72,6 +72,18 @@ class ExportedJournal:
         """`Service/handler` or `Object/key/handler`."""
         middle = "" if self.is_of_service else f"/{self.key}"
         return f"{self.service}{middle}/{self.handler}"
+
+    @property
+    def address(self) -> Address:
+        """Where it runs."""
+        return Address(self.service, self.key)
+
+    @property
+    def scope(self) -> KeyScope | None:
+        """What its idempotency key is unique in."""
+        if self.idempotency_key is None:
+            return None
+        return KeyScope(self.service, "" if self.is_of_service else self.key, self.handler, self.idempotency_key)
 
     @property
     def is_of_service(self) -> bool:

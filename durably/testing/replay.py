@@ -13,10 +13,8 @@ from typing import Any
 
 from durably.actors.actor import Actor
 from durably.actors.binding import BoundActor, BoundActorHandler, bind
-from durably.actors.request import Request
 from durably.actors.retry import RetryPolicy
 from durably.errors import DurablyError, InvalidArgumentError, NonDeterminismError
-from durably.runtime.answers import from_timestamp
 from durably.runtime.execution import Execution
 from durably.runtime.settings import Settings
 from durably.testing.journals import ExportedJournal, read_journals, this_python
@@ -130,25 +128,7 @@ def _why_not(journal: ExportedJournal, actors: Mapping[str, BoundActor]) -> str 
 
 
 def _execution(journal: ExportedJournal, actor: BoundActor, handler: BoundActorHandler) -> Execution:
-    request = Request(
-        id=journal.id,
-        headers=journal.headers,
-        body=journal.argument,
-        idempotency_key=journal.idempotency_key,
-        deadline=None if journal.deadline is None else from_timestamp(journal.deadline),
-        attempt=1,
-    )
-    return Execution(
-        actor,
-        handler,
-        journal.key,
-        request,
-        journal.argument,
-        journal.seed,
-        journal.snapshot,
-        _Silence(),
-        _SETTINGS,
-    )
+    return Execution(actor, handler, journal, journal.snapshot, _Silence(), _SETTINGS)
 
 
 def _about_python(journal: ExportedJournal) -> str:

@@ -11,13 +11,14 @@ import msgspec
 from durably.actors.actor import Actor
 from durably.actors.binding import BoundActor, bind
 from durably.actors.commands import Call, Command, Run, Sleep
-from durably.actors.context import Request
 from durably.actors.failures import encode_failure
 from durably.actors.retry import RetryPolicy
 from durably.errors import TerminalError
+from durably.ids import Address, InvocationStatus
 from durably.runtime.execution import Execution
 from durably.runtime.journal import AttemptFailure, Delivery, Step, decode_step, encode_step
 from durably.runtime.settings import Settings
+from durably.storage.records import InvocationRecord
 
 START_US = 1_767_225_600_000_000
 LONGEST_STEPS = 400
@@ -59,16 +60,27 @@ class Driver:
 
     def execution(self, journal: Journal) -> Execution:
         handler = self.bound.handlers[journal.handler]
-        request = Request(
-            id="inv_test", headers={}, body=journal.argument, idempotency_key=None, deadline=None, attempt=1
+        accepted = InvocationRecord(
+            number=1,
+            id="inv_test",
+            address=Address(handler.service, "key"),
+            handler=handler.name,
+            seed=journal.seed,
+            argument=journal.argument,
+            headers={},
+            scope=None,
+            caller=None,
+            sender_id=None,
+            deadline=None,
+            accepted_at=START_US,
+            keep_outcome_us=None,
+            status=InvocationStatus.RUNNING,
+            mailbox_position=None,
         )
         return Execution(
             actor=self.bound,
             handler=handler,
-            key="key",
-            request=request,
-            argument=journal.argument,
-            seed=journal.seed,
+            accepted=accepted,
             snapshot=journal.snapshot,
             observer=self.listener,
             settings=SETTINGS,

@@ -19,7 +19,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from durably.actors.binding import bind
-from durably.actors.context import Request
 from durably.actors.retry import RetryPolicy
 from durably.errors import RuntimeStoppedError, StoreUnavailableError, TerminalError
 from durably.ids import InvocationStatus
@@ -195,16 +194,10 @@ def check_journals(store: RestlessStore) -> None:
         actor = actors[record.address.service]
         steps = [decode_step(content) for content in journal.steps]
         for length in range(len(steps) + 1):
-            request = Request(
-                id=record.id, headers={}, body=record.argument, idempotency_key=None, deadline=None, attempt=1
-            )
             execution = Execution(
                 actor=actor,
                 handler=actor.handlers[record.handler],
-                key=record.address.key,
-                request=request,
-                argument=record.argument,
-                seed=record.seed,
+                accepted=record,
                 snapshot=journal.snapshot,
                 observer=Listener(),
                 settings=SETTINGS,

@@ -19,6 +19,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Gene
 from contextvars import Context, ContextVar, copy_context
 from heapq import heappop, heappush
 from random import Random
+from threading import get_ident
 from typing import Any, NoReturn, Protocol, TypeVar, TypeVarTuple
 
 from durably.runtime.closing import CLOSINGS, close_asyncgen, close_coroutine
@@ -96,6 +97,7 @@ class SimulatedLoop(IsolatedLoop):
         self._tasks: dict[int, SimulatedTask[Any]] = {}
         self._asyncgens: list[AsyncGenerator[Any, Any]] = []
         self._outside = outside_context()
+        self._thread = get_ident()
         self._running = False
         self._closed = False
         self._stop: BaseException | None = None
@@ -239,7 +241,15 @@ class SimulatedLoop(IsolatedLoop):
             self._ready.append(handle)
         return handle
 
-    call_soon_threadsafe = call_soon
+    def call_soon_threadsafe(
+        self, callback: Callable[[*Args], object], *args: *Args, context: Context | None = None
+    ) -> Any:
+        if self._thread != get_ident():
+            raise RuntimeError(
+                "Something came from another thread into a simulation. Threads run when they like, which would make "
+                "each run another one; give blocking work to ctx.run or loop.run_in_executor, which run it in turn."
+            )
+        return self.call_soon(callback, *args, context=context)
 
     def call_later(
         self, delay: float, callback: Callable[[*Args], object], *args: *Args, context: Context | None = None

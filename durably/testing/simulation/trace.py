@@ -116,7 +116,7 @@ class TraceLog(RuntimeLog):
     def retries(self, invocation: Invocation, error: BaseException, delay_us: int) -> None:
         self._note(f"{shown(invocation)} failed and is tried again: {describe_failure(error)}")
 
-    def action_retries(self, invocation: Invocation, action: str, event: str, fields: dict[str, Any]) -> None:
+    def action_retries(self, invocation: Invocation, action: str, fields: dict[str, Any]) -> None:
         self._note(f"the action {action!r} of {shown(invocation)} failed and is tried again: {fields.get('error')}")
 
     def paused(self, invocation: Invocation, error: BaseException) -> None:
