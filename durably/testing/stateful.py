@@ -17,7 +17,7 @@ if find_spec("hypothesis") is None:
 
 import asyncio
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, cast
 
 from hypothesis import strategies as st
@@ -28,8 +28,8 @@ from durably.actors.definition import AnyHandler, definition_of
 from durably.actors.durations import Duration
 from durably.actors.retry import RetryPolicy
 from durably.errors import DefinitionError, TerminalError
+from durably.testing import report as reports
 from durably.testing.harness import ONE_ATTEMPT
-from durably.testing.report import TOTALS
 from durably.testing.simulation import Faults, Simulation, Snapshots
 from durably.testing.strategies import ActorCall, Overrides, calls, keys_of, parameter_strategies, public_handlers
 
@@ -77,6 +77,8 @@ class ActorStateMachine(RuleBasedStateMachine):
     """How long `pass_time` may let time pass."""
     retry: ClassVar[RetryPolicy] = ONE_ATTEMPT
     suspend_after: ClassVar[Duration | None] = None
+    allow: ClassVar[Collection[str]] = ()
+    """Modules that may read a clock or roll dice past their context; see `Simulation`."""
     _generated: ClassVar[frozenset[str]] = frozenset()
     """Names of rules that were made here."""
     _calls: ClassVar[dict[tuple[type[Actor], ...], st.SearchStrategy[ActorCall]]] = {}
@@ -155,6 +157,7 @@ class ActorStateMachine(RuleBasedStateMachine):
             dependencies=self.dependencies,
             retry=self.retry,
             suspend_after=self.suspend_after,
+            allow=self.allow,
         )
         for actor, model in self.models.items():
             sim.linearizable(actor, model)
@@ -229,7 +232,7 @@ class ActorStateMachine(RuleBasedStateMachine):
             if isinstance(error, Exception) and error is not self._outer_error:
                 error.add_note(self._account())
         finally:
-            TOTALS.add(self._sim.report())
+            reports.TOTALS.add(self._sim.report())
             self._sim.close()
 
     # ------------------------------------------------------------------ inside

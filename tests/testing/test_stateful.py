@@ -26,6 +26,7 @@ from durably import (
 from durably.actors.actor import Actor
 from durably.errors import DefinitionError, PausedInvocationError
 from durably.testing import Faults, InvariantError, Snapshots
+from durably.testing.linearizability import NotLinearizableError
 from durably.testing.stateful import ActorStateMachine
 from durably.testing.strategies import ActorCall
 
@@ -118,6 +119,7 @@ def run(machine: type[ActorStateMachine], *, examples: int = 50, steps: int = 6)
             derandomize=True,
             database=None,
             deadline=None,
+            print_blob=False,
             max_examples=examples,
             stateful_step_count=steps,
             phases=(Phase.generate, Phase.shrink),
@@ -320,6 +322,31 @@ def test_an_honest_machine_passes_with_everything_that_can_happen() -> None:
 
     run(Everything, examples=25, steps=10)
     assert happened == {"is killed", "is stopped", "throws out", "is suspended"}
+
+
+class SeatModel:
+    """A seat as a plain object, with a mistake: it can be reserved again."""
+
+    def __init__(self) -> None:
+        self.buyer: str | None = None
+
+    def is_free(self) -> bool:
+        return self.buyer is None
+
+    def reserve(self, buyer: str) -> None:
+        self.buyer = buyer
+
+
+def test_objects_that_are_not_like_their_model_are_found() -> None:
+    class Modelled(HonestMachine):
+        models = {Seat: SeatModel}  # noqa: RUF012
+
+    machine: Any = Modelled()
+    machine.begin(seed=0)
+    machine.Seat_reserve(key="A", buyer="ann")
+    machine.Seat_reserve(key="A", buyer="bob")
+    with pytest.raises(NotLinearizableError, match="MachineSeat"):
+        machine.teardown()
 
 
 class Broken(VirtualObject, name="MachineBroken"):
