@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from time import perf_counter
 
 from durably.testing.simulation.workloads import WORKLOADS
+from durably.testing.soak.interrupts import Interrupts
 from durably.testing.soak.plan import Plan, UnknownWorkloadError, load_workload
 from durably.testing.soak.progress import shown
 from durably.testing.soak.soaking import Total, soak
@@ -42,13 +43,15 @@ def _soak(asked: Namespace, plan: Plan) -> int:
         minutes = 1.0
     until = None if minutes is None else began + minutes * SECONDS_PER_MINUTE
 
+    interrupts = Interrupts()
+
     def goes_on() -> bool:
-        return until is None or perf_counter() < until
+        return not interrupts.asked and (until is None or perf_counter() < until)
 
     jobs = min(asked.jobs, asked.runs or asked.jobs)
-    if not asked.json:
-        print(f"Workloads {', '.join(plan.workloads)}, from seed {plan.first_seed}, {jobs} at a time.", flush=True)
-    with shown(quiet=asked.json, on_terminal=sys.stdout.isatty()) as show:
+    with interrupts, shown(quiet=asked.json, on_terminal=sys.stdout.isatty()) as show:
+        if not asked.json:
+            print(f"Workloads {', '.join(plan.workloads)}, from seed {plan.first_seed}, {jobs} at a time.", flush=True)
         total = soak(plan, jobs, goes_on, show)
     _tell(total, perf_counter() - began, as_json=asked.json)
     return 1 if total.failures else 0

@@ -6,7 +6,7 @@ import gc
 import signal
 from collections.abc import Callable, Generator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 
@@ -69,10 +69,10 @@ def run(runs: Runs) -> Result:
 
 
 def soak(plan: Plan, jobs: int, goes_on: Callable[[], bool], progress: Callable[[Total], None]) -> Total:
-    """Run a plan until it is done, a run fails, or `goes_on` says no; the total is whole when Ctrl-C ends it, too."""
+    """Run a plan until it is done, a run fails, or `goes_on` says no."""
     total = Total()
     results = _results_here(plan) if jobs == 1 else _results_of_processes(plan, jobs)
-    with suppress(KeyboardInterrupt), closing(results):
+    with closing(results):
         for result in results:
             if result is not None:
                 total.add(result)
