@@ -370,12 +370,15 @@ class Engine:
 
     def is_idle(self) -> bool:
         """Nothing can happen here unless time passes or somebody asks."""
+        return self._actions.busy == 0 and self.is_waiting()
+
+    def is_waiting(self) -> bool:
+        """Nothing can happen here unless an action ends, time passes or somebody asks."""
         return (
             not self._ready
             and not self._pump_scheduled
             and self.committer.is_settled()
             and not self.committer.writing
-            and self._actions.busy == 0
             and not (self.residence.loading or self.directory.outstanding or self._delayed.outstanding)
             and not len(self._background)
         )

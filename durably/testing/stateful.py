@@ -17,9 +17,10 @@ if find_spec("hypothesis") is None:
 
 import asyncio
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, cast
 
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
@@ -34,6 +35,8 @@ from durably.testing.simulation import Faults, Simulation, Snapshots
 from durably.testing.strategies import ActorCall, Overrides, calls, keys_of, parameter_strategies, public_handlers
 
 LAST_SEED = 2**16 - 1
+_PHASES = tuple(phase for phase in Phase if phase is not Phase.explain)
+"""Which lines only failing programs run says nothing of a machine whose order of things is another each time."""
 TAKEN_NAMES = ("key", "target", "targets")
 """What a handler's parameter may be called, and a rule's may not, or not once more."""
 
@@ -94,6 +97,7 @@ class ActorStateMachine(RuleBasedStateMachine):
             setattr(cls, name, rules[name])
         cls._generated = frozenset(rules.keys() - own)
         cls._calls = {}
+        cls.TestCase.settings = settings(cls.TestCase.settings, phases=_PHASES)
 
     def __init__(self) -> None:
         super().__init__()
@@ -125,7 +129,7 @@ class ActorStateMachine(RuleBasedStateMachine):
 
     def ask(self, *calls: ActorCall) -> None:
         """Make calls at the same time, wait for all answers, and hand them to `answered`."""
-        self.sim.run(self._ask_all(calls))
+        self._step(repr(calls), self._ask_all(calls))
 
     def any_call(self) -> st.SearchStrategy[ActorCall]:
         """Calls that somebody outside could make at the moment."""
@@ -168,7 +172,7 @@ class ActorStateMachine(RuleBasedStateMachine):
     @rule(call=st.runner().flatmap(lambda machine: machine.any_call()))
     def start(self, call: ActorCall) -> None:
         """Make a call, and go on while it is under way."""
-        self.sim.run(self._start(call))
+        self._step(repr(call), self._start(call))
 
     @rule(calls=st.runner().flatmap(lambda machine: st.lists(machine.any_call(), min_size=1, max_size=4)))
     def at_once(self, calls: list[ActorCall]) -> None:
@@ -178,18 +182,18 @@ class ActorStateMachine(RuleBasedStateMachine):
     @rule(seconds=st.runner().flatmap(lambda machine: st.sampled_from(machine.seconds)))
     def pass_time(self, seconds: float) -> None:
         """Let virtual time pass."""
-        self.sim.run(self.sim.advance(seconds))
+        self._step(f"pass {seconds}", self.sim.advance(seconds))
 
     @rule()
     def settle(self) -> None:
         """Wait until everything asked for is answered, and nothing can happen unless more time passes."""
-        self.sim.run(self._settled())
+        self._step("settle", self._settled())
         self.check_at_rest(self.sim.snapshots)
 
     @rule()
     def crash(self) -> None:
         """Kill the process, as `kill -9` does; it is started again."""
-        self.sim.run(self.sim.crash())
+        self._step("crash", self.sim.crash())
 
     @rule(when=st.sampled_from(("before", "after")))
     def crash_while_committing(self, when: str) -> None:
@@ -200,12 +204,12 @@ class ActorStateMachine(RuleBasedStateMachine):
     @rule()
     def passivate(self) -> None:
         """Throw idle objects and waiting attempts out of memory."""
-        self.sim.run(self.sim.passivate())
+        self._step("passivate", self.sim.passivate())
 
     @rule()
     def restart(self) -> None:
         """Stop the process gracefully and start it again."""
-        self.sim.run(self.sim.restart())
+        self._step("restart", self.sim.restart())
 
     @precondition(lambda self: bool(self.new_actors) and self.running is self.actors)
     @rule()
@@ -213,7 +217,7 @@ class ActorStateMachine(RuleBasedStateMachine):
         """Stop the process gracefully and start it again with `new_actors`."""
         by_name = {definition_of(actor).name: actor for actor in (*self.actors, *self.new_actors)}
         self.running = tuple(by_name.values())
-        self.sim.run(self.sim.restart(*self.running))
+        self._step("restart with new code", self.sim.restart(*self.running))
 
     def teardown(self) -> None:
         """End the program: see that all ends well, unless something went wrong before."""
@@ -236,6 +240,11 @@ class ActorStateMachine(RuleBasedStateMachine):
             self._sim.close()
 
     # ------------------------------------------------------------------ inside
+
+    def _step(self, what: str, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Steps draw from dice of their own, so a program can lose one of them and the others go on as they did."""
+        self.sim.roll_anew(what)
+        self.sim.run(coroutine)
 
     async def _settled(self) -> None:
         while self._under_way:
@@ -262,7 +271,7 @@ class ActorStateMachine(RuleBasedStateMachine):
 
     def _account(self) -> str:
         assert self._sim is not None
-        return f"What happened last:\n{self._sim.account()}"
+        return self._sim.account()
 
 
 def _handler_rules(machine: type[ActorStateMachine]) -> Iterator[tuple[str, Any]]:

@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 
-from durably.errors import PausedInvocationError
+from durably.errors import PausedInvocationError, UnknownTargetError
 from durably.testing import (
     GuaranteeError,
     InvariantError,
@@ -40,7 +40,7 @@ def kind_of(error: BaseException | None) -> str:
             return "stuck"
         case PausedInvocationError():
             return "paused"
-        case AssertionError():
+        case AssertionError() | UnknownTargetError():  # The program asks for what it was promised, and misses it.
             return "check"
         case _:
             return repr(error)

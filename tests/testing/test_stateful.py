@@ -130,7 +130,7 @@ def run(machine: type[ActorStateMachine], *, examples: int = 50, steps: int = 6)
 
 def told(error: BaseException) -> tuple[str, list[str]]:
     """The account of what happened last, and the program that hypothesis found."""
-    account = next(note for note in error.__notes__ if note.startswith("What happened last:"))
+    account = next(note for note in error.__notes__ if note.startswith("What happened last, "))
     lines = "\n".join(error.__notes__).splitlines()
     return account, lines[lines.index(next(line for line in lines if line.startswith("state = "))) :]
 

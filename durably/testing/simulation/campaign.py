@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Collection, Coroutine, Mapping
-from typing import Any, TypeAlias, cast
+from functools import partial
+from typing import Any, Literal, TypeAlias, TypedDict, Unpack
 
 from durably.actors.actor import Actor
 from durably.actors.durations import Duration
 from durably.actors.retry import RetryPolicy
 from durably.testing import report as reports
-from durably.testing.harness import ONE_ATTEMPT
 from durably.testing.report import Report
+from durably.testing.simulation.accounts import describe
 from durably.testing.simulation.faults import Faults
-from durably.testing.simulation.simulation import TEN_YEARS, Simulation
+from durably.testing.simulation.simulation import Simulation
 
 Program: TypeAlias = Callable[[Simulation], Coroutine[Any, Any, object]]
 """What happens in the world outside: a coroutine function that asks, waits, and asserts."""
@@ -21,13 +23,26 @@ Dependencies: TypeAlias = Mapping[Any, Any] | Callable[[], Mapping[Any, Any]]
 
 
 class SimulationFailedError(AssertionError):
-    """A run failed. The message tells its seed, what happened last, and the line that repeats it."""
+    """A run failed. The message tells its seed, what happened last, and how to repeat it."""
 
     def __init__(self, message: str, seed: int, simulation: Simulation) -> None:
         super().__init__(message)
         self.seed = seed
         self.simulation = simulation
-        """The run, for those who want to look into it: its trace, disk and history."""
+        """The run, for those who want to look into it: its `trace`, `disk` and `history`."""
+
+
+class Options(TypedDict, total=False):
+    """How simulations are made, besides their seeds; see `Simulation`."""
+
+    dependencies: Dependencies | None
+    """Should be a function that makes them, unless they remember nothing."""
+    retry: RetryPolicy
+    suspend_after: Duration | None
+    longest: Duration
+    """Virtual time after which a program that has not ended is given up."""
+    allow: Collection[str]
+    """Modules that may read clocks and roll dice in handlers."""
 
 
 def simulate(
@@ -36,35 +51,25 @@ def simulate(
     runs: int = 200,
     seed: int | None = None,
     faults: Faults | None = None,
-    dependencies: Dependencies | None = None,
-    retry: RetryPolicy = ONE_ATTEMPT,
-    suspend_after: Duration | None = None,
-    longest: Duration = TEN_YEARS,
-    allow: Collection[str] = (),
+    **options: Unpack[Options],
 ) -> Report:
     """Run a program many times, each time with other interleavings, other delays, and other faults.
 
     Each run has a seed: 0 to `runs - 1`, so that a test tries the same each time; `seed` makes it that one run only.
-    Without `faults`, `Faults.any()`: each seed chooses what goes wrong. `dependencies` should be a function that makes
-    them, unless they remember nothing. See `Simulation` for what is checked while it runs.
+    The module `random` is seeded, too, for the program and for actions. Without `faults`, `Faults.any()`: each seed
+    chooses what goes wrong. `dependencies` should be a function that makes them, unless they remember nothing. See
+    `Simulation` for the other options and for what is checked.
 
     Raises:
         SimulationFailedError: a run failed; says how to repeat it. Its cause is the error itself.
+        TypeError, ValueError: an argument cannot work.
     """
-    wanted = Faults.any() if faults is None else faults
+    __tracebackhide__ = True
+    _check(program, actors, runs)
+    campaign = _Campaign("simulate", program, actors, options)
     total = Report()
     for number in range(runs) if seed is None else (seed,):
-        simulation = Simulation(
-            *actors,
-            seed=number,
-            faults=wanted,
-            dependencies=dependencies,
-            retry=retry,
-            suspend_after=suspend_after,
-            longest=longest,
-            allow=allow,
-        )
-        total += _run(simulation, program, actors, wanted)
+        total += campaign.run(number, Faults.any() if faults is None else faults)
     return total
 
 
@@ -72,21 +77,23 @@ def for_each_crash_point(
     program: Program,
     *actors: type[Actor],
     seed: int = 0,
+    place: Literal["before_commit", "after_commit"] = "before_commit",
     faults: Faults | None = None,
-    dependencies: Dependencies | None = None,
-    retry: RetryPolicy = ONE_ATTEMPT,
-    suspend_after: Duration | None = None,
-    longest: Duration = TEN_YEARS,
-    allow: Collection[str] = (),
+    **options: Unpack[Options],
 ) -> Report:
-    """Run a program that makes n commits n + 1 times: undisturbed, then killed before its commit 1, 2, 3 and so on.
+    """Run a program that makes n commits n + 1 times: undisturbed, then killed at its commit 1, 2, 3 and so on.
 
-    The program asserts what has to be true at its end, whatever happened. If it returns something else than None, that
-    has to be the same in every run. `faults` are had besides.
+    `place` says whether right before the commit is durable, or right after it. What is committed after the program has
+    ended counts, too. The program asserts what has to be true at its end, whatever happened; if it returns something
+    else than None, that has to be the same in every run. `faults` are had besides; by default there are none. An action
+    that was under way when the process died is run again.
 
     Raises:
         SimulationFailedError: a run failed; says how to repeat it.
+        TypeError: an argument cannot work.
     """
+    __tracebackhide__ = True
+    _check(program, actors, 1)
     besides = Faults.none() if faults is None else faults
     expected: list[object] = []
 
@@ -96,62 +103,80 @@ def for_each_crash_point(
         if result != expected[0]:
             raise AssertionError(f"The program returned {expected[0]!r} undisturbed, and {result!r} after the crash.")
 
-    same.__qualname__ = _name(program)
-
-    def run(wanted: Faults) -> Report:
-        simulation = Simulation(
-            *actors,
-            seed=seed,
-            faults=wanted,
-            dependencies=dependencies,
-            retry=retry,
-            suspend_after=suspend_after,
-            longest=longest,
-            allow=allow,
-        )
-        return _run(simulation, same, actors, wanted)
-
-    total = undisturbed = run(besides)
+    campaign = _Campaign("for_each_crash_point", same, actors, options, name=_name(program))
+    total = undisturbed = campaign.run(seed, besides)
     for number in range(1, undisturbed.commits + 1):
-        total += run(besides | Faults.crash(at=f"before_commit:{number}", down=0))
+        total += campaign.run(seed, besides | Faults.crash(at=f"{place}:{number}", down=0))
     return total
 
 
-def _run(simulation: Simulation, program: Program, actors: tuple[type[Actor], ...], wanted: Faults) -> Report:
-    with simulation:
-        try:
-            simulation.run(program(simulation))
-            simulation.finish()
-        except Exception as error:
-            raise SimulationFailedError(
-                _account(simulation, program, actors, wanted, error), simulation.seed, simulation
-            ) from error
-        finally:
-            reports.TOTALS.add(simulation.report())
-        return simulation.report()
+class _Campaign:
+    """Runs of one program, and what is said of the one that fails."""
+
+    def __init__(
+        self, how: str, program: Program, actors: tuple[type[Actor], ...], options: Options, *, name: str | None = None
+    ) -> None:
+        self._how = how
+        self._program = program
+        self._actors = actors
+        self._options = options
+        self._name = _name(program) if name is None else name
+
+    def run(self, seed: int, faults: Faults) -> Report:
+        __tracebackhide__ = True
+        with Simulation(*self._actors, seed=seed, faults=faults, **self._options) as simulation:
+            try:
+                simulation.run(self._program(simulation))
+                simulation.finish()
+            except Exception as error:
+                raise SimulationFailedError(self._account(simulation, faults, error), seed, simulation) from error
+            except BaseException as error:  # Such as pytest.fail.
+                error.add_note(self._account(simulation, faults, error))
+                raise
+            finally:
+                reports.TOTALS.add(simulation.report())
+            return simulation.report()
+
+    def _account(self, simulation: Simulation, faults: Faults, error: BaseException) -> str:
+        seed = simulation.seed
+        return (
+            f"The run with seed {seed} failed: {describe(error)}\n\n"
+            f"{simulation.account()}\n\n"
+            f"Repeat it with: {self._repeat(seed, faults)}"
+        )
+
+    def _repeat(self, seed: int, faults: Faults) -> str:
+        """The call that does the same again, as far as it can be written down."""
+        said = [self._name, *(actor.__name__ for actor in self._actors), f"seed={seed}"]
+        said += [f"{name}={_written(value)}" for name, value in self._options.items() if value is not None]
+        if self._how == "simulate":
+            said += [] if faults == Faults.any() else [f"faults={faults!r}"]
+            return f"simulate({', '.join(said)})"
+        return f"{self._how}({', '.join(said)}), whose run with {faults!r} it is"
 
 
-def _account(
-    simulation: Simulation, program: Program, actors: tuple[type[Actor], ...], wanted: Faults, error: BaseException
-) -> str:
-    names = "".join(f", {actor.__name__}" for actor in actors)
-    faults = "" if wanted == Faults.any() else f", faults={wanted!r}"
-    return (
-        f"The run with seed {simulation.seed} failed: {_told(error)}\n\n"
-        f"What happened last, after {simulation.crashes} crashes, with {simulation.faults!r}:\n"
-        f"{simulation.account()}\n\n"
-        f"Repeat it with: simulate({_name(program)}{names}, seed={simulation.seed}{faults})"
-    )
+def _written(value: object) -> str:
+    """An option as one would write it; what has no name is as it was before."""
+    name = getattr(value, "__qualname__", None)
+    if isinstance(name, str) and "<" not in name:
+        return name
+    return "..." if callable(value) or isinstance(value, Mapping) else repr(value)
 
 
-def _told(error: BaseException) -> str:
-    """An error with its text; of a group, those that it is about."""
-    if isinstance(error, BaseExceptionGroup):
-        group = cast("BaseExceptionGroup[BaseException]", error)
-        return "; ".join(map(_told, group.exceptions))
-    return f"{type(error).__name__}: {error}"
+def _check(program: Program, actors: tuple[type[Actor], ...], runs: int) -> None:
+    inner: Any = program
+    while isinstance(inner, partial):
+        inner = inner.func
+    if not inspect.iscoroutinefunction(inner) and not inspect.iscoroutinefunction(getattr(inner, "__call__", None)):  # noqa: B004
+        raise TypeError(f"A program is a coroutine function, `async def program(sim): ...`; {program!r} is not.")
+    if not actors:
+        raise TypeError("There is nothing to simulate: give the classes of actors after the program.")
+    if runs < 1:
+        raise ValueError(f"A simulation has at least one run, not {runs}.")
 
 
-def _name(program: Program) -> str:
-    name: str = getattr(program, "__qualname__", None) or repr(program)
+def _name(program: Any) -> str:
+    if isinstance(program, partial):
+        return f"partial({_name(program.func)}, ...)"
+    name: str = getattr(program, "__qualname__", None) or type(program).__name__
     return name.rpartition("<locals>.")[2]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from random import Random
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, TypeVarTuple
 
 import msgspec
 
@@ -20,6 +20,7 @@ from durably.actors.operations import CallSite, Operation
 from durably.actors.references import Delay, Invocation, Outgoing
 from durably.errors import OverloadedError, RuntimeStoppedError, StoreUnavailableError
 from durably.ids import InvocationStatus
+from durably.runtime.failures import describe_failure
 from durably.runtime.journal import Outcome
 from durably.runtime.loop import is_in_a_handler
 from durably.runtime.requests import Acceptance
@@ -27,9 +28,10 @@ from durably.testing.simulation.faults import Faults
 from durably.testing.simulation.history import History
 from durably.testing.simulation.loop import SimulatedLoop
 from durably.testing.simulation.process import Ask, SimulatedProcess
-from durably.testing.simulation.trace import Trace
+from durably.testing.simulation.trace import Trace, shown_id
 
 R = TypeVar("R")
+Args = TypeVarTuple("Args")
 
 TRAVEL_US = (50, 1_500)
 LATE_US = 60_000_000
@@ -54,6 +56,16 @@ class World(Protocol):
     trace: Trace
     history: History
     process: SimulatedProcess | None
+    travelling: int
+    """Messages on their way, in both directions."""
+
+    def next_request(self, client: str, /) -> int:
+        """Counts what a client has asked for."""
+        ...
+
+    def issued(self, operation: Operation[Any], /) -> None:
+        """Somebody outside has asked for something."""
+        ...
 
 
 class ClientOperation(Operation[R]):
@@ -74,7 +86,6 @@ class SimulatedClient(Caller):
         self.name = name
         self.insists = insists
         self._world = world
-        self._count = 0
 
     def __repr__(self) -> str:
         return f"<simulated client {self.name}>"
@@ -87,7 +98,7 @@ class SimulatedClient(Caller):
         arrives = self._asked_by(lambda process: process.call(outgoing))
 
         async def converse() -> R:
-            return outgoing.decode(_value(await self._converse(f"calls {outgoing}", arrives, keyed)))
+            return outgoing.decode(_value(await self._converse(f"calls {_asked(outgoing)}", arrives, keyed)))
 
         return self._issue(converse(), outgoing, site)
 
@@ -97,14 +108,14 @@ class SimulatedClient(Caller):
         arrives = self._asked_by(lambda process: process.send(outgoing, delay or Delay()))
 
         async def converse() -> Invocation[R]:
-            acceptance: Acceptance = await self._converse(f"sends to {outgoing}", arrives, keyed)
+            acceptance: Acceptance = await self._converse(f"sends {_asked(outgoing)}", arrives, keyed)
             return Invocation(self, acceptance.id, outgoing.decode)
 
         return self._issue(converse(), outgoing, site)
 
     def _issue_attach(self, outgoing: Outgoing[R], site: CallSite, /) -> Operation[R]:
         async def converse() -> R:
-            asked = f"attaches to {outgoing}"
+            asked = f"attaches to {_asked(outgoing)}"
             return outgoing.decode(_value(await self._converse(asked, lambda process: process.attach(outgoing), True)))
 
         return self._issue(converse(), f"attach to {outgoing}", site)
@@ -128,8 +139,8 @@ class SimulatedClient(Caller):
         """A client that insists may have to ask more than once."""
         if not self.insists or outgoing.idempotency_key is not None:
             return outgoing
-        self._count += 1
-        return msgspec.structs.replace(outgoing, idempotency_key=f"{self.name}-{self._count}")
+        number = self._world.next_request(self.name)
+        return msgspec.structs.replace(outgoing, idempotency_key=f"{self.name}-{number}")
 
     def _asked_by(self, ask: Ask) -> Ask:
         began = self._world.history.tick()
@@ -172,6 +183,7 @@ class SimulatedClient(Caller):
 
         operation.add_done_callback(given_up)
         operation.taken = False
+        self._world.issued(operation)
         return operation
 
     async def _converse(self, what: str, ask: Ask, repeatable: bool) -> Any:
@@ -204,12 +216,23 @@ class SimulatedClient(Caller):
             self._breaks(answer, PATIENCE_US)
         else:
             delay_us = self._travel_us(late=trouble == "late")
-            world.loop.call_outside(delay_us, self._arrives, ask, answer, trouble == "reply lost")
+            self._travels(delay_us, self._arrives, ask, answer, trouble == "reply lost")
         if trouble == "twice":
             again: asyncio.Future[Any] = world.loop.create_future()
             again.add_done_callback(_nobody_cares)
-            world.loop.call_outside(self._travel_us(late=True), self._arrives, ask, again, True)
+            self._travels(self._travel_us(late=True), self._arrives, ask, again, True)
         return await answer
+
+    def _travels(self, for_us: int, arrives: Callable[[*Args], object], *args: *Args) -> None:
+        """A message is on its way."""
+        world = self._world
+
+        def has_travelled() -> None:
+            world.travelling -= 1
+            arrives(*args)
+
+        world.travelling += 1
+        world.loop.call_outside(for_us, has_travelled)
 
     def _arrives(self, ask: Ask, answer: asyncio.Future[Any], reply_lost: bool) -> None:
         """A request comes to where the process should be."""
@@ -228,7 +251,7 @@ class SimulatedClient(Caller):
                 _nobody_cares(operation)
                 self._breaks(answer, PATIENCE_US)
             else:
-                world.loop.call_outside(self._travel_us(), _hand_over, operation, answer)
+                self._travels(self._travel_us(), _hand_over, operation, answer)
 
         operation.add_done_callback(answered)
 
@@ -287,7 +310,18 @@ def _value(outcome: Outcome) -> bytes:
     return outcome.value
 
 
+def _asked(outgoing: Outgoing[Any]) -> str:
+    """A message, for people: `Ticket/2B/reserve {"who":"ann"}`."""
+    key = "" if outgoing.key is None else f"{outgoing.key}/"
+    argument = "" if outgoing.argument in (b"", b"{}") else f" {outgoing.argument.decode(errors='replace')}"
+    return f"{outgoing.service}/{key}{outgoing.handler}{argument}"
+
+
 def _shown(answer: Any) -> str:
-    if isinstance(answer, Outcome):
-        return f"{'failed: ' if answer.failed else ''}{answer.value.decode(errors='replace') or 'nothing'}"
-    return str(answer)
+    if isinstance(answer, Acceptance):
+        return f"accepted as {shown_id(answer.id)}"
+    if not isinstance(answer, Outcome):
+        return str(answer)
+    if answer.failed:
+        return f"failed: {describe_failure(decode_failure(answer.value))}"
+    return answer.value.decode(errors="replace") or "nothing"

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from random import Random
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 from durably.actors.durations import Duration, duration_us
 
@@ -58,12 +58,12 @@ class Fault:
 
     def __str__(self) -> str:
         said = [] if self.at is None else [f'at="{self.at}"']
-        if self.rate and self.at is None:
+        if self.at is None:
             said.append(f"rate={self.rate}")
         if self.durable is not None:
             said.append(f"durable={self.durable}")
-        if self.for_us:
-            said.append(f"{_DURATION_NAMES[self.kind]}={self.for_us / 1_000_000:g}")
+        if self.kind in _DURATION_NAMES:
+            said.append(f"{_DURATION_NAMES[self.kind]}={_seconds(self.for_us)}")
         return f"Faults.{self.kind}({', '.join(said)})"
 
 
@@ -130,6 +130,8 @@ class Faults:
         return _one(Fault("client_retries", _rate(rate, None)))
 
     def __or__(self, other: Faults) -> Faults:
+        if not isinstance(other, Faults):  # pyright: ignore[reportUnnecessaryIsInstance]
+            return NotImplemented
         return Faults(self.kinds + other.kinds, self.is_any or other.is_any)
 
     def __repr__(self) -> str:
@@ -138,6 +140,11 @@ class Faults:
         if self.is_any:
             said.insert(0, "Faults.any()")
         return " | ".join(said) or "Faults.none()"
+
+    @property
+    def at_points(self) -> Faults:
+        """Those of them that are to happen at a chosen point."""
+        return Faults(tuple(fault for fault in self.kinds if fault.at is not None))
 
     def of(self, kind: str) -> list[Fault]:
         """Its faults of one kind."""
@@ -164,10 +171,16 @@ def _point(at: str | None) -> Point | None:
     return None if at is None else Point.parse(at)
 
 
-def _rate(rate: float, at: str | None) -> float:
-    if not 0 <= rate <= 1:
+def _rate(rate: Any, at: str | None) -> float:
+    if not isinstance(rate, int | float) or not 0 <= rate <= 1:
         raise ValueError(f"A rate is a probability from 0 to 1, not {rate!r}.")
     return 0.0 if at is not None else rate
+
+
+def _seconds(microseconds: int) -> str:
+    """Such that reading it gives the same number of microseconds."""
+    whole, part = divmod(microseconds, 1_000_000)
+    return f"{whole}.{part:06d}".rstrip("0") if part else str(whole)
 
 
 _ALL = (

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 from durably.actors.binding import BoundActorHandler
@@ -30,12 +31,13 @@ from durably.ids import Address, InvocationStatus, derived_invocation_id
 from durably.runtime.actions import ActionKey
 from durably.runtime.batch import OpenBatch
 from durably.runtime.committer import Committer
-from durably.runtime.invocation import Invocation
+from durably.runtime.invocation import Invocation, decode_outcome
 from durably.runtime.journal import Outcome, decode_step
 from durably.storage.memory import StoredRow, holds_mailbox
-from durably.storage.records import RETRY_TIMER, START_TIMER, Batch
+from durably.storage.records import RETRY_TIMER, START_TIMER, Batch, InvocationRecord
 from durably.testing.simulation.disk import SimulatedDisk
 from durably.testing.simulation.history import History
+from durably.testing.simulation.loop import SimulationStuckError
 from durably.testing.simulation.trace import shown, shown_id
 
 OVERDUE_US = 5_000_000
@@ -167,9 +169,9 @@ class Guarantees:
             return
         if not self._is_durable_end(id):
             self._broken(5, f"the outcome of {shown_id(id)} was told, and it is not on the disk.")
-        before = self._answers.setdefault(id, outcome)
-        if before != outcome:
-            self._broken(2, f"{shown_id(id)} had the outcome {before}, and now has {outcome}.")
+        known = self._answers.setdefault(id, self._outcome(id) or outcome)
+        if known != outcome:
+            self._broken(2, f"{shown_id(id)} has the outcome {known}, and somebody was told {outcome}.")
         self._history.told(id, outcome)
 
     def acknowledged(self, id: str) -> None:
@@ -192,6 +194,49 @@ class Guarantees:
         for row in self._unfinished():
             if row.record.address.service in known:
                 self._check_has_waker(row, running, now_us, waited_for)
+        self._check_circles(known)
+
+    def _check_circles(self, known: AbstractSet[str]) -> None:
+        """Who waits only for each other waits for ever. That is a mistake of the actors, not of durably (rule E4)."""
+        rows = {row.record.number: row for row in self._unfinished()}
+        waits: dict[int, list[int]] = {number: [] for number in rows}
+        for number, row in rows.items():
+            callers = [attachment.caller for attachment in row.attachments.values()]
+            for caller in callers if row.record.caller is None else (row.record.caller, *callers):
+                waits.setdefault(caller.number, []).append(number)
+            if row.record.status is InvocationStatus.PENDING:
+                waits[number] += self._ahead_of(row.record)
+        waked = {number for number, row in rows.items() if self._wakes_by_itself(row, known)}
+        while more := {number for number in rows if number not in waked and waked.intersection(waits[number])}:
+            waked |= more
+        stuck = [number for number in rows if number not in waked]
+        if stuck:
+            circle = [stuck[0]]
+            while (following := next(other for other in waits[circle[-1]] if other in rows)) not in circle:
+                circle.append(following)
+            circle = [*circle[circle.index(following) :], following]
+            told = ", which waits for ".join(_place(rows[number].record) for number in circle)
+            self._fail(SimulationStuckError(f"A deadlock: {told}. Nothing will ever end that."))
+
+    def _ahead_of(self, record: InvocationRecord) -> list[int]:
+        """The invocations of the same object that have to end before it can begin."""
+        mine = record.mailbox_position
+        numbers = self._disk.unfinished.get(record.address, ())
+        others = [self._disk.rows[number].record for number in sorted(numbers) if number != record.number]
+        return [
+            other.number
+            for other in others
+            if mine is not None
+            and other.mailbox_position is not None
+            and (holds_mailbox(other) or other.mailbox_position < mine)
+        ]
+
+    def _wakes_by_itself(self, row: StoredRow, known: AbstractSet[str]) -> bool:
+        """It needs no other invocation to go on."""
+        status = row.record.status
+        if row.record.address.service not in known or row.timers:
+            return True
+        return status not in (InvocationStatus.SUSPENDED, InvocationStatus.PENDING)
 
     def at_the_end(self) -> None:
         """The run is over."""
@@ -235,6 +280,14 @@ class Guarantees:
         if place > last:
             self._turns[address] = place
             self._young_turns.append(Turn(position, address, place))
+
+    def _outcome(self, id: str) -> Outcome | None:
+        """How it ended, as the machine said, or else as the disk says."""
+        end = self._ends.get(id)
+        if end is not None:
+            return end.outcome
+        record = self._disk.find(id)
+        return None if record is None or record.outcome is None else decode_outcome(record.outcome)
 
     def _is_durable_end(self, id: str) -> bool:
         """Guarantee 5: a crash at this moment would leave the outcome, or what it did to the world of the disk."""
@@ -294,7 +347,7 @@ class Guarantees:
     def _check_has_waker(self, row: StoredRow, running: set[ActionKey], now_us: int, waited_for: set[int]) -> None:
         """Guarantee 7."""
         record = row.record
-        what = f"{record.address.service}/{record.address.key}/{record.handler} ({shown_id(record.id)})"
+        what = _place(record)
         due = min((timer.due for timer in row.timers.values()), default=None)
         if due is not None and due + OVERDUE_US < now_us:
             self._broken(7, f"a timer of {what} was due {(now_us - due) / 1_000_000:.1f} s ago, and nobody noticed.")
@@ -311,6 +364,12 @@ class Guarantees:
                 self._broken(7, f"{what} waits, and nothing will ever wake it.")
             case _:
                 pass
+
+
+def _place(record: InvocationRecord) -> str:
+    service, key = record.address
+    place = service if key == record.id else f"{service}/{key}"
+    return f"{place}/{record.handler} ({shown_id(record.id)})"
 
 
 def _commands(row: StoredRow) -> int:

@@ -95,6 +95,7 @@ class SimulatedLoop(IsolatedLoop):
         self._count = 0
         self._next_number = 1
         self._tasks: dict[int, SimulatedTask[Any]] = {}
+        self._failed: list[asyncio.Task[Any]] = []
         self._asyncgens: list[AsyncGenerator[Any, Any]] = []
         self._outside = outside_context()
         self._thread = get_ident()
@@ -308,6 +309,14 @@ class SimulatedLoop(IsolatedLoop):
     def _forget(self, task: asyncio.Task[Any]) -> None:
         assert isinstance(task, SimulatedTask)
         self._tasks.pop(task.number, None)
+        if task.owner is OUTSIDE and _has_unheard_error(task):
+            self._failed.append(task)
+
+    def unheard_errors(self) -> list[BaseException]:
+        """What tasks of the world outside raised, and nobody has asked for; forgotten now."""
+        failed, self._failed = self._failed, []
+        unheard = [task for task in failed if _has_unheard_error(task)]
+        return [error for task in unheard if (error := task.exception()) is not None]
 
     def number(self) -> int:
         number = self._next_number
@@ -368,6 +377,11 @@ def outside_context() -> Context:
     context = Context()
     context.run(owner_variable.set, OUTSIDE)
     return context
+
+
+def _has_unheard_error(task: asyncio.Task[Any]) -> bool:
+    """Asyncio keeps it to itself whether anybody has asked for an error."""
+    return bool(getattr(task, "_log_traceback", False))
 
 
 async def _awaited(future: Any) -> Any:

@@ -43,6 +43,8 @@ _CENTURY_US = 100 * 365 * 86_400 * 1_000_000
 class World(StoreWorld, Protocol):
     """The simulation, as its processes see it."""
 
+    identities: Random
+    """Where the randomness of each process comes from, apart from all other chance: ids must never come twice."""
     loop: SimulatedLoop
     clock: SimulatedClock
     disk: SimulatedDisk
@@ -119,7 +121,7 @@ class SimulatedRuntime(Runtime):
             retry=program.retry,
         )
         self._virtual_clock = world.clock
-        self._entropy = SeededEntropy(world.random.getrandbits(64))
+        self._entropy = SeededEntropy(world.identities.getrandbits(64))
         self._observer = self
         self._settings = program.applied(self._settings)
         self._process = process

@@ -8,18 +8,21 @@ The models are the simulators of FoundationDB (Zhou and others, 2021) and of Tig
 from __future__ import annotations
 
 import asyncio
+import inspect
+import random
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from random import Random
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 from durably.actors.actor import Actor, Service, VirtualObject
 from durably.actors.binding import bind
 from durably.actors.definition import definition_of
 from durably.actors.durations import Duration, delay_us, duration_us
+from durably.actors.operations import Operation
 from durably.actors.references import Invocation as InvocationHandle
 from durably.actors.retry import RetryPolicy
-from durably.errors import PausedInvocationError, StoreInUseError
+from durably.errors import ForgottenAwaitError, PausedInvocationError, StoreInUseError
 from durably.runtime.invocation import Invocation
 from durably.storage.memory import MemoryStore
 from durably.storage.records import Batch, Owner
@@ -29,6 +32,7 @@ from durably.testing.harness import ONE_ATTEMPT
 from durably.testing.linearizability import check_linearizable
 from durably.testing.replay import ReplayError, replay_journals
 from durably.testing.report import Report
+from durably.testing.simulation.accounts import describe
 from durably.testing.simulation.clients import SimulatedClient, break_connections
 from durably.testing.simulation.clock import SimulatedClock
 from durably.testing.simulation.disk import SimulatedDisk
@@ -49,6 +53,8 @@ Invariant = Callable[[Snapshots], object]
 
 TEN_YEARS = 10 * 365 * 86_400.0
 SETTLE_US = 20_000
+LONGEST_STEP_US = 60_000_000
+ACTION_PATIENCE_US = 3_600_000_000
 LATER_CALLBACKS = 40
 SHOWN_EVENTS = 40
 
@@ -89,6 +95,8 @@ class Simulation:
         longest: Duration = TEN_YEARS,
         allow: Collection[str] = (),
     ) -> None:
+        if not isinstance(faults, Faults | None):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"faults= takes a value such as Faults.crash() | Faults.slow(), not {faults!r}.")
         self.seed = seed
         self.random = Random(seed)
         self.loop = SimulatedLoop(
@@ -96,6 +104,8 @@ class Simulation:
             shuffle=self.random.choice((0.0, 0.1, 0.5, 1.0)),
             longest_us=duration_us(longest, "Simulation(longest=...)"),
         )
+        self.identities = Random(self.random.getrandbits(64))
+        self.travelling = 0
         self.faults = (Faults.none() if faults is None else faults).chosen(self.random)
         self.clock = SimulatedClock(self.loop)
         self.disk = SimulatedDisk()
@@ -130,6 +140,10 @@ class Simulation:
         self._actions_ended = 0
         self._actions_begun = 0
         self._failure: BaseException | None = None
+        self._had = self.faults
+        self._dice = Random(f"{seed} dice").getstate()
+        self._requests: dict[str, int] = {}
+        self._issued: list[Operation[Any]] = []
         self._default = SimulatedClient(self, "somebody")
         self.loop.on_time_passing = self._check_at_rest
         self.loop.on_error = self.fail
@@ -153,20 +167,30 @@ class Simulation:
             PausedInvocationError: a handler failed with what is no outcome; its error is the cause.
             Whatever the program raises.
         """
-        if not self.lives:
+        __tracebackhide__ = True
+        if not self.lives and asyncio._get_running_loop() is None:
             self._begin_life()
+        before = random.getstate()
+        random.setstate(self._dice)
         try:
             return self.loop.run_until_complete(program)
         except BaseException as error:
-            raise self._worst(error) from None
+            if self._failure is None or self._failure is error:
+                raise
+            raise self._failure from self._failure.__cause__
+        finally:
+            self._dice = random.getstate()
+            random.setstate(before)
 
     def finish(self) -> None:
-        """End the run: no more faults; whatever can happen without time passing happens; check what must be true then.
+        """End the run: whatever can happen without time passing happens, and what must be true then is checked.
+
+        No more faults but those at chosen points.
 
         Raises:
             As `run` does.
         """
-        self.faults = Faults.none()
+        self.faults = self.faults.at_points
         self.run(self._end())
 
     def close(self) -> None:
@@ -175,6 +199,11 @@ class Simulation:
             if process is not None and process.runtime is not None and process.runtime.engine is not None:
                 process.runtime.engine.kill()
         self.loop.close()
+
+    def roll_anew(self, what: str) -> None:
+        """From here on, chance depends on the seed and on this text, and no more on what has been rolled so far."""
+        self.random.seed(f"{self.seed} {what}")
+        self.loop.random.seed(f"{self.seed} {what} in order")
 
     def report(self) -> Report:
         """What was done so far."""
@@ -187,8 +216,10 @@ class Simulation:
         )
 
     def account(self) -> str:
-        """The last things that happened, a line each."""
-        return self.trace.tail(SHOWN_EVENTS)
+        """What went wrong in the world, and the last things that happened, a line each."""
+        times = "once" if self.crashes == 1 else f"{self.crashes} times"
+        crashed = f"; it was killed {times}" if self.crashes else ""
+        return f"What happened last, with {self._had!r}{crashed}:\n{self.trace.tail(SHOWN_EVENTS)}"
 
     # ------------------------------------------------------------------ for programs
 
@@ -224,11 +255,18 @@ class Simulation:
         await self._pass(delay_us(*delay, days=days, hours=hours, minutes=minutes, seconds=seconds))
 
     async def settle(self) -> None:
-        """Wait until nothing can happen unless more time passes or somebody asks."""
-        quiet = 0
+        """Wait until nothing can happen unless more time passes or somebody asks.
+
+        Side effects are waited for, but not longer than an hour of virtual time.
+        """
+        quiet, step_us = 0, SETTLE_US
+        patience_until = self.loop.elapsed_us + ACTION_PATIENCE_US
         while quiet < 3:
-            await self._pass(SETTLE_US)
-            quiet = quiet + 1 if self._is_at_rest() else 0
+            await self._pass(step_us)
+            if self._is_at_rest(but_for_actions=self.loop.elapsed_us > patience_until):
+                quiet, step_us = quiet + 1, SETTLE_US
+            else:
+                quiet, step_us = 0, min(2 * step_us, LONGEST_STEP_US)
 
     async def crash(self) -> None:
         """Kill the process, as `kill -9` does; it is started again at once."""
@@ -263,11 +301,11 @@ class Simulation:
 
     def invariant(self, condition: Invariant, /) -> None:
         """Something that is true of the durable state after every commit, from now on."""
-        self._invariants.append(condition)
+        self._invariants.append(_plain(condition))
 
     def eventually(self, condition: Invariant, /, *, within: Duration = 0) -> None:
         """Something that is true of the durable state at the end, when `within` more time has passed without faults."""
-        self._eventually.append(_Eventually(condition, duration_us(within, "eventually(within=...)")))
+        self._eventually.append(_Eventually(_plain(condition), duration_us(within, "eventually(within=...)")))
 
     def linearizable(self, actor: type[VirtualObject], model: Callable[[], Any], /) -> None:
         """Each object of this class answers whoever asks as one plain Python object that `model` makes would.
@@ -276,12 +314,22 @@ class Simulation:
         shared handler sees what an exclusive one has changed so far: where that one waits in the middle of its changes,
         only a model that knows such states can explain it.
         """
-        self._models[definition_of(actor).name] = model
+        name = definition_of(actor).name
+        if name not in self._bound:
+            raise ValueError(f"The simulation does not run {name}, so it cannot be compared with a model.")
+        self._models[name] = model
 
     # ------------------------------------------------------------------ what goes wrong (World)
 
     def note(self, what: str, /) -> None:
         self.trace.note("the world", what)
+
+    def next_request(self, client: str, /) -> int:
+        self._requests[client] = self._requests.get(client, 0) + 1
+        return self._requests[client]
+
+    def issued(self, operation: Operation[Any], /) -> None:
+        self._issued.append(operation)
 
     def kill(self, reason: str, fault: Fault, /) -> None:
         process = self.process
@@ -318,7 +366,7 @@ class Simulation:
     def clock_may_jump(self) -> None:
         for fault in self.faults.of("clock_jumps"):
             if self.random.random() < fault.rate:
-                by_us = self.random.randrange(-fault.for_us, fault.for_us)
+                by_us = self.random.randrange(-fault.for_us, fault.for_us + 1)
                 self.note(f"the wall clock jumps by {by_us / 1_000_000:.3f} s")
                 self.clock.jump(by_us)
 
@@ -365,8 +413,10 @@ class Simulation:
         self.process.start()
 
     async def _up(self) -> None:
+        step_us = SETTLE_US
         while self.process is None or not self.process.is_up:
-            await self._pass(SETTLE_US)
+            await self._pass(step_us)
+            step_us = min(2 * step_us, LONGEST_STEP_US)
 
     async def _pass(self, by_us: int) -> None:
         await asyncio.sleep(by_us / 1_000_000)  # noqa: TID251  (virtual time)
@@ -376,11 +426,14 @@ class Simulation:
             if fault.at is not None and fault.at.place == place and fault.at.number == number:
                 self.kill(f"{place.replace('_', ' ')} {number}", fault)
 
-    def _is_at_rest(self) -> bool:
+    def _is_at_rest(self, *, but_for_actions: bool) -> bool:
         process = self.process
-        if process is None or not process.is_up or process.runtime is None:
+        if self.travelling or process is None or not process.is_up or process.runtime is None:
             return False
-        return process.runtime.supervisor.is_idle() and not process.connections
+        engine = process.runtime.engine
+        if but_for_actions and engine is not None:
+            return engine.is_waiting()
+        return process.runtime.supervisor.is_idle()
 
     def _check_at_rest(self) -> None:
         """Time is about to pass: whatever could happen has happened."""
@@ -397,8 +450,10 @@ class Simulation:
     def _check(self, condition: Invariant, when: str) -> None:
         try:
             holds = condition(self.snapshots)
-        except Exception as error:
-            told = InvariantError(f"{_name(condition)} does not hold {when}: {error!r}")
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # pytest.fail raises what is no Exception.
+            told = InvariantError(f"{_name(condition)} does not hold {when}: {describe(error)}")
             told.__cause__ = error
             self.fail(told)
             return
@@ -414,11 +469,25 @@ class Simulation:
                 await self.settle()
             self._check(expected.condition, "in the end")
         self.guarantees.at_the_end()
+        self._check_forgotten()
         self._check_journals()
         for service, model in self._models.items():
             for key, calls in self.history.calls(service).items():
                 check_linearizable(calls, model, name=f"{service}/{key}")
         await self._check_second_runtime()
+
+    def _check_forgotten(self) -> None:
+        """What was asked for and not awaited, and errors that nobody has looked at."""
+        for operation in self._issued:
+            if not operation.taken:
+                self.fail(
+                    ForgottenAwaitError(
+                        f"{operation.what} was never awaited, at {operation.site}. It was asked for all the same; "
+                        "write `await` before it."
+                    )
+                )
+        for error in self.loop.unheard_errors():
+            self.fail(error)
 
     def _check_journals(self) -> None:
         """Guarantee 6, for what would be replayed if the process died now."""
@@ -439,11 +508,13 @@ class Simulation:
             return
         self.fail(GuaranteeError(8, "a second runtime could open the store."))
 
-    def _worst(self, error: BaseException) -> BaseException:
-        """What to tell of a run that ended with this."""
-        if self._failure is not None:
-            return self._failure
-        return error
+
+def _plain(condition: Invariant) -> Invariant:
+    if not callable(cast(object, condition)) or inspect.iscoroutinefunction(condition):
+        raise TypeError(
+            f"A condition is a plain function of the snapshots, which raises or returns False; {condition!r} is not."
+        )
+    return condition
 
 
 def _made(dependencies: Mapping[Any, Any] | Callable[[], Mapping[Any, Any]] | None) -> Mapping[Any, Any]:

@@ -19,7 +19,8 @@ class Snapshots:
     """Each object as it was after its last completed invocation.
 
     `snapshots[Ticket, "2B"]` is a Ticket whose fields can be read and nothing else; one that was never touched has its
-    defaults. `snapshots.of(Ticket)` are all that have any state, by key.
+    defaults. `snapshots.of(Ticket)` are all that have any state, by key; `snapshots.by_name(Ticket, "2B")` is the state
+    of one by stored name.
     """
 
     def __init__(self, disk: Disk, actors: Mapping[str, BoundActor]) -> None:
@@ -30,6 +31,13 @@ class Snapshots:
         actor, key = which
         return self._object(actor, key)
 
+    def by_name(self, actor: type[VirtualObject], key: str) -> Mapping[str, Any]:
+        """The state of an object by stored name, what was set with `ctx.set` too."""
+        name = definition_of(actor).name
+        stored = self._disk.state.get(Address(name, key), {})
+        bound = self._bound(name)
+        return {field: bound.decode_state(field, value) for field, value in stored.items()}
+
     def of(self, actor: type[ObjectT]) -> Mapping[str, ObjectT]:
         """All objects of a class that have any state, by key."""
         name = definition_of(actor).name
@@ -38,11 +46,14 @@ class Snapshots:
 
     def _object(self, actor: type[ObjectT], key: str) -> ObjectT:
         name = definition_of(actor).name
-        bound = self._actors.get(name)
-        if bound is None:
-            raise KeyError(f"The simulation does not run {name}.")
+        bound = self._bound(name)
         stored = self._disk.state.get(Address(name, key), {})
         return cast("ObjectT", bound.instance(key, ReadOnlyPort(stored), writable=False))
+
+    def _bound(self, name: str) -> BoundActor:
+        if name not in self._actors:
+            raise KeyError(f"The simulation does not run {name}.")
+        return self._actors[name]
 
 
 class ReadOnlyPort:
