@@ -92,7 +92,7 @@ def test_no_line_of_the_machine_leaves_the_world() -> None:
 
 
 def test_work_of_a_service_that_is_not_there_is_told_in_the_trace(caplog: pytest.LogCaptureFixture) -> None:
-    loop = SimpleNamespace(elapsed_us=0)
+    loop: Any = SimpleNamespace(elapsed_us=0)
     trace = Trace(loop)
     TraceLog(trace, "process 1", cast("Any", None)).nobody_home(Address("Gone", "a"))
     assert "work of Gone" in trace.tail(1)
