@@ -9,7 +9,8 @@ works under every plugin that runs async tests in asyncio: pytest-asyncio, anyio
     async def test_whatever_crashes_a_seat_is_reserved_once(simulation) -> None: ...
 
 runs under `durably.testing.simulation.simulate`, as its program, and needs none; fixtures besides `simulation` are made
-once for all the runs. `--simulate=N` makes it N runs, `--seed=N` repeats exactly the run of this seed.
+once for all the runs. `--simulate=N` makes it N runs, `--seed=N` repeats exactly the run of this seed, and both
+together make it so many runs from this seed on.
 
 pytest loads this file in every test session on a machine that has durably, so it stands outside the package and imports
 it only when a test uses it.
@@ -48,7 +49,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=_at_least_one,
         help="run each test that is marked with `simulate` N times, whatever its mark says",
     )
-    group.addoption("--simulate-seed", dest=_SEED, metavar="N", type=int, help="the same as --seed")
+    group.addoption("--simulate-seed", dest=_SEED, metavar="N", type=_a_seed, help="the same as --seed")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -60,8 +61,9 @@ def pytest_load_initial_conftests(parser: pytest.Parser) -> Generator[None, obje
             "--seed",
             dest=_SEED,
             metavar="N",
-            type=int,
-            help="run each test that is marked with `simulate` once, with this seed: to repeat a run that failed",
+            type=_a_seed,
+            help="run each test that is marked with `simulate` once, with this seed: to repeat a run that failed; "
+            "with --simulate, so many times from this seed on",
         )
     return result
 
@@ -69,6 +71,12 @@ def pytest_load_initial_conftests(parser: pytest.Parser) -> Generator[None, obje
 def _at_least_one(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
         raise ArgumentTypeError(f"--simulate takes how many runs it shall be, at least 1, not {text!r}.")
+    return int(text)
+
+
+def _a_seed(text: str) -> int:
+    if not text.isdecimal():
+        raise ArgumentTypeError(f"--seed takes the seed of a run, a whole number from 0 on, not {text!r}.")
     return int(text)
 
 
@@ -156,13 +164,15 @@ def _simulate(item: pytest.Function, marker: pytest.Mark) -> None:
 
     options = dict(marker.kwargs)
     runs, seed = item.config.getoption(_RUNS), item.config.getoption(_SEED)
+    several = [options]
     if seed is not None:
-        options.update(runs=1, seed=seed)
+        several = [{**options, "runs": 1, "seed": number} for number in range(seed, seed + (runs or 1))]
     elif runs is not None:
         options.update(runs=runs)
     program.__qualname__ = body.__qualname__
     try:
-        import_module("durably.testing.simulation").simulate(program, *marker.args, **options)
+        for given in several:
+            import_module("durably.testing.simulation").simulate(program, *marker.args, **given)
     except AssertionError as error:
         failed: int | None = getattr(error, "seed", None)
         if failed is not None:

@@ -108,7 +108,7 @@ def _without_sets(value: Any) -> Any:
 
 
 def unencodable(value: Any, error: BaseException) -> UnencodableError:
-    path, culprit = _culprit(value, "$")
+    path, culprit = _culprit(value, "")
     if isawaitable(culprit):
         close = getattr(culprit, "close", None)
         if close is not None:
@@ -117,8 +117,13 @@ def unencodable(value: Any, error: BaseException) -> UnencodableError:
     else:
         reason = str(error).rstrip(".")
     return UnencodableError(
-        f"{shortened(culprit)} ({type(culprit).__name__}), at {path}, cannot be stored and sent as JSON: {reason}."
+        f"{shortened(culprit)} ({type(culprit).__name__}){_where(path)} cannot be stored and sent as JSON: {reason}."
     )
+
+
+def _where(path: str) -> str:
+    """`$.items[0]`, as msgspec writes it, where `$` is the whole value."""
+    return f", at ${path} (where $ is the whole value)," if path else ""
 
 
 def _culprit(value: Any, path: str) -> tuple[str, Any]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 import msgspec
 
@@ -232,6 +232,14 @@ class DelayedHandler(Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"<delayed handler {self._target}>"
+
+    if not TYPE_CHECKING:  # Type checkers say so by themselves.
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            raise TypeError(
+                f"{self._target} can be sent for later, not called: nobody would wait so long for the answer. Put "
+                ".send before the arguments, as in `await reference.handler.after(days=3).send(...)`."
+            )
 
     def send(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Invocation[R]]:
         """Have the message accepted now; it joins the mailbox when it is due, behind what is there (rule C6)."""

@@ -56,13 +56,17 @@ class Run:
     def __call__(
         self, name: str, action: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs
     ) -> Coroutine[Any, Any, R]: ...
-    def __call__(self, name: str, action: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
+    def __call__(
+        self, name: str, action: Callable[..., Any] = MISSING, /, *args: Any, **kwargs: Any
+    ) -> Coroutine[Any, Any, Any]:
         """Run `action(*args, **kwargs)` once, durably.
 
         Raises:
             TerminalError: the action raised it, or its retry policy is exhausted.
             UnencodableError: the result cannot be written, or its type not be found.
         """
+        if callable(name) or action is MISSING:
+            raise TypeError(_without_name(name))
         self._port.check(f"ctx.run({name!r})")
         if not is_storable(name):
             raise TypeError(f"The name of a run is Unicode text without NUL; {name!r} is not.")
@@ -95,6 +99,17 @@ class Run:
             self._timeout_us if timeout is None else duration_us(timeout, "run.options(timeout=...)"),
             self._serde if serde is None else serde,
         )
+
+
+def _without_name(given: object) -> str:
+    if not callable(given):
+        return f"ctx.run({given!r}) does not say what to run. Write ctx.run({given!r}, function, argument, ...)."
+    function = getattr(given, "__name__", "function")
+    called = function if function.isidentifier() else "function"
+    return (
+        f"ctx.run({called}, ...) has no name to journal its result under. Write "
+        f'ctx.run("{called}", {called}, ...): the name first, then the function and its arguments.'
+    )
 
 
 def _not_callable(name: str, action: object) -> str:

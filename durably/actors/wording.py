@@ -49,9 +49,13 @@ def _has_no_repr(value: object) -> bool:
     return not any("__repr__" in vars(base) for base in type(value).__mro__[:-1])
 
 
+def _with_article(name: str) -> str:
+    return f"{'an' if name[:1] in 'aeioAEIO' else 'a'} {name}"
+
+
 def shortened(value: Any) -> str:
     # The default says where in memory a thing lies: that differs on replay, and tells nobody anything.
-    text = f"a {type(value).__qualname__}" if _has_no_repr(value) else repr(value)
+    text = _with_article(type(value).__qualname__) if _has_no_repr(value) else repr(value)
     return text if len(text) <= LONGEST_QUOTE_CHARACTERS else text[: LONGEST_QUOTE_CHARACTERS - 1] + "…"
 
 

@@ -77,8 +77,13 @@ async def _export(store: SqliteStore, folder: Path, *, target: str | None, limit
 def _sentence(tally: Tally, store: SqliteStore, folder: Path, target: str | None) -> str:
     if tally.journals:
         return f"Exported {tally} to {folder}."
-    of = "" if target is None else f" of {target}"
-    return f"Nothing{of} is under way in the store {store.describe()}, so there are no journals to export."
+    if target is None:
+        return f"Nothing is under way in the store {store.describe()}, so there are no journals to export."
+    return (
+        f"Nothing of {target} is under way in the store {store.describe()}: there is no such target, or all that was "
+        "asked of it has ended, so there are no journals to export. Targets are Service, Service/handler, Object/key "
+        "and Object/key/handler, with the names that the store knows."
+    )
 
 
 def _count(number: int, noun: str) -> str:

@@ -80,6 +80,10 @@ class Alarm:
         """It is not wanted any more; its row goes with its invocation."""
         self._deadlines.clear(number, command)
 
+    def next_due(self) -> int | None:
+        """When the next timer within the window is due, in microseconds since 1970 UTC."""
+        return self._deadlines.next_due()
+
     def open_window(self) -> None:
         """Look further ahead (rule T2): move the window, then read what the store has in it, once that is all there."""
         if self._dead:

@@ -53,10 +53,11 @@ class HostOperation(Operation[R]):
 
     def __del__(self) -> None:
         if not self.taken and self.site is not None:
-            warnings.warn(
+            warnings.warn_explicit(  # Where it was called: where it is forgotten is some place in the machine.
                 f"{self.what} was never awaited, at {self.site}. It was issued all the same; write `await` before it.",
                 RuntimeWarning,
-                stacklevel=2,
+                self.site.filename,
+                self.site.line,
             )
         super().__del__()
 

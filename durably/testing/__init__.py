@@ -22,3 +22,4 @@ from durably.testing.simulation import Snapshots as Snapshots
 from durably.testing.simulation import Workload as Workload
 from durably.testing.simulation import for_each_crash_point as for_each_crash_point
 from durably.testing.simulation import simulate as simulate
+from durably.testing.standstill import StandstillError as StandstillError

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from contextlib import AsyncExitStack
 from typing import Any
 
 from durably.actors.actor import Actor
-from durably.testing.harness import Harness
+from durably.actors.durations import Duration
+from durably.actors.retry import RetryPolicy
+from durably.storage.store import Store
+from durably.testing.harness import ONE_ATTEMPT, Harness
 
 
 class Durable:
@@ -23,6 +27,24 @@ class Durable:
         self.started = AsyncExitStack()
         """Closes the harnesses, the last one first, when it is left."""
 
-    async def __call__(self, *actors: type[Actor], **options: Any) -> Harness:
-        """Start one. `options` are the keyword arguments of `Harness`."""
-        return await self.started.enter_async_context(Harness(*actors, **options))
+    async def __call__(
+        self,
+        *actors: type[Actor],
+        dependencies: Mapping[Any, Any] | None = None,
+        seed: int = 0,
+        retry: RetryPolicy = ONE_ATTEMPT,
+        suspend_after: Duration = 60.0,
+        store: Store | None = None,
+        allow: Collection[str] = (),
+    ) -> Harness:
+        """Start one. The parameters are those of `Harness`."""
+        harness = Harness(
+            *actors,
+            dependencies=dependencies,
+            seed=seed,
+            retry=retry,
+            suspend_after=suspend_after,
+            store=store,
+            allow=allow,
+        )
+        return await self.started.enter_async_context(harness)

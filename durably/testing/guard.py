@@ -36,8 +36,8 @@ OBSERVERS = (
 )
 """Modules that note the time for people, not for the handler: they may, and whatever they call may."""
 
-_MACHINERY = ("asyncio", "durably")
-"""They may themselves, but not the handler's code that they call."""
+_MACHINERY = ("asyncio", "copy", "durably")
+"""They may themselves, but not the handler's code that they call. (`copy` makes a generator that it then sets.)"""
 
 _WRAPPERS = frozenset(("_pydatetime", "datetime", "random", "secrets", "uuid"))
 """Modules of the standard library whose functions are named in the sentence, not those that they call."""
@@ -163,7 +163,10 @@ class _Watching:
         raise error
 
     def _is_allowed(self, caller: FrameType) -> bool:
-        return any(_is_in(_module(frame), self._allowed) for frame in self._frames(caller))
+        # The garbage collector runs a `__del__` whenever it likes, also while a handler happens to run.
+        return any(
+            frame.f_code.co_name == "__del__" or _is_in(_module(frame), self._allowed) for frame in self._frames(caller)
+        )
 
     def _sentences(self, title: str, caller: FrameType) -> str:
         user = next((frame for frame in self._frames(caller) if not _is_in_a_library(frame)), caller)

@@ -22,6 +22,7 @@ from durably.runtime.supervisor import Supervisor
 from durably.storage.memory import MemoryStore
 from durably.storage.store import Store
 from durably.testing.guard import ClockGuard
+from durably.testing.standstill import Standstill
 from durably.testing.virtual import SeededEntropy, VirtualClock, one_turn
 
 _A_CENTURY_US = 100 * 365 * 86_400 * 1_000_000
@@ -47,6 +48,10 @@ class Harness(Runtime):
     A handler that calls `time.time()`, `datetime.now()`, `uuid4()`, `random.choice()` or the like gets an
     `UnrepeatableCallError` that names what to use instead. What needs them belongs in `ctx.run`; logging and tracing
     may read clocks anywhere, and so may the modules named in `allow`, with all that they call.
+
+    A test that awaits an answer which does not come unless time passes, while nobody is there to call `advance()`, gets
+    a `StandstillError` after some seconds, that says what is due and when. Ask with `.send()` or in a task, and then
+    advance.
     """
 
     def __init__(
@@ -72,6 +77,7 @@ class Harness(Runtime):
         self._ledger: list[str] = []
         self._observer = self
         self._unheard: list[BaseException] = []
+        self._standstill: Standstill | None = None
         self._settings = replace(
             self._settings,
             verify_replay=True,
@@ -86,11 +92,14 @@ class Harness(Runtime):
         await super().__aenter__()
         engine = self._supervised().engine
         self._seeded.mix(0 if engine is None else engine.committer.position)
+        self._standstill = Standstill(self)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
+        if self._standstill is not None:
+            self._standstill.end()
         if error is None and self._supervisor is not None:
             await self.settle()
         await super().__aexit__(kind, error, trace)
@@ -133,6 +142,15 @@ class Harness(Runtime):
         if not told:
             self._unheard.append(error)
         super().invocation_paused(invocation, error, told)
+
+    def supervisor_if_running(self) -> Supervisor | None:
+        return self._supervisor
+
+    def _running(self) -> Supervisor:
+        supervisor = super()._running()
+        if self._standstill is not None:
+            self._standstill.asked()
+        return supervisor
 
     def _supervised(self) -> Supervisor:
         if self._supervisor is None:

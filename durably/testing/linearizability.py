@@ -93,6 +93,7 @@ def check_linearizable(
         LinearizabilityUnknownError: the limit was reached first.
         DefinitionError: the model has no method for a handler, or an `async` one.
     """
+    __tracebackhide__ = True  # pytest shows the test's own line and the account.
     history = _History(calls, model)
     try:
         stuck = _search(history.entries, history.states, limit)

@@ -17,7 +17,7 @@ from durably.actors.retry import RetryPolicy
 from durably.errors import DurablyError, InvalidArgumentError, NonDeterminismError
 from durably.runtime.execution import Execution
 from durably.runtime.settings import Settings
-from durably.testing.journals import ExportedJournal, read_journals, this_python
+from durably.testing.journals import ExportedJournal, JournalFileError, read_journals, this_python
 from durably.testing.stand_ins import stand_in_for
 
 _SETTINGS = Settings(retry=RetryPolicy(), suspend_after_us=0, passivate_after_us=0, retention_us=0, drain_us=0)
@@ -71,9 +71,10 @@ def replay_journals(
 
     Raises:
         ReplayError: some do not replay; it tells of all of them, each with recorded against attempted.
-        JournalFileError: a file holds no journal.
+        JournalFileError: a file holds no journal, or a folder no file with one.
         DefinitionError: a class cannot work.
     """
+    __tracebackhide__ = True  # pytest shows the test's own line and the account.
     given: Mapping[Any, Any] = {} if dependencies is None else dependencies
     bound = {one.definition.name: one for one in (bind(actor, given, stand_in=stand_in_for) for actor in actors)}
     read = _read(journals)
@@ -94,7 +95,14 @@ def _read(journals: str | Path | Iterable[ExportedJournal | str | Path]) -> list
         if isinstance(one, ExportedJournal):
             read.append(one)
         else:
-            read.extend(read_journals(one))
+            found = read_journals(one)
+            if not found:
+                raise JournalFileError(
+                    f"There is no journal in the folder {one}, so nothing is proven: `durably export-journals` writes "
+                    "journals as .json files. Name the folder that it wrote to. Where nothing may be under way, write "
+                    f'replay_journals(read_journals("{one}"), ...); that is in durably.testing.journals.'
+                )
+            read.extend(found)
     return read
 
 

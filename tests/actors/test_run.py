@@ -140,3 +140,14 @@ def test_what_is_no_function_is_told_what_to_write() -> None:
         run("charge", Payments().charge("k", 1))
     with pytest.raises(TypeError, match="takes a function and its arguments, not 5"):
         run("five", 5)
+
+
+def test_a_run_without_a_name_or_without_a_function_is_told_what_to_write() -> None:
+    run = cast("Any", object_context(answered()).run)
+    for given in ((Payments().charge,), (Payments().charge, "k", 1)):
+        with pytest.raises(TypeError, match=r'Write ctx\.run\("charge", charge, \.\.\.\): the name first'):
+            run(*given)
+    with pytest.raises(TypeError, match=r'Write ctx\.run\("function", function, \.\.\.\)'):
+        run(lambda: 5)
+    with pytest.raises(TypeError, match=r"ctx\.run\('charge'\) does not say what to run"):
+        run("charge")

@@ -272,7 +272,8 @@ class Opaque:
 @pytest.mark.parametrize(
     ("annotation", "value", "words"),
     [
-        (Any, {"a": [1, Opaque()]}, "at $.a[1]"),
+        (Any, Opaque(), "an Opaque (Opaque) cannot be stored"),
+        (Any, {"a": [1, Opaque()]}, "at $.a[1] (where $ is the whole value), cannot be stored"),
         (Any, Purchase("u", [], extra={"x": Opaque()}), "at $.extra.x"),
         (list[str], ["\ud800"], "at $[0]"),
         (str, "\ud800", "surrogates"),

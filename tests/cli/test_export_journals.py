@@ -111,7 +111,9 @@ async def test_options_choose_and_count_for_programs(tmp_path: Path) -> None:
     assert [journal.target for journal in read_journals(tmp_path / "journals")] == ["CartObject/Mary/expireTicket"]
     assert none.returncode == 0
     assert none.stdout == (
-        "Nothing of CartObject/Joe is under way in the store sqlite app.db, so there are no journals to export.\n"
+        "Nothing of CartObject/Joe is under way in the store sqlite app.db: there is no such target, or all that was "
+        "asked of it has ended, so there are no journals to export. Targets are Service, Service/handler, Object/key "
+        "and Object/key/handler, with the names that the store knows.\n"
     )
 
 

@@ -35,6 +35,7 @@ from durably import (
     shared,
     state,
 )
+from durably.actors.operations import frame_above
 from durably.storage.memory import MemoryStore
 from durably.testing import Harness
 from tests.semantics.support import PuppetStore, begin, tuned, turns
@@ -387,8 +388,10 @@ class TestMistakesOutside:
     async def test_a_forgotten_await_outside_is_a_warning_that_names_its_line(self) -> None:
         async with Harness(Counter) as app:
             app.object(Counter, "a").add()  # type: ignore[unused-coroutine]  # pyright: ignore[reportUnusedCoroutine]
-            with pytest.warns(RuntimeWarning, match=r"Counter/add was never awaited, at .*test_bad_input\.py"):
+            line = frame_above(0).f_lineno - 1
+            with pytest.warns(RuntimeWarning, match=r"Counter/add was never awaited, at .*test_bad_input\.py") as told:
                 await app.settle()
+            assert [(warning.filename, warning.lineno) for warning in told] == [(__file__, line)]
             assert await app.object(Counter, "a").peek() == 1
 
     async def test_a_forgotten_await_in_a_handler_names_its_line(self) -> None:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from random import Random
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from durably import DeadlineExceededError, ObjectContext, VirtualObject, handler, state
+from durably.ids import Address
+from durably.runtime.logs import RuntimeLog
 from durably.testing import Faults, Simulation, SimulationFailedError, simulate
 from durably.testing.simulation.loop import SimulatedLoop
+from durably.testing.simulation.trace import Trace, TraceLog
 
 
 class Guest(VirtualObject, name="WorldGuest"):
@@ -79,3 +84,16 @@ def test_the_account_of_a_task_group_tells_what_failed_in_it() -> None:
 
     with pytest.raises(SimulationFailedError, match="seed 0 failed: AssertionError: two and two are five\n"):
         simulate(program, Guest, runs=1)
+
+
+def test_no_line_of_the_machine_leaves_the_world() -> None:
+    lines = {name for name in vars(RuntimeLog) if not name.startswith("_")}
+    assert lines - set(vars(TraceLog)) == {"warned"}  # It logs as a handler does.
+
+
+def test_work_of_a_service_that_is_not_there_is_told_in_the_trace(caplog: pytest.LogCaptureFixture) -> None:
+    loop: Any = SimpleNamespace(elapsed_us=0)
+    trace = Trace(loop)
+    TraceLog(trace, "process 1", cast("Any", None)).nobody_home(Address("Gone", "a"))
+    assert "work of Gone" in trace.tail(1)
+    assert caplog.records == []

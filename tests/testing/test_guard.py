@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import datetime as calendar
 import email.utils
+import gc
 import logging
 import random
 import secrets
@@ -270,6 +272,34 @@ async def test_what_asyncio_and_durably_themselves_read_is_no_matter_of_the_hand
         await allowed(note(module(name, "import time\ndef read(): return time.time()")["read"]))
         passing_on = module(name, "def read(): return function()", function=lambda: time.time())["read"]
         await refused(passing_on)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
+async def test_a_generator_may_be_copied(copied: Callable[[Any], Any]) -> None:
+    """`copy` makes one without a seed, and then gives it the numbers of the first."""
+    await allowed(lambda: copied(random.Random(5)).random())
+
+
+async def test_what_a_library_copies_by_code_of_its_own_is_watched() -> None:
+    class Clock:
+        def __copy__(self) -> float:
+            return time.time()
+
+    assert "called time.time()" in str(await refused(lambda: copy.copy(Clock())))
+
+
+async def test_what_ends_while_the_handler_runs_may_read_the_clock() -> None:
+    class Connection:
+        def __del__(self) -> None:
+            self.closed_at = time.time()
+
+    def leave_garbage() -> None:
+        connection = Connection()
+        connection.itself = connection  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+        del connection
+        gc.collect()
+
+    await allowed(note(leave_garbage))
 
 
 def test_a_name_instead_of_a_list_of_names_is_refused() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from inspect import signature
 from textwrap import dedent
 from tomllib import loads
 from typing import TypeAlias
@@ -12,6 +13,7 @@ from typing import TypeAlias
 import pytest
 
 import durably.testing.report
+from durably.testing import Durable, Harness
 from durably.testing.report import Report, Totals
 from tests.processes import ROOT
 
@@ -310,9 +312,15 @@ class TestASimulatedTest:
 
     @pytest.mark.parametrize("option", ["--seed=42", "--simulate-seed=42"])
     def test_is_repeated_once_with_a_seed(self, pytester: pytest.Pytester, option: str) -> None:
-        result = self.simulated(pytester, (*AUTO, "--simulate=11", option), "assert calls[0][1:3] == (1, 42)")
+        result = self.simulated(pytester, (*AUTO, option), "assert [call[1:3] for call in calls] == [(1, 42)]")
         result.assert_outcomes(passed=2)
         result.stdout.fnmatch_lines(["durably: 1 simulated run, *"])
+
+    def test_runs_as_often_as_the_command_line_says_from_a_seed_on(self, pytester: pytest.Pytester) -> None:
+        expectation = "assert [call[1:3] for call in calls] == [(1, 42), (1, 43), (1, 44)]"
+        result = self.simulated(pytester, (*AUTO, "--simulate=3", "--seed=42"), expectation)
+        result.assert_outcomes(passed=2)
+        result.stdout.fnmatch_lines(["durably: 3 simulated runs, *"])
 
     def test_that_fails_shows_its_error(self, pytester: pytest.Pytester) -> None:
         source = "import pytest\n@pytest.mark.simulate()\nasync def test_it(simulation): assert simulation == 'app'"
@@ -357,9 +365,23 @@ class TestTheCommandLine:
         assert result.ret == pytest.ExitCode.USAGE_ERROR
         result.stderr.fnmatch_lines([f"*--simulate takes how many runs it shall be, at least 1, not '{number}'."])
 
+    @pytest.mark.parametrize("seed", ["--seed=-1", "--simulate-seed=-1", "--seed=many"])
+    def test_a_seed_is_not_negative(self, pytester: pytest.Pytester, seed: str) -> None:
+        result = run(pytester, (seed,))
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        given = seed.partition("=")[2]
+        result.stderr.fnmatch_lines([f"*--seed takes the seed of a run, a whole number from 0 on, not '{given}'."])
+
     def test_it_is_explained(self, pytester: pytest.Pytester) -> None:
         result = run(pytester, ("--help", "--markers"))
         result.stdout.fnmatch_lines(["*--simulate=N*", "*--seed=N*"])
+
+
+def test_a_harness_is_started_with_its_own_parameters() -> None:
+    assert (
+        list(signature(Durable.__call__).parameters.values())[1:]
+        == list(signature(Harness.__init__).parameters.values())[1:]
+    )
 
 
 def test_pytest_finds_the_plugin_and_loading_it_loads_nothing_of_durably(pytester: pytest.Pytester) -> None:
@@ -386,3 +408,39 @@ def test_totals_say_how_much_time_has_passed(virtual_us: int, text: str) -> None
     totals = Totals()
     totals.add(Report(runs=2_000, crashes=1, commits=9, actions=9, virtual_us=virtual_us))
     assert str(totals.report) == f"2,000 simulated runs, 1 crash, {text} of virtual time"
+
+
+@pytest.mark.parametrize(
+    ("call", "account"),
+    [
+        ("replay_journals([write_journal(JOURNAL, tmp_path)], Seat)", "1 of 1 journals do not replay with this code."),
+        ("check_linearizable([CALL], SeatModel)", "This object is not linearizable: *"),
+    ],
+)
+def test_what_fails_shows_the_tests_own_line_and_nothing_of_durably(
+    pytester: pytest.Pytester, call: str, account: str
+) -> None:
+    source = f"""
+        from durably.ids import InvocationStatus
+        from durably.testing import HistoryCall, check_linearizable
+        from durably.testing.journals import ExportedJournal, write_journal
+        from durably.testing.replay import replay_journals
+
+        JOURNAL = ExportedJournal(
+            id="inv_1", service="Gone", key="a", handler="reserve", status=InvocationStatus.PENDING, accepted_at=0,
+            deadline=None, idempotency_key=None, headers={{}}, argument=b"[]", seed=b"", snapshot={{}}, steps=(),
+            deliveries=(), durably="0", python="3.11",
+        )
+        CALL = HistoryCall(handler="reserve", began=0, ended=1, result=False)
+
+        class SeatModel:
+            def reserve(self):
+                return True
+
+        def test_it(tmp_path):
+            {call}
+    """
+    result = run(pytester, (), ACTORS, source)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines([f"E * {account}"])
+    result.stdout.no_fnmatch_line("*durably/testing/*.py:*")

@@ -432,7 +432,6 @@ def test_a_file_that_holds_something_else_is_refused_by_name(tmp_path: Path, con
 def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(JournalFileError, match="cannot be read: No such file"):
         replay_journals(tmp_path / "nowhere", Parcel)
-    assert replay_journals([tmp_path], Parcel).journals == 0
 
 
 # ---------------------------------------------------------------- exporting
@@ -532,3 +531,10 @@ class Till(Service):
     @handler
     async def sell(self, ctx: Context) -> None:
         await ctx.sleep(60 * self.prices.current)
+
+
+async def test_a_folder_without_journals_proves_nothing_and_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(JournalFileError, match=r"There is no journal in the folder .* so nothing is proven"):
+        replay_journals(tmp_path, Parcel)
+    assert replay_journals(read_journals(tmp_path), Parcel).journals == 0
+    assert replay_journals([], Parcel).journals == 0

@@ -20,6 +20,7 @@ from durably import (
     shared,
     state,
 )
+from durably.testing import Durable
 
 
 class Cart(VirtualObject):
@@ -110,6 +111,13 @@ async def use(caller: Caller, ctx: Context) -> None:
     ctx.sleep(5)  # refused: the await is forgotten
     RetryPolicy(attempts=3)  # refused: there is no such field
     raise TerminalError("x", status=409)  # refused: the code is called code
+
+
+async def a_test(durable: Durable) -> None:
+    app = await durable(Cart, seed=7, dependencies={str: "x"})
+    await durable(Cart, dependenies={str: "x"})  # refused: there is no such parameter
+    await durable(Cart, seed="7")  # refused: a seed is a number
+    await app.advance(weeks=1)  # refused: there is no such part of a time
 
 
 def when() -> datetime:

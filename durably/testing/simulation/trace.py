@@ -9,12 +9,16 @@ from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from typing import Any, NamedTuple, Protocol
 
+from durably.actors.commands import Call, Send
 from durably.actors.failures import decode_failure
+from durably.errors import TerminalError
+from durably.ids import Address
 from durably.runtime.execution import Execution
 from durably.runtime.failures import describe_failure
 from durably.runtime.invocation import Invocation
 from durably.runtime.journal import Step
 from durably.runtime.logs import RuntimeLog, describe_command
+from durably.storage.records import InvocationRecord
 
 SHOWN_ID_LENGTH = 10
 LONGEST_SHOWN = 160
@@ -90,6 +94,9 @@ class TraceLog(RuntimeLog):
     def stopped(self) -> None:
         self._note("has stopped")
 
+    def left_behind(self, what: list[str]) -> None:
+        self._note(f"stops without waiting any longer for {', '.join(what)}")
+
     def invoked(self, invocation: Invocation) -> None:
         self._watcher.attempted(invocation)
 
@@ -124,6 +131,19 @@ class TraceLog(RuntimeLog):
 
     def slow(self, invocation: Invocation, took_us: int) -> None:
         """Cannot happen: no time passes while code runs."""
+
+    def undeliverable(self, sender: Invocation, command: Call | Send, error: TerminalError) -> None:
+        told = describe_failure(error)
+        self._note(f"{shown(sender)} asked to {describe_command(command)}, which cannot be delivered: {told}")
+
+    def nobody_home(self, address: Address) -> None:
+        self._note(f"the store holds work of {address.service}, which this process does not have; it waits")
+
+    def waiting_for_people(self, count: int, example: InvocationRecord) -> None:
+        self._note(f"{count} paused invocations wait for a person, such as {shown_id(example.id)}")
+
+    def hook_failed(self, error: BaseException) -> None:
+        self._note(f"on_paused raised: {describe_failure(error)}")
 
     def incarnation_failed(self, error: BaseException) -> None:
         self._note(f"the store failed, everything in memory is void: {describe_failure(error)}")

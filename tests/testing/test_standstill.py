@@ -1,0 +1,151 @@
+"""A test that waits for time which nobody lets pass is told so; whoever may still let it pass is left alone."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from threading import Event
+
+import pytest
+
+from durably import Context, ObjectContext, Service, VirtualObject, handler
+from durably.testing import Harness, StandstillError, standstill
+from durably.testing.virtual import one_turn
+
+
+class Reminder(VirtualObject):
+    @handler
+    async def remind(self, ctx: ObjectContext, text: str, days: float) -> str:
+        await ctx.sleep(days * 86_400)
+        return text
+
+    @handler
+    async def wait_for_itself(self, ctx: ObjectContext) -> None:
+        await ctx.object(Reminder, self.key).wait_for_itself()
+
+
+class Post(Service):
+    def __init__(self, released: Event) -> None:
+        self.released = released
+
+    @handler
+    async def later(self, ctx: Context, seconds: float) -> None:
+        await ctx.sleep(seconds)
+
+    @handler
+    async def by_a_slow_action(self, ctx: Context) -> None:
+        await ctx.run("turns", turns)
+
+    @handler
+    async def by_a_slow_thread(self, ctx: Context) -> None:
+        await ctx.run("wait", self.released.wait, 60)
+
+
+MANY_TURNS = 10 * standstill.LOOKS
+"""Enough for a standstill to be seen, were it one."""
+
+
+async def turns() -> None:
+    for _ in range(MANY_TURNS):
+        await one_turn()
+
+
+@pytest.fixture(autouse=True)
+def _looks_take_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(standstill, "LOOK_EVERY_SECONDS", 0)
+
+
+@pytest.fixture
+async def made_by_a_fixture() -> AsyncIterator[Harness]:
+    async with Harness(Reminder) as app:
+        yield app
+
+
+@pytest.mark.parametrize("suspend_after", [60.0, 0.0])
+async def test_who_waits_for_time_that_nobody_lets_pass_is_told_what_to_write(suspend_after: float) -> None:
+    async with Harness(Reminder, suspend_after=suspend_after) as app:
+        with pytest.raises(StandstillError) as told:
+            await app.object(Reminder, "a").remind("x", 2)
+        assert "it is 2026-01-01 00:00:00+00:00, and the next timer is due at 2026-01-03 00:00" in str(told.value)
+        assert "`await app.advance(days=2)`" in str(told.value)
+        if suspend_after:
+            assert str(told.value).startswith("Reminder/a/remind has not ended, and nothing happens any more unless")
+        await app.advance(days=2)  # The invocation is under way all the same.
+        await app.object(Reminder, "a").remind.send("y", 1)
+        await app.advance(days=1)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "written"),
+    [
+        (7_200, "advance(hours=2)"),
+        (60, "advance(minutes=1)"),
+        (1.5, "advance(seconds=1.5)"),
+        (90_061, "advance(seconds=90061)"),
+        (0.000_01, "advance(seconds=0.00001)"),
+        (0, "settle()"),
+    ],
+)
+async def test_the_time_is_told_as_one_would_write_it(seconds: float, written: str) -> None:
+    async with Harness(Post, dependencies={Event: Event()}) as app:
+        with pytest.raises(StandstillError, match=rf"^Post/later .*`await app\.{re.escape(written)}`"):
+            await app.service(Post).later(seconds)
+
+
+async def test_who_waits_in_a_circle_is_told_that_no_time_will_help() -> None:
+    async with Harness(Reminder) as app:
+        with pytest.raises(StandstillError, match=r"no timer is set either, so this would wait for ever\. Objects"):
+            await app.object(Reminder, "a").wait_for_itself()
+
+
+async def test_who_shares_the_harness_of_a_fixture_is_told_too(made_by_a_fixture: Harness) -> None:
+    with pytest.raises(StandstillError):
+        await made_by_a_fixture.object(Reminder, "a").remind("x", 2)
+
+
+async def test_several_who_wait_cannot_help_each_other() -> None:
+    async def wait(app: Harness) -> None:
+        with pytest.raises(StandstillError):
+            await app.object(Reminder, "b").remind("x", 1)
+
+    async with Harness(Reminder) as app:
+        beside = asyncio.create_task(wait(app))
+        with pytest.raises(StandstillError):
+            await app.object(Reminder, "a").remind("x", 2)
+        await app.advance(days=1)
+        beside.cancel()
+
+
+async def test_a_task_that_waits_is_left_alone_while_the_test_does_something_else() -> None:
+    async with Harness(Reminder) as app:
+        asked = asyncio.create_task(app.object(Reminder, "a").remind("x", 2))
+        await turns()
+        await app.advance(days=2)
+        assert await asked == "x"
+
+
+async def test_the_test_is_left_alone_while_somebody_else_may_let_time_pass() -> None:
+    async def advance_at_last(app: Harness) -> None:
+        await turns()
+        await app.advance(days=2)
+
+    async with Harness(Reminder) as app:
+        clockwork = asyncio.create_task(advance_at_last(app))
+        assert await app.object(Reminder, "a").remind("x", 2) == "x"
+        await clockwork
+
+
+async def test_an_action_under_way_is_no_standstill() -> None:
+    released = Event()
+
+    def release_after(turns: int) -> None:
+        if turns:
+            asyncio.get_running_loop().call_soon(release_after, turns - 1)
+        else:
+            released.set()
+
+    async with Harness(Post, dependencies={Event: released}) as app:
+        await app.service(Post).by_a_slow_action()
+        release_after(MANY_TURNS)
+        await app.service(Post).by_a_slow_thread()
