@@ -1,4 +1,14 @@
-"""Durable virtual objects for asyncio: state, messages, timers and side effects that survive `kill -9`."""
+"""Durable virtual objects for asyncio: state, messages, timers and side effects that survive `kill -9`.
+
+- To write: `VirtualObject` and `Service` are subclassed; `handler` and `shared` make methods callable by message;
+  `state` declares durable fields. A handler gets an `ObjectContext`, a `SharedContext` or a `Context`, which talks to
+  others (`Caller`), runs side effects, sleeps and tells the time; `select` waits for the first of several.
+- To run: `Runtime` in your event loop, with `Limits`, on a `SqliteStore` or a `MemoryStore`. What is sent is an
+  `Invocation`, whose `InvocationStatus` says where it stands. `RetryPolicy` says when what failed is tried again.
+- To put on the wire: `JsonSerde`, `BytesSerde`, or a `Serde` of your own.
+- What goes wrong is a `DurablyError`; a handler that means to fail for good raises `TerminalError`.
+- To test: `durably.testing`, above all `Harness`. To serve from a shell: `durably serve`.
+"""
 
 from durably.actors import BytesSerde as BytesSerde
 from durably.actors import Caller as Caller

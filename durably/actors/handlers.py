@@ -217,10 +217,16 @@ def handler(
 def handler(fn: Any = None, /, **options: Any) -> Any:
     """Make a method callable by message: alone on its key in a VirtualObject, any number at once in a Service.
 
-    `name` is the name on the wire; `atomic` drops state changes and unsent messages if it fails; `private` refuses
-    requests from outside; `retry` says when to try again; `timeout` bounds an invocation from acceptance to outcome,
-    and `retention` is how long an outcome is kept for those who ask again (timedeltas or seconds); `accepts` and
-    `returns` replace JSON; `metadata` is for tools.
+    Written as `@handler` or with options, all by name: `@handler(name="addTicket", timeout=60)`.
+
+    - `name: str`: the name on the wire; without it, the method's.
+    - `atomic: bool = False`: state changes and unsent messages are dropped if it fails.
+    - `private: bool = False`: requests from outside are refused.
+    - `retry: RetryPolicy`: when to try again; without it, as the runtime says.
+    - `timeout: timedelta | seconds`: bounds an invocation from acceptance to outcome.
+    - `retention: timedelta | seconds`: how long an outcome is kept for those who ask again.
+    - `accepts: Serde`, `returns: Serde`: instead of JSON.
+    - `metadata: Mapping[str, str]`: for tools.
 
     Raises:
         DefinitionError: the method cannot be a handler; says what to write.
@@ -247,7 +253,8 @@ def shared(
 def shared(fn: Any = None, /, **options: Any) -> Any:
     """A handler that only reads: any number beside each other and beside the exclusive one, on the state as it is then.
 
-    The options are those of `handler`, without `atomic`: it changes nothing.
+    The options are those of `handler` without `atomic`, since it changes nothing: `name`, `private`, `retry`,
+    `timeout`, `retention`, `accepts`, `returns` and `metadata`.
 
     Raises:
         DefinitionError: the method cannot be a handler; says what to write.

@@ -1,4 +1,27 @@
-"""The kit that users test their actors with."""
+"""The kit that users test their actors with. docs/testing.md is the tour; each name has its own help.
+
+Here:
+
+- `Harness`: a runtime in memory with virtual time, in which nothing sleeps and a bug is a traceback. `StandstillError`
+  tells a test that waits for time which nobody lets pass. `Durable` is what the pytest fixture `durable` gives.
+- `simulate`: many runs of one program, each with other interleavings, delays and `Faults`; the program is given a
+  `Simulation`. In pytest it is `@pytest.mark.simulate(...)`. `for_each_crash_point`: one program, killed before each
+  of its commits. Both return a `Report`, or raise `SimulationFailedError` with the seed that repeats the run; behind it
+  may stand `InvariantError` (of yours, asked of `Snapshots`), `GuaranteeError` (of ours) or `SimulationStuckError`.
+- `SimulatedClient`: somebody outside in a simulation, who hears `ConnectionLostError` and `NobodyThereError` unless he
+  insists.
+- `check_linearizable`: whether what callers saw of one object (`HistoryCall`) can be explained by a plain Python model;
+  it raises `NotLinearizableError`, or `LinearizabilityUnknownError` where the search is too long.
+- `Workload`: what `python -m durably.testing soak` runs all night.
+
+In modules of their own; the first two need the extra `testing`:
+
+- `durably.testing.stateful.ActorStateMachine`: hypothesis writes the programs, and shrinks those that fail.
+- `durably.testing.strategies`: `arguments` and `calls`, strategies made from handlers.
+- `durably.testing.export.export_journals` (`durably export-journals`) and `durably.testing.replay.replay_journals`:
+  what is under way in production, replayed with the code that you are about to deploy.
+- `durably.testing.store_contract`: what every store has to pass.
+"""
 
 from __future__ import annotations
 
