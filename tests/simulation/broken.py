@@ -25,13 +25,16 @@ from durably.runtime.completions import Completions
 from durably.runtime.delayed import Delayed
 from durably.runtime.directory import Directory
 from durably.runtime.invocation import Invocation
+from durably.runtime.journal import Outcome
+from durably.runtime.messages import Messages
 from durably.runtime.outcomes import Outcomes
 from durably.runtime.residence import Residence
 from durably.runtime.runs import Runs
 from durably.runtime.steps import Steps
 from durably.storage.memory import MemoryStore
-from durably.storage.records import Batch, StoredInvocation, StoredObject, TimerRecord
+from durably.storage.records import START_TIMER, Batch, StoredInvocation, StoredObject, TimerRecord
 from durably.testing import Faults, Simulation, Workload
+from durably.testing.simulation import process
 from durably.testing.simulation.disk import SimulatedStore
 from durably.testing.simulation.workloads import WORKLOADS
 
@@ -360,6 +363,23 @@ async def shopping(sim: Simulation) -> None:
 async def buy_twice(sim: Simulation, name: str) -> None:
     for _ in range(2):
         await sim.client(name).service(Shop).buy()
+
+
+@mutant("guarantee 4")
+def delayed_messages_come_at_once(patch: Patch) -> None:
+    def delay(original: Any, self: Messages, invocation: Invocation, due: int) -> None:
+        original(self, invocation, due)
+        self._alarm._owner.time_has_come(TimerRecord(invocation.number, START_TIMER, due, invocation.address))
+
+    around(patch, Messages, "_delay", delay)
+
+
+@mutant("guarantee 2")
+def somebody_is_told_something_else(patch: Patch) -> None:
+    def answer(original: Any, self: Any, outcome: Outcome, expires_at: int | None) -> None:
+        original(self, Outcome(outcome.failed, outcome.value[::-1]), expires_at)
+
+    around(patch, process._Call, "answer", answer)
 
 
 @mutant("check", where=(Workload(program=shopping, actors=(Stock, Shop)),))

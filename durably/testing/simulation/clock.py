@@ -20,10 +20,16 @@ class SimulatedClock:
         """When, in microseconds since the beginning, the wall clock was set last."""
         self._loop = loop
         self._skew_us = 0
+        self._latest = 0
         self._calls: dict[WallClockCall, None] = {}
 
     def now(self) -> int:
         return START_US + self._loop.elapsed_us + self._skew_us
+
+    @property
+    def latest(self) -> int:
+        """The latest time that it has ever shown."""
+        return max(self._latest, self.now())
 
     def monotonic(self) -> int:
         return self._loop.elapsed_us
@@ -42,6 +48,7 @@ class SimulatedClock:
 
     def jump(self, by_us: int) -> None:
         """Somebody sets the wall clock, ahead or (negative) back; who waits for a time of day waits anew."""
+        self._latest = self.latest
         self._skew_us += by_us
         self.jumped_at_us = self._loop.elapsed_us
         for call in list(self._calls):

@@ -6,7 +6,7 @@ on the disk. The numbers are those of the list in `docs/architecture.md`:
 1. one exclusive invocation per key at a time, in order of acceptance;
 2. an acknowledged invocation reaches an outcome, and has one outcome for everybody;
 3. an action whose completion is durable is never run again, and none starts before its command is durable;
-4. messages are accepted, and invocations end, exactly once;
+4. messages are accepted, and invocations end, exactly once, and delayed ones do not begin before their time;
 5. nobody outside sees anything that a crash can take back;
 6. replay issues the recorded commands;
 7. every pending invocation has something that will wake it;
@@ -35,6 +35,7 @@ from durably.runtime.invocation import Invocation, decode_outcome
 from durably.runtime.journal import Outcome, decode_step
 from durably.storage.memory import StoredRow, holds_mailbox
 from durably.storage.records import RETRY_TIMER, START_TIMER, Batch, InvocationRecord
+from durably.testing.simulation.clock import SimulatedClock
 from durably.testing.simulation.disk import SimulatedDisk
 from durably.testing.simulation.history import History
 from durably.testing.simulation.loop import SimulationStuckError
@@ -76,12 +77,17 @@ class Turn(NamedTuple):
 class Guarantees:
     """Watches one run. `fail` is told of the first promise that does not hold."""
 
-    def __init__(self, disk: SimulatedDisk, history: History, fail: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self, disk: SimulatedDisk, history: History, clock: SimulatedClock, fail: Callable[[BaseException], None]
+    ) -> None:
         self.handlers: Mapping[tuple[str, str], BoundActorHandler] = {}
         """What the process of the moment runs, by service and handler."""
         self._disk = disk
         self._history = history
+        self._clock = clock
         self._fail = fail
+        self._starts: dict[int, int] = {}
+        """When delayed messages are due, by invocation number."""
         self._attempted: set[str] = set()
         """Invocations whose code has run in this incarnation."""
         self._current: dict[Address, str] = {}
@@ -101,6 +107,9 @@ class Guarantees:
 
     def attempted(self, invocation: Invocation) -> None:
         """Code of it is about to run."""
+        due = self._starts.get(invocation.number)
+        if due is not None and due > self._clock.latest:
+            self._broken(4, f"{shown(invocation)} begins {(due - self._clock.latest) / 1_000_000:.3f} s too early.")
         self._attempted.add(invocation.id)
         self._history.begins(invocation)
 
@@ -149,6 +158,7 @@ class Guarantees:
             if position > batch.last_position:
                 break
             del self._young_ends[id]
+        self._starts.update({timer.number: timer.due for timer in batch.timers if timer.command == START_TIMER})
         for record in batch.steps:
             self._check_messages(record.number, decode_step(record.content).commands, record.index)
 

@@ -111,7 +111,7 @@ class Simulation:
         self.disk = SimulatedDisk()
         self.trace = Trace(self.loop)
         self.history = History()
-        self.guarantees = Guarantees(self.disk, self.history, self.fail)
+        self.guarantees = Guarantees(self.disk, self.history, self.clock, self.fail)
         self.process: SimulatedProcess | None = None
         self.crashes = 0
         self.ledger: list[str] = []
