@@ -91,9 +91,6 @@ class Actions:
         self._in_threads: dict[int, str] = {}
         """What runs in threads, which may outlive whoever waits for it."""
 
-    def __len__(self) -> int:
-        return len(self._running)
-
     def keys(self) -> set[ActionKey]:
         """The actions under way, and those whose completion is not durable yet."""
         return set(self._running)

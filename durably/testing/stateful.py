@@ -267,7 +267,7 @@ class ActorStateMachine(RuleBasedStateMachine):
 
     async def _start(self, call: ActorCall) -> None:
         self._under_way.append(asyncio.get_running_loop().create_task(self._ask(call), name=repr(call)))
-        await asyncio.sleep(0)  # noqa: TID251  (It is on its way before the next step.)
+        await asyncio.sleep(0)  # It is on its way before the next step.
 
     def _account(self) -> str:
         assert self._sim is not None

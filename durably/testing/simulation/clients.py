@@ -143,13 +143,11 @@ class SimulatedClient(Caller):
         return msgspec.structs.replace(outgoing, idempotency_key=f"{self.name}-{number}")
 
     def _asked_by(self, ask: Ask) -> Ask:
-        began = self._world.history.tick()
-
         def asked(process: SimulatedProcess) -> Any:
             operation = ask(process)
 
             def answered(_: asyncio.Future[Any]) -> None:
-                self._world.history.asked(operation.id, self.name, began)
+                self._world.history.asked(operation.id, self.name)
 
             operation.add_done_callback(answered)
             return operation
@@ -205,7 +203,7 @@ class SimulatedClient(Caller):
                 world.trace.note(self.name, f"{what}: is answered {_shown(answer)}")
                 return answer
             world.trace.note(self.name, f"{what}: asks again, because {reason}")
-            await asyncio.sleep(world.random.randrange(*PAUSE_US) / 1_000_000)  # noqa: TID251  (virtual time)
+            await asyncio.sleep(world.random.randrange(*PAUSE_US) / 1_000_000)
 
     async def _exchange(self, ask: Ask, repeatable: bool) -> Any:
         """One request, and its answer."""

@@ -44,7 +44,7 @@ class SimulatedClock:
         return call
 
     async def sleep(self, delay_us: int, /) -> None:
-        await asyncio.sleep(delay_us / 1_000_000)  # noqa: TID251  (virtual time)
+        await asyncio.sleep(delay_us / 1_000_000)
 
     def jump(self, by_us: int) -> None:
         """Somebody sets the wall clock, ahead or (negative) back; who waits for a time of day waits anew."""

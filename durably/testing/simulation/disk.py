@@ -182,7 +182,7 @@ class SimulatedStore(WrappedStore):
         for fault in self._world.faults.of("slow"):
             if random.random() < fault.rate:
                 delay_us = random.randrange(max(fault.for_us, 1))
-        await asyncio.sleep(delay_us / 1_000_000)  # noqa: TID251  (virtual time)
+        await asyncio.sleep(delay_us / 1_000_000)
 
     async def _crash(self, place: Place) -> None:
         """Die here, if a fault wants it; then this never returns."""

@@ -35,20 +35,13 @@ class Happening:
     """Somebody outside knows the outcome."""
 
 
-@dataclass(slots=True)
-class Asking:
-    """Somebody outside asked for an invocation."""
-
-    who: str
-    began: int
-
-
 class History:
     """All invocations of a run, in the order in which they began."""
 
     def __init__(self) -> None:
         self._happenings: dict[str, Happening] = {}
-        self._askings: dict[str, Asking] = {}
+        self._askers: dict[str, str] = {}
+        """Who outside asked for an invocation, by its id."""
         self._time = 0
 
     def __iter__(self) -> Iterator[Happening]:
@@ -57,22 +50,17 @@ class History:
     def __len__(self) -> int:
         return len(self._happenings)
 
-    def tick(self) -> int:
-        """The next moment."""
-        self._time += 1
-        return self._time
-
     def begins(self, invocation: Invocation) -> None:
         """Its code runs; only the first time counts."""
         if invocation.id not in self._happenings:
             self._happenings[invocation.id] = Happening(
-                invocation.id, invocation.address, invocation.handler, invocation.argument, self.tick()
+                invocation.id, invocation.address, invocation.handler, invocation.argument, self._tick()
             )
 
     def ended(self, invocation: Invocation) -> None:
         happening = self._happenings.get(invocation.id)
         if happening is not None:
-            happening.ended, happening.outcome = self.tick(), invocation.outcome
+            happening.ended, happening.outcome = self._tick(), invocation.outcome
 
     def taken_back(self, id: str) -> None:
         """The end was not durable, and is lost."""
@@ -86,13 +74,11 @@ class History:
         if happening is not None:
             happening.is_told = True
             if happening.outcome is None:
-                happening.ended, happening.outcome = self.tick(), outcome
+                happening.ended, happening.outcome = self._tick(), outcome
 
-    def asked(self, id: str, who: str, began: int) -> None:
-        """The request of somebody outside became this invocation."""
-        asking = self._askings.get(id)
-        if asking is None:
-            self._askings[id] = Asking(who, began)
+    def asked(self, id: str, who: str) -> None:
+        """The request of somebody outside became this invocation, or joined it."""
+        self._askers.setdefault(id, who)
 
     def calls(self, service: str) -> dict[str, list[HistoryCall]]:
         """What the objects of one class were asked, and what they answered, by key.
@@ -107,6 +93,11 @@ class History:
                 if call is not None:
                     found.setdefault(happening.address.key, []).append(call)
         return found
+
+    def _tick(self) -> int:
+        """The next moment."""
+        self._time += 1
+        return self._time
 
     def _call(self, happening: Happening) -> HistoryCall | None:
         signature = happening.handler.signature
@@ -124,7 +115,6 @@ class History:
                 ended = error = None
         else:
             result = signature.decode_result(outcome.value)
-        asking = self._askings.get(happening.id)
         return HistoryCall(
             handler=signature.function.__name__,
             args=args,
@@ -133,5 +123,5 @@ class History:
             ended=ended,
             result=result,
             error=error,
-            who=shown_id(happening.id) if asking is None else asking.who,
+            who=self._askers.get(happening.id, shown_id(happening.id)),
         )

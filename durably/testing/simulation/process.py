@@ -50,7 +50,6 @@ class World(StoreWorld, Protocol):
     disk: SimulatedDisk
     trace: Trace
     guarantees: Guarantees
-    ledger: list[str]
 
     def paused(self, invocation: Invocation, error: BaseException, /) -> None: ...
     def fail(self, error: BaseException, /) -> None: ...
@@ -207,7 +206,7 @@ class SimulatedProcess:
                 await runtime.__aenter__()
             except StoreUnavailableError as error:
                 self._world.trace.note(self.name, f"cannot start: {error}")
-                await asyncio.sleep(RESTART_US / 1_000_000)  # noqa: TID251  (virtual time)
+                await asyncio.sleep(RESTART_US / 1_000_000)
             except Exception as error:
                 self._world.fail(error)
                 return

@@ -13,7 +13,7 @@ import random
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from random import Random
 from types import TracebackType
-from typing import Any, Self, TypeVar, cast
+from typing import Any, NamedTuple, Self, TypeVar, cast
 
 from durably.actors.actor import Actor, Service, VirtualObject
 from durably.actors.binding import bind
@@ -63,12 +63,11 @@ class InvariantError(AssertionError):
     """A condition of the user's does not hold."""
 
 
-class _Eventually:
+class _Eventually(NamedTuple):
     """A condition that has to come true in the end."""
 
-    def __init__(self, condition: Invariant, within_us: int) -> None:
-        self.condition = condition
-        self.within_us = within_us
+    condition: Invariant
+    within_us: int
 
 
 class Simulation:
@@ -77,11 +76,11 @@ class Simulation:
         with Simulation(Ticket, Cart, seed=7, faults=Faults.crash()) as sim:
             sim.run(program(sim))
 
-    Usually `simulate` makes many of them. `object`, `service`, `call` and so on ask as an ordinary client does who
-    insists until there is an answer; `client(name)` gives others. `dependencies` may be a function that makes them, so
-    that each run has its own; they are the world outside and survive crashes. By default each invocation gets one
-    attempt, so that a bug in a handler ends the run, as in a `Harness`; as there, handlers that read a clock or roll
-    dice past their context are found out, but for the modules in `allow`. Durations are timedeltas or seconds.
+    Usually `simulate` makes many of them. `object` and `service` ask as an ordinary client does who insists until there
+    is an answer; `client(name)` gives others, and calls by name and bytes. `dependencies` may be a function that makes
+    them, so that each run has its own; they are the world outside and survive crashes. By default each invocation gets
+    one attempt, so that a bug in a handler ends the run, as in a `Harness`; as there, handlers that read a clock or
+    roll dice past their context are found out, but for the modules in `allow`. Durations are timedeltas or seconds.
     """
 
     def __init__(
@@ -419,7 +418,7 @@ class Simulation:
             step_us = min(2 * step_us, LONGEST_STEP_US)
 
     async def _pass(self, by_us: int) -> None:
-        await asyncio.sleep(by_us / 1_000_000)  # noqa: TID251  (virtual time)
+        await asyncio.sleep(by_us / 1_000_000)
 
     def _crash_at(self, place: Place, number: int) -> None:
         for fault in self.faults.of("crash"):
