@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from durably.actors.annotations import Scope
-from durably.actors.definition import DEFINITION, ActorDefinition, ActorKind, ActorOptions, define
-from durably.actors.durations import Duration, optional_duration_us
-from durably.actors.operations import frame_above
+from durably.actors.definition.definition import DEFINITION, ActorDefinition, ActorKind, ActorOptions, define
+from durably.actors.definition.scope import Scope
+from durably.actors.protocol.operations import frame_above
 from durably.actors.retry import RetryPolicy
 from durably.actors.state import STATE_VIEW, StateView
-from durably.actors.wording import named
+from durably.actors.values.descriptions import named
+from durably.actors.values.durations import Duration, optional_duration_us
 from durably.errors import DefinitionError, UndeclaredStateError
 
 REFERENCE_MARK = "__durably_is_reference__"

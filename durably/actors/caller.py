@@ -6,12 +6,12 @@ from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar
 
 from durably.actors.actor import Service, VirtualObject
-from durably.actors.durations import Duration, duration_us
-from durably.actors.kinds import is_bytes
-from durably.actors.operations import CallSite, frame_above
-from durably.actors.references import Delay, Invocation, Outgoing, Transport, plain_headers
-from durably.actors.serde import codec_for
-from durably.actors.targets import reference
+from durably.actors.bound_handlers import Delay, Invocation, Outgoing, Transport, plain_headers
+from durably.actors.protocol.operations import CallSite, frame_above
+from durably.actors.reference_classes import reference
+from durably.actors.values.durations import Duration, duration_us
+from durably.actors.values.serde import codec_for
+from durably.actors.values.type_checks import is_bytes
 from durably.ids import is_storable
 
 T = TypeVar("T")

@@ -16,18 +16,18 @@ from uuid import UUID
 import msgspec
 
 from durably.actors.actor import Actor
+from durably.actors.bound_handlers import Delay, Invocation, Outgoing
 from durably.actors.caller import Caller
-from durably.actors.commands import Attach, Call, Look, Send, Sleep, StatusAnswer
-from durably.actors.durations import Duration, duration_us, moment
 from durably.actors.handlers import HandlerKind
-from durably.actors.operations import CallSite, Operation, frame_above
-from durably.actors.port import Port
-from durably.actors.references import Delay, Invocation, Outgoing
-from durably.actors.request import Request as Request
+from durably.actors.protocol.commands import Attach, Call, Look, Send, Sleep, StatusAnswer
+from durably.actors.protocol.operations import CallSite, Operation, frame_above
+from durably.actors.protocol.port import Port
+from durably.actors.protocol.request import Request as Request
 from durably.actors.run import Run
-from durably.actors.serde import codec_for
 from durably.actors.state import StateView
-from durably.actors.wording import MISSING
+from durably.actors.values.descriptions import MISSING
+from durably.actors.values.durations import Duration, duration_us, moment
+from durably.actors.values.serde import codec_for
 from durably.errors import SharedStateError, UndecodableError, UnencodableError
 from durably.ids import InvocationStatus, is_storable
 

@@ -23,14 +23,14 @@ from typing import (
     overload,
 )
 
-from durably.actors.arguments import HandlerFunction
-from durably.actors.durations import Duration, optional_duration_us
-from durably.actors.kinds import is_text
-from durably.actors.references import NO_HEADERS, BoundHandler, Target, Transport
+from durably.actors.bound_handlers import NO_HEADERS, BoundHandler, Target, Transport
+from durably.actors.definition.arguments import HandlerFunction
+from durably.actors.definition.signature import HandlerSignature
 from durably.actors.retry import RetryPolicy
-from durably.actors.serde import Serde
-from durably.actors.signature import HandlerSignature
-from durably.actors.wording import named
+from durably.actors.values.descriptions import named
+from durably.actors.values.durations import Duration, optional_duration_us
+from durably.actors.values.serde import Serde
+from durably.actors.values.type_checks import is_text
 from durably.errors import DefinitionError, HandlerMistakeError
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from durably.actors.durations import Duration, duration_us, optional_duration_us
-from durably.actors.kinds import is_exception_class, is_number
+from durably.actors.values.durations import Duration, duration_us, optional_duration_us
+from durably.actors.values.type_checks import is_exception_class, is_number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

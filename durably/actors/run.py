@@ -11,14 +11,14 @@ from types import FrameType, FunctionType
 from typing import Any, ParamSpec, TypeVar, overload
 from weakref import WeakKeyDictionary
 
-from durably.actors.annotations import resolve_annotations
-from durably.actors.commands import Run as RunCommand
-from durably.actors.durations import Duration, duration_us
-from durably.actors.operations import CallSite, frame_above
-from durably.actors.port import Action, Port
+from durably.actors.definition.scope import resolve_annotations
+from durably.actors.protocol.commands import Run as RunCommand
+from durably.actors.protocol.operations import CallSite, frame_above
+from durably.actors.protocol.port import Action, Port
 from durably.actors.retry import RetryPolicy
-from durably.actors.serde import Serde, TypeCodec, codec_for
-from durably.actors.wording import MISSING
+from durably.actors.values.descriptions import MISSING
+from durably.actors.values.durations import Duration, duration_us
+from durably.actors.values.serde import Serde, TypeCodec, codec_for
 from durably.errors import DefinitionError, UnencodableError
 from durably.ids import is_storable
 

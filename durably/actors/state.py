@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, overload
 
-from durably.actors.port import Port
-from durably.actors.serde import TypeCodec
-from durably.actors.wording import MISSING
+from durably.actors.protocol.port import Port
+from durably.actors.values.descriptions import MISSING
+from durably.actors.values.serde import TypeCodec
 from durably.errors import HandlerMistakeError, SharedStateError, UndecodableError, UnencodableError, UnsetStateError
 
 T = TypeVar("T")

@@ -27,7 +27,7 @@ from durably.cli.loading import load_runtime
 from durably.cli.tuning import tune_for_serving
 from durably.errors import DefinitionError, StoreInUseError, StoreUnavailableError
 from durably.ingress import Ingress
-from durably.runtime.requests import HandlerDescription, ServiceDescription
+from durably.runtime.gateway.requests import HandlerDescription, ServiceDescription
 from durably.runtime.runtime import Runtime
 
 DEFAULT_HOST: Final = "127.0.0.1"

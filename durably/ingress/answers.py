@@ -23,7 +23,7 @@ from durably.errors import (
     StoreUnavailableError,
     TerminalError,
 )
-from durably.runtime.requests import Acceptance, Reply
+from durably.runtime.gateway.requests import Acceptance, Reply
 
 Headers = list[tuple[bytes, bytes]]
 Source = Literal["ingress", "invocation"]

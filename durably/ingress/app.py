@@ -38,7 +38,7 @@ from durably.ingress.answers import (
 )
 from durably.ingress.delays import parse_delay
 from durably.ingress.targets import RefusedRequestError, Target, Targets
-from durably.runtime.requests import Acceptance, InvocationRequest, Reply, ServiceDescription
+from durably.runtime.gateway.requests import Acceptance, InvocationRequest, Reply, ServiceDescription
 
 BODY_LIMIT_BYTES: Final = 32 * 1024 * 1024
 PATIENCE_SECONDS: Final = 1.0

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from durably.runtime.requests import ServiceDescription
+from durably.runtime.gateway.requests import ServiceDescription
 
 BAD_PATH: Final = "bad path, expected either /:service-name/:handler or /:object-name/:object-key/:handler"
 SEND: Final = b"send"

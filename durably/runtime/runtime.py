@@ -10,31 +10,31 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from durably.actors.actor import Actor, VirtualObject
-from durably.actors.binding import BoundActor, bind
+from durably.actors.bound_handlers import Delay, Invocation, Outgoing
 from durably.actors.caller import Caller
-from durably.actors.definition import definition_of
-from durably.actors.durations import Duration, duration_us
-from durably.actors.operations import CallSite, Operation
-from durably.actors.references import Delay, Invocation, Outgoing
+from durably.actors.definition.binding import BoundActor, bind
+from durably.actors.definition.definition import definition_of
+from durably.actors.protocol.operations import CallSite, Operation
 from durably.actors.retry import RetryPolicy
-from durably.actors.serde import MISSING, codec_for
+from durably.actors.values.durations import Duration, duration_us
+from durably.actors.values.serde import MISSING, codec_for
 from durably.errors import DefinitionError, RuntimeStoppedError, WrongContextError
 from durably.ids import Address, Entropy, InvocationStatus, KeyScope, SystemEntropy
-from durably.runtime.actions import ActionObserver
+from durably.runtime.actions.actions import ActionObserver
 from durably.runtime.clock import Clock, SystemClock
-from durably.runtime.describe import describe_actor
-from durably.runtime.host_operations import (
+from durably.runtime.execution.loop import is_in_a_handler
+from durably.runtime.gateway.describe import describe_actor
+from durably.runtime.gateway.pending_requests import (
     AcceptanceOperation,
     QuestionOperation,
     ReplyOperation,
     ResultOperation,
 )
-from durably.runtime.invocation import Invocation as LiveInvocation
-from durably.runtime.logs import RuntimeLog
-from durably.runtime.loop import is_in_a_handler
-from durably.runtime.requests import Acceptance, InvocationRequest, Reply, ServiceDescription
+from durably.runtime.gateway.requests import Acceptance, InvocationRequest, Reply, ServiceDescription
+from durably.runtime.invocations.invocation import Invocation as LiveInvocation
+from durably.runtime.observation.logs import RuntimeLog
 from durably.runtime.settings import Settings
-from durably.runtime.supervisor import Supervisor
+from durably.runtime.supervision.supervisor import Supervisor
 from durably.storage.connect import store_from_url
 from durably.storage.store import Store
 

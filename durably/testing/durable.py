@@ -7,8 +7,8 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from durably.actors.actor import Actor
-from durably.actors.durations import Duration
 from durably.actors.retry import RetryPolicy
+from durably.actors.values.durations import Duration
 from durably.storage.store import Store
 from durably.testing.harness import ONE_ATTEMPT, Harness
 

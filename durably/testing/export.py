@@ -11,7 +11,7 @@ from contextlib import aclosing
 from pathlib import Path
 
 from durably.ids import InvocationStatus
-from durably.runtime.journal import Delivery, decode_step
+from durably.runtime.execution.step import Delivery, decode_step
 from durably.storage.records import InvocationRecord, StoredInvocation, StoredObject
 from durably.storage.store import Store
 from durably.testing.journals import ExportedJournal, this_durably, this_python, write_journal

@@ -19,7 +19,7 @@ from sysconfig import get_path
 from types import FrameType, TracebackType
 from typing import Any
 
-from durably.actors.operations import CallSite, frame_above
+from durably.actors.protocol.operations import CallSite, frame_above
 from durably.errors import UnrepeatableCallError, find_mistake
 
 OBSERVERS = (

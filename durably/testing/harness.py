@@ -12,13 +12,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from durably.actors.actor import Actor
-from durably.actors.durations import Duration, delay_us
 from durably.actors.retry import RetryPolicy
+from durably.actors.values.durations import Duration, delay_us
 from durably.errors import RuntimeStoppedError
-from durably.runtime.actions import ActionKey
-from durably.runtime.invocation import Invocation as LiveInvocation
+from durably.runtime.actions.actions import ActionKey
+from durably.runtime.invocations.invocation import Invocation as LiveInvocation
 from durably.runtime.runtime import Runtime
-from durably.runtime.supervisor import Supervisor
+from durably.runtime.supervision.supervisor import Supervisor
 from durably.storage.memory import MemoryStore
 from durably.storage.store import Store
 from durably.testing.guard import ClockGuard

@@ -19,10 +19,10 @@ from typing import Any
 
 import msgspec
 
-from durably.actors.commands import Attach, Call, Command, Look, Run, Send, Sleep
+from durably.actors.protocol.commands import Attach, Call, Command, Look, Run, Send, Sleep
 from durably.errors import DurablyError
 from durably.ids import Address, InvocationStatus, KeyScope
-from durably.runtime.journal import Delivery, Step
+from durably.runtime.execution.step import Delivery, Step
 
 FORMAT = 1
 FILE_SUFFIX = ".json"

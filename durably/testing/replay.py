@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from durably.actors.actor import Actor
-from durably.actors.binding import BoundActor, BoundActorHandler, bind
+from durably.actors.definition.binding import BoundActor, BoundActorHandler, bind
 from durably.actors.retry import RetryPolicy
 from durably.errors import DurablyError, InvalidArgumentError, NonDeterminismError
-from durably.runtime.execution import Execution
+from durably.runtime.execution.execution import Execution
 from durably.runtime.settings import Settings
 from durably.testing.journals import ExportedJournal, JournalFileError, read_journals, this_python
 from durably.testing.stand_ins import stand_in_for

@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Protocol
 
-from durably.actors.durations import EPOCH, MICROSECOND
+from durably.actors.values.durations import EPOCH, MICROSECOND
 from durably.errors import DurablyError
-from durably.runtime.engine import Engine
-from durably.runtime.host_operations import HostOperation
-from durably.runtime.supervisor import Supervisor
+from durably.runtime.engine.engine import Engine
+from durably.runtime.gateway.pending_requests import HostOperation
+from durably.runtime.supervision.supervisor import Supervisor
 
 LOOK_EVERY_SECONDS = 0.35
 LOOKS = 7

@@ -25,9 +25,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from durably.actors.actor import Actor, VirtualObject
-from durably.actors.definition import AnyHandler, definition_of
-from durably.actors.durations import Duration
+from durably.actors.definition.definition import AnyHandler, definition_of
 from durably.actors.retry import RetryPolicy
+from durably.actors.values.durations import Duration
 from durably.errors import DefinitionError, TerminalError
 from durably.testing import report as reports
 from durably.testing.harness import ONE_ATTEMPT

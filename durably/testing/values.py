@@ -23,8 +23,8 @@ from hypothesis import errors, reject
 from hypothesis import strategies as st
 from msgspec import inspect as shapes
 
-from durably.actors.models import is_model_class
-from durably.actors.wording import MISSING, describe
+from durably.actors.values.descriptions import MISSING, describe
+from durably.actors.values.models import is_model_class
 
 Strategy = st.SearchStrategy[Any]
 

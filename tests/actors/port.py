@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any, TypeVar
 
-from durably.actors.commands import Command, Run
-from durably.actors.operations import CallSite, Operation
-from durably.actors.port import Action
-from durably.actors.request import Request
+from durably.actors.protocol.commands import Command, Run
+from durably.actors.protocol.operations import CallSite, Operation
+from durably.actors.protocol.port import Action
+from durably.actors.protocol.request import Request
 from durably.errors import WrongContextError
 
 R = TypeVar("R")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from durably.actors import BytesSerde, Context, Service, handler
-from durably.actors.binding import BoundActorHandler, bind
+from durably.actors.definition.binding import BoundActorHandler, bind
 from durably.errors import InvalidArgumentError, UnencodableError
 from tests.actors.port import finished
 

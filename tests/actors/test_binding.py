@@ -19,8 +19,8 @@ from durably.actors import (
     shared,
     state,
 )
-from durably.actors.binding import bind
 from durably.actors.context import Request, make_context
+from durably.actors.definition.binding import bind
 from durably.errors import DefinitionError
 from tests.actors.port import FakePort, finished
 

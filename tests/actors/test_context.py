@@ -8,9 +8,9 @@ from uuid import UUID
 import pytest
 
 from durably.actors import Context, ObjectContext, SharedContext, VirtualObject, handler, state
-from durably.actors.binding import bind
-from durably.actors.commands import Attach, Call, Look, Send, Sleep, StatusAnswer
 from durably.actors.context import HandlerInfo, Request, make_context
+from durably.actors.definition.binding import bind
+from durably.actors.protocol.commands import Attach, Call, Look, Send, Sleep, StatusAnswer
 from durably.errors import SharedStateError, UndecodableError, UnencodableError, WrongContextError
 from durably.ids import InvocationStatus
 from tests.actors.port import FakePort, finished, issue

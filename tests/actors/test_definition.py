@@ -21,7 +21,7 @@ from durably.actors import (
     state,
 )
 from durably.actors.actor import Actor
-from durably.actors.definition import definition_of
+from durably.actors.definition.definition import definition_of
 from durably.errors import DefinitionError
 
 any_handler: Callable[..., Callable[..., Any]] = handler

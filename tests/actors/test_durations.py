@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from durably.actors.durations import delay_us, duration_us, moment, moment_us
+from durably.actors.values.durations import delay_us, duration_us, moment, moment_us
 
 
 def test_a_bare_number_is_seconds() -> None:

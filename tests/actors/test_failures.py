@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from durably.actors.failures import LOST_FIELDS, decode_failure, encode_failure, terminal
+from durably.actors.values.error_envelopes import LOST_FIELDS, decode_failure, encode_failure, terminal
 from durably.errors import (
     CancelledInvocationError,
     DeadlockError,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from durably.actors import BytesSerde, RetryPolicy
-from durably.actors.commands import Run
+from durably.actors.protocol.commands import Run
 from durably.errors import UnencodableError
 from tests.actors.port import FakePort, finished, issue
 from tests.actors.test_context import object_context

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from durably.actors.serde import BytesSerde, JsonSerde, codec_for
-from durably.actors.wording import MISSING, describe
+from durably.actors.values.descriptions import MISSING, describe
+from durably.actors.values.serde import BytesSerde, JsonSerde, codec_for
 from durably.errors import DefinitionError, UndecodableError, UnencodableError
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from durably.actors import Context, Service, handler
-from durably.actors.binding import bind
+from durably.actors.definition.binding import bind
 from durably.errors import UndecodableError, UnencodableError
 
 

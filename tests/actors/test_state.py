@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from durably.actors import ObjectContext, SharedContext, VirtualObject, handler, shared, state
-from durably.actors.binding import bind
+from durably.actors.definition.binding import bind
 from durably.errors import (
     HandlerMistakeError,
     SharedStateError,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from durably import Context, ObjectContext, Service, VirtualObject, handler, state
 from durably.ids import Address
-from durably.runtime.engine import Engine
+from durably.runtime.engine.engine import Engine
 from durably.runtime.runtime import Runtime
 from durably.storage.memory import MemoryStore
 from durably.storage.records import StoredInvocation, StoredObject, TimerRecord

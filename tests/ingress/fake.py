@@ -5,7 +5,13 @@ from __future__ import annotations
 import asyncio
 
 from durably.ingress.app import Callee
-from durably.runtime.requests import Acceptance, HandlerDescription, InvocationRequest, Reply, ServiceDescription
+from durably.runtime.gateway.requests import (
+    Acceptance,
+    HandlerDescription,
+    InvocationRequest,
+    Reply,
+    ServiceDescription,
+)
 
 
 def service(name: str, kind: str, *handlers: str, private: bool = False) -> ServiceDescription:

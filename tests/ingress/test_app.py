@@ -24,7 +24,7 @@ from durably.errors import (
 )
 from durably.ingress import Ingress, app
 from durably.ingress.targets import BAD_PATH
-from durably.runtime.requests import Acceptance, Reply
+from durably.runtime.gateway.requests import Acceptance, Reply
 from tests.ingress.fake import FakeRuntime
 
 NO_HANDLER = (

@@ -9,14 +9,14 @@ from typing import Any
 import msgspec
 
 from durably.actors.actor import Actor
-from durably.actors.binding import BoundActor, bind
-from durably.actors.commands import Call, Command, Run, Sleep
-from durably.actors.failures import encode_failure
+from durably.actors.definition.binding import BoundActor, bind
+from durably.actors.protocol.commands import Call, Command, Run, Sleep
 from durably.actors.retry import RetryPolicy
+from durably.actors.values.error_envelopes import encode_failure
 from durably.errors import TerminalError
 from durably.ids import Address, InvocationStatus
-from durably.runtime.execution import Execution
-from durably.runtime.journal import AttemptFailure, Delivery, Step, decode_step, encode_step
+from durably.runtime.execution.execution import Execution
+from durably.runtime.execution.step import AttemptFailure, Delivery, Step, decode_step, encode_step
 from durably.runtime.settings import Settings
 from durably.storage.records import InvocationRecord
 

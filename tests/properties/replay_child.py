@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from durably.runtime.journal import decode_step
+from durably.runtime.execution.step import decode_step
 from tests.properties.asyncio_programs import Machine
 from tests.properties.journals import Driver, Journal
 

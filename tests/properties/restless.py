@@ -10,7 +10,7 @@ import msgspec
 
 from durably.errors import StoreUnavailableError
 from durably.ids import Address, KeyScope
-from durably.runtime.journal import Delivery
+from durably.runtime.execution.step import Delivery
 from durably.storage.memory import MemoryStore
 from durably.storage.records import Batch, InvocationRecord, Opened, Owner, StoredInvocation, StoredObject
 from durably.testing.stores import WrappedStore

@@ -20,9 +20,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from durably.actors.operations import Operation
+from durably.actors.protocol.operations import Operation
 from durably.errors import NonDeterminismError
-from durably.runtime import execution, loop
+from durably.runtime.execution import execution, loop
 from tests.processes import PATIENCE_SECONDS, ROOT, environment_with
 from tests.properties.asyncio_programs import BRANCHES, LEAVES, Machine, Op, make_program
 from tests.properties.journals import Driver, Journal

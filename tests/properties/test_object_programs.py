@@ -18,12 +18,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from durably.actors.binding import bind
+from durably.actors.definition.binding import bind
 from durably.actors.retry import RetryPolicy
 from durably.errors import RuntimeStoppedError, StoreUnavailableError, TerminalError
 from durably.ids import InvocationStatus
-from durably.runtime.execution import Execution
-from durably.runtime.journal import decode_step
+from durably.runtime.execution.execution import Execution
+from durably.runtime.execution.step import decode_step
 from durably.testing.harness import Harness
 from durably.testing.simulation.workloads.acts import OBJECTS, Act, Maker, Node, Worker, World, make_root
 from durably.testing.simulation.workloads.reading import check_ledger, check_log, read_roots

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
-from durably.runtime.committer import Committer
-from durably.runtime.delayed import Delayed
-from durably.runtime.reads import Reads
+from durably.runtime.commit.committer import Committer
+from durably.runtime.registry.reads import Reads
+from durably.runtime.timers.scheduled_messages import Delayed
 from durably.storage.records import CallerRecord, StoredInvocation
 from tests.regressions.test_lookups import Owner, turns
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from durably.runtime.lookups import Lookup
+from durably.runtime.registry.batched_lookup import Lookup
 
 
 class Shelf:

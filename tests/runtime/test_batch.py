@@ -12,12 +12,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from durably import ObjectContext, VirtualObject, handler
-from durably.actors.binding import bind
-from durably.actors.commands import Sleep
+from durably.actors.definition.binding import bind
+from durably.actors.protocol.commands import Sleep
 from durably.ids import Address, InvocationStatus, KeyScope
-from durably.runtime.batch import OpenBatch
-from durably.runtime.invocation import Invocation
-from durably.runtime.journal import Outcome, Step
+from durably.runtime.commit.open_batch import OpenBatch
+from durably.runtime.execution.step import Outcome, Step
+from durably.runtime.invocations.invocation import Invocation
 from durably.storage.memory import Disk
 from durably.storage.records import RETRY_TIMER, CallerRecord, CompletionRecord, TimerRecord
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 from durably.actors.retry import RetryPolicy
 from durably.ids import Address
 from durably.runtime.clock import SystemClock
-from durably.runtime.committer import Committer
-from durably.runtime.giveway import GiveWay
+from durably.runtime.commit.committer import Committer
+from durably.runtime.commit.thread_yielding import GiveWay
 from durably.runtime.settings import Settings
 from durably.storage.memory import MemoryStore
 from durably.storage.records import Owner

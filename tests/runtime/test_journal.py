@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 import pytest
 
 from durably import NonDeterminismError
-from durably.actors.commands import Command, Run, Send, Sleep
-from durably.runtime.journal import (
+from durably.actors.protocol.commands import Command, Run, Send, Sleep
+from durably.runtime.execution.step import (
     AttemptFailure,
     Delivery,
     Outcome,

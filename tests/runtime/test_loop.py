@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from durably import BlockingIOInHandlerError, WrongContextError
-from durably.runtime.loop import DeterministicLoop, DurableTimer, enter, is_in_a_handler, leave
+from durably.runtime.execution.loop import DeterministicLoop, DurableTimer, enter, is_in_a_handler, leave
 
 
 class Owner:

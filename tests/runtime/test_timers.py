@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from durably.ids import Address
-from durably.runtime.timers import Deadlines
+from durably.runtime.timers.timer_heap import Deadlines
 from durably.storage.records import TimerRecord
 
 HERE = Address("Object", "key")

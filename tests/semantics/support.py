@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 
 from durably.errors import StoreUnavailableError
 from durably.ids import Address, InvocationStatus
-from durably.runtime.engine import Engine
+from durably.runtime.engine.engine import Engine
 from durably.runtime.runtime import Runtime
-from durably.runtime.supervisor import Supervisor
+from durably.runtime.supervision.supervisor import Supervisor
 from durably.storage.memory import MemoryStore
 from durably.storage.records import Batch, InvocationRecord, Opened, Owner, StoredObject, TimerRecord
 from durably.testing import Harness

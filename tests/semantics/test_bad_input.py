@@ -35,7 +35,7 @@ from durably import (
     shared,
     state,
 )
-from durably.actors.operations import frame_above
+from durably.actors.protocol.operations import frame_above
 from durably.storage.memory import MemoryStore
 from durably.testing import Harness
 from tests.semantics.support import PuppetStore, begin, tuned, turns

@@ -28,7 +28,7 @@ from durably import (
     shared,
     state,
 )
-from durably.runtime.requests import InvocationRequest
+from durably.runtime.gateway.requests import InvocationRequest
 from durably.testing import Harness
 from tests.semantics.support import SECOND_US, PuppetStore, World, begin, tuned, turns, wait_a_little
 

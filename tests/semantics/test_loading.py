@@ -24,7 +24,7 @@ from durably import (
     state,
 )
 from durably.ids import Address
-from durably.runtime import directory
+from durably.runtime.registry import registry as directory
 from durably.testing import Harness
 from tests.semantics.support import (
     PuppetStore,

@@ -30,9 +30,9 @@ from durably import (
     state,
 )
 from durably.ids import Address
-from durably.runtime.batch import OpenBatch
-from durably.runtime.invocation import Invocation
-from durably.runtime.steps import Steps
+from durably.runtime.commit.open_batch import OpenBatch
+from durably.runtime.invocations.invocation import Invocation
+from durably.runtime.steps.steps import Steps
 from durably.storage.memory import MemoryStore
 from durably.storage.records import Batch
 from durably.testing import Harness

@@ -17,20 +17,20 @@ import pytest
 from durably import Context, ObjectContext, Service, VirtualObject, handler, shared, state
 from durably.actors.context import SharedContext
 from durably.ids import InvocationStatus
-from durably.runtime.activation import Activation
-from durably.runtime.attempts import Attempts
-from durably.runtime.batch import OpenBatch
-from durably.runtime.committer import Committer
-from durably.runtime.completions import Completions
-from durably.runtime.delayed import Delayed
-from durably.runtime.directory import Directory
-from durably.runtime.invocation import Invocation
-from durably.runtime.journal import Outcome
-from durably.runtime.messages import Messages
-from durably.runtime.outcomes import Outcomes
-from durably.runtime.residence import Residence
-from durably.runtime.runs import Runs
-from durably.runtime.steps import Steps
+from durably.runtime.activations.activation import Activation
+from durably.runtime.activations.activations import Residence
+from durably.runtime.activations.attempts import Attempts
+from durably.runtime.commit.committer import Committer
+from durably.runtime.commit.open_batch import OpenBatch
+from durably.runtime.execution.step import Outcome
+from durably.runtime.invocations.invocation import Invocation
+from durably.runtime.lifecycle.endings import Outcomes
+from durably.runtime.messaging.completions import Completions
+from durably.runtime.messaging.messages import Messages
+from durably.runtime.registry.registry import Directory
+from durably.runtime.steps.run_commands import Runs
+from durably.runtime.steps.steps import Steps
+from durably.runtime.timers.scheduled_messages import Delayed
 from durably.storage.memory import MemoryStore
 from durably.storage.records import START_TIMER, Batch, StoredInvocation, StoredObject, TimerRecord
 from durably.testing import Faults, Simulation, Workload

@@ -13,7 +13,7 @@ from hypothesis import given
 
 from durably import ObjectContext, VirtualObject, handler, state
 from durably.errors import ForgottenAwaitError
-from durably.runtime.journal import Outcome
+from durably.runtime.execution.step import Outcome
 from durably.testing import (
     Faults,
     GuaranteeError,

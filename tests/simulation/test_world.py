@@ -11,7 +11,7 @@ import pytest
 
 from durably import DeadlineExceededError, ObjectContext, VirtualObject, handler, state
 from durably.ids import Address
-from durably.runtime.logs import RuntimeLog
+from durably.runtime.observation.logs import RuntimeLog
 from durably.testing import Faults, Simulation, SimulationFailedError, simulate
 from durably.testing.simulation.loop import SimulatedLoop
 from durably.testing.simulation.trace import Trace, TraceLog

@@ -28,8 +28,8 @@ from durably import (
     shared,
     state,
 )
-from durably.actors.commands import Call, Look
-from durably.runtime.journal import Delivery, Step
+from durably.actors.protocol.commands import Call, Look
+from durably.runtime.execution.step import Delivery, Step
 from durably.testing import Harness
 from durably.testing.export import export_journals, journals_under_way
 from durably.testing.journals import (

@@ -22,9 +22,9 @@ from hypothesis import strategies as st
 from hypothesis.errors import NoSuchExample
 
 from durably import BytesSerde, Context, ObjectContext, Service, VirtualObject, handler, shared, state
-from durably.actors.kinds import is_mapping, is_sequence, is_set
-from durably.actors.serde import codec_for
-from durably.actors.wording import MISSING
+from durably.actors.values.descriptions import MISSING
+from durably.actors.values.serde import codec_for
+from durably.actors.values.type_checks import is_mapping, is_sequence, is_set
 from durably.errors import DefinitionError, UnencodableError
 from durably.testing import Harness, Simulation
 from durably.testing.strategies import ActorCall, NoStrategyError, arguments, calls

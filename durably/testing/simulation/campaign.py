@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any, Literal, TypeAlias, TypedDict, Unpack
 
 from durably.actors.actor import Actor
-from durably.actors.durations import Duration
 from durably.actors.retry import RetryPolicy
+from durably.actors.values.durations import Duration
 from durably.testing import report as reports
 from durably.testing.report import Report
 from durably.testing.simulation.accounts import describe

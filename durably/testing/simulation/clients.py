@@ -14,16 +14,16 @@ from typing import Any, Protocol, TypeVar, TypeVarTuple
 
 import msgspec
 
+from durably.actors.bound_handlers import Delay, Invocation, Outgoing
 from durably.actors.caller import Caller
-from durably.actors.failures import decode_failure
-from durably.actors.operations import CallSite, Operation
-from durably.actors.references import Delay, Invocation, Outgoing
+from durably.actors.protocol.operations import CallSite, Operation
+from durably.actors.values.error_envelopes import decode_failure
 from durably.errors import OverloadedError, RuntimeStoppedError, StoreUnavailableError
 from durably.ids import InvocationStatus
-from durably.runtime.failures import describe_failure
-from durably.runtime.journal import Outcome
-from durably.runtime.loop import is_in_a_handler
-from durably.runtime.requests import Acceptance
+from durably.runtime.execution.loop import is_in_a_handler
+from durably.runtime.execution.step import Outcome
+from durably.runtime.gateway.requests import Acceptance
+from durably.runtime.observation.failure_text import describe_failure
 from durably.testing.simulation.faults import Faults
 from durably.testing.simulation.history import History
 from durably.testing.simulation.loop import SimulatedLoop

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Any, Literal, TypeAlias, get_args
 
-from durably.actors.durations import Duration, duration_us
+from durably.actors.values.durations import Duration, duration_us
 
 Place: TypeAlias = Literal["before_commit", "after_commit", "before_action", "after_action"]
 PLACES: tuple[str, ...] = get_args(Place)

@@ -23,16 +23,16 @@ from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
-from durably.actors.binding import BoundActorHandler
-from durably.actors.commands import Call, Send
-from durably.actors.failures import decode_failure
+from durably.actors.definition.binding import BoundActorHandler
+from durably.actors.protocol.commands import Call, Send
+from durably.actors.values.error_envelopes import decode_failure
 from durably.errors import DeadlineExceededError
 from durably.ids import Address, InvocationStatus, derived_invocation_id
-from durably.runtime.actions import ActionKey
-from durably.runtime.batch import OpenBatch
-from durably.runtime.committer import Committer
-from durably.runtime.invocation import Invocation, decode_outcome
-from durably.runtime.journal import Outcome, decode_step
+from durably.runtime.actions.actions import ActionKey
+from durably.runtime.commit.committer import Committer
+from durably.runtime.commit.open_batch import OpenBatch
+from durably.runtime.execution.step import Outcome, decode_step
+from durably.runtime.invocations.invocation import Invocation, decode_outcome
 from durably.storage.memory import StoredRow, holds_mailbox
 from durably.storage.records import RETRY_TIMER, START_TIMER, Batch, InvocationRecord
 from durably.testing.simulation.clock import SimulatedClock

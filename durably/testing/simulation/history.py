@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from durably.actors.binding import BoundActorHandler
-from durably.actors.failures import decode_failure
+from durably.actors.definition.binding import BoundActorHandler
+from durably.actors.values.error_envelopes import decode_failure
 from durably.errors import CancelledInvocationError, DeadlineExceededError, InvalidArgumentError
 from durably.ids import Address
-from durably.runtime.invocation import Invocation
-from durably.runtime.journal import Outcome
+from durably.runtime.execution.step import Outcome
+from durably.runtime.invocations.invocation import Invocation
 from durably.testing.histories import HistoryCall
 from durably.testing.simulation.trace import shown_id
 

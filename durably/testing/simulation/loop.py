@@ -22,8 +22,8 @@ from random import Random
 from threading import get_ident
 from typing import Any, NoReturn, Protocol, TypeVar, TypeVarTuple
 
-from durably.runtime.closing import CLOSINGS, close_asyncgen, close_coroutine
-from durably.runtime.loop import IsolatedLoop, NumberedFuture, NumberedTask, never_report
+from durably.runtime.execution.closing import CLOSINGS, close_asyncgen, close_coroutine
+from durably.runtime.execution.loop import IsolatedLoop, NumberedFuture, NumberedTask, never_report
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")

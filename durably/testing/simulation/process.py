@@ -14,20 +14,25 @@ from random import Random
 from typing import Any, Protocol, Self
 
 from durably.actors.actor import Actor
-from durably.actors.references import Delay, Outgoing
+from durably.actors.bound_handlers import Delay, Outgoing
 from durably.actors.retry import RetryPolicy
 from durably.errors import StoreInUseError, StoreUnavailableError
 from durably.ids import InvocationStatus, KeyScope
-from durably.runtime.actions import ActionKey
-from durably.runtime.engine import Engine
-from durably.runtime.host_operations import AcceptanceOperation, HostOperation, OutcomeOperation, QuestionOperation
-from durably.runtime.invocation import Invocation
-from durably.runtime.journal import Outcome
-from durably.runtime.logs import RuntimeLog
-from durably.runtime.requests import Acceptance
+from durably.runtime.actions.actions import ActionKey
+from durably.runtime.engine.engine import Engine
+from durably.runtime.execution.step import Outcome
+from durably.runtime.gateway.pending_requests import (
+    AcceptanceOperation,
+    HostOperation,
+    OutcomeOperation,
+    QuestionOperation,
+)
+from durably.runtime.gateway.requests import Acceptance
+from durably.runtime.invocations.invocation import Invocation
+from durably.runtime.observation.logs import RuntimeLog
 from durably.runtime.runtime import Runtime
 from durably.runtime.settings import Settings, Watch
-from durably.runtime.supervisor import Supervisor
+from durably.runtime.supervision.supervisor import Supervisor
 from durably.testing.simulation.clock import SimulatedClock
 from durably.testing.simulation.disk import SimulatedDisk, SimulatedStore
 from durably.testing.simulation.disk import World as StoreWorld

@@ -16,14 +16,14 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar, cast
 
 from durably.actors.actor import Actor, Service, VirtualObject
-from durably.actors.binding import bind
-from durably.actors.definition import definition_of
-from durably.actors.durations import Duration, delay_us, duration_us
-from durably.actors.operations import Operation
-from durably.actors.references import Invocation as InvocationHandle
+from durably.actors.bound_handlers import Invocation as InvocationHandle
+from durably.actors.definition.binding import bind
+from durably.actors.definition.definition import definition_of
+from durably.actors.protocol.operations import Operation
 from durably.actors.retry import RetryPolicy
+from durably.actors.values.durations import Duration, delay_us, duration_us
 from durably.errors import ForgottenAwaitError, PausedInvocationError, StoreInUseError
-from durably.runtime.invocation import Invocation
+from durably.runtime.invocations.invocation import Invocation
 from durably.storage.memory import MemoryStore
 from durably.storage.records import Batch, Owner
 from durably.testing.export import journal_of

@@ -7,8 +7,8 @@ from random import Random
 from typing import Any, Never, TypeVar, cast
 
 from durably.actors.actor import VirtualObject
-from durably.actors.binding import BoundActor
-from durably.actors.definition import definition_of
+from durably.actors.definition.binding import BoundActor
+from durably.actors.definition.definition import definition_of
 from durably.ids import Address
 from durably.storage.memory import Disk
 
@@ -57,7 +57,7 @@ class Snapshots:
 
 
 class ReadOnlyPort:
-    """A `Port` that only knows state. Satisfies `durably.actors.port.Port`."""
+    """A `Port` that only knows state. Satisfies `durably.actors.protocol.port.Port`."""
 
     invocation_id = ""
 

@@ -9,15 +9,15 @@ from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from typing import Any, NamedTuple, Protocol
 
-from durably.actors.commands import Call, Send
-from durably.actors.failures import decode_failure
+from durably.actors.protocol.commands import Call, Send
+from durably.actors.values.error_envelopes import decode_failure
 from durably.errors import TerminalError
 from durably.ids import Address
-from durably.runtime.execution import Execution
-from durably.runtime.failures import describe_failure
-from durably.runtime.invocation import Invocation
-from durably.runtime.journal import Step
-from durably.runtime.logs import RuntimeLog, describe_command
+from durably.runtime.execution.execution import Execution
+from durably.runtime.execution.step import Step
+from durably.runtime.invocations.invocation import Invocation
+from durably.runtime.observation.failure_text import describe_failure
+from durably.runtime.observation.logs import RuntimeLog, describe_command
 from durably.storage.records import InvocationRecord
 
 SHOWN_ID_LENGTH = 10

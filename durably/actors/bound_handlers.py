@@ -1,0 +1,264 @@
+"""References to handlers elsewhere: what `ctx.object(Cart, "mary").add_ticket` is.
+
+A reference describes a message and gives it to its transport; it does nothing itself, so that it is the same in a
+handler, in the process that runs the runtime, and over HTTP. Everything that talks is issued when it is called, and
+awaited.
+"""
+
+# pyright: reportPrivateUsage=false
+# A transport's methods are hidden from users, not from references.
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
+
+import msgspec
+
+from durably.actors.definition.signature import HandlerSignature
+from durably.actors.protocol.operations import CallSite, Operation, frame_above
+from durably.actors.values.durations import Duration, delay_us, duration_us, moment_us
+from durably.actors.values.type_checks import is_text
+from durably.ids import InvocationStatus, is_storable
+
+P = ParamSpec("P")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Outgoing(msgspec.Struct, Generic[R], frozen=True, gc=False):
+    """A message, as a transport takes it."""
+
+    service: str
+    key: str | None
+    handler: str
+    argument: bytes
+    """In journal form, or as a body from outside where `wire` is set."""
+    decode: Callable[[bytes], R]
+    headers: dict[str, str] = {}
+    idempotency_key: str | None = None
+    timeout_us: int | None = None
+    wire: bool = False
+
+    def __str__(self) -> str:
+        """For sentences: `TicketObject/reserve`."""
+        return f"{self.service}/{self.handler}"
+
+
+class Delay(msgspec.Struct, frozen=True):
+    """When a message is to join its mailbox: `after_us` from now, or at `at_us`, microseconds since 1970 UTC."""
+
+    after_us: int | None = None
+    at_us: int | None = None
+
+
+class Transport:
+    """What carries messages: a handler's journal, a runtime in this process, HTTP. Subclasses implement all of it."""
+
+    __slots__ = ()
+
+    def _issue_call(self, outgoing: Outgoing[R], site: CallSite, /) -> Operation[R]:
+        """Call, and end with the answer."""
+        raise NotImplementedError
+
+    def _issue_send(self, outgoing: Outgoing[R], delay: Delay | None, site: CallSite, /) -> Operation[Invocation[R]]:
+        """Send, and end when the message is accepted."""
+        raise NotImplementedError
+
+    def _issue_attach(self, outgoing: Outgoing[R], site: CallSite, /) -> Operation[R]:
+        """End with the outcome of the invocation that has this idempotency key, starting none."""
+        raise NotImplementedError
+
+    def _issue_result(self, id: str, decode: Callable[[bytes], R], site: CallSite, /) -> Operation[R]:
+        """End with the outcome of an invocation."""
+        raise NotImplementedError
+
+    def _issue_status(self, id: str, site: CallSite, /) -> Operation[InvocationStatus]:
+        """End with where an invocation stands."""
+        raise NotImplementedError
+
+
+class Invocation(Generic[R_co]):
+    """A handle on an accepted invocation, from `send` or `caller.invocation(id, T)`."""
+
+    __slots__ = ("_decode", "_transport", "id")
+
+    def __init__(self, transport: Transport, id: str, decode: Callable[[bytes], R_co]) -> None:
+        self._transport = transport
+        self._decode = decode
+        self.id = id
+
+    def __repr__(self) -> str:
+        return f"<invocation {self.id}>"
+
+    def result(self) -> Coroutine[Any, Any, R_co]:
+        """Wait for the outcome.
+
+        Raises:
+            TerminalError: the invocation failed; the handler's own class and fields.
+            UnknownTargetError: there is no such invocation, or its outcome is not kept any longer.
+        """
+        return self._transport._issue_result(self.id, self._decode, CallSite(frame_above(1)))
+
+    def status(self) -> Coroutine[Any, Any, InvocationStatus]:
+        """Where the invocation stands."""
+        return self._transport._issue_status(self.id, CallSite(frame_above(1)))
+
+
+class Target(msgspec.Struct, Generic[R], frozen=True):
+    """A handler of one object or service, with the options of the next message."""
+
+    transport: Transport
+    service: str
+    key: str | None
+    handler: str
+    signature: HandlerSignature
+    headers: dict[str, str]
+    idempotency_key: str | None = None
+    timeout_us: int | None = None
+
+    def __str__(self) -> str:
+        key = "" if self.key is None else f"/{self.key}"
+        return f"{self.service}{key}/{self.handler}"
+
+    def outgoing(self, argument: bytes) -> Outgoing[R]:
+        return Outgoing(
+            self.service, self.key, self.handler, argument, self.signature.types.result.decode,
+            self.headers, self.idempotency_key, self.timeout_us,
+        )  # fmt: skip
+
+
+NO_HEADERS: dict[str, str] = {}
+"""Shared by all messages without headers; nobody changes the headers of a message."""
+
+
+class BoundHandler(Generic[P, R]):
+    """One handler of one reference, with the handler's own parameters.
+
+    Options come before the parentheses: `cart.checkout.options(idempotency_key="k").send()`.
+    """
+
+    __slots__ = ("_target",)
+
+    def __init__(self, target: Target[R], /) -> None:
+        self._target = target
+
+    def __repr__(self) -> str:
+        return f"<handler {self._target}>"
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+        """Call, and wait for the result.
+
+        Raises:
+            TerminalError: the handler failed; its own class and fields.
+            UnknownTargetError: nobody runs such a handler.
+            InvalidArgumentError: the arguments do not fit the handler that runs.
+        """
+        target = self._target
+        argument = target.signature.types.arguments.encode(args, kwargs)
+        return target.transport._issue_call(target.outgoing(argument), CallSite(frame_above(1)))
+
+    def send(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Invocation[R]]:
+        """Send a message and go on. In a handler the await never waits; outside it ends when the message is durable."""
+        target = self._target
+        argument = target.signature.types.arguments.encode(args, kwargs)
+        return target.transport._issue_send(target.outgoing(argument), None, CallSite(frame_above(1)))
+
+    def attach(self) -> Coroutine[Any, Any, R]:
+        """Wait for the invocation that was started with `options(idempotency_key=...)`, starting none.
+
+        Raises:
+            UnknownTargetError: there is none.
+        """
+        target = self._target
+        if target.idempotency_key is None:
+            raise TypeError(
+                f"attach() to {target} does not say to which invocation. "
+                "Write .options(idempotency_key=...).attach(), or use caller.invocation(id, type).result()."
+            )
+        return target.transport._issue_attach(target.outgoing(b""), CallSite(frame_above(1)))
+
+    @overload
+    def after(self, delay: Duration, /) -> DelayedHandler[P, R]: ...
+    @overload
+    def after(
+        self, *, days: float = 0, hours: float = 0, minutes: float = 0, seconds: float = 0
+    ) -> DelayedHandler[P, R]: ...
+    def after(
+        self, *delay: Duration, days: float = 0, hours: float = 0, minutes: float = 0, seconds: float = 0
+    ) -> DelayedHandler[P, R]:
+        """The handler a while from now: it can be sent, not called. A bare number is seconds."""
+        microseconds = delay_us(*delay, days=days, hours=hours, minutes=minutes, seconds=seconds)
+        return DelayedHandler(self._target, Delay(after_us=microseconds))
+
+    def at(self, when: datetime, /) -> DelayedHandler[P, R]:
+        """The handler at a moment, given as an aware datetime: it can be sent, not called."""
+        return DelayedHandler(self._target, Delay(at_us=moment_us(when)))
+
+    def options(
+        self,
+        *,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: Duration | None = None,
+    ) -> BoundHandler[P, R]:
+        """The same handler, with options for the next message; what is left out stays as it was.
+
+        With an `idempotency_key`, repeating the message joins the first one. `timeout` bounds the whole invocation,
+        from acceptance to outcome: a timedelta or seconds.
+        """
+        target = self._target
+        return BoundHandler(
+            msgspec.structs.replace(
+                target,
+                idempotency_key=target.idempotency_key
+                if idempotency_key is None
+                else _idempotency_key(idempotency_key),
+                headers=target.headers if headers is None else plain_headers(headers),
+                timeout_us=target.timeout_us if timeout is None else duration_us(timeout, "options(timeout=...)"),
+            )
+        )
+
+
+class DelayedHandler(Generic[P, R]):
+    """`ref.handler.after(...)` or `.at(...)`: it can only be sent."""
+
+    __slots__ = ("_delay", "_target")
+
+    def __init__(self, target: Target[R], delay: Delay, /) -> None:
+        self._target = target
+        self._delay = delay
+
+    def __repr__(self) -> str:
+        return f"<delayed handler {self._target}>"
+
+    if not TYPE_CHECKING:  # Type checkers say so by themselves.
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            raise TypeError(
+                f"{self._target} can be sent for later, not called: nobody would wait so long for the answer. Put "
+                ".send before the arguments, as in `await reference.handler.after(days=3).send(...)`."
+            )
+
+    def send(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Invocation[R]]:
+        """Have the message accepted now; it joins the mailbox when it is due, behind what is there (rule C6)."""
+        target = self._target
+        argument = target.signature.types.arguments.encode(args, kwargs)
+        return target.transport._issue_send(target.outgoing(argument), self._delay, CallSite(frame_above(1)))
+
+
+def plain_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
+    """A copy of what a user gave as headers, names in lower case; refused where they are not strings."""
+    if not headers:
+        return NO_HEADERS
+    for name, value in headers.items():
+        if not (is_text(name) and is_text(value) and is_storable(name) and is_storable(value)):
+            raise TypeError(f"Headers are Unicode text without NUL; {name!r}: {value!r} is not.")
+    return {name.lower(): value for name, value in headers.items()}
+
+
+def _idempotency_key(key: str) -> str:
+    if not is_text(key) or not key or not is_storable(key):
+        raise TypeError(f"An idempotency key is Unicode text without NUL, and not empty; {key!r} is not.")
+    return key

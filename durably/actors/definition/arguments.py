@@ -1,0 +1,296 @@
+"""The arguments of one handler as bytes, in their two forms.
+
+In journals and between objects they are always a JSON object by name, `{}` for none. From outside they come as a
+body, and `admit` turns that into the first form by one rule for each number of parameters:
+
+- none: the body is empty, `null` or `{}`;
+- one: the body is its bare value; empty where it has a default;
+- several: the body is an object by name, which may leave out parameters with a default; empty where all have one. Where
+  just one of them has no default, a body that is not an object naming that one is its bare value: a handler may be
+  given further parameters with defaults without breaking those who call it with one value.
+
+A handler with `accepts=` has one parameter, and both forms are the bytes of that Serde.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+import msgspec
+
+from durably.actors.values.descriptions import MISSING, describe, shortened_bytes
+from durably.actors.values.models import decode_custom
+from durably.actors.values.serde import Serde, TypeCodec, located
+from durably.errors import InvalidArgumentError, UndecodableError, UnencodableError
+
+HandlerFunction: TypeAlias = Callable[..., Coroutine[Any, Any, Any]]
+
+NO_ARGUMENTS = b"{}"
+NOTHING = (b"", b"null", b"{}")
+JSON_SPACE = b" \t\r\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameter:
+    """One parameter of a handler, after `self` and `ctx`; `annotation` is as it was written, or resolved."""
+
+    name: str
+    annotation: Any
+    default: Any
+    keyword_only: bool
+
+    @property
+    def required(self) -> bool:
+        return self.default is MISSING
+
+    def describe(self) -> str:
+        """As a programmer would write what follows the colon: `int = 1`."""
+        return describe(self.annotation) + ("" if self.required else f" = {self.default!r}")
+
+
+def in_words(parameters: Sequence[Parameter]) -> str:
+    """The parameters for a sentence: `(ticket_id: str, n: int = 1)`."""
+    return "(" + ", ".join(f"{one.name}: {one.describe()}" for one in parameters) + ")"
+
+
+class Arguments(Protocol):
+    """How the arguments of one handler become bytes and are called with."""
+
+    def encode(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], /) -> bytes:
+        """The journal form of what a caller wrote in the parentheses.
+
+        Raises:
+            TypeError: too many, too few or unknown arguments.
+            UnencodableError: a value cannot be written; names the parameter.
+        """
+        ...
+
+    def call(self, actor: Any, ctx: Any, argument: bytes, /) -> Coroutine[Any, Any, Any]:
+        """The coroutine of the handler's function on an argument in journal form.
+
+        Raises:
+            InvalidArgumentError: it does not fit the parameters.
+        """
+        ...
+
+    def decode(self, argument: bytes, /) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """What the function is called with, by position and by name, for an argument in journal form.
+
+        Raises:
+            InvalidArgumentError: it does not fit the parameters.
+        """
+        ...
+
+    def check(self, argument: bytes, /) -> None:
+        """See that an argument in journal form fits.
+
+        Raises:
+            InvalidArgumentError: it does not fit the parameters.
+        """
+        ...
+
+    def admit(self, body: bytes, /) -> bytes:
+        """The journal form of a body from outside.
+
+        Raises:
+            InvalidArgumentError: it does not fit the parameters.
+        """
+        ...
+
+
+class JsonArguments:
+    """Arguments by name, each with the codec of its annotation."""
+
+    def __init__(
+        self,
+        handler: str,
+        function: HandlerFunction,
+        parameters: Sequence[Parameter],
+        codecs: Mapping[str, TypeCodec[Any]],
+    ) -> None:
+        self._handler = handler
+        self._function = function
+        self._parameters = tuple(parameters)
+        self._codecs = codecs
+        self._encoders = tuple((one.name, b'"%s":' % one.name.encode(), codecs[one.name].encode) for one in parameters)
+        self._encoder_of = {encoder[0]: encoder for encoder in self._encoders}
+        self._positional = sum(not one.keyword_only for one in parameters)
+        self._keyword_names = tuple(one.name for one in parameters if one.keyword_only)
+        self._required = tuple(one for one in parameters if one.required)
+        self._python = _python_signature(parameters)
+        self._structure = _structure(parameters)
+        self._decode = msgspec.json.Decoder(self._structure, dec_hook=decode_custom).decode
+        self._only = parameters[0].name if len(parameters) == 1 and not parameters[0].keyword_only else None
+
+    def encode(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], /) -> bytes:
+        count = len(args)
+        if not kwargs and count == len(self._encoders) == self._positional:
+            if count == 0:
+                return NO_ARGUMENTS
+            if count == 1:
+                return b"{" + self._encoded(self._encoders[0], args[0]) + b"}"
+            return b"{" + b",".join(map(self._encoded, self._encoders, args)) + b"}"
+        given = self._bound(args, kwargs)
+        return b"{" + b",".join([self._encoded(self._encoder_of[name], value) for name, value in given.items()]) + b"}"
+
+    def _encoded(self, encoder: tuple[str, bytes, Callable[[Any], bytes]], value: Any) -> bytes:
+        name, prefix, encode = encoder
+        try:
+            return prefix + encode(value)
+        except UnencodableError as error:
+            raise UnencodableError(f"The argument {name!r} of handler {self._handler!r}: {error.message}") from error
+
+    def _bound(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            return self._python.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            raise TypeError(f"Handler {self._handler!r} takes {in_words(self._parameters)}: {error}.") from None
+
+    def call(self, actor: Any, ctx: Any, argument: bytes, /) -> Coroutine[Any, Any, Any]:
+        if not self._encoders and argument == NO_ARGUMENTS:
+            return self._function(actor, ctx)
+        decoded = self._structured(argument)
+        if self._only is not None:
+            return self._function(actor, ctx, getattr(decoded, self._only))
+        args, kwargs = self._apart(decoded)
+        return self._function(actor, ctx, *args, **kwargs)
+
+    def decode(self, argument: bytes, /) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return self._apart(self._structured(argument))
+
+    def _structured(self, argument: bytes) -> msgspec.Struct:
+        try:
+            return self._decode(argument)
+        except Exception as error:  # Validators of users' classes may raise anything.
+            raise self._refusal(argument, error) from error
+
+    def _apart(self, decoded: msgspec.Struct) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        values = msgspec.structs.astuple(decoded)
+        named = zip(self._keyword_names, values[self._positional :], strict=True)
+        return values[: self._positional], dict(named)
+
+    def check(self, argument: bytes, /) -> None:
+        self._structured(argument)
+
+    def admit(self, body: bytes, /) -> bytes:
+        try:
+            return self._admitted(body.strip(JSON_SPACE))
+        except InvalidArgumentError:
+            raise
+        except Exception as error:  # As above.
+            raise self._refusal(body, error) from error
+
+    def _admitted(self, body: bytes) -> bytes:
+        if not self._parameters:
+            if body not in NOTHING:
+                raise self._refusal(body, None)
+            return NO_ARGUMENTS
+        if not body and not self._required:
+            return NO_ARGUMENTS
+        if len(self._parameters) == 1:
+            return self._admitted_bare(self._parameters[0], body)
+        if len(self._required) == 1 and not self._is_by_name(body, self._required[0].name):
+            return self._admitted_bare(self._required[0], body)
+        self._decode(body)
+        return body
+
+    def _admitted_bare(self, parameter: Parameter, body: bytes) -> bytes:
+        self._codecs[parameter.name].decode(body)
+        return b'{"%s":%s}' % (parameter.name.encode(), body)
+
+    def _is_by_name(self, body: bytes, required: str) -> bool:
+        if not body.startswith(b"{"):
+            return False
+        names: dict[str, msgspec.Raw] = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        return required in names and names.keys() <= self._encoder_of.keys()
+
+    def _refusal(self, data: bytes, error: Exception | None) -> InvalidArgumentError:
+        if isinstance(error, UndecodableError):
+            path, reason = error.path, error.reason
+        elif error is not None:
+            path, reason = located(error)
+        else:
+            path, reason = "$", "it has no parameters"
+        place = "" if path == "$" else f" at {path}"
+        return InvalidArgumentError(
+            f"Handler {self._handler!r} expects {self._expected()}, and got {shortened_bytes(data)}: {reason}{place}.",
+            path=path,
+        )
+
+    def _expected(self) -> str:
+        if not self._parameters:
+            return "an empty body"
+        if len(self._parameters) == 1:
+            only = self._parameters[0]
+            return f"one JSON value, {only.name}: {only.describe()}"
+        bare = f", or just a value for {self._required[0].name}" if len(self._required) == 1 else ""
+        return f"a JSON object of {in_words(self._parameters)}{bare}"
+
+
+class SerdeArguments:
+    """One argument, as the bytes of the Serde that the handler accepts."""
+
+    def __init__(self, handler: str, function: HandlerFunction, parameter: Parameter, serde: Serde[Any]) -> None:
+        self._handler = handler
+        self._function = function
+        self._parameter = parameter
+        self._serde = serde
+        self._python = _python_signature([parameter])
+
+    def encode(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], /) -> bytes:
+        try:
+            bound = self._python.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"Handler {self._handler!r} takes {in_words([self._parameter])}: {error}.") from None
+        bound.apply_defaults()
+        return self._serde.encode(bound.arguments[self._parameter.name])
+
+    def call(self, actor: Any, ctx: Any, argument: bytes, /) -> Coroutine[Any, Any, Any]:
+        return self._function(actor, ctx, **{self._parameter.name: self._decoded(argument)})
+
+    def decode(self, argument: bytes, /) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return (), {self._parameter.name: self._decoded(argument)}
+
+    def check(self, argument: bytes, /) -> None:
+        self._decoded(argument)
+
+    def admit(self, body: bytes, /) -> bytes:
+        self._decoded(body)
+        return body
+
+    def _decoded(self, data: bytes) -> Any:
+        try:
+            return self._serde.decode(data)
+        except Exception as error:  # The Serde is the user's.
+            raise InvalidArgumentError(
+                f"Handler {self._handler!r} expects {self._serde.content_type}, and got {shortened_bytes(data)}: "
+                f"{error}."
+            ) from error
+
+
+def _python_signature(parameters: Sequence[Parameter]) -> inspect.Signature:
+    """Binds what a caller wrote, with Python's own words for what does not fit."""
+    return inspect.Signature([
+        inspect.Parameter(
+            one.name,
+            inspect.Parameter.KEYWORD_ONLY if one.keyword_only else inspect.Parameter.POSITIONAL_OR_KEYWORD,
+            default=inspect.Parameter.empty if one.required else one.default,
+        )
+        for one in parameters
+    ])  # fmt: skip
+
+
+def _structure(parameters: Sequence[Parameter]) -> type[msgspec.Struct]:
+    """A class with a field for each parameter, so that one call decodes all arguments."""
+    fields: list[Any] = [
+        (one.name, Any if one.annotation is MISSING else one.annotation, _field(one)) for one in parameters
+    ]
+    return msgspec.defstruct("Arguments", fields, kw_only=True, forbid_unknown_fields=True)
+
+
+def _field(parameter: Parameter) -> Any:
+    # A factory, since msgspec copies or refuses mutable defaults, and Python's rule for them is to share.
+    return msgspec.field() if parameter.required else msgspec.field(default_factory=lambda: parameter.default)

@@ -1,0 +1,251 @@
+"""Binding: a class of actors made ready to run, with its types resolved and its dependencies found.
+
+Everything that can be wrong with a class is found here at the latest, with a sentence, before it gets its first
+message. An attempt's `self` is a copy of a prototype: the constructor runs once.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Coroutine, Mapping
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
+
+from durably.actors.actor import Actor
+from durably.actors.context import Context, HandlerInfo, SharedContext
+from durably.actors.definition.definition import ActorDefinition, AnyHandler, definition_of
+from durably.actors.definition.scope import Scope
+from durably.actors.handlers import Handler, HandlerKind
+from durably.actors.protocol.port import Port
+from durably.actors.retry import RetryPolicy
+from durably.actors.state import STATE_VIEW, BoundField, StateField, StateView
+from durably.actors.values.descriptions import MISSING, describe, named
+from durably.actors.values.serde import codec_for
+from durably.errors import DefinitionError, HandlerMistakeError, UndecodableError, UnencodableError
+
+
+class BoundActorHandler:
+    """One handler of a bound class: what the machine needs to accept, run and answer an invocation."""
+
+    def __init__(self, definition: ActorDefinition, handler: AnyHandler) -> None:
+        options = definition.options
+        self.service = definition.name
+        self.name = handler.name
+        """The name on the wire."""
+        self.kind: HandlerKind = definition.kind_of(handler)
+        self.atomic = handler.atomic
+        self.private = handler.private or options.private
+        self.retry: RetryPolicy | None = handler.retry or options.retry
+        self.retention_us = options.retention_us if handler.retention_us is None else handler.retention_us
+        self.timeout_us = handler.timeout_us
+        self.suspend_after_us = options.suspend_after_us
+        self.documentation = inspect.cleandoc(handler.__doc__ or "")
+        self.signature = handler.signature
+        self.content_type = handler.signature.content_type
+        self.admit = handler.signature.types.arguments.admit
+        """A body from outside to the journal's form of it; raises InvalidArgumentError."""
+        self.check = handler.signature.types.arguments.check
+        """Raises InvalidArgumentError if an argument in the journal's form does not fit."""
+        self.encode_result = handler.signature.types.result.encode
+        """Raises UnencodableError."""
+        self._call = handler.signature.types.arguments.call
+        self.info = _info(definition, handler)
+
+    def __repr__(self) -> str:
+        return f"<{self.kind} handler {self.service}/{self.name}>"
+
+    def start(self, instance: Actor, ctx: Context, argument: bytes) -> Coroutine[Any, Any, Any]:
+        """The handler's coroutine, not begun, on an argument in the journal's form.
+
+        Raises:
+            InvalidArgumentError: the argument does not fit the parameters.
+        """
+        if isinstance(ctx, SharedContext):
+            ctx.share_state_with(instance.__dict__[STATE_VIEW])
+        return self._call(instance, ctx, argument)
+
+
+class MissingHandler(BoundActorHandler):
+    """Stands in for a handler that an accepted invocation names and the class does not have (any more)."""
+
+    def __init__(self, definition: ActorDefinition, name: str, *, shared: bool) -> None:
+        handler: AnyHandler = Handler(_is_missing, name=name, shared=shared)
+        handler.signature.scope = definition.scope
+        super().__init__(definition, handler)
+
+    def start(self, instance: Actor, ctx: Context, argument: bytes) -> Coroutine[Any, Any, Any]:
+        raise HandlerMistakeError(
+            f"{self.service} has no handler {self.name!r} any more, and the store holds an invocation of it. Bring the "
+            "handler back, and resume the invocation."
+        )
+
+
+async def _is_missing(actor: Any, ctx: Any) -> None:
+    """Never called."""
+
+
+class BoundActor:
+    """A class of actors with everything that it needs to run."""
+
+    def __init__(
+        self,
+        definition: ActorDefinition,
+        prototype: Actor,
+        handlers: Mapping[str, BoundActorHandler],
+        fields: Mapping[str, BoundField],
+    ) -> None:
+        self.definition = definition
+        self.handlers = handlers
+        """By name on the wire."""
+        self._cls: type[Actor] = definition.actor
+        self._attributes = dict(prototype.__dict__)
+        self._fields = fields
+        self._has_key = definition.kind == "object"
+
+    def __repr__(self) -> str:
+        return f"<bound {self.definition.kind} {self.definition.name}>"
+
+    def handler_or_missing(self, name: str, *, shared: bool) -> BoundActorHandler:
+        """The handler of this name, or what stands in for one that the store knows and the class does not."""
+        return self.handlers.get(name) or MissingHandler(self.definition, name, shared=shared)
+
+    def decode_state(self, name: str, data: bytes) -> Any:
+        """A stored value by its stored name: of its annotated type if it is declared, plain JSON if not."""
+        codec = next((field.codec for field in self._fields.values() if field.name == name), None)
+        return (codec_for(MISSING) if codec is None else codec).decode(data)
+
+    def instance(self, key: str, port: Port, *, writable: bool) -> Actor:
+        """A fresh `self` for one attempt, with its own view of the state (rule V1)."""
+        made = object.__new__(self._cls)
+        own = made.__dict__
+        own.update(self._attributes)
+        if self._has_key:
+            own["key"] = key
+        own[STATE_VIEW] = StateView(port, self._fields, writable=writable)
+        return made
+
+
+def bind(
+    actor: type[Actor], dependencies: Mapping[Any, Any], *, stand_in: Callable[[type], Any] | None = None
+) -> BoundActor:
+    """Make a class ready to run: resolve its types, find its dependencies, call its constructor once.
+
+    `stand_in` makes a value for a class that the constructor asks for and nobody gave, where that is no mistake.
+
+    Raises:
+        DefinitionError: it cannot work; says why and what to write.
+    """
+    definition = definition_of(actor)
+    if definition.options.abstract:
+        raise DefinitionError(
+            f"{named(actor)} is abstract: it says what may be asked. Give the runtime a class that implements it."
+        )
+    handlers = {name: BoundActorHandler(definition, handler) for name, handler in definition.handlers.items()}
+    fields = {field.attribute: _bound_field(definition, field) for field in definition.fields.values()}
+    prototype = _construct(definition, dependencies, stand_in)
+    definition.scope.close()
+    return BoundActor(definition, prototype, handlers, fields)
+
+
+def _info(definition: ActorDefinition, handler: AnyHandler) -> HandlerInfo:
+    types = handler.signature.types
+    return HandlerInfo(
+        service=definition.name,
+        name=handler.name,
+        actor=definition.actor,
+        kind=definition.kind_of(handler),
+        parameters={one.name: Any if one.annotation is MISSING else one.annotation for one in types.parameters},
+        returns=Any if types.returned is MISSING else types.returned,
+        metadata={**definition.options.metadata, **handler.metadata},
+    )
+
+
+def _bound_field(definition: ActorDefinition, field: StateField) -> BoundField:
+    where = f"{named(definition.actor)}.{field.attribute}"
+    scope = definition_of(field.owner).scope
+    annotation = inspect.get_annotations(field.owner)[field.attribute]
+    resolved = scope.resolve({field.attribute: annotation}, named(definition.actor))[field.attribute]
+    try:
+        codec = codec_for(resolved)
+    except DefinitionError as error:
+        raise DefinitionError(f"The type of the state {where} does not work: {error.message}") from error
+    default = None if field.default is MISSING else _encoded_default(where, codec.encode_exactly, field.default)
+    return BoundField(field.name, field.attribute, f"self.{field.attribute}", codec, default)
+
+
+def _encoded_default(where: str, encode: Callable[[Any], bytes], default: Any) -> bytes:
+    try:
+        return encode(default)
+    except (UnencodableError, UndecodableError) as error:
+        raise DefinitionError(f"The default of the state {where} does not fit its type: {error.message}") from error
+
+
+def _construct(
+    definition: ActorDefinition, dependencies: Mapping[Any, Any], stand_in: Callable[[type], Any] | None
+) -> Actor:
+    actor: type[Actor] = definition.actor
+    made = object.__new__(actor)
+    constructor: Any = getattr(actor, "__init__")  # noqa: B009
+    if constructor is not object.__init__:
+        constructor(made, **_arguments(definition, constructor, dependencies, stand_in))
+    return made
+
+
+def _arguments(
+    definition: ActorDefinition,
+    constructor: Any,
+    dependencies: Mapping[Any, Any],
+    stand_in: Callable[[type], Any] | None,
+) -> dict[str, Any]:
+    """What the constructor is called with: a dependency for each of its parameters."""
+    name = named(definition.actor)
+    parameters = [
+        one
+        for one in list(inspect.signature(constructor).parameters.values())[1:]
+        if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)
+    ]
+    written = {one.name: one.annotation for one in parameters if one.annotation is not one.empty}
+    annotations = _constructor_scope(definition).resolve(written, f"the constructor of {name}")
+    found: dict[str, Any] = {}
+    for one in parameters:
+        if one.kind is one.POSITIONAL_ONLY:
+            raise DefinitionError(
+                f"The parameter {one.name!r} of the constructor of {name} is positional-only. Remove the `/`."
+            )
+        annotation = annotations.get(one.name, MISSING)
+        wanted = next((way for way in _ways_to_ask(annotation) if way in dependencies), MISSING)
+        if wanted is not MISSING:
+            found[one.name] = dependencies[wanted]
+        elif one.default is one.empty:
+            cls = next((way for way in _ways_to_ask(annotation) if isinstance(way, type)), None)
+            if stand_in is None or cls is None or annotation is MISSING:
+                raise DefinitionError(_missing(name, one.name, annotation, dependencies))
+            found[one.name] = stand_in(cls)
+    return found
+
+
+def _constructor_scope(definition: ActorDefinition) -> Scope:
+    """The constructor may be inherited, with annotations that are names of its own module."""
+    owner = next(base for base in definition.actor.__mro__ if "__init__" in vars(base))
+    return definition_of(owner).scope if issubclass(owner, Actor) else definition.scope
+
+
+def _ways_to_ask(annotation: Any) -> tuple[Any, ...]:
+    """An annotation as it is, and `Mail` for `Mail | None`."""
+    if get_origin(annotation) not in (Union, UnionType):
+        return (annotation,)
+    return (annotation, *(part for part in get_args(annotation) if part is not type(None)))
+
+
+def _missing(actor: str, parameter: str, annotation: Any, dependencies: Mapping[Any, Any]) -> str:
+    if annotation is MISSING:
+        return (
+            f"The parameter {parameter!r} of the constructor of {actor} has no annotation, by which its "
+            "value would be found. Annotate it with a class."
+        )
+    given = ", ".join(describe(one) for one in dependencies) or "nothing"
+    wanted = describe(annotation)
+    return (
+        f"The constructor of {actor} asks for {parameter}: {wanted}, and dependencies= has {given}. "
+        f"Write Runtime(..., dependencies={{{wanted}: ...}})."
+    )

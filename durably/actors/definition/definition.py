@@ -1,0 +1,253 @@
+"""What a class says about itself, gathered and checked when it is defined: its shape, not its types.
+
+`definition_of(Cart)` is the one place where the wire name, the handlers, the state fields and the options of a class
+are found. Types are resolved later, in `binding`, when every class that they name exists.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from durably.actors.definition.arguments import in_words
+from durably.actors.definition.scope import Scope
+from durably.actors.handlers import Handler, HandlerKind
+from durably.actors.retry import RetryPolicy
+from durably.actors.state import StateField
+from durably.actors.values.descriptions import named
+from durably.actors.values.type_checks import is_text
+from durably.errors import DefinitionError
+
+ActorKind: TypeAlias = Literal["service", "object"]
+AnyHandler: TypeAlias = Handler[Any, Any]
+
+DEFINITION = "__durably__"
+SERVICE_NAME = re.compile(r"([a-zA-Z]|_[a-zA-Z0-9])[a-zA-Z0-9._-]*")
+RESERVED_NAMES = ("restate",)
+"""Paths beginning with these belong to the HTTP surface."""
+
+CONTEXTS: Mapping[HandlerKind, tuple[str, ...]] = {
+    "service": ("Context",),
+    "exclusive": ("ObjectContext", "SharedContext", "Context"),
+    "shared": ("SharedContext", "Context"),
+}
+"""The contexts that a handler of each kind may be annotated with; the first is the one that it gets."""
+CONTEXT_NAMES = frozenset(name for names in CONTEXTS.values() for name in names)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActorOptions:
+    """The class keywords, checked. Times are microseconds; None leaves it to the runtime."""
+
+    name: str | None = None
+    abstract: bool = False
+    private: bool = False
+    retry: RetryPolicy | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict[str, str])
+    retention_us: int | None = None
+    suspend_after_us: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActorDefinition:
+    """A class of actors."""
+
+    actor: type
+    name: str
+    """The name on the wire."""
+    kind: ActorKind
+    handlers: Mapping[str, AnyHandler]
+    """By name on the wire, in order of definition, inherited ones first."""
+    fields: Mapping[str, StateField]
+    """By stored name."""
+    options: ActorOptions
+    documentation: str
+    scope: Scope
+
+    @property
+    def is_contract(self) -> bool:
+        """Abstract with a name: implementations answer to the name, and callers need not know them."""
+        return self.options.abstract and self.options.name is not None
+
+    def kind_of(self, handler: AnyHandler) -> HandlerKind:
+        return _kind_of(self.kind, handler)
+
+
+def _kind_of(kind: ActorKind, handler: AnyHandler) -> HandlerKind:
+    if kind == "service":
+        return "service"
+    return "shared" if handler.shared else "exclusive"
+
+
+def definition_of(actor: type) -> ActorDefinition:
+    """The definition of a class of actors.
+
+    Raises:
+        DefinitionError: it is none.
+    """
+    definition = getattr(actor, "__dict__", {}).get(DEFINITION)
+    if not isinstance(definition, ActorDefinition):
+        raise DefinitionError(
+            f"{actor!r} is not a class of actors. Subclass Service or VirtualObject, and give the class itself."
+        )
+    return definition
+
+
+def define(actor: type, kind: ActorKind, options: ActorOptions, scope: Scope) -> ActorDefinition:
+    """Gather and check what a class says about itself.
+
+    Raises:
+        DefinitionError: it cannot work; says what to write.
+    """
+    definition = ActorDefinition(
+        actor=actor,
+        name=_name(actor, options),
+        kind=kind,
+        handlers=_handlers(actor, kind, scope),
+        fields=_fields(actor, kind),
+        options=options,
+        documentation=inspect.cleandoc(actor.__doc__ or ""),
+        scope=scope,
+    )
+    _check_name(definition)
+    _check_contracts(definition)
+    return definition
+
+
+def _name(actor: type, options: ActorOptions) -> str:
+    if options.name is not None:
+        return options.name
+    for base in actor.__mro__[1:]:
+        inherited = vars(base).get(DEFINITION)
+        if isinstance(inherited, ActorDefinition) and inherited.is_contract:
+            return inherited.name
+    return actor.__name__
+
+
+def _check_name(definition: ActorDefinition) -> None:
+    name, actor = definition.name, named(definition.actor)
+    if not is_text(name) or not SERVICE_NAME.fullmatch(name):
+        raise DefinitionError(
+            f"{actor} has the name {name!r}, which cannot stand in a path: a name is letters, digits, '.', '_' and "
+            "'-', and begins with a letter. Give it another one: class ...(name=...)."
+        )
+    if name in RESERVED_NAMES:
+        raise DefinitionError(
+            f"{actor} has the name {name!r}, and paths that begin with it are taken. Give it another one with name=."
+        )
+
+
+def _handlers(actor: type, kind: ActorKind, scope: Scope) -> dict[str, AnyHandler]:
+    handlers: dict[str, AnyHandler] = {}
+    for attribute, one in _members(actor, Handler).items():
+        handler: AnyHandler = one
+        if attribute in vars(actor):
+            handler.signature.scope = scope
+            _check_handler(actor, kind, handler)
+        twin = handlers.get(handler.name)
+        if twin is not None:
+            raise DefinitionError(
+                f"{named(actor)} has two handlers named {handler.name!r}: {twin.attribute} and {attribute}. "
+                "Change name= of one."
+            )
+        handlers[handler.name] = handler
+    return handlers
+
+
+def _members(actor: type, kind: type[Any]) -> dict[str, Any]:
+    """The attributes of a kind that a class has, bases' first; what a subclass replaced by something else is gone."""
+    names = {
+        name: None for base in reversed(actor.__mro__) for name, value in vars(base).items() if isinstance(value, kind)
+    }
+    found = {name: inspect.getattr_static(actor, name) for name in names}
+    return {name: value for name, value in found.items() if isinstance(value, kind)}
+
+
+def _check_handler(actor: type, kind: ActorKind, handler: AnyHandler) -> None:
+    if kind == "service" and handler.shared:
+        raise DefinitionError(
+            f"{named(actor)}.{handler.attribute} is @shared, and a Service has no state to share: its handlers "
+            "all run at once. Use @handler."
+        )
+    if kind == "service" and handler.atomic:
+        raise DefinitionError(
+            f"{named(actor)}.{handler.attribute} is atomic, and a Service has no state. Leave atomic= out."
+        )
+    _check_context(actor, _kind_of(kind, handler), handler)
+
+
+def _check_context(actor: type, kind: HandlerKind, handler: AnyHandler) -> None:
+    """Compare names only: the annotation need not be resolvable, and bases of contexts are fine."""
+    annotation = list(inspect.signature(handler.function).parameters.values())[1].annotation
+    written = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
+    name = written.strip("'\" ").rpartition(".")[2]
+    if name in CONTEXT_NAMES and name not in CONTEXTS[kind]:
+        described = {"service": "a service", "exclusive": "an exclusive handler", "shared": "a shared handler"}[kind]
+        raise DefinitionError(
+            f"The context of {named(actor)}.{handler.attribute} is annotated {name}, and {described} gets "
+            f"{CONTEXTS[kind][0]}. Write `ctx: {CONTEXTS[kind][0]}`, or change the decorator."
+        )
+
+
+def _fields(actor: type, kind: ActorKind) -> dict[str, StateField]:
+    fields: dict[str, StateField] = {}
+    for attribute, field_ in _members(actor, StateField).items():
+        state_field: StateField = field_
+        if kind == "service":
+            raise DefinitionError(
+                f"{named(actor)}.{attribute} is state, and a Service has none: it has no key to keep it under. "
+                "Use a VirtualObject."
+            )
+        if attribute not in inspect.get_annotations(state_field.owner):
+            raise DefinitionError(
+                f"{named(actor)}.{attribute} has no type. Annotate it, so that it can be stored: `{attribute}: "
+                "int = state(...)`."
+            )
+        twin = fields.get(state_field.name)
+        if twin is not None:
+            raise DefinitionError(
+                f"{named(actor)} stores {twin.attribute} and {attribute} under one name, {state_field.name!r}. "
+                "Change name= of one."
+            )
+        fields[state_field.name] = state_field
+    if "key" in {one.attribute for one in fields.values()}:
+        raise DefinitionError(f"{named(actor)}.key is the object's key and cannot be state. Use another attribute.")
+    return fields
+
+
+def _check_contracts(definition: ActorDefinition) -> None:
+    """An implementation may add to its contract, and change nothing that callers rely on."""
+    for base in definition.actor.__mro__[1:]:
+        contract = vars(base).get(DEFINITION)
+        if isinstance(contract, ActorDefinition) and contract.options.abstract:
+            for name, promised in contract.handlers.items():
+                _check_implementation(definition, contract, name, promised)
+
+
+def _check_implementation(
+    definition: ActorDefinition, contract: ActorDefinition, name: str, promised: AnyHandler
+) -> None:
+    where = f"{named(definition.actor)}.{promised.attribute}"
+    given = definition.handlers.get(name)
+    if given is None:
+        raise DefinitionError(
+            f"{where} is not a handler named {name!r} any more, which {named(contract.actor)} promises. "
+            "Decorate it like there."
+        )
+    if given.shared != promised.shared:
+        raise DefinitionError(
+            f"{where} is {_decorator(given)}, and {named(contract.actor)} promises {_decorator(promised)}. Use "
+            "the same decorator."
+        )
+    if not given.signature.same_shape_as(promised.signature):
+        raise DefinitionError(
+            f"{where} takes {in_words(given.signature.shape)}, and {named(contract.actor)} promises "
+            f"{in_words(promised.signature.shape)}. Callers rely on the latter: take the same parameters."
+        )
+
+
+def _decorator(handler: AnyHandler) -> str:
+    return "@shared" if handler.shared else "@handler"

@@ -1,0 +1,216 @@
+"""`HandlerSignature`: what one handler takes and gives, and how both become bytes, for those who call and those who
+run it.
+
+The shape is known when the class is defined. The types are resolved at first use, so that a contract that is never
+bound can be called, or when the class is bound, so that a mistake is found early.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+from durably.actors.definition.arguments import Arguments, HandlerFunction, JsonArguments, Parameter, SerdeArguments
+from durably.actors.definition.scope import Scope
+from durably.actors.values.descriptions import MISSING, describe, shortened
+from durably.actors.values.serde import JSON, Serde, TypeCodec, codec_for
+from durably.errors import DefinitionError, UndecodableError, UnencodableError
+
+OWN_PARAMETERS = 2
+"""`self` and `ctx`."""
+
+
+class HandlerSignature:
+    """The parameters and the result of a handler."""
+
+    def __init__(
+        self,
+        function: HandlerFunction,
+        name: str,
+        *,
+        accepts: Serde[Any] | None = None,
+        returns: Serde[Any] | None = None,
+    ) -> None:
+        self.name = name
+        """The handler's name on the wire."""
+        self.function = function
+        self.shape = _parameters_of(function)
+        self.scope: Scope | None = None
+        """Where the annotations' names are looked up; set when the class is defined."""
+        self._accepts = accepts
+        self._returns = returns
+
+    @cached_property
+    def types(self) -> Types:
+        """Everything that needs the types, resolved now if it has not been.
+
+        Raises:
+            DefinitionError: a name is unknown, or a type cannot be written as JSON.
+        """
+        assert self.scope is not None, "the class that holds the handler has been defined"
+        where = f"handler {self.name!r}"
+        written = {one.name: one.annotation for one in self.shape if one.annotation is not MISSING}
+        returned = inspect.signature(self.function).return_annotation
+        if returned is not inspect.Signature.empty:
+            written["return"] = returned
+        resolved = self.scope.resolve(written, where)
+        parameters = tuple(replace(one, annotation=resolved.get(one.name, MISSING)) for one in self.shape)
+        result = resolved.get("return", MISSING)
+        return Types(parameters, result, self._arguments(parameters, where), self._result(result, where))
+
+    @property
+    def has_own_serde(self) -> bool:
+        """Its argument is carried as a Serde of the user's writes it, whatever the annotation says."""
+        return self._accepts is not None
+
+    def _arguments(self, parameters: tuple[Parameter, ...], where: str) -> Arguments:
+        if self._accepts is not None:
+            return SerdeArguments(self.name, self.function, parameters[0], self._accepts)
+        codecs = {one.name: _codec(one.annotation, f"the parameter {one.name!r} of {where}") for one in parameters}
+        return JsonArguments(self.name, self.function, parameters, codecs)
+
+    def _result(self, annotation: Any, where: str) -> Result:
+        if self._returns is not None:
+            return SerdeResult(self.name, self._returns)
+        if annotation in (None, type(None)):
+            return NoResult(self.name)
+        return JsonResult(self.name, _codec(annotation, f"the result of {where}"))
+
+    def encode_arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], /) -> bytes:
+        """The journal form of what a caller wrote in the parentheses; see `Arguments.encode`."""
+        return self.types.arguments.encode(args, kwargs)
+
+    def decode_arguments(self, argument: bytes, /) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """What the function is called with; see `Arguments.decode`."""
+        return self.types.arguments.decode(argument)
+
+    def decode_result(self, data: bytes, /) -> Any:
+        """The result, of its annotated type.
+
+        Raises:
+            UndecodableError: the bytes are something else.
+        """
+        return self.types.result.decode(data)
+
+    @property
+    def content_type(self) -> str | None:
+        """Of the encoded result; None where it is nothing."""
+        return self.types.result.content_type
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """As a programmer would write them: `{"ticket_id": "str", "n": "int = 1"}`."""
+        return {one.name: one.describe() for one in self.types.parameters}
+
+    @property
+    def returns(self) -> str:
+        """As a programmer would write it: `bool`."""
+        return describe(self.types.returned)
+
+    def same_shape_as(self, other: HandlerSignature) -> bool:
+        """Callers of one may call the other: names, order and defaults agree."""
+        return [_call_shape(one) for one in self.shape] == [_call_shape(one) for one in other.shape]
+
+
+class Types:
+    """What is known of a signature once its annotations are resolved."""
+
+    __slots__ = ("arguments", "parameters", "result", "returned")
+
+    def __init__(self, parameters: tuple[Parameter, ...], returned: Any, arguments: Arguments, result: Result) -> None:
+        self.parameters = parameters
+        self.returned = returned
+        """The annotation of the result, or MISSING."""
+        self.arguments = arguments
+        self.result = result
+
+
+class JsonResult:
+    """A result with the codec of its annotation."""
+
+    content_type = JSON
+
+    def __init__(self, handler: str, codec: TypeCodec[Any]) -> None:
+        self._handler = handler
+        self._encode = codec.encode_exactly
+        self.decode = codec.decode
+
+    def encode(self, value: Any, /) -> bytes:
+        try:
+            return self._encode(value)
+        except UnencodableError as error:
+            raise UnencodableError(f"The result of handler {self._handler!r}: {error.message}") from error
+
+
+class NoResult:
+    """A handler that is annotated to return None: its result has no bytes."""
+
+    content_type = None
+
+    def __init__(self, handler: str) -> None:
+        self._handler = handler
+
+    def encode(self, value: Any, /) -> bytes:
+        if value is not None:
+            raise UnencodableError(
+                f"Handler {self._handler!r} returned {shortened(value)}, and its annotation says that it returns None. "
+                "Annotate what it returns, so that callers get it."
+            )
+        return b""
+
+    def decode(self, data: bytes, /) -> None:
+        if data not in (b"", b"null"):
+            raise UndecodableError(
+                f"Handler {self._handler!r} is declared to return None, and its answer is {data[:80]!r}."
+            )
+
+
+class SerdeResult:
+    """A result as the bytes of the Serde that the handler returns."""
+
+    def __init__(self, handler: str, serde: Serde[Any]) -> None:
+        self._handler = handler
+        self._serde = serde
+        self.content_type: str | None = serde.content_type
+
+    def encode(self, value: Any, /) -> bytes:
+        try:
+            return self._serde.encode(value)
+        except Exception as error:  # The Serde is the user's.
+            raise UnencodableError(f"The result of handler {self._handler!r}, {shortened(value)}: {error}.") from error
+
+    def decode(self, data: bytes, /) -> Any:
+        try:
+            return self._serde.decode(data)
+        except Exception as error:  # As above.
+            raise UndecodableError(f"The result of handler {self._handler!r}: {error}.") from error
+
+
+Result = JsonResult | NoResult | SerdeResult
+
+
+def _parameters_of(function: HandlerFunction) -> tuple[Parameter, ...]:
+    own = list(inspect.signature(function).parameters.values())[OWN_PARAMETERS:]
+    return tuple(
+        Parameter(
+            name=one.name,
+            annotation=MISSING if one.annotation is one.empty else one.annotation,
+            default=MISSING if one.default is one.empty else one.default,
+            keyword_only=one.kind is one.KEYWORD_ONLY,
+        )
+        for one in own
+    )
+
+
+def _codec(annotation: Any, where: str) -> TypeCodec[Any]:
+    try:
+        return codec_for(annotation)
+    except DefinitionError as error:
+        raise DefinitionError(f"The type of {where} does not work: {error.message}") from error
+
+
+def _call_shape(parameter: Parameter) -> tuple[str, bool, bool]:
+    return parameter.name, parameter.required, parameter.keyword_only

@@ -1,0 +1,136 @@
+"""`Port`: the one opening between a handler's context and the machine that runs it.
+
+Contexts, references and state only describe what is wanted; all that they do goes through the port of their execution.
+So nothing in `durably.actors` knows whether it is live or replayed, and no verb can forget to be replay-safe.
+"""
+
+from __future__ import annotations
+
+from asyncio import AbstractEventLoop
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import Context
+from inspect import isawaitable
+from random import Random
+from typing import Any, Generic, Protocol, TypeVar
+
+import msgspec
+
+from durably.actors.protocol.commands import Command, Run
+from durably.actors.protocol.operations import CallSite, Operation
+from durably.actors.protocol.request import Request
+from durably.actors.retry import RetryPolicy
+from durably.errors import UnencodableError
+
+R = TypeVar("R")
+
+
+class Action(msgspec.Struct, Generic[R], frozen=True, kw_only=True):
+    """The side effect behind a `Run` command: never journaled, found again by replaying the handler."""
+
+    name: str
+    invoke: Callable[[], R | Awaitable[R]]
+    """Calls the user's function with its arguments; for a coroutine function, returns the coroutine."""
+    is_coroutine_function: bool
+    """True: `invoke` runs on the host's event loop; False: in a thread."""
+    retry: RetryPolicy | None
+    timeout_us: int | None
+    """Limit of one attempt."""
+    context: Context
+    """The handler's context variables when it asked (rule D4)."""
+    encode_value: Callable[[R], bytes]
+    """Raises UnencodableError; `encode` says of which run."""
+
+    def encode(self, result: R) -> bytes:
+        """What is journaled of a result.
+
+        Raises:
+            UnencodableError: it cannot be written; names the run.
+        """
+        if not self.is_coroutine_function and isawaitable(result):
+            raise UnencodableError(_not_awaited(self.name, result))
+        try:
+            return self.encode_value(result)
+        except UnencodableError as error:
+            raise UnencodableError(f"The result of run {self.name!r} cannot be journaled: {error.message}") from error
+
+
+def _not_awaited(name: str, value: object) -> str:
+    close = getattr(value, "close", None)
+    if close is not None:
+        close()
+    return (
+        f"The action of run {name!r} is a plain function that returned a coroutine, so it ran in a thread, where "
+        "nobody awaits it. Give ctx.run the coroutine function itself and its arguments, not a lambda: "
+        f"ctx.run({name!r}, fetch, url)."
+    )
+
+
+class Port(Protocol):
+    """What an execution offers to its handler. Outside its own advance every method raises a sentence (rule D1)."""
+
+    invocation_id: str
+
+    @property
+    def loop(self) -> AbstractEventLoop:
+        """The loop that the handler runs on."""
+        ...
+
+    def check(self, what: object, /) -> None:
+        """Raise unless this execution is being advanced right now, on this thread. `what` names what was tried."""
+        ...
+
+    def request(self) -> Request:
+        """What started the invocation."""
+        ...
+
+    def at(self) -> int:
+        """The time of the step: microseconds since 1970 UTC."""
+        ...
+
+    def random(self) -> Random:
+        """The generator of `ctx.random()`, seeded by the execution."""
+        ...
+
+    def uuid_bits(self) -> int:
+        """128 deterministic bits, a stream of their own."""
+        ...
+
+    def issue(self, command: Command, decode: Callable[[bytes], R], what: object, site: CallSite, /) -> Operation[R]:
+        """Journal a command that is answered. The operation ends with `decode(answer)`, or with the failure."""
+        ...
+
+    def issue_one_way(
+        self, command: Command, result: Callable[[int], R], what: object, site: CallSite, /
+    ) -> Operation[R]:
+        """Journal a command that is not answered. The operation is done at once, with `result(command number)`."""
+        ...
+
+    def issue_run(
+        self, command: Run, action: Action[R], decode: Callable[[bytes], R], site: CallSite, /
+    ) -> Operation[R]:
+        """Journal a side effect; it starts when the command is durable."""
+        ...
+
+    def callee_id(self, command: int, /) -> str:
+        """The id of the invocation that command number `command` starts."""
+        ...
+
+    def read_field(self, name: str, /) -> bytes | None:
+        """The encoded value of a state field as this attempt sees it, own changes included; None: it has none."""
+        ...
+
+    def field_names(self) -> Sequence[str]:
+        """The names that have a value, sorted."""
+        ...
+
+    def write_field(self, name: str, value: bytes | None, /) -> None:
+        """Set or clear a state field."""
+        ...
+
+    def watch_fields(self, flush: Callable[[], Mapping[str, bytes | None]], /) -> None:
+        """Ask, at the end of each step, for fields whose values were changed in place or set as objects (rule V2)."""
+        ...
+
+    def log(self, level: str, event: str, fields: Mapping[str, Any], /) -> None:
+        """Write a line of the handler's log; silent while the machine replays."""
+        ...

@@ -1,0 +1,67 @@
+"""Spans and moments of time as users write them, turned into whole microseconds, or refused with a sentence."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime, timedelta
+from typing import TypeAlias
+
+from durably.actors.values.type_checks import is_datetime, is_number
+
+Duration: TypeAlias = timedelta | float
+"""A span of time; a bare number is seconds, as in asyncio."""
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+LONGEST_SECONDS = 1_000 * 366 * 86_400.0
+"""A thousand years: what is longer is a mistake of units, and would not fit a date."""
+
+
+def duration_us(duration: Duration, what: str = "a duration") -> int:
+    """Whole microseconds. `what` names the thing in the sentence of the ValueError or TypeError."""
+    if isinstance(duration, timedelta):
+        microseconds = duration // MICROSECOND
+    elif not is_number(duration):
+        raise TypeError(f"{what} is a timedelta or a number of seconds, not {duration!r} ({type(duration).__name__}).")
+    elif math.isnan(duration) or duration > LONGEST_SECONDS:
+        raise ValueError(f"{what} is at most {LONGEST_SECONDS:.0f} seconds (a thousand years), not {duration!r}.")
+    else:
+        microseconds = -1 if duration < 0 else round(duration * 1_000_000)
+    if microseconds < 0:
+        raise ValueError(f"{what} cannot be negative: {duration!r}.")
+    if microseconds > LONGEST_SECONDS * 1_000_000:
+        raise ValueError(f"{what} is at most {LONGEST_SECONDS:.0f} seconds (a thousand years), not {duration!r}.")
+    return microseconds
+
+
+def optional_duration_us(duration: Duration | None, what: str) -> int | None:
+    return None if duration is None else duration_us(duration, what)
+
+
+def delay_us(*delay: Duration, days: float = 0, hours: float = 0, minutes: float = 0, seconds: float = 0) -> int:
+    """What `.after(...)` was given: one duration, or named parts that add up, never both."""
+    parts = {"days": days, "hours": hours, "minutes": minutes, "seconds": seconds}
+    if len(delay) > 1 or (delay and any(parts.values())):
+        raise TypeError("after(...) takes one duration or named parts (days, hours, minutes, seconds), not both.")
+    if delay:
+        return duration_us(delay[0], "The delay of after(...)")
+    for name, part in parts.items():
+        duration_us(part, f"{name} in after(...)")
+    return duration_us(((days * 24 + hours) * 60 + minutes) * 60 + seconds, "The delay of after(...)")
+
+
+def moment_us(when: datetime) -> int:
+    """Microseconds since 1970 UTC of an aware datetime."""
+    if not is_datetime(when):
+        raise TypeError(f"at(...) takes a datetime, not {when!r}. For a span of time use after(...).")
+    if when.utcoffset() is None:
+        raise ValueError(
+            f"at({when!r}) does not say which time zone it means. Write datetime(..., tzinfo=UTC), or start from "
+            "ctx.now()."
+        )
+    return (when - EPOCH) // MICROSECOND
+
+
+def moment(microseconds: int) -> datetime:
+    """The aware datetime, in UTC, of microseconds since 1970."""
+    return EPOCH + timedelta(microseconds=microseconds)

@@ -1,0 +1,232 @@
+"""Terminal errors as bytes and back: what a caller gets is of the class that was raised, with its fields.
+
+Neither direction ever fails: a class that the reader does not know becomes its nearest known base, a field that
+cannot be written or read is left out and named in the metadata. Restoring does not call `__init__`. Tracebacks do
+not travel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import typing
+from inspect import get_annotations
+from types import SimpleNamespace
+from typing import Any, ClassVar, cast, get_origin
+from weakref import WeakKeyDictionary
+
+import msgspec
+
+from durably.actors.values.serde import TypeCodec, codec_for
+from durably.errors import (
+    CancelledInvocationError,
+    DefinitionError,
+    TerminalError,
+    UndecodableError,
+    UnencodableError,
+    error_class_name,
+    known_error_class,
+)
+
+LOST_FIELDS = "lost_fields"
+"""The metadata entry that names fields which did not travel."""
+TIMEOUT_CODE = 408
+
+
+class Envelope(msgspec.Struct, omit_defaults=True):
+    """A terminal error as it is stored: its class and bases, nearest first, and everything it says."""
+
+    classes: list[str]
+    code: int
+    message: str
+    metadata: dict[str, str] = {}
+    fields: dict[str, msgspec.Raw] = {}
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Envelope)
+
+
+def terminal(error: BaseException) -> TerminalError | None:
+    """The terminal error that `error` is for callers, or None where another attempt may help (rule E3)."""
+    if isinstance(error, asyncio.CancelledError):
+        return _cancelled(error)
+    if isinstance(error, TerminalError):
+        return error
+    if isinstance(error, TimeoutError):
+        return TerminalError(str(error) or "The handler ran into a time limit of its own.", code=TIMEOUT_CODE)
+    if isinstance(error, BaseExceptionGroup):
+        return _terminal_group(cast("BaseExceptionGroup[BaseException]", error))
+    return None
+
+
+def _cancelled(error: BaseException) -> TerminalError:
+    """Callers get the plain class, whatever the handler saw (rule E1)."""
+    if isinstance(error, TerminalError):
+        return CancelledInvocationError(error.message, code=error.code, metadata=error.metadata)
+    return CancelledInvocationError(str(error))
+
+
+def _terminal_group(group: BaseExceptionGroup[BaseException]) -> TerminalError | None:
+    leaves = [terminal(leaf) for leaf in _leaves(group)]
+    ends = [leaf for leaf in leaves if leaf is not None]
+    if len(ends) != len(leaves):
+        return None
+    first, *others = ends
+    if not others:
+        return first
+    whole = decode_failure(encode_failure(first))
+    metadata = {
+        **whole.metadata,
+        **{
+            f"also_{number}": f"{type(other).__qualname__} ({other.code}): {other.message}"
+            for number, other in enumerate(others, 1)
+        },
+    }
+    _set(whole, "metadata", metadata)
+    return whole
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found += (
+            _leaves(cast("BaseExceptionGroup[BaseException]", error))
+            if isinstance(error, BaseExceptionGroup)
+            else [error]
+        )
+    return found
+
+
+def encode_failure(error: TerminalError) -> bytes:
+    """The envelope of an error, as bytes."""
+    fields: dict[str, msgspec.Raw] = {}
+    lost: list[str] = []
+    for name, codec in _fields_of(type(error)).items():
+        try:
+            fields[name] = msgspec.Raw(codec.encode(getattr(error, name)))
+        except AttributeError:
+            continue  # Annotated, never set: nothing to lose.
+        except UnencodableError:
+            lost.append(name)
+    metadata = _plain_metadata(error)
+    if lost:
+        metadata[LOST_FIELDS] = ", ".join(lost)
+    envelope = Envelope(
+        _class_names(type(error)), _plain_code(error), _plain_text(_message_of(error)), metadata, fields
+    )
+    return _encoder.encode(envelope)
+
+
+def decode_failure(data: bytes) -> TerminalError:
+    """The error in an envelope, of the nearest class that is known here."""
+    try:
+        envelope = _decoder.decode(data)
+    except msgspec.MsgspecError:
+        return TerminalError(f"The invocation failed, with an error that cannot be read: {data[:200]!r}.")
+    return _restored(envelope)
+
+
+def _restored(envelope: Envelope) -> TerminalError:
+    known = (known_error_class(name) for name in envelope.classes)
+    cls = next((found for found in known if found is not None), TerminalError)
+    error = cls.__new__(cls, envelope.message)
+    lost: list[str] = []
+    for name, codec in _fields_of(cls).items():
+        if name in envelope.fields and not _restore_field(error, name, codec, bytes(envelope.fields[name])):
+            lost.append(name)
+    metadata = dict(envelope.metadata)
+    if lost:
+        metadata[LOST_FIELDS] = ", ".join(filter(None, [metadata.get(LOST_FIELDS), *lost]))
+    if envelope.code != cls.code:
+        _set(error, "code", envelope.code)
+    if metadata:
+        _set(error, "metadata", metadata)
+    if envelope.message != _message_of(error):
+        _set(error, "message", envelope.message)
+    return error
+
+
+def _restore_field(error: TerminalError, name: str, codec: TypeCodec[Any], data: bytes) -> bool:
+    try:
+        value = codec.decode(data)
+    except UndecodableError:
+        return False
+    return _set(error, name, value)
+
+
+def _set(error: TerminalError, name: str, value: object) -> bool:
+    """Past the `__setattr__` of a frozen dataclass; False where it is a property that cannot be set."""
+    try:
+        object.__setattr__(error, name, value)
+    except (AttributeError, TypeError):
+        return False
+    return True
+
+
+def _class_names(cls: type[TerminalError]) -> list[str]:
+    return [error_class_name(base) for base in cls.__mro__ if issubclass(base, TerminalError)]
+
+
+def _message_of(error: TerminalError) -> str:
+    try:
+        return error.message
+    except Exception as problem:  # The message may be a property or a repr of the user's; it must not hide the failure.
+        return f"{type(error).__qualname__} (its message cannot be read: {type(problem).__qualname__})"
+
+
+def _plain_text(text: object) -> str:
+    return str(text).encode(errors="replace").decode()  # Lone surrogates have no UTF-8.
+
+
+def _plain_code(error: TerminalError) -> int:
+    code: Any = error.code  # A user's class may say anything here.
+    return code if isinstance(code, int) else TerminalError.code
+
+
+def _plain_metadata(error: TerminalError) -> dict[str, str]:
+    try:
+        return {_plain_text(name): _plain_text(value) for name, value in error.metadata.items()}
+    except Exception:  # Metadata is for people; a broken one must not hide the failure.
+        return {}
+
+
+_codecs_of_fields: WeakKeyDictionary[type[TerminalError], dict[str, TypeCodec[Any]]] = WeakKeyDictionary()
+
+
+def _fields_of(cls: type[TerminalError]) -> dict[str, TypeCodec[Any]]:
+    codecs = _codecs_of_fields.get(cls)
+    if codecs is None:
+        codecs = _codecs_of_fields[cls] = _find_fields(cls)
+    return codecs
+
+
+def _find_fields(cls: type[TerminalError]) -> dict[str, TypeCodec[Any]]:
+    """The codecs of what a class of errors declares beside code, message and metadata, its bases' first."""
+    codecs: dict[str, TypeCodec[Any]] = {}
+    for base in reversed(cls.__mro__):
+        if issubclass(base, TerminalError) and base is not TerminalError:
+            for name, annotation in get_annotations(base).items():
+                if not name.startswith("_") and name not in ("code", "message", "metadata"):
+                    codec = _field_codec(base, name, annotation)
+                    if codec is not None:
+                        codecs[name] = codec
+    return codecs
+
+
+def _field_codec(cls: type, name: str, annotation: Any) -> TypeCodec[Any] | None:
+    """None for a ClassVar; plain JSON where the annotation cannot be resolved or expressed."""
+    module = sys.modules.get(cls.__module__)
+    try:
+        holder: Any = SimpleNamespace(__annotations__={name: annotation})
+        resolved = typing.get_type_hints(holder, vars(module) if module else {}, dict(vars(cls)), include_extras=True)[
+            name
+        ]
+    except Exception:  # Whatever an annotation evaluates to, the failure itself must travel.
+        return codec_for(Any)
+    if resolved is ClassVar or get_origin(resolved) is ClassVar:
+        return None
+    try:
+        return codec_for(resolved)
+    except DefinitionError:
+        return codec_for(Any)

@@ -1,0 +1,275 @@
+"""`Actions`: the side effects of `ctx.run` that are under way, on the host's event loop or in threads.
+
+They belong to the runtime, keyed by invocation and command, and outlive attempts and incarnations: a new attempt joins
+the running action, and its result is kept until the completion is durable (rule A1). An action starts only when its
+command is durable, so a result never exists without a record that it was asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import get_ident
+from typing import Any, Protocol, TypeAlias
+
+import msgspec
+
+from durably.actors.protocol.port import Action
+from durably.actors.retry import RetryPolicy
+from durably.actors.values.durations import duration_us
+from durably.actors.values.error_envelopes import encode_failure, terminal
+from durably.errors import RetryableError, TerminalError, find_mistake
+from durably.runtime.clock import Clock
+from durably.runtime.commit.thread_yielding import GiveWay
+from durably.runtime.observation.failure_text import describe_failure, text_of_error
+
+ActionKey: TypeAlias = tuple[str, int]
+"""(invocation id, command number)"""
+
+
+class ActionResult(msgspec.Struct, frozen=True, kw_only=True):
+    """How an action ended: with a value, a `TerminalError`, or (`exhausted`) as a failure of the whole invocation."""
+
+    failed: bool
+    value: bytes
+    exhausted: BaseException | None = None
+
+
+class ActionListener(Protocol):
+    """The incarnation that asked for an action, or joined it."""
+
+    def action_backs_off(self, key: ActionKey, name: str, fields: dict[str, Any], /) -> None:
+        """It has failed, and will be tried again."""
+        ...
+
+    def action_issued_at(self, key: ActionKey, /) -> int | None:
+        """When the handler asked for it, which may have been in an earlier process: microseconds since 1970 UTC."""
+        ...
+
+    def action_ended(self, key: ActionKey, result: ActionResult, /) -> None:
+        """It has its result."""
+        ...
+
+
+class ActionObserver(Protocol):
+    """Who wants to know of side effects."""
+
+    def attempt_begins(self, key: ActionKey, name: str, /) -> None: ...
+    def attempt_ended(self, key: ActionKey, name: str, /) -> None: ...
+
+
+class _Running:
+    """One action: its task, and its result from then on."""
+
+    __slots__ = ("listener", "name", "result", "task")
+
+    def __init__(self, name: str, listener: ActionListener) -> None:
+        self.name = name
+        self.listener = listener
+        self.task: asyncio.Task[None] | None = None
+        self.result: ActionResult | None = None
+
+
+class Actions:
+    """All actions of a runtime."""
+
+    def __init__(self, clock: Clock, threads: int, give_way: GiveWay, observer: ActionObserver | None = None) -> None:
+        self.on_rest: Callable[[], None] = _nobody_listens
+        """Hears when an action has ended, or backs off."""
+        self._observer = observer
+        self._host = asyncio.get_running_loop()
+        self._clock = clock
+        self._give_way = give_way
+        self._running: dict[ActionKey, _Running] = {}
+        self._threads = threads
+        self._busy = 0
+        self._executor: ThreadPoolExecutor | None = None
+        self._cancelled: dict[asyncio.Task[None], str] = {}
+        """What a stop has cancelled and has not ended, with its name."""
+        self._in_threads: dict[int, str] = {}
+        """What runs in threads, which may outlive whoever waits for it."""
+
+    def keys(self) -> set[ActionKey]:
+        """The actions under way, and those whose completion is not durable yet."""
+        return set(self._running)
+
+    @property
+    def busy(self) -> int:
+        """Actions that are being attempted right now; those that back off are not counted."""
+        return self._busy
+
+    def start(self, key: ActionKey, action: Action[Any], fallback: RetryPolicy, listener: ActionListener) -> None:
+        """Start an action, or join the one that runs; `listener` hears the result once.
+
+        `fallback` is the policy of the invocation, for an action that has none of its own (rule A3).
+        """
+        running = self._running.get(key)
+        if running is None:
+            running = self._running[key] = _Running(action.name, listener)
+            running.task = self._host.create_task(self._run(key, running, action, fallback), context=action.context)
+        elif running.result is None:
+            running.listener = listener
+        else:
+            self._host.call_soon(listener.action_ended, key, running.result)
+
+    def settled(self, key: ActionKey) -> None:
+        """The completion of this action is durable: the result need not be kept."""
+        self._running.pop(key, None)
+
+    def cancel(self, key: ActionKey) -> None:
+        """Nobody wants the result any more (rule C5). A thread runs on; its result is dropped."""
+        running = self._running.pop(key, None)
+        if running is not None and running.task is not None:
+            running.task.cancel()
+
+    def stop(self) -> None:
+        """Cancel whatever runs; being cancelled by a shutdown is no result (rule A3). From here on none is reported."""
+        for running in self._running.values():
+            if running.task is not None and not running.task.done():
+                self._cancelled[running.task] = running.name
+                running.task.add_done_callback(lambda task: self._cancelled.pop(task, None))
+                running.task.cancel()
+        self._running.clear()
+        if self._executor is not None:
+            self._executor.shutdown(wait=False, cancel_futures=True)
+            self._executor = None
+
+    async def ended(self) -> None:
+        """After `stop`: wait for those that do not end at once; not for threads, which cannot be cancelled."""
+        while self._cancelled:
+            await asyncio.wait(self._cancelled)
+
+    def left(self) -> list[str]:
+        """After `stop`: the names of those that still run, threads included."""
+        return [*self._cancelled.values(), *self._in_threads.values()]
+
+    async def _run(self, key: ActionKey, running: _Running, action: Action[Any], fallback: RetryPolicy) -> None:
+        policy = fallback if action.retry is None else action.retry
+        started = self._clock.monotonic()
+        failures = 0
+        while running.result is None:
+            self._begin_attempt(key, action.name)
+            try:
+                running.result = _encoded(action, await self._attempt(action))
+            except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:
+                failures += 1
+                elapsed = self._clock.monotonic() - started
+                if action.retry is not None:
+                    issued_at = running.listener.action_issued_at(key)
+                    elapsed = elapsed if issued_at is None else max(elapsed, self._clock.now() - issued_at)
+                running.result = self._after_failure(action, policy, error, failures, elapsed)
+                failed: BaseException | None = error
+            else:
+                failed = None
+            finally:
+                self._end_attempt(key, action.name)
+            if self._running.get(key) is not running:  # It turned its cancellation into something else.
+                return
+            if running.result is None and failed is not None:
+                delay = retry_delay(policy, failures, failed)
+                running.listener.action_backs_off(key, action.name, _told(delay, failures, failed))
+                await self._clock.sleep(delay)
+        running.task = None
+        if self._running.get(key) is running:
+            running.listener.action_ended(key, running.result)
+
+    def _begin_attempt(self, key: ActionKey, name: str) -> None:
+        self._busy += 1
+        if self._observer is not None:
+            self._observer.attempt_begins(key, name)
+
+    def _end_attempt(self, key: ActionKey, name: str) -> None:
+        self._busy -= 1
+        if self._busy == 0:
+            self._host.call_soon(self.on_rest)
+        if self._observer is not None:
+            self._observer.attempt_ended(key, name)
+
+    async def _attempt(self, action: Action[Any]) -> Any:
+        try:
+            if action.timeout_us is None:
+                return await (action.invoke() if action.is_coroutine_function else self._in_thread(action))
+            async with asyncio.timeout(action.timeout_us / 1_000_000):
+                return await (action.invoke() if action.is_coroutine_function else self._in_thread(action))
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise RuntimeError("the action was cancelled from within") from None
+
+    async def _in_thread(self, action: Action[Any]) -> Any:
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(self._threads, thread_name_prefix="durably-action")
+        self._give_way.begin()
+        try:
+            context = contextvars.copy_context()
+            value, error = await self._host.run_in_executor(self._executor, lambda: context.run(self._invoked, action))
+            if error is not None:
+                raise error
+            return value
+        finally:
+            self._give_way.end()
+
+    def _invoked(self, action: Action[Any]) -> tuple[Any, BaseException | None]:
+        """Call in the thread; an error is returned, because futures cannot carry every kind (StopIteration)."""
+        thread = get_ident()
+        self._in_threads[thread] = action.name
+        try:
+            return action.invoke(), None
+        except StopIteration as error:
+            return None, RuntimeError(f"the action raised {error!r}")
+        except BaseException as error:
+            return None, error
+        finally:
+            del self._in_threads[thread]
+
+    def _after_failure(
+        self, action: Action[Any], policy: RetryPolicy, error: BaseException, failures: int, elapsed_us: int
+    ) -> ActionResult | None:
+        """What the failure of an attempt means: a result, or None to try again."""
+        if isinstance(error, TerminalError):
+            return ActionResult(failed=True, value=encode_failure(error))
+        if find_mistake(error) is not None:
+            return ActionResult(failed=True, value=b"", exhausted=error)
+        if policy.gives_up_on(error):
+            return ActionResult(failed=True, value=encode_failure(_given_up(error)))
+        if not policy.exhausted(failures, elapsed_us):
+            return None
+        if action.retry is None and policy.then == "pause":
+            return ActionResult(failed=True, value=b"", exhausted=error)
+        return ActionResult(failed=True, value=encode_failure(_given_up(error)))
+
+
+def _nobody_listens() -> None:
+    return None
+
+
+def retry_delay(policy: RetryPolicy, failures: int, error: BaseException) -> int:
+    """Microseconds until the next attempt: the policy's, and not before the error itself asks for it."""
+    delay = policy.delay_us(failures)
+    asked_for = getattr(error, "retry_after", None) if isinstance(error, RetryableError) else None
+    try:
+        return delay if asked_for is None else max(delay, duration_us(asked_for))
+    except (TypeError, ValueError):  # It asks for what is no duration.
+        return delay
+
+
+def _told(delay_us: int, failures: int, error: BaseException) -> dict[str, Any]:
+    """What a log says of an action that will be tried again."""
+    return {"delay_seconds": delay_us / 1_000_000, "failed_attempts": failures, "error": describe_failure(error)}
+
+
+def _given_up(error: BaseException) -> TerminalError:
+    known = terminal(error)
+    return TerminalError(describe_failure(error)) if known is None else known
+
+
+def _encoded(action: Action[Any], value: Any) -> ActionResult:
+    try:
+        return ActionResult(failed=False, value=action.encode(value))
+    except Exception as error:  # Rule V5: what cannot be encoded raises in the handler, named.
+        return ActionResult(failed=True, value=encode_failure(TerminalError(text_of_error(error))))

@@ -1,0 +1,183 @@
+"""`Committer`: group commit, and the gates that keep everything inside until it is durable.
+
+The guarantee: what was put into the log at position p is on disk before any exit that was made at p or later lets
+anything out. One batch is written at a time and the next is collected meanwhile, so the size of a batch adapts itself
+to the disk. A gate that failed stays shut: the incarnation it belongs to is over (rules X1 to X3).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+from durably.runtime.clock import Clock
+from durably.runtime.commit.open_batch import OpenBatch
+from durably.runtime.commit.thread_yielding import GiveWay
+from durably.runtime.settings import Settings
+from durably.storage.store import Store
+
+A = TypeVar("A")
+
+
+class CommitterOwner(Protocol):
+    """Who fills the log."""
+
+    def is_quiet(self) -> bool:
+        """No advance, delivery or mailbox start is ready: a good moment to cut."""
+        ...
+
+    def store_failed(self, error: BaseException, /) -> None: ...
+    def caught_up(self) -> None:
+        """Some of what held back the machine is on disk now."""
+        ...
+
+
+class Committer:
+    """The log of one incarnation: what is open, what is being written, what is durable."""
+
+    def __init__(
+        self,
+        owner: CommitterOwner,
+        *,
+        clock: Clock,
+        give_way: GiveWay,
+        last_position: int,
+        settings: Settings,
+        store: Store,
+    ) -> None:
+        self.batch = OpenBatch()
+        self.position = last_position
+        self.durable = last_position
+        self.writing = False
+        self.commits = 0
+        self._store = store
+        self._host = asyncio.get_running_loop()
+        self._clock = clock
+        self._settings = settings
+        self._owner = owner
+        self._give_way = give_way
+        self._gates: deque[tuple[int, Callable[[Any], object], Any]] = deque()
+        self._is_opening = False
+        """Gates that may open do so in the next turn of the loop."""
+        self._bytes_writing = 0
+        self._dead = False
+        self._task: asyncio.Task[None] | None = None
+
+    def next_position(self) -> int:
+        """A new log position; what is recorded under it belongs to the open batch."""
+        batch = self.batch
+        if batch.opened_at is None:
+            batch.opened_at = self._clock.monotonic()
+        self.position += 1
+        batch.transitions += 1
+        return self.position
+
+    def when_durable(self, callback: Callable[[A], object], argument: A) -> None:
+        """Call back once all that is in the log now is on disk; at once if it is. This is every exit (rule X1)."""
+        if self.position <= self.durable and not self._gates:
+            callback(argument)
+        else:
+            self._gates.append((self.position, callback, argument))
+
+    def is_settled(self) -> bool:
+        """Everything is on disk and every gate has opened."""
+        return self.position <= self.durable and not self._gates
+
+    def is_behind(self) -> bool:
+        """Too much is ahead of the disk (rule X2)."""
+        return self._bytes_writing + self.batch.bytes_held > self._settings.undurable_limit_bytes
+
+    def congestion(self) -> str | None:
+        """Why the store wants nothing more from outside for now (rule X6)."""
+        return self._store.congestion()
+
+    def poke(self) -> None:
+        """Cut and write a batch, if this is a moment for it (rule X2). Never called within a transition."""
+        if self.writing or self._dead or self.position == self.durable:
+            return
+        if self._owner.is_quiet() or self._is_full():
+            self._write()
+
+    def kill(self) -> None:
+        """The incarnation is over: no gate opens any more."""
+        self._dead = True
+        self._gates.clear()
+
+    async def finish(self) -> None:
+        """Wait until nothing is being written any more."""
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+    def _is_full(self) -> bool:
+        batch, settings = self.batch, self._settings
+        return (
+            batch.transitions >= settings.batch_limit_transitions
+            or batch.bytes_held >= settings.batch_limit_bytes
+            or (batch.opened_at is not None and self._clock.monotonic() - batch.opened_at >= settings.batch_limit_us)
+        )
+
+    def _write(self) -> None:
+        open_batch, position = self.batch, self.position
+        self.batch = OpenBatch()
+        try:
+            batch = open_batch.cut(position)
+        except Exception as error:  # What it held is lost, so no gate of it may ever open.
+            self._fail(error)
+            return
+        if batch is None:
+            self._advance_durable(position)
+            return
+        self.writing = True
+        self._bytes_writing = open_batch.bytes_held
+        self._give_way.begin()
+        self._task = self._host.create_task(self._store.commit(batch))
+        self._task.add_done_callback(lambda task: self._written(task, position))
+
+    def _written(self, task: asyncio.Task[None], position: int) -> None:
+        self._task = None
+        self._give_way.end()
+        self.writing = False
+        self._bytes_writing = 0
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if self._dead:  # Rule X3: late news of an older incarnation.
+            return
+        if error is not None:
+            self._fail(error)
+            return
+        self.commits += 1
+        self._advance_durable(position)
+        self.poke()
+
+    def _advance_durable(self, position: int) -> None:
+        self.durable = position
+        if not self._is_opening:
+            self._open_gates()
+
+    def _open_gates(self) -> None:
+        """Let out what is durable, in order, a portion in each turn of the loop.
+
+        Who is let out comes back with more. What the first portion brings is written while the next one is let out; all
+        at once would do everything at once ever after, and leave disk and loop waiting for each other.
+        """
+        self._is_opening = False
+        gates = self._gates
+        left = self._settings.gates_at_once
+        while gates and gates[0][0] <= self.durable and not self._dead:
+            if left == 0:
+                self._is_opening = True
+                self._host.call_soon(self._open_gates)
+                break
+            left -= 1
+            _, callback, argument = gates.popleft()
+            try:
+                callback(argument)
+            except Exception as error:  # A mistake of ours: nobody may wait for what it would have done.
+                self._fail(error)
+        if not self._dead:
+            self._owner.caught_up()
+
+    def _fail(self, error: BaseException) -> None:
+        self.kill()
+        self._owner.store_failed(error)

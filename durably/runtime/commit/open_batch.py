@@ -1,0 +1,152 @@
+"""`OpenBatch`: transitions on their way to the store, coalesced as they come. Pure; holds no `await` and no I/O.
+
+What begins and ends within one batch leaves no trace but its effects: an invocation that was accepted and finished here
+leaves its outcome (if somebody may come for it) and the state, not its history. Rows are made only when the batch is
+cut, from the invocations as they then stand, so that what is coalesced away costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from durably.ids import Address
+from durably.runtime.execution.step import Step, encode_step
+from durably.runtime.invocations.invocation import Invocation
+from durably.storage.records import (
+    AliasRecord,
+    AttachmentRecord,
+    Batch,
+    CallerRecord,
+    CompletionRecord,
+    StateRecord,
+    StepRecord,
+    TimerRecord,
+)
+
+_RECORD_BYTES = 64
+"""What a record takes besides its payload, roughly; for the limits only."""
+
+
+class OpenBatch:
+    """The batch that is being filled."""
+
+    __slots__ = (
+        "_accepted", "_aliases", "_attachments", "_changed", "_completions", "_ended", "_removed", "_state", "_steps",
+        "_timers", "_timers_cleared", "_woken", "bytes_held", "opened_at", "transitions",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.transitions = 0
+        self.bytes_held = 0
+        self.opened_at: int | None = None
+        self._accepted: dict[int, Invocation] = {}
+        self._changed: dict[int, Invocation] = {}
+        self._woken: set[int] = set()
+        self._ended: set[int] = set()
+        self._removed: set[int] = set()
+        self._steps: dict[int, list[tuple[int, Step]]] = {}
+        self._completions: dict[int, list[CompletionRecord]] = {}
+        self._timers: dict[int, dict[int, TimerRecord]] = {}
+        self._timers_cleared: set[tuple[int, int]] = set()
+        self._attachments: dict[int, list[AttachmentRecord]] = {}
+        self._aliases: dict[int, list[AliasRecord]] = {}
+        self._state: dict[tuple[Address, str], bytes | None] = {}
+
+    def accept(self, invocation: Invocation) -> None:
+        self._accepted[invocation.number] = invocation
+        self.bytes_held += _RECORD_BYTES + len(invocation.argument)
+
+    def change(self, invocation: Invocation) -> None:
+        """Its status, place in the mailbox, failure or outcome is another one."""
+        if invocation.number not in self._accepted:
+            self._changed[invocation.number] = invocation
+            self.bytes_held += _RECORD_BYTES
+
+    def end(self, invocation: Invocation, *, keep: bool) -> None:
+        """It has its outcome; the row stays only if somebody may still ask for it (rule X7)."""
+        if not keep:
+            self.remove(invocation.number)
+            return
+        self.change(invocation)
+        if invocation.number not in self._accepted:
+            self._ended.add(invocation.number)
+        self._forget_history(invocation.number)
+
+    def remove(self, number: int) -> None:
+        """Nothing of this invocation is wanted any more. One that was accepted in this very batch leaves no row."""
+        if self._accepted.pop(number, None) is None:
+            self._removed.add(number)
+            self._changed.pop(number, None)
+            self._ended.discard(number)
+        self._aliases.pop(number, None)
+        self._forget_history(number)
+
+    def step(self, number: int, index: int, step: Step) -> None:
+        self._steps.setdefault(number, []).append((index, step))
+        self.bytes_held += _RECORD_BYTES
+
+    def complete(self, completion: CompletionRecord) -> None:
+        self._completions.setdefault(completion.number, []).append(completion)
+        self.bytes_held += _RECORD_BYTES + len(completion.value)
+
+    def wake(self, number: int) -> None:
+        """It has an answer and is in the store only: from now on it can run (rule T3)."""
+        self._woken.add(number)
+
+    def set_timer(self, timer: TimerRecord) -> None:
+        self._timers.setdefault(timer.number, {})[timer.command] = timer
+        self._timers_cleared.discard((timer.number, timer.command))
+        self.bytes_held += _RECORD_BYTES
+
+    def clear_timer(self, number: int, command: int) -> None:
+        """A timer of a command that was set in this very batch leaves no row (rule C5)."""
+        timers = self._timers.get(number)
+        set_here = timers is not None and timers.pop(command, None) is not None
+        if not set_here or command < 0:  # The negative ones are set more than once, so there may be a row.
+            self._timers_cleared.add((number, command))
+
+    def attach(self, number: int, caller: CallerRecord) -> None:
+        self._attachments.setdefault(number, []).append(AttachmentRecord(number, caller))
+        self.bytes_held += _RECORD_BYTES
+
+    def alias(self, id: str, number: int) -> None:
+        self._aliases.setdefault(number, []).append(AliasRecord(id, number))
+        self.bytes_held += _RECORD_BYTES
+
+    def set_state(self, address: Address, field: str, value: bytes | None) -> None:
+        self._state[address, field] = value
+        self.bytes_held += _RECORD_BYTES + (0 if value is None else len(value))
+
+    def cut(self, last_position: int) -> Batch | None:
+        """The rows of this batch, or None if everything in it cancelled out."""
+        batch = Batch(
+            last_position=last_position,
+            accepted=[invocation.record() for invocation in self._accepted.values()],
+            updated=[update for invocation in self._changed.values() if (update := invocation.update()) is not None],
+            woken=list(self._woken),
+            removed=list(self._removed),
+            ended=list(self._ended),
+            steps=[
+                StepRecord(number, index, encode_step(step))
+                for number, steps in self._steps.items()
+                for index, step in steps
+            ],
+            completions=[completion for completions in self._completions.values() for completion in completions],
+            timers=[timer for timers in self._timers.values() for timer in timers.values()],
+            timers_cleared=list(self._timers_cleared),
+            attachments=[attachment for attachments in self._attachments.values() for attachment in attachments],
+            aliases=[alias for aliases in self._aliases.values() for alias in aliases],
+            state=[StateRecord(address, field, value) for (address, field), value in self._state.items()],
+        )
+        return batch if self._holds_anything(batch) else None
+
+    def _forget_history(self, number: int) -> None:
+        self._steps.pop(number, None)
+        self._completions.pop(number, None)
+        self._timers.pop(number, None)
+        self._attachments.pop(number, None)
+
+    @staticmethod
+    def _holds_anything(batch: Batch) -> bool:
+        return bool(
+            batch.accepted or batch.updated or batch.removed or batch.ended or batch.steps or batch.completions
+            or batch.timers or batch.timers_cleared or batch.attachments or batch.aliases or batch.state
+        )  # fmt: skip

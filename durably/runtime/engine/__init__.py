@@ -1,0 +1,1 @@
+"""One incarnation of the machine: its parts, its pump, its life."""

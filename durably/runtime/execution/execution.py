@@ -1,0 +1,552 @@
+"""`Execution`: one attempt of one invocation, and the one pure function at the heart of the machine, `advance`.
+
+    advance(at, deliveries) -> Step
+
+delivers completions in order and runs the handler until nothing is ready. There is no I/O here, no clock and no
+storage: given the same deliveries it gives the same step. It knows commands and completions, never where they come
+from, so the same code runs live and on replay, and nothing that a handler can see tells which.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import events
+from collections.abc import Callable, Mapping, Sequence
+from io import StringIO
+from random import Random
+from threading import get_ident
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+
+from durably.actors.context import make_context
+from durably.actors.definition.binding import BoundActor, BoundActorHandler
+from durably.actors.protocol.commands import Command, Run, Sleep
+from durably.actors.protocol.operations import CallSite, Operation
+from durably.actors.protocol.port import Action
+from durably.actors.protocol.request import Request
+from durably.actors.values.error_envelopes import decode_failure, encode_failure, terminal
+from durably.errors import ForgottenAwaitError, HandlerMistakeError, NonDeterminismError, SharedStateError, StuckError
+from durably.ids import Address, KeyScope, derived_invocation_id
+from durably.runtime.execution.answers import from_timestamp
+from durably.runtime.execution.loop import DeterministicLoop, DurableTimer, enter, leave
+from durably.runtime.execution.step import AttemptFailure, Delivery, Outcome, Step, replay
+from durably.runtime.settings import Settings, Watch
+
+R = TypeVar("R")
+
+_SALT_BYTES = 6
+_STACK_FRAMES = 5
+
+
+class Observer(Protocol):
+    """Who may know that an execution replays: loggers and tests, never handlers (rule S8)."""
+
+    def handler_logged(self, execution: Execution, level: str, event: str, fields: Mapping[str, Any], /) -> None: ...
+    def warned(self, execution: Execution, message: str, /) -> None: ...
+
+
+class Accepted(Protocol):
+    """The invocation that an attempt is made for: what its handler may know of it, and its secret seed (rule C4)."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def address(self) -> Address: ...
+    @property
+    def argument(self) -> bytes: ...
+    @property
+    def headers(self) -> dict[str, str]: ...
+    @property
+    def scope(self) -> KeyScope | None: ...
+    @property
+    def deadline(self) -> int | None: ...
+    @property
+    def seed(self) -> bytes: ...
+
+
+class DurableOperation(Operation[R]):
+    """The operation behind a command: cancelling it gives the command up (rule C5)."""
+
+    __slots__ = ("_decode", "_execution", "action", "number")
+
+    def __init__(
+        self, execution: Execution, number: int, decode: Callable[[bytes], R], what: object, site: CallSite
+    ) -> None:
+        self.number = number
+        self.action: Action[Any] | None = None
+        """The side effect whose result it waits for, if it is one."""
+        self._execution = execution
+        self._decode = decode
+        super().__init__(execution.loop, what, site)
+
+    def __hash__(self) -> int:
+        return self.number
+
+    def complete(self, delivery: Delivery) -> None:
+        self.action = None
+        if self.done():
+            return
+        if delivery.failed:
+            self.set_exception(decode_failure(delivery.value))
+            return
+        try:
+            result = self._decode(delivery.value)
+        except Exception as error:
+            self.set_exception(error)
+        else:
+            self.set_result(result)
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        if not super().cancel(msg):
+            return False
+        self.action = None
+        self._execution.give_up(self.number)
+        return True
+
+
+class TimerOperation:
+    """A timer of the loop, waiting among the operations."""
+
+    __slots__ = ("_timer",)
+
+    action: Action[Any] | None = None
+
+    def __init__(self, timer: DurableTimer) -> None:
+        self._timer = timer
+
+    def complete(self, delivery: Delivery) -> None:
+        self._timer.due_loop.fire(self._timer)
+
+
+class Execution:
+    """One attempt: what is between the handler and `advance`."""
+
+    # What most attempts never need is not made for each: a handler that ends at once costs little more than a task.
+    next_command: int = 0
+    replaying: bool = False
+    _pending: dict[int, DurableOperation[Any] | TimerOperation] | None = None
+    _main: asyncio.Task[Any] | None = None
+    _flush: Callable[[], Mapping[str, bytes | None]] | None = None
+    _request: Request | None = None
+    _random: Random | None = None
+    _uuids: Random | None = None
+    _unawaited: list[Operation[Any]] | None = None
+    _earlier_changes: dict[str, bytes | None] | None = None
+    """What the steps before this one have changed."""
+    _recorded_reads: Mapping[str, bytes | None] | None = None
+
+    # Of the step that is under way.
+    _at: int = 0
+    _attempt: int = 1
+    _first_command: int = 0
+    _deliveries: tuple[int, ...] = ()
+    _commands: list[Command] | None = None
+    _sites: list[CallSite | None] | None = None
+    _changes: dict[str, bytes | None] | None = None
+    _abandoned: tuple[int, ...] = ()
+    _reads: dict[str, bytes | None] | None = None
+
+    def __init__(
+        self,
+        actor: BoundActor,
+        handler: BoundActorHandler,
+        accepted: Accepted,
+        snapshot: Mapping[str, bytes],
+        observer: Observer,
+        settings: Settings,
+        host: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        """`snapshot` is the object's state when the invocation began; shared handlers are given another for each step.
+
+        `host` is the loop whose callbacks advance it; None finds out each time, which costs a system call.
+        """
+        self.invocation_id = accepted.id
+        self.handler = handler
+        self.key = accepted.address.key
+        salt = int.from_bytes(accepted.seed[:_SALT_BYTES], "big")
+        self.loop = DeterministicLoop(self, salt, settings.advance_limit_callbacks)
+        self._actor = actor
+        self._accepted = accepted
+        self._snapshot = snapshot
+        self._is_shared = handler.kind == "shared"
+        self._observer = observer
+        self._forgotten_await = settings.forgotten_await
+        self._watch = settings.watch
+        self._host = host
+
+    # ------------------------------------------------------------------ for the machine
+
+    def advance(
+        self,
+        at: int,
+        deliveries: Sequence[Delivery],
+        attempt: int = 1,
+        reads: Mapping[str, bytes | None] | None = None,
+        /,
+    ) -> Step | AttemptFailure:
+        """Deliver completions in order, each followed by whatever becomes ready; return what the handler then did.
+
+        `attempt` is what the handler sees of how often it was tried; `reads` are the recorded reads of a step that is
+        replayed. After a failure or an outcome the execution is over.
+        """
+        self._at = self.loop.at = at
+        self._attempt = attempt
+        self._recorded_reads = reads
+        host = self._host or events._get_running_loop()
+        before = enter(self.loop)
+        try:
+            outcome = self._run(deliveries) if self._watch is None else self._run_watched(self._watch, deliveries)
+        except (SystemExit, KeyboardInterrupt, MemoryError):  # Rule E3: the host's business; nothing is recorded.
+            raise
+        except BaseException as error:
+            return AttemptFailure(error)
+        finally:
+            leave(self.loop, host, before)
+        return self._end_step(at, outcome)
+
+    def replay(self, steps: Sequence[Step], deliveries: Mapping[int, Delivery]) -> None:
+        """Bring a fresh execution to where its journal ends.
+
+        Raises:
+            NonDeterminismError: the handler asked for something else than recorded.
+        """
+        self.replaying = True
+        try:
+            replay(self.advance, steps, deliveries, self.where)
+        finally:
+            self.replaying = False
+
+    def use_snapshot(self, snapshot: Mapping[str, bytes]) -> None:
+        """What a shared handler sees in its next step (rule V3)."""
+        self._snapshot = snapshot
+
+    def where(self, command: int) -> str:
+        """The source line that issued a command of the last step."""
+        sites, offset = self._sites, command - self._first_command
+        site = sites[offset] if sites is not None and 0 <= offset < len(sites) else None
+        return "a timer of asyncio" if site is None else str(site)
+
+    def close(self) -> None:
+        """Throw the attempt away; whatever it still does is ignored (rule D3)."""
+        self.loop.kill()
+        self._pending = self._flush = self._main = None
+
+    @property
+    def pending(self) -> Sequence[int]:
+        """The numbers of the commands that it waits for."""
+        return () if self._pending is None else tuple(self._pending)
+
+    def action(self, command: int) -> Action[Any] | None:
+        """The side effect behind a command that it waits for, if there is one."""
+        operation = None if self._pending is None else self._pending.get(command)
+        return None if operation is None else operation.action
+
+    @property
+    def made_tasks(self) -> bool:
+        """The handler has made tasks besides the one that it runs in."""
+        return self.loop.made_tasks
+
+    def leftover_tasks(self) -> list[str]:
+        """The tasks that a finished handler left behind."""
+        return [f"{task.get_name()} ({_name_of(task.get_coro())})" for task in self.loop.live_tasks()]
+
+    def _run_watched(self, watch: Watch, deliveries: Sequence[Delivery]) -> Outcome | None:
+        with watch(f"{self.handler.service}/{self.handler.name}"):
+            return self._run(deliveries)
+
+    def _run(self, deliveries: Sequence[Delivery]) -> Outcome | None:
+        loop, main = self.loop, self._main
+        if main is None:
+            main = self._start()
+            loop.run_ready(main)
+        for delivery in deliveries:
+            if main.done():
+                break
+            self._deliver(delivery)
+            loop.run_ready(main)
+        if self._flush is not None:
+            self._take_changes(self._flush())
+        if main.done():
+            outcome = self._outcome(main)
+            if self._unawaited is not None and not outcome.failed:
+                self._check_awaited(self._unawaited)
+            return outcome
+        if self._unawaited is not None:
+            self._unawaited = [operation for operation in self._unawaited if not operation.taken] or None
+        if not self._pending:
+            raise StuckError(self._describe_stuck())
+        return None
+
+    def _start(self) -> asyncio.Task[Any]:
+        handler = self.handler
+        context = make_context(handler.kind, self, handler.info, self.key)
+        instance = self._actor.instance(self.key, self, writable=not self._is_shared)
+        self._main = self.loop.start(handler.start(instance, context, self._accepted.argument))
+        return self._main
+
+    def _deliver(self, delivery: Delivery) -> None:
+        operation = None if self._pending is None else self._pending.pop(delivery.command, None)
+        if operation is None:  # Rule C3
+            return
+        self._deliveries += (delivery.command,)
+        operation.complete(delivery)
+
+    def _end_step(self, at: int, outcome: Outcome | None) -> Step:
+        """What the step was; the next one begins with nothing."""
+        commands, changes = self._commands, self._changes
+        step = Step(
+            at,
+            self._deliveries,
+            () if commands is None else tuple(commands),
+            changes,
+            self._abandoned,
+            self._reads,
+            outcome,
+            self._attempt,
+        )
+        self._first_command = self.next_command - len(step.commands)
+        self._deliveries = self._abandoned = ()
+        self._commands = self._changes = self._reads = None
+        if changes is not None:
+            earlier = self._earlier_changes
+            self._earlier_changes = changes if earlier is None else {**earlier, **changes}
+        return step
+
+    def _take_changes(self, changes: Mapping[str, bytes | None]) -> None:
+        for name, value in changes.items():
+            if self._is_shared:
+                raise SharedStateError(
+                    f"The shared handler {self.handler.service}/{self.handler.name} changed the field {name!r} in "
+                    "place. A shared handler reads; copy the value before you change it, or make the handler exclusive "
+                    "(@handler)."
+                )
+            self._set_field(name, value)
+
+    def _outcome(self, main: asyncio.Task[Any]) -> Outcome:
+        error = asyncio.CancelledError() if main.cancelled() else main.exception()
+        if error is None:
+            return Outcome(False, self.handler.encode_result(main.result()))
+        failure = terminal(error)
+        if failure is None:
+            raise error
+        return Outcome(True, encode_failure(failure))
+
+    def _check_awaited(self, issued: list[Operation[Any]]) -> None:
+        """The handler has returned; one that failed may well have left something unawaited."""
+        unawaited = [operation for operation in issued if not operation.taken]
+        if not unawaited:
+            return
+        names = "; ".join(f"{operation.what}, at {operation.site}" for operation in unawaited)
+        handler = f"{self.handler.service}/{self.handler.name}"
+        message = f"{handler} returned without having awaited: {names}. Write `await` before it."
+        if self._forgotten_await == "error":
+            raise ForgottenAwaitError(message)
+        if not self.replaying:
+            self._observer.warned(self, message)
+
+    def _describe_stuck(self) -> str:
+        stacks: list[str] = []
+        for task in self.loop.live_tasks():
+            text = StringIO()
+            task.print_stack(limit=_STACK_FRAMES, file=text)
+            stacks.append(f"{task.get_name()}: {text.getvalue()}")
+        return (
+            f"{self.handler.service}/{self.handler.name} waits for something that nobody will ever supply: no call, "
+            f"run or sleep of it is under way.\n{''.join(stacks)}Most likely an Event, Future, Lock or Queue is never "
+            "set, released or filled."
+        )
+
+    # ------------------------------------------------------------------ for the loop (TimerOwner)
+
+    def start_timer(self, timer: DurableTimer, due: int, /) -> None:
+        number = self._record(Sleep(due), None)
+        timer.command = number
+        self._await_answer(number, TimerOperation(timer))
+
+    def drop_timer(self, timer: DurableTimer, /) -> None:
+        self.give_up(timer.command)
+
+    def callback_failed(self, context: dict[str, Any], /) -> None:
+        error = context.get("exception")
+        if isinstance(error, HandlerMistakeError):
+            raise error
+        if not self.replaying:
+            self._observer.warned(self, f"{context.get('message')}: {error!r}")
+
+    # ------------------------------------------------------------------ for contexts, references and state (Port)
+
+    def check(self, what: object, /) -> None:
+        if self.loop.thread != get_ident():
+            self.loop.check(what)
+
+    def request(self) -> Request:
+        accepted, request = self._accepted, self._request
+        if request is None or request.attempt != self._attempt:
+            request = self._request = Request(
+                id=accepted.id,
+                headers=accepted.headers,
+                body=accepted.argument,
+                idempotency_key=None if accepted.scope is None else accepted.scope.idempotency_key,
+                deadline=None if accepted.deadline is None else from_timestamp(accepted.deadline),
+                attempt=self._attempt,
+            )
+        return request
+
+    def at(self) -> int:
+        self.check("The time of the handler")
+        return self._at
+
+    def random(self) -> Random:
+        self.check("ctx.random()")
+        if self._random is None:
+            self._random = Random(self._accepted.seed + b"random")
+        return self._random
+
+    def uuid_bits(self) -> int:
+        self.check("ctx.uuid()")
+        if self._uuids is None:
+            self._uuids = Random(self._accepted.seed + b"uuid")
+        return self._uuids.getrandbits(128)
+
+    def issue(
+        self, command: Command, decode: Callable[[bytes], R], what: object, site: CallSite, /
+    ) -> DurableOperation[R]:
+        self.check(what)
+        operation = DurableOperation(self, self.next_command, decode, what, site)
+        if not self.loop.dead:
+            self._await_answer(self._record(command, site), operation)
+            self._note_issued(operation)
+        return operation
+
+    def issue_one_way(
+        self, command: Command, result: Callable[[int], R], what: object, site: CallSite, /
+    ) -> Operation[R]:
+        self.check(what)
+        operation: DurableOperation[R] = DurableOperation(self, self.next_command, _never_decoded, what, site)
+        if not self.loop.dead:
+            operation.set_result(result(self._record(command, site)))
+            self._note_issued(operation)
+        return operation
+
+    def issue_run(
+        self, command: Run, action: Action[R], decode: Callable[[bytes], R], site: CallSite, /
+    ) -> Operation[R]:
+        operation = self.issue(command, decode, command, site)
+        operation.action = action
+        return operation
+
+    def callee_id(self, command: int, /) -> str:
+        return derived_invocation_id(self._accepted.seed, command)
+
+    def read_field(self, name: str, /) -> bytes | None:
+        if self.loop.thread != get_ident():
+            self.loop.check(f"The state field {name!r}")
+        if self._is_shared:
+            return self._read_shared(name)
+        if self._changes is not None and name in self._changes:
+            return self._changes[name]
+        if self._earlier_changes is not None and name in self._earlier_changes:
+            return self._earlier_changes[name]
+        return self._snapshot.get(name)
+
+    def field_names(self) -> Sequence[str]:
+        self.check("ctx.keys()")
+        names = set(self._snapshot)
+        if self._is_shared:
+            return self._names_shared(names)
+        for changes in (self._earlier_changes, self._changes):
+            for name, value in (changes or {}).items():
+                (names.discard if value is None else names.add)(name)
+        return sorted(names)
+
+    def write_field(self, name: str, value: bytes | None, /) -> None:
+        if self.loop.thread != get_ident():
+            self.loop.check(f"The state field {name!r}")
+        if self._is_shared:
+            raise SharedStateError(
+                f"The shared handler {self.handler.service}/{self.handler.name} changed the field {name!r}. A shared "
+                "handler reads; to write, make the handler exclusive (@handler)."
+            )
+        if not self.loop.dead:
+            self._set_field(name, value)
+
+    def watch_fields(self, flush: Callable[[], Mapping[str, bytes | None]], /) -> None:
+        self._flush = flush
+
+    def log(self, level: str, event: str, fields: Mapping[str, Any], /) -> None:
+        self.check("ctx.log")
+        if not self.replaying and not self.loop.dead:
+            self._observer.handler_logged(self, level, event, fields)
+
+    def give_up(self, command: int) -> None:
+        """The handler does not want the answer to a command any more (rule C5)."""
+        if self.loop.dead or self._pending is None or self._pending.pop(command, None) is None:
+            return
+        self._abandoned += (command,)
+
+    # ------------------------------------------------------------------ inside
+
+    def _record(self, command: Command, site: CallSite | None) -> int:
+        number = self.next_command
+        self.next_command = number + 1
+        if self._commands is None:
+            self._commands, self._sites = [], []
+        self._commands.append(command)
+        assert self._sites is not None
+        self._sites.append(site)
+        return number
+
+    def _await_answer(self, number: int, operation: DurableOperation[Any] | TimerOperation) -> None:
+        if self._pending is None:
+            self._pending = {}
+        self._pending[number] = operation
+
+    def _note_issued(self, operation: Operation[Any]) -> None:
+        if self._unawaited is None:
+            self._unawaited = []
+        self._unawaited.append(operation)
+
+    def _set_field(self, name: str, value: bytes | None) -> None:
+        if self._changes is None:
+            self._changes = {}
+        self._changes[name] = value
+
+    def _read_shared(self, name: str) -> bytes | None:
+        # Rule S4: within a step the first read is recorded; the state cannot change while the step runs.
+        if self._reads is None:
+            self._reads = {}
+        reads, recorded = self._reads, self._recorded_reads
+        if name not in reads:
+            if not self.replaying:
+                reads[name] = self._snapshot.get(name)
+            elif recorded is not None and name in recorded:
+                reads[name] = recorded[name]
+            else:
+                raise NonDeterminismError(
+                    f"On replay {self.handler.service}/{self.handler.name} read the field {name!r}, which it had not "
+                    "read before. Most likely its code changed while this invocation was under way."
+                )
+        return reads[name]
+
+    def _names_shared(self, names: set[str]) -> Sequence[str]:
+        """The names are recorded like a field of their own."""
+        if not self.replaying and (self._reads is None or FIELD_LISTING not in self._reads):
+            self._reads = {} if self._reads is None else self._reads
+            self._reads[FIELD_LISTING] = msgspec.json.encode(sorted(names))
+        listing = self._read_shared(FIELD_LISTING)
+        return [] if listing is None else msgspec.json.decode(listing, type=list[str])
+
+
+FIELD_LISTING = ""
+"""The name under which a shared handler's look at the names of all fields is recorded; no field can be called that."""
+
+
+def _never_decoded(_answer: bytes) -> Any:
+    raise AssertionError("a one-way command is not answered")
+
+
+def _name_of(coroutine: object) -> str:
+    """Of a task's coroutine; its repr has an address, which is another one in each process."""
+    name: str = getattr(coroutine, "__qualname__", None) or type(coroutine).__qualname__
+    return name

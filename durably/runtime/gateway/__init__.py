@@ -1,0 +1,1 @@
+"""The way in for everybody who is not a handler: host code, ingresses, tools."""

@@ -1,0 +1,1 @@
+"""Plain data: an invocation in memory, its journal, its status."""

@@ -1,0 +1,90 @@
+"""`Inquiries`: whether an invocation that somebody outside begins to wait for is held up by one that is paused.
+
+Who waits when something is paused is told then (`pauses`). Who comes later asks here: the search goes down from the
+invocation along what it waits for, in memory or in the store, and changes nothing on its way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from durably.actors.protocol.commands import Attach, Call, Command
+from durably.errors import PausedInvocationError
+from durably.ids import InvocationStatus, KeyScope, derived_invocation_id
+from durably.runtime.commit.committer import Committer
+from durably.runtime.invocations.invocation import Invocation, journal_of
+from durably.runtime.lifecycle.pauses import pause_of, stored_pause_of
+from durably.runtime.registry.registry import Directory
+from durably.runtime.timers.scheduled_messages import Delayed
+from durably.storage.records import InvocationRecord, StoredInvocation
+
+INVOCATIONS_PER_INQUIRY = 1_000
+"""How many are looked at for one who asks; one that waits for more than that is told nothing."""
+
+Told = Callable[[PausedInvocationError], object]
+
+
+class Inquiry:
+    """One search on its way."""
+
+    __slots__ = ("seen", "tell")
+
+    def __init__(self, tell: Told) -> None:
+        self.tell: Told | None = tell
+        """None: told already."""
+        self.seen: set[int] = set()
+
+    def comes_to(self, number: int) -> bool:
+        """Whether this invocation is to be looked at: calls may go in circles."""
+        if self.tell is None or number in self.seen or len(self.seen) >= INVOCATIONS_PER_INQUIRY:
+            return False
+        self.seen.add(number)
+        return True
+
+
+class Inquiries:
+    """Searches for what holds invocations up."""
+
+    def __init__(self, *, committer: Committer, delayed: Delayed, directory: Directory) -> None:
+        self._committer = committer
+        self._delayed = delayed
+        self._directory = directory
+
+    def begin(self, known: Invocation | None, record: InvocationRecord | None, tell: Told) -> None:
+        """Tell what is paused, once that is durable, if anything is that this invocation waits for."""
+        self._come_to(Inquiry(tell), known, record)
+
+    def _come_to(self, inquiry: Inquiry, known: Invocation | None, record: InvocationRecord | None) -> None:
+        found = known if known is not None else record
+        if found is None or found.outcome is not None or not inquiry.comes_to(found.number):
+            return
+        if found.status is InvocationStatus.PAUSED:
+            self._end(inquiry, pause_of(found) if isinstance(found, Invocation) else stored_pause_of(found))
+        elif known is None:
+            self._delayed.look_at(found.number, partial(self._look_at_stored, inquiry))
+        elif known.journal is not None:
+            self._go_down(inquiry, known.seed, known.journal.pending)
+
+    def _look_at_stored(self, inquiry: Inquiry, stored: StoredInvocation | None) -> None:
+        if stored is not None and stored.steps:
+            self._go_down(inquiry, stored.record.seed, journal_of(stored).pending)
+
+    def _go_down(self, inquiry: Inquiry, seed: bytes, pending: Mapping[int, Command]) -> None:
+        come_to = partial(self._come_to, inquiry)
+        for number, command in list(pending.items())[:INVOCATIONS_PER_INQUIRY]:
+            match command:
+                case Call():
+                    self._directory.by_id(derived_invocation_id(seed, number), come_to)
+                case Attach(invocation_id=str() as id):
+                    self._directory.by_id(id, come_to)
+                case Attach(service=service, key=key, handler=handler, idempotency_key=idempotency_key):
+                    scope = KeyScope(service or "", key or "", handler or "", idempotency_key or "")
+                    self._directory.by_key(scope, come_to)
+                case _:
+                    pass
+
+    def _end(self, inquiry: Inquiry, error: PausedInvocationError) -> None:
+        tell, inquiry.tell = inquiry.tell, None
+        assert tell is not None
+        self._committer.when_durable(tell, error)  # Rule X1

@@ -1,0 +1,1 @@
+"""What the machine tells about itself: log lines, failures as text."""

@@ -1,0 +1,217 @@
+"""`RuntimeLog`: the machine's own log lines, and those of handlers, which are silent on replay (rule S8).
+
+Where the host has configured structlog, lines go through its processors; otherwise to the standard library's logger
+`durably`, which says nothing below a warning. The machine's lines are at level debug and cost nothing while that is
+off.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+
+from durably.actors.protocol.commands import Attach, Call, Command, Look, Run, Send, Sleep
+from durably.errors import TerminalError
+from durably.ids import Address
+from durably.runtime.execution.execution import Execution
+from durably.runtime.execution.step import Step
+from durably.runtime.invocations.invocation import Invocation
+from durably.runtime.observation.failure_text import describe_failure, handler_place, handler_traceback
+from durably.storage.records import InvocationRecord
+
+LOGGER_NAME = "durably"
+
+
+def _logger() -> Any:
+    if structlog.is_configured():
+        return structlog.get_logger(LOGGER_NAME)
+    return structlog.wrap_logger(
+        logging.getLogger(LOGGER_NAME),
+        processors=[structlog.stdlib.filter_by_level, _for_standard_library],
+        wrapper_class=structlog.stdlib.BoundLogger,
+    )
+
+
+def _for_standard_library(_logger: Any, _method: str, fields: Any) -> Any:
+    """One readable line; the fields once more as `record.durably`, for handlers that want them apart."""
+    event = fields.pop("event")
+    told = " ".join(f"{name}={value!r}" for name, value in fields.items())
+    return ("%s %s", event, told), {"extra": {"durably": dict(fields)}}
+
+
+class QuietOnFailure:
+    """A logger whose processors may raise: the line is lost, that is told once, and nothing else happens."""
+
+    _has_told = False
+
+    def __init__(self, logger: Any) -> None:
+        self._logger = logger
+
+    def bind(self, **fields: Any) -> QuietOnFailure:
+        return QuietOnFailure(self._logger.bind(**fields))
+
+    def debug(self, event: str, **fields: Any) -> None:
+        self.write("debug", event, fields)
+
+    def info(self, event: str, **fields: Any) -> None:
+        self.write("info", event, fields)
+
+    def warning(self, event: str, **fields: Any) -> None:
+        self.write("warning", event, fields)
+
+    def error(self, event: str, **fields: Any) -> None:
+        self.write("error", event, fields)
+
+    def write(self, level: str, event: str, fields: Mapping[str, Any]) -> None:
+        """Write a line of any level."""
+        try:
+            getattr(self._logger, level)(event, **fields)
+        except Exception as error:
+            if not QuietOnFailure._has_told:
+                QuietOnFailure._has_told = True
+                logging.getLogger(LOGGER_NAME).error(
+                    "a log line was lost, because logging raised %r", type(error).__name__
+                )
+
+
+class RuntimeLog:
+    """One per runtime. `debug` tells whether lines of level debug are wanted at all: ask it before writing one."""
+
+    def __init__(self) -> None:
+        logger = _logger()
+        self._log = QuietOnFailure(logger)
+        self.debug = _debug_enabled(logger)
+
+    # ------------------------------------------------------------------ the machine's lines
+
+    def started(self, store: str, services: int) -> None:
+        self._log.info("runtime started", store=store, services=services)
+
+    def stopped(self) -> None:
+        self._log.info("runtime stopped")
+
+    def left_behind(self, what: list[str]) -> None:
+        self._log.warning(
+            "the runtime stopped without waiting any longer for what would not end; nothing durable is lost", left=what
+        )
+
+    def invoked(self, invocation: Invocation) -> None:
+        self._of(invocation).debug("invoked", attempt=invocation.attempts + 1)
+
+    def journaled(self, invocation: Invocation, step: Step) -> None:
+        log = self._of(invocation)
+        for command in step.commands:
+            log.debug("command journaled", command=describe_command(command))
+
+    def suspended(self, invocation: Invocation) -> None:
+        self._of(invocation).debug("suspended")
+
+    def replayed(self, invocation: Invocation, steps: int) -> None:
+        self._of(invocation).debug("resumed", replayed_steps=steps)
+
+    def ended(self, invocation: Invocation) -> None:
+        assert invocation.outcome is not None
+        self._of(invocation).debug("failed" if invocation.outcome.failed else "completed")
+
+    def retries(self, invocation: Invocation, error: BaseException, delay_us: int) -> None:
+        self._of(invocation).warning(
+            "an attempt failed and will be tried again",
+            delay_seconds=delay_us / 1_000_000,
+            failed_attempts=invocation.attempts,
+            error=describe_failure(error),
+            traceback=handler_traceback(error) if invocation.attempts == 1 else handler_place(error),
+        )
+
+    def action_retries(self, invocation: Invocation, action: str, fields: dict[str, Any]) -> None:
+        self._of(invocation).warning("an action failed and will be tried again", action=action, **fields)
+
+    def paused(self, invocation: Invocation, error: BaseException) -> None:
+        self._of(invocation).error("paused", error=describe_failure(error), traceback=handler_traceback(error))
+
+    def slow(self, invocation: Invocation, took_us: int) -> None:
+        self._of(invocation).warning(
+            "slow handler code holds up the event loop; move what blocks into ctx.run", milliseconds=took_us // 1000
+        )
+
+    def undeliverable(self, sender: Invocation, command: Call | Send, error: TerminalError) -> None:
+        self._of(sender).error(
+            "a message cannot be delivered", command=describe_command(command), error=describe_failure(error)
+        )
+
+    def nobody_home(self, address: Address) -> None:
+        self._log.warning(
+            "the store holds work of a service that this runtime does not have; it waits", service=address.service
+        )
+
+    def waiting_for_people(self, count: int, example: InvocationRecord) -> None:
+        self._log.warning(
+            "paused invocations wait for a person; Runtime.resume(id) lets one go on",
+            count=count,
+            example=example.id,
+            object=f"{example.address.service}/{example.address.key}",
+            handler=example.handler,
+        )
+
+    def incarnation_failed(self, error: BaseException) -> None:
+        self._log.error("the store failed; recovering from it", error=describe_failure(error))
+
+    def reopen_failed(self, error: BaseException, delay_us: int) -> None:
+        self._log.error(
+            "the store cannot be opened", error=describe_failure(error), retry_in_seconds=delay_us / 1_000_000
+        )
+
+    def recovered(self) -> None:
+        self._log.info("the store is back")
+
+    def hook_failed(self, error: BaseException) -> None:
+        self._log.error("on_paused raised", error=describe_failure(error))
+
+    def _of(self, invocation: Invocation) -> QuietOnFailure:
+        return self._log.bind(
+            **_identity(invocation.id, invocation.address.service, invocation.address.key, invocation.handler.name)
+        )
+
+    # ------------------------------------------------------------------ the handlers' lines (Observer)
+
+    def handler_logged(self, execution: Execution, level: str, event: str, fields: Mapping[str, Any], /) -> None:
+        log = self._log.bind(
+            **_identity(execution.invocation_id, execution.handler.service, execution.key, execution.handler.name)
+        )
+        log.write(level, event, fields)
+
+    def warned(self, execution: Execution, message: str, /) -> None:
+        self.handler_logged(execution, "warning", message, {})
+
+
+def _identity(id: str, service: str, key: str, handler: str) -> dict[str, str]:
+    if key == id:
+        return {"invocation": id, "handler": f"{service}/{handler}"}
+    return {"invocation": id, "object": f"{service}/{key}", "handler": handler}
+
+
+def _debug_enabled(log: Any) -> bool:
+    if not structlog.is_configured():
+        return logging.getLogger(LOGGER_NAME).isEnabledFor(logging.DEBUG)
+    bound = log.bind()
+    is_enabled = getattr(bound, "is_enabled_for", None) or getattr(bound, "isEnabledFor", None)
+    return True if is_enabled is None else bool(is_enabled(logging.DEBUG))
+
+
+def describe_command(command: Command) -> str:
+    """A command as a person would say it."""
+    match command:
+        case Call() | Send():
+            verb = "call" if isinstance(command, Call) else "send"
+            key = "" if command.key is None else f"{command.key}/"
+            return f"{verb} {command.service}/{key}{command.handler}"
+        case Run():
+            return f"run {command.name!r}"
+        case Sleep():
+            return "sleep"
+        case Attach():
+            return "attach"
+        case Look():
+            return "look"

@@ -1,0 +1,1 @@
+"""Finds invocations by id and by idempotency key, in memory and in the store."""

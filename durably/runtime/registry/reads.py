@@ -1,0 +1,50 @@
+"""`Reads`: what the machine asks the store, many at once.
+
+While a question is open, a busy event loop gives way to the store's threads (rule X8).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeVar
+
+from durably.ids import Address, KeyScope
+from durably.runtime.commit.thread_yielding import GiveWay
+from durably.storage.records import InvocationRecord, StoredInvocation, StoredObject
+from durably.storage.store import Store
+
+R = TypeVar("R")
+
+
+class Reads:
+    """Each method answers a group of questions with a function that knows the answer to each of them."""
+
+    def __init__(self, store: Store, give_way: GiveWay, pending_limit: int) -> None:
+        """`pending_limit` is how many messages of a mailbox are loaded at once."""
+        self._store = store
+        self._give_way = give_way
+        self._pending_limit = pending_limit
+
+    async def load(self, addresses: Sequence[Address], /) -> Callable[[Address], StoredObject]:
+        """What activations begin with."""
+        loaded = await self._in_thread(self._store.load(addresses, pending_limit=self._pending_limit))
+        return {stored.address: stored for stored in loaded}.__getitem__
+
+    async def fetch(self, numbers: Sequence[int], /) -> Callable[[int], StoredInvocation | None]:
+        """Unfinished invocations by number."""
+        return (await self._in_thread(self._store.fetch(numbers))).get
+
+    async def find(self, ids: Sequence[str], /) -> Callable[[str], InvocationRecord | None]:
+        """Invocations by id, or by an id that leads to them."""
+        return (await self._in_thread(self._store.find(ids))).get
+
+    async def find_keyed(self, scopes: Sequence[KeyScope], /) -> Callable[[KeyScope], InvocationRecord | None]:
+        """Invocations by idempotency key."""
+        return (await self._in_thread(self._store.find_keyed(scopes))).get
+
+    async def _in_thread(self, question: Coroutine[Any, Any, R]) -> R:
+        self._give_way.begin()
+        try:
+            return await question
+        finally:
+            self._give_way.end()

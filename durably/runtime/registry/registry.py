@@ -1,0 +1,199 @@
+"""`Directory`: which invocations there are, by id and by idempotency key, in memory or in the store (rule L3).
+
+What is in memory is always found in memory, synchronously; only what is durable may leave. An answer of the store and
+the decision that depends on it are one callback, and an answer that became old while it was on its way is asked for
+again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Protocol, TypeAlias
+
+from durably.ids import KeyScope
+from durably.runtime.commit.committer import Committer
+from durably.runtime.execution.step import Outcome
+from durably.runtime.invocations.invocation import Invocation
+from durably.runtime.registry.batched_lookup import Lookup, LookupOwner
+from durably.runtime.registry.reads import Reads
+from durably.storage.records import InvocationRecord
+
+Found: TypeAlias = Callable[["Invocation | None", "InvocationRecord | None"], None]
+"""Hears what was found: the invocation in memory, or else its row, or neither."""
+
+ENDS_BETWEEN_TIDYING = 1_024
+
+
+class Waiter(Protocol):
+    """Somebody outside who waits for an outcome."""
+
+    def answer(self, outcome: Outcome, expires_at: int | None, /) -> None: ...
+    def refuse(self, error: BaseException, /) -> None: ...
+    def done(self) -> bool: ...
+
+
+class Directory:
+    """All look-ups of one incarnation."""
+
+    def __init__(self, owner: LookupOwner, reads: Reads, committer: Committer) -> None:
+        self.live: dict[str, Invocation] = {}
+        """In memory by id: unfinished ones, and finished ones that are not durable yet."""
+        self.keyed: dict[KeyScope, Invocation] = {}
+        """The same by idempotency key."""
+        self.waiters: dict[int, list[Waiter]] = {}
+        """Who waits outside, by invocation number; kept while the invocation itself is in the store only."""
+        self._owner = owner
+        self._host = asyncio.get_running_loop()
+        self._when_durable = committer.when_durable
+        self._suspended_senders: set[str] = set()
+        """Unfinished ones in the store only that have sent messages, and may ask for their outcomes (rule X7)."""
+        self._pinned: Counter[KeyScope] = Counter()
+        self._committer = committer
+        self._ends: dict[int, int] = {}
+        """The log positions of ends that an answer of the store may not know yet, by invocation number."""
+        self._tidy_at = ENDS_BETWEEN_TIDYING
+        self._dead = False
+        self._by_id: Lookup[str, InvocationRecord | None] = Lookup(owner, reads.find, durable=self._durable)
+        self._by_key: Lookup[KeyScope, InvocationRecord | None] = Lookup(owner, reads.find_keyed, durable=self._durable)
+
+    @property
+    def outstanding(self) -> int:
+        """Questions that the store has not answered yet."""
+        return self._by_id.outstanding + self._by_key.outstanding
+
+    def enter(self, invocation: Invocation) -> None:
+        """It is in memory now."""
+        self._suspended_senders.discard(invocation.id)
+        self.live[invocation.id] = invocation
+        if invocation.scope is not None:
+            self.keyed[invocation.scope] = invocation
+
+    def alias(self, id: str, invocation: Invocation) -> None:
+        """`id` leads to this invocation too; the store will know it when that is durable."""
+        self.live[id] = invocation
+        self._when_durable(lambda _: self.live.pop(id, None), invocation)
+
+    def wait_for(self, number: int, waiter: Waiter) -> None:
+        """Somebody outside waits for an invocation; those who have given up make room."""
+        waiting = [one for one in self.waiters.get(number, ()) if not one.done()]
+        self.waiters[number] = [*waiting, waiter]
+
+    def forget(self, invocation: Invocation) -> None:
+        """It is durable and leaves memory; whoever asks next asks the store (rule L4)."""
+        if self.live.get(invocation.id) is invocation:
+            del self.live[invocation.id]
+            if invocation.outcome is None and invocation.journal is not None and invocation.journal.has_sent:
+                self._suspended_senders.add(invocation.id)
+        scope = invocation.scope
+        if scope is not None and self.keyed.get(scope) is invocation and not self._pinned[scope]:
+            del self.keyed[scope]
+
+    def may_ask(self, sender_id: str, otherwise: bool) -> bool:
+        """The sender of a message has not ended and may still ask for the outcome; `otherwise`: the store said so."""
+        sender = self.live.get(sender_id)
+        if sender is not None:
+            return sender.outcome is None
+        return otherwise or sender_id in self._suspended_senders
+
+    def note_end(self, number: int) -> None:
+        """It has ended: the store does not know it yet, and answers that are on their way will not."""
+        self._ends[number] = self._committer.position
+        if len(self._ends) >= self._tidy_at:
+            self._tidy()
+
+    def by_id(self, id: str, then: Found) -> None:
+        """Find by id, or by an id that leads to it."""
+        known = self.live.get(id)
+        if known is not None:
+            # Not at once: whoever asks is in the middle of a transition.
+            self._host.call_soon(self._tell, then, known, None)
+        else:
+            self._by_id(id, partial(self._found_id, id, then))
+
+    def by_key(self, scope: KeyScope, then: Found) -> None:
+        """Find by idempotency key; at once if it is in memory."""
+        known = self.keyed.get(scope)
+        if known is not None:
+            self._tell(then, known, None)
+        else:
+            self._by_key(scope, partial(self._found_key, scope, then))
+
+    def pin(
+        self,
+        scopes: Iterable[KeyScope],
+        unknown: Iterable[KeyScope],
+        then: Callable[[dict[KeyScope, InvocationRecord | None]], None],
+    ) -> None:
+        """Ask for those of several keys that are `unknown`, and hold all of them in memory until the answers come."""
+        held, wanted = list(dict.fromkeys(scopes)), list(dict.fromkeys(unknown))  # Sets iterate at random.
+        self._pinned.update(held)
+        found: dict[KeyScope, InvocationRecord | None] = {}
+
+        def one_found(scope: KeyScope, _: Invocation | None, record: InvocationRecord | None) -> None:
+            found[scope] = record
+            if len(found) == len(wanted):
+                then(found)
+                self._unpin(held)
+
+        for scope in wanted:
+            self._by_key(scope, partial(self._found_key, scope, partial(one_found, scope)))
+
+    def kill(self) -> None:
+        self._dead = True
+        self._by_id.kill()
+        self._by_key.kill()
+
+    async def finish(self) -> None:
+        """After `kill`: wait until the store is not asked any more."""
+        await self._by_id.finish()
+        await self._by_key.finish()
+
+    def _unpin(self, scopes: Iterable[KeyScope]) -> None:
+        for scope in scopes:
+            self._pinned[scope] -= 1
+            if self._pinned[scope] <= 0:
+                del self._pinned[scope]
+                holder = self.keyed.get(scope)
+                if holder is not None:
+                    self._when_durable(self._forget_if_gone, holder)
+
+    def _forget_if_gone(self, invocation: Invocation) -> None:
+        if self.live.get(invocation.id) is not invocation:
+            self.forget(invocation)
+
+    def _found_id(self, id: str, then: Found, record: InvocationRecord | None) -> None:
+        if self._is_old(record):
+            self._when_durable(partial(self._by_id, id), partial(self._found_id, id, then))
+        else:
+            self._tell(then, self.live.get(id if record is None else record.id), record)
+
+    def _found_key(self, scope: KeyScope, then: Found, record: InvocationRecord | None) -> None:
+        if self._is_old(record):
+            self._when_durable(partial(self._by_key, scope), partial(self._found_key, scope, then))
+        else:
+            self._tell(then, self.keyed.get(scope), record)
+
+    def _is_old(self, record: InvocationRecord | None) -> bool:
+        return record is not None and record.outcome is None and record.number in self._ends
+
+    def _durable(self) -> int:
+        return self._committer.durable
+
+    def _tidy(self) -> None:
+        """Forget the ends that every answer to come knows; as often as their number has doubled."""
+        known = [self._committer.durable, self._by_id.knows_up_to, self._by_key.knows_up_to]
+        all_know = min(position for position in known if position is not None)
+        while self._ends:
+            number, position = next(iter(self._ends.items()))
+            if position > all_know:
+                break
+            del self._ends[number]
+        self._tidy_at = max(2 * len(self._ends), ENDS_BETWEEN_TIDYING)
+
+    def _tell(self, then: Found, known: Invocation | None, record: InvocationRecord | None) -> None:
+        if not self._dead:
+            then(known, record)
+            self._owner.poke()

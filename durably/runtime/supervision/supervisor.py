@@ -1,0 +1,332 @@
+"""`Supervisor`: keeps an engine running on a store, through failures of the store.
+
+A failed commit ends the incarnation: half-open states do not exist. The store is opened again with backoff, a new
+engine recovers from it, and whoever waited outside finds its invocation again (rule X3). When somebody else has taken
+the store over, it stops for good (rule X4).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Protocol
+
+from durably.actors.definition.binding import BoundActor
+from durably.errors import RuntimeStoppedError, StoreInUseError, StoreUnavailableError
+from durably.ids import Entropy
+from durably.runtime.actions.actions import ActionObserver, Actions
+from durably.runtime.clock import Cancellable, Clock
+from durably.runtime.commit.thread_yielding import GiveWay
+from durably.runtime.engine.engine import Engine
+from durably.runtime.gateway.gateway import Outside
+from durably.runtime.gateway.pending_requests import unknown_outcome
+from durably.runtime.invocations.invocation import Invocation
+from durably.runtime.observation.logs import RuntimeLog
+from durably.runtime.settings import Settings
+from durably.storage.records import Owner
+from durably.storage.store import Store
+
+
+class SupervisorOwner(Protocol):
+    """Who hears of what waits for a person."""
+
+    def invocation_paused(self, invocation: Invocation, error: BaseException, told: bool, /) -> None: ...
+
+
+_HOPELESS_FAILURES = 3
+"""After so many incarnations without a single commit, callers are told that the outcome is unknown."""
+
+
+_SUSPECTS_KEPT = 1
+
+
+class Supervisor:
+    """Owns the engine of the moment."""
+
+    def __init__(
+        self,
+        *,
+        owner: SupervisorOwner,
+        store: Store,
+        actors: Mapping[str, BoundActor],
+        clock: Clock,
+        entropy: Entropy,
+        settings: Settings,
+        log: RuntimeLog,
+        observer: ActionObserver | None = None,
+    ) -> None:
+        self.outside = Outside(self._engine_or_refuse, entropy)
+        self.engine: Engine | None = None
+        self.incarnations = 0
+        self._owner = owner
+        self._store = store
+        self._actors = actors
+        self._clock = clock
+        self._entropy = entropy
+        self._settings = settings
+        self._log = log
+        self._give_way = GiveWay(clock, settings.give_way_us)
+        self._observer = observer
+        self.actions = self._new_actions()
+        self._identity = Owner(host=socket.gethostname(), process_id=os.getpid(), since=clock.now())
+        self._failure: BaseException | None = None
+        self._final: BaseException | None = None
+        self._reopening: asyncio.Task[None] | None = None
+        self._patience: Cancellable | None = None
+        self._closing = False
+        self._suspects: list[str] = []
+        """The invocations that were being advanced when the last incarnations ended; empty for none."""
+        self._failures = 0
+        """Incarnations that have ended since the last batch that became durable."""
+        self._reopen_delay_us = 0
+        self._waits_for_time = False
+        self._left: set[asyncio.Task[Any]] = set()
+        """What a stop has not waited for to its end."""
+
+    async def start(self) -> None:
+        """Open the store and recover.
+
+        Raises:
+            StoreInUseError, StoreUnavailableError: as the store says.
+        """
+        await self._incarnate()
+
+    async def stop(self) -> None:
+        """Let what runs come to a rest, commit the last batch, tell who still waits, and let the store go (rule T4).
+
+        What has not come about by then is left: nobody is told that it is durable, and the next start goes on from what
+        the store holds.
+        """
+        engine = self.engine
+        if engine is not None:
+            engine.stopping = True
+            await self._in_time(self._settings.drain_us, engine.until_idle())
+        self._closing = True
+        left = await self._end()
+        if left:
+            self._log.left_behind(left)
+
+    async def crash(self) -> None:
+        """For tests: drop everything that is not durable, actions included, and recover."""
+        await self._stop_reopening()
+        engine, self.engine = self.engine, None
+        if engine is not None:
+            engine.kill()
+            await engine.finish()
+        self.actions.stop()
+        await self.actions.ended()
+        self.actions = self._new_actions()
+        await self._store.close()
+        await self._incarnate()
+        self._reattach()
+
+    @property
+    def accepts_requests(self) -> bool:
+        """The store is there, and nobody has asked for the end."""
+        return self.engine is not None and not self.engine.stopping
+
+    async def until_durable(self) -> None:
+        """Wait until all that is in the log now is on disk: what introspection tells is an exit too (rule X1)."""
+        await self._engine_or_refuse().until_durable()
+
+    # ------------------------------------------------------------------ EngineOwner
+
+    def incarnation_failed(self, engine: Engine, error: BaseException, /) -> None:
+        if engine is not self.engine:
+            return
+        self.engine = None
+        self._failure = self.outside.failure = error
+        self._failures += 1
+        self._suspects = [*self._suspects[-_SUSPECTS_KEPT:], engine.suspect]
+        engine.kill()
+        self._log.incarnation_failed(error)
+        if isinstance(error, StoreInUseError):
+            self._give_up(error)
+        if self._final is not None or self._closing:
+            return
+        if self._patience is None:
+            self._patience = self._clock.call_later(self._settings.outcome_unknown_after_us, self._lose_patience)
+        self._reopening = asyncio.get_running_loop().create_task(self._reopen(engine))
+
+    def progressed(self) -> None:
+        self._failures = 0
+        self._reopen_delay_us = 0
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+    def invocation_paused(self, invocation: Invocation, error: BaseException, told: bool, /) -> None:
+        self._owner.invocation_paused(invocation, error, told)
+
+    # ------------------------------------------------------------------ inside
+
+    def _engine_or_refuse(self) -> Engine:
+        engine = self.engine
+        if engine is not None and not engine.stopping:
+            return engine
+        if self._final is not None:
+            raise self._final
+        if self._failure is not None and not self._closing:
+            raise StoreUnavailableError(
+                f"The store failed and is being opened again: {self._failure} Nothing was accepted.",
+                nothing_accepted=True,
+            )
+        raise RuntimeStoppedError(
+            "The runtime is not running: use it inside `async with runtime:`. Nothing was accepted."
+        )
+
+    def _new_actions(self) -> Actions:
+        return Actions(self._clock, self._settings.action_threads, self._give_way, self._observer)
+
+    async def _incarnate(self) -> None:
+        opened = await self._store.open(self._identity)
+        self.incarnations += 1
+        self.engine = Engine(
+            owner=self,
+            store=self._store,
+            actors=self._actors,
+            actions=self.actions,
+            clock=self._clock,
+            entropy=self._entropy,
+            settings=self._settings,
+            log=self._log,
+            give_way=self._give_way,
+            last_position=opened.last_position,
+            poisoned=self._poisoned(),
+        )
+        self._failure = None
+        self.actions.on_rest = self.engine.tell_if_idle
+        self.engine.start()
+
+    async def _reopen(self, dead: Engine) -> None:
+        """Try until the store is back; the longer it has been failing, the more slowly."""
+        await dead.finish()
+        while True:
+            await self._pause_before_reopening()
+            try:
+                await self._incarnate()
+                break
+            except StoreInUseError as error:
+                self._give_up(error)
+                return
+            except Exception as error:
+                self._log.reopen_failed(error, self._reopen_delay_us)
+        self._reopening = None
+        self._log.recovered()
+        self._reattach()
+
+    def _poisoned(self) -> str:
+        """The invocation that ended the last two incarnations, if one did: it is paused and not tried a third time."""
+        suspects = set(self._suspects) if len(self._suspects) > _SUSPECTS_KEPT else {""}
+        return suspects.pop() if len(suspects) == 1 else ""
+
+    async def _pause_before_reopening(self) -> None:
+        delay, settings = self._reopen_delay_us, self._settings
+        self._reopen_delay_us = min(max(delay * 2, settings.reopen_first_us), settings.reopen_last_us)
+        if delay:
+            self._waits_for_time = True
+            await self._clock.sleep(delay)
+            self._waits_for_time = False
+
+    async def _stop_reopening(self) -> None:
+        reopening, self._reopening = self._reopening, None
+        self._waits_for_time = False
+        self.progressed()
+        if reopening is not None:
+            reopening.cancel()
+            await asyncio.wait([reopening])
+
+    def is_idle(self) -> bool:
+        """Nothing can happen here unless time passes or somebody asks."""
+        return self._waits_for_time if self.engine is None else self.engine.is_idle()
+
+    def _reattach(self) -> None:
+        assert self.engine is not None
+        for waiter in list(self.outside.waiting):
+            waiter.recover(self.engine)
+
+    def _lose_patience(self) -> None:
+        self._patience = None
+        error = self.outside.failure
+        if self.engine is not None and self._failures < _HOPELESS_FAILURES:
+            return  # It is back; nothing has had to be written yet.
+        self._refuse_everybody(lambda id: unknown_outcome(error))
+
+    def _give_up(self, error: BaseException) -> None:
+        self._final = error
+        self._refuse_everybody(lambda id: unknown_outcome(error))
+        # Another runtime goes on with these invocations: no side effect of ours may be started or tried again.
+        self.actions.stop()
+
+    def _refuse_everybody(self, error: Callable[[str], BaseException]) -> None:
+        for waiter in list(self.outside.waiting):
+            waiter.refuse(error(waiter.id))
+
+    async def _end(self) -> list[str]:
+        """What comes after the draining, in bounded time; returns what has not ended in it.
+
+        The last commit gets half of the time. A store that is busy is closed all the same, which ends that commit.
+        """
+        clock, stop_us = self._clock, self._settings.stop_us
+        deadline = clock.monotonic() + stop_us
+        self.actions.stop()
+        engine = self.engine
+        is_durable = engine is not None and await self._in_time(stop_us // 2, engine.until_durable())
+        self.engine = None
+        if engine is not None:
+            engine.kill()
+        if not is_durable:
+            self._refuse_everybody(lambda id: unknown_outcome(self.outside.failure))
+        self._refuse_everybody(stopped_error)
+        left = [] if is_durable or engine is None else ["the last batch, of which nobody knows whether it is durable"]
+        if not await self._in_time(deadline - clock.monotonic(), self._let_go(engine, is_durable)):
+            left.append("the store, which stays locked")
+        await self._in_time(deadline - clock.monotonic(), self.actions.ended())
+        return left + [f"the action {name!r}" for name in self.actions.left()]
+
+    async def _let_go(self, engine: Engine | None, is_durable: bool) -> None:
+        if engine is not None and is_durable:
+            await engine.finish()
+        await self._stop_reopening()
+        await self._store.close()
+        if engine is not None:
+            await engine.finish()
+
+    async def _in_time(self, limit_us: int, ending: Coroutine[Any, Any, Any]) -> bool:
+        """Whether something has ended by then, and the store has not failed meanwhile. If not, it is left to itself."""
+        task = asyncio.get_running_loop().create_task(ending)
+        patience: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        timer = self._clock.call_later(max(limit_us, 0), _lose, patience)
+        await asyncio.wait([task, patience], return_when=asyncio.FIRST_COMPLETED)
+        timer.cancel()
+        patience.cancel()
+        if not task.done():
+            self._left.add(task)
+            task.add_done_callback(self._ended_by_itself)
+            return False
+        with contextlib.suppress(StoreUnavailableError):
+            task.result()
+            return True
+        return False
+
+    def _ended_by_itself(self, task: asyncio.Task[Any]) -> None:
+        self._left.discard(task)
+        if not task.cancelled():
+            task.exception()  # It is of no interest any more.
+
+
+def _lose(patience: asyncio.Future[None]) -> None:
+    if not patience.done():
+        patience.set_result(None)
+
+
+def stopped_error(id: str) -> RuntimeStoppedError:
+    """What callers hear who still wait when the runtime stops (rule T4)."""
+    if not id:
+        return RuntimeStoppedError("The runtime stopped. Nothing was accepted.")
+    return RuntimeStoppedError(
+        f"The runtime stopped while {id} was under way; it will continue at the next start.", id=id
+    )

@@ -1,0 +1,1 @@
+"""What is due: timers, their heap, and messages that are scheduled for later."""

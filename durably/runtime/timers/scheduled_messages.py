@@ -1,0 +1,84 @@
+"""`Delayed`: accepted messages that are not in their mailbox yet.
+
+Those due soon are in memory; the others are in the store only, and are fetched when their time comes (rule T2). Whoever
+attaches to one that is on its way waits on its entry here, so that no answer is lost between the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TypeAlias
+
+from durably.runtime.commit.committer import Committer
+from durably.runtime.invocations.invocation import Invocation
+from durably.runtime.registry.batched_lookup import Lookup, LookupOwner
+from durably.runtime.registry.reads import Reads
+from durably.storage.records import CallerRecord, StoredInvocation
+
+Coming: TypeAlias = Callable[[StoredInvocation | None, list[CallerRecord]], None]
+"""Hears the rows of a message, if it is there still, and who attached to it while it was on its way."""
+
+
+class Delayed:
+    """The messages of one incarnation whose time is still to come."""
+
+    def __init__(self, owner: LookupOwner, reads: Reads, committer: Committer) -> None:
+        self._soon: dict[int, Invocation] = {}
+        self._coming: dict[int, list[CallerRecord]] = {}
+        self._fetch: Lookup[int, StoredInvocation | None] = Lookup(
+            owner, reads.fetch, durable=lambda: committer.durable, gate=committer.when_durable
+        )
+
+    @property
+    def outstanding(self) -> int:
+        """Messages on their way from the store."""
+        return self._fetch.outstanding
+
+    def keep(self, invocation: Invocation) -> None:
+        """It is due soon."""
+        self._soon[invocation.number] = invocation
+
+    def is_coming(self, number: int) -> bool:
+        """It is on its way from the store, because its time has come."""
+        return number in self._coming
+
+    def keeps(self, number: int) -> bool:
+        """It is in memory."""
+        return number in self._soon
+
+    def take(self, number: int) -> Invocation | None:
+        """Take one out that is in memory."""
+        return self._soon.pop(number, None)
+
+    def bring(self, number: int, then: Coming) -> None:
+        """Fetch one whose time has come from the store.
+
+        Its timer may ring twice, if it was read ahead while it rang: what is on its way comes once.
+        """
+        if number in self._coming:
+            return
+        self._coming[number] = []
+        self._fetch(number, partial(self._brought, number, then))
+
+    def look_at(self, number: int, then: Callable[[StoredInvocation | None], None]) -> None:
+        """Ask the store for one that stays there for now."""
+        self._fetch(number, then)
+
+    def attach(self, number: int, caller: CallerRecord) -> bool:
+        """If it is on its way, let `caller` come with it."""
+        coming = self._coming.get(number)
+        if coming is None:
+            return False
+        coming.append(caller)
+        return True
+
+    def kill(self) -> None:
+        self._fetch.kill()
+
+    async def finish(self) -> None:
+        """After `kill`: wait until the store is not asked any more."""
+        await self._fetch.finish()
+
+    def _brought(self, number: int, then: Coming, stored: StoredInvocation | None) -> None:
+        then(stored, self._coming.pop(number, []))
