@@ -19,7 +19,7 @@ from durably.actors.actor import Actor
 from durably.actors.bound_handlers import Delay, Invocation, Outgoing
 from durably.actors.caller import Caller
 from durably.actors.handlers import HandlerKind
-from durably.actors.protocol.commands import Attach, Call, Look, Send, Sleep, StatusAnswer
+from durably.actors.protocol.commands import Attach, Call, GetStatus, Send, Sleep, StatusAnswer
 from durably.actors.protocol.operations import CallSite, Operation, frame_above
 from durably.actors.protocol.port import Port
 from durably.actors.protocol.request import Request as Request
@@ -148,7 +148,7 @@ class Context(Caller):
         return self._port.issue(Attach(id), decode, f"result of {id}", site)
 
     def _issue_status(self, id: str, site: CallSite, /) -> Operation[InvocationStatus]:
-        return self._port.issue(Look(id), _status, f"status of {id}", site)
+        return self._port.issue(GetStatus(id), _status, f"status of {id}", site)
 
 
 class SharedContext(Context):

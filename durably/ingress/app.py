@@ -52,7 +52,7 @@ KEPT_BACK: Final = frozenset({b"connection", b"host", b"idempotency-key", b"idem
 OUR_MISTAKE: Final = f"durably itself failed; the server's log has the traceback. {SAFE_WITH_A_KEY}"
 
 
-class Callee(Protocol):
+class ServedRuntime(Protocol):
     """The part of a `Runtime` that an ingress speaks to."""
 
     @property
@@ -65,7 +65,7 @@ class Callee(Protocol):
 class Ingress:
     """The handlers of one runtime over HTTP."""
 
-    def __init__(self, runtime: Callee, *, body_limit_bytes: int = BODY_LIMIT_BYTES) -> None:
+    def __init__(self, runtime: ServedRuntime, *, body_limit_bytes: int = BODY_LIMIT_BYTES) -> None:
         self._runtime = runtime
         self._body_limit_bytes = body_limit_bytes
         self._targets: Targets | None = None
@@ -119,7 +119,7 @@ class Ingress:
         try:
             if target.is_send:
                 return acceptance_answer(await self._runtime.request_send(request))
-            with Attendance(receive) as client:
+            with DisconnectWatch(receive) as client:
                 return result_answer(await self._runtime.request_call(request))
             assert client.has_left
             return None
@@ -127,7 +127,7 @@ class Ingress:
             return refusal_answer(error, is_keyed=idempotency_key is not None)
 
 
-class Attendance:
+class DisconnectWatch:
     """Ends its `with` block, quietly and from outside, when the client goes away while the block waits for a reply.
 
     It begins to look after `PATIENCE_SECONDS` only: most calls are answered long before, and looking costs a task.
@@ -277,7 +277,7 @@ def _other_method(method: str, scope: Scope) -> Answer:
 
 
 # ---------------------------------------------------------------- what stands under /restate/
-def _reserved_paths(runtime: Callee) -> Starlette:
+def _reserved_paths(runtime: ServedRuntime) -> Starlette:
     """Health, and 404 for everything else, in the words of the ingress."""
 
     async def health(_: Request) -> Response:

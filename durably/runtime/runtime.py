@@ -31,8 +31,8 @@ from durably.runtime.gateway.pending_requests import (
     ResultOperation,
 )
 from durably.runtime.gateway.requests import Acceptance, InvocationRequest, Reply, ServiceDescription
-from durably.runtime.invocations.invocation import Invocation as LiveInvocation
-from durably.runtime.observation.logs import RuntimeLog
+from durably.runtime.invocations.invocation import InvocationRun
+from durably.runtime.observation.logs import RuntimeLogger
 from durably.runtime.settings import Settings
 from durably.runtime.supervision.supervisor import Supervisor
 from durably.storage.connect import store_from_url
@@ -114,7 +114,7 @@ class Runtime(Caller):
         self._supervisor: Supervisor | None = None
         self._thread: int | None = None
         self._hooks: set[asyncio.Task[None]] = set()
-        self._log = RuntimeLog()
+        self._log = RuntimeLogger()
 
     def __repr__(self) -> str:
         return f"<Runtime of {', '.join(self._actors)} on {self._store.describe()}>"
@@ -185,14 +185,14 @@ class Runtime(Caller):
             DurablyError: the request was refused, nothing was accepted; or (PausedInvocationError, RuntimeStoppedError,
                 StoreUnavailableError) nothing can be said of the outcome yet.
         """
-        outside = self._running().outside
+        gateway = self._running().gateway
         actor = self._actors.get(request.service)
         handler = None if actor is None else actor.handlers.get(request.handler)
         content_type = None if handler is None else handler.content_type
         operation = ReplyOperation(
-            outside, request.handler, content_type=content_type, keyed=request.idempotency_key is not None
+            gateway, request.handler, content_type=content_type, keyed=request.idempotency_key is not None
         )
-        outside.call(operation, request, request.body, wire=True)
+        gateway.call(operation, request, request.body, wire=True)
         return operation
 
     def request_send(self, request: InvocationRequest) -> Awaitable[Acceptance]:
@@ -201,9 +201,9 @@ class Runtime(Caller):
         Raises:
             DurablyError: the request was refused, nothing was accepted; or (StoreUnavailableError) nobody knows.
         """
-        outside = self._running().outside
-        operation: AcceptanceOperation[Acceptance] = AcceptanceOperation(outside, request.handler, None, _itself)
-        outside.send(operation, request, request.body, Delay(after_us=request.delay_us), wire=True)
+        gateway = self._running().gateway
+        operation: AcceptanceOperation[Acceptance] = AcceptanceOperation(gateway, request.handler, None, _itself)
+        gateway.send(operation, request, request.body, Delay(after_us=request.delay_us), wire=True)
         return operation
 
     def describe(self) -> list[ServiceDescription]:
@@ -249,53 +249,53 @@ class Runtime(Caller):
         Raises:
             UnknownTargetError: there is no such invocation.
         """
-        outside = self._running().outside
-        operation: QuestionOperation[None] = QuestionOperation(outside, f"resume of {id}", None)
-        outside.resume(operation, id)
+        gateway = self._running().gateway
+        operation: QuestionOperation[None] = QuestionOperation(gateway, f"resume of {id}", None)
+        gateway.resume(operation, id)
         return operation
 
     # ------------------------------------------------------------------ for references (Transport)
 
     def _issue_call(self, outgoing: Outgoing[R], site: CallSite, /) -> Operation[R]:
-        outside = self._running().outside
-        operation = ResultOperation(outside, outgoing, site, outgoing.decode)
-        outside.call(operation, outgoing, outgoing.argument, wire=outgoing.wire)
+        gateway = self._running().gateway
+        operation = ResultOperation(gateway, outgoing, site, outgoing.decode)
+        gateway.call(operation, outgoing, outgoing.argument, wire=outgoing.wire)
         return operation
 
     def _issue_send(self, outgoing: Outgoing[R], delay: Delay | None, site: CallSite, /) -> Operation[Invocation[R]]:
-        outside = self._running().outside
+        gateway = self._running().gateway
 
         def handle(acceptance: Acceptance) -> Invocation[R]:
             return Invocation(self, acceptance.id, outgoing.decode)
 
-        operation = AcceptanceOperation(outside, f"send to {outgoing}", site, handle)
-        outside.send(operation, outgoing, outgoing.argument, delay or NO_DELAY, wire=outgoing.wire)
+        operation = AcceptanceOperation(gateway, f"send to {outgoing}", site, handle)
+        gateway.send(operation, outgoing, outgoing.argument, delay or NO_DELAY, wire=outgoing.wire)
         return operation
 
     def _issue_attach(self, outgoing: Outgoing[R], site: CallSite, /) -> Operation[R]:
-        outside = self._running().outside
-        operation = ResultOperation(outside, f"attach to {outgoing}", site, outgoing.decode)
+        gateway = self._running().gateway
+        operation = ResultOperation(gateway, f"attach to {outgoing}", site, outgoing.decode)
         assert outgoing.idempotency_key is not None
-        outside.attach(
+        gateway.attach(
             operation, KeyScope(outgoing.service, outgoing.key or "", outgoing.handler, outgoing.idempotency_key)
         )
         return operation
 
     def _issue_result(self, id: str, decode: Callable[[bytes], R], site: CallSite, /) -> Operation[R]:
-        outside = self._running().outside
-        operation = ResultOperation(outside, f"result of {id}", site, decode)
-        outside.result(operation, id)
+        gateway = self._running().gateway
+        operation = ResultOperation(gateway, f"result of {id}", site, decode)
+        gateway.result(operation, id)
         return operation
 
     def _issue_status(self, id: str, site: CallSite, /) -> Operation[InvocationStatus]:
-        outside = self._running().outside
-        operation: QuestionOperation[InvocationStatus] = QuestionOperation(outside, f"status of {id}", site)
-        outside.status(operation, id)
+        gateway = self._running().gateway
+        operation: QuestionOperation[InvocationStatus] = QuestionOperation(gateway, f"status of {id}", site)
+        gateway.status(operation, id)
         return operation
 
     # ------------------------------------------------------------------ inside
 
-    def invocation_paused(self, invocation: LiveInvocation, error: BaseException, told: bool, /) -> None:
+    def invocation_paused(self, invocation: InvocationRun, error: BaseException, told: bool, /) -> None:
         """Tell the hook; what it raises is logged. `told`: somebody outside who waited heard of it."""
         if self._on_paused is None:
             return
@@ -310,8 +310,8 @@ class Runtime(Caller):
         except Exception as failure:
             self._log.hook_failed(failure)
 
-    def _make_log(self) -> RuntimeLog:
-        return RuntimeLog()
+    def _make_log(self) -> RuntimeLogger:
+        return RuntimeLogger()
 
     def _running(self) -> Supervisor:
         """The supervisor, if this is the place to use the runtime (rule D2)."""
@@ -335,17 +335,17 @@ class Runtime(Caller):
     def _parse_target(self, target: str | None) -> tuple[str | None, str | None, str | None]:
         if target is None:
             return None, None, None
-        service, *rest = target.split("/")
+        service, *mark_idle = target.split("/")
         actor = self._actors.get(service)
-        if actor is None or len(rest) > 2:
+        if actor is None or len(mark_idle) > 2:
             known = ", ".join(self._actors)
             raise ValueError(
                 f"{target!r} names nothing that runs here. Write Service/handler or Object/key/handler; there are: "
                 f"{known}."
             )
         if actor.definition.kind == "service":
-            return service, None, rest[0] if rest else None
-        return service, rest[0] if rest else None, rest[1] if len(rest) == 2 else None
+            return service, None, mark_idle[0] if mark_idle else None
+        return service, mark_idle[0] if mark_idle else None, mark_idle[1] if len(mark_idle) == 2 else None
 
 
 def _itself(acceptance: Acceptance) -> Acceptance:

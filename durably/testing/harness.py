@@ -16,7 +16,7 @@ from durably.actors.retry import RetryPolicy
 from durably.actors.values.durations import Duration, delay_us
 from durably.errors import RuntimeStoppedError
 from durably.runtime.actions.actions import ActionKey
-from durably.runtime.invocations.invocation import Invocation as LiveInvocation
+from durably.runtime.invocations.invocation import InvocationRun
 from durably.runtime.runtime import Runtime
 from durably.runtime.supervision.supervisor import Supervisor
 from durably.storage.memory import MemoryStore
@@ -138,7 +138,7 @@ class Harness(Runtime):
     def attempt_ended(self, key: ActionKey, name: str, /) -> None:
         """The ledger counts beginnings."""
 
-    def invocation_paused(self, invocation: LiveInvocation, error: BaseException, told: bool, /) -> None:
+    def invocation_paused(self, invocation: InvocationRun, error: BaseException, told: bool, /) -> None:
         if not told:
             self._unheard.append(error)
         super().invocation_paused(invocation, error, told)

@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from durably.actors.protocol.commands import Attach, Call, Command, Look, Run, Send, Sleep
+from durably.actors.protocol.commands import Attach, Call, Command, GetStatus, Run, Send, Sleep
 from durably.errors import DurablyError
 from durably.ids import Address, InvocationStatus, KeyScope
 from durably.runtime.execution.step import Delivery, Step
@@ -186,7 +186,7 @@ class _JournalDocument(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
 
 
 _COMMANDS: dict[str, type[Command]] = {
-    str(cls.__struct_config__.tag): cls for cls in (Attach, Call, Look, Run, Send, Sleep)
+    str(cls.__struct_config__.tag): cls for cls in (Attach, Call, GetStatus, Run, Send, Sleep)
 }
 _KIND = "command"
 _INDENT_SPACES = 2

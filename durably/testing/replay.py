@@ -76,7 +76,7 @@ def replay_journals(
     """
     __tracebackhide__ = True  # pytest shows the test's own line and the account.
     given: Mapping[Any, Any] = {} if dependencies is None else dependencies
-    bound = {one.definition.name: one for one in (bind(actor, given, stand_in=stand_in_for) for actor in actors)}
+    bound = {one.definition.name: one for one in (bind(actor, given, detached=stand_in_for) for actor in actors)}
     read = _read(journals)
     failures: list[ReplayFailure] = []
     for journal in read:

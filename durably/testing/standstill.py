@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from durably.actors.values.durations import EPOCH, MICROSECOND
 from durably.errors import DurablyError
 from durably.runtime.engine.engine import Engine
-from durably.runtime.gateway.pending_requests import HostOperation
+from durably.runtime.gateway.pending_requests import PendingRequest
 from durably.runtime.supervision.supervisor import Supervisor
 
 LOOK_EVERY_SECONDS = 0.35
@@ -69,9 +69,9 @@ class Standstill:
             self._looks = 0
             operation.refuse(StandstillError(_sentence(engine, operation)))
 
-    def _awaited(self, supervisor: Supervisor) -> HostOperation[Any] | None:
+    def _awaited(self, supervisor: Supervisor) -> PendingRequest[Any] | None:
         """What the test stands at, if nobody else is there who could let time pass."""
-        waiting = {id(operation): operation for operation in supervisor.outside.waiting}
+        waiting = {id(operation): operation for operation in supervisor.gateway.waiting}
         others = asyncio.all_tasks(self._loop) - self._others - {self._test}
         if self._test is None or not all(id(_stands_at(task)) in waiting for task in others):
             return None
@@ -83,12 +83,12 @@ def _stands_at(task: asyncio.Task[Any] | None) -> object:
     return getattr(task, "_fut_waiter", None)
 
 
-def _sentence(engine: Engine, operation: HostOperation[Any]) -> str:
-    invocation = engine.directory.live.get(operation.id)
+def _sentence(engine: Engine, operation: PendingRequest[Any]) -> str:
+    invocation = engine.registry.live.get(operation.id)
     what = operation.what
     if invocation is not None and invocation.handler.kind != "service":
         what = f"{invocation.address.service}/{invocation.address.key}/{invocation.handler.name}"
-    due = engine.alarm.next_due()
+    due = engine.timers.next_due()
     if due is None:
         return (
             f"{what} has not ended, and nothing happens any more: no timer is set either, so this would wait for ever. "

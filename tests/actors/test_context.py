@@ -10,7 +10,7 @@ import pytest
 from durably.actors import Context, ObjectContext, SharedContext, VirtualObject, handler, state
 from durably.actors.context import HandlerInfo, Request, make_context
 from durably.actors.definition.binding import bind
-from durably.actors.protocol.commands import Attach, Call, Look, Send, Sleep, StatusAnswer
+from durably.actors.protocol.commands import Attach, Call, GetStatus, Send, Sleep, StatusAnswer
 from durably.errors import SharedStateError, UndecodableError, UnencodableError, WrongContextError
 from durably.ids import InvocationStatus
 from tests.actors.port import FakePort, finished, issue
@@ -98,7 +98,7 @@ def test_what_was_sent_can_be_asked_for() -> None:
     assert finished(ctx.object(Cart, "joe").add.options(idempotency_key="k").attach()) is False
     assert port.commands[1:] == [
         Attach("inv_callee0"),
-        Look("inv_callee0"),
+        GetStatus("inv_callee0"),
         Attach(None, "Cart", "joe", "add", "k"),
     ]
     assert StatusAnswer(InvocationStatus.RUNNING).status == "running"

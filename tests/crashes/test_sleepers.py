@@ -89,11 +89,11 @@ def engine_of(runtime: Runtime) -> Engine:
 def in_memory(engine: Engine) -> dict[str, int]:
     """What an engine holds."""
     return {
-        "activations": len(engine.residence.activations),
-        "invocations": len(engine.directory.live),
-        "keys": len(engine.directory.keyed),
-        "waiters": len(engine.directory.waiters),
-        "timers": len(engine.alarm._deadlines),
+        "activations": len(engine.activations.by_address),
+        "invocations": len(engine.registry.live),
+        "keys": len(engine.registry.keyed),
+        "waiters": len(engine.registry.waiters),
+        "timers": len(engine.timers._deadlines),
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from durably.ingress.app import Callee
+from durably.ingress.app import ServedRuntime
 from durably.runtime.gateway.requests import (
     Acceptance,
     HandlerDescription,
@@ -42,7 +42,7 @@ SERVICES = [
 ]
 
 
-class FakeRuntime(Callee):
+class FakeRuntime(ServedRuntime):
     """Answers every request with `reply` or `acceptance`, or raises `error`; with `gate`, not before it is set."""
 
     def __init__(self) -> None:

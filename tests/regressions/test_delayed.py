@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from durably.runtime.commit.committer import Committer
 from durably.runtime.registry.reads import Reads
-from durably.runtime.timers.scheduled_messages import Delayed
+from durably.runtime.timers.scheduled_messages import ScheduledMessages
 from durably.storage.records import CallerRecord, StoredInvocation
 from tests.regressions.test_lookups import Owner, turns
 
@@ -32,7 +32,7 @@ async def test_a_message_whose_timer_rings_twice_comes_once() -> None:
     def comes(stored: StoredInvocation | None, attached: list[CallerRecord]) -> None:
         came.append(7)
 
-    delayed = Delayed(
+    delayed = ScheduledMessages(
         Owner(),
         cast(Reads, SimpleNamespace(fetch=fetch)),
         cast(Committer, SimpleNamespace(durable=0, when_durable=at_once)),

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from durably.runtime.registry.batched_lookup import Lookup
+from durably.runtime.registry.batched_lookup import BatchedLookup
 
 
 class Shelf:
@@ -32,7 +32,7 @@ class Shelf:
 
 
 class Owner:
-    def poke(self) -> None:
+    def schedule(self) -> None:
         """Nothing else is to be done."""
 
     def store_failed(self, error: BaseException, /) -> None:
@@ -69,7 +69,7 @@ def hear(heard: list[str], number: int, answer: str) -> None:
 
 async def test_whoever_asks_while_an_answer_is_under_way_gets_a_newer_one() -> None:
     shelf, gates, heard = Shelf(), Gates(), list[str]()
-    lookup: Lookup[str, str] = Lookup(Owner(), shelf.ask, durable=nothing, gate=gates)
+    lookup: BatchedLookup[str, str] = BatchedLookup(Owner(), shelf.ask, durable=nothing, gate=gates)
     lookup("x", partial(hear, heard, 1))
     await turns()
     gates.open_next()
@@ -88,7 +88,7 @@ async def test_whoever_asks_while_an_answer_is_under_way_gets_a_newer_one() -> N
 
 async def test_two_answers_under_way_come_each_to_its_own() -> None:
     shelf, gates, heard = Shelf(), Gates(), list[str]()
-    lookup: Lookup[str, str] = Lookup(Owner(), shelf.ask, durable=nothing, gate=gates)
+    lookup: BatchedLookup[str, str] = BatchedLookup(Owner(), shelf.ask, durable=nothing, gate=gates)
     for number in (1, 2):
         lookup("x", partial(hear, heard, number))
         await turns()
@@ -111,7 +111,7 @@ async def test_two_answers_under_way_come_each_to_its_own() -> None:
 
 async def test_without_a_gate_one_answer_is_for_all_who_wait() -> None:
     shelf, heard = Shelf(), list[str]()
-    lookup: Lookup[str, str] = Lookup(Owner(), shelf.ask, durable=nothing)
+    lookup: BatchedLookup[str, str] = BatchedLookup(Owner(), shelf.ask, durable=nothing)
     for _ in range(3):
         lookup("x", heard.append)
         await turns()

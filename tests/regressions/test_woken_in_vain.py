@@ -39,8 +39,8 @@ async def test_who_is_woken_by_a_cancelled_sleep_is_suspended_again() -> None:
         assert row.record.status is InvocationStatus.SUSPENDED
         assert len(row.steps) == 2
         engine_of(app).time_has_come(TimerRecord(row.record.number, CANCELLED_SLEEP, 0, row.record.address))
-        engine_of(app).poke()
-        assert engine_of(app).residence.loading
+        engine_of(app).schedule()
+        assert engine_of(app).activations.loading
         await app.settle()
         assert row.record.status is InvocationStatus.SUSPENDED
         await app.advance(20_000)

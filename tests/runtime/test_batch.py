@@ -17,7 +17,7 @@ from durably.actors.protocol.commands import Sleep
 from durably.ids import Address, InvocationStatus, KeyScope
 from durably.runtime.commit.open_batch import OpenBatch
 from durably.runtime.execution.step import Outcome, Step
-from durably.runtime.invocations.invocation import Invocation
+from durably.runtime.invocations.invocation import InvocationRun
 from durably.storage.memory import Disk
 from durably.storage.records import RETRY_TIMER, CallerRecord, CompletionRecord, TimerRecord
 
@@ -31,8 +31,8 @@ HANDLER = bind(Thing, {}).handlers["work"]
 HERE = Address("Thing", "a")
 
 
-def invocation(number: int, *, keyed: bool) -> Invocation:
-    return Invocation(
+def invocation(number: int, *, keyed: bool) -> InvocationRun:
+    return InvocationRun(
         number, f"inv_{number}", HERE, HANDLER, b"seed", b"{}", {},
         KeyScope("Thing", "a", "work", f"k{number}") if keyed else None, None, None, None, 0,
         1 if keyed else None, InvocationStatus.PENDING, number,
@@ -45,7 +45,7 @@ class Scenario:
     def __init__(self) -> None:
         self.batch = OpenBatch()
         self.position = 0
-        self.living: dict[int, Invocation] = {}
+        self.living: dict[int, InvocationRun] = {}
         self.kept: list[int] = []
         self.steps: dict[int, int] = {}
         self.timers: dict[int, set[int]] = {}
@@ -60,7 +60,7 @@ class Scenario:
         self.steps[number], self.timers[number] = 0, set()
         self.batch.accept(made)
 
-    def one(self, choice: int) -> Invocation | None:
+    def one(self, choice: int) -> InvocationRun | None:
         alive = list(self.living.values())
         return alive[choice % len(alive)] if alive else None
 

@@ -9,7 +9,7 @@ from durably.actors.retry import RetryPolicy
 from durably.ids import Address
 from durably.runtime.clock import SystemClock
 from durably.runtime.commit.committer import Committer
-from durably.runtime.commit.thread_yielding import GiveWay
+from durably.runtime.commit.thread_yielding import ThreadYielding
 from durably.runtime.settings import Settings
 from durably.storage.memory import MemoryStore
 from durably.storage.records import Owner
@@ -40,7 +40,7 @@ async def committer(engine: Engine, gates_at_once: int) -> Committer:
     return Committer(
         engine,
         clock=clock,
-        give_way=GiveWay(clock, None),
+        thread_yielding=ThreadYielding(clock, None),
         last_position=0,
         settings=replace(SETTINGS, gates_at_once=gates_at_once),
         store=store,
@@ -55,7 +55,7 @@ async def test_gates_open_in_order_a_portion_in_each_turn() -> None:
         log.next_position()
         log.batch.set_state(Address("Counter", "a"), "value", b"1")
         log.when_durable(opened.append, number)
-    log.poke()
+    log.schedule()
     seen: list[int] = []
     while len(opened) < 5:
         await asyncio.sleep(0)
@@ -72,7 +72,7 @@ async def test_what_comes_while_gates_open_does_not_overtake_those_before_it() -
     log.batch.set_state(Address("Counter", "a"), "value", b"1")
     for name in ("first", "second"):
         log.when_durable(opened.append, name)
-    log.poke()
+    log.schedule()
     while not opened:
         await asyncio.sleep(0)
     log.when_durable(opened.append, "third")
@@ -91,7 +91,7 @@ async def test_no_gate_opens_any_more_once_the_incarnation_is_over() -> None:
     log.batch.set_state(Address("Counter", "a"), "value", b"1")
     for name in ("first", "second"):
         log.when_durable(opened.append, name)
-    log.poke()
+    log.schedule()
     while not opened:
         await asyncio.sleep(0)
     log.kill()

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from durably.ids import Address
-from durably.runtime.timers.timer_heap import Deadlines
+from durably.runtime.timers.timer_heap import TimerHeap
 from durably.storage.records import TimerRecord
 
 HERE = Address("Object", "key")
@@ -28,7 +28,7 @@ def timer(number: int, command: int, due: int) -> TimerRecord:
 
 
 def test_the_next_is_the_earliest_and_equal_times_go_by_number_and_command() -> None:
-    deadlines = Deadlines(WINDOW)
+    deadlines = TimerHeap(WINDOW)
     for number, command, due in ((2, 0, 5), (1, 1, 5), (1, 0, 5), (3, 0, 4)):
         deadlines.add(timer(number, command, due))
     assert deadlines.next_due() == 4
@@ -39,7 +39,7 @@ def test_the_next_is_the_earliest_and_equal_times_go_by_number_and_command() -> 
 
 
 def test_what_is_due_later_than_the_window_is_not_kept() -> None:
-    deadlines = Deadlines(WINDOW)
+    deadlines = TimerHeap(WINDOW)
     deadlines.add(timer(1, 0, WINDOW))
     deadlines.add(timer(2, 0, WINDOW + 1))
     assert len(deadlines) == 1
@@ -49,7 +49,7 @@ def test_what_is_due_later_than_the_window_is_not_kept() -> None:
 
 
 def test_the_same_timer_again_is_one_timer_and_a_new_time_replaces_the_old() -> None:
-    deadlines = Deadlines(WINDOW)
+    deadlines = TimerHeap(WINDOW)
     deadlines.add(timer(1, 0, 5))
     deadlines.add(timer(1, 0, 5))
     deadlines.add(timer(1, 0, 9))
@@ -61,7 +61,7 @@ def test_the_same_timer_again_is_one_timer_and_a_new_time_replaces_the_old() -> 
 
 @given(st.lists(operations, max_size=60))
 def test_it_does_what_a_plain_dictionary_would(program: list[tuple[str, int, int, int]]) -> None:
-    deadlines = Deadlines(WINDOW)
+    deadlines = TimerHeap(WINDOW)
     model: dict[tuple[int, int], int] = {}
     for operation, number, command, due in program:
         if operation == "add":

@@ -31,7 +31,7 @@ from durably import (
 )
 from durably.ids import Address
 from durably.runtime.commit.open_batch import OpenBatch
-from durably.runtime.invocations.invocation import Invocation
+from durably.runtime.invocations.invocation import InvocationRun
 from durably.runtime.steps.steps import Steps
 from durably.storage.memory import MemoryStore
 from durably.storage.records import Batch
@@ -228,7 +228,7 @@ async def test_an_invocation_of_a_class_that_is_gone_cannot_be_resumed(store: Pu
     async with Harness(Counter, store=store) as app:
         with pytest.raises(UnknownTargetError, match="does not have Mistaken"):
             await app.resume(paused.value.id)
-        assert not supervisor_of(app).outside.waiting
+        assert not supervisor_of(app).gateway.waiting
         await others_go_on(app)
 
 
@@ -446,8 +446,8 @@ async def test_callers_that_have_given_up_are_not_kept() -> None:
             await turns(5)
             asking.cancel()
             await asyncio.wait([asking])
-        assert not supervisor_of(app).outside.waiting
-        assert sum(map(len, engine_of(app).directory.waiters.values())) <= 1
+        assert not supervisor_of(app).gateway.waiting
+        assert sum(map(len, engine_of(app).registry.waiters.values())) <= 1
 
 
 # ---------------------------------------------------------------------- a class that changed
@@ -528,7 +528,7 @@ async def test_an_invocation_at_which_the_machine_fails_twice_is_paused_and_the_
     advance = Steps.advance
     failures = 0
 
-    def failing_advance(steps: Steps, invocation: Invocation) -> None:
+    def failing_advance(steps: Steps, invocation: InvocationRun) -> None:
         nonlocal failures
         if invocation.handler.name == "nap":
             failures += 1

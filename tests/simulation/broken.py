@@ -18,19 +18,19 @@ from durably import Context, ObjectContext, Service, VirtualObject, handler, sha
 from durably.actors.context import SharedContext
 from durably.ids import InvocationStatus
 from durably.runtime.activations.activation import Activation
-from durably.runtime.activations.activations import Residence
+from durably.runtime.activations.activations import Activations
 from durably.runtime.activations.attempts import Attempts
 from durably.runtime.commit.committer import Committer
 from durably.runtime.commit.open_batch import OpenBatch
 from durably.runtime.execution.step import Outcome
-from durably.runtime.invocations.invocation import Invocation
-from durably.runtime.lifecycle.endings import Outcomes
+from durably.runtime.invocations.invocation import InvocationRun
+from durably.runtime.lifecycle.endings import Endings
 from durably.runtime.messaging.completions import Completions
 from durably.runtime.messaging.messages import Messages
-from durably.runtime.registry.registry import Directory
-from durably.runtime.steps.run_commands import Runs
+from durably.runtime.registry.registry import InvocationRegistry
+from durably.runtime.steps.run_commands import RunCommands
 from durably.runtime.steps.steps import Steps
-from durably.runtime.timers.scheduled_messages import Delayed
+from durably.runtime.timers.scheduled_messages import ScheduledMessages
 from durably.storage.memory import MemoryStore
 from durably.storage.records import START_TIMER, Batch, StoredInvocation, StoredObject, TimerRecord
 from durably.testing import Faults, Simulation, Workload
@@ -89,8 +89,8 @@ def _at_once(self: Committer, callback: Callable[[Any], object], argument: Any) 
 
 @mutant("guarantee 5")
 def replies_leave_before_their_commit(patch: Patch) -> None:
-    def tell(original: Any, self: Completions, invocation: Invocation, outcome: Any) -> None:
-        for waiter in self._directory.waiters.pop(invocation.number, []):
+    def tell(original: Any, self: Completions, invocation: InvocationRun, outcome: Any) -> None:
+        for waiter in self._registry.waiters.pop(invocation.number, []):
             waiter.answer(outcome, None)
         original(self, invocation, outcome)
 
@@ -100,7 +100,7 @@ def replies_leave_before_their_commit(patch: Patch) -> None:
 @mutant("guarantee 3")
 def actions_start_before_their_command_is_durable(patch: Patch) -> None:
     def when_durable(original: Any, self: Committer, callback: Any, argument: Any) -> None:
-        if getattr(callback, "__func__", None) is Runs.start:
+        if getattr(callback, "__func__", None) is RunCommands.start:
             callback(argument)
         else:
             original(self, callback, argument)
@@ -138,7 +138,7 @@ def the_store_acknowledges_before_it_is_durable(patch: Patch) -> None:
 
 @mutant("guarantee 7")
 def a_wake_up_is_lost(patch: Patch) -> None:
-    def wake(original: Any, self: Attempts, invocation: Invocation) -> None:
+    def wake(original: Any, self: Attempts, invocation: InvocationRun) -> None:
         if invocation.journal is None or len(invocation.journal.steps) != 2:
             original(self, invocation)
 
@@ -164,25 +164,25 @@ def completions_of_the_suspended_are_lost(patch: Patch) -> None:
 @mutant("guarantee 7")
 def what_waits_in_the_store_is_not_woken(patch: Patch) -> None:
     patch.setattr(OpenBatch, "wake", _nothing)
-    patch.setattr(Residence, "_take_arrived", _only_messages)
+    patch.setattr(Activations, "_take_arrived", _only_messages)
 
 
 def _nothing(*_: Any) -> None:
     """Not done."""
 
 
-def _only_messages(self: Residence, activation: Activation, arrivals: Any) -> None:
+def _only_messages(self: Activations, activation: Activation, arrivals: Any) -> None:
     for message in arrivals.messages:
         self._dispatch(activation, message)
 
 
 @mutant("guarantee 7")
 def the_next_in_the_mailbox_is_forgotten(patch: Patch) -> None:
-    def start_next(original: Any, self: Residence, activation: Activation) -> None:
+    def start_next(original: Any, self: Activations, activation: Activation) -> None:
         if len(activation.mailbox) != 2:
             original(self, activation)
 
-    around(patch, Residence, "start_next", start_next)
+    around(patch, Activations, "start_next", start_next)
 
 
 # ---------------------------------------------------------------------- exactly once, in order, alone
@@ -190,19 +190,19 @@ def the_next_in_the_mailbox_is_forgotten(patch: Patch) -> None:
 
 @mutant("guarantee 4", "guarantee 1", "guarantee 7")
 def messages_are_delivered_twice(patch: Patch) -> None:
-    def admit(original: Any, self: Residence, invocation: Invocation) -> None:
+    def admit(original: Any, self: Activations, invocation: InvocationRun) -> None:
         original(self, invocation)
-        activation = self.activations[invocation.address]
-        if invocation.is_exclusive and activation.arrivals is None:
+        activation = self.by_address[invocation.address]
+        if invocation.is_exclusive and activation.load_buffer is None:
             activation.mailbox.append(invocation)
 
-    around(patch, Residence, "admit", admit)
+    around(patch, Activations, "admit", admit)
 
 
 @mutant("guarantee 1", "guarantee 7")
 def a_mailbox_lets_two_in(patch: Patch) -> None:
-    def next_to_start(self: Activation) -> Invocation | None:
-        if not self.mailbox or self.arrivals is not None:
+    def next_to_start(self: Activation) -> InvocationRun | None:
+        if not self.mailbox or self.load_buffer is not None:
             return None
         self.current = self.mailbox.popleft()
         return self.current
@@ -212,10 +212,10 @@ def a_mailbox_lets_two_in(patch: Patch) -> None:
 
 @mutant("guarantee 1")
 def recovery_runs_mailboxes_out_of_order(patch: Patch) -> None:
-    def loaded(original: Any, self: Residence, activation: Activation, stored: StoredObject) -> None:
+    def loaded(original: Any, self: Activations, activation: Activation, stored: StoredObject) -> None:
         original(self, activation, msgspec.structs.replace(stored, pending=stored.pending[::-1]))
 
-    around(patch, Residence, "_loaded", loaded)
+    around(patch, Activations, "_loaded", loaded)
 
 
 SLOW_COUNTERS = replace(WORKLOADS["counters"], faults=Faults.slow(rate=0.3) | Faults.clock_jumps(rate=0.1))
@@ -223,20 +223,20 @@ SLOW_COUNTERS = replace(WORKLOADS["counters"], faults=Faults.slow(rate=0.3) | Fa
 
 @mutant("guarantee 4", where=(SLOW_COUNTERS,))
 def a_delayed_message_that_rings_twice_comes_twice(patch: Patch) -> None:
-    def bring(original: Any, self: Delayed, number: int, then: Any) -> None:
+    def bring(original: Any, self: ScheduledMessages, number: int, then: Any) -> None:
         self._coming.pop(number, None)
         original(self, number, then)
 
-    around(patch, Delayed, "bring", bring)
+    around(patch, ScheduledMessages, "bring", bring)
 
 
 @mutant("guarantee 4", "guarantee 1", "machine")
 def objects_are_loaded_before_the_log_is_durable(patch: Patch) -> None:
-    def init(original: Any, self: Residence, *args: Any, **kwargs: Any) -> None:
+    def init(original: Any, self: Activations, *args: Any, **kwargs: Any) -> None:
         original(self, *args, **kwargs)
         self._load._gate = None
 
-    around(patch, Residence, "__init__", init)
+    around(patch, Activations, "__init__", init)
 
 
 # ---------------------------------------------------------------------- what is kept
@@ -244,21 +244,21 @@ def objects_are_loaded_before_the_log_is_durable(patch: Patch) -> None:
 
 @mutant("invariant", "check", where=(WORKLOADS["bank"],))
 def outcomes_of_keyed_calls_are_not_kept(patch: Patch) -> None:
-    patch.setattr(Outcomes, "_keep_outcome_us", _nothing)
+    patch.setattr(Endings, "_keep_outcome_us", _nothing)
 
 
 @mutant("invariant", "check", "stuck", "guarantee 4")
 def idempotency_keys_are_not_looked_up(patch: Patch) -> None:
-    def accept(original: Any, self: OpenBatch, invocation: Invocation) -> None:
+    def accept(original: Any, self: OpenBatch, invocation: InvocationRun) -> None:
         invocation.scope = None
         original(self, invocation)
 
     around(patch, OpenBatch, "accept", accept)
 
-    def by_key(self: Directory, scope: Any, then: Any) -> None:
+    def by_key(self: InvocationRegistry, scope: Any, then: Any) -> None:
         self._tell(then, None, None)
 
-    patch.setattr(Directory, "by_key", by_key)
+    patch.setattr(InvocationRegistry, "by_key", by_key)
 
 
 @mutant("guarantee 4", "guarantee 7", "guarantee 2", "invariant", "check", "paused")
@@ -279,7 +279,7 @@ def batches_are_cut_within_transitions(patch: Patch) -> None:
 
 @mutant("paused", "check", "invariant")
 def state_is_written_before_the_outcome(patch: Patch) -> None:
-    def append(original: Any, self: Steps, activation: Any, invocation: Invocation, step: Any, *rest: Any) -> None:
+    def append(original: Any, self: Steps, activation: Any, invocation: InvocationRun, step: Any, *rest: Any) -> None:
         original(self, activation, invocation, step, *rest)
         if step.outcome is None and step.changes and invocation.is_exclusive:
             for name, value in step.changes.items():
@@ -367,9 +367,9 @@ async def buy_twice(sim: Simulation, name: str) -> None:
 
 @mutant("guarantee 4")
 def delayed_messages_come_at_once(patch: Patch) -> None:
-    def delay(original: Any, self: Messages, invocation: Invocation, due: int) -> None:
+    def delay(original: Any, self: Messages, invocation: InvocationRun, due: int) -> None:
         original(self, invocation, due)
-        self._alarm._owner.time_has_come(TimerRecord(invocation.number, START_TIMER, due, invocation.address))
+        self._timers._owner.time_has_come(TimerRecord(invocation.number, START_TIMER, due, invocation.address))
 
     around(patch, Messages, "_delay", delay)
 

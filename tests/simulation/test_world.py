@@ -11,7 +11,7 @@ import pytest
 
 from durably import DeadlineExceededError, ObjectContext, VirtualObject, handler, state
 from durably.ids import Address
-from durably.runtime.observation.logs import RuntimeLog
+from durably.runtime.observation.logs import RuntimeLogger
 from durably.testing import Faults, Simulation, SimulationFailedError, simulate
 from durably.testing.simulation.loop import SimulatedLoop
 from durably.testing.simulation.trace import Trace, TraceLog
@@ -87,7 +87,7 @@ def test_the_account_of_a_task_group_tells_what_failed_in_it() -> None:
 
 
 def test_no_line_of_the_machine_leaves_the_world() -> None:
-    lines = {name for name in vars(RuntimeLog) if not name.startswith("_")}
+    lines = {name for name in vars(RuntimeLogger) if not name.startswith("_")}
     assert lines - set(vars(TraceLog)) == {"warned"}  # It logs as a handler does.
 
 

@@ -28,7 +28,7 @@ from durably import (
     shared,
     state,
 )
-from durably.actors.protocol.commands import Call, Look
+from durably.actors.protocol.commands import Call, GetStatus
 from durably.runtime.execution.step import Delivery, Step
 from durably.testing import Harness
 from durably.testing.export import export_journals, journals_under_way
@@ -393,7 +393,7 @@ PAYLOADS = [
 def test_every_payload_comes_back_as_the_bytes_that_went_in(payload: bytes) -> None:
     call = Call("S", None, "h", payload, {"h": "v"}, None, 5, True)
     step = Step(
-        3, (0,), (call, Look("inv_2")), {"f": payload, "gone": None}, (1,), {"r": payload, "unset": None}, None, 2
+        3, (0,), (call, GetStatus("inv_2")), {"f": payload, "gone": None}, (1,), {"r": payload, "unset": None}, None, 2
     )
     journal = sample(argument=payload, snapshot={"f": payload}, steps=(step,), deliveries=(Delivery(0, True, payload),))
     assert decode_journal(encode_journal(journal)) == journal
@@ -416,7 +416,7 @@ def test_json_stands_in_a_file_as_json() -> None:
         (encode_journal(sample()).replace(b'"00', b'"zz'), "does not hold a journal"),
         (encode_journal(sample(argument=b"\xff")).replace(b"/w==", b"/w"), "damaged base64"),
         (
-            encode_journal(sample(steps=(Step(1, (), (Look("i"),)),))).replace(b'"look"', b'"leap"'),
+            encode_journal(sample(steps=(Step(1, (), (GetStatus("i"),)),))).replace(b'"look"', b'"leap"'),
             "unknown command, 'leap'",
         ),
     ],

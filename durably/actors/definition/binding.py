@@ -126,7 +126,7 @@ class BoundActor:
 
 
 def bind(
-    actor: type[Actor], dependencies: Mapping[Any, Any], *, stand_in: Callable[[type], Any] | None = None
+    actor: type[Actor], dependencies: Mapping[Any, Any], *, detached: Callable[[type], Any] | None = None
 ) -> BoundActor:
     """Make a class ready to run: resolve its types, find its dependencies, call its constructor once.
 
@@ -142,7 +142,7 @@ def bind(
         )
     handlers = {name: BoundActorHandler(definition, handler) for name, handler in definition.handlers.items()}
     fields = {field.attribute: _bound_field(definition, field) for field in definition.fields.values()}
-    prototype = _construct(definition, dependencies, stand_in)
+    prototype = _construct(definition, dependencies, detached)
     definition.scope.close()
     return BoundActor(definition, prototype, handlers, fields)
 
@@ -181,13 +181,13 @@ def _encoded_default(where: str, encode: Callable[[Any], bytes], default: Any) -
 
 
 def _construct(
-    definition: ActorDefinition, dependencies: Mapping[Any, Any], stand_in: Callable[[type], Any] | None
+    definition: ActorDefinition, dependencies: Mapping[Any, Any], detached: Callable[[type], Any] | None
 ) -> Actor:
     actor: type[Actor] = definition.actor
     made = object.__new__(actor)
     constructor: Any = getattr(actor, "__init__")  # noqa: B009
     if constructor is not object.__init__:
-        constructor(made, **_arguments(definition, constructor, dependencies, stand_in))
+        constructor(made, **_arguments(definition, constructor, dependencies, detached))
     return made
 
 
@@ -195,7 +195,7 @@ def _arguments(
     definition: ActorDefinition,
     constructor: Any,
     dependencies: Mapping[Any, Any],
-    stand_in: Callable[[type], Any] | None,
+    detached: Callable[[type], Any] | None,
 ) -> dict[str, Any]:
     """What the constructor is called with: a dependency for each of its parameters."""
     name = named(definition.actor)
@@ -218,9 +218,9 @@ def _arguments(
             found[one.name] = dependencies[wanted]
         elif one.default is one.empty:
             cls = next((way for way in _ways_to_ask(annotation) if isinstance(way, type)), None)
-            if stand_in is None or cls is None or annotation is MISSING:
+            if detached is None or cls is None or annotation is MISSING:
                 raise DefinitionError(_missing(name, one.name, annotation, dependencies))
-            found[one.name] = stand_in(cls)
+            found[one.name] = detached(cls)
     return found
 
 

@@ -1,1 +1,1 @@
-"""What a handler and the machine say to each other: commands, the operations behind them, the port they pass through."""
+"""What a handler and the machine say to each other: commands, the operations behind them, the port in between."""

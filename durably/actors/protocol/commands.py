@@ -70,13 +70,13 @@ class Attach(msgspec.Struct, frozen=True, tag="attach", array_like=True):
     idempotency_key: str | None = None
 
 
-class Look(msgspec.Struct, frozen=True, tag="look", array_like=True):
+class GetStatus(msgspec.Struct, frozen=True, tag="look", array_like=True):
     """Ask for the status of an invocation; the answer is a recorded input (rule S4)."""
 
     invocation_id: str
 
 
-Command: TypeAlias = Call | Send | Run | Sleep | Attach | Look
+Command: TypeAlias = Call | Send | Run | Sleep | Attach | GetStatus
 
 
 class StatusAnswer(msgspec.Struct, frozen=True):

@@ -22,7 +22,7 @@ from durably.actors.values.durations import duration_us
 from durably.actors.values.error_envelopes import encode_failure, terminal
 from durably.errors import RetryableError, TerminalError, find_mistake
 from durably.runtime.clock import Clock
-from durably.runtime.commit.thread_yielding import GiveWay
+from durably.runtime.commit.thread_yielding import ThreadYielding
 from durably.runtime.observation.failure_text import describe_failure, text_of_error
 
 ActionKey: TypeAlias = tuple[str, int]
@@ -75,13 +75,15 @@ class _Running:
 class Actions:
     """All actions of a runtime."""
 
-    def __init__(self, clock: Clock, threads: int, give_way: GiveWay, observer: ActionObserver | None = None) -> None:
+    def __init__(
+        self, clock: Clock, threads: int, thread_yielding: ThreadYielding, observer: ActionObserver | None = None
+    ) -> None:
         self.on_rest: Callable[[], None] = _nobody_listens
         """Hears when an action has ended, or backs off."""
         self._observer = observer
         self._host = asyncio.get_running_loop()
         self._clock = clock
-        self._give_way = give_way
+        self._thread_yielding = thread_yielding
         self._running: dict[ActionKey, _Running] = {}
         self._threads = threads
         self._busy = 0
@@ -204,7 +206,7 @@ class Actions:
     async def _in_thread(self, action: Action[Any]) -> Any:
         if self._executor is None:
             self._executor = ThreadPoolExecutor(self._threads, thread_name_prefix="durably-action")
-        self._give_way.begin()
+        self._thread_yielding.begin()
         try:
             context = contextvars.copy_context()
             value, error = await self._host.run_in_executor(self._executor, lambda: context.run(self._invoked, action))
@@ -212,7 +214,7 @@ class Actions:
                 raise error
             return value
         finally:
-            self._give_way.end()
+            self._thread_yielding.end()
 
     def _invoked(self, action: Action[Any]) -> tuple[Any, BaseException | None]:
         """Call in the thread; an error is returned, because futures cannot carry every kind (StopIteration)."""

@@ -16,37 +16,37 @@ from durably.ids import Address, InvocationStatus
 
 if TYPE_CHECKING:
     from durably.runtime.execution.step import Delivery
-    from durably.runtime.invocations.invocation import Invocation
+    from durably.runtime.invocations.invocation import InvocationRun
     from durably.storage.records import CallerRecord
 
 
-class Arrivals:
+class LoadBuffer:
     """What comes for an object while it is on its way from the store."""
 
     __slots__ = ("answers", "attachments", "callbacks", "messages")
 
     def __init__(self) -> None:
-        self.messages: list[Invocation] = []
+        self.messages: list[InvocationRun] = []
         self.answers: list[tuple[int, Delivery]] = []
         self.attachments: list[tuple[int, CallerRecord]] = []
         self.callbacks: list[Callable[[Activation], None]] = []
         """Whoever needs it in memory."""
 
 
-NO_MAILBOX: deque[Invocation] = deque()
+NO_MAILBOX: deque[InvocationRun] = deque()
 NO_STATE: dict[str, bytes] = {}
 
 
 class Activation:
     """What is in memory of one object."""
 
-    arrivals: Arrivals | None = None
+    load_buffer: LoadBuffer | None = None
     """While it loads: what has come meanwhile."""
-    birth: int = 0
+    load_position: int = 0
     """The log position at which its load was asked for: it takes only records at or below it (rule L2)."""
-    current: Invocation | None = None
+    current: InvocationRun | None = None
     """The exclusive invocation in flight: running, waiting, suspended, backing off or paused."""
-    tail: int = 0
+    stored_tail: int = 0
     """How many messages wait in the store only, behind those in memory (rule C8)."""
     idle_since: int | None = None
     is_rehydrated: bool = False
@@ -57,17 +57,17 @@ class Activation:
         self.actor = actor
         self.changed_at = position
         """The log position of the last change; until that is durable it stays in memory (rule L4)."""
-        self.beside: dict[int, Invocation] = {}
+        self.shared: dict[int, InvocationRun] = {}
         """Invocations of shared handlers (and the one of a service), by number."""
         is_object = actor.definition.kind == "object"
         self.snapshot: dict[str, bytes] = {} if is_object else NO_STATE
         """The encoded state after the last exclusive invocation that has ended (rule V1)."""
-        self.mailbox: deque[Invocation] = deque() if is_object else NO_MAILBOX
+        self.mailbox: deque[InvocationRun] = deque() if is_object else NO_MAILBOX
 
     @property
     def loading(self) -> bool:
         """On its way from the store."""
-        return self.arrivals is not None
+        return self.load_buffer is not None
 
     def view(self) -> Mapping[str, bytes]:
         """The state as a shared handler sees it: the snapshot under the changes of the one in flight (rule V3)."""
@@ -78,37 +78,37 @@ class Activation:
         apply_changes(view, current.journal.changes)
         return view
 
-    def find(self, number: int) -> Invocation | None:
+    def find(self, number: int) -> InvocationRun | None:
         """The started invocation of this number."""
         if self.current is not None and self.current.number == number:
             return self.current
-        return self.beside.get(number)
+        return self.shared.get(number)
 
-    def find_waiting(self, number: int) -> Invocation | None:
+    def find_waiting(self, number: int) -> InvocationRun | None:
         """The invocation of this number in the mailbox."""
         return next((invocation for invocation in self.mailbox if invocation.number == number), None)
 
     def is_at_rest(self) -> bool:
         """Nothing is left to do."""
-        return not (self.current or self.beside or self.mailbox or self.tail) and self.arrivals is None
+        return not (self.current or self.shared or self.mailbox or self.stored_tail) and self.load_buffer is None
 
-    def next_to_start(self) -> Invocation | None:
+    def next_to_start(self) -> InvocationRun | None:
         """Take the head of the mailbox, if nothing holds it."""
-        if self.current is not None or not self.mailbox or self.arrivals is not None:
+        if self.current is not None or not self.mailbox or self.load_buffer is not None:
             return None
         self.current = self.mailbox.popleft()
         return self.current
 
     def can_passivate(self, durable: int) -> bool:
         """All of rule L4: nothing running, waiting in memory, loading, shared in flight, or not durable."""
-        if self.arrivals is not None or self.mailbox or self.tail or self.changed_at > durable:
+        if self.load_buffer is not None or self.mailbox or self.stored_tail or self.changed_at > durable:
             return False
         if self.current is not None and not is_dormant(self.current):
             return False
-        return all(is_dormant(invocation) for invocation in self.beside.values())
+        return all(is_dormant(invocation) for invocation in self.shared.values())
 
 
-def is_dormant(invocation: Invocation) -> bool:
+def is_dormant(invocation: InvocationRun) -> bool:
     """Only something durable can wake it, and it has no attempt in memory: the store alone is enough to go on."""
     return (
         invocation.execution is None

@@ -10,37 +10,43 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-from durably.actors.protocol.commands import Attach, Look, Run, Send
+from durably.actors.protocol.commands import Attach, GetStatus, Run, Send
 from durably.ids import InvocationStatus
 from durably.runtime.activations.activation import Activation
-from durably.runtime.activations.activations import Residence
+from durably.runtime.activations.activations import Activations
 from durably.runtime.commit.committer import Committer
 from durably.runtime.execution.execution import Execution
-from durably.runtime.invocations.invocation import Invocation, Journal
-from durably.runtime.observation.logs import RuntimeLog
+from durably.runtime.invocations.invocation import InvocationRun, Journal
+from durably.runtime.observation.logs import RuntimeLogger
 from durably.runtime.settings import Settings
 
 
 class AttemptsOwner(Protocol):
     """Who advances what is ready."""
 
-    def queue(self, invocation: Invocation, /) -> None: ...
+    def queue(self, invocation: InvocationRun, /) -> None: ...
 
 
 class Attempts:
     """The attempts of one incarnation."""
 
     def __init__(
-        self, owner: AttemptsOwner, *, committer: Committer, log: RuntimeLog, residence: Residence, settings: Settings
+        self,
+        owner: AttemptsOwner,
+        *,
+        committer: Committer,
+        log: RuntimeLogger,
+        activations: Activations,
+        settings: Settings,
     ) -> None:
         self._owner = owner
         self._committer = committer
         self._host = asyncio.get_running_loop()
         self._log = log
-        self._residence = residence
+        self._activations = activations
         self._settings = settings
 
-    def make(self, activation: Activation, invocation: Invocation) -> Execution:
+    def make(self, activation: Activation, invocation: InvocationRun) -> Execution:
         """A fresh attempt, not begun."""
         if self._log.debug:
             self._log.invoked(invocation)
@@ -54,7 +60,7 @@ class Attempts:
             self._host,
         )
 
-    def park(self, invocation: Invocation, journal: Journal) -> None:
+    def park(self, invocation: InvocationRun, journal: Journal) -> None:
         """Its step is over and it waits; what it waits for says what it is."""
         if invocation.outcome is not None or invocation.is_held:
             return
@@ -64,9 +70,9 @@ class Attempts:
         if journal.undelivered:
             self._owner.queue(invocation)
         elif not is_running:
-            self._residence.park(invocation)
+            self._activations.park(invocation)
 
-    def wake(self, invocation: Invocation) -> None:
+    def wake(self, invocation: InvocationRun) -> None:
         """An answer is there."""
         if invocation.status is InvocationStatus.SUSPENDED:
             invocation.status = InvocationStatus.RUNNING
@@ -74,12 +80,12 @@ class Attempts:
         if invocation.status is InvocationStatus.RUNNING and not invocation.is_held:
             self._owner.queue(invocation)
 
-    def take_up(self, invocation: Invocation) -> None:
+    def take_up(self, invocation: InvocationRun) -> None:
         """One that had started is back from the store: go on, if there is something to go on with (rule T3)."""
         journal = invocation.journal
         if journal is not None:
             for number, command in journal.pending.items():
-                if isinstance(command, Run | Look | Attach):
+                if isinstance(command, Run | GetStatus | Attach):
                     journal.unanswered.add(number)
             if invocation.handler.atomic:
                 _hold_sends_again(journal)
@@ -88,7 +94,7 @@ class Attempts:
         if invocation.status is InvocationStatus.RUNNING:
             self._owner.queue(invocation)
 
-    def suspend(self, invocation: Invocation) -> None:
+    def suspend(self, invocation: InvocationRun) -> None:
         """Throw the attempt away while it waits; it continues from its journal (rule L4)."""
         journal = invocation.journal
         if (
@@ -105,16 +111,16 @@ class Attempts:
         self.throw_away(invocation)
         if self._log.debug:
             self._log.suspended(invocation)
-        self._residence.let_go(invocation.address)
+        self._activations.passivate(invocation.address)
 
-    def throw_away(self, invocation: Invocation) -> None:
+    def throw_away(self, invocation: InvocationRun) -> None:
         """End the attempt, if there is one; whatever its code still does is ignored (rule D3)."""
         execution = invocation.execution
         if execution is not None:
             invocation.execution = None
             execution.close()
             if invocation.parked_in is not None:
-                self._residence.unpark(invocation)
+                self._activations.unpark(invocation)
 
 
 def _hold_sends_again(journal: Journal) -> None:

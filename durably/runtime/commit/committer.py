@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 from durably.runtime.clock import Clock
 from durably.runtime.commit.open_batch import OpenBatch
-from durably.runtime.commit.thread_yielding import GiveWay
+from durably.runtime.commit.thread_yielding import ThreadYielding
 from durably.runtime.settings import Settings
 from durably.storage.store import Store
 
@@ -42,7 +42,7 @@ class Committer:
         owner: CommitterOwner,
         *,
         clock: Clock,
-        give_way: GiveWay,
+        thread_yielding: ThreadYielding,
         last_position: int,
         settings: Settings,
         store: Store,
@@ -57,7 +57,7 @@ class Committer:
         self._clock = clock
         self._settings = settings
         self._owner = owner
-        self._give_way = give_way
+        self._thread_yielding = thread_yielding
         self._gates: deque[tuple[int, Callable[[Any], object], Any]] = deque()
         self._is_opening = False
         """Gates that may open do so in the next turn of the loop."""
@@ -93,7 +93,7 @@ class Committer:
         """Why the store wants nothing more from outside for now (rule X6)."""
         return self._store.congestion()
 
-    def poke(self) -> None:
+    def schedule(self) -> None:
         """Cut and write a batch, if this is a moment for it (rule X2). Never called within a transition."""
         if self.writing or self._dead or self.position == self.durable:
             return
@@ -131,13 +131,13 @@ class Committer:
             return
         self.writing = True
         self._bytes_writing = open_batch.bytes_held
-        self._give_way.begin()
+        self._thread_yielding.begin()
         self._task = self._host.create_task(self._store.commit(batch))
         self._task.add_done_callback(lambda task: self._written(task, position))
 
     def _written(self, task: asyncio.Task[None], position: int) -> None:
         self._task = None
-        self._give_way.end()
+        self._thread_yielding.end()
         self.writing = False
         self._bytes_writing = 0
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
@@ -148,7 +148,7 @@ class Committer:
             return
         self.commits += 1
         self._advance_durable(position)
-        self.poke()
+        self.schedule()
 
     def _advance_durable(self, position: int) -> None:
         self.durable = position

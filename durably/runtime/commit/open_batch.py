@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from durably.ids import Address
 from durably.runtime.execution.step import Step, encode_step
-from durably.runtime.invocations.invocation import Invocation
+from durably.runtime.invocations.invocation import InvocationRun
 from durably.storage.records import (
     AliasRecord,
     AttachmentRecord,
@@ -37,8 +37,8 @@ class OpenBatch:
         self.transitions = 0
         self.bytes_held = 0
         self.opened_at: int | None = None
-        self._accepted: dict[int, Invocation] = {}
-        self._changed: dict[int, Invocation] = {}
+        self._accepted: dict[int, InvocationRun] = {}
+        self._changed: dict[int, InvocationRun] = {}
         self._woken: set[int] = set()
         self._ended: set[int] = set()
         self._removed: set[int] = set()
@@ -50,17 +50,17 @@ class OpenBatch:
         self._aliases: dict[int, list[AliasRecord]] = {}
         self._state: dict[tuple[Address, str], bytes | None] = {}
 
-    def accept(self, invocation: Invocation) -> None:
+    def accept(self, invocation: InvocationRun) -> None:
         self._accepted[invocation.number] = invocation
         self.bytes_held += _RECORD_BYTES + len(invocation.argument)
 
-    def change(self, invocation: Invocation) -> None:
+    def change(self, invocation: InvocationRun) -> None:
         """Its status, place in the mailbox, failure or outcome is another one."""
         if invocation.number not in self._accepted:
             self._changed[invocation.number] = invocation
             self.bytes_held += _RECORD_BYTES
 
-    def end(self, invocation: Invocation, *, keep: bool) -> None:
+    def end(self, invocation: InvocationRun, *, keep: bool) -> None:
         """It has its outcome; the row stays only if somebody may still ask for it (rule X7)."""
         if not keep:
             self.remove(invocation.number)

@@ -24,7 +24,7 @@ SHORT_SWITCH_INTERVAL_SECONDS = 0.001
 """At or below this, whoever waits for the interpreter lock gets it soon enough."""
 
 
-class GiveWay:
+class ThreadYielding:
     """Counts outstanding work of threads, and watches the loop while there is any."""
 
     __slots__ = (

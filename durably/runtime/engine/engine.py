@@ -17,29 +17,29 @@ from durably.errors import StoreUnavailableError
 from durably.ids import Entropy
 from durably.runtime.actions.actions import Actions
 from durably.runtime.activations.activation import Activation
-from durably.runtime.activations.activations import Residence
+from durably.runtime.activations.activations import Activations
 from durably.runtime.activations.attempts import Attempts
 from durably.runtime.clock import Clock
 from durably.runtime.commit.committer import Committer
-from durably.runtime.commit.thread_yielding import GiveWay
+from durably.runtime.commit.thread_yielding import ThreadYielding
 from durably.runtime.incarnation.background import Background
-from durably.runtime.invocations.invocation import Invocation
-from durably.runtime.lifecycle.endings import Outcomes
-from durably.runtime.lifecycle.pause_search import Inquiries
+from durably.runtime.invocations.invocation import InvocationRun
+from durably.runtime.lifecycle.endings import Endings
+from durably.runtime.lifecycle.pause_search import PauseSearch
 from durably.runtime.lifecycle.pauses import Pauses
-from durably.runtime.lifecycle.recovery import Upkeep
+from durably.runtime.lifecycle.recovery import Recovery
 from durably.runtime.lifecycle.retries import Retries
-from durably.runtime.lifecycle.timer_dispatch import Wakeups
+from durably.runtime.lifecycle.timer_dispatch import TimerDispatch
 from durably.runtime.messaging.completions import Completions
 from durably.runtime.messaging.messages import Messages
-from durably.runtime.observation.logs import RuntimeLog
+from durably.runtime.observation.logs import RuntimeLogger
 from durably.runtime.registry.reads import Reads
-from durably.runtime.registry.registry import Directory
+from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.settings import Settings
-from durably.runtime.steps.run_commands import Runs
+from durably.runtime.steps.run_commands import RunCommands
 from durably.runtime.steps.steps import Steps
-from durably.runtime.timers.scheduled_messages import Delayed
-from durably.runtime.timers.timer_service import Alarm
+from durably.runtime.timers.scheduled_messages import ScheduledMessages
+from durably.runtime.timers.timer_service import TimerService
 from durably.storage.records import TimerRecord
 from durably.storage.store import Store
 
@@ -48,7 +48,7 @@ class EngineOwner(Protocol):
     """The runtime, which outlives its engines."""
 
     def incarnation_failed(self, engine: Engine, error: BaseException, /) -> None: ...
-    def invocation_paused(self, invocation: Invocation, error: BaseException, told: bool, /) -> None: ...
+    def invocation_paused(self, invocation: InvocationRun, error: BaseException, told: bool, /) -> None: ...
     def progressed(self) -> None:
         """A batch is durable."""
         ...
@@ -67,8 +67,8 @@ class Engine:
         clock: Clock,
         entropy: Entropy,
         settings: Settings,
-        log: RuntimeLog,
-        give_way: GiveWay,
+        log: RuntimeLogger,
+        thread_yielding: ThreadYielding,
         last_position: int,
         poisoned: str = "",
     ) -> None:
@@ -82,12 +82,12 @@ class Engine:
         """The incarnation is over: late callbacks do nothing (rule X3)."""
         self.clock = clock
         self.settings = settings
-        self.give_way = give_way
+        self.thread_yielding = thread_yielding
         self._owner = owner
         self._actions = actions
         self._log = log
         self._host = asyncio.get_running_loop()
-        self._ready: deque[Invocation] = deque()
+        self._ready: deque[InvocationRun] = deque()
         self._pump_scheduled = False
         self._pumping = False
         self._idle_waiters: list[asyncio.Future[None]] = []
@@ -95,125 +95,132 @@ class Engine:
 
         # Each part is given the parts that it uses: they stand in an order in which that is possible.
         self.committer = committer = Committer(
-            self, clock=clock, give_way=give_way, last_position=last_position, settings=settings, store=store
+            self,
+            clock=clock,
+            thread_yielding=thread_yielding,
+            last_position=last_position,
+            settings=settings,
+            store=store,
         )
         self.when_durable = committer.when_durable
-        reads = Reads(store, give_way, settings.pending_in_memory)
-        self.directory = directory = Directory(self, reads, committer)
-        self.residence = residence = Residence(
+        reads = Reads(store, thread_yielding, settings.pending_in_memory)
+        self.registry = registry = InvocationRegistry(self, reads, committer)
+        self.activations = activations = Activations(
             self,
             actors=actors,
             clock=clock,
             committer=committer,
-            directory=directory,
+            registry=registry,
             reads=reads,
             settings=settings,
         )
         self._background = background = Background(self)
-        self.alarm = alarm = Alarm(
+        self.timers = timers = TimerService(
             self, background=background, clock=clock, committer=committer, settings=settings, store=store
         )
-        self._delayed = delayed = Delayed(self, reads, committer)
-        self.inquiries = Inquiries(committer=committer, delayed=delayed, directory=directory)
-        self._attempts = attempts = Attempts(self, committer=committer, log=log, residence=residence, settings=settings)
+        self._scheduled = scheduled = ScheduledMessages(self, reads, committer)
+        self.pause_search = PauseSearch(committer=committer, scheduled=scheduled, registry=registry)
+        self._attempts = attempts = Attempts(
+            self, committer=committer, log=log, activations=activations, settings=settings
+        )
         completions = Completions(
-            attempts=attempts, committer=committer, delayed=delayed, directory=directory, residence=residence
+            attempts=attempts, committer=committer, scheduled=scheduled, registry=registry, activations=activations
         )
         self.messages = messages = Messages(
             actors=actors,
-            alarm=alarm,
+            timers=timers,
             clock=clock,
             committer=committer,
             completions=completions,
-            delayed=delayed,
-            directory=directory,
+            scheduled=scheduled,
+            registry=registry,
             entropy=entropy,
             log=log,
-            residence=residence,
+            activations=activations,
             settings=settings,
         )
-        outcomes = Outcomes(
+        endings = Endings(
             actions=actions,
-            alarm=alarm,
+            timers=timers,
             attempts=attempts,
             clock=clock,
             committer=committer,
             completions=completions,
-            directory=directory,
+            registry=registry,
             log=log,
             messages=messages,
-            residence=residence,
+            activations=activations,
         )
         self.pauses = pauses = Pauses(
             self,
             attempts=attempts,
             committer=committer,
-            directory=directory,
+            registry=registry,
             listener=owner.invocation_paused,
             log=log,
-            residence=residence,
+            activations=activations,
         )
         retries = Retries(
             self,
-            alarm=alarm,
+            timers=timers,
             attempts=attempts,
             clock=clock,
             committer=committer,
             log=log,
-            outcomes=outcomes,
+            endings=endings,
             pauses=pauses,
             settings=settings,
         )
-        runs = Runs(
+        run_commands = RunCommands(
             self,
             actions=actions,
             committer=committer,
             completions=completions,
-            directory=directory,
+            registry=registry,
             log=log,
             pauses=pauses,
-            residence=residence,
+            activations=activations,
             retries=retries,
         )
         self._steps = Steps(
-            alarm=alarm,
+            timers=timers,
             attempts=attempts,
             clock=clock,
             committer=committer,
             completions=completions,
-            directory=directory,
+            registry=registry,
             log=log,
             messages=messages,
-            outcomes=outcomes,
+            endings=endings,
             pauses=pauses,
-            residence=residence,
+            activations=activations,
             retries=retries,
-            runs=runs,
+            run_commands=run_commands,
             settings=settings,
         )
-        self._wakeups = Wakeups(
+        self._timer_dispatch = TimerDispatch(
             self,
             actors=actors,
-            alarm=alarm,
+            timers=timers,
             clock=clock,
             committer=committer,
             completions=completions,
-            delayed=delayed,
+            scheduled=scheduled,
             log=log,
             messages=messages,
-            outcomes=outcomes,
-            residence=residence,
+            endings=endings,
+            activations=activations,
             retries=retries,
         )
-        self._upkeep = Upkeep(
+        self._recovery = Recovery(
             self,
             actors=actors,
             background=background,
             clock=clock,
             committer=committer,
-            directory=directory,
+            registry=registry,
             log=log,
-            residence=residence,
+            activations=activations,
             settings=settings,
             store=store,
         )
@@ -222,8 +229,8 @@ class Engine:
 
     def start(self) -> None:
         """Recover in the background; requests are served meanwhile, through the same loads (rule T3)."""
-        self.alarm.open_window()
-        self._upkeep.start()
+        self.timers.open_window()
+        self._recovery.start()
 
     def store_failed(self, error: BaseException, /) -> None:
         """The incarnation cannot go on."""
@@ -234,13 +241,13 @@ class Engine:
         """End the incarnation: whatever it held is void, and late callbacks find it dead (rule X3)."""
         self.dead = True
         self.committer.kill()
-        self.directory.kill()
-        self.residence.kill()
-        self.alarm.kill()
-        self._delayed.kill()
-        self._upkeep.kill()
+        self.registry.kill()
+        self.activations.kill()
+        self.timers.kill()
+        self._scheduled.kill()
+        self._recovery.kill()
         self._background.kill()
-        for invocation in self.directory.live.values():
+        for invocation in self.registry.live.values():
             self._attempts.throw_away(invocation)
         self._ready.clear()
         for waiter in self._durable_waiters:
@@ -251,22 +258,22 @@ class Engine:
     async def finish(self) -> None:
         """After `kill`: wait until nothing of it touches the store any more."""
         await self.committer.finish()
-        await self.directory.finish()
-        await self.residence.finish()
-        await self._delayed.finish()
+        await self.registry.finish()
+        await self.activations.finish()
+        await self._scheduled.finish()
         await self._background.finish()
 
     # ------------------------------------------------------------------ the pump
 
-    def queue(self, invocation: Invocation, /) -> None:
+    def queue(self, invocation: InvocationRun, /) -> None:
         """It is ready to be advanced."""
         if not invocation.is_queued:
             invocation.is_queued = True
             self._ready.append(invocation)
             if not self._pump_scheduled:
-                self.poke()
+                self.schedule()
 
-    def poke(self) -> None:
+    def schedule(self) -> None:
         """Something is ready or was appended: see to it, in a callback of its own."""
         if not self._pump_scheduled and not self._pumping:
             self._pump_scheduled = True
@@ -283,7 +290,7 @@ class Engine:
             # Rule E3: the host's business. If that goes on, so do the others, and after a while this one too.
             self._pumping = False
             self.clock.call_later(self.settings.host_error_pause_us, self._again, self.suspect)
-            self.poke()
+            self.schedule()
             raise
         except Exception as error:  # A mistake of ours: fail and recover, rather than go on half.
             self.store_failed(error)
@@ -292,7 +299,7 @@ class Engine:
         self._end_round()
 
     def _again(self, id: str) -> None:
-        invocation = self.directory.live.get(id)
+        invocation = self.registry.live.get(id)
         if invocation is not None and not (self.dead or self.stopping) and invocation.execution is None:
             self.queue(invocation)
 
@@ -317,21 +324,21 @@ class Engine:
             if ended > until or self.dead:
                 return
 
-    def _pause_poisoned(self, invocation: Invocation) -> None:
+    def _pause_poisoned(self, invocation: InvocationRun) -> None:
         """Twice the machine has failed at this one. That is our mistake; the others must not suffer for it again."""
         self._poisoned = ""
         error = RuntimeError(
             "the runtime itself failed twice while it advanced this invocation; please report it, with the log"
         )
-        self.pauses.pause(self.residence.activations[invocation.address], invocation, error)
+        self.pauses.pause(self.activations.by_address[invocation.address], invocation, error)
 
     def _end_round(self) -> None:
         """See whether a batch can go, and whether anything is left."""
         if self.dead:
             return
-        self.committer.poke()
+        self.committer.schedule()
         if self._ready and not self.committer.is_behind():
-            self.poke()
+            self.schedule()
         elif self._idle_waiters:
             self.tell_if_idle()
 
@@ -344,27 +351,27 @@ class Engine:
         if self.committer.commits == 1:
             self._owner.progressed()
         if self._ready:
-            self.poke()
+            self.schedule()
         self.tell_if_idle()
 
-    def begin(self, activation: Activation, invocation: Invocation, /) -> None:
+    def begin(self, activation: Activation, invocation: InvocationRun, /) -> None:
         """Its turn in the mailbox has come; if its deadline has passed meanwhile, it never starts."""
         if invocation.deadline is not None and invocation.deadline <= self.clock.now():
-            self._host.call_soon(self._wakeups.never_start, activation, invocation)
+            self._host.call_soon(self._timer_dispatch.never_start, activation, invocation)
         else:
             self.queue(invocation)
 
-    def take_up(self, invocation: Invocation, /) -> None:
+    def take_up(self, invocation: InvocationRun, /) -> None:
         self._attempts.take_up(invocation)
 
-    def wake(self, invocation: Invocation, /) -> None:
+    def wake(self, invocation: InvocationRun, /) -> None:
         self._attempts.wake(invocation)
 
-    def suspend(self, invocation: Invocation, /) -> None:
+    def suspend(self, invocation: InvocationRun, /) -> None:
         self._attempts.suspend(invocation)
 
     def time_has_come(self, timer: TimerRecord, /) -> None:
-        self._wakeups.time_has_come(timer)
+        self._timer_dispatch.time_has_come(timer)
 
     # ------------------------------------------------------------------ waiting for it
 
@@ -379,7 +386,7 @@ class Engine:
             and not self._pump_scheduled
             and self.committer.is_settled()
             and not self.committer.writing
-            and not (self.residence.loading or self.directory.outstanding or self._delayed.outstanding)
+            and not (self.activations.loading or self.registry.outstanding or self._scheduled.outstanding)
             and not len(self._background)
         )
 
@@ -406,7 +413,7 @@ class Engine:
         durable: asyncio.Future[None] = self._host.create_future()
         self._durable_waiters[durable] = None
         self.when_durable(_resolve, durable)
-        self.poke()
+        self.schedule()
         try:
             await durable
         finally:

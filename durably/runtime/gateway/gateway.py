@@ -18,13 +18,13 @@ from durably.ids import Address, Entropy, InvocationStatus, KeyScope, is_storabl
 from durably.runtime.engine.engine import Engine
 from durably.runtime.gateway.pending_requests import (
     AcceptanceOperation,
-    HostOperation,
     OutcomeOperation,
+    PendingRequest,
     QuestionOperation,
     unknown_outcome,
 )
 from durably.runtime.gateway.requests import Acceptance
-from durably.runtime.invocations.invocation import Invocation
+from durably.runtime.invocations.invocation import InvocationRun
 from durably.storage.records import InvocationRecord
 
 OVERLOAD_RETRY_SECONDS = 1.0
@@ -47,11 +47,11 @@ class Message(Protocol):
     def timeout_us(self) -> int | None: ...
 
 
-class Outside:
+class Gateway:
     """The way in for everybody who is not a handler."""
 
     def __init__(self, engine: Callable[[], Engine], entropy: Entropy) -> None:
-        self.waiting: dict[HostOperation[Any], None] = {}
+        self.waiting: dict[PendingRequest[Any], None] = {}
         """In the order in which they came, so that they hear of a failure in the same order in every process."""
         self.failure: BaseException | None = None
         self.host = asyncio.get_running_loop()
@@ -76,7 +76,7 @@ class Outside:
             self._accept_call(engine, operation, handler, argument, request, None)
         else:
             scope = _scope(request)
-            engine.directory.by_key(
+            engine.registry.by_key(
                 scope, partial(self._call_keyed, engine, operation, handler, argument, request, scope)
             )
 
@@ -88,13 +88,13 @@ class Outside:
         argument: bytes,
         request: Message,
         scope: KeyScope,
-        known: Invocation | None,
+        known: InvocationRun | None,
         record: InvocationRecord | None,
     ) -> None:
         if known is None and record is None:
             self._accept_call(engine, operation, handler, argument, request, scope)
         else:
-            operation.stands(engine, known, record)
+            operation.attach_to(engine, known, record)
 
     def _accept_call(
         self,
@@ -112,8 +112,8 @@ class Outside:
             handler, request.key, argument, id, seed, request.headers, scope, None, None, request.timeout_us, None,
             keep_us,
         )  # fmt: skip
-        engine.directory.waiters[invocation.number] = [operation]
-        engine.poke()
+        engine.registry.waiters[invocation.number] = [operation]
+        engine.schedule()
 
     def send(
         self, operation: AcceptanceOperation[Any], request: Message, body: bytes, delay: Delay, *, wire: bool
@@ -129,7 +129,7 @@ class Outside:
             self._send(engine, operation, handler, argument, request, delay, None, None, None)
         else:
             scope = _scope(request)
-            engine.directory.by_key(
+            engine.registry.by_key(
                 scope, partial(self._send, engine, operation, handler, argument, request, delay, scope)
             )
 
@@ -142,7 +142,7 @@ class Outside:
         request: Message,
         delay: Delay,
         scope: KeyScope | None,
-        known: Invocation | None,
+        known: InvocationRun | None,
         record: InvocationRecord | None,
     ) -> None:
         found = known if known is not None else record
@@ -160,7 +160,7 @@ class Outside:
             operation.id = found.id
         acceptance = Acceptance(id=operation.id, previously_accepted=found is not None, due=due)
         engine.when_durable(operation.accepted, acceptance)
-        engine.poke()
+        engine.schedule()
 
     def _understand(
         self, engine: Engine, request: Message, body: bytes, *, wire: bool
@@ -184,7 +184,7 @@ class Outside:
         if congestion is not None:  # Rule X6
             raise OverloadedError(congestion, retry_after=OVERLOAD_RETRY_SECONDS)
         if request.key is not None:
-            waiting = engine.residence.waiting(Address(request.service, request.key))
+            waiting = engine.activations.waiting(Address(request.service, request.key))
             if waiting >= limits.mailbox_messages:  # Rule C8
                 raise OverloadedError(
                     f"{request.service}/{request.key} has {waiting} messages waiting, which is its limit. Try again "
@@ -201,54 +201,54 @@ class Outside:
     def attach(self, operation: OutcomeOperation[Any], scope: KeyScope) -> None:
         """Wait for the invocation with this idempotency key."""
         name = f"of {scope.service}/{scope.handler} with the idempotency key {scope.idempotency_key!r}"
-        self._ask(operation, name, lambda engine, then: engine.directory.by_key(scope, then))
+        self._ask(operation, name, lambda engine, then: engine.registry.by_key(scope, then))
 
     def result(self, operation: OutcomeOperation[Any], id: str) -> None:
         """Wait for the outcome of the invocation with this id."""
-        self._ask(operation, id, lambda engine, then: engine.directory.by_id(id, then))
+        self._ask(operation, id, lambda engine, then: engine.registry.by_id(id, then))
 
     def status(self, operation: QuestionOperation[InvocationStatus], id: str) -> None:
         """Tell where an invocation stands, once that is durable (rule X1)."""
 
-        def told(engine: Engine, known: Invocation | None, record: InvocationRecord | None) -> None:
+        def told(engine: Engine, known: InvocationRun | None, record: InvocationRecord | None) -> None:
             found = known if known is not None else record
             assert found is not None
             engine.when_durable(operation.finish, found.status)
-            engine.poke()
+            engine.schedule()
 
-        self._ask(operation, id, lambda engine, then: engine.directory.by_id(id, then), told)
+        self._ask(operation, id, lambda engine, then: engine.registry.by_id(id, then), told)
 
     def resume(self, operation: QuestionOperation[None], id: str) -> None:
         """Let a paused invocation try again."""
 
-        def told(engine: Engine, known: Invocation | None, record: InvocationRecord | None) -> None:
-            if known is None and record is not None and not engine.residence.knows(record.address):
+        def told(engine: Engine, known: InvocationRun | None, record: InvocationRecord | None) -> None:
+            if known is None and record is not None and not engine.activations.hosts(record.address):
                 operation.refuse(
                     UnknownTargetError(
                         f"This runtime does not have {record.address.service}, so {id} cannot go on here."
                     )
                 )
             elif known is None and record is not None:
-                engine.residence.with_loaded(
-                    record.address, lambda _: resume(engine, engine.directory.live.get(record.id))
+                engine.activations.with_loaded(
+                    record.address, lambda _: resume(engine, engine.registry.live.get(record.id))
                 )
             else:
                 resume(engine, known)
 
-        def resume(engine: Engine, invocation: Invocation | None) -> None:
+        def resume(engine: Engine, invocation: InvocationRun | None) -> None:
             if invocation is not None:
                 engine.pauses.resume(invocation)
             engine.when_durable(operation.finish, None)
-            engine.poke()
+            engine.schedule()
 
-        self._ask(operation, id, lambda engine, then: engine.directory.by_id(id, then), told)
+        self._ask(operation, id, lambda engine, then: engine.registry.by_id(id, then), told)
 
     def _ask(
         self,
-        operation: HostOperation[Any],
+        operation: PendingRequest[Any],
         name: str,
-        ask: Callable[[Engine, Callable[[Invocation | None, InvocationRecord | None], None]], None],
-        told: Callable[[Engine, Invocation | None, InvocationRecord | None], None] | None = None,
+        ask: Callable[[Engine, Callable[[InvocationRun | None, InvocationRecord | None], None]], None],
+        told: Callable[[Engine, InvocationRun | None, InvocationRecord | None], None] | None = None,
     ) -> None:
         """Look an invocation up and go on with it, or say that there is none."""
         try:
@@ -257,13 +257,13 @@ class Outside:
             operation.refuse(error)
             return
 
-        def found(known: Invocation | None, record: InvocationRecord | None) -> None:
+        def found(known: InvocationRun | None, record: InvocationRecord | None) -> None:
             if known is None and record is None:
                 operation.refuse(
                     UnknownTargetError(f"There is no invocation {name}, or its outcome is no longer kept.")
                 )
             else:
-                (operation.stands if told is None else told)(engine, known, record)
+                (operation.attach_to if told is None else told)(engine, known, record)
 
         if is_storable(name):
             ask(engine, found)

@@ -19,25 +19,25 @@ from durably.ids import InvocationStatus
 from durably.runtime.engine.engine import Engine
 from durably.runtime.execution.step import Outcome
 from durably.runtime.gateway.requests import Acceptance, Reply
-from durably.runtime.invocations.invocation import Invocation, decode_outcome
+from durably.runtime.invocations.invocation import InvocationRun, decode_outcome
 from durably.runtime.lifecycle.pauses import pause_of
 from durably.storage.records import InvocationRecord
 
 R = TypeVar("R")
 
 
-class HostOperationOwner(Protocol):
+class PendingRequestOwner(Protocol):
     """The way in, which knows who waits."""
 
     host: asyncio.AbstractEventLoop
-    waiting: dict[HostOperation[Any], None]
+    waiting: dict[PendingRequest[Any], None]
 
     def lost(self) -> BaseException:
         """What somebody hears whose request may or may not have been accepted."""
         ...
 
 
-class HostOperation(Operation[R]):
+class PendingRequest(Operation[R]):
     """An operation on the host's loop. Its owner holds it for as long as it is open."""
 
     __slots__ = ("_owner", "id")
@@ -45,7 +45,7 @@ class HostOperation(Operation[R]):
     id: str
     """Of the invocation, once one was accepted or found; empty before."""
 
-    def __init__(self, owner: HostOperationOwner, what: object, site: CallSite | None) -> None:
+    def __init__(self, owner: PendingRequestOwner, what: object, site: CallSite | None) -> None:
         self._owner = owner
         self.id = ""
         super().__init__(owner.host, what, site)
@@ -83,20 +83,20 @@ class HostOperation(Operation[R]):
         elif not self.id:  # Nothing had been accepted for it.
             self.refuse(self._owner.lost())
         else:
-            engine.directory.by_id(self.id, partial(self._found_again, engine))
+            engine.registry.by_id(self.id, partial(self._found_again, engine))
 
-    def _found_again(self, engine: Engine, known: Invocation | None, record: InvocationRecord | None) -> None:
+    def _found_again(self, engine: Engine, known: InvocationRun | None, record: InvocationRecord | None) -> None:
         if known is None and record is None:
             self.refuse(self._owner.lost())
         else:
-            self.stands(engine, known, record)
+            self.attach_to(engine, known, record)
 
-    def stands(self, engine: Engine, known: Invocation | None, record: InvocationRecord | None) -> None:
+    def attach_to(self, engine: Engine, known: InvocationRun | None, record: InvocationRecord | None) -> None:
         """The invocation that this one asks about exists."""
         raise NotImplementedError
 
 
-class OutcomeOperation(HostOperation[R]):
+class OutcomeOperation(PendingRequest[R]):
     """Waits for an outcome."""
 
     __slots__ = ()
@@ -105,22 +105,22 @@ class OutcomeOperation(HostOperation[R]):
         """The invocation has ended, durably."""
         raise NotImplementedError
 
-    def stands(self, engine: Engine, known: Invocation | None, record: InvocationRecord | None) -> None:
+    def attach_to(self, engine: Engine, known: InvocationRun | None, record: InvocationRecord | None) -> None:
         """If it has ended or is paused, hear of it once that is durable; otherwise wait."""
         if known is not None:
             self._stands_in_memory(engine, known)
         elif record is not None:
             self._stands_in_the_store(engine, record)
 
-    def _stands_in_memory(self, engine: Engine, known: Invocation) -> None:
+    def _stands_in_memory(self, engine: Engine, known: InvocationRun) -> None:
         self.id = known.id
         if known.outcome is not None:
             engine.when_durable(self._tell_known, known)
         elif known.status is InvocationStatus.PAUSED:
             engine.when_durable(self.refuse, pause_of(known))
         else:
-            engine.directory.wait_for(known.number, self)
-            engine.inquiries.begin(known, None, self.refuse)
+            engine.registry.wait_for(known.number, self)
+            engine.pause_search.begin(known, None, self.refuse)
 
     def _stands_in_the_store(self, engine: Engine, record: InvocationRecord) -> None:
         self.id = record.id
@@ -128,13 +128,13 @@ class OutcomeOperation(HostOperation[R]):
             engine.when_durable(self._tell_recorded, record)
             return
         # It is suspended, scheduled, far back in a mailbox, or waits for a person.
-        engine.directory.wait_for(record.number, self)
+        engine.registry.wait_for(record.number, self)
         if record.status is InvocationStatus.PAUSED:
             engine.pauses.tell_stored(record)
         else:
-            engine.inquiries.begin(None, record, self.refuse)
+            engine.pause_search.begin(None, record, self.refuse)
 
-    def _tell_known(self, known: Invocation) -> None:
+    def _tell_known(self, known: InvocationRun) -> None:
         assert known.outcome is not None
         self.answer(known.outcome, known.expires_at)
 
@@ -149,7 +149,7 @@ class ResultOperation(OutcomeOperation[R]):
     __slots__ = ("_decode",)
 
     def __init__(
-        self, owner: HostOperationOwner, what: object, site: CallSite | None, decode: Callable[[bytes], R]
+        self, owner: PendingRequestOwner, what: object, site: CallSite | None, decode: Callable[[bytes], R]
     ) -> None:
         super().__init__(owner, what, site)
         self._decode = decode
@@ -169,7 +169,7 @@ class ReplyOperation(OutcomeOperation[Reply]):
 
     __slots__ = ("_content_type", "_keyed")
 
-    def __init__(self, owner: HostOperationOwner, what: object, *, content_type: str | None, keyed: bool) -> None:
+    def __init__(self, owner: PendingRequestOwner, what: object, *, content_type: str | None, keyed: bool) -> None:
         """`content_type` is that of the handler's results; `keyed` requests are told how long the outcome is kept."""
         super().__init__(owner, what, None)
         self._content_type = content_type
@@ -187,13 +187,13 @@ class ReplyOperation(OutcomeOperation[Reply]):
         self.finish(Reply(id=self.id, body=body, content_type=content_type, failure=failure, expires_at=expires_at))
 
 
-class AcceptanceOperation(HostOperation[R]):
+class AcceptanceOperation(PendingRequest[R]):
     """Waits until a message is durable."""
 
     __slots__ = ("_make",)
 
     def __init__(
-        self, owner: HostOperationOwner, what: object, site: CallSite | None, make: Callable[[Acceptance], R]
+        self, owner: PendingRequestOwner, what: object, site: CallSite | None, make: Callable[[Acceptance], R]
     ) -> None:
         super().__init__(owner, what, site)
         self._make = make
@@ -201,16 +201,16 @@ class AcceptanceOperation(HostOperation[R]):
     def accepted(self, acceptance: Acceptance) -> None:
         self.finish(self._make(acceptance))
 
-    def stands(self, engine: Engine, known: Invocation | None, record: InvocationRecord | None) -> None:
+    def attach_to(self, engine: Engine, known: InvocationRun | None, record: InvocationRecord | None) -> None:
         engine.when_durable(self.accepted, Acceptance(id=self.id, previously_accepted=False, due=None))
 
 
-class QuestionOperation(HostOperation[R]):
+class QuestionOperation(PendingRequest[R]):
     """Waits for the answer to a question; after a failure it must be asked again."""
 
     __slots__ = ()
 
-    def stands(self, engine: Engine, known: Invocation | None, record: InvocationRecord | None) -> None:
+    def attach_to(self, engine: Engine, known: InvocationRun | None, record: InvocationRecord | None) -> None:
         self.refuse(self._owner.lost())
 
 

@@ -90,7 +90,7 @@ class Journal:
         return self.pending.pop(number, None)
 
 
-class Invocation:
+class InvocationRun:
     """One unfinished invocation (or one that has just finished and is not durable yet)."""
 
     # What most invocations never change is not set for each of them.
@@ -208,10 +208,10 @@ class Invocation:
         return (self.status, self.mailbox_position, self.attempts, self.failure, self.outcome, self.expires_at)
 
 
-def from_stored(stored: StoredInvocation, handler: BoundActorHandler) -> Invocation:
+def from_stored(stored: StoredInvocation, handler: BoundActorHandler) -> InvocationRun:
     """An invocation as its rows tell it: delivered answers apart from those that still wait."""
     record = stored.record
-    invocation = Invocation(
+    invocation = InvocationRun(
         record.number,
         record.id,
         record.address,

@@ -14,51 +14,51 @@ from durably.errors import TerminalError
 from durably.ids import InvocationStatus
 from durably.runtime.actions.actions import Actions
 from durably.runtime.activations.activation import Activation, apply_changes
-from durably.runtime.activations.activations import Residence
+from durably.runtime.activations.activations import Activations
 from durably.runtime.activations.attempts import Attempts
 from durably.runtime.clock import Clock
 from durably.runtime.commit.committer import Committer
 from durably.runtime.execution.execution import Execution
 from durably.runtime.execution.step import Outcome, Step
-from durably.runtime.invocations.invocation import Invocation, Journal
+from durably.runtime.invocations.invocation import InvocationRun, Journal
 from durably.runtime.messaging.completions import Completions
 from durably.runtime.messaging.messages import NO_KEYS, KeysFound, Messages
-from durably.runtime.observation.logs import RuntimeLog
-from durably.runtime.registry.registry import Directory
-from durably.runtime.timers.timer_service import Alarm
+from durably.runtime.observation.logs import RuntimeLogger
+from durably.runtime.registry.registry import InvocationRegistry
+from durably.runtime.timers.timer_service import TimerService
 from durably.storage.records import DEADLINE_TIMER
 
 
-class Outcomes:
+class Endings:
     """The ends of invocations."""
 
     def __init__(
         self,
         *,
         actions: Actions,
-        alarm: Alarm,
+        timers: TimerService,
         attempts: Attempts,
         clock: Clock,
         committer: Committer,
         completions: Completions,
-        directory: Directory,
-        log: RuntimeLog,
+        registry: InvocationRegistry,
+        log: RuntimeLogger,
         messages: Messages,
-        residence: Residence,
+        activations: Activations,
     ) -> None:
         self._actions = actions
-        self._alarm = alarm
+        self._timers = timers
         self._attempts = attempts
         self._clock = clock
         self._committer = committer
         self._completions = completions
-        self._directory = directory
+        self._registry = registry
         self._log = log
         self._messages = messages
-        self._residence = residence
+        self._activations = activations
 
     def finish(
-        self, activation: Activation, invocation: Invocation, last: Step | None, outcome: Outcome, found: KeysFound
+        self, activation: Activation, invocation: InvocationRun, last: Step | None, outcome: Outcome, found: KeysFound
     ) -> None:
         """An invocation ends, with its last step or (`last` is None) without its handler."""
         journal = invocation.journal
@@ -74,7 +74,7 @@ class Outcomes:
         if journal is not None:
             self._cancel_pending(invocation, journal)
         if invocation.deadline is not None:
-            self._alarm.forget(invocation.number, DEADLINE_TIMER)
+            self._timers.forget(invocation.number, DEADLINE_TIMER)
         invocation.outcome = outcome
         invocation.status = InvocationStatus.COMPLETED
         keep_us = self._keep_outcome_us(invocation)
@@ -84,24 +84,24 @@ class Outcomes:
         if self._log.debug:
             self._log.ended(invocation)
         self._completions.tell_everybody(invocation, outcome)
-        self._directory.note_end(invocation.number)
+        self._registry.note_end(invocation.number)
         if keep_us is None and invocation.scope is None:
-            self._directory.forget(invocation)
+            self._registry.forget(invocation)
         else:
-            self._committer.when_durable(self._directory.forget, invocation)
+            self._committer.when_durable(self._registry.forget, invocation)
         if activation.current is invocation:
             activation.current = None
-            self._residence.start_next(activation)
+            self._activations.start_next(activation)
         else:
-            activation.beside.pop(invocation.number, None)
-        self._residence.rest(activation)
+            activation.shared.pop(invocation.number, None)
+        self._activations.mark_idle(activation)
 
-    def fail(self, activation: Activation, invocation: Invocation, error: TerminalError) -> None:
+    def fail(self, activation: Activation, invocation: InvocationRun, error: TerminalError) -> None:
         """End an invocation without its handler."""
         activation.changed_at = self._committer.next_position()
         self.finish(activation, invocation, None, Outcome(True, encode_failure(error)), NO_KEYS)
 
-    def _issue_last(self, invocation: Invocation, last: Step, outcome: Outcome, found: KeysFound) -> None:
+    def _issue_last(self, invocation: InvocationRun, last: Step, outcome: Outcome, found: KeysFound) -> None:
         """Calls and sends of the last step stand; nobody waits for the answers of the calls (rule S6)."""
         journal = invocation.journal
         first = 0 if journal is None else journal.next_command
@@ -122,7 +122,7 @@ class Outcomes:
             )
 
     def _keep_changes(
-        self, activation: Activation, invocation: Invocation, last: Step | None, outcome: Outcome
+        self, activation: Activation, invocation: InvocationRun, last: Step | None, outcome: Outcome
     ) -> None:
         if outcome.failed and invocation.handler.atomic:  # Rule V6
             return
@@ -136,18 +136,18 @@ class Outcomes:
         for name, value in changes.items():
             self._committer.batch.set_state(activation.address, name, value)
 
-    def _cancel_pending(self, invocation: Invocation, journal: Journal) -> None:
+    def _cancel_pending(self, invocation: InvocationRun, journal: Journal) -> None:
         for number, command in journal.pending.items():
             if isinstance(command, Sleep):
-                self._alarm.forget(invocation.number, number)
+                self._timers.forget(invocation.number, number)
             elif isinstance(command, Run):
                 self._actions.cancel((invocation.id, number))
         journal.pending.clear()
         journal.unanswered.clear()
 
-    def _keep_outcome_us(self, invocation: Invocation) -> int | None:
+    def _keep_outcome_us(self, invocation: InvocationRun) -> int | None:
         """How long somebody may still come for the outcome (rule X7)."""
         if invocation.keep_outcome_us is not None or invocation.sender_id is None:
             return invocation.keep_outcome_us
-        may_ask = self._directory.may_ask(invocation.sender_id, invocation.sender_unfinished)
+        may_ask = self._registry.may_ask(invocation.sender_id, invocation.sender_unfinished)
         return self._messages.retention_us(invocation.handler) if may_ask else None

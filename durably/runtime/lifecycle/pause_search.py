@@ -13,10 +13,10 @@ from durably.actors.protocol.commands import Attach, Call, Command
 from durably.errors import PausedInvocationError
 from durably.ids import InvocationStatus, KeyScope, derived_invocation_id
 from durably.runtime.commit.committer import Committer
-from durably.runtime.invocations.invocation import Invocation, journal_of
+from durably.runtime.invocations.invocation import InvocationRun, journal_of
 from durably.runtime.lifecycle.pauses import pause_of, stored_pause_of
-from durably.runtime.registry.registry import Directory
-from durably.runtime.timers.scheduled_messages import Delayed
+from durably.runtime.registry.registry import InvocationRegistry
+from durably.runtime.timers.scheduled_messages import ScheduledMessages
 from durably.storage.records import InvocationRecord, StoredInvocation
 
 INVOCATIONS_PER_INQUIRY = 1_000
@@ -43,26 +43,26 @@ class Inquiry:
         return True
 
 
-class Inquiries:
+class PauseSearch:
     """Searches for what holds invocations up."""
 
-    def __init__(self, *, committer: Committer, delayed: Delayed, directory: Directory) -> None:
+    def __init__(self, *, committer: Committer, scheduled: ScheduledMessages, registry: InvocationRegistry) -> None:
         self._committer = committer
-        self._delayed = delayed
-        self._directory = directory
+        self._scheduled = scheduled
+        self._registry = registry
 
-    def begin(self, known: Invocation | None, record: InvocationRecord | None, tell: Told) -> None:
+    def begin(self, known: InvocationRun | None, record: InvocationRecord | None, tell: Told) -> None:
         """Tell what is paused, once that is durable, if anything is that this invocation waits for."""
         self._come_to(Inquiry(tell), known, record)
 
-    def _come_to(self, inquiry: Inquiry, known: Invocation | None, record: InvocationRecord | None) -> None:
+    def _come_to(self, inquiry: Inquiry, known: InvocationRun | None, record: InvocationRecord | None) -> None:
         found = known if known is not None else record
         if found is None or found.outcome is not None or not inquiry.comes_to(found.number):
             return
         if found.status is InvocationStatus.PAUSED:
-            self._end(inquiry, pause_of(found) if isinstance(found, Invocation) else stored_pause_of(found))
+            self._end(inquiry, pause_of(found) if isinstance(found, InvocationRun) else stored_pause_of(found))
         elif known is None:
-            self._delayed.look_at(found.number, partial(self._look_at_stored, inquiry))
+            self._scheduled.look_at(found.number, partial(self._look_at_stored, inquiry))
         elif known.journal is not None:
             self._go_down(inquiry, known.seed, known.journal.pending)
 
@@ -75,12 +75,12 @@ class Inquiries:
         for number, command in list(pending.items())[:INVOCATIONS_PER_INQUIRY]:
             match command:
                 case Call():
-                    self._directory.by_id(derived_invocation_id(seed, number), come_to)
+                    self._registry.by_id(derived_invocation_id(seed, number), come_to)
                 case Attach(invocation_id=str() as id):
-                    self._directory.by_id(id, come_to)
+                    self._registry.by_id(id, come_to)
                 case Attach(service=service, key=key, handler=handler, idempotency_key=idempotency_key):
                     scope = KeyScope(service or "", key or "", handler or "", idempotency_key or "")
-                    self._directory.by_key(scope, come_to)
+                    self._registry.by_key(scope, come_to)
                 case _:
                     pass
 

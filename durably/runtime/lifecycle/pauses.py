@@ -13,31 +13,31 @@ from typing import Protocol, TypeAlias
 from durably.errors import PausedInvocationError
 from durably.ids import InvocationStatus
 from durably.runtime.activations.activation import Activation
-from durably.runtime.activations.activations import Residence
+from durably.runtime.activations.activations import Activations
 from durably.runtime.activations.attempts import Attempts
 from durably.runtime.commit.committer import Committer
-from durably.runtime.invocations.invocation import Invocation
+from durably.runtime.invocations.invocation import InvocationRun
 from durably.runtime.observation.failure_text import decode_attempt_failure, describe_failure, encode_attempt_failure
-from durably.runtime.observation.logs import RuntimeLog
-from durably.runtime.registry.registry import Directory, Waiter
+from durably.runtime.observation.logs import RuntimeLogger
+from durably.runtime.registry.registry import InvocationRegistry, Waiter
 from durably.storage.records import CallerRecord, InvocationRecord
 
-PauseListener: TypeAlias = Callable[[Invocation, BaseException, bool], None]
+PauseListener: TypeAlias = Callable[[InvocationRun, BaseException, bool], None]
 """Hears of a pause when it is durable, and whether somebody outside was told."""
 
 
 class PausesOwner(Protocol):
     """Who advances what goes on again."""
 
-    def queue(self, invocation: Invocation, /) -> None: ...
+    def queue(self, invocation: InvocationRun, /) -> None: ...
 
 
-class PauseNews:
+class PauseNotice:
     """That an invocation is paused, on its way to everybody outside who waits for it."""
 
     __slots__ = ("error", "invocation", "on_their_way", "reached", "refusal", "told")
 
-    def __init__(self, invocation: Invocation, error: BaseException) -> None:
+    def __init__(self, invocation: InvocationRun, error: BaseException) -> None:
         self.invocation = invocation
         self.error = error
         self.refusal = paused_error(invocation, error)
@@ -58,20 +58,20 @@ class Pauses:
         *,
         attempts: Attempts,
         committer: Committer,
-        directory: Directory,
+        registry: InvocationRegistry,
         listener: PauseListener,
-        log: RuntimeLog,
-        residence: Residence,
+        log: RuntimeLogger,
+        activations: Activations,
     ) -> None:
         self._owner = owner
         self._attempts = attempts
         self._committer = committer
-        self._directory = directory
+        self._registry = registry
         self._listener = listener
         self._log = log
-        self._residence = residence
+        self._activations = activations
 
-    def pause(self, activation: Activation, invocation: Invocation, error: BaseException) -> None:
+    def pause(self, activation: Activation, invocation: InvocationRun, error: BaseException) -> None:
         """Wait for a person, and tell those outside who wait."""
         self._attempts.throw_away(invocation)
         invocation.is_held = False
@@ -81,16 +81,16 @@ class Pauses:
         invocation.paused_error = error
         self._committer.batch.change(invocation)
         self._log.paused(invocation, error)
-        news = PauseNews(invocation, error)
-        self._spread(news, invocation)
-        self._has_arrived(news)
+        notice = PauseNotice(invocation, error)
+        self._spread(notice, invocation)
+        self._has_arrived(notice)
 
     def tell_stored(self, record: InvocationRecord) -> None:
         """Somebody outside waits for an invocation that is paused, and is in the store only."""
-        waiters = self._directory.waiters.pop(record.number, [])
+        waiters = self._registry.waiters.pop(record.number, [])
         self._committer.when_durable(_refuse_all, (waiters, stored_pause_of(record)))
 
-    def resume(self, invocation: Invocation) -> None:
+    def resume(self, invocation: InvocationRun) -> None:
         """A person says: try again, from the journal."""
         if invocation.status is not InvocationStatus.PAUSED:
             return
@@ -100,51 +100,51 @@ class Pauses:
         self._committer.batch.change(invocation)
         self._owner.queue(invocation)
 
-    def _spread(self, news: PauseNews, waiting: Invocation) -> None:
+    def _spread(self, notice: PauseNotice, waiting: InvocationRun) -> None:
         """Tell who waits outside for this invocation, then its callers, which may be in the store only."""
-        news.reached.add(waiting.number)
-        self._tell_waiters(news, waiting.number)
+        notice.reached.add(waiting.number)
+        self._tell_waiters(notice, waiting.number)
         callers = waiting.attachments if waiting.caller is None else (waiting.caller, *waiting.attachments)
         for caller in callers:
             if (
-                caller.number in news.reached
-                or not self._directory.waiters
-                or not self._residence.knows(caller.address)
+                caller.number in notice.reached
+                or not self._registry.waiters
+                or not self._activations.hosts(caller.address)
             ):
                 continue
-            news.reached.add(caller.number)
-            news.on_their_way += 1
-            self._residence.with_loaded(caller.address, partial(self._spread_to_caller, news, caller))
+            notice.reached.add(caller.number)
+            notice.on_their_way += 1
+            self._activations.with_loaded(caller.address, partial(self._spread_to_caller, notice, caller))
 
-    def _tell_waiters(self, news: PauseNews, number: int) -> None:
-        waiters = self._directory.waiters.pop(number, None)
+    def _tell_waiters(self, notice: PauseNotice, number: int) -> None:
+        waiters = self._registry.waiters.pop(number, None)
         if waiters is not None:
-            news.told = True
-            self._committer.when_durable(_refuse_all, (waiters, news.refusal))  # Rule X1
+            notice.told = True
+            self._committer.when_durable(_refuse_all, (waiters, notice.refusal))  # Rule X1
 
-    def _spread_to_caller(self, news: PauseNews, caller: CallerRecord, activation: Activation) -> None:
+    def _spread_to_caller(self, notice: PauseNotice, caller: CallerRecord, activation: Activation) -> None:
         waiting = activation.find(caller.number)
         if waiting is not None and waiting.journal is not None and caller.command in waiting.journal.pending:
-            self._spread(news, waiting)
-        self._has_arrived(news)
+            self._spread(notice, waiting)
+        self._has_arrived(notice)
 
-    def _has_arrived(self, news: PauseNews) -> None:
-        news.on_their_way -= 1
-        if news.on_their_way == 0:
-            self._committer.when_durable(self._tell_listener, news)  # Rule X1
+    def _has_arrived(self, notice: PauseNotice) -> None:
+        notice.on_their_way -= 1
+        if notice.on_their_way == 0:
+            self._committer.when_durable(self._tell_listener, notice)  # Rule X1
 
-    def _tell_listener(self, news: PauseNews) -> None:
-        self._listener(news.invocation, news.error, news.told)
+    def _tell_listener(self, notice: PauseNotice) -> None:
+        self._listener(notice.invocation, notice.error, notice.told)
 
 
-def paused_error(invocation: Invocation, error: BaseException) -> PausedInvocationError:
+def paused_error(invocation: InvocationRun, error: BaseException) -> PausedInvocationError:
     """What callers outside hear of a paused invocation, with the handler's error as its cause."""
     told = PausedInvocationError(invocation.id, describe_failure(error))
     told.__cause__ = error
     return told
 
 
-def pause_of(invocation: Invocation) -> PausedInvocationError:
+def pause_of(invocation: InvocationRun) -> PausedInvocationError:
     """Why an invocation in memory is paused."""
     if invocation.paused_error is not None:
         return paused_error(invocation, invocation.paused_error)

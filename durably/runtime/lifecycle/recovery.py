@@ -11,12 +11,12 @@ from typing import Protocol
 
 from durably.actors.definition.binding import BoundActor
 from durably.ids import Address, InvocationStatus
-from durably.runtime.activations.activations import Residence
+from durably.runtime.activations.activations import Activations
 from durably.runtime.clock import Cancellable, Clock
 from durably.runtime.commit.committer import Committer
 from durably.runtime.incarnation.background import Background
-from durably.runtime.observation.logs import RuntimeLog
-from durably.runtime.registry.registry import Directory
+from durably.runtime.observation.logs import RuntimeLogger
+from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.settings import Settings
 from durably.storage.records import InvocationRecord
 from durably.storage.store import Store
@@ -24,7 +24,7 @@ from durably.storage.store import Store
 LAST_MOMENT = (1 << 63) - 1
 
 
-class UpkeepOwner(Protocol):
+class RecoveryOwner(Protocol):
     """The incarnation, which may end at any time."""
 
     dead: bool
@@ -32,20 +32,20 @@ class UpkeepOwner(Protocol):
     async def until_durable(self) -> None: ...
 
 
-class Upkeep:
+class Recovery:
     """Recovery and expiry."""
 
     def __init__(
         self,
-        owner: UpkeepOwner,
+        owner: RecoveryOwner,
         *,
         actors: Mapping[str, BoundActor],
         background: Background,
         clock: Clock,
         committer: Committer,
-        directory: Directory,
-        log: RuntimeLog,
-        residence: Residence,
+        registry: InvocationRegistry,
+        log: RuntimeLogger,
+        activations: Activations,
         settings: Settings,
         store: Store,
     ) -> None:
@@ -54,9 +54,9 @@ class Upkeep:
         self._background = background
         self._clock = clock
         self._committer = committer
-        self._directory = directory
+        self._registry = registry
         self._log = log
-        self._residence = residence
+        self._activations = activations
         self._settings = settings
         self._store = store
         self._shortest_retention_us = _shortest_retention_us(actors, settings)
@@ -76,7 +76,7 @@ class Upkeep:
         while not self._owner.dead:
             found = await self._store.recoverable(after, portion)
             self._activate(found)
-            await self._residence.settle()
+            await self._activations.settle()
             if len(found) < portion:
                 break
             after = max(number for number, _ in found)
@@ -89,7 +89,7 @@ class Upkeep:
             if self._owner.dead:
                 return
             if address.service in self._actors:
-                self._residence.activation(address)
+                self._activations.activation(address)
             else:
                 self._log.nobody_home(address)
 
@@ -103,10 +103,10 @@ class Upkeep:
 
     def _forget(self, expired: list[InvocationRecord]) -> None:
         for record in expired:
-            if not self._owner.dead and record.id not in self._directory.live:
+            if not self._owner.dead and record.id not in self._registry.live:
                 self._committer.next_position()
                 self._committer.batch.remove(record.number)
-                self._directory.note_end(record.number)
+                self._registry.note_end(record.number)
 
     def _expire_later(self, next_to_expire: list[InvocationRecord]) -> None:
         """Nothing that ends from now on may be forgotten before the shortest retention is over."""

@@ -16,20 +16,20 @@ from durably.runtime.activations.activation import Activation
 from durably.runtime.activations.attempts import Attempts
 from durably.runtime.clock import Clock
 from durably.runtime.commit.committer import Committer
-from durably.runtime.invocations.invocation import Invocation
-from durably.runtime.lifecycle.endings import Outcomes
+from durably.runtime.invocations.invocation import InvocationRun
+from durably.runtime.lifecycle.endings import Endings
 from durably.runtime.lifecycle.pauses import Pauses
 from durably.runtime.observation.failure_text import describe_failure, encode_attempt_failure
-from durably.runtime.observation.logs import RuntimeLog
+from durably.runtime.observation.logs import RuntimeLogger
 from durably.runtime.settings import Settings
-from durably.runtime.timers.timer_service import Alarm
+from durably.runtime.timers.timer_service import TimerService
 from durably.storage.records import RETRY_TIMER
 
 
 class RetriesOwner(Protocol):
     """Who advances what is tried again."""
 
-    def queue(self, invocation: Invocation, /) -> None: ...
+    def queue(self, invocation: InvocationRun, /) -> None: ...
 
 
 class Retries:
@@ -39,30 +39,30 @@ class Retries:
         self,
         owner: RetriesOwner,
         *,
-        alarm: Alarm,
+        timers: TimerService,
         attempts: Attempts,
         clock: Clock,
         committer: Committer,
-        log: RuntimeLog,
-        outcomes: Outcomes,
+        log: RuntimeLogger,
+        endings: Endings,
         pauses: Pauses,
         settings: Settings,
     ) -> None:
         self._owner = owner
-        self._alarm = alarm
+        self._timers = timers
         self._attempts = attempts
         self._clock = clock
         self._committer = committer
         self._log = log
-        self._outcomes = outcomes
+        self._endings = endings
         self._pauses = pauses
         self._settings = settings
 
-    def policy(self, invocation: Invocation) -> RetryPolicy:
+    def policy(self, invocation: InvocationRun) -> RetryPolicy:
         """How this invocation is tried again."""
         return self._settings.retry if invocation.handler.retry is None else invocation.handler.retry
 
-    def attempt_failed(self, activation: Activation, invocation: Invocation, error: BaseException) -> None:
+    def attempt_failed(self, activation: Activation, invocation: InvocationRun, error: BaseException) -> None:
         """An attempt ended in an error that is no outcome."""
         self._attempts.throw_away(invocation)
         if find_mistake(error) is not None:
@@ -77,7 +77,7 @@ class Retries:
         if not gives_up and not policy.exhausted(invocation.attempts, now - invocation.failing_since):
             self._back_off(activation, invocation, error, now, retry_delay(policy, invocation.attempts, error))
         elif gives_up or policy.then == "fail":
-            self._outcomes.fail(activation, invocation, TerminalError(describe_failure(error)))
+            self._endings.fail(activation, invocation, TerminalError(describe_failure(error)))
         else:
             self._pauses.pause(activation, invocation, error)
 
@@ -92,11 +92,11 @@ class Retries:
             self._owner.queue(invocation)
 
     def _back_off(
-        self, activation: Activation, invocation: Invocation, error: BaseException, now: int, delay_us: int
+        self, activation: Activation, invocation: InvocationRun, error: BaseException, now: int, delay_us: int
     ) -> None:
         invocation.position = activation.changed_at = self._committer.next_position()
         invocation.failure = encode_attempt_failure(error, invocation.failing_since)
         invocation.status = InvocationStatus.BACKING_OFF
         self._committer.batch.change(invocation)
-        self._alarm.set(invocation, RETRY_TIMER, now + delay_us)
+        self._timers.set(invocation, RETRY_TIMER, now + delay_us)
         self._log.retries(invocation, error, delay_us)

@@ -15,18 +15,18 @@ from durably.actors.values.error_envelopes import encode_failure
 from durably.errors import DeadlineExceededError
 from durably.ids import InvocationStatus
 from durably.runtime.activations.activation import Activation
-from durably.runtime.activations.activations import Residence
+from durably.runtime.activations.activations import Activations
 from durably.runtime.clock import Clock
 from durably.runtime.commit.committer import Committer
 from durably.runtime.execution.step import Outcome
-from durably.runtime.invocations.invocation import Invocation, from_stored
-from durably.runtime.lifecycle.endings import Outcomes
+from durably.runtime.invocations.invocation import InvocationRun, from_stored
+from durably.runtime.lifecycle.endings import Endings
 from durably.runtime.lifecycle.retries import Retries
 from durably.runtime.messaging.completions import Completions
 from durably.runtime.messaging.messages import Messages
-from durably.runtime.observation.logs import RuntimeLog
-from durably.runtime.timers.scheduled_messages import Delayed
-from durably.runtime.timers.timer_service import Alarm
+from durably.runtime.observation.logs import RuntimeLogger
+from durably.runtime.timers.scheduled_messages import ScheduledMessages
+from durably.runtime.timers.timer_service import TimerService
 from durably.storage.records import (
     DEADLINE_TIMER,
     RETRY_TIMER,
@@ -39,44 +39,44 @@ from durably.storage.records import (
 SLEEP_ANSWER = Outcome(False, b"null")
 
 
-class WakeupsOwner(Protocol):
+class TimerDispatchOwner(Protocol):
     """The incarnation."""
 
     dead: bool
 
-    def poke(self) -> None: ...
+    def schedule(self) -> None: ...
 
 
-class Wakeups:
+class TimerDispatch:
     """Where the alarm rings."""
 
     def __init__(
         self,
-        owner: WakeupsOwner,
+        owner: TimerDispatchOwner,
         *,
         actors: Mapping[str, BoundActor],
-        alarm: Alarm,
+        timers: TimerService,
         clock: Clock,
         committer: Committer,
         completions: Completions,
-        delayed: Delayed,
-        log: RuntimeLog,
+        scheduled: ScheduledMessages,
+        log: RuntimeLogger,
         messages: Messages,
-        outcomes: Outcomes,
-        residence: Residence,
+        endings: Endings,
+        activations: Activations,
         retries: Retries,
     ) -> None:
         self._owner = owner
         self._actors = actors
-        self._alarm = alarm
+        self._timers = timers
         self._clock = clock
         self._committer = committer
         self._completions = completions
-        self._delayed = delayed
+        self._scheduled = scheduled
         self._log = log
         self._messages = messages
-        self._outcomes = outcomes
-        self._residence = residence
+        self._endings = endings
+        self._activations = activations
         self._retries = retries
 
     def time_has_come(self, timer: TimerRecord) -> None:
@@ -86,7 +86,7 @@ class Wakeups:
         elif timer.command == START_TIMER:
             self._start(timer.number)
         elif timer.command == RETRY_TIMER:
-            self._residence.with_loaded(timer.address, partial(self._retry, timer.number))
+            self._activations.with_loaded(timer.address, partial(self._retry, timer.number))
         elif timer.command == DEADLINE_TIMER:
             self._deadline_has_come(timer)
         else:
@@ -94,20 +94,20 @@ class Wakeups:
             self._committer.batch.clear_timer(timer.number, timer.command)
             self._completions.answer(CallerRecord(timer.address, timer.number, timer.command), SLEEP_ANSWER)
 
-    def never_start(self, activation: Activation, invocation: Invocation) -> None:
+    def never_start(self, activation: Activation, invocation: InvocationRun) -> None:
         """Its turn in the mailbox came too late."""
         if not self._owner.dead and invocation.outcome is None:
-            self._outcomes.fail(activation, invocation, _deadline_error())
-            self._owner.poke()
+            self._endings.fail(activation, invocation, _deadline_error())
+            self._owner.schedule()
 
     # ------------------------------------------------------------------ delayed messages, backoffs
 
     def _start(self, number: int) -> None:
-        scheduled = self._delayed.take(number)
+        scheduled = self._scheduled.take(number)
         if scheduled is not None:
             self._messages.join_mailbox(scheduled)
         else:
-            self._delayed.bring(number, self._brought)
+            self._scheduled.bring(number, self._brought)
 
     def _brought(self, stored: StoredInvocation | None, attached: list[CallerRecord]) -> None:
         if stored is None or stored.record.status is not InvocationStatus.SCHEDULED:
@@ -118,23 +118,23 @@ class Wakeups:
         if invocation.deadline is not None and invocation.deadline <= self._clock.now():
             self._committer.next_position()
             self._committer.batch.clear_timer(invocation.number, START_TIMER)
-            self._outcomes.fail(self._residence.stand_in(invocation.address), invocation, _deadline_error())
+            self._endings.fail(self._activations.detached(invocation.address), invocation, _deadline_error())
             return
         self._messages.join_mailbox(invocation)
 
     def _retry(self, number: int, activation: Activation) -> None:
         self._retries.try_again(number, activation)
-        self._owner.poke()
+        self._owner.schedule()
 
     # ------------------------------------------------------------------ deadlines
 
     def _deadline_has_come(self, timer: TimerRecord) -> None:
-        scheduled = self._delayed.take(timer.number)
+        scheduled = self._scheduled.take(timer.number)
         if scheduled is None:
-            self._residence.with_loaded(timer.address, partial(self._deadline_passed, timer.number))
+            self._activations.with_loaded(timer.address, partial(self._deadline_passed, timer.number))
             return
-        self._alarm.forget(timer.number, START_TIMER)
-        self._outcomes.fail(self._residence.stand_in(timer.address), scheduled, _deadline_error())
+        self._timers.forget(timer.number, START_TIMER)
+        self._endings.fail(self._activations.detached(timer.address), scheduled, _deadline_error())
 
     def _deadline_passed(self, number: int, activation: Activation) -> None:
         """Not started: it never will. Under way: those who wait are told, and it goes on."""
@@ -143,15 +143,15 @@ class Wakeups:
         waiting, started = activation.find_waiting(number), activation.find(number)
         if waiting is not None:
             activation.mailbox.remove(waiting)
-            self._outcomes.fail(activation, waiting, _deadline_error())
+            self._endings.fail(activation, waiting, _deadline_error())
         elif started is not None:
             self._completions.tell_everybody(started, Outcome(True, encode_failure(_deadline_error())))
         else:  # Far back in a mailbox, or delayed: in the store only.
-            self._delayed.look_at(number, partial(self._deadline_of_stored, activation))
-        self._owner.poke()
+            self._scheduled.look_at(number, partial(self._deadline_of_stored, activation))
+        self._owner.schedule()
 
     def _deadline_of_stored(self, activation: Activation, stored: StoredInvocation | None) -> None:
-        if stored is None or activation.arrivals is not None:
+        if stored is None or activation.load_buffer is not None:
             return  # If it is on its way, its deadline is looked at again when it would start.
         record = stored.record
         is_waiting = record.status in (InvocationStatus.PENDING, InvocationStatus.SCHEDULED)
@@ -160,16 +160,16 @@ class Wakeups:
         handler = activation.actor.handler_or_missing(record.handler, shared=record.mailbox_position is None)
         invocation = from_stored(stored, handler)
         if record.status is InvocationStatus.SCHEDULED:
-            self._outcomes.fail(self._residence.stand_in(record.address), invocation, _deadline_error())
+            self._endings.fail(self._activations.detached(record.address), invocation, _deadline_error())
         else:  # Those who wait are told now; it ends when its turn comes, since what was read may be old by then.
             self._committer.next_position()
             self._completions.tell_everybody(invocation, Outcome(True, encode_failure(_deadline_error())))
-        self._owner.poke()
+        self._owner.schedule()
 
     def _is_in_hand(self, activation: Activation, number: int) -> bool:
         """It is in memory, or about to be: what the store says of it is old, and its start looks at the deadline."""
         in_object = activation.find(number) is not None or activation.find_waiting(number) is not None
-        return in_object or self._delayed.keeps(number) or self._delayed.is_coming(number)
+        return in_object or self._scheduled.keeps(number) or self._scheduled.is_coming(number)
 
 
 def _deadline_error() -> DeadlineExceededError:

@@ -10,19 +10,19 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 
-from durably.actors.protocol.commands import Attach, Command, Look
+from durably.actors.protocol.commands import Attach, Command, GetStatus
 from durably.actors.values.error_envelopes import encode_failure
 from durably.errors import UnknownTargetError
 from durably.ids import InvocationStatus, KeyScope
 from durably.runtime.activations.activation import Activation
-from durably.runtime.activations.activations import Residence
+from durably.runtime.activations.activations import Activations
 from durably.runtime.activations.attempts import Attempts
 from durably.runtime.commit.committer import Committer
 from durably.runtime.execution.answers import encode_status
 from durably.runtime.execution.step import Delivery, Outcome
-from durably.runtime.invocations.invocation import Invocation, decode_outcome
-from durably.runtime.registry.registry import Directory, Waiter
-from durably.runtime.timers.scheduled_messages import Delayed
+from durably.runtime.invocations.invocation import InvocationRun, decode_outcome
+from durably.runtime.registry.registry import InvocationRegistry, Waiter
+from durably.runtime.timers.scheduled_messages import ScheduledMessages
 from durably.storage.records import CallerRecord, CompletionRecord, InvocationRecord
 
 
@@ -34,32 +34,32 @@ class Completions:
         *,
         attempts: Attempts,
         committer: Committer,
-        delayed: Delayed,
-        directory: Directory,
-        residence: Residence,
+        scheduled: ScheduledMessages,
+        registry: InvocationRegistry,
+        activations: Activations,
     ) -> None:
         self._attempts = attempts
         self._committer = committer
-        self._delayed = delayed
-        self._directory = directory
+        self._scheduled = scheduled
+        self._registry = registry
         self._host = asyncio.get_running_loop()
-        self._residence = residence
+        self._activations = activations
 
     # ------------------------------------------------------------------ answers
 
     def answer(self, caller: CallerRecord, outcome: Outcome) -> None:
         """Answer a command of an invocation, wherever that is. Part of the transition that the answer follows from."""
-        if not self._residence.knows(caller.address):  # Its class is gone; whoever brings it back finds the answer.
+        if not self._activations.hosts(caller.address):  # Its class is gone; whoever brings it back finds the answer.
             self._record(caller, outcome)
             return
-        activation = self._residence.activation(caller.address)
-        if activation.arrivals is None:
+        activation = self._activations.activation(caller.address)
+        if activation.load_buffer is None:
             invocation = activation.find(caller.number)
             if invocation is not None:
                 self.complete(activation, invocation, caller.command, outcome.failed, outcome.value)
             return
         activation.changed_at = self._record(caller, outcome)
-        activation.arrivals.answers.append((caller.number, Delivery(caller.command, outcome.failed, outcome.value)))
+        activation.load_buffer.answers.append((caller.number, Delivery(caller.command, outcome.failed, outcome.value)))
 
     def _record(self, caller: CallerRecord, outcome: Outcome) -> int:
         """Keep an answer for an invocation that is in the store only."""
@@ -70,7 +70,7 @@ class Completions:
         return position
 
     def complete(
-        self, activation: Activation, invocation: Invocation, command: int, failed: bool, value: bytes
+        self, activation: Activation, invocation: InvocationRun, command: int, failed: bool, value: bytes
     ) -> None:
         """Answer a command of an invocation that is in memory."""
         journal = invocation.journal
@@ -80,40 +80,42 @@ class Completions:
         self._committer.batch.complete(CompletionRecord(invocation.number, command, position, failed, value))
         self._attempts.wake(invocation)
 
-    def tell_everybody(self, invocation: Invocation, outcome: Outcome) -> None:
+    def tell_everybody(self, invocation: InvocationRun, outcome: Outcome) -> None:
         """Answer all who wait for this invocation, inside and (once it is durable) outside."""
         if invocation.caller is not None:
             self.answer(invocation.caller, outcome)
         for caller in invocation.attachments:
             self.answer(caller, outcome)
-        waiters = self._directory.waiters.pop(invocation.number, None)
+        waiters = self._registry.waiters.pop(invocation.number, None)
         if waiters is not None:
             self._committer.when_durable(_tell_outcome, (waiters, outcome, invocation.expires_at))  # Rule X1
 
     # ------------------------------------------------------------------ questions about other invocations
 
-    def ask_for(self, invocation: Invocation, number: int, command: Command) -> None:
+    def ask_for(self, invocation: InvocationRun, number: int, command: Command) -> None:
         """Let a command be answered that asks about another invocation, from memory or the store (rule S4)."""
         caller = CallerRecord(invocation.address, invocation.number, number)
-        if isinstance(command, Look):
-            self._directory.by_id(command.invocation_id, partial(self._looked, caller, command.invocation_id))
+        if isinstance(command, GetStatus):
+            self._registry.by_id(command.invocation_id, partial(self._looked, caller, command.invocation_id))
         elif isinstance(command, Attach) and command.invocation_id is not None:
-            self._directory.by_id(command.invocation_id, partial(self._found, caller, command.invocation_id))
+            self._registry.by_id(command.invocation_id, partial(self._found, caller, command.invocation_id))
         elif isinstance(command, Attach):
             scope = KeyScope(
                 command.service or "", command.key or "", command.handler or "", command.idempotency_key or ""
             )
             name = f"of {scope.service}/{scope.handler} with the idempotency key {scope.idempotency_key!r}"
             # Not at once: whoever asks is in the middle of a transition.
-            self._host.call_soon(self._directory.by_key, scope, partial(self._found, caller, name))
+            self._host.call_soon(self._registry.by_key, scope, partial(self._found, caller, name))
 
-    def _looked(self, caller: CallerRecord, id: str, known: Invocation | None, record: InvocationRecord | None) -> None:
+    def _looked(
+        self, caller: CallerRecord, id: str, known: InvocationRun | None, record: InvocationRecord | None
+    ) -> None:
         self._committer.next_position()
         found = known if known is not None else record
         self.answer(caller, _no_such_invocation(id) if found is None else Outcome(False, encode_status(found.status)))
 
     def _found(
-        self, caller: CallerRecord, name: str, known: Invocation | None, record: InvocationRecord | None
+        self, caller: CallerRecord, name: str, known: InvocationRun | None, record: InvocationRecord | None
     ) -> None:
         self._committer.next_position()
         if known is not None:
@@ -125,7 +127,7 @@ class Completions:
 
     # ------------------------------------------------------------------ attaching
 
-    def attach_to_known(self, caller: CallerRecord, first: Invocation) -> None:
+    def attach_to_known(self, caller: CallerRecord, first: InvocationRun) -> None:
         """Let a command be answered by the outcome of an invocation that is in memory."""
         if first.outcome is not None:
             self.answer(caller, first.outcome)
@@ -141,15 +143,15 @@ class Completions:
             self.answer(caller, decode_outcome(record.outcome))
             return
         self._committer.batch.attach(record.number, caller)
-        if not self._delayed.attach(record.number, caller):
-            activation = self._residence.activations.get(record.address)
-            if activation is not None and activation.arrivals is not None:
-                activation.arrivals.attachments.append((record.number, caller))
+        if not self._scheduled.attach(record.number, caller):
+            activation = self._activations.by_address.get(record.address)
+            if activation is not None and activation.load_buffer is not None:
+                activation.load_buffer.attachments.append((record.number, caller))
         self._is_attached(caller)
 
     def _is_attached(self, caller: CallerRecord) -> None:
         """From now on the target wakes the caller: it need not stay running for that."""
-        activation = self._residence.activations.get(caller.address)
+        activation = self._activations.by_address.get(caller.address)
         invocation = None if activation is None else activation.find(caller.number)
         if invocation is None or invocation.journal is None:
             return

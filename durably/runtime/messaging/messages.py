@@ -14,17 +14,17 @@ from durably.actors.protocol.commands import Call, Command, Send
 from durably.actors.values.error_envelopes import encode_failure
 from durably.errors import InvalidArgumentError, TerminalError, UnknownTargetError
 from durably.ids import Address, Entropy, InvocationStatus, KeyScope, derived_invocation_id, is_storable, new_seed
-from durably.runtime.activations.activations import Residence
+from durably.runtime.activations.activations import Activations
 from durably.runtime.clock import Clock
 from durably.runtime.commit.committer import Committer
 from durably.runtime.execution.step import Outcome
-from durably.runtime.invocations.invocation import Invocation
+from durably.runtime.invocations.invocation import InvocationRun
 from durably.runtime.messaging.completions import Completions
-from durably.runtime.observation.logs import RuntimeLog
-from durably.runtime.registry.registry import Directory
+from durably.runtime.observation.logs import RuntimeLogger
+from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.settings import Settings
-from durably.runtime.timers.scheduled_messages import Delayed
-from durably.runtime.timers.timer_service import Alarm
+from durably.runtime.timers.scheduled_messages import ScheduledMessages
+from durably.runtime.timers.timer_service import TimerService
 from durably.storage.records import DEADLINE_TIMER, START_TIMER, CallerRecord, InvocationRecord
 
 KeysFound: TypeAlias = Mapping[KeyScope, InvocationRecord | None]
@@ -40,27 +40,27 @@ class Messages:
         self,
         *,
         actors: Mapping[str, BoundActor],
-        alarm: Alarm,
+        timers: TimerService,
         clock: Clock,
         committer: Committer,
         completions: Completions,
-        delayed: Delayed,
-        directory: Directory,
+        scheduled: ScheduledMessages,
+        registry: InvocationRegistry,
         entropy: Entropy,
-        log: RuntimeLog,
-        residence: Residence,
+        log: RuntimeLogger,
+        activations: Activations,
         settings: Settings,
     ) -> None:
         self._actors = actors
-        self._alarm = alarm
+        self._timers = timers
         self._clock = clock
         self._committer = committer
         self._completions = completions
-        self._delayed = delayed
-        self._directory = directory
+        self._scheduled = scheduled
+        self._registry = registry
         self._entropy = entropy
         self._log = log
-        self._residence = residence
+        self._activations = activations
         self._settings = settings
 
     def target(self, service: str, key: str | None, handler: str) -> BoundActorHandler:
@@ -107,7 +107,7 @@ class Messages:
         timeout_us: int | None,
         due: int | None,
         keep_outcome_us: int | None,
-    ) -> Invocation:
+    ) -> InvocationRun:
         """Accept a message into the open batch and its mailbox. Part of the sender's transition, or one of its own."""
         now = self._clock.now()
         committer = self._committer
@@ -119,7 +119,7 @@ class Messages:
             status = InvocationStatus.SCHEDULED
         else:
             status = InvocationStatus.PENDING if is_exclusive else InvocationStatus.RUNNING
-        invocation = Invocation(
+        invocation = InvocationRun(
             number,
             id,
             Address(handler.service, id if key is None else key),
@@ -136,29 +136,29 @@ class Messages:
             status,
             number if is_exclusive and due is None else None,
         )
-        self._directory.enter(invocation)
+        self._registry.enter(invocation)
         committer.batch.accept(invocation)
         if invocation.deadline is not None:
-            self._alarm.set(invocation, DEADLINE_TIMER, invocation.deadline)
+            self._timers.set(invocation, DEADLINE_TIMER, invocation.deadline)
         if due is None:
-            self._residence.admit(invocation)
+            self._activations.admit(invocation)
         else:
             self._delay(invocation, due)
         return invocation
 
-    def join_mailbox(self, invocation: Invocation) -> None:
+    def join_mailbox(self, invocation: InvocationRun) -> None:
         """The time of a delayed message has come: it goes behind what is there (rule C6)."""
         position = self._committer.next_position()
         invocation.status = InvocationStatus.PENDING if invocation.is_exclusive else InvocationStatus.RUNNING
         invocation.mailbox_position = position if invocation.is_exclusive else None
         self._committer.batch.clear_timer(invocation.number, START_TIMER)
         self._committer.batch.change(invocation)
-        self._directory.enter(invocation)
-        self._residence.admit(invocation)
+        self._registry.enter(invocation)
+        self._activations.admit(invocation)
 
     def send(
         self,
-        sender: Invocation,
+        sender: InvocationRun,
         number: int,
         command: Call | Send,
         caller: CallerRecord | None,
@@ -194,19 +194,19 @@ class Messages:
             None if scope is None else self.retention_us(handler),
         )
 
-    def _delay(self, invocation: Invocation, due: int) -> None:
+    def _delay(self, invocation: InvocationRun, due: int) -> None:
         """It is accepted durably at once, and joins its mailbox when it is due (rule C6)."""
-        if self._alarm.set(invocation, START_TIMER, due):
-            self._delayed.keep(invocation)
+        if self._timers.set(invocation, START_TIMER, due):
+            self._scheduled.keep(invocation)
         else:
-            self._committer.when_durable(self._directory.forget, invocation)
+            self._committer.when_durable(self._registry.forget, invocation)
 
     def _join_first(self, id: str, scope: KeyScope, caller: CallerRecord | None, found: KeysFound) -> bool:
         """Let a duplicate join the first, if there is one; the id that the sender was given leads there (rule C7)."""
-        first = self._directory.keyed.get(scope)
+        first = self._registry.keyed.get(scope)
         if first is not None:
             self._committer.batch.alias(id, first.number)
-            self._directory.alias(id, first)
+            self._registry.alias(id, first)
             if caller is not None:
                 self._completions.attach_to_known(caller, first)
             return True

@@ -13,12 +13,12 @@ from typing import Any
 
 import structlog
 
-from durably.actors.protocol.commands import Attach, Call, Command, Look, Run, Send, Sleep
+from durably.actors.protocol.commands import Attach, Call, Command, GetStatus, Run, Send, Sleep
 from durably.errors import TerminalError
 from durably.ids import Address
 from durably.runtime.execution.execution import Execution
 from durably.runtime.execution.step import Step
-from durably.runtime.invocations.invocation import Invocation
+from durably.runtime.invocations.invocation import InvocationRun
 from durably.runtime.observation.failure_text import describe_failure, handler_place, handler_traceback
 from durably.storage.records import InvocationRecord
 
@@ -77,7 +77,7 @@ class QuietOnFailure:
                 )
 
 
-class RuntimeLog:
+class RuntimeLogger:
     """One per runtime. `debug` tells whether lines of level debug are wanted at all: ask it before writing one."""
 
     def __init__(self) -> None:
@@ -98,25 +98,25 @@ class RuntimeLog:
             "the runtime stopped without waiting any longer for what would not end; nothing durable is lost", left=what
         )
 
-    def invoked(self, invocation: Invocation) -> None:
+    def invoked(self, invocation: InvocationRun) -> None:
         self._of(invocation).debug("invoked", attempt=invocation.attempts + 1)
 
-    def journaled(self, invocation: Invocation, step: Step) -> None:
+    def journaled(self, invocation: InvocationRun, step: Step) -> None:
         log = self._of(invocation)
         for command in step.commands:
             log.debug("command journaled", command=describe_command(command))
 
-    def suspended(self, invocation: Invocation) -> None:
+    def suspended(self, invocation: InvocationRun) -> None:
         self._of(invocation).debug("suspended")
 
-    def replayed(self, invocation: Invocation, steps: int) -> None:
+    def replayed(self, invocation: InvocationRun, steps: int) -> None:
         self._of(invocation).debug("resumed", replayed_steps=steps)
 
-    def ended(self, invocation: Invocation) -> None:
+    def ended(self, invocation: InvocationRun) -> None:
         assert invocation.outcome is not None
         self._of(invocation).debug("failed" if invocation.outcome.failed else "completed")
 
-    def retries(self, invocation: Invocation, error: BaseException, delay_us: int) -> None:
+    def retries(self, invocation: InvocationRun, error: BaseException, delay_us: int) -> None:
         self._of(invocation).warning(
             "an attempt failed and will be tried again",
             delay_seconds=delay_us / 1_000_000,
@@ -125,18 +125,18 @@ class RuntimeLog:
             traceback=handler_traceback(error) if invocation.attempts == 1 else handler_place(error),
         )
 
-    def action_retries(self, invocation: Invocation, action: str, fields: dict[str, Any]) -> None:
+    def action_retries(self, invocation: InvocationRun, action: str, fields: dict[str, Any]) -> None:
         self._of(invocation).warning("an action failed and will be tried again", action=action, **fields)
 
-    def paused(self, invocation: Invocation, error: BaseException) -> None:
+    def paused(self, invocation: InvocationRun, error: BaseException) -> None:
         self._of(invocation).error("paused", error=describe_failure(error), traceback=handler_traceback(error))
 
-    def slow(self, invocation: Invocation, took_us: int) -> None:
+    def slow(self, invocation: InvocationRun, took_us: int) -> None:
         self._of(invocation).warning(
             "slow handler code holds up the event loop; move what blocks into ctx.run", milliseconds=took_us // 1000
         )
 
-    def undeliverable(self, sender: Invocation, command: Call | Send, error: TerminalError) -> None:
+    def undeliverable(self, sender: InvocationRun, command: Call | Send, error: TerminalError) -> None:
         self._of(sender).error(
             "a message cannot be delivered", command=describe_command(command), error=describe_failure(error)
         )
@@ -169,7 +169,7 @@ class RuntimeLog:
     def hook_failed(self, error: BaseException) -> None:
         self._log.error("on_paused raised", error=describe_failure(error))
 
-    def _of(self, invocation: Invocation) -> QuietOnFailure:
+    def _of(self, invocation: InvocationRun) -> QuietOnFailure:
         return self._log.bind(
             **_identity(invocation.id, invocation.address.service, invocation.address.key, invocation.handler.name)
         )
@@ -213,5 +213,5 @@ def describe_command(command: Command) -> str:
             return "sleep"
         case Attach():
             return "attach"
-        case Look():
+        case GetStatus():
             return "look"

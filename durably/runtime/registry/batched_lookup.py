@@ -16,22 +16,22 @@ A = TypeVar("A")
 QUESTIONS_PER_QUERY = 500
 
 
-class LookupOwner(Protocol):
+class BatchedLookupOwner(Protocol):
     """Who runs on what the store answers."""
 
-    def poke(self) -> None:
+    def schedule(self) -> None:
         """Answers have been handed over."""
         ...
 
     def store_failed(self, error: BaseException, /) -> None: ...
 
 
-class Lookup(Generic[K, A]):
+class BatchedLookup(Generic[K, A]):
     """Questions of one kind."""
 
     def __init__(
         self,
-        owner: LookupOwner,
+        owner: BatchedLookupOwner,
         ask: Callable[[Sequence[K]], Coroutine[Any, Any, Callable[[K], A]]],
         *,
         durable: Callable[[], int],
@@ -145,7 +145,7 @@ class Lookup(Generic[K, A]):
                 self._hand_over(then, question, answers)
         self._began.pop(query, None)
         self._tell_waiter()
-        self._owner.poke()
+        self._owner.schedule()
 
     def _hand_over(self, then: Callable[[A], None], question: K, answers: Callable[[K], A]) -> None:
         try:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from durably.ids import Address, KeyScope
-from durably.runtime.commit.thread_yielding import GiveWay
+from durably.runtime.commit.thread_yielding import ThreadYielding
 from durably.storage.records import InvocationRecord, StoredInvocation, StoredObject
 from durably.storage.store import Store
 
@@ -19,10 +19,10 @@ R = TypeVar("R")
 class Reads:
     """Each method answers a group of questions with a function that knows the answer to each of them."""
 
-    def __init__(self, store: Store, give_way: GiveWay, pending_limit: int) -> None:
+    def __init__(self, store: Store, thread_yielding: ThreadYielding, pending_limit: int) -> None:
         """`pending_limit` is how many messages of a mailbox are loaded at once."""
         self._store = store
-        self._give_way = give_way
+        self._thread_yielding = thread_yielding
         self._pending_limit = pending_limit
 
     async def load(self, addresses: Sequence[Address], /) -> Callable[[Address], StoredObject]:
@@ -43,8 +43,8 @@ class Reads:
         return (await self._in_thread(self._store.find_keyed(scopes))).get
 
     async def _in_thread(self, question: Coroutine[Any, Any, R]) -> R:
-        self._give_way.begin()
+        self._thread_yielding.begin()
         try:
             return await question
         finally:
-            self._give_way.end()
+            self._thread_yielding.end()

@@ -16,12 +16,12 @@ from typing import Protocol, TypeAlias
 from durably.ids import KeyScope
 from durably.runtime.commit.committer import Committer
 from durably.runtime.execution.step import Outcome
-from durably.runtime.invocations.invocation import Invocation
-from durably.runtime.registry.batched_lookup import Lookup, LookupOwner
+from durably.runtime.invocations.invocation import InvocationRun
+from durably.runtime.registry.batched_lookup import BatchedLookup, BatchedLookupOwner
 from durably.runtime.registry.reads import Reads
 from durably.storage.records import InvocationRecord
 
-Found: TypeAlias = Callable[["Invocation | None", "InvocationRecord | None"], None]
+Found: TypeAlias = Callable[["InvocationRun | None", "InvocationRecord | None"], None]
 """Hears what was found: the invocation in memory, or else its row, or neither."""
 
 ENDS_BETWEEN_TIDYING = 1_024
@@ -35,13 +35,13 @@ class Waiter(Protocol):
     def done(self) -> bool: ...
 
 
-class Directory:
+class InvocationRegistry:
     """All look-ups of one incarnation."""
 
-    def __init__(self, owner: LookupOwner, reads: Reads, committer: Committer) -> None:
-        self.live: dict[str, Invocation] = {}
+    def __init__(self, owner: BatchedLookupOwner, reads: Reads, committer: Committer) -> None:
+        self.live: dict[str, InvocationRun] = {}
         """In memory by id: unfinished ones, and finished ones that are not durable yet."""
-        self.keyed: dict[KeyScope, Invocation] = {}
+        self.keyed: dict[KeyScope, InvocationRun] = {}
         """The same by idempotency key."""
         self.waiters: dict[int, list[Waiter]] = {}
         """Who waits outside, by invocation number; kept while the invocation itself is in the store only."""
@@ -56,22 +56,26 @@ class Directory:
         """The log positions of ends that an answer of the store may not know yet, by invocation number."""
         self._tidy_at = ENDS_BETWEEN_TIDYING
         self._dead = False
-        self._by_id: Lookup[str, InvocationRecord | None] = Lookup(owner, reads.find, durable=self._durable)
-        self._by_key: Lookup[KeyScope, InvocationRecord | None] = Lookup(owner, reads.find_keyed, durable=self._durable)
+        self._by_id: BatchedLookup[str, InvocationRecord | None] = BatchedLookup(
+            owner, reads.find, durable=self._durable
+        )
+        self._by_key: BatchedLookup[KeyScope, InvocationRecord | None] = BatchedLookup(
+            owner, reads.find_keyed, durable=self._durable
+        )
 
     @property
     def outstanding(self) -> int:
         """Questions that the store has not answered yet."""
         return self._by_id.outstanding + self._by_key.outstanding
 
-    def enter(self, invocation: Invocation) -> None:
+    def enter(self, invocation: InvocationRun) -> None:
         """It is in memory now."""
         self._suspended_senders.discard(invocation.id)
         self.live[invocation.id] = invocation
         if invocation.scope is not None:
             self.keyed[invocation.scope] = invocation
 
-    def alias(self, id: str, invocation: Invocation) -> None:
+    def alias(self, id: str, invocation: InvocationRun) -> None:
         """`id` leads to this invocation too; the store will know it when that is durable."""
         self.live[id] = invocation
         self._when_durable(lambda _: self.live.pop(id, None), invocation)
@@ -81,7 +85,7 @@ class Directory:
         waiting = [one for one in self.waiters.get(number, ()) if not one.done()]
         self.waiters[number] = [*waiting, waiter]
 
-    def forget(self, invocation: Invocation) -> None:
+    def forget(self, invocation: InvocationRun) -> None:
         """It is durable and leaves memory; whoever asks next asks the store (rule L4)."""
         if self.live.get(invocation.id) is invocation:
             del self.live[invocation.id]
@@ -132,7 +136,7 @@ class Directory:
         self._pinned.update(held)
         found: dict[KeyScope, InvocationRecord | None] = {}
 
-        def one_found(scope: KeyScope, _: Invocation | None, record: InvocationRecord | None) -> None:
+        def one_found(scope: KeyScope, _: InvocationRun | None, record: InvocationRecord | None) -> None:
             found[scope] = record
             if len(found) == len(wanted):
                 then(found)
@@ -160,7 +164,7 @@ class Directory:
                 if holder is not None:
                     self._when_durable(self._forget_if_gone, holder)
 
-    def _forget_if_gone(self, invocation: Invocation) -> None:
+    def _forget_if_gone(self, invocation: InvocationRun) -> None:
         if self.live.get(invocation.id) is not invocation:
             self.forget(invocation)
 
@@ -193,7 +197,7 @@ class Directory:
             del self._ends[number]
         self._tidy_at = max(2 * len(self._ends), ENDS_BETWEEN_TIDYING)
 
-    def _tell(self, then: Found, known: Invocation | None, record: InvocationRecord | None) -> None:
+    def _tell(self, then: Found, known: InvocationRun | None, record: InvocationRecord | None) -> None:
         if not self._dead:
             then(known, record)
-            self._owner.poke()
+            self._owner.schedule()

@@ -9,39 +9,39 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from durably.runtime.actions.actions import ActionKey, ActionResult, Actions
-from durably.runtime.activations.activations import Residence
+from durably.runtime.activations.activations import Activations
 from durably.runtime.commit.committer import Committer
-from durably.runtime.invocations.invocation import Invocation
+from durably.runtime.invocations.invocation import InvocationRun
 from durably.runtime.lifecycle.pauses import Pauses
 from durably.runtime.lifecycle.retries import Retries
 from durably.runtime.messaging.completions import Completions
-from durably.runtime.observation.logs import RuntimeLog
-from durably.runtime.registry.registry import Directory
+from durably.runtime.observation.logs import RuntimeLogger
+from durably.runtime.registry.registry import InvocationRegistry
 
 
-class RunsOwner(Protocol):
+class RunCommandsOwner(Protocol):
     """The incarnation."""
 
     dead: bool
     stopping: bool
 
-    def poke(self) -> None: ...
+    def schedule(self) -> None: ...
 
 
-class Runs:
+class RunCommands:
     """Starts actions, and records how they end."""
 
     def __init__(
         self,
-        owner: RunsOwner,
+        owner: RunCommandsOwner,
         *,
         actions: Actions,
         committer: Committer,
         completions: Completions,
-        directory: Directory,
-        log: RuntimeLog,
+        registry: InvocationRegistry,
+        log: RuntimeLogger,
         pauses: Pauses,
-        residence: Residence,
+        activations: Activations,
         retries: Retries,
     ) -> None:
         self._owner = owner
@@ -49,13 +49,13 @@ class Runs:
         self._settled = actions.settled
         self._committer = committer
         self._completions = completions
-        self._directory = directory
+        self._registry = registry
         self._log = log
         self._pauses = pauses
-        self._residence = residence
+        self._activations = activations
         self._retries = retries
 
-    def start(self, which: tuple[Invocation, int], /) -> None:
+    def start(self, which: tuple[InvocationRun, int], /) -> None:
         """Start the action behind a command, or join it, once the command is durable: this is an exit (rule X1)."""
         invocation, number = which
         execution, journal = invocation.execution, invocation.journal
@@ -66,20 +66,20 @@ class Runs:
             return
         self._actions.start((invocation.id, number), action, self._retries.policy(invocation), self)
 
-    def give_up(self, invocation: Invocation, number: int) -> None:
+    def give_up(self, invocation: InvocationRun, number: int) -> None:
         """Nobody wants the result any more (rule C5)."""
         self._actions.cancel((invocation.id, number))
 
     def action_backs_off(self, key: ActionKey, name: str, fields: dict[str, Any]) -> None:
         """An action has failed, and will be tried again."""
-        invocation = self._directory.live.get(key[0])
+        invocation = self._registry.live.get(key[0])
         if invocation is not None:
             self._log.action_retries(invocation, name, fields)
 
     def action_issued_at(self, key: ActionKey) -> int | None:
         """When its handler asked for an action; None: its invocation is not in memory any more."""
         id, number = key
-        invocation = self._directory.live.get(id)
+        invocation = self._registry.live.get(id)
         return None if invocation is None or invocation.journal is None else invocation.journal.issued_at(number)
 
     def action_ended(self, key: ActionKey, result: ActionResult) -> None:
@@ -87,15 +87,15 @@ class Runs:
         if self._owner.dead:  # The next incarnation joins it (rule A1).
             return
         id, number = key
-        invocation = self._directory.live.get(id)
+        invocation = self._registry.live.get(id)
         if invocation is None or invocation.journal is None or number not in invocation.journal.pending:
             self._actions.settled(key)
             return
-        activation = self._residence.activations[invocation.address]
+        activation = self._activations.by_address[invocation.address]
         if result.exhausted is not None:
             self._actions.settled(key)
             self._pauses.pause(activation, invocation, result.exhausted)
         else:
             self._completions.complete(activation, invocation, number, result.failed, result.value)
             self._committer.when_durable(self._settled, key)
-        self._owner.poke()
+        self._owner.schedule()

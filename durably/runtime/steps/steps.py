@@ -10,27 +10,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from durably.actors.protocol.commands import Attach, Call, Command, Look, Run, Send, Sleep
+from durably.actors.protocol.commands import Attach, Call, Command, GetStatus, Run, Send, Sleep
 from durably.errors import NonDeterminismError
 from durably.ids import InvocationStatus
 from durably.runtime.activations.activation import Activation
-from durably.runtime.activations.activations import Residence
+from durably.runtime.activations.activations import Activations
 from durably.runtime.activations.attempts import Attempts
 from durably.runtime.clock import Clock
 from durably.runtime.commit.committer import Committer
 from durably.runtime.execution.execution import Execution
 from durably.runtime.execution.step import AttemptFailure, Delivery, Step
-from durably.runtime.invocations.invocation import Invocation, Journal
-from durably.runtime.lifecycle.endings import Outcomes
+from durably.runtime.invocations.invocation import InvocationRun, Journal
+from durably.runtime.lifecycle.endings import Endings
 from durably.runtime.lifecycle.pauses import Pauses
 from durably.runtime.lifecycle.retries import Retries
 from durably.runtime.messaging.completions import Completions
 from durably.runtime.messaging.messages import NO_KEYS, KeysFound, Messages, has_key, scope_of
-from durably.runtime.observation.logs import RuntimeLog
-from durably.runtime.registry.registry import Directory
+from durably.runtime.observation.logs import RuntimeLogger
+from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.settings import Settings
-from durably.runtime.steps.run_commands import Runs
-from durably.runtime.timers.timer_service import Alarm
+from durably.runtime.steps.run_commands import RunCommands
+from durably.runtime.timers.timer_service import TimerService
 from durably.storage.records import CallerRecord
 
 NO_DELIVERIES: Sequence[Delivery] = ()
@@ -44,38 +44,38 @@ class Steps:
     def __init__(
         self,
         *,
-        alarm: Alarm,
+        timers: TimerService,
         attempts: Attempts,
         clock: Clock,
         committer: Committer,
         completions: Completions,
-        directory: Directory,
-        log: RuntimeLog,
+        registry: InvocationRegistry,
+        log: RuntimeLogger,
         messages: Messages,
-        outcomes: Outcomes,
+        endings: Endings,
         pauses: Pauses,
-        residence: Residence,
+        activations: Activations,
         retries: Retries,
-        runs: Runs,
+        run_commands: RunCommands,
         settings: Settings,
     ) -> None:
-        self._activations = residence.activations
-        self._alarm = alarm
+        self._activations = activations.by_address
+        self._timers = timers
         self._attempts = attempts
         self._clock = clock
         self._committer = committer
         self._completions = completions
-        self._directory = directory
+        self._registry = registry
         self._log = log
         self._messages = messages
-        self._outcomes = outcomes
+        self._endings = endings
         self._pauses = pauses
         self._retries = retries
-        self._runs = runs
-        self._start_run = runs.start
+        self._run_commands = run_commands
+        self._start_run = run_commands.start
         self._verify_replay = settings.verify_replay
 
-    def advance(self, invocation: Invocation) -> None:
+    def advance(self, invocation: InvocationRun) -> None:
         """Advance an invocation by what has come for it, if there is anything."""
         if invocation.outcome is not None or invocation.is_held or invocation.status in WAITS_FOR_OTHERS:
             return
@@ -108,7 +108,7 @@ class Steps:
         else:
             self._append(activation, invocation, step, taken, NO_KEYS)
 
-    def _wait_on(self, activation: Activation, invocation: Invocation, journal: Journal) -> None:
+    def _wait_on(self, activation: Activation, invocation: InvocationRun, journal: Journal) -> None:
         """It was woken in vain, by the answer to a command that it has given up, and says so in a transition."""
         if invocation.status is InvocationStatus.RUNNING and not journal.unanswered:
             invocation.position = activation.changed_at = self._committer.next_position()
@@ -116,7 +116,9 @@ class Steps:
 
     # ------------------------------------------------------------------ replay
 
-    def _replay(self, activation: Activation, invocation: Invocation, execution: Execution, journal: Journal) -> bool:
+    def _replay(
+        self, activation: Activation, invocation: InvocationRun, execution: Execution, journal: Journal
+    ) -> bool:
         """Bring a new attempt to the end of the journal; False if its code does not follow the journal any more."""
         try:
             execution.replay(journal.steps, journal.deliveries)
@@ -135,7 +137,7 @@ class Steps:
                 self._completions.ask_for(invocation, number, command)
         return True
 
-    def _verify(self, activation: Activation, invocation: Invocation, last: Step) -> bool:
+    def _verify(self, activation: Activation, invocation: InvocationRun, last: Step) -> bool:
         """Replay the whole invocation, the last step included; a difference pauses it."""
         execution = self._attempts.make(activation, invocation)
         journal = invocation.journal
@@ -154,19 +156,19 @@ class Steps:
 
     # ------------------------------------------------------------------ append
 
-    def _look_keys_up(self, activation: Activation, invocation: Invocation, step: Step, taken: int) -> None:
+    def _look_keys_up(self, activation: Activation, invocation: InvocationRun, step: Step, taken: int) -> None:
         """A step that uses idempotency keys is appended when it is known what they stand for (rule L3)."""
         scopes = [scope for command in _leaving_now(invocation, step) if (scope := scope_of(command)) is not None]
-        unknown = [scope for scope in scopes if scope not in self._directory.keyed]
+        unknown = [scope for scope in scopes if scope not in self._registry.keyed]
         if not unknown:
             self._append(activation, invocation, step, taken, NO_KEYS)
             return
         invocation.is_held = True
         invocation.held_position = held = self._committer.next_position()
-        self._directory.pin(scopes, unknown, partial(self._keys_known, activation, invocation, step, taken, held))
+        self._registry.pin(scopes, unknown, partial(self._keys_known, activation, invocation, step, taken, held))
 
     def _keys_known(
-        self, activation: Activation, invocation: Invocation, step: Step, taken: int, held: int, found: KeysFound
+        self, activation: Activation, invocation: InvocationRun, step: Step, taken: int, held: int, found: KeysFound
     ) -> None:
         if (
             not invocation.is_held or invocation.held_position != held
@@ -177,14 +179,16 @@ class Steps:
         if invocation.journal is not None and invocation.journal.undelivered:
             self._attempts.wake(invocation)
 
-    def _append(self, activation: Activation, invocation: Invocation, step: Step, taken: int, found: KeysFound) -> None:
+    def _append(
+        self, activation: Activation, invocation: InvocationRun, step: Step, taken: int, found: KeysFound
+    ) -> None:
         """The step becomes part of the log, and everything inside the process may act on it."""
         invocation.position = activation.changed_at = self._committer.next_position()
         if invocation.attempts:
             invocation.attempts, invocation.failing_since, invocation.failure = 0, None, None
         if step.outcome is not None:
             if not self._verify_replay or self._verify(activation, invocation, step):
-                self._outcomes.finish(activation, invocation, step, step.outcome, found)
+                self._endings.finish(activation, invocation, step, step.outcome, found)
             return
         journal = invocation.journal
         if journal is None:
@@ -205,7 +209,7 @@ class Steps:
 
     def _issue(
         self,
-        invocation: Invocation,
+        invocation: InvocationRun,
         journal: Journal,
         number: int,
         command: Command,
@@ -229,26 +233,26 @@ class Steps:
                 caller = CallerRecord(invocation.address, invocation.number, number)
                 self._messages.send(invocation, number, command, caller, None, found)
             case Sleep():
-                self._alarm.set(invocation, number, command.due)
+                self._timers.set(invocation, number, command.due)
             case Run():
                 journal.unanswered.add(number)
                 self._committer.when_durable(self._start_run, (invocation, number))  # Rule X1
-            case Look() | Attach():
+            case GetStatus() | Attach():
                 journal.unanswered.add(number)
                 self._completions.ask_for(invocation, number, command)
 
-    def _give_up(self, invocation: Invocation, journal: Journal, number: int) -> None:
+    def _give_up(self, invocation: InvocationRun, journal: Journal, number: int) -> None:
         """The handler does not want this answer any more (rule C5)."""
         match journal.give_up(number):
             case Sleep():
-                self._alarm.drop(invocation.number, number)
+                self._timers.drop(invocation.number, number)
             case Run():
-                self._runs.give_up(invocation, number)
+                self._run_commands.give_up(invocation, number)
             case _:
                 pass
 
 
-def _leaving_now(invocation: Invocation, step: Step) -> list[Command]:
+def _leaving_now(invocation: InvocationRun, step: Step) -> list[Command]:
     """The commands that are acted on when this step is; an atomic handler's messages wait for its outcome (rule V6)."""
     if not invocation.handler.atomic:
         return list(step.commands)

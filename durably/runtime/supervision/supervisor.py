@@ -19,12 +19,12 @@ from durably.errors import RuntimeStoppedError, StoreInUseError, StoreUnavailabl
 from durably.ids import Entropy
 from durably.runtime.actions.actions import ActionObserver, Actions
 from durably.runtime.clock import Cancellable, Clock
-from durably.runtime.commit.thread_yielding import GiveWay
+from durably.runtime.commit.thread_yielding import ThreadYielding
 from durably.runtime.engine.engine import Engine
-from durably.runtime.gateway.gateway import Outside
+from durably.runtime.gateway.gateway import Gateway
 from durably.runtime.gateway.pending_requests import unknown_outcome
-from durably.runtime.invocations.invocation import Invocation
-from durably.runtime.observation.logs import RuntimeLog
+from durably.runtime.invocations.invocation import InvocationRun
+from durably.runtime.observation.logs import RuntimeLogger
 from durably.runtime.settings import Settings
 from durably.storage.records import Owner
 from durably.storage.store import Store
@@ -33,7 +33,7 @@ from durably.storage.store import Store
 class SupervisorOwner(Protocol):
     """Who hears of what waits for a person."""
 
-    def invocation_paused(self, invocation: Invocation, error: BaseException, told: bool, /) -> None: ...
+    def invocation_paused(self, invocation: InvocationRun, error: BaseException, told: bool, /) -> None: ...
 
 
 _HOPELESS_FAILURES = 3
@@ -55,10 +55,10 @@ class Supervisor:
         clock: Clock,
         entropy: Entropy,
         settings: Settings,
-        log: RuntimeLog,
+        log: RuntimeLogger,
         observer: ActionObserver | None = None,
     ) -> None:
-        self.outside = Outside(self._engine_or_refuse, entropy)
+        self.gateway = Gateway(self._engine_or_refuse, entropy)
         self.engine: Engine | None = None
         self.incarnations = 0
         self._owner = owner
@@ -68,7 +68,7 @@ class Supervisor:
         self._entropy = entropy
         self._settings = settings
         self._log = log
-        self._give_way = GiveWay(clock, settings.give_way_us)
+        self._thread_yielding = ThreadYielding(clock, settings.give_way_us)
         self._observer = observer
         self.actions = self._new_actions()
         self._identity = Owner(host=socket.gethostname(), process_id=os.getpid(), since=clock.now())
@@ -138,7 +138,7 @@ class Supervisor:
         if engine is not self.engine:
             return
         self.engine = None
-        self._failure = self.outside.failure = error
+        self._failure = self.gateway.failure = error
         self._failures += 1
         self._suspects = [*self._suspects[-_SUSPECTS_KEPT:], engine.suspect]
         engine.kill()
@@ -158,7 +158,7 @@ class Supervisor:
             self._patience.cancel()
             self._patience = None
 
-    def invocation_paused(self, invocation: Invocation, error: BaseException, told: bool, /) -> None:
+    def invocation_paused(self, invocation: InvocationRun, error: BaseException, told: bool, /) -> None:
         self._owner.invocation_paused(invocation, error, told)
 
     # ------------------------------------------------------------------ inside
@@ -179,7 +179,7 @@ class Supervisor:
         )
 
     def _new_actions(self) -> Actions:
-        return Actions(self._clock, self._settings.action_threads, self._give_way, self._observer)
+        return Actions(self._clock, self._settings.action_threads, self._thread_yielding, self._observer)
 
     async def _incarnate(self) -> None:
         opened = await self._store.open(self._identity)
@@ -193,7 +193,7 @@ class Supervisor:
             entropy=self._entropy,
             settings=self._settings,
             log=self._log,
-            give_way=self._give_way,
+            thread_yielding=self._thread_yielding,
             last_position=opened.last_position,
             poisoned=self._poisoned(),
         )
@@ -245,12 +245,12 @@ class Supervisor:
 
     def _reattach(self) -> None:
         assert self.engine is not None
-        for waiter in list(self.outside.waiting):
+        for waiter in list(self.gateway.waiting):
             waiter.recover(self.engine)
 
     def _lose_patience(self) -> None:
         self._patience = None
-        error = self.outside.failure
+        error = self.gateway.failure
         if self.engine is not None and self._failures < _HOPELESS_FAILURES:
             return  # It is back; nothing has had to be written yet.
         self._refuse_everybody(lambda id: unknown_outcome(error))
@@ -262,7 +262,7 @@ class Supervisor:
         self.actions.stop()
 
     def _refuse_everybody(self, error: Callable[[str], BaseException]) -> None:
-        for waiter in list(self.outside.waiting):
+        for waiter in list(self.gateway.waiting):
             waiter.refuse(error(waiter.id))
 
     async def _end(self) -> list[str]:
@@ -279,7 +279,7 @@ class Supervisor:
         if engine is not None:
             engine.kill()
         if not is_durable:
-            self._refuse_everybody(lambda id: unknown_outcome(self.outside.failure))
+            self._refuse_everybody(lambda id: unknown_outcome(self.gateway.failure))
         self._refuse_everybody(stopped_error)
         left = [] if is_durable or engine is None else ["the last batch, of which nobody knows whether it is durable"]
         if not await self._in_time(deadline - clock.monotonic(), self._let_go(engine, is_durable)):

@@ -11,8 +11,8 @@ from functools import partial
 from typing import TypeAlias
 
 from durably.runtime.commit.committer import Committer
-from durably.runtime.invocations.invocation import Invocation
-from durably.runtime.registry.batched_lookup import Lookup, LookupOwner
+from durably.runtime.invocations.invocation import InvocationRun
+from durably.runtime.registry.batched_lookup import BatchedLookup, BatchedLookupOwner
 from durably.runtime.registry.reads import Reads
 from durably.storage.records import CallerRecord, StoredInvocation
 
@@ -20,13 +20,13 @@ Coming: TypeAlias = Callable[[StoredInvocation | None, list[CallerRecord]], None
 """Hears the rows of a message, if it is there still, and who attached to it while it was on its way."""
 
 
-class Delayed:
+class ScheduledMessages:
     """The messages of one incarnation whose time is still to come."""
 
-    def __init__(self, owner: LookupOwner, reads: Reads, committer: Committer) -> None:
-        self._soon: dict[int, Invocation] = {}
+    def __init__(self, owner: BatchedLookupOwner, reads: Reads, committer: Committer) -> None:
+        self._soon: dict[int, InvocationRun] = {}
         self._coming: dict[int, list[CallerRecord]] = {}
-        self._fetch: Lookup[int, StoredInvocation | None] = Lookup(
+        self._fetch: BatchedLookup[int, StoredInvocation | None] = BatchedLookup(
             owner, reads.fetch, durable=lambda: committer.durable, gate=committer.when_durable
         )
 
@@ -35,7 +35,7 @@ class Delayed:
         """Messages on their way from the store."""
         return self._fetch.outstanding
 
-    def keep(self, invocation: Invocation) -> None:
+    def keep(self, invocation: InvocationRun) -> None:
         """It is due soon."""
         self._soon[invocation.number] = invocation
 
@@ -47,7 +47,7 @@ class Delayed:
         """It is in memory."""
         return number in self._soon
 
-    def take(self, number: int) -> Invocation | None:
+    def take(self, number: int) -> InvocationRun | None:
         """Take one out that is in memory."""
         return self._soon.pop(number, None)
 

@@ -11,7 +11,7 @@ from heapq import heappop, heappush
 from durably.storage.records import TimerRecord
 
 
-class Deadlines:
+class TimerHeap:
     """Timers up to `window_until`, in order of (due, number, command)."""
 
     __slots__ = ("_heap", "_timers", "window_until")

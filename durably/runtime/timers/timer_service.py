@@ -11,9 +11,9 @@ from typing import Protocol
 from durably.runtime.clock import Cancellable, Clock
 from durably.runtime.commit.committer import Committer
 from durably.runtime.incarnation.background import Background
-from durably.runtime.invocations.invocation import Invocation
+from durably.runtime.invocations.invocation import InvocationRun
 from durably.runtime.settings import Settings
-from durably.runtime.timers.timer_heap import Deadlines
+from durably.runtime.timers.timer_heap import TimerHeap
 from durably.storage.records import TimerRecord
 from durably.storage.store import Store
 
@@ -21,20 +21,20 @@ BEYOND_ALL = (1 << 63) - 1
 """Comes after every due time, number and command."""
 
 
-class AlarmOwner(Protocol):
+class TimerServiceOwner(Protocol):
     """Who is woken."""
 
     def time_has_come(self, timer: TimerRecord, /) -> None: ...
-    def poke(self) -> None: ...
+    def schedule(self) -> None: ...
     def store_failed(self, error: BaseException, /) -> None: ...
 
 
-class Alarm:
+class TimerService:
     """The timers of one incarnation."""
 
     def __init__(
         self,
-        owner: AlarmOwner,
+        owner: TimerServiceOwner,
         *,
         background: Background,
         clock: Clock,
@@ -48,7 +48,7 @@ class Alarm:
         self._committer = committer
         self._settings = settings
         self._store = store
-        self._deadlines = Deadlines(clock.now() + settings.timer_window_us)
+        self._deadlines = TimerHeap(clock.now() + settings.timer_window_us)
         self._timer: Cancellable | None = None
         self._rings_at: int | None = None
         self._window_timer: Cancellable | None = None
@@ -56,7 +56,7 @@ class Alarm:
         """The earliest due time beyond the window that is known of."""
         self._dead = False
 
-    def set(self, invocation: Invocation, command: int, due: int) -> bool:
+    def set(self, invocation: InvocationRun, command: int, due: int) -> bool:
         """Record that an invocation is to be woken; False if that is so late that only the store remembers."""
         timer = TimerRecord(invocation.number, command, due, invocation.address)
         self._committer.batch.set_timer(timer)
@@ -91,7 +91,7 @@ class Alarm:
         self._window_timer = self._first_beyond = None
         until = self._deadlines.window_until = self._clock.now() + self._settings.timer_window_us
         self._committer.when_durable(self._look_ahead, until)
-        self._owner.poke()
+        self._owner.schedule()
 
     def kill(self) -> None:
         self._dead = True
@@ -148,4 +148,4 @@ class Alarm:
             self._owner.store_failed(error)
             return
         self._wind()
-        self._owner.poke()
+        self._owner.schedule()

@@ -32,7 +32,7 @@ from durably.runtime.actions.actions import ActionKey
 from durably.runtime.commit.committer import Committer
 from durably.runtime.commit.open_batch import OpenBatch
 from durably.runtime.execution.step import Outcome, decode_step
-from durably.runtime.invocations.invocation import Invocation, decode_outcome
+from durably.runtime.invocations.invocation import InvocationRun, decode_outcome
 from durably.storage.memory import StoredRow, holds_mailbox
 from durably.storage.records import RETRY_TIMER, START_TIMER, Batch, InvocationRecord
 from durably.testing.simulation.clock import SimulatedClock
@@ -105,7 +105,7 @@ class Guarantees:
 
     # ------------------------------------------------------------------ what the machine does
 
-    def attempted(self, invocation: Invocation) -> None:
+    def attempted(self, invocation: InvocationRun) -> None:
         """Code of it is about to run."""
         due = self._starts.get(invocation.number)
         if due is not None and due > self._clock.latest:
@@ -113,14 +113,14 @@ class Guarantees:
         self._attempted.add(invocation.id)
         self._history.begins(invocation)
 
-    def stepped(self, invocation: Invocation, position: int) -> None:
+    def stepped(self, invocation: InvocationRun, position: int) -> None:
         """A step of it is in the log."""
         self._check_ended_once(invocation)
         self._check_alone(invocation, position)
         if invocation.is_exclusive:
             self._current[invocation.address] = invocation.id
 
-    def ended(self, invocation: Invocation, position: int, committer: Committer | None) -> None:
+    def ended(self, invocation: InvocationRun, position: int, committer: Committer | None) -> None:
         """Its outcome is in the log."""
         assert invocation.outcome is not None
         self._check_ended_once(invocation)
@@ -271,11 +271,11 @@ class Guarantees:
             turn = self._young_turns.popleft()
             self._durable_turns[turn.address] = max(self._durable_turns.get(turn.address, 0), turn.mailbox_position)
 
-    def _check_ended_once(self, invocation: Invocation) -> None:
+    def _check_ended_once(self, invocation: InvocationRun) -> None:
         if invocation.id in self._ends:
             self._broken(4, f"{shown(invocation)} has ended, and goes on.")
 
-    def _check_alone(self, invocation: Invocation, position: int) -> None:
+    def _check_alone(self, invocation: InvocationRun, position: int) -> None:
         """Guarantee 1."""
         place = invocation.mailbox_position
         if not invocation.is_exclusive or place is None:

@@ -14,7 +14,7 @@ from durably.actors.values.error_envelopes import decode_failure
 from durably.errors import CancelledInvocationError, DeadlineExceededError, InvalidArgumentError
 from durably.ids import Address
 from durably.runtime.execution.step import Outcome
-from durably.runtime.invocations.invocation import Invocation
+from durably.runtime.invocations.invocation import InvocationRun
 from durably.testing.histories import HistoryCall
 from durably.testing.simulation.trace import shown_id
 
@@ -50,14 +50,14 @@ class History:
     def __len__(self) -> int:
         return len(self._happenings)
 
-    def begins(self, invocation: Invocation) -> None:
+    def begins(self, invocation: InvocationRun) -> None:
         """Its code runs; only the first time counts."""
         if invocation.id not in self._happenings:
             self._happenings[invocation.id] = Happening(
                 invocation.id, invocation.address, invocation.handler, invocation.argument, self._tick()
             )
 
-    def ended(self, invocation: Invocation) -> None:
+    def ended(self, invocation: InvocationRun) -> None:
         happening = self._happenings.get(invocation.id)
         if happening is not None:
             happening.ended, happening.outcome = self._tick(), invocation.outcome

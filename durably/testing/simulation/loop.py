@@ -97,7 +97,7 @@ class SimulatedLoop(IsolatedLoop):
         self._tasks: dict[int, SimulatedTask[Any]] = {}
         self._failed: list[asyncio.Task[Any]] = []
         self._asyncgens: list[AsyncGenerator[Any, Any]] = []
-        self._outside = outside_context()
+        self._gateway = outside_context()
         self._thread = get_ident()
         self._running = False
         self._closed = False
@@ -303,7 +303,7 @@ class SimulatedLoop(IsolatedLoop):
             close_coroutine(coro)
             return task
         self._tasks[number] = task
-        task.add_done_callback(self._forget, context=self._outside)
+        task.add_done_callback(self._forget, context=self._gateway)
         return task
 
     def _forget(self, task: asyncio.Task[Any]) -> None:

@@ -23,13 +23,13 @@ from durably.runtime.engine.engine import Engine
 from durably.runtime.execution.step import Outcome
 from durably.runtime.gateway.pending_requests import (
     AcceptanceOperation,
-    HostOperation,
     OutcomeOperation,
+    PendingRequest,
     QuestionOperation,
 )
 from durably.runtime.gateway.requests import Acceptance
-from durably.runtime.invocations.invocation import Invocation
-from durably.runtime.observation.logs import RuntimeLog
+from durably.runtime.invocations.invocation import InvocationRun
+from durably.runtime.observation.logs import RuntimeLogger
 from durably.runtime.runtime import Runtime
 from durably.runtime.settings import Settings, Watch
 from durably.runtime.supervision.supervisor import Supervisor
@@ -56,7 +56,7 @@ class World(StoreWorld, Protocol):
     trace: Trace
     guarantees: Guarantees
 
-    def paused(self, invocation: Invocation, error: BaseException, /) -> None: ...
+    def paused(self, invocation: InvocationRun, error: BaseException, /) -> None: ...
     def fail(self, error: BaseException, /) -> None: ...
     def action_begins(self, name: str, /) -> None: ...
     def action_ended(self, name: str, /) -> None: ...
@@ -153,7 +153,7 @@ class SimulatedRuntime(Runtime):
         """The side effects under way, those that back off too."""
         return self.supervisor.actions.keys()
 
-    def invocation_paused(self, invocation: Invocation, error: BaseException, told: bool, /) -> None:
+    def invocation_paused(self, invocation: InvocationRun, error: BaseException, told: bool, /) -> None:
         self._world.paused(invocation, error)
 
     def attempt_begins(self, key: ActionKey, name: str, /) -> None:
@@ -170,7 +170,7 @@ class SimulatedRuntime(Runtime):
         if self._process.dead:
             raise asyncio.CancelledError
 
-    def _make_log(self) -> RuntimeLog:
+    def _make_log(self) -> RuntimeLogger:
         return TraceLog(self._world.trace, self._process.name, self._process)
 
 
@@ -221,42 +221,42 @@ class SimulatedProcess:
 
     # ------------------------------------------------------------------ the door
 
-    def call(self, outgoing: Outgoing[Any]) -> HostOperation[Outcome]:
+    def call(self, outgoing: Outgoing[Any]) -> PendingRequest[Outcome]:
         """Take a call in."""
         runtime = self._up()
-        operation = _Call(runtime.supervisor.outside, f"call of {outgoing}", self)
-        runtime.supervisor.outside.call(operation, outgoing, outgoing.argument, wire=outgoing.wire)
+        operation = _Call(runtime.supervisor.gateway, f"call of {outgoing}", self)
+        runtime.supervisor.gateway.call(operation, outgoing, outgoing.argument, wire=outgoing.wire)
         return operation
 
-    def send(self, outgoing: Outgoing[Any], delay: Delay) -> HostOperation[Acceptance]:
+    def send(self, outgoing: Outgoing[Any], delay: Delay) -> PendingRequest[Acceptance]:
         """Take a message in."""
         runtime = self._up()
-        operation = _Send(runtime.supervisor.outside, f"send to {outgoing}", self)
-        runtime.supervisor.outside.send(operation, outgoing, outgoing.argument, delay, wire=outgoing.wire)
+        operation = _Send(runtime.supervisor.gateway, f"send to {outgoing}", self)
+        runtime.supervisor.gateway.send(operation, outgoing, outgoing.argument, delay, wire=outgoing.wire)
         return operation
 
-    def attach(self, outgoing: Outgoing[Any]) -> HostOperation[Outcome]:
+    def attach(self, outgoing: Outgoing[Any]) -> PendingRequest[Outcome]:
         """Take in the question how an invocation with an idempotency key ended."""
         runtime = self._up()
         assert outgoing.idempotency_key is not None
-        operation = _Call(runtime.supervisor.outside, f"attach to {outgoing}", self)
-        runtime.supervisor.outside.attach(
+        operation = _Call(runtime.supervisor.gateway, f"attach to {outgoing}", self)
+        runtime.supervisor.gateway.attach(
             operation, KeyScope(outgoing.service, outgoing.key or "", outgoing.handler, outgoing.idempotency_key)
         )
         return operation
 
-    def result(self, id: str) -> HostOperation[Outcome]:
+    def result(self, id: str) -> PendingRequest[Outcome]:
         """Take in the question how an invocation ended."""
         runtime = self._up()
-        operation = _Call(runtime.supervisor.outside, f"result of {id}", self)
-        runtime.supervisor.outside.result(operation, id)
+        operation = _Call(runtime.supervisor.gateway, f"result of {id}", self)
+        runtime.supervisor.gateway.result(operation, id)
         return operation
 
-    def status(self, id: str) -> HostOperation[InvocationStatus]:
+    def status(self, id: str) -> PendingRequest[InvocationStatus]:
         """Take in the question where an invocation stands."""
         runtime = self._up()
-        operation = _Status(runtime.supervisor.outside, id, self)
-        runtime.supervisor.outside.status(operation, id)
+        operation = _Status(runtime.supervisor.gateway, id, self)
+        runtime.supervisor.gateway.status(operation, id)
         return operation
 
     def _up(self) -> SimulatedRuntime:
@@ -269,13 +269,13 @@ class SimulatedProcess:
 
     # ------------------------------------------------------------------ what its log tells (Watcher)
 
-    def attempted(self, invocation: Invocation, /) -> None:
+    def attempted(self, invocation: InvocationRun, /) -> None:
         self._world.guarantees.attempted(invocation)
 
-    def stepped(self, invocation: Invocation, /) -> None:
+    def stepped(self, invocation: InvocationRun, /) -> None:
         self._world.guarantees.stepped(invocation, self._position())
 
-    def ended(self, invocation: Invocation, /) -> None:
+    def ended(self, invocation: InvocationRun, /) -> None:
         runtime = self.runtime
         engine = None if runtime is None else runtime.engine
         self._world.guarantees.ended(invocation, self._position(), None if engine is None else engine.committer)
@@ -332,5 +332,5 @@ def _itself(acceptance: Acceptance) -> Acceptance:
     return acceptance
 
 
-Ask = Callable[[SimulatedProcess], HostOperation[Any]]
+Ask = Callable[[SimulatedProcess], PendingRequest[Any]]
 """What a client wants of whichever process is there when the request arrives."""

@@ -23,7 +23,7 @@ from durably.actors.protocol.operations import Operation
 from durably.actors.retry import RetryPolicy
 from durably.actors.values.durations import Duration, delay_us, duration_us
 from durably.errors import ForgottenAwaitError, PausedInvocationError, StoreInUseError
-from durably.runtime.invocations.invocation import Invocation
+from durably.runtime.invocations.invocation import InvocationRun
 from durably.storage.memory import MemoryStore
 from durably.storage.records import Batch, Owner
 from durably.testing.export import journal_of
@@ -278,7 +278,7 @@ class Simulation:
         process = self.process
         if process is not None and process.runtime is not None and process.runtime.engine is not None:
             self.trace.note(process.name, "throws out of memory what idles and waits")
-            process.context.run(process.runtime.engine.residence.passivate)
+            process.context.run(process.runtime.engine.activations.passivate_all)
 
     async def restart(self, *actors: type[Actor]) -> None:
         """Stop the process gracefully and start it again, with other code if classes are given."""
@@ -388,7 +388,7 @@ class Simulation:
         self.trace.note("an action", f"{name!r} has ended")
         self._crash_at("after_action", self._actions_ended)
 
-    def paused(self, invocation: Invocation, error: BaseException, /) -> None:
+    def paused(self, invocation: InvocationRun, error: BaseException, /) -> None:
         told = PausedInvocationError(invocation.id, f"{shown(invocation)}: {error!r}")
         told.__cause__ = error
         self.fail(told)

@@ -15,9 +15,9 @@ from durably.errors import TerminalError
 from durably.ids import Address
 from durably.runtime.execution.execution import Execution
 from durably.runtime.execution.step import Step
-from durably.runtime.invocations.invocation import Invocation
+from durably.runtime.invocations.invocation import InvocationRun
 from durably.runtime.observation.failure_text import describe_failure
-from durably.runtime.observation.logs import RuntimeLog, describe_command
+from durably.runtime.observation.logs import RuntimeLogger, describe_command
 from durably.storage.records import InvocationRecord
 
 SHOWN_ID_LENGTH = 10
@@ -69,13 +69,13 @@ class Trace:
 class Watcher(Protocol):
     """Who wants to know what the machine does."""
 
-    def attempted(self, invocation: Invocation, /) -> None: ...
-    def stepped(self, invocation: Invocation, /) -> None: ...
-    def ended(self, invocation: Invocation, /) -> None: ...
+    def attempted(self, invocation: InvocationRun, /) -> None: ...
+    def stepped(self, invocation: InvocationRun, /) -> None: ...
+    def ended(self, invocation: InvocationRun, /) -> None: ...
     def incarnation_failed(self, error: BaseException, /) -> None: ...
 
 
-class TraceLog(RuntimeLog):
+class TraceLog(RuntimeLogger):
     """The log of a simulated runtime: all lines go to the trace, and to a watcher what it wants to know."""
 
     def __init__(self, trace: Trace, who: str, watcher: Watcher) -> None:
@@ -97,21 +97,21 @@ class TraceLog(RuntimeLog):
     def left_behind(self, what: list[str]) -> None:
         self._note(f"stops without waiting any longer for {', '.join(what)}")
 
-    def invoked(self, invocation: Invocation) -> None:
+    def invoked(self, invocation: InvocationRun) -> None:
         self._watcher.attempted(invocation)
 
-    def journaled(self, invocation: Invocation, step: Step) -> None:
+    def journaled(self, invocation: InvocationRun, step: Step) -> None:
         self._watcher.stepped(invocation)
         asked = ", ".join(describe_command(command) for command in step.commands)
         self._note(f"{shown(invocation)} waits; {_changes(step)}asked for: {asked or 'nothing new'}")
 
-    def suspended(self, invocation: Invocation) -> None:
+    def suspended(self, invocation: InvocationRun) -> None:
         self._note(f"{shown(invocation)} is suspended")
 
-    def replayed(self, invocation: Invocation, steps: int) -> None:
+    def replayed(self, invocation: InvocationRun, steps: int) -> None:
         self._note(f"{shown(invocation)} is resumed, {steps} steps replayed")
 
-    def ended(self, invocation: Invocation) -> None:
+    def ended(self, invocation: InvocationRun) -> None:
         assert invocation.outcome is not None
         self._watcher.ended(invocation)
         value = invocation.outcome.value
@@ -120,19 +120,19 @@ class TraceLog(RuntimeLog):
         else:
             self._note(f"{shown(invocation)} -> {value.decode(errors='replace') or 'nothing'}")
 
-    def retries(self, invocation: Invocation, error: BaseException, delay_us: int) -> None:
+    def retries(self, invocation: InvocationRun, error: BaseException, delay_us: int) -> None:
         self._note(f"{shown(invocation)} failed and is tried again: {describe_failure(error)}")
 
-    def action_retries(self, invocation: Invocation, action: str, fields: dict[str, Any]) -> None:
+    def action_retries(self, invocation: InvocationRun, action: str, fields: dict[str, Any]) -> None:
         self._note(f"the action {action!r} of {shown(invocation)} failed and is tried again: {fields.get('error')}")
 
-    def paused(self, invocation: Invocation, error: BaseException) -> None:
+    def paused(self, invocation: InvocationRun, error: BaseException) -> None:
         self._note(f"{shown(invocation)} is paused: {describe_failure(error)}")
 
-    def slow(self, invocation: Invocation, took_us: int) -> None:
+    def slow(self, invocation: InvocationRun, took_us: int) -> None:
         """Cannot happen: no time passes while code runs."""
 
-    def undeliverable(self, sender: Invocation, command: Call | Send, error: TerminalError) -> None:
+    def undeliverable(self, sender: InvocationRun, command: Call | Send, error: TerminalError) -> None:
         told = describe_failure(error)
         self._note(f"{shown(sender)} asked to {describe_command(command)}, which cannot be delivered: {told}")
 
@@ -160,7 +160,7 @@ class TraceLog(RuntimeLog):
         self._note(f"{execution.handler.service}/{execution.key}/{execution.handler.name} logs: {event}{told}")
 
 
-def shown(invocation: Invocation) -> str:
+def shown(invocation: InvocationRun) -> str:
     """An invocation, for people: which object, which handler, and enough of the id to tell it from others."""
     service, key = invocation.address
     place = service if key == invocation.id else f"{service}/{key}"

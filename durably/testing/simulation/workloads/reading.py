@@ -37,7 +37,7 @@ class Model:
 
     def __init__(self) -> None:
         self.expected = Expected()
-        self._outcomes: dict[int, str | Failed] = {}
+        self._endings: dict[int, str | Failed] = {}
         self._effects_of_keyed: dict[int, frozenset[str]] = {}
 
     def message(self, act: Act, before: frozenset[str]) -> tuple[str | Failed, frozenset[str]]:
@@ -63,9 +63,9 @@ class Model:
 
     def keyed(self, act: Act) -> tuple[str | Failed, frozenset[str]]:
         """An act with a key is carried out once, for whoever asked first."""
-        if act.number not in self._outcomes:
-            self._outcomes[act.number], self._effects_of_keyed[act.number] = self.message(act, frozenset())
-        return self._outcomes[act.number], self._effects_of_keyed[act.number]
+        if act.number not in self._endings:
+            self._endings[act.number], self._effects_of_keyed[act.number] = self.message(act, frozenset())
+        return self._endings[act.number], self._effects_of_keyed[act.number]
 
 
 class Flow:
