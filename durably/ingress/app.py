@@ -37,6 +37,7 @@ from durably.ingress.answers import (
     result_answer,
 )
 from durably.ingress.delays import parse_delay
+from durably.ingress.paths import path_segments, scope_below
 from durably.ingress.targets import RefusedRequestError, Target, Targets
 from durably.runtime.gateway.requests import Acceptance, InvocationRequest, Reply, ServiceDescription
 
@@ -78,7 +79,7 @@ class Ingress:
             return
         segments = path_segments(scope)
         if segments and segments[0] == RESERVED:
-            await self._reserved({**scope, "path": scope["path"].rstrip("/")}, receive, send)
+            await self._reserved(scope_below(scope, segments), receive, send)
             return
         try:
             answer = await self._answer(scope, receive, segments)
@@ -165,16 +166,6 @@ class DisconnectWatch:
 
 
 # ---------------------------------------------------------------- what comes in
-def path_segments(scope: Scope) -> list[bytes]:
-    """The path below where the application is mounted, in encoded segments, without trailing slashes."""
-    raw: bytes = scope.get("raw_path") or scope["path"].encode()
-    segments = raw.rstrip(b"/").split(b"/")[1:]
-    root: str = scope.get("root_path", "")
-    if root and scope["path"].startswith(root):
-        return segments[root.rstrip("/").count("/") :]
-    return segments
-
-
 def _forwarded(raw: Sequence[tuple[bytes, bytes]]) -> tuple[dict[str, str], str | None]:
     """The headers for the handler (repeated ones joined as HTTP says), and the idempotency key."""
     headers: dict[str, str] = {}

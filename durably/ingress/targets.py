@@ -56,7 +56,7 @@ class Targets:
             RefusedRequestError: 400 or 404.
 
         """
-        if len(segments) < 2:
+        if len(segments) < 2 or not segments[0]:
             raise RefusedRequestError(400, BAD_PATH)
         name = _decode(segments[0])
         service = self._services.get(name)

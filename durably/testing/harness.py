@@ -98,6 +98,8 @@ class Harness(Runtime):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
+        if self._supervisor is not None:
+            self._supervised()
         if self._standstill is not None:
             self._standstill.end()
         if error is None and self._supervisor is not None:
@@ -112,6 +114,7 @@ class Harness(Runtime):
         Raises:
             Whatever paused an invocation that nobody outside waits for.
         """
+        self._supervised()
         await self.clock.advance(0, self._settle)
         self._raise_unheard()
 
@@ -119,6 +122,7 @@ class Harness(Runtime):
         self, *delay: Duration, days: float = 0, hours: float = 0, minutes: float = 0, seconds: float = 0
     ) -> None:
         """Let time pass: whatever is due meanwhile happens at its time and in order. A bare number is seconds."""
+        self._supervised()
         await self.clock.advance(
             delay_us(*delay, days=days, hours=hours, minutes=minutes, seconds=seconds), self._settle
         )
@@ -153,9 +157,10 @@ class Harness(Runtime):
         return supervisor
 
     def _supervised(self) -> Supervisor:
+        """The supervisor, if this is the harness's loop (rule D2: a fixture may have been run in another one)."""
         if self._supervisor is None:
             raise RuntimeStoppedError("The harness is not running: use it inside `async with Harness(...) as app:`.")
-        return self._supervisor
+        return super()._running()
 
     async def _settle(self) -> None:
         quiet = 0
