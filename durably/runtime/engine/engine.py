@@ -104,7 +104,7 @@ class Engine:
         )
         self.when_durable = committer.when_durable
         reads = Reads(store, thread_yielding, settings.pending_in_memory)
-        self.registry = registry = InvocationRegistry(self, reads, committer)
+        self.registry = registry = InvocationRegistry(self, reads, committer, clock)
         self.activations = activations = Activations(
             self,
             actors=actors,
@@ -217,7 +217,6 @@ class Engine:
             actors=actors,
             background=background,
             clock=clock,
-            committer=committer,
             registry=registry,
             log=log,
             activations=activations,

@@ -259,9 +259,8 @@ class Gateway:
 
         def found(known: InvocationRun | None, record: InvocationRecord | None) -> None:
             if known is None and record is None:
-                operation.refuse(
-                    UnknownTargetError(f"There is no invocation {name}, or its outcome is no longer kept.")
-                )
+                unknown = UnknownTargetError(f"There is no invocation {name}, or its outcome is no longer kept.")
+                engine.when_durable(operation.refuse, unknown)  # Rule X1: it may have expired a moment ago.
             else:
                 (operation.attach_to if told is None else told)(engine, known, record)
 

@@ -13,7 +13,6 @@ from durably.actors.definition.binding import BoundActor
 from durably.ids import Address, InvocationStatus
 from durably.runtime.activations.activations import Activations
 from durably.runtime.clock import Cancellable, Clock
-from durably.runtime.commit.committer import Committer
 from durably.runtime.incarnation.background import Background
 from durably.runtime.observation.logs import RuntimeLogger
 from durably.runtime.registry.registry import InvocationRegistry
@@ -42,7 +41,6 @@ class Recovery:
         actors: Mapping[str, BoundActor],
         background: Background,
         clock: Clock,
-        committer: Committer,
         registry: InvocationRegistry,
         log: RuntimeLogger,
         activations: Activations,
@@ -53,7 +51,6 @@ class Recovery:
         self._actors = actors
         self._background = background
         self._clock = clock
-        self._committer = committer
         self._registry = registry
         self._log = log
         self._activations = activations
@@ -95,18 +92,22 @@ class Recovery:
 
     async def _expire(self) -> None:
         """Forget outcomes that nobody may come for any more, and look again when there may be others."""
-        portion = self._settings.expiry_portion
-        while expired := await self._store.expired(self._clock.now(), portion):
-            self._forget(expired)
+        while await self._forget_portion():
             await self._owner.until_durable()
         self._expire_later(await self._store.expired(LAST_MOMENT, 1))
+
+    async def _forget_portion(self) -> bool:
+        """Whether there was anything to forget."""
+        read = self._registry.read_begins()
+        expired = await self._store.expired(self._clock.now(), self._settings.expiry_portion)
+        self._forget(expired)
+        self._registry.read_ended(read)
+        return bool(expired)
 
     def _forget(self, expired: list[InvocationRecord]) -> None:
         for record in expired:
             if not self._owner.dead and record.id not in self._registry.live:
-                self._committer.next_position()
-                self._committer.batch.remove(record.number)
-                self._registry.note_end(record.number)
+                self._registry.expire(record.number)
 
     def _expire_later(self, next_to_expire: list[InvocationRecord]) -> None:
         """Nothing that ends from now on may be forgotten before the shortest retention is over."""

@@ -203,14 +203,14 @@ class Messages:
 
     def _join_first(self, id: str, scope: KeyScope, caller: CallerRecord | None, found: KeysFound) -> bool:
         """Let a duplicate join the first, if there is one; the id that the sender was given leads there (rule C7)."""
-        first = self._registry.keyed.get(scope)
+        first = self._registry.in_memory(scope)
         if first is not None:
             self._committer.batch.alias(id, first.number)
             self._registry.alias(id, first)
             if caller is not None:
                 self._completions.attach_to_known(caller, first)
             return True
-        record = found.get(scope)
+        record = self._registry.stored(found.get(scope))
         if record is None:
             return False
         self._committer.batch.alias(id, record.number)
