@@ -14,8 +14,9 @@ import pytest
 
 from durably import Context, ObjectContext, Service, UnknownTargetError, VirtualObject, handler, state
 from durably.runtime.gateway.requests import InvocationRequest
-from durably.runtime.registry import registry
+from durably.storage.records import InvocationRecord
 from durably.testing import Harness
+from durably.testing.stores import Barrier
 from tests.semantics.support import SECOND_US, PuppetStore, begin, engine_of, keep_one_incarnation, turns
 
 KEPT_SECONDS = 90
@@ -182,27 +183,86 @@ async def test_requests_that_find_it_expired_together_share_the_new_one(app: Har
     assert await asyncio.gather(*asking) == [12] * 5
 
 
-async def test_an_old_answer_of_the_store_brings_nothing_back(
-    app: Harness, store: PuppetStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The row was read before it was removed, and its answer comes when the new one has left memory."""
-    monkeypatch.setattr(registry, "ENDS_BETWEEN_TIDYING", 2)
+async def forget_ends(app: Harness) -> None:
+    """Make the registry tidy up what no answer on its way can bring back."""
+    engine_of(app).registry._tidy_at = 1
+    for _ in range(10):
+        await app.object(Counter, "c").add(1)
+    await turns()
+
+
+async def test_an_old_answer_of_the_store_removes_nothing_twice(app: Harness, store: PuppetStore) -> None:
+    """The row was read before it was removed, and the answer comes when the removal is durable."""
     sent = await app.object(Counter, "a").add.options(idempotency_key="k").send(5)
     await app.settle()
     await app.clock.advance(KEPT_US, turns)
     store.lookups.hold()
     late = begin(sent.status())
     await turns()
-    by_key = begin(app.object(Counter, "a").add.options(idempotency_key="k")(7))
+    call = begin(app.object(Counter, "a").add.options(idempotency_key="k")(7))
     await turns()
     store.lookups._waiting.rotate(1)
     store.lookups.release_one()
-    assert await by_key == 12
-    for _ in range(10):
-        await app.object(Counter, "b").add(1)
-    await turns()
-    assert sent.id not in engine_of(app).registry.live
+    assert await call == 12
+    await forget_ends(app)
     store.lookups.release()
     with pytest.raises(UnknownTargetError):
         await late
     assert await app.object(Counter, "a").add.options(idempotency_key="k")(9) == 12
+
+
+async def test_a_row_that_expires_while_a_handler_waits_for_another_look_up_is_gone(
+    app: Harness, store: PuppetStore
+) -> None:
+    assert await app.object(Counter, "a").add.options(idempotency_key="k")(5) == 5
+    await app.settle()
+    await app.clock.advance(KEPT_US - 1, turns)
+    store.lookups.hold()
+    other = begin(app.object(Counter, "b").add.options(idempotency_key="other")(1))
+    await turns()
+    inside = begin(app.service(Inside).call_both())  # It joins the first look-up, and begins one of its own.
+    await turns()
+    store.lookups._waiting.rotate(1)
+    store.lookups.release_one()
+    await turns()
+    await app.clock.advance(1, turns)
+    attach = begin(app.object(Counter, "a").add.options(idempotency_key="k").attach())
+    await turns()
+    store.lookups._waiting.rotate(1)
+    store.lookups.release_one()
+    with pytest.raises(UnknownTargetError):
+        await attach
+    await forget_ends(app)
+    store.lookups.release()
+    assert (await inside, await other) == ([12, 1], 1)
+
+
+class HeldCleaner(PuppetStore):
+    """Keeps back what the cleaner has read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cleaner = Barrier()
+
+    async def expired(self, now: int, limit: int, /) -> list[InvocationRecord]:
+        answer = await super().expired(now, limit)
+        await self.cleaner.passed()
+        return answer
+
+
+async def test_the_cleaner_removes_nothing_that_a_look_up_has_removed() -> None:
+    store = HeldCleaner()
+    async with Harness(Counter, store=store) as app:
+        assert await app.object(Counter, "a").add.options(idempotency_key="k")(5) == 5
+        await app.settle()
+        await app.clock.advance(KEPT_US, turns)
+        store.cleaner.hold()
+        await app.crash()  # The cleaner looks at the start.
+        await turns()
+        assert store.cleaner.waiting == 1
+        assert await app.object(Counter, "a").add.options(idempotency_key="k")(7) == 12
+        await forget_ends(app)
+        store.cleaner.release()
+        await app.settle()
+        keep_one_incarnation(app)
+        assert await app.object(Counter, "a").add.options(idempotency_key="k")(9) == 12

@@ -60,7 +60,7 @@ class InvocationRegistry:
         self._ends: dict[int, int] = {}
         """The log positions of ends that an answer of the store may not know yet, by invocation number."""
         self._expired: set[int] = set()
-        """Those of them that have been removed: an answer that still holds them is old."""
+        """Those of them that have been removed, which an answer of the store may still hold."""
         self._readers: dict[int, int] = {}
         """Up to where the log was durable when each began who acts on what it read some turns ago, oldest first."""
         self._reads = 0
@@ -227,9 +227,7 @@ class InvocationRegistry:
             self._tell(then, known, None if known is not None else self.stored(record))
 
     def _is_old(self, record: InvocationRecord | None) -> bool:
-        if record is None or record.number not in self._ends:
-            return False
-        return record.outcome is None or record.number in self._expired
+        return record is not None and record.outcome is None and record.number in self._ends
 
     def _has_expired(self, expires_at: int | None) -> bool:
         return expires_at is not None and expires_at <= self._clock.now()
