@@ -50,6 +50,8 @@ IDEMPOTENCY_KEY: Final = b"idempotency-key"
 KEPT_BACK: Final = frozenset({b"connection", b"host", b"idempotency-key", b"idempotency-expires"})
 """Headers that are about the connection or for the ingress; a handler sees all others."""
 
+ACCEPTED_CODING: Final = ((b"accept-encoding", b"identity"),)
+
 OUR_MISTAKE: Final = f"durably itself failed; the server's log has the traceback. {SAFE_WITH_A_KEY}"
 
 
@@ -97,7 +99,7 @@ class Ingress:
         try:
             return await self._invoke(scope, receive, segments)
         except RefusedRequestError as refused:
-            return error_answer(refused.status, refused.message)
+            return error_answer(refused.status, refused.message, headers=list(refused.headers))
 
     async def _invoke(self, scope: Scope, receive: Receive, segments: Sequence[bytes]) -> Answer | None:
         if self._targets is None:
@@ -167,27 +169,47 @@ class DisconnectWatch:
 
 # ---------------------------------------------------------------- what comes in
 def _forwarded(raw: Sequence[tuple[bytes, bytes]]) -> tuple[dict[str, str], str | None]:
-    """The headers for the handler (repeated ones joined as HTTP says), and the idempotency key."""
+    """The headers for the handler (repeated ones joined as HTTP says), and the idempotency key.
+
+    Raises:
+        RefusedRequestError: 400 or 415.
+
+    """
     headers: dict[str, str] = {}
     idempotency_key: str | None = None
     for raw_name, raw_value in raw:
         if raw_name in KEPT_BACK:
             if raw_name == IDEMPOTENCY_KEY:
-                idempotency_key = _idempotency_key(raw_value)
+                idempotency_key = _idempotency_key(raw_value, idempotency_key)
             continue
         name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    if "content-encoding" in headers:
+        _check_coding(headers["content-encoding"])
     return headers, idempotency_key
 
 
-def _idempotency_key(value: bytes) -> str:
+def _idempotency_key(value: bytes, before: str | None) -> str:
     try:
         key = value.decode()
     except UnicodeDecodeError:
         raise RefusedRequestError(400, "bad idempotency-key header, it is not UTF-8") from None
     if not key:
         raise RefusedRequestError(400, "bad idempotency-key header, it is empty")
+    if before is not None and before != key:
+        raise RefusedRequestError(
+            400, f"there are two different idempotency-key headers, '{before}' and '{key}'; send one of them"
+        )
     return key
+
+
+def _check_coding(coding: str) -> None:
+    """Bodies are taken as they are: a compressed one would reach the handler as nonsense."""
+    for name in coding.split(","):
+        if name.strip().lower() not in ("", "identity"):
+            raise RefusedRequestError(
+                415, f"the content-encoding '{name.strip()}' is not understood, send the body as it is", ACCEPTED_CODING
+            )
 
 
 def _delay_us(query: bytes, target: Target) -> int | None:

@@ -29,7 +29,8 @@ def path_segments(scope: Scope) -> list[bytes]:
 
 def scope_below(scope: Scope, segments: Sequence[bytes]) -> Scope:
     """The scope of an application that routes by `path`: it sees the segments, decoded, and no mount point."""
-    return {**scope, "path": "/" + "/".join(map(unquote, (part.decode("latin-1") for part in segments))), "root_path": ""}
+    path = "/" + "/".join(unquote(segment.decode("latin-1")) for segment in segments)
+    return {**scope, "path": path, "root_path": ""}
 
 
 def _raw_path(scope: Scope) -> bytes:

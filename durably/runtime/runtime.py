@@ -332,9 +332,9 @@ class Runtime(Caller):
         where = "where no event loop runs" if loop is None else "in another event loop than the one that it runs in"
         raise WrongContextError(
             f"The runtime was used {where}. Nothing was accepted. From another thread, hand a coroutine to the "
-            "runtime's loop: `asyncio.run_coroutine_threadsafe(coroutine, loop)`. In tests, run the test in the loop of "
-            "the fixture that started the runtime (pytest-asyncio: the same `loop_scope`). Each `asyncio.run()` makes a "
-            "new loop."
+            "runtime's loop: `asyncio.run_coroutine_threadsafe(coroutine, loop)`. In tests, run the test in the loop "
+            "of the fixture that started the runtime (pytest-asyncio: the same `loop_scope`). Each `asyncio.run()` "
+            "makes a new loop."
         )
 
     def _parse_target(self, target: str | None) -> tuple[str | None, str | None, str | None]:

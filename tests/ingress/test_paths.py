@@ -82,9 +82,7 @@ async def test_an_empty_segment_is_a_bad_path(path: str) -> None:
 @pytest.mark.parametrize("path", ["/CartObject/a%2Fb/checkout", "/restate/health/"])
 @pytest.mark.parametrize("mount", ["", "/Cart", "/x/größe"])
 @pytest.mark.parametrize("proxied", ["", "/CartO", "/api/v1/"])
-async def test_it_answers_below_any_mount_of_an_application_behind_a_proxy(
-    path: str, mount: str, proxied: str
-) -> None:
+async def test_it_answers_below_any_mount_of_an_application_behind_a_proxy(path: str, mount: str, proxied: str) -> None:
     """`proxied` is what the proxy has removed, and the server is told as its root path."""
     runtime = FakeRuntime()
     outer = FastAPI()

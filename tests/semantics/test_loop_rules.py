@@ -267,7 +267,7 @@ class TestD2:
         ]
 
         def refused(use: Callable[[], Any]) -> None:
-            with pytest.raises(WrongContextError, match="another event loop|no event loop"):
+            with pytest.raises(WrongContextError, match=r"another event loop|no event loop"):
                 use()
 
         async def elsewhere() -> None:
