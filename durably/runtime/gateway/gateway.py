@@ -146,7 +146,6 @@ class Gateway:
         record: InvocationRecord | None,
     ) -> None:
         found = known if known is not None else record
-        due = None
         if found is None:
             due = delay.at_us if delay.after_us is None else engine.clock.now() + delay.after_us
             id, seed = new_identity(self._entropy)
@@ -157,7 +156,7 @@ class Gateway:
                 keep_us,
             )  # fmt: skip
         else:
-            operation.id = found.id
+            operation.id, due = found.id, found.due
         acceptance = Acceptance(id=operation.id, previously_accepted=found is not None, due=due)
         engine.when_durable(operation.accepted, acceptance)
         engine.schedule()

@@ -202,7 +202,9 @@ class AcceptanceOperation(PendingRequest[R]):
         self.finish(self._make(acceptance))
 
     def attach_to(self, engine: Engine, known: InvocationRun | None, record: InvocationRecord | None) -> None:
-        engine.when_durable(self.accepted, Acceptance(id=self.id, previously_accepted=False, due=None))
+        found = known if known is not None else record
+        due = None if found is None else found.due
+        engine.when_durable(self.accepted, Acceptance(id=self.id, previously_accepted=False, due=due))
 
 
 class QuestionOperation(PendingRequest[R]):

@@ -101,6 +101,8 @@ class InvocationRun:
     paused_error: BaseException | None = None
     outcome: Outcome | None = None
     expires_at: int | None = None
+    due: int | None = None
+    """When it was to join its mailbox, if it is a delayed message."""
     attachments: tuple[CallerRecord, ...] = ()
     execution: Execution | None = None
     journal: Journal | None = None
@@ -182,6 +184,7 @@ class InvocationRun:
             failure=self.failure,
             outcome=None if self.outcome is None else encode_outcome(self.outcome),
             expires_at=self.expires_at,
+            due=self.due,
         )
 
     def update(self) -> InvocationUpdate | None:
@@ -230,6 +233,7 @@ def from_stored(stored: StoredInvocation, handler: BoundActorHandler) -> Invocat
     )
     invocation.attempts = record.attempts
     invocation.failure = record.failure
+    invocation.due = record.due
     if record.failure is not None and record.attempts:
         invocation.failing_since = decode_attempt_failure(record.failure).since
     invocation.sender_unfinished = stored.sender_unfinished

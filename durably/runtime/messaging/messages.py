@@ -143,6 +143,7 @@ class Messages:
         if due is None:
             self._activations.admit(invocation)
         else:
+            invocation.due = due
             self._delay(invocation, due)
         return invocation
 
