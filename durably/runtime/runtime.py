@@ -149,7 +149,8 @@ class Runtime(Caller):
         if self._supervisor is None:
             return
         supervisor, self._supervisor = self._running(), None
-        stopping = asyncio.ensure_future(supervisor.stop())
+        interrupted = kind is not None and issubclass(kind, KeyboardInterrupt | asyncio.CancelledError)
+        stopping = asyncio.ensure_future(supervisor.stop(interrupted=interrupted))
         try:
             await asyncio.shield(stopping)
         finally:  # Whoever cancels us gets a runtime that has stopped, and a store that is free.

@@ -9,7 +9,7 @@ import pydantic.dataclasses
 import pytest
 
 from durably.actors import Context, Service, handler
-from durably.actors.definition.binding import BoundActorHandler, bind
+from durably.actors.definition.binding import bind
 from durably.errors import InvalidArgumentError
 
 
@@ -68,8 +68,7 @@ class Desk(Service):
 
 
 def admit(name: str, body: bytes) -> bytes:
-    desk: dict[str, BoundActorHandler] = bind(Desk, {}).handlers
-    return desk[name].admit(body)
+    return bind(Desk, {}).handlers[name].admit(body)
 
 
 @pytest.mark.parametrize(

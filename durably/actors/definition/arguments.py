@@ -170,7 +170,7 @@ class JsonArguments:
         try:
             return self._decode(argument)
         except Exception as error:  # Validators of users' classes may raise anything.
-            raise self._refusal(argument, error) from error
+            raise self._refusal(argument, error) from _cause_of_users(error)
 
     def _apart(self, decoded: msgspec.Struct) -> tuple[tuple[Any, ...], dict[str, Any]]:
         values = msgspec.structs.astuple(decoded)
@@ -186,7 +186,7 @@ class JsonArguments:
         except InvalidArgumentError:
             raise
         except Exception as error:  # As above.
-            raise self._refusal(body, error) from error
+            raise self._refusal(body, error) from _cause_of_users(error)
 
     def _admitted(self, body: bytes) -> bytes:
         if not self._parameters:
@@ -292,6 +292,15 @@ class SerdeArguments:
                 f"Handler {self._handler!r} expects {self._serde.content_type}, and got {shortened_bytes(data)}: "
                 f"{error}."
             ) from error
+
+
+def _cause_of_users(error: BaseException) -> BaseException | None:
+    """The error of a validator of the user's, if that is behind a refusal; what a parser raised tells nothing more."""
+    while isinstance(error, UndecodableError | msgspec.MsgspecError | UnicodeDecodeError):
+        if error.__cause__ is None:
+            return None
+        error = error.__cause__
+    return error
 
 
 def _unknown_keys(parameters: Sequence[Parameter]) -> dict[str, UnknownKeys]:

@@ -23,7 +23,7 @@ from durably.actors.values.error_envelopes import encode_failure, terminal
 from durably.errors import RetryableError, TerminalError, find_mistake
 from durably.runtime.clock import Clock
 from durably.runtime.commit.thread_yielding import ThreadYielding
-from durably.runtime.observation.failure_text import describe_failure, text_of_error
+from durably.runtime.observation.failure_text import describe_failure, failure_fields, text_of_error
 
 ActionKey: TypeAlias = tuple[str, int]
 """(invocation id, command number)"""
@@ -96,6 +96,10 @@ class Actions:
     def keys(self) -> set[ActionKey]:
         """The actions under way, and those whose completion is not durable yet."""
         return set(self._running)
+
+    def running(self) -> list[tuple[ActionKey, str]]:
+        """The actions that have no result yet, with their names."""
+        return [(key, running.name) for key, running in self._running.items() if running.result is None]
 
     @property
     def busy(self) -> int:
@@ -262,7 +266,8 @@ def retry_delay(policy: RetryPolicy, failures: int, error: BaseException) -> int
 
 def _told(delay_us: int, failures: int, error: BaseException) -> dict[str, Any]:
     """What a log says of an action that will be tried again."""
-    return {"delay_seconds": delay_us / 1_000_000, "failed_attempts": failures, "error": describe_failure(error)}
+    told = failure_fields(error, is_first=failures == 1)
+    return {"delay_seconds": delay_us / 1_000_000, "failed_attempts": failures, **told}
 
 
 def _given_up(error: BaseException) -> TerminalError:

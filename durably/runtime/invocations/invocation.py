@@ -161,6 +161,12 @@ class InvocationRun:
     def is_exclusive(self) -> bool:
         return self.handler.kind == "exclusive"
 
+    @property
+    def target(self) -> str:
+        """Which handler of what, for people: `Service/handler` or `Object/key/handler`."""
+        service, key = self.address
+        return f"{service}/{self.handler.name}" if key == self.id else f"{service}/{key}/{self.handler.name}"
+
     def record(self) -> InvocationRecord:
         """The row that accepts this invocation."""
         self.note_stored()

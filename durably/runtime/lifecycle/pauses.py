@@ -17,7 +17,12 @@ from durably.runtime.activations.activations import Activations
 from durably.runtime.activations.attempts import Attempts
 from durably.runtime.commit.committer import Committer
 from durably.runtime.invocations.invocation import InvocationRun
-from durably.runtime.observation.failure_text import decode_attempt_failure, describe_failure, encode_attempt_failure
+from durably.runtime.observation.failure_text import (
+    begin_in_user_code,
+    decode_attempt_failure,
+    describe_failure,
+    encode_attempt_failure,
+)
 from durably.runtime.observation.logs import RuntimeLogger
 from durably.runtime.registry.registry import InvocationRegistry, Waiter
 from durably.storage.records import CallerRecord, InvocationRecord
@@ -140,7 +145,7 @@ class Pauses:
 def paused_error(invocation: InvocationRun, error: BaseException) -> PausedInvocationError:
     """What callers outside hear of a paused invocation, with the handler's error as its cause."""
     told = PausedInvocationError(invocation.id, describe_failure(error))
-    told.__cause__ = error
+    told.__cause__ = begin_in_user_code(error)
     return told
 
 
