@@ -140,16 +140,17 @@ asyncio.run(main())
 
 
 def test_an_embedded_runtime_answers_a_second_signal_too(folder: Path) -> None:
-    program = subprocess.Popen(
-        [sys.executable, "-c", EMBEDDED], cwd=folder, stderr=subprocess.PIPE, text=True, env=environment_with({})
-    )
-    assert program.stderr is not None
-    assert eventually((folder / "begun").exists)
-    program.send_signal(signal.SIGINT)
-    assert "waits for 1 action 'wait' (Waiter/wait); Ctrl-C again stops now" in program.stderr.readline()
-    program.send_signal(signal.SIGINT)
-    said = program.stderr.read()
-    assert program.wait(PATIENCE_SECONDS) == -signal.SIGINT
+    command = [sys.executable, "-c", EMBEDDED]
+    with subprocess.Popen(
+        command, cwd=folder, stderr=subprocess.PIPE, text=True, env=environment_with({})
+    ) as program:  # fmt: skip
+        assert program.stderr is not None
+        assert eventually((folder / "begun").exists)
+        program.send_signal(signal.SIGINT)
+        assert "waits for 1 action 'wait' (Waiter/wait); Ctrl-C again stops now" in program.stderr.readline()
+        program.send_signal(signal.SIGINT)
+        said = program.stderr.read()
+    assert program.returncode == -signal.SIGINT
     assert "stops now" in said.splitlines()[0]
     assert "Task was destroyed" not in said
 
