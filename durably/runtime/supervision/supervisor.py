@@ -104,23 +104,23 @@ class Supervisor:
         the store holds. Being cancelled cuts the waiting short, not the rest. `interrupted`: somebody pressed Ctrl-C,
         and may do so again.
         """
-        engine, cancelled = self.engine, None
+        engine = self.engine
+        cut_short: asyncio.CancelledError | KeyboardInterrupt | None = None
         if engine is not None:
             engine.stopping = True
-            self._log.waits_for_actions(self._actions_under_way(engine), self._settings.drain_us, interrupted)
             try:
+                self._log.waits_for_actions(self._actions_under_way(engine), self._settings.drain_us, interrupted)
                 await self._in_time(self._settings.drain_us, engine.until_idle())
-            except asyncio.CancelledError as error:
-                cancelled = error
+            except (asyncio.CancelledError, KeyboardInterrupt) as error:  # The latter if it comes in this very task.
+                cut_short = error
                 self._log.stops_at_once()
         self._closing = True
-        left = await self._end(
-            self._settings.stop_us if cancelled is None else min(self._settings.stop_us, _AT_ONCE_US)
-        )
+        stop_us = self._settings.stop_us
+        left = await self._end(stop_us if cut_short is None else min(stop_us, _AT_ONCE_US))
         if left:
             self._log.left_behind(left)
-        if cancelled is not None:
-            raise cancelled
+        if cut_short is not None:
+            raise cut_short
 
     def _actions_under_way(self, engine: Engine) -> list[str]:
         """As `'charge' (CheckoutService/handle)`."""
