@@ -13,6 +13,7 @@ from durably import (
     DeadlineExceededError,
     InvocationStatus,
     ObjectContext,
+    PausedInvocationError,
     Service,
     SharedContext,
     VirtualObject,
@@ -85,6 +86,9 @@ class Patient(VirtualObject):
             sleeping = asyncio.create_task(asyncio.sleep(1))
             await asyncio.wait([sleeping], timeout=math.inf)
         asyncio.get_running_loop().call_later(math.inf, print).cancel()
+        forever = asyncio.create_task(asyncio.sleep(math.inf))
+        await asyncio.sleep(0)
+        forever.cancel()
         try:
             async with asyncio.timeout(math.inf) as limit:
                 limit.reschedule(-math.inf)
@@ -92,6 +96,10 @@ class Patient(VirtualObject):
         except TimeoutError:
             return "out of patience"
         return "slept"
+
+    @handler
+    async def wait_for_nothing(self, ctx: ObjectContext) -> None:
+        await asyncio.sleep(math.inf)
 
 
 async def test_a_limit_that_never_comes_is_no_timer(suspend_after: float, store: PuppetStore) -> None:
@@ -102,6 +110,8 @@ async def test_a_limit_that_never_comes_is_no_timer(suspend_after: float, store:
         await app.advance(2)
         assert await call == "out of patience"
         assert store.timers_on_disk() == 0
+        with pytest.raises(PausedInvocationError, match="nobody will ever supply"):
+            await app.object(Patient, "p").wait_for_nothing()
 
 
 class TestT1:

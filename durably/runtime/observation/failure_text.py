@@ -15,6 +15,8 @@ _PACKAGE = Path(__file__).resolve().parents[2]
 _OURS = tuple(f"{_PACKAGE / room}{os.sep}" for room in ("actors", "runtime", "storage"))
 """What a user never wrote. Examples and workloads are in the package too, and are their authors' own code."""
 _TRACEBACK_LINES = 50
+_A_FRAME = '\n  File "'
+"""A traceback without one says no more than the line above it."""
 
 
 class AttemptFailureRecord(msgspec.Struct, frozen=True):
@@ -75,7 +77,8 @@ def failure_fields(error: BaseException, *, is_first: bool) -> dict[str, str]:
     place = handler_place(error)
     if place:
         told["at"] = place
-    return told | {TRACEBACK: handler_traceback(error)} if is_first else told
+    trace = handler_traceback(error) if is_first else ""
+    return told | {TRACEBACK: trace} if _A_FRAME in trace else told
 
 
 def begin_in_user_code(error: BaseException) -> BaseException:
