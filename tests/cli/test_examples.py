@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from durably.cli import examples
 from durably.cli.examples import examples_folder, serve_command
 from durably.cli.failures import CommandError
 from durably.cli.loading import load_runtime
@@ -43,7 +42,7 @@ def test_a_command_that_is_not_on_the_path_is_told_with_its_own(
     for folder in (here, other):
         folder.mkdir()
         (folder / "durably").touch(0o755)
-    monkeypatch.setattr(examples.sys, "executable", str(here / "python"))
+    monkeypatch.setattr(sys, "executable", str(here / "python"))
     for on_the_path, told in ((here, "durably"), (other, str(here / "durably")), (tmp_path, str(here / "durably"))):
         monkeypatch.setenv("PATH", str(on_the_path))
         assert f"{told} serve {TARGET}" in serve_command(TARGET)

@@ -428,7 +428,6 @@ class TestD3:
         async def numbers() -> AsyncIterator[int]:
             try:
                 yield 1
-                await asyncio.sleep(1000)
             finally:
                 current.append(asyncio.current_task())
                 await asyncio.wait_for(asyncio.Event().wait(), 1)
@@ -445,7 +444,7 @@ class TestD3:
 
             async def _read(self) -> None:
                 async for _ in numbers():
-                    pass
+                    await asyncio.sleep(1000)
 
         async with Harness(Waiter) as app:
             await app.service(Waiter).wait.send()

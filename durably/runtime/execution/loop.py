@@ -333,8 +333,8 @@ class DeterministicLoop(IsolatedLoop):
     def _within(self, task: asyncio.Task[Any], close: Callable[[Any], None], what: Any) -> None:
         """Close something as the task that it belongs to.
 
-        What a `finally` block then awaits asks for the current task. Without one, `asyncio.wait_for` of Python 3.12 drops
-        the coroutine that it was given, and Python warns that it was never awaited.
+        What a `finally` block then awaits asks for the current task. Without one, `asyncio.wait_for` of Python 3.12
+        drops the coroutine that it was given, and Python warns that it was never awaited.
         """
         asyncio.tasks._enter_task(self, task)
         try:
