@@ -17,7 +17,7 @@ import pytest
 from durably import Context, ObjectContext, Service, VirtualObject, handler, shared, state
 from durably.actors.context import SharedContext
 from durably.ids import InvocationStatus
-from durably.runtime.activations.activation import Activation
+from durably.runtime.invocations.activation import Activation
 from durably.runtime.activations.activations import Activations
 from durably.runtime.activations.attempts import Attempts
 from durably.runtime.commit.committer import Committer

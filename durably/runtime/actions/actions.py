@@ -23,7 +23,7 @@ from durably.actors.values.error_envelopes import encode_failure, terminal
 from durably.errors import RetryableError, TerminalError, find_mistake
 from durably.runtime.clock import Clock
 from durably.runtime.commit.thread_yielding import ThreadYielding
-from durably.runtime.observation.failure_text import describe_failure, text_of_error
+from durably.runtime.execution.failure_text import describe_failure, text_of_error
 
 ActionKey: TypeAlias = tuple[str, int]
 """(invocation id, command number)"""

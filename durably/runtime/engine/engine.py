@@ -16,7 +16,7 @@ from durably.actors.definition.binding import BoundActor
 from durably.errors import StoreUnavailableError
 from durably.ids import Entropy
 from durably.runtime.actions.actions import Actions
-from durably.runtime.activations.activation import Activation
+from durably.runtime.invocations.activation import Activation
 from durably.runtime.activations.activations import Activations
 from durably.runtime.activations.attempts import Attempts
 from durably.runtime.clock import Clock

@@ -13,7 +13,7 @@ from durably.actors.values.error_envelopes import encode_failure
 from durably.errors import TerminalError
 from durably.ids import InvocationStatus
 from durably.runtime.actions.actions import Actions
-from durably.runtime.activations.activation import Activation, apply_changes
+from durably.runtime.invocations.activation import Activation, apply_changes
 from durably.runtime.activations.activations import Activations
 from durably.runtime.activations.attempts import Attempts
 from durably.runtime.clock import Clock

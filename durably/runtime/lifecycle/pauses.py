@@ -12,12 +12,12 @@ from typing import Protocol, TypeAlias
 
 from durably.errors import PausedInvocationError
 from durably.ids import InvocationStatus
-from durably.runtime.activations.activation import Activation
+from durably.runtime.invocations.activation import Activation
 from durably.runtime.activations.activations import Activations
 from durably.runtime.activations.attempts import Attempts
 from durably.runtime.commit.committer import Committer
 from durably.runtime.invocations.invocation import InvocationRun
-from durably.runtime.observation.failure_text import decode_attempt_failure, describe_failure, encode_attempt_failure
+from durably.runtime.execution.failure_text import decode_attempt_failure, describe_failure, encode_attempt_failure
 from durably.runtime.observation.logs import RuntimeLogger
 from durably.runtime.registry.registry import InvocationRegistry, Waiter
 from durably.storage.records import CallerRecord, InvocationRecord

@@ -12,14 +12,14 @@ from durably.actors.retry import RetryPolicy
 from durably.errors import TerminalError, find_mistake
 from durably.ids import InvocationStatus
 from durably.runtime.actions.actions import retry_delay
-from durably.runtime.activations.activation import Activation
+from durably.runtime.invocations.activation import Activation
 from durably.runtime.activations.attempts import Attempts
 from durably.runtime.clock import Clock
 from durably.runtime.commit.committer import Committer
 from durably.runtime.invocations.invocation import InvocationRun
 from durably.runtime.lifecycle.endings import Endings
 from durably.runtime.lifecycle.pauses import Pauses
-from durably.runtime.observation.failure_text import describe_failure, encode_attempt_failure
+from durably.runtime.execution.failure_text import describe_failure, encode_attempt_failure
 from durably.runtime.observation.logs import RuntimeLogger
 from durably.runtime.settings import Settings
 from durably.runtime.timers.timer_service import TimerService

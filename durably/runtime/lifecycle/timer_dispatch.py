@@ -14,7 +14,7 @@ from durably.actors.definition.binding import BoundActor
 from durably.actors.values.error_envelopes import encode_failure
 from durably.errors import DeadlineExceededError
 from durably.ids import InvocationStatus
-from durably.runtime.activations.activation import Activation
+from durably.runtime.invocations.activation import Activation
 from durably.runtime.activations.activations import Activations
 from durably.runtime.clock import Clock
 from durably.runtime.commit.committer import Committer

@@ -14,7 +14,7 @@ from durably.actors.protocol.commands import Attach, Command, GetStatus
 from durably.actors.values.error_envelopes import encode_failure
 from durably.errors import UnknownTargetError
 from durably.ids import InvocationStatus, KeyScope
-from durably.runtime.activations.activation import Activation
+from durably.runtime.invocations.activation import Activation
 from durably.runtime.activations.activations import Activations
 from durably.runtime.activations.attempts import Attempts
 from durably.runtime.commit.committer import Committer

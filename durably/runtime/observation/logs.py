@@ -19,7 +19,7 @@ from durably.ids import Address
 from durably.runtime.execution.execution import Execution
 from durably.runtime.execution.step import Step
 from durably.runtime.invocations.invocation import InvocationRun
-from durably.runtime.observation.failure_text import describe_failure, handler_place, handler_traceback
+from durably.runtime.execution.failure_text import describe_failure, handler_place, handler_traceback
 from durably.storage.records import InvocationRecord
 
 LOGGER_NAME = "durably"

@@ -13,7 +13,7 @@ from functools import partial
 from durably.actors.protocol.commands import Attach, Call, Command, GetStatus, Run, Send, Sleep
 from durably.errors import NonDeterminismError
 from durably.ids import InvocationStatus
-from durably.runtime.activations.activation import Activation
+from durably.runtime.invocations.activation import Activation
 from durably.runtime.activations.activations import Activations
 from durably.runtime.activations.attempts import Attempts
 from durably.runtime.clock import Clock

@@ -1,4 +1,4 @@
-"""Due times. `Deadlines` is the heap of what is due soon; everything later is in the store only (rule T2).
+"""Due times. `TimerHeap` is the heap of what is due soon; everything later is in the store only (rule T2).
 
 The cost of a timer is one heap push; clearing one leaves its heap entry to be skipped when its time comes, so the heap
 may hold as many dead entries as were cleared within one window. Tested in tests/runtime/test_timers.py.

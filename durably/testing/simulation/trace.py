@@ -16,7 +16,7 @@ from durably.ids import Address
 from durably.runtime.execution.execution import Execution
 from durably.runtime.execution.step import Step
 from durably.runtime.invocations.invocation import InvocationRun
-from durably.runtime.observation.failure_text import describe_failure
+from durably.runtime.execution.failure_text import describe_failure
 from durably.runtime.observation.logs import RuntimeLogger, describe_command
 from durably.storage.records import InvocationRecord
 

@@ -78,6 +78,10 @@ class Activation:
         apply_changes(view, current.journal.changes)
         return view
 
+    def apply(self, changes: Mapping[str, bytes | None]) -> None:
+        """Changed fields become part of the snapshot; only `Transition.change_state` does that."""
+        apply_changes(self.snapshot, changes)
+
     def find(self, number: int) -> InvocationRun | None:
         """The started invocation of this number."""
         if self.current is not None and self.current.number == number:
