@@ -17,7 +17,7 @@ from durably.ids import Address
 from durably.runtime.engine.engine import Engine
 from durably.runtime.runtime import Runtime
 from durably.storage.memory import MemoryStore
-from durably.storage.records import StoredInvocation, StoredObject, TimerRecord
+from durably.storage.records import StoredInvocation, StoredObject, TimerPlace, TimerRecord
 from durably.storage.sqlite import SqliteStore
 from durably.storage.store import Store
 from durably.testing.harness import Harness
@@ -71,9 +71,7 @@ class CountingStore(WrappedStore):
         self.read += len(found)
         return found
 
-    async def timers(
-        self, until: int, limit: int, /, *, after: tuple[int, int, int] | None = None
-    ) -> list[TimerRecord]:
+    async def timers(self, until: int, limit: int, /, *, after: TimerPlace | None = None) -> list[TimerRecord]:
         timers = await self.inner.timers(until, limit, after=after)
         self.read += len(timers)
         return timers

@@ -32,7 +32,7 @@ from durably.runtime.steps.run_commands import RunCommands
 from durably.runtime.steps.steps import Steps
 from durably.runtime.timers.scheduled_messages import ScheduledMessages
 from durably.storage.memory import MemoryStore
-from durably.storage.records import START_TIMER, Batch, StoredInvocation, StoredObject, TimerRecord
+from durably.storage.records import NO_COMMAND, Batch, StoredInvocation, StoredObject, TimerKind, TimerRecord
 from durably.testing import Faults, Simulation, Workload
 from durably.testing.simulation import process
 from durably.testing.simulation.disk import SimulatedStore
@@ -369,7 +369,8 @@ async def buy_twice(sim: Simulation, name: str) -> None:
 def delayed_messages_come_at_once(patch: Patch) -> None:
     def delay(original: Any, self: Messages, invocation: InvocationRun, due: int) -> None:
         original(self, invocation, due)
-        self._timers._owner.time_has_come(TimerRecord(invocation.number, START_TIMER, due, invocation.address))
+        timer = TimerRecord(invocation.number, TimerKind.START, NO_COMMAND, due, invocation.address)
+        self._timers._owner.time_has_come(timer)
 
     around(patch, Messages, "_delay", delay)
 

@@ -26,7 +26,7 @@ from durably.runtime.messaging.messages import NO_KEYS, KeysFound, Messages
 from durably.runtime.observation.logs import RuntimeLogger
 from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.timers.timer_service import TimerService
-from durably.storage.records import DEADLINE_TIMER
+from durably.storage.records import TimerKind
 
 
 class Endings:
@@ -74,7 +74,7 @@ class Endings:
         if journal is not None:
             self._cancel_pending(invocation, journal)
         if invocation.deadline is not None:
-            self._timers.forget(invocation.number, DEADLINE_TIMER)
+            self._timers.forget(invocation.number, TimerKind.DEADLINE)
         invocation.outcome = outcome
         invocation.status = InvocationStatus.COMPLETED
         keep_us = self._keep_outcome_us(invocation)
@@ -139,7 +139,7 @@ class Endings:
     def _cancel_pending(self, invocation: InvocationRun, journal: Journal) -> None:
         for number, command in journal.pending.items():
             if isinstance(command, Sleep):
-                self._timers.forget(invocation.number, number)
+                self._timers.forget(invocation.number, TimerKind.SLEEP, number)
             elif isinstance(command, Run):
                 self._actions.cancel((invocation.id, number))
         journal.pending.clear()

@@ -23,7 +23,7 @@ from durably.runtime.observation.failure_text import describe_failure, encode_at
 from durably.runtime.observation.logs import RuntimeLogger
 from durably.runtime.settings import Settings
 from durably.runtime.timers.timer_service import TimerService
-from durably.storage.records import RETRY_TIMER
+from durably.storage.records import TimerKind
 
 
 class RetriesOwner(Protocol):
@@ -85,7 +85,7 @@ class Retries:
         """The backoff is over."""
         invocation = activation.find(number)
         self._committer.next_position()
-        self._committer.batch.clear_timer(number, RETRY_TIMER)
+        self._committer.batch.clear_timer(number, TimerKind.RETRY)
         if invocation is not None and invocation.status is InvocationStatus.BACKING_OFF:
             invocation.status = InvocationStatus.RUNNING
             self._committer.batch.change(invocation)
@@ -98,5 +98,5 @@ class Retries:
         invocation.failure = encode_attempt_failure(error, invocation.failing_since)
         invocation.status = InvocationStatus.BACKING_OFF
         self._committer.batch.change(invocation)
-        self._timers.set(invocation, RETRY_TIMER, now + delay_us)
+        self._timers.set(invocation, TimerKind.RETRY, now + delay_us)
         self._log.retries(invocation, error, delay_us)

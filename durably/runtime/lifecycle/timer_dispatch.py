@@ -1,4 +1,4 @@
-"""`Wakeups`: what happens when a time has come.
+"""`TimerDispatch`: what happens when a time has come.
 
 A sleep is answered, a delayed message joins its mailbox, a backoff ends, a deadline passes. Each wake-up is a
 transition of its own; one that comes for something that is not there any more changes nothing.
@@ -6,7 +6,7 @@ transition of its own; one that comes for something that is not there any more c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Protocol
 
@@ -28,11 +28,9 @@ from durably.runtime.observation.logs import RuntimeLogger
 from durably.runtime.timers.scheduled_messages import ScheduledMessages
 from durably.runtime.timers.timer_service import TimerService
 from durably.storage.records import (
-    DEADLINE_TIMER,
-    RETRY_TIMER,
-    START_TIMER,
     CallerRecord,
     StoredInvocation,
+    TimerKind,
     TimerRecord,
 )
 
@@ -48,7 +46,7 @@ class TimerDispatchOwner(Protocol):
 
 
 class TimerDispatch:
-    """Where the alarm rings."""
+    """Does what each kind of timer is for."""
 
     def __init__(
         self,
@@ -78,21 +76,19 @@ class TimerDispatch:
         self._endings = endings
         self._activations = activations
         self._retries = retries
+        self._by_kind: Mapping[TimerKind, Callable[[TimerRecord], None]] = {
+            TimerKind.SLEEP: self._answer_sleep,
+            TimerKind.START: self._start,
+            TimerKind.RETRY: self._load_and_retry,
+            TimerKind.DEADLINE: self._deadline_has_come,
+        }
 
     def time_has_come(self, timer: TimerRecord) -> None:
         """A timer is due."""
         if timer.address.service not in self._actors:
             self._log.nobody_home(timer.address)
-        elif timer.command == START_TIMER:
-            self._start(timer.number)
-        elif timer.command == RETRY_TIMER:
-            self._activations.with_loaded(timer.address, partial(self._retry, timer.number))
-        elif timer.command == DEADLINE_TIMER:
-            self._deadline_has_come(timer)
         else:
-            self._committer.next_position()
-            self._committer.batch.clear_timer(timer.number, timer.command)
-            self._completions.answer(CallerRecord(timer.address, timer.number, timer.command), SLEEP_ANSWER)
+            self._by_kind[timer.kind](timer)
 
     def never_start(self, activation: Activation, invocation: InvocationRun) -> None:
         """Its turn in the mailbox came too late."""
@@ -100,14 +96,19 @@ class TimerDispatch:
             self._endings.fail(activation, invocation, _deadline_error())
             self._owner.schedule()
 
-    # ------------------------------------------------------------------ delayed messages, backoffs
+    # ------------------------------------------------------------------ sleeps, delayed messages, backoffs
 
-    def _start(self, number: int) -> None:
-        scheduled = self._scheduled.take(number)
+    def _answer_sleep(self, timer: TimerRecord) -> None:
+        self._committer.next_position()
+        self._committer.batch.clear_timer(timer.number, TimerKind.SLEEP, timer.command)
+        self._completions.answer(CallerRecord(timer.address, timer.number, timer.command), SLEEP_ANSWER)
+
+    def _start(self, timer: TimerRecord) -> None:
+        scheduled = self._scheduled.take(timer.number)
         if scheduled is not None:
             self._messages.join_mailbox(scheduled)
         else:
-            self._scheduled.bring(number, self._brought)
+            self._scheduled.bring(timer.number, self._brought)
 
     def _brought(self, stored: StoredInvocation | None, attached: list[CallerRecord]) -> None:
         if stored is None or stored.record.status is not InvocationStatus.SCHEDULED:
@@ -117,10 +118,13 @@ class TimerDispatch:
         invocation.attachments += tuple(caller for caller in attached if caller not in invocation.attachments)
         if invocation.deadline is not None and invocation.deadline <= self._clock.now():
             self._committer.next_position()
-            self._committer.batch.clear_timer(invocation.number, START_TIMER)
+            self._committer.batch.clear_timer(invocation.number, TimerKind.START)
             self._endings.fail(self._activations.detached(invocation.address), invocation, _deadline_error())
             return
         self._messages.join_mailbox(invocation)
+
+    def _load_and_retry(self, timer: TimerRecord) -> None:
+        self._activations.with_loaded(timer.address, partial(self._retry, timer.number))
 
     def _retry(self, number: int, activation: Activation) -> None:
         self._retries.try_again(number, activation)
@@ -133,13 +137,13 @@ class TimerDispatch:
         if scheduled is None:
             self._activations.with_loaded(timer.address, partial(self._deadline_passed, timer.number))
             return
-        self._timers.forget(timer.number, START_TIMER)
+        self._timers.forget(timer.number, TimerKind.START)
         self._endings.fail(self._activations.detached(timer.address), scheduled, _deadline_error())
 
     def _deadline_passed(self, number: int, activation: Activation) -> None:
         """Not started: it never will. Under way: those who wait are told, and it goes on."""
         self._committer.next_position()
-        self._committer.batch.clear_timer(number, DEADLINE_TIMER)
+        self._committer.batch.clear_timer(number, TimerKind.DEADLINE)
         waiting, started = activation.find_waiting(number), activation.find(number)
         if waiting is not None:
             activation.mailbox.remove(waiting)

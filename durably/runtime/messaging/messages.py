@@ -25,7 +25,7 @@ from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.settings import Settings
 from durably.runtime.timers.scheduled_messages import ScheduledMessages
 from durably.runtime.timers.timer_service import TimerService
-from durably.storage.records import DEADLINE_TIMER, START_TIMER, CallerRecord, InvocationRecord
+from durably.storage.records import CallerRecord, InvocationRecord, TimerKind
 
 KeysFound: TypeAlias = Mapping[KeyScope, InvocationRecord | None]
 """What the store said of idempotency keys that a step uses."""
@@ -139,7 +139,7 @@ class Messages:
         self._registry.enter(invocation)
         committer.batch.accept(invocation)
         if invocation.deadline is not None:
-            self._timers.set(invocation, DEADLINE_TIMER, invocation.deadline)
+            self._timers.set(invocation, TimerKind.DEADLINE, invocation.deadline)
         if due is None:
             self._activations.admit(invocation)
         else:
@@ -151,7 +151,7 @@ class Messages:
         position = self._committer.next_position()
         invocation.status = InvocationStatus.PENDING if invocation.is_exclusive else InvocationStatus.RUNNING
         invocation.mailbox_position = position if invocation.is_exclusive else None
-        self._committer.batch.clear_timer(invocation.number, START_TIMER)
+        self._committer.batch.clear_timer(invocation.number, TimerKind.START)
         self._committer.batch.change(invocation)
         self._registry.enter(invocation)
         self._activations.admit(invocation)
@@ -196,7 +196,7 @@ class Messages:
 
     def _delay(self, invocation: InvocationRun, due: int) -> None:
         """It is accepted durably at once, and joins its mailbox when it is due (rule C6)."""
-        if self._timers.set(invocation, START_TIMER, due):
+        if self._timers.set(invocation, TimerKind.START, due):
             self._scheduled.keep(invocation)
         else:
             self._committer.when_durable(self._registry.forget, invocation)

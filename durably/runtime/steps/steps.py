@@ -31,7 +31,7 @@ from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.settings import Settings
 from durably.runtime.steps.run_commands import RunCommands
 from durably.runtime.timers.timer_service import TimerService
-from durably.storage.records import CallerRecord
+from durably.storage.records import CallerRecord, TimerKind
 
 NO_DELIVERIES: Sequence[Delivery] = ()
 WAITS_FOR_OTHERS = (InvocationStatus.PAUSED, InvocationStatus.BACKING_OFF)
@@ -233,7 +233,7 @@ class Steps:
                 caller = CallerRecord(invocation.address, invocation.number, number)
                 self._messages.send(invocation, number, command, caller, None, found)
             case Sleep():
-                self._timers.set(invocation, number, command.due)
+                self._timers.set(invocation, TimerKind.SLEEP, command.due, number)
             case Run():
                 journal.unanswered.add(number)
                 self._committer.when_durable(self._start_run, (invocation, number))  # Rule X1
@@ -245,7 +245,7 @@ class Steps:
         """The handler does not want this answer any more (rule C5)."""
         match journal.give_up(number):
             case Sleep():
-                self._timers.drop(invocation.number, number)
+                self._timers.drop(invocation.number, TimerKind.SLEEP, number)
             case Run():
                 self._run_commands.give_up(invocation, number)
             case _:
