@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from durably.ids import InvocationStatus
 from durably.runtime.invocations.activation import Activation
 from durably.runtime.invocations.statuses import check_move
-from durably.storage.records import CallerRecord, CompletionRecord, TimerRecord
+from durably.storage.records import NO_COMMAND, CallerRecord, CompletionRecord, TimerKind, TimerRecord
 
 if TYPE_CHECKING:
     from durably.runtime.commit.open_batch import OpenBatch
@@ -109,8 +109,8 @@ class Transition:
     def set_timer(self, timer: TimerRecord) -> None:
         self._batch.set_timer(timer)
 
-    def clear_timer(self, number: int, command: int) -> None:
-        self._batch.clear_timer(number, command)
+    def clear_timer(self, number: int, kind: TimerKind, command: int = NO_COMMAND) -> None:
+        self._batch.clear_timer(number, kind, command)
 
     def change_state(self, activation: Activation, changes: Mapping[str, bytes | None]) -> None:
         """Changed fields become part of the object's snapshot."""

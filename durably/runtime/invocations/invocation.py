@@ -11,7 +11,7 @@ from durably.actors.definition.binding import BoundActorHandler
 from durably.ids import InvocationStatus, KeyScope
 from durably.runtime.execution.execution import Execution
 from durably.runtime.execution.failure_text import decode_attempt_failure
-from durably.runtime.execution.step import Outcome
+from durably.runtime.execution.step import Outcome, Step
 from durably.runtime.invocations.activation import Activation
 from durably.runtime.invocations.journal import Journal, journal_of
 from durably.runtime.invocations.outcomes import encode_outcome
@@ -35,10 +35,8 @@ class InvocationRun:
     journal: Journal | None = None
     sender_unfinished: bool = False
     """The sender had no outcome when this one was loaded."""
-    is_held: bool = False
-    """A step of it waits for the look-up of idempotency keys; nothing of that step has happened yet."""
-    held_position: int = 0
-    """Which of its steps that is."""
+    held_step: Step | None = None
+    """A step that waits for the look-up of idempotency keys; nothing of it has happened yet."""
     is_queued: bool = False
     parked_in: dict[int, Any] | None = None
     """Where it waits for its attempt to be thrown away."""

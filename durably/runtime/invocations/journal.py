@@ -82,7 +82,9 @@ class Journal:
                 self.unanswered.add(number)
         if holds_sends:
             commands = (command for step in self.steps for command in step.commands)
-            self.held_sends += [(number, command) for number, command in enumerate(commands) if isinstance(command, Send)]
+            self.held_sends += [
+                (number, command) for number, command in enumerate(commands) if isinstance(command, Send)
+            ]
 
     def issued_at(self, number: int) -> int:
         """The time of the step that issued a command."""

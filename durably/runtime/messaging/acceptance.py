@@ -15,7 +15,7 @@ from durably.runtime.observation.observer import Observer
 from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.timers.scheduled_messages import ScheduledMessages
 from durably.runtime.timers.timer_service import TimerService
-from durably.storage.records import DEADLINE_TIMER, START_TIMER, CallerRecord
+from durably.storage.records import CallerRecord, TimerKind
 
 
 class Message(msgspec.Struct, gc=False):
@@ -96,7 +96,7 @@ class Acceptance:
         if self._observer.detailed:
             self._observer.accepted(invocation)
         if invocation.deadline is not None:
-            self._timers.set(transition, invocation, DEADLINE_TIMER, invocation.deadline)
+            self._timers.set(transition, invocation, TimerKind.DEADLINE, invocation.deadline)
         if due is None:
             self._activations.admit(transition, invocation)
         else:
@@ -107,16 +107,14 @@ class Acceptance:
         """The time of a scheduled message has come: it goes behind what is there (rule C6)."""
         invocation.activation = self._activations.receiving(invocation.handler, invocation.address.key)
         invocation.mailbox_position = transition.next_position() if invocation.is_exclusive else None
-        transition.clear_timer(invocation.number, START_TIMER)
-        transition.move(
-            invocation, InvocationStatus.PENDING if invocation.is_exclusive else InvocationStatus.RUNNING
-        )
+        transition.clear_timer(invocation.number, TimerKind.START)
+        transition.move(invocation, InvocationStatus.PENDING if invocation.is_exclusive else InvocationStatus.RUNNING)
         self._registry.enter(invocation)
         self._activations.admit(transition, invocation)
 
     def _schedule(self, transition: Transition, invocation: InvocationRun, due: int) -> None:
         """It is accepted durably at once, and joins its mailbox when it is due (rule C6)."""
-        if self._timers.set(transition, invocation, START_TIMER, due):
+        if self._timers.set(transition, invocation, TimerKind.START, due):
             self._scheduled.keep(invocation)
         else:
             self._committer.when_durable(self._registry.forget, invocation)

@@ -23,6 +23,9 @@ class Waiters:
     def __init__(self) -> None:
         self._waiting: dict[int, list[Waiter]] = {}
 
+    def __len__(self) -> int:
+        return sum(map(len, self._waiting.values()))
+
     def __bool__(self) -> bool:
         return bool(self._waiting)
 

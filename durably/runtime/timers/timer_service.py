@@ -17,11 +17,11 @@ from durably.runtime.incarnation.ready_queue import ReadyQueue
 from durably.runtime.invocations.invocation import InvocationRun
 from durably.runtime.settings import Settings
 from durably.runtime.timers.timer_heap import TimerHeap
-from durably.storage.records import TimerRecord
+from durably.storage.records import NO_COMMAND, TimerKind, TimerPlace, TimerRecord
 from durably.storage.store import Store
 
-BEYOND_ALL = (1 << 63) - 1
-"""Comes after every due time, number and command."""
+LAST_MOMENT = LAST_NUMBER = (1 << 63) - 1
+"""Come after every due time, and every number."""
 
 
 class TimerService:
@@ -55,9 +55,16 @@ class TimerService:
         """The earliest due time beyond the window that is known of."""
         self._dead = False
 
-    def set(self, transition: Transition, invocation: InvocationRun, command: int, due: int) -> bool:
+    def set(
+        self,
+        transition: Transition,
+        invocation: InvocationRun,
+        kind: TimerKind,
+        due: int,
+        command: int = NO_COMMAND,
+    ) -> bool:
         """Record that an invocation is to be woken; False if that is so late that only the store remembers."""
-        timer = TimerRecord(invocation.number, command, due, invocation.address)
+        timer = TimerRecord(invocation.number, kind, command, due, invocation.address)
         transition.set_timer(timer)
         latest = self._clock.now() + self._settings.timer_window_us
         if latest < self._heap.window_until:  # The wall clock has been set back, and the window goes with it.
@@ -70,14 +77,14 @@ class TimerService:
             self._wind()
         return True
 
-    def drop(self, transition: Transition, number: int, command: int) -> None:
-        """It is not wanted any more, and neither is its row."""
-        transition.clear_timer(number, command)
-        self._heap.clear(number, command)
+    def drop(self, transition: Transition, number: int, kind: TimerKind, command: int = NO_COMMAND) -> None:
+        """Delete a timer, and its row."""
+        transition.clear_timer(number, kind, command)
+        self._heap.clear((number, kind, command))
 
-    def forget(self, number: int, command: int) -> None:
-        """It is not wanted any more; its row goes with its invocation."""
-        self._heap.clear(number, command)
+    def forget(self, number: int, kind: TimerKind, command: int = NO_COMMAND) -> None:
+        """Delete a timer whose row goes with its invocation."""
+        self._heap.clear((number, kind, command))
 
     def next_due(self) -> int | None:
         """When the next timer within the window is due, in microseconds since 1970 UTC."""
@@ -111,7 +118,7 @@ class TimerService:
         self._background.spawn(self._read(until))
 
     async def _read(self, until: int) -> None:
-        after: tuple[int, int, int] | None = None
+        after: TimerPlace | None = None
         while not self._dead:
             timers = await self._store.timers(until, self._settings.recovery_portion, after=after)
             for timer in timers:
@@ -121,9 +128,8 @@ class TimerService:
             self._wind()
             if len(timers) < self._settings.recovery_portion:
                 break
-            last = timers[-1]
-            after = (last.due, last.number, last.command)
-        for timer in await self._store.timers(BEYOND_ALL, 1, after=(until, BEYOND_ALL, BEYOND_ALL)):
+            after = timers[-1].place
+        for timer in await self._store.timers(LAST_MOMENT, 1, after=_last_place(until)):
             self._open_before(timer.due)
 
     def _wind(self) -> None:
@@ -148,6 +154,11 @@ class TimerService:
             return
         self._wind()
         self._ready.schedule()
+
+
+def _last_place(due: int) -> TimerPlace:
+    """Comes after every timer that is due then."""
+    return (due, LAST_NUMBER, TimerKind.START, NO_COMMAND)
 
 
 def _no_one_waits(timer: TimerRecord) -> None:
