@@ -44,7 +44,7 @@ async def test_gates_open_in_order_a_portion_in_each_turn() -> None:
     log = await committer(failures, gates_at_once=2)
     opened: list[int] = []
     for number in range(5):
-        log.next_position()
+        log.begin()
         log.batch.set_state(Address("Counter", "a"), "value", b"1")
         log.when_durable(opened.append, number)
     log.write_if_due()
@@ -60,7 +60,7 @@ async def test_gates_open_in_order_a_portion_in_each_turn() -> None:
 async def test_what_comes_while_gates_open_does_not_overtake_those_before_it() -> None:
     log = await committer([], gates_at_once=1)
     opened: list[str] = []
-    log.next_position()
+    log.begin()
     log.batch.set_state(Address("Counter", "a"), "value", b"1")
     for name in ("first", "second"):
         log.when_durable(opened.append, name)
@@ -79,7 +79,7 @@ async def test_what_comes_while_gates_open_does_not_overtake_those_before_it() -
 async def test_no_gate_opens_any_more_once_the_incarnation_is_over() -> None:
     log = await committer([], gates_at_once=1)
     opened: list[str] = []
-    log.next_position()
+    log.begin()
     log.batch.set_state(Address("Counter", "a"), "value", b"1")
     for name in ("first", "second"):
         log.when_durable(opened.append, name)

@@ -264,14 +264,17 @@ def batches_are_cut_within_transitions(patch: Patch) -> None:
         original(self, *args)
         self.transitions += 1_000_000
 
-    def next_position(original: Any, self: Committer) -> int:
-        if self.batch.transitions > 1_000_000 and not self.writing:
-            self._write()
+    def next_position(original: Any, self: Transition) -> int:
+        log = self._log
+        assert isinstance(log, Committer)
+        if log.batch.transitions > 1_000_000 and not log.writing:
+            log._write()
+            self._batch = log.batch
         position: int = original(self)
         return position
 
     around(patch, OpenBatch, "step", step)
-    around(patch, Committer, "next_position", next_position)
+    around(patch, Transition, "next_position", next_position)
 
 
 @mutant("paused", "check", "invariant")

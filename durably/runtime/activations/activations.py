@@ -82,22 +82,21 @@ class Activations:
     def receiving(self, handler: BoundActorHandler, key: str) -> Activation:
         """The activation that a message for this handler goes through. Nothing of a new service call can be stored."""
         address = Address(handler.service, key)
-        if handler.kind != "service":
-            return self.activation(address)
-        activation = self.by_address[address] = self.detached(address)
+        activation = self.by_address.get(address)
+        if activation is None:
+            activation = self.by_address[address] = self.detached(address)
+            if handler.kind != "service":
+                self._begin_load(activation)
         return activation
 
     def admit(self, transition: Transition, invocation: InvocationRun) -> None:
         """Hand a message to the activation of its object. Part of the transition that accepted it."""
         activation = invocation.activation
         activation.changed_at = transition.position
-        if activation.idle_since is not None:
-            self._passivation.mark_busy(activation)
         if activation.load_buffer is not None:
             activation.load_buffer.messages.append(invocation)
         else:
             self._dispatch(activation, invocation)
-            self.start_next(activation)
 
     def hosts(self, address: Address) -> bool:
         """This runtime has the class of the object."""
@@ -136,6 +135,9 @@ class Activations:
             # Rule C8: the tail stays in the store; it is loaded when the head has been worked off.
             activation.stored_tail += 1
             self._committer.when_durable(self._registry.forget, invocation)
+        elif activation.current is None and not activation.mailbox and not self._incarnation.stopping:
+            activation.current = invocation
+            self._ready.push(invocation)
         else:
             activation.mailbox.append(invocation)
 

@@ -43,6 +43,7 @@ class Passivation:
         self._registry = registry
         self._settings = settings
         self._idle: OrderedDict[Address, int] = OrderedDict()
+        """Objects that have come to rest, and since when; one that is busy again is passed over when its time comes."""
         self._parked: dict[int, OrderedDict[int, tuple[InvocationRun, int]]] = {}
         self._suspend_timer: Cancellable | None = None
         self._suspends_at = 0
@@ -51,11 +52,6 @@ class Passivation:
         self._swept_at = clock.monotonic()
         """The time of the last sweep: exact enough to tell what has idled for long, and free."""
         self._dead = False
-
-    def mark_busy(self, activation: Activation) -> None:
-        """A message has come for an object that idled."""
-        self._idle.pop(activation.address, None)
-        activation.idle_since = None
 
     def mark_idle(self, activation: Activation) -> None:
         """If nothing of this object is left to do, let it idle, or let it go."""
@@ -67,7 +63,8 @@ class Passivation:
             return
         if self._sweep_timer is None:
             self._arm_sweep()
-        activation.idle_since = self._idle[address] = self._swept_at
+        self._idle[address] = self._swept_at
+        self._idle.move_to_end(address)
         if len(self._idle) > self._settings.active_objects:
             self._passivate_when_durable(self._idle.popitem(last=False)[0])
 

@@ -61,6 +61,7 @@ class Committer:
         self._is_opening = False
         """Gates that may open do so in the next turn of the loop."""
         self._bytes_writing = 0
+        self._congestion: str | None = None
         self._dead = False
         self._task: asyncio.Task[None] | None = None
         self._durable_waiters: dict[asyncio.Future[None], None] = {}
@@ -69,15 +70,6 @@ class Committer:
     def begin(self) -> Transition:
         """A new transition in the open batch, at a log position of its own."""
         return Transition(self)
-
-    def next_position(self) -> int:
-        """A new log position; only transitions ask for one."""
-        batch = self.batch
-        if batch.opened_at is None:
-            batch.opened_at = self._clock.monotonic()
-        self.position += 1
-        batch.transitions += 1
-        return self.position
 
     def when_durable(self, callback: Callable[[A], object], argument: A) -> None:
         """Call back once all that is in the log now is on disk; at once if it is. This is every exit (rule X1)."""
@@ -95,8 +87,13 @@ class Committer:
         return self._bytes_writing + self.batch.bytes_held > self._settings.undurable_limit_bytes
 
     def congestion(self) -> str | None:
-        """Why the store wants nothing more from outside for now (rule X6)."""
-        return self._store.congestion()
+        """Why the store wants nothing more from outside for now (rule X6).
+
+        Congestion begins with a commit, so it is looked for after each; while it lasts, each request looks again.
+        """
+        if self._congestion is not None:
+            self._congestion = self._store.congestion()
+        return self._congestion
 
     def write_if_due(self) -> None:
         """Cut and write a batch, if this is a moment for it (rule X2). Never called within a transition."""
@@ -104,6 +101,8 @@ class Committer:
             return
         if self._ready.is_quiet() or self._is_full():
             self._write()
+        elif self.batch.opened_at is None:
+            self.batch.opened_at = self._clock.monotonic()
 
     async def until_durable(self) -> None:
         """Wait until everything that is in the log now is on disk.
@@ -170,6 +169,7 @@ class Committer:
             self._fail(error)
             return
         self.commits += 1
+        self._congestion = self._store.congestion()
         self._advance_durable(position)
         self.write_if_due()
 
@@ -207,9 +207,10 @@ class Committer:
             self._incarnation.progressed()
         if self._observer.detailed:
             self._observer.committed(self.durable)
-        if self._ready:
+        if self._ready.invocations:
             self._ready.schedule()
-        self._idleness.changed()
+        if self._idleness.is_awaited:
+            self._idleness.changed()
 
     def _is_idle(self) -> bool:
         return self.is_settled() and not self.writing

@@ -2,7 +2,7 @@
 durable.
 
 It owns its log position and the way into the open batch, and keeps `changed_at` of every activation that it changes, on
-which rule L4 depends. It is made by `Committer.begin`, filled synchronously, and handed to whatever takes part in it; a
+which rule L4 depends. It is filled synchronously, and handed to whatever takes part in it; a
 function without a `Transition` among its arguments changes nothing durable, or makes one of its own. No batch is cut
 before the callback that makes it has returned (rule X2).
 """
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from durably.ids import InvocationStatus
 from durably.runtime.invocations.activation import Activation
-from durably.runtime.invocations.statuses import check_move
+from durably.runtime.invocations.statuses import LEGAL_MOVES, illegal_move
 from durably.storage.records import NO_COMMAND, CallerRecord, CompletionRecord, TimerKind, TimerRecord
 
 if TYPE_CHECKING:
@@ -27,8 +27,7 @@ class Log(Protocol):
     """The committer, as a transition sees it."""
 
     batch: OpenBatch
-
-    def next_position(self) -> int: ...
+    position: int
 
 
 class Transition:
@@ -37,14 +36,17 @@ class Transition:
     __slots__ = ("_batch", "_log", "position")
 
     def __init__(self, log: Log) -> None:
-        """Only `Committer.begin` makes one."""
+        """Takes the next position of the log."""
         self._log = log
         self._batch = log.batch
-        self.position = log.next_position()
+        self.position = log.position = log.position + 1
+        log.batch.transitions += 1
 
     def next_position(self) -> int:
-        """A further log position in this transition: the number of an invocation, the place of an answer."""
-        self.position = self._log.next_position()
+        """A further log position in this transition: for another invocation that it accepts, another answer."""
+        log = self._log
+        self.position = log.position = log.position + 1
+        log.batch.transitions += 1
         return self.position
 
     # ------------------------------------------------------------------ an invocation's life
@@ -55,7 +57,7 @@ class Transition:
 
     def move(self, invocation: InvocationRun, status: InvocationStatus) -> None:
         """Its status, with its attempts, failure and mailbox position as they now are."""
-        check_move(invocation.status, status)
+        assert status in LEGAL_MOVES[invocation.status], illegal_move(invocation, status)
         invocation.status = status
         invocation.position = invocation.activation.changed_at = self.position
         self._batch.change(invocation)
@@ -65,14 +67,18 @@ class Transition:
         invocation.position = invocation.activation.changed_at = self.position
         self._batch.step(invocation.number, index, step)
 
-    def end(self, invocation: InvocationRun, outcome: Outcome, *, expires_at: int | None) -> None:
-        """Its outcome. Its row stays until `expires_at`, or goes at once (None, rule X7); its history goes."""
-        check_move(invocation.status, InvocationStatus.COMPLETED)
+    def end(self, invocation: InvocationRun, outcome: Outcome, *, expires_at: int | None) -> bool:
+        """Its outcome. Its row stays until `expires_at`, or goes at once (None, rule X7); its history goes.
+
+        Returns whether a row of it may be in the store, or on its way there.
+        """
+        ended = InvocationStatus.COMPLETED
+        assert ended in LEGAL_MOVES[invocation.status], illegal_move(invocation, ended)
         invocation.outcome = outcome
-        invocation.status = InvocationStatus.COMPLETED
+        invocation.status = ended
         invocation.expires_at = expires_at
         invocation.activation.changed_at = self.position
-        self._batch.end(invocation, keep=expires_at is not None)
+        return self._batch.end(invocation, keep=expires_at is not None)
 
     def remove(self, number: int) -> None:
         """A kept outcome is wanted no longer."""

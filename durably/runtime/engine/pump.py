@@ -72,16 +72,13 @@ class Pump:
 
     def _work_off(self) -> None:
         """Advance what is ready, for a bounded time, unless too much is ahead of the disk (rule X2)."""
-        ready, monotonic, committer, incarnation = (
-            self._ready,
-            self._clock.monotonic,
-            self._committer,
-            self._incarnation,
-        )
+        ready, committer, incarnation = self._ready.invocations, self._committer, self._incarnation
+        monotonic = self._clock.monotonic
         began = monotonic()
         until = began + self._settings.pump_budget_us
         while ready and not committer.is_behind():
-            invocation = ready.pop()
+            invocation = ready.popleft()
+            invocation.is_queued = False
             incarnation.suspect = invocation.id
             if invocation.id == self._poisoned:
                 self._pause_poisoned(invocation)
@@ -108,9 +105,9 @@ class Pump:
         if self._incarnation.dead:
             return
         self._committer.write_if_due()
-        if self._ready and not self._committer.is_behind():
+        if self._ready.invocations and not self._committer.is_behind():
             self._ready.schedule()
-        else:
+        elif self._idleness.is_awaited:
             self._idleness.changed()
 
     def _again(self, id: str) -> None:

@@ -69,16 +69,25 @@ class Desks:
 class Gateway:
     """The door. Every refusal goes through the operation that asked."""
 
-    def __init__(self, refusal: Callable[[], BaseException | None], entropy: Entropy) -> None:
-        """`refusal` says why no request is served at the moment; None: they are."""
+    def __init__(self, refusal: Callable[[], BaseException], entropy: Entropy) -> None:
+        """`refusal` says why no request is served while the gateway is closed."""
         self.pending = PendingRequests()
         self._refusal = refusal
         self._entropy = entropy
         self._desks: Desks | None = None
 
-    def serve(self, engine: Engine) -> None:
-        """From now on this incarnation answers; those who wait find their invocations in it."""
+    def open(self, engine: Engine) -> None:
+        """From now on this incarnation answers."""
         self._desks = Desks(engine, self._entropy)
+
+    def close(self) -> None:
+        """From now on requests are refused."""
+        self._desks = None
+
+    @property
+    def is_open(self) -> bool:
+        """Requests are served."""
+        return self._desks is not None
 
     def reattach(self) -> None:
         """Those who have waited since before find their invocations in this incarnation."""
@@ -90,46 +99,47 @@ class Gateway:
 
     def call(self, operation: OutcomeOperation[Any], request: OutsideMessage, body: bytes, *, wire: bool) -> None:
         """Accept a call, or join the one with the same idempotency key."""
-        desks = self._open(operation)
-        if desks is not None:
-            desks.intake.call(operation, request, body, wire=wire)
+        if self._desks is None:
+            self._refuse(operation)
+        else:
+            self._desks.intake.call(operation, request, body, wire=wire)
 
     def send(
         self, operation: AcceptanceOperation[Any], request: OutsideMessage, body: bytes, delay: Delay, *, wire: bool
     ) -> None:
         """Accept a message, or find the one with the same idempotency key."""
-        desks = self._open(operation)
-        if desks is not None:
-            desks.intake.send(operation, request, body, delay, wire=wire)
+        if self._desks is None:
+            self._refuse(operation)
+        else:
+            self._desks.intake.send(operation, request, body, delay, wire=wire)
 
     def attach(self, operation: OutcomeOperation[Any], scope: KeyScope) -> None:
         """Wait for the invocation with this idempotency key."""
-        desks = self._open(operation)
-        if desks is not None:
-            desks.queries.attach(operation, scope)
+        if self._desks is None:
+            self._refuse(operation)
+        else:
+            self._desks.queries.attach(operation, scope)
 
     def result(self, operation: OutcomeOperation[Any], id: str) -> None:
         """Wait for the outcome of the invocation with this id."""
-        desks = self._open(operation)
-        if desks is not None:
-            desks.queries.result(operation, id)
+        if self._desks is None:
+            self._refuse(operation)
+        else:
+            self._desks.queries.result(operation, id)
 
     def status(self, operation: QuestionOperation[InvocationStatus], id: str) -> None:
         """Where an invocation stands."""
-        desks = self._open(operation)
-        if desks is not None:
-            desks.queries.status(operation, id)
+        if self._desks is None:
+            self._refuse(operation)
+        else:
+            self._desks.queries.status(operation, id)
 
     def resume(self, operation: QuestionOperation[None], id: str) -> None:
         """Let a paused invocation try again."""
-        desks = self._open(operation)
-        if desks is not None:
-            desks.control.resume(operation, id)
+        if self._desks is None:
+            self._refuse(operation)
+        else:
+            self._desks.control.resume(operation, id)
 
-    def _open(self, operation: PendingRequest[Any]) -> Desks | None:
-        """The incarnation of the moment; the operation is refused if there is none."""
-        refusal = self._refusal()
-        if refusal is None:
-            return self._desks
-        operation.refuse(refusal)
-        return None
+    def _refuse(self, operation: PendingRequest[Any]) -> None:
+        operation.refuse(self._refusal())

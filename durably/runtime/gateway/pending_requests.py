@@ -30,19 +30,13 @@ class PendingRequests:
         self.host = asyncio.get_running_loop()
         self.failure: BaseException | None = None
         """Why the last incarnation ended."""
-        self._waiting: dict[PendingRequest[Any], None] = {}
+        self.waiting: dict[PendingRequest[Any], None] = {}
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self.waiting)
 
     def __iter__(self) -> Iterator[PendingRequest[Any]]:
-        return iter([*self._waiting])
-
-    def open(self, request: PendingRequest[Any]) -> None:
-        self._waiting[request] = None
-
-    def close(self, request: PendingRequest[Any]) -> None:
-        self._waiting.pop(request, None)
+        return iter([*self.waiting])
 
     def lost(self) -> BaseException:
         """What a caller hears whose request may or may not have been accepted."""
@@ -73,7 +67,7 @@ class PendingRequest(Operation[R]):
         self._pending = pending
         self.id = ""
         super().__init__(pending.host, what, site)
-        pending.open(self)
+        pending.waiting[self] = None
 
     def __del__(self) -> None:
         if not self.taken and self.site is not None:
@@ -87,16 +81,16 @@ class PendingRequest(Operation[R]):
 
     def cancel(self, msg: Any | None = None) -> bool:
         """Nobody wants the reply any more; the invocation goes on (rule D6)."""
-        self._pending.close(self)
+        self._pending.waiting.pop(self, None)
         return super().cancel(msg)
 
     def finish(self, result: R) -> None:
-        self._pending.close(self)
+        self._pending.waiting.pop(self, None)
         if not self.done():
             self.set_result(result)
 
     def refuse(self, error: BaseException, /) -> None:
-        self._pending.close(self)
+        self._pending.waiting.pop(self, None)
         if not self.done():
             self.set_exception(error)
 

@@ -20,6 +20,8 @@ class Idleness:
         self._host = asyncio.get_running_loop()
         self._conditions: list[Callable[[], bool]] = []
         self._waiters: list[asyncio.Future[None]] = []
+        self.is_awaited = False
+        """Reports are wanted."""
 
     def add(self, is_idle: Callable[[], bool]) -> None:
         """One more part that has to be idle."""
@@ -37,6 +39,7 @@ class Idleness:
         """Something has ended, or backs off: release those who wait, if that was the last."""
         if self._waiters and (self._incarnation.dead or self.is_idle()):
             waiters, self._waiters = self._waiters, []
+            self.is_awaited = False
             for waiter in waiters:
                 if not waiter.done():
                     waiter.set_result(None)
@@ -46,4 +49,5 @@ class Idleness:
         while not self.is_idle() and not self._incarnation.dead:
             waiter: asyncio.Future[None] = self._host.create_future()
             self._waiters.append(waiter)
+            self.is_awaited = True
             await waiter

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class ReadyQueue:
     """First in, first out; an invocation is in it at most once."""
 
-    __slots__ = ("_host", "_invocations", "_is_scheduled", "in_turn", "turn")
+    __slots__ = ("_host", "_is_scheduled", "in_turn", "invocations", "turn")
 
     def __init__(self) -> None:
         self.turn: Callable[[], None] = _no_turn
@@ -26,24 +26,17 @@ class ReadyQueue:
         self.in_turn = False
         """The pump is at work, and looks at everything when it ends."""
         self._host = asyncio.get_running_loop()
-        self._invocations: deque[InvocationRun] = deque()
+        self.invocations: deque[InvocationRun] = deque()
+        """For the pump, which takes from the left."""
         self._is_scheduled = False
-
-    def __bool__(self) -> bool:
-        return bool(self._invocations)
 
     def push(self, invocation: InvocationRun) -> None:
         """The invocation is ready to be advanced."""
         if not invocation.is_queued:
             invocation.is_queued = True
-            self._invocations.append(invocation)
+            self.invocations.append(invocation)
             if not self._is_scheduled:
                 self.schedule()
-
-    def pop(self) -> InvocationRun:
-        invocation = self._invocations.popleft()
-        invocation.is_queued = False
-        return invocation
 
     def schedule(self) -> None:
         """Something is ready or was appended: give the pump a turn, in a callback of its own (rule S1)."""
@@ -53,14 +46,14 @@ class ReadyQueue:
 
     def is_quiet(self) -> bool:
         """No advance, delivery or mailbox start is ready: a good moment to cut a batch (rule X2)."""
-        return not self._invocations and not self.in_turn
+        return not self.invocations and not self.in_turn
 
     def is_idle(self) -> bool:
         """Nothing is ready and no turn is due."""
-        return not self._invocations and not self._is_scheduled
+        return not self.invocations and not self._is_scheduled
 
     def clear(self) -> None:
-        self._invocations.clear()
+        self.invocations.clear()
 
     def _take_turn(self) -> None:
         self._is_scheduled = False

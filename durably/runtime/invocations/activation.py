@@ -48,7 +48,6 @@ class Activation:
     """The exclusive invocation in flight: running, waiting, suspended, backing off or paused."""
     stored_tail: int = 0
     """How many messages wait in the store only, behind those in memory (rule C8)."""
-    idle_since: int | None = None
     is_rehydrated: bool = False
     """The snapshot and what had started are in memory; a further load is for the rest of the mailbox only."""
 

@@ -1,4 +1,4 @@
-"""Which moves between the statuses of an invocation are legal. Every move goes through `check_move`.
+"""Which moves between the statuses of an invocation are legal. `Transition` makes every move, and asserts this table.
 
     scheduled ──> pending ──> running <──> suspended
         │            │          │  ^           │
@@ -29,6 +29,6 @@ LEGAL_MOVES: Mapping[Status, frozenset[Status]] = {
 }
 
 
-def check_move(before: Status, after: Status) -> None:
-    """Fail loudly on a move that the table does not have: that is a mistake of the machine, never of a user."""
-    assert after in LEGAL_MOVES[before], f"an invocation cannot move from {before} to {after}"
+def illegal_move(invocation: object, after: Status) -> str:
+    """What the assertion says when the machine makes a mistake; a user never causes one."""
+    return f"{invocation!r} cannot move to {after}"

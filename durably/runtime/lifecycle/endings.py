@@ -88,11 +88,12 @@ class Endings:
             self._timers.forget(invocation.number, TimerKind.DEADLINE)
         keep_us = self._keep_outcome_us(invocation)
         expires_at = None if keep_us is None else self._clock.now() + keep_us
-        transition.end(invocation, outcome, expires_at=expires_at)
+        was_stored = transition.end(invocation, outcome, expires_at=expires_at)
         if self._observer.detailed:
             self._observer.ended(invocation)
         self._attachments.answer_all(transition, invocation, outcome)
-        self._registry.note_end(invocation.number)
+        if was_stored:
+            self._registry.note_end(invocation.number)
         if keep_us is None and invocation.scope is None:
             self._registry.forget(invocation)
         else:
@@ -104,7 +105,8 @@ class Endings:
         activation = invocation.activation
         if activation.current is invocation:
             activation.current = None
-            self._activations.start_next(activation)
+            if activation.mailbox or activation.stored_tail:
+                self._activations.start_next(activation)
         else:
             activation.shared.pop(invocation.number, None)
         self._passivation.mark_idle(activation)

@@ -62,11 +62,14 @@ class Acceptance:
         self._timers = timers
 
     def accept(self, transition: Transition, message: Message) -> InvocationRun:
-        """The message is in the log, and in its mailbox if it is due."""
+        """The message is in the log, and in its mailbox if it is due.
+
+        The position of the transition becomes the number of the invocation, so each message needs another one.
+        """
         handler, due = message.handler, message.due
         key = message.id if message.key is None else message.key
         is_exclusive = handler.kind == "exclusive"
-        number = transition.next_position()
+        number = transition.position
         now = self._clock.now()
         timeout_us = handler.timeout_us if message.timeout_us is None else message.timeout_us
         if due is not None:
@@ -106,7 +109,7 @@ class Acceptance:
     def join_mailbox(self, transition: Transition, invocation: InvocationRun) -> None:
         """The time of a scheduled message has come: it goes behind what is there (rule C6)."""
         invocation.activation = self._activations.receiving(invocation.handler, invocation.address.key)
-        invocation.mailbox_position = transition.next_position() if invocation.is_exclusive else None
+        invocation.mailbox_position = transition.position if invocation.is_exclusive else None
         transition.clear_timer(invocation.number, TimerKind.START)
         transition.move(invocation, InvocationStatus.PENDING if invocation.is_exclusive else InvocationStatus.RUNNING)
         self._registry.enter(invocation)

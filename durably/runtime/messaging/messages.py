@@ -91,6 +91,7 @@ class Messages:
             caller,
             sender.id if caller is None else None,
         )
+        transition.next_position()
         self._acceptance.accept(transition, message)
 
     def _join_first(

@@ -83,6 +83,7 @@ class Supervisor:
         engine = self.engine
         if engine is not None:
             engine.incarnation.stopping = True
+            self.gateway.close()
             await self._in_time(self._settings.drain_us, engine.parts.idleness.until_idle())
         self._closing = True
         left = await self._end()
@@ -93,6 +94,7 @@ class Supervisor:
         """For tests: drop everything that is not durable, actions included, and recover."""
         await self._stop_reopening()
         engine, self.engine = self.engine, None
+        self.gateway.close()
         if engine is not None:
             engine.kill()
             await engine.finish()
@@ -106,14 +108,12 @@ class Supervisor:
     @property
     def accepts_requests(self) -> bool:
         """The store is there, and nobody has asked for the end."""
-        return self._refusal() is None
+        return self.gateway.is_open
 
     async def until_durable(self) -> None:
         """Wait until all that is in the log now is on disk: what introspection tells is an exit too (rule X1)."""
-        refusal = self._refusal()
-        if refusal is not None:
-            raise refusal
-        assert self.engine is not None
+        if self.engine is None or not self.gateway.is_open:
+            raise self._refusal()
         await self.engine.until_durable()
 
     # ------------------------------------------------------------------ what incarnations report
@@ -123,6 +123,7 @@ class Supervisor:
         if engine is None or engine.incarnation is not incarnation:
             return
         self.engine = None
+        self.gateway.close()
         self._failure = self.gateway.pending.failure = error
         self._failures += 1
         self._suspects = [*self._suspects[-_SUSPECTS_KEPT:], incarnation.suspect]
@@ -145,11 +146,8 @@ class Supervisor:
 
     # ------------------------------------------------------------------ inside
 
-    def _refusal(self) -> BaseException | None:
-        """Why no request can be served now; None: one can."""
-        engine = self.engine
-        if engine is not None and not engine.incarnation.stopping:
-            return None
+    def _refusal(self) -> BaseException:
+        """Why no request is served now."""
         if self._final is not None:
             return self._final
         if self._failure is not None and not self._closing:
@@ -182,7 +180,7 @@ class Supervisor:
                 thread_yielding=self._thread_yielding,
             ),
         )
-        self.gateway.serve(self.engine)
+        self.gateway.open(self.engine)
         self._failure = None
         self.actions.on_rest = self.engine.parts.idleness.changed
         self.engine.start()
@@ -253,6 +251,7 @@ class Supervisor:
         engine = self.engine
         is_durable = engine is not None and await self._in_time(stop_us // 2, engine.until_durable())
         self.engine = None
+        self.gateway.close()
         if engine is not None:
             engine.kill()
         if not is_durable:
