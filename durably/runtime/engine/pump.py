@@ -58,13 +58,13 @@ class Pump:
         self._ready.in_turn = True
         try:
             self._work_off()
-        except (MemoryError, SystemExit, KeyboardInterrupt):
+        except KeyboardInterrupt:
             # Rule E3: the host's business. If that goes on, so do the others, and after a while this one too.
             self._ready.in_turn = False
             self._clock.call_later(self._settings.host_error_pause_us, self._again, self._incarnation.suspect)
             self._ready.schedule()
             raise
-        except Exception as error:  # A mistake of ours: fail and recover, rather than go on half.
+        except (Exception, SystemExit) as error:  # A mistake of ours: fail and recover, rather than go on half.
             self._incarnation.fail(error)
         finally:
             self._ready.in_turn = False

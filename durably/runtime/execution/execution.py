@@ -26,7 +26,14 @@ from durably.actors.protocol.operations import CallSite, Operation
 from durably.actors.protocol.port import Action
 from durably.actors.protocol.request import Request
 from durably.actors.values.error_envelopes import decode_failure, encode_failure, terminal
-from durably.errors import ForgottenAwaitError, HandlerMistakeError, NonDeterminismError, SharedStateError, StuckError
+from durably.errors import (
+    ForgottenAwaitError,
+    HandlerMistakeError,
+    NonDeterminismError,
+    ProcessExitError,
+    SharedStateError,
+    StuckError,
+)
 from durably.ids import Address, KeyScope, derived_invocation_id
 from durably.runtime.execution.answers import from_timestamp
 from durably.runtime.execution.loop import DeterministicLoop, DurableTimer, enter, leave
@@ -198,8 +205,10 @@ class Execution:
         before = enter(self.loop)
         try:
             outcome = self._run(deliveries) if self._watch is None else self._run_watched(self._watch, deliveries)
-        except (SystemExit, KeyboardInterrupt, MemoryError):  # Rule E3: the host's business; nothing is recorded.
+        except KeyboardInterrupt:  # Rule E3: the host's business; nothing is recorded.
             raise
+        except SystemExit as error:
+            return AttemptFailure(_exit_mistake(error))
         except BaseException as error:
             return AttemptFailure(error)
         finally:
@@ -551,3 +560,10 @@ def _name_of(coroutine: object) -> str:
     """Of a task's coroutine; its repr has an address, which is another one in each process."""
     name: str = getattr(coroutine, "__qualname__", None) or type(coroutine).__qualname__
     return name
+
+
+def _exit_mistake(error: SystemExit) -> ProcessExitError:
+    """A handler cannot end the process: recovered, it would end every process to come (rule E3)."""
+    mistake = ProcessExitError(error.code)
+    mistake.__cause__ = error
+    return mistake.with_traceback(error.__traceback__)

@@ -129,6 +129,9 @@ class RuntimeLogger(Observer):
     def action_retries(self, invocation: InvocationRun, action: str, fields: dict[str, Any]) -> None:
         self._of(invocation).warning("an action failed and will be tried again", action=action, **fields)
 
+    def gave_up(self, invocation: InvocationRun, error: BaseException) -> None:
+        self._of(invocation).error("failed for good", error=describe_failure(error), traceback=handler_traceback(error))
+
     def paused(self, invocation: InvocationRun, error: BaseException) -> None:
         self._of(invocation).error("paused", error=describe_failure(error), traceback=handler_traceback(error))
 

@@ -80,6 +80,9 @@ class Observer:
     def retries(self, invocation: InvocationRun, error: BaseException, delay_us: int) -> None:
         """An attempt failed; the next one comes after the delay."""
 
+    def gave_up(self, invocation: InvocationRun, error: BaseException) -> None:
+        """No further attempt would help, or its policy allows none: it fails with this error."""
+
     def paused(self, invocation: InvocationRun, error: BaseException) -> None:
         """It waits for a person."""
 

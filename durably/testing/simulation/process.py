@@ -312,7 +312,7 @@ class _Call(OutcomeOperation[Outcome]):
         super().__init__(owner, what, None)
         self._process = process
 
-    def answer(self, outcome: Outcome, expires_at: int | None, /) -> None:
+    def answer(self, outcome: Outcome, expires_at: int | None, cause: BaseException | None = None, /) -> None:
         self._process.guarantees.answered(self.id, outcome)
         self.finish(outcome)
 

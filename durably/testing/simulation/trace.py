@@ -126,6 +126,9 @@ class TraceLog(Observer):
     def action_retries(self, invocation: InvocationRun, action: str, fields: dict[str, Any]) -> None:
         self._note(f"the action {action!r} of {shown(invocation)} failed and is tried again: {fields.get('error')}")
 
+    def gave_up(self, invocation: InvocationRun, error: BaseException) -> None:
+        self._note(f"{shown(invocation)} fails for good: {describe_failure(error)}")
+
     def paused(self, invocation: InvocationRun, error: BaseException) -> None:
         self._note(f"{shown(invocation)} is paused: {describe_failure(error)}")
 
