@@ -11,8 +11,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
-from durably.actors.bound_handlers import Delay
 from durably.actors.definition.binding import BoundActorHandler
+from durably.actors.transport import Delay
 from durably.errors import InvalidArgumentError, OverloadedError, UnknownTargetError
 from durably.ids import Address, Entropy, InvocationStatus, KeyScope, is_storable, new_identity
 from durably.runtime.engine.engine import Engine
