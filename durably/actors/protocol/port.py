@@ -15,6 +15,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
+from durably.actors.protocol.coding import CodingMeter
 from durably.actors.protocol.commands import Command, Run
 from durably.actors.protocol.operations import CallSite, Operation
 from durably.actors.protocol.request import Request
@@ -65,10 +66,21 @@ def _not_awaited(name: str, value: object) -> str:
     )
 
 
+class Flush(Protocol):
+    """`StateView.flush`."""
+
+    def __call__(self, *, verify: bool = True) -> Mapping[str, bytes | None]: ...
+
+
 class Port(Protocol):
     """What an execution offers to its handler. Outside its own advance every method raises a sentence (rule D1)."""
 
     invocation_id: str
+
+    @property
+    def coding(self) -> CodingMeter | None:
+        """What measures how long encoding and decoding take; None where nobody asks."""
+        ...
 
     @property
     def loop(self) -> AbstractEventLoop:
@@ -127,8 +139,8 @@ class Port(Protocol):
         """Set or clear a state field."""
         ...
 
-    def watch_fields(self, flush: Callable[[], Mapping[str, bytes | None]], /) -> None:
-        """Ask, at the end of each step, for fields whose values were changed in place or set as objects (rule V2)."""
+    def watch_fields(self, flush: Flush, /) -> None:
+        """Ask, at the end of each step, for fields whose values were changed in place (rule V2)."""
         ...
 
     def log(self, level: str, event: str, fields: Mapping[str, Any], /) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
+from durably.actors.protocol.coding import CodingMeter
 from durably.actors.protocol.commands import Attach, GetStatus, Run, Send
 from durably.ids import InvocationStatus
 from durably.runtime.activations.activation import Activation
@@ -38,6 +39,7 @@ class Attempts:
         log: RuntimeLogger,
         activations: Activations,
         settings: Settings,
+        coding: CodingMeter,
     ) -> None:
         self._owner = owner
         self._committer = committer
@@ -45,6 +47,7 @@ class Attempts:
         self._log = log
         self._activations = activations
         self._settings = settings
+        self._coding = coding
 
     def make(self, activation: Activation, invocation: InvocationRun) -> Execution:
         """A fresh attempt, not begun."""
@@ -58,6 +61,7 @@ class Attempts:
             self._log,
             self._settings,
             self._host,
+            self._coding,
         )
 
     def park(self, invocation: InvocationRun, journal: Journal) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from durably.actors.definition.binding import BoundActor
+from durably.actors.protocol.coding import CodingMeter
 from durably.errors import StoreUnavailableError
 from durably.ids import Entropy
 from durably.runtime.actions.actions import Actions
@@ -120,8 +121,9 @@ class Engine:
         )
         self._scheduled = scheduled = ScheduledMessages(self, reads, committer)
         self.pause_search = PauseSearch(committer=committer, scheduled=scheduled, registry=registry)
+        self._coding = coding = CodingMeter(clock.monotonic)
         self._attempts = attempts = Attempts(
-            self, committer=committer, log=log, activations=activations, settings=settings
+            self, committer=committer, log=log, activations=activations, settings=settings, coding=coding
         )
         completions = Completions(
             attempts=attempts, committer=committer, scheduled=scheduled, registry=registry, activations=activations
@@ -306,6 +308,7 @@ class Engine:
     def _work_off(self) -> None:
         """Advance what is ready, for a bounded time, unless too much is ahead of the disk (rule X2)."""
         ready, monotonic, committer, advance = self._ready, self.clock.monotonic, self.committer, self._steps.advance
+        coding = self._coding
         began = monotonic()
         until = began + self.settings.pump_budget_us
         while ready and not committer.is_behind():
@@ -319,7 +322,9 @@ class Engine:
             self.suspect = ""
             ended = monotonic()
             if ended - began > self.settings.slow_advance_us:  # Rule S7
-                self._log.slow(invocation, ended - began)
+                self._log.slow(invocation, ended - began, coding)
+            if coding.largest_bytes or coding.spent_us:
+                coding.reset()
             began = ended
             if ended > until or self.dead:
                 return
