@@ -8,11 +8,14 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Mapping
-from typing import Any, Generic, Literal, ParamSpec, TypeAlias, TypeVar, overload
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeAlias, TypeVar, overload
 
 from durably.actors.bound_handlers import NO_HEADERS, BoundHandler, Target
+from durably.actors.class_bodies import class_body_of
 from durably.actors.definition.arguments import HandlerFunction
 from durably.actors.definition.signature import HandlerSignature
+from durably.actors.protocol.operations import frame_above
 from durably.actors.retry import RetryPolicy
 from durably.actors.transport import Transport
 from durably.actors.values.descriptions import named
@@ -27,14 +30,27 @@ R = TypeVar("R")
 HandlerKind: TypeAlias = Literal["service", "exclusive", "shared"]
 
 HANDLER_NAME = re.compile(r"([a-zA-Z]|_[a-zA-Z0-9])[a-zA-Z0-9_]*")
+HIDING_NAMES = ("handler", "shared")
 TRANSPORT = "__durably_transport__"
 """Where a reference keeps what carries its messages; an instance without it is no reference."""
 SERVICE = "__durably_service__"
 """Where a reference keeps the wire name of its service."""
 
 
+class _SetName:
+    """`Handler.__set_name__`, which refuses a plain class when it is looked up: see `ClassBody`."""
+
+    def __get__(self, handler: Handler[..., Any] | None, cls: type) -> Any:
+        if handler is None:
+            return self
+        handler.check_place()
+        return handler.named_in
+
+
 class Handler(Generic[P, R]):
     """A method that can be called by message. `Cart.add_ticket` is this definition; `ref.add_ticket` can be called."""
+
+    __set_name__ = _SetName()
 
     def __init__(
         self,
@@ -52,6 +68,7 @@ class Handler(Generic[P, R]):
         metadata: Mapping[str, str] | None = None,
     ) -> None:
         check_function(function)
+        self.owner: type | None = None
         self.function = function
         self.attribute = function.__name__
         self.name = name if name is not None else self.attribute
@@ -75,7 +92,21 @@ class Handler(Generic[P, R]):
                 f"{self} has accepts=, which decodes one argument, and {len(self.signature.shape)} parameters."
             )
 
+        self._class_body = class_body_of(self.__qualname__, frame_above(1))
+        if self._class_body is not None:
+            self._class_body.made.append(self)
+
     def _check_name(self) -> None:
+        if self.attribute in HIDING_NAMES:
+            raise DefinitionError(
+                f"{self} has the name of a decorator, and hides it in the rest of the class. Call the method something "
+                f'else and write @handler(name="{self.attribute}").'
+            )
+        if self.attribute.startswith("__"):
+            raise DefinitionError(
+                f"{self} has a name that Python itself uses. Call the method something else; name= says what callers "
+                "know it by."
+            )
         if not is_text(self.name) or not HANDLER_NAME.fullmatch(self.name):
             raise DefinitionError(
                 f"{self} has the name {self.name!r}, which cannot stand in a path: a handler's name is letters, "
@@ -88,13 +119,24 @@ class Handler(Generic[P, R]):
     def __repr__(self) -> str:
         return f"<handler {named(self.function)}>"
 
-    def __set_name__(self, owner: type, attribute: str) -> None:
+    def named_in(self, owner: type, attribute: str) -> None:
+        """It stands in this class under this name.
+
+        Raises:
+            DefinitionError: the class is no class of actors.
+        """
         self.attribute = attribute
         if not hasattr(owner, "__durably__"):
             raise DefinitionError(
                 f"{named(owner)}.{attribute} is a handler, and {named(owner)} is neither a Service nor a "
                 "VirtualObject. Subclass one of them."
             )
+        self.owner, self._class_body = owner, None
+
+    def check_place(self) -> None:
+        """Like `named_in`, as far as the class is known before Python tells it."""
+        if self._class_body is not None and self._class_body.owner is not None:
+            self.named_in(self._class_body.owner, self.attribute)
 
     @overload
     def __get__(self, instance: None, owner: type, /) -> Handler[P, R]: ...
@@ -108,6 +150,14 @@ class Handler(Generic[P, R]):
         if transport is None:
             raise HandlerMistakeError(self._called_on_self(owner))
         return BoundHandler(Target(transport, own[SERVICE], own.get("key"), self.name, self.signature, NO_HEADERS))
+
+    if not TYPE_CHECKING:  # Type checkers say so by themselves.
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            raise HandlerMistakeError(
+                f"{self.__qualname__} was called on the class, or used as a decorator. A handler is called through a "
+                f"reference: `await ctx.object(..., key).{self.attribute}(...)`, or `ctx.service(...)` for a Service."
+            )
 
     def _called_on_self(self, owner: type) -> str:
         definition = getattr(owner, "__durably__", None)
@@ -123,21 +173,38 @@ class Handler(Generic[P, R]):
 
 def check_function(function: object) -> None:
     """Refuse what cannot be a handler, with a sentence that says what to write."""
-    name = named(function) if hasattr(function, "__qualname__") else repr(function)
-    if not inspect.isfunction(function):
+    if isinstance(function, Handler):
         raise DefinitionError(
-            f"{name} is decorated as a handler, and is not a function of the class. Put the decorator directly on "
+            f"{named(function)} is decorated as a handler twice. Leave one of @handler and @shared, with all options."
+        )
+    if not inspect.isfunction(function):
+        described = named(function) if hasattr(function, "__qualname__") else _described(function)
+        raise DefinitionError(
+            f"{described} is decorated as a handler, and is not a function of the class. Put the decorator directly on "
             "`async def`, with options in parentheses: @handler(name=...)."
         )
+    name = named(function)
+    if function.__name__ == "<lambda>":
+        raise DefinitionError("A lambda cannot be a handler. Write `async def name(self, ctx, ...)`.")
     if inspect.isasyncgenfunction(function):
         raise DefinitionError(
             f"Handler {name!r} contains `yield`; a handler answers once. Return a list, or send messages."
         )
     if not inspect.iscoroutinefunction(function):
+        if inspect.iscoroutinefunction(inspect.unwrap(function)):
+            raise DefinitionError(
+                f"Handler {name!r} is `async def`, and a decorator around it has made a plain function of it. Make the "
+                "decorator's function `async def` too, and let it await what it wraps."
+            )
         raise DefinitionError(
             f"Handler {name!r} is a plain function. Write `async def {function.__name__}(self, ctx, ...)`."
         )
     _check_parameters(name, function)
+
+
+def _described(value: object) -> str:
+    kind = type(value).__name__
+    return f"A {kind}" if isinstance(value, property | partial) else repr(value)
 
 
 def _check_parameters(name: str, function: HandlerFunction) -> None:
@@ -147,7 +214,8 @@ def _check_parameters(name: str, function: HandlerFunction) -> None:
         if one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD):
             raise DefinitionError(
                 f"Handler {name!r} takes {str(one).partition(':')[0]!r}, and the arguments of a message have names "
-                "and types. Declare each parameter, or one of type list or dict."
+                "and types. Declare each parameter, or one of type list or dict; if a decorator below @handler takes "
+                "them, give it functools.wraps."
             )
         if one.kind is one.POSITIONAL_ONLY and one in parameters[2:]:
             raise DefinitionError(

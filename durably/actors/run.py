@@ -201,4 +201,5 @@ def _called(action: Any) -> Any:
     if isinstance(action, type) or inspect.isroutine(action):
         return getattr(action, "__func__", action)
     # An object that can be called.
-    return inspect.getattr_static(type(action), "__call__", action)
+    cls: Any = type(action)
+    return inspect.getattr_static(cls, "__call__", action)

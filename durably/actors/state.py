@@ -8,13 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from durably.actors.protocol.coding import MEASURED_BYTES
 from durably.actors.protocol.port import Port
 from durably.actors.values.descriptions import MISSING
 from durably.actors.values.serde import TypeCodec
-from durably.errors import HandlerMistakeError, SharedStateError, UndecodableError, UnencodableError, UnsetStateError
+from durably.errors import (
+    DefinitionError,
+    HandlerMistakeError,
+    SharedStateError,
+    UndecodableError,
+    UnencodableError,
+    UnsetStateError,
+)
 
 T = TypeVar("T")
 
@@ -56,6 +63,15 @@ class StateField:
 
     def __delete__(self, instance: object, /) -> None:
         self._view(instance, "deleted").clear(self.attribute)
+
+    if not TYPE_CHECKING:  # Type checkers say so by themselves.
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            raise DefinitionError(
+                f"The state field {self.attribute or 'of this class'} was called like a function. If its name is "
+                "handler, shared or state, it hides what has that name in the rest of the class. Give the attribute "
+                "another name, and state() the old one as name= if there is stored state."
+            )
 
     def _view(self, instance: object, done: str) -> StateView:
         view: StateView | None = instance.__dict__.get(STATE_VIEW)
