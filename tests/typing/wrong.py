@@ -47,6 +47,9 @@ class Cart(VirtualObject):
     @handler  # refused: a handler is async
     def plain(self, ctx: ObjectContext) -> None: ...
 
+    @handler  # refused: a handler has a context
+    async def without_context(self, seat: int) -> None: ...
+
     @shared(atomic=True)  # refused: a shared handler changes nothing
     async def atomic(self, ctx: SharedContext) -> None: ...
 
