@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import copy_context
 from inspect import isawaitable
 from types import FrameType, FunctionType
-from typing import Any, NamedTuple, ParamSpec, TypeVar, get_args, get_origin, overload
+from typing import Any, NamedTuple, ParamSpec, TypeVar, cast, get_args, get_origin, overload
 from weakref import WeakKeyDictionary
 
 from durably.actors.definition.scope import resolve_annotations
@@ -201,5 +201,4 @@ def _called(action: Any) -> Any:
     if isinstance(action, type) or inspect.isroutine(action):
         return getattr(action, "__func__", action)
     # An object that can be called.
-    cls: Any = type(action)
-    return inspect.getattr_static(cls, "__call__", action)
+    return inspect.getattr_static(type(cast("object", action)), "__call__", action)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from durably.actors.protocol.coding import MEASURED_BYTES
 from durably.actors.protocol.port import Port
 from durably.actors.values.descriptions import MISSING
+from durably.actors.values.parts import SMALLEST_BYTES, Parts, Split
 from durably.actors.values.serde import TypeCodec
 from durably.errors import (
     DefinitionError,
@@ -131,6 +132,8 @@ class BoundField:
     """For sentences: `self.tickets`."""
     codec: TypeCodec[Any]
     default: bytes | None
+    parts: Parts | None = None
+    """Set where the type is a collection whose parts can be verified by themselves."""
     own_words: OwnWords = field(default_factory=OwnWords)
 
     def __post_init__(self) -> None:
@@ -141,13 +144,15 @@ class BoundField:
 class _Value:
     """A value as this attempt holds it."""
 
-    __slots__ = ("data", "encoded", "value")
+    __slots__ = ("data", "encoded", "parts", "value")
 
     data: bytes
     """What the value was decoded from, or last encoded to."""
     encoded: bytes | None
     """What the unchanged value is encoded to. It differs from `data` where older code wrote the same value in other
     words, such as without a field that has a default. None: nobody has asked yet."""
+    parts: Split | None
+    """The parts of `encoded`, where they are known."""
     value: Any
 
 
@@ -264,7 +269,7 @@ class StateView:
                 self._changeable[field.attribute] = held
         if encoded is not None and not field.codec.immutable:
             field.own_words.add(encoded)
-        held.data, held.value, held.encoded = data, value, encoded
+        held.data, held.value, held.encoded, held.parts = data, value, encoded, None
         return value
 
     def _forget(self, attribute: str) -> None:
@@ -291,13 +296,21 @@ def _changed(field: BoundField, held: _Value, verify: bool) -> bytes | None:
             held.encoded = codec.encode(codec.decode(held.data))
             if data == held.encoded:
                 return None
-        if verify:
-            codec.verify(held.value, data)
+        held.parts = _verified(field, held, data) if verify else None
     except UnencodableError as error:
         raise UnencodableError(
             f"{field.what} was changed in place to what cannot be stored: {error.message}"
         ) from error
     return data
+
+
+def _verified(field: BoundField, held: _Value, data: bytes) -> Split | None:
+    """Verify new bytes of a value; returns their parts, where it was verified by them."""
+    # What older code wrote in other words has never been verified in today's.
+    if field.parts is None or len(data) < SMALLEST_BYTES or held.encoded not in (None, held.data):
+        field.codec.verify(held.value, data)
+        return None
+    return field.parts.verify(held.value, data, held.data if held.parts is None else held.parts)
 
 
 def _decoded(field: BoundField, data: bytes) -> Any:

@@ -159,6 +159,25 @@ def test_a_replay_does_not_verify_again_what_was_recorded() -> None:
     assert codings(lambda: flush(verify=False)) == 1
 
 
+def test_of_a_large_collection_only_the_parts_that_changed_are_verified() -> None:
+    size = 500
+    port = FakePort()
+    shop = attempt(port)
+    shop.items = [Item(number=number) for number in range(size)]
+    shop.by_name = {str(number): Item(number=number) for number in range(size)}
+    changes: list[Callable[[], object]] = [
+        lambda: change_items(shop, -1),
+        lambda: shop.items.append(Item(number=-2)),
+        lambda: shop.items.insert(3, Item(number=-3)),
+        lambda: shop.items.pop(7),
+        lambda: shop.by_name.update({"7": Item(number=-1), "new": Item(number=-2)}),
+        lambda: shop.by_name.pop("9"),
+    ]
+    for change in changes:
+        change()
+        assert codings(port.flushed) <= 2 * size + 10  # Both fields are encoded, and at most a few items verified.
+
+
 async def test_the_cost_of_a_step_does_not_depend_on_how_many_there_were() -> None:
     steps = 20
     async with Runtime("memory:", [Shop]) as runtime:

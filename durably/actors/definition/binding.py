@@ -19,6 +19,7 @@ from durably.actors.protocol.port import Port
 from durably.actors.retry import RetryPolicy
 from durably.actors.state import STATE_VIEW, BoundField, StateField, StateView
 from durably.actors.values.descriptions import MISSING, named
+from durably.actors.values.parts import parts_of
 from durably.actors.values.serde import codec_for
 from durably.errors import DefinitionError, HandlerMistakeError, UndecodableError, UnencodableError
 
@@ -170,7 +171,8 @@ def _bound_field(definition: ActorDefinition, field: StateField) -> BoundField:
     except DefinitionError as error:
         raise DefinitionError(f"The type of the state {where} does not work: {error.message}") from error
     default = None if field.default is MISSING else _encoded_default(where, codec.encode_exactly, field.default)
-    return BoundField(field.name, field.attribute, f"self.{field.attribute}", codec, default)
+    parts = None if codec.immutable else parts_of(resolved, codec)
+    return BoundField(field.name, field.attribute, f"self.{field.attribute}", codec, default, parts)
 
 
 def _encoded_default(where: str, encode: Callable[[Any], bytes], default: Any) -> bytes:
