@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -507,14 +508,11 @@ class TestS7:
         assert "ctx.run" in caplog.text
 
     @pytest.mark.parametrize(
-        ("handler_us", "blamed", "times"),
-        [
-            (10_000, "not the handler's code", "handler_milliseconds=10 coding_milliseconds=300"),
-            (900_000, "slow handler code", "handler_milliseconds=900 coding_milliseconds=300"),
-        ],
+        ("handler_us", "blamed"),
+        [(10_000, "not the handler's code"), (900_000, "slow handler code")],
     )
     async def test_the_time_that_durably_spends_on_a_large_field_is_told_apart(
-        self, caplog: pytest.LogCaptureFixture, handler_us: int, blamed: str, times: str
+        self, caplog: pytest.LogCaptureFixture, handler_us: int, blamed: str
     ) -> None:
         async with tuned(Harness(Archive), verify_replay=False) as app:
             CLOCKS.append(app.clock)
@@ -527,7 +525,9 @@ class TestS7:
                 SLOW.clear()
         (line,) = [record.getMessage() for record in caplog.records]
         assert blamed in line
-        assert f"{times} largest='self.pages' largest_bytes=20018" in line
+        # Read, encoded, verified, each once: 100 ms, or 200 where verifying encodes again.
+        times = rf"handler_milliseconds={handler_us // 1000} coding_milliseconds=[34]00 "
+        assert re.search(f"{times}largest='self.pages' largest_bytes=20018", line)
 
 
 CLOCKS: list[VirtualClock] = []
