@@ -217,7 +217,7 @@ class StateView:
             data = codec.encode_exactly(value)
         except UnencodableError as error:
             raise UnencodableError(f"{field.what} cannot be given this value: {error.message}") from error
-        if coding is not None and began is not None:
+        if coding is not None and began is not None and len(data) >= MEASURED_BYTES:
             coding.add(field.what, len(data), began)
         self._port.write_field(field.name, data)  # Raises outside the handler's advance (rule D1).
         self._hold(field, data, value, data)
@@ -254,7 +254,7 @@ class StateView:
             if data is not None:
                 changed[field.name] = held.data = held.encoded = data
                 field.own_words.add(data)
-            if coding is not None and began is not None:
+            if coding is not None and began is not None and len(held.data) >= MEASURED_BYTES:
                 coding.add(field.what, len(held.data), began)
         return changed
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 MEASURED_BYTES = 16 * 1024
-"""Decoding less than this takes too little time to be worth measuring."""
+"""Encoding or decoding less than this takes too little time to be worth measuring."""
 
 
 class CodingMeter:

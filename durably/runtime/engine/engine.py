@@ -323,7 +323,7 @@ class Engine:
             ended = monotonic()
             if ended - began > self.settings.slow_advance_us:  # Rule S7
                 self._log.slow(invocation, ended - began, coding)
-            if coding.largest_bytes or coding.spent_us:
+            if coding.largest_bytes:
                 coding.reset()
             began = ended
             if ended > until or self.dead:

@@ -351,7 +351,8 @@ class Execution:
             return self.handler.encode_result(result)
         began = coding.monotonic()
         data = self.handler.encode_result(result)
-        coding.add("the result", len(data), began)
+        if len(data) >= MEASURED_BYTES:
+            coding.add("the result", len(data), began)
         return data
 
     def _check_awaited(self, issued: list[Operation[Any]]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import structlog
 
-from durably.actors.protocol.coding import MEASURED_BYTES, CodingMeter
+from durably.actors.protocol.coding import CodingMeter
 from durably.actors.protocol.commands import Attach, Call, Command, GetStatus, Run, Send, Sleep
 from durably.errors import TerminalError
 from durably.ids import Address
@@ -141,7 +141,7 @@ class RuntimeLogger:
         """A step held up the event loop; `coding` tells how much of that was durably's own encoding and decoding."""
         handler_us = took_us - coding.spent_us
         fields: dict[str, object] = {"milliseconds": took_us // 1000}
-        if coding.largest_bytes >= MEASURED_BYTES:
+        if coding.largest_bytes:
             fields.update(
                 handler_milliseconds=handler_us // 1000,
                 coding_milliseconds=coding.spent_us // 1000,
