@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 from urllib.parse import unquote
 
 from durably.actors.actor import Actor, VirtualObject
-from durably.actors.bound_handlers import Delay, Invocation, Outgoing
 from durably.actors.caller import Caller
 from durably.actors.definition.binding import BoundActor, bind
 from durably.actors.definition.definition import definition_of
 from durably.actors.protocol.operations import CallSite, Operation
 from durably.actors.retry import RetryPolicy
+from durably.actors.transport import Delay, Invocation, Outgoing
 from durably.actors.values.durations import Duration, duration_us
 from durably.actors.values.serde import MISSING, codec_for
 from durably.errors import DefinitionError, RuntimeStoppedError, WrongContextError

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from durably.actors.definition.binding import BoundActor
+from durably.actors.protocol.coding import CodingMeter
 from durably.actors.protocol.commands import Attach, Call, Command, GetStatus, Run, Send, Sleep
 from durably.ids import Address, Entropy
 from durably.runtime.actions.actions import Actions
@@ -130,7 +131,15 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
     passivation = Passivation(
         by_address, clock=clock, committer=committer, observer=observer, registry=registry, settings=settings
     )
-    attempts = Attempts(committer=committer, observer=observer, passivation=passivation, ready=ready, settings=settings)
+    coding = CodingMeter(clock.monotonic)
+    attempts = Attempts(
+        coding=coding,
+        committer=committer,
+        observer=observer,
+        passivation=passivation,
+        ready=ready,
+        settings=settings,
+    )
     activations = Activations(
         by_address,
         incarnation,
@@ -275,6 +284,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
     Pump(
         incarnation,
         clock=clock,
+        coding=coding,
         committer=committer,
         idleness=idleness,
         observer=observer,

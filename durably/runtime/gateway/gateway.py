@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from durably.actors.bound_handlers import Delay
+from durably.actors.transport import Delay
 from durably.ids import Entropy, InvocationStatus, KeyScope
 from durably.runtime.engine.engine import Engine
 from durably.runtime.gateway.admission import Admission, OutsideMessage

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from typing import Any, NamedTuple, Protocol
 
+from durably.actors.protocol.coding import CodingMeter
 from durably.actors.protocol.commands import Call, Send
 from durably.actors.values.error_envelopes import decode_failure
 from durably.errors import TerminalError
@@ -132,7 +133,7 @@ class TraceLog(Observer):
     def paused(self, invocation: InvocationRun, error: BaseException) -> None:
         self._note(f"{shown(invocation)} is paused: {describe_failure(error)}")
 
-    def slow(self, invocation: InvocationRun, took_us: int) -> None:
+    def slow(self, invocation: InvocationRun, took_us: int, coding: CodingMeter) -> None:
         """Cannot happen: no time passes while code runs."""
 
     def undeliverable(self, sender: InvocationRun, command: Call | Send, error: TerminalError) -> None:
