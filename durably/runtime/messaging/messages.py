@@ -107,6 +107,7 @@ class Messages:
         timeout_us: int | None,
         due: int | None,
         keep_outcome_us: int | None,
+        not_before: int = 0,
     ) -> InvocationRun:
         """Accept a message into the open batch and its mailbox. Part of the sender's transition, or one of its own."""
         now = self._clock.now()
@@ -143,7 +144,7 @@ class Messages:
         if due is None:
             self._activations.admit(invocation)
         else:
-            self._delay(invocation, due)
+            self._delay(invocation, due, not_before)
         return invocation
 
     def join_mailbox(self, invocation: InvocationRun) -> None:
@@ -192,11 +193,12 @@ class Messages:
             command.timeout_us,
             due,
             None if scope is None else self.retention_us(handler),
+            0 if sender.journal is None else sender.journal.not_before,
         )
 
-    def _delay(self, invocation: InvocationRun, due: int) -> None:
+    def _delay(self, invocation: InvocationRun, due: int, not_before: int) -> None:
         """It is accepted durably at once, and joins its mailbox when it is due (rule C6)."""
-        if self._timers.set(invocation, START_TIMER, due):
+        if self._timers.set(invocation, START_TIMER, due, not_before):
             self._scheduled.keep(invocation)
         else:
             self._committer.when_durable(self._registry.forget, invocation)

@@ -233,7 +233,7 @@ class Steps:
                 caller = CallerRecord(invocation.address, invocation.number, number)
                 self._messages.send(invocation, number, command, caller, None, found)
             case Sleep():
-                self._timers.set(invocation, number, command.due)
+                self._timers.set(invocation, number, command.due, journal.not_before)
             case Run():
                 journal.unanswered.add(number)
                 self._committer.when_durable(self._start_run, (invocation, number))  # Rule X1
