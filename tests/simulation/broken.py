@@ -108,7 +108,7 @@ def actions_start_before_their_command_is_durable(patch: Patch) -> None:
     around(patch, Committer, "when_durable", when_durable)
 
 
-@mutant("guarantee 5")
+@mutant("guarantee 5", "guarantee 3")
 def gates_open_although_the_commit_failed(patch: Patch) -> None:
     def fail(original: Any, self: Committer, error: BaseException) -> None:
         for _, callback, argument in list(self._gates):
@@ -367,8 +367,8 @@ async def buy_twice(sim: Simulation, name: str) -> None:
 
 @mutant("guarantee 4")
 def delayed_messages_come_at_once(patch: Patch) -> None:
-    def delay(original: Any, self: Messages, invocation: InvocationRun, due: int) -> None:
-        original(self, invocation, due)
+    def delay(original: Any, self: Messages, invocation: InvocationRun, due: int, not_before: int) -> None:
+        original(self, invocation, due, not_before)
         self._timers._owner.time_has_come(TimerRecord(invocation.number, START_TIMER, due, invocation.address))
 
     around(patch, Messages, "_delay", delay)

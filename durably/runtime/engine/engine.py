@@ -392,7 +392,7 @@ class Engine:
 
     def tell_if_idle(self) -> None:
         """Something has ended, or backs off."""
-        if self._idle_waiters and (self.dead or self.is_idle()):
+        if self._idle_waiters and (self.dead or self.is_waiting()):
             waiters, self._idle_waiters = self._idle_waiters, []
             for waiter in waiters:
                 _resolve(waiter)
@@ -400,9 +400,17 @@ class Engine:
     async def until_idle(self) -> None:
         """Wait until nothing can happen unless time passes or somebody asks."""
         while not self.is_idle() and not self.dead:
-            waiter: asyncio.Future[None] = self._host.create_future()
-            self._idle_waiters.append(waiter)
-            await waiter
+            await self._something_ends()
+
+    async def until_waiting(self) -> None:
+        """Wait until nothing can happen unless an action ends, time passes or somebody asks."""
+        while not self.is_waiting() and not self.dead:
+            await self._something_ends()
+
+    async def _something_ends(self) -> None:
+        waiter: asyncio.Future[None] = self._host.create_future()
+        self._idle_waiters.append(waiter)
+        await waiter
 
     async def until_durable(self) -> None:
         """Wait until everything that is in the log now is on disk.

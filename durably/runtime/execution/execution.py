@@ -68,7 +68,7 @@ class Accepted(Protocol):
 class DurableOperation(Operation[R]):
     """The operation behind a command: cancelling it gives the command up (rule C5)."""
 
-    __slots__ = ("_decode", "_execution", "action", "number")
+    __slots__ = ("_decode", "_execution", "action", "cause", "number")
 
     def __init__(
         self, execution: Execution, number: int, decode: Callable[[bytes], R], what: object, site: CallSite
@@ -76,6 +76,8 @@ class DurableOperation(Operation[R]):
         self.number = number
         self.action: Action[Any] | None = None
         """The side effect whose result it waits for, if it is one."""
+        self.cause: BaseException | None = None
+        """What its failure follows from, where that is in memory: for tracebacks."""
         self._execution = execution
         self._decode = decode
         super().__init__(execution.loop, what, site)
@@ -88,7 +90,9 @@ class DurableOperation(Operation[R]):
         if self.done():
             return
         if delivery.failed:
-            self.set_exception(decode_failure(delivery.value))
+            failure = decode_failure(delivery.value)
+            failure.__cause__ = self.cause
+            self.set_exception(failure)
             return
         try:
             result = self._decode(delivery.value)
@@ -241,6 +245,12 @@ class Execution:
         """The side effect behind a command that it waits for, if there is one."""
         operation = None if self._pending is None else self._pending.get(command)
         return None if operation is None else operation.action
+
+    def note_cause(self, command: int, error: BaseException) -> None:
+        """The answer to a command will be a failure that follows from this error."""
+        operation = None if self._pending is None else self._pending.get(command)
+        if isinstance(operation, DurableOperation):
+            operation.cause = error
 
     @property
     def made_tasks(self) -> bool:

@@ -11,7 +11,7 @@ from typing import Protocol
 from durably.actors.retry import RetryPolicy
 from durably.errors import TerminalError, find_mistake
 from durably.ids import InvocationStatus
-from durably.runtime.actions.actions import retry_delay
+from durably.runtime.actions.action_attempt import retry_delay
 from durably.runtime.activations.activation import Activation
 from durably.runtime.activations.attempts import Attempts
 from durably.runtime.clock import Clock
