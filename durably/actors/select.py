@@ -46,12 +46,13 @@ async def _first_done(futures: Iterable[asyncio.Future[T]]) -> None:
 
 
 async def _end(tasks: Iterable[asyncio.Future[T]]) -> None:
-    """Cancel those that are not done, and let them end: what they raise then is nobody's business."""
-    losers = [task for task in tasks if not task.done()]
+    """Cancel those that are not done, and let them end. The errors of those that lost are of no interest."""
+    own = list(tasks)
+    losers = [task for task in own if not task.done()]
     for task in losers:
         task.cancel()
     if losers:
         await asyncio.wait(losers)
-    for task in losers:
+    for task in own:
         if not task.cancelled():
             task.exception()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from durably.actors.values.durations import EPOCH, MICROSECOND
 from durably.errors import DurablyError
@@ -136,7 +136,7 @@ def _awaited_in(future: object, waiting: Mapping[int, PendingRequest[Any]]) -> P
     if id(future) in waiting:
         return waiting[id(future)]
     if isinstance(future, asyncio.Task):
-        return _awaited_in(_stands_at(cast("asyncio.Task[Any]", future)), waiting)
+        return _awaited_in(_stands_at(future), waiting)
     children: Sequence[object] = getattr(future, "_children", ())
     return next((found for child in children if (found := _awaited_in(child, waiting)) is not None), None)
 

@@ -353,7 +353,7 @@ class TestFailuresAreNamed:
         @handler
         async def cause(self, ctx: Context) -> str:
             try:
-                await self.fail(ctx)
+                await ctx.run.options(retry=TWICE)("fail", self._fail, ConnectionError("first"), ValueError("second"))
             except ActionFailedError as error:
                 return repr(error.__cause__)
             return "nothing was raised"

@@ -26,7 +26,14 @@ from durably.actors.protocol.operations import CallSite, Operation
 from durably.actors.protocol.port import Action
 from durably.actors.protocol.request import Request
 from durably.actors.values.error_envelopes import decode_failure, encode_failure, terminal
-from durably.errors import ForgottenAwaitError, HandlerMistakeError, NonDeterminismError, SharedStateError, StuckError
+from durably.errors import (
+    ForgottenAwaitError,
+    HandlerMistakeError,
+    NonDeterminismError,
+    SharedStateError,
+    StuckError,
+    find_mistake,
+)
 from durably.ids import Address, KeyScope, derived_invocation_id
 from durably.runtime.execution.answers import from_timestamp
 from durably.runtime.execution.loop import DeterministicLoop, DurableTimer, enter, leave
@@ -44,6 +51,9 @@ class Observer(Protocol):
 
     def handler_logged(self, execution: Execution, level: str, event: str, fields: Mapping[str, Any], /) -> None: ...
     def warned(self, execution: Execution, message: str, /) -> None: ...
+    def task_failed(self, execution: Execution, task: str, error: BaseException, /) -> None:
+        """A task failed, and nothing can ask for its error any more."""
+        ...
 
 
 class Accepted(Protocol):
@@ -68,7 +78,7 @@ class Accepted(Protocol):
 class DurableOperation(Operation[R]):
     """The operation behind a command: cancelling it gives the command up (rule C5)."""
 
-    __slots__ = ("_decode", "_execution", "action", "cause", "number")
+    __slots__ = ("_decode", "_execution", "action", "number")
 
     def __init__(
         self, execution: Execution, number: int, decode: Callable[[bytes], R], what: object, site: CallSite
@@ -76,8 +86,6 @@ class DurableOperation(Operation[R]):
         self.number = number
         self.action: Action[Any] | None = None
         """The side effect whose result it waits for, if it is one."""
-        self.cause: BaseException | None = None
-        """What its failure follows from, where that is in memory: for tracebacks."""
         self._execution = execution
         self._decode = decode
         super().__init__(execution.loop, what, site)
@@ -91,7 +99,7 @@ class DurableOperation(Operation[R]):
             return
         if delivery.failed:
             failure = decode_failure(delivery.value)
-            failure.__cause__ = self.cause
+            failure.__cause__ = delivery.cause
             self.set_exception(failure)
             return
         try:
@@ -136,6 +144,8 @@ class Execution:
     _random: Random | None = None
     _uuids: Random | None = None
     _unawaited: list[Operation[Any]] | None = None
+    _lost_errors: list[tuple[str, BaseException]] | None = None
+    """Tasks that failed in this step, and whose errors nothing can ask for any more."""
     _earlier_changes: dict[str, bytes | None] | None = None
     """What the steps before this one have changed."""
     _recorded_reads: Mapping[str, bytes | None] | None = None
@@ -148,7 +158,7 @@ class Execution:
     _commands: list[Command] | None = None
     _sites: list[CallSite | None] | None = None
     _changes: dict[str, bytes | None] | None = None
-    _abandoned: tuple[int, ...] = ()
+    _abandoned: list[int] | None = None
     _reads: dict[str, bytes | None] | None = None
 
     def __init__(
@@ -246,12 +256,6 @@ class Execution:
         operation = None if self._pending is None else self._pending.get(command)
         return None if operation is None else operation.action
 
-    def note_cause(self, command: int, error: BaseException) -> None:
-        """The answer to a command will be a failure that follows from this error."""
-        operation = None if self._pending is None else self._pending.get(command)
-        if isinstance(operation, DurableOperation):
-            operation.cause = error
-
     @property
     def made_tasks(self) -> bool:
         """The handler has made tasks besides the one that it runs in."""
@@ -278,10 +282,18 @@ class Execution:
         if self._flush is not None:
             self._take_changes(self._flush())
         if main.done():
+            if loop.made_tasks:
+                for task, error in loop.take_lost_errors():
+                    self._note_lost(task, error)
+                self._report_lost_errors(raises=False)
             outcome = self._outcome(main)
+            self._report_lost_errors(raises=True)
             if self._unawaited is not None and not outcome.failed:
                 self._check_awaited(self._unawaited)
             return outcome
+        if loop.made_tasks:
+            loop.tidy()
+            self._report_lost_errors(raises=True)
         if self._unawaited is not None:
             self._unawaited = [operation for operation in self._unawaited if not operation.taken] or None
         if not self._pending:
@@ -310,14 +322,14 @@ class Execution:
             self._deliveries,
             () if commands is None else tuple(commands),
             changes,
-            self._abandoned,
+            () if self._abandoned is None else tuple(self._abandoned),
             self._reads,
             outcome,
             self._attempt,
         )
         self._first_command = self.next_command - len(step.commands)
-        self._deliveries = self._abandoned = ()
-        self._commands = self._changes = self._reads = None
+        self._deliveries = ()
+        self._commands = self._changes = self._reads = self._abandoned = None
         if changes is not None:
             earlier = self._earlier_changes
             self._earlier_changes = changes if earlier is None else {**earlier, **changes}
@@ -355,6 +367,34 @@ class Execution:
         if not self.replaying:
             self._observer.warned(self, message)
 
+    def _note_lost(self, task: asyncio.Task[Any], error: BaseException) -> None:
+        if not self.replaying:
+            if self._lost_errors is None:
+                self._lost_errors = []
+            self._lost_errors.append((f"{task.get_name()} ({_name_of(task.get_coro())})", error))
+
+    def _report_lost_errors(self, *, raises: bool) -> None:
+        """Tell of tasks that failed unheard, once. A mistake pauses, and in tests every one of them is a failure.
+
+        With `raises` False those that would raise are left for later: an error of the handler itself comes first.
+        """
+        for position, (task, error) in enumerate(self._lost_errors or ()):
+            mistake = find_mistake(error)
+            if mistake is None and self._forgotten_await == "warn":
+                self._observer.task_failed(self, task, error)
+                continue
+            if not raises:
+                assert self._lost_errors is not None
+                del self._lost_errors[:position]
+                return
+            if mistake is not None:
+                raise error
+            raise ForgottenAwaitError(
+                f"A task of {self.handler.service}/{self.handler.name} failed, and its exception was never retrieved: "
+                f"{task} raised {error!r}. Await the task, or catch the error in it."
+            ) from error
+        self._lost_errors = None
+
     def _describe_stuck(self) -> str:
         stacks: list[str] = []
         for task in self.loop.live_tasks():
@@ -379,6 +419,10 @@ class Execution:
 
     def callback_failed(self, context: dict[str, Any], /) -> None:
         error = context.get("exception")
+        task = context.get("future")
+        if isinstance(task, asyncio.Task) and error is not None:  # Its last reference has gone.
+            self._note_lost(task, error)
+            return
         if isinstance(error, HandlerMistakeError):
             raise error
         if not self.replaying:
@@ -493,7 +537,9 @@ class Execution:
         """The handler does not want the answer to a command any more (rule C5)."""
         if self.loop.dead or self._pending is None or self._pending.pop(command, None) is None:
             return
-        self._abandoned += (command,)
+        if self._abandoned is None:
+            self._abandoned = []
+        self._abandoned.append(command)
 
     # ------------------------------------------------------------------ inside
 

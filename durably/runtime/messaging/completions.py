@@ -70,11 +70,17 @@ class Completions:
         return position
 
     def complete(
-        self, activation: Activation, invocation: InvocationRun, command: int, failed: bool, value: bytes
+        self,
+        activation: Activation,
+        invocation: InvocationRun,
+        command: int,
+        failed: bool,
+        value: bytes,
+        cause: BaseException | None = None,
     ) -> None:
         """Answer a command of an invocation that is in memory."""
         journal = invocation.journal
-        if journal is None or not journal.answer(Delivery(command, failed, value)):  # Rule C3
+        if journal is None or not journal.answer(Delivery(command, failed, value, cause)):  # Rule C3
             return
         position = activation.changed_at = self._committer.next_position()
         self._committer.batch.complete(CompletionRecord(invocation.number, command, position, failed, value))

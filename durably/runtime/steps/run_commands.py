@@ -96,8 +96,6 @@ class RunCommands:
             self._actions.settled(key)
             self._pauses.pause(activation, invocation, result.exhausted)
         else:
-            if result.cause is not None and invocation.execution is not None:
-                invocation.execution.note_cause(number, result.cause)
-            self._completions.complete(activation, invocation, number, result.failed, result.value)
+            self._completions.complete(activation, invocation, number, result.failed, result.value, result.cause)
             self._committer.when_durable(self._settled, key)
         self._owner.schedule()

@@ -201,8 +201,9 @@ class Steps:
         for number in step.abandoned:
             if number < first:
                 self._give_up(invocation, journal, number)
+        abandoned = frozenset(step.abandoned) if step.abandoned else ()
         for offset, command in enumerate(step.commands):
-            self._issue(invocation, journal, first + offset, command, found, first + offset in step.abandoned)
+            self._issue(invocation, journal, first + offset, command, found, first + offset in abandoned)
         self._attempts.park(invocation, journal)
 
     # ------------------------------------------------------------------ act
