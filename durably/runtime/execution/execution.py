@@ -21,7 +21,7 @@ import msgspec
 
 from durably.actors.context import make_context
 from durably.actors.definition.binding import BoundActor, BoundActorHandler
-from durably.actors.protocol.commands import Command, Run, Sleep
+from durably.actors.protocol.commands import Command, Run, Send, Sleep
 from durably.actors.protocol.operations import CallSite, Operation
 from durably.actors.protocol.port import Action
 from durably.actors.protocol.request import Request
@@ -35,7 +35,7 @@ from durably.errors import (
     find_mistake,
 )
 from durably.ids import Address, KeyScope, derived_invocation_id
-from durably.runtime.execution.answers import from_timestamp
+from durably.runtime.execution.answers import decode_id, from_timestamp
 from durably.runtime.execution.loop import DeterministicLoop, DurableTimer, enter, leave
 from durably.runtime.execution.step import AttemptFailure, Delivery, Outcome, Step, replay
 from durably.runtime.settings import Settings, Watch
@@ -473,13 +473,15 @@ class Execution:
             self._note_issued(operation)
         return operation
 
-    def issue_one_way(
-        self, command: Command, result: Callable[[int], R], what: object, site: CallSite, /
-    ) -> Operation[R]:
+    def issue_send(
+        self, command: Send, sent: Callable[[str], R], what: object, site: CallSite, /
+    ) -> DurableOperation[R]:
+        if command.idempotency_key is not None and not self.handler.atomic:  # Rule C7
+            return self.issue(command, lambda answer: sent(decode_id(answer)), what, site)
         self.check(what)
         operation: DurableOperation[R] = DurableOperation(self, self.next_command, _never_decoded, what, site)
         if not self.loop.dead:
-            operation.set_result(result(self._record(command, site)))
+            operation.set_result(sent(derived_invocation_id(self._accepted.seed, self._record(command, site))))
             self._note_issued(operation)
         return operation
 
@@ -489,9 +491,6 @@ class Execution:
         operation = self.issue(command, decode, command, site)
         operation.action = action
         return operation
-
-    def callee_id(self, command: int, /) -> str:
-        return derived_invocation_id(self._accepted.seed, command)
 
     def read_field(self, name: str, /) -> bytes | None:
         if self.loop.thread != get_ident():

@@ -29,10 +29,10 @@ T = TypeVar("T")
 Args = TypeVarTuple("Args")
 
 US_PER_SECOND = 1_000_000
-_TASKS_BETWEEN_TIDYING = 1024
+_TASKS_NEVER_TIDIED = 1024
 _TASKS_TIDIED_PER_STEP = 64
 _CALLBACKS_PER_TASK = 8
-"""What a task that was there before may add to the limit of an advance: enough to be cancelled and to clean up."""
+"""What each task adds to the limit of an advance, once: enough to be cancelled and to clean up."""
 
 
 class TimerOwner(Protocol):
@@ -230,6 +230,7 @@ class DeterministicLoop(IsolatedLoop):
         "_ready",
         "_steps_untidied",
         "_tasks",
+        "_tidied_beyond",
         "at",
         "dead",
         "main",
@@ -245,6 +246,7 @@ class DeterministicLoop(IsolatedLoop):
         self._ready: list[ReadyCallback] = []
         self._tasks: list[NumberedTask[Any]] | None = None
         self._steps_untidied = 0
+        self._tidied_beyond = _TASKS_NEVER_TIDIED
         self._failures: Sequence[ref[NumberedTask[Any]]] = ()
         """Tasks that failed and are not among the others any more."""
         self._heard: set[int] | None = None
@@ -271,9 +273,8 @@ class DeterministicLoop(IsolatedLoop):
 
         Only between `enter` and `leave`.
         """
-        left = self._limit
+        left = limit = self._limit
         tasks_before = 0 if self._tasks is None else len(self._tasks)
-        has_been_extended = False
         for callback in self._ready:  # It grows meanwhile.
             if callback.is_cancelled:
                 continue
@@ -288,12 +289,12 @@ class DeterministicLoop(IsolatedLoop):
                     self._note_heard(callback)
                 break
             left -= 1
-            if left == 0 and not has_been_extended:  # Rule S7: cancelling many tasks is no endless loop.
-                made = 0 if self._tasks is None else max(len(self._tasks) - tasks_before, 0)
-                left, has_been_extended = _CALLBACKS_PER_TASK * tasks_before + made, True
-            if left <= 0:
+            if left == 0 and limit == self._limit:  # Rule S7: cancelling many tasks is no endless loop.
+                left = _CALLBACKS_PER_TASK * max(tasks_before, 0 if self._tasks is None else len(self._tasks))
+                limit += left
+            if left == 0:
                 raise AdvanceLimitError(
-                    f"The handler ran {self._limit} callbacks in one go without waiting for anything. Most likely a "
+                    f"The handler ran {limit} callbacks in one go without waiting for anything. Most likely a "
                     "loop awaits something that is always ready, such as `asyncio.sleep(0)`; wait for an event, or "
                     "`ctx.sleep`."
                 )
@@ -333,6 +334,7 @@ class DeterministicLoop(IsolatedLoop):
         if failures:
             self._failures = [*self._failures, *failures]
         self._tasks = [task for task in tasks if not task.done()]
+        self._tidied_beyond = max(2 * len(self._tasks), _TASKS_NEVER_TIDIED)
 
     def take_lost_errors(self) -> list[tuple[asyncio.Task[Any], BaseException]]:
         """After the main task: the tasks that failed, unless somebody has asked for the error or was about to hear."""
@@ -473,7 +475,7 @@ class DeterministicLoop(IsolatedLoop):
         if self._tasks is None:
             self._tasks = []
         self._tasks.append(task)
-        if len(self._tasks) % _TASKS_BETWEEN_TIDYING == 0:
+        if len(self._tasks) > self._tidied_beyond:
             self._forget_done()
         return task
 

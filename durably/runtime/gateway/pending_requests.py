@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
-from durably.actors.protocol.operations import CallSite, Operation
+from durably.actors.protocol.operations import CallSite, HostOperation
 from durably.actors.values.error_envelopes import decode_failure
 from durably.errors import StoreUnavailableError
 from durably.ids import InvocationStatus
@@ -37,7 +37,7 @@ class PendingRequestOwner(Protocol):
         ...
 
 
-class PendingRequest(Operation[R]):
+class PendingRequest(HostOperation[R]):
     """An operation on the host's loop. Its owner holds it for as long as it is open."""
 
     __slots__ = ("_owner", "id")

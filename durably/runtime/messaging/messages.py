@@ -165,8 +165,12 @@ class Messages:
         caller: CallerRecord | None,
         due: int | None,
         found: KeysFound,
-    ) -> None:
-        """Accept a message from a handler, in its transition; a refusal is its answer."""
+    ) -> str:
+        """Accept a message from a handler, in its transition, and return the id of its invocation.
+
+        A refusal is the answer to a call; that of a message is logged, and its id leads nowhere.
+        """
+        id = derived_invocation_id(sender.seed, number)
         try:
             handler = self.target(command.service, command.key, command.handler)
             argument = handler.admit(command.argument) if command.wire else command.argument
@@ -175,11 +179,11 @@ class Messages:
                 self._completions.answer(caller, Outcome(True, encode_failure(error)))
             else:
                 self._log.undeliverable(sender, command, error)
-            return
-        id = derived_invocation_id(sender.seed, number)
+            return id
         scope = None if command.idempotency_key is None else scope_of(command)
-        if scope is not None and self._join_first(id, scope, caller, found):
-            return
+        first_id = None if scope is None else self._join_first(id, scope, caller, found)
+        if first_id is not None:
+            return first_id
         self.accept(
             handler,
             command.key,
@@ -195,6 +199,7 @@ class Messages:
             None if scope is None else self.retention_us(handler),
             0 if sender.journal is None else sender.journal.not_before,
         )
+        return id
 
     def _delay(self, invocation: InvocationRun, due: int, not_before: int) -> None:
         """It is accepted durably at once, and joins its mailbox when it is due (rule C6)."""
@@ -203,22 +208,22 @@ class Messages:
         else:
             self._committer.when_durable(self._registry.forget, invocation)
 
-    def _join_first(self, id: str, scope: KeyScope, caller: CallerRecord | None, found: KeysFound) -> bool:
-        """Let a duplicate join the first, if there is one; the id that the sender was given leads there (rule C7)."""
+    def _join_first(self, id: str, scope: KeyScope, caller: CallerRecord | None, found: KeysFound) -> str | None:
+        """Let a duplicate join the first, if there is one, whose id this is; its own id leads there too (rule C7)."""
         first = self._registry.keyed.get(scope)
         if first is not None:
             self._committer.batch.alias(id, first.number)
             self._registry.alias(id, first)
             if caller is not None:
                 self._completions.attach_to_known(caller, first)
-            return True
+            return first.id
         record = found.get(scope)
         if record is None:
-            return False
+            return None
         self._committer.batch.alias(id, record.number)
         if caller is not None:
             self._completions.attach_to_stored(caller, record)
-        return True
+        return record.id
 
 
 def has_key(command: Command) -> bool:

@@ -19,7 +19,8 @@ from durably.runtime.activations.attempts import Attempts
 from durably.runtime.clock import Clock
 from durably.runtime.commit.committer import Committer
 from durably.runtime.execution.execution import Execution
-from durably.runtime.execution.step import AttemptFailure, Delivery, Step
+from durably.runtime.execution.answers import encode_id
+from durably.runtime.execution.step import AttemptFailure, Delivery, Outcome, Step
 from durably.runtime.invocations.invocation import InvocationRun, Journal
 from durably.runtime.lifecycle.endings import Endings
 from durably.runtime.lifecycle.pauses import Pauses
@@ -222,7 +223,11 @@ class Steps:
             if invocation.handler.atomic:  # Rule V6
                 journal.held_sends.append((number, command))
             else:
-                self._messages.send(invocation, number, command, None, command.due, found)
+                id = self._messages.send(invocation, number, command, None, command.due, found)
+                if command.idempotency_key is not None and not abandoned:  # Rule C7: which invocation it has joined.
+                    journal.pending[number] = command
+                    caller = CallerRecord(invocation.address, invocation.number, number)
+                    self._completions.answer(caller, Outcome(False, encode_id(id)))
             return
         if abandoned:
             if isinstance(command, Call):
