@@ -124,9 +124,10 @@ def _sentence(clock: VirtualClock, supervisor: Supervisor, operation: PendingReq
             f"{has_ended}nothing happens any more: no timer is set either, so this would wait for ever. "
             "Objects that wait for each other in a circle, or for themselves, do that."
         )
+    otherwise = "Otherwise nothing" if under_way else "nothing"
     return (
-        f"{has_ended}{'Otherwise n' if under_way else 'n'}othing happens any more unless time passes, which it does when "
-        f"the test says so: it is {_moment(now)}, and {coming} {_moment(due)}. Ask with .send(), or in a task of its own "
+        f"{has_ended}{otherwise} happens any more unless time passes, which it does when the test says so: it is "
+        f"{_moment(now)}, and {coming} {_moment(due)}. Ask with .send(), or in a task of its own "
         f"(asyncio.create_task), and then `await app.{_what_lets_pass(due - now)}`."
     )
 

@@ -1,4 +1,4 @@
-"""What a runtime's calls return, outside handlers: every way in which asyncio waits for something works, or says why not.
+"""What a runtime's calls return, outside handlers: every way in which asyncio waits works, or says why not.
 
 And a call that was handed to asyncio is not forgotten, whether its answer is awaited or not.
 """
@@ -71,7 +71,9 @@ async def _gathered_twice(call: Call) -> int:
 
 
 async def _selected(call: Call) -> int:
-    return (await select(call=call, never=asyncio.get_running_loop().create_future()))[1]
+    never: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    _, answer = await select(call=call, never=never)
+    return answer
 
 
 async def _awaited_twice(call: Call) -> int:
@@ -152,10 +154,10 @@ async def test_a_call_that_was_handed_to_asyncio_is_not_forgotten(hand_over: Cal
 
 async def test_one_that_was_not_is_named_and_so_is_what_asyncio_refuses() -> None:
     async with Runtime(MemoryStore(), [Doubler]) as runtime:
+        call = runtime.service(Doubler).double(1)
+        await runtime.service(Doubler).double(2)
         with pytest.warns(RuntimeWarning, match="Doubler/double was never awaited, at .*test_operations"):
-            runtime.service(Doubler).double(1)  # type: ignore[unused-coroutine]  # pyright: ignore[reportUnusedCoroutine]
-            await runtime.service(Doubler).double(2)
-            gc.collect()
+            del call
         call = runtime.service(Doubler).double(1)
         with pytest.raises(TypeError, match="use tasks explicitly"):
             await asyncio.wait([call])  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]

@@ -374,7 +374,7 @@ class TestFailuresAreNamed:
         [
             ("fail", ActionFailedError, "fail", 2, "ValueError", "second"),
             ("give_up", ActionFailedError, "give up", 1, "KeyError", "'seat'"),
-            ("never_end", ActionTimeoutError, "act", 2, "TimeoutError", "the action 'act' took longer than its limit of 5 s"),
+            ("never_end", ActionTimeoutError, "act", 2, "TimeoutError", "took longer than its limit of 5 s"),
             ("time_out_by_itself", ActionFailedError, "act", 1, "TimeoutError", "no answer"),
         ],
     )  # fmt: skip
@@ -385,9 +385,8 @@ class TestFailuresAreNamed:
         error = await self.failure(world, handler, through=through)
         assert type(error) is kind
         assert isinstance(error, ActionFailedError)
-        assert (error.action, error.attempts, error.error_type, error.last_message) == (
-            action, attempts, error_type, last,
-        )  # fmt: skip
+        assert (error.action, error.attempts, error.error_type) == (action, attempts, error_type)
+        assert error.last_message.endswith(last)
         assert error.code == (408 if kind is ActionTimeoutError else 500)
         assert str(error).startswith(f"The action {action!r} failed for good after {attempts} attempt")
         assert last in str(error)

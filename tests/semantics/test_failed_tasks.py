@@ -11,13 +11,13 @@ from durably import (
     Context,
     ForgottenAwaitError,
     MemoryStore,
+    ObjectContext,
     PausedInvocationError,
     Runtime,
     Service,
     TerminalError,
     UnsetStateError,
     VirtualObject,
-    ObjectContext,
     handler,
     select,
     state,
@@ -168,9 +168,7 @@ async def test_a_mistake_in_a_task_pauses_everywhere(world: World) -> None:
         assert isinstance(told.value.__cause__, UnsetStateError)
 
 
-async def test_an_error_that_something_hears_of_is_not_reported(
-    world: World, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_an_error_that_something_hears_of_is_not_reported(world: World, caplog: pytest.LogCaptureFixture) -> None:
     async with Harness(Careless, dependencies={World: world}) as app:
         call = begin(app.object(Careless, "c").hear())
         await turns()

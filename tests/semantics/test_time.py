@@ -149,7 +149,7 @@ class TestT1:
             after = begin(app.object(Sleeper, "after").sleep(0.3))
             await turns()
             await wait_a_little(app, 0.3)
-            assert before.done() and during.done() and after.done()
+            assert all(call.done() for call in (before, during, after))
             assert await app.object(Sleeper, "sent").count() == 1
             for number in (1, 2, 3):
                 await wait_a_little(app, 5)

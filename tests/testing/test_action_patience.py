@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable, Coroutine
 from threading import Event
+from typing import Any
 
 import pytest
 
@@ -48,8 +50,9 @@ class Worker(Service):
     def __init__(self, outside: Outside) -> None:
         self.outside = outside
 
-    def _action(self, name: str) -> object:
-        return getattr(self.outside, name)
+    def _action(self, name: str) -> Callable[[], Coroutine[Any, Any, str]]:
+        action: Callable[[], Coroutine[Any, Any, str]] = getattr(self.outside, name)
+        return action
 
     @handler
     async def plain(self, ctx: Context, name: str) -> str:
@@ -140,11 +143,14 @@ async def test_each_action_is_waited_for_once(outside: Outside, monkeypatch: pyt
 
 @pytest.mark.parametrize("name", ["wait", "refuse_to_end", "wait_in_a_thread"])
 async def test_a_test_that_fails_beside_an_action_ends(outside: Outside, name: str) -> None:
-    with pytest.raises(ZeroDivisionError):
+    async def fail_beside() -> None:
         async with Harness(Worker, dependencies={Outside: outside}) as app:
             await app.service(Worker).plain.send(name)
             await _turns()
             raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fail_beside()
     outside.thread_event.set()
     outside.event.set()
     await _turns()

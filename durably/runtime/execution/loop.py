@@ -316,7 +316,7 @@ class DeterministicLoop(IsolatedLoop):
         return [task for task in (main, *tasks) if task is not None and not task.done()]
 
     def tidy(self) -> None:
-        """At the end of a step: forget tasks that are done. Asyncio reports one whose error nobody can ask for any more.
+        """At the end of a step: forget tasks that are done. Asyncio reports those whose error nothing can ask for.
 
         Few of them per step on average, and as many on replay, so a report comes in the same step each time.
         """

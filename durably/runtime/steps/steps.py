@@ -18,8 +18,8 @@ from durably.runtime.activations.activations import Activations
 from durably.runtime.activations.attempts import Attempts
 from durably.runtime.clock import Clock
 from durably.runtime.commit.committer import Committer
-from durably.runtime.execution.execution import Execution
 from durably.runtime.execution.answers import encode_id
+from durably.runtime.execution.execution import Execution
 from durably.runtime.execution.step import AttemptFailure, Delivery, Outcome, Step
 from durably.runtime.invocations.invocation import InvocationRun, Journal
 from durably.runtime.lifecycle.endings import Endings
