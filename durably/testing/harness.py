@@ -195,9 +195,11 @@ class Harness(Runtime):
         if self._supervisor is not None:
             self._supervisor.actions.stop()
         stopping = asyncio.ensure_future(super().__aexit__(None, None, None))
-        while not (await asyncio.wait([stopping], timeout=PATIENCE_SECONDS))[0]:
-            await self.clock.advance(self._settings.drain_us + self._settings.stop_us, one_turn)
-        await stopping
+        try:
+            while not (await asyncio.wait([stopping], timeout=PATIENCE_SECONDS))[0]:
+                await self.clock.advance(self._settings.drain_us + self._settings.stop_us, one_turn)
+        finally:
+            await stopping
 
     def _raise_unheard(self) -> None:
         if self._unheard:

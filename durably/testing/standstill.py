@@ -137,7 +137,8 @@ def _awaited_in(future: object, waiting: Mapping[int, PendingRequest[Any]]) -> P
     if id(future) in waiting:
         return waiting[id(future)]
     if isinstance(future, asyncio.Task):
-        return _awaited_in(_stands_at(future), waiting)
+        task: asyncio.Task[Any] = future
+        return _awaited_in(_stands_at(task), waiting)
     children: Sequence[object] = getattr(future, "_children", ())
     return next((found for child in children if (found := _awaited_in(child, waiting)) is not None), None)
 

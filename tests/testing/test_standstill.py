@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from threading import Event
 from typing import Any, NoReturn
 
@@ -144,8 +144,19 @@ async def test_several_who_wait_cannot_help_each_other() -> None:
         beside.cancel()
 
 
-@pytest.mark.parametrize("wait", [asyncio.create_task, asyncio.gather, lambda call: call])
-async def test_however_the_test_waits(wait: Callable[[Any], Awaitable[object]]) -> None:
+async def _itself(call: Coroutine[Any, Any, str]) -> str:
+    return await call
+
+
+WAITS: dict[str, Callable[[Coroutine[Any, Any, str]], Awaitable[object]]] = {
+    "in a task": asyncio.create_task,
+    "for several": asyncio.gather,
+    "directly": _itself,
+}
+
+
+@pytest.mark.parametrize("wait", WAITS.values(), ids=WAITS)
+async def test_however_the_test_waits(wait: Callable[[Coroutine[Any, Any, str]], Awaitable[object]]) -> None:
     async with Harness(Reminder) as app:
         with pytest.raises(StandstillError):
             await wait(app.object(Reminder, "a").remind("x", 2))

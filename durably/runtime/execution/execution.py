@@ -421,7 +421,8 @@ class Execution:
         error = context.get("exception")
         task = context.get("future")
         if isinstance(task, asyncio.Task) and error is not None:  # Its last reference has gone.
-            self._note_lost(task, error)
+            failed: asyncio.Task[Any] = task
+            self._note_lost(failed, error)
             return
         if isinstance(error, HandlerMistakeError):
             raise error

@@ -70,7 +70,7 @@ class Retries:
             return
         policy = self.policy(invocation)
         now = self._clock.now()
-        if invocation.failing_since is None:
+        if invocation.failing_since is None or invocation.failing_since > now:  # The clock was ahead then.
             invocation.failing_since = now
         invocation.attempts += 1
         gives_up = policy.gives_up_on(error)
