@@ -70,7 +70,7 @@ class ActionPatience:
 
 def _is_stuck(engine: Engine, attempt: Attempted) -> bool:
     """No virtual time that passes ends it: it has no limit, and its handler waits for nothing but answers."""
-    invocation = engine.registry.live.get(attempt.key[0])
+    invocation = engine.parts.registry.live.get(attempt.key[0])
     if attempt.until is not None or not attempt.is_wanted or invocation is None or invocation.journal is None:
         return False
     return not any(isinstance(command, Sleep) for command in invocation.journal.pending.values())

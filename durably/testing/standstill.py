@@ -71,9 +71,9 @@ class Standstill:
             return
         engine = supervisor.engine
         attempts = supervisor.actions.under_way()
-        nothing_happens = supervisor.is_idle() if engine is None else engine.is_waiting()
+        nothing_happens = supervisor.is_idle() if engine is None else engine.parts.idleness.is_waiting()
         operation = self._awaited(supervisor) if nothing_happens else None
-        position = None if engine is None else engine.committer.position
+        position = None if engine is None else engine.parts.committer.position
         seen = (engine, position, self._harness.clock.now(), operation, attempts)
         if operation is None or seen != self._seen:
             self._seen, self._looks, self._seen_since = seen, 0, self._loop.time()
@@ -85,7 +85,7 @@ class Standstill:
 
     def _awaited(self, supervisor: Supervisor) -> PendingRequest[Any] | None:
         """What the test stands at, if nobody else is there who could let time pass."""
-        waiting = {id(operation): operation for operation in supervisor.gateway.waiting}
+        waiting = {id(operation): operation for operation in supervisor.gateway.pending}
         others = asyncio.all_tasks(self._loop) - self._others - supervisor.own_tasks() - {self._test}
         if self._test is None or not all(id(_stands_at(task)) in waiting for task in others):
             return None
@@ -105,7 +105,7 @@ def _sentence(clock: VirtualClock, supervisor: Supervisor, operation: PendingReq
             "pass: ask with .send(), or in a task of its own (asyncio.create_task), and then `await "
             "app.advance(seconds=5)`."
         )
-    invocation = engine.registry.live.get(operation.id)
+    invocation = engine.parts.registry.live.get(operation.id)
     what = operation.what
     if invocation is not None and invocation.handler.kind != "service":
         what = f"{invocation.address.service}/{invocation.address.key}/{invocation.handler.name}"
@@ -146,7 +146,7 @@ def _awaited_in(future: object, waiting: Mapping[int, PendingRequest[Any]]) -> P
 def _what_comes(clock: VirtualClock, engine: Engine, actions: Actions) -> tuple[int | None, str]:
     """What happens next if time passes, and when: microseconds since 1970 UTC."""
     ahead_us = clock.now() - clock.monotonic()
-    due = engine.timers.next_due()
+    due = engine.parts.timers.next_due()
     coming = [] if due is None else [(due, "the next timer is due at")]
     coming += [
         (moment + ahead_us, f"{name_action(engine, key, name)} failed and is tried again at")
@@ -162,7 +162,7 @@ def _what_comes(clock: VirtualClock, engine: Engine, actions: Actions) -> tuple[
 
 def name_action(engine: Engine, key: ActionKey, name: str) -> str:
     """An action for people: `the action 'charge' of Checkout/handle`."""
-    invocation = engine.registry.live.get(key[0])
+    invocation = engine.parts.registry.live.get(key[0])
     handler = "" if invocation is None else f" of {invocation.handler.service}/{invocation.handler.name}"
     return f"the action {name!r}{handler}"
 

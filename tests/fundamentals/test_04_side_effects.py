@@ -44,6 +44,8 @@ class Checkout(Service):
             return await charge("charge", self.bank.charge, amount)
         except ActionFailedError as error:
             return f"not paid after {error.attempts} attempts, the last: {error.last_message}"
+        except TerminalError as error:
+            return f"not paid: {error}"
 
 
 async def test_a_crash_afterwards_does_not_repeat_it() -> None:

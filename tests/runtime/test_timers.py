@@ -8,24 +8,24 @@ from hypothesis import strategies as st
 from durably.ids import Address
 from durably.runtime.timers import timer_heap
 from durably.runtime.timers.timer_heap import TimerHeap
-from durably.storage.records import TimerRecord
+from durably.storage.records import TimerKey, TimerKind, TimerRecord
 
 HERE = Address("Object", "key")
 NEVER = 1_000
 
 numbers = st.integers(1, 4)
-commands = st.integers(-3, 2)
+keys = st.tuples(numbers, st.sampled_from(TimerKind), st.integers(0, 2))
 times = st.integers(0, 60)
 operations = st.one_of(
-    st.tuples(st.just("add"), numbers, commands, times, times),
-    st.tuples(st.just("clear"), numbers, commands, st.just(0), st.just(0)),
-    st.tuples(st.just("pop"), st.just(0), st.just(0), times, times),
-    st.tuples(st.just("look"), st.just(0), st.just(0), st.just(0), st.just(0)),
+    st.tuples(st.just("add"), keys, times, times),
+    st.tuples(st.just("clear"), keys, st.just(0), st.just(0)),
+    st.tuples(st.just("pop"), keys, times, times),
+    st.tuples(st.just("look"), keys, st.just(0), st.just(0)),
 )
 
 
 def timer(number: int, command: int, due: int) -> TimerRecord:
-    return TimerRecord(number, command, due, HERE)
+    return TimerRecord(number, TimerKind.SLEEP, command, due, HERE)
 
 
 def test_the_next_is_the_earliest_and_equal_times_go_by_number_and_command() -> None:
@@ -68,34 +68,33 @@ def test_cleared_timers_do_not_pile_up() -> None:
     heap.add(timer(1, 0, NEVER), NEVER)
     for command in range(5 * timer_heap._DEAD_ENTRIES):  # pyright: ignore[reportPrivateUsage]
         heap.add(timer(2, command, NEVER), NEVER)
-        heap.clear(2, command)
+        heap.clear((2, TimerKind.SLEEP, command))
     entries = len(heap._by_due) + len(heap._by_moment)  # pyright: ignore[reportPrivateUsage]
     assert entries < 3 * timer_heap._DEAD_ENTRIES  # pyright: ignore[reportPrivateUsage]
     assert heap.pop_due(NEVER, 0) == timer(1, 0, NEVER)
 
 
 @given(st.lists(operations, max_size=60))
-def test_it_does_what_a_plain_dictionary_would(program: list[tuple[str, int, int, int, int]]) -> None:
+def test_it_does_what_a_plain_dictionary_would(program: list[tuple[str, TimerKey, int, int]]) -> None:
     heap = TimerHeap()
-    model: dict[tuple[int, int], tuple[int, int]] = {}
-    for operation, number, command, due, moment in program:
-        key = number, command
+    model: dict[TimerKey, tuple[int, int]] = {}
+    for operation, key, due, moment in program:
         if operation == "add":
-            heap.add(timer(number, command, due), moment)
+            heap.add(TimerRecord(*key, due, HERE), moment)
             known = model.get(key)
             model[key] = due, moment if known is None or known[0] != due else min(moment, known[1])
         elif operation == "clear":
-            heap.clear(number, command)
+            heap.clear(key)
             model.pop(key, None)
         elif operation == "look":
             dues, moments = [due for due, _ in model.values()], [moment for _, moment in model.values()]
             assert heap.next() == ((min(dues), min(moments)) if model else None)
         else:
-            by_due = sorted((when, *key) for key, (when, _) in model.items() if when <= due)
-            by_moment = sorted((when, *key) for key, (_, when) in model.items() if when <= moment)
+            by_due = sorted((when, key) for key, (when, _) in model.items() if when <= due)
+            by_moment = sorted((when, key) for key, (_, when) in model.items() if when <= moment)
             expected = None
             if ready := by_due or by_moment:
-                _, ready_number, ready_command = ready[0]
-                expected = timer(ready_number, ready_command, model.pop((ready_number, ready_command))[0])
+                first = ready[0][1]
+                expected = TimerRecord(*first, model.pop(first)[0], HERE)
             assert heap.pop_due(due, moment) == expected
         assert len(heap) == len(model)

@@ -16,7 +16,7 @@ from durably.actors.values.durations import duration_us
 from durably.actors.values.error_envelopes import terminal
 from durably.errors import ActionFailedError, ActionTimeoutError, RetryableError, TerminalError
 from durably.runtime.clock import US_PER_SECOND, Cancellable, Clock
-from durably.runtime.observation.failure_text import describe_failure, text_of_error
+from durably.runtime.execution.failure_text import describe_failure, text_of_error
 
 
 class TimeLimit:

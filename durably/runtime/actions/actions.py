@@ -23,7 +23,8 @@ from durably.errors import TerminalError, find_mistake
 from durably.runtime.actions.action_attempt import TimeLimit, given_up_error, retry_delay, terminal_error_of_action
 from durably.runtime.clock import Clock
 from durably.runtime.commit.thread_yielding import ThreadYielding
-from durably.runtime.observation.failure_text import describe_failure, text_of_error
+from durably.runtime.execution.failure_text import describe_failure, text_of_error
+from durably.runtime.observation.observer import Observer
 
 ActionKey: TypeAlias = tuple[str, int]
 """(invocation id, command number)"""
@@ -55,13 +56,6 @@ class ActionListener(Protocol):
         ...
 
 
-class ActionObserver(Protocol):
-    """Who wants to know of side effects."""
-
-    def attempt_begins(self, key: ActionKey, name: str, /) -> None: ...
-    def attempt_ended(self, key: ActionKey, name: str, /) -> None: ...
-
-
 class _Running:
     """One action: its task, and its result from then on."""
 
@@ -91,9 +85,7 @@ class Attempted(NamedTuple):
 class Actions:
     """All actions of a runtime."""
 
-    def __init__(
-        self, clock: Clock, threads: int, thread_yielding: ThreadYielding, observer: ActionObserver | None = None
-    ) -> None:
+    def __init__(self, clock: Clock, threads: int, thread_yielding: ThreadYielding, observer: Observer) -> None:
         self.on_rest: Callable[[], None] = _nobody_listens
         """Hears when an action has ended, or backs off."""
         self._observer = observer
@@ -223,15 +215,13 @@ class Actions:
 
     def _begin_attempt(self, running: _Running, limit: TimeLimit) -> None:
         self._under_way[running] = limit
-        if self._observer is not None:
-            self._observer.attempt_begins(running.key, running.name)
+        self._observer.action_attempt_started(*running.key, running.name)
 
     def _end_attempt(self, running: _Running) -> None:
         del self._under_way[running]
         if not self._under_way:
             self._host.call_soon(self.on_rest)
-        if self._observer is not None:
-            self._observer.attempt_ended(running.key, running.name)
+        self._observer.action_attempt_ended(*running.key, running.name)
 
     async def _attempt(self, action: Action[Any], limit: TimeLimit) -> Any:
         try:

@@ -10,28 +10,28 @@ from __future__ import annotations
 
 from heapq import heapify, heappop, heappush
 
-from durably.storage.records import TimerRecord
+from durably.storage.records import TimerKey, TimerPlace, TimerRecord
 
 _DEAD_ENTRIES = 1_024
 """So many dead entries are never worth making the heaps anew."""
 
 
 class TimerHeap:
-    """Timers by due time (wall clock) and by moment (monotonic clock); equal ones by number and command."""
+    """Timers by due time (wall clock) and by moment (monotonic clock); equal ones by number, kind and command."""
 
     __slots__ = ("_by_due", "_by_moment", "_timers")
 
     def __init__(self) -> None:
-        self._by_due: list[tuple[int, int, int]] = []
-        self._by_moment: list[tuple[int, int, int]] = []
-        self._timers: dict[tuple[int, int], tuple[TimerRecord, int]] = {}
+        self._by_due: list[TimerPlace] = []
+        self._by_moment: list[TimerPlace] = []
+        self._timers: dict[TimerKey, tuple[TimerRecord, int]] = {}
 
     def __len__(self) -> int:
         return len(self._timers)
 
     def add(self, timer: TimerRecord, moment: int) -> None:
         """Keep a timer. One that is known with the same due time keeps the earlier of its moments."""
-        key = timer.number, timer.command
+        key = timer.key
         known = self._timers.get(key)
         is_known = known is not None and known[0].due == timer.due
         if known is not None and is_known and known[1] <= moment:
@@ -39,12 +39,12 @@ class TimerHeap:
         self._timers[key] = timer, moment
         heappush(self._by_moment, (moment, *key))
         if not is_known:
-            heappush(self._by_due, (timer.due, *key))
+            heappush(self._by_due, timer.place)
         if len(self._by_moment) > 2 * len(self._timers) + _DEAD_ENTRIES:
             self._make_anew()
 
-    def clear(self, number: int, command: int) -> None:
-        self._timers.pop((number, command), None)
+    def clear(self, key: TimerKey) -> None:
+        self._timers.pop(key, None)
 
     def pop_due(self, now: int, elapsed: int) -> TimerRecord | None:
         """The next timer that has come, when the wall clock says `now` and the monotonic one `elapsed`."""
@@ -63,7 +63,7 @@ class TimerHeap:
         due, moment = self._first_due(), self._first_moment()
         return None if due is None or moment is None else (due[0], moment[0])
 
-    def _first_due(self) -> tuple[int, int, int] | None:
+    def _first_due(self) -> TimerPlace | None:
         heap = self._by_due
         while heap:
             known = self._timers.get(heap[0][1:])
@@ -72,7 +72,7 @@ class TimerHeap:
             heappop(heap)
         return None
 
-    def _first_moment(self) -> tuple[int, int, int] | None:
+    def _first_moment(self) -> TimerPlace | None:
         heap = self._by_moment
         while heap:
             known = self._timers.get(heap[0][1:])
@@ -82,7 +82,7 @@ class TimerHeap:
         return None
 
     def _make_anew(self) -> None:
-        self._by_due = [(timer.due, *key) for key, (timer, _) in self._timers.items()]
+        self._by_due = [timer.place for timer, _ in self._timers.values()]
         self._by_moment = [(moment, *key) for key, (_, moment) in self._timers.items()]
         heapify(self._by_due)
         heapify(self._by_moment)

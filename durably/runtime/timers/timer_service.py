@@ -8,27 +8,22 @@ Nothing happens here while nothing is due: the window moves when there is someth
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
 
 from durably.runtime.clock import Cancellable, Clock
 from durably.runtime.commit.committer import Committer
+from durably.runtime.commit.transition import Transition
 from durably.runtime.incarnation.background import Background
+from durably.runtime.incarnation.incarnation import Incarnation
+from durably.runtime.incarnation.ready_queue import ReadyQueue
 from durably.runtime.invocations.invocation import InvocationRun
 from durably.runtime.settings import Settings
 from durably.runtime.timers.timer_heap import TimerHeap
-from durably.storage.records import TimerRecord
+from durably.storage.records import NO_COMMAND, TimerKind, TimerPlace, TimerRecord
 from durably.storage.store import Store
 
-BEYOND_ALL = (1 << 63) - 1
-"""Comes after every due time, number and command."""
-
-
-class TimerServiceOwner(Protocol):
-    """Who is woken."""
-
-    def time_has_come(self, timer: TimerRecord, /) -> None: ...
-    def schedule(self) -> None: ...
-    def store_failed(self, error: BaseException, /) -> None: ...
+LAST_MOMENT = LAST_NUMBER = (1 << 63) - 1
+"""Come after every due time, and every number."""
 
 
 class TimerService:
@@ -36,15 +31,19 @@ class TimerService:
 
     def __init__(
         self,
-        owner: TimerServiceOwner,
+        incarnation: Incarnation,
         *,
         background: Background,
         clock: Clock,
         committer: Committer,
+        ready: ReadyQueue,
         settings: Settings,
         store: Store,
     ) -> None:
-        self._owner = owner
+        self.on_due: Callable[[TimerRecord], None] = _no_one_waits
+        """What is done with a timer that is due."""
+        self._incarnation = incarnation
+        self._ready = ready
         self._background = background
         self._clock = clock
         self._committer = committer
@@ -59,14 +58,22 @@ class TimerService:
         """The earliest due time beyond the window that is known of."""
         self._dead = False
 
-    def set(self, invocation: InvocationRun, command: int, due: int, not_before: int = 0) -> bool:
+    def set(
+        self,
+        transition: Transition,
+        invocation: InvocationRun,
+        kind: TimerKind,
+        due: int,
+        command: int = NO_COMMAND,
+        not_before: int = 0,
+    ) -> bool:
         """Record that an invocation is to be woken; False if that is so late that the store has to remember it.
 
         The wait is what is left until `due` from now, or from `not_before`, the time of the step that asks for it: a
         handler whose time ran ahead with a wrong clock still waits for as long as it asked.
         """
-        timer = TimerRecord(invocation.number, command, due, invocation.address)
-        self._committer.batch.set_timer(timer)
+        timer = TimerRecord(invocation.number, kind, command, due, invocation.address)
+        transition.set_timer(timer)
         wait_us = due - max(self._clock.now(), not_before)
         is_soon = wait_us <= self._settings.timer_window_us
         if is_soon or len(self._heap) < self._settings.timers_in_memory:
@@ -78,14 +85,14 @@ class TimerService:
             self._open_before(due, wait_us)
         return is_soon
 
-    def drop(self, number: int, command: int) -> None:
-        """It is not wanted any more, and neither is its row."""
-        self._committer.batch.clear_timer(number, command)
-        self._heap.clear(number, command)
+    def drop(self, transition: Transition, number: int, kind: TimerKind, command: int = NO_COMMAND) -> None:
+        """Delete a timer, and its row."""
+        transition.clear_timer(number, kind, command)
+        self._heap.clear((number, kind, command))
 
-    def forget(self, number: int, command: int) -> None:
-        """It is not wanted any more; its row goes with its invocation."""
-        self._heap.clear(number, command)
+    def forget(self, number: int, kind: TimerKind, command: int = NO_COMMAND) -> None:
+        """Delete a timer whose row goes with its invocation."""
+        self._heap.clear((number, kind, command))
 
     def next_due(self) -> int | None:
         """When the next timer in memory rings if nobody sets the wall clock, in microseconds since 1970 UTC."""
@@ -102,7 +109,7 @@ class TimerService:
         self._window_timer = self._first_beyond = None
         until = self._clock.now() + self._settings.timer_window_us
         self._committer.when_durable(self._look_ahead, until)
-        self._owner.schedule()
+        self._ready.schedule()
 
     def kill(self) -> None:
         self._dead = True
@@ -125,7 +132,7 @@ class TimerService:
 
     async def _read(self, until: int) -> None:
         ahead_us = self._clock.now() - self._clock.monotonic()
-        after: tuple[int, int, int] | None = None
+        after: TimerPlace | None = None
         while not self._dead:
             timers = await self._store.timers(until, self._settings.recovery_portion, after=after)
             for timer in timers:
@@ -133,9 +140,8 @@ class TimerService:
             self._wind()
             if len(timers) < self._settings.recovery_portion:
                 break
-            last = timers[-1]
-            after = (last.due, last.number, last.command)
-        for timer in await self._store.timers(BEYOND_ALL, 1, after=(until, BEYOND_ALL, BEYOND_ALL)):
+            after = timers[-1].place
+        for timer in await self._store.timers(LAST_MOMENT, 1, after=_last_place(until)):
             self._open_before(timer.due, timer.due - self._clock.now())
 
     def _wind(self) -> None:
@@ -154,9 +160,18 @@ class TimerService:
         now, elapsed = self._clock.now(), self._clock.monotonic()
         try:
             while not self._dead and (timer := self._heap.pop_due(now, elapsed)) is not None:
-                self._owner.time_has_come(timer)
+                self.on_due(timer)
         except Exception as error:  # A mistake of ours: without the rest of the timers nothing would ever wake again.
-            self._owner.store_failed(error)
+            self._incarnation.fail(error)
             return
         self._wind()
-        self._owner.schedule()
+        self._ready.schedule()
+
+
+def _last_place(due: int) -> TimerPlace:
+    """Comes after every timer that is due then."""
+    return (due, LAST_NUMBER, TimerKind.START, NO_COMMAND)
+
+
+def _no_one_waits(timer: TimerRecord) -> None:
+    raise AssertionError(f"{timer} is due before the machine is put together")
