@@ -130,10 +130,10 @@ class Context(Caller):
             outgoing.headers, outgoing.idempotency_key, outgoing.timeout_us, self._due(delay), outgoing.wire,
         )  # fmt: skip
 
-        def sent(number: int) -> Invocation[R]:
-            return Invocation(self, self._port.callee_id(number), outgoing.decode)
+        def sent(id: str) -> Invocation[R]:
+            return Invocation(self, id, outgoing.decode)
 
-        return self._port.issue_one_way(command, sent, f"send to {outgoing}", site)
+        return self._port.issue_send(command, sent, f"send to {outgoing}", site)
 
     def _due(self, delay: Delay | None) -> int | None:
         if delay is None:
