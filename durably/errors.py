@@ -3,7 +3,7 @@
     DurablyError
     ├── TerminalError                     ends an invocation for good; travels to every caller with its fields
     │   ├── CancelledInvocationError      409
-    │   ├── DeadlockError                 409
+    │   ├── DeadlockError                 508
     │   ├── DeadlineExceededError         504
     │   ├── UnknownTargetError            404
     │   ├── InvalidArgumentError          400
@@ -16,6 +16,7 @@
     │   ├── UnrepeatableCallError         raised by durably.testing
     │   ├── ForgottenAwaitError
     │   ├── WrongContextError
+    │   ├── ProcessExitError
     │   ├── StuckError
     │   ├── AdvanceLimitError
     │   ├── SharedStateError
