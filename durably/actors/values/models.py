@@ -28,6 +28,25 @@ def is_model(value: object) -> bool:
     return is_model_class(type(value))
 
 
+def class_of(value: object) -> type:
+    """The class of a value; of a model whose parameters were left out (`Box` for `Box[int]`), the one that they belong
+    to."""
+    if not is_model(value):
+        return type(value)
+    generic: Any = getattr(type(value), "__pydantic_generic_metadata__", {})
+    return generic.get("origin") or type(value)
+
+
+def fields_of_model(model: object) -> list[str]:
+    """The names of its fields, and of what it was given beside them where it allows extra ones."""
+    one = cast("BaseModel", model)
+    return [*type(one).model_fields, *(one.model_extra or ())]
+
+
+def model_fields(cls: type) -> dict[str, Any]:
+    return dict(cast("type[BaseModel]", cls).model_fields)
+
+
 def has_sets(model: object) -> bool:
     cls: Any = type(model)
     return model_has_sets(cls)
@@ -36,8 +55,32 @@ def has_sets(model: object) -> bool:
 @lru_cache(maxsize=CACHED_MODELS)
 def model_has_sets(cls: type) -> bool:
     """A field of this model, or of one in it, may hold a set. In doubt it does."""
-    schema = repr(cast("type[BaseModel]", cls).__pydantic_core_schema__)
-    return "'set'" in schema or "'frozenset'" in schema or "'any'" in schema or "'type': 'definitions'" in schema
+    return schema_has_sets(cast("type[BaseModel]", cls).__pydantic_core_schema__)
+
+
+def schema_has_sets(schema: object) -> bool:
+    words = repr(schema)
+    return "'set'" in words or "'frozenset'" in words or "'any'" in words or "'type': 'definitions'" in words
+
+
+@lru_cache(maxsize=CACHED_MODELS)
+def model_is_open(cls: type) -> bool:
+    """A field of this model, or of one in it, may hold anything."""
+    return schema_is_open(cast("type[BaseModel]", cls).__pydantic_core_schema__)
+
+
+def schema_is_open(schema: object) -> bool:
+    return "'any'" in repr(schema)
+
+
+@lru_cache(maxsize=CACHED_MODELS)
+def model_is_recursive(cls: type) -> bool:
+    """A model may hold itself. In doubt it does."""
+    return schema_is_recursive(cast("type[BaseModel]", cls).__pydantic_core_schema__)
+
+
+def schema_is_recursive(schema: object) -> bool:
+    return "'definition-ref'" in repr(schema)
 
 
 def frozen_model_annotations(cls: type) -> list[Any] | None:
@@ -57,6 +100,18 @@ def decode_custom(expected: type, value: Any) -> Any:
         raise ValueError(_pydantic_reason(error)) from error
 
 
+def place_and_reason(error: Exception) -> tuple[str, str]:
+    """Where a value did not fit that pydantic read as the only one of a tuple, as a path from `$`, and why."""
+    details = getattr(error, "errors", None)
+    if not isinstance(error, ValueError) or details is None:
+        return "$", str(error).rstrip(".") or type(error).__name__
+    found = [one for one in details() if one["loc"][:1] == (0,)]
+    if len(found) != 1:
+        return "$", _pydantic_reason(error)
+    steps = found[0]["loc"][1:]
+    return "$" + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps), found[0]["msg"]
+
+
 def _pydantic_reason(error: ValueError) -> str:
     details = getattr(error, "errors", None)
     if details is None:
@@ -65,25 +120,30 @@ def _pydantic_reason(error: ValueError) -> str:
 
 
 def model_json(value: Any) -> bytes:
-    """A pydantic model as its own serializers write it."""
+    """A pydantic model as its own serializers write it, which refuse a value of another type than the declared one."""
     model: BaseModel = value
-    return model.model_dump_json(by_alias=True, round_trip=True).encode()
+    return model.model_dump_json(by_alias=True, round_trip=True, warnings="error").encode()
+
+
+def read_back(value: Any) -> Any:
+    """A model as whoever reads it by its class would get it."""
+    return decode_custom(type(value), msgspec.json.decode(model_json(value)))
 
 
 def model_parts(value: Any) -> Any:
     """The same, as plain values with what is a set sorted."""
     model: BaseModel = value
     written = msgspec.json.decode(model_json(model))
-    return _sorted_like(model.model_dump(by_alias=True, round_trip=True), written)
+    return sorted_like(model.model_dump(by_alias=True, round_trip=True, warnings=False), written)
 
 
-def _sorted_like(value: Any, written: Any) -> Any:
+def sorted_like(value: Any, written: Any) -> Any:
     """`written` is the JSON of `value`: sort in it what is a set in `value`."""
-    if is_set(value):
+    if is_set(value) and is_sequence(written):
         return sorted(written, key=lambda part: msgspec.json.encode(part, order="deterministic"))
-    if is_mapping(value) and is_mapping(written):
+    if is_mapping(value) and is_mapping(written) and len(value) == len(written):
         parts = zip(value.values(), written.items(), strict=True)
-        return {name: _sorted_like(part, part_written) for part, (name, part_written) in parts}
-    if is_sequence(value) and is_sequence(written):
-        return [_sorted_like(*both) for both in zip(value, written, strict=True)]
+        return {name: sorted_like(part, part_written) for part, (name, part_written) in parts}
+    if is_sequence(value) and is_sequence(written) and len(value) == len(written):
+        return [sorted_like(*both) for both in zip(value, written, strict=True)]
     return written

@@ -11,7 +11,7 @@ from typing import Any
 from msgspec import inspect as shapes
 
 from durably.actors.values.descriptions import named
-from durably.actors.values.models import frozen_model_annotations, is_model_class, model_has_sets
+from durably.actors.values.models import frozen_model_annotations, is_model_class, model_has_sets, model_is_open, model_is_recursive
 from durably.errors import DefinitionError
 
 _IMMUTABLE = (
@@ -53,7 +53,12 @@ class Features:
         """Holds a set somewhere."""
         self.open = False
         """Holds `Any` somewhere, so that anything may come."""
+        self.recursive = False
+        """Holds itself somewhere, so that its values may be nested however deep."""
+        self.has_floats = False
+        """Holds floats somewhere, and NaN is written like None."""
         self._seen: set[Any] = set()
+        self._within: list[type] = []
 
     def visit(self, shape: shapes.Type, name: str) -> None:
         match shape:
@@ -61,6 +66,8 @@ class Features:
                 self.visit(shape.type, name)
             case shapes.AnyType():
                 self.open, self.immutable = True, False
+            case shapes.FloatType():
+                self.has_floats = True
             case shapes.UnionType():
                 for part in shape.types:
                     self.visit(part, name)
@@ -103,10 +110,13 @@ class Features:
         elif isinstance(shape, shapes.TypedDictType):
             self.immutable = False
         if shape.cls in self._seen:
+            self.recursive = self.recursive or shape.cls in self._within
             return
         self._seen.add(shape.cls)
+        self._within.append(shape.cls)
         for field in shape.fields:
             self.visit(field.type, name)
+        self._within.pop()
 
     def _refuse_keys(self, key: shapes.Type, name: str) -> None:
         kinds = key.types if isinstance(key, shapes.UnionType) else (key,)
@@ -131,6 +141,8 @@ class Features:
                 "can be given."
             )
         self.unordered = self.unordered or model_has_sets(cls)
+        self.open = self.open or model_is_open(cls)
+        self.recursive = self.recursive or model_is_recursive(cls)
         if cls not in self._seen:
             self._seen.add(cls)
             self.immutable = self.immutable and self._model_is_immutable(cls)

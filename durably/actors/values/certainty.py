@@ -1,0 +1,200 @@
+"""Tests that tell of a value, without decoding it, that it is read as it was written (rule V5).
+
+`certain(shape)` makes the test of a type, out of the exact classes of its parts. A value that passes needs no other
+proof; of one that does not, decoding has to tell. A type has no test where only decoding can tell.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from operator import attrgetter
+from typing import Any, TypeAlias
+from uuid import UUID
+
+import msgspec
+from msgspec import inspect as shapes
+
+Test: TypeAlias = Callable[[Any], bool]
+Record: TypeAlias = shapes.StructType | shapes.DataclassType
+
+_CERTAIN_KEYS = frozenset((str, int))
+
+
+def certain(shape: shapes.Type) -> Test | None:
+    """The test of a type; None where only decoding can tell."""
+    try:
+        return _test(shape, ())
+    except _UncertainType:
+        return None
+
+
+class _UncertainType(Exception):  # noqa: N818 - an answer on its way out of a deep walk, and no error
+    pass
+
+
+def _test(shape: shapes.Type, within: tuple[type, ...]) -> Test:
+    """`within` are the classes around this one: a class that holds itself may be nested too deep."""
+    classes = _exact_classes(shape)
+    if classes is not None:
+        return _is_one_of(classes)
+    match shape:
+        case shapes.Metadata():
+            return _test(shape.type, within)
+        case shapes.FloatType(gt=None, ge=None, lt=None, le=None, multiple_of=None):
+            return _is_finite
+        case shapes.DecimalType():
+            return _is_finite_decimal
+        case shapes.DateTimeType(tz=None):
+            return _is_plain_datetime
+        case shapes.LiteralType():
+            return _is_literal(shape.values)
+        case shapes.UnionType():
+            return _is_any_of([_test(part, within) for part in shape.types])
+        case shapes.ListType(min_length=None, max_length=None):
+            return _holds(list, shape.item_type, within)
+        case shapes.VarTupleType(min_length=None, max_length=None):
+            return _holds(tuple, shape.item_type, within)
+        case shapes.SetType(min_length=None, max_length=None):
+            return _holds(set, shape.item_type, within)
+        case shapes.FrozenSetType(min_length=None, max_length=None):
+            return _holds(frozenset, shape.item_type, within)
+        case shapes.TupleType():
+            return _is_tuple(tuple, [_test(part, within) for part in shape.item_types])
+        case shapes.NamedTupleType():
+            return _is_tuple(shape.cls, [_test(field.type, within) for field in shape.fields])
+        case shapes.DictType(min_length=None, max_length=None):
+            return _is_dict(shape, within)
+        case shapes.StructType() | shapes.DataclassType():
+            return _is_record(shape, within)
+        case _:
+            raise _UncertainType
+
+
+def _exact_classes(shape: shapes.Type) -> frozenset[type] | None:
+    """The classes of which every instance is a certain value of a type, if that is all that there is to test."""
+    match shape:
+        case shapes.NoneType():
+            return frozenset((type(None),))
+        case shapes.BoolType():
+            return frozenset((bool,))
+        case shapes.StrType(min_length=None, max_length=None, pattern=None):
+            return frozenset((str,))
+        case shapes.IntType(gt=None, ge=None, lt=None, le=None, multiple_of=None):
+            return frozenset((int,))
+        case shapes.BytesType(min_length=None, max_length=None):
+            return frozenset((bytes,))
+        case shapes.UUIDType():
+            return frozenset((UUID,))
+        case shapes.DateType():
+            return frozenset((date,))
+        case shapes.EnumType():
+            return frozenset((shape.cls,))
+        case shapes.UnionType():
+            parts = [_exact_classes(part) for part in shape.types]
+            return None if None in parts else frozenset[type]().union(*(part for part in parts if part is not None))
+        case _:
+            return None
+
+
+def _is_one_of(classes: frozenset[type]) -> Test:
+    if len(classes) == 1:
+        (cls,) = classes
+        return lambda value: type(value) is cls
+    return lambda value: type(value) in classes
+
+
+def _is_finite(value: Any) -> bool:
+    return type(value) is float and math.isfinite(value)
+
+
+def _is_finite_decimal(value: Any) -> bool:
+    return type(value) is Decimal and value.is_finite()
+
+
+def _is_plain_datetime(value: Any) -> bool:
+    return type(value) is datetime and (value.tzinfo is None or value.tzinfo is UTC)
+
+
+def _is_literal(values: Iterable[Any]) -> Test:
+    allowed = frozenset((type(value), value) for value in values)
+    classes = frozenset(cls for cls, _ in allowed)
+    return lambda value: type(value) in classes and (type(value), value) in allowed
+
+
+def _is_any_of(tests: list[Test]) -> Test:
+    return lambda value: any(test(value) for test in tests)
+
+
+def _holds(cls: type, item: shapes.Type, within: tuple[type, ...]) -> Test:
+    classes = _exact_classes(item)
+    if classes is not None:
+        return lambda value: type(value) is cls and classes.issuperset(map(type, value))
+    test = _test(item, within)
+    return lambda value: type(value) is cls and all(map(test, value))
+
+
+def _is_tuple(cls: type, tests: list[Test]) -> Test:
+    def test(value: Any) -> bool:
+        return (
+            type(value) is cls
+            and len(value) == len(tests)
+            and all(of_part(part) for of_part, part in zip(tests, value, strict=True))
+        )
+
+    return test
+
+
+def _is_dict(shape: shapes.DictType, within: tuple[type, ...]) -> Test:
+    keys = _exact_classes(shape.key_type)
+    if keys is None or len(keys) != 1 or not keys <= _CERTAIN_KEYS:
+        raise _UncertainType
+    values = _exact_classes(shape.value_type)
+    if values is not None:
+        return lambda value: (
+            type(value) is dict and keys.issuperset(map(type, value)) and values.issuperset(map(type, value.values()))
+        )
+    test = _test(shape.value_type, within)
+    return lambda value: (
+        type(value) is dict and keys.issuperset(map(type, value)) and all(map(test, value.values()))
+    )
+
+
+def _is_record(shape: Record, within: tuple[type, ...]) -> Test:
+    cls = shape.cls
+    names = [field.name for field in shape.fields]
+    if cls in within or not names or not _is_plain(cls, names):
+        raise _UncertainType
+    tests = [_test(field.type, (*within, cls)) for field in shape.fields]
+    parts = attrgetter(*names)
+    if len(tests) == 1:
+        return lambda value: type(value) is cls and tests[0](parts(value))
+    exact = [_exact_classes(field.type) for field in shape.fields]
+    if all(classes is not None and len(classes) == 1 for classes in exact):
+        expected = tuple(one for classes in exact if classes is not None for one in classes)
+        return lambda value: type(value) is cls and tuple(map(type, parts(value))) == expected
+
+    def test(value: Any) -> bool:
+        if type(value) is not cls:
+            return False
+        for of_part, part in zip(tests, parts(value), strict=True):  # noqa: SIM110 - twice as fast as all()
+            if not of_part(part):
+                return False
+        return True
+
+    return test
+
+
+def _is_plain(cls: type, names: list[str]) -> bool:
+    """Decoding makes an instance of nothing but the values of its fields, and these are what its attributes say."""
+    if hasattr(cls, "__post_init__") or any(isinstance(getattr(cls, name, None), property) for name in names):
+        return False
+    if issubclass(cls, msgspec.Struct):
+        return cls.__setattr__ is msgspec.Struct.__setattr__ and names == list(cls.__struct_fields__)
+    if not dataclasses.is_dataclass(cls) or names != [field.name for field in dataclasses.fields(cls)]:
+        return False
+    frozen = bool(getattr(cls, "__dataclass_params__").frozen)  # noqa: B009
+    return (frozen or cls.__setattr__ is object.__setattr__) and cls.__getattribute__ is object.__getattribute__
