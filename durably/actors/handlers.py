@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Coroutine, Mapping
+from copy import copy
 from functools import partial
 from typing import (
     TYPE_CHECKING,
@@ -26,6 +27,7 @@ from typing import (
 from durably.actors.bound_handlers import NO_HEADERS, BoundHandler, Target, Transport
 from durably.actors.definition.arguments import HandlerFunction
 from durably.actors.definition.signature import HandlerSignature
+from durably.actors.definition.type_bindings import TypeBindings
 from durably.actors.retry import RetryPolicy
 from durably.actors.values.descriptions import named
 from durably.actors.values.durations import Duration, optional_duration_us
@@ -92,6 +94,12 @@ class Handler(Generic[P, R]):
             raise DefinitionError(
                 f"{self} has accepts=, which decodes one argument, and {len(self.signature.shape)} parameters."
             )
+
+    def bound_by(self, bindings: TypeBindings) -> Handler[P, R]:
+        """The same handler, in a class for which type variables of its own stand for something."""
+        bound = copy(self)
+        bound.signature = self.signature.bound_by(bindings)
+        return bound
 
     def _check_name(self) -> None:
         if not is_text(self.name) or not HANDLER_NAME.fullmatch(self.name):

@@ -153,7 +153,9 @@ class StateView:
         try:
             data = field.codec.encode_exactly(value)
         except UnencodableError as error:
-            raise UnencodableError(f"{field.what} cannot be given this value: {error.message}") from error
+            raise UnencodableError(
+                f"{field.what} cannot be given this value: {error.message}", path=error.path
+            ) from error
         self._port.write_field(field.name, data)  # Raises outside the handler's advance (rule D1).
         self._hold(field, data, value)
 
@@ -187,6 +189,8 @@ class StateView:
     def _encoded(self, field: BoundField, held: _Value) -> bytes:
         try:
             data = field.codec.encode(held.value)
+            if data == held.data and field.codec.is_ambiguous(data):
+                field.codec.verify(held.value, data)
             if data == held.data or data == field.codec.encode(field.codec.decode(held.data)):
                 # The second: older code wrote the same value in other words, such as without a field that has a
                 # default.
@@ -194,7 +198,7 @@ class StateView:
             return field.codec.encode_exactly(held.value)
         except UnencodableError as error:
             raise UnencodableError(
-                f"{field.what} was changed in place to what cannot be stored: {error.message}"
+                f"{field.what} was changed in place to what cannot be stored: {error.message}", path=error.path
             ) from error
 
     def _hold(self, field: BoundField, data: bytes, value: Any) -> Any:

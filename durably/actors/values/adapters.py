@@ -19,7 +19,7 @@ import msgspec
 
 from durably.actors.values.descriptions import describe, shortened_bytes
 from durably.actors.values.encoding import unencodable
-from durably.actors.values.models import place_and_reason, schema_has_sets, schema_is_open, schema_is_recursive, sorted_like
+from durably.actors.values.models import features_of_schema, place_and_reason, sorted_like
 from durably.errors import DefinitionError, UndecodableError
 
 if TYPE_CHECKING:
@@ -65,14 +65,12 @@ class Adapter:
             ) from error
         self._adapter = adapter
         self._validate: Callable[[bytes], tuple[Any]] = validator.validate_json
-        self._has_sets = schema_has_sets(schema)
-        self.is_open = schema_is_open(schema)
-        self.is_recursive = self.is_open or schema_is_recursive(schema)
+        self.features = features_of_schema(schema)
 
     def encode(self, value: Any) -> bytes:
         try:
             written = self._adapter.dump_json((value,), by_alias=True, round_trip=True, warnings="error")[1:-1]
-            if not self._has_sets:
+            if not self.features.has_sets:
                 return written
             (parts,) = self._adapter.dump_python((value,), by_alias=True, round_trip=True, warnings=False)
             return msgspec.json.encode(sorted_like(parts, msgspec.json.decode(written)))

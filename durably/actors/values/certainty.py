@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from operator import attrgetter
+from keyword import iskeyword
 from typing import Any, TypeAlias
 from uuid import UUID
 
@@ -168,29 +168,26 @@ def _is_record(shape: Record, within: tuple[type, ...]) -> Test:
     names = [field.name for field in shape.fields]
     if cls in within or not names or not _is_plain(cls, names):
         raise _UncertainType
-    tests = [_test(field.type, (*within, cls)) for field in shape.fields]
-    parts = attrgetter(*names)
-    if len(tests) == 1:
-        return lambda value: type(value) is cls and tests[0](parts(value))
-    exact = [_exact_classes(field.type) for field in shape.fields]
-    if all(classes is not None and len(classes) == 1 for classes in exact):
-        expected = tuple(one for classes in exact if classes is not None for one in classes)
-        return lambda value: type(value) is cls and tuple(map(type, parts(value))) == expected
-
-    def test(value: Any) -> bool:
-        if type(value) is not cls:
-            return False
-        for of_part, part in zip(tests, parts(value), strict=True):  # noqa: SIM110 - twice as fast as all()
-            if not of_part(part):
-                return False
-        return True
-
+    compared: list[str] = []
+    known: dict[str, Any] = {"cls": cls}
+    for number, field in enumerate(shape.fields):
+        classes = _exact_classes(field.type)
+        if classes is None:
+            known[f"test{number}"] = _test(field.type, (*within, cls))
+            compared.append(f"test{number}(value.{field.name})")
+        else:
+            known[f"classes{number}"] = next(iter(classes)) if len(classes) == 1 else classes
+            compared.append(f"type(value.{field.name}) {'is' if len(classes) == 1 else 'in'} classes{number}")
+    # One expression is three times as fast as a loop over the fields, which would cost as much as decoding.
+    test: Test = eval(f"lambda value: type(value) is cls and {' and '.join(compared)}", known)  # noqa: S307
     return test
 
 
 def _is_plain(cls: type, names: list[str]) -> bool:
     """Decoding makes an instance of nothing but the values of its fields, and these are what its attributes say."""
     if hasattr(cls, "__post_init__") or any(isinstance(getattr(cls, name, None), property) for name in names):
+        return False
+    if not all(name.isidentifier() and not iskeyword(name) for name in names):
         return False
     if issubclass(cls, msgspec.Struct):
         return cls.__setattr__ is msgspec.Struct.__setattr__ and names == list(cls.__struct_fields__)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import msgspec
 
@@ -49,38 +49,37 @@ def model_fields(cls: type) -> dict[str, Any]:
 
 def has_sets(model: object) -> bool:
     cls: Any = type(model)
-    return model_has_sets(cls)
+    return features_of_model(cls).has_sets
 
 
-@lru_cache(maxsize=CACHED_MODELS)
-def model_has_sets(cls: type) -> bool:
-    """A field of this model, or of one in it, may hold a set. In doubt it does."""
-    return schema_has_sets(cast("type[BaseModel]", cls).__pydantic_core_schema__)
+class ModelFeatures(NamedTuple):
+    """What has to be known of a model, or of what its fields hold. In doubt it is so."""
+
+    has_sets: bool
+    is_open: bool
+    """It may hold anything somewhere."""
+    is_recursive: bool
+    """It may hold itself somewhere."""
+    has_floats: bool
+    excludes: bool
+    """It has fields that are not written."""
 
 
-def schema_has_sets(schema: object) -> bool:
+def features_of_schema(schema: object) -> ModelFeatures:
     words = repr(schema)
-    return "'set'" in words or "'frozenset'" in words or "'any'" in words or "'type': 'definitions'" in words
+    is_open = "'any'" in words
+    return ModelFeatures(
+        has_sets=is_open or "'set'" in words or "'frozenset'" in words or "'type': 'definitions'" in words,
+        is_open=is_open,
+        is_recursive="'definition-ref'" in words,
+        has_floats=is_open or "'float'" in words,
+        excludes="'serialization_exclude': True" in words,
+    )
 
 
 @lru_cache(maxsize=CACHED_MODELS)
-def model_is_open(cls: type) -> bool:
-    """A field of this model, or of one in it, may hold anything."""
-    return schema_is_open(cast("type[BaseModel]", cls).__pydantic_core_schema__)
-
-
-def schema_is_open(schema: object) -> bool:
-    return "'any'" in repr(schema)
-
-
-@lru_cache(maxsize=CACHED_MODELS)
-def model_is_recursive(cls: type) -> bool:
-    """A model may hold itself. In doubt it does."""
-    return schema_is_recursive(cast("type[BaseModel]", cls).__pydantic_core_schema__)
-
-
-def schema_is_recursive(schema: object) -> bool:
-    return "'definition-ref'" in repr(schema)
+def features_of_model(cls: type) -> ModelFeatures:
+    return features_of_schema(cast("type[BaseModel]", cls).__pydantic_core_schema__)
 
 
 def frozen_model_annotations(cls: type) -> list[Any] | None:

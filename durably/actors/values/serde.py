@@ -12,8 +12,8 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Generic, Protocol, TypeVar
+from functools import lru_cache, partial
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import msgspec
 from msgspec.inspect import type_info
@@ -65,10 +65,11 @@ class TypeCodec(Generic[T]):
     __slots__ = (
         "_deep",
         "_draws_defaults",
+        "_excludes",
+        "_has_floats",
         "_loose",
         "_plain_json",
         "_test",
-        "ambiguous",
         "annotation",
         "decode",
         "encode",
@@ -85,8 +86,6 @@ class TypeCodec(Generic[T]):
     """A value of this type cannot change in place (rule V2)."""
     is_certain: bool
     """What decodes can be encoded again, and is the same then: nothing is left to be proved of it."""
-    ambiguous: bool
-    """Values that differ may have the same bytes, such as NaN and None."""
 
     def __init__(
         self,
@@ -102,7 +101,8 @@ class TypeCodec(Generic[T]):
         self.decode = decode
         self.immutable = immutable
         self.is_certain = proof.test is not None
-        self.ambiguous = proof.test is None or proof.has_floats
+        self._has_floats = proof.has_floats
+        self._excludes = proof.excludes
         self._test = proof.test
         self._loose = proof.loose
         self._deep = proof.deep
@@ -179,6 +179,11 @@ class TypeCodec(Generic[T]):
             path=f"${difference.path}",
         )
 
+    def is_ambiguous(self, data: bytes) -> bool:
+        """Whether `encode` may give these bytes for values that differ: NaN is written like None, and of a field that a
+        model excludes nothing is."""
+        return self._excludes or (self._has_floats and b"null" in data)
+
     def admit(self, data: bytes) -> bytes:
         """What is stored of bytes from outside: what they decode to can be written again (rule V5).
 
@@ -212,7 +217,10 @@ class Proof:
     deep: bool = False
     """Its values may be nested however deep."""
     has_floats: bool = False
+    excludes: bool = False
+    """A pydantic model in it has fields that are not written."""
     draws_defaults: bool = False
+    """A field that is left out gets a value that may differ from one reading to the next."""
 
 
 def _ALWAYS(_value: Any) -> bool:  # noqa: N802 - a constant
@@ -245,6 +253,10 @@ class JsonSerde(Generic[T]):
     def decode(self, data: bytes, /) -> T:
         return self._codec.decode(data)
 
+    def admit(self, data: bytes, /) -> bytes:
+        """What is stored of bytes from outside; raises UndecodableError."""
+        return self._codec.admit(data)
+
 
 class BytesSerde:
     """Bytes as they are."""
@@ -258,6 +270,39 @@ class BytesSerde:
 
     def decode(self, data: bytes, /) -> bytes:
         return data
+
+
+def encoder_of(serde: Serde[T] | TypeCodec[T]) -> Callable[[T], bytes]:
+    """What gives bytes that are read again, of a codec or of a Serde."""
+    return serde.encode_exactly if isinstance(serde, TypeCodec) else partial(encode_readably, serde)
+
+
+def encode_readably(serde: Serde[T], value: T) -> bytes:
+    """The bytes of a value by a Serde, which for one of the user's are seen to be read again (rule V5).
+
+    Raises:
+        UnencodableError: what it gave is not bytes, or is refused by its own `decode`. Whatever its `encode` raises.
+    """
+    data: Any = serde.encode(value)
+    if isinstance(serde, JsonSerde | BytesSerde):
+        return cast("bytes", data)
+    if not isinstance(data, bytes):
+        raise UnencodableError(f"{type(serde).__name__}.encode gave {shortened(data)} for {shortened(value)}, not bytes.")
+    try:
+        serde.decode(data)
+    except Exception as error:  # The Serde is the user's.
+        raise UnencodableError(
+            f"{type(serde).__name__} cannot decode again what it made of {shortened(value)}: {error}."
+        ) from error
+    return data
+
+
+def admit(serde: Serde[Any], data: bytes) -> bytes:
+    """What is stored of bytes from outside, which a Serde has to understand; raises what its `decode` does."""
+    if isinstance(serde, JsonSerde):
+        return serde.admit(data)
+    serde.decode(data)
+    return data
 
 
 def codec_for(annotation: Any) -> TypeCodec[Any]:
@@ -314,7 +359,8 @@ def _make_codec(annotation: Any) -> TypeCodec[Any]:
             test=certain(shape),
             loose=features.open,
             deep=features.open or features.recursive,
-            has_floats=features.has_floats,
+            has_floats=features.has_floats or features.open,
+            excludes=features.excludes,
             draws_defaults=declared.draws_defaults,
         ),
     )
@@ -334,13 +380,19 @@ def _adapted_codec(annotation: Any, declared: Declarations, why: str) -> TypeCod
             "make the members of a union msgspec Structs with tag=True."
         )
     adapter = Adapter(annotation)
+    features = adapter.features
     return TypeCodec(
         annotation,
         adapter.encode,
         adapter.decode,
         immutable=_is_immutable(annotation),
         proof=Proof(
-            test=None, loose=adapter.is_open, deep=adapter.is_recursive, draws_defaults=declared.draws_defaults
+            test=None,
+            loose=features.is_open,
+            deep=features.is_open or features.is_recursive,
+            has_floats=features.has_floats,
+            excludes=features.excludes,
+            draws_defaults=declared.draws_defaults,
         ),
     )
 

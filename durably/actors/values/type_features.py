@@ -11,7 +11,7 @@ from typing import Any
 from msgspec import inspect as shapes
 
 from durably.actors.values.descriptions import named
-from durably.actors.values.models import frozen_model_annotations, is_model_class, model_has_sets, model_is_open, model_is_recursive
+from durably.actors.values.models import features_of_model, frozen_model_annotations, is_model_class
 from durably.errors import DefinitionError
 
 _IMMUTABLE = (
@@ -57,6 +57,8 @@ class Features:
         """Holds itself somewhere, so that its values may be nested however deep."""
         self.has_floats = False
         """Holds floats somewhere, and NaN is written like None."""
+        self.excludes = False
+        """Holds a pydantic model with fields that are not written."""
         self._seen: set[Any] = set()
         self._within: list[type] = []
 
@@ -140,9 +142,12 @@ class Features:
                 "Make it a dataclass, a msgspec Struct or a pydantic model, or pass a Serde of your own where one "
                 "can be given."
             )
-        self.unordered = self.unordered or model_has_sets(cls)
-        self.open = self.open or model_is_open(cls)
-        self.recursive = self.recursive or model_is_recursive(cls)
+        model = features_of_model(cls)
+        self.unordered = self.unordered or model.has_sets
+        self.open = self.open or model.is_open
+        self.recursive = self.recursive or model.is_recursive
+        self.has_floats = self.has_floats or model.has_floats
+        self.excludes = self.excludes or model.excludes
         if cls not in self._seen:
             self._seen.add(cls)
             self.immutable = self.immutable and self._model_is_immutable(cls)

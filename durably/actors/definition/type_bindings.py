@@ -1,0 +1,86 @@
+"""What the type variables of a generic class stand for in a subclass: `Item` for `T` in `class Items(Repo[Item])`.
+
+Bindings are followed through every class between the two. A variable that stays free is read as its bound, or as
+anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar, get_args, get_origin
+
+from durably.actors.definition.scope import Scope
+
+
+class TypeBindings:
+    """Type variables of one class, and what they stand for; resolved when types are, so that forward references work."""
+
+    def __init__(self, written: Mapping[Any, Any], scope: Scope | None, then: TypeBindings | None = None) -> None:
+        """`written` are arguments as they stand in a list of bases, `scope` is where their names are looked up. In what
+        they leave free, `then` holds."""
+        self._written = written
+        self._scope = scope
+        self._then = then
+
+    def __bool__(self) -> bool:
+        return bool(self._written)
+
+    def apply(self, annotations: Mapping[str, Any]) -> dict[str, Any]:
+        """The annotations with each variable replaced.
+
+        Raises:
+            DefinitionError: a name in an argument is unknown.
+        """
+        if not self._written:
+            return dict(annotations)
+        arguments = {variable: self._resolved(variable, argument) for variable, argument in self._written.items()}
+        return {name: _replaced(annotation, arguments) for name, annotation in annotations.items()}
+
+    def _resolved(self, variable: Any, argument: Any) -> Any:
+        annotations = {str(variable): argument}
+        if self._scope is not None:
+            annotations = self._scope.resolve(annotations, f"the bases of {self._scope.owner.__qualname__}")
+        if self._then is not None:
+            annotations = self._then.apply(annotations)
+        return annotations[str(variable)]
+
+
+NO_BINDINGS = TypeBindings({}, None)
+
+
+def bindings_of(cls: type, generic: type, scope: Scope) -> TypeBindings:
+    """What the type variables of `generic` stand for in its subclass `cls`, the names of which are looked up in `scope`."""
+    return _bindings_of(cls, generic, scope, None)
+
+
+def _bindings_of(cls: type, generic: type, scope: Scope, then: TypeBindings | None) -> TypeBindings:
+    for base in vars(cls).get("__orig_bases__", cls.__bases__):
+        origin = get_origin(base) or base
+        if not isinstance(origin, type) or not issubclass(origin, generic):
+            continue
+        variables: tuple[Any, ...] = getattr(origin, "__parameters__", ())
+        arguments = get_args(base)
+        written = dict(zip(variables, arguments, strict=True)) if len(variables) == len(arguments) else {}
+        here = TypeBindings(written, scope, then)
+        found = here if origin is generic else _bindings_of(origin, generic, _scope_of(origin), here)
+        if found:
+            return found
+    return NO_BINDINGS
+
+
+def _scope_of(cls: type) -> Scope:
+    """Of a class of actors, where it was defined; of another one, its module."""
+    definition = vars(cls).get("__durably__")
+    return Scope(cls, None) if definition is None else definition.scope
+
+
+def _replaced(annotation: Any, arguments: Mapping[Any, Any]) -> Any:
+    if isinstance(annotation, TypeVar):
+        return arguments.get(annotation, annotation)
+    model: Mapping[str, Any] | None = getattr(annotation, "__pydantic_generic_metadata__", None)
+    if model is None and isinstance(annotation, type) and get_origin(annotation) is None:
+        return annotation  # A generic class without arguments.
+    variables: tuple[Any, ...] = getattr(annotation, "__parameters__", ()) if model is None else model["parameters"]
+    if not any(variable in arguments for variable in variables):
+        return annotation
+    return annotation[tuple(arguments.get(variable, variable) for variable in variables)]
