@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from keyword import iskeyword
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_origin
 from uuid import UUID
 
 import msgspec
@@ -164,7 +164,7 @@ def _is_dict(shape: shapes.DictType, within: tuple[type, ...]) -> Test:
 
 
 def _is_record(shape: Record, within: tuple[type, ...]) -> Test:
-    cls = shape.cls
+    cls: type = get_origin(shape.cls) or shape.cls  # Of `Box[int]`, instances are of `Box`.
     names = [field.name for field in shape.fields]
     if cls in within or not names or not _is_plain(cls, names):
         raise _UncertainType

@@ -6,6 +6,7 @@ it gets a codec: what is found is left to pydantic, or refused with a sentence t
 
 from __future__ import annotations
 
+import collections.abc
 import dataclasses
 import typing
 from collections.abc import Iterable, Iterator
@@ -21,6 +22,7 @@ _HARMLESS = ("Unit", "DocInfo", "FieldInfo")
 """Says nothing about values; what a `FieldInfo` says is looked at part by part."""
 _UNENFORCED = ("Timezone",)
 """Constraints that pydantic accepts and does not enforce."""
+_ABSTRACT = (collections.abc.Sequence, collections.abc.Collection)
 _FIELD_OPTIONS = ("discriminator", "alias", "validation_alias", "serialization_alias", "exclude")
 _CLOCKED = ("FutureDate", "FutureDatetime")
 """Types whose values stop being valid as time goes by."""
@@ -42,6 +44,8 @@ class Declarations:
         """A msgspec struct, which pydantic does not know."""
         self.draws_defaults = False
         """A field that is left out gets a value that may differ from one reading to the next."""
+        self.is_abstract = False
+        """Declares a `Sequence` or `Collection`: tuples and sets are given, lists are read."""
         self._limits_of_msgspec: str | None = None
         self._seen: set[tuple[type, bool]] = set()
         self._visit(annotation, "", False)
@@ -65,6 +69,7 @@ class Declarations:
             for part in get_args(annotation):
                 self._visit(part, place, in_model)
             cls = annotation if origin is None else origin
+            self.is_abstract = self.is_abstract or cls in _ABSTRACT
             if isinstance(cls, type) and (cls, in_model) not in self._seen:
                 self._seen.add((cls, in_model))
                 self._visit_class(cls, in_model)

@@ -1,8 +1,8 @@
 """Whether a value that was read back is the value that was written, part by part (rule V5).
 
-Records are compared by class and by fields, whatever their `__eq__` leaves out; lists and tuples by their items, since
-JSON writes both alike; NaN equals NaN. A type that holds `Any` is read as plain JSON there, so it is enough that the
-JSON says the same.
+Records are compared by class and by fields, whatever their `__eq__` leaves out; NaN equals NaN. A type that holds `Any` is
+read as plain JSON there, and one that declares a `Sequence` as a list, so of those it is enough that the JSON says the
+same.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ def compare(value: Any, read: Any, *, loose: bool, path: str = "") -> None:
         return
     if is_mapping(value) and is_mapping(read):
         _compare_mappings(value, read, loose, path)
-    elif is_sequence(value) and is_sequence(read):
+    elif is_sequence(value) and is_sequence(read) and (loose or isinstance(value, list) is isinstance(read, list)):
         _compare_items(value, read, loose, path)
     elif is_set(value) and is_set(read):
         if value != read:  # Elements that equal nothing, such as NaN, are paired by their bytes.
             _compare_items(_in_order(value), _in_order(read), loose, path)
-    elif is_set(value) and loose and is_sequence(read):
+    elif loose and is_set(value) and is_sequence(read):
         _compare_items(_in_order(value), read, loose, path)
     elif is_record(value):
         _compare_records(value, read, loose, path)

@@ -349,7 +349,8 @@ def _make_codec(annotation: Any) -> TypeCodec[Any]:
             f"{describe(annotation)} cannot be stored and sent as JSON: {error}. "
             "Use another type, or pass a Serde of your own where one can be given."
         ) from error
-    encode = encode_canonically if features.unordered or features.open else encode_plainly
+    loose = features.open or declared.is_abstract
+    encode = encode_canonically if features.unordered or loose else encode_plainly
     return TypeCodec(
         annotation,
         encode,
@@ -357,7 +358,7 @@ def _make_codec(annotation: Any) -> TypeCodec[Any]:
         immutable=features.immutable,
         proof=Proof(
             test=certain(shape),
-            loose=features.open,
+            loose=loose,
             deep=features.open or features.recursive,
             has_floats=features.has_floats or features.open,
             excludes=features.excludes,
@@ -388,7 +389,7 @@ def _adapted_codec(annotation: Any, declared: Declarations, why: str) -> TypeCod
         immutable=_is_immutable(annotation),
         proof=Proof(
             test=None,
-            loose=features.is_open,
+            loose=features.is_open or declared.is_abstract,
             deep=features.is_open or features.is_recursive,
             has_floats=features.has_floats,
             excludes=features.excludes,

@@ -6,7 +6,7 @@ The same walk refuses what JSON cannot express, with a sentence, so that it is f
 from __future__ import annotations
 
 import enum
-from typing import Any
+from typing import Any, get_origin
 
 from msgspec import inspect as shapes
 
@@ -104,10 +104,11 @@ class Features:
     def _visit_class(
         self, shape: shapes.StructType | shapes.DataclassType | shapes.NamedTupleType | shapes.TypedDictType, name: str
     ) -> None:
+        cls: Any = get_origin(shape.cls) or shape.cls  # Of `Box[int]`, `Box`.
         if isinstance(shape, shapes.StructType):
-            self.immutable = self.immutable and bool(shape.cls.__struct_config__.frozen)
+            self.immutable = self.immutable and bool(cls.__struct_config__.frozen)
         elif isinstance(shape, shapes.DataclassType):
-            parameters = getattr(shape.cls, "__dataclass_params__", None)  # attrs classes have none
+            parameters = getattr(cls, "__dataclass_params__", None)  # attrs classes have none
             self.immutable = self.immutable and bool(getattr(parameters, "frozen", False))
         elif isinstance(shape, shapes.TypedDictType):
             self.immutable = False
