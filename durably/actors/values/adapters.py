@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pydantic_core import SchemaValidator
 
 _TEXTUAL: Final[Mapping[str, Any]] = {
+    "enum": None,  # Its class stands in the schema.
     "uuid": UUID,
     "datetime": datetime,
     "date": date,
@@ -82,7 +83,7 @@ class Adapter:
             _well_formed(data)  # pydantic would take NaN and Infinity, which are no JSON.
             return self._validate(b"[" + data + b"]")[0]
         except Exception as error:  # Validators of users' classes may raise anything.
-            path, reason = place_and_reason(error)
+            path, reason = place_and_reason(error, depth=1)  # The tuple is no part of the value.
             raise UndecodableError(
                 f"Expected {describe(self._annotation)}, got {shortened_bytes(data)}: "
                 f"{reason}{'' if path == '$' else f' at {path}'}.",
@@ -121,13 +122,24 @@ def _texts_apart(schema: Any) -> Any:
     if made.get("type") != "union":
         return made
     choices: list[Any] = made["choices"]
-    texts = [one for one in choices if isinstance(one, dict) and one.get("type") in _TEXTUAL]
+    texts = [one for one in choices if _text_class(one) is not None]
     if len(texts) < 2:
         return made
+    if any(isinstance(one, dict) and one.get("type") == "bytes" for one in choices):
+        raise TypeError("JSON writes bytes as text, so a union names nothing else that is text. Use a class with two fields")
     texts.sort(key=lambda one: list(_TEXTUAL).index(one["type"]))
     others = [one for one in choices if one not in texts]
     text = {"type": "function-plain", "function": {"type": "no-info", "function": _Texts(texts)}}
     return {**made, "choices": [*others, text]} if others else text
+
+
+def _text_class(choice: Any) -> Any:
+    """The type that a member of a union stands for, if JSON writes it as text."""
+    if not isinstance(choice, dict):
+        return None
+    if choice.get("type") != "enum":
+        return _TEXTUAL.get(choice.get("type", ""))
+    return choice["cls"] if all(isinstance(member.value, str) for member in choice["members"]) else None
 
 
 class _Texts:
@@ -135,7 +147,7 @@ class _Texts:
 
     def __init__(self, choices: list[Any]) -> None:
         core: Any = import_module("pydantic_core")
-        self._choices = [(_TEXTUAL[one["type"]], core.SchemaValidator(one)) for one in choices]
+        self._choices = [(_text_class(one), core.SchemaValidator(one)) for one in choices]
 
     def __call__(self, text: Any) -> Any:
         if not isinstance(text, str):

@@ -6,6 +6,7 @@ Whoever has a model has imported pydantic, so it is only looked for, never impor
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -99,23 +100,24 @@ def decode_custom(expected: type, value: Any) -> Any:
         raise ValueError(_pydantic_reason(error)) from error
 
 
-def place_and_reason(error: Exception) -> tuple[str, str]:
-    """Where a value did not fit that pydantic read as the only one of a tuple, as a path from `$`, and why."""
+def place_and_reason(error: Exception, depth: int) -> tuple[str, str]:
+    """Where a value did not fit, as a path from `$` that leaves out the outermost `depth` steps, and why."""
     details = getattr(error, "errors", None)
     if not isinstance(error, ValueError) or details is None:
         return "$", str(error).rstrip(".") or type(error).__name__
-    found = [one for one in details() if one["loc"][:1] == (0,)]
-    if len(found) != 1:
-        return "$", _pydantic_reason(error)
-    steps = found[0]["loc"][1:]
-    return "$" + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps), found[0]["msg"]
+    found = [(one["loc"][depth:], one["msg"]) for one in details()]
+    if len(found) == 1:
+        return "$" + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in found[0][0]), found[0][1]
+    return "$", _told(found)
 
 
 def _pydantic_reason(error: ValueError) -> str:
     details = getattr(error, "errors", None)
-    if details is None:
-        return str(error)
-    return "; ".join(f"{'.'.join(str(step) for step in one['loc']) or 'the value'}: {one['msg']}" for one in details())
+    return str(error) if details is None else _told([(one["loc"], one["msg"]) for one in details()])
+
+
+def _told(errors: Iterable[tuple[tuple[object, ...], str]]) -> str:
+    return "; ".join(f"{'.'.join(map(str, steps)) or 'the value'}: {reason}" for steps, reason in errors)
 
 
 def model_json(value: Any) -> bytes:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, time
 from decimal import Decimal
+from enum import Enum
 from typing import Any
 
 import msgspec
@@ -97,6 +98,8 @@ def _compare_records(value: Any, read: Any, loose: bool, path: str) -> None:
 
 def _is_same(value: Any, read: Any) -> bool:
     """Of values without parts."""
+    if value is read:
+        return True
     if isinstance(value, bool) is not isinstance(read, bool):
         return False
     if isinstance(value, float) and isinstance(read, float) and math.isnan(value):
@@ -108,8 +111,8 @@ def _is_same(value: Any, read: Any) -> bool:
         return value.utcoffset() == read.utcoffset() and value.replace(tzinfo=None) == read.replace(tzinfo=None)
     if isinstance(value, time) and isinstance(read, time) and (value.tzinfo is None) is not (read.tzinfo is None):
         return False
-    if type(value) is type(read) and type(value).__eq__ is object.__eq__:
-        raise IncomparableError
+    if type(value) is type(read) and type(value).__eq__ is object.__eq__ and not isinstance(value, Enum):
+        raise IncomparableError(f"{type(value).__qualname__} has no __eq__ to compare them by")
     return bool(value == read)
 
 

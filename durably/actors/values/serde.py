@@ -236,6 +236,8 @@ def _way_out(value: Any, read: Any) -> str:
         return "JSON has no such number. Use a string, or None."
     if isinstance(value, type(read)) and is_record(value):
         return f"Declare {type(value).__name__}, or a union that names it, so that nothing of it is lost."
+    if isinstance(value, str) or isinstance(read, str):
+        return "JSON writes both as text: declare only one of them, or a class with a field that says which it is."
     return "Give a value of the declared type, or declare the type that is given."
 
 
