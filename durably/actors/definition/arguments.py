@@ -116,7 +116,9 @@ class JsonArguments:
         self._function = function
         self._parameters = tuple(parameters)
         self._codecs = codecs
-        self._encoders = tuple((one.name, b'"%s":' % one.name.encode(), codecs[one.name].encode_exactly) for one in parameters)
+        self._encoders = tuple(
+            (one.name, b'"%s":' % one.name.encode(), codecs[one.name].encode_exactly) for one in parameters
+        )
         self._encoder_of = {encoder[0]: encoder for encoder in self._encoders}
         self._positional = sum(not one.keyword_only for one in parameters)
         self._keyword_names = tuple(one.name for one in parameters if one.keyword_only)

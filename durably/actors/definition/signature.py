@@ -80,7 +80,7 @@ class HandlerSignature:
         for one in parameters:
             if is_field_info(one.default):
                 raise DefinitionError(
-                    f"The default of the parameter {one.name!r} of {where} is {one.default!r}, which nothing would read. "
+                    f"The default of the parameter {one.name!r} of {where} is {one.default!r}, which nothing reads. "
                     f"Write {one.name}: Annotated[{describe(one.annotation)}, Field(...)], with a plain default."
                 )
         if self._accepts is not None:

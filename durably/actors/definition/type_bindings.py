@@ -13,11 +13,13 @@ from durably.actors.definition.scope import Scope
 
 
 class TypeBindings:
-    """Type variables of one class, and what they stand for; resolved when types are, so that forward references work."""
+    """Type variables of one class, and what they stand for. Resolved when types are, so forward references work."""
 
     def __init__(self, written: Mapping[Any, Any], scope: Scope | None, then: TypeBindings | None = None) -> None:
-        """`written` are arguments as they stand in a list of bases, `scope` is where their names are looked up. In what
-        they leave free, `then` holds."""
+        """Bind variables to arguments as they are `written` in a list of bases, where names mean what they do in `scope`.
+
+        `then` replaces the variables in the arguments.
+        """
         self._written = written
         self._scope = scope
         self._then = then
@@ -49,7 +51,7 @@ NO_BINDINGS = TypeBindings({}, None)
 
 
 def bindings_of(cls: type, generic: type, scope: Scope) -> TypeBindings:
-    """What the type variables of `generic` stand for in its subclass `cls`, the names of which are looked up in `scope`."""
+    """What the type variables of `generic` stand for in its subclass `cls`. Names are looked up in `scope`."""
     return _bindings_of(cls, generic, scope, None)
 
 

@@ -1,8 +1,7 @@
 """Types that only pydantic reads as they are meant, by its `TypeAdapter`: constraints, pydantic dataclasses, unions.
 
 pydantic is imported when the first such type gets a codec, and never otherwise. Values are read strictly, as msgspec
-reads them: a string is no number. What is inside a model, or in a class with a configuration of its own, is read as that
-says.
+reads them: a string is no number. Models, and classes with a configuration of their own, are read as that says.
 """
 
 from __future__ import annotations
@@ -126,7 +125,9 @@ def _texts_apart(schema: Any) -> Any:
     if len(texts) < 2:
         return made
     if any(isinstance(one, dict) and one.get("type") == "bytes" for one in choices):
-        raise TypeError("JSON writes bytes as text, so a union names nothing else that is text. Use a class with two fields")
+        raise TypeError(
+            "JSON writes bytes as text, so in a union they cannot stand beside another text. Use two fields"
+        )
     texts.sort(key=lambda one: list(_TEXTUAL).index(one["type"]))
     others = [one for one in choices if one not in texts]
     text = {"type": "function-plain", "function": {"type": "no-info", "function": _Texts(texts)}}

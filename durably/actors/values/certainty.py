@@ -32,7 +32,7 @@ def certain(shape: shapes.Type) -> Test | None:
         return None
 
 
-class _UncertainType(Exception):  # noqa: N818 - an answer on its way out of a deep walk, and no error
+class _UncertainType(Exception):
     pass
 
 
@@ -129,7 +129,7 @@ def _is_any_of(tests: list[Test]) -> Test:
     return lambda value: any(test(value) for test in tests)
 
 
-def _holds(cls: type, item: shapes.Type, within: tuple[type, ...]) -> Test:
+def _holds(cls: Any, item: shapes.Type, within: tuple[type, ...]) -> Test:
     classes = _exact_classes(item)
     if classes is not None:
         return lambda value: type(value) is cls and classes.issuperset(map(type, value))
@@ -137,7 +137,7 @@ def _holds(cls: type, item: shapes.Type, within: tuple[type, ...]) -> Test:
     return lambda value: type(value) is cls and all(map(test, value))
 
 
-def _is_tuple(cls: type, tests: list[Test]) -> Test:
+def _is_tuple(cls: Any, tests: list[Test]) -> Test:
     def test(value: Any) -> bool:
         return (
             type(value) is cls
@@ -158,9 +158,7 @@ def _is_dict(shape: shapes.DictType, within: tuple[type, ...]) -> Test:
             type(value) is dict and keys.issuperset(map(type, value)) and values.issuperset(map(type, value.values()))
         )
     test = _test(shape.value_type, within)
-    return lambda value: (
-        type(value) is dict and keys.issuperset(map(type, value)) and all(map(test, value.values()))
-    )
+    return lambda value: type(value) is dict and keys.issuperset(map(type, value)) and all(map(test, value.values()))
 
 
 def _is_record(shape: Record, within: tuple[type, ...]) -> Test:
@@ -179,7 +177,7 @@ def _is_record(shape: Record, within: tuple[type, ...]) -> Test:
             known[f"classes{number}"] = next(iter(classes)) if len(classes) == 1 else classes
             compared.append(f"type(value.{field.name}) {'is' if len(classes) == 1 else 'in'} classes{number}")
     # One expression is three times as fast as a loop over the fields, which would cost as much as decoding.
-    test: Test = eval(f"lambda value: type(value) is cls and {' and '.join(compared)}", known)  # noqa: S307
+    test: Test = eval(f"lambda value: type(value) is cls and {' and '.join(compared)}", known)
     return test
 
 

@@ -1,7 +1,7 @@
 """What an annotation declares beyond what msgspec enforces: constraints and classes of pydantic and annotated-types.
 
-msgspec reads `Annotated[int, Gt(0)]` and a pydantic dataclass as if the rest were not there. So a type is searched before
-it gets a codec: what is found is left to pydantic, or refused with a sentence that names it (rule V5).
+msgspec reads `Annotated[int, Gt(0)]` and a pydantic dataclass as if the rest were not there. So a type is searched
+before it gets a codec: what is found is left to pydantic, or refused with a sentence that names it (rule V5).
 """
 
 from __future__ import annotations
@@ -30,14 +30,26 @@ _META_LIMITS = ("gt", "ge", "lt", "le", "multiple_of", "pattern", "min_length", 
 _PURE_FACTORIES = (list, dict, set, frozenset, tuple, str, int, float, bool, bytes, bytearray, type(None))
 
 
-class Declarations:
-    """What was found in an annotation and in the classes that it names.
+def declarations_in(annotation: Any) -> Declarations:
+    """What an annotation declares, and the classes that it names.
 
     Raises:
         DefinitionError: a constraint that would not be enforced, by name.
     """
+    found = Declarations()
+    found.visit(annotation, "", in_model=False)
+    if found.foreign is not None and found.limits_of_msgspec is not None:
+        raise DefinitionError(
+            f"{describe(annotation)} holds {found.limits_of_msgspec}, which only msgspec enforces, and "
+            f"{found.foreign}, which only pydantic enforces. Use one of the two for all of it."
+        )
+    return found
 
-    def __init__(self, annotation: Any) -> None:
+
+class Declarations:
+    """What was found."""
+
+    def __init__(self) -> None:
         self.foreign: str | None = None
         """The first thing that only pydantic enforces, in words."""
         self.struct: type | None = None
@@ -46,35 +58,31 @@ class Declarations:
         """A field that is left out gets a value that may differ from one reading to the next."""
         self.is_abstract = False
         """Declares a `Sequence` or `Collection`: tuples and sets are given, lists are read."""
-        self._limits_of_msgspec: str | None = None
+        self.limits_of_msgspec: str | None = None
+        """The first constraint that only msgspec enforces, in words."""
         self._seen: set[tuple[type, bool]] = set()
-        self._visit(annotation, "", False)
-        if self.foreign is not None and self._limits_of_msgspec is not None:
-            raise DefinitionError(
-                f"{describe(annotation)} holds {self._limits_of_msgspec}, which only msgspec enforces, and "
-                f"{self.foreign}, which only pydantic enforces. Use one of the two for all of it."
-            )
 
-    def _visit(self, annotation: Any, place: str, in_model: bool) -> None:
+    def visit(self, annotation: Any, place: str, *, in_model: bool) -> None:
+        """Note what a type declares. `place` ends a sentence about it; `in_model`: pydantic reads it anyway."""
         origin = get_origin(annotation)
         if origin is Annotated:
             base, *metadata = get_args(annotation)
-            self._read(metadata, place, in_model)
-            self._visit(base, place, in_model)
+            self._read(metadata, place, in_model=in_model)
+            self.visit(base, place, in_model=in_model)
         elif isinstance(annotation, typing.NewType):
-            self._visit(annotation.__supertype__, place, in_model)
+            self.visit(annotation.__supertype__, place, in_model=in_model)
         elif hasattr(annotation, "__value__"):  # `type Seats = list[str]`
-            self._visit(annotation.__value__, place, in_model)
+            self.visit(annotation.__value__, place, in_model=in_model)
         elif origin is not Literal:
             for part in get_args(annotation):
-                self._visit(part, place, in_model)
+                self.visit(part, place, in_model=in_model)
             cls = annotation if origin is None else origin
             self.is_abstract = self.is_abstract or cls in _ABSTRACT
             if isinstance(cls, type) and (cls, in_model) not in self._seen:
                 self._seen.add((cls, in_model))
                 self._visit_class(cls, in_model)
 
-    def _read(self, metadata: Iterable[Any], place: str, in_model: bool) -> None:
+    def _read(self, metadata: Iterable[Any], place: str, *, in_model: bool) -> None:
         for one, words in _one_by_one(metadata):
             if type(one).__name__ in _UNENFORCED and _is_of_pydantic(one):
                 raise DefinitionError(
@@ -87,7 +95,7 @@ class Declarations:
                         raise DefinitionError(
                             f"pydantic does not enforce the constraint {words}{place}. Use pydantic.Field(...) there."
                         )
-                    self._limits_of_msgspec = self._limits_of_msgspec or f"{words}{place}"
+                    self.limits_of_msgspec = self.limits_of_msgspec or f"{words}{place}"
             elif not in_model and _is_of_pydantic(one):
                 self.foreign = self.foreign or f"{words}{place}"
 
@@ -100,14 +108,14 @@ class Declarations:
         if is_model_class(cls):
             for name, field in model_fields(cls).items():
                 place = f" of {named(cls)}.{name}"
-                self._read(field.metadata, place, True)
-                self._visit(field.annotation, place, True)
+                self._read(field.metadata, place, in_model=True)
+                self.visit(field.annotation, place, in_model=True)
                 self._note_factory(field.default_factory)
             return
         if not in_model:
             self.foreign = self.foreign or _foreign_class(cls)
         for name, annotation in _fields(cls):
-            self._visit(annotation, f" of {named(cls)}.{name}", in_model)
+            self.visit(annotation, f" of {named(cls)}.{name}", in_model=in_model)
         if issubclass(cls, msgspec.Struct):
             self.struct = self.struct or cls
             for field in msgspec.structs.fields(cls):

@@ -31,7 +31,8 @@ def is_model(value: object) -> bool:
 
 def class_of(value: object) -> type:
     """The class of a value; of a model whose parameters were left out (`Box` for `Box[int]`), the one that they belong
-    to."""
+    to.
+    """
     if not is_model(value):
         return type(value)
     generic: Any = getattr(type(value), "__pydantic_generic_metadata__", {})

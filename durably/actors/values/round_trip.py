@@ -1,8 +1,7 @@
 """Whether a value that was read back is the value that was written, part by part (rule V5).
 
-Records are compared by class and by fields, whatever their `__eq__` leaves out; NaN equals NaN. A type that holds `Any` is
-read as plain JSON there, and one that declares a `Sequence` as a list, so of those it is enough that the JSON says the
-same.
+Records are compared by class and by fields, whatever their `__eq__` leaves out; NaN equals NaN. `Any` is read as plain
+JSON, and a `Sequence` as a list, so of a type that holds one it is enough that the JSON says the same.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ _CERTAIN = (str, int, bool, bytes, type(None))
 _UNSET: Any = object()
 
 
-class Difference(Exception):  # noqa: N818 - an answer on its way out of a deep walk, and no error
+class Difference(Exception):
     """The first place where two values differ."""
 
     def __init__(self, path: str, value: Any, read: Any) -> None:
@@ -111,9 +110,13 @@ def _is_same(value: Any, read: Any) -> bool:
         return value.utcoffset() == read.utcoffset() and value.replace(tzinfo=None) == read.replace(tzinfo=None)
     if isinstance(value, time) and isinstance(read, time) and (value.tzinfo is None) is not (read.tzinfo is None):
         return False
-    if type(value) is type(read) and type(value).__eq__ is object.__eq__ and not isinstance(value, Enum):
+    if type(value) is type(read) and _compares_identity(type(value)) and not isinstance(value, Enum):
         raise IncomparableError(f"{type(value).__qualname__} has no __eq__ to compare them by")
     return bool(value == read)
+
+
+def _compares_identity(cls: type) -> bool:
+    return getattr(cls, "__eq__", None) is object.__eq__
 
 
 def _is_written_as(value: Any, read: Any) -> bool:
