@@ -16,7 +16,7 @@ class TypeBindings:
     """Type variables of one class, and what they stand for. Resolved when types are, so forward references work."""
 
     def __init__(self, written: Mapping[Any, Any], scope: Scope | None, then: TypeBindings | None = None) -> None:
-        """Bind variables to arguments as they are `written` in a list of bases, where names mean what they do in `scope`.
+        """Bind variables to arguments as `written` in a list of bases, where names mean what they do in `scope`.
 
         `then` replaces the variables in the arguments.
         """
@@ -85,4 +85,5 @@ def _replaced(annotation: Any, arguments: Mapping[Any, Any]) -> Any:
     variables: tuple[Any, ...] = getattr(annotation, "__parameters__", ()) if model is None else model["parameters"]
     if not any(variable in arguments for variable in variables):
         return annotation
-    return annotation[tuple(arguments.get(variable, variable) for variable in variables)]
+    generic: Any = annotation
+    return generic[tuple(arguments.get(variable, variable) for variable in variables)]

@@ -19,6 +19,7 @@ import msgspec
 from durably.actors.values.descriptions import describe, shortened_bytes
 from durably.actors.values.encoding import unencodable
 from durably.actors.values.models import features_of_schema, place_and_reason, sorted_like
+from durably.actors.values.type_checks import is_mapping, is_sequence
 from durably.errors import DefinitionError, UndecodableError
 
 if TYPE_CHECKING:
@@ -113,18 +114,18 @@ def _texts_apart(schema: Any) -> Any:
     pydantic takes the first member that a text may be, so `str | datetime` would never be a datetime, and reads a date
     from "123". Here a text is what it is exactly, in the order of `_TEXTUAL`.
     """
-    if isinstance(schema, list):
+    if is_sequence(schema) and not isinstance(schema, tuple):
         return [_texts_apart(part) for part in schema]
-    if not isinstance(schema, dict):
+    if not is_mapping(schema):
         return schema
-    made = {name: _texts_apart(part) for name, part in schema.items()}
+    made: dict[str, Any] = {name: _texts_apart(part) for name, part in schema.items()}
     if made.get("type") != "union":
         return made
     choices: list[Any] = made["choices"]
     texts = [one for one in choices if _text_class(one) is not None]
     if len(texts) < 2:
         return made
-    if any(isinstance(one, dict) and one.get("type") == "bytes" for one in choices):
+    if any(is_mapping(one) and one.get("type") == "bytes" for one in choices):
         raise TypeError(
             "JSON writes bytes as text, so in a union they cannot stand beside another text. Use two fields"
         )
@@ -136,7 +137,7 @@ def _texts_apart(schema: Any) -> Any:
 
 def _text_class(choice: Any) -> Any:
     """The type that a member of a union stands for, if JSON writes it as text."""
-    if not isinstance(choice, dict):
+    if not is_mapping(choice):
         return None
     if choice.get("type") != "enum":
         return _TEXTUAL.get(choice.get("type", ""))

@@ -119,7 +119,7 @@ def _is_plain_datetime(value: Any) -> bool:
     return type(value) is datetime and (value.tzinfo is None or value.tzinfo is UTC)
 
 
-def _is_literal(values: Iterable[Any]) -> Test:
+def _is_literal(values: Iterable[object]) -> Test:
     allowed = frozenset((type(value), value) for value in values)
     classes = frozenset(cls for cls, _ in allowed)
     return lambda value: type(value) in classes and (type(value), value) in allowed
@@ -149,16 +149,17 @@ def _is_tuple(cls: Any, tests: list[Test]) -> Test:
 
 
 def _is_dict(shape: shapes.DictType, within: tuple[type, ...]) -> Test:
+    cls: Any = dict
     keys = _exact_classes(shape.key_type)
     if keys is None or len(keys) != 1 or not keys <= _CERTAIN_KEYS:
         raise _UncertainType
     values = _exact_classes(shape.value_type)
     if values is not None:
         return lambda value: (
-            type(value) is dict and keys.issuperset(map(type, value)) and values.issuperset(map(type, value.values()))
+            type(value) is cls and keys.issuperset(map(type, value)) and values.issuperset(map(type, value.values()))
         )
     test = _test(shape.value_type, within)
-    return lambda value: type(value) is dict and keys.issuperset(map(type, value)) and all(map(test, value.values()))
+    return lambda value: type(value) is cls and keys.issuperset(map(type, value)) and all(map(test, value.values()))
 
 
 def _is_record(shape: Record, within: tuple[type, ...]) -> Test:
@@ -181,7 +182,7 @@ def _is_record(shape: Record, within: tuple[type, ...]) -> Test:
     return test
 
 
-def _is_plain(cls: type, names: list[str]) -> bool:
+def _is_plain(cls: Any, names: list[str]) -> bool:
     """Decoding makes an instance of nothing but the values of its fields, and these are what its attributes say."""
     if hasattr(cls, "__post_init__") or any(isinstance(getattr(cls, name, None), property) for name in names):
         return False

@@ -16,6 +16,7 @@ import msgspec
 
 from durably.actors.values.descriptions import describe, named
 from durably.actors.values.models import is_model_class, model_fields
+from durably.actors.values.type_checks import is_class
 from durably.errors import DefinitionError
 
 _HARMLESS = ("Unit", "DocInfo", "FieldInfo")
@@ -78,7 +79,7 @@ class Declarations:
                 self.visit(part, place, in_model=in_model)
             cls = annotation if origin is None else origin
             self.is_abstract = self.is_abstract or cls in _ABSTRACT
-            if isinstance(cls, type) and (cls, in_model) not in self._seen:
+            if is_class(cls) and (cls, in_model) not in self._seen:
                 self._seen.add((cls, in_model))
                 self._visit_class(cls, in_model)
 
@@ -99,7 +100,7 @@ class Declarations:
             elif not in_model and _is_of_pydantic(one):
                 self.foreign = self.foreign or f"{words}{place}"
 
-    def _visit_class(self, cls: type, in_model: bool) -> None:
+    def _visit_class(self, cls: Any, in_model: bool) -> None:
         if cls.__name__ in _CLOCKED and hasattr(cls, "__get_pydantic_core_schema__"):
             raise DefinitionError(
                 f"{named(cls)} is valid only until its time has come, and what is stored is read again after that. Use "
@@ -137,7 +138,7 @@ def is_field_info(value: object) -> bool:
     return type(value).__name__ == "FieldInfo" and _is_of_pydantic(value)
 
 
-def _is_of_pydantic(one: Any) -> bool:
+def _is_of_pydantic(one: object) -> bool:
     """Something that pydantic acts upon where it stands in the metadata of a type."""
     cls = type(one)
     library = cls.__module__.partition(".")[0]
@@ -160,7 +161,7 @@ def _one_by_one(metadata: Iterable[Any]) -> Iterator[tuple[Any, str]]:
             yield one, repr(one)
 
 
-def _foreign_class(cls: type) -> str | None:
+def _foreign_class(cls: Any) -> str | None:
     """In words, what a class is that only pydantic knows how to read."""
     if dataclasses.is_dataclass(cls) and hasattr(cls, "__pydantic_validator__"):
         return f"the pydantic dataclass {named(cls)}"
@@ -173,7 +174,7 @@ def _foreign_class(cls: type) -> str | None:
     return None
 
 
-def _fields(cls: type) -> Iterable[tuple[str, Any]]:
+def _fields(cls: Any) -> Iterable[tuple[str, Any]]:
     """The fields of a class whose fields msgspec reads; none where their types cannot be found, which it will say."""
     has_fields = (
         dataclasses.is_dataclass(cls)

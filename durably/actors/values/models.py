@@ -127,7 +127,7 @@ def model_json(value: Any) -> bytes:
     return model.model_dump_json(by_alias=True, round_trip=True, warnings="error").encode()
 
 
-def read_back(value: Any) -> Any:
+def read_back(value: object) -> Any:
     """A model as whoever reads it by its class would get it."""
     return decode_custom(type(value), msgspec.json.decode(model_json(value)))
 

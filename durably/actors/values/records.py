@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -11,7 +11,7 @@ import msgspec
 from durably.actors.values.models import fields_of_model, is_model
 
 
-def is_record_class(cls: type) -> bool:
+def is_record_class(cls: Any) -> bool:
     """Whether instances have declared fields; of pydantic models that is for `is_model` to say."""
     return dataclasses.is_dataclass(cls) or issubclass(cls, msgspec.Struct) or hasattr(cls, "__attrs_attrs__")
 
@@ -28,7 +28,8 @@ def fields_of(record: Any) -> Sequence[str]:
         return [field.name for field in dataclasses.fields(record)]
     if is_model(record):
         return fields_of_model(record)
-    return [field.name for field in type(record).__attrs_attrs__]
+    attributes: Iterable[Any] = record.__attrs_attrs__
+    return [attribute.name for attribute in attributes]
 
 
 def parts_of(record: Any) -> Any:

@@ -46,8 +46,7 @@ def compare(value: Any, read: Any, *, loose: bool, path: str = "") -> None:
         Difference: it is not.
         IncomparableError: nothing can tell.
     """
-    kind = type(value)
-    if value is read or (kind in _CERTAIN and type(read) is kind and value == read):
+    if value is read or (type(value) in _CERTAIN and type(read) is type(value) and value == read):
         return
     if is_mapping(value) and is_mapping(read):
         _compare_mappings(value, read, loose, path)
@@ -110,13 +109,13 @@ def _is_same(value: Any, read: Any) -> bool:
         return value.utcoffset() == read.utcoffset() and value.replace(tzinfo=None) == read.replace(tzinfo=None)
     if isinstance(value, time) and isinstance(read, time) and (value.tzinfo is None) is not (read.tzinfo is None):
         return False
-    if type(value) is type(read) and _compares_identity(type(value)) and not isinstance(value, Enum):
+    if type(value) is type(read) and _compares_identity(value) and not isinstance(value, Enum):
         raise IncomparableError(f"{type(value).__qualname__} has no __eq__ to compare them by")
     return bool(value == read)
 
 
-def _compares_identity(cls: type) -> bool:
-    return getattr(cls, "__eq__", None) is object.__eq__
+def _compares_identity(value: object) -> bool:
+    return getattr(type(value), "__eq__", None) is object.__eq__
 
 
 def _is_written_as(value: Any, read: Any) -> bool:

@@ -166,7 +166,7 @@ class TypeCodec(Generic[T]):
         )
 
     def is_ambiguous(self, data: bytes) -> bool:
-        """Whether `encode` may give these bytes for different values: NaN is written like None, an excluded field not."""
+        """Whether different values may have these bytes: NaN is written like None, an excluded field not at all."""
         return self._excludes or (self._has_floats and b"null" in data)
 
     def admit(self, data: bytes) -> bytes:
