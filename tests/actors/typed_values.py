@@ -167,8 +167,8 @@ JSON_VALUES: Strategy = some.recursive(
 )
 ODD: Strategy = some.one_of(
     some.sampled_from([LabelledBox(1), Letter(item=1), HeavyCrate(1), Text("x"), Loose(float("nan")), object()]),
-    some.builds(lambda item: Sealed[int](item=item, secret=pydantic.SecretStr("x")), some.integers()),
-    some.builds(lambda item: Sealed[int](item=item, cached=3), some.integers()),
+    some.builds(Sealed[int], item=some.integers(), secret=some.just(pydantic.SecretStr("x"))),
+    some.builds(Sealed[int], item=some.integers(), cached=some.just(3)),
     some.dictionaries(TEXT | some.integers(0, 3) | some.sampled_from(["0", "1"]), some.integers(), max_size=4),
     some.sets(some.integers() | TEXT, max_size=4),
     some.tuples(some.integers(), some.floats()),
@@ -180,6 +180,11 @@ ODD: Strategy = some.one_of(
 ANY: Strategy = some.recursive(
     JSON_VALUES | ODD, lambda parts: some.lists(parts, max_size=2) | some.dictionaries(TEXT, parts, max_size=2)
 )
+
+
+def of(generic: Any, argument: Any, *more: Any) -> Any:
+    """`Box[int]`, where the parts are variables."""
+    return generic[(argument, *more)] if more else generic[argument]
 
 
 @some.composite
@@ -194,26 +199,27 @@ def typed(draw: some.DrawFn, depth: int = 2) -> tuple[Any, Strategy]:
     if kind == 3:
         key = draw(some.sampled_from(KEYS))
         value, values = draw(typed(depth - 1))
-        return dict[key, value], some.dictionaries(LEAVES[key], values, max_size=3)
+        return of(dict, key, value), some.dictionaries(LEAVES[key], values, max_size=3)
     if kind == 4:
         item = draw(some.sampled_from(HASHABLE))
         items = some.sets(LEAVES[item], max_size=3)
-        return draw(some.sampled_from([(set[item], items), (frozenset[item], items.map(frozenset))]))
+        is_frozen = draw(some.booleans())
+        return (of(frozenset, item), items.map(frozenset)) if is_frozen else (of(set, item), items)
     item, items = draw(typed(depth - 1))
     if kind == 5:
-        return list[item], some.lists(items, max_size=3)
+        return of(list, item), some.lists(items, max_size=3)
     if kind == 6:
-        return tuple[item, ...], some.lists(items, max_size=3).map(tuple)
+        return of(tuple, item, ...), some.lists(items, max_size=3).map(tuple)
     if kind == 7:
-        return Optional[item], some.none() | items  # noqa: UP045 - the type is a variable here
+        return of(Optional, item), some.none() | items
     if kind == 8:
-        return Box[item], some.builds(Box, items) | some.builds(LabelledBox, items)
+        return of(Box, item), some.builds(Box, items) | some.builds(LabelledBox, items)
     if kind == 9:
-        return Crate[item], some.builds(Crate, items, some.none() | some.floats()) | some.builds(HeavyCrate, items)
+        return of(Crate, item), some.builds(Crate, items, some.none() | some.floats()) | some.builds(HeavyCrate, items)
     if kind == 10:
-        return Loose[item], some.builds(Loose, items)
+        return of(Loose, item), some.builds(Loose, items)
     try:
-        model: Any = Packet[item]
+        model = of(Packet, item)
     except pydantic.errors.PydanticUserError:  # It holds what pydantic does not know: a Struct, a typing.TypedDict.
         reject()
     return model, some.builds(model.model_construct, item=items, stamp=some.none() | some.floats())

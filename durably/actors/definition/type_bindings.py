@@ -7,7 +7,9 @@ anything.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar, get_args, get_origin
+from functools import reduce
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from durably.actors.definition.scope import Scope
 
@@ -80,10 +82,19 @@ def _replaced(annotation: Any, arguments: Mapping[Any, Any]) -> Any:
     if isinstance(annotation, TypeVar):
         return arguments.get(annotation, annotation)
     model: Mapping[str, Any] | None = getattr(annotation, "__pydantic_generic_metadata__", None)
-    if model is None and isinstance(annotation, type) and get_origin(annotation) is None:
-        return annotation  # A generic class without arguments.
-    variables: tuple[Any, ...] = getattr(annotation, "__parameters__", ()) if model is None else model["parameters"]
-    if not any(variable in arguments for variable in variables):
+    if model is not None:  # `Packet[T]` is a class, and is `Packet` itself where that is generic in the same `T`.
+        parts: tuple[Any, ...] = model["parameters"]
+    else:
+        parts = get_args(annotation)
+    origin = get_origin(annotation)
+    replaced = tuple(_replaced(part, arguments) for part in parts)
+    if replaced == parts or origin is Literal:
         return annotation
-    generic: Any = annotation
-    return generic[tuple(arguments.get(variable, variable) for variable in variables)]
+    if origin is UnionType:
+        return reduce(_union, replaced)
+    generic: Any = Annotated if hasattr(annotation, "__metadata__") else origin or annotation
+    return generic[replaced]
+
+
+def _union(left: Any, right: Any) -> Any:
+    return left | right

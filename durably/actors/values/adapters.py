@@ -123,12 +123,12 @@ def _texts_apart(schema: Any) -> Any:
         return made
     choices: list[Any] = made["choices"]
     texts = [one for one in choices if _text_class(one) is not None]
-    if len(texts) < 2:
-        return made
-    if any(is_mapping(one) and one.get("type") == "bytes" for one in choices):
+    if texts and any(is_mapping(one) and one.get("type") == "bytes" for one in choices):
         raise TypeError(
             "JSON writes bytes as text, so in a union they cannot stand beside another text. Use two fields"
         )
+    if len(texts) < 2:
+        return made
     texts.sort(key=lambda one: list(_TEXTUAL).index(one["type"]))
     others = [one for one in choices if one not in texts]
     text = {"type": "function-plain", "function": {"type": "no-info", "function": _Texts(texts)}}

@@ -129,7 +129,7 @@ class Declarations:
 
     def _note_factory(self, factory: Any) -> None:
         is_none = factory is None or factory is dataclasses.MISSING or factory is msgspec.NODEFAULT
-        if not is_none and factory not in _PURE_FACTORIES:
+        if not is_none and (get_origin(factory) or factory) not in _PURE_FACTORIES:
             self.draws_defaults = True
 
 

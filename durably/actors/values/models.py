@@ -132,11 +132,15 @@ def read_back(value: object) -> Any:
     return decode_custom(type(value), msgspec.json.decode(model_json(value)))
 
 
+def dumped(value: Any) -> dict[str, Any]:
+    """The parts of a model as Python values, by the names in its JSON."""
+    model: BaseModel = value
+    return model.model_dump(by_alias=True, round_trip=True, warnings=False)
+
+
 def model_parts(value: Any) -> Any:
     """The same, as plain values with what is a set sorted."""
-    model: BaseModel = value
-    written = msgspec.json.decode(model_json(model))
-    return sorted_like(model.model_dump(by_alias=True, round_trip=True, warnings=False), written)
+    return sorted_like(dumped(value), msgspec.json.decode(model_json(value)))
 
 
 def sorted_like(value: Any, written: Any) -> Any:

@@ -55,7 +55,7 @@ def _fast_codec(annotation: Any, fits: type, immutable: bool = True) -> TypeCode
         if type(value) is fits:
             try:
                 return encode(value)
-            except UnicodeEncodeError as error:
+            except ValueError as error:  # A lone surrogate, or more digits than Python converts.
                 raise unencodable(value, error) from error
         return _encode_misfit(value, annotation, decoder)
 

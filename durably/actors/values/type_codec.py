@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+import msgspec
+
 from durably.actors.values.certainty import Test
 from durably.actors.values.descriptions import describe, shortened
 from durably.actors.values.encoding import check_depth, place_in, unencodable
@@ -75,7 +77,7 @@ class TypeCodec(Generic[T]):
     immutable: bool
     """A value of this type cannot change in place (rule V2)."""
     is_certain: bool
-    """What decodes can be encoded again, and is the same then: nothing is left to be proved of it."""
+    """What decodes can be encoded again, and is the same then; decoding it again gives the same too."""
 
     def __init__(
         self,
@@ -90,7 +92,7 @@ class TypeCodec(Generic[T]):
         self.encode = encode
         self.decode = decode
         self.immutable = immutable
-        self.is_certain = proof.test is not None
+        self.is_certain = proof.test is not None and not proof.draws_defaults
         self._has_floats = proof.has_floats
         self._excludes = proof.excludes
         self._test = proof.test
@@ -131,7 +133,7 @@ class TypeCodec(Generic[T]):
         try:
             compare(value, read, loose=self._loose)
         except Difference as difference:
-            raise self._lossy(difference) from None
+            raise _lossy(difference, self.annotation) from None
         except Exception as error:  # IncomparableError, or whatever an `__eq__` of the user's raises.
             if self.encode(read) != data:
                 raise UnencodableError(
@@ -150,20 +152,13 @@ class TypeCodec(Generic[T]):
                 check_depth(data)
             return self.decode(data)
         except UndecodableError as error:
+            lost = _lost_in_json(value, data)
+            why, path = (error.message, error.path) if lost is None else (lost.message, lost.path)
             raise UnencodableError(
-                f"{shortened(value)} is not a value of {describe(self.annotation)}: {error.message}", path=error.path
+                f"{shortened(value)} is not a value of {describe(self.annotation)}: {why}", path=path
             ) from error
         except RecursionError as error:
             raise unencodable(value, error) from None
-
-    def _lossy(self, difference: Difference) -> UnencodableError:
-        value, read = difference.value, difference.read
-        return UnencodableError(
-            f"{shortened(value)} ({type(value).__name__}){place_in(difference.path)} cannot be stored and sent as "
-            f"{describe(self.annotation)}: it would be read as {shortened(read)} ({type(read).__name__}). "
-            f"{_way_out(value, read)}",
-            path=f"${difference.path}",
-        )
 
     def is_ambiguous(self, data: bytes) -> bool:
         """Whether different values may have these bytes: NaN is written like None, an excluded field not at all."""
@@ -189,6 +184,27 @@ class TypeCodec(Generic[T]):
             raise UndecodableError(str(error), reason=str(error)) from error
         # A default that is drawn when it is read would be another one each time, so it is stored.
         return again if self._draws_defaults else data
+
+
+def _lost_in_json(value: Any, data: bytes) -> UnencodableError | None:
+    """The part of a value that JSON itself does not carry, which says more than that `null` is no float."""
+    try:
+        compare(value, msgspec.json.decode(data), loose=True)
+    except Difference as difference:
+        return _lossy(difference, Any)
+    except Exception:  # It says nothing, then.
+        return None
+    return None
+
+
+def _lossy(difference: Difference, annotation: Any) -> UnencodableError:
+    value, read = difference.value, difference.read
+    return UnencodableError(
+        f"{shortened(value)} ({type(value).__name__}){place_in(difference.path)} cannot be stored and sent as "
+        f"{'JSON' if annotation is Any else describe(annotation)}: it would be read as {shortened(read)} "
+        f"({type(read).__name__}). {_way_out(value, read)}",
+        path=f"${difference.path}",
+    )
 
 
 def _way_out(value: Any, read: Any) -> str:
