@@ -21,7 +21,7 @@ from durably.actors.values import serde
 from durably.actors.values.serde import codec_for
 from durably.errors import DefinitionError, InvalidArgumentError, UndecodableError, UnencodableError
 
-Age = NewType("Age", Annotated[int, at.Gt(0)])  # type: ignore[misc]  # pyright: ignore[reportGeneralTypeIssues]
+Age = NewType("Age", Annotated[int, at.Gt(0)])  # pyright: ignore[reportGeneralTypeIssues]
 
 
 @pydantic_dataclass

@@ -171,13 +171,17 @@ class JsonArguments:
     def _structured(self, argument: bytes) -> msgspec.Struct:
         try:
             decoded = self._decode(argument)
-            for name, codec in self._apart_codecs:
-                part = getattr(decoded, name)
-                if type(part) is msgspec.Raw:  # Not the default.
-                    setattr(decoded, name, _under(name, codec.decode, bytes(part)))
+            if self._apart_codecs:
+                self._decode_apart(decoded)
         except Exception as error:  # Validators of users' classes may raise anything.
             raise self._refusal(argument, error) from error
         return decoded
+
+    def _decode_apart(self, decoded: msgspec.Struct) -> None:
+        for name, codec in self._apart_codecs:
+            part = getattr(decoded, name)
+            if type(part) is msgspec.Raw:  # Not the default.
+                setattr(decoded, name, _under(name, codec.decode, bytes(part)))
 
     def _apart(self, decoded: msgspec.Struct) -> tuple[tuple[Any, ...], dict[str, Any]]:
         values = msgspec.structs.astuple(decoded)

@@ -130,11 +130,25 @@ def _is_any_of(tests: list[Test]) -> Test:
 
 
 def _holds(cls: Any, item: shapes.Type, within: tuple[type, ...]) -> Test:
-    classes = _exact_classes(item)
-    if classes is not None:
-        return lambda value: type(value) is cls and classes.issuperset(map(type, value))
-    test = _test(item, within)
-    return lambda value: type(value) is cls and all(map(test, value))
+    only = _only_class(item)
+    if only is None:
+        test_item = _test(item, within)
+        return lambda value: type(value) is cls and all(map(test_item, value))
+
+    def test(value: Any) -> bool:
+        if type(value) is not cls:
+            return False
+        for part in value:  # noqa: SIM110 - all() costs more than the few items that there are
+            if type(part) is not only:
+                return False
+        return True
+
+    return test
+
+
+def _only_class(shape: shapes.Type) -> type | None:
+    classes = _exact_classes(shape)
+    return next(iter(classes)) if classes is not None and len(classes) == 1 else None
 
 
 def _is_tuple(cls: Any, tests: list[Test]) -> Test:
@@ -150,16 +164,13 @@ def _is_tuple(cls: Any, tests: list[Test]) -> Test:
 
 def _is_dict(shape: shapes.DictType, within: tuple[type, ...]) -> Test:
     cls: Any = dict
-    keys = _exact_classes(shape.key_type)
-    if keys is None or len(keys) != 1 or not keys <= _CERTAIN_KEYS:
+    only = _only_class(shape.key_type)
+    if only not in _CERTAIN_KEYS:
         raise _UncertainType
-    values = _exact_classes(shape.value_type)
-    if values is not None:
-        return lambda value: (
-            type(value) is cls and keys.issuperset(map(type, value)) and values.issuperset(map(type, value.values()))
-        )
-    test = _test(shape.value_type, within)
-    return lambda value: type(value) is cls and keys.issuperset(map(type, value)) and all(map(test, value.values()))
+    test_value = _test(shape.value_type, within)
+    return lambda value: (
+        type(value) is cls and {only}.issuperset(map(type, value)) and all(map(test_value, value.values()))
+    )
 
 
 def _is_record(shape: Record, within: tuple[type, ...]) -> Test:

@@ -64,6 +64,18 @@ def encode_canonically(value: Any) -> bytes:
         raise unencodable(value, error.__cause__ or error) from error
 
 
+_PLAIN = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
+
+
+def encode_if_plain(value: Any) -> bytes | None:
+    """The same for a value that is JSON already, all keys strings; None for any other, and where NaN may be in it."""
+    try:
+        data = orjson.dumps(value, option=_PLAIN)
+    except TypeError:
+        return None
+    return None if b"null" in data and value is not None else data
+
+
 def _canonical_parts(value: Any) -> Any:
     """One level of what orjson does not know, in the form in which msgspec writes it."""
     if is_set(value):

@@ -14,14 +14,12 @@ import msgspec
 
 from durably.actors.values.certainty import Test
 from durably.actors.values.descriptions import describe, shortened
-from durably.actors.values.encoding import check_depth, place_in, unencodable
+from durably.actors.values.encoding import check_depth, encode_if_plain, place_in, unencodable
 from durably.actors.values.records import is_record
 from durably.actors.values.round_trip import Difference, compare
 from durably.errors import UndecodableError, UnencodableError
 
 T = TypeVar("T")
-
-_PLAIN_CLASSES = (str, int, bool, type(None))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,17 +100,18 @@ class TypeCodec(Generic[T]):
         self._draws_defaults = proof.draws_defaults
         if proof.test is ALWAYS:
             self.encode_exactly = encode
+        elif self._plain_json:
+            self.encode_exactly = self._encode_json
         elif proof.test is None:
-            self.encode_exactly = self._encode_and_verify
+            self.encode_exactly = self._encode_and_prove
         else:
-            self.encode_exactly = self._encode_if_certain
+            self.encode_exactly = _encoding_if_certain(proof.test, encode, self._encode_and_prove)
 
-    def _encode_if_certain(self, value: T) -> bytes:
-        return self.encode(value) if self._is_certainly_right(value) else self._encode_and_verify(value)
+    def _encode_json(self, value: T) -> bytes:
+        data = encode_if_plain(value)
+        return self._encode_and_prove(value) if data is None else data
 
-    def _encode_and_verify(self, value: T) -> bytes:
-        if type(value) in _PLAIN_CLASSES and self._plain_json:
-            return self.encode(value)
+    def _encode_and_prove(self, value: T) -> bytes:
         data = self.encode(value)
         self._prove(value, data)
         return data
@@ -184,6 +183,21 @@ class TypeCodec(Generic[T]):
             raise UndecodableError(str(error), reason=str(error)) from error
         # A default that is drawn when it is read would be another one each time, so it is stored.
         return again if self._draws_defaults else data
+
+
+def _encoding_if_certain(
+    test: Test, encode: Callable[[T], bytes], encode_and_prove: Callable[[T], bytes]
+) -> Callable[[T], bytes]:
+    """Closes over what it needs: it runs for each argument and each result."""
+
+    def encode_if_certain(value: T) -> bytes:
+        try:
+            certain = test(value)
+        except Exception:  # As above.
+            certain = False
+        return encode(value) if certain else encode_and_prove(value)
+
+    return encode_if_certain
 
 
 def _lost_in_json(value: Any, data: bytes) -> UnencodableError | None:
