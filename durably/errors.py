@@ -298,7 +298,16 @@ class UnsetStateError(HandlerMistakeError, AttributeError):
 
 
 class UnencodableError(HandlerMistakeError, TypeError):
-    """A value cannot be turned into bytes."""
+    """A value cannot be turned into bytes, or would not be the same when it is read again.
+
+    `path` says where, as in `$.tickets[0]`; `$` is the whole value.
+    """
+
+    path: str
+
+    def __init__(self, message: str = "", *, path: str = "$") -> None:
+        super().__init__(message)
+        self.path = path
 
 
 class UndecodableError(HandlerMistakeError, ValueError):
