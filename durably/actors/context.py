@@ -131,7 +131,7 @@ class Context(Caller):
         )  # fmt: skip
 
         def sent(number: int) -> Invocation[R]:
-            return Invocation(self, self._port.callee_id(number), outgoing.decode)
+            return Invocation(self, self._port.callee_id(number, outgoing.service, outgoing.key), outgoing.decode)
 
         return self._port.issue_one_way(command, sent, f"send to {outgoing}", site)
 

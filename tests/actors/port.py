@@ -88,7 +88,7 @@ class FakePort:
         self.operations.append(operation)
         return operation
 
-    def callee_id(self, command: int, /) -> str:
+    def callee_id(self, command: int, service: str, key: str | None, /) -> str:
         return f"inv_callee{command}"
 
     def read_field(self, name: str, /) -> bytes | None:

@@ -111,8 +111,8 @@ class Port(Protocol):
         """Journal a side effect; it starts when the command is durable."""
         ...
 
-    def callee_id(self, command: int, /) -> str:
-        """The id of the invocation that command number `command` starts."""
+    def callee_id(self, command: int, service: str, key: str | None, /) -> str:
+        """The id of the invocation that command number `command` starts at this address."""
         ...
 
     def read_field(self, name: str, /) -> bytes | None:

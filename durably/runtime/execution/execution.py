@@ -436,8 +436,8 @@ class Execution:
         operation.action = action
         return operation
 
-    def callee_id(self, command: int, /) -> str:
-        return derived_invocation_id(self._accepted.seed, command)
+    def callee_id(self, command: int, service: str, key: str | None, /) -> str:
+        return derived_invocation_id(self._accepted.id, self._accepted.seed, command, service, key)
 
     def read_field(self, name: str, /) -> bytes | None:
         if self.loop.thread != get_ident():

@@ -105,7 +105,7 @@ class Gateway:
         request: Message,
         scope: KeyScope | None,
     ) -> None:
-        id, seed = new_identity(self._entropy)
+        id, seed = new_identity(self._entropy, request.service, request.key)
         operation.id = id
         keep_us = None if scope is None else engine.messages.retention_us(handler)
         invocation = engine.messages.accept(
@@ -149,7 +149,7 @@ class Gateway:
         due = None
         if found is None:
             due = delay.at_us if delay.after_us is None else engine.clock.now() + delay.after_us
-            id, seed = new_identity(self._entropy)
+            id, seed = new_identity(self._entropy, request.service, request.key)
             operation.id = id
             keep_us = engine.messages.retention_us(handler)
             engine.messages.accept(

@@ -175,7 +175,7 @@ class Messages:
             else:
                 self._log.undeliverable(sender, command, error)
             return
-        id = derived_invocation_id(sender.seed, number)
+        id = derived_invocation_id(sender.id, sender.seed, number, command.service, command.key)
         scope = None if command.idempotency_key is None else scope_of(command)
         if scope is not None and self._join_first(id, scope, caller, found):
             return

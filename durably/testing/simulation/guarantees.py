@@ -329,12 +329,13 @@ class Guarantees:
         if row is None:
             return
         first = sum(len(decode_step(row.steps[earlier].content).commands) for earlier in range(index))
-        for offset, command in enumerate(commands):
-            if not isinstance(command, Call | Send) or not self._is_sent_at_once(row, command, first + offset):
+        sender = row.record
+        for issued, command in enumerate(commands, first):
+            if not isinstance(command, Call | Send) or not self._is_sent_at_once(row, command, issued):
                 continue
-            id = derived_invocation_id(row.record.seed, first + offset)
+            id = derived_invocation_id(sender.id, sender.seed, issued, command.service, command.key)
             if self._disk.find(id) is None and id not in self._ends:
-                self._broken(4, f"a message of {shown_id(row.record.id)} to {command.service} is lost.")
+                self._broken(4, f"a message of {shown_id(sender.id)} to {command.service} is lost.")
 
     def _is_sent_at_once(self, row: StoredRow, command: Call | Send, number: int) -> bool:
         """Not one that joins an earlier message, or waits for an outcome (rule V6), or cannot be delivered."""

@@ -96,7 +96,7 @@ class ReadOnlyPort:
 
     issue_one_way = issue_run = issue
 
-    def callee_id(self, command: int, /) -> Never:
+    def callee_id(self, *args: Any) -> Never:
         _refuse("An id was asked for")
 
     def log(self, *args: Any) -> Never:
