@@ -207,7 +207,7 @@ class Guarantees:
         self._check_circles(known)
 
     def _check_circles(self, known: AbstractSet[str]) -> None:
-        """Who waits only for each other waits for ever. That is a mistake of the actors, not of durably (rule E4)."""
+        """Who waits only for each other waits for ever. That is a mistake of the actors, not of durably."""
         rows = {row.record.number: row for row in self._unfinished()}
         waits: dict[int, list[int]] = {number: [] for number in rows}
         for number, row in rows.items():
