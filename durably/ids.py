@@ -17,6 +17,8 @@ import os
 from enum import StrEnum
 from functools import lru_cache
 from hashlib import blake2b
+from io import BytesIO
+from struct import Struct
 from typing import NamedTuple, Protocol
 from weakref import WeakSet
 
@@ -82,27 +84,24 @@ class SystemEntropy:
     Not shared between threads; a forked child drops what it inherited, so that two processes never make the same id.
     """
 
-    __slots__ = ("__weakref__", "_block", "_offset")
+    __slots__ = ("__weakref__", "_read")
 
     BLOCK_BYTES = 4096
 
     def __init__(self) -> None:
-        self._block = b""
-        self._offset = 0
+        self._read = BytesIO().read
         if hasattr(os, "register_at_fork"):
             _pools.add(self)
 
     def drop(self) -> None:
         """Forget what has been read and not used."""
-        self._block = b""
+        self._read = BytesIO().read
 
     def random_bytes(self, count: int, /) -> bytes:
-        end = self._offset + count
-        if end > len(self._block):
-            self._block = os.urandom(max(self.BLOCK_BYTES, count))
-            self._offset, end = 0, count
-        taken = self._block[self._offset : end]
-        self._offset = end
+        taken = self._read(count)
+        if len(taken) < count:
+            self._read = BytesIO(os.urandom(max(self.BLOCK_BYTES, count))).read
+            taken = self._read(count)
         return taken
 
 
@@ -137,19 +136,14 @@ def _leading_digits(digits: int, bits: int) -> str:
 _DIGIT = bytes(ord(BASE62[byte % len(BASE62)]) for byte in range(256))
 _LEADING_ADDRESS_DIGIT = _leading_digits(ADDRESS_DIGITS, 64)
 _LEADING_UNIQUE_DIGIT = _leading_digits(UNIQUE_DIGITS, 128)
+_IDENTITY = Struct(f"B{UNIQUE_DIGITS - 1}s{SEED_BYTES}s")
 
 
 def new_identity(entropy: Entropy, service: str, key: str | None) -> tuple[str, bytes]:
     """A fresh id, and the secret seed, of an invocation that the outside world asks for."""
-    if key is None:
-        drawn = entropy.random_bytes(UNIQUE_DIGITS + SEED_BYTES + ADDRESS_DIGITS)
-        prefix = _prefix(drawn[-ADDRESS_DIGITS:])
-        seed = drawn[UNIQUE_DIGITS:-ADDRESS_DIGITS]
-    else:
-        drawn = entropy.random_bytes(UNIQUE_DIGITS + SEED_BYTES)
-        prefix = _address_prefix(service, key)
-        seed = drawn[UNIQUE_DIGITS:]
-    return prefix + _LEADING_UNIQUE_DIGIT[drawn[0]] + drawn[1:UNIQUE_DIGITS].translate(_DIGIT).decode(), seed
+    leading, others, seed = _IDENTITY.unpack(entropy.random_bytes(_IDENTITY.size))
+    prefix = _prefix(entropy.random_bytes(ADDRESS_DIGITS)) if key is None else _address_prefix(service, key)
+    return f"{prefix}{_LEADING_UNIQUE_DIGIT[leading]}{others.translate(_DIGIT).decode()}", seed
 
 
 def new_seed(entropy: Entropy) -> bytes:
@@ -167,7 +161,7 @@ def derived_invocation_id(id: str, seed: bytes, command: int, service: str, key:
         return OLDER_PREFIX + blake2b(purpose, digest_size=OLDER_BYTES, key=seed).hexdigest()
     drawn = blake2b(purpose, digest_size=UNIQUE_DIGITS + ADDRESS_DIGITS, key=seed).digest()
     prefix = _prefix(drawn[UNIQUE_DIGITS:]) if key is None else _address_prefix(service, key)
-    return prefix + _LEADING_UNIQUE_DIGIT[drawn[0]] + drawn[1:UNIQUE_DIGITS].translate(_DIGIT).decode()
+    return f"{prefix}{_LEADING_UNIQUE_DIGIT[drawn[0]]}{drawn[1:UNIQUE_DIGITS].translate(_DIGIT).decode()}"
 
 
 @lru_cache(HASHED_ADDRESSES)
