@@ -33,7 +33,7 @@ class Level:
 
 
 ORDINARY = Level(
-    programs=500, examples=60, kills=4, runs=60, sleepers=6_000, commit_stride=3, with_slow=False, is_search=False
+    programs=500, examples=60, kills=4, runs=60, sleepers=12_000, commit_stride=3, with_slow=False, is_search=False
 )
 FULL = Level(
     programs=4_000, examples=200, kills=25, runs=2_000, sleepers=20_000, commit_stride=1, with_slow=True,
