@@ -12,8 +12,10 @@ from typing import Any, Protocol
 
 from durably.actors.values.durations import EPOCH, MICROSECOND
 from durably.errors import DurablyError
+from durably.ids import InvocationStatus
 from durably.runtime.engine.engine import Engine
 from durably.runtime.gateway.pending_requests import PendingRequest
+from durably.runtime.lifecycle.pause_errors import pause_error
 from durably.runtime.supervision.supervisor import Supervisor
 
 LOOK_EVERY_SECONDS = 0.35
@@ -88,6 +90,11 @@ def _sentence(engine: Engine, operation: PendingRequest[Any]) -> str:
     what = operation.what
     if invocation is not None and invocation.handler.kind != "service":
         what = f"{invocation.address.service}/{invocation.address.key}/{invocation.handler.name}"
+    paused = [one for one in engine.parts.registry.live.values() if one.status is InvocationStatus.PAUSED]
+    if paused:
+        return f"{what} has not ended, and nothing happens any more: it may wait for {paused[0].target}. " + str(
+            pause_error(paused[0])
+        )
     due = engine.parts.timers.next_due()
     if due is None:
         return (

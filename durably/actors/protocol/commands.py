@@ -2,7 +2,7 @@
 
 A command is what the journal records and what replay compares, so it holds bytes and names, never objects. Its number
 is its place in the order of issue within one execution, counted from 0; the answer to it, where there is one, refers
-to that number. `Call`, `Run`, `Sleep`, `Attach` and `Look` are answered; `Send` is not.
+to that number. `Call`, `Run`, `Sleep`, `Attach` and `GetStatus` are answered; `Send` is not.
 
 `gc=False`, here and elsewhere: plain values are in no cycle, and the garbage collector need not look at them.
 """
@@ -80,6 +80,6 @@ Command: TypeAlias = Call | Send | Run | Sleep | Attach | GetStatus
 
 
 class StatusAnswer(msgspec.Struct, frozen=True):
-    """The encoded answer to `Look`."""
+    """The encoded answer to `GetStatus`."""
 
     status: InvocationStatus

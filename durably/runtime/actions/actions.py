@@ -11,6 +11,7 @@ import asyncio
 import contextvars
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from inspect import isawaitable
 from threading import get_ident
 from typing import Any, Protocol, TypeAlias
 
@@ -184,14 +185,18 @@ class Actions:
     async def _attempt(self, action: Action[Any]) -> Any:
         try:
             if action.timeout_us is None:
-                return await (action.invoke() if action.is_coroutine_function else self._in_thread(action))
+                return await self._called(action)
             async with asyncio.timeout(action.timeout_us / 1_000_000):
-                return await (action.invoke() if action.is_coroutine_function else self._in_thread(action))
+                return await self._called(action)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
             raise RuntimeError("the action was cancelled from within") from None
+
+    async def _called(self, action: Action[Any]) -> Any:
+        value = action.invoke() if action.runs_on_loop else await self._in_thread(action)
+        return await value if isawaitable(value) else value
 
     async def _in_thread(self, action: Action[Any]) -> Any:
         if self._executor is None:
