@@ -291,7 +291,6 @@ class TestS3:
                 await app.service(Dice).throw()
             assert isinstance(told.value.__cause__, NonDeterminismError)
 
-    @pytest.mark.slow
     def test_a_journal_is_replayed_in_another_process_with_other_hashes(self, tmp_path: Path) -> None:
         program = Path(__file__).with_name("program_with_sets.py")
         root = Path(__file__).parents[2]
