@@ -14,23 +14,25 @@ Here:
   it raises `NotLinearizableError`, or `LinearizabilityUnknownError` where the search is too long.
 - `Workload`: what `python -m durably.testing soak` runs all night.
 
-In modules of their own; the first two need the extra `testing`:
+In packages of their own:
 
-- `durably.testing.stateful.ActorStateMachine`: hypothesis writes the programs, and shrinks those that fail.
-- `durably.testing.strategies`: `arguments` and `calls`, strategies made from handlers.
-- `durably.testing.export.export_journals` (`durably export-journals`) and `durably.testing.replay.replay_journals`:
-  what is under way in production, replayed with the code that you are about to deploy.
-- `durably.testing.store_contract`: what every store has to pass.
+- `durably.testing.generation` (needs the extra `testing`): `ActorStateMachine`, for which hypothesis writes programs
+  and shrinks those that fail; `arguments` and `calls`, strategies made from handlers.
+- `durably.testing.replaying`: `export_journals` (`durably export-journals`) and `replay_journals`: what is under way in
+  production, replayed with the code that you are about to deploy.
+- `durably.testing.stores`: stores that fail or are held back. `durably.testing.stores.contract` is what every store has
+  to pass (needs the extra `testing`).
 """
 
 from __future__ import annotations
 
-from durably.testing.durable import Durable as Durable
-from durably.testing.harness import Harness as Harness
-from durably.testing.histories import HistoryCall as HistoryCall
-from durably.testing.linearizability import LinearizabilityUnknownError as LinearizabilityUnknownError
-from durably.testing.linearizability import NotLinearizableError as NotLinearizableError
-from durably.testing.linearizability import check_linearizable as check_linearizable
+from durably.testing.harness.durable import Durable as Durable
+from durably.testing.harness.harness import Harness as Harness
+from durably.testing.harness.standstill import StandstillError as StandstillError
+from durably.testing.histories.calls import HistoryCall as HistoryCall
+from durably.testing.histories.linearizability import LinearizabilityUnknownError as LinearizabilityUnknownError
+from durably.testing.histories.linearizability import NotLinearizableError as NotLinearizableError
+from durably.testing.histories.linearizability import check_linearizable as check_linearizable
 from durably.testing.report import Report as Report
 from durably.testing.simulation import ConnectionLostError as ConnectionLostError
 from durably.testing.simulation import Faults as Faults
@@ -45,4 +47,3 @@ from durably.testing.simulation import Snapshots as Snapshots
 from durably.testing.simulation import Workload as Workload
 from durably.testing.simulation import for_each_crash_point as for_each_crash_point
 from durably.testing.simulation import simulate as simulate
-from durably.testing.standstill import StandstillError as StandstillError

@@ -24,11 +24,11 @@ from durably.errors import RuntimeStoppedError, StoreUnavailableError, TerminalE
 from durably.ids import InvocationStatus
 from durably.runtime.execution.execution import Execution
 from durably.runtime.execution.step import decode_step
-from durably.testing.harness import Harness
-from durably.testing.simulation.workloads.acts import OBJECTS, Act, Maker, Node, Worker, World, make_root
-from durably.testing.simulation.workloads.reading import check_ledger, check_log, read_roots
+from durably.testing.harness.harness import Harness
 from tests.properties.journals import SETTINGS, Listener
 from tests.properties.restless import RestlessStore
+from workloads.acts import OBJECTS, Act, Maker, Node, Worker, World, make_root
+from workloads.reference_model import check_ledger, check_log, read_roots
 
 PATIENCE_SECONDS = 20
 EVENTS = {"ticks": 8, "crash": 3, "fail_before": 1, "fail_after": 1, "advance": 4, "settle": 1, "look": 3}

@@ -12,7 +12,7 @@ import pytest
 
 from durably.runtime import clock as clock_module
 from durably.runtime.clock import WALL_CLOCK_LOOK_US, Clock, SystemClock
-from durably.testing.virtual import VirtualClock, one_turn
+from durably.testing.harness.virtual import VirtualClock, one_turn
 
 SECOND_US = 1_000_000
 NOON_US = 1_767_225_600 * SECOND_US

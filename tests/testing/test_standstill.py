@@ -10,8 +10,9 @@ from threading import Event
 import pytest
 
 from durably import Context, ObjectContext, Service, VirtualObject, handler
-from durably.testing import Harness, StandstillError, standstill
-from durably.testing.virtual import one_turn
+from durably.testing import Harness, StandstillError
+from durably.testing.harness import standstill
+from durably.testing.harness.virtual import one_turn
 
 
 class Reminder(VirtualObject):

@@ -14,4 +14,4 @@ from durably.testing.simulation.loop import SimulationStuckError as SimulationSt
 from durably.testing.simulation.simulation import InvariantError as InvariantError
 from durably.testing.simulation.simulation import Simulation as Simulation
 from durably.testing.simulation.snapshots import Snapshots as Snapshots
-from durably.testing.simulation.workloads.workload import Workload as Workload
+from durably.testing.simulation.workload import Workload as Workload

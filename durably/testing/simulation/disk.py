@@ -17,7 +17,7 @@ from durably.ids import Address, InvocationStatus, KeyScope
 from durably.storage.memory import Disk, MemoryStore
 from durably.storage.records import Batch, InvocationRecord, Opened, Owner, StoredInvocation, StoredObject, TimerRecord
 from durably.testing.simulation.faults import Fault, Faults, Place
-from durably.testing.stores import WrappedStore
+from durably.testing.stores.wrapped import WrappedStore
 
 COMMIT_US = (200, 2_000)
 READ_US = (20, 400)

@@ -33,13 +33,13 @@ from durably.runtime.observation.logs import RuntimeLogger
 from durably.runtime.runtime import Runtime
 from durably.runtime.settings import Settings, Watch
 from durably.runtime.supervision.supervisor import Supervisor
+from durably.testing.harness.virtual import SeededEntropy
 from durably.testing.simulation.clock import SimulatedClock
 from durably.testing.simulation.disk import SimulatedDisk, SimulatedStore
 from durably.testing.simulation.disk import World as StoreWorld
 from durably.testing.simulation.guarantees import Guarantees, MachineError
 from durably.testing.simulation.loop import SimulatedLoop, owner_variable
 from durably.testing.simulation.trace import Trace, TraceLog
-from durably.testing.virtual import SeededEntropy
 
 RESTART_US = 500_000
 _CENTURY_US = 100 * 365 * 86_400 * 1_000_000

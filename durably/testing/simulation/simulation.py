@@ -26,11 +26,11 @@ from durably.errors import ForgottenAwaitError, PausedInvocationError, StoreInUs
 from durably.runtime.invocations.invocation import InvocationRun
 from durably.storage.memory import MemoryStore
 from durably.storage.records import Batch, Owner
-from durably.testing.export import journal_of
-from durably.testing.guard import ClockGuard
-from durably.testing.harness import ONE_ATTEMPT
-from durably.testing.linearizability import check_linearizable
-from durably.testing.replay import ReplayError, replay_journals
+from durably.testing.harness.guard import ClockGuard
+from durably.testing.harness.harness import ONE_ATTEMPT
+from durably.testing.histories.linearizability import check_linearizable
+from durably.testing.replaying.export import journal_of
+from durably.testing.replaying.replay import ReplayError, replay_journals
 from durably.testing.report import Report
 from durably.testing.simulation.accounts import describe
 from durably.testing.simulation.clients import SimulatedClient, break_connections

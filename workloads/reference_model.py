@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from durably.testing.simulation.workloads.acts import OBJECTS, Act
+from workloads.acts import OBJECTS, Act
 
 
 class Failed(Exception):

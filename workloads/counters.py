@@ -18,11 +18,11 @@ from durably.actors.handlers import handler, shared
 from durably.actors.state import state
 from durably.errors import DeadlineExceededError, UnknownTargetError
 from durably.ids import InvocationStatus
+from durably.testing import Workload
 from durably.testing.simulation.clients import SimulatedClient
 from durably.testing.simulation.simulation import Simulation
-from durably.testing.simulation.workloads.workload import (
+from workloads.program_parts import (
     UNKNOWN,
-    Workload,
     all_of,
     randomness,
     restart_at_times,
