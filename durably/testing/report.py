@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 _UNITS_US = {
     "years": 365 * 86_400_000_000,
@@ -25,15 +28,27 @@ class Report:
     """Attempts of actions of `ctx.run`."""
     virtual_us: int = 0
     """Virtual time that passed, microseconds."""
+    faults: Mapping[str, int] = field(default_factory=dict[str, int])
+    """How often each kind of fault happened."""
+    outcomes: Mapping[str, int] = field(default_factory=dict[str, int])
+    """How often each handler ended in each way: with a result, or with an error by its name."""
 
     def __add__(self, other: Report) -> Report:
-        return Report(**{field.name: getattr(self, field.name) + getattr(other, field.name) for field in fields(self)})
+        return Report(
+            **{field.name: _sum(getattr(self, field.name), getattr(other, field.name)) for field in fields(self)}
+        )
 
     def __str__(self) -> str:
         """`2,000 simulated runs, 3,141 crashes, 12.4 years of virtual time`."""
         runs = "1 simulated run" if self.runs == 1 else f"{self.runs:,} simulated runs"
         crashes = "1 crash" if self.crashes == 1 else f"{self.crashes:,} crashes"
         return f"{runs}, {crashes}, {_describe(self.virtual_us)} of virtual time"
+
+
+def _sum(left: Any, right: Any) -> Any:
+    if isinstance(left, int):
+        return left + right
+    return dict(sorted((Counter(left) + Counter(right)).items()))
 
 
 def _describe(time_us: int) -> str:

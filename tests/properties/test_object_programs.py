@@ -172,7 +172,7 @@ async def check(played: Run) -> None:
         log: list[str] = state.get("log", [])
         check_log(index, log, expected)
         assert all(seen <= expected.totals[index] for seen in played.seen[index])
-    check_ledger(played.app.actions(), expected, lives=1 + played.scenario.crashes)
+    check_ledger(played.app.actions(), expected, lives=1 + played.scenario.crashes, failed={})
     await check_rest(played.store)
     check_journals(played.store)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import get_ident
 from typing import Any, Protocol, TypeAlias
@@ -58,6 +58,11 @@ class ActionObserver(Protocol):
 
     def attempt_begins(self, key: ActionKey, name: str, /) -> None: ...
     def attempt_ended(self, key: ActionKey, name: str, /) -> None: ...
+    async def attempt(
+        self, action: Action[Any], fallback: RetryPolicy, attempt: Callable[[Action[Any]], Awaitable[Any]], /
+    ) -> Any:
+        """Make the attempt, by calling `attempt`."""
+        ...
 
 
 class _Running:
@@ -154,7 +159,7 @@ class Actions:
         while running.result is None:
             self._begin_attempt(key, action.name)
             try:
-                running.result = _encoded(action, await self._attempt(action))
+                running.result = _encoded(action, await self._attempted(action, fallback))
             except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
                 raise
             except BaseException as error:
@@ -190,6 +195,11 @@ class Actions:
             self._host.call_soon(self.on_rest)
         if self._observer is not None:
             self._observer.attempt_ended(key, name)
+
+    def _attempted(self, action: Action[Any], fallback: RetryPolicy) -> Awaitable[Any]:
+        if self._observer is None:
+            return self._attempt(action)
+        return self._observer.attempt(action, fallback, self._attempt)
 
     async def _attempt(self, action: Action[Any]) -> Any:
         try:

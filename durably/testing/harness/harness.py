@@ -6,12 +6,13 @@ a difference fails the test; so does a forgotten `await`, and a bug in a handler
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
 from durably.actors.actor import Actor
+from durably.actors.protocol.port import Action
 from durably.actors.retry import RetryPolicy
 from durably.actors.values.durations import Duration, delay_us
 from durably.errors import RuntimeStoppedError
@@ -137,6 +138,12 @@ class Harness(Runtime):
 
     def attempt_ended(self, key: ActionKey, name: str, /) -> None:
         """The ledger counts beginnings."""
+
+    async def attempt(
+        self, action: Action[Any], fallback: RetryPolicy, attempt: Callable[[Action[Any]], Awaitable[Any]], /
+    ) -> Any:
+        """As it was asked for."""
+        return await attempt(action)
 
     def invocation_paused(self, invocation: InvocationRun, error: BaseException, told: bool, /) -> None:
         if not told:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from functools import partial
 from typing import Any, Literal, TypeAlias, TypedDict, Unpack
 
@@ -13,13 +13,17 @@ from durably.actors.values.durations import Duration
 from durably.testing import report as reports
 from durably.testing.report import Report
 from durably.testing.simulation.accounts import describe
-from durably.testing.simulation.faults import Faults
+from durably.testing.simulation.faults import Extent, Faults
 from durably.testing.simulation.simulation import Simulation
 
 Program: TypeAlias = Callable[[Simulation], Coroutine[Any, Any, object]]
 """What happens in the world outside: a coroutine function that asks, waits, and asserts."""
 
 Dependencies: TypeAlias = Mapping[Any, Any] | Callable[[], Mapping[Any, Any]]
+
+
+UNDISTURBED_SEED = 0
+"""The run that tells how long a program is, if seeds place the faults."""
 
 
 class SimulationFailedError(AssertionError):
@@ -57,8 +61,9 @@ def simulate(
 
     Each run has a seed: 0 to `runs - 1`, so that a test tries the same each time; `seed` makes it that one run only.
     The module `random` is seeded, too, for the program and for actions. Without `faults`, `Faults.any()`: each seed
-    chooses what goes wrong. `dependencies` should be a function that makes them, unless they remember nothing. See
-    `Simulation` for the other options and for what is checked.
+    chooses what goes wrong, among the commits, messages and actions that the program has. To count them, the run with
+    seed 0 has no faults, unless their rates or points are given. `dependencies` should be a function that makes them,
+    unless they remember nothing. See `Simulation` for the other options and for what is checked.
 
     Raises:
         SimulationFailedError: a run failed; says how to repeat it. Its cause is the error itself.
@@ -66,11 +71,8 @@ def simulate(
     """
     __tracebackhide__ = True
     _check(program, actors, runs)
-    campaign = _Campaign("simulate", program, actors, options)
-    total = Report()
-    for number in range(runs) if seed is None else (seed,):
-        total += campaign.run(number, Faults.any() if faults is None else faults)
-    return total
+    campaign = Campaign("simulate", program, actors, options)
+    return campaign.run_all(range(runs) if seed is None else (seed,), Faults.any() if faults is None else faults)
 
 
 def for_each_crash_point(
@@ -103,14 +105,14 @@ def for_each_crash_point(
         if result != expected[0]:
             raise AssertionError(f"The program returned {expected[0]!r} undisturbed, and {result!r} after the crash.")
 
-    campaign = _Campaign("for_each_crash_point", same, actors, options, name=_name(program))
+    campaign = Campaign("for_each_crash_point", same, actors, options, name=_name(program))
     total = undisturbed = campaign.run(seed, besides)
     for number in range(1, undisturbed.commits + 1):
         total += campaign.run(seed, besides | Faults.crash(at=f"{place}:{number}", down=0))
     return total
 
 
-class _Campaign:
+class Campaign:
     """Runs of one program, and what is said of the one that fails."""
 
     def __init__(
@@ -121,12 +123,38 @@ class _Campaign:
         self._actors = actors
         self._options = options
         self._name = _name(program) if name is None else name
+        self._extent: Extent | None = None
+
+    def run_all(self, seeds: Iterable[int], faults: Faults) -> Report:
+        """Run each of these seeds, until one fails."""
+        __tracebackhide__ = True
+        total = Report()
+        for seed in seeds:
+            total += self.run(seed, faults)
+        return total
 
     def run(self, seed: int, faults: Faults) -> Report:
+        """One run.
+
+        Raises:
+            SimulationFailedError: it failed, or the undisturbed one did that tells how long the program is.
+        """
         __tracebackhide__ = True
-        with Simulation(*self._actors, seed=seed, faults=faults, **self._options) as simulation:
+        if not faults.is_placed_by_seeds:
+            return self._run(seed, faults)
+        if seed == UNDISTURBED_SEED:
+            return self._run(seed, Faults.none())
+        if self._extent is None:
+            self._run(UNDISTURBED_SEED, Faults.none())
+        return self._run(seed, faults)
+
+    def _run(self, seed: int, faults: Faults) -> Report:
+        __tracebackhide__ = True
+        with Simulation(*self._actors, seed=seed, faults=faults, extent=self._extent, **self._options) as simulation:
             try:
                 simulation.run(self._program(simulation))
+                if seed == UNDISTURBED_SEED and faults == Faults.none():
+                    self._extent = simulation.injection.extent
                 simulation.finish()
             except Exception as error:
                 raise SimulationFailedError(self._account(simulation, faults, error), seed, simulation) from error

@@ -7,7 +7,7 @@ randomness. Requests come in at the door as bytes and leave it as bytes; a kille
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import copy_context
 from dataclasses import dataclass, replace
 from random import Random
@@ -15,6 +15,7 @@ from typing import Any, Protocol, Self
 
 from durably.actors.actor import Actor
 from durably.actors.bound_handlers import Delay, Outgoing
+from durably.actors.protocol.port import Action
 from durably.actors.retry import RetryPolicy
 from durably.errors import StoreInUseError, StoreUnavailableError
 from durably.ids import InvocationStatus, KeyScope
@@ -34,6 +35,7 @@ from durably.runtime.runtime import Runtime
 from durably.runtime.settings import Settings, Watch
 from durably.runtime.supervision.supervisor import Supervisor
 from durably.testing.harness.virtual import SeededEntropy
+from durably.testing.simulation.action_faults import attempt_with_faults
 from durably.testing.simulation.clock import SimulatedClock
 from durably.testing.simulation.disk import SimulatedDisk, SimulatedStore
 from durably.testing.simulation.disk import World as StoreWorld
@@ -60,6 +62,8 @@ class World(StoreWorld, Protocol):
     def fail(self, error: BaseException, /) -> None: ...
     def action_begins(self, name: str, /) -> None: ...
     def action_ended(self, name: str, /) -> None: ...
+    def action_failed(self, name: str, what: str, /) -> None: ...
+    def invocation_ended(self, invocation: InvocationRun, /) -> None: ...
 
 
 class Tuning:
@@ -164,6 +168,11 @@ class SimulatedRuntime(Runtime):
     def attempt_ended(self, key: ActionKey, name: str, /) -> None:
         self._world.action_ended(name)
         self._stop_if_dead()
+
+    async def attempt(
+        self, action: Action[Any], fallback: RetryPolicy, attempt: Callable[[Action[Any]], Awaitable[Any]], /
+    ) -> Any:
+        return await attempt_with_faults(self._world, action, fallback, attempt)
 
     def _stop_if_dead(self) -> None:
         """Whoever was killed must not go on to the next line."""
@@ -279,6 +288,7 @@ class SimulatedProcess:
         runtime = self.runtime
         engine = None if runtime is None else runtime.engine
         self._world.guarantees.ended(invocation, self._position(), None if engine is None else engine.committer)
+        self._world.invocation_ended(invocation)
 
     def incarnation_failed(self, error: BaseException, /) -> None:
         if not isinstance(error, StoreUnavailableError | StoreInUseError):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from random import Random
 from types import TracebackType
@@ -22,6 +23,7 @@ from durably.actors.definition.definition import definition_of
 from durably.actors.protocol.operations import Operation
 from durably.actors.retry import RetryPolicy
 from durably.actors.values.durations import Duration, delay_us, duration_us
+from durably.actors.values.error_envelopes import decode_failure
 from durably.errors import ForgottenAwaitError, PausedInvocationError, StoreInUseError
 from durably.runtime.invocations.invocation import InvocationRun
 from durably.storage.memory import MemoryStore
@@ -36,9 +38,11 @@ from durably.testing.simulation.accounts import describe
 from durably.testing.simulation.clients import SimulatedClient, break_connections
 from durably.testing.simulation.clock import SimulatedClock
 from durably.testing.simulation.disk import SimulatedDisk
-from durably.testing.simulation.faults import Fault, Faults, Place
+from durably.testing.simulation.faults import Extent, Faults, Place
 from durably.testing.simulation.guarantees import GuaranteeError, Guarantees
 from durably.testing.simulation.history import History
+from durably.testing.simulation.injection import Injection, Strike
+from durably.testing.simulation.latencies import Latencies
 from durably.testing.simulation.loop import SimulatedLoop, outside_context
 from durably.testing.simulation.process import Program, SimulatedProcess, Tuning
 from durably.testing.simulation.snapshots import Snapshots
@@ -55,7 +59,6 @@ TEN_YEARS = 10 * 365 * 86_400.0
 SETTLE_US = 20_000
 LONGEST_STEP_US = 60_000_000
 ACTION_PATIENCE_US = 3_600_000_000
-LATER_CALLBACKS = 40
 SHOWN_EVENTS = 40
 
 
@@ -93,7 +96,9 @@ class Simulation:
         suspend_after: Duration | None = None,
         longest: Duration = TEN_YEARS,
         allow: Collection[str] = (),
+        extent: Extent | None = None,
     ) -> None:
+        """`extent` says how long the program is, for faults that the seed places; None: it guesses."""
         if not isinstance(faults, Faults | None):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"faults= takes a value such as Faults.crash() | Faults.slow(), not {faults!r}.")
         self.seed = seed
@@ -105,7 +110,11 @@ class Simulation:
         )
         self.identities = Random(self.random.getrandbits(64))
         self.travelling = 0
-        self.faults = (Faults.none() if faults is None else faults).chosen(self.random)
+        self.latencies = Latencies(
+            Random(self.random.getrandbits(64)), self.random.choice(("some", "some", "some", "none"))
+        )
+        chosen = (Faults.none() if faults is None else faults).chosen(Random(f"{seed} chosen faults"), extent)
+        self.injection = Injection(seed, chosen)
         self.clock = SimulatedClock(self.loop)
         self.disk = SimulatedDisk()
         self.trace = Trace(self.loop)
@@ -113,7 +122,11 @@ class Simulation:
         self.guarantees = Guarantees(self.disk, self.history, self.clock, self.fail)
         self.process: SimulatedProcess | None = None
         self.crashes = 0
+        self.outcomes: Counter[str] = Counter()
+        """How often each handler ended in each way: `Seat.reserve -> NotFreeError`."""
         self.ledger: list[str] = []
+        self.failed_attempts: Counter[str] = Counter()
+        """Attempts of actions that failed because of a fault, by name."""
         self.dependencies: Mapping[Any, Any] = _made(dependencies)
         """What the actors depend on: the world outside."""
         self._program = Program(
@@ -136,10 +149,8 @@ class Simulation:
         self._invariants: list[Invariant] = []
         self._eventually: list[_Eventually] = []
         self._models: dict[str, Callable[[], Any]] = {}
-        self._actions_ended = 0
-        self._actions_begun = 0
         self._failure: BaseException | None = None
-        self._had = self.faults
+        self._had = chosen
         self._dice = Random(f"{seed} dice").getstate()
         self._requests: dict[str, int] = {}
         self._issued: list[Operation[Any]] = []
@@ -192,6 +203,15 @@ class Simulation:
         self.faults = self.faults.at_points
         self.run(self._end())
 
+    @property
+    def faults(self) -> Faults:
+        """What goes wrong from now on."""
+        return self.injection.faults
+
+    @faults.setter
+    def faults(self, faults: Faults) -> None:
+        self.injection.faults = faults
+
     def close(self) -> None:
         """Throw everything away."""
         for process in (*self._dead, self.process):
@@ -212,6 +232,8 @@ class Simulation:
             commits=self.disk.commits,
             actions=len(self.ledger),
             virtual_us=self.loop.elapsed_us,
+            faults=dict(self.injection.times),
+            outcomes=dict(self.outcomes),
         )
 
     def account(self) -> str:
@@ -269,7 +291,7 @@ class Simulation:
 
     async def crash(self) -> None:
         """Kill the process, as `kill -9` does; it is started again at once."""
-        self.kill("a program's wish", Fault("crash"))
+        self.kill("a program's wish", self.random)
         await self._up()
 
     async def passivate(self) -> None:
@@ -330,7 +352,8 @@ class Simulation:
     def issued(self, operation: Operation[Any], /) -> None:
         self._issued.append(operation)
 
-    def kill(self, reason: str, fault: Fault, /) -> None:
+    def kill(self, reason: str, dice: Random, /, *, down_us: int = 0) -> None:
+        """The process dies, and is started again when it was down for a while."""
         process = self.process
         if process is None or process.dead:
             return
@@ -340,17 +363,21 @@ class Simulation:
         break_connections(process, self.loop, self.random)
         self._dead.append(process)
         self.process = None
-        written = self.disk.lose_power(self.random)
+        written = self.disk.lose_power(dice)
         if written is not None:
             self.note("the batch that was on its way is on the disk")
             self.committed(written)
         self._check_journals()
-        down_us = self.random.randrange(fault.for_us) if fault.for_us else 0
         self.loop.call_outside(down_us, self._begin_life)
 
-    def kill_soon(self, reason: str, fault: Fault, /) -> None:
-        process = self.process
-        left = self.random.randrange(1, LATER_CALLBACKS)
+    def crash_by(self, strike: Strike, /) -> bool:
+        point = strike.point
+        reason = f"{point.place.replace('_', ' ')} {point.number}"
+        down_us = strike.lasts_us
+        if not point.later:
+            self.kill(reason, strike.dice, down_us=down_us)
+            return True
+        process, left = self.process, point.later
 
         def count_down() -> None:
             nonlocal left
@@ -358,16 +385,17 @@ class Simulation:
             if left > 0:
                 self.loop.call_soon(count_down)
             elif self.process is process:
-                self.kill(reason, fault)
+                self.kill(f"a little later than {reason}", strike.dice, down_us=down_us)
 
         self.loop.call_soon(count_down, context=outside_context())
+        return False
 
     def clock_may_jump(self) -> None:
-        for fault in self.faults.of("clock_jumps"):
-            if self.random.random() < fault.rate:
-                by_us = self.random.randrange(-fault.for_us, fault.for_us + 1)
-                self.note(f"the wall clock jumps by {by_us / 1_000_000:.3f} s")
-                self.clock.jump(by_us)
+        strike = self.injection.strikes("clock_jumps", "after_commit")
+        if strike is not None:
+            by_us = strike.dice.randrange(-strike.fault.for_us, strike.fault.for_us + 1)
+            self.note(f"the wall clock jumps by {by_us / 1_000_000:.3f} s")
+            self.clock.jump(by_us)
 
     def committed(self, batch: Batch, /) -> None:
         self.guarantees.committed(batch)
@@ -379,19 +407,28 @@ class Simulation:
 
     def action_begins(self, name: str, /) -> None:
         self.ledger.append(name)
-        self._actions_begun += 1
+        self.injection.passes("before_action")
         self.trace.note("an action", f"{name!r} begins")
-        self._crash_at("before_action", self._actions_begun)
+        self._may_crash("before_action")
+
+    def action_failed(self, name: str, what: str, /) -> None:
+        self.failed_attempts[name] += 1
+        self.trace.note("an action", f"{name!r} {what}")
 
     def action_ended(self, name: str, /) -> None:
-        self._actions_ended += 1
         self.trace.note("an action", f"{name!r} has ended")
-        self._crash_at("after_action", self._actions_ended)
+        self._may_crash("after_action")
 
     def paused(self, invocation: InvocationRun, error: BaseException, /) -> None:
         told = PausedInvocationError(invocation.id, f"{shown(invocation)}: {error!r}")
         told.__cause__ = error
         self.fail(told)
+
+    def invocation_ended(self, invocation: InvocationRun, /) -> None:
+        outcome = invocation.outcome
+        assert outcome is not None
+        ended = type(decode_failure(outcome.value)).__name__ if outcome.failed else "result"
+        self.outcomes[f"{invocation.address.service}.{invocation.handler.name} -> {ended}"] += 1
 
     def fail(self, error: BaseException, /) -> None:
         """End the run with an error; the first one counts."""
@@ -420,10 +457,10 @@ class Simulation:
     async def _pass(self, by_us: int) -> None:
         await asyncio.sleep(by_us / 1_000_000)
 
-    def _crash_at(self, place: Place, number: int) -> None:
-        for fault in self.faults.of("crash"):
-            if fault.at is not None and fault.at.place == place and fault.at.number == number:
-                self.kill(f"{place.replace('_', ' ')} {number}", fault)
+    def _may_crash(self, place: Place) -> None:
+        strike = self.injection.strikes("crash", place)
+        if strike is not None:
+            self.crash_by(strike)
 
     def _is_at_rest(self, *, but_for_actions: bool) -> bool:
         process = self.process

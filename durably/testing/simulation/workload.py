@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from durably.actors.actor import Actor
 from durably.actors.retry import RetryPolicy
 from durably.testing.harness.harness import ONE_ATTEMPT
 from durably.testing.report import Report
-from durably.testing.simulation.campaign import Program, simulate
+from durably.testing.simulation.campaign import Campaign, Options, Program
 from durably.testing.simulation.faults import Faults
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Workload:
     """What `simulate` takes, in one value with a name: `python -m durably.testing soak --workload app.tests:name`.
 
@@ -34,11 +35,10 @@ class Workload:
         Raises:
             SimulationFailedError: it failed.
         """
-        return simulate(
-            self.program,
-            *self.actors,
-            seed=seed,
-            faults=self.faults,
-            dependencies=self.dependencies,
-            retry=self.retry,
-        )
+        return self._campaign.run(seed, Faults.any() if self.faults is None else self.faults)
+
+    @cached_property
+    def _campaign(self) -> Campaign:
+        """Knows how long the program is, once it has run undisturbed."""
+        options = Options(dependencies=self.dependencies, retry=self.retry)
+        return Campaign("simulate", self.program, self.actors, options)
