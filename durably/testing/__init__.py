@@ -8,6 +8,7 @@ Here:
   `Simulation`. In pytest it is `@pytest.mark.simulate(...)`. `for_each_crash_point`: one program, killed before each
   of its commits. Both return a `Report`, or raise `SimulationFailedError` with the seed that repeats the run; behind it
   may stand `InvariantError` (of yours, asked of `Snapshots`), `GuaranteeError` (of ours) or `SimulationStuckError`.
+  `NeverHappenedError`: what `sometimes` names did not happen in any run.
 - `SimulatedClient`: somebody outside in a simulation, who hears `ConnectionLostError` and `NobodyThereError` unless he
   insists.
 - `check_linearizable`: whether what callers saw of one object (`HistoryCall`) can be explained by a plain Python model;
@@ -38,6 +39,7 @@ from durably.testing.simulation import ConnectionLostError as ConnectionLostErro
 from durably.testing.simulation import Faults as Faults
 from durably.testing.simulation import GuaranteeError as GuaranteeError
 from durably.testing.simulation import InvariantError as InvariantError
+from durably.testing.simulation import NeverHappenedError as NeverHappenedError
 from durably.testing.simulation import NobodyThereError as NobodyThereError
 from durably.testing.simulation import SimulatedClient as SimulatedClient
 from durably.testing.simulation import Simulation as Simulation

@@ -108,7 +108,7 @@ def actions_start_before_their_command_is_durable(patch: Patch) -> None:
     around(patch, Committer, "when_durable", when_durable)
 
 
-@mutant("guarantee 5")
+@mutant("guarantee 5", "guarantee 3")
 def gates_open_although_the_commit_failed(patch: Patch) -> None:
     def fail(original: Any, self: Committer, error: BaseException) -> None:
         for _, callback, argument in list(self._gates):

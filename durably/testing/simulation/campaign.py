@@ -14,12 +14,17 @@ from durably.testing import report as reports
 from durably.testing.report import Report
 from durably.testing.simulation.accounts import describe
 from durably.testing.simulation.faults import Extent, Faults
+from durably.testing.simulation.process_memory import ProcessMemory
 from durably.testing.simulation.simulation import Simulation
 
 Program: TypeAlias = Callable[[Simulation], Coroutine[Any, Any, object]]
 """What happens in the world outside: a coroutine function that asks, waits, and asserts."""
 
 Dependencies: TypeAlias = Mapping[Any, Any] | Callable[[], Mapping[Any, Any]]
+
+
+class NeverHappenedError(AssertionError):
+    """What `Simulation.sometimes` names has to happen in one run of a campaign at least, and did not."""
 
 
 UNDISTURBED_SEED = 0
@@ -67,12 +72,18 @@ def simulate(
 
     Raises:
         SimulationFailedError: a run failed; says how to repeat it. Its cause is the error itself.
+        NeverHappenedError: what `sometimes` names happened in no run.
         TypeError, ValueError: an argument cannot work.
     """
     __tracebackhide__ = True
-    _check(program, actors, runs)
+    _check(program, actors, runs, faults)
     campaign = Campaign("simulate", program, actors, options)
-    return campaign.run_all(range(runs) if seed is None else (seed,), Faults.any() if faults is None else faults)
+    chosen = Faults.any() if faults is None else faults
+    if seed is not None:
+        return campaign.run(seed, chosen)
+    total = campaign.run_all(range(runs), chosen)
+    check_sometimes(total)
+    return total
 
 
 def for_each_crash_point(
@@ -95,7 +106,7 @@ def for_each_crash_point(
         TypeError: an argument cannot work.
     """
     __tracebackhide__ = True
-    _check(program, actors, 1)
+    _check(program, actors, 1, faults)
     besides = Faults.none() if faults is None else faults
     expected: list[object] = []
 
@@ -112,6 +123,20 @@ def for_each_crash_point(
     return total
 
 
+def check_sometimes(report: Report) -> None:
+    """See that everything happened that has to happen at times.
+
+    Raises:
+        NeverHappenedError: something did not.
+    """
+    never = [repr(name) for name, runs in report.sometimes.items() if not runs]
+    if never:
+        raise NeverHappenedError(
+            f"{', '.join(never)} did not happen in any of {report.runs} runs, so they show nothing about it. The "
+            "program may not get there, or the condition may be wrong; otherwise make more runs."
+        )
+
+
 class Campaign:
     """Runs of one program, and what is said of the one that fails."""
 
@@ -124,6 +149,7 @@ class Campaign:
         self._options = options
         self._name = _name(program) if name is None else name
         self._extent: Extent | None = None
+        self._memory: ProcessMemory | None = None
 
     def run_all(self, seeds: Iterable[int], faults: Faults) -> Report:
         """Run each of these seeds, until one fails."""
@@ -150,7 +176,15 @@ class Campaign:
 
     def _run(self, seed: int, faults: Faults) -> Report:
         __tracebackhide__ = True
-        with Simulation(*self._actors, seed=seed, faults=faults, extent=self._extent, **self._options) as simulation:
+        if self._memory is None:
+            given = self._options.get("dependencies")
+            made_by = () if given is None or isinstance(given, Mapping) else (given,)
+            self._memory = ProcessMemory(
+                self._actors, (self._program, *made_by), given if isinstance(given, Mapping) else None
+            )
+        with Simulation(
+            *self._actors, seed=seed, faults=faults, extent=self._extent, memory=self._memory, **self._options
+        ) as simulation:
             try:
                 simulation.run(self._program(simulation))
                 if seed == UNDISTURBED_SEED and faults == Faults.none():
@@ -191,7 +225,7 @@ def _written(value: object) -> str:
     return "..." if callable(value) or isinstance(value, Mapping) else repr(value)
 
 
-def _check(program: Program, actors: tuple[type[Actor], ...], runs: int) -> None:
+def _check(program: Program, actors: tuple[type[Actor], ...], runs: int, faults: Faults | None) -> None:
     inner: Any = program
     while isinstance(inner, partial):
         inner = inner.func
@@ -199,6 +233,8 @@ def _check(program: Program, actors: tuple[type[Actor], ...], runs: int) -> None
         raise TypeError(f"A program is a coroutine function, `async def program(sim): ...`; {program!r} is not.")
     if not actors:
         raise TypeError("There is nothing to simulate: give the classes of actors after the program.")
+    if not isinstance(faults, Faults | None):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"faults= takes a value such as Faults.crash() | Faults.slow(), not {faults!r}.")
     if runs < 1:
         raise ValueError(f"A simulation has at least one run, not {runs}.")
 

@@ -222,7 +222,7 @@ class Faults:
         return _one(Fault("reads_fail", _rate(rate, at), _point(at)))
 
     @staticmethod
-    def slow(*, rate: float | None = None, at: str | None = None, up_to: Duration = 5.0) -> Faults:
+    def slow(*, rate: float | None = 0.1, at: str | None = None, up_to: Duration = 5.0) -> Faults:
         """Commits, reads and messages take up to `up_to`."""
         up_to_us = duration_us(up_to, "Faults.slow(up_to=...)")
         return _one(Fault("slow", _rate(rate, at), _point(at), for_us=up_to_us))
@@ -388,7 +388,7 @@ _ALL = (
     | Faults.commit_fails()
     | Faults.disk_full()
     | Faults.reads_fail()
-    | Faults.slow()
+    | Faults.slow(rate=None)
     | Faults.clock_jumps()
     | Faults.client_retries()
     | Faults.actions(fail_before=None, fail_after=None, slow=None, counts=False)

@@ -8,13 +8,12 @@ The models are the simulators of FoundationDB (Zhou and others, 2021) and of Tig
 from __future__ import annotations
 
 import asyncio
-import inspect
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from random import Random
 from types import TracebackType
-from typing import Any, NamedTuple, Self, TypeVar, cast
+from typing import Any, Self, TypeVar
 
 from durably.actors.actor import Actor, Service, VirtualObject
 from durably.actors.bound_handlers import Invocation as InvocationHandle
@@ -34,9 +33,9 @@ from durably.testing.histories.linearizability import check_linearizable
 from durably.testing.replaying.export import journal_of
 from durably.testing.replaying.replay import ReplayError, replay_journals
 from durably.testing.report import Report
-from durably.testing.simulation.accounts import describe
 from durably.testing.simulation.clients import SimulatedClient, break_connections
 from durably.testing.simulation.clock import SimulatedClock
+from durably.testing.simulation.conditions import Condition, Conditions, InTheEnd, InvariantError, holds, name_of, plain
 from durably.testing.simulation.disk import SimulatedDisk
 from durably.testing.simulation.faults import Extent, Faults, Place
 from durably.testing.simulation.guarantees import GuaranteeError, Guarantees
@@ -45,6 +44,7 @@ from durably.testing.simulation.injection import Injection, Strike
 from durably.testing.simulation.latencies import Latencies
 from durably.testing.simulation.loop import SimulatedLoop, outside_context
 from durably.testing.simulation.process import Program, SimulatedProcess, Tuning
+from durably.testing.simulation.process_memory import ProcessMemory
 from durably.testing.simulation.snapshots import Snapshots
 from durably.testing.simulation.trace import Trace, shown
 
@@ -52,25 +52,12 @@ T = TypeVar("T")
 ServiceT = TypeVar("ServiceT", bound=Service)
 ObjectT = TypeVar("ObjectT", bound=VirtualObject)
 
-Invariant = Callable[[Snapshots], object]
-"""Is given the state of all objects; it raises, or returns False, where something is wrong."""
-
 TEN_YEARS = 10 * 365 * 86_400.0
 SETTLE_US = 20_000
+UNTIL_US = 1_000
 LONGEST_STEP_US = 60_000_000
 ACTION_PATIENCE_US = 3_600_000_000
 SHOWN_EVENTS = 40
-
-
-class InvariantError(AssertionError):
-    """A condition of the user's does not hold."""
-
-
-class _Eventually(NamedTuple):
-    """A condition that has to come true in the end."""
-
-    condition: Invariant
-    within_us: int
 
 
 class Simulation:
@@ -97,8 +84,12 @@ class Simulation:
         longest: Duration = TEN_YEARS,
         allow: Collection[str] = (),
         extent: Extent | None = None,
+        memory: ProcessMemory | None = None,
     ) -> None:
-        """`extent` says how long the program is, for faults that the seed places; None: it guesses."""
+        """`extent` says how long the program is, for faults that the seed places; None: it guesses.
+
+        `memory` is what the actors' code has in globals; None: it is looked for when the first program runs.
+        """
         if not isinstance(faults, Faults | None):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"faults= takes a value such as Faults.crash() | Faults.slow(), not {faults!r}.")
         self.seed = seed
@@ -119,6 +110,7 @@ class Simulation:
         self.disk = SimulatedDisk()
         self.trace = Trace(self.loop)
         self.history = History()
+        self.conditions = Conditions(self.disk, self.fail)
         self.guarantees = Guarantees(self.disk, self.history, self.clock, self.fail)
         self.process: SimulatedProcess | None = None
         self.crashes = 0
@@ -129,6 +121,8 @@ class Simulation:
         """Attempts of actions that failed because of a fault, by name."""
         self.dependencies: Mapping[Any, Any] = _made(dependencies)
         """What the actors depend on: the world outside."""
+        self._memory = memory
+        self._globals_changed: dict[str, int] = {}
         self._program = Program(
             actors=actors,
             dependencies=self.dependencies,
@@ -146,8 +140,6 @@ class Simulation:
         """Processes that were started, one after the other."""
         self._dead: list[SimulatedProcess] = []
         """Kept, so that nothing of a killed process runs, not even when the garbage collector comes."""
-        self._invariants: list[Invariant] = []
-        self._eventually: list[_Eventually] = []
         self._models: dict[str, Callable[[], Any]] = {}
         self._failure: BaseException | None = None
         self._had = chosen
@@ -178,7 +170,10 @@ class Simulation:
             Whatever the program raises.
         """
         __tracebackhide__ = True
+        if self._memory is None:
+            self._memory = ProcessMemory(self._program.actors, (program,), self.dependencies)
         if not self.lives and asyncio._get_running_loop() is None:
+            self._memory.begin_run()
             self._begin_life()
         before = random.getstate()
         random.setstate(self._dice)
@@ -214,6 +209,7 @@ class Simulation:
 
     def close(self) -> None:
         """Throw everything away."""
+        self._forget_memory()
         for process in (*self._dead, self.process):
             if process is not None and process.runtime is not None and process.runtime.engine is not None:
                 process.runtime.engine.kill()
@@ -234,6 +230,9 @@ class Simulation:
             virtual_us=self.loop.elapsed_us,
             faults=dict(self.injection.times),
             outcomes=dict(self.outcomes),
+            sometimes=self.conditions.met(),
+            largest_bytes=self.conditions.largest,
+            globals_changed=self._globals_changed,
         )
 
     def account(self) -> str:
@@ -317,16 +316,46 @@ class Simulation:
             await self._pass(SETTLE_US)
         if self.process is process:  # Otherwise it was killed while it stopped, and the next life begins by itself.
             stopping.result()
+            self._forget_memory()
             self._begin_life()
         await self._up()
 
-    def invariant(self, condition: Invariant, /) -> None:
+    def invariant(self, condition: Condition, /) -> None:
         """Something that is true of the durable state after every commit, from now on."""
-        self._invariants.append(_plain(condition))
+        self.conditions.always(condition)
 
-    def eventually(self, condition: Invariant, /, *, within: Duration = 0) -> None:
+    def eventually(self, condition: Condition, /, *, within: Duration = 0) -> None:
         """Something that is true of the durable state at the end, when `within` more time has passed without faults."""
-        self._eventually.append(_Eventually(_plain(condition), duration_us(within, "eventually(within=...)")))
+        within_us = duration_us(within, "eventually(within=...)")
+        self.conditions.in_the_end.append(InTheEnd(plain(condition), within_us))
+
+    def sometimes(self, name: str, condition: Condition | bool, /) -> None:
+        """Something that is true in one run of a campaign at least; if it never is, the campaign fails.
+
+        A bool is what is so at this moment. A function of the snapshots is asked after every commit from now on. It
+        tells that a test reaches what it is about: that a seat was sold, that two people did meet.
+        """
+        self.conditions.sometimes(name, condition)
+
+    def bounded(self, actor: type[VirtualObject], /, *, bytes: int) -> None:
+        """The durable state of no object of this class is ever larger, however long it lives."""
+        self.conditions.bounded(self._known(actor), bytes)
+
+    async def until(self, condition: Condition, /, *, within: Duration = 60.0) -> None:
+        """Let virtual time pass until something is true of the durable state.
+
+        Raises:
+            InvariantError: it is not, when `within` has passed.
+        """
+        plain(condition)
+        deadline_us = self.loop.elapsed_us + duration_us(within, "until(within=...)")
+        step_us = UNTIL_US
+        while not holds(condition, self.snapshots):
+            left_us = deadline_us - self.loop.elapsed_us
+            if left_us <= 0:
+                raise InvariantError(f"{name_of(condition)} did not come true within {within} of virtual time.")
+            await self._pass(min(step_us, left_us))
+            step_us = min(2 * step_us, LONGEST_STEP_US)
 
     def linearizable(self, actor: type[VirtualObject], model: Callable[[], Any], /) -> None:
         """Each object of this class answers whoever asks as one plain Python object that `model` makes would.
@@ -335,10 +364,7 @@ class Simulation:
         shared handler sees what an exclusive one has changed so far: where that one waits in the middle of its changes,
         only a model that knows such states can explain it.
         """
-        name = definition_of(actor).name
-        if name not in self._bound:
-            raise ValueError(f"The simulation does not run {name}, so it cannot be compared with a model.")
-        self._models[name] = model
+        self._models[self._known(actor)] = model
 
     # ------------------------------------------------------------------ what goes wrong (World)
 
@@ -367,6 +393,7 @@ class Simulation:
         if written is not None:
             self.note("the batch that was on its way is on the disk")
             self.committed(written)
+        self._forget_memory()
         self._check_journals()
         self.loop.call_outside(down_us, self._begin_life)
 
@@ -399,8 +426,7 @@ class Simulation:
 
     def committed(self, batch: Batch, /) -> None:
         self.guarantees.committed(batch)
-        for condition in self._invariants:
-            self._check(condition, "after a commit")
+        self.conditions.after_commit(batch, self.snapshots)
 
     def opened(self) -> None:
         self.guarantees.incarnation_begins()
@@ -448,11 +474,24 @@ class Simulation:
         }
         self.process.start()
 
+    def _forget_memory(self) -> None:
+        """The process is gone, and with it what handlers kept in globals."""
+        for name in () if self._memory is None else self._memory.begin_process():
+            self._globals_changed[name] = 1
+            self.note(f"the global {name} is lost with the process: handlers had changed it")
+
     async def _up(self) -> None:
         step_us = SETTLE_US
         while self.process is None or not self.process.is_up:
             await self._pass(step_us)
             step_us = min(2 * step_us, LONGEST_STEP_US)
+
+    def _known(self, actor: type[VirtualObject]) -> str:
+        """The name of a class that is simulated."""
+        name = definition_of(actor).name
+        if name not in self._bound:
+            raise ValueError(f"The simulation does not run {name}. Give {actor.__name__} to it after the program.")
+        return name
 
     async def _pass(self, by_us: int) -> None:
         await asyncio.sleep(by_us / 1_000_000)
@@ -483,27 +522,14 @@ class Simulation:
             return
         self.guarantees.at_rest(process.runtime.running_actions, self.clock.now())
 
-    def _check(self, condition: Invariant, when: str) -> None:
-        try:
-            holds = condition(self.snapshots)
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:  # pytest.fail raises what is no Exception.
-            told = InvariantError(f"{_name(condition)} does not hold {when}: {describe(error)}")
-            told.__cause__ = error
-            self.fail(told)
-            return
-        if holds is False:
-            self.fail(InvariantError(f"{_name(condition)} does not hold {when}."))
-
     async def _end(self) -> None:
         await self._up()
         await self.settle()
-        for expected in self._eventually:
+        for expected in self.conditions.in_the_end:
             if expected.within_us:
                 await self._pass(expected.within_us)
                 await self.settle()
-            self._check(expected.condition, "in the end")
+            self.conditions.check(expected.condition, self.snapshots, "in the end")
         self.guarantees.at_the_end()
         self._check_forgotten()
         self._check_journals()
@@ -545,19 +571,7 @@ class Simulation:
         self.fail(GuaranteeError(8, "a second runtime could open the store."))
 
 
-def _plain(condition: Invariant) -> Invariant:
-    if not callable(cast(object, condition)) or inspect.iscoroutinefunction(condition):
-        raise TypeError(
-            f"A condition is a plain function of the snapshots, which raises or returns False; {condition!r} is not."
-        )
-    return condition
-
-
 def _made(dependencies: Mapping[Any, Any] | Callable[[], Mapping[Any, Any]] | None) -> Mapping[Any, Any]:
     if dependencies is None:
         return {}
     return dependencies() if callable(dependencies) else dependencies
-
-
-def _name(condition: Invariant) -> str:
-    return f"The condition {getattr(condition, '__qualname__', repr(condition))}"
