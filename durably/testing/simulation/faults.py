@@ -103,22 +103,24 @@ class _Manner:
     places: tuple[Place, ...]
     usual_rate: float
     """In a program that is long enough."""
+    most: float = 0.5
+    """With more, nothing would get on."""
     duration: str = ""
     """What its duration is called."""
 
 
 _MANNERS: dict[Kind, _Manner] = {
-    "crash": _Manner(("before_commit", "after_commit", "before_action", "after_action"), 0.03, "down"),
-    "commit_fails": _Manner(("before_commit",), 0.02),
-    "disk_full": _Manner(("before_commit",), 0.005, "lasts"),
-    "reads_fail": _Manner(("read",), 0.01),
-    "slow": _Manner(("before_commit", "read", "message"), 0.1, "up_to"),
-    "clock_jumps": _Manner(("after_commit",), 0.05, "up_to"),
+    "crash": _Manner(("before_commit", "after_commit", "before_action", "after_action"), 0.03, 0.3, "down"),
+    "commit_fails": _Manner(("before_commit",), 0.02, 0.2),
+    "disk_full": _Manner(("before_commit",), 0.005, 0.05, "lasts"),
+    "reads_fail": _Manner(("read",), 0.01, 0.1),
+    "slow": _Manner(("before_commit", "read", "message"), 0.1, duration="up_to"),
+    "clock_jumps": _Manner(("after_commit",), 0.05, duration="up_to"),
     "client_retries": _Manner(("message",), 0.1),
     "action_fails_before": _Manner(("before_action",), 0.05),
     "action_fails_after": _Manner(("after_action",), 0.05),
-    "action_hangs": _Manner(("before_action",), 0.02, "lasts"),
-    "action_slow": _Manner(("before_action",), 0.05, "up_to"),
+    "action_hangs": _Manner(("before_action",), 0.02, duration="lasts"),
+    "action_slow": _Manner(("before_action",), 0.05, duration="up_to"),
 }
 
 _OF_ACTIONS: dict[str, Kind] = {
@@ -329,8 +331,9 @@ def _placed(fault: Fault, random: Random, extent: Extent) -> list[Fault]:
         return []
     if random.random() < 0.5:
         times = random.choice((1, 3, 5))
-        rate = max(_MANNERS[fault.kind].usual_rate * random.choice((0.3, 1.0, 3.0)), times / opportunities)
-        return [replace(fault, rate=min(round(rate, 3), 0.5), is_drawn=True)]
+        manner = _MANNERS[fault.kind]
+        rate = max(manner.usual_rate * random.choice((0.3, 1.0, 3.0)), times / opportunities)
+        return [replace(fault, rate=min(round(rate, 3), manner.most), is_drawn=True)]
     return [
         replace(fault, at=_drawn_point(fault.kind, counts, random), is_drawn=True)
         for _ in range(random.choice((1, 2, 3, 4)))
