@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from durably.actors.retry import RetryPolicy
 
@@ -31,6 +32,8 @@ class Settings:
     verify_replay: bool = False
     """Replay every invocation when it ends and pause it if anything differs."""
     forgotten_await: Literal["warn", "error"] = "warn"
+    ready_queue: Callable[[], deque[Any]] = deque
+    """Makes what holds the invocations that are ready; another order of them is as good to their callers."""
     watch: Watch | None = None
     """Who looks on while handlers run. None: nobody."""
 

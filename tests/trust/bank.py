@@ -9,7 +9,7 @@ from durably.testing import Simulation, Snapshots
 from tests.trust.planting import App, planted
 
 OPENING = 10
-DONE: dict[str, int] = {}
+CLOSED: set[str] = set()
 
 
 async def think() -> None:
@@ -25,6 +25,8 @@ class Account(VirtualObject, name="TrustAccount"):
 
     @handler
     async def change(self, ctx: ObjectContext, by: int) -> int:
+        if planted("a global knows what is closed") and self.key in CLOSED and by > 0:
+            raise TerminalError("refused")
         allowed = self.balance + by >= (-1 if planted("an account may be overdrawn") else 0)
         if not allowed or (self.closed and by > 0 and not planted("a closed account takes money")):
             raise TerminalError("refused")
@@ -39,7 +41,10 @@ class Account(VirtualObject, name="TrustAccount"):
 
     @handler
     async def close(self, ctx: ObjectContext) -> int:
-        self.closed = True
+        if planted("a global knows what is closed"):
+            CLOSED.add(self.key)
+        else:
+            self.closed = True
         return self.balance
 
     @handler
@@ -72,9 +77,6 @@ class Transfers(Service, name="TrustTransfers"):
 
     @handler
     async def transfer(self, ctx: Context, payer: str, payee: str, amount: int) -> bool:
-        number = ctx.request.id
-        if planted("a global counts the transfers"):
-            DONE[number] = len(DONE)
         giving, taking = ctx.object(Account, payer), ctx.object(Account, payee)
         if planted("a transfer reads and writes"):
             balance = await giving.look()
@@ -101,8 +103,6 @@ class Transfers(Service, name="TrustTransfers"):
             if planted("a refused transfer is undone twice"):
                 await giving.change.send(amount)
             return False
-        if planted("a global counts the transfers") and number not in DONE:
-            await giving.change(amount)
         return True
 
 
@@ -142,7 +142,7 @@ async def program(sim: Simulation) -> None:
     balances = {key: sim.snapshots[Account, key].balance for key in KEYS}
     assert sum(balances.values()) == OPENING * len(KEYS), balances
     assert balances["eve"] <= closed[0], "a closed account took money"
-    for _ in range(12):
+    for _ in range(10):
         await sim.object(Account, "ann").change(1)
     await sim.settle()
 
@@ -157,7 +157,7 @@ APP = App(
         "an account keeps all entries": "growth",
         "accounts wait for each other": "deadlock",
         "a payment is sent twice": "logic",
-        "a global counts the transfers": "global",
+        "a global knows what is closed": "global",
         "a transfer reads and writes": "race",
         "a transfer gives before it takes": "partial failure",
         "a refused transfer is not undone": "partial failure",

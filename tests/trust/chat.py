@@ -113,7 +113,7 @@ def nobody_has_read_more_than_there_was(snapshots: Snapshots) -> None:
 async def program(sim: Simulation) -> None:
     """Two people write over a bad network and try again; each reads; digests come hour by hour."""
     sim.invariant(nobody_has_read_more_than_there_was)
-    sim.bounded(Room, bytes=700)
+    sim.bounded(Room, bytes=800)
     room = sim.object(Room, "hall")
     for writer in (*WRITERS, "ann"):
         await room.join(writer)
@@ -147,7 +147,7 @@ async def program(sim: Simulation) -> None:
     await sim.advance(hours=26)
     await sim.settle()
     assert sim.snapshots[Member, "ann"].digested > before, "no second digest came"
-    for number in range(12):
+    for number in range(6):
         await room.post(f"again {number}", "the same long sentence once again, word by word by word")
 
 

@@ -87,7 +87,7 @@ class Engine:
         self._actions = actions
         self._log = log
         self._host = asyncio.get_running_loop()
-        self._ready: deque[InvocationRun] = deque()
+        self._ready: deque[InvocationRun] = settings.ready_queue()
         self._pump_scheduled = False
         self._pumping = False
         self._idle_waiters: list[asyncio.Future[None]] = []

@@ -52,11 +52,14 @@ _WRAPPERS = frozenset(
     (
         "_collections_abc",
         "_pydatetime",
+        "collections.abc",
         "datetime",
+        "genericpath",
         "glob",
         "os",
         "pathlib",
         "pathlib._local",
+        "posixpath",
         "random",
         "secrets",
         "shutil",
@@ -140,7 +143,7 @@ _WHAT_TO_USE = {
 }
 _FOR_PROCESSES = {
     "hash": "The hash of text differs from process to process. Use the text itself, or hashlib.",
-    "subprocess": "A replay would start it again. Start it in a function, and write `await ctx.run(name, function, ...)`.",
+    "subprocess": "A replay would start it again. Start it in a function: `await ctx.run(name, function, ...)`.",
     "socket": "A replay would connect again. Connect in a function, and write `await ctx.run(name, function, ...)`.",
 }
 _READ_IN_A_RUN = (

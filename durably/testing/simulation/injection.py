@@ -67,6 +67,10 @@ class Injection:
             actions=passed["before_action"],
         )
 
+    def roll_anew(self, text: str) -> None:
+        """From here on, chance depends on this text."""
+        self._dice.seed(text)
+
     def passes(self, place: Place, number: int | None = None) -> None:
         """The run comes by a place, for the `number`-th time."""
         self._passed[place] = self._passed[place] + 1 if number is None else number

@@ -19,6 +19,10 @@ class Latencies:
         self.style = style
         self._random = random
 
+    def roll_anew(self, text: str) -> None:
+        """From here on, chance depends on this text."""
+        self._random.seed(text)
+
     def one_of(self, between_us: tuple[int, int]) -> int:
         """Microseconds: from the first number up to the second, or none."""
         return 0 if self.style == "none" else self._random.randrange(*between_us)

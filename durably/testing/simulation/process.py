@@ -7,6 +7,7 @@ randomness. Requests come in at the door as bytes and leave it as bytes; a kille
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import copy_context
 from dataclasses import dataclass, replace
@@ -106,6 +107,7 @@ class Program:
     retry: RetryPolicy
     suspend_after_us: int | None
     tuning: Tuning
+    ready_queue: Callable[[], deque[InvocationRun]]
     watch: Watch
 
     def running(self, *actors: type[Actor]) -> Program:
@@ -115,7 +117,12 @@ class Program:
     def applied(self, settings: Settings) -> Settings:
         """The numbers that it runs by."""
         suspend_after_us = self.tuning.suspend_after_us if self.suspend_after_us is None else self.suspend_after_us
-        return replace(self.tuning.applied(settings), suspend_after_us=suspend_after_us, watch=self.watch)
+        return replace(
+            self.tuning.applied(settings),
+            suspend_after_us=suspend_after_us,
+            watch=self.watch,
+            ready_queue=self.ready_queue,
+        )
 
 
 class SimulatedRuntime(Runtime):

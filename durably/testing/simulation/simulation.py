@@ -45,6 +45,7 @@ from durably.testing.simulation.latencies import Latencies
 from durably.testing.simulation.loop import SimulatedLoop, outside_context
 from durably.testing.simulation.process import Program, SimulatedProcess, Tuning
 from durably.testing.simulation.process_memory import ProcessMemory
+from durably.testing.simulation.schedule import Schedule, Shuffles, ready_queues
 from durably.testing.simulation.snapshots import Snapshots
 from durably.testing.simulation.trace import Trace, shown
 
@@ -83,10 +84,13 @@ class Simulation:
         suspend_after: Duration | None = None,
         longest: Duration = TEN_YEARS,
         allow: Collection[str] = (),
+        order: str | None = None,
         extent: Extent | None = None,
         memory: ProcessMemory | None = None,
     ) -> None:
-        """`extent` says how long the program is, for faults that the seed places; None: it guesses.
+        """`order` is None for what the seed wants, `"fifo"`, or `"fifo but 17, 23"` with the numbers of some shuffles.
+
+        `extent` says how long the program is, for faults that the seed places; None: it guesses.
 
         `memory` is what the actors' code has in globals; None: it is looked for when the first program runs.
         """
@@ -94,16 +98,18 @@ class Simulation:
             raise TypeError(f"faults= takes a value such as Faults.crash() | Faults.slow(), not {faults!r}.")
         self.seed = seed
         self.random = Random(seed)
+        schedule = Schedule.drawn(Random(f"{seed} schedule"))
+        if order is not None:
+            schedule = schedule.ordered(order)
+        self.shuffles = Shuffles(seed, schedule)
         self.loop = SimulatedLoop(
             Random(self.random.getrandbits(64)),
-            shuffle=self.random.choice((0.0, 0.1, 0.5, 1.0)),
+            shuffle=self.shuffles,
             longest_us=duration_us(longest, "Simulation(longest=...)"),
         )
         self.identities = Random(self.random.getrandbits(64))
         self.travelling = 0
-        self.latencies = Latencies(
-            Random(self.random.getrandbits(64)), self.random.choice(("some", "some", "some", "none"))
-        )
+        self.latencies = Latencies(Random(self.random.getrandbits(64)), schedule.latencies)
         chosen = (Faults.none() if faults is None else faults).chosen(Random(f"{seed} chosen faults"), extent)
         self.injection = Injection(seed, chosen)
         self.clock = SimulatedClock(self.loop)
@@ -131,6 +137,7 @@ class Simulation:
             if suspend_after is None
             else duration_us(suspend_after, "Simulation(suspend_after=...)"),
             tuning=Tuning(self.random),
+            ready_queue=ready_queues(schedule, Random(f"{seed} priorities")),
             watch=ClockGuard(allow),
         )
         self._bound = {definition_of(actor).name: bind(actor, self.dependencies) for actor in actors}
@@ -218,7 +225,10 @@ class Simulation:
     def roll_anew(self, what: str) -> None:
         """From here on, chance depends on the seed and on this text, and no more on what has been rolled so far."""
         self.random.seed(f"{self.seed} {what}")
-        self.loop.random.seed(f"{self.seed} {what} in order")
+        self.loop.random.seed(f"{self.seed} {what} in executors")
+        self.shuffles.roll_anew(f"{self.seed} {what} in order")
+        self.latencies.roll_anew(f"{self.seed} {what} taking time")
+        self.injection.roll_anew(f"{self.seed} {what} going wrong")
 
     def report(self) -> Report:
         """What was done so far."""
