@@ -14,6 +14,8 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 
+os.environ.setdefault("DURABLY_FAILURES", "")  # Many of these tests fail simulations on purpose.
+
 PROGRAMS = 2_000
 PROGRAMS_PER_EXAMPLE = 20
 
@@ -29,6 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=None,
         help=f"search: how many random programs are tried ({PROGRAMS} fixed ones otherwise), and other examples",
     )
+    parser.addoption("--full", action="store_true", help="run long campaigns to their end")
 
 
 def pytest_configure(config: pytest.Config) -> None:

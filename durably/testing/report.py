@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+MOST_LISTED = 20
+
 _UNITS_US = {
     "years": 365 * 86_400_000_000,
     "days": 86_400_000_000,
@@ -69,7 +71,9 @@ class Report:
 
 
 def _counted(numbers: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} {number:,}" for name, number in numbers.items())
+    listed = [f"{name} {number:,}" for name, number in numbers.items()]
+    left_out = len(listed) - MOST_LISTED
+    return ", ".join(listed if left_out <= 0 else [*listed[:MOST_LISTED], f"and {left_out} more"])
 
 
 def _together(name: str, left: Any, right: Any) -> Any:

@@ -68,7 +68,8 @@ class Subscription(VirtualObject, name="TrustSubscription"):
         if self.active and not planted("a subscription is begun twice"):
             return False
         self.active, self.cancelled_at = True, None
-        self.term += 1
+        if not self.term or not planted("a subscription is begun twice"):
+            self.term += 1
         await ctx.object(Subscription, self.key).renew.after(MONTH).send(self.term)
         return True
 
@@ -76,7 +77,7 @@ class Subscription(VirtualObject, name="TrustSubscription"):
     async def renew(self, ctx: ObjectContext, term: int) -> None:
         if planted("an old term goes on"):
             term = self.term
-        if not self.active or term != self.term:
+        if (not self.active and not planted("a cancelled subscription goes on")) or term != self.term:
             return
         price = await ctx.object(Plan, "plan").get_price()
         if planted("a price is remembered"):
@@ -93,8 +94,6 @@ class Subscription(VirtualObject, name="TrustSubscription"):
 
     @handler
     async def cancel(self, ctx: ObjectContext) -> None:
-        if planted("a cancellation waits for the month"):
-            await ctx.sleep(MONTH)
         self.active, self.cancelled_at = False, ctx.now()
 
 
@@ -145,6 +144,6 @@ APP = App(
         "a price has luck in it": "guard",
         "one key for all months": "logic",
         "a subscription renews once": "timer",
-        "a cancellation waits for the month": "logic",
+        "a cancelled subscription goes on": "timer",
     },
 )

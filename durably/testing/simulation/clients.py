@@ -24,6 +24,7 @@ from durably.runtime.execution.loop import is_in_a_handler
 from durably.runtime.execution.step import Outcome
 from durably.runtime.gateway.requests import Acceptance
 from durably.runtime.observation.failure_text import describe_failure
+from durably.testing.simulation.faults import Place
 from durably.testing.simulation.history import History
 from durably.testing.simulation.injection import Injection, Strike
 from durably.testing.simulation.latencies import Latencies
@@ -254,7 +255,8 @@ class SimulatedClient(Caller):
                 _nobody_cares(operation)
                 self._breaks(answer, PATIENCE_US)
             else:
-                self._travels(self._travel_us(), _hand_over, operation, answer)
+                world.injection.passes("reply")
+                self._travels(self._travel_us("reply"), _hand_over, operation, answer)
 
         operation.add_done_callback(answered)
 
@@ -262,8 +264,8 @@ class SimulatedClient(Caller):
         error = ConnectionLostError("No answer came. The request may have arrived or not.")
         self._world.loop.call_outside(self._world.random.randrange(*after_us), _ends_with, answer, error)
 
-    def _travel_us(self) -> int:
-        slow = self._world.injection.strikes("slow", "message")
+    def _travel_us(self, place: Place = "message") -> int:
+        slow = self._world.injection.strikes("slow", place)
         return self._world.latencies.one_of(TRAVEL_US) if slow is None else slow.lasts_us
 
 

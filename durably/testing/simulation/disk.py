@@ -173,8 +173,9 @@ class SimulatedStore(WrappedStore):
 
     async def _reads(self) -> None:
         self._world.injection.passes("read")
+        fails = self._world.injection.strikes("reads_fail", "read")
         await self._takes(READ_US, "read")
-        if self._world.injection.strikes("reads_fail", "read") is not None:
+        if fails is not None:
             self._world.note("a read fails")
             raise StoreUnavailableError("The simulated disk could not be read.")
 

@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from durably.actors.values.durations import Duration, duration_us
 
-Place: TypeAlias = Literal["before_commit", "after_commit", "before_action", "after_action", "read", "message"]
+Place: TypeAlias = Literal["before_commit", "after_commit", "before_action", "after_action", "read", "message", "reply"]
 PLACES: tuple[Place, ...] = get_args(Place)
 
 Kind: TypeAlias = Literal[
@@ -76,6 +76,7 @@ class Extent:
     commits: int = 0
     reads: int = 0
     messages: int = 0
+    replies: int = 0
     actions: int = 0
 
     def at(self, place: Place) -> int:
@@ -89,6 +90,8 @@ class Extent:
                 return self.reads
             case "message":
                 return self.messages
+            case "reply":
+                return self.replies
 
     @classmethod
     def guessed(cls, random: Random) -> Extent:
@@ -114,7 +117,7 @@ _MANNERS: dict[Kind, _Manner] = {
     "commit_fails": _Manner(("before_commit",), 0.02, 0.2),
     "disk_full": _Manner(("before_commit",), 0.005, 0.05, "lasts"),
     "reads_fail": _Manner(("read",), 0.01, 0.1),
-    "slow": _Manner(("before_commit", "read", "message"), 0.1, duration="up_to"),
+    "slow": _Manner(("before_commit", "read", "message", "reply"), 0.1, duration="up_to"),
     "clock_jumps": _Manner(("after_commit",), 0.05, duration="up_to"),
     "client_retries": _Manner(("message",), 0.1),
     "action_fails_before": _Manner(("before_action",), 0.05),

@@ -64,6 +64,7 @@ class Injection:
             commits=passed["before_commit"],
             reads=passed["read"],
             messages=passed["message"],
+            replies=passed["reply"],
             actions=passed["before_action"],
         )
 

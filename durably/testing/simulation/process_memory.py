@@ -101,7 +101,8 @@ class ProcessMemory:
                     of_tests.follow(value, frozenset())
         self._of_process: list[Variable] = []
         self._of_world: list[Variable] = []
-        for place, variable in of_actors.variables.items():
+        in_order = sorted(of_actors.variables.items(), key=lambda item: item[1].name)
+        for place, variable in in_order:
             if any(variable.value is one for one in given):
                 continue
             if of_world.uses(place, variable):

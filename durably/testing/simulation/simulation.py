@@ -435,6 +435,10 @@ class Simulation:
             self.clock.jump(by_us)
 
     def committed(self, batch: Batch, /) -> None:
+        for record in batch.state:
+            service, key = record.address
+            value = "unset" if record.value is None else record.value.decode(errors="replace")
+            self.trace.note("the disk", f"{service}/{key}: {record.field} = {value}")
         self.guarantees.committed(batch)
         self.conditions.after_commit(batch, self.snapshots)
 

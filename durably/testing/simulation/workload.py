@@ -28,6 +28,8 @@ class Workload:
     dependencies: Callable[[], Mapping[Any, Any]] | None = None
     retry: RetryPolicy = ONE_ATTEMPT
     faults: Faults | None = None
+    shrink: bool = True
+    """Of a run that fails, the plainest is told that fails like it."""
 
     def run(self, seed: int) -> Report:
         """One run.
@@ -41,4 +43,4 @@ class Workload:
     def _campaign(self) -> Campaign:
         """Knows how long the program is, once it has run undisturbed."""
         options = Options(dependencies=self.dependencies, retry=self.retry)
-        return Campaign("simulate", self.program, self.actors, options)
+        return Campaign("simulate", self.program, self.actors, options, shrink=self.shrink)
