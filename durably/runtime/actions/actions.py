@@ -23,7 +23,9 @@ from durably.actors.values.error_envelopes import encode_failure, terminal
 from durably.errors import RetryableError, TerminalError, find_mistake
 from durably.runtime.clock import Clock
 from durably.runtime.commit.thread_yielding import ThreadYielding
-from durably.runtime.observation.failure_text import describe_failure, text_of_error
+from durably.runtime.execution.failure_text import describe_failure, text_of_error
+from durably.runtime.observation.observer import Observer
+from durably.runtime.settings import AroundAttempt
 
 ActionKey: TypeAlias = tuple[str, int]
 """(invocation id, command number)"""
@@ -53,18 +55,6 @@ class ActionListener(Protocol):
         ...
 
 
-class ActionObserver(Protocol):
-    """Who wants to know of side effects."""
-
-    def attempt_begins(self, key: ActionKey, name: str, /) -> None: ...
-    def attempt_ended(self, key: ActionKey, name: str, /) -> None: ...
-    async def attempt(
-        self, action: Action[Any], fallback: RetryPolicy, attempt: Callable[[Action[Any]], Awaitable[Any]], /
-    ) -> Any:
-        """Make the attempt, by calling `attempt`."""
-        ...
-
-
 class _Running:
     """One action: its task, and its result from then on."""
 
@@ -81,11 +71,17 @@ class Actions:
     """All actions of a runtime."""
 
     def __init__(
-        self, clock: Clock, threads: int, thread_yielding: ThreadYielding, observer: ActionObserver | None = None
+        self,
+        clock: Clock,
+        threads: int,
+        thread_yielding: ThreadYielding,
+        observer: Observer,
+        around_attempt: AroundAttempt | None = None,
     ) -> None:
         self.on_rest: Callable[[], None] = _nobody_listens
         """Hears when an action has ended, or backs off."""
         self._observer = observer
+        self._around_attempt = around_attempt
         self._host = asyncio.get_running_loop()
         self._clock = clock
         self._thread_yielding = thread_yielding
@@ -186,20 +182,18 @@ class Actions:
 
     def _begin_attempt(self, key: ActionKey, name: str) -> None:
         self._busy += 1
-        if self._observer is not None:
-            self._observer.attempt_begins(key, name)
+        self._observer.action_attempt_started(*key, name)
 
     def _end_attempt(self, key: ActionKey, name: str) -> None:
         self._busy -= 1
         if self._busy == 0:
             self._host.call_soon(self.on_rest)
-        if self._observer is not None:
-            self._observer.attempt_ended(key, name)
+        self._observer.action_attempt_ended(*key, name)
 
     def _attempted(self, action: Action[Any], fallback: RetryPolicy) -> Awaitable[Any]:
-        if self._observer is None:
+        if self._around_attempt is None:
             return self._attempt(action)
-        return self._observer.attempt(action, fallback, self._attempt)
+        return self._around_attempt(action, fallback, self._attempt)
 
     async def _attempt(self, action: Action[Any]) -> Any:
         try:
