@@ -20,8 +20,8 @@ from durably.storage.memory import MemoryStore
 from durably.storage.records import StoredInvocation, StoredObject, TimerPlace, TimerRecord
 from durably.storage.sqlite import SqliteStore
 from durably.storage.store import Store
-from durably.testing.harness import Harness
-from durably.testing.stores import WrappedStore
+from durably.testing.harness.harness import Harness
+from durably.testing.stores.wrapped import WrappedStore
 from tests.levels import level
 
 GROUP = 1_000

@@ -26,9 +26,9 @@ from durably import (
 from durably.actors.actor import Actor
 from durably.errors import DefinitionError, PausedInvocationError
 from durably.testing import Faults, InvariantError, Snapshots
-from durably.testing.linearizability import NotLinearizableError
-from durably.testing.stateful import ActorStateMachine
-from durably.testing.strategies import ActorCall
+from durably.testing.generation.stateful import ActorStateMachine
+from durably.testing.generation.strategies import ActorCall
+from durably.testing.histories.linearizability import NotLinearizableError
 
 
 class SoldOutError(TerminalError):

@@ -6,13 +6,6 @@ about is for the user to say, by parameter or by type. Needs the extra `durably[
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
-if find_spec("hypothesis") is None:
-    raise ModuleNotFoundError(
-        "durably.testing.strategies needs the extra `testing`: pip install 'durably[testing]'", name="hypothesis"
-    )
-
 from collections.abc import Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias, TypeVar, cast
@@ -29,8 +22,8 @@ from durably.actors.transport import Invocation
 from durably.actors.values.durations import Duration
 from durably.actors.values.serde import TypeCodec, codec_for
 from durably.errors import DefinitionError, UnencodableError
-from durably.testing.values import NoStrategyError as NoStrategyError
-from durably.testing.values import Strategy, Values
+from durably.testing.generation.values import NoStrategyError as NoStrategyError
+from durably.testing.generation.values import Strategy, Values
 
 ServiceT = TypeVar("ServiceT", bound=Service)
 ObjectT = TypeVar("ObjectT", bound=VirtualObject)

@@ -8,13 +8,6 @@ the account of what happened last. Needs the extra `durably[testing]`.
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
-if find_spec("hypothesis") is None:
-    raise ModuleNotFoundError(
-        "durably.testing.stateful needs the extra `testing`: pip install 'durably[testing]'", name="hypothesis"
-    )
-
 import asyncio
 import sys
 from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
@@ -30,9 +23,16 @@ from durably.actors.retry import RetryPolicy
 from durably.actors.values.durations import Duration
 from durably.errors import DefinitionError, TerminalError
 from durably.testing import report as reports
-from durably.testing.harness import ONE_ATTEMPT
+from durably.testing.generation.strategies import (
+    ActorCall,
+    Overrides,
+    calls,
+    keys_of,
+    parameter_strategies,
+    public_handlers,
+)
+from durably.testing.harness.harness import ONE_ATTEMPT
 from durably.testing.simulation import Faults, Simulation, Snapshots
-from durably.testing.strategies import ActorCall, Overrides, calls, keys_of, parameter_strategies, public_handlers
 
 LAST_SEED = 2**16 - 1
 _PHASES = tuple(phase for phase in Phase if phase is not Phase.explain)
@@ -69,7 +69,7 @@ class ActorStateMachine(RuleBasedStateMachine):
     keys: ClassVar[Mapping[type[Actor], Sequence[str]]] = {}
     """The objects of each class that are called: few, so that calls meet. Otherwise `"a"` and `"b"`."""
     overrides: ClassVar[Overrides] = {}
-    """Strategies by type, and for the parameters of handlers; see `durably.testing.strategies.calls`."""
+    """Strategies by type, and for the parameters of handlers; see `durably.testing.generation.calls`."""
     leave_out: ClassVar[tuple[AnyHandler, ...]] = ()
     """Public handlers that nobody outside should call."""
     models: ClassVar[Mapping[type[VirtualObject], Callable[[], Any]]] = {}

@@ -18,11 +18,11 @@ from durably.actors.state import state
 from durably.actors.transport import Invocation
 from durably.errors import DeadlineExceededError, UnknownTargetError
 from durably.ids import InvocationStatus
+from durably.testing import Workload
 from durably.testing.simulation.clients import SimulatedClient
 from durably.testing.simulation.simulation import Simulation
-from durably.testing.simulation.workloads.workload import (
+from workloads.program_parts import (
     UNKNOWN,
-    Workload,
     all_of,
     randomness,
     restart_at_times,

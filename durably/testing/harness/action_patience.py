@@ -12,7 +12,7 @@ import asyncio
 from durably.actors.protocol.commands import Sleep
 from durably.runtime.actions.actions import ActionKey, Actions, Attempted
 from durably.runtime.engine.engine import Engine
-from durably.testing.standstill import StandstillError, name_action
+from durably.testing.harness.standstill import StandstillError, name_action
 
 PATIENCE_SECONDS = 1.0
 

@@ -27,9 +27,9 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from durably.testing.histories import HistoryCall as HistoryCall
-from durably.testing.histories import answer_text, cut, draw
-from durably.testing.model_states import Answer, ModelStates, Operation, fingerprint
+from durably.testing.histories.calls import HistoryCall as HistoryCall
+from durably.testing.histories.calls import answer_text, cut, draw
+from durably.testing.histories.model_states import Answer, ModelStates, Operation, fingerprint
 
 LIMIT_STEPS = 300_000
 """How many steps are tried before the search gives up: some seconds, and some hundred megabytes at most."""
@@ -84,8 +84,8 @@ def check_linearizable(
     `model` makes a plain object in its first state. Its methods have the handlers' names, take what they take, and
     return what they return or raise the `TerminalError` they raise; they are deterministic, and all their state is in
     the object's attributes. Results are compared with `==`, errors by the name of their class and their message.
-    `durably.testing.model_states` says which states count as the same; a model that is slow to copy may have a
-    `__deepcopy__`. `calls` may be in any order. `name` is for the account; `limit` is how many steps may be
+    `durably.testing.histories.model_states` says which states count as the same; a model that is slow to copy may have
+    a `__deepcopy__`. `calls` may be in any order. `name` is for the account; `limit` is how many steps may be
     tried (a step puts one call next into an order).
 
     Raises:

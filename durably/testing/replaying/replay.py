@@ -17,8 +17,8 @@ from durably.actors.retry import RetryPolicy
 from durably.errors import DurablyError, InvalidArgumentError, NonDeterminismError
 from durably.runtime.execution.execution import Execution
 from durably.runtime.settings import Settings
-from durably.testing.journals import ExportedJournal, JournalFileError, read_journals, this_python
-from durably.testing.stand_ins import stand_in_for
+from durably.testing.replaying.journals import ExportedJournal, JournalFileError, read_journals, this_python
+from durably.testing.replaying.stand_ins import stand_in_for
 
 _SETTINGS = Settings(retry=RetryPolicy(), suspend_after_us=0, passivate_after_us=0, retention_us=0, drain_us=0)
 
@@ -100,7 +100,7 @@ def _read(journals: str | Path | Iterable[ExportedJournal | str | Path]) -> list
                 raise JournalFileError(
                     f"There is no journal in the folder {one}, so nothing is proven: `durably export-journals` writes "
                     "journals as .json files. Name the folder that it wrote to. Where nothing may be under way, write "
-                    f'replay_journals(read_journals("{one}"), ...); that is in durably.testing.journals.'
+                    f'replay_journals(read_journals("{one}"), ...); that is in durably.testing.replaying.journals.'
                 )
             read.extend(found)
     return read

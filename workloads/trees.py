@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from durably.actors.retry import RetryPolicy
 from durably.errors import TerminalError
+from durably.testing import Workload
 from durably.testing.simulation.simulation import Simulation
-from durably.testing.simulation.workloads.acts import OBJECTS, Act, Maker, Node, Worker, World, make_root
-from durably.testing.simulation.workloads.reading import check_ledger, check_log, read_roots
-from durably.testing.simulation.workloads.workload import (
-    Workload,
+from workloads.acts import OBJECTS, Act, Maker, Node, Worker, World, make_root
+from workloads.program_parts import (
     all_of,
     randomness,
     restart_at_times,
     until_all_ended,
     wander,
 )
+from workloads.reference_model import check_ledger, check_log, read_roots
 
 SIZES = (6, 12, 25)
 
@@ -56,7 +56,7 @@ async def program(sim: Simulation) -> None:
         node = sim.snapshots[Node, str(index)]
         assert node.total == expected.totals[index], f"the total of object {index}: {node.total}"
         check_log(index, node.log, expected)
-    check_ledger(sim.actions(), expected, lives=sim.lives)
+    check_ledger(sim.actions(), expected, lives=sim.lives, failed=sim.failed_attempts)
 
 
 TREES = Workload(

@@ -14,7 +14,7 @@ from durably.ids import InvocationStatus
 from durably.runtime.execution.step import Delivery, decode_step
 from durably.storage.records import InvocationRecord, StoredInvocation, StoredObject
 from durably.storage.store import Store
-from durably.testing.journals import ExportedJournal, this_durably, this_python, write_journal
+from durably.testing.replaying.journals import ExportedJournal, this_durably, this_python, write_journal
 
 _PAGE_INVOCATIONS = 100
 """How many invocations are asked for at a time: a read must end within the store's time limit."""

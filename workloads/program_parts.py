@@ -1,57 +1,18 @@
-"""`Workload`: a program with its actors, as a value: what a soak runs again and again, each time with another seed."""
+"""What the programs of workloads are made of: their randomness, waiting, restarting, and running to the end."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from durably.actors.actor import Actor
-from durably.actors.retry import RetryPolicy
 from durably.errors import RuntimeStoppedError, StoreUnavailableError
-from durably.testing.harness import ONE_ATTEMPT
-from durably.testing.report import Report
-from durably.testing.simulation.campaign import Program, simulate
-from durably.testing.simulation.clients import ConnectionLostError, NobodyThereError
-from durably.testing.simulation.faults import Faults
-from durably.testing.simulation.simulation import Simulation
+from durably.testing import ConnectionLostError, NobodyThereError, Simulation
 
 UNKNOWN = (ConnectionLostError, NobodyThereError, StoreUnavailableError, RuntimeStoppedError)
 """What a client hears who does not insist, where others ask again: it may have been accepted or not."""
 PATIENCE = 10_000
 """How often an unfinished run is looked at before it counts as one that never ends."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Workload:
-    """What `simulate` takes, in one value with a name: `python -m durably.testing soak --workload app.tests:name`.
-
-    `program` should take its choices from `randomness(sim)`, and check at its end what must be true then.
-    `dependencies` makes the world outside of one run. `faults` is None for all kinds, chosen by each run's seed.
-    """
-
-    program: Program
-    actors: tuple[type[Actor], ...]
-    dependencies: Callable[[], Mapping[Any, Any]] | None = None
-    retry: RetryPolicy = ONE_ATTEMPT
-    faults: Faults | None = None
-
-    def run(self, seed: int) -> Report:
-        """One run.
-
-        Raises:
-            SimulationFailedError: it failed.
-        """
-        return simulate(
-            self.program,
-            *self.actors,
-            seed=seed,
-            faults=self.faults,
-            dependencies=self.dependencies,
-            retry=self.retry,
-        )
 
 
 def randomness(sim: Simulation) -> Random:

@@ -20,7 +20,7 @@ from durably.runtime.engine.engine import Engine
 from durably.runtime.gateway.pending_requests import PendingRequest
 from durably.runtime.lifecycle.pause_errors import pause_error
 from durably.runtime.supervision.supervisor import Supervisor
-from durably.testing.virtual import VirtualClock
+from durably.testing.harness.virtual import VirtualClock
 
 LOOK_EVERY_SECONDS = 0.35
 LOOKS = 7

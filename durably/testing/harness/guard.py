@@ -1,6 +1,8 @@
-"""`ClockGuard`: handlers that read a clock or take randomness past their context are told so, in a sentence.
+"""`ClockGuard`: handlers that read a clock, take randomness or look at their process are told so, in a sentence.
 
-What a handler reads there is something else on replay, and the difference may show only much later. The guard sees the
+What a handler reads there is something else on replay, and the difference may show only much later. That goes for
+clocks and dice, for the hash of text, and for what belongs to a process or its machine: ids, the environment, files,
+connections. The guard sees the
 call whichever way the function was imported. It does not see what one function written in C does inside another, such
 as a `default_factory` of pydantic, and it stands aside while somebody else profiles (`sys.setprofile`; cProfile before
 Python 3.12). Actions of `ctx.run` may read what they like: they are not replayed.
@@ -8,11 +10,15 @@ Python 3.12). Actions of `ctx.run` may read what they like: they are not replaye
 
 from __future__ import annotations
 
+import builtins
+import os
 import random
+import socket
+import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
-from datetime import date
+from datetime import date, time
 from dis import get_instructions
 from os import sep
 from sysconfig import get_path
@@ -26,20 +32,43 @@ OBSERVERS = (
     "_pytest",
     "hypothesis",
     "importlib",
+    "linecache",
     "logging",
     "loguru",
     "opentelemetry",
     "prometheus_client",
     "sentry_sdk",
     "structlog",
+    "traceback",
     "warnings",
+    "zoneinfo",
 )
 """Modules that note the time for people, not for the handler: they may, and whatever they call may."""
 
 _MACHINERY = ("asyncio", "copy", "durably")
 """They may themselves, but not the handler's code that they call. (`copy` makes a generator that it then sets.)"""
 
-_WRAPPERS = frozenset(("_pydatetime", "datetime", "random", "secrets", "uuid"))
+_WRAPPERS = frozenset(
+    (
+        "_collections_abc",
+        "_pydatetime",
+        "collections.abc",
+        "datetime",
+        "genericpath",
+        "glob",
+        "os",
+        "pathlib",
+        "pathlib._local",
+        "posixpath",
+        "random",
+        "secrets",
+        "shutil",
+        "socket",
+        "subprocess",
+        "threading",
+        "uuid",
+    )
+)
 """Modules of the standard library whose functions are named in the sentence, not those that they call."""
 
 _LIBRARIES = tuple(f"{get_path(name)}{sep}" for name in ("stdlib", "platstdlib", "purelib", "platlib"))
@@ -69,6 +98,26 @@ _ALWAYS = {
 }
 """Functions in C, by the name of their module."""
 
+_OF_THE_PROCESS = {
+    "_io": frozenset(("open",)),
+    "_thread": frozenset(("get_ident", "get_native_id")),
+    "io": frozenset(("open",)),
+    "nt": frozenset(("getpid", "getppid", "listdir", "open", "scandir", "stat")),
+    "posix": frozenset(("getpid", "getppid", "listdir", "open", "scandir", "stat")),
+}
+"""Functions in C that look at the process or its machine. Libraries may: what they read there is mostly their own."""
+
+_PYTHON_OF_THE_PROCESS: dict[int, str] = {
+    id(function.__code__): title
+    for function, title in (
+        (type(os.environ).__getitem__, "os.environ"),
+        (type(os.environ).__iter__, "os.environ"),
+        (socket.socket.__init__, "socket.socket"),
+        (subprocess.Popen.__init__, "subprocess.Popen"),
+    )
+}
+"""The same in Python, by the id of their code."""
+
 _NOW_WITH_ARGUMENTS = {"asctime": 0, "ctime": 0, "gmtime": 0, "localtime": 0, "strftime": 1}
 """Functions of `time` that read the clock if they are given so many arguments; with one more they calculate."""
 
@@ -78,7 +127,13 @@ _RANDOM_METHODS = frozenset(("getrandbits", "random"))
 _SHARED_RANDOM: Any = random.random.__self__  # type: ignore[attr-defined]  # pyright: ignore[reportFunctionMemberAccess]
 """The generator behind `random.random()`, `random.choice()` and so on; they all draw from it by `_RANDOM_METHODS`."""
 
-_NAMES = frozenset(_NOW_WITH_ARGUMENTS).union(_NOW_OF_DATES, [_SEED], _RANDOM_METHODS, *_ALWAYS.values())
+_PUBLIC_NAMES = {"open": "open", "get_ident": "threading.get_ident", "get_native_id": "threading.get_native_id"}
+_TITLES_OF_PROCESS = frozenset(("hash", "open", "os", "socket", "subprocess", "threading"))
+_HASH = hash
+
+_NAMES = frozenset(_NOW_WITH_ARGUMENTS).union(
+    _NOW_OF_DATES, [_SEED], _RANDOM_METHODS, *_ALWAYS.values(), *_OF_THE_PROCESS.values()
+)
 
 _WHAT_TO_USE = {
     "datetime": "ctx.now(), which is recorded",
@@ -86,6 +141,15 @@ _WHAT_TO_USE = {
     "time": "ctx.now(), which is recorded",
     "uuid": "ctx.uuid(), which gives the same one on replay",
 }
+_FOR_PROCESSES = {
+    "hash": "The hash of text differs from process to process. Use the text itself, or hashlib.",
+    "subprocess": "A replay would start it again. Start it in a function: `await ctx.run(name, function, ...)`.",
+    "socket": "A replay would connect again. Connect in a function, and write `await ctx.run(name, function, ...)`.",
+}
+_READ_IN_A_RUN = (
+    "A replay in another process would find something else. Read it when the program starts and give it to the actor "
+    "as a dependency, or read it in a function and write `await ctx.run(name, function, ...)`."
+)
 _FOR_SECRETS = (
     "ctx.random(), which gives the same numbers on replay, or for a secret "
     '`await ctx.run("secret", secrets.token_hex)`, which is recorded'
@@ -128,6 +192,7 @@ class _Watching:
 
     def __enter__(self) -> None:
         if sys.getprofile() is None:
+            builtins.hash = self._hash
             self._bottom = frame_above(1)
             self._profile = self._note
             sys.setprofile(self._profile)
@@ -135,6 +200,8 @@ class _Watching:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
+        if self._profile is not None:
+            builtins.hash = _HASH
         if sys.getprofile() is self._profile:  # Python takes it away when it raises.
             sys.setprofile(None)
         found, self._found, self._bottom, self._profile = self._found, None, None, None
@@ -149,12 +216,26 @@ class _Watching:
             title = _title(argument, frame)
             if title is not None:
                 self._refuse(title, frame)
+        elif event == "call" and id(frame.f_code) in _PYTHON_OF_THE_PROCESS and frame.f_back is not None:
+            self._refuse(_PYTHON_OF_THE_PROCESS[id(frame.f_code)], frame.f_back)
+
+    def _hash(self, value: object, /) -> int:
+        """Stands for `hash` while handlers run. Whatever is only kept in a dict may hash as it likes."""
+        frame = frame_above(1)
+        is_of_handler = sys.getprofile() is not None and frame.f_code.co_name != "__hash__"
+        if is_of_handler and not _is_in_a_library(frame) and _hashes_by_process(value):
+            self._refuse("hash", frame)
+        return _HASH(value)
 
     def _refuse(self, title: str, frame: FrameType) -> None:
         caller: FrameType | None = frame
+        is_of_process = title.partition(".")[0] in _TITLES_OF_PROCESS and title not in ("os.urandom", "os.getrandom")
         while caller is not None and _module(caller) in _WRAPPERS:
-            title = f"{_module(caller)}.{_public_name(caller)}"
+            if title not in _PYTHON_OF_THE_PROCESS.values():
+                title = f"{_module(caller)}.{_public_name(caller)}"
             caller = caller.f_back
+        if caller is not None and is_of_process and _is_in_a_library(caller):
+            return
         if caller is None or _is_in(_module(caller), _MACHINERY) or self._is_allowed(caller):
             return
         error = UnrepeatableCallError(f"{self._handler} {self._sentences(title, caller)}")
@@ -191,6 +272,8 @@ def _title(function: Any, frame: FrameType) -> str | None:
     name, module, owner = function.__name__, function.__module__, function.__self__
     if name in _ALWAYS.get(module, ()):
         return f"{'os' if name in ('urandom', 'getrandom') else module}.{name}"
+    if name in _OF_THE_PROCESS.get(module, ()):
+        return _PUBLIC_NAMES.get(name, f"os.{name}")
     if module == "time" and name in _NOW_WITH_ARGUMENTS:
         return f"time.{name}" if _given_arguments(frame) == _NOW_WITH_ARGUMENTS[name] else None
     if name in _NOW_OF_DATES:
@@ -219,8 +302,20 @@ def _what_to_do(title: str) -> str:
             "It stops every other actor of the process too, and would do so again on replay. "
             "Use `await ctx.sleep(...)` or `await asyncio.sleep(...)`, which are durable."
         )
+    kind = title.partition(".")[0]
+    if kind in _FOR_PROCESSES:
+        return _FOR_PROCESSES[kind]
+    if kind in ("glob", "open", "os", "pathlib", "shutil", "threading") and title not in ("os.urandom", "os.getrandom"):
+        return _READ_IN_A_RUN
     use = _WHAT_TO_USE.get(title.partition(".")[0], _FOR_SECRETS)
     return f"On replay it would give something else. Use {use}."
+
+
+def _hashes_by_process(value: object) -> bool:
+    """Its hash depends on the process: text, bytes, dates, and what holds them."""
+    if isinstance(value, tuple | frozenset):
+        return any(map(_hashes_by_process, value))  # pyright: ignore[reportUnknownArgumentType]
+    return isinstance(value, str | bytes | date | time)
 
 
 def _module(frame: FrameType) -> str:

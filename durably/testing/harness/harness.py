@@ -23,10 +23,10 @@ from durably.runtime.settings import Settings
 from durably.runtime.supervision.supervisor import Supervisor
 from durably.storage.memory import MemoryStore
 from durably.storage.store import Store
-from durably.testing.action_patience import PATIENCE_SECONDS, ActionPatience
-from durably.testing.guard import ClockGuard
-from durably.testing.standstill import Standstill
-from durably.testing.virtual import SeededEntropy, VirtualClock, one_turn
+from durably.testing.harness.action_patience import PATIENCE_SECONDS, ActionPatience
+from durably.testing.harness.guard import ClockGuard
+from durably.testing.harness.standstill import Standstill
+from durably.testing.harness.virtual import SeededEntropy, VirtualClock, one_turn
 
 _A_CENTURY_US = 100 * 365 * 86_400 * 1_000_000
 _AN_HOUR_US = 3_600 * 1_000_000

@@ -10,7 +10,7 @@ from durably.actors.actor import Actor
 from durably.actors.retry import RetryPolicy
 from durably.actors.values.durations import Duration
 from durably.storage.store import Store
-from durably.testing.harness import ONE_ATTEMPT, Harness
+from durably.testing.harness.harness import ONE_ATTEMPT, Harness
 
 
 class Durable:

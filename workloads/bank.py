@@ -18,13 +18,13 @@ from durably.actors.decorators import handler, shared
 from durably.actors.retry import RetryPolicy
 from durably.actors.state import state
 from durably.errors import TerminalError
+from durably.testing import Workload
 from durably.testing.simulation.clients import SimulatedClient
 from durably.testing.simulation.simulation import Simulation
 from durably.testing.simulation.snapshots import Snapshots
-from durably.testing.simulation.workloads.acts import World
-from durably.testing.simulation.workloads.workload import (
+from workloads.acts import World
+from workloads.program_parts import (
     UNKNOWN,
-    Workload,
     all_of,
     randomness,
     restart_at_times,
