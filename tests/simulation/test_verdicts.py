@@ -221,7 +221,7 @@ def test_a_run_is_repeated_by_what_is_told() -> None:
         raise ArithmeticError
 
     told = str(failure(program, faults=Faults.crash(at="before_commit:3", down=0), suspend_after=0, seed=3))
-    line = told.rpartition("Repeat it with: ")[2]
+    line = told.rpartition("Repeat it with: ")[2].splitlines()[0]
     assert line == (
         'simulate(program, Box, seed=3, suspend_after=0, faults=Faults.crash(at="before_commit:3", down=0))'
     )
