@@ -10,7 +10,7 @@ import orjson
 import structlog
 from structlog.typing import EventDict, Processor
 
-from durably.runtime.observation.standard_library import TRACEBACK
+from durably.runtime.execution.failure_text import TRACEBACK
 
 
 class LogLevel(StrEnum):

@@ -51,6 +51,7 @@ from durably.storage.records import (
     Owner,
     StoredInvocation,
     StoredObject,
+    TimerPlace,
     TimerRecord,
 )
 from durably.storage.sqlite_errors import describe_error, is_busy, is_epoch_moved, is_too_big
@@ -62,8 +63,8 @@ A = TypeVar("A")
 OLDEST_SQLITE = (3, 38, 0)
 CHECKPOINT_TRIES = 5
 MIB = 1 << 20
-FIRST_TIMER = (-(1 << 63), 0, 0)
-"""Comes before every (due, number, command)."""
+FIRST_TIMER = (-(1 << 63), 0, "", 0)
+"""Comes before every `TimerPlace`."""
 IN_HAND = (InvocationStatus.RUNNING, InvocationStatus.PENDING, InvocationStatus.BACKING_OFF, InvocationStatus.PAUSED)
 
 
@@ -289,12 +290,11 @@ class SqliteStore:
     async def recoverable(self, after: int, limit: int, /) -> list[tuple[int, Address]]:
         return decode_recoverable(await self._read("recoverable", {"after": after, "limit": limit}))
 
-    async def timers(
-        self, until: int, limit: int, /, *, after: tuple[int, int, int] | None = None
-    ) -> list[TimerRecord]:
-        due, number, command = after if after is not None else FIRST_TIMER
+    async def timers(self, until: int, limit: int, /, *, after: TimerPlace | None = None) -> list[TimerRecord]:
+        due, number, kind, command = after if after is not None else FIRST_TIMER
         parameters = {
-            "until": until, "limit": limit, "after_due": due, "after_number": number, "after_command": command,
+            "until": until, "limit": limit,
+            "after_due": due, "after_number": number, "after_kind": kind, "after_command": command,
         }  # fmt: skip
         return decode_timers(await self._read("timers", parameters))
 

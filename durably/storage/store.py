@@ -1,6 +1,6 @@
 """`Store`: the seam between the machine and whatever keeps its records. Shipped: `MemoryStore`, `SqliteStore`.
 
-What any implementation must guarantee (`durably.testing.store_contract` tests all of it):
+What any implementation must guarantee (`durably.testing.stores.contract` tests all of it):
 
 1. `commit` is atomic: after a crash at any moment either all of a batch is there or nothing of it.
 2. `commit` returns only when the batch would survive the loss of power. What it raised may or may not have become
@@ -21,7 +21,16 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from durably.ids import Address, InvocationStatus, KeyScope
-from durably.storage.records import Batch, InvocationRecord, Opened, Owner, StoredInvocation, StoredObject, TimerRecord
+from durably.storage.records import (
+    Batch,
+    InvocationRecord,
+    Opened,
+    Owner,
+    StoredInvocation,
+    StoredObject,
+    TimerPlace,
+    TimerRecord,
+)
 
 
 class Store(Protocol):
@@ -85,10 +94,8 @@ class Store(Protocol):
         """
         ...
 
-    async def timers(
-        self, until: int, limit: int, /, *, after: tuple[int, int, int] | None = None
-    ) -> list[TimerRecord]:
-        """Timers due at or before `until`, by (due, number, command) and above `after`, at most `limit`."""
+    async def timers(self, until: int, limit: int, /, *, after: TimerPlace | None = None) -> list[TimerRecord]:
+        """Timers due at or before `until`, by (due, number, kind, command), beyond `after`, at most `limit`."""
         ...
 
     async def expired(self, now: int, limit: int, /) -> list[InvocationRecord]:

@@ -185,7 +185,7 @@ async def test_requests_that_find_it_expired_together_share_the_new_one(app: Har
 
 async def forget_ends(app: Harness) -> None:
     """Make the registry tidy up what no answer on its way can bring back."""
-    engine_of(app).registry._tidy_at = 1
+    engine_of(app).parts.registry._tidy_at = 1
     for _ in range(10):
         await app.object(Counter, "c").add(1)
     await turns()

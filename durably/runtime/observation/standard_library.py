@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from durably.runtime.execution.failure_text import TRACEBACK
+
 LOGGER_NAME: Final = "durably"
-TRACEBACK: Final = "stack"
-"""The field that holds a traceback as text. structlog's console prints a `stack` on lines of its own, as it is."""
 
 _LEVELS: Final = logging.getLevelNamesMapping()
 

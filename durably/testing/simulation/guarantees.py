@@ -32,9 +32,10 @@ from durably.runtime.actions.actions import ActionKey
 from durably.runtime.commit.committer import Committer
 from durably.runtime.commit.open_batch import OpenBatch
 from durably.runtime.execution.step import Outcome, decode_step
-from durably.runtime.invocations.invocation import InvocationRun, decode_outcome
+from durably.runtime.invocations.invocation import InvocationRun
+from durably.runtime.invocations.outcomes import decode_outcome
 from durably.storage.memory import StoredRow, holds_mailbox
-from durably.storage.records import RETRY_TIMER, START_TIMER, Batch, InvocationRecord
+from durably.storage.records import NO_COMMAND, Batch, InvocationRecord, TimerKind
 from durably.testing.simulation.clock import SimulatedClock
 from durably.testing.simulation.disk import SimulatedDisk
 from durably.testing.simulation.history import History
@@ -158,7 +159,7 @@ class Guarantees:
             if position > batch.last_position:
                 break
             del self._young_ends[id]
-        self._starts.update({timer.number: timer.due for timer in batch.timers if timer.command == START_TIMER})
+        self._starts.update({timer.number: timer.due for timer in batch.timers if timer.kind is TimerKind.START})
         for record in batch.steps:
             self._check_messages(record.number, decode_step(record.content).commands, record.index)
 
@@ -207,7 +208,7 @@ class Guarantees:
         self._check_circles(known)
 
     def _check_circles(self, known: AbstractSet[str]) -> None:
-        """Who waits only for each other waits for ever. That is a mistake of the actors, not of durably (rule E4)."""
+        """Who waits only for each other waits for ever. That is a mistake of the actors, not of durably."""
         rows = {row.record.number: row for row in self._unfinished()}
         waits: dict[int, list[int]] = {number: [] for number in rows}
         for number, row in rows.items():
@@ -329,12 +330,13 @@ class Guarantees:
         if row is None:
             return
         first = sum(len(decode_step(row.steps[earlier].content).commands) for earlier in range(index))
-        for offset, command in enumerate(commands):
-            if not isinstance(command, Call | Send) or not self._is_sent_at_once(row, command, first + offset):
+        sender = row.record
+        for issued, command in enumerate(commands, first):
+            if not isinstance(command, Call | Send) or not self._is_sent_at_once(row, command, issued):
                 continue
-            id = derived_invocation_id(row.record.seed, first + offset)
+            id = derived_invocation_id(sender.id, sender.seed, issued, command.service, command.key)
             if self._disk.find(id) is None and id not in self._ends:
-                self._broken(4, f"a message of {shown_id(row.record.id)} to {command.service} is lost.")
+                self._broken(4, f"a message of {shown_id(sender.id)} to {command.service} is lost.")
 
     def _is_sent_at_once(self, row: StoredRow, command: Call | Send, number: int) -> bool:
         """Not one that joins an earlier message, or waits for an outcome (rule V6), or cannot be delivered."""
@@ -366,9 +368,9 @@ class Guarantees:
                 self._broken(7, f"{what} could run, and nobody runs it.")
             case InvocationStatus.RUNNING if not any(id == record.id for id, _ in running):
                 self._broken(7, f"{what} is said to run, and nothing is under way for it.")
-            case InvocationStatus.BACKING_OFF if RETRY_TIMER not in row.timers:
+            case InvocationStatus.BACKING_OFF if (TimerKind.RETRY, NO_COMMAND) not in row.timers:
                 self._broken(7, f"{what} is to be tried again, and no timer is set.")
-            case InvocationStatus.SCHEDULED if START_TIMER not in row.timers:
+            case InvocationStatus.SCHEDULED if (TimerKind.START, NO_COMMAND) not in row.timers:
                 self._broken(7, f"{what} is to begin later, and no timer is set.")
             case InvocationStatus.SUSPENDED if due is None and record.number not in waited_for:
                 self._broken(7, f"{what} waits, and nothing will ever wake it.")
