@@ -109,6 +109,8 @@ class Harness(Runtime):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
+        if self._supervisor is not None:
+            self._supervised()
         if self._standstill is not None:
             self._standstill.end()
         try:
@@ -126,6 +128,7 @@ class Harness(Runtime):
             Whatever paused an invocation that nobody outside waits for.
             StandstillError: an action was waited for in vain.
         """
+        self._supervised()
         await self._advance(0)
 
     async def advance(
@@ -136,6 +139,7 @@ class Harness(Runtime):
         Raises:
             As `settle` does.
         """
+        self._supervised()
         await self._advance(delay_us(*delay, days=days, hours=hours, minutes=minutes, seconds=seconds))
 
     async def crash(self) -> None:
@@ -156,9 +160,10 @@ class Harness(Runtime):
         return supervisor
 
     def _supervised(self) -> Supervisor:
+        """The supervisor, if this is the harness's loop (rule D2: a fixture may have been run in another one)."""
         if self._supervisor is None:
             raise RuntimeStoppedError("The harness is not running: use it inside `async with Harness(...) as app:`.")
-        return self._supervisor
+        return super()._running()
 
     async def _advance(self, by_us: int) -> None:
         await self.clock.advance(by_us, self._settle)

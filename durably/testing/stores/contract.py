@@ -458,6 +458,7 @@ class Histories:
             failure=self.draw(st.none() | payloads),
             outcome=self.draw(st.none() | payloads),
             expires_at=self.draw(st.none() | times),
+            due=self.draw(st.none() | times),
         )
 
     def mailbox_position(self) -> int | None:
