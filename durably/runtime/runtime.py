@@ -219,6 +219,7 @@ class Runtime(Caller):
         definition = definition_of(actor)
         await supervisor.until_durable()
         stored = await self._store.state(Address(definition.name, key))
+        await supervisor.until_durable()  # Rule X9: the store was still ours after it was read.
         bound = self._actors[definition.name]
         return {name: bound.decode_state(name, value) for name, value in stored.items()}
 
@@ -237,6 +238,7 @@ class Runtime(Caller):
             page = await self._store.invocations(
                 after=after, limit=_PAGE, service=service, key=key, handler=handler, status=status
             )
+            await supervisor.until_durable()
             for record in page:
                 yield Invocation(self, record.id, codec_for(MISSING).decode)
             if not page:

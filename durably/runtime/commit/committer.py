@@ -1,8 +1,9 @@
 """`Committer`: group commit, and the gates that keep everything inside until it is durable.
 
 The guarantee: what was put into the log at position p is on disk before any exit that was made at p or later lets
-anything out. One batch is written at a time and the next is collected meanwhile, so the size of a batch adapts itself
-to the disk. A gate that failed stays shut: the incarnation it belongs to is over (rules X1 to X3).
+anything out, and the store was still ours after that exit was made (rule X9). One batch is written at a time and the
+next is collected meanwhile, so the size of a batch adapts itself to the disk. A gate that failed stays shut: the
+incarnation it belongs to is over (rules X1 to X3).
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from durably.runtime.clock import Clock
 from durably.runtime.commit.open_batch import OpenBatch
 from durably.runtime.commit.thread_yielding import ThreadYielding
+from durably.runtime.commit.verification import Verification
 from durably.runtime.settings import Settings
 from durably.storage.store import Store
 
@@ -64,6 +67,9 @@ class Committer:
         self._bytes_writing = 0
         self._dead = False
         self._task: asyncio.Task[None] | None = None
+        self._cut_position = last_position
+        """What comes after it is in the open batch."""
+        self._verification = Verification(self, clock=clock, every_us=settings.verify_every_us, store=store)
 
     def next_position(self) -> int:
         """A new log position; what is recorded under it belongs to the open batch."""
@@ -74,8 +80,19 @@ class Committer:
         batch.transitions += 1
         return self.position
 
+    def when_answerable(self, callback: Callable[[A], object], argument: A) -> None:
+        """Call back once all that is in the log now is on disk and the store is known to be ours (rules X1 and X9).
+
+        This is every exit. One that follows from no transition in the open batch takes a position there all the same:
+        so it waits for a commit, or if there is nothing to write for a check, that begins after this call.
+        """
+        if self.position == self._cut_position:
+            self.next_position()
+            self._host.call_soon(self.schedule)
+        self._gates.append((self.position, callback, argument))
+
     def when_durable(self, callback: Callable[[A], object], argument: A) -> None:
-        """Call back once all that is in the log now is on disk; at once if it is. This is every exit (rule X1)."""
+        """Call back once all that is in the log now is on disk; at once if it is. For what lets nothing out."""
         if self.position <= self.durable and not self._gates:
             callback(argument)
         else:
@@ -104,11 +121,18 @@ class Committer:
         """The incarnation is over: no gate opens any more."""
         self._dead = True
         self._gates.clear()
+        self._verification.kill()
 
     async def finish(self) -> None:
         """Wait until nothing is being written any more."""
         if self._task is not None:
             await asyncio.wait([self._task])
+        await self._verification.finish()
+
+    def failed(self, error: BaseException, /) -> None:
+        """The incarnation cannot go on: what is not durable never will be."""
+        self.kill()
+        self._owner.store_failed(error)
 
     def _is_full(self) -> bool:
         batch, settings = self.batch, self._settings
@@ -121,13 +145,17 @@ class Committer:
     def _write(self) -> None:
         open_batch, position = self.batch, self.position
         self.batch = OpenBatch()
+        self._cut_position = position
         try:
             batch = open_batch.cut(position)
         except Exception as error:  # What it held is lost, so no gate of it may ever open.
-            self._fail(error)
+            self.failed(error)
             return
-        if batch is None:
-            self._advance_durable(position)
+        if batch is None:  # Rule X9: nothing is written that would tell whether the store is still ours.
+            self.writing = True
+            if self._verification.holds(partial(self._verified, position)):
+                self.writing = False
+                self._advance_durable(position)
             return
         self.writing = True
         self._bytes_writing = open_batch.bytes_held
@@ -144,9 +172,15 @@ class Committer:
         if self._dead:  # Rule X3: late news of an older incarnation.
             return
         if error is not None:
-            self._fail(error)
+            self.failed(error)
             return
         self.commits += 1
+        self._advance_durable(position)
+        self.schedule()
+
+    def _verified(self, position: int) -> None:
+        """What stands for a commit that would have been empty has ended."""
+        self.writing = False
         self._advance_durable(position)
         self.schedule()
 
@@ -174,10 +208,6 @@ class Committer:
             try:
                 callback(argument)
             except Exception as error:  # A mistake of ours: nobody may wait for what it would have done.
-                self._fail(error)
+                self.failed(error)
         if not self._dead:
             self._owner.caught_up()
-
-    def _fail(self, error: BaseException) -> None:
-        self.kill()
-        self._owner.store_failed(error)

@@ -102,7 +102,7 @@ class Engine:
             settings=settings,
             store=store,
         )
-        self.when_durable = committer.when_durable
+        self.when_durable = committer.when_answerable
         reads = Reads(store, thread_yielding, settings.pending_in_memory)
         self.registry = registry = InvocationRegistry(self, reads, committer)
         self.activations = activations = Activations(
@@ -405,7 +405,7 @@ class Engine:
             await waiter
 
     async def until_durable(self) -> None:
-        """Wait until everything that is in the log now is on disk.
+        """Wait until everything that is in the log now is on disk, and the store is known to be ours (rule X9).
 
         Raises:
             StoreUnavailableError: it never will be, in this incarnation.

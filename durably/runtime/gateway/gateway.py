@@ -259,16 +259,15 @@ class Gateway:
 
         def found(known: InvocationRun | None, record: InvocationRecord | None) -> None:
             if known is None and record is None:
-                operation.refuse(
-                    UnknownTargetError(f"There is no invocation {name}, or its outcome is no longer kept.")
-                )
+                engine.when_durable(operation.refuse, unknown)
             else:
                 (operation.attach_to if told is None else told)(engine, known, record)
 
+        unknown = UnknownTargetError(f"There is no invocation {name}, or its outcome is no longer kept.")
         if is_storable(name):
             ask(engine, found)
         else:
-            found(None, None)
+            operation.refuse(unknown)
 
 
 def _check_names(request: Message) -> None:

@@ -88,7 +88,7 @@ class Pauses:
     def tell_stored(self, record: InvocationRecord) -> None:
         """Somebody outside waits for an invocation that is paused, and is in the store only."""
         waiters = self._registry.waiters.pop(record.number, [])
-        self._committer.when_durable(_refuse_all, (waiters, stored_pause_of(record)))
+        self._committer.when_answerable(_refuse_all, (waiters, stored_pause_of(record)))
 
     def resume(self, invocation: InvocationRun) -> None:
         """A person says: try again, from the journal."""
@@ -120,7 +120,7 @@ class Pauses:
         waiters = self._registry.waiters.pop(number, None)
         if waiters is not None:
             notice.told = True
-            self._committer.when_durable(_refuse_all, (waiters, notice.refusal))  # Rule X1
+            self._committer.when_answerable(_refuse_all, (waiters, notice.refusal))  # Rule X1
 
     def _spread_to_caller(self, notice: PauseNotice, caller: CallerRecord, activation: Activation) -> None:
         waiting = activation.find(caller.number)
@@ -131,7 +131,7 @@ class Pauses:
     def _has_arrived(self, notice: PauseNotice) -> None:
         notice.on_their_way -= 1
         if notice.on_their_way == 0:
-            self._committer.when_durable(self._tell_listener, notice)  # Rule X1
+            self._committer.when_answerable(self._tell_listener, notice)  # Rule X1
 
     def _tell_listener(self, notice: PauseNotice) -> None:
         self._listener(notice.invocation, notice.error, notice.told)

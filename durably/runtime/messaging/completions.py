@@ -88,7 +88,7 @@ class Completions:
             self.answer(caller, outcome)
         waiters = self._registry.waiters.pop(invocation.number, None)
         if waiters is not None:
-            self._committer.when_durable(_tell_outcome, (waiters, outcome, invocation.expires_at))  # Rule X1
+            self._committer.when_answerable(_tell_outcome, (waiters, outcome, invocation.expires_at))  # Rule X1
 
     # ------------------------------------------------------------------ questions about other invocations
 

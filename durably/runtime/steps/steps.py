@@ -132,7 +132,7 @@ class Steps:
             self._log.replayed(invocation, len(journal.steps))
         for number, command in list(journal.pending.items()):
             if isinstance(command, Run):
-                self._committer.when_durable(self._start_run, (invocation, number))
+                self._committer.when_answerable(self._start_run, (invocation, number))
             elif number in journal.unanswered:
                 self._completions.ask_for(invocation, number, command)
         return True
@@ -236,7 +236,7 @@ class Steps:
                 self._timers.set(invocation, number, command.due)
             case Run():
                 journal.unanswered.add(number)
-                self._committer.when_durable(self._start_run, (invocation, number))  # Rule X1
+                self._committer.when_answerable(self._start_run, (invocation, number))  # Rule X1
             case GetStatus() | Attach():
                 journal.unanswered.add(number)
                 self._completions.ask_for(invocation, number, command)

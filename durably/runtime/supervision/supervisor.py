@@ -2,7 +2,7 @@
 
 A failed commit ends the incarnation: half-open states do not exist. The store is opened again with backoff, a new
 engine recovers from it, and whoever waited outside finds its invocation again (rule X3). When somebody else has taken
-the store over, it stops for good (rule X4).
+the store over, or it is not the same store any more, the supervisor stops for good (rules X4 and X9).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Protocol
 
 from durably.actors.definition.binding import BoundActor
-from durably.errors import RuntimeStoppedError, StoreInUseError, StoreUnavailableError
+from durably.errors import RuntimeStoppedError, StoreInUseError, StoreLostError, StoreUnavailableError
 from durably.ids import Entropy
 from durably.runtime.actions.actions import ActionObserver, Actions
 from durably.runtime.clock import Cancellable, Clock
@@ -129,7 +129,10 @@ class Supervisor:
         return self.engine is not None and not self.engine.stopping
 
     async def until_durable(self) -> None:
-        """Wait until all that is in the log now is on disk: what introspection tells is an exit too (rule X1)."""
+        """Wait until all that is in the log now is on disk and the store is known to be ours.
+
+        What introspection tells is an exit too (rules X1 and X9): wait before reading the store, and after it.
+        """
         await self._engine_or_refuse().until_durable()
 
     # ------------------------------------------------------------------ EngineOwner
@@ -142,9 +145,10 @@ class Supervisor:
         self._failures += 1
         self._suspects = [*self._suspects[-_SUSPECTS_KEPT:], engine.suspect]
         engine.kill()
-        self._log.incarnation_failed(error)
-        if isinstance(error, StoreInUseError):
+        if isinstance(error, StoreInUseError | StoreLostError):
             self._give_up(error)
+        else:
+            self._log.incarnation_failed(error)
         if self._final is not None or self._closing:
             return
         if self._patience is None:
@@ -209,7 +213,7 @@ class Supervisor:
             try:
                 await self._incarnate()
                 break
-            except StoreInUseError as error:
+            except (StoreInUseError, StoreLostError) as error:
                 self._give_up(error)
                 return
             except Exception as error:
@@ -257,6 +261,7 @@ class Supervisor:
 
     def _give_up(self, error: BaseException) -> None:
         self._final = error
+        self._log.stopped_for_good(error)
         self._refuse_everybody(lambda id: unknown_outcome(error))
         # Another runtime goes on with these invocations: no side effect of ours may be started or tried again.
         self.actions.stop()

@@ -82,6 +82,7 @@ class Tuning:
             verify_replay=True,
             forgotten_await="error",
             give_way_us=None,
+            verify_every_us=None,
             passivate_after_us=self.passivate_after_us,
             active_objects=self.active_objects,
             pending_in_memory=self.pending_in_memory,

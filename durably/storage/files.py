@@ -1,0 +1,136 @@
+"""`StoreFiles`: where a SQLite store lies, and whether the files that are open still lie there.
+
+A path is made absolute when the store is made and its symbolic links are followed when it is first opened; after that
+neither a `chdir` nor a changed link leads elsewhere. While the store is open, the files at the path must be the open
+ones: what is written into a deleted or renamed file cannot be found again (rule X9).
+
+Files are compared by `stat` alone. To open and close the database here would drop the locks that SQLite holds on it:
+POSIX drops all locks of a process on a file when the process closes any descriptor of that file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from pathlib import Path
+from typing import NamedTuple
+
+from durably.errors import StoreUnavailableError
+
+LOCK_SUFFIX = ".lock"
+LOG_SUFFIX = "-wal"
+LOG_INDEX_SUFFIX = "-shm"
+
+
+class FileIdentity(NamedTuple):
+    """What stays the same for as long as a file is open, whatever its name is."""
+
+    device: int
+    inode: int
+
+
+class PinnedFile(NamedTuple):
+    """A file that is open, and the path at which it must be found."""
+
+    path: str
+    device: int
+    inode: int
+    what: str
+
+
+class StoreFiles:
+    """The database, its lock file and the two files of its write-ahead log."""
+
+    def __init__(self, path: Path, store: str) -> None:
+        self._absolute = os.path.abspath(path)
+        self._store = store
+        self._database: Path | None = None
+        self._pinned: tuple[PinnedFile, ...] = ()
+        self.log_path = ""
+        """Where the write-ahead log lies; known once the path is resolved."""
+
+    def resolve(self) -> Path:
+        """The real path of the database, the same for ever after the first call."""
+        if self._database is None:
+            self._database = Path(os.path.realpath(self._absolute))
+            self.log_path = f"{self._database}{LOG_SUFFIX}"
+        return self._database
+
+    @property
+    def lock(self) -> Path:
+        return Path(f"{self.resolve()}{LOCK_SUFFIX}")
+
+    def find(self) -> FileIdentity | None:
+        """The file that lies at the path now; None where none does.
+
+        Raises:
+            StoreUnavailableError: it cannot be looked at, is no regular file, or has several names.
+        """
+        path = self.resolve()
+        try:
+            found = os.stat(path)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StoreUnavailableError(
+                f"The store {self._store} cannot be opened: {path} cannot be looked at ({error.strerror}). Check the "
+                "path, and the permissions of the folders on it."
+            ) from error
+        if not stat.S_ISREG(found.st_mode):
+            what = "a folder" if stat.S_ISDIR(found.st_mode) else "no regular file"
+            raise StoreUnavailableError(
+                f"The store {self._store} cannot be opened: {path} is {what}. Name a file inside a folder."
+            )
+        if found.st_nlink > 1:
+            raise StoreUnavailableError(
+                f"The store {self._store} cannot be opened: {path} has {found.st_nlink} names (hard links). Under "
+                "another name SQLite would not find its write-ahead log, and two runtimes could run on it at once. "
+                "Delete the other names, or open a copy made with SQLite's `.backup`."
+            )
+        return FileIdentity(found.st_dev, found.st_ino)
+
+    def pin(self, database: FileIdentity, lock: FileIdentity) -> None:
+        """From now on these files, and the log's that lie there now, are the open ones."""
+        path = self.resolve()
+        pinned = [
+            PinnedFile(str(path), *database, "the database"),
+            PinnedFile(str(self.lock), *lock, "the lock file"),
+        ]
+        for suffix, what in ((LOG_SUFFIX, "the write-ahead log"), (LOG_INDEX_SUFFIX, "the index of the log")):
+            beside = f"{path}{suffix}"
+            with contextlib.suppress(FileNotFoundError):
+                found = os.stat(beside)
+                pinned.append(PinnedFile(beside, found.st_dev, found.st_ino, what))
+        self._pinned = tuple(pinned)
+
+    def unpin(self) -> None:
+        self._pinned = ()
+
+    def check(self) -> None:
+        """Return if the open files are the ones at the path. May be called in any thread (rule X9).
+
+        Raises:
+            StoreUnavailableError: one of them was deleted, renamed or replaced.
+        """
+        for path, device, inode, what in self._pinned:
+            try:
+                found = os.stat(path)
+            except OSError as error:
+                raise StoreUnavailableError(self._gone_sentence(path, what, error)) from error
+            if found.st_ino != inode or found.st_dev != device:
+                raise StoreUnavailableError(
+                    f"The store {self._store} was replaced while it was open: {path} is not {what} that was opened "
+                    "but another file. Nothing more is acknowledged."
+                )
+
+    def _gone_sentence(self, path: str, what: str, error: OSError) -> str:
+        if isinstance(error, FileNotFoundError | NotADirectoryError):
+            return (
+                f"The store {self._store} was deleted, renamed or moved while it was open: {what} {path} is not there "
+                "any more. Nothing more is acknowledged, because it could not be found again."
+            )
+        return (
+            f"The store {self._store} cannot be looked at any more: {what} {path} ({error.strerror}). Nothing more is "
+            "acknowledged until it can. Check the permissions of the folders on the path."
+        )
