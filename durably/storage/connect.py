@@ -54,9 +54,7 @@ def path_in_url(url: str, *, windows: bool) -> str:
     try:
         path = raw.decode("utf-8") if windows else os.fsdecode(raw)
     except UnicodeDecodeError as error:
-        raise DefinitionError(
-            f"{url!r} has bytes in it that are not UTF-8, as every name of a file here is."
-        ) from error
+        raise DefinitionError(f"{url!r} has bytes in it that are not UTF-8, as names are here.") from error
     if path.endswith("/"):
         raise DefinitionError(f"{url!r} names a folder. Add the name of a file: `{url}tickets.db`.")
     if windows and _drive_behind_slash.match(path):

@@ -7,9 +7,11 @@ instead (rules X3 and X9).
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 from durably.errors import StoreInUseError, StoreLostError
+from durably.storage.files import FileIdentity
 from durably.storage.ownership import taken_over_sentence
 from durably.storage.records import Owner
 
@@ -32,13 +34,14 @@ class OwnerRow(NamedTuple):
 class KnownStore:
     """A store that was open and was not closed."""
 
-    __slots__ = ("_epochs", "_id", "_owner", "_position")
+    __slots__ = ("_epochs", "_file", "_id", "_owner", "_position")
 
-    def __init__(self, id: str, owner: Owner, epoch: int, position: int) -> None:
-        self._id = id
+    def __init__(self, file: FileIdentity, owner: Owner, row: OwnerRow) -> None:
+        self._file = file
+        self._id = row.store_id
         self._owner = owner
-        self._epochs = {epoch}
-        self._position = position
+        self._epochs = {row.epoch}
+        self._position = row.last_position
 
     def note_commit(self, position: int) -> None:
         """Everything up to here was acknowledged."""
@@ -47,6 +50,25 @@ class KnownStore:
     def note_take_over(self, epoch: int) -> None:
         """This owner is about to take the epoch; whether that becomes durable may never be known."""
         self._epochs.add(epoch)
+
+    def refuse_other_file(self, found: FileIdentity | None, store: str, path: Path) -> None:
+        """Raise unless this is the file that was open; another one is not opened beside the log of that one.
+
+        Raises:
+            StoreLostError: it is gone, or another file.
+        """
+        if found is None:
+            raise StoreLostError(
+                f"The store {store} is lost: {path} was deleted, renamed or moved while it was open. It is not created "
+                "anew, because everything that was acknowledged would be missing. Put the file back, with its `-wal` "
+                "file if there is one, and start the runtime again."
+            )
+        if found != self._file:
+            raise StoreLostError(
+                f"The store {store} is lost: {path} was replaced by another file while it was open. Nothing is written "
+                "to that one. Put the right file back, or delete the `-wal` and `-shm` files that are left of it, and "
+                "start the runtime again."
+            )
 
     def refuse_other(self, found: OwnerRow, store: str) -> None:
         """Raise unless this is the same store, as its owner left it.
@@ -71,16 +93,7 @@ class KnownStore:
             )
 
 
-def missing_sentence(store: str, path: object) -> str:
-    """What to tell an owner whose store is not at its path any more."""
-    return (
-        f"The store {store} is lost: {path} was deleted, renamed or moved while it was open. It is not created anew, "
-        "because everything that was acknowledged would be missing. Put the file back, with its `-wal` file if there "
-        "is one, and start the runtime again."
-    )
-
-
-def foreign_sentence(store: str, path: object) -> str:
+def foreign_sentence(store: str, path: Path) -> str:
     """What to tell an owner who finds something else at the path of its store."""
     return (
         f"The store {store} is lost: {path} is not a store of durably any more. It was replaced or overwritten while "

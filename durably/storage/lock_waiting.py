@@ -1,4 +1,4 @@
-"""Waiting for other programs to let a database go: busy is no failure, neither when committing nor when opening (rule X3)."""
+"""`LockWaiting`: an `open` waits for other programs to let the database go, as a commit does (rule X3)."""
 
 from __future__ import annotations
 

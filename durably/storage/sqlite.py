@@ -2,9 +2,9 @@
 
 A commit is one statement and one hop to a thread (rule X5), durable when it returns. Reads run on connections of their
 own and each is one statement, thus one snapshot. The file belongs to one runtime at a time: a lock says so early, the
-epoch makes it true (rule X4). A store is its file: links to it are followed, and a file that is not at its path any more
-acknowledges and answers nothing (rule X9). After a failed commit nothing is read or written until `open` has begun anew on fresh
-connections and everything readable has been made durable (rule X3).
+epoch makes it true (rule X4). A store is its file: links to it are followed, and while the file is not at its path
+nothing is acknowledged or answered (rule X9). After a failed commit nothing is read or written until `open` has begun
+anew on fresh connections, has found the same store, and has made durable everything readable (rule X3).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from durably.storage.encoding import (
     encode_rows,
 )
 from durably.storage.files import FileIdentity, StoreFiles
-from durably.storage.identity import KnownStore, OwnerRow, foreign_sentence, missing_sentence
+from durably.storage.identity import KnownStore, OwnerRow, foreign_sentence
 from durably.storage.lock_waiting import LockWaiting
 from durably.storage.migrations import is_ours, migrate, refuse_foreign, refuse_older
 from durably.storage.ownership import OwnerLock, taken_over_sentence
@@ -196,10 +196,13 @@ class SqliteStore:
             raise StoreUnavailableError(f"This Python comes with SQLite {sqlite3.sqlite_version}; {needed} is needed.")
         if self._lock is not None:
             self._lock.refuse_other(owner)
-        await self._drop_connections()
-        found = self._files.find()
-        if found is None and self._known is not None:  # Rule X9: what is lost is not created anew.
-            raise StoreLostError(missing_sentence(self.describe(), self._files.resolve()))
+        try:
+            # Before the connections close: a file that is open keeps its number, afterwards a new one may get it.
+            found = self._files.find()
+        finally:
+            await self._drop_connections()
+        if self._known is not None:
+            self._known.refuse_other_file(found, self.describe(), self._files.resolve())
         lock = self._lock = OwnerLock(self._files.lock, self.describe()) if self._lock is None else self._lock
         was_held = lock.is_held
         lock.acquire(owner)
@@ -263,20 +266,20 @@ class SqliteStore:
         await self._checkpointer.open(self._readers)
         files.check()
         if known is None:
-            self._known = KnownStore(row.store_id, owner, row.epoch, row.last_position)
+            self._known = KnownStore(found, owner, row)
         return Opened(epoch=row.epoch, last_position=row.last_position)
 
     async def _take_over(self, writer: Writer, owner: Owner, known: KnownStore | None) -> OwnerRow:
         """Become the owner, waiting while another program has the database locked, as a commit does (rule X3)."""
         waiting = LockWaiting(self.describe())
-        while True:
+        row: OwnerRow | None = None
+        while row is None:
             try:
                 row = await writer.connection.run(writer.take_over, owner, known)
-                break
             except sqlite3.Error as error:
                 if not is_busy(error):
                     raise
-            await waiting.pause("another program keeps it locked")
+                await waiting.pause("another program keeps it locked")
         while not await writer.connection.run(writer.make_durable):
             await waiting.pause("another program reads it in one long transaction")
         return row

@@ -65,7 +65,8 @@ def is_epoch_moved(error: sqlite3.Error) -> bool:
 
 def describe_error(error: sqlite3.Error, store: str) -> str:
     code = primary_code(error)
-    sentence = EXTENDED_SENTENCES.get(getattr(error, "sqlite_errorcode", None))
-    if sentence is None:
-        sentence = UNKNOWN if code is None else SENTENCES.get(code, UNKNOWN)
+    if code is None:
+        sentence = UNKNOWN
+    else:
+        sentence = EXTENDED_SENTENCES.get(error.sqlite_errorcode, SENTENCES.get(code, UNKNOWN))
     return f"The store {store} failed: {error}. {sentence}"

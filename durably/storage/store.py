@@ -40,7 +40,7 @@ class Verified:
 
 
 VERIFIED: Final = Verified()
-"""What `Store.verify` returns where it could tell at once. Callers that know it need not wait for a turn of the loop."""
+"""What `Store.verify` returns where it could tell at once. Callers that know it need not wait for a loop turn."""
 
 
 class Store(Protocol):

@@ -133,7 +133,10 @@ class Supervisor:
 
         What introspection tells is an exit too (rules X1 and X9): wait before reading the store, and after it.
         """
-        await self._engine_or_refuse().until_durable()
+        try:
+            await self._engine_or_refuse().until_durable()
+        except StoreUnavailableError as error:
+            raise self._final or error from None
 
     # ------------------------------------------------------------------ EngineOwner
 
