@@ -94,10 +94,10 @@ class StoreFiles:
         """From now on these files, and the log's that lie there now, are the open ones."""
         path = self.resolve()
         pinned = [
-            PinnedFile(str(path), *database, "the database"),
-            PinnedFile(str(self.lock), *lock, "the lock file"),
+            PinnedFile(str(path), *database, "its database"),
+            PinnedFile(str(self.lock), *lock, "its lock file"),
         ]
-        for suffix, what in ((LOG_SUFFIX, "the write-ahead log"), (LOG_INDEX_SUFFIX, "the index of the log")):
+        for suffix, what in ((LOG_SUFFIX, "its write-ahead log"), (LOG_INDEX_SUFFIX, "the index of its log")):
             beside = f"{path}{suffix}"
             with contextlib.suppress(FileNotFoundError):
                 found = os.stat(beside)
@@ -120,15 +120,15 @@ class StoreFiles:
                 raise StoreUnavailableError(self._gone_sentence(path, what, error)) from error
             if found.st_ino != inode or found.st_dev != device:
                 raise StoreUnavailableError(
-                    f"The store {self._store} was replaced while it was open: {path} is not {what} that was opened "
-                    "but another file. Nothing more is acknowledged."
+                    f"The store {self._store} has lost {what}: another file lies at {path} than the one that was "
+                    "opened. Nothing more is acknowledged until the store has been opened again."
                 )
 
     def _gone_sentence(self, path: str, what: str, error: OSError) -> str:
         if isinstance(error, FileNotFoundError | NotADirectoryError):
             return (
-                f"The store {self._store} was deleted, renamed or moved while it was open: {what} {path} is not there "
-                "any more. Nothing more is acknowledged, because it could not be found again."
+                f"The store {self._store} has lost {what}: {path} was deleted, renamed or moved while it was open. "
+                "Nothing more is acknowledged until the store has been opened again."
             )
         return (
             f"The store {self._store} cannot be looked at any more: {what} {path} ({error.strerror}). Nothing more is "

@@ -15,7 +15,6 @@ import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from weakref import WeakSet
 
 import msgspec
 
@@ -54,14 +53,13 @@ def taken_over_sentence(store: str, owner: Owner | None) -> str:
 class OwnerLock:
     """The lock on the side file of one database."""
 
-    __slots__ = ("__weakref__", "_descriptor", "_owner", "_path", "_store")
+    __slots__ = ("_descriptor", "_owner", "_path", "_store")
 
     def __init__(self, path: Path, store: str) -> None:
         self._path = path
         self._store = store
         self._descriptor: int | None = None
         self._owner: Owner | None = None
-        _locks.add(self)
 
     @property
     def is_held(self) -> bool:
@@ -87,6 +85,7 @@ class OwnerLock:
             self.release()
         if self._descriptor is None:
             self._descriptor = self._acquire()
+            _held.add(self)
         # A full disk may have no room for the name of the holder. The lock is held all the same.
         with contextlib.suppress(OSError):
             os.ftruncate(self._descriptor, 0)
@@ -113,6 +112,7 @@ class OwnerLock:
                 os.ftruncate(self._descriptor, 0)
             os.close(self._descriptor)
             self._descriptor = self._owner = None
+            _held.discard(self)
 
     def _acquire(self) -> int:
         while True:
@@ -152,12 +152,14 @@ class OwnerLock:
         )
 
 
-_locks: WeakSet[OwnerLock] = WeakSet()
+_held: set[OwnerLock] = set()
+"""All that this process holds; a lock that was forgotten without being released is held too."""
 
 
 def _drop_in_child() -> None:
-    for lock in _locks:
+    for lock in _held:
         lock.drop_in_child()
+    _held.clear()
 
 
 if hasattr(os, "register_at_fork"):

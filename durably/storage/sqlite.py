@@ -9,6 +9,7 @@ anew on fresh connections, has found the same store, and has made durable everyt
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sqlite3
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -285,11 +286,19 @@ class SqliteStore:
         return row
 
     async def _drop_connections(self) -> None:
+        """Close everything, to the end even if the caller is cancelled: nobody else knows of these connections."""
         writer, self._writer = self._writer, None
         self._files.unpin()
         self._is_read_only = False
         if writer is not None:
             writer.stopping = True
+        closing = asyncio.ensure_future(self._close_connections(writer))
+        try:
+            await asyncio.shield(closing)
+        finally:
+            await closing
+
+    async def _close_connections(self, writer: Writer | None) -> None:
         await self._readers.close()
         await self._checkpointer.close()
         if writer is not None:

@@ -65,8 +65,6 @@ def is_epoch_moved(error: sqlite3.Error) -> bool:
 
 def describe_error(error: sqlite3.Error, store: str) -> str:
     code = primary_code(error)
-    if code is None:
-        sentence = UNKNOWN
-    else:
-        sentence = EXTENDED_SENTENCES.get(error.sqlite_errorcode, SENTENCES.get(code, UNKNOWN))
+    found = None if code is None else EXTENDED_SENTENCES.get(error.sqlite_errorcode, SENTENCES.get(code))
+    sentence = UNKNOWN if found is None else found
     return f"The store {store} failed: {error}. {sentence}"

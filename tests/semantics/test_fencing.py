@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -85,14 +85,14 @@ class CountingStore(WrappedStore):
 class SlowlyVerifyingStore(CountingStore):
     """Takes some turns of the loop to say it, as a store across a network does."""
 
-    async def verify(self) -> None:  # type: ignore[override]
+    async def verify(self) -> None:
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         await super().verify()
 
 
 @asynccontextmanager
-async def running(store: WrappedStore) -> AsyncIterator[tuple[Harness, Invocation[int]]]:
+async def running(store: WrappedStore) -> AsyncGenerator[tuple[Harness, Invocation[int]]]:
     """A runtime whose account has 5, and the invocation that paid them in."""
     app = Harness(Account, store=store)
     await app.__aenter__()
@@ -258,7 +258,7 @@ async def test_an_idle_runtime_notices_within_a_second() -> None:
     app = tuned(Harness(Account, store=store), verify_every_us=1_000_000)
     await app.__aenter__()
     await wait_a_little(app, 10)
-    assert engine_of(app)
+    assert engine_of(app).dead is False
     store.lost = True
     await wait_a_little(app, 1)
     assert not app.accepts_requests

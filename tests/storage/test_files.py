@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import pytest
 
 from durably.errors import StoreInUseError, StoreLostError, StoreUnavailableError
 from durably.storage.records import Batch
-from durably.storage.sqlite import MIB, SqliteStore
+from durably.storage.sqlite import MIB
 from tests.storage.conftest import NewStore
 from tests.storage.samples import MARY, OWNER, RIVAL, field
 
@@ -81,7 +82,7 @@ async def test_nothing_is_acknowledged_or_verified_while_the_files_are_not_the_o
     await store.verify()
     harm(path)
     with pytest.raises(StoreUnavailableError, match="Nothing more is acknowledged"):
-        store.verify()  # type: ignore[unused-coroutine]  # pyright: ignore[reportUnusedCoroutine]
+        await store.verify()
     with pytest.raises(StoreUnavailableError, match="Nothing more is acknowledged"):
         await store.commit(Batch(last_position=2, state=[field("a", b"2")]))
 
@@ -190,9 +191,10 @@ async def test_what_is_no_file_is_refused_at_once_and_left_alone(
     tmp_path: Path, new_store: NewStore, make: Callable[[Path], object]
 ) -> None:
     make(tmp_path / "app.db")
-    for open_it in (lambda store: store.open(OWNER), SqliteStore.open_read_only):
-        with pytest.raises(StoreUnavailableError, match=r"is (a folder|no regular file)\. Name a file"):
-            await open_it(new_store(tmp_path / "app.db"))
+    with pytest.raises(StoreUnavailableError, match=r"is (a folder|no regular file)\. Name a file"):
+        await new_store(tmp_path / "app.db").open(OWNER)
+    with pytest.raises(StoreUnavailableError, match=r"is (a folder|no regular file)\. Name a file"):
+        await new_store(tmp_path / "app.db").open_read_only()
     assert [file.name for file in tmp_path.iterdir()] == ["app.db"]
 
 
@@ -211,6 +213,30 @@ async def test_a_link_to_a_file_that_is_not_there_yet_creates_that_one(path: Pat
     assert path.is_file()
     assert link.is_symlink()
     assert path.with_name("app.db.lock").is_file()
+
+
+async def test_an_opening_that_is_given_up_while_it_closes_the_old_connections_closes_all_of_them(
+    path: Path, new_store: NewStore
+) -> None:
+    """A connection that is forgotten open is a `ResourceWarning`, and keeps the file from being closed."""
+    store = new_store(path)
+    await store.open(OWNER)
+    for turns in range(1, 7):
+        opening = asyncio.ensure_future(store.open(OWNER))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        opening.cancel()
+        await asyncio.wait([opening])
+        assert not any(name.endswith("app.db") for name in open_files())
+    await store.open(OWNER)
+
+
+def open_files() -> list[str]:
+    found: list[str] = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found.append(str(descriptor.readlink()))
+    return found
 
 
 class TestReopening:

@@ -113,7 +113,7 @@ async def test_a_reader_may_become_the_owner(tmp_path: Path, new_store: NewStore
 async def test_what_is_not_there_is_not_made(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailableError, match="is not there"):
         await SqliteStore(tmp_path / "app.db").open_read_only()
-    assert list(tmp_path.iterdir()) == []  # noqa: ASYNC240
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_what_is_not_ours_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
