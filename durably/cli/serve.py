@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine, Generator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from typing import Any, Final
 
 import uvicorn
@@ -65,7 +65,15 @@ async def _serve(runtime: Runtime, listener: socket.socket) -> None:
     )  # fmt: skip
     stop = _stop_signal()
     tune_for_serving()
-    async with runtime:
+    async with AsyncExitStack() as stack:
+        starting = asyncio.create_task(stack.enter_async_context(runtime))
+        await asyncio.wait({starting, stop}, return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():  # It waits for its store, which may take any time.
+            starting.cancel()
+            await asyncio.wait({starting})
+            Console(stderr=True).print("Stopped before the store could be opened.")
+            return
+        await starting
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         await asyncio.wait({serving, stop}, return_when=asyncio.FIRST_COMPLETED)
         Console(stderr=True).print("Stopping: what runs may finish, the rest goes on at the next start.")

@@ -6,6 +6,7 @@ An error of SQLite becomes a sentence here, and nowhere else.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
@@ -104,12 +105,23 @@ async def connect(
     # A program that forgets to close its store must still be able to end. Safe because a commit that the end of the
     # process cuts off is all there or not at all.
     connection.make_daemon()
+    opening = asyncio.ensure_future(_opened(connection))
     try:
-        await connection
+        await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        # Whoever gave up does not know of the connection, so it is closed here.
+        with contextlib.suppress(sqlite3.Error):
+            await opening
+            await connection.close()
+        raise
     except BaseException:
         connection.join()
         raise
     return connection
+
+
+async def _opened(connection: Connection) -> None:
+    await connection
 
 
 def apply_settings(connection: sqlite3.Connection) -> None:

@@ -47,6 +47,7 @@ class StoreFiles:
         self._store = store
         self._database: Path | None = None
         self._pinned: tuple[PinnedFile, ...] = ()
+        self._pinned_for_owner: tuple[PinnedFile, ...] = ()
         self.log_path = ""
         """Where the write-ahead log lies; known once the path is resolved."""
 
@@ -91,7 +92,7 @@ class StoreFiles:
         return FileIdentity(found.st_dev, found.st_ino)
 
     def pin(self, database: FileIdentity, lock: FileIdentity) -> None:
-        """From now on these files, and the log's that lie there now, are the open ones."""
+        """From now on these files, and those of the log that lie there now, are the open ones."""
         path = self.resolve()
         pinned = [
             PinnedFile(str(path), *database, "its database"),
@@ -103,17 +104,31 @@ class StoreFiles:
                 found = os.stat(beside)
                 pinned.append(PinnedFile(beside, found.st_dev, found.st_ino, what))
         self._pinned = tuple(pinned)
+        self._pinned_for_owner = self._pinned[:2]
 
     def unpin(self) -> None:
-        self._pinned = ()
+        self._pinned = self._pinned_for_owner = ()
 
-    def check(self) -> None:
-        """Return if the open files are the ones at the path. May be called in any thread (rule X9).
+    def check_owner(self) -> None:
+        """Return if the open database and the lock are the ones at the path: then nobody else owns it (rule X9).
 
         Raises:
             StoreUnavailableError: one of them was deleted, renamed or replaced.
         """
-        for path, device, inode, what in self._pinned:
+        self._check(self._pinned_for_owner)
+
+    def check(self) -> None:
+        """The same for all files, those of the log too: then what was committed will be found again.
+
+        May be called in any thread.
+
+        Raises:
+            StoreUnavailableError: one of them was deleted, renamed or replaced.
+        """
+        self._check(self._pinned)
+
+    def _check(self, pinned: tuple[PinnedFile, ...]) -> None:
+        for path, device, inode, what in pinned:
             try:
                 found = os.stat(path)
             except OSError as error:

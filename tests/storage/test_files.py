@@ -74,8 +74,9 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("harm", HARMS.values(), ids=HARMS)
 async def test_nothing_is_acknowledged_or_verified_while_the_files_are_not_the_open_ones(
-    path: Path, new_store: NewStore, harm: Harm
+    path: Path, new_store: NewStore, harm: Harm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("durably.storage.sqlite.CHECK_ALL_EVERY_SECONDS", 0.0)
     store = new_store(path)
     await store.open(OWNER)
     await store.commit(Batch(last_position=1, state=[field("a", b"1")]))
