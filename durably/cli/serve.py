@@ -67,7 +67,8 @@ async def _serve(runtime: Runtime, listener: socket.socket) -> None:
     tune_for_serving()
     async with AsyncExitStack() as stack:
         starting = asyncio.create_task(stack.enter_async_context(runtime))
-        await asyncio.wait({starting, stop}, return_when=asyncio.FIRST_COMPLETED)
+        first: set[asyncio.Future[Any]] = {starting, stop}
+        await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
         if not starting.done():  # It waits for its store, which may take any time.
             starting.cancel()
             await asyncio.wait({starting})

@@ -89,6 +89,11 @@ class StoreFiles:
                 "another name SQLite would not find its write-ahead log, and two runtimes could run on it at once. "
                 "Delete the other names, or open a copy made with SQLite's `.backup`."
             )
+        if is_mount_point(path, _mounts()):
+            raise StoreUnavailableError(
+                f"The store {self._store} cannot be opened: {path} is mounted by itself (as a container does with a "
+                "volume that is one file), so its write-ahead log would lie elsewhere than the file. Mount the folder."
+            )
         return FileIdentity(found.st_dev, found.st_ino)
 
     def pin(self, database: FileIdentity, lock: FileIdentity) -> None:
@@ -149,3 +154,17 @@ class StoreFiles:
             f"The store {self._store} cannot be looked at any more: {what} {path} ({error.strerror}). Nothing more is "
             "acknowledged until it can. Check the permissions of the folders on the path."
         )
+
+
+def is_mount_point(path: Path, mounts: str) -> bool:
+    """Whether this file is a mount of its own, by the table that Linux keeps in `/proc/self/mountinfo`."""
+    escaped = "".join(f"\\{ord(char):03o}" if char in " \t\n\\" else char for char in str(path))
+    return any(line.split(" ")[4] == escaped for line in mounts.splitlines())
+
+
+def _mounts() -> str:
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+            return file.read()
+    except OSError:  # Other systems have no such table.
+        return ""

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import structlog
+
+from durably.storage.sqlite_errors import is_busy
+
+T = TypeVar("T")
 
 logger = structlog.get_logger("durably.storage")
 
@@ -25,13 +32,23 @@ class LockWaiting:
         self._began = self._loop.time()
         self._tell_at = self._began + TELL_AFTER_SECONDS
 
+    async def unlocked(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Try until SQLite does not say that somebody has the database locked."""
+        while True:
+            try:
+                return await attempt()
+            except sqlite3.Error as error:
+                if not is_busy(error):
+                    raise
+            await self.pause("another program keeps it locked")
+
     async def pause(self, reason: str) -> None:
         """Wait until it is time to try again."""
         now = self._loop.time()
         if now >= self._tell_at:
             self._tell_at = now + TELL_AGAIN_SECONDS
             logger.warning(
-                "the store cannot be opened yet, so the runtime waits: end whatever else has the database open",
+                "the store cannot be opened yet, so this waits: end whatever else has the database open",
                 store=self._store,
                 reason=reason,
                 waited_seconds=round(now - self._began, 1),

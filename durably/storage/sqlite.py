@@ -44,7 +44,7 @@ from durably.storage.encoding import (
     encode_batch,
     encode_rows,
 )
-from durably.storage.files import FileIdentity, StoreFiles
+from durably.storage.files import StoreFiles
 from durably.storage.identity import KnownStore, OwnerRow, foreign_sentence
 from durably.storage.lock_waiting import LockWaiting
 from durably.storage.migrations import is_ours, migrate, refuse_foreign, refuse_older
@@ -212,7 +212,7 @@ class SqliteStore:
         was_held = lock.is_held
         lock.acquire(owner)
         try:
-            return await self._open_connections(owner, found, lock)
+            return await self._open_connections(owner, lock)
         except BaseException as error:
             await self._drop_connections()
             if not was_held:
@@ -236,8 +236,9 @@ class SqliteStore:
         if self._files.find() is None:
             raise StoreUnavailableError(f"The store {self.describe()} is not there. Check the path.")
         await self._drop_connections()
+        waiting = LockWaiting(self.describe())
         try:
-            await self._readers.open(self._files.resolve(), Mode.READ_ONLY, self._prepare_to_read)
+            await waiting.unlocked(self._open_readers)
         except sqlite3.Error as error:
             await self._drop_connections()
             raise StoreUnavailableError(describe_error(error, self.describe())) from error
@@ -245,6 +246,10 @@ class SqliteStore:
             await self._drop_connections()
             raise
         self._is_read_only = True
+
+    async def _open_readers(self) -> None:
+        await self._readers.close()
+        await self._readers.open(self._files.resolve(), Mode.READ_ONLY, self._prepare_to_read)
 
     def _prepare_to_read(self, connection: sqlite3.Connection) -> None:
         refuse_foreign(connection, self.describe())
@@ -257,15 +262,15 @@ class SqliteStore:
         if self._lock is not None:
             self._lock.release()
 
-    async def _open_connections(self, owner: Owner, found: FileIdentity | None, lock: OwnerLock) -> Opened:
+    async def _open_connections(self, owner: Owner, lock: OwnerLock) -> Opened:
         files, known = self._files, self._known
         path = files.resolve()
         mode = Mode.CREATE if known is None else Mode.EXISTING
         writer = self._writer = Writer(await connect(path, mode), files, self.describe())
-        if found is None:
-            found = files.find()
-            assert found is not None
         row = await self._take_over(writer, owner, known)
+        found = files.find()  # Now that it was written to: some file systems give a file another number at that moment.
+        if found is None:
+            raise StoreUnavailableError(f"The store {self.describe()} was deleted while it was being opened.")
         files.pin(found, lock.identity())
         await self._readers.open(path)
         await self._checkpointer.open(self._readers)
@@ -277,15 +282,8 @@ class SqliteStore:
     async def _take_over(self, writer: Writer, owner: Owner, known: KnownStore | None) -> OwnerRow:
         """Become the owner, waiting while another program has the database locked, as a commit does (rule X3)."""
         waiting = LockWaiting(self.describe())
-        row: OwnerRow | None = None
-        while row is None:
-            try:
-                row = await writer.connection.run(writer.take_over, owner, known)
-            except sqlite3.Error as error:
-                if not is_busy(error):
-                    raise
-                await waiting.pause("another program keeps it locked")
-        while not await writer.connection.run(writer.make_durable):
+        row = await waiting.unlocked(lambda: writer.connection.run(writer.take_over, owner, known))
+        while not await waiting.unlocked(lambda: writer.connection.run(writer.make_durable)):
             await waiting.pause("another program reads it in one long transaction")
         return row
 

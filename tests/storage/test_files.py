@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from durably.errors import StoreInUseError, StoreLostError, StoreUnavailableError
+from durably.storage.files import is_mount_point
 from durably.storage.records import Batch
 from durably.storage.sqlite import MIB
 from tests.storage.conftest import NewStore
@@ -155,6 +156,25 @@ async def test_a_file_with_several_names_is_refused(path: Path, new_store: NewSt
             await new_store(path.parent / name).open_read_only()
     (path.parent / "twin.db").unlink()
     await new_store(path).open(OWNER)
+
+
+MOUNTS = r"""22 1 254:0 / / rw,relatime - ext4 /dev/vda rw
+31 22 254:0 /home/me/app.db /data/my\040app.db rw,relatime - ext4 /dev/vda rw
+"""
+
+
+def test_a_file_that_is_mounted_by_itself_is_recognized() -> None:
+    assert is_mount_point(Path("/data/my app.db"), MOUNTS)
+    assert not is_mount_point(Path("/data/app.db"), MOUNTS)
+
+
+async def test_a_file_that_is_mounted_by_itself_is_refused(
+    path: Path, new_store: NewStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path.touch()
+    monkeypatch.setattr("durably.storage.files._mounts", lambda: f"1 2 3:4 /a {path} rw - ext4 /dev/vda rw\n")
+    with pytest.raises(StoreUnavailableError, match="Mount the folder"):
+        await new_store(path).open(OWNER)
 
 
 async def test_a_relative_path_leads_to_the_same_file_after_a_change_of_folder(

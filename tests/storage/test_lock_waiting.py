@@ -26,7 +26,9 @@ def _impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock_waiting, "PAUSE_SECONDS", 0.001)
 
 
-async def opening_beside(store: SqliteStore, let_go: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> int:
+async def opening_beside(
+    store: SqliteStore, let_go: Callable[[], object], monkeypatch: pytest.MonkeyPatch, *, read_only: bool = False
+) -> int:
     """Open a store that is locked, let the lock go after some tries, and tell how often it was tried."""
     tries = 0
     pause = lock_waiting.LockWaiting.pause
@@ -39,8 +41,21 @@ async def opening_beside(store: SqliteStore, let_go: Callable[[], object], monke
         await pause(self, reason)
 
     monkeypatch.setattr(lock_waiting.LockWaiting, "pause", counted)
-    await store.open(OWNER)
+    await (store.open_read_only() if read_only else store.open(OWNER))
     return tries
+
+
+async def test_one_who_only_reads_waits_too(
+    tmp_path: Path, new_store: NewStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = new_store(tmp_path / "app.db")
+    await store.open(OWNER)
+    await store.commit(Batch(last_position=1, state=[field("a", b"1")]))
+    await store.close()
+    with closing(sqlite3.connect(store.path, isolation_level=None)) as other:
+        other.executescript("pragma locking_mode = exclusive; begin exclusive")
+        assert await opening_beside(store, other.close, monkeypatch, read_only=True) == 3
+    assert await store.state(MARY) == {"a": b"1"}
 
 
 @pytest.mark.parametrize(
