@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from durably.errors import StoreInUseError, StoreLostError, StoreUnavailableError
+from durably.storage import connections
 from durably.storage.files import is_mount_point
+from durably.storage.lock_waiting import LockWaiting
 from durably.storage.records import Batch
 from durably.storage.sqlite import MIB
 from tests.storage.conftest import NewStore
@@ -318,19 +320,29 @@ class TestReopening:
         with pytest.raises(StoreInUseError, match="taken over by process 22"):
             await store.open(OWNER)
 
-    async def test_an_epoch_that_may_have_become_durable_is_its_own(self, path: Path, new_store: NewStore) -> None:
+    async def test_an_epoch_that_may_have_become_durable_is_its_own(
+        self, path: Path, new_store: NewStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """The failure came after the epoch was counted up: the next try finds one that it has never been given."""
+        monkeypatch.setattr(connections.connect, "__kwdefaults__", {"timeout_seconds": 0.0})
+        paused = asyncio.Event()
+
+        async def pause(self: LockWaiting, reason: str) -> None:
+            paused.set()
+            await asyncio.get_running_loop().create_future()
+
+        monkeypatch.setattr(LockWaiting, "pause", pause)
         store = new_store(path)
         await store.open(OWNER)
-        with closing(sqlite3.connect(path)) as reader:
+        with closing(sqlite3.connect(path, isolation_level=None)) as reader:
             reader.execute("begin")
             reader.execute("select * from owner").fetchall()
             await store.commit(Batch(last_position=1))
             opening = asyncio.ensure_future(store.open(OWNER))
-            done, _ = await asyncio.wait([opening], timeout=0.3)
-            assert not done
+            await paused.wait()
             opening.cancel()
             await asyncio.wait([opening])
+            reader.execute("commit")
         opened = await store.open(OWNER)
-        assert opened.epoch > 2
+        assert opened.epoch == 3
         assert opened.last_position == 1
