@@ -43,11 +43,12 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The clock of the machine, and the timers of an event loop."""
+    """The clock of the machine, and the timers of the event loop that runs when they are set."""
 
     __slots__ = ("_host",)
 
-    def __init__(self, host: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, host: asyncio.AbstractEventLoop | None = None) -> None:
+        """None: the loop that runs when a call is asked for."""
         self._host = host
 
     def now(self) -> int:
@@ -57,7 +58,7 @@ class SystemClock:
         return time.monotonic_ns() // 1000
 
     def call_later(self, delay_us: int, callback: Callable[..., Any], /, *args: Any) -> Cancellable:
-        return self._host.call_later(delay_us / US_PER_SECOND, callback, *args)
+        return (self._host or asyncio.get_running_loop()).call_later(delay_us / US_PER_SECOND, callback, *args)
 
     def call_at(self, due: int, callback: Callable[..., Any], /, *args: Any) -> Cancellable:
         return WallClockCall(self, due, callback, args)

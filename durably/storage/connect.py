@@ -20,9 +20,10 @@ _drive_behind_slash = re.compile(r"/[A-Za-z]:([/\\]|$)")
 def store_from_url(url: str) -> Store:
     """The store that a URL names: `sqlite:///relative.db`, `sqlite:////absolute/path.db` or `memory:`.
 
-    What follows `sqlite:///` is a path, to be read from the working directory unless it is absolute. A `%` with two
-    hexadecimal digits stands for that byte, as in every URL (`%20` is a space, `%3F` a question mark, `%25` a percent
-    sign). Everything else stands for itself, spaces and `#` too. A `?` would begin options, which there are none of.
+    What follows `sqlite:///` is a path. A relative one begins at the working directory of the moment when the store is
+    first opened. A `%` with two hexadecimal digits stands for that byte, as in every URL (`%20` is a space, `%3F` a
+    question mark, `%25` a percent sign). Everything else stands for itself, spaces and `#` too. A `?` would begin
+    options, which there are none of.
     On Windows, `sqlite:///C:/folder/app.db` is absolute, and `sqlite://///server/share/app.db` is a path on a server.
 
     Raises:

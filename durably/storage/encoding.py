@@ -28,6 +28,7 @@ from durably.storage.records import (
     StepRecord,
     StoredInvocation,
     StoredObject,
+    TimerKind,
     TimerRecord,
 )
 
@@ -175,7 +176,7 @@ def _completion_row(completion: CompletionRecord) -> tuple[object, ...]:
 
 
 def _timer_row(timer: TimerRecord) -> tuple[object, ...]:
-    return (timer.number, timer.command, timer.due, timer.address[0], timer.address[1])
+    return (timer.number, timer.kind, timer.command, timer.due, timer.address[0], timer.address[1])
 
 
 def _alias_row(alias: AliasRecord) -> tuple[object, ...]:
@@ -249,7 +250,7 @@ _decode_objects = msgspec.json.Decoder(list[ObjectRow]).decode
 _decode_state = msgspec.json.Decoder(dict[str, str]).decode
 _decode_count = msgspec.json.Decoder(tuple[int]).decode
 _decode_recoverable = msgspec.json.Decoder(list[tuple[int, str, str]]).decode
-_decode_timers = msgspec.json.Decoder(list[tuple[int, int, int, str, str]]).decode
+_decode_timers = msgspec.json.Decoder(list[tuple[int, TimerKind, int, int, str, str]]).decode
 
 
 def decode_invocations(answer: str) -> list[InvocationRecord]:
@@ -299,7 +300,10 @@ def decode_recoverable(answer: str) -> list[tuple[int, Address]]:
 
 def decode_timers(answer: str) -> list[TimerRecord]:
     rows = _decode_timers(answer)
-    return [TimerRecord(number, command, due, Address(service, key)) for number, command, due, service, key in rows]
+    return [
+        TimerRecord(number, kind, command, due, Address(service, key))
+        for number, kind, command, due, service, key in rows
+    ]
 
 
 def _object(address: Address, row: ObjectRow) -> StoredObject:

@@ -1,8 +1,8 @@
 """`StoreFiles`: where a SQLite store lies, and whether the files that are open still lie there.
 
-A path is made absolute when the store is made and its symbolic links are followed when it is first opened; after that
-neither a `chdir` nor a changed link leads elsewhere. While the store is open, the files at the path must be the open
-ones: what is written into a deleted or renamed file cannot be found again (rule X9).
+A path is made absolute and its symbolic links are followed when the store is first opened; after that neither a `chdir`
+nor a changed link leads elsewhere. While the store is open, the files at the path must be the open ones: what is
+written into a deleted or renamed file cannot be found again (rule X9).
 
 Files are compared by `stat` alone. To open and close the database here would drop the locks that SQLite holds on it:
 POSIX drops all locks of a process on a file when the process closes any descriptor of that file.
@@ -43,7 +43,7 @@ class StoreFiles:
     """The database, its lock file and the two files of its write-ahead log."""
 
     def __init__(self, path: Path, store: str) -> None:
-        self._absolute = os.path.abspath(path)
+        self._path = path
         self._store = store
         self._database: Path | None = None
         self._pinned: tuple[PinnedFile, ...] = ()
@@ -54,7 +54,7 @@ class StoreFiles:
     def resolve(self) -> Path:
         """The real path of the database, the same for ever after the first call."""
         if self._database is None:
-            self._database = Path(os.path.realpath(self._absolute))
+            self._database = Path(os.path.realpath(self._path))
             self.log_path = f"{self._database}{LOG_SUFFIX}"
         return self._database
 

@@ -28,6 +28,8 @@ from durably.storage.records import (
     StepRecord,
     StoredInvocation,
     StoredObject,
+    TimerKind,
+    TimerPlace,
     TimerRecord,
 )
 from durably.storage.store import VERIFIED
@@ -48,7 +50,7 @@ class StoredRow:
         """Forget all but the record itself."""
         self.steps: dict[int, StepRecord] = {}
         self.completions: dict[tuple[int, int], CompletionRecord] = {}
-        self.timers: dict[int, TimerRecord] = {}
+        self.timers: dict[tuple[TimerKind, int], TimerRecord] = {}
         self.attachments: dict[tuple[int, int], AttachmentRecord] = {}
 
 
@@ -87,11 +89,11 @@ class Disk:
             self.rows[step.number].steps[step.index] = step
         for completion in batch.completions:
             self._complete(completion)
-        for number, command in batch.timers_cleared:
+        for number, kind, command in batch.timers_cleared:
             if number in self.rows:
-                self.rows[number].timers.pop(command, None)
+                self.rows[number].timers.pop((kind, command), None)
         for timer in batch.timers:
-            self.rows[timer.number].timers[timer.command] = timer
+            self.rows[timer.number].timers[timer.kind, timer.command] = timer
         for attachment in batch.attachments:
             if attachment.number in self.rows:
                 key = (attachment.caller.number, attachment.caller.command)
@@ -339,13 +341,11 @@ class MemoryStore:
         found = (record for record in disk.records() if record.number > after and disk.can_run(record))
         return [(record.number, record.address) for record in found][:limit]
 
-    async def timers(
-        self, until: int, limit: int, /, *, after: tuple[int, int, int] | None = None
-    ) -> list[TimerRecord]:
+    async def timers(self, until: int, limit: int, /, *, after: TimerPlace | None = None) -> list[TimerRecord]:
         rows = self._opened().rows.values()
         due = [timer for row in rows for timer in row.timers.values() if timer.due <= until]
-        due.sort(key=timer_order)
-        return [timer for timer in due if after is None or timer_order(timer) > after][:limit]
+        due.sort(key=lambda timer: timer.place)
+        return [timer for timer in due if after is None or timer.place > after][:limit]
 
     async def expired(self, now: int, limit: int, /) -> list[InvocationRecord]:
         finished = (r for r in self._opened().records() if r.status is InvocationStatus.COMPLETED)
@@ -372,10 +372,6 @@ class MemoryStore:
         if self._owner is None:
             raise StoreUnavailableError("The store is not open. Open it before using it.")
         return self.disk
-
-
-def timer_order(timer: TimerRecord) -> tuple[int, int, int]:
-    return (timer.due, timer.number, timer.command)
 
 
 def _matches(record: InvocationRecord, wanted: Mapping[str, str | None]) -> bool:

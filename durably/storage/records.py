@@ -8,16 +8,34 @@ used again; it is the key under which everything that belongs to the invocation 
 
 from __future__ import annotations
 
+from enum import StrEnum
+from typing import TypeAlias
+
 import msgspec
 
 from durably.ids import Address, InvocationStatus, KeyScope
 
-START_TIMER = -1
-"""The `command` of the timer that lets a delayed invocation join its mailbox."""
-RETRY_TIMER = -2
-"""The `command` of the timer that ends a backoff."""
-DEADLINE_TIMER = -3
-"""The `command` of the timer that answers whoever waits for an invocation with a deadline."""
+
+class TimerKind(StrEnum):
+    """What happens when a timer is due. The store keeps the name."""
+
+    SLEEP = "sleep"
+    """A `Sleep` command of the invocation is answered. There is one timer for each command."""
+    START = "start"
+    """A scheduled invocation joins its mailbox."""
+    RETRY = "retry"
+    """A backoff ends."""
+    DEADLINE = "deadline"
+    """Callers that wait for an invocation with a deadline are answered."""
+
+
+NO_COMMAND = 0
+"""The `command` of every timer that is not a `SLEEP`: an invocation has one such timer of each kind."""
+
+TimerKey: TypeAlias = tuple[int, TimerKind, int]
+"""(number, kind, command) identifies a timer."""
+TimerPlace: TypeAlias = tuple[int, int, TimerKind, int]
+"""(due, number, kind, command) orders timers."""
 
 PENDING_BYTES = 1 << 20
 """Of a stored mailbox no further message is loaded once the arguments of those before it hold so many bytes."""
@@ -95,12 +113,21 @@ class CompletionRecord(msgspec.Struct, frozen=True):
 
 
 class TimerRecord(msgspec.Struct, frozen=True, gc=False):
-    """Wake the invocation `number` at `address`; `command` is a command number, or a negative constant from above."""
+    """Wake the invocation `number` at `address` when `due` has come. `kind` says what for."""
 
     number: int
+    kind: TimerKind
     command: int
     due: int
     address: Address
+
+    @property
+    def key(self) -> TimerKey:
+        return (self.number, self.kind, self.command)
+
+    @property
+    def place(self) -> TimerPlace:
+        return (self.due, self.number, self.kind, self.command)
 
 
 class AttachmentRecord(msgspec.Struct, frozen=True, gc=False):
@@ -146,8 +173,8 @@ class Batch(msgspec.Struct, kw_only=True):
     steps: list[StepRecord] = []
     completions: list[CompletionRecord] = []
     timers: list[TimerRecord] = []
-    timers_cleared: list[tuple[int, int]] = []
-    """(number, command) of timers that are not wanted any more; one that does not exist is no error."""
+    timers_cleared: list[TimerKey] = []
+    """Timers that are not wanted any more; one that does not exist is no error."""
     attachments: list[AttachmentRecord] = []
     aliases: list[AliasRecord] = []
     state: list[StateRecord] = []

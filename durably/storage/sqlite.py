@@ -57,6 +57,7 @@ from durably.storage.records import (
     Owner,
     StoredInvocation,
     StoredObject,
+    TimerPlace,
     TimerRecord,
 )
 from durably.storage.sqlite_errors import (
@@ -76,8 +77,8 @@ OLDEST_SQLITE = (3, 38, 0)
 MIB = 1 << 20
 CHECK_ALL_EVERY_SECONDS = 0.4
 """How often `verify` looks at the files of the log too; each commit, which depends on them, looks at them itself."""
-FIRST_TIMER = (-(1 << 63), 0, 0)
-"""Comes before every (due, number, command)."""
+FIRST_TIMER = (-(1 << 63), 0, "", 0)
+"""Comes before every `TimerPlace`."""
 IN_HAND = (InvocationStatus.RUNNING, InvocationStatus.PENDING, InvocationStatus.BACKING_OFF, InvocationStatus.PAUSED)
 
 
@@ -383,12 +384,11 @@ class SqliteStore:
     async def recoverable(self, after: int, limit: int, /) -> list[tuple[int, Address]]:
         return decode_recoverable(await self._read("recoverable", {"after": after, "limit": limit}))
 
-    async def timers(
-        self, until: int, limit: int, /, *, after: tuple[int, int, int] | None = None
-    ) -> list[TimerRecord]:
-        due, number, command = after if after is not None else FIRST_TIMER
+    async def timers(self, until: int, limit: int, /, *, after: TimerPlace | None = None) -> list[TimerRecord]:
+        due, number, kind, command = after if after is not None else FIRST_TIMER
         parameters = {
-            "until": until, "limit": limit, "after_due": due, "after_number": number, "after_command": command,
+            "until": until, "limit": limit,
+            "after_due": due, "after_number": number, "after_kind": kind, "after_command": command,
         }  # fmt: skip
         return decode_timers(await self._read("timers", parameters))
 

@@ -26,7 +26,16 @@ from collections.abc import Awaitable, Generator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from durably.ids import Address, InvocationStatus, KeyScope
-from durably.storage.records import Batch, InvocationRecord, Opened, Owner, StoredInvocation, StoredObject, TimerRecord
+from durably.storage.records import (
+    Batch,
+    InvocationRecord,
+    Opened,
+    Owner,
+    StoredInvocation,
+    StoredObject,
+    TimerPlace,
+    TimerRecord,
+)
 
 
 class Verified:
@@ -117,10 +126,8 @@ class Store(Protocol):
         """
         ...
 
-    async def timers(
-        self, until: int, limit: int, /, *, after: tuple[int, int, int] | None = None
-    ) -> list[TimerRecord]:
-        """Timers due at or before `until`, by (due, number, command) and above `after`, at most `limit`."""
+    async def timers(self, until: int, limit: int, /, *, after: TimerPlace | None = None) -> list[TimerRecord]:
+        """Timers due at or before `until`, by (due, number, kind, command), beyond `after`, at most `limit`."""
         ...
 
     async def expired(self, now: int, limit: int, /) -> list[InvocationRecord]:

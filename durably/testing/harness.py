@@ -7,7 +7,6 @@ a difference fails the test; so does a forgotten `await`, and a bug in a handler
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -15,9 +14,11 @@ from durably.actors.actor import Actor
 from durably.actors.retry import RetryPolicy
 from durably.actors.values.durations import Duration, delay_us
 from durably.errors import RuntimeStoppedError
-from durably.runtime.actions.actions import ActionKey
+from durably.runtime.environment import Environment
 from durably.runtime.invocations.invocation import InvocationRun
+from durably.runtime.observation.observer import Observer
 from durably.runtime.runtime import Runtime
+from durably.runtime.settings import Settings
 from durably.runtime.supervision.supervisor import Supervisor
 from durably.storage.memory import MemoryStore
 from durably.storage.store import Store
@@ -64,35 +65,37 @@ class Harness(Runtime):
         store: Store | None = None,
         allow: Collection[str] = (),
     ) -> None:
+        clock, entropy, ledger = VirtualClock(), SeededEntropy(seed), _Ledger()
         super().__init__(
             MemoryStore() if store is None else store,
             actors,
             dependencies=dependencies,
             retry=retry,
             suspend_after=suspend_after,
+            environment=Environment(
+                clock=clock,
+                entropy=entropy,
+                observer=ledger,
+                settings=Settings(
+                    verify_replay=True,
+                    forgotten_await="error",
+                    watch=ClockGuard(allow),
+                    timer_window_us=_A_CENTURY_US,
+                    give_way_us=None,
+                    verify_every_us=None,
+                    expire_every_us=_AN_HOUR_US,
+                ),
+            ),
         )
-        self.clock = VirtualClock()
-        self._virtual_clock = self.clock
-        self._entropy = self._seeded = SeededEntropy(seed)
-        self._ledger: list[str] = []
-        self._observer = self
-        self._unheard: list[BaseException] = []
+        self.clock = clock
+        self._seeded = entropy
+        self._ledger = ledger
         self._standstill: Standstill | None = None
-        self._settings = replace(
-            self._settings,
-            verify_replay=True,
-            forgotten_await="error",
-            watch=ClockGuard(allow),
-            timer_window_us=_A_CENTURY_US,
-            give_way_us=None,
-            verify_every_us=None,
-            expire_every_us=_AN_HOUR_US,
-        )
 
     async def __aenter__(self) -> Self:
         await super().__aenter__()
         engine = self._supervised().engine
-        self._seeded.mix(0 if engine is None else engine.committer.position)
+        self._seeded.mix(0 if engine is None else engine.parts.committer.position)
         self._standstill = Standstill(self)
         return self
 
@@ -131,18 +134,7 @@ class Harness(Runtime):
 
     def actions(self, name: str | None = None) -> Sequence[str]:
         """The ledger of `ctx.run`: the name of each attempt of an action, in order; of one name, if given."""
-        return [entry for entry in self._ledger if name is None or entry == name]
-
-    def attempt_begins(self, key: ActionKey, name: str, /) -> None:
-        self._ledger.append(name)
-
-    def attempt_ended(self, key: ActionKey, name: str, /) -> None:
-        """The ledger counts beginnings."""
-
-    def invocation_paused(self, invocation: InvocationRun, error: BaseException, told: bool, /) -> None:
-        if not told:
-            self._unheard.append(error)
-        super().invocation_paused(invocation, error, told)
+        return [entry for entry in self._ledger.attempts if name is None or entry == name]
 
     def supervisor_if_running(self) -> Supervisor | None:
         return self._supervisor
@@ -168,9 +160,26 @@ class Harness(Runtime):
             else:
                 quiet = 0
                 if supervisor.engine is not None:
-                    await supervisor.engine.until_idle()
+                    await supervisor.engine.parts.idleness.until_idle()
 
     def _raise_unheard(self) -> None:
-        if self._unheard:
-            unheard, self._unheard = self._unheard, []
+        unheard, self._ledger.unheard = self._ledger.unheard, []
+        if unheard:
             raise unheard[0]
+
+
+class _Ledger(Observer):
+    """What a test may ask of what has happened."""
+
+    def __init__(self) -> None:
+        self.attempts: list[str] = []
+        """Attempts of actions, by name."""
+        self.unheard: list[BaseException] = []
+        """What paused invocations that no caller outside waited for."""
+
+    def action_attempt_started(self, id: str, command: int, name: str) -> None:
+        self.attempts.append(name)
+
+    def pause_durable(self, invocation: InvocationRun, error: BaseException, heard: bool) -> None:
+        if not heard:
+            self.unheard.append(error)

@@ -62,7 +62,7 @@ class Standstill:
             self._looks = 0
             return
         operation = self._awaited(supervisor)
-        seen = (engine, engine.committer.position, engine.clock.now(), operation)
+        seen = (engine, engine.parts.committer.position, engine.clock.now(), operation)
         self._looks = self._looks + 1 if operation is not None and seen == self._seen else 0
         self._seen = seen
         if operation is not None and self._looks >= LOOKS:
@@ -71,7 +71,7 @@ class Standstill:
 
     def _awaited(self, supervisor: Supervisor) -> PendingRequest[Any] | None:
         """What the test stands at, if nobody else is there who could let time pass."""
-        waiting = {id(operation): operation for operation in supervisor.gateway.waiting}
+        waiting = {id(operation): operation for operation in supervisor.gateway.pending}
         others = asyncio.all_tasks(self._loop) - self._others - {self._test}
         if self._test is None or not all(id(_stands_at(task)) in waiting for task in others):
             return None
@@ -84,11 +84,11 @@ def _stands_at(task: asyncio.Task[Any] | None) -> object:
 
 
 def _sentence(engine: Engine, operation: PendingRequest[Any]) -> str:
-    invocation = engine.registry.live.get(operation.id)
+    invocation = engine.parts.registry.live.get(operation.id)
     what = operation.what
     if invocation is not None and invocation.handler.kind != "service":
         what = f"{invocation.address.service}/{invocation.address.key}/{invocation.handler.name}"
-    due = engine.timers.next_due()
+    due = engine.parts.timers.next_due()
     if due is None:
         return (
             f"{what} has not ended, and nothing happens any more: no timer is set either, so this would wait for ever. "

@@ -39,6 +39,9 @@ from durably.storage.records import (
     Owner,
     StateRecord,
     StepRecord,
+    TimerKey,
+    TimerKind,
+    TimerPlace,
     TimerRecord,
 )
 from durably.storage.store import Store
@@ -390,10 +393,10 @@ async def everything(store: Store, disk: Disk) -> list[object]:
 
 async def portions_of_timers(store: Store) -> list[TimerRecord]:
     found: list[TimerRecord] = []
-    after: tuple[int, int, int] | None = None
+    after: TimerPlace | None = None
     while portion := await store.timers(LATEST_TIME, 2, after=after):
         found += portion
-        after = (found[-1].due, found[-1].number, found[-1].command)
+        after = found[-1].place
     return found
 
 
@@ -434,7 +437,7 @@ class Histories:
             steps=self.steps(living, forgotten),
             completions=[self.completion(number) for number in self.some(anybody, repeat=True)],
             timers=self.timers(living),
-            timers_cleared=self.draw(st.lists(self.timer_names(stored), max_size=2, unique=True)) if stored else [],
+            timers_cleared=self.draw(st.lists(self.timer_keys(stored), max_size=2, unique=True)) if stored else [],
             attachments=[AttachmentRecord(number, self.draw(callers)) for number in self.some(anybody, repeat=True)],
             aliases=[AliasRecord(f"alias_{self.next_position()}", number) for number in self.some(living)],
             state=self.draw(
@@ -527,14 +530,14 @@ class Histories:
         command = self.draw(st.integers(-2, 12))
         return CompletionRecord(number, command, self.next_position(), self.draw(st.booleans()), self.draw(payloads))
 
-    def timer_names(self, numbers: Sequence[int]) -> st.SearchStrategy[tuple[int, int]]:
-        return st.tuples(st.sampled_from(numbers), st.integers(-3, 3))
+    def timer_keys(self, numbers: Sequence[int]) -> st.SearchStrategy[TimerKey]:
+        return st.tuples(st.sampled_from(numbers), st.sampled_from(TimerKind), st.integers(0, 3))
 
     def timers(self, living: Sequence[int]) -> list[TimerRecord]:
-        names: Iterable[tuple[int, int]] = ()
+        keys: Iterable[TimerKey] = ()
         if living:
-            names = self.draw(st.lists(self.timer_names(living), max_size=3, unique=True))
-        return [TimerRecord(number, command, self.draw(times), self.draw(addresses)) for number, command in names]
+            keys = self.draw(st.lists(self.timer_keys(living), max_size=3, unique=True))
+        return [TimerRecord(*key, self.draw(times), self.draw(addresses)) for key in keys]
 
 
 async def _next_turn() -> None:

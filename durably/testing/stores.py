@@ -12,7 +12,16 @@ from collections.abc import Awaitable, Mapping, Sequence
 
 from durably.errors import StoreUnavailableError
 from durably.ids import Address, InvocationStatus, KeyScope
-from durably.storage.records import Batch, InvocationRecord, Opened, Owner, StoredInvocation, StoredObject, TimerRecord
+from durably.storage.records import (
+    Batch,
+    InvocationRecord,
+    Opened,
+    Owner,
+    StoredInvocation,
+    StoredObject,
+    TimerPlace,
+    TimerRecord,
+)
 from durably.storage.store import Store
 
 
@@ -55,9 +64,7 @@ class WrappedStore:
     async def recoverable(self, after: int, limit: int, /) -> list[tuple[int, Address]]:
         return await self.inner.recoverable(after, limit)
 
-    async def timers(
-        self, until: int, limit: int, /, *, after: tuple[int, int, int] | None = None
-    ) -> list[TimerRecord]:
+    async def timers(self, until: int, limit: int, /, *, after: TimerPlace | None = None) -> list[TimerRecord]:
         return await self.inner.timers(until, limit, after=after)
 
     async def expired(self, now: int, limit: int, /) -> list[InvocationRecord]:

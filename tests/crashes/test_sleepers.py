@@ -17,7 +17,7 @@ from durably.ids import Address
 from durably.runtime.engine.engine import Engine
 from durably.runtime.runtime import Runtime
 from durably.storage.memory import MemoryStore
-from durably.storage.records import StoredInvocation, StoredObject, TimerRecord
+from durably.storage.records import StoredInvocation, StoredObject, TimerPlace, TimerRecord
 from durably.storage.sqlite import SqliteStore
 from durably.storage.store import Store
 from durably.testing.harness import Harness
@@ -71,9 +71,7 @@ class CountingStore(WrappedStore):
         self.read += len(found)
         return found
 
-    async def timers(
-        self, until: int, limit: int, /, *, after: tuple[int, int, int] | None = None
-    ) -> list[TimerRecord]:
+    async def timers(self, until: int, limit: int, /, *, after: TimerPlace | None = None) -> list[TimerRecord]:
         timers = await self.inner.timers(until, limit, after=after)
         self.read += len(timers)
         return timers
@@ -89,11 +87,11 @@ def engine_of(runtime: Runtime) -> Engine:
 def in_memory(engine: Engine) -> dict[str, int]:
     """What an engine holds."""
     return {
-        "activations": len(engine.activations.by_address),
-        "invocations": len(engine.registry.live),
-        "keys": len(engine.registry.keyed),
-        "waiters": len(engine.registry.waiters),
-        "timers": len(engine.timers._deadlines),
+        "activations": len(engine.parts.activations.by_address),
+        "invocations": len(engine.parts.registry.live),
+        "keys": len(engine.parts.registry.keyed),
+        "waiters": len(engine.parts.waiters),
+        "timers": len(engine.parts.timers._heap),
     }
 
 
@@ -104,7 +102,7 @@ async def send_to_sleep(runtime: Runtime, numbers: range) -> None:
     for start in range(numbers.start, numbers.stop, GROUP):
         group = range(start, min(start + GROUP, numbers.stop))
         await asyncio.gather(*(runtime.service(Sleeper).sleep.send(number) for number in group))
-        await engine_of(runtime).until_idle()
+        await engine_of(runtime).parts.idleness.until_idle()
 
 
 async def test_sleepers_hold_no_memory_and_starting_does_not_read_them(tmp_path: Path) -> None:
@@ -125,7 +123,7 @@ async def test_sleepers_hold_no_memory_and_starting_does_not_read_them(tmp_path:
 
     store.read = 0
     async with Runtime(store, [Sleeper, Dozer], suspend_after=0) as runtime:
-        await engine_of(runtime).until_idle()
+        await engine_of(runtime).parts.idleness.until_idle()
         assert in_memory(engine_of(runtime)) == NOTHING
         assert store.read <= 1  # When the first of them is due; not the others.
         unfinished = await store.invocations(after=0, limit=2 * SLEEPERS)

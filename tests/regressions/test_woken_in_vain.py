@@ -11,7 +11,7 @@ import asyncio
 
 from durably import Context, InvocationStatus, Service, handler
 from durably.storage.memory import MemoryStore
-from durably.storage.records import TimerRecord
+from durably.storage.records import TimerKind, TimerRecord
 from durably.testing import Harness
 from tests.semantics.support import engine_of
 
@@ -38,9 +38,10 @@ async def test_who_is_woken_by_a_cancelled_sleep_is_suspended_again() -> None:
         (row,) = store.disk.rows.values()
         assert row.record.status is InvocationStatus.SUSPENDED
         assert len(row.steps) == 2
-        engine_of(app).time_has_come(TimerRecord(row.record.number, CANCELLED_SLEEP, 0, row.record.address))
-        engine_of(app).schedule()
-        assert engine_of(app).activations.loading
+        timer = TimerRecord(row.record.number, TimerKind.SLEEP, CANCELLED_SLEEP, 0, row.record.address)
+        engine_of(app).parts.timers.on_due(timer)
+        engine_of(app).parts.ready.schedule()
+        assert not engine_of(app).parts.idleness.is_waiting()  # It is on its way from the store.
         await app.settle()
         assert row.record.status is InvocationStatus.SUSPENDED
         await app.advance(20_000)

@@ -17,9 +17,10 @@ from durably.actors.protocol.commands import Sleep
 from durably.ids import Address, InvocationStatus, KeyScope
 from durably.runtime.commit.open_batch import OpenBatch
 from durably.runtime.execution.step import Outcome, Step
+from durably.runtime.invocations.activation import Activation
 from durably.runtime.invocations.invocation import InvocationRun
 from durably.storage.memory import Disk
-from durably.storage.records import RETRY_TIMER, CallerRecord, CompletionRecord, TimerRecord
+from durably.storage.records import NO_COMMAND, CallerRecord, CompletionRecord, TimerKind, TimerRecord
 
 
 class Thing(VirtualObject):
@@ -29,11 +30,12 @@ class Thing(VirtualObject):
 
 HANDLER = bind(Thing, {}).handlers["work"]
 HERE = Address("Thing", "a")
+ACTIVATION = Activation(HERE, bind(Thing, {}), 0)
 
 
 def invocation(number: int, *, keyed: bool) -> InvocationRun:
     return InvocationRun(
-        number, f"inv_{number}", HERE, HANDLER, b"seed", b"{}", {},
+        number, f"inv_{number}", ACTIVATION, HANDLER, b"seed", b"{}", {},
         KeyScope("Thing", "a", "work", f"k{number}") if keyed else None, None, None, None, 0,
         1 if keyed else None, InvocationStatus.PENDING, number,
     )  # fmt: skip
@@ -71,7 +73,7 @@ class Scenario:
         position, index = self.next_position(), self.steps[chosen.number]
         self.steps[chosen.number] = index + 1
         self.batch.step(chosen.number, index, Step(position, commands=(Sleep(position),)))
-        self.batch.set_timer(TimerRecord(chosen.number, index, position, HERE))
+        self.batch.set_timer(TimerRecord(chosen.number, TimerKind.SLEEP, index, position, HERE))
         self.timers[chosen.number].add(index)
         chosen.status = InvocationStatus.SUSPENDED
         self.batch.change(chosen)
@@ -82,7 +84,7 @@ class Scenario:
             return
         command = min(self.timers[chosen.number])
         self.timers[chosen.number].discard(command)
-        self.batch.clear_timer(chosen.number, command)
+        self.batch.clear_timer(chosen.number, TimerKind.SLEEP, command)
         self.batch.complete(CompletionRecord(chosen.number, command, self.next_position(), False, b"null"))
         chosen.status = InvocationStatus.RUNNING
         self.batch.change(chosen)
@@ -96,14 +98,14 @@ class Scenario:
         chosen.failure = b"failure %d" % position
         chosen.status = InvocationStatus.BACKING_OFF
         self.batch.change(chosen)
-        self.batch.set_timer(TimerRecord(chosen.number, RETRY_TIMER, position + 5, HERE))
+        self.batch.set_timer(TimerRecord(chosen.number, TimerKind.RETRY, NO_COMMAND, position + 5, HERE))
 
     def retry(self, choice: int) -> None:
         chosen = self.one(choice)
         if chosen is None or chosen.status is not InvocationStatus.BACKING_OFF:
             return
         self.next_position()
-        self.batch.clear_timer(chosen.number, RETRY_TIMER)
+        self.batch.clear_timer(chosen.number, TimerKind.RETRY)
         chosen.status = InvocationStatus.RUNNING
         self.batch.change(chosen)
 
@@ -217,18 +219,18 @@ def test_a_batch_in_which_everything_cancels_out_is_none() -> None:
 
 def test_a_timer_that_is_set_and_given_up_in_one_batch_leaves_nothing() -> None:
     scenario = Scenario()
-    scenario.batch.set_timer(TimerRecord(1, 0, 5, HERE))
-    scenario.batch.clear_timer(1, 0)
+    scenario.batch.set_timer(TimerRecord(1, TimerKind.SLEEP, 0, 5, HERE))
+    scenario.batch.clear_timer(1, TimerKind.SLEEP, 0)
     assert scenario.batch.cut(1) is None
 
 
 def test_a_timer_that_can_be_set_again_is_cleared_in_the_store_too() -> None:
     scenario = Scenario()
-    scenario.batch.set_timer(TimerRecord(1, RETRY_TIMER, 5, HERE))
-    scenario.batch.clear_timer(1, RETRY_TIMER)
+    scenario.batch.set_timer(TimerRecord(1, TimerKind.RETRY, NO_COMMAND, 5, HERE))
+    scenario.batch.clear_timer(1, TimerKind.RETRY)
     batch = scenario.batch.cut(1)
     assert batch is not None
-    assert (batch.timers, batch.timers_cleared) == ([], [(1, RETRY_TIMER)])
+    assert (batch.timers, batch.timers_cleared) == ([], [(1, TimerKind.RETRY, NO_COMMAND)])
 
 
 def test_a_change_back_and_forth_is_no_change() -> None:

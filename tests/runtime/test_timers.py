@@ -1,4 +1,4 @@
-"""`Deadlines` against the simplest thing that could do the same."""
+"""`TimerHeap` against the simplest thing that could do the same."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from hypothesis import strategies as st
 
 from durably.ids import Address
 from durably.runtime.timers.timer_heap import TimerHeap
-from durably.storage.records import TimerRecord
+from durably.storage.records import TimerKey, TimerKind, TimerRecord
 
 HERE = Address("Object", "key")
 WINDOW = 50
 
 numbers = st.integers(1, 4)
-commands = st.integers(-3, 2)
+keys = st.tuples(numbers, st.sampled_from(TimerKind), st.integers(0, 2))
 dues = st.integers(0, 60)
 operations = st.one_of(
-    st.tuples(st.just("add"), numbers, commands, dues),
-    st.tuples(st.just("clear"), numbers, commands, st.just(0)),
-    st.tuples(st.just("pop"), st.just(0), st.just(0), dues),
-    st.tuples(st.just("look"), st.just(0), st.just(0), st.just(0)),
+    st.tuples(st.just("add"), keys, dues),
+    st.tuples(st.just("clear"), keys, st.just(0)),
+    st.tuples(st.just("pop"), st.just(None), dues),
+    st.tuples(st.just("look"), st.just(None), st.just(0)),
 )
 
 
 def timer(number: int, command: int, due: int) -> TimerRecord:
-    return TimerRecord(number, command, due, HERE)
+    return TimerRecord(number, TimerKind.SLEEP, command, due, HERE)
 
 
 def test_the_next_is_the_earliest_and_equal_times_go_by_number_and_command() -> None:
@@ -59,27 +59,36 @@ def test_the_same_timer_again_is_one_timer_and_a_new_time_replaces_the_old() -> 
     assert deadlines.pop_due(60) is None
 
 
-@given(st.lists(operations, max_size=60))
-def test_it_does_what_a_plain_dictionary_would(program: list[tuple[str, int, int, int]]) -> None:
+def test_each_kind_is_a_timer_of_its_own() -> None:
     deadlines = TimerHeap(WINDOW)
-    model: dict[tuple[int, int], int] = {}
-    for operation, number, command, due in program:
-        if operation == "add":
-            deadlines.add(timer(number, command, due))
-            if due <= WINDOW:
-                model[number, command] = due
-        elif operation == "clear":
-            deadlines.clear(number, command)
-            model.pop((number, command), None)
-        elif operation == "look":
+    for kind in TimerKind:
+        deadlines.add(TimerRecord(1, kind, 0, 5, HERE))
+    deadlines.clear((1, TimerKind.RETRY, 0))
+    popped = [timer.kind for timer in iter(lambda: deadlines.pop_due(5), None)]
+    assert popped == [TimerKind.DEADLINE, TimerKind.SLEEP, TimerKind.START]
+
+
+@given(st.lists(operations, max_size=60))
+def test_it_does_what_a_plain_dictionary_would(program: list[tuple[str, TimerKey | None, int]]) -> None:
+    deadlines = TimerHeap(WINDOW)
+    model: dict[TimerKey, int] = {}
+    for operation, key, due in program:
+        if operation == "look":
             assert deadlines.next_due() == min(model.values(), default=None)
-        else:
-            ready = sorted((when, *key) for key, when in model.items() if when <= due)
+        elif key is None:
+            ready = sorted((when, *known) for known, when in model.items() if when <= due)
             expected = None
             if ready:
-                when, ready_number, ready_command = ready[0]
-                expected = timer(ready_number, ready_command, when)
-                del model[ready_number, ready_command]
+                when, number, kind, command = ready[0]
+                expected = TimerRecord(number, kind, command, when, HERE)
+                del model[expected.key]
             assert deadlines.pop_due(due) == expected
+        elif operation == "add":
+            deadlines.add(TimerRecord(*key, due, HERE))
+            if due <= WINDOW:
+                model[key] = due
+        else:
+            deadlines.clear(key)
+            model.pop(key, None)
         assert len(deadlines) == len(model)
     assert deadlines.next_due() == min(model.values(), default=None)

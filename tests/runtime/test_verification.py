@@ -43,7 +43,7 @@ class Log:
 
 async def test_a_store_that_can_tell_at_once_costs_no_turn_of_the_loop() -> None:
     log, store = Log(), ScriptedStore()
-    verification = Verification(log, clock=VirtualClock(), every_us=None, store=store)
+    verification = Verification(log.failed, clock=VirtualClock(), every_us=None, store=store)
     assert verification.holds(log.went_on)
     store.answer = StoreUnavailableError("gone")
     assert not verification.holds(log.went_on)
@@ -52,7 +52,7 @@ async def test_a_store_that_can_tell_at_once_costs_no_turn_of_the_loop() -> None
 
 async def test_a_store_that_takes_its_time_is_waited_for() -> None:
     log, store = Log(), ScriptedStore()
-    verification = Verification(log, clock=VirtualClock(), every_us=None, store=store)
+    verification = Verification(log.failed, clock=VirtualClock(), every_us=None, store=store)
     for outcome in (None, StoreUnavailableError("gone")):
         answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         store.answer = answer
@@ -68,7 +68,7 @@ async def test_a_store_that_takes_its_time_is_waited_for() -> None:
 
 async def test_late_answers_are_of_no_interest() -> None:
     log, store = Log(), ScriptedStore()
-    verification = Verification(log, clock=VirtualClock(), every_us=None, store=store)
+    verification = Verification(log.failed, clock=VirtualClock(), every_us=None, store=store)
     answers: list[asyncio.Future[None]] = [asyncio.get_running_loop().create_future() for _ in range(2)]
     for answer in answers:
         store.answer = answer
@@ -86,7 +86,7 @@ async def test_it_asks_by_itself_until_it_is_ended() -> None:
         await asyncio.sleep(0)
 
     log, store, clock = Log(), ScriptedStore(), VirtualClock()
-    verification = Verification(log, clock=clock, every_us=500_000, store=store)
+    verification = Verification(log.failed, clock=clock, every_us=500_000, store=store)
     await clock.advance(2_000_000, settle)
     assert store.asked == 4
     store.answer = StoreUnavailableError("gone")

@@ -17,7 +17,7 @@ from durably.runtime.engine.engine import Engine
 from durably.runtime.runtime import Runtime
 from durably.runtime.supervision.supervisor import Supervisor
 from durably.storage.memory import MemoryStore
-from durably.storage.records import Batch, InvocationRecord, Opened, Owner, StoredObject, TimerRecord
+from durably.storage.records import Batch, InvocationRecord, Opened, Owner, StoredObject, TimerPlace, TimerRecord
 from durably.testing import Harness
 from durably.testing.stores import Barrier, HeldReads
 
@@ -72,7 +72,7 @@ def tuned(app: Harness, **settings: Any) -> Harness:
 
 def keep_one_incarnation(app: Harness) -> None:
     """Nothing has failed so far: the machine runs in its first incarnation, or none but those a test asked for."""
-    assert supervisor_of(app).gateway.failure is None, repr(supervisor_of(app).gateway.failure)
+    assert supervisor_of(app).gateway.pending.failure is None, repr(supervisor_of(app).gateway.pending.failure)
 
 
 class World:
@@ -196,9 +196,7 @@ class PuppetStore(HeldReads):
         self.loaded += addresses
         return await super().load(addresses, pending_limit=pending_limit)
 
-    async def timers(
-        self, until: int, limit: int, /, *, after: tuple[int, int, int] | None = None
-    ) -> list[TimerRecord]:
+    async def timers(self, until: int, limit: int, /, *, after: TimerPlace | None = None) -> list[TimerRecord]:
         answer = await self.inner.timers(until, limit, after=after)
         await self.timer_reads.passed()
         return answer

@@ -375,7 +375,7 @@ class TestE6:
             assert told.count(True) >= 1
             first = next(call for call in calls if call.done())
             assert isinstance(first.exception(), PausedInvocationError)
-            app._unheard.clear()
+            app._ledger.unheard.clear()
 
     @pytest.mark.parametrize("levels", ["call", "call_above"])
     async def test_a_caller_of_a_caller_of_a_paused_invocation_does_not_hang(
@@ -386,7 +386,7 @@ class TestE6:
             call = begin(getattr(app.service(Above), levels)())
             await turns()
             hangs = not call.done()
-            app._unheard.clear()
+            app._ledger.unheard.clear()
             assert not hangs, "it hangs"
             with pytest.raises(PausedInvocationError, match=r"to_thread|run_in_executor"):
                 await call

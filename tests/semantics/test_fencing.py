@@ -194,7 +194,7 @@ async def test_a_pause_is_not_told_by_an_owner_that_was_superseded() -> None:
     async with running(store) as (app, _):
         failing = await app.object(Account, "c").stumble.send()
         await turns()
-        app._unheard.clear()
+        app._ledger.unheard.clear()
         asking = begin(failing.result())
         await supersede(store.disk)
         with pytest.raises((StoreInUseError, StoreUnavailableError), match="elsewhere"):
@@ -258,7 +258,7 @@ async def test_an_idle_runtime_notices_within_a_second() -> None:
     app = tuned(Harness(Account, store=store), verify_every_us=1_000_000)
     await app.__aenter__()
     await wait_a_little(app, 10)
-    assert engine_of(app).dead is False
+    assert engine_of(app).incarnation.dead is False
     store.lost = True
     await wait_a_little(app, 1)
     assert not app.accepts_requests

@@ -249,7 +249,7 @@ class TestT3:
             keep_one_incarnation(app)
             assert await app.invocation(sent.id, str).result() == "act done"
             assert await app.object(After, "another").new() == "new"
-            app._unheard.clear()  # The invocation of the handler that is gone waits for a person.
+            app._ledger.unheard.clear()  # The invocation of the handler that is gone waits for a person.
 
     async def test_a_second_harness_on_one_store_makes_new_ids(self, world: World, store: PuppetStore) -> None:
         ids: set[str] = set()

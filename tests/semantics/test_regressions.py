@@ -228,7 +228,7 @@ async def test_an_invocation_of_a_class_that_is_gone_cannot_be_resumed(store: Pu
     async with Harness(Counter, store=store) as app:
         with pytest.raises(UnknownTargetError, match="does not have Mistaken"):
             await app.resume(paused.value.id)
-        assert not supervisor_of(app).gateway.waiting
+        assert not supervisor_of(app).gateway.pending
         await others_go_on(app)
 
 
@@ -446,8 +446,8 @@ async def test_callers_that_have_given_up_are_not_kept() -> None:
             await turns(5)
             asking.cancel()
             await asyncio.wait([asking])
-        assert not supervisor_of(app).gateway.waiting
-        assert sum(map(len, engine_of(app).registry.waiters.values())) <= 1
+        assert not supervisor_of(app).gateway.pending
+        assert len(engine_of(app).parts.waiters) <= 1
 
 
 # ---------------------------------------------------------------------- a class that changed

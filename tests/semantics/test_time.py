@@ -164,7 +164,7 @@ class TestT1:
             app.clock.set_back(A_YEAR_SECONDS * SECOND_US)
             sent = await app.object(Sleeper, "s").wake.after(3600).send()
             await app.settle()
-            assert engine_of(app).registry.live == {}
+            assert engine_of(app).parts.registry.live == {}
             await app.advance(3600)
             assert await sent.status() is InvocationStatus.COMPLETED
 

@@ -184,8 +184,8 @@ async def test_a_relative_path_leads_to_the_same_file_after_a_change_of_folder(
 ) -> None:
     monkeypatch.chdir(path.parent)
     store = new_store("app.db")
-    monkeypatch.chdir(tmp_path)
     await store.open(OWNER)
+    monkeypatch.chdir(tmp_path)
     await store.commit(Batch(last_position=1, state=[field("a", b"1")]))
     os.mkdir("elsewhere")
     monkeypatch.chdir("elsewhere")

@@ -23,6 +23,7 @@ from durably.storage.records import (
     CallerRecord,
     CompletionRecord,
     StepRecord,
+    TimerKind,
     TimerRecord,
 )
 from durably.storage.sqlite import SqliteStore
@@ -298,7 +299,7 @@ async def test_nothing_stays_of_what_was_removed(tmp_path: Path, new_store: NewS
             accepted=[invocation(1), invocation(2)],
             steps=[StepRecord(number, 0, b"1") for number in (1, 2)],
             completions=[CompletionRecord(number, 0, 2, False, b"1") for number in (1, 2)],
-            timers=[TimerRecord(number, 0, 5, MARY) for number in (1, 2)],
+            timers=[TimerRecord(number, TimerKind.SLEEP, 0, 5, MARY) for number in (1, 2)],
             attachments=[AttachmentRecord(number, caller) for number in (1, 2)],
             aliases=[AliasRecord(f"alias_{number}", number) for number in (1, 2)],
         )

@@ -23,7 +23,8 @@ from durably.actors.values.error_envelopes import encode_failure, terminal
 from durably.errors import RetryableError, TerminalError, find_mistake
 from durably.runtime.clock import Clock
 from durably.runtime.commit.thread_yielding import ThreadYielding
-from durably.runtime.observation.failure_text import describe_failure, text_of_error
+from durably.runtime.execution.failure_text import describe_failure, text_of_error
+from durably.runtime.observation.observer import Observer
 
 ActionKey: TypeAlias = tuple[str, int]
 """(invocation id, command number)"""
@@ -53,13 +54,6 @@ class ActionListener(Protocol):
         ...
 
 
-class ActionObserver(Protocol):
-    """Who wants to know of side effects."""
-
-    def attempt_begins(self, key: ActionKey, name: str, /) -> None: ...
-    def attempt_ended(self, key: ActionKey, name: str, /) -> None: ...
-
-
 class _Running:
     """One action: its task, and its result from then on."""
 
@@ -75,9 +69,7 @@ class _Running:
 class Actions:
     """All actions of a runtime."""
 
-    def __init__(
-        self, clock: Clock, threads: int, thread_yielding: ThreadYielding, observer: ActionObserver | None = None
-    ) -> None:
+    def __init__(self, clock: Clock, threads: int, thread_yielding: ThreadYielding, observer: Observer) -> None:
         self.on_rest: Callable[[], None] = _nobody_listens
         """Hears when an action has ended, or backs off."""
         self._observer = observer
@@ -181,15 +173,13 @@ class Actions:
 
     def _begin_attempt(self, key: ActionKey, name: str) -> None:
         self._busy += 1
-        if self._observer is not None:
-            self._observer.attempt_begins(key, name)
+        self._observer.action_attempt_started(*key, name)
 
     def _end_attempt(self, key: ActionKey, name: str) -> None:
         self._busy -= 1
         if self._busy == 0:
             self._host.call_soon(self.on_rest)
-        if self._observer is not None:
-            self._observer.attempt_ended(key, name)
+        self._observer.action_attempt_ended(*key, name)
 
     async def _attempt(self, action: Action[Any]) -> Any:
         try:

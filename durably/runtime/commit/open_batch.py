@@ -11,6 +11,7 @@ from durably.ids import Address
 from durably.runtime.execution.step import Step, encode_step
 from durably.runtime.invocations.invocation import InvocationRun
 from durably.storage.records import (
+    NO_COMMAND,
     AliasRecord,
     AttachmentRecord,
     Batch,
@@ -18,6 +19,8 @@ from durably.storage.records import (
     CompletionRecord,
     StateRecord,
     StepRecord,
+    TimerKey,
+    TimerKind,
     TimerRecord,
 )
 
@@ -44,8 +47,8 @@ class OpenBatch:
         self._removed: set[int] = set()
         self._steps: dict[int, list[tuple[int, Step]]] = {}
         self._completions: dict[int, list[CompletionRecord]] = {}
-        self._timers: dict[int, dict[int, TimerRecord]] = {}
-        self._timers_cleared: set[tuple[int, int]] = set()
+        self._timers: dict[int, dict[TimerKey, TimerRecord]] = {}
+        self._timers_cleared: set[TimerKey] = set()
         self._attachments: dict[int, list[AttachmentRecord]] = {}
         self._aliases: dict[int, list[AliasRecord]] = {}
         self._state: dict[tuple[Address, str], bytes | None] = {}
@@ -60,15 +63,21 @@ class OpenBatch:
             self._changed[invocation.number] = invocation
             self.bytes_held += _RECORD_BYTES
 
-    def end(self, invocation: InvocationRun, *, keep: bool) -> None:
-        """It has its outcome; the row stays only if somebody may still ask for it (rule X7)."""
+    def end(self, invocation: InvocationRun, *, keep: bool) -> bool:
+        """It has its outcome; the row stays only if a caller may still ask for it (rule X7).
+
+        Returns whether it was accepted in an earlier batch.
+        """
+        number = invocation.number
+        is_earlier = number not in self._accepted
         if not keep:
-            self.remove(invocation.number)
-            return
+            self.remove(number)
+            return is_earlier
         self.change(invocation)
-        if invocation.number not in self._accepted:
-            self._ended.add(invocation.number)
-        self._forget_history(invocation.number)
+        if is_earlier:
+            self._ended.add(number)
+        self._forget_history(number)
+        return is_earlier
 
     def remove(self, number: int) -> None:
         """Nothing of this invocation is wanted any more. One that was accepted in this very batch leaves no row."""
@@ -92,16 +101,18 @@ class OpenBatch:
         self._woken.add(number)
 
     def set_timer(self, timer: TimerRecord) -> None:
-        self._timers.setdefault(timer.number, {})[timer.command] = timer
-        self._timers_cleared.discard((timer.number, timer.command))
+        key = timer.key
+        self._timers.setdefault(timer.number, {})[key] = timer
+        self._timers_cleared.discard(key)
         self.bytes_held += _RECORD_BYTES
 
-    def clear_timer(self, number: int, command: int) -> None:
-        """A timer of a command that was set in this very batch leaves no row (rule C5)."""
+    def clear_timer(self, number: int, kind: TimerKind, command: int = NO_COMMAND) -> None:
+        """A sleep's timer that was set in this very batch leaves no row (rule C5)."""
+        key = (number, kind, command)
         timers = self._timers.get(number)
-        set_here = timers is not None and timers.pop(command, None) is not None
-        if not set_here or command < 0:  # The negative ones are set more than once, so there may be a row.
-            self._timers_cleared.add((number, command))
+        set_here = timers is not None and timers.pop(key, None) is not None
+        if not set_here or kind is not TimerKind.SLEEP:  # The others are set more than once, so there may be a row.
+            self._timers_cleared.add(key)
 
     def attach(self, number: int, caller: CallerRecord) -> None:
         self._attachments.setdefault(number, []).append(AttachmentRecord(number, caller))

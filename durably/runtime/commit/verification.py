@@ -10,28 +10,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
 
 from durably.runtime.clock import Cancellable, Clock
 from durably.storage.store import VERIFIED, Store
 
 
-class VerificationOwner(Protocol):
-    """Whose store it is."""
-
-    def failed(self, error: BaseException, /) -> None:
-        """The store is not ours any more, or cannot tell."""
-        ...
-
-
 class Verification:
     """The checks of one incarnation."""
 
-    __slots__ = ("_clock", "_dead", "_every_us", "_host", "_owner", "_store", "_tasks", "_timer")
+    __slots__ = ("_clock", "_dead", "_every_us", "_failed", "_host", "_store", "_tasks", "_timer")
 
-    def __init__(self, owner: VerificationOwner, *, clock: Clock, every_us: int | None, store: Store) -> None:
-        """`every_us` is how often it asks by itself; None: never."""
-        self._owner = owner
+    def __init__(
+        self, failed: Callable[[BaseException], None], *, clock: Clock, every_us: int | None, store: Store
+    ) -> None:
+        """`failed` is told that the store is not ours any more, or cannot tell.
+
+        `every_us` is how often it asks by itself; None: never.
+        """
+        self._failed = failed
         self._clock = clock
         self._every_us = every_us
         self._store = store
@@ -44,12 +40,12 @@ class Verification:
     def holds(self, then: Callable[[], None]) -> bool:
         """Ask the store. True: it is ours. False: it cannot tell at once; `then` is called when it has said so.
 
-        Where it is not ours, the owner hears of that instead.
+        Where it is not ours, `failed` hears of that instead.
         """
         try:
             asked = self._store.verify()
         except Exception as error:
-            self._owner.failed(error)
+            self._failed(error)
             return False
         if asked is VERIFIED:
             return True
@@ -75,7 +71,7 @@ class Verification:
         if self._dead:
             return
         if error is not None:
-            self._owner.failed(error)
+            self._failed(error)
         else:
             then()
 

@@ -30,7 +30,8 @@ from durably.errors import ForgottenAwaitError, HandlerMistakeError, NonDetermin
 from durably.ids import Address, KeyScope, derived_invocation_id
 from durably.runtime.execution.answers import from_timestamp
 from durably.runtime.execution.loop import DeterministicLoop, DurableTimer, enter, leave
-from durably.runtime.execution.step import AttemptFailure, Delivery, Outcome, Step, replay
+from durably.runtime.execution.replay import replay
+from durably.runtime.execution.step import AttemptFailure, Delivery, Outcome, Step
 from durably.runtime.settings import Settings, Watch
 
 R = TypeVar("R")

@@ -1,4 +1,4 @@
-"""`Inquiries`: whether an invocation that somebody outside begins to wait for is held up by one that is paused.
+"""`PauseSearch`: whether an invocation that somebody outside begins to wait for is held up by one that is paused.
 
 Who waits when something is paused is told then (`pauses`). Who comes later asks here: the search goes down from the
 invocation along what it waits for, in memory or in the store, and changes nothing on its way.
@@ -13,11 +13,12 @@ from durably.actors.protocol.commands import Attach, Call, Command
 from durably.errors import PausedInvocationError
 from durably.ids import InvocationStatus, KeyScope, derived_invocation_id
 from durably.runtime.commit.committer import Committer
-from durably.runtime.invocations.invocation import InvocationRun, journal_of
-from durably.runtime.lifecycle.pauses import pause_of, stored_pause_of
+from durably.runtime.invocations.invocation import Found, InvocationRun
+from durably.runtime.invocations.journal import journal_of
+from durably.runtime.lifecycle.pauses import pause_of
 from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.timers.scheduled_messages import ScheduledMessages
-from durably.storage.records import InvocationRecord, StoredInvocation
+from durably.storage.records import StoredInvocation
 
 INVOCATIONS_PER_INQUIRY = 1_000
 """How many are looked at for one who asks; one that waits for more than that is told nothing."""
@@ -51,20 +52,19 @@ class PauseSearch:
         self._scheduled = scheduled
         self._registry = registry
 
-    def begin(self, known: InvocationRun | None, record: InvocationRecord | None, tell: Told) -> None:
+    def begin(self, found: Found, tell: Told) -> None:
         """Tell what is paused, once that is durable, if anything is that this invocation waits for."""
-        self._come_to(Inquiry(tell), known, record)
+        self._come_to(Inquiry(tell), found)
 
-    def _come_to(self, inquiry: Inquiry, known: InvocationRun | None, record: InvocationRecord | None) -> None:
-        found = known if known is not None else record
+    def _come_to(self, inquiry: Inquiry, found: Found) -> None:
         if found is None or found.outcome is not None or not inquiry.comes_to(found.number):
             return
         if found.status is InvocationStatus.PAUSED:
-            self._end(inquiry, pause_of(found) if isinstance(found, InvocationRun) else stored_pause_of(found))
-        elif known is None:
+            self._end(inquiry, pause_of(found))
+        elif not isinstance(found, InvocationRun):
             self._scheduled.look_at(found.number, partial(self._look_at_stored, inquiry))
-        elif known.journal is not None:
-            self._go_down(inquiry, known.seed, known.journal.pending)
+        elif found.journal is not None:
+            self._go_down(inquiry, found.seed, found.journal.pending)
 
     def _look_at_stored(self, inquiry: Inquiry, stored: StoredInvocation | None) -> None:
         if stored is not None and stored.steps:

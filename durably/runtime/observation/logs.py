@@ -17,9 +17,10 @@ from durably.actors.protocol.commands import Attach, Call, Command, GetStatus, R
 from durably.errors import TerminalError
 from durably.ids import Address
 from durably.runtime.execution.execution import Execution
+from durably.runtime.execution.failure_text import describe_failure, handler_place, handler_traceback
 from durably.runtime.execution.step import Step
 from durably.runtime.invocations.invocation import InvocationRun
-from durably.runtime.observation.failure_text import describe_failure, handler_place, handler_traceback
+from durably.runtime.observation.observer import Observer
 from durably.storage.records import InvocationRecord
 
 LOGGER_NAME = "durably"
@@ -77,13 +78,13 @@ class QuietOnFailure:
                 )
 
 
-class RuntimeLogger:
-    """One per runtime. `debug` tells whether lines of level debug are wanted at all: ask it before writing one."""
+class RuntimeLogger(Observer):
+    """One per runtime. It is `detailed` where lines of level debug are wanted."""
 
     def __init__(self) -> None:
         logger = _logger()
         self._log = QuietOnFailure(logger)
-        self.debug = _debug_enabled(logger)
+        self.detailed = _debug_enabled(logger)
 
     # ------------------------------------------------------------------ the machine's lines
 

@@ -1,4 +1,4 @@
-"""Due times. `Deadlines` is the heap of what is due soon; everything later is in the store only (rule T2).
+"""Due times. `TimerHeap` is the heap of what is due soon; everything later is in the store only (rule T2).
 
 The cost of a timer is one heap push; clearing one leaves its heap entry to be skipped when its time comes, so the heap
 may hold as many dead entries as were cleared within one window. Tested in tests/runtime/test_timers.py.
@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from heapq import heappop, heappush
 
-from durably.storage.records import TimerRecord
+from durably.storage.records import TimerKey, TimerPlace, TimerRecord
 
 
 class TimerHeap:
-    """Timers up to `window_until`, in order of (due, number, command)."""
+    """Timers up to `window_until`, in the order of their places: (due, number, kind, command)."""
 
     __slots__ = ("_heap", "_timers", "window_until")
 
     def __init__(self, window_until: int) -> None:
-        self._heap: list[tuple[int, int, int]] = []
-        self._timers: dict[tuple[int, int], TimerRecord] = {}
+        self._heap: list[TimerPlace] = []
+        self._timers: dict[TimerKey, TimerRecord] = {}
         self.window_until = window_until
 
     def __len__(self) -> int:
@@ -28,23 +28,23 @@ class TimerHeap:
         """Keep a timer if it is within the window; adding the same one twice is the same as once."""
         if timer.due > self.window_until:
             return
-        key = (timer.number, timer.command)
+        key = timer.key
         known = self._timers.get(key)
         self._timers[key] = timer
         if known is None or known.due != timer.due:
-            heappush(self._heap, (timer.due, timer.number, timer.command))
+            heappush(self._heap, timer.place)
 
-    def clear(self, number: int, command: int) -> None:
-        self._timers.pop((number, command), None)
+    def clear(self, key: TimerKey) -> None:
+        self._timers.pop(key, None)
 
     def pop_due(self, now: int) -> TimerRecord | None:
         """The next timer whose time has come."""
         heap = self._heap
         while heap and heap[0][0] <= now:
-            due, number, command = heappop(heap)
-            timer = self._timers.get((number, command))
-            if timer is not None and timer.due == due:
-                del self._timers[number, command]
+            place = heappop(heap)
+            timer = self._timers.get(place[1:])
+            if timer is not None and timer.due == place[0]:
+                del self._timers[place[1:]]
                 return timer
         return None
 
@@ -52,9 +52,9 @@ class TimerHeap:
         """When the next timer is due, if any is within the window."""
         heap = self._heap
         while heap:
-            due, number, command = heap[0]
-            timer = self._timers.get((number, command))
-            if timer is not None and timer.due == due:
-                return due
+            place = heap[0]
+            timer = self._timers.get(place[1:])
+            if timer is not None and timer.due == place[0]:
+                return timer.due
             heappop(heap)
         return None

@@ -1,4 +1,4 @@
-"""`Alarm`: records timers and rings when their time has come.
+"""`TimerService`: records timers and rings when their time has come.
 
 Those due soon are in memory, all others in the store only (rule T2). The wall clock may be set while they wait. Nothing
 happens here while nothing is due: the window moves when there is something to bring into it.
@@ -6,27 +6,22 @@ happens here while nothing is due: the window moves when there is something to b
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
 
 from durably.runtime.clock import Cancellable, Clock
 from durably.runtime.commit.committer import Committer
+from durably.runtime.commit.transition import Transition
 from durably.runtime.incarnation.background import Background
+from durably.runtime.incarnation.incarnation import Incarnation
+from durably.runtime.incarnation.ready_queue import ReadyQueue
 from durably.runtime.invocations.invocation import InvocationRun
 from durably.runtime.settings import Settings
 from durably.runtime.timers.timer_heap import TimerHeap
-from durably.storage.records import TimerRecord
+from durably.storage.records import NO_COMMAND, TimerKind, TimerPlace, TimerRecord
 from durably.storage.store import Store
 
-BEYOND_ALL = (1 << 63) - 1
-"""Comes after every due time, number and command."""
-
-
-class TimerServiceOwner(Protocol):
-    """Who is woken."""
-
-    def time_has_come(self, timer: TimerRecord, /) -> None: ...
-    def schedule(self) -> None: ...
-    def store_failed(self, error: BaseException, /) -> None: ...
+LAST_MOMENT = LAST_NUMBER = (1 << 63) - 1
+"""Come after every due time, and every number."""
 
 
 class TimerService:
@@ -34,21 +29,25 @@ class TimerService:
 
     def __init__(
         self,
-        owner: TimerServiceOwner,
+        incarnation: Incarnation,
         *,
         background: Background,
         clock: Clock,
         committer: Committer,
+        ready: ReadyQueue,
         settings: Settings,
         store: Store,
     ) -> None:
-        self._owner = owner
+        self.on_due: Callable[[TimerRecord], None] = _no_one_waits
+        """What is done with a timer that is due."""
+        self._incarnation = incarnation
+        self._ready = ready
         self._background = background
         self._clock = clock
         self._committer = committer
         self._settings = settings
         self._store = store
-        self._deadlines = TimerHeap(clock.now() + settings.timer_window_us)
+        self._heap = TimerHeap(clock.now() + settings.timer_window_us)
         self._timer: Cancellable | None = None
         self._rings_at: int | None = None
         self._window_timer: Cancellable | None = None
@@ -56,42 +55,49 @@ class TimerService:
         """The earliest due time beyond the window that is known of."""
         self._dead = False
 
-    def set(self, invocation: InvocationRun, command: int, due: int) -> bool:
+    def set(
+        self,
+        transition: Transition,
+        invocation: InvocationRun,
+        kind: TimerKind,
+        due: int,
+        command: int = NO_COMMAND,
+    ) -> bool:
         """Record that an invocation is to be woken; False if that is so late that only the store remembers."""
-        timer = TimerRecord(invocation.number, command, due, invocation.address)
-        self._committer.batch.set_timer(timer)
+        timer = TimerRecord(invocation.number, kind, command, due, invocation.address)
+        transition.set_timer(timer)
         latest = self._clock.now() + self._settings.timer_window_us
-        if latest < self._deadlines.window_until:  # The wall clock has been set back, and the window goes with it.
-            self._deadlines.window_until = latest
-        if due > self._deadlines.window_until:
+        if latest < self._heap.window_until:  # The wall clock has been set back, and the window goes with it.
+            self._heap.window_until = latest
+        if due > self._heap.window_until:
             self._open_before(due)
             return False
-        self._deadlines.add(timer)
+        self._heap.add(timer)
         if self._rings_at is None or due < self._rings_at:
             self._wind()
         return True
 
-    def drop(self, number: int, command: int) -> None:
-        """It is not wanted any more, and neither is its row."""
-        self._committer.batch.clear_timer(number, command)
-        self._deadlines.clear(number, command)
+    def drop(self, transition: Transition, number: int, kind: TimerKind, command: int = NO_COMMAND) -> None:
+        """Delete a timer, and its row."""
+        transition.clear_timer(number, kind, command)
+        self._heap.clear((number, kind, command))
 
-    def forget(self, number: int, command: int) -> None:
-        """It is not wanted any more; its row goes with its invocation."""
-        self._deadlines.clear(number, command)
+    def forget(self, number: int, kind: TimerKind, command: int = NO_COMMAND) -> None:
+        """Delete a timer whose row goes with its invocation."""
+        self._heap.clear((number, kind, command))
 
     def next_due(self) -> int | None:
         """When the next timer within the window is due, in microseconds since 1970 UTC."""
-        return self._deadlines.next_due()
+        return self._heap.next_due()
 
     def open_window(self) -> None:
         """Look further ahead (rule T2): move the window, then read what the store has in it, once that is all there."""
         if self._dead:
             return
         self._window_timer = self._first_beyond = None
-        until = self._deadlines.window_until = self._clock.now() + self._settings.timer_window_us
+        until = self._heap.window_until = self._clock.now() + self._settings.timer_window_us
         self._committer.when_durable(self._look_ahead, until)
-        self._owner.schedule()
+        self._ready.schedule()
 
     def kill(self) -> None:
         self._dead = True
@@ -112,19 +118,18 @@ class TimerService:
         self._background.spawn(self._read(until))
 
     async def _read(self, until: int) -> None:
-        after: tuple[int, int, int] | None = None
+        after: TimerPlace | None = None
         while not self._dead:
             timers = await self._store.timers(until, self._settings.recovery_portion, after=after)
             for timer in timers:
-                if timer.due > self._deadlines.window_until:
+                if timer.due > self._heap.window_until:
                     self._open_before(timer.due)
-                self._deadlines.add(timer)
+                self._heap.add(timer)
             self._wind()
             if len(timers) < self._settings.recovery_portion:
                 break
-            last = timers[-1]
-            after = (last.due, last.number, last.command)
-        for timer in await self._store.timers(BEYOND_ALL, 1, after=(until, BEYOND_ALL, BEYOND_ALL)):
+            after = timers[-1].place
+        for timer in await self._store.timers(LAST_MOMENT, 1, after=_last_place(until)):
             self._open_before(timer.due)
 
     def _wind(self) -> None:
@@ -132,7 +137,7 @@ class TimerService:
         if self._timer is not None:
             self._timer.cancel()
             self._timer, self._rings_at = None, None
-        due = self._deadlines.next_due()
+        due = self._heap.next_due()
         if due is None or self._dead:
             return
         self._rings_at = due
@@ -142,10 +147,19 @@ class TimerService:
         self._timer, self._rings_at = None, None
         now = self._clock.now()
         try:
-            while not self._dead and (timer := self._deadlines.pop_due(now)) is not None:
-                self._owner.time_has_come(timer)
+            while not self._dead and (timer := self._heap.pop_due(now)) is not None:
+                self.on_due(timer)
         except Exception as error:  # A mistake of ours: without the rest of the timers nothing would ever wake again.
-            self._owner.store_failed(error)
+            self._incarnation.fail(error)
             return
         self._wind()
-        self._owner.schedule()
+        self._ready.schedule()
+
+
+def _last_place(due: int) -> TimerPlace:
+    """Comes after every timer that is due then."""
+    return (due, LAST_NUMBER, TimerKind.START, NO_COMMAND)
+
+
+def _no_one_waits(timer: TimerRecord) -> None:
+    raise AssertionError(f"{timer} is due before the machine is put together")

@@ -69,13 +69,13 @@ begin
     where exists (select 1 from invocations where number = line ->> 0);
 
     delete from timers
-    where (number, command) in (
-        select line ->> 0, line ->> 1
+    where (number, kind, command) in (
+        select line ->> 0, line ->> 1, line ->> 2
         from (select value as line from json_each(new.timers_cleared) limit -1) where line is not null
     );
 
-    insert or replace into timers (number, command, due, service, key)
-    select line ->> 0, line ->> 1, line ->> 2, line ->> 3, line ->> 4
+    insert or replace into timers (number, kind, command, due, service, key)
+    select line ->> 0, line ->> 1, line ->> 2, line ->> 3, line ->> 4, line ->> 5
     from (select value as line from json_each(new.timers) limit -1) where line is not null;
 
     insert or ignore into attachments (number, caller_number, caller_command, caller_service, caller_key)

@@ -203,11 +203,13 @@ from (
 
 -- name: timers
 -- Timers due by a moment, after a place in their order.
-select json_group_array(json_array(number, command, due, service, key))
+select json_group_array(json_array(number, kind, command, due, service, key))
 from (
-    select number, command, due, service, key from timers
-    where due <= :until and (due, number, command) > (:after_due, :after_number, :after_command)
-    order by due, number, command
+    select number, kind, command, due, service, key from timers
+    where
+        due <= :until
+        and (due, number, kind, command) > (:after_due, :after_number, :after_kind, :after_command)
+    order by due, number, kind, command
     limit :limit
 );
 

@@ -20,10 +20,10 @@ from durably.actors.protocol.operations import CallSite, Operation
 from durably.actors.values.error_envelopes import decode_failure
 from durably.errors import OverloadedError, RuntimeStoppedError, StoreUnavailableError
 from durably.ids import InvocationStatus
+from durably.runtime.execution.failure_text import describe_failure
 from durably.runtime.execution.loop import is_in_a_handler
 from durably.runtime.execution.step import Outcome
 from durably.runtime.gateway.requests import Acceptance
-from durably.runtime.observation.failure_text import describe_failure
 from durably.testing.simulation.faults import Faults
 from durably.testing.simulation.history import History
 from durably.testing.simulation.loop import SimulatedLoop

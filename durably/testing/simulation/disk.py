@@ -15,7 +15,16 @@ from typing import Protocol
 from durably.errors import StoreUnavailableError
 from durably.ids import Address, InvocationStatus, KeyScope
 from durably.storage.memory import Disk, MemoryStore
-from durably.storage.records import Batch, InvocationRecord, Opened, Owner, StoredInvocation, StoredObject, TimerRecord
+from durably.storage.records import (
+    Batch,
+    InvocationRecord,
+    Opened,
+    Owner,
+    StoredInvocation,
+    StoredObject,
+    TimerPlace,
+    TimerRecord,
+)
 from durably.testing.simulation.faults import Fault, Faults, Place
 from durably.testing.stores import WrappedStore
 
@@ -143,9 +152,7 @@ class SimulatedStore(WrappedStore):
         await self._reads()
         return await super().recoverable(after, limit)
 
-    async def timers(
-        self, until: int, limit: int, /, *, after: tuple[int, int, int] | None = None
-    ) -> list[TimerRecord]:
+    async def timers(self, until: int, limit: int, /, *, after: TimerPlace | None = None) -> list[TimerRecord]:
         await self._reads()
         answer = await super().timers(until, limit, after=after)
         await self._takes(READ_US)

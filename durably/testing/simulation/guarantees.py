@@ -32,9 +32,10 @@ from durably.runtime.actions.actions import ActionKey
 from durably.runtime.commit.committer import Committer
 from durably.runtime.commit.open_batch import OpenBatch
 from durably.runtime.execution.step import Outcome, decode_step
-from durably.runtime.invocations.invocation import InvocationRun, decode_outcome
+from durably.runtime.invocations.invocation import InvocationRun
+from durably.runtime.invocations.outcomes import decode_outcome
 from durably.storage.memory import StoredRow, holds_mailbox
-from durably.storage.records import RETRY_TIMER, START_TIMER, Batch, InvocationRecord
+from durably.storage.records import NO_COMMAND, Batch, InvocationRecord, TimerKind
 from durably.testing.simulation.clock import SimulatedClock
 from durably.testing.simulation.disk import SimulatedDisk
 from durably.testing.simulation.history import History
@@ -158,7 +159,7 @@ class Guarantees:
             if position > batch.last_position:
                 break
             del self._young_ends[id]
-        self._starts.update({timer.number: timer.due for timer in batch.timers if timer.command == START_TIMER})
+        self._starts.update({timer.number: timer.due for timer in batch.timers if timer.kind is TimerKind.START})
         for record in batch.steps:
             self._check_messages(record.number, decode_step(record.content).commands, record.index)
 
@@ -366,9 +367,9 @@ class Guarantees:
                 self._broken(7, f"{what} could run, and nobody runs it.")
             case InvocationStatus.RUNNING if not any(id == record.id for id, _ in running):
                 self._broken(7, f"{what} is said to run, and nothing is under way for it.")
-            case InvocationStatus.BACKING_OFF if RETRY_TIMER not in row.timers:
+            case InvocationStatus.BACKING_OFF if (TimerKind.RETRY, NO_COMMAND) not in row.timers:
                 self._broken(7, f"{what} is to be tried again, and no timer is set.")
-            case InvocationStatus.SCHEDULED if START_TIMER not in row.timers:
+            case InvocationStatus.SCHEDULED if (TimerKind.START, NO_COMMAND) not in row.timers:
                 self._broken(7, f"{what} is to begin later, and no timer is set.")
             case InvocationStatus.SUSPENDED if due is None and record.number not in waited_for:
                 self._broken(7, f"{what} waits, and nothing will ever wake it.")

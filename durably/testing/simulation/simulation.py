@@ -278,7 +278,7 @@ class Simulation:
         process = self.process
         if process is not None and process.runtime is not None and process.runtime.engine is not None:
             self.trace.note(process.name, "throws out of memory what idles and waits")
-            process.context.run(process.runtime.engine.activations.passivate_all)
+            process.context.run(process.runtime.engine.parts.passivation.passivate_all)
 
     async def restart(self, *actors: type[Actor]) -> None:
         """Stop the process gracefully and start it again, with other code if classes are given."""
@@ -431,7 +431,7 @@ class Simulation:
             return False
         engine = process.runtime.engine
         if but_for_actions and engine is not None:
-            return engine.is_waiting()
+            return engine.parts.idleness.is_waiting()
         return process.runtime.supervisor.is_idle()
 
     def _check_at_rest(self) -> None:
@@ -440,7 +440,7 @@ class Simulation:
         if process is None or process.runtime is None or not process.is_up:
             return
         engine = process.runtime.engine
-        if engine is None or engine.stopping or not engine.is_idle():
+        if engine is None or engine.incarnation.stopping or not engine.parts.idleness.is_idle():
             return
         if self.loop.elapsed_us - self.clock.jumped_at_us < 10_000_000 and self.clock.jumped_at_us:
             return

@@ -14,10 +14,11 @@ from durably.actors.values.error_envelopes import decode_failure
 from durably.errors import TerminalError
 from durably.ids import Address
 from durably.runtime.execution.execution import Execution
+from durably.runtime.execution.failure_text import describe_failure
 from durably.runtime.execution.step import Step
 from durably.runtime.invocations.invocation import InvocationRun
-from durably.runtime.observation.failure_text import describe_failure
-from durably.runtime.observation.logs import RuntimeLogger, describe_command
+from durably.runtime.observation.logs import describe_command
+from durably.runtime.observation.observer import Observer
 from durably.storage.records import InvocationRecord
 
 SHOWN_ID_LENGTH = 10
@@ -75,12 +76,11 @@ class Watcher(Protocol):
     def incarnation_failed(self, error: BaseException, /) -> None: ...
 
 
-class TraceLog(RuntimeLogger):
+class TraceLog(Observer):
     """The log of a simulated runtime: all lines go to the trace, and to a watcher what it wants to know."""
 
     def __init__(self, trace: Trace, who: str, watcher: Watcher) -> None:
-        super().__init__()
-        self.debug = True
+        self.detailed = True
         self._trace = trace
         self._who = who
         self._watcher = watcher
@@ -161,6 +161,9 @@ class TraceLog(RuntimeLogger):
     def handler_logged(self, execution: Execution, level: str, event: str, fields: Mapping[str, Any], /) -> None:
         told = "".join(f" {name}={value!r}" for name, value in fields.items())
         self._note(f"{execution.handler.service}/{execution.key}/{execution.handler.name} logs: {event}{told}")
+
+    def warned(self, execution: Execution, message: str, /) -> None:
+        self.handler_logged(execution, "warning", message, {})
 
 
 def shown(invocation: InvocationRun) -> str:

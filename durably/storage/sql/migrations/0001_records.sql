@@ -76,14 +76,15 @@ create table completions (
 
 create table timers (
     number integer not null,
+    kind text not null,
     command integer not null,
     due integer not null,
     service text not null,
     key text not null,
-    primary key (number, command)
+    primary key (number, kind, command)
 ) strict, without rowid;
 
-create index timers_by_due on timers (due, number, command);
+create index timers_by_due on timers (due, number, kind, command);
 
 create table attachments (
     number integer not null,
