@@ -3,7 +3,7 @@
     DurablyError
     ├── TerminalError                     ends an invocation for good; travels to every caller with its fields
     │   ├── CancelledInvocationError      409
-    │   ├── DeadlockError                 409
+    │   ├── DeadlockError                 508
     │   ├── DeadlineExceededError         504
     │   ├── UnknownTargetError            404
     │   ├── InvalidArgumentError          400
@@ -16,6 +16,7 @@
     │   ├── UnrepeatableCallError         raised by durably.testing
     │   ├── ForgottenAwaitError
     │   ├── WrongContextError
+    │   ├── ProcessExitError
     │   ├── StuckError
     │   ├── AdvanceLimitError
     │   ├── SharedStateError
@@ -298,7 +299,16 @@ class UnsetStateError(HandlerMistakeError, AttributeError):
 
 
 class UnencodableError(HandlerMistakeError, TypeError):
-    """A value cannot be turned into bytes."""
+    """A value cannot be turned into bytes, or would not be the same when it is read again.
+
+    `path` says where, as in `$.tickets[0]`; `$` is the whole value.
+    """
+
+    path: str
+
+    def __init__(self, message: str = "", *, path: str = "$") -> None:
+        super().__init__(message)
+        self.path = path
 
 
 class UndecodableError(HandlerMistakeError, ValueError):

@@ -58,7 +58,7 @@ def test_who_is_told_of_a_deadline_may_hear_the_outcome_later() -> None:
 
 
 def test_what_is_due_now_needs_no_time_to_pass() -> None:
-    loop = SimulatedLoop(Random(0), shuffle=0, longest_us=10_000_000)
+    loop = SimulatedLoop(Random(0), shuffle=lambda batch: None, longest_us=10_000_000)
     passed: list[int] = []
     loop.on_time_passing = lambda: passed.append(loop.elapsed_us)
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from inspect import isawaitable
 from threading import get_ident
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -26,6 +27,7 @@ from durably.runtime.clock import Clock
 from durably.runtime.commit.thread_yielding import ThreadYielding
 from durably.runtime.execution.failure_text import describe_failure, text_of_error
 from durably.runtime.observation.observer import Observer
+from durably.runtime.settings import AroundAttempt
 
 ActionKey: TypeAlias = tuple[str, int]
 """(invocation id, command number)"""
@@ -86,10 +88,18 @@ class Attempted(NamedTuple):
 class Actions:
     """All actions of a runtime."""
 
-    def __init__(self, clock: Clock, threads: int, thread_yielding: ThreadYielding, observer: Observer) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        threads: int,
+        thread_yielding: ThreadYielding,
+        observer: Observer,
+        around_attempt: AroundAttempt | None = None,
+    ) -> None:
         self.on_rest: Callable[[], None] = _nobody_listens
         """Hears when an action has ended, or backs off."""
         self._observer = observer
+        self._around_attempt = around_attempt
         self._host = asyncio.get_running_loop()
         self._clock = clock
         self._thread_yielding = thread_yielding
@@ -187,7 +197,7 @@ class Actions:
             limit = TimeLimit(self._clock, action)
             self._begin_attempt(running, limit)
             try:
-                running.result = _encoded(action, await self._attempt(action, limit))
+                running.result = _encoded(action, await self._attempted(action, fallback, limit))
             except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
                 raise
             except BaseException as error:
@@ -223,6 +233,11 @@ class Actions:
         if not self._under_way:
             self._host.call_soon(self.on_rest)
         self._observer.action_attempt_ended(*running.key, running.name)
+
+    def _attempted(self, action: Action[Any], fallback: RetryPolicy, limit: TimeLimit) -> Awaitable[Any]:
+        if self._around_attempt is None:
+            return self._attempt(action, limit)
+        return self._around_attempt(action, fallback, partial(self._attempt, limit=limit))
 
     async def _attempt(self, action: Action[Any], limit: TimeLimit) -> Any:
         try:

@@ -101,7 +101,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         around.actors, around.clock, around.observer, around.settings, around.store
     )  # fmt: skip
     by_address: dict[Address, Activation] = {}
-    ready = ReadyQueue()
+    ready = ReadyQueue(around.settings.ready_queue())
     idleness = Idleness(incarnation, lambda: around.actions.busy)
     background = Background(incarnation, idleness)
     committer = Committer(

@@ -87,7 +87,7 @@ class Intake:
         request: OutsideMessage,
         scope: KeyScope | None,
     ) -> None:
-        id, seed = new_identity(self._entropy)
+        id, seed = new_identity(self._entropy, request.service, request.key)
         operation.id = id
         keep_us = None if scope is None else self._targets.retention_us(handler)
         message = Message(
@@ -127,7 +127,7 @@ class Intake:
         due = None
         if found is None:
             due = delay.at_us if delay.after_us is None else self._clock.now() + delay.after_us
-            id, seed = new_identity(self._entropy)
+            id, seed = new_identity(self._entropy, request.service, request.key)
             operation.id = id
             keep_us = self._targets.retention_us(handler)
             message = Message(

@@ -66,7 +66,7 @@ class Messages:
 
         A refusal is the answer of a call that is awaited; otherwise it is told, and the id leads nowhere.
         """
-        id = derived_invocation_id(sender.seed, number)
+        id = derived_invocation_id(sender.id, sender.seed, number, command.service, command.key)
         caller = CallerRecord(sender.address, sender.number, number) if is_awaited else None
         try:
             handler = self._targets.find(command.service, command.key, command.handler)

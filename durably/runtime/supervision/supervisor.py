@@ -170,7 +170,10 @@ class Supervisor:
         )
 
     def _new_actions(self) -> Actions:
-        return Actions(self._clock, self._settings.action_threads, self._thread_yielding, self._observer)
+        settings = self._settings
+        return Actions(
+            self._clock, settings.action_threads, self._thread_yielding, self._observer, settings.around_attempt
+        )
 
     async def _incarnate(self) -> None:
         opened = await self._store.open(self._identity)

@@ -87,8 +87,8 @@ class SimulatedTask(NumberedTask[T]):
 class SimulatedLoop(IsolatedLoop):
     """The loop of one simulation: its time, its order, its tasks."""
 
-    def __init__(self, random: Random, *, shuffle: float, longest_us: int) -> None:
-        """`shuffle` is how often, from 0 to 1, what is ready runs in another order; `longest_us` bounds the time."""
+    def __init__(self, random: Random, *, shuffle: Callable[[list[Any]], None], longest_us: int) -> None:
+        """`shuffle` may change the order of what is ready together; `longest_us` bounds the time."""
         self.random = random
         self.elapsed_us = 0
         self.callbacks = 0
@@ -182,8 +182,8 @@ class SimulatedLoop(IsolatedLoop):
             if not self._ready:
                 self._jump()
         batch, self._ready = self._ready, []
-        if self._shuffle and len(batch) > 1 and self.random.random() < self._shuffle:
-            self.random.shuffle(batch)
+        if len(batch) > 1:
+            self._shuffle(batch)
         for handle in batch:
             if handle.cancelled() or handle.owner.dead:
                 continue

@@ -22,7 +22,7 @@ from durably.runtime.observation.logs import describe_command
 from durably.runtime.observation.observer import Observer
 from durably.storage.records import InvocationRecord
 
-SHOWN_ID_LENGTH = 10
+SHOWN_ID_DIGITS = 6
 LONGEST_SHOWN = 160
 
 
@@ -183,7 +183,8 @@ def shown(invocation: InvocationRun) -> str:
 
 
 def shown_id(id: str) -> str:
-    return id[:SHOWN_ID_LENGTH]
+    """The last digits: the ids of an object's invocations begin alike."""
+    return id if len(id) <= 2 * SHOWN_ID_DIGITS else f"inv_...{id[-SHOWN_ID_DIGITS:]}"
 
 
 def _changes(step: Step) -> str:
