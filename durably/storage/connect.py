@@ -5,14 +5,14 @@ from __future__ import annotations
 from urllib.parse import unquote
 
 from durably.errors import DefinitionError
+from durably.storage.introspection import InspectableStore
 from durably.storage.memory import MemoryStore
 from durably.storage.sqlite import SqliteStore
-from durably.storage.store import Store
 
 SQLITE_PREFIX = "sqlite:///"
 
 
-def store_from_url(url: str) -> Store:
+def store_from_url(url: str) -> InspectableStore:
     """The store that a URL names: `sqlite:///relative.db`, `sqlite:////absolute/path.db` or `memory:`.
 
     Raises:

@@ -12,6 +12,11 @@ What any implementation must guarantee (`durably.testing.store_contract` tests a
 5. Busy is no failure: the store itself tries the same batch again. Any other error of `commit` leaves the store
    unusable until `open` has succeeded again; `open` returns only when what is readable is also durable (rule X3).
 
+6. A limit of the store's own is not a failure of the store. An invocation or a snapshot that is too large to load comes
+   back without its payloads and with `left_out_bytes`.
+
+What operators and tools read is apart from this, in `durably.storage.introspection`.
+
 One runtime calls `commit` for one batch at a time; reads may run beside it and beside each other.
 """
 
@@ -20,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from durably.ids import Address, InvocationStatus, KeyScope
+from durably.ids import Address, KeyScope
 from durably.storage.records import (
     Batch,
     InvocationRecord,
@@ -105,16 +110,6 @@ class Store(Protocol):
         """
         ...
 
-    async def state(self, address: Address, /) -> Mapping[str, bytes]:
-        """The snapshot of one object; empty where there is none."""
-        ...
-
-    async def invocations(
-        self, *, after: int, limit: int, service: str | None = None, key: str | None = None, handler: str | None = None,
-        status: InvocationStatus | None = None,
-    ) -> list[InvocationRecord]:  # fmt: skip
-        """Stored invocations by number, above `after`, for those who look into the store.
-
-        Fewer than `limit` where they are large, and none only if there is none.
-        """
+    async def paused(self, limit: int, /) -> list[InvocationRecord]:
+        """Invocations that wait for a person, by number; fewer than `limit` where they are large."""
         ...

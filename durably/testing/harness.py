@@ -19,8 +19,8 @@ from durably.runtime.actions.actions import ActionKey
 from durably.runtime.invocations.invocation import InvocationRun
 from durably.runtime.runtime import Runtime
 from durably.runtime.supervision.supervisor import Supervisor
+from durably.storage.introspection import InspectableStore
 from durably.storage.memory import MemoryStore
-from durably.storage.store import Store
 from durably.testing.guard import ClockGuard
 from durably.testing.standstill import Standstill
 from durably.testing.virtual import SeededEntropy, VirtualClock, one_turn
@@ -61,7 +61,7 @@ class Harness(Runtime):
         seed: int = 0,
         retry: RetryPolicy = ONE_ATTEMPT,
         suspend_after: Duration = 60.0,
-        store: Store | None = None,
+        store: InspectableStore | None = None,
         allow: Collection[str] = (),
     ) -> None:
         super().__init__(

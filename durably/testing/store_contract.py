@@ -3,10 +3,10 @@
 For a store of your own, write in a test file::
 
     class TestMyStore(StoreContract):
-        def make_store(self) -> Store:
+        def make_store(self) -> InspectableStore:
             return MyStore(new_empty_place())
 
-        def make_rival(self, store: Store) -> Store:
+        def make_rival(self, store: InspectableStore) -> InspectableStore:
             return MyStore(the_place_of(store), without_early_lock=True)
 
 and pytest runs all of it: random histories in lock-step with `MemoryStore`, which is the specification, and checks by
@@ -26,6 +26,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 
 from durably.errors import StoreInUseError, StoreUnavailableError
 from durably.ids import Address, InvocationStatus, KeyScope
+from durably.storage.introspection import InspectableStore
 from durably.storage.memory import Disk, MemoryStore
 from durably.storage.records import (
     AliasRecord,
@@ -44,7 +45,6 @@ from durably.storage.records import (
     TimerPlace,
     TimerRecord,
 )
-from durably.storage.store import Store
 
 if TYPE_CHECKING:
     from typing_extensions import override
@@ -92,11 +92,11 @@ class StoreContract:
     examples = 60
     """How many random histories are tried."""
 
-    def make_store(self) -> Store:
+    def make_store(self) -> InspectableStore:
         """A store on a new, empty place, not open."""
         raise NotImplementedError
 
-    def make_rival(self, store: Store) -> Store:
+    def make_rival(self, store: InspectableStore) -> InspectableStore:
         """Another store on the same place, as a second process would have it, with any early lock out of the way."""
         raise NotImplementedError
 
@@ -118,7 +118,7 @@ class StoreContract:
         run_state_machine_as_test(Agreement, settings=effort)
 
     def test_a_second_owner_is_refused_and_told_who_is_there(self) -> None:
-        async def check(store: Store) -> None:
+        async def check(store: InspectableStore) -> None:
             await store.open(OWNER)
             with pytest.raises(StoreInUseError) as raised:
                 await store.open(RIVAL)
@@ -129,7 +129,7 @@ class StoreContract:
         self._run(check)
 
     def test_the_store_is_free_for_others_once_it_is_closed(self) -> None:
-        async def check(store: Store) -> None:
+        async def check(store: InspectableStore) -> None:
             first = await store.open(OWNER)
             await store.close()
             await store.close()
@@ -139,7 +139,7 @@ class StoreContract:
         self._run(check)
 
     def test_the_same_owner_may_open_again_and_goes_on_where_it_was(self) -> None:
-        async def check(store: Store) -> None:
+        async def check(store: InspectableStore) -> None:
             first = await store.open(OWNER)
             await store.commit(Batch(last_position=7, state=[_field("a", b"1")]))
             again = await store.open(OWNER)
@@ -153,7 +153,7 @@ class StoreContract:
     def test_nobody_commits_under_an_older_epoch(self) -> None:
         """Rule X4. Also not in part, not later, and the sentence says who has taken over."""
 
-        async def check(store: Store) -> None:
+        async def check(store: InspectableStore) -> None:
             await store.open(OWNER)
             await store.commit(Batch(last_position=1, state=[_field("a", b"before")]))
             rival = self.make_rival(store)
@@ -174,7 +174,7 @@ class StoreContract:
         self._run(check)
 
     def test_a_batch_that_fails_leaves_nothing_behind(self) -> None:
-        async def check(store: Store) -> None:
+        async def check(store: InspectableStore) -> None:
             await store.open(OWNER)
             await store.commit(Batch(last_position=1, accepted=[_invocation(1)]))
             contradiction = _invocation(2, id=_invocation(1).id)
@@ -190,7 +190,7 @@ class StoreContract:
         self._run(check)
 
     def test_every_read_is_one_snapshot_beside_commits(self) -> None:
-        async def check(store: Store) -> None:
+        async def check(store: InspectableStore) -> None:
             await store.open(OWNER)
             address = _field("a", b"").address
 
@@ -215,7 +215,7 @@ class StoreContract:
         self._run(check)
 
     def test_a_store_that_is_not_open_says_so(self) -> None:
-        async def check(store: Store) -> None:
+        async def check(store: InspectableStore) -> None:
             for _ in range(2):
                 with pytest.raises(StoreUnavailableError):
                     await store.commit(Batch(last_position=1))
@@ -241,7 +241,7 @@ class StoreContract:
 class StoreAgreement(RuleBasedStateMachine):
     """Does the same to a `MemoryStore` and to the store under test, and compares every answer."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: InspectableStore) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
         self.specification = MemoryStore()
@@ -318,7 +318,7 @@ class StoreAgreement(RuleBasedStateMachine):
         handler: str | None,
         status: InvocationStatus | None,
     ) -> None:
-        def ask(store: Store) -> Coroutine[Any, Any, list[InvocationRecord]]:
+        def ask(store: InspectableStore) -> Coroutine[Any, Any, list[InvocationRecord]]:
             return store.invocations(after=after, limit=limit, service=service, key=key, handler=handler, status=status)
 
         self.agree(ask(self.specification), ask(self.store))
@@ -330,7 +330,7 @@ class StoreAgreement(RuleBasedStateMachine):
         return wanted
 
 
-async def everything(store: Store, disk: Disk) -> list[object]:
+async def everything(store: InspectableStore, disk: Disk) -> list[object]:
     """The answers to every kind of question about all that is stored, whole and in small portions."""
     places = [Address(service, key) for service in SERVICES for key in KEYS]
     answers: list[object] = [
@@ -351,7 +351,7 @@ async def everything(store: Store, disk: Disk) -> list[object]:
     return [*answers, await portions_of_timers(store), await portions_of_recoverable(store)]
 
 
-async def portions_of_timers(store: Store) -> list[TimerRecord]:
+async def portions_of_timers(store: InspectableStore) -> list[TimerRecord]:
     found: list[TimerRecord] = []
     after: TimerPlace | None = None
     while portion := await store.timers(LATEST_TIME, 2, after=after):
@@ -360,7 +360,7 @@ async def portions_of_timers(store: Store) -> list[TimerRecord]:
     return found
 
 
-async def portions_of_recoverable(store: Store) -> list[tuple[int, Address]]:
+async def portions_of_recoverable(store: InspectableStore) -> list[tuple[int, Address]]:
     found: list[tuple[int, Address]] = []
     while portion := await store.recoverable(found[-1][0] if found else 0, 2):
         found += portion

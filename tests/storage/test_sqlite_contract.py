@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from typing_extensions import override
 
+from durably.storage.introspection import InspectableStore
 from durably.storage.sqlite import SqliteStore
-from durably.storage.store import Store
 from durably.testing.store_contract import StoreContract
 
 
@@ -19,11 +19,11 @@ class TestSqliteStore(StoreContract):
         self.paths = (tmp_path / f"{number}.db" for number in count())
 
     @override
-    def make_store(self) -> Store:
+    def make_store(self) -> InspectableStore:
         return SqliteStore(next(self.paths))
 
     @override
-    def make_rival(self, store: Store) -> Store:
+    def make_rival(self, store: InspectableStore) -> InspectableStore:
         assert isinstance(store, SqliteStore)
         store.path.with_name(store.path.name + ".lock").unlink()
         return SqliteStore(store.path)

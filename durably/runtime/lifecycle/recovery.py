@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from durably.actors.definition.binding import BoundActor
-from durably.ids import Address, InvocationStatus
+from durably.ids import Address
 from durably.runtime.activations.activations import Activations
 from durably.runtime.clock import Cancellable, Clock
 from durably.runtime.commit.committer import Committer
@@ -80,7 +80,7 @@ class Recovery:
             if len(found) < portion:
                 break
             after = max(number for number, _ in found)
-        paused = await self._store.invocations(after=0, limit=portion, status=InvocationStatus.PAUSED)
+        paused = await self._store.paused(portion)
         if paused:
             self._log.waiting_for_people(len(paused), paused[0])
 
