@@ -115,13 +115,13 @@ def make_views(connection: sqlite3.Connection) -> None:
     connection.execute(SQL["read_only"])
 
 
-def answer(connection: sqlite3.Connection, statement: str, parameters: Parameters) -> str:
+def answer(connection: sqlite3.Connection, statement: str, parameters: Parameters, limit_bytes: int) -> str:
     """The answer of a statement that has exactly one row of one column.
 
     Raises:
         sqlite3.DataError: it is too large for one piece.
     """
-    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, ANSWER_LIMIT_BYTES)
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, limit_bytes)
     try:
         row: tuple[str] = connection.execute(statement, parameters).fetchone()
     finally:
@@ -193,14 +193,15 @@ class Readers:
             connection.interrupt_now()
             await connection.close()
 
-    async def read(self, name: str, parameters: Parameters) -> str:
-        """The answer of the named statement, in one piece.
+    async def read(self, name: str, parameters: Parameters, *, limit_bytes: int | None = None) -> str:
+        """The answer of the named statement, in one piece of at most `limit_bytes`.
 
         Raises:
             ReadLimitError: it took too long.
             StoreUnavailableError: SQLite failed, or the answer is too large for one piece.
         """
-        return await self.run(lambda connection, _: answer(connection, SQL[name], parameters))
+        limit = ANSWER_LIMIT_BYTES if limit_bytes is None else min(limit_bytes, ANSWER_LIMIT_BYTES)
+        return await self.run(lambda connection, _: answer(connection, SQL[name], parameters, limit))
 
     async def run(self, function: Callable[[sqlite3.Connection, Callable[[], None]], T]) -> T:
         """Run `function(connection, progressed)` on a connection; it is stopped when it no longer calls `progressed`.

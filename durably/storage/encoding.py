@@ -131,7 +131,12 @@ class LargePayloads:
     """Collects the large payloads of one batch while its rows are made."""
 
     def __init__(self) -> None:
-        self.puts: list[Put] = []
+        self._found: dict[tuple[object, ...], bytes] = {}
+        """By the statement that stores it and what it belongs to."""
+
+    @property
+    def puts(self) -> list[Put]:
+        return [(str(statement), (payload, *key)) for (statement, *key), payload in self._found.items()]
 
     def without(self, batch: Batch) -> tuple[list[StepRecord], list[CompletionRecord], list[StateRecord]]:
         """The records whose only payload is small; the others are stored by a statement for each."""
@@ -148,12 +153,12 @@ class LargePayloads:
 
     def inline(self, payload: bytes | None, statement: str, number: int) -> str | None:
         """A payload as it stands in a row: as text, or not at all where it is large."""
-        if payload is None:
+        if payload is not None and len(payload) > LARGE_BYTES:
+            self._found[statement, number] = payload
             return None
-        if len(payload) > LARGE_BYTES:
-            self.puts.append((statement, (payload, number)))
-            return None
-        return text_of(payload)
+        if self._found:  # What was accepted with a large one may be updated to another in the same batch.
+            self._found.pop((statement, number), None)
+        return None if payload is None else text_of(payload)
 
     def execution_row(self, execution: ExecutionRecord) -> tuple[object, ...]:
         argument = self.inline(execution.argument, "put_argument", execution.number)
@@ -205,21 +210,22 @@ class LargePayloads:
     def _put_step(self, step: StepRecord) -> bool:
         is_large = len(step.content) > LARGE_BYTES
         if is_large:
-            self.puts.append(("put_step", (step.content, step.number, step.index)))
+            self._found["put_step", step.number, step.index] = step.content
         return is_large
 
     def _put_completion(self, one: CompletionRecord) -> bool:
         is_large = len(one.value) > LARGE_BYTES
         if is_large:
-            values = (one.value, one.number, one.position, one.command, int(one.failed), one.number)
-            self.puts.append(("put_completion", values))
+            key = (one.number, one.position, one.command, int(one.failed), one.number)
+            self._found["put_completion", *key] = one.value
         return is_large
 
     def _put_state(self, change: StateRecord) -> bool:
-        is_large = change.value is not None and len(change.value) > LARGE_BYTES
-        if is_large:
-            self.puts.append(("put_state", (change.value, change.address.service, change.address.key, change.field)))
-        return is_large
+        value = change.value
+        if value is None or len(value) <= LARGE_BYTES:
+            return False
+        self._found["put_state", *change.address, change.field] = value
+        return True
 
 
 def _step_row(step: StepRecord) -> tuple[object, ...]:

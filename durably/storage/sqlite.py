@@ -283,7 +283,8 @@ class SqliteStore:
 
         async def ask(some: Sequence[Address]) -> list[StoredObject]:
             asked = encode_rows([tuple(address) for address in some])
-            return decode_objects(await self._read("load", {"addresses": asked, **limits}), some)
+            answer = await self._read("load", {"addresses": asked, **limits}, self._load_limit_bytes)
+            return decode_objects(answer, some)
 
         async def ask_in_pieces(address: Address, limit_bytes: int) -> list[StoredObject]:
             return [await self._in_pieces(lambda reader: reader.load(address, pending_limit, limit_bytes))]
@@ -311,7 +312,8 @@ class SqliteStore:
 
     async def fetch(self, numbers: Sequence[int], /) -> Mapping[int, StoredInvocation]:
         async def ask(some: Sequence[int]) -> dict[int, StoredInvocation]:
-            return decode_journals(await self._read("fetch", {"numbers": encode_rows(list(some))}))
+            answer = await self._read("fetch", {"numbers": encode_rows(list(some))}, self._load_limit_bytes)
+            return decode_journals(answer)
 
         async def ask_in_pieces(number: int, limit_bytes: int) -> dict[int, StoredInvocation]:
             return await self._in_pieces(lambda reader: reader.fetch(number, limit_bytes))
@@ -353,9 +355,9 @@ class SqliteStore:
 
     # ------------------------------------------------------------ how reads are divided
 
-    async def _read(self, name: str, parameters: Parameters) -> str:
+    async def _read(self, name: str, parameters: Parameters, limit_bytes: int | None = None) -> str:
         self._refuse_unless_readable()
-        return await self._readers.read(name, parameters)
+        return await self._readers.read(name, parameters, limit_bytes=limit_bytes)
 
     async def _in_pieces(self, read: Callable[[PieceReader], A]) -> A:
         self._refuse_unless_readable()

@@ -27,13 +27,14 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 from durably.errors import StoreInUseError, StoreUnavailableError
 from durably.ids import Address, InvocationStatus, KeyScope
 from durably.storage.introspection import InspectableStore
-from durably.storage.memory import Disk, MemoryStore
+from durably.storage.memory import LOAD_LIMIT_BYTES, Disk, MemoryStore
 from durably.storage.records import (
     AliasRecord,
     AttachmentRecord,
     Batch,
     CallerRecord,
     CompletionRecord,
+    ExecutionRecord,
     InvocationRecord,
     InvocationUpdate,
     Opened,
@@ -91,6 +92,8 @@ class StoreContract:
 
     examples = 60
     """How many random histories are tried."""
+    load_limit_bytes = LOAD_LIMIT_BYTES
+    """Of an invocation with its journal, or of a snapshot: the stores that are made leave out what holds more."""
 
     def make_store(self) -> InspectableStore:
         """A store on a new, empty place, not open."""
@@ -107,7 +110,7 @@ class StoreContract:
             """A machine for this store."""
 
             def __init__(self) -> None:
-                super().__init__(contract.make_store())
+                super().__init__(contract.make_store(), contract.load_limit_bytes)
 
         effort = settings(
             max_examples=self.examples,
@@ -189,6 +192,37 @@ class StoreContract:
 
         self._run(check)
 
+    def test_a_new_execution_keeps_who_waits_and_loses_what_the_old_one_did(self) -> None:
+        """Rules W1 and C3: a late answer to the old execution is not taken for one to its successor."""
+
+        async def check(store: InspectableStore) -> None:
+            await store.open(OWNER)
+            waiting = CallerRecord(Address("Ticket", "joe"), 77, 3)
+            await store.commit(
+                Batch(
+                    last_position=2,
+                    accepted=[_invocation(1)],
+                    steps=[StepRecord(1, 0, b"step")],
+                    completions=[CompletionRecord(1, 0, 2, False, b"answer")],
+                    timers=[TimerRecord(1, TimerKind.SLEEP, 1, 5, Address("Ticket", "mary"))],
+                    attachments=[AttachmentRecord(1, waiting)],
+                    aliases=[AliasRecord("alias", 1)],
+                )
+            )
+            execution = ExecutionRecord(number=9, previous=1, seed=b"f" * 16, argument=b"[2]")
+            step = StepRecord(9, 0, b"another step")
+            await store.commit(Batch(last_position=9, renewed=[execution], steps=[step]))
+            await store.commit(Batch(last_position=10, completions=[CompletionRecord(1, 0, 10, False, b"late")]))
+            ((number, stored),) = (await store.fetch([1, 9])).items()
+            assert (number, stored.record.number, stored.record.id) == (9, 9, _invocation(1).id)
+            assert (stored.record.seed, stored.record.argument) == (execution.seed, execution.argument)
+            assert (stored.steps, stored.completions) == ([step], [])
+            assert stored.attachments == [AttachmentRecord(9, waiting)]
+            assert (await store.find(["alias"]))["alias"].number == 9
+            assert await store.timers(LATEST_TIME, 10) == []
+
+        self._run(check)
+
     def test_every_read_is_one_snapshot_beside_commits(self) -> None:
         async def check(store: InspectableStore) -> None:
             await store.open(OWNER)
@@ -241,10 +275,10 @@ class StoreContract:
 class StoreAgreement(RuleBasedStateMachine):
     """Does the same to a `MemoryStore` and to the store under test, and compares every answer."""
 
-    def __init__(self, store: InspectableStore) -> None:
+    def __init__(self, store: InspectableStore, load_limit_bytes: int = LOAD_LIMIT_BYTES) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
-        self.specification = MemoryStore()
+        self.specification = MemoryStore(load_limit_bytes=load_limit_bytes)
         self.store = store
         self.position = 0
         self.open_both()
@@ -344,6 +378,8 @@ async def everything(store: InspectableStore, disk: Disk) -> list[object]:
         await store.timers(LATEST_TIME // 2, 1000),
         await store.expired(LATEST_TIME // 2, 1000),
         await store.expired(LATEST_TIME, 2),
+        await store.paused(2),
+        await store.objects(places),
         await store.invocations(after=0, limit=1000),
     ]
     answers += [await store.invocations(after=0, limit=1000, status=status) for status in InvocationStatus]
@@ -378,17 +414,22 @@ class Histories:
         self.draw = data.draw
         self.disk = specification.disk
         self.position = position
+        self.began: dict[int, int] = {}
+        """The new executions of the batch that is made, with the numbers that they replace."""
 
     def batch(self) -> Batch:
-        stored = sorted(self.disk.rows)
+        renewed = [self.execution(number) for number in self.some(sorted(self.disk.rows))]
+        self.began = {execution.number: execution.previous for execution in renewed}
+        stored = sorted(self.disk.rows.keys() - self.began.values() | self.began.keys())
         removed = self.some(stored)
         ended = self.some(stored)
         accepted = self.accepted(set(removed))
         living = sorted({*stored, *(record.number for record in accepted)} - set(removed))
         forgotten = {*removed, *ended}
         # Whoever answers, attaches or wakes need not know whether the other is still there.
-        anybody = [*living, *removed, UNKNOWN_NUMBER]
+        anybody = [*living, *removed, *self.began.values(), UNKNOWN_NUMBER]
         return Batch(
+            renewed=renewed,
             accepted=accepted,
             woken=self.some(anybody),
             updated=[self.update(number) for number in self.some(living)],
@@ -421,8 +462,9 @@ class Histories:
         return self.draw(st.lists(st.sampled_from(numbers), max_size=3, unique=not repeat))
 
     def accepted(self, removed: set[int]) -> list[InvocationRecord]:
-        free_ids = [self.disk.rows[number].record.id for number in removed]
-        taken = {scope for scope, number in self.disk.numbers_by_scope.items() if number not in removed}
+        gone = {self.began.get(number, number) for number in removed}
+        free_ids = [self.disk.rows[number].record.id for number in gone]
+        taken = {scope for scope, number in self.disk.numbers_by_scope.items() if number not in gone}
         records: list[InvocationRecord] = []
         for _ in range(self.draw(st.integers(0, 3))):
             # An execution that begins anew keeps its id (rule T5).
@@ -436,6 +478,14 @@ class Histories:
             record_id = free_ids.pop() if again else f"inv_{number}"
             records.append(self.invocation(number, record_id, scope))
         return records
+
+    def execution(self, previous: int) -> ExecutionRecord:
+        return ExecutionRecord(
+            number=self.next_position(),
+            previous=previous,
+            seed=self.draw(st.binary(min_size=16, max_size=16)),
+            argument=self.draw(payloads),
+        )
 
     def invocation(self, number: int, record_id: str, scope: KeyScope | None) -> InvocationRecord:
         return InvocationRecord(
