@@ -18,7 +18,7 @@ from durably.runtime.activations.activation import Activation, LoadBuffer
 from durably.runtime.clock import Cancellable, Clock
 from durably.runtime.commit.committer import Committer
 from durably.runtime.execution.step import Delivery
-from durably.runtime.invocations.invocation import InvocationRun, from_stored
+from durably.runtime.invocations.invocation import InvocationRun, from_stored, state_load_error
 from durably.runtime.registry.batched_lookup import BatchedLookup, BatchedLookupOwner
 from durably.runtime.registry.reads import Reads
 from durably.runtime.registry.registry import InvocationRegistry
@@ -182,6 +182,7 @@ class Activations:
         if not activation.is_rehydrated:
             activation.is_rehydrated = True
             activation.snapshot = dict(stored.state)
+            activation.load_error = state_load_error(activation.address, stored.left_out_bytes)
             for row in stored.started:
                 if row.record.number <= activation.load_position and row.record.number not in came:
                     self._take_up(activation, from_stored(row, self._handler_of(activation.actor, row.record)))

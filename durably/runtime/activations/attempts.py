@@ -91,8 +91,10 @@ class Attempts:
                 _hold_sends_again(journal)
             if journal.undelivered or journal.unanswered:
                 self.wake(invocation)
-        if invocation.status is InvocationStatus.RUNNING:
-            self._owner.queue(invocation)
+        if invocation.status is InvocationStatus.RUNNING or (
+            invocation.load_error is not None and invocation.status is InvocationStatus.SUSPENDED
+        ):
+            self._owner.queue(invocation)  # One that could not be loaded is queued to be paused.
 
     def suspend(self, invocation: InvocationRun) -> None:
         """Throw the attempt away while it waits; it continues from its journal (rule L4)."""

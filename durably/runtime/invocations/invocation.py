@@ -11,12 +11,17 @@ from typing import Any
 
 from durably.actors.definition.binding import BoundActorHandler
 from durably.actors.protocol.commands import Command, Send, Sleep
+from durably.errors import LoadLimitError
 from durably.ids import Address, InvocationStatus, KeyScope
 from durably.runtime.execution.execution import Execution
 from durably.runtime.execution.step import Delivery, Outcome, Step, decode_step
 from durably.runtime.observation.failure_text import decode_attempt_failure
 from durably.storage.records import CallerRecord, InvocationRecord, InvocationUpdate, StoredInvocation
 
+LOAD_LIMIT_ADVICE = (
+    "It stays as it is until the store is opened with a higher limit (`SqliteStore(path, load_limit_mib=...)`) on a "
+    "machine with the memory for it; then resume it. Keep large values elsewhere and pass their names."
+)
 NO_CHANGES: Mapping[str, bytes | None] = {}
 
 
@@ -110,6 +115,8 @@ class InvocationRun:
     """A step of it waits for the look-up of idempotency keys; nothing of that step has happened yet."""
     held_position: int = 0
     """Which of its steps that is."""
+    load_error: LoadLimitError | None = None
+    """Why it cannot go on: its journal, or the state of its object, is in the store only."""
     is_queued: bool = False
     parked_in: dict[int, Any] | None = None
     """Where it waits for its attempt to be thrown away."""
@@ -235,6 +242,11 @@ def from_stored(stored: StoredInvocation, handler: BoundActorHandler) -> Invocat
     invocation.sender_unfinished = stored.sender_unfinished
     invocation.attachments = tuple(attachment.caller for attachment in stored.attachments)
     invocation.note_stored()
+    if stored.left_out_bytes is not None:
+        invocation.load_error = LoadLimitError(
+            f"The argument, steps and completions of {record.address.service}/{record.address.key}/{record.handler} "
+            f"({record.id}) hold {_mib(stored.left_out_bytes)}, more than the store loads. {LOAD_LIMIT_ADVICE}"
+        )
     if stored.steps:
         invocation.journal = journal_of(stored)
     return invocation
@@ -258,6 +270,20 @@ def journal_of(stored: StoredInvocation) -> Journal:
     for delivery in answers.values():
         journal.answer(delivery)
     return journal
+
+
+def state_load_error(address: Address, left_out_bytes: int | None) -> LoadLimitError | None:
+    """Why nothing of an object can go on, if its snapshot was left out of a load."""
+    if left_out_bytes is None:
+        return None
+    return LoadLimitError(
+        f"The state of {address.service}/{address.key} holds {_mib(left_out_bytes)}, more than the store loads. "
+        f"{LOAD_LIMIT_ADVICE}"
+    )
+
+
+def _mib(size_bytes: int) -> str:
+    return f"{size_bytes / (1 << 20):,.1f} MiB"
 
 
 def encode_outcome(outcome: Outcome) -> bytes:

@@ -83,6 +83,10 @@ class Steps:
         journal = invocation.journal
         execution = invocation.execution
         if execution is None:
+            load_error = invocation.load_error or activation.load_error
+            if load_error is not None:
+                self._pauses.pause(activation, invocation, load_error)
+                return
             execution = invocation.execution = self._attempts.make(activation, invocation)
             if journal is not None and not self._replay(activation, invocation, execution, journal):
                 return
