@@ -105,26 +105,37 @@ class EncodedBatch(NamedTuple):
 def encode_batch(batch: Batch, epoch: int) -> EncodedBatch:
     """A batch as the parameters of its statement, and the large payloads apart."""
     large = LargePayloads()
-    steps, completions, state = large.without(batch)
+    forgotten = [*batch.ended, *batch.removed]
+    if batch.renewed:
+        forgotten += [execution.previous for execution in batch.renewed]
+    state = [
+        (change.address[0], change.address[1], change.field, text_of(change.value))
+        for change in batch.state
+        if change.value is not None and len(change.value) <= LARGE_BYTES
+    ]
+    cleared: list[tuple[str, str, str]] = []
+    if len(state) < len(batch.state):
+        cleared = [(*change.address, change.field) for change in batch.state if change.value is None]
+        large.put_state(batch.state)
     parameters = (
         epoch,
         batch.last_position,
         encode_rows(batch.renewed, large.execution_row),
-        encode_rows([*batch.ended, *batch.removed, *(execution.previous for execution in batch.renewed)]),
+        encode_rows(forgotten),
         encode_rows(batch.removed),
         encode_rows(batch.accepted, large.invocation_row),
         encode_rows(batch.woken),
         encode_rows(batch.updated, large.update_row),
-        encode_rows(steps, _step_row),
-        encode_rows(completions, _completion_row),
+        encode_rows(batch.steps and large.without_steps(batch.steps), _step_row),
+        encode_rows(batch.completions and large.without_completions(batch.completions), _completion_row),
         encode_rows(batch.timers_cleared),
         encode_rows(batch.timers, _timer_row),
         encode_rows(batch.attachments, _attachment_row),
         encode_rows(batch.aliases, _alias_row),
-        encode_rows([(s.address[0], s.address[1], s.field) for s in state if s.value is None]),
-        encode_rows([(s.address[0], s.address[1], s.field, text_of(s.value)) for s in state if s.value is not None]),
+        encode_rows(cleared),
+        encode_rows(state),
     )
-    return EncodedBatch(parameters, large.puts)
+    return EncodedBatch(parameters, large.puts())
 
 
 class LargePayloads:
@@ -134,22 +145,35 @@ class LargePayloads:
         self._found: dict[tuple[object, ...], bytes] = {}
         """By the statement that stores it and what it belongs to."""
 
-    @property
     def puts(self) -> list[Put]:
         return [(str(statement), (payload, *key)) for (statement, *key), payload in self._found.items()]
 
-    def without(self, batch: Batch) -> tuple[list[StepRecord], list[CompletionRecord], list[StateRecord]]:
-        """The records whose only payload is small; the others are stored by a statement for each."""
-        steps, completions, state = batch.steps, batch.completions, batch.state
-        if any(len(step.content) > LARGE_BYTES for step in steps):
-            steps = [step for step in steps if not self._put_step(step)]
-        if any(len(completion.value) > LARGE_BYTES for completion in completions):
-            # Rule C3: which answer to a command is the first must not depend on their sizes.
-            first = {(one.number, one.command): one for one in reversed(completions)}
-            completions = [one for one in first.values() if not self._put_completion(one)]
-        if any(change.value is not None and len(change.value) > LARGE_BYTES for change in state):
-            state = [change for change in state if not self._put_state(change)]
-        return steps, completions, state
+    def without_steps(self, steps: list[StepRecord]) -> list[StepRecord]:
+        """The steps whose content is small."""
+        if not any(len(step.content) > LARGE_BYTES for step in steps):
+            return steps
+        for step in steps:
+            if len(step.content) > LARGE_BYTES:
+                self._found["put_step", step.number, step.index] = step.content
+        return [step for step in steps if len(step.content) <= LARGE_BYTES]
+
+    def without_completions(self, completions: list[CompletionRecord]) -> list[CompletionRecord]:
+        """The completions whose value is small."""
+        if not any(len(completion.value) > LARGE_BYTES for completion in completions):
+            return completions
+        # Rule C3: which answer to a command is the first must not depend on their sizes.
+        first = {(one.number, one.command): one for one in reversed(completions)}
+        for one in first.values():
+            if len(one.value) > LARGE_BYTES:
+                key = (one.number, one.position, one.command, int(one.failed), one.number)
+                self._found["put_completion", *key] = one.value
+        return [one for one in first.values() if len(one.value) <= LARGE_BYTES]
+
+    def put_state(self, changes: list[StateRecord]) -> None:
+        """Take the fields whose value is large."""
+        for change in changes:
+            if change.value is not None and len(change.value) > LARGE_BYTES:
+                self._found["put_state", *change.address, change.field] = change.value
 
     def inline(self, payload: bytes | None, statement: str, number: int) -> str | None:
         """A payload as it stands in a row: as text, or not at all where it is large."""
@@ -206,26 +230,6 @@ class LargePayloads:
             self.inline(update.outcome, "put_outcome", update.number),
             update.expires_at,
         )
-
-    def _put_step(self, step: StepRecord) -> bool:
-        is_large = len(step.content) > LARGE_BYTES
-        if is_large:
-            self._found["put_step", step.number, step.index] = step.content
-        return is_large
-
-    def _put_completion(self, one: CompletionRecord) -> bool:
-        is_large = len(one.value) > LARGE_BYTES
-        if is_large:
-            key = (one.number, one.position, one.command, int(one.failed), one.number)
-            self._found["put_completion", *key] = one.value
-        return is_large
-
-    def _put_state(self, change: StateRecord) -> bool:
-        value = change.value
-        if value is None or len(value) <= LARGE_BYTES:
-            return False
-        self._found["put_state", *change.address, change.field] = value
-        return True
 
 
 def _step_row(step: StepRecord) -> tuple[object, ...]:

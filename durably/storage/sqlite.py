@@ -62,7 +62,8 @@ A = TypeVar("A")
 OLDEST_SQLITE = (3, 38, 0)
 CHECKPOINT_TRIES = 5
 WRITER_DEFINITIONS = (
-    "renewal", "renewal_is_applied", "removal", "removal_is_applied", "batch", "batch_is_applied", "state_is_applied",
+    "renewal", "renewal_is_applied", "removal", "removal_is_applied", "clearance", "clearance_is_applied",
+    "batch", "batch_is_applied", "state_is_applied",
 )  # fmt: skip
 MIB = 1 << 20
 NOTHING_LOADED = -1

@@ -47,6 +47,21 @@ begin
     delete from arguments where number in (select value from json_each(new.removed));
 end;
 
+-- name: clearance
+-- What a batch inserts the fields into that it clears, if there are any.
+create temp view clearance as select null as state_cleared;
+
+-- name: clearance_is_applied
+-- Deletes fields of objects.
+create temp trigger clearance_is_applied instead of insert on clearance
+begin
+    delete from state
+    where (service, key, field) in (
+        select line ->> 0, line ->> 1, line ->> 2
+        from (select value as line from json_each(new.state_cleared) limit -1) where line is not null
+    );
+end;
+
 -- name: batch_is_applied
 -- Applies a batch. All of it is one statement, so it is one transaction and hands the interpreter's lock back once (rule X5).
 -- SQLite renders json_each's `value` anew wherever it is mentioned. A subquery with a limit below a `where` is not merged
@@ -123,11 +138,7 @@ begin
     select line ->> 0, line ->> 1
     from (select value as line from json_each(new.aliases) limit -1) where line is not null;
 
-    delete from state
-    where (service, key, field) in (
-        select line ->> 0, line ->> 1, line ->> 2
-        from (select value as line from json_each(new.state_cleared) limit -1) where line is not null
-    );
+    insert into clearance select new.state_cleared where new.state_cleared is not null;
 
     insert into state (service, key, field, value)
     select line ->> 0, line ->> 1, line ->> 2, line ->> 3
@@ -149,11 +160,7 @@ begin
 
     update owner set last_position = max(last_position, new.last_position);
 
-    delete from state
-    where (service, key, field) in (
-        select line ->> 0, line ->> 1, line ->> 2
-        from (select value as line from json_each(new.state_cleared) limit -1) where line is not null
-    );
+    insert into clearance select new.state_cleared where new.state_cleared is not null;
 
     insert into state (service, key, field, value)
     select line ->> 0, line ->> 1, line ->> 2, line ->> 3
