@@ -134,14 +134,14 @@ class ReadLimitError(StoreUnavailableError):
 
 
 class TimeLimit:
-    """Interrupts what a connection runs when it has not progressed for a time, and again: it may have begun late."""
+    """Interrupts a read when it has not progressed for a time, and again until cancelled: it may have begun late."""
 
-    __slots__ = ("_connection", "_limit_seconds", "_seen", "_timer", "expired", "progress")
+    __slots__ = ("_interrupt", "_limit_seconds", "_seen", "_timer", "expired", "progress")
 
-    def __init__(self, connection: Connection, limit_seconds: float) -> None:
-        self._connection = connection
+    def __init__(self, interrupt: Callable[[], None], limit_seconds: float) -> None:
+        self._interrupt = interrupt
         self._limit_seconds = limit_seconds
-        self._timer = asyncio.get_running_loop().call_later(limit_seconds, self._expire)
+        self._timer = asyncio.get_running_loop().call_later(limit_seconds, self.look)
         self._seen = 0
         self.progress = 0
         self.expired = False
@@ -150,14 +150,19 @@ class TimeLimit:
         """Another piece has been read. Called on the connection's thread."""
         self.progress += 1
 
-    def _expire(self) -> None:
+    def look(self) -> None:
+        """The time has passed: stop the connection, unless it has progressed meanwhile."""
         if self.progress != self._seen:
             self._seen = self.progress
-            self._timer = asyncio.get_running_loop().call_later(self._limit_seconds, self._expire)
+            self._look_again_after(self._limit_seconds)
             return
         self.expired = True
-        self._connection.interrupt_now()
-        self._timer = asyncio.get_running_loop().call_later(INTERRUPT_AGAIN_SECONDS, self._expire)
+        self._interrupt()
+        self._look_again_after(INTERRUPT_AGAIN_SECONDS)
+
+    def _look_again_after(self, seconds: float) -> None:
+        self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(seconds, self.look)
 
     def cancel(self) -> None:
         self._timer.cancel()
@@ -212,7 +217,7 @@ class Readers:
         """
         free = self._free
         connection = await self._take(free)
-        limit = TimeLimit(connection, self._limit_seconds)
+        limit = TimeLimit(connection.interrupt_now, self._limit_seconds)
         try:
             found = await connection.run(function, limit.progressed)
         except asyncio.CancelledError:

@@ -113,7 +113,7 @@ def encode_batch(batch: Batch, epoch: int) -> EncodedBatch:
         for change in batch.state
         if change.value is not None and len(change.value) <= LARGE_BYTES
     ]
-    cleared: list[tuple[str, str, str]] = []
+    cleared: list[tuple[str, ...]] = []
     if len(state) < len(batch.state):
         cleared = [(*change.address, change.field) for change in batch.state if change.value is None]
         large.put_state(batch.state)
