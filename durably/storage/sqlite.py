@@ -403,7 +403,7 @@ class SqliteStore:
         if len(questions) == 1:
             try:
                 return [await ask_in_pieces(questions[0], self._load_limit_bytes)]
-            except ReadLimitError:  # A limit of ours is no failure of the store: what cannot be loaded is left out.
+            except ReadLimitError:  # Rule L5
                 return [await ask_in_pieces(questions[0], NOTHING_LOADED)]
         half = len(questions) // 2
         first = await self._in_parts(ask, questions[:half], ask_in_pieces)

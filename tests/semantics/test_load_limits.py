@@ -1,4 +1,4 @@
-"""What is too large to load is paused and named, loses nothing, and the others go on."""
+"""Rule L5: what is too large to load is paused and named, loses nothing, and the others go on."""
 
 from __future__ import annotations
 

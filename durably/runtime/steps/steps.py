@@ -84,7 +84,7 @@ class Steps:
         execution = invocation.execution
         if execution is None:
             load_error = invocation.load_error or activation.load_error
-            if load_error is not None:
+            if load_error is not None:  # Rule L5
                 self._pauses.pause(activation, invocation, load_error)
                 return
             execution = invocation.execution = self._attempts.make(activation, invocation)
