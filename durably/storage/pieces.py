@@ -43,6 +43,8 @@ PORTION_RECORDS = 32
 """How many steps or completions come in one piece."""
 PAGE_BYTES = 32 << 20
 """A page of records ends once their payloads hold so much."""
+PAGE_RECORDS = 25_000
+"""How many records a page has at most that does not fit into one answer."""
 
 
 class PieceReader:

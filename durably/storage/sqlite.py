@@ -41,7 +41,7 @@ from durably.storage.decoding import (
 from durably.storage.encoding import EncodedBatch, encode_batch, encode_rows
 from durably.storage.migrations import migrate, refuse_foreign, refuse_older
 from durably.storage.ownership import OwnerLock, taken_over_sentence
-from durably.storage.pieces import PieceReader
+from durably.storage.pieces import PAGE_RECORDS, PieceReader
 from durably.storage.records import (
     PENDING_BYTES,
     Batch,
@@ -370,14 +370,20 @@ class SqliteStore:
 
     async def _page(self, name: str, parameters: Mapping[str, object], limit: int) -> list[InvocationRecord]:
         """At most `limit` records, and fewer where they are large."""
+        try:
+            return decode_invocations(await self._read(name, {**parameters, "limit": limit}))
+        except LargePayloadError:
+            pass
+        except StoreUnavailableError as error:
+            if not _asks_for_too_much(error):
+                raise
+        limit = min(limit, PAGE_RECORDS)
         while True:
             asked = {**parameters, "limit": limit}
             try:
-                return decode_invocations(await self._read(name, asked))
-            except LargePayloadError:
                 return await self._in_pieces(partial(PieceReader.page, name=name, parameters=asked))
-            except StoreUnavailableError as error:
-                if limit == 1 or not _asks_for_too_much(error):
+            except ReadLimitError:
+                if limit == 1:
                     raise
                 limit //= 2
 

@@ -8,7 +8,7 @@ import pytest
 
 from durably import InvocationStatus, ObjectContext, RetryPolicy, Runtime, VirtualObject, handler, state
 from durably.ids import Address, KeyScope
-from durably.storage import connections
+from durably.storage import connections, pieces
 from durably.storage.introspection import InspectableStore
 from durably.storage.memory import MemoryStore
 from durably.storage.records import PENDING_BYTES, Batch, CompletionRecord, InvocationRecord, StepRecord
@@ -77,7 +77,8 @@ async def test_look_ups_are_answered(stores: tuple[InspectableStore, MemoryStore
     assert await store.find_keyed(scopes) == await specification.find_keyed(scopes)
 
 
-async def test_pages_are_shorter(stores: tuple[InspectableStore, MemoryStore]) -> None:
+async def test_pages_are_shorter(stores: tuple[InspectableStore, MemoryStore], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pieces, "PAGE_BYTES", LIMIT_BYTES)
     store, specification = stores
     found: list[InvocationRecord] = []
     while page := await store.invocations(after=found[-1].number if found else 0, limit=100):

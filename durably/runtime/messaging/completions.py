@@ -55,7 +55,8 @@ class Completions:
         activation = self._activations.activation(caller.address)
         if activation.load_buffer is None:
             invocation = activation.find(caller.number)
-            if invocation is not None and invocation.load_error is not None:  # Rule L5: its journal is in the store only.
+            if invocation is not None and invocation.load_error is not None:
+                # Rule L5: its journal is in the store only.
                 activation.changed_at = self._record(caller, outcome)
             elif invocation is not None:
                 self.complete(activation, invocation, caller.command, outcome.failed, outcome.value)
