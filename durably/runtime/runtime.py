@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from threading import get_ident
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from urllib.parse import unquote
 
 from durably.actors.actor import Actor, VirtualObject
-from durably.actors.bound_handlers import Delay, Invocation, Outgoing
 from durably.actors.caller import Caller
 from durably.actors.definition.binding import BoundActor, bind
 from durably.actors.definition.definition import definition_of
 from durably.actors.protocol.operations import CallSite, Operation
 from durably.actors.retry import RetryPolicy
+from durably.actors.transport import Delay, Invocation, Outgoing
 from durably.actors.values.durations import Duration, duration_us
 from durably.actors.values.serde import MISSING, codec_for
 from durably.errors import DefinitionError, RuntimeStoppedError, WrongContextError
-from durably.ids import Address, Entropy, InvocationStatus, KeyScope, SystemEntropy
-from durably.runtime.actions.actions import ActionObserver
-from durably.runtime.clock import Clock, SystemClock
+from durably.ids import Address, InvocationStatus, KeyScope
+from durably.runtime.environment import Environment
 from durably.runtime.execution.loop import is_in_a_handler
 from durably.runtime.gateway.describe import describe_actor
 from durably.runtime.gateway.pending_requests import (
@@ -32,11 +32,11 @@ from durably.runtime.gateway.pending_requests import (
 )
 from durably.runtime.gateway.requests import Acceptance, InvocationRequest, Reply, ServiceDescription
 from durably.runtime.invocations.invocation import InvocationRun
-from durably.runtime.observation.logs import RuntimeLogger
-from durably.runtime.settings import Settings
+from durably.runtime.observation.observer import Observer, Observers
 from durably.runtime.supervision.supervisor import Supervisor
 from durably.storage.connect import store_from_url
 from durably.storage.introspection import InspectableStore
+from durably.storage.records import InvocationRecord
 
 if TYPE_CHECKING:
     from durably.ingress import Ingress
@@ -72,7 +72,9 @@ class Runtime(Caller):
     values. `retry` is for handlers that have no policy of their own. An invocation that waits longer than
     `suspend_after` leaves memory, an object that is idle for longer than `passivate_after` too; outcomes of sends and
     of requests with an idempotency key are kept for `retention`. Durations are timedeltas or seconds. `on_paused` is
-    told of invocations that wait for a person.
+    told of invocations that wait for a person. A call from an exclusive handler to its own object could only wait for
+    itself: it raises `DeadlockError` in the handler; `deadlocks="wait"` lets it wait. `environment` is for tests and
+    simulations: where time, randomness and the numbers that the machine runs by come from.
 
     Raises:
         DefinitionError: a class cannot work, or the store's URL names none.
@@ -92,29 +94,31 @@ class Runtime(Caller):
         drain: Duration = 30.0,
         stop_timeout: Duration = 10.0,
         on_paused: OnPaused | None = None,
+        deadlocks: Literal["error", "wait"] = "error",
+        environment: Environment | None = None,
     ) -> None:
+        self._environment = Environment() if environment is None else environment
         limits = Limits() if limits is None else limits
         self._store = store_from_url(store) if isinstance(store, str) else store
         self._actors = _bind_all(actors, {} if dependencies is None else dependencies)
         self._on_paused = on_paused
-        self._settings = Settings(
+        self._settings = replace(
+            self._environment.settings,
             retry=RetryPolicy() if retry is None else retry,
             suspend_after_us=duration_us(suspend_after, "Runtime(suspend_after=...)"),
             passivate_after_us=duration_us(passivate_after, "Runtime(passivate_after=...)"),
             retention_us=duration_us(retention, "Runtime(retention=...)"),
             drain_us=duration_us(drain, "Runtime(drain=...)"),
             stop_us=duration_us(stop_timeout, "Runtime(stop_timeout=...)"),
+            deadlocks=deadlocks,
             active_objects=limits.active_objects,
             mailbox_messages=limits.mailbox_messages,
             payload_bytes=limits.payload_bytes,
         )
-        self._virtual_clock: Clock | None = None
-        self._entropy: Entropy = SystemEntropy()
-        self._observer: ActionObserver | None = None
+        self._observer = Observer()
         self._supervisor: Supervisor | None = None
         self._thread: int | None = None
         self._hooks: set[asyncio.Task[None]] = set()
-        self._log = RuntimeLogger()
 
     def __repr__(self) -> str:
         return f"<Runtime of {', '.join(self._actors)} on {self._store.describe()}>"
@@ -125,20 +129,16 @@ class Runtime(Caller):
         if self._supervisor is not None:
             raise RuntimeError("The runtime is running already. Make another one, on another store.")
         self._thread = get_ident()
-        self._log = self._make_log()
+        environment = self._environment
+        self._observer = Observers([environment.logger(), environment.observer, _PausedHook(self._invocation_paused)])
         supervisor = Supervisor(
-            owner=self,
             store=self._store,
             actors=self._actors,
-            clock=self._virtual_clock or SystemClock(asyncio.get_running_loop()),
-            entropy=self._entropy,
-            settings=self._settings,
-            log=self._log,
-            observer=self._observer,
+            environment=replace(environment, observer=self._observer, settings=self._settings),
         )
         await supervisor.start()
         self._supervisor = supervisor
-        self._log.started(self._store.describe(), len(self._actors))
+        self._observer.started(self._store.describe(), len(self._actors))
         return self
 
     async def __aexit__(
@@ -152,7 +152,7 @@ class Runtime(Caller):
             await asyncio.shield(stopping)
         finally:  # Whoever cancels us gets a runtime that has stopped, and a store that is free.
             await stopping
-        self._log.stopped()
+        self._observer.stopped()
 
     @property
     def store(self) -> str:
@@ -190,7 +190,7 @@ class Runtime(Caller):
         handler = None if actor is None else actor.handlers.get(request.handler)
         content_type = None if handler is None else handler.content_type
         operation = ReplyOperation(
-            gateway, request.handler, content_type=content_type, keyed=request.idempotency_key is not None
+            gateway.pending, request.handler, content_type=content_type, keyed=request.idempotency_key is not None
         )
         gateway.call(operation, request, request.body, wire=True)
         return operation
@@ -202,7 +202,9 @@ class Runtime(Caller):
             DurablyError: the request was refused, nothing was accepted; or (StoreUnavailableError) nobody knows.
         """
         gateway = self._running().gateway
-        operation: AcceptanceOperation[Acceptance] = AcceptanceOperation(gateway, request.handler, None, _itself)
+        operation: AcceptanceOperation[Acceptance] = AcceptanceOperation(
+            gateway.pending, request.handler, None, _itself
+        )
         gateway.send(operation, request, request.body, Delay(after_us=request.delay_us), wire=True)
         return operation
 
@@ -227,38 +229,36 @@ class Runtime(Caller):
     ) -> AsyncIterator[Invocation[Any]]:
         """Unfinished invocations, and finished ones that are kept, oldest first.
 
-        `target` is `Service`, `Service/handler`, or for objects `Object/key` or `Object/key/handler`.
+        `target` is `Service`, `Service/handler`, or for objects `Object/key` or `Object/key/handler`, each part
+        percent-encoded: a key `a/b` is written `a%2Fb`.
         """
         supervisor = self._running()
         service, key, handler = self._parse_target(target)
         await supervisor.until_durable()
-        after = 0
-        while True:
-            page = await self._store.invocations(
-                after=after, limit=_PAGE, service=service, key=key, handler=handler, status=status
-            )
-            for record in page:
-                yield Invocation(self, record.id, codec_for(MISSING).decode)
-            if not page:
-                return
-            after = page[-1].number
+        async for record in self._pages(service, key, handler, status):
+            yield Invocation(self, record.id, codec_for(MISSING).decode)
 
-    def resume(self, id: str, /) -> Awaitable[None]:
-        """Let a paused invocation try again, from its journal; anything else is left as it is.
+    def resume(self, what: str, /) -> Awaitable[Sequence[str]]:
+        """Let paused invocations try again, from their journals; anything else is left as it is.
+
+        `what` is the id of an invocation, or a target as `invocations` takes it, for all that are paused there:
+        `Cart/mary`, `Cart/mary/checkout`, `Cart`. Returns the ids of those that were paused.
 
         Raises:
-            UnknownTargetError: there is no such invocation.
+            UnknownTargetError: there is no invocation of this id.
+            ValueError: the target names nothing that runs here.
         """
-        gateway = self._running().gateway
-        operation: QuestionOperation[None] = QuestionOperation(gateway, f"resume of {id}", None)
-        gateway.resume(operation, id)
-        return operation
+        supervisor = self._running()
+        if "/" in what or what in self._actors:
+            service, key, handler = self._parse_target(what)
+            return self._resume_all(supervisor, service, key, handler)
+        return self._resume_one(supervisor, what)
 
     # ------------------------------------------------------------------ for references (Transport)
 
     def _issue_call(self, outgoing: Outgoing[R], site: CallSite, /) -> Operation[R]:
         gateway = self._running().gateway
-        operation = ResultOperation(gateway, outgoing, site, outgoing.decode)
+        operation = ResultOperation(gateway.pending, outgoing, site, outgoing.decode)
         gateway.call(operation, outgoing, outgoing.argument, wire=outgoing.wire)
         return operation
 
@@ -268,13 +268,13 @@ class Runtime(Caller):
         def handle(acceptance: Acceptance) -> Invocation[R]:
             return Invocation(self, acceptance.id, outgoing.decode)
 
-        operation = AcceptanceOperation(gateway, f"send to {outgoing}", site, handle)
+        operation = AcceptanceOperation(gateway.pending, f"send to {outgoing}", site, handle)
         gateway.send(operation, outgoing, outgoing.argument, delay or NO_DELAY, wire=outgoing.wire)
         return operation
 
     def _issue_attach(self, outgoing: Outgoing[R], site: CallSite, /) -> Operation[R]:
         gateway = self._running().gateway
-        operation = ResultOperation(gateway, f"attach to {outgoing}", site, outgoing.decode)
+        operation = ResultOperation(gateway.pending, f"attach to {outgoing}", site, outgoing.decode)
         assert outgoing.idempotency_key is not None
         gateway.attach(
             operation, KeyScope(outgoing.service, outgoing.key or "", outgoing.handler, outgoing.idempotency_key)
@@ -283,20 +283,20 @@ class Runtime(Caller):
 
     def _issue_result(self, id: str, decode: Callable[[bytes], R], site: CallSite, /) -> Operation[R]:
         gateway = self._running().gateway
-        operation = ResultOperation(gateway, f"result of {id}", site, decode)
+        operation = ResultOperation(gateway.pending, f"result of {id}", site, decode)
         gateway.result(operation, id)
         return operation
 
     def _issue_status(self, id: str, site: CallSite, /) -> Operation[InvocationStatus]:
         gateway = self._running().gateway
-        operation: QuestionOperation[InvocationStatus] = QuestionOperation(gateway, f"status of {id}", site)
+        operation: QuestionOperation[InvocationStatus] = QuestionOperation(gateway.pending, f"status of {id}", site)
         gateway.status(operation, id)
         return operation
 
     # ------------------------------------------------------------------ inside
 
-    def invocation_paused(self, invocation: InvocationRun, error: BaseException, told: bool, /) -> None:
-        """Tell the hook; what it raises is logged. `told`: somebody outside who waited heard of it."""
+    def _invocation_paused(self, invocation: InvocationRun, error: BaseException) -> None:
+        """Tell the hook; what it raises is logged."""
         if self._on_paused is None:
             return
         handle: Invocation[Any] = Invocation(self, invocation.id, invocation.handler.signature.decode_result)
@@ -308,10 +308,33 @@ class Runtime(Caller):
         try:
             await hook(handle, error)
         except Exception as failure:
-            self._log.hook_failed(failure)
+            self._observer.hook_failed(failure)
 
-    def _make_log(self) -> RuntimeLogger:
-        return RuntimeLogger()
+    def _resume_one(self, supervisor: Supervisor, id: str) -> QuestionOperation[Sequence[str]]:
+        gateway = supervisor.gateway
+        operation: QuestionOperation[Sequence[str]] = QuestionOperation(gateway.pending, f"resume of {id}", None)
+        gateway.resume(operation, id)
+        return operation
+
+    async def _resume_all(
+        self, supervisor: Supervisor, service: str | None, key: str | None, handler: str | None
+    ) -> Sequence[str]:
+        await supervisor.until_durable()
+        resumed: list[str] = []
+        async for record in self._pages(service, key, handler, InvocationStatus.PAUSED):
+            resumed += await self._resume_one(supervisor, record.id)
+        return resumed
+
+    async def _pages(
+        self, service: str | None, key: str | None, handler: str | None, status: InvocationStatus | None
+    ) -> AsyncIterator[InvocationRecord]:
+        after = 0
+        while page := await self._store.invocations(
+            after=after, limit=_PAGE, service=service, key=key, handler=handler, status=status
+        ):
+            for record in page:
+                yield record
+            after = page[-1].number
 
     def _running(self) -> Supervisor:
         """The supervisor, if this is the place to use the runtime (rule D2)."""
@@ -335,17 +358,27 @@ class Runtime(Caller):
     def _parse_target(self, target: str | None) -> tuple[str | None, str | None, str | None]:
         if target is None:
             return None, None, None
-        service, *mark_idle = target.split("/")
+        service, *rest = map(unquote, target.split("/"))
         actor = self._actors.get(service)
-        if actor is None or len(mark_idle) > 2:
+        if actor is None or len(rest) > 2:
             known = ", ".join(self._actors)
             raise ValueError(
                 f"{target!r} names nothing that runs here. Write Service/handler or Object/key/handler; there are: "
                 f"{known}."
             )
         if actor.definition.kind == "service":
-            return service, None, mark_idle[0] if mark_idle else None
-        return service, mark_idle[0] if mark_idle else None, mark_idle[1] if len(mark_idle) == 2 else None
+            return service, None, rest[0] if rest else None
+        return service, rest[0] if rest else None, rest[1] if len(rest) == 2 else None
+
+
+class _PausedHook(Observer):
+    """Hands pauses to the host's `on_paused`."""
+
+    def __init__(self, tell: Callable[[InvocationRun, BaseException], None]) -> None:
+        self._tell = tell
+
+    def pause_durable(self, invocation: InvocationRun, error: BaseException, heard: bool) -> None:
+        self._tell(invocation, error)
 
 
 def _itself(acceptance: Acceptance) -> Acceptance:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from durably.actors.definition.binding import BoundActorHandler
 from durably.actors.retry import RetryPolicy
 
 Watch: TypeAlias = Callable[[str], AbstractContextManager[object, None]]
@@ -17,19 +18,22 @@ Watch: TypeAlias = Callable[[str], AbstractContextManager[object, None]]
 class Settings:
     """What `Runtime(...)` turns its arguments into. Times are microseconds unless the name says otherwise."""
 
-    retry: RetryPolicy
-    suspend_after_us: int
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    """For handlers that have no policy of their own."""
+    suspend_after_us: int = 60_000_000
     """How long an invocation waits in memory before its attempt is thrown away; 0 at every wait."""
-    passivate_after_us: int
+    passivate_after_us: int = 300_000_000
     """How long an idle object stays in memory."""
-    retention_us: int
+    retention_us: int = 86_400_000_000
     """How long outcomes are kept for those who come later."""
-    drain_us: int
+    drain_us: int = 30_000_000
     """How long a stopping runtime lets handlers and actions go on."""
     stop_us: int = 10_000_000
     """How long it may take, after that, to commit the last batch, to end cancelled actions and to let the store go."""
     verify_replay: bool = False
     """Replay every invocation when it ends and pause it if anything differs."""
+    deadlocks: Literal["error", "wait"] = "error"
+    """Whether a call that can only wait for itself is answered with an error (rule E8)."""
     forgotten_await: Literal["warn", "error"] = "warn"
     watch: Watch | None = None
     """Who looks on while handlers run. None: nobody."""
@@ -41,7 +45,9 @@ class Settings:
     pending_in_memory: int = 1_000
     """How much of a stored mailbox is loaded at once."""
     timer_window_us: int = 60_000_000
-    """Timers due later than this from now are in the store only (rule T2)."""
+    """Timers due later than this from now need not be in memory (rule T2)."""
+    timers_in_memory: int = 1_000
+    """While there are fewer, later ones are in memory too, and their waits are measured like those of the others."""
     sweep_us: int = 1_000_000
     """How often, at most, idle and waiting things are looked over."""
     pump_budget_us: int = 5_000
@@ -68,3 +74,7 @@ class Settings:
     reopen_last_us: int = 5_000_000
     outcome_unknown_after_us: int = 10_000_000
     """How long callers wait for a failed store to come back before they are told that the outcome is unknown."""
+
+    def retry_policy(self, handler: BoundActorHandler) -> RetryPolicy:
+        """How invocations of a handler are tried again."""
+        return self.retry if handler.retry is None else handler.retry

@@ -467,7 +467,7 @@ class Histories:
         taken = {scope for scope, number in self.disk.numbers_by_scope.items() if number not in gone}
         records: list[InvocationRecord] = []
         for _ in range(self.draw(st.integers(0, 3))):
-            # An execution that begins anew keeps its id (rule T5).
+            # An execution that begins anew keeps its id.
             again = bool(free_ids) and self.draw(st.booleans())
             scope = self.draw(st.none() | scopes)
             if scope in taken:

@@ -12,10 +12,12 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from durably.runtime.commit.committer import Committer
+from durably.runtime.incarnation.idleness import Idleness
+from durably.runtime.incarnation.ready_queue import ReadyQueue
 from durably.runtime.registry.reads import Reads
 from durably.runtime.timers.scheduled_messages import ScheduledMessages
 from durably.storage.records import CallerRecord, StoredInvocation
-from tests.regressions.test_lookups import Owner, turns
+from tests.regressions.test_lookups import incarnation, turns
 
 
 async def fetch(numbers: Sequence[int]) -> Callable[[int], StoredInvocation | None]:
@@ -32,10 +34,13 @@ async def test_a_message_whose_timer_rings_twice_comes_once() -> None:
     def comes(stored: StoredInvocation | None, attached: list[CallerRecord]) -> None:
         came.append(7)
 
+    life = incarnation()
     delayed = ScheduledMessages(
-        Owner(),
-        cast(Reads, SimpleNamespace(fetch=fetch)),
-        cast(Committer, SimpleNamespace(durable=0, when_durable=at_once)),
+        life,
+        committer=cast(Committer, SimpleNamespace(durable=0, when_durable=at_once)),
+        idleness=Idleness(life, lambda: 0),
+        reads=cast(Reads, SimpleNamespace(fetch=fetch)),
+        ready=ReadyQueue(),
     )
     delayed.bring(7, comes)
     await asyncio.sleep(0)

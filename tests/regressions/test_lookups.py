@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from durably.runtime.incarnation.incarnation import Incarnation
+from durably.runtime.incarnation.ready_queue import ReadyQueue
 from durably.runtime.registry.batched_lookup import BatchedLookup
 
 
@@ -31,12 +33,11 @@ class Shelf:
         return lambda _: read
 
 
-class Owner:
-    def schedule(self) -> None:
-        """Nothing else is to be done."""
-
-    def store_failed(self, error: BaseException, /) -> None:
+def incarnation() -> Incarnation:
+    def failed(_: Incarnation, error: BaseException) -> None:
         raise error
+
+    return Incarnation(failed, lambda: None)
 
 
 class Gates:
@@ -69,7 +70,7 @@ def hear(heard: list[str], number: int, answer: str) -> None:
 
 async def test_whoever_asks_while_an_answer_is_under_way_gets_a_newer_one() -> None:
     shelf, gates, heard = Shelf(), Gates(), list[str]()
-    lookup: BatchedLookup[str, str] = BatchedLookup(Owner(), shelf.ask, durable=nothing, gate=gates)
+    lookup: BatchedLookup[str, str] = BatchedLookup(incarnation(), ReadyQueue(), shelf.ask, durable=nothing, gate=gates)
     lookup("x", partial(hear, heard, 1))
     await turns()
     gates.open_next()
@@ -88,7 +89,7 @@ async def test_whoever_asks_while_an_answer_is_under_way_gets_a_newer_one() -> N
 
 async def test_two_answers_under_way_come_each_to_its_own() -> None:
     shelf, gates, heard = Shelf(), Gates(), list[str]()
-    lookup: BatchedLookup[str, str] = BatchedLookup(Owner(), shelf.ask, durable=nothing, gate=gates)
+    lookup: BatchedLookup[str, str] = BatchedLookup(incarnation(), ReadyQueue(), shelf.ask, durable=nothing, gate=gates)
     for number in (1, 2):
         lookup("x", partial(hear, heard, number))
         await turns()
@@ -111,7 +112,7 @@ async def test_two_answers_under_way_come_each_to_its_own() -> None:
 
 async def test_without_a_gate_one_answer_is_for_all_who_wait() -> None:
     shelf, heard = Shelf(), list[str]()
-    lookup: BatchedLookup[str, str] = BatchedLookup(Owner(), shelf.ask, durable=nothing)
+    lookup: BatchedLookup[str, str] = BatchedLookup(incarnation(), ReadyQueue(), shelf.ask, durable=nothing)
     for _ in range(3):
         lookup("x", heard.append)
         await turns()

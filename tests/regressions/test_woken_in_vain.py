@@ -39,9 +39,9 @@ async def test_who_is_woken_by_a_cancelled_sleep_is_suspended_again() -> None:
         assert row.record.status is InvocationStatus.SUSPENDED
         assert len(row.steps) == 2
         timer = TimerRecord(row.record.number, TimerKind.SLEEP, CANCELLED_SLEEP, 0, row.record.address)
-        engine_of(app).time_has_come(timer)
-        engine_of(app).schedule()
-        assert engine_of(app).activations.loading
+        engine_of(app).parts.timers.on_due(timer)
+        engine_of(app).parts.ready.schedule()
+        assert not engine_of(app).parts.idleness.is_waiting()  # It is on its way from the store.
         await app.settle()
         assert row.record.status is InvocationStatus.SUSPENDED
         await app.advance(20_000)

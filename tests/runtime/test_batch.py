@@ -17,6 +17,7 @@ from durably.actors.protocol.commands import Sleep
 from durably.ids import Address, InvocationStatus, KeyScope
 from durably.runtime.commit.open_batch import OpenBatch
 from durably.runtime.execution.step import Outcome, Step
+from durably.runtime.invocations.activation import Activation
 from durably.runtime.invocations.invocation import InvocationRun
 from durably.storage.memory import Disk
 from durably.storage.records import NO_COMMAND, CallerRecord, CompletionRecord, TimerKind, TimerRecord
@@ -29,11 +30,12 @@ class Thing(VirtualObject):
 
 HANDLER = bind(Thing, {}).handlers["work"]
 HERE = Address("Thing", "a")
+ACTIVATION = Activation(HERE, bind(Thing, {}), 0)
 
 
 def invocation(number: int, *, keyed: bool) -> InvocationRun:
     return InvocationRun(
-        number, f"inv_{number}", HERE, HANDLER, b"seed", b"{}", {},
+        number, f"inv_{number}", ACTIVATION, HANDLER, b"seed", b"{}", {},
         KeyScope("Thing", "a", "work", f"k{number}") if keyed else None, None, None, None, 0,
         1 if keyed else None, InvocationStatus.PENDING, number,
     )  # fmt: skip

@@ -3,76 +3,68 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
-from durably.actors.retry import RetryPolicy
 from durably.ids import Address
 from durably.runtime.clock import SystemClock
 from durably.runtime.commit.committer import Committer
 from durably.runtime.commit.thread_yielding import ThreadYielding
+from durably.runtime.incarnation.idleness import Idleness
+from durably.runtime.incarnation.incarnation import Incarnation
+from durably.runtime.incarnation.ready_queue import ReadyQueue
+from durably.runtime.observation.observer import Observer
 from durably.runtime.settings import Settings
 from durably.storage.memory import MemoryStore
 from durably.storage.records import Owner
 
-SETTINGS = Settings(retry=RetryPolicy(), suspend_after_us=0, passivate_after_us=0, retention_us=0, drain_us=0)
 
-
-class Engine:
-    """Always quiet; remembers failures."""
-
-    def __init__(self) -> None:
-        self.failures: list[BaseException] = []
-
-    def is_quiet(self) -> bool:
-        return True
-
-    def store_failed(self, error: BaseException, /) -> None:
-        self.failures.append(error)
-
-    def caught_up(self) -> None:
-        return
-
-
-async def committer(engine: Engine, gates_at_once: int) -> Committer:
+async def committer(failures: list[BaseException], gates_at_once: int) -> Committer:
     store = MemoryStore()
     await store.open(Owner(host="here", process_id=1, since=1))
-    clock = SystemClock(asyncio.get_running_loop())
+    clock = SystemClock()
+
+    def failed(_: Incarnation, error: BaseException) -> None:
+        failures.append(error)
+
+    incarnation = Incarnation(failed, lambda: None)
     return Committer(
-        engine,
+        incarnation,
         clock=clock,
-        thread_yielding=ThreadYielding(clock, None),
+        idleness=Idleness(incarnation, lambda: 0),
         last_position=0,
-        settings=replace(SETTINGS, gates_at_once=gates_at_once),
+        observer=Observer(),
+        ready=ReadyQueue(),
+        settings=Settings(gates_at_once=gates_at_once),
         store=store,
+        thread_yielding=ThreadYielding(clock, None),
     )
 
 
 async def test_gates_open_in_order_a_portion_in_each_turn() -> None:
-    engine = Engine()
-    log = await committer(engine, gates_at_once=2)
+    failures: list[BaseException] = []
+    log = await committer(failures, gates_at_once=2)
     opened: list[int] = []
     for number in range(5):
-        log.next_position()
+        log.begin()
         log.batch.set_state(Address("Counter", "a"), "value", b"1")
         log.when_durable(opened.append, number)
-    log.schedule()
+    log.write_if_due()
     seen: list[int] = []
     while len(opened) < 5:
         await asyncio.sleep(0)
         seen.append(len(opened))
     assert opened == [0, 1, 2, 3, 4]
     assert sorted(set(seen)) == [0, 2, 4, 5]
-    assert engine.failures == []
+    assert failures == []
 
 
 async def test_what_comes_while_gates_open_does_not_overtake_those_before_it() -> None:
-    log = await committer(Engine(), gates_at_once=1)
+    log = await committer([], gates_at_once=1)
     opened: list[str] = []
-    log.next_position()
+    log.begin()
     log.batch.set_state(Address("Counter", "a"), "value", b"1")
     for name in ("first", "second"):
         log.when_durable(opened.append, name)
-    log.schedule()
+    log.write_if_due()
     while not opened:
         await asyncio.sleep(0)
     log.when_durable(opened.append, "third")
@@ -85,13 +77,13 @@ async def test_what_comes_while_gates_open_does_not_overtake_those_before_it() -
 
 
 async def test_no_gate_opens_any_more_once_the_incarnation_is_over() -> None:
-    log = await committer(Engine(), gates_at_once=1)
+    log = await committer([], gates_at_once=1)
     opened: list[str] = []
-    log.next_position()
+    log.begin()
     log.batch.set_state(Address("Counter", "a"), "value", b"1")
     for name in ("first", "second"):
         log.when_durable(opened.append, name)
-    log.schedule()
+    log.write_if_due()
     while not opened:
         await asyncio.sleep(0)
     log.kill()

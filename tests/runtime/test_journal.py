@@ -8,6 +8,7 @@ import pytest
 
 from durably import NonDeterminismError
 from durably.actors.protocol.commands import Command, Run, Send, Sleep
+from durably.runtime.execution.replay import explain, replay
 from durably.runtime.execution.step import (
     AttemptFailure,
     Delivery,
@@ -15,8 +16,6 @@ from durably.runtime.execution.step import (
     Step,
     decode_step,
     encode_step,
-    explain,
-    replay,
 )
 
 MESSAGE = Send("Counter", "a", "add", b'{"by":1}', {}, None, None, None)

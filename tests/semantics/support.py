@@ -72,7 +72,7 @@ def tuned(app: Harness, **settings: Any) -> Harness:
 
 def keep_one_incarnation(app: Harness) -> None:
     """Nothing has failed so far: the machine runs in its first incarnation, or none but those a test asked for."""
-    assert supervisor_of(app).gateway.failure is None, repr(supervisor_of(app).gateway.failure)
+    assert supervisor_of(app).gateway.pending.failure is None, repr(supervisor_of(app).gateway.pending.failure)
 
 
 class World:

@@ -299,12 +299,12 @@ class TestL3:
                 await turns(5)
                 asking.append(begin(sent[(number + 1) % 2].status()))
                 await turns(5)
-                assert engine_of(app).registry.outstanding == 2
+                assert engine_of(app).parts.registry.outstanding == 2
                 store.lookups.release_one()
                 assert await asking.popleft() is InvocationStatus.COMPLETED
                 for _ in range(5):
                     await app.object(Log, "b").read()
-            assert len(engine_of(app).registry._ends) <= 30
+            assert len(engine_of(app).parts.registry._ends) <= 30
             store.lookups.release()
             await asking.popleft()
 

@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 import gc
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -345,6 +345,16 @@ class Messy(VirtualObject):
 SUMS = {"plain": 1, "group": 11, "timeout": 1, "tasks": 101, "generator": 1001, "abandoned": 1, "lock": 1}
 
 
+@pytest.fixture(scope="module")
+def nothing_older_to_collect() -> Iterator[None]:
+    """For tests that collect garbage all the time: what the suite has in memory already is left out of it."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("nothing_older_to_collect")
 class TestD3:
     """Ending an attempt closes it at once, on its dead loop: whatever its `finally` blocks do is ignored."""
 

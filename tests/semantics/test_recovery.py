@@ -184,14 +184,12 @@ class TestT3:
             assert await handle.status() is InvocationStatus.PAUSED
             with pytest.raises(PausedInvocationError, match="RuntimeError: a bug"):
                 await handle.result()
-            waiting = begin(app.object(Worker, "w").note("behind it"))
-            await turns()
-            assert not waiting.done()
+            waiting = await app.object(Worker, "w").note.send("behind it")
+            assert await waiting.status() is InvocationStatus.PENDING
             await app.resume(paused.value.id)
             with pytest.raises(RuntimeError, match="a bug"):
                 await app.settle()
             assert await handle.status() is InvocationStatus.PAUSED
-            waiting.cancel()
 
     async def test_a_class_that_is_gone_disturbs_nobody_else(
         self, world: World, store: PuppetStore, suspend_after: float
@@ -249,7 +247,7 @@ class TestT3:
             keep_one_incarnation(app)
             assert await app.invocation(sent.id, str).result() == "act done"
             assert await app.object(After, "another").new() == "new"
-            app._unheard.clear()  # The invocation of the handler that is gone waits for a person.
+            app._ledger.unheard.clear()  # The invocation of the handler that is gone waits for a person.
 
     async def test_a_second_harness_on_one_store_makes_new_ids(self, world: World, store: PuppetStore) -> None:
         ids: set[str] = set()

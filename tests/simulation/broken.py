@@ -17,19 +17,19 @@ import pytest
 from durably import Context, ObjectContext, Service, VirtualObject, handler, shared, state
 from durably.actors.context import SharedContext
 from durably.ids import InvocationStatus
-from durably.runtime.activations.activation import Activation
 from durably.runtime.activations.activations import Activations
 from durably.runtime.activations.attempts import Attempts
+from durably.runtime.commands.run_commands import RunCommands
 from durably.runtime.commit.committer import Committer
 from durably.runtime.commit.open_batch import OpenBatch
+from durably.runtime.commit.transition import Transition
 from durably.runtime.execution.step import Outcome
+from durably.runtime.invocations.activation import Activation
 from durably.runtime.invocations.invocation import InvocationRun
 from durably.runtime.lifecycle.endings import Endings
-from durably.runtime.messaging.completions import Completions
-from durably.runtime.messaging.messages import Messages
+from durably.runtime.messaging.acceptance import Acceptance
+from durably.runtime.messaging.attachments import Attachments
 from durably.runtime.registry.registry import InvocationRegistry
-from durably.runtime.steps.run_commands import RunCommands
-from durably.runtime.steps.steps import Steps
 from durably.runtime.timers.scheduled_messages import ScheduledMessages
 from durably.storage.memory import MemoryStore
 from durably.storage.records import NO_COMMAND, Batch, StoredInvocation, StoredObject, TimerKind, TimerRecord
@@ -89,12 +89,12 @@ def _at_once(self: Committer, callback: Callable[[Any], object], argument: Any) 
 
 @mutant("guarantee 5")
 def replies_leave_before_their_commit(patch: Patch) -> None:
-    def tell(original: Any, self: Completions, invocation: InvocationRun, outcome: Any) -> None:
-        for waiter in self._registry.waiters.pop(invocation.number, []):
+    def answer_all(original: Any, self: Attachments, transition: Any, invocation: InvocationRun, outcome: Any) -> None:
+        for waiter in self._waiters.take(invocation.number) or []:
             waiter.answer(outcome, None)
-        original(self, invocation, outcome)
+        original(self, transition, invocation, outcome)
 
-    around(patch, Completions, "tell_everybody", tell)
+    around(patch, Attachments, "answer_all", answer_all)
 
 
 @mutant("guarantee 3")
@@ -108,7 +108,7 @@ def actions_start_before_their_command_is_durable(patch: Patch) -> None:
     around(patch, Committer, "when_durable", when_durable)
 
 
-@mutant("guarantee 5")
+@mutant("guarantee 5", "guarantee 3")
 def gates_open_although_the_commit_failed(patch: Patch) -> None:
     def fail(original: Any, self: Committer, error: BaseException) -> None:
         for _, callback, argument in list(self._gates):
@@ -138,9 +138,9 @@ def the_store_acknowledges_before_it_is_durable(patch: Patch) -> None:
 
 @mutant("guarantee 7")
 def a_wake_up_is_lost(patch: Patch) -> None:
-    def wake(original: Any, self: Attempts, invocation: InvocationRun) -> None:
+    def wake(original: Any, self: Attempts, transition: Any, invocation: InvocationRun) -> None:
         if invocation.journal is None or len(invocation.journal.steps) != 2:
-            original(self, invocation)
+            original(self, transition, invocation)
 
     around(patch, Attempts, "wake", wake)
 
@@ -155,10 +155,7 @@ def timers_are_dropped_at_recovery(patch: Patch) -> None:
 
 @mutant("guarantee 7", "machine")
 def completions_of_the_suspended_are_lost(patch: Patch) -> None:
-    def record(self: Completions, *_: Any) -> int:
-        return self._committer.next_position()
-
-    patch.setattr(Completions, "_record", record)
+    patch.setattr(Transition, "answer_stored", _nothing)
 
 
 @mutant("guarantee 7")
@@ -190,8 +187,8 @@ def the_next_in_the_mailbox_is_forgotten(patch: Patch) -> None:
 
 @mutant("guarantee 4", "guarantee 1", "guarantee 7")
 def messages_are_delivered_twice(patch: Patch) -> None:
-    def admit(original: Any, self: Activations, invocation: InvocationRun) -> None:
-        original(self, invocation)
+    def admit(original: Any, self: Activations, transition: Any, invocation: InvocationRun) -> None:
+        original(self, transition, invocation)
         activation = self.by_address[invocation.address]
         if invocation.is_exclusive and activation.load_buffer is None:
             activation.mailbox.append(invocation)
@@ -256,7 +253,7 @@ def idempotency_keys_are_not_looked_up(patch: Patch) -> None:
     around(patch, OpenBatch, "accept", accept)
 
     def by_key(self: InvocationRegistry, scope: Any, then: Any) -> None:
-        self._tell(then, None, None)
+        self._tell(then, None)
 
     patch.setattr(InvocationRegistry, "by_key", by_key)
 
@@ -267,25 +264,28 @@ def batches_are_cut_within_transitions(patch: Patch) -> None:
         original(self, *args)
         self.transitions += 1_000_000
 
-    def next_position(original: Any, self: Committer) -> int:
-        if self.batch.transitions > 1_000_000 and not self.writing:
-            self._write()
+    def next_position(original: Any, self: Transition) -> int:
+        log = self._log
+        assert isinstance(log, Committer)
+        if log.batch.transitions > 1_000_000 and not log.writing:
+            log._write()
+            self._batch = log.batch
         position: int = original(self)
         return position
 
     around(patch, OpenBatch, "step", step)
-    around(patch, Committer, "next_position", next_position)
+    around(patch, Transition, "next_position", next_position)
 
 
 @mutant("paused", "check", "invariant")
 def state_is_written_before_the_outcome(patch: Patch) -> None:
-    def append(original: Any, self: Steps, activation: Any, invocation: InvocationRun, step: Any, *rest: Any) -> None:
-        original(self, activation, invocation, step, *rest)
-        if step.outcome is None and step.changes and invocation.is_exclusive:
+    def append(original: Any, self: Transition, invocation: InvocationRun, index: int, step: Any) -> None:
+        original(self, invocation, index, step)
+        if step.changes and invocation.is_exclusive:
             for name, value in step.changes.items():
-                self._committer.batch.set_state(activation.address, name, value)
+                self._batch.set_state(invocation.address, name, value)
 
-    around(patch, Steps, "_append", append)
+    around(patch, Transition, "step", append)
 
 
 @mutant("invariant", "check")
@@ -367,18 +367,20 @@ async def buy_twice(sim: Simulation, name: str) -> None:
 
 @mutant("guarantee 4")
 def delayed_messages_come_at_once(patch: Patch) -> None:
-    def delay(original: Any, self: Messages, invocation: InvocationRun, due: int) -> None:
-        original(self, invocation, due)
+    def schedule(
+        original: Any, self: Acceptance, transition: Any, invocation: InvocationRun, due: int, *rest: int
+    ) -> None:
+        original(self, transition, invocation, due, *rest)
         timer = TimerRecord(invocation.number, TimerKind.START, NO_COMMAND, due, invocation.address)
-        self._timers._owner.time_has_come(timer)
+        self._timers.on_due(timer)
 
-    around(patch, Messages, "_delay", delay)
+    around(patch, Acceptance, "_schedule", schedule)
 
 
 @mutant("guarantee 2")
 def somebody_is_told_something_else(patch: Patch) -> None:
-    def answer(original: Any, self: Any, outcome: Outcome, expires_at: int | None) -> None:
-        original(self, Outcome(outcome.failed, outcome.value[::-1]), expires_at)
+    def answer(original: Any, self: Any, outcome: Outcome, *rest: Any) -> None:
+        original(self, Outcome(outcome.failed, outcome.value[::-1]), *rest)
 
     around(patch, process._Call, "answer", answer)
 

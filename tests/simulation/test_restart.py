@@ -50,4 +50,4 @@ def resident(sim: Simulation) -> list[str]:
     assert sim.process.runtime is not None
     engine = sim.process.runtime.engine
     assert engine is not None
-    return [address.key for address in engine.activations.by_address]
+    return [address.key for address in engine.parts.activations.by_address]

@@ -14,11 +14,14 @@ from durably.storage.decoding import LargePayloadError
 from durably.storage.introspection import InspectableStore
 from durably.storage.sqlite import SqliteStore
 from durably.testing.store_contract import StoreContract
+from tests.levels import level
 
 FEW_BYTES = 20
 
 
 class TestSqliteStore(StoreContract):
+    examples = level().examples
+
     @pytest.fixture(autouse=True)
     def _in_folder(self, tmp_path: Path) -> None:
         self.paths = (tmp_path / f"{number}.db" for number in count())

@@ -232,11 +232,11 @@ def test_passivation_throws_waiting_attempts_and_idle_objects_out() -> None:
     machine.Seat_is_free(key="B")
     machine.start(ActorCall(Seat, "A", "reserve", {"buyer": "ann"}))
     machine.pass_time(0.5)
-    residence = machine.sim.process.runtime.engine.activations
-    assert [address.key for address in residence.by_address if address.key == "A"]
+    activations = machine.sim.process.runtime.engine.parts.activations
+    assert [address.key for address in activations.by_address if address.key == "A"]
     machine.passivate()
     machine.pass_time(0.02)
-    assert residence.by_address == {}
+    assert activations.by_address == {}
     assert "is suspended" in machine.sim.account()
     machine.teardown()
     assert machine.answers == [True, None]

@@ -10,28 +10,21 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
+from durably.errors import StoreUnavailableError
 from durably.runtime.clock import Clock
 from durably.runtime.commit.open_batch import OpenBatch
 from durably.runtime.commit.thread_yielding import ThreadYielding
+from durably.runtime.commit.transition import Transition
+from durably.runtime.incarnation.idleness import Idleness
+from durably.runtime.incarnation.incarnation import Incarnation
+from durably.runtime.incarnation.ready_queue import ReadyQueue
+from durably.runtime.observation.observer import Observer
 from durably.runtime.settings import Settings
 from durably.storage.store import Store
 
 A = TypeVar("A")
-
-
-class CommitterOwner(Protocol):
-    """Who fills the log."""
-
-    def is_quiet(self) -> bool:
-        """No advance, delivery or mailbox start is ready: a good moment to cut."""
-        ...
-
-    def store_failed(self, error: BaseException, /) -> None: ...
-    def caught_up(self) -> None:
-        """Some of what held back the machine is on disk now."""
-        ...
 
 
 class Committer:
@@ -39,13 +32,16 @@ class Committer:
 
     def __init__(
         self,
-        owner: CommitterOwner,
+        incarnation: Incarnation,
         *,
         clock: Clock,
-        thread_yielding: ThreadYielding,
+        idleness: Idleness,
         last_position: int,
+        observer: Observer,
+        ready: ReadyQueue,
         settings: Settings,
         store: Store,
+        thread_yielding: ThreadYielding,
     ) -> None:
         self.batch = OpenBatch()
         self.position = last_position
@@ -56,23 +52,24 @@ class Committer:
         self._host = asyncio.get_running_loop()
         self._clock = clock
         self._settings = settings
-        self._owner = owner
+        self._idleness = idleness
+        self._incarnation = incarnation
+        self._observer = observer
+        self._ready = ready
         self._thread_yielding = thread_yielding
         self._gates: deque[tuple[int, Callable[[Any], object], Any]] = deque()
         self._is_opening = False
         """Gates that may open do so in the next turn of the loop."""
         self._bytes_writing = 0
+        self._congestion: str | None = None
         self._dead = False
         self._task: asyncio.Task[None] | None = None
+        self._durable_waiters: dict[asyncio.Future[None], None] = {}
+        idleness.add(self._is_idle)
 
-    def next_position(self) -> int:
-        """A new log position; what is recorded under it belongs to the open batch."""
-        batch = self.batch
-        if batch.opened_at is None:
-            batch.opened_at = self._clock.monotonic()
-        self.position += 1
-        batch.transitions += 1
-        return self.position
+    def begin(self) -> Transition:
+        """A new transition in the open batch, at a log position of its own."""
+        return Transition(self)
 
     def when_durable(self, callback: Callable[[A], object], argument: A) -> None:
         """Call back once all that is in the log now is on disk; at once if it is. This is every exit (rule X1)."""
@@ -90,20 +87,45 @@ class Committer:
         return self._bytes_writing + self.batch.bytes_held > self._settings.undurable_limit_bytes
 
     def congestion(self) -> str | None:
-        """Why the store wants nothing more from outside for now (rule X6)."""
-        return self._store.congestion()
+        """Why the store wants nothing more from outside for now (rule X6).
 
-    def schedule(self) -> None:
+        Congestion begins with a commit, so it is looked for after each; while it lasts, each request looks again.
+        """
+        if self._congestion is not None:
+            self._congestion = self._store.congestion()
+        return self._congestion
+
+    def write_if_due(self) -> None:
         """Cut and write a batch, if this is a moment for it (rule X2). Never called within a transition."""
         if self.writing or self._dead or self.position == self.durable:
             return
-        if self._owner.is_quiet() or self._is_full():
+        if self._ready.is_quiet() or self._is_full():
             self._write()
+        elif self.batch.opened_at is None:
+            self.batch.opened_at = self._clock.monotonic()
+
+    async def until_durable(self) -> None:
+        """Wait until everything that is in the log now is on disk.
+
+        Raises:
+            StoreUnavailableError: it never will be, in this incarnation.
+        """
+        durable: asyncio.Future[None] = self._host.create_future()
+        self._durable_waiters[durable] = None
+        self.when_durable(_resolve, durable)
+        self._ready.schedule()
+        try:
+            await durable
+        finally:
+            self._durable_waiters.pop(durable, None)
 
     def kill(self) -> None:
         """The incarnation is over: no gate opens any more."""
         self._dead = True
         self._gates.clear()
+        for waiter in self._durable_waiters:
+            if not waiter.done():
+                waiter.set_exception(StoreUnavailableError("The store failed before it had answered. Ask again."))
 
     async def finish(self) -> None:
         """Wait until nothing is being written any more."""
@@ -147,8 +169,9 @@ class Committer:
             self._fail(error)
             return
         self.commits += 1
+        self._congestion = self._store.congestion()
         self._advance_durable(position)
-        self.schedule()
+        self.write_if_due()
 
     def _advance_durable(self, position: int) -> None:
         self.durable = position
@@ -176,8 +199,27 @@ class Committer:
             except Exception as error:  # A mistake of ours: nobody may wait for what it would have done.
                 self._fail(error)
         if not self._dead:
-            self._owner.caught_up()
+            self._caught_up()
+
+    def _caught_up(self) -> None:
+        """Some of what held back the machine is on disk now."""
+        if self.commits == 1:
+            self._incarnation.progressed()
+        if self._observer.detailed:
+            self._observer.committed(self.durable)
+        if self._ready.invocations:
+            self._ready.schedule()
+        if self._idleness.is_awaited:
+            self._idleness.changed()
+
+    def _is_idle(self) -> bool:
+        return self.is_settled() and not self.writing
 
     def _fail(self, error: BaseException) -> None:
         self.kill()
-        self._owner.store_failed(error)
+        self._incarnation.fail(error)
+
+
+def _resolve(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

@@ -63,15 +63,21 @@ class OpenBatch:
             self._changed[invocation.number] = invocation
             self.bytes_held += _RECORD_BYTES
 
-    def end(self, invocation: InvocationRun, *, keep: bool) -> None:
-        """It has its outcome; the row stays only if somebody may still ask for it (rule X7)."""
+    def end(self, invocation: InvocationRun, *, keep: bool) -> bool:
+        """It has its outcome; the row stays only if a caller may still ask for it (rule X7).
+
+        Returns whether it was accepted in an earlier batch.
+        """
+        number = invocation.number
+        is_earlier = number not in self._accepted
         if not keep:
-            self.remove(invocation.number)
-            return
+            self.remove(number)
+            return is_earlier
         self.change(invocation)
-        if invocation.number not in self._accepted:
-            self._ended.add(invocation.number)
-        self._forget_history(invocation.number)
+        if is_earlier:
+            self._ended.add(number)
+        self._forget_history(number)
+        return is_earlier
 
     def remove(self, number: int) -> None:
         """Nothing of this invocation is wanted any more. One that was accepted in this very batch leaves no row."""

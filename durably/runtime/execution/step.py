@@ -1,19 +1,16 @@
-"""The journal of one invocation: its steps, and the comparison that makes replay a proof.
+"""`Step`: the record of one advance, and what it is made of.
 
 A step says everything that an advance took in (`at`, `deliveries`, `reads`) and everything that it gave out
-(`commands`, `changes`, `abandoned`, `outcome`). Replay feeds the first half to the handler's code again and compares
-the second (rule S3).
+(`commands`, `changes`, `abandoned`, `outcome`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable
 
 import msgspec
 
 from durably.actors.protocol.commands import Command
-from durably.errors import NonDeterminismError
 
 
 class Delivery(msgspec.Struct, frozen=True):
@@ -22,6 +19,8 @@ class Delivery(msgspec.Struct, frozen=True):
     command: int
     failed: bool
     value: bytes
+    cause: BaseException | None = None
+    """What a failure follows from, while that is in memory: for tracebacks, never stored."""
 
 
 class Outcome(msgspec.Struct, frozen=True, array_like=True):
@@ -57,82 +56,3 @@ _decoder = msgspec.json.Decoder(Step)
 
 encode_step: Callable[[Step], bytes] = _encoder.encode
 decode_step: Callable[[bytes], Step] = _decoder.decode
-
-
-class Advance(Protocol):
-    """`Execution.advance`."""
-
-    def __call__(
-        self, at: int, deliveries: Sequence[Delivery], attempt: int, reads: Mapping[str, bytes | None] | None, /
-    ) -> Step | AttemptFailure: ...
-
-
-def replay(
-    advance: Advance, steps: Sequence[Step], deliveries: Mapping[int, Delivery], where: Callable[[int], str]
-) -> None:
-    """Run a fresh execution along its journal.
-
-    `where(n)` tells the source line that issued command number n in this replay.
-
-    Raises:
-        NonDeterminismError: the code asked for something else than the journal says.
-    """
-    first_command = 0
-    for index, recorded in enumerate(steps):
-        taken_in = [deliveries[command] for command in recorded.deliveries]
-        attempted = advance(recorded.at, taken_in, recorded.attempt, recorded.reads)
-        if attempted != recorded:
-            raise NonDeterminismError(explain(index, first_command, recorded, attempted, where))
-        first_command += len(recorded.commands)
-
-
-def explain(
-    index: int, first_command: int, recorded: Step, attempted: Step | AttemptFailure, where: Callable[[int], str]
-) -> str:
-    """The text of a mismatch: what was recorded against what was attempted, side by side."""
-    if isinstance(attempted, AttemptFailure):
-        error = attempted.error
-        if isinstance(error, NonDeterminismError):
-            return str(error)
-        got = [f"raised {type(error).__name__}: {error}"]
-        rows = _side_by_side(_lines(recorded), got)
-        line = ""
-    else:
-        rows = _side_by_side(_lines(recorded), _lines(attempted))
-        line = _first_difference(first_command, recorded, attempted, where)
-    return (
-        f"Step {index} of the journal and the handler's code differ{line}.\n{rows}\n"
-        "Likely causes: the code changed while this invocation was under way; it iterates over a set of strings; it "
-        "reads a clock, a random number, the environment or global state without `ctx`. Bring the old code back or "
-        "start it anew."
-    )
-
-
-def _first_difference(first_command: int, recorded: Step, attempted: Step, where: Callable[[int], str]) -> str:
-    for offset, command in enumerate(attempted.commands):
-        if offset >= len(recorded.commands) or recorded.commands[offset] != command:
-            return f", first at {where(first_command + offset)}"
-    return ""
-
-
-def _lines(step: Step) -> list[str]:
-    lines = [repr(command) for command in step.commands]
-    lines += [
-        f"{name} = {'(cleared)' if value is None else value.decode(errors='replace')}"
-        for name, value in (step.changes or {}).items()
-    ]
-    lines += [f"gave up command {number}" for number in step.abandoned]
-    lines += [f"read {name}" for name in step.reads or ()]
-    lines.append("goes on" if step.outcome is None else f"ends: {step.outcome.value.decode(errors='replace')}")
-    return lines
-
-
-def _side_by_side(recorded: list[str], attempted: list[str]) -> str:
-    width = max((len(line) for line in recorded), default=0)
-    width = max(width, len("recorded"))
-    rows = [f"    {'recorded':<{width}}   attempted"]
-    for position in range(max(len(recorded), len(attempted))):
-        left = recorded[position] if position < len(recorded) else "-"
-        right = attempted[position] if position < len(attempted) else "-"
-        rows.append(f"  {' ' if left == right else '>'} {left:<{width}}   {right}")
-    return "\n".join(rows)

@@ -8,48 +8,66 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
-from durably.actors.protocol.operations import CallSite, Operation
+from durably.actors.protocol.operations import CallSite, HostOperation
 from durably.actors.values.error_envelopes import decode_failure
 from durably.errors import StoreUnavailableError
-from durably.ids import InvocationStatus
-from durably.runtime.engine.engine import Engine
 from durably.runtime.execution.step import Outcome
 from durably.runtime.gateway.requests import Acceptance, Reply
-from durably.runtime.invocations.invocation import InvocationRun, decode_outcome
-from durably.runtime.lifecycle.pauses import pause_of
+from durably.runtime.invocations.invocation import Found, InvocationRun
 from durably.storage.records import InvocationRecord
 
+A = TypeVar("A")
 R = TypeVar("R")
 
 
-class PendingRequestOwner(Protocol):
-    """The way in, which knows who waits."""
+class PendingRequests:
+    """All who wait, across incarnations, in the order in which they came: they hear of a failure in that order."""
 
-    host: asyncio.AbstractEventLoop
-    waiting: dict[PendingRequest[Any], None]
+    def __init__(self) -> None:
+        self.host = asyncio.get_running_loop()
+        self.failure: BaseException | None = None
+        """Why the last incarnation ended."""
+        self.waiting: dict[PendingRequest[Any], None] = {}
+
+    def __len__(self) -> int:
+        return len(self.waiting)
+
+    def __iter__(self) -> Iterator[PendingRequest[Any]]:
+        return iter([*self.waiting])
 
     def lost(self) -> BaseException:
-        """What somebody hears whose request may or may not have been accepted."""
-        ...
+        """What a caller hears whose request may or may not have been accepted."""
+        return unknown_outcome(self.failure)
+
+    def refuse_all(self, error: Callable[[str], BaseException]) -> None:
+        """Tell all who wait that they wait in vain; `error` makes the reason for an invocation's id."""
+        for request in self:
+            request.refuse(error(request.id))
 
 
-class PendingRequest(Operation[R]):
-    """An operation on the host's loop. Its owner holds it for as long as it is open."""
+class Recoverer(Protocol):
+    """The machine, as a request needs it that has found its invocation."""
 
-    __slots__ = ("_owner", "id")
+    def when_durable(self, callback: Callable[[A], object], argument: A, /) -> None: ...
+    def wait_for(self, request: OutcomeOperation[Any], found: InvocationRun | InvocationRecord, /) -> None: ...
+
+
+class PendingRequest(HostOperation[R]):
+    """An operation on the host's loop, held for as long as it is open."""
+
+    __slots__ = ("_pending", "id")
 
     id: str
     """Of the invocation, once one was accepted or found; empty before."""
 
-    def __init__(self, owner: PendingRequestOwner, what: object, site: CallSite | None) -> None:
-        self._owner = owner
+    def __init__(self, pending: PendingRequests, what: object, site: CallSite | None) -> None:
+        self._pending = pending
         self.id = ""
-        super().__init__(owner.host, what, site)
-        owner.waiting[self] = None
+        super().__init__(pending.host, what, site)
+        pending.waiting[self] = None
 
     def __del__(self) -> None:
         if not self.taken and self.site is not None:
@@ -63,37 +81,29 @@ class PendingRequest(Operation[R]):
 
     def cancel(self, msg: Any | None = None) -> bool:
         """Nobody wants the reply any more; the invocation goes on (rule D6)."""
-        self._owner.waiting.pop(self, None)
+        self._pending.waiting.pop(self, None)
         return super().cancel(msg)
 
     def finish(self, result: R) -> None:
-        self._owner.waiting.pop(self, None)
+        self._pending.waiting.pop(self, None)
         if not self.done():
             self.set_result(result)
 
     def refuse(self, error: BaseException, /) -> None:
-        self._owner.waiting.pop(self, None)
+        self._pending.waiting.pop(self, None)
         if not self.done():
             self.set_exception(error)
 
-    def recover(self, engine: Engine) -> None:
-        """The store is back after a failure: find out how things stand."""
-        if self.done():
-            self._owner.waiting.pop(self, None)
-        elif not self.id:  # Nothing had been accepted for it.
-            self.refuse(self._owner.lost())
-        else:
-            engine.registry.by_id(self.id, partial(self._found_again, engine))
-
-    def _found_again(self, engine: Engine, known: InvocationRun | None, record: InvocationRecord | None) -> None:
-        if known is None and record is None:
-            self.refuse(self._owner.lost())
-        else:
-            self.attach_to(engine, known, record)
-
-    def attach_to(self, engine: Engine, known: InvocationRun | None, record: InvocationRecord | None) -> None:
-        """The invocation that this one asks about exists."""
+    def found(self, machine: Recoverer, found: InvocationRun | InvocationRecord) -> None:
+        """The invocation that it asks about exists."""
         raise NotImplementedError
+
+    def found_again(self, machine: Recoverer, found: Found) -> None:
+        """After a failure of the store: whether its invocation is there."""
+        if found is None:
+            self.refuse(self._pending.lost())
+        else:
+            self.found(machine, found)
 
 
 class OutcomeOperation(PendingRequest[R]):
@@ -101,46 +111,13 @@ class OutcomeOperation(PendingRequest[R]):
 
     __slots__ = ()
 
-    def answer(self, outcome: Outcome, expires_at: int | None, /) -> None:
-        """The invocation has ended, durably."""
+    def answer(self, outcome: Outcome, expires_at: int | None, cause: BaseException | None = None, /) -> None:
+        """The invocation has ended, durably. `cause` is the handler's error, where it is in memory."""
         raise NotImplementedError
 
-    def attach_to(self, engine: Engine, known: InvocationRun | None, record: InvocationRecord | None) -> None:
-        """If it has ended or is paused, hear of it once that is durable; otherwise wait."""
-        if known is not None:
-            self._stands_in_memory(engine, known)
-        elif record is not None:
-            self._stands_in_the_store(engine, record)
-
-    def _stands_in_memory(self, engine: Engine, known: InvocationRun) -> None:
-        self.id = known.id
-        if known.outcome is not None:
-            engine.when_durable(self._tell_known, known)
-        elif known.status is InvocationStatus.PAUSED:
-            engine.when_durable(self.refuse, pause_of(known))
-        else:
-            engine.registry.wait_for(known.number, self)
-            engine.pause_search.begin(known, None, self.refuse)
-
-    def _stands_in_the_store(self, engine: Engine, record: InvocationRecord) -> None:
-        self.id = record.id
-        if record.outcome is not None:
-            engine.when_durable(self._tell_recorded, record)
-            return
-        # It is suspended, scheduled, far back in a mailbox, or waits for a person.
-        engine.registry.wait_for(record.number, self)
-        if record.status is InvocationStatus.PAUSED:
-            engine.pauses.tell_stored(record)
-        else:
-            engine.pause_search.begin(None, record, self.refuse)
-
-    def _tell_known(self, known: InvocationRun) -> None:
-        assert known.outcome is not None
-        self.answer(known.outcome, known.expires_at)
-
-    def _tell_recorded(self, record: InvocationRecord) -> None:
-        assert record.outcome is not None
-        self.answer(decode_outcome(record.outcome), record.expires_at)
+    def found(self, machine: Recoverer, found: InvocationRun | InvocationRecord) -> None:
+        self.id = found.id
+        machine.wait_for(self, found)
 
 
 class ResultOperation(OutcomeOperation[R]):
@@ -149,15 +126,17 @@ class ResultOperation(OutcomeOperation[R]):
     __slots__ = ("_decode",)
 
     def __init__(
-        self, owner: PendingRequestOwner, what: object, site: CallSite | None, decode: Callable[[bytes], R]
+        self, pending: PendingRequests, what: object, site: CallSite | None, decode: Callable[[bytes], R]
     ) -> None:
-        super().__init__(owner, what, site)
+        super().__init__(pending, what, site)
         self._decode = decode
 
-    def answer(self, outcome: Outcome, expires_at: int | None, /) -> None:
+    def answer(self, outcome: Outcome, expires_at: int | None, cause: BaseException | None = None, /) -> None:
         try:
             if outcome.failed:
-                self.refuse(decode_failure(outcome.value))
+                failure = decode_failure(outcome.value)
+                failure.__cause__ = cause
+                self.refuse(failure)
             else:
                 self.finish(self._decode(outcome.value))
         except Exception as error:  # User code decodes, in the middle of whatever else is told at this moment.
@@ -169,13 +148,13 @@ class ReplyOperation(OutcomeOperation[Reply]):
 
     __slots__ = ("_content_type", "_keyed")
 
-    def __init__(self, owner: PendingRequestOwner, what: object, *, content_type: str | None, keyed: bool) -> None:
+    def __init__(self, pending: PendingRequests, what: object, *, content_type: str | None, keyed: bool) -> None:
         """`content_type` is that of the handler's results; `keyed` requests are told how long the outcome is kept."""
-        super().__init__(owner, what, None)
+        super().__init__(pending, what, None)
         self._content_type = content_type
         self._keyed = keyed
 
-    def answer(self, outcome: Outcome, expires_at: int | None, /) -> None:
+    def answer(self, outcome: Outcome, expires_at: int | None, cause: BaseException | None = None, /) -> None:
         try:
             failure = decode_failure(outcome.value) if outcome.failed else None
         except Exception as error:  # An error class of the user's may refuse to be made.
@@ -193,16 +172,16 @@ class AcceptanceOperation(PendingRequest[R]):
     __slots__ = ("_make",)
 
     def __init__(
-        self, owner: PendingRequestOwner, what: object, site: CallSite | None, make: Callable[[Acceptance], R]
+        self, pending: PendingRequests, what: object, site: CallSite | None, make: Callable[[Acceptance], R]
     ) -> None:
-        super().__init__(owner, what, site)
+        super().__init__(pending, what, site)
         self._make = make
 
     def accepted(self, acceptance: Acceptance) -> None:
         self.finish(self._make(acceptance))
 
-    def attach_to(self, engine: Engine, known: InvocationRun | None, record: InvocationRecord | None) -> None:
-        engine.when_durable(self.accepted, Acceptance(id=self.id, previously_accepted=False, due=None))
+    def found(self, machine: Recoverer, found: InvocationRun | InvocationRecord) -> None:
+        machine.when_durable(self.accepted, Acceptance(id=self.id, previously_accepted=False, due=None))
 
 
 class QuestionOperation(PendingRequest[R]):
@@ -210,8 +189,8 @@ class QuestionOperation(PendingRequest[R]):
 
     __slots__ = ()
 
-    def attach_to(self, engine: Engine, known: InvocationRun | None, record: InvocationRecord | None) -> None:
-        self.refuse(self._owner.lost())
+    def found(self, machine: Recoverer, found: InvocationRun | InvocationRecord) -> None:
+        self.refuse(self._pending.lost())
 
 
 def unknown_outcome(error: BaseException | None) -> StoreUnavailableError:

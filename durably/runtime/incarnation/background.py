@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any, Protocol
+from typing import Any
 
-
-class BackgroundOwner(Protocol):
-    """Who hears how the tasks end."""
-
-    def store_failed(self, error: BaseException, /) -> None: ...
-    def tell_if_idle(self) -> None: ...
+from durably.runtime.incarnation.idleness import Idleness
+from durably.runtime.incarnation.incarnation import Incarnation
 
 
 class Background:
-    """Tasks that nobody waits for."""
+    """Tasks that no one awaits."""
 
-    def __init__(self, owner: BackgroundOwner) -> None:
-        self._owner = owner
+    def __init__(self, incarnation: Incarnation, idleness: Idleness) -> None:
+        self._incarnation = incarnation
+        self._idleness = idleness
         self._host = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
-
-    def __len__(self) -> int:
-        return len(self._tasks)
+        idleness.add(self._is_idle)
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run something that asks the store."""
@@ -41,9 +36,12 @@ class Background:
         if self._tasks:
             await asyncio.wait(self._tasks)
 
+    def _is_idle(self) -> bool:
+        return not self._tasks
+
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()
         if error is not None:
-            self._owner.store_failed(error)
-        self._owner.tell_if_idle()
+            self._incarnation.fail(error)
+        self._idleness.changed()

@@ -1,98 +1,23 @@
-"""`Invocation`: one accepted request while it is in memory. Plain data; the engine moves it, nothing here decides.
+"""`InvocationRun`: one accepted request while it is in memory. Plain data; nothing here decides.
 
-It holds everything that a retry or a suspension needs. The store holds the same in rows. An invocation that ends in its
-first step, as most do, never has a `Journal`.
+It holds everything that a retry or a suspension needs. The store holds the same in rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from durably.actors.definition.binding import BoundActorHandler
-from durably.actors.protocol.commands import Command, Send, Sleep
 from durably.errors import LoadLimitError
-from durably.ids import Address, InvocationStatus, KeyScope
+from durably.ids import InvocationStatus, KeyScope
 from durably.runtime.execution.execution import Execution
-from durably.runtime.execution.step import Delivery, Outcome, Step, decode_step
-from durably.runtime.observation.failure_text import decode_attempt_failure
+from durably.runtime.execution.failure_text import decode_attempt_failure
+from durably.runtime.execution.step import Outcome, Step
+from durably.runtime.invocations.activation import Activation
+from durably.runtime.invocations.journal import Journal, journal_of
+from durably.runtime.invocations.load_errors import journal_load_error
+from durably.runtime.invocations.outcomes import encode_outcome
 from durably.storage.records import CallerRecord, InvocationRecord, InvocationUpdate, StoredInvocation
-
-LOAD_LIMIT_ADVICE = (
-    "It stays as it is until the store is opened with a higher limit (`SqliteStore(path, load_limit_mib=...)`) on a "
-    "machine with the memory for it; then resume it. Keep large values elsewhere and pass their names."
-)
-NO_CHANGES: Mapping[str, bytes | None] = {}
-
-
-class Journal:
-    """What an invocation that has waited at least once remembers."""
-
-    __slots__ = (
-        "changes", "deliveries", "has_sent", "held_sends", "next_command", "not_before", "pending", "steps",
-        "unanswered", "undelivered",
-    )  # fmt: skip
-
-    def __init__(self) -> None:
-        self.steps: list[Step] = []
-        self.deliveries: dict[int, Delivery] = {}
-        """Answers that steps refer to, by command."""
-        self.undelivered: list[Delivery] = []
-        """Recorded answers that no step has taken in yet, in log order."""
-        self.pending: dict[int, Command] = {}
-        """Commands that are waited for and have no recorded answer."""
-        self.unanswered: set[int] = set()
-        """Those of `pending` that this process itself must answer (actions, look-ups): while there are any, it runs."""
-        self.next_command = 0
-        self.changes: Mapping[str, bytes | None] = NO_CHANGES
-        """What the steps so far have changed of the object's state."""
-        self.held_sends: list[tuple[int, Command]] = []
-        """Messages of an atomic handler, kept until its outcome (rule V6)."""
-        self.has_sent = False
-        """It has sent messages, and may ask for their outcomes."""
-        self.not_before = 0
-        """The next step's time is at least this: the due times that it delivers, and the last step's time (rule T1)."""
-
-    def take(self, step: Step, taken: int) -> None:
-        """Fold a step in: it took in the first `taken` undelivered answers."""
-        self.steps.append(step)
-        for delivery in self.undelivered[:taken]:
-            self.deliveries[delivery.command] = delivery
-        del self.undelivered[:taken]
-        if step.changes is not None:
-            self.changes = {**self.changes, **step.changes}
-        self.next_command += len(step.commands)
-        for command in step.commands:
-            if isinstance(command, Send):
-                self.has_sent = True
-        if step.at > self.not_before:
-            self.not_before = step.at
-
-    def answer(self, delivery: Delivery) -> bool:
-        """An answer is recorded; False if nobody waits for it (rule C3)."""
-        answered = self.pending.pop(delivery.command, None)
-        if answered is None:
-            return False
-        self.unanswered.discard(delivery.command)
-        self.undelivered.append(delivery)
-        if isinstance(answered, Sleep):
-            self.not_before = max(self.not_before, answered.due)
-        return True
-
-    def issued_at(self, number: int) -> int:
-        """The time of the step that issued a command."""
-        first = 0
-        for step in self.steps:
-            first += len(step.commands)
-            if number < first:
-                return step.at
-        raise LookupError(number)
-
-    def give_up(self, number: int) -> Command | None:
-        """The handler does not want this answer any more (rule C5): the command, if it was still waited for."""
-        self.unanswered.discard(number)
-        self.undelivered = [delivery for delivery in self.undelivered if delivery.command != number]
-        return self.pending.pop(number, None)
 
 
 class InvocationRun:
@@ -104,19 +29,20 @@ class InvocationRun:
     failing_since: int | None = None
     failure: bytes | None = None
     paused_error: BaseException | None = None
+    failed_with: BaseException | None = None
+    """The handler's error that became its outcome, though it is none that callers know."""
     outcome: Outcome | None = None
+    """Set by `Transition.end`, as `status` is by `Transition.move`."""
     expires_at: int | None = None
     attachments: tuple[CallerRecord, ...] = ()
     execution: Execution | None = None
     journal: Journal | None = None
     sender_unfinished: bool = False
     """The sender had no outcome when this one was loaded."""
-    is_held: bool = False
-    """A step of it waits for the look-up of idempotency keys; nothing of that step has happened yet."""
-    held_position: int = 0
-    """Which of its steps that is."""
+    held_step: Step | None = None
+    """A step that waits for the look-up of idempotency keys; nothing of it has happened yet."""
     load_error: LoadLimitError | None = None
-    """Why it cannot go on: its journal, or the state of its object, is in the store only."""
+    """Why it cannot go on: its journal is in the store only."""
     is_queued: bool = False
     parked_in: dict[int, Any] | None = None
     """Where it waits for its attempt to be thrown away."""
@@ -129,7 +55,7 @@ class InvocationRun:
         self,
         number: int,
         id: str,
-        address: Address,
+        activation: Activation,
         handler: BoundActorHandler,
         seed: bytes,
         argument: bytes,
@@ -145,7 +71,9 @@ class InvocationRun:
     ) -> None:
         self.number = number
         self.id = id
-        self.address = address
+        self.activation = activation
+        """Of its object; one of its own until it has come to its object (a scheduled message)."""
+        self.address = activation.address
         self.handler = handler
         self.seed = seed
         self.argument = argument
@@ -160,7 +88,13 @@ class InvocationRun:
         self.mailbox_position = mailbox_position
 
     def __repr__(self) -> str:
-        return f"<{self.status} {self.id} of {self.address.service}/{self.address.key}/{self.handler.name}>"
+        return f"<{self.status} {self.id} of {self.target}>"
+
+    @property
+    def target(self) -> str:
+        """What it runs, as people write it."""
+        service, key = self.address
+        return f"{service}/{self.handler.name}" if key == self.id else f"{service}/{key}/{self.handler.name}"
 
     @property
     def is_exclusive(self) -> bool:
@@ -215,13 +149,24 @@ class InvocationRun:
         return (self.status, self.mailbox_position, self.attempts, self.failure, self.outcome, self.expires_at)
 
 
-def from_stored(stored: StoredInvocation, handler: BoundActorHandler) -> InvocationRun:
+def throw_away(invocation: InvocationRun) -> None:
+    """End the attempt, if there is one; what its code still does is ignored (rule D3)."""
+    execution = invocation.execution
+    if execution is not None:
+        invocation.execution = None
+        execution.close()
+        if invocation.parked_in is not None:
+            invocation.parked_in.pop(invocation.number, None)
+            invocation.parked_in = None
+
+
+def from_stored(stored: StoredInvocation, activation: Activation, handler: BoundActorHandler) -> InvocationRun:
     """An invocation as its rows tell it: delivered answers apart from those that still wait."""
     record = stored.record
     invocation = InvocationRun(
         record.number,
         record.id,
-        record.address,
+        activation,
         handler,
         record.seed,
         record.argument,
@@ -242,54 +187,12 @@ def from_stored(stored: StoredInvocation, handler: BoundActorHandler) -> Invocat
     invocation.sender_unfinished = stored.sender_unfinished
     invocation.attachments = tuple(attachment.caller for attachment in stored.attachments)
     invocation.note_stored()
-    if stored.left_out_bytes is not None:
-        invocation.load_error = LoadLimitError(
-            f"The argument, steps and completions of {record.address.service}/{record.address.key}/{record.handler} "
-            f"({record.id}) hold {_mib(stored.left_out_bytes)}, more than the store loads. {LOAD_LIMIT_ADVICE}"
-        )
+    invocation.load_error = journal_load_error(stored)
     if stored.steps:
         invocation.journal = journal_of(stored)
+        invocation.journal.reload(holds_sends=handler.atomic)
     return invocation
 
 
-def journal_of(stored: StoredInvocation) -> Journal:
-    """What a stored invocation remembers."""
-    journal = Journal()
-    answers: dict[int, Delivery] = {}
-    for completion in stored.completions:  # Rule C3: the first answer to a command is the one that counts.
-        answers.setdefault(completion.command, Delivery(completion.command, completion.failed, completion.value))
-    for record in stored.steps:
-        step = decode_step(record.content)
-        for offset, command in enumerate(step.commands):
-            journal.pending[journal.next_command + offset] = command
-        for number in (*step.deliveries, *step.abandoned):
-            journal.pending.pop(number, None)
-            if number in answers:
-                journal.deliveries[number] = answers.pop(number)
-        journal.take(step, 0)
-    for delivery in answers.values():
-        journal.answer(delivery)
-    return journal
-
-
-def state_load_error(address: Address, left_out_bytes: int | None) -> LoadLimitError | None:
-    """Why nothing of an object can go on, if its snapshot was left out of a load."""
-    if left_out_bytes is None:
-        return None
-    return LoadLimitError(
-        f"The state of {address.service}/{address.key} holds {_mib(left_out_bytes)}, more than the store loads. "
-        f"{LOAD_LIMIT_ADVICE}"
-    )
-
-
-def _mib(size_bytes: int) -> str:
-    return f"{size_bytes / (1 << 20):,.1f} MiB"
-
-
-def encode_outcome(outcome: Outcome) -> bytes:
-    """One byte says whether it failed; then the value as it is."""
-    return (b"!" if outcome.failed else b"=") + outcome.value
-
-
-def decode_outcome(content: bytes) -> Outcome:
-    return Outcome(content[:1] == b"!", content[1:])
+Found: TypeAlias = InvocationRun | InvocationRecord | None
+"""What a look-up found: the invocation in memory, or else its row, or neither."""

@@ -6,30 +6,21 @@ failure is recorded (rule S2). The next attempt replays the journal and advances
 
 from __future__ import annotations
 
-from typing import Protocol
-
-from durably.actors.retry import RetryPolicy
 from durably.errors import TerminalError, find_mistake
 from durably.ids import InvocationStatus
-from durably.runtime.actions.actions import retry_delay
-from durably.runtime.activations.activation import Activation
-from durably.runtime.activations.attempts import Attempts
+from durably.runtime.actions.action_attempt import retry_delay
 from durably.runtime.clock import Clock
 from durably.runtime.commit.committer import Committer
-from durably.runtime.invocations.invocation import InvocationRun
+from durably.runtime.execution.failure_text import describe_failure, encode_attempt_failure
+from durably.runtime.incarnation.ready_queue import ReadyQueue
+from durably.runtime.invocations.activation import Activation
+from durably.runtime.invocations.invocation import InvocationRun, throw_away
 from durably.runtime.lifecycle.endings import Endings
 from durably.runtime.lifecycle.pauses import Pauses
-from durably.runtime.observation.failure_text import describe_failure, encode_attempt_failure
-from durably.runtime.observation.logs import RuntimeLogger
+from durably.runtime.observation.observer import Observer
 from durably.runtime.settings import Settings
 from durably.runtime.timers.timer_service import TimerService
 from durably.storage.records import TimerKind
-
-
-class RetriesOwner(Protocol):
-    """Who advances what is tried again."""
-
-    def queue(self, invocation: InvocationRun, /) -> None: ...
 
 
 class Retries:
@@ -37,66 +28,69 @@ class Retries:
 
     def __init__(
         self,
-        owner: RetriesOwner,
         *,
-        timers: TimerService,
-        attempts: Attempts,
         clock: Clock,
         committer: Committer,
-        log: RuntimeLogger,
         endings: Endings,
+        observer: Observer,
         pauses: Pauses,
+        ready: ReadyQueue,
         settings: Settings,
+        timers: TimerService,
     ) -> None:
-        self._owner = owner
-        self._timers = timers
-        self._attempts = attempts
         self._clock = clock
         self._committer = committer
-        self._log = log
         self._endings = endings
+        self._observer = observer
         self._pauses = pauses
+        self._ready = ready
         self._settings = settings
+        self._timers = timers
 
-    def policy(self, invocation: InvocationRun) -> RetryPolicy:
-        """How this invocation is tried again."""
-        return self._settings.retry if invocation.handler.retry is None else invocation.handler.retry
-
-    def attempt_failed(self, activation: Activation, invocation: InvocationRun, error: BaseException) -> None:
+    def attempt_failed(self, invocation: InvocationRun, error: BaseException) -> None:
         """An attempt ended in an error that is no outcome."""
-        self._attempts.throw_away(invocation)
+        throw_away(invocation)
         if find_mistake(error) is not None:
-            self._pauses.pause(activation, invocation, error)
+            self._give_up(invocation, error)
             return
-        policy = self.policy(invocation)
+        policy = self._settings.retry_policy(invocation.handler)
         now = self._clock.now()
-        if invocation.failing_since is None:
+        if invocation.failing_since is None or invocation.failing_since > now:  # The clock was ahead then.
             invocation.failing_since = now
         invocation.attempts += 1
         gives_up = policy.gives_up_on(error)
         if not gives_up and not policy.exhausted(invocation.attempts, now - invocation.failing_since):
-            self._back_off(activation, invocation, error, now, retry_delay(policy, invocation.attempts, error))
+            self._back_off(invocation, error, now, retry_delay(policy, invocation.attempts, error))
         elif gives_up or policy.then == "fail":
-            self._endings.fail(activation, invocation, TerminalError(describe_failure(error)))
+            self._fail(invocation, error)
         else:
-            self._pauses.pause(activation, invocation, error)
+            self._give_up(invocation, error)
 
     def try_again(self, number: int, activation: Activation) -> None:
         """The backoff is over."""
         invocation = activation.find(number)
-        self._committer.next_position()
-        self._committer.batch.clear_timer(number, TimerKind.RETRY)
+        transition = self._committer.begin()
+        transition.clear_timer(number, TimerKind.RETRY)
         if invocation is not None and invocation.status is InvocationStatus.BACKING_OFF:
-            invocation.status = InvocationStatus.RUNNING
-            self._committer.batch.change(invocation)
-            self._owner.queue(invocation)
+            transition.move(invocation, InvocationStatus.RUNNING)
+            self._ready.push(invocation)
+        self._ready.schedule()
 
-    def _back_off(
-        self, activation: Activation, invocation: InvocationRun, error: BaseException, now: int, delay_us: int
-    ) -> None:
-        invocation.position = activation.changed_at = self._committer.next_position()
+    def _give_up(self, invocation: InvocationRun, error: BaseException) -> None:
+        """No further attempt helps. A shared handler that has recorded nothing has nothing that a person could save."""
+        if invocation.handler.kind == "shared" and invocation.journal is None:
+            self._fail(invocation, error)
+        else:
+            self._pauses.pause(invocation, error)
+
+    def _fail(self, invocation: InvocationRun, error: BaseException) -> None:
+        self._observer.gave_up(invocation, error)
+        invocation.failed_with = error
+        self._endings.fail(self._committer.begin(), invocation, TerminalError(describe_failure(error)))
+
+    def _back_off(self, invocation: InvocationRun, error: BaseException, now: int, delay_us: int) -> None:
+        transition = self._committer.begin()
         invocation.failure = encode_attempt_failure(error, invocation.failing_since)
-        invocation.status = InvocationStatus.BACKING_OFF
-        self._committer.batch.change(invocation)
-        self._timers.set(invocation, TimerKind.RETRY, now + delay_us)
-        self._log.retries(invocation, error, delay_us)
+        transition.move(invocation, InvocationStatus.BACKING_OFF)
+        self._timers.set(transition, invocation, TimerKind.RETRY, now + delay_us)
+        self._observer.retries(invocation, error, delay_us)

@@ -13,16 +13,23 @@ from typing import Any
 
 import structlog
 
+from durably.actors.protocol.coding import CodingMeter
 from durably.actors.protocol.commands import Attach, Call, Command, GetStatus, Run, Send, Sleep
 from durably.errors import TerminalError
 from durably.ids import Address
 from durably.runtime.execution.execution import Execution
+from durably.runtime.execution.failure_text import describe_failure, handler_place, handler_traceback
 from durably.runtime.execution.step import Step
 from durably.runtime.invocations.invocation import InvocationRun
-from durably.runtime.observation.failure_text import describe_failure, handler_place, handler_traceback
+from durably.runtime.observation.observer import Observer
 from durably.storage.records import InvocationRecord
 
 LOGGER_NAME = "durably"
+SLOW_HANDLER = "slow handler code holds up the event loop; move what blocks into ctx.run"
+SLOW_CODING = (
+    "encoding and decoding large values holds up the event loop, not the handler's code; keep less in one field or "
+    "message, for example one object for each entry"
+)
 
 
 def _logger() -> Any:
@@ -77,13 +84,13 @@ class QuietOnFailure:
                 )
 
 
-class RuntimeLogger:
-    """One per runtime. `debug` tells whether lines of level debug are wanted at all: ask it before writing one."""
+class RuntimeLogger(Observer):
+    """One per runtime. It is `detailed` where lines of level debug are wanted."""
 
     def __init__(self) -> None:
         logger = _logger()
         self._log = QuietOnFailure(logger)
-        self.debug = _debug_enabled(logger)
+        self.detailed = _debug_enabled(logger)
 
     # ------------------------------------------------------------------ the machine's lines
 
@@ -128,13 +135,24 @@ class RuntimeLogger:
     def action_retries(self, invocation: InvocationRun, action: str, fields: dict[str, Any]) -> None:
         self._of(invocation).warning("an action failed and will be tried again", action=action, **fields)
 
+    def gave_up(self, invocation: InvocationRun, error: BaseException) -> None:
+        self._of(invocation).error("failed for good", error=describe_failure(error), traceback=handler_traceback(error))
+
     def paused(self, invocation: InvocationRun, error: BaseException) -> None:
         self._of(invocation).error("paused", error=describe_failure(error), traceback=handler_traceback(error))
 
-    def slow(self, invocation: InvocationRun, took_us: int) -> None:
-        self._of(invocation).warning(
-            "slow handler code holds up the event loop; move what blocks into ctx.run", milliseconds=took_us // 1000
-        )
+    def slow(self, invocation: InvocationRun, took_us: int, coding: CodingMeter) -> None:
+        """A step held up the event loop; `coding` tells how much of that was durably's own encoding and decoding."""
+        handler_us = took_us - coding.spent_us
+        fields: dict[str, object] = {"milliseconds": took_us // 1000}
+        if coding.largest_bytes:
+            fields.update(
+                handler_milliseconds=handler_us // 1000,
+                coding_milliseconds=coding.spent_us // 1000,
+                largest=coding.largest,
+                largest_bytes=coding.largest_bytes,
+            )
+        self._of(invocation).warning(SLOW_HANDLER if handler_us >= coding.spent_us else SLOW_CODING, **fields)
 
     def undeliverable(self, sender: InvocationRun, command: Call | Send, error: TerminalError) -> None:
         self._of(sender).error(
@@ -184,6 +202,14 @@ class RuntimeLogger:
 
     def warned(self, execution: Execution, message: str, /) -> None:
         self.handler_logged(execution, "warning", message, {})
+
+    def task_failed(self, execution: Execution, task: str, error: BaseException, /) -> None:
+        self.handler_logged(
+            execution,
+            "error",
+            "Task exception was never retrieved",
+            {"task": task, "error": describe_failure(error), "traceback": handler_traceback(error)},
+        )
 
 
 def _identity(id: str, service: str, key: str, handler: str) -> dict[str, str]:

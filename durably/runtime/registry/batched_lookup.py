@@ -1,4 +1,4 @@
-"""`Lookup`: questions to the store, collected within one tick of the host loop and asked as one query (rule L3).
+"""`BatchedLookup`: questions to the store, collected within one tick of the host loop and asked as one query (rule L3).
 
 An answer is handed to its callbacks in one go, synchronously, so that whoever asked can decide and append before
 anything else happens.
@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Hashable, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
+
+from durably.runtime.incarnation.incarnation import Incarnation
+from durably.runtime.incarnation.ready_queue import ReadyQueue
 
 K = TypeVar("K", bound=Hashable)
 A = TypeVar("A")
@@ -16,22 +19,13 @@ A = TypeVar("A")
 QUESTIONS_PER_QUERY = 500
 
 
-class BatchedLookupOwner(Protocol):
-    """Who runs on what the store answers."""
-
-    def schedule(self) -> None:
-        """Answers have been handed over."""
-        ...
-
-    def store_failed(self, error: BaseException, /) -> None: ...
-
-
 class BatchedLookup(Generic[K, A]):
     """Questions of one kind."""
 
     def __init__(
         self,
-        owner: BatchedLookupOwner,
+        incarnation: Incarnation,
+        ready: ReadyQueue,
         ask: Callable[[Sequence[K]], Coroutine[Any, Any, Callable[[K], A]]],
         *,
         durable: Callable[[], int],
@@ -44,7 +38,8 @@ class BatchedLookup(Generic[K, A]):
         With a `gate`, which says when asking may begin, the answer is read after that, so everybody asks anew: what is
         under way may have been read before the gate opened.
         """
-        self._owner = owner
+        self._incarnation = incarnation
+        self._ready = ready
         self._ask = ask
         self._host = asyncio.get_running_loop()
         self._durable = durable
@@ -128,7 +123,7 @@ class BatchedLookup(Generic[K, A]):
             answers = await self._ask([*asked])
         except Exception as error:
             if not self._dead:
-                self._owner.store_failed(error)
+                self._incarnation.fail(error)
             return
         if self._dead:
             return
@@ -145,13 +140,13 @@ class BatchedLookup(Generic[K, A]):
                 self._hand_over(then, question, answers)
         self._began.pop(query, None)
         self._tell_waiter()
-        self._owner.schedule()
+        self._ready.schedule()
 
     def _hand_over(self, then: Callable[[A], None], question: K, answers: Callable[[K], A]) -> None:
         try:
             then(answers(question))
         except Exception as error:  # A mistake of ours: the others would wait for ever for what it left undone.
-            self._owner.store_failed(error)
+            self._incarnation.fail(error)
 
     def _tell_waiter(self) -> None:
         waiter, self._answer_waiter = self._answer_waiter, None

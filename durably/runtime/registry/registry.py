@@ -1,4 +1,4 @@
-"""`Directory`: which invocations there are, by id and by idempotency key, in memory or in the store (rule L3).
+"""`InvocationRegistry`: which invocations there are, by id and by idempotency key, in memory or in the store (rule L3).
 
 What is in memory is always found in memory, synchronously; only what is durable may leave. An answer of the store and
 the decision that depends on it are one callback, and an answer that became old while it was on its way is asked for
@@ -11,41 +11,34 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 from durably.ids import KeyScope
 from durably.runtime.commit.committer import Committer
-from durably.runtime.execution.step import Outcome
-from durably.runtime.invocations.invocation import InvocationRun
-from durably.runtime.registry.batched_lookup import BatchedLookup, BatchedLookupOwner
+from durably.runtime.incarnation.idleness import Idleness
+from durably.runtime.incarnation.incarnation import Incarnation
+from durably.runtime.incarnation.ready_queue import ReadyQueue
+from durably.runtime.invocations.invocation import Found, InvocationRun
+from durably.runtime.registry.batched_lookup import BatchedLookup
 from durably.runtime.registry.reads import Reads
 from durably.storage.records import InvocationRecord
 
-Found: TypeAlias = Callable[["InvocationRun | None", "InvocationRecord | None"], None]
-"""Hears what was found: the invocation in memory, or else its row, or neither."""
+WhenFound: TypeAlias = Callable[[Found], None]
 
 ENDS_BETWEEN_TIDYING = 1_024
-
-
-class Waiter(Protocol):
-    """Somebody outside who waits for an outcome."""
-
-    def answer(self, outcome: Outcome, expires_at: int | None, /) -> None: ...
-    def refuse(self, error: BaseException, /) -> None: ...
-    def done(self) -> bool: ...
 
 
 class InvocationRegistry:
     """All look-ups of one incarnation."""
 
-    def __init__(self, owner: BatchedLookupOwner, reads: Reads, committer: Committer) -> None:
+    def __init__(
+        self, incarnation: Incarnation, *, committer: Committer, idleness: Idleness, reads: Reads, ready: ReadyQueue
+    ) -> None:
         self.live: dict[str, InvocationRun] = {}
         """In memory by id: unfinished ones, and finished ones that are not durable yet."""
         self.keyed: dict[KeyScope, InvocationRun] = {}
         """The same by idempotency key."""
-        self.waiters: dict[int, list[Waiter]] = {}
-        """Who waits outside, by invocation number; kept while the invocation itself is in the store only."""
-        self._owner = owner
+        self._ready = ready
         self._host = asyncio.get_running_loop()
         self._when_durable = committer.when_durable
         self._suspended_senders: set[str] = set()
@@ -57,11 +50,12 @@ class InvocationRegistry:
         self._tidy_at = ENDS_BETWEEN_TIDYING
         self._dead = False
         self._by_id: BatchedLookup[str, InvocationRecord | None] = BatchedLookup(
-            owner, reads.find, durable=self._durable
+            incarnation, ready, reads.find, durable=self._durable
         )
         self._by_key: BatchedLookup[KeyScope, InvocationRecord | None] = BatchedLookup(
-            owner, reads.find_keyed, durable=self._durable
+            incarnation, ready, reads.find_keyed, durable=self._durable
         )
+        idleness.add(self._is_idle)
 
     @property
     def outstanding(self) -> int:
@@ -79,11 +73,6 @@ class InvocationRegistry:
         """`id` leads to this invocation too; the store will know it when that is durable."""
         self.live[id] = invocation
         self._when_durable(lambda _: self.live.pop(id, None), invocation)
-
-    def wait_for(self, number: int, waiter: Waiter) -> None:
-        """Somebody outside waits for an invocation; those who have given up make room."""
-        waiting = [one for one in self.waiters.get(number, ()) if not one.done()]
-        self.waiters[number] = [*waiting, waiter]
 
     def forget(self, invocation: InvocationRun) -> None:
         """It is durable and leaves memory; whoever asks next asks the store (rule L4)."""
@@ -108,20 +97,20 @@ class InvocationRegistry:
         if len(self._ends) >= self._tidy_at:
             self._tidy()
 
-    def by_id(self, id: str, then: Found) -> None:
+    def by_id(self, id: str, then: WhenFound) -> None:
         """Find by id, or by an id that leads to it."""
         known = self.live.get(id)
         if known is not None:
             # Not at once: whoever asks is in the middle of a transition.
-            self._host.call_soon(self._tell, then, known, None)
+            self._host.call_soon(self._tell, then, known)
         else:
             self._by_id(id, partial(self._found_id, id, then))
 
-    def by_key(self, scope: KeyScope, then: Found) -> None:
+    def by_key(self, scope: KeyScope, then: WhenFound) -> None:
         """Find by idempotency key; at once if it is in memory."""
         known = self.keyed.get(scope)
         if known is not None:
-            self._tell(then, known, None)
+            self._tell(then, known)
         else:
             self._by_key(scope, partial(self._found_key, scope, then))
 
@@ -136,8 +125,8 @@ class InvocationRegistry:
         self._pinned.update(held)
         found: dict[KeyScope, InvocationRecord | None] = {}
 
-        def one_found(scope: KeyScope, _: InvocationRun | None, record: InvocationRecord | None) -> None:
-            found[scope] = record
+        def one_found(scope: KeyScope, one: Found) -> None:
+            found[scope] = one if isinstance(one, InvocationRecord) else None
             if len(found) == len(wanted):
                 then(found)
                 self._unpin(held)
@@ -168,17 +157,17 @@ class InvocationRegistry:
         if self.live.get(invocation.id) is not invocation:
             self.forget(invocation)
 
-    def _found_id(self, id: str, then: Found, record: InvocationRecord | None) -> None:
+    def _found_id(self, id: str, then: WhenFound, record: InvocationRecord | None) -> None:
         if self._is_old(record):
             self._when_durable(partial(self._by_id, id), partial(self._found_id, id, then))
         else:
-            self._tell(then, self.live.get(id if record is None else record.id), record)
+            self._tell(then, self.live.get(id if record is None else record.id) or record)
 
-    def _found_key(self, scope: KeyScope, then: Found, record: InvocationRecord | None) -> None:
+    def _found_key(self, scope: KeyScope, then: WhenFound, record: InvocationRecord | None) -> None:
         if self._is_old(record):
             self._when_durable(partial(self._by_key, scope), partial(self._found_key, scope, then))
         else:
-            self._tell(then, self.keyed.get(scope), record)
+            self._tell(then, self.keyed.get(scope) or record)
 
     def _is_old(self, record: InvocationRecord | None) -> bool:
         return record is not None and record.outcome is None and record.number in self._ends
@@ -197,7 +186,10 @@ class InvocationRegistry:
             del self._ends[number]
         self._tidy_at = max(2 * len(self._ends), ENDS_BETWEEN_TIDYING)
 
-    def _tell(self, then: Found, known: InvocationRun | None, record: InvocationRecord | None) -> None:
+    def _is_idle(self) -> bool:
+        return not self.outstanding
+
+    def _tell(self, then: WhenFound, found: Found) -> None:
         if not self._dead:
-            then(known, record)
-            self._owner.schedule()
+            then(found)
+            self._ready.schedule()

@@ -10,32 +10,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from durably.actors.protocol.commands import Attach, Call, Command, GetStatus, Run, Send, Sleep
+from durably.actors.protocol.commands import Command, Send
 from durably.errors import NonDeterminismError
 from durably.ids import InvocationStatus
-from durably.runtime.activations.activation import Activation
-from durably.runtime.activations.activations import Activations
 from durably.runtime.activations.attempts import Attempts
 from durably.runtime.clock import Clock
+from durably.runtime.commands.command_kind import CommandTable
 from durably.runtime.commit.committer import Committer
+from durably.runtime.commit.transition import Transition
 from durably.runtime.execution.execution import Execution
 from durably.runtime.execution.step import AttemptFailure, Delivery, Step
-from durably.runtime.invocations.invocation import InvocationRun, Journal
+from durably.runtime.invocations.invocation import InvocationRun, throw_away
+from durably.runtime.invocations.journal import Journal
+from durably.runtime.lifecycle.deadlines import Deadlines
+from durably.runtime.lifecycle.deadlocks import Deadlocks
 from durably.runtime.lifecycle.endings import Endings
 from durably.runtime.lifecycle.pauses import Pauses
 from durably.runtime.lifecycle.retries import Retries
-from durably.runtime.messaging.completions import Completions
-from durably.runtime.messaging.messages import NO_KEYS, KeysFound, Messages, has_key, scope_of
-from durably.runtime.observation.logs import RuntimeLogger
+from durably.runtime.messaging.messages import NO_KEYS, KeysFound, has_key, scope_of
+from durably.runtime.observation.observer import Observer
 from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.settings import Settings
-from durably.runtime.steps.run_commands import RunCommands
-from durably.runtime.timers.timer_service import TimerService
-from durably.storage.records import CallerRecord, TimerKind
 
 NO_DELIVERIES: Sequence[Delivery] = ()
 WAITS_FOR_OTHERS = (InvocationStatus.PAUSED, InvocationStatus.BACKING_OFF)
-"""Advanced only by whoever ends that: a person, a timer."""
+"""A person or a timer ends these; nothing else advances such an invocation."""
 
 
 class Steps:
@@ -44,106 +43,95 @@ class Steps:
     def __init__(
         self,
         *,
-        timers: TimerService,
         attempts: Attempts,
         clock: Clock,
+        commands: CommandTable,
         committer: Committer,
-        completions: Completions,
-        registry: InvocationRegistry,
-        log: RuntimeLogger,
-        messages: Messages,
+        deadlines: Deadlines,
+        deadlocks: Deadlocks,
         endings: Endings,
+        observer: Observer,
         pauses: Pauses,
-        activations: Activations,
+        registry: InvocationRegistry,
         retries: Retries,
-        run_commands: RunCommands,
         settings: Settings,
     ) -> None:
-        self._activations = activations.by_address
-        self._timers = timers
         self._attempts = attempts
         self._clock = clock
+        self._commands = commands
         self._committer = committer
-        self._completions = completions
-        self._registry = registry
-        self._log = log
-        self._messages = messages
+        self._deadlines = deadlines
+        self._deadlocks = deadlocks
         self._endings = endings
+        self._observer = observer
         self._pauses = pauses
+        self._registry = registry
         self._retries = retries
-        self._run_commands = run_commands
-        self._start_run = run_commands.start
         self._verify_replay = settings.verify_replay
 
     def advance(self, invocation: InvocationRun) -> None:
         """Advance an invocation by what has come for it, if there is anything."""
-        if invocation.outcome is not None or invocation.is_held or invocation.status in WAITS_FOR_OTHERS:
+        if invocation.outcome is not None or invocation.held_step is not None or invocation.status in WAITS_FOR_OTHERS:
             return
-        activation = self._activations[invocation.address]
         journal = invocation.journal
         execution = invocation.execution
         if execution is None:
-            load_error = invocation.load_error or activation.load_error
-            if load_error is not None:  # Rule L5
-                self._pauses.pause(activation, invocation, load_error)
+            if invocation.status is InvocationStatus.PENDING and self._deadlines.prevents_start(invocation):
                 return
-            execution = invocation.execution = self._attempts.make(activation, invocation)
-            if journal is not None and not self._replay(activation, invocation, execution, journal):
+            load_error = invocation.load_error or invocation.activation.load_error
+            if load_error is not None:  # Rule L5
+                self._pauses.pause(invocation, load_error)
+                return
+            execution = invocation.execution = self._attempts.make(invocation)
+            if journal is not None and not self._replay(invocation, execution, journal):
                 return
         if journal is None:
             at, deliveries = self._clock.now(), NO_DELIVERIES
         elif not journal.undelivered:
-            self._wait_on(activation, invocation, journal)
+            self._attempts.park(self._committer.begin(), invocation, journal)  # Woken by what it had given up.
             return
         else:
             at, deliveries = max(self._clock.now(), journal.not_before), journal.undelivered  # Rule T1
         if invocation.handler.kind == "shared":
-            execution.use_snapshot(activation.view())
+            execution.use_snapshot(invocation.activation.view())
         taken = len(deliveries)
         try:
             step = execution.advance(at, deliveries, invocation.attempts + 1)
         except BaseException:  # Rule E3: dropped unrecorded; it is the host's.
-            self._attempts.throw_away(invocation)
+            throw_away(invocation)
             raise
         if isinstance(step, AttemptFailure):
-            self._retries.attempt_failed(activation, invocation, step.error)
+            self._retries.attempt_failed(invocation, step.error)
         elif (step.commands and any(map(has_key, step.commands))) or (journal is not None and journal.held_sends):
-            self._look_keys_up(activation, invocation, step, taken)
+            self._look_keys_up(invocation, step, taken)
         else:
-            self._append(activation, invocation, step, taken, NO_KEYS)
-
-    def _wait_on(self, activation: Activation, invocation: InvocationRun, journal: Journal) -> None:
-        """It was woken in vain, by the answer to a command that it has given up, and says so in a transition."""
-        if invocation.status is InvocationStatus.RUNNING and not journal.unanswered:
-            invocation.position = activation.changed_at = self._committer.next_position()
-        self._attempts.park(invocation, journal)
+            self._append(invocation, step, taken, NO_KEYS)
 
     # ------------------------------------------------------------------ replay
 
-    def _replay(
-        self, activation: Activation, invocation: InvocationRun, execution: Execution, journal: Journal
-    ) -> bool:
+    def _replay(self, invocation: InvocationRun, execution: Execution, journal: Journal) -> bool:
         """Bring a new attempt to the end of the journal; False if its code does not follow the journal any more."""
         try:
             execution.replay(journal.steps, journal.deliveries)
         except NonDeterminismError as error:
-            self._pauses.pause(activation, invocation, error)
+            self._pauses.pause(invocation, error)
+            return False
+        except MemoryError as error:  # Rule E3
+            self._retries.attempt_failed(invocation, error)
             return False
         except BaseException:  # Rule E3
-            self._attempts.throw_away(invocation)
+            throw_away(invocation)
             raise
-        if self._log.debug:
-            self._log.replayed(invocation, len(journal.steps))
-        for number, command in list(journal.pending.items()):
-            if isinstance(command, Run):
-                self._committer.when_durable(self._start_run, (invocation, number))
-            elif number in journal.unanswered:
-                self._completions.ask_for(invocation, number, command)
+        if self._observer.detailed:
+            self._observer.replayed(invocation, len(journal.steps))
+        for number in sorted(journal.unanswered):
+            command = journal.pending[number]
+            self._commands[type(command)].resume(invocation, number, command)
         return True
 
-    def _verify(self, activation: Activation, invocation: InvocationRun, last: Step) -> bool:
+    def _verify(self, invocation: InvocationRun, last: Step) -> bool:
         """Replay the whole invocation, the last step included; a difference pauses it."""
-        execution = self._attempts.make(activation, invocation)
+        execution = self._attempts.make(invocation)
         journal = invocation.journal
         steps = [last] if journal is None else [*journal.steps, last]
         deliveries = {} if journal is None else {delivery.command: delivery for delivery in journal.undelivered}
@@ -152,7 +140,7 @@ class Steps:
         try:
             execution.replay(steps, deliveries)
         except NonDeterminismError as error:
-            self._pauses.pause(activation, invocation, error)
+            self._pauses.pause(invocation, error)
             return False
         finally:
             execution.close()
@@ -160,59 +148,55 @@ class Steps:
 
     # ------------------------------------------------------------------ append
 
-    def _look_keys_up(self, activation: Activation, invocation: InvocationRun, step: Step, taken: int) -> None:
+    def _look_keys_up(self, invocation: InvocationRun, step: Step, taken: int) -> None:
         """A step that uses idempotency keys is appended when it is known what they stand for (rule L3)."""
         scopes = [scope for command in _leaving_now(invocation, step) if (scope := scope_of(command)) is not None]
         unknown = [scope for scope in scopes if scope not in self._registry.keyed]
         if not unknown:
-            self._append(activation, invocation, step, taken, NO_KEYS)
+            self._append(invocation, step, taken, NO_KEYS)
             return
-        invocation.is_held = True
-        invocation.held_position = held = self._committer.next_position()
-        self._registry.pin(scopes, unknown, partial(self._keys_known, activation, invocation, step, taken, held))
+        invocation.held_step = step
+        self._registry.pin(scopes, unknown, partial(self._keys_known, invocation, step, taken))
 
-    def _keys_known(
-        self, activation: Activation, invocation: InvocationRun, step: Step, taken: int, held: int, found: KeysFound
-    ) -> None:
-        if (
-            not invocation.is_held or invocation.held_position != held
-        ):  # It was paused meanwhile: the step has not happened.
+    def _keys_known(self, invocation: InvocationRun, step: Step, taken: int, found: KeysFound) -> None:
+        if invocation.held_step is not step:  # It was paused meanwhile: the step has not happened.
             return
-        invocation.is_held = False
-        self._append(activation, invocation, step, taken, found)
+        invocation.held_step = None
+        self._append(invocation, step, taken, found)
         if invocation.journal is not None and invocation.journal.undelivered:
-            self._attempts.wake(invocation)
+            self._attempts.wake(self._committer.begin(), invocation)
 
-    def _append(
-        self, activation: Activation, invocation: InvocationRun, step: Step, taken: int, found: KeysFound
-    ) -> None:
+    def _append(self, invocation: InvocationRun, step: Step, taken: int, found: KeysFound) -> None:
         """The step becomes part of the log, and everything inside the process may act on it."""
-        invocation.position = activation.changed_at = self._committer.next_position()
         if invocation.attempts:
             invocation.attempts, invocation.failing_since, invocation.failure = 0, None, None
         if step.outcome is not None:
-            if not self._verify_replay or self._verify(activation, invocation, step):
-                self._endings.finish(activation, invocation, step, step.outcome, found)
+            if not self._verify_replay or self._verify(invocation, step):
+                self._endings.finish(self._committer.begin(), invocation, step, step.outcome, found)
             return
         journal = invocation.journal
         if journal is None:
             journal = invocation.journal = Journal()
         first = journal.next_command
-        self._committer.batch.step(invocation.number, len(journal.steps), step)
+        transition = self._committer.begin()
+        transition.step(invocation, len(journal.steps), step)
         journal.take(step, taken)
-        if self._log.debug:
-            self._log.journaled(invocation, step)
+        if self._observer.detailed:
+            self._observer.journaled(invocation, step)
         for number in step.abandoned:
             if number < first:
-                self._give_up(invocation, journal, number)
-        for offset, command in enumerate(step.commands):
-            self._issue(invocation, journal, first + offset, command, found, first + offset in step.abandoned)
-        self._attempts.park(invocation, journal)
+                self._give_up(transition, invocation, journal, number)
+        abandoned = frozenset(step.abandoned) if step.abandoned else ()
+        for number, command in enumerate(step.commands, first):
+            self._issue(transition, invocation, journal, number, command, found, number in abandoned)
+        self._attempts.park(transition, invocation, journal)
+        self._deadlocks.look_at(transition, invocation)
 
     # ------------------------------------------------------------------ act
 
     def _issue(
         self,
+        transition: Transition,
         invocation: InvocationRun,
         journal: Journal,
         number: int,
@@ -221,39 +205,22 @@ class Steps:
         abandoned: bool,
     ) -> None:
         """Act on a command that is in the log now; of one that was given up in the same step only messages stand."""
-        if isinstance(command, Send):
-            if invocation.handler.atomic:  # Rule V6
-                journal.held_sends.append((number, command))
-            else:
-                self._messages.send(invocation, number, command, None, command.due, found)
+        kind = self._commands[type(command)]
+        is_answered = kind.is_answered(invocation, command)
+        if abandoned and is_answered:
+            kind.issue_unawaited(transition, invocation, number, command, found)
             return
-        if abandoned:
-            if isinstance(command, Call):
-                self._messages.send(invocation, number, command, None, None, found)
-            return
-        journal.pending[number] = command
-        match command:
-            case Call():
-                caller = CallerRecord(invocation.address, invocation.number, number)
-                self._messages.send(invocation, number, command, caller, None, found)
-            case Sleep():
-                self._timers.set(invocation, TimerKind.SLEEP, command.due, number)
-            case Run():
-                journal.unanswered.add(number)
-                self._committer.when_durable(self._start_run, (invocation, number))  # Rule X1
-            case GetStatus() | Attach():
-                journal.unanswered.add(number)
-                self._completions.ask_for(invocation, number, command)
+        if is_answered:
+            journal.pending[number] = command
+        if kind.is_answered_by_this_process:
+            journal.unanswered.add(number)
+        kind.issue(transition, invocation, number, command, found)
 
-    def _give_up(self, invocation: InvocationRun, journal: Journal, number: int) -> None:
+    def _give_up(self, transition: Transition, invocation: InvocationRun, journal: Journal, number: int) -> None:
         """The handler does not want this answer any more (rule C5)."""
-        match journal.give_up(number):
-            case Sleep():
-                self._timers.drop(invocation.number, TimerKind.SLEEP, number)
-            case Run():
-                self._run_commands.give_up(invocation, number)
-            case _:
-                pass
+        command = journal.give_up(number)
+        if command is not None:
+            self._commands[type(command)].give_up(transition, invocation, number, command)
 
 
 def _leaving_now(invocation: InvocationRun, step: Step) -> list[Command]:

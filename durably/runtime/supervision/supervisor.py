@@ -11,30 +11,22 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Protocol
+from collections.abc import Coroutine, Mapping
+from typing import Any
 
 from durably.actors.definition.binding import BoundActor
 from durably.errors import RuntimeStoppedError, StoreInUseError, StoreUnavailableError
-from durably.ids import Entropy
-from durably.runtime.actions.actions import ActionObserver, Actions
-from durably.runtime.clock import Cancellable, Clock
+from durably.runtime.actions.actions import Actions
+from durably.runtime.clock import Cancellable
 from durably.runtime.commit.thread_yielding import ThreadYielding
+from durably.runtime.engine.assembly import Surroundings
 from durably.runtime.engine.engine import Engine
+from durably.runtime.environment import Environment
 from durably.runtime.gateway.gateway import Gateway
 from durably.runtime.gateway.pending_requests import unknown_outcome
-from durably.runtime.invocations.invocation import InvocationRun
-from durably.runtime.observation.logs import RuntimeLogger
-from durably.runtime.settings import Settings
+from durably.runtime.incarnation.incarnation import Incarnation
 from durably.storage.records import Owner
 from durably.storage.store import Store
-
-
-class SupervisorOwner(Protocol):
-    """Who hears of what waits for a person."""
-
-    def invocation_paused(self, invocation: InvocationRun, error: BaseException, told: bool, /) -> None: ...
-
 
 _HOPELESS_FAILURES = 3
 """After so many incarnations without a single commit, callers are told that the outcome is unknown."""
@@ -42,36 +34,27 @@ _HOPELESS_FAILURES = 3
 
 _SUSPECTS_KEPT = 1
 
+CRASH_PATIENCE_SECONDS = 1.0
+"""How long a crash for tests waits for actions that ignore their cancellation: nothing outlives a real one."""
+
 
 class Supervisor:
     """Owns the engine of the moment."""
 
-    def __init__(
-        self,
-        *,
-        owner: SupervisorOwner,
-        store: Store,
-        actors: Mapping[str, BoundActor],
-        clock: Clock,
-        entropy: Entropy,
-        settings: Settings,
-        log: RuntimeLogger,
-        observer: ActionObserver | None = None,
-    ) -> None:
-        self.gateway = Gateway(self._engine_or_refuse, entropy)
+    def __init__(self, *, store: Store, actors: Mapping[str, BoundActor], environment: Environment) -> None:
+        settings = environment.settings
+        self.gateway = Gateway(self._refusal, environment.entropy)
         self.engine: Engine | None = None
         self.incarnations = 0
-        self._owner = owner
         self._store = store
         self._actors = actors
-        self._clock = clock
-        self._entropy = entropy
+        self._clock = environment.clock
+        self._entropy = environment.entropy
         self._settings = settings
-        self._log = log
-        self._thread_yielding = ThreadYielding(clock, settings.give_way_us)
-        self._observer = observer
+        self._observer = environment.observer
+        self._thread_yielding = ThreadYielding(self._clock, settings.give_way_us)
         self.actions = self._new_actions()
-        self._identity = Owner(host=socket.gethostname(), process_id=os.getpid(), since=clock.now())
+        self._identity = Owner(host=socket.gethostname(), process_id=os.getpid(), since=self._clock.now())
         self._failure: BaseException | None = None
         self._final: BaseException | None = None
         self._reopening: asyncio.Task[None] | None = None
@@ -102,47 +85,53 @@ class Supervisor:
         """
         engine = self.engine
         if engine is not None:
-            engine.stopping = True
-            await self._in_time(self._settings.drain_us, engine.until_idle())
+            engine.incarnation.stopping = True
+            self.gateway.close()
+            await self._in_time(self._settings.drain_us, engine.parts.idleness.until_idle())
         self._closing = True
         left = await self._end()
         if left:
-            self._log.left_behind(left)
+            self._observer.left_behind(left)
 
     async def crash(self) -> None:
         """For tests: drop everything that is not durable, actions included, and recover."""
         await self._stop_reopening()
         engine, self.engine = self.engine, None
+        self.gateway.close()
         if engine is not None:
             engine.kill()
             await engine.finish()
         self.actions.stop()
-        await self.actions.ended()
+        await self.actions.ended(real_seconds=CRASH_PATIENCE_SECONDS)
         self.actions = self._new_actions()
         await self._store.close()
         await self._incarnate()
-        self._reattach()
+        self.gateway.reattach()
 
     @property
     def accepts_requests(self) -> bool:
         """The store is there, and nobody has asked for the end."""
-        return self.engine is not None and not self.engine.stopping
+        return self.gateway.is_open
 
     async def until_durable(self) -> None:
         """Wait until all that is in the log now is on disk: what introspection tells is an exit too (rule X1)."""
-        await self._engine_or_refuse().until_durable()
+        if self.engine is None or not self.gateway.is_open:
+            raise self._refusal()
+        await self.engine.until_durable()
 
-    # ------------------------------------------------------------------ EngineOwner
+    # ------------------------------------------------------------------ what incarnations report
 
-    def incarnation_failed(self, engine: Engine, error: BaseException, /) -> None:
-        if engine is not self.engine:
+    def _incarnation_failed(self, incarnation: Incarnation, error: BaseException) -> None:
+        engine = self.engine
+        if engine is None or engine.incarnation is not incarnation:
             return
         self.engine = None
-        self._failure = self.gateway.failure = error
+        self.gateway.close()
+        self._failure = self.gateway.pending.failure = error
         self._failures += 1
-        self._suspects = [*self._suspects[-_SUSPECTS_KEPT:], engine.suspect]
+        self._suspects = [*self._suspects[-_SUSPECTS_KEPT:], incarnation.suspect]
         engine.kill()
-        self._log.incarnation_failed(error)
+        self._observer.incarnation_failed(error)
         if isinstance(error, StoreInUseError):
             self._give_up(error)
         if self._final is not None or self._closing:
@@ -151,30 +140,25 @@ class Supervisor:
             self._patience = self._clock.call_later(self._settings.outcome_unknown_after_us, self._lose_patience)
         self._reopening = asyncio.get_running_loop().create_task(self._reopen(engine))
 
-    def progressed(self) -> None:
+    def _progressed(self) -> None:
         self._failures = 0
         self._reopen_delay_us = 0
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
 
-    def invocation_paused(self, invocation: InvocationRun, error: BaseException, told: bool, /) -> None:
-        self._owner.invocation_paused(invocation, error, told)
-
     # ------------------------------------------------------------------ inside
 
-    def _engine_or_refuse(self) -> Engine:
-        engine = self.engine
-        if engine is not None and not engine.stopping:
-            return engine
+    def _refusal(self) -> BaseException:
+        """Why no request is served now."""
         if self._final is not None:
-            raise self._final
+            return self._final
         if self._failure is not None and not self._closing:
-            raise StoreUnavailableError(
+            return StoreUnavailableError(
                 f"The store failed and is being opened again: {self._failure} Nothing was accepted.",
                 nothing_accepted=True,
             )
-        raise RuntimeStoppedError(
+        return RuntimeStoppedError(
             "The runtime is not running: use it inside `async with runtime:`. Nothing was accepted."
         )
 
@@ -185,20 +169,23 @@ class Supervisor:
         opened = await self._store.open(self._identity)
         self.incarnations += 1
         self.engine = Engine(
-            owner=self,
-            store=self._store,
-            actors=self._actors,
-            actions=self.actions,
-            clock=self._clock,
-            entropy=self._entropy,
-            settings=self._settings,
-            log=self._log,
-            thread_yielding=self._thread_yielding,
-            last_position=opened.last_position,
-            poisoned=self._poisoned(),
+            Incarnation(self._incarnation_failed, self._progressed),
+            Surroundings(
+                actions=self.actions,
+                actors=self._actors,
+                clock=self._clock,
+                entropy=self._entropy,
+                last_position=opened.last_position,
+                observer=self._observer,
+                poisoned=self._poisoned(),
+                settings=self._settings,
+                store=self._store,
+                thread_yielding=self._thread_yielding,
+            ),
         )
+        self.gateway.open(self.engine)
         self._failure = None
-        self.actions.on_rest = self.engine.tell_if_idle
+        self.actions.on_rest = self.engine.parts.idleness.changed
         self.engine.start()
 
     async def _reopen(self, dead: Engine) -> None:
@@ -213,10 +200,10 @@ class Supervisor:
                 self._give_up(error)
                 return
             except Exception as error:
-                self._log.reopen_failed(error, self._reopen_delay_us)
+                self._observer.reopen_failed(error, self._reopen_delay_us)
         self._reopening = None
-        self._log.recovered()
-        self._reattach()
+        self._observer.recovered()
+        self.gateway.reattach()
 
     def _poisoned(self) -> str:
         """The invocation that ended the last two incarnations, if one did: it is paused and not tried a third time."""
@@ -234,36 +221,34 @@ class Supervisor:
     async def _stop_reopening(self) -> None:
         reopening, self._reopening = self._reopening, None
         self._waits_for_time = False
-        self.progressed()
+        self._progressed()
         if reopening is not None:
             reopening.cancel()
             await asyncio.wait([reopening])
 
     def is_idle(self) -> bool:
         """Nothing can happen here unless time passes or somebody asks."""
-        return self._waits_for_time if self.engine is None else self.engine.is_idle()
+        return self._waits_for_time if self.engine is None else self.engine.parts.idleness.is_idle()
 
-    def _reattach(self) -> None:
-        assert self.engine is not None
-        for waiter in list(self.gateway.waiting):
-            waiter.recover(self.engine)
+    def own_tasks(self) -> set[asyncio.Task[None]]:
+        """The tasks that the runtime itself runs and waits in."""
+        tasks = self.actions.tasks()
+        if self._reopening is not None:
+            tasks.add(self._reopening)
+        return tasks
 
     def _lose_patience(self) -> None:
         self._patience = None
-        error = self.gateway.failure
+        error = self.gateway.pending.failure
         if self.engine is not None and self._failures < _HOPELESS_FAILURES:
             return  # It is back; nothing has had to be written yet.
-        self._refuse_everybody(lambda id: unknown_outcome(error))
+        self.gateway.pending.refuse_all(lambda id: unknown_outcome(error))
 
     def _give_up(self, error: BaseException) -> None:
         self._final = error
-        self._refuse_everybody(lambda id: unknown_outcome(error))
+        self.gateway.pending.refuse_all(lambda id: unknown_outcome(error))
         # Another runtime goes on with these invocations: no side effect of ours may be started or tried again.
         self.actions.stop()
-
-    def _refuse_everybody(self, error: Callable[[str], BaseException]) -> None:
-        for waiter in list(self.gateway.waiting):
-            waiter.refuse(error(waiter.id))
 
     async def _end(self) -> list[str]:
         """What comes after the draining, in bounded time; returns what has not ended in it.
@@ -276,11 +261,12 @@ class Supervisor:
         engine = self.engine
         is_durable = engine is not None and await self._in_time(stop_us // 2, engine.until_durable())
         self.engine = None
+        self.gateway.close()
         if engine is not None:
             engine.kill()
         if not is_durable:
-            self._refuse_everybody(lambda id: unknown_outcome(self.gateway.failure))
-        self._refuse_everybody(stopped_error)
+            self.gateway.pending.refuse_all(lambda id: unknown_outcome(self.gateway.pending.failure))
+        self.gateway.pending.refuse_all(stopped_error)
         left = [] if is_durable or engine is None else ["the last batch, of which nobody knows whether it is durable"]
         if not await self._in_time(deadline - clock.monotonic(), self._let_go(engine, is_durable)):
             left.append("the store, which stays locked")

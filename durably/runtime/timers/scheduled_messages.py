@@ -1,4 +1,4 @@
-"""`Delayed`: accepted messages that are not in their mailbox yet.
+"""`ScheduledMessages`: accepted messages that are not in their mailbox yet.
 
 Those due soon are in memory; the others are in the store only, and are fetched when their time comes (rule T2). Whoever
 attaches to one that is on its way waits on its entry here, so that no answer is lost between the two.
@@ -11,8 +11,11 @@ from functools import partial
 from typing import TypeAlias
 
 from durably.runtime.commit.committer import Committer
+from durably.runtime.incarnation.idleness import Idleness
+from durably.runtime.incarnation.incarnation import Incarnation
+from durably.runtime.incarnation.ready_queue import ReadyQueue
 from durably.runtime.invocations.invocation import InvocationRun
-from durably.runtime.registry.batched_lookup import BatchedLookup, BatchedLookupOwner
+from durably.runtime.registry.batched_lookup import BatchedLookup
 from durably.runtime.registry.reads import Reads
 from durably.storage.records import CallerRecord, StoredInvocation
 
@@ -23,17 +26,15 @@ Coming: TypeAlias = Callable[[StoredInvocation | None, list[CallerRecord]], None
 class ScheduledMessages:
     """The messages of one incarnation whose time is still to come."""
 
-    def __init__(self, owner: BatchedLookupOwner, reads: Reads, committer: Committer) -> None:
+    def __init__(
+        self, incarnation: Incarnation, *, committer: Committer, idleness: Idleness, reads: Reads, ready: ReadyQueue
+    ) -> None:
         self._soon: dict[int, InvocationRun] = {}
         self._coming: dict[int, list[CallerRecord]] = {}
         self._fetch: BatchedLookup[int, StoredInvocation | None] = BatchedLookup(
-            owner, reads.fetch, durable=lambda: committer.durable, gate=committer.when_durable
+            incarnation, ready, reads.fetch, durable=lambda: committer.durable, gate=committer.when_durable
         )
-
-    @property
-    def outstanding(self) -> int:
-        """Messages on their way from the store."""
-        return self._fetch.outstanding
+        idleness.add(self._is_idle)
 
     def keep(self, invocation: InvocationRun) -> None:
         """It is due soon."""
@@ -79,6 +80,9 @@ class ScheduledMessages:
     async def finish(self) -> None:
         """After `kill`: wait until the store is not asked any more."""
         await self._fetch.finish()
+
+    def _is_idle(self) -> bool:
+        return not self._fetch.outstanding
 
     def _brought(self, number: int, then: Coming, stored: StoredInvocation | None) -> None:
         then(stored, self._coming.pop(number, []))

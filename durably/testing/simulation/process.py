@@ -10,27 +10,31 @@ import asyncio
 from collections.abc import Callable, Mapping
 from contextvars import copy_context
 from dataclasses import dataclass, replace
+from datetime import timedelta
+from functools import partial
 from random import Random
 from typing import Any, Protocol, Self
 
 from durably.actors.actor import Actor
-from durably.actors.bound_handlers import Delay, Outgoing
 from durably.actors.retry import RetryPolicy
+from durably.actors.transport import Delay, Outgoing
 from durably.errors import StoreInUseError, StoreUnavailableError
 from durably.ids import InvocationStatus, KeyScope
 from durably.runtime.actions.actions import ActionKey
 from durably.runtime.engine.engine import Engine
+from durably.runtime.environment import Environment
 from durably.runtime.execution.step import Outcome
 from durably.runtime.gateway.pending_requests import (
     AcceptanceOperation,
     OutcomeOperation,
     PendingRequest,
+    PendingRequests,
     QuestionOperation,
 )
 from durably.runtime.gateway.requests import Acceptance
 from durably.runtime.invocations.invocation import InvocationRun
-from durably.runtime.observation.logs import RuntimeLogger
-from durably.runtime.runtime import Runtime
+from durably.runtime.observation.observer import Observer
+from durably.runtime.runtime import Limits, Runtime
 from durably.runtime.settings import Settings, Watch
 from durably.runtime.supervision.supervisor import Supervisor
 from durably.testing.simulation.clock import SimulatedClock
@@ -76,14 +80,13 @@ class Tuning:
         self.expiry_portion = random.choice((1, 1_000))
         self.pump_budget_us = random.choice((-1, 5_000))
 
-    def applied(self, settings: Settings) -> Settings:
-        return replace(
-            settings,
+    def settings(self, watch: Watch) -> Settings:
+        """The numbers that no argument of a runtime sets."""
+        return Settings(
+            watch=watch,
             verify_replay=True,
             forgotten_await="error",
             give_way_us=None,
-            passivate_after_us=self.passivate_after_us,
-            active_objects=self.active_objects,
             pending_in_memory=self.pending_in_memory,
             batch_limit_transitions=self.batch_limit_transitions,
             timer_window_us=self.timer_window_us,
@@ -108,28 +111,34 @@ class Program:
         """The same with other code."""
         return replace(self, actors=actors)
 
-    def applied(self, settings: Settings) -> Settings:
-        """The numbers that it runs by."""
-        suspend_after_us = self.tuning.suspend_after_us if self.suspend_after_us is None else self.suspend_after_us
-        return replace(self.tuning.applied(settings), suspend_after_us=suspend_after_us, watch=self.watch)
+    @property
+    def suspend_after(self) -> timedelta:
+        """How long an attempt waits in memory."""
+        after_us = self.tuning.suspend_after_us if self.suspend_after_us is None else self.suspend_after_us
+        return timedelta(microseconds=after_us)
 
 
 class SimulatedRuntime(Runtime):
     """The real runtime, in a simulated process."""
 
     def __init__(self, process: SimulatedProcess, program: Program, world: World) -> None:
+        tuning = program.tuning
         super().__init__(
             SimulatedStore(world.disk, world),
             program.actors,
             dependencies=program.dependencies,
             retry=program.retry,
+            suspend_after=program.suspend_after,
+            passivate_after=timedelta(microseconds=tuning.passivate_after_us),
+            limits=Limits(active_objects=tuning.active_objects),
+            environment=Environment(
+                clock=world.clock,
+                entropy=SeededEntropy(world.identities.getrandbits(64)),
+                logger=partial(TraceLog, world.trace, process.name, process),
+                observer=_ActionWatch(process, world),
+                settings=tuning.settings(program.watch),
+            ),
         )
-        self._virtual_clock = world.clock
-        self._entropy = SeededEntropy(world.identities.getrandbits(64))
-        self._observer = self
-        self._settings = program.applied(self._settings)
-        self._process = process
-        self._world = world
         self._machine: Supervisor | None = None
 
     async def __aenter__(self) -> Self:
@@ -153,25 +162,30 @@ class SimulatedRuntime(Runtime):
         """The side effects under way, those that back off too."""
         return self.supervisor.actions.keys()
 
-    def invocation_paused(self, invocation: InvocationRun, error: BaseException, told: bool, /) -> None:
+
+class _ActionWatch(Observer):
+    """Checks each start of a side effect, and tells the world of pauses."""
+
+    def __init__(self, process: SimulatedProcess, world: World) -> None:
+        self._process = process
+        self._world = world
+
+    def pause_durable(self, invocation: InvocationRun, error: BaseException, heard: bool) -> None:
         self._world.paused(invocation, error)
 
-    def attempt_begins(self, key: ActionKey, name: str, /) -> None:
-        self._world.guarantees.action_starts(key, name)
+    def action_attempt_started(self, id: str, command: int, name: str) -> None:
+        self._world.guarantees.action_starts((id, command), name)
         self._world.action_begins(name)
         self._stop_if_dead()
 
-    def attempt_ended(self, key: ActionKey, name: str, /) -> None:
+    def action_attempt_ended(self, id: str, command: int, name: str) -> None:
         self._world.action_ended(name)
         self._stop_if_dead()
 
     def _stop_if_dead(self) -> None:
-        """Whoever was killed must not go on to the next line."""
+        """A process that was killed must not go on to the next line."""
         if self._process.dead:
             raise asyncio.CancelledError
-
-    def _make_log(self) -> RuntimeLogger:
-        return TraceLog(self._world.trace, self._process.name, self._process)
 
 
 class SimulatedProcess:
@@ -224,14 +238,14 @@ class SimulatedProcess:
     def call(self, outgoing: Outgoing[Any]) -> PendingRequest[Outcome]:
         """Take a call in."""
         runtime = self._up()
-        operation = _Call(runtime.supervisor.gateway, f"call of {outgoing}", self)
+        operation = _Call(runtime.supervisor.gateway.pending, f"call of {outgoing}", self)
         runtime.supervisor.gateway.call(operation, outgoing, outgoing.argument, wire=outgoing.wire)
         return operation
 
     def send(self, outgoing: Outgoing[Any], delay: Delay) -> PendingRequest[Acceptance]:
         """Take a message in."""
         runtime = self._up()
-        operation = _Send(runtime.supervisor.gateway, f"send to {outgoing}", self)
+        operation = _Send(runtime.supervisor.gateway.pending, f"send to {outgoing}", self)
         runtime.supervisor.gateway.send(operation, outgoing, outgoing.argument, delay, wire=outgoing.wire)
         return operation
 
@@ -239,7 +253,7 @@ class SimulatedProcess:
         """Take in the question how an invocation with an idempotency key ended."""
         runtime = self._up()
         assert outgoing.idempotency_key is not None
-        operation = _Call(runtime.supervisor.gateway, f"attach to {outgoing}", self)
+        operation = _Call(runtime.supervisor.gateway.pending, f"attach to {outgoing}", self)
         runtime.supervisor.gateway.attach(
             operation, KeyScope(outgoing.service, outgoing.key or "", outgoing.handler, outgoing.idempotency_key)
         )
@@ -248,14 +262,14 @@ class SimulatedProcess:
     def result(self, id: str) -> PendingRequest[Outcome]:
         """Take in the question how an invocation ended."""
         runtime = self._up()
-        operation = _Call(runtime.supervisor.gateway, f"result of {id}", self)
+        operation = _Call(runtime.supervisor.gateway.pending, f"result of {id}", self)
         runtime.supervisor.gateway.result(operation, id)
         return operation
 
     def status(self, id: str) -> PendingRequest[InvocationStatus]:
         """Take in the question where an invocation stands."""
         runtime = self._up()
-        operation = _Status(runtime.supervisor.gateway, id, self)
+        operation = _Status(runtime.supervisor.gateway.pending, id, self)
         runtime.supervisor.gateway.status(operation, id)
         return operation
 
@@ -278,7 +292,7 @@ class SimulatedProcess:
     def ended(self, invocation: InvocationRun, /) -> None:
         runtime = self.runtime
         engine = None if runtime is None else runtime.engine
-        self._world.guarantees.ended(invocation, self._position(), None if engine is None else engine.committer)
+        self._world.guarantees.ended(invocation, self._position(), None if engine is None else engine.parts.committer)
 
     def incarnation_failed(self, error: BaseException, /) -> None:
         if not isinstance(error, StoreUnavailableError | StoreInUseError):
@@ -288,17 +302,17 @@ class SimulatedProcess:
 
     def _position(self) -> int:
         engine = None if self.runtime is None else self.runtime.engine
-        return 0 if engine is None else engine.committer.position
+        return 0 if engine is None else engine.parts.committer.position
 
 
 class _Call(OutcomeOperation[Outcome]):
     """Answers with the outcome as bytes, and has every answer checked where it leaves."""
 
-    def __init__(self, owner: Any, what: str, process: SimulatedProcess) -> None:
+    def __init__(self, owner: PendingRequests, what: str, process: SimulatedProcess) -> None:
         super().__init__(owner, what, None)
         self._process = process
 
-    def answer(self, outcome: Outcome, expires_at: int | None, /) -> None:
+    def answer(self, outcome: Outcome, expires_at: int | None, cause: BaseException | None = None, /) -> None:
         self._process.guarantees.answered(self.id, outcome)
         self.finish(outcome)
 
@@ -306,7 +320,7 @@ class _Call(OutcomeOperation[Outcome]):
 class _Send(AcceptanceOperation[Acceptance]):
     """Answers when the message is durable, and has that checked."""
 
-    def __init__(self, owner: Any, what: str, process: SimulatedProcess) -> None:
+    def __init__(self, owner: PendingRequests, what: str, process: SimulatedProcess) -> None:
         super().__init__(owner, what, None, _itself)
         self._process = process
 
@@ -318,7 +332,7 @@ class _Send(AcceptanceOperation[Acceptance]):
 class _Status(QuestionOperation[InvocationStatus]):
     """Answers where an invocation stands, and has that checked."""
 
-    def __init__(self, owner: Any, id: str, process: SimulatedProcess) -> None:
+    def __init__(self, owner: PendingRequests, id: str, process: SimulatedProcess) -> None:
         super().__init__(owner, f"status of {id}", None)
         self._asked = id
         self._process = process

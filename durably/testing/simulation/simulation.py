@@ -16,11 +16,11 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar, cast
 
 from durably.actors.actor import Actor, Service, VirtualObject
-from durably.actors.bound_handlers import Invocation as InvocationHandle
 from durably.actors.definition.binding import bind
 from durably.actors.definition.definition import definition_of
 from durably.actors.protocol.operations import Operation
 from durably.actors.retry import RetryPolicy
+from durably.actors.transport import Invocation as InvocationHandle
 from durably.actors.values.durations import Duration, delay_us, duration_us
 from durably.errors import ForgottenAwaitError, PausedInvocationError, StoreInUseError
 from durably.runtime.invocations.invocation import InvocationRun
@@ -278,7 +278,7 @@ class Simulation:
         process = self.process
         if process is not None and process.runtime is not None and process.runtime.engine is not None:
             self.trace.note(process.name, "throws out of memory what idles and waits")
-            process.context.run(process.runtime.engine.activations.passivate_all)
+            process.context.run(process.runtime.engine.parts.passivation.passivate_all)
 
     async def restart(self, *actors: type[Actor]) -> None:
         """Stop the process gracefully and start it again, with other code if classes are given."""
@@ -430,9 +430,10 @@ class Simulation:
         if self.travelling or process is None or not process.is_up or process.runtime is None:
             return False
         engine = process.runtime.engine
-        if but_for_actions and engine is not None:
-            return engine.is_waiting()
-        return process.runtime.supervisor.is_idle()
+        if engine is None:  # The store failed and is opened again: what was under way goes on after that.
+            return False
+        idleness = engine.parts.idleness
+        return idleness.is_waiting() if but_for_actions else idleness.is_idle()
 
     def _check_at_rest(self) -> None:
         """Time is about to pass: whatever could happen has happened."""
@@ -440,7 +441,7 @@ class Simulation:
         if process is None or process.runtime is None or not process.is_up:
             return
         engine = process.runtime.engine
-        if engine is None or engine.stopping or not engine.is_idle():
+        if engine is None or engine.incarnation.stopping or not engine.parts.idleness.is_idle():
             return
         if self.loop.elapsed_us - self.clock.jumped_at_us < 10_000_000 and self.clock.jumped_at_us:
             return

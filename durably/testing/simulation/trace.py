@@ -9,18 +9,20 @@ from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from typing import Any, NamedTuple, Protocol
 
+from durably.actors.protocol.coding import CodingMeter
 from durably.actors.protocol.commands import Call, Send
 from durably.actors.values.error_envelopes import decode_failure
 from durably.errors import TerminalError
 from durably.ids import Address
 from durably.runtime.execution.execution import Execution
+from durably.runtime.execution.failure_text import describe_failure
 from durably.runtime.execution.step import Step
 from durably.runtime.invocations.invocation import InvocationRun
-from durably.runtime.observation.failure_text import describe_failure
-from durably.runtime.observation.logs import RuntimeLogger, describe_command
+from durably.runtime.observation.logs import describe_command
+from durably.runtime.observation.observer import Observer
 from durably.storage.records import InvocationRecord
 
-SHOWN_ID_LENGTH = 10
+SHOWN_ID_DIGITS = 6
 LONGEST_SHOWN = 160
 
 
@@ -75,12 +77,11 @@ class Watcher(Protocol):
     def incarnation_failed(self, error: BaseException, /) -> None: ...
 
 
-class TraceLog(RuntimeLogger):
+class TraceLog(Observer):
     """The log of a simulated runtime: all lines go to the trace, and to a watcher what it wants to know."""
 
     def __init__(self, trace: Trace, who: str, watcher: Watcher) -> None:
-        super().__init__()
-        self.debug = True
+        self.detailed = True
         self._trace = trace
         self._who = who
         self._watcher = watcher
@@ -126,10 +127,13 @@ class TraceLog(RuntimeLogger):
     def action_retries(self, invocation: InvocationRun, action: str, fields: dict[str, Any]) -> None:
         self._note(f"the action {action!r} of {shown(invocation)} failed and is tried again: {fields.get('error')}")
 
+    def gave_up(self, invocation: InvocationRun, error: BaseException) -> None:
+        self._note(f"{shown(invocation)} fails for good: {describe_failure(error)}")
+
     def paused(self, invocation: InvocationRun, error: BaseException) -> None:
         self._note(f"{shown(invocation)} is paused: {describe_failure(error)}")
 
-    def slow(self, invocation: InvocationRun, took_us: int) -> None:
+    def slow(self, invocation: InvocationRun, took_us: int, coding: CodingMeter) -> None:
         """Cannot happen: no time passes while code runs."""
 
     def undeliverable(self, sender: InvocationRun, command: Call | Send, error: TerminalError) -> None:
@@ -159,6 +163,14 @@ class TraceLog(RuntimeLogger):
         told = "".join(f" {name}={value!r}" for name, value in fields.items())
         self._note(f"{execution.handler.service}/{execution.key}/{execution.handler.name} logs: {event}{told}")
 
+    def warned(self, execution: Execution, message: str, /) -> None:
+        self.handler_logged(execution, "warning", message, {})
+
+    def task_failed(self, execution: Execution, task: str, error: BaseException, /) -> None:
+        self.handler_logged(
+            execution, "error", "Task exception was never retrieved", {"task": task, "error": describe_failure(error)}
+        )
+
 
 def shown(invocation: InvocationRun) -> str:
     """An invocation, for people: which object, which handler, and enough of the id to tell it from others."""
@@ -168,7 +180,8 @@ def shown(invocation: InvocationRun) -> str:
 
 
 def shown_id(id: str) -> str:
-    return id[:SHOWN_ID_LENGTH]
+    """The last digits: the ids of an object's invocations begin alike."""
+    return id if len(id) <= 2 * SHOWN_ID_DIGITS else f"inv_...{id[-SHOWN_ID_DIGITS:]}"
 
 
 def _changes(step: Step) -> str:

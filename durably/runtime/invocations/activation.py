@@ -51,7 +51,6 @@ class Activation:
     """Why nothing of this object can go on: its snapshot is in the store only."""
     stored_tail: int = 0
     """How many messages wait in the store only, behind those in memory (rule C8)."""
-    idle_since: int | None = None
     is_rehydrated: bool = False
     """The snapshot and what had started are in memory; a further load is for the rest of the mailbox only."""
 
@@ -80,6 +79,10 @@ class Activation:
         view = dict(self.snapshot)
         apply_changes(view, current.journal.changes)
         return view
+
+    def apply(self, changes: Mapping[str, bytes | None]) -> None:
+        """Changed fields become part of the snapshot; only `Transition.change_state` does that."""
+        apply_changes(self.snapshot, changes)
 
     def find(self, number: int) -> InvocationRun | None:
         """The started invocation of this number."""
@@ -116,7 +119,7 @@ def is_dormant(invocation: InvocationRun) -> bool:
     return (
         invocation.execution is None
         and not invocation.is_queued
-        and not invocation.is_held
+        and invocation.held_step is None
         and not (invocation.journal is not None and (invocation.journal.undelivered or invocation.journal.unanswered))
         and invocation.status in (InvocationStatus.SUSPENDED, InvocationStatus.BACKING_OFF, InvocationStatus.PAUSED)
     )

@@ -8,7 +8,7 @@ from typing import cast
 
 import msgspec
 
-_PACKAGE = str(Path(__file__).resolve().parent.parent)
+_PACKAGE = str(Path(__file__).resolve().parents[2])
 _TRACEBACK_LINES = 50
 
 

@@ -1,0 +1,180 @@
+"""`Passivation`: what leaves memory, and when.
+
+What leaves is durable and can be brought back by the store alone (rule L4): objects that have idled for a while, least
+recently used first, attempts that have waited for a while, and at once an object whose invocations all wait for
+something durable.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from durably.ids import Address
+from durably.runtime.clock import Cancellable, Clock
+from durably.runtime.commit.committer import Committer
+from durably.runtime.invocations.activation import Activation
+from durably.runtime.invocations.invocation import InvocationRun, throw_away
+from durably.runtime.observation.observer import Observer
+from durably.runtime.registry.registry import InvocationRegistry
+from durably.runtime.settings import Settings
+
+SWEEPS_PER_PASSIVATION = 8
+"""How exactly idling is measured: an object leaves memory up to an eighth of the time too early or too late."""
+
+
+class Passivation:
+    """Idle objects and waiting attempts of one incarnation."""
+
+    def __init__(
+        self,
+        by_address: dict[Address, Activation],
+        *,
+        clock: Clock,
+        committer: Committer,
+        observer: Observer,
+        registry: InvocationRegistry,
+        settings: Settings,
+    ) -> None:
+        """`by_address` are the activations in memory; what leaves is taken out of it."""
+        self._by_address = by_address
+        self._clock = clock
+        self._committer = committer
+        self._observer = observer
+        self._registry = registry
+        self._settings = settings
+        self._idle: OrderedDict[Address, int] = OrderedDict()
+        """Objects that have come to rest, and since when; one that is busy again is passed over when its time comes."""
+        self._parked: dict[int, OrderedDict[int, tuple[InvocationRun, int]]] = {}
+        self._suspend_timer: Cancellable | None = None
+        self._suspends_at = 0
+        self._sweep_timer: Cancellable | None = None
+        self._sweep_every_us = max(settings.passivate_after_us // SWEEPS_PER_PASSIVATION, settings.sweep_us)
+        self._swept_at = clock.monotonic()
+        """The time of the last sweep: exact enough to tell what has idled for long, and free."""
+        self._dead = False
+
+    def mark_idle(self, activation: Activation) -> None:
+        """If nothing of this object is left to do, let it idle, or let it go."""
+        if not activation.is_at_rest():
+            return
+        address = activation.address
+        if activation.actor.definition.kind == "service":
+            self._by_address.pop(address, None)
+            return
+        if self._sweep_timer is None:
+            self._arm_sweep()
+        self._idle[address] = self._swept_at
+        self._idle.move_to_end(address)
+        if len(self._idle) > self._settings.active_objects:
+            self._passivate_when_durable(self._idle.popitem(last=False)[0])
+
+    def park(self, invocation: InvocationRun) -> None:
+        """It waits for something durable: its attempt may be thrown away after a while."""
+        after = invocation.handler.suspend_after_us
+        after = self._settings.suspend_after_us if after is None else after
+        if after == 0:
+            self._committer.when_durable(self.suspend, invocation)
+            return
+        parked = self._parked.setdefault(after, OrderedDict())
+        invocation.parked_in = parked
+        now = self._clock.monotonic()
+        parked[invocation.number] = (invocation, now + after)
+        parked.move_to_end(invocation.number)
+        self._suspend_later(now, now + after)
+
+    def suspend(self, invocation: InvocationRun) -> None:
+        """Throw the attempt away while it waits; it continues from its journal (rule L4)."""
+        journal = invocation.journal
+        if (
+            invocation.execution is None
+            or journal is None
+            or journal.undelivered
+            or journal.unanswered
+            or invocation.is_queued
+            or invocation.held_step is not None
+            or invocation.outcome is not None
+            or invocation.position > self._committer.durable
+        ):
+            return
+        throw_away(invocation)
+        if self._observer.detailed:
+            self._observer.suspended(invocation)
+        self.passivate(invocation.address)
+
+    def passivate(self, address: Address) -> None:
+        """Nothing of this object may be running any more: drop it, if the store alone is enough to bring it back."""
+        activation = self._by_address.get(address)
+        if activation is None or not activation.can_passivate(self._committer.durable):
+            return
+        del self._by_address[address]
+        self._idle.pop(address, None)
+        for invocation in (activation.current, *activation.shared.values()):
+            if invocation is not None:
+                self._registry.forget(invocation)
+        activation.current = None  # What left memory must not wait for the garbage collector to find a cycle.
+        activation.shared.clear()
+
+    def _passivate_when_durable(self, address: Address) -> None:
+        """One synchronous decision; a message one tick later makes a new activation (rule L4)."""
+        activation = self._by_address.get(address)
+        if activation is None or not activation.is_at_rest():
+            return
+        if activation.changed_at > self._committer.durable:
+            self._committer.when_durable(self._passivate_when_durable, address)
+        else:
+            self.passivate(address)
+
+    def _suspend_later(self, now: int, until: int) -> None:
+        """Something waits that may be suspended from then on."""
+        until = max(until, now + self._settings.sweep_us)
+        if self._dead or (self._suspend_timer is not None and self._suspends_at <= until):
+            return
+        if self._suspend_timer is not None:
+            self._suspend_timer.cancel()
+        self._suspends_at = until
+        self._suspend_timer = self._clock.call_later(until - now, self._suspend_parked)
+
+    def _suspend_parked(self) -> None:
+        """Suspend what has waited long enough, oldest first."""
+        self._suspend_timer = None
+        now = self._clock.monotonic()
+        for parked in self._parked.values():
+            while parked:
+                number, (invocation, until) = next(iter(parked.items()))
+                if until > now:
+                    self._suspend_later(now, until)
+                    break
+                del parked[number]
+                self.suspend(invocation)
+
+    def _arm_sweep(self) -> None:
+        if self._sweep_timer is None and not self._dead:
+            self._swept_at = self._clock.monotonic()
+            self._sweep_timer = self._clock.call_later(self._sweep_every_us, self._sweep)
+
+    def _sweep(self) -> None:
+        """Passivate what has idled long enough, oldest first."""
+        self._sweep_timer = None
+        now = self._swept_at = self._clock.monotonic()
+        while self._idle:
+            address, since = next(iter(self._idle.items()))
+            if since + self._settings.passivate_after_us > now:
+                break
+            del self._idle[address]
+            self._passivate_when_durable(address)
+        if self._idle:
+            self._arm_sweep()
+
+    def passivate_all(self) -> None:
+        """Let leave at once what would leave after a while: what idles, and attempts that wait (rule L4)."""
+        waiting = [invocation for parked in self._parked.values() for invocation, _ in parked.values()]
+        for invocation in waiting:
+            self._committer.when_durable(self.suspend, invocation)
+        while self._idle:
+            self._passivate_when_durable(self._idle.popitem(last=False)[0])
+
+    def kill(self) -> None:
+        self._dead = True
+        for timer in (self._suspend_timer, self._sweep_timer):
+            if timer is not None:
+                timer.cancel()

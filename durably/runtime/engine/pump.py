@@ -1,0 +1,122 @@
+"""`Pump`: keeps the machine going. It advances what is ready and sees whether a batch can be cut.
+
+It runs in plain callbacks of the host loop, never inside a task (rule S1), and for a bounded time, so that the host's
+other callbacks get their turns.
+"""
+
+from __future__ import annotations
+
+from durably.actors.protocol.coding import CodingMeter
+from durably.runtime.clock import Clock
+from durably.runtime.commit.committer import Committer
+from durably.runtime.incarnation.idleness import Idleness
+from durably.runtime.incarnation.incarnation import Incarnation
+from durably.runtime.incarnation.ready_queue import ReadyQueue
+from durably.runtime.invocations.invocation import InvocationRun
+from durably.runtime.lifecycle.pauses import Pauses
+from durably.runtime.observation.observer import Observer
+from durably.runtime.registry.registry import InvocationRegistry
+from durably.runtime.settings import Settings
+from durably.runtime.steps.steps import Steps
+
+
+class Pump:
+    """Takes the turns that `ReadyQueue` schedules."""
+
+    def __init__(
+        self,
+        incarnation: Incarnation,
+        *,
+        clock: Clock,
+        coding: CodingMeter,
+        committer: Committer,
+        idleness: Idleness,
+        observer: Observer,
+        pauses: Pauses,
+        poisoned: str,
+        ready: ReadyQueue,
+        registry: InvocationRegistry,
+        settings: Settings,
+        steps: Steps,
+    ) -> None:
+        """`poisoned` is the id of an invocation that ended the last incarnations: it is paused when its turn comes."""
+        self._incarnation = incarnation
+        self._clock = clock
+        self._coding = coding
+        self._committer = committer
+        self._idleness = idleness
+        self._observer = observer
+        self._pauses = pauses
+        self._poisoned = poisoned
+        self._ready = ready
+        self._registry = registry
+        self._settings = settings
+        self._steps = steps
+        ready.turn = self.take_turn
+        idleness.add(ready.is_idle)
+
+    def take_turn(self) -> None:
+        if self._incarnation.dead:
+            return
+        self._ready.in_turn = True
+        try:
+            self._work_off()
+        except KeyboardInterrupt:
+            # Rule E3: the host's business. If that goes on, so do the others, and after a while this one too.
+            self._ready.in_turn = False
+            self._clock.call_later(self._settings.host_error_pause_us, self._again, self._incarnation.suspect)
+            self._ready.schedule()
+            raise
+        except (Exception, SystemExit) as error:  # A mistake of ours: fail and recover, rather than go on half.
+            self._incarnation.fail(error)
+        finally:
+            self._ready.in_turn = False
+        self._end_turn()
+
+    def _work_off(self) -> None:
+        """Advance what is ready, for a bounded time, unless too much is ahead of the disk (rule X2)."""
+        ready, committer, incarnation = self._ready.invocations, self._committer, self._incarnation
+        monotonic, coding = self._clock.monotonic, self._coding
+        began = monotonic()
+        until = began + self._settings.pump_budget_us
+        while ready and not committer.is_behind():
+            invocation = ready.popleft()
+            invocation.is_queued = False
+            incarnation.suspect = invocation.id
+            if invocation.id == self._poisoned:
+                self._pause_poisoned(invocation)
+            else:
+                self._steps.advance(invocation)
+            incarnation.suspect = ""
+            ended = monotonic()
+            if ended - began > self._settings.slow_advance_us:  # Rule S7
+                self._observer.slow(invocation, ended - began, coding)
+            if coding.largest_bytes:
+                coding.reset()
+            began = ended
+            if ended > until or incarnation.dead:
+                return
+
+    def _pause_poisoned(self, invocation: InvocationRun) -> None:
+        """Twice the machine has failed at this one. That is our mistake; the others must not suffer for it again."""
+        self._poisoned = ""
+        error = RuntimeError(
+            "the runtime itself failed twice while it advanced this invocation; please report it, with the log"
+        )
+        self._pauses.pause(invocation, error)
+
+    def _end_turn(self) -> None:
+        """See whether a batch can go, and whether anything is left."""
+        if self._incarnation.dead:
+            return
+        self._committer.write_if_due()
+        if self._ready.invocations and not self._committer.is_behind():
+            self._ready.schedule()
+        elif self._idleness.is_awaited:
+            self._idleness.changed()
+
+    def _again(self, id: str) -> None:
+        invocation = self._registry.live.get(id)
+        is_over = self._incarnation.dead or self._incarnation.stopping
+        if invocation is not None and not is_over and invocation.execution is None:
+            self._ready.push(invocation)

@@ -1,0 +1,93 @@
+"""`Admission`: which requests from outside are understood and may be accepted. It changes nothing.
+
+What is refused raises before anything is accepted (rules V5, C8).
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from durably.actors.definition.binding import BoundActorHandler
+from durably.errors import InvalidArgumentError, OverloadedError
+from durably.ids import Address, is_storable
+from durably.runtime.activations.activations import Activations
+from durably.runtime.commit.committer import Committer
+from durably.runtime.messaging.targets import Targets
+from durably.runtime.settings import Settings
+
+OVERLOAD_RETRY_SECONDS = 1.0
+
+
+class OutsideMessage(Protocol):
+    """What references and ingresses say in common of a message."""
+
+    @property
+    def service(self) -> str: ...
+    @property
+    def key(self) -> str | None: ...
+    @property
+    def handler(self) -> str: ...
+    @property
+    def headers(self) -> dict[str, str]: ...
+    @property
+    def idempotency_key(self) -> str | None: ...
+    @property
+    def timeout_us(self) -> int | None: ...
+
+
+class Admission:
+    """Checks of one incarnation."""
+
+    def __init__(self, *, activations: Activations, committer: Committer, settings: Settings, targets: Targets) -> None:
+        self._activations = activations
+        self._committer = committer
+        self._settings = settings
+        self._targets = targets
+
+    def admit(self, request: OutsideMessage, body: bytes, *, wire: bool) -> tuple[BoundActorHandler, bytes]:
+        """Find the handler and check the argument; `wire`: the body is as a client sends it.
+
+        Raises:
+            UnknownTargetError, InvalidArgumentError: it cannot be understood.
+            OverloadedError: a limit is reached.
+        """
+        handler = self._targets.find(request.service, request.key, request.handler)
+        if request.headers or request.idempotency_key is not None:
+            _check_names(request)
+        if len(body) > self._settings.payload_bytes:
+            raise InvalidArgumentError(
+                f"The argument of {request.service}/{request.handler} has {len(body)} bytes; at most "
+                f"{self._settings.payload_bytes} are allowed. Keep large things elsewhere and pass their name."
+            )
+        self._check_load(request)
+        if wire:
+            return handler, handler.admit(body)
+        handler.check(body)
+        return handler, body
+
+    def _check_load(self, request: OutsideMessage) -> None:
+        if self._committer.is_behind():  # Rule X2
+            raise OverloadedError(
+                "More is waiting to be written than the store keeps up with. Try again later.",
+                retry_after=OVERLOAD_RETRY_SECONDS,
+            )
+        congestion = self._committer.congestion()
+        if congestion is not None:  # Rule X6
+            raise OverloadedError(congestion, retry_after=OVERLOAD_RETRY_SECONDS)
+        if request.key is not None:
+            waiting = self._activations.waiting(Address(request.service, request.key))
+            if waiting >= self._settings.mailbox_messages:  # Rule C8
+                raise OverloadedError(
+                    f"{request.service}/{request.key} has {waiting} messages waiting, which is its limit. Try again "
+                    "later.",
+                    retry_after=OVERLOAD_RETRY_SECONDS,
+                )
+
+
+def _check_names(request: OutsideMessage) -> None:
+    if is_storable("".join((*request.headers, *request.headers.values(), request.idempotency_key or ""))):
+        return
+    names = {**request.headers, "idempotency-key": request.idempotency_key or ""}
+    for name, value in names.items():
+        if not is_storable(name) or not is_storable(value):
+            raise InvalidArgumentError(f"The header {name!r} is not Unicode text without NUL, so it cannot be stored.")

@@ -1,0 +1,146 @@
+"""`Intake`: calls and sends from outside become invocations, or find the one with the same idempotency key."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from durably.actors.definition.binding import BoundActorHandler
+from durably.actors.transport import Delay
+from durably.ids import Entropy, KeyScope, new_identity
+from durably.runtime.clock import Clock
+from durably.runtime.commit.committer import Committer
+from durably.runtime.gateway.admission import Admission, OutsideMessage
+from durably.runtime.gateway.pending_requests import AcceptanceOperation, OutcomeOperation
+from durably.runtime.gateway.queries import Queries
+from durably.runtime.gateway.requests import Acceptance as Accepted
+from durably.runtime.incarnation.ready_queue import ReadyQueue
+from durably.runtime.invocations.invocation import Found
+from durably.runtime.messaging.acceptance import Acceptance, Message
+from durably.runtime.messaging.targets import Targets
+from durably.runtime.registry.registry import InvocationRegistry
+from durably.runtime.registry.waiters import Waiters
+
+
+class Intake:
+    """The way into the mailboxes of one incarnation. Refusals go through the operation, never past it."""
+
+    def __init__(
+        self,
+        *,
+        acceptance: Acceptance,
+        admission: Admission,
+        clock: Clock,
+        committer: Committer,
+        entropy: Entropy,
+        queries: Queries,
+        ready: ReadyQueue,
+        registry: InvocationRegistry,
+        targets: Targets,
+        waiters: Waiters,
+    ) -> None:
+        self._acceptance = acceptance
+        self._admission = admission
+        self._clock = clock
+        self._committer = committer
+        self._entropy = entropy
+        self._queries = queries
+        self._ready = ready
+        self._registry = registry
+        self._targets = targets
+        self._waiters = waiters
+
+    # ------------------------------------------------------------------ calls
+
+    def call(self, operation: OutcomeOperation[Any], request: OutsideMessage, body: bytes, *, wire: bool) -> None:
+        """Accept a call, or join the one with the same idempotency key."""
+        try:
+            handler, argument = self._admission.admit(request, body, wire=wire)
+        except Exception as error:
+            operation.refuse(error)
+            return
+        if request.idempotency_key is None:
+            self._accept_call(operation, handler, argument, request, None)
+        else:
+            scope = _scope(request)
+            self._registry.by_key(scope, partial(self._call_keyed, operation, handler, argument, request, scope))
+
+    def _call_keyed(
+        self,
+        operation: OutcomeOperation[Any],
+        handler: BoundActorHandler,
+        argument: bytes,
+        request: OutsideMessage,
+        scope: KeyScope,
+        found: Found,
+    ) -> None:
+        if found is None:
+            self._accept_call(operation, handler, argument, request, scope)
+        else:
+            operation.found(self._queries, found)
+
+    def _accept_call(
+        self,
+        operation: OutcomeOperation[Any],
+        handler: BoundActorHandler,
+        argument: bytes,
+        request: OutsideMessage,
+        scope: KeyScope | None,
+    ) -> None:
+        id, seed = new_identity(self._entropy, request.service, request.key)
+        operation.id = id
+        keep_us = None if scope is None else self._targets.retention_us(handler)
+        message = Message(
+            handler, request.key, argument, id, seed, request.headers, request.timeout_us, scope, None, keep_us
+        )
+        invocation = self._acceptance.accept(self._committer.begin(), message)
+        self._waiters.add_first(invocation.number, operation)
+        self._ready.schedule()
+
+    # ------------------------------------------------------------------ sends
+
+    def send(
+        self, operation: AcceptanceOperation[Any], request: OutsideMessage, body: bytes, delay: Delay, *, wire: bool
+    ) -> None:
+        """Accept a message, or find the one with the same idempotency key; acknowledged when it is durable."""
+        try:
+            handler, argument = self._admission.admit(request, body, wire=wire)
+        except Exception as error:
+            operation.refuse(error)
+            return
+        if request.idempotency_key is None:
+            self._send(operation, handler, argument, request, delay, None, None)
+        else:
+            scope = _scope(request)
+            self._registry.by_key(scope, partial(self._send, operation, handler, argument, request, delay, scope))
+
+    def _send(
+        self,
+        operation: AcceptanceOperation[Any],
+        handler: BoundActorHandler,
+        argument: bytes,
+        request: OutsideMessage,
+        delay: Delay,
+        scope: KeyScope | None,
+        found: Found,
+    ) -> None:
+        due = None
+        if found is None:
+            due = delay.at_us if delay.after_us is None else self._clock.now() + delay.after_us
+            id, seed = new_identity(self._entropy, request.service, request.key)
+            operation.id = id
+            keep_us = self._targets.retention_us(handler)
+            message = Message(
+                handler, request.key, argument, id, seed, request.headers, request.timeout_us, scope, due, keep_us
+            )
+            self._acceptance.accept(self._committer.begin(), message)
+        else:
+            operation.id = found.id
+        accepted = Accepted(id=operation.id, previously_accepted=found is not None, due=due)
+        self._committer.when_durable(operation.accepted, accepted)
+        self._ready.schedule()
+
+
+def _scope(request: OutsideMessage) -> KeyScope:
+    assert request.idempotency_key is not None
+    return KeyScope(request.service, request.key or "", request.handler, request.idempotency_key)

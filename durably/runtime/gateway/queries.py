@@ -1,0 +1,113 @@
+"""`Queries`: questions from outside about invocations: how one ended, where it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+from durably.errors import UnknownTargetError
+from durably.ids import InvocationStatus, KeyScope, is_storable
+from durably.runtime.commit.committer import Committer
+from durably.runtime.execution.step import Outcome
+from durably.runtime.gateway.pending_requests import OutcomeOperation, PendingRequest, QuestionOperation
+from durably.runtime.incarnation.ready_queue import ReadyQueue
+from durably.runtime.invocations.invocation import Found, InvocationRun
+from durably.runtime.invocations.outcomes import decode_outcome
+from durably.runtime.lifecycle.pause_errors import pause_error
+from durably.runtime.lifecycle.pause_search import PauseSearch
+from durably.runtime.registry.registry import InvocationRegistry
+from durably.runtime.registry.waiters import Waiters
+from durably.storage.records import InvocationRecord
+
+A = TypeVar("A")
+
+
+class Queries:
+    """Answers for one incarnation; every answer is an exit (rule X1)."""
+
+    def __init__(
+        self,
+        *,
+        committer: Committer,
+        pause_search: PauseSearch,
+        ready: ReadyQueue,
+        registry: InvocationRegistry,
+        waiters: Waiters,
+    ) -> None:
+        self._committer = committer
+        self._pause_search = pause_search
+        self._ready = ready
+        self._registry = registry
+        self._waiters = waiters
+
+    def attach(self, operation: OutcomeOperation[Any], scope: KeyScope) -> None:
+        """Wait for the invocation with this idempotency key."""
+        if all(map(is_storable, scope)):
+            self._registry.by_key(scope, partial(self._attach_found, operation, scope))
+        else:
+            self._attach_found(operation, scope, None)
+
+    def result(self, operation: OutcomeOperation[Any], id: str) -> None:
+        """Wait for the outcome of the invocation with this id."""
+        self.with_invocation(operation, id, partial(operation.found, self))
+
+    def status(self, operation: QuestionOperation[InvocationStatus], id: str) -> None:
+        """Where an invocation stands, once that is durable."""
+
+        def answer(found: InvocationRun | InvocationRecord) -> None:
+            self._committer.when_durable(operation.finish, found.status)
+            self._ready.schedule()
+
+        self.with_invocation(operation, id, answer)
+
+    def recover(self, operation: PendingRequest[Any]) -> None:
+        """The store is back after a failure: find out how things stand for this request."""
+        if operation.id:
+            self._registry.by_id(operation.id, partial(operation.found_again, self))
+        else:  # Nothing had been accepted for it.
+            operation.found_again(self, None)
+
+    def with_invocation(
+        self, operation: PendingRequest[Any], id: str, then: Callable[[InvocationRun | InvocationRecord], None]
+    ) -> None:
+        """Look an invocation up and go on with it, or refuse the operation."""
+
+        def found(one: Found) -> None:
+            if one is None:
+                operation.refuse(UnknownTargetError(f"There is no invocation {id}, or its outcome is no longer kept."))
+            else:
+                then(one)
+
+        if is_storable(id):
+            self._registry.by_id(id, found)
+        else:
+            found(None)
+
+    def _attach_found(self, operation: OutcomeOperation[Any], scope: KeyScope, found: Found) -> None:
+        if found is None:
+            name = f"of {scope.service}/{scope.handler} with the idempotency key {scope.idempotency_key!r}"
+            operation.refuse(UnknownTargetError(f"There is no invocation {name}, or its outcome is no longer kept."))
+        else:
+            operation.found(self, found)
+
+    # ------------------------------------------------------------------ Recoverer
+
+    def when_durable(self, callback: Callable[[A], object], argument: A, /) -> None:
+        self._committer.when_durable(callback, argument)
+
+    def wait_for(self, request: OutcomeOperation[Any], found: InvocationRun | InvocationRecord, /) -> None:
+        """Answer if it has ended, refuse if it is paused or waits for what is; otherwise wait."""
+        if found.outcome is not None:
+            outcome = found.outcome if isinstance(found.outcome, Outcome) else decode_outcome(found.outcome)
+            self._committer.when_durable(_answer, (request, outcome, found.expires_at))
+        elif found.status is InvocationStatus.PAUSED:
+            self._committer.when_durable(request.refuse, pause_error(found))
+        else:
+            self._waiters.add(found.number, request)
+            self._pause_search.begin(found, request.refuse)
+
+
+def _answer(told: tuple[OutcomeOperation[Any], Outcome, int | None]) -> None:
+    request, outcome, expires_at = told
+    request.answer(outcome, expires_at)

@@ -1,0 +1,122 @@
+"""`Journal`: what an invocation that has waited at least once remembers. Plain data.
+
+The store holds the same in rows: steps, and the answers that they refer to. An invocation that ends in its first step,
+as most do, never has one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from durably.actors.protocol.commands import Attach, Command, GetStatus, Run, Send, Sleep
+from durably.runtime.execution.step import Delivery, Step, decode_step
+from durably.storage.records import StoredInvocation
+
+NO_CHANGES: Mapping[str, bytes | None] = {}
+
+ANSWERED_BY_THIS_PROCESS = (Run, GetStatus, Attach)
+"""Commands whose answer this process has to find out itself; all others are answered by something durable."""
+
+
+class Journal:
+    """Steps, answers, and what is still waited for."""
+
+    __slots__ = (
+        "changes", "deliveries", "has_sent", "held_sends", "next_command", "not_before", "pending", "steps",
+        "unanswered", "undelivered",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+        self.deliveries: dict[int, Delivery] = {}
+        """Answers that steps refer to, by command."""
+        self.undelivered: list[Delivery] = []
+        """Recorded answers that no step has taken in yet, in log order."""
+        self.pending: dict[int, Command] = {}
+        """Commands that are waited for and have no recorded answer."""
+        self.unanswered: set[int] = set()
+        """Those of `pending` that this process itself must answer (actions, look-ups): while there are any, it runs."""
+        self.next_command = 0
+        self.changes: Mapping[str, bytes | None] = NO_CHANGES
+        """What the steps so far have changed of the object's state."""
+        self.held_sends: list[tuple[int, Command]] = []
+        """Messages of an atomic handler, kept until its outcome (rule V6)."""
+        self.has_sent = False
+        """It has sent messages, and may ask for their outcomes."""
+        self.not_before = 0
+        """The next step's time is at least this: the due times that it delivers, and the last step's time (rule T1)."""
+
+    def take(self, step: Step, taken: int) -> None:
+        """Fold a step in: it took in the first `taken` undelivered answers."""
+        self.steps.append(step)
+        for delivery in self.undelivered[:taken]:
+            self.deliveries[delivery.command] = delivery
+        del self.undelivered[:taken]
+        if step.changes is not None:
+            self.changes = {**self.changes, **step.changes}
+        self.next_command += len(step.commands)
+        for command in step.commands:
+            if isinstance(command, Send):
+                self.has_sent = True
+        if step.at > self.not_before:
+            self.not_before = step.at
+
+    def answer(self, delivery: Delivery) -> bool:
+        """An answer is recorded; False if nobody waits for it (rule C3)."""
+        answered = self.pending.pop(delivery.command, None)
+        if answered is None:
+            return False
+        self.unanswered.discard(delivery.command)
+        self.undelivered.append(delivery)
+        if isinstance(answered, Sleep):
+            self.not_before = max(self.not_before, answered.due)
+        return True
+
+    def reload(self, *, holds_sends: bool) -> None:
+        """It comes from the store: note what this process has to answer again, and which messages are held back.
+
+        Messages of an atomic handler are not in the store as such: they are found in its steps (rule V6).
+        """
+        for number, command in self.pending.items():
+            if isinstance(command, ANSWERED_BY_THIS_PROCESS):
+                self.unanswered.add(number)
+        if holds_sends:
+            commands = (command for step in self.steps for command in step.commands)
+            self.held_sends += [
+                (number, command) for number, command in enumerate(commands) if isinstance(command, Send)
+            ]
+
+    def issued_at(self, number: int) -> int:
+        """The time of the step that issued a command."""
+        first = 0
+        for step in self.steps:
+            first += len(step.commands)
+            if number < first:
+                return step.at
+        raise LookupError(number)
+
+    def give_up(self, number: int) -> Command | None:
+        """The handler does not want this answer any more (rule C5): the command, if it was still waited for."""
+        self.unanswered.discard(number)
+        self.undelivered = [delivery for delivery in self.undelivered if delivery.command != number]
+        return self.pending.pop(number, None)
+
+
+def journal_of(stored: StoredInvocation) -> Journal:
+    """What a stored invocation remembers."""
+    journal = Journal()
+    answers: dict[int, Delivery] = {}
+    for completion in stored.completions:  # Rule C3: the first answer to a command is the one that counts.
+        answers.setdefault(completion.command, Delivery(completion.command, completion.failed, completion.value))
+    for record in stored.steps:
+        step = decode_step(record.content)
+        for offset, command in enumerate(step.commands):
+            journal.pending[journal.next_command + offset] = command
+        for number in (*step.deliveries, *step.abandoned):
+            journal.pending.pop(number, None)
+            if number in answers:
+                journal.deliveries[number] = answers.pop(number)
+        journal.take(step, 0)
+    for delivery in answers.values():
+        journal.answer(delivery)
+    return journal

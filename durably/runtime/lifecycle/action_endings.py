@@ -1,0 +1,71 @@
+"""`ActionEndings`: what becomes of an invocation when one of its actions ends or backs off."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from durably.runtime.actions.actions import ActionKey, ActionResult, Actions
+from durably.runtime.commit.committer import Committer
+from durably.runtime.incarnation.incarnation import Incarnation
+from durably.runtime.incarnation.ready_queue import ReadyQueue
+from durably.runtime.lifecycle.pauses import Pauses
+from durably.runtime.messaging.completions import Completions
+from durably.runtime.observation.observer import Observer
+from durably.runtime.registry.registry import InvocationRegistry
+
+
+class ActionEndings:
+    """Hears of the actions that one incarnation has started or joined."""
+
+    def __init__(
+        self,
+        incarnation: Incarnation,
+        *,
+        actions: Actions,
+        committer: Committer,
+        completions: Completions,
+        observer: Observer,
+        pauses: Pauses,
+        ready: ReadyQueue,
+        registry: InvocationRegistry,
+    ) -> None:
+        self._incarnation = incarnation
+        self._actions = actions
+        self._settled = actions.settled
+        self._committer = committer
+        self._completions = completions
+        self._observer = observer
+        self._pauses = pauses
+        self._ready = ready
+        self._registry = registry
+
+    def action_backs_off(self, key: ActionKey, name: str, fields: dict[str, Any], /) -> None:
+        """An action has failed, and will be tried again."""
+        invocation = self._registry.live.get(key[0])
+        if invocation is not None:
+            self._observer.action_retries(invocation, name, fields)
+
+    def action_issued_at(self, key: ActionKey, /) -> int | None:
+        """When its handler asked for an action; None: its invocation is not in memory any more."""
+        id, number = key
+        invocation = self._registry.live.get(id)
+        return None if invocation is None or invocation.journal is None else invocation.journal.issued_at(number)
+
+    def action_ended(self, key: ActionKey, result: ActionResult, /) -> None:
+        """An action has its result, which is kept until its completion is durable (rule A1)."""
+        if self._incarnation.dead:  # The next incarnation joins it.
+            return
+        id, number = key
+        invocation = self._registry.live.get(id)
+        if invocation is None or invocation.journal is None or number not in invocation.journal.pending:
+            self._settled(key)
+            return
+        if result.exhausted is not None:
+            self._settled(key)
+            self._pauses.pause(invocation, result.exhausted)
+        else:
+            self._completions.complete(
+                self._committer.begin(), invocation, number, result.failed, result.value, result.cause
+            )
+            self._committer.when_durable(self._settled, key)
+        self._ready.schedule()

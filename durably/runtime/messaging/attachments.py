@@ -1,0 +1,143 @@
+"""`Attachments`: who waits for the outcome of an invocation besides its caller, and how all of them are answered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+
+from durably.actors.protocol.commands import Attach, GetStatus
+from durably.actors.values.error_envelopes import encode_failure
+from durably.errors import UnknownTargetError
+from durably.ids import InvocationStatus, KeyScope
+from durably.runtime.activations.activations import Activations
+from durably.runtime.activations.attempts import Attempts
+from durably.runtime.commit.committer import Committer
+from durably.runtime.commit.transition import Transition
+from durably.runtime.execution.answers import encode_status
+from durably.runtime.execution.step import Outcome
+from durably.runtime.invocations.invocation import Found, InvocationRun
+from durably.runtime.invocations.outcomes import decode_outcome
+from durably.runtime.messaging.completions import Completions
+from durably.runtime.registry.registry import InvocationRegistry
+from durably.runtime.registry.waiters import Waiter, Waiters
+from durably.runtime.timers.scheduled_messages import ScheduledMessages
+from durably.storage.records import CallerRecord, InvocationRecord
+
+
+class Attachments:
+    """Commands and callers outside that wait for the outcome, or ask for the status, of another invocation."""
+
+    def __init__(
+        self,
+        *,
+        activations: Activations,
+        attempts: Attempts,
+        committer: Committer,
+        completions: Completions,
+        registry: InvocationRegistry,
+        scheduled: ScheduledMessages,
+        waiters: Waiters,
+    ) -> None:
+        self.on_attached: list[Callable[[CallerRecord, InvocationRun | InvocationRecord], None]] = []
+        """Hear that a command waits for the outcome of an invocation from now on."""
+        self._activations = activations
+        self._attempts = attempts
+        self._committer = committer
+        self._completions = completions
+        self._host = asyncio.get_running_loop()
+        self._registry = registry
+        self._scheduled = scheduled
+        self._waiters = waiters
+
+    # ------------------------------------------------------------------ an outcome
+
+    def answer_all(self, transition: Transition, invocation: InvocationRun, outcome: Outcome) -> None:
+        """Answer all who wait for this invocation, inside and (once it is durable) outside."""
+        if invocation.caller is not None:
+            self._completions.answer(transition, invocation.caller, outcome)
+        for caller in invocation.attachments:
+            self._completions.answer(transition, caller, outcome)
+        waiting = self._waiters.take(invocation.number)
+        if waiting is not None:
+            self._committer.when_durable(
+                _answer_outside, (waiting, outcome, invocation.expires_at, invocation.failed_with)
+            )  # Rule X1
+
+    def attach(self, transition: Transition, caller: CallerRecord, target: InvocationRun | InvocationRecord) -> None:
+        """Let a command be answered by the outcome of an invocation that exists."""
+        if isinstance(target, InvocationRun):
+            self._attach_to_live(transition, caller, target)
+        else:
+            self._attach_to_stored(transition, caller, target)
+
+    def _attach_to_live(self, transition: Transition, caller: CallerRecord, target: InvocationRun) -> None:
+        if target.outcome is not None:
+            self._completions.answer(transition, caller, target.outcome)
+            return
+        if caller not in target.attachments:
+            target.attachments += (caller,)
+            transition.attach(target.number, caller)
+        self._is_attached(transition, caller)
+
+    def _attach_to_stored(self, transition: Transition, caller: CallerRecord, target: InvocationRecord) -> None:
+        if target.outcome is not None:
+            self._completions.answer(transition, caller, decode_outcome(target.outcome))
+            return
+        transition.attach(target.number, caller)
+        if not self._scheduled.attach(target.number, caller):
+            activation = self._activations.by_address.get(target.address)
+            if activation is not None and activation.load_buffer is not None:
+                activation.load_buffer.attachments.append((target.number, caller))
+        self._is_attached(transition, caller)
+
+    def _is_attached(self, transition: Transition, caller: CallerRecord) -> None:
+        """From now on the target wakes the caller, which need not stay running for that."""
+        activation = self._activations.by_address.get(caller.address)
+        invocation = None if activation is None else activation.find(caller.number)
+        if invocation is None or invocation.journal is None or caller.command not in invocation.journal.unanswered:
+            return
+        invocation.journal.unanswered.discard(caller.command)
+        if not invocation.is_queued and invocation.status is InvocationStatus.RUNNING:
+            self._attempts.park(transition, invocation, invocation.journal)
+
+    # ------------------------------------------------------------------ commands that ask (rule S4)
+
+    def ask_status(self, caller: CallerRecord, command: GetStatus) -> None:
+        """Answer with where the invocation stands, from memory or from the store."""
+        self._registry.by_id(command.invocation_id, partial(self._answer_status, caller, command.invocation_id))
+
+    def ask_outcome(self, caller: CallerRecord, command: Attach) -> None:
+        """Attach to the invocation, if it exists."""
+        if command.invocation_id is not None:
+            self._registry.by_id(command.invocation_id, partial(self._attach_found, caller, command.invocation_id))
+            return
+        scope = KeyScope(command.service or "", command.key or "", command.handler or "", command.idempotency_key or "")
+        name = f"of {scope.service}/{scope.handler} with the idempotency key {scope.idempotency_key!r}"
+        # Not at once: a transition is being made.
+        self._host.call_soon(self._registry.by_key, scope, partial(self._attach_found, caller, name))
+
+    def _answer_status(self, caller: CallerRecord, id: str, found: Found) -> None:
+        outcome = _no_such_invocation(id) if found is None else Outcome(False, encode_status(found.status))
+        self._completions.answer(self._committer.begin(), caller, outcome)
+
+    def _attach_found(self, caller: CallerRecord, name: str, found: Found) -> None:
+        transition = self._committer.begin()
+        if found is None:
+            self._completions.answer(transition, caller, _no_such_invocation(name))
+        else:
+            self.attach(transition, caller, found)
+            for hear in self.on_attached:
+                hear(caller, found)
+
+
+def _no_such_invocation(name: str) -> Outcome:
+    """The answer to a command that asks for an invocation that is not there."""
+    error = UnknownTargetError(f"There is no invocation {name}, or its outcome is no longer kept.")
+    return Outcome(True, encode_failure(error))
+
+
+def _answer_outside(told: tuple[list[Waiter], Outcome, int | None, BaseException | None]) -> None:
+    waiting, outcome, expires_at, cause = told
+    for waiter in waiting:
+        waiter.answer(outcome, expires_at, cause)
