@@ -35,8 +35,8 @@ from durably.runtime.invocations.invocation import InvocationRun
 from durably.runtime.observation.observer import Observer, Observers
 from durably.runtime.supervision.supervisor import Supervisor
 from durably.storage.connect import store_from_url
+from durably.storage.introspection import InspectableStore
 from durably.storage.records import InvocationRecord
-from durably.storage.store import Store
 
 if TYPE_CHECKING:
     from durably.ingress import Ingress
@@ -82,7 +82,7 @@ class Runtime(Caller):
 
     def __init__(
         self,
-        store: Store | str,
+        store: InspectableStore | str,
         actors: Iterable[type[Actor]],
         *,
         dependencies: Mapping[Any, Any] | None = None,
@@ -167,7 +167,7 @@ class Runtime(Caller):
         """It runs, has its store, and nobody has asked it to stop."""
         return self._supervisor is not None and self._supervisor.accepts_requests
 
-    def use_store(self, store: Store | str) -> None:
+    def use_store(self, store: InspectableStore | str) -> None:
         """Run on another store than it was made with; before it is entered."""
         if self._supervisor is not None:
             raise RuntimeError("The runtime is running; its store can only be changed before.")

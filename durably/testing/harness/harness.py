@@ -21,8 +21,8 @@ from durably.runtime.observation.observer import Observer
 from durably.runtime.runtime import Runtime
 from durably.runtime.settings import Settings
 from durably.runtime.supervision.supervisor import Supervisor
+from durably.storage.introspection import InspectableStore
 from durably.storage.memory import MemoryStore
-from durably.storage.store import Store
 from durably.testing.harness.action_patience import PATIENCE_SECONDS, ActionPatience
 from durably.testing.harness.guard import ClockGuard
 from durably.testing.harness.standstill import Standstill
@@ -67,7 +67,7 @@ class Harness(Runtime):
         seed: int = 0,
         retry: RetryPolicy = ONE_ATTEMPT,
         suspend_after: Duration = 60.0,
-        store: Store | None = None,
+        store: InspectableStore | None = None,
         allow: Collection[str] = (),
         deadlocks: Literal["error", "wait"] = "error",
     ) -> None:
