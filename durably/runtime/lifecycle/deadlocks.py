@@ -56,7 +56,7 @@ class Deadlocks:
         if isinstance(invocation.journal.pending[number], Attach):
             self._answer(transition, invocation, number, invocation)
             return
-        callee = self._registry.live.get(derived_invocation_id(invocation.seed, number))
+        callee = self._registry.live.get(_own_callee_id(invocation, number))
         if callee is not None:
             self._answer(transition, invocation, number, callee)
         else:
@@ -86,7 +86,7 @@ class Deadlocks:
         return None
 
     def _look_up(self, invocation: InvocationRun, number: int) -> None:
-        id = derived_invocation_id(invocation.seed, number)
+        id = _own_callee_id(invocation, number)
         self._registry.by_id(id, partial(self._found, invocation, number))
 
     def _found(self, invocation: InvocationRun, number: int, found: Found) -> None:
@@ -121,6 +121,11 @@ class Deadlocks:
         if callee in activation.mailbox:
             activation.mailbox.remove(callee)
         self._endings.fail(transition, callee, error)
+
+
+def _own_callee_id(invocation: InvocationRun, number: int) -> str:
+    """The id of what this invocation calls at its own object."""
+    return derived_invocation_id(invocation.id, invocation.seed, number, *invocation.address)
 
 
 def _is_own(invocation: InvocationRun, command: Command) -> bool:
