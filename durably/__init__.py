@@ -27,6 +27,8 @@ from durably.actors import handler as handler
 from durably.actors import select as select
 from durably.actors import shared as shared
 from durably.actors import state as state
+from durably.errors import ActionFailedError as ActionFailedError
+from durably.errors import ActionTimeoutError as ActionTimeoutError
 from durably.errors import BlockingIOInHandlerError as BlockingIOInHandlerError
 from durably.errors import CancelledInvocationError as CancelledInvocationError
 from durably.errors import DeadlineExceededError as DeadlineExceededError
@@ -59,6 +61,8 @@ from durably.storage import SqliteStore as SqliteStore
 from durably.storage import Store as Store
 
 __all__ = [
+    "ActionFailedError",
+    "ActionTimeoutError",
     "BlockingIOInHandlerError",
     "BytesSerde",
     "Caller",

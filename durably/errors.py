@@ -3,10 +3,12 @@
     DurablyError
     ├── TerminalError                     ends an invocation for good; travels to every caller with its fields
     │   ├── CancelledInvocationError      409
-    │   ├── DeadlockError                 409
+    │   ├── DeadlockError                 508
     │   ├── DeadlineExceededError         504
     │   ├── UnknownTargetError            404
-    │   └── InvalidArgumentError          400
+    │   ├── InvalidArgumentError          400
+    │   └── ActionFailedError             500: an action of `ctx.run` failed for good
+    │       └── ActionTimeoutError        408: its last attempt ran into its time limit
     ├── RetryableError                    try again, not before a given time
     ├── HandlerMistakeError               a retry cannot mend it: the invocation pauses at once
     │   ├── NonDeterminismError
@@ -14,6 +16,7 @@
     │   ├── UnrepeatableCallError         raised by durably.testing
     │   ├── ForgottenAwaitError
     │   ├── WrongContextError
+    │   ├── ProcessExitError
     │   ├── StuckError
     │   ├── AdvanceLimitError
     │   ├── SharedStateError
@@ -171,6 +174,43 @@ class InvalidArgumentError(TerminalError):
         self.path = path
 
 
+class ActionFailedError(TerminalError):
+    """An action of `ctx.run` failed for good: its retry policy allows no further attempt.
+
+    `action` is its name, `attempts` how often it was tried in this process; `error_type` and `last_message` are the
+    class and the text of the last error. That error itself is the `__cause__` where the handler has not been replayed
+    since, so let no handler depend on it.
+    """
+
+    action: str
+    attempts: int
+    error_type: str
+    last_message: str
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        action: str = "",
+        attempts: int = 0,
+        error_type: str = "",
+        last_message: str = "",
+        code: int | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message, code=code, metadata=metadata)
+        self.action = action
+        self.attempts = attempts
+        self.error_type = error_type
+        self.last_message = last_message
+
+
+class ActionTimeoutError(ActionFailedError):
+    """The last attempt of an action of `ctx.run` took longer than `ctx.run.options(timeout=...)` allows."""
+
+    code = 408
+
+
 class RetryableError(DurablyError):
     """Not now: try again later.
 
@@ -258,7 +298,16 @@ class UnsetStateError(HandlerMistakeError, AttributeError):
 
 
 class UnencodableError(HandlerMistakeError, TypeError):
-    """A value cannot be turned into bytes."""
+    """A value cannot be turned into bytes, or would not be the same when it is read again.
+
+    `path` says where, as in `$.tickets[0]`; `$` is the whole value.
+    """
+
+    path: str
+
+    def __init__(self, message: str = "", *, path: str = "$") -> None:
+        super().__init__(message)
+        self.path = path
 
 
 class UndecodableError(HandlerMistakeError, ValueError):

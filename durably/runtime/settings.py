@@ -45,7 +45,9 @@ class Settings:
     pending_in_memory: int = 1_000
     """How much of a stored mailbox is loaded at once."""
     timer_window_us: int = 60_000_000
-    """Timers due later than this from now are in the store only (rule T2)."""
+    """Timers due later than this from now need not be in memory (rule T2)."""
+    timers_in_memory: int = 1_000
+    """While there are fewer, later ones are in memory too, and their waits are measured like those of the others."""
     sweep_us: int = 1_000_000
     """How often, at most, idle and waiting things are looked over."""
     pump_budget_us: int = 5_000

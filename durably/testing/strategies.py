@@ -28,7 +28,7 @@ from durably.actors.handlers import Handler
 from durably.actors.transport import Invocation
 from durably.actors.values.durations import Duration
 from durably.actors.values.serde import TypeCodec, codec_for
-from durably.errors import DefinitionError, UndecodableError, UnencodableError
+from durably.errors import DefinitionError, UnencodableError
 from durably.testing.values import NoStrategyError as NoStrategyError
 from durably.testing.values import Strategy, Values
 
@@ -199,8 +199,8 @@ def _strategy(handler: AnyHandler, parameter: Parameter, values: Values) -> Stra
 
 def _carries(codec: TypeCodec[Any], value: Any) -> bool:
     try:
-        codec.decode(codec.encode(value))
-    except (UnencodableError, UndecodableError):
+        codec.encode_exactly(value)
+    except UnencodableError:
         return False
     return True
 

@@ -8,7 +8,7 @@ from random import Random
 from typing import Any, TypeVar
 
 from durably.actors.protocol.coding import CodingMeter
-from durably.actors.protocol.commands import Command, Run
+from durably.actors.protocol.commands import Command, Run, Send
 from durably.actors.protocol.operations import CallSite, Operation
 from durably.actors.protocol.port import Action, Flush
 from durably.actors.protocol.request import Request
@@ -60,12 +60,10 @@ class FakePort:
         self.check(what)
         return self._issued(command, what, site, decode)
 
-    def issue_one_way(
-        self, command: Command, result: Callable[[int], R], what: object, site: CallSite, /
-    ) -> Operation[R]:
+    def issue_send(self, command: Send, sent: Callable[[str], R], what: object, site: CallSite, /) -> Operation[R]:
         self.check(what)
         operation: Operation[R] = self._operation(command, what, site)
-        operation.set_result(result(len(self.commands) - 1))
+        operation.set_result(sent(f"inv_callee{len(self.commands) - 1}"))
         return operation
 
     def issue_run(
@@ -89,9 +87,6 @@ class FakePort:
         operation: Operation[Any] = Operation(loop=self.loop, what=what, site=site)
         self.operations.append(operation)
         return operation
-
-    def callee_id(self, command: int, service: str, key: str | None, /) -> str:
-        return f"inv_callee{command}"
 
     def read_field(self, name: str, /) -> bytes | None:
         self.check(f"reading {name}")

@@ -499,6 +499,51 @@ class TestS7:
             for word in words:
                 assert word in str(told.value.__cause__), word
 
+    @pytest.mark.parametrize("how", ["by_a_timeout", "before_they_start", "after_they_start"])
+    async def test_a_group_of_many_tasks_can_be_cancelled(self, how: str) -> None:
+        """The limit grows with the tasks that are there; an endless loop that makes tasks still runs into it."""
+        app = tuned(Harness(self.Crowd, retry=RetryPolicy()), advance_limit_callbacks=1_000)
+        async with app:
+            call = begin(app.service(self.Crowd).cancelled(510, how))
+            await turns()
+            await wait_a_little(app, 5)
+            assert await call == "cancelled"
+            for name in ("make_tasks_without_end", "await_tasks_without_end"):
+                with pytest.raises(PausedInvocationError, match="callbacks in one go"):
+                    await getattr(app.service(self.Crowd), name)()
+
+    class Crowd(Service):
+        @handler
+        async def cancelled(self, ctx: Context, tasks: int, how: str) -> str:
+            async def wait() -> None:
+                await ctx.sleep(1000)
+
+            try:
+                async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+                    for _ in range(tasks):
+                        group.create_task(wait())
+                    if how == "after_they_start":
+                        await asyncio.sleep(0)
+                    if how != "by_a_timeout":
+                        raise ConnectionError
+            except (TimeoutError, ExceptionGroup):
+                return "cancelled"
+            return "not cancelled"
+
+        @handler
+        async def make_tasks_without_end(self, ctx: Context) -> None:
+            async def wait() -> None:
+                await ctx.sleep(1000)
+
+            while True:
+                asyncio.create_task(wait())  # noqa: RUF006
+                await asyncio.sleep(0)
+
+        @handler
+        async def await_tasks_without_end(self, ctx: Context) -> None:
+            while True:
+                await asyncio.create_task(asyncio.sleep(0))
+
     async def test_blocking_code_in_a_handler_is_warned_of(self, caplog: pytest.LogCaptureFixture) -> None:
         async with Harness(self.Waiter) as app:
             CLOCKS.append(app.clock)

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from threading import Event
+from typing import Any, NoReturn
 
 import pytest
 
-from durably import Context, ObjectContext, PausedInvocationError, Service, VirtualObject, handler
+from durably import (
+    Context,
+    MemoryStore,
+    ObjectContext,
+    PausedInvocationError,
+    RetryPolicy,
+    Service,
+    StoreUnavailableError,
+    VirtualObject,
+    handler,
+)
 from durably.runtime.lifecycle.pause_search import PauseSearch
 from durably.testing import Harness, StandstillError, standstill
 from durably.testing.virtual import one_turn
@@ -43,12 +54,24 @@ class Post(Service):
         await ctx.run("turns", turns)
 
     @handler
+    async def by_a_failing_action(self, ctx: Context) -> None:
+        await ctx.run("fail", fail)
+
+    @handler
+    async def by_a_slow_thread_within(self, ctx: Context, seconds: float) -> None:
+        await ctx.run.options(timeout=seconds)("wait", self.released.wait, 60)
+
+    @handler
     async def by_a_slow_thread(self, ctx: Context) -> None:
         await ctx.run("wait", self.released.wait, 60)
 
 
 MANY_TURNS = 10 * standstill.LOOKS
 """Enough for a standstill to be seen, were it one."""
+
+
+async def fail() -> None:
+    raise ConnectionError("down")
 
 
 async def turns() -> None:
@@ -59,6 +82,11 @@ async def turns() -> None:
 @pytest.fixture(autouse=True)
 def _looks_take_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(standstill, "LOOK_EVERY_SECONDS", 0)
+
+
+@pytest.fixture
+def released() -> Event:
+    return Event()
 
 
 @pytest.fixture
@@ -133,6 +161,24 @@ async def test_several_who_wait_cannot_help_each_other() -> None:
         beside.cancel()
 
 
+async def _itself(call: Coroutine[Any, Any, str]) -> str:
+    return await call
+
+
+WAITS: dict[str, Callable[[Coroutine[Any, Any, str]], Awaitable[object]]] = {
+    "in a task": asyncio.create_task,
+    "for several": asyncio.gather,
+    "directly": _itself,
+}
+
+
+@pytest.mark.parametrize("wait", WAITS.values(), ids=WAITS)
+async def test_however_the_test_waits(wait: Callable[[Coroutine[Any, Any, str]], Awaitable[object]]) -> None:
+    async with Harness(Reminder) as app:
+        with pytest.raises(StandstillError):
+            await wait(app.object(Reminder, "a").remind("x", 2))
+
+
 async def test_a_task_that_waits_is_left_alone_while_the_test_does_something_else() -> None:
     async with Harness(Reminder) as app:
         asked = asyncio.create_task(app.object(Reminder, "a").remind("x", 2))
@@ -150,6 +196,42 @@ async def test_the_test_is_left_alone_while_somebody_else_may_let_time_pass() ->
         clockwork = asyncio.create_task(advance_at_last(app))
         assert await app.object(Reminder, "a").remind("x", 2) == "x"
         await clockwork
+
+
+async def test_an_action_that_backs_off_is_named(released: Event) -> None:
+    async with Harness(Post, dependencies={Event: released}, retry=RetryPolicy(initial=60)) as app:
+        with pytest.raises(
+            StandstillError, match=r"the action 'fail' of Post/by_a_failing_action failed and is tried again at .*01:00"
+        ) as told:
+            await app.service(Post).by_a_failing_action()
+        assert "`await app.advance(minutes=1)`" in str(told.value)
+
+
+async def test_an_action_that_never_ends_is_named(released: Event, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(standstill, "ACTION_PATIENCE_SECONDS", 0.01)
+    async with Harness(Post, dependencies={Event: released}) as app:
+        with pytest.raises(StandstillError, match=r"the action 'wait' of Post/by_a_slow_thread is under way"):
+            await app.service(Post).by_a_slow_thread()
+        with pytest.raises(
+            StandstillError, match=r"the time limit of the action 'wait' of .*`await app.advance\(hours"
+        ):
+            await app.service(Post).by_a_slow_thread_within(3600)
+        released.set()
+
+
+async def test_a_store_that_is_gone_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MemoryStore()
+
+    async def fail(*_args: object) -> NoReturn:
+        raise StoreUnavailableError("The disk is full.")
+
+    async with Harness(Reminder, store=store) as app:
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "commit", fail)
+            patch.setattr(store, "open", fail)
+            with pytest.raises(StandstillError, match="the store failed, and opening it again waits for virtual time"):
+                await app.object(Reminder, "a").remind("x", 0)
+        await app.advance(10)
 
 
 async def test_an_action_under_way_is_no_standstill() -> None:

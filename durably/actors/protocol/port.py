@@ -15,7 +15,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import msgspec
 
 from durably.actors.protocol.coding import CodingMeter
-from durably.actors.protocol.commands import Command, Run
+from durably.actors.protocol.commands import Command, Run, Send
 from durably.actors.protocol.operations import CallSite, Operation
 from durably.actors.protocol.request import Request
 from durably.actors.retry import RetryPolicy
@@ -97,20 +97,18 @@ class Port(Protocol):
         """Journal a command that is answered. The operation ends with `decode(answer)`, or with the failure."""
         ...
 
-    def issue_one_way(
-        self, command: Command, result: Callable[[int], R], what: object, site: CallSite, /
-    ) -> Operation[R]:
-        """Journal a command that is not answered. The operation is done at once, with `result(command number)`."""
+    def issue_send(self, command: Send, sent: Callable[[str], R], what: object, site: CallSite, /) -> Operation[R]:
+        """Journal a message. The operation ends with `sent(invocation id)`.
+
+        That is at once, but with an idempotency key: then the message may join an earlier invocation, whose id is the
+        recorded answer. An atomic handler's message is sent with its outcome, so its id is not looked up (rule V6).
+        """
         ...
 
     def issue_run(
         self, command: Run, action: Action[R], decode: Callable[[bytes], R], site: CallSite, /
     ) -> Operation[R]:
         """Journal a side effect; it starts when the command is durable."""
-        ...
-
-    def callee_id(self, command: int, service: str, key: str | None, /) -> str:
-        """The id of the invocation that command number `command` starts at this address."""
         ...
 
     def read_field(self, name: str, /) -> bytes | None:

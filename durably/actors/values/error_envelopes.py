@@ -104,7 +104,7 @@ def encode_failure(error: TerminalError) -> bytes:
     lost: list[str] = []
     for name, codec in _fields_of(type(error)).items():
         try:
-            fields[name] = msgspec.Raw(codec.encode(getattr(error, name)))
+            fields[name] = msgspec.Raw(codec.encode_exactly(getattr(error, name)))
         except AttributeError:
             continue  # Annotated, never set: nothing to lose.
         except UnencodableError:

@@ -210,7 +210,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         Run: RunCommands(
             incarnation, actions=around.actions, committer=committer, listener=action_endings, settings=settings
         ),
-        Send: SendCommands(messages),
+        Send: SendCommands(messages, completions),
         Sleep: SleepCommands(timers),
     }
     endings = Endings(

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
-from durably.actors.protocol.operations import CallSite, Operation
+from durably.actors.protocol.operations import CallSite, HostOperation
 from durably.actors.values.error_envelopes import decode_failure
 from durably.errors import StoreUnavailableError
 from durably.runtime.execution.step import Outcome
@@ -55,7 +55,7 @@ class Recoverer(Protocol):
     def wait_for(self, request: OutcomeOperation[Any], found: InvocationRun | InvocationRecord, /) -> None: ...
 
 
-class PendingRequest(Operation[R]):
+class PendingRequest(HostOperation[R]):
     """An operation on the host's loop, held for as long as it is open."""
 
     __slots__ = ("_pending", "id")

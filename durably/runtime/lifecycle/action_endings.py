@@ -64,6 +64,8 @@ class ActionEndings:
             self._settled(key)
             self._pauses.pause(invocation, result.exhausted)
         else:
-            self._completions.complete(self._committer.begin(), invocation, number, result.failed, result.value)
+            self._completions.complete(
+                self._committer.begin(), invocation, number, result.failed, result.value, result.cause
+            )
             self._committer.when_durable(self._settled, key)
         self._ready.schedule()

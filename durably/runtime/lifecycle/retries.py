@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from durably.errors import TerminalError, find_mistake
 from durably.ids import InvocationStatus
-from durably.runtime.actions.actions import retry_delay
+from durably.runtime.actions.action_attempt import retry_delay
 from durably.runtime.clock import Clock
 from durably.runtime.commit.committer import Committer
 from durably.runtime.execution.failure_text import describe_failure, encode_attempt_failure
@@ -55,7 +55,7 @@ class Retries:
             return
         policy = self._settings.retry_policy(invocation.handler)
         now = self._clock.now()
-        if invocation.failing_since is None:
+        if invocation.failing_since is None or invocation.failing_since > now:  # The clock was ahead then.
             invocation.failing_since = now
         invocation.attempts += 1
         gives_up = policy.gives_up_on(error)

@@ -203,6 +203,14 @@ class RuntimeLogger(Observer):
     def warned(self, execution: Execution, message: str, /) -> None:
         self.handler_logged(execution, "warning", message, {})
 
+    def task_failed(self, execution: Execution, task: str, error: BaseException, /) -> None:
+        self.handler_logged(
+            execution,
+            "error",
+            "Task exception was never retrieved",
+            {"task": task, "error": describe_failure(error), "traceback": handler_traceback(error)},
+        )
+
 
 def _identity(id: str, service: str, key: str, handler: str) -> dict[str, str]:
     if key == id:

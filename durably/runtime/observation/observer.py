@@ -104,6 +104,9 @@ class Observer:
     def warned(self, execution: Execution, message: str, /) -> None:
         """Its handler does something that is probably a mistake."""
 
+    def task_failed(self, execution: Execution, task: str, error: BaseException, /) -> None:
+        """A task of its handler failed, and nothing can ask for the error any more."""
+
     # ------------------------------------------------------------------ side effects and the log
 
     def action_attempt_started(self, id: str, command: int, name: str) -> None:

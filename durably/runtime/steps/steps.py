@@ -182,8 +182,9 @@ class Steps:
         for number in step.abandoned:
             if number < first:
                 self._give_up(transition, invocation, journal, number)
+        abandoned = frozenset(step.abandoned) if step.abandoned else ()
         for number, command in enumerate(step.commands, first):
-            self._issue(transition, invocation, journal, number, command, found, number in step.abandoned)
+            self._issue(transition, invocation, journal, number, command, found, number in abandoned)
         self._attempts.park(transition, invocation, journal)
         self._deadlocks.look_at(transition, invocation)
 
@@ -201,10 +202,11 @@ class Steps:
     ) -> None:
         """Act on a command that is in the log now; of one that was given up in the same step only messages stand."""
         kind = self._commands[type(command)]
-        if abandoned and kind.is_answered:
+        is_answered = kind.is_answered(invocation, command)
+        if abandoned and is_answered:
             kind.issue_unawaited(transition, invocation, number, command, found)
             return
-        if kind.is_answered:
+        if is_answered:
             journal.pending[number] = command
         if kind.is_answered_by_this_process:
             journal.unanswered.add(number)

@@ -34,6 +34,9 @@ _HOPELESS_FAILURES = 3
 
 _SUSPECTS_KEPT = 1
 
+CRASH_PATIENCE_SECONDS = 1.0
+"""How long a crash for tests waits for actions that ignore their cancellation: nothing outlives a real one."""
+
 
 class Supervisor:
     """Owns the engine of the moment."""
@@ -99,7 +102,7 @@ class Supervisor:
             engine.kill()
             await engine.finish()
         self.actions.stop()
-        await self.actions.ended()
+        await self.actions.ended(real_seconds=CRASH_PATIENCE_SECONDS)
         self.actions = self._new_actions()
         await self._store.close()
         await self._incarnate()
@@ -226,6 +229,13 @@ class Supervisor:
     def is_idle(self) -> bool:
         """Nothing can happen here unless time passes or somebody asks."""
         return self._waits_for_time if self.engine is None else self.engine.parts.idleness.is_idle()
+
+    def own_tasks(self) -> set[asyncio.Task[None]]:
+        """The tasks that the runtime itself runs and waits in."""
+        tasks = self.actions.tasks()
+        if self._reopening is not None:
+            tasks.add(self._reopening)
+        return tasks
 
     def _lose_patience(self) -> None:
         self._patience = None

@@ -23,7 +23,13 @@ from threading import get_ident
 from typing import Any, NoReturn, Protocol, TypeVar, TypeVarTuple
 
 from durably.runtime.execution.closing import CLOSINGS, close_asyncgen, close_coroutine
-from durably.runtime.execution.loop import IsolatedLoop, NumberedFuture, NumberedTask, never_report
+from durably.runtime.execution.loop import (
+    IsolatedLoop,
+    NumberedFuture,
+    NumberedTask,
+    has_unheard_error,
+    never_report,
+)
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
@@ -309,13 +315,13 @@ class SimulatedLoop(IsolatedLoop):
     def _forget(self, task: asyncio.Task[Any]) -> None:
         assert isinstance(task, SimulatedTask)
         self._tasks.pop(task.number, None)
-        if task.owner is OUTSIDE and _has_unheard_error(task):
+        if task.owner is OUTSIDE and has_unheard_error(task):
             self._failed.append(task)
 
     def unheard_errors(self) -> list[BaseException]:
         """What tasks of the world outside raised, and nobody has asked for; forgotten now."""
         failed, self._failed = self._failed, []
-        unheard = [task for task in failed if _has_unheard_error(task)]
+        unheard = [task for task in failed if has_unheard_error(task)]
         return [error for task in unheard if (error := task.exception()) is not None]
 
     def number(self) -> int:
@@ -377,11 +383,6 @@ def outside_context() -> Context:
     context = Context()
     context.run(owner_variable.set, OUTSIDE)
     return context
-
-
-def _has_unheard_error(task: asyncio.Task[Any]) -> bool:
-    """Asyncio keeps it to itself whether anybody has asked for an error."""
-    return bool(getattr(task, "_log_traceback", False))
 
 
 async def _awaited(future: Any) -> Any:

@@ -430,9 +430,10 @@ class Simulation:
         if self.travelling or process is None or not process.is_up or process.runtime is None:
             return False
         engine = process.runtime.engine
-        if but_for_actions and engine is not None:
-            return engine.parts.idleness.is_waiting()
-        return process.runtime.supervisor.is_idle()
+        if engine is None:  # The store failed and is opened again: what was under way goes on after that.
+            return False
+        idleness = engine.parts.idleness
+        return idleness.is_waiting() if but_for_actions else idleness.is_idle()
 
     def _check_at_rest(self) -> None:
         """Time is about to pass: whatever could happen has happened."""

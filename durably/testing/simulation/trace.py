@@ -166,6 +166,11 @@ class TraceLog(Observer):
     def warned(self, execution: Execution, message: str, /) -> None:
         self.handler_logged(execution, "warning", message, {})
 
+    def task_failed(self, execution: Execution, task: str, error: BaseException, /) -> None:
+        self.handler_logged(
+            execution, "error", "Task exception was never retrieved", {"task": task, "error": describe_failure(error)}
+        )
+
 
 def shown(invocation: InvocationRun) -> str:
     """An invocation, for people: which object, which handler, and enough of the id to tell it from others."""
