@@ -7,6 +7,7 @@ what it finds. `tests/levels.py` says how much each level tries.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -15,6 +16,8 @@ import structlog
 from hypothesis import HealthCheck, settings
 
 from tests.levels import FULL, LONG, ORDINARY, Level, choose, level
+
+os.environ.setdefault("DURABLY_FAILURES", "")  # Many of these tests fail simulations on purpose.
 
 PROGRAMS_PER_EXAMPLE = 20
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from durably import Context, ObjectContext, Service, VirtualObject, handler
 from durably.ids import BASE62, derived_invocation_id, new_identity
 from durably.testing import Harness
-from durably.testing.virtual import SeededEntropy
+from durably.testing.harness.virtual import SeededEntropy
 
 FORM = re.compile(r"inv_1([0-9a-zA-Z]{11})([0-9a-zA-Z]{22})")
 OLDER_FORM = re.compile(r"inv_[0-9a-f]{32}")

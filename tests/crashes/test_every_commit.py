@@ -25,14 +25,14 @@ from durably.errors import RuntimeStoppedError, StoreUnavailableError, TerminalE
 from durably.ids import InvocationStatus
 from durably.storage.memory import MemoryStore
 from durably.storage.records import Batch
-from durably.testing.harness import Harness
-from durably.testing.simulation.workloads.acts import OBJECTS, Act, Maker, Node, Worker, World
-from durably.testing.stores import FailingStore, WrappedStore
+from durably.testing.harness.harness import Harness
+from durably.testing.stores.wrapped import FailingStore, WrappedStore
 from examples import state_machine
 from examples.providers import Ledger, MailProvider, PaymentProvider
 from examples.state_machine import Resource
 from examples.tickets import Cart, Checkout, Ticket
 from tests.levels import level
+from workloads.acts import OBJECTS, Act, Maker, Node, Worker, World
 
 WAYS = ("fails before", "fails after", "crash before", "crash after", "crash a little later")
 """How the n-th commit goes wrong: the store fails or everything dies; before it is durable, after it, or soon after."""

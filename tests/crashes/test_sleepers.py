@@ -20,12 +20,12 @@ from durably.storage.memory import MemoryStore
 from durably.storage.records import StoredInvocation, StoredObject, TimerPlace, TimerRecord
 from durably.storage.sqlite import SqliteStore
 from durably.storage.store import Store
-from durably.testing.harness import Harness
-from durably.testing.stores import WrappedStore
+from durably.testing.harness.harness import Harness
+from durably.testing.stores.wrapped import WrappedStore
 from tests.levels import level
 
 GROUP = 1_000
-BYTES_PER_SLEEPER = 32
+BYTES_PER_SLEEPER = 64
 """Less than any entry of a dictionary takes."""
 A_DAY_SECONDS = 86_400
 

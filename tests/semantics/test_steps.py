@@ -30,7 +30,7 @@ from durably import (
     state,
 )
 from durably.testing import Harness
-from durably.testing.virtual import VirtualClock
+from durably.testing.harness.virtual import VirtualClock
 from tests.semantics.support import PuppetStore, World, begin, tuned, turns, wait_a_little
 
 PATIENT = RetryPolicy(initial=1, factor=1, maximum=1)

@@ -36,7 +36,7 @@ from durably.storage.records import NO_COMMAND, Batch, StoredInvocation, StoredO
 from durably.testing import Faults, Simulation, Workload
 from durably.testing.simulation import process
 from durably.testing.simulation.disk import SimulatedStore
-from durably.testing.simulation.workloads import WORKLOADS
+from workloads import WORKLOADS
 
 Patch = pytest.MonkeyPatch
 

@@ -17,9 +17,9 @@ from durably.testing import (
 )
 from durably.testing.simulation import loop
 from durably.testing.simulation.guarantees import MachineError
-from durably.testing.simulation.workloads import workload
 from tests.levels import level
 from tests.simulation.broken import EVERYTHING, MUTANTS, Mutant
+from workloads import program_parts
 
 RUNS = 200
 """How many are tried, at most, until a mutant is found."""
@@ -60,7 +60,7 @@ def first_failure(where: Sequence[Workload], runs: int) -> SimulationFailedError
 @pytest.fixture(autouse=True)
 def _patience_with_broken_machines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "MOST_CALLBACKS", 500_000)
-    monkeypatch.setattr(workload, "PATIENCE", 500)
+    monkeypatch.setattr(program_parts, "PATIENCE", 500)
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from durably.storage.sqlite import SqliteStore
 from durably.storage.store import Store
-from durably.testing.store_contract import StoreContract
+from durably.testing.stores.contract import StoreContract
 from tests.levels import level
 
 

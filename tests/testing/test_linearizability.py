@@ -17,13 +17,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from durably.errors import DefinitionError, TerminalError
-from durably.testing.linearizability import (
+from durably.testing.histories.linearizability import (
     HistoryCall,
     LinearizabilityUnknownError,
     NotLinearizableError,
     check_linearizable,
 )
-from durably.testing.model_states import fingerprint
+from durably.testing.histories.model_states import fingerprint
 from tests.levels import level
 
 repeatable = settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])

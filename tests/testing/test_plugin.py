@@ -71,7 +71,7 @@ ACTORS = """
 
     @pytest.fixture(autouse=True)
     def notes(monkeypatch):
-        monkeypatch.setattr("durably.testing.durable.Harness", Noted)
+        monkeypatch.setattr("durably.testing.harness.durable.Harness", Noted)
 """
 
 SIMULATOR = """
@@ -423,8 +423,8 @@ def test_what_fails_shows_the_tests_own_line_and_nothing_of_durably(
     source = f"""
         from durably.ids import InvocationStatus
         from durably.testing import HistoryCall, check_linearizable
-        from durably.testing.journals import ExportedJournal, write_journal
-        from durably.testing.replay import replay_journals
+        from durably.testing.replaying.journals import ExportedJournal, write_journal
+        from durably.testing.replaying.replay import replay_journals
 
         JOURNAL = ExportedJournal(
             id="inv_1", service="Gone", key="a", handler="reserve", status=InvocationStatus.PENDING, accepted_at=0,

@@ -75,7 +75,7 @@ class Queries:
 
         def found(one: Found) -> None:
             if one is None:
-                operation.refuse(UnknownTargetError(f"There is no invocation {id}, or its outcome is no longer kept."))
+                self._refuse_unknown(operation, id)
             else:
                 then(one)
 
@@ -87,9 +87,13 @@ class Queries:
     def _attach_found(self, operation: OutcomeOperation[Any], scope: KeyScope, found: Found) -> None:
         if found is None:
             name = f"of {scope.service}/{scope.handler} with the idempotency key {scope.idempotency_key!r}"
-            operation.refuse(UnknownTargetError(f"There is no invocation {name}, or its outcome is no longer kept."))
+            self._refuse_unknown(operation, name)
         else:
             operation.found(self, found)
+
+    def _refuse_unknown(self, operation: PendingRequest[Any], name: str) -> None:
+        unknown = UnknownTargetError(f"There is no invocation {name}, or its outcome is no longer kept.")
+        self._committer.when_durable(operation.refuse, unknown)  # Rule X1: it may have expired a moment ago.
 
     # ------------------------------------------------------------------ Recoverer
 

@@ -82,7 +82,7 @@ class Steps:
             if journal is not None and not self._replay(invocation, execution, journal):
                 return
         if journal is None:
-            at, deliveries = self._clock.now(), NO_DELIVERIES
+            at, deliveries = max(self._clock.now(), invocation.due or 0), NO_DELIVERIES  # Rule T1
         elif not journal.undelivered:
             self._attempts.park(self._committer.begin(), invocation, journal)  # Woken by what it had given up.
             return
