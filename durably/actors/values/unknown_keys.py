@@ -29,7 +29,7 @@ class UnknownKeys:
 
     def __init__(self, annotation: Any) -> None:
         try:
-                self._shape = shapes.type_info(annotation)
+            self._shape = shapes.type_info(annotation)
         except TypeError:  # Only pydantic knows such a type, and it refuses what the type does not allow.
             self._shape = shapes.AnyType()
         self.may_occur = _holds_dataclass(self._shape, set())
