@@ -32,6 +32,7 @@ from durably.errors import ActionTimeoutError as ActionTimeoutError
 from durably.errors import BlockingIOInHandlerError as BlockingIOInHandlerError
 from durably.errors import CancelledInvocationError as CancelledInvocationError
 from durably.errors import DeadlineExceededError as DeadlineExceededError
+from durably.errors import DeadlockError as DeadlockError
 from durably.errors import DefinitionError as DefinitionError
 from durably.errors import DurablyError as DurablyError
 from durably.errors import ForgottenAwaitError as ForgottenAwaitError
@@ -68,6 +69,7 @@ __all__ = [
     "CancelledInvocationError",
     "Context",
     "DeadlineExceededError",
+    "DeadlockError",
     "DefinitionError",
     "DurablyError",
     "ForgottenAwaitError",

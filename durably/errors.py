@@ -131,7 +131,7 @@ class DeadlockError(TerminalError):
     `cycle` names the handlers, first to last; the last one calls the first.
     """
 
-    code = 409
+    code = 508
     cycle: tuple[str, ...]
 
     def __init__(self, message: str = "", *, cycle: Sequence[str] = ()) -> None:
@@ -264,6 +264,16 @@ class WrongContextError(HandlerMistakeError):
 
     That is: in an action, a thread, another handler, or after the handler has returned.
     """
+
+
+class ProcessExitError(HandlerMistakeError):
+    """A handler raised SystemExit, as `sys.exit()` and argparse's `--help` do: it would end every process to come."""
+
+    def __init__(self, code: object = None) -> None:
+        super().__init__(
+            f"A handler raised SystemExit({code!r}), as sys.exit() does. A handler cannot end the process: raise a "
+            "TerminalError to fail the invocation, and stop the service from outside."
+        )
 
 
 class StuckError(HandlerMistakeError):

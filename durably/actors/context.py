@@ -16,7 +16,6 @@ from uuid import UUID
 import msgspec
 
 from durably.actors.actor import Actor
-from durably.actors.bound_handlers import Delay, Invocation, Outgoing
 from durably.actors.caller import Caller
 from durably.actors.handlers import HandlerKind
 from durably.actors.protocol.commands import Attach, Call, GetStatus, Send, Sleep, StatusAnswer
@@ -25,6 +24,7 @@ from durably.actors.protocol.port import Port
 from durably.actors.protocol.request import Request as Request
 from durably.actors.run import Run
 from durably.actors.state import StateView
+from durably.actors.transport import Delay, Invocation, Outgoing
 from durably.actors.values.descriptions import MISSING
 from durably.actors.values.durations import Duration, duration_us, moment
 from durably.actors.values.serde import codec_for

@@ -32,6 +32,8 @@ class Settings:
     """How long it may take, after that, to commit the last batch, to end cancelled actions and to let the store go."""
     verify_replay: bool = False
     """Replay every invocation when it ends and pause it if anything differs."""
+    deadlocks: Literal["error", "wait"] = "error"
+    """Whether a call that can only wait for itself is answered with an error (rule E8)."""
     forgotten_await: Literal["warn", "error"] = "warn"
     watch: Watch | None = None
     """Who looks on while handlers run. None: nobody."""

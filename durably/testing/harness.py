@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from durably.actors.actor import Actor
 from durably.actors.retry import RetryPolicy
@@ -69,6 +69,7 @@ class Harness(Runtime):
         suspend_after: Duration = 60.0,
         store: Store | None = None,
         allow: Collection[str] = (),
+        deadlocks: Literal["error", "wait"] = "error",
     ) -> None:
         clock, entropy, ledger = VirtualClock(), SeededEntropy(seed), _Ledger()
         super().__init__(
@@ -77,6 +78,7 @@ class Harness(Runtime):
             dependencies=dependencies,
             retry=retry,
             suspend_after=suspend_after,
+            deadlocks=deadlocks,
             environment=Environment(
                 clock=clock,
                 entropy=entropy,

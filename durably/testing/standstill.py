@@ -14,10 +14,12 @@ from typing import Any, Protocol
 
 from durably.actors.values.durations import EPOCH, MICROSECOND
 from durably.errors import DurablyError
+from durably.ids import InvocationStatus
 from durably.runtime.actions.actions import ActionKey, Actions
 from durably.runtime.engine.engine import Engine
 from durably.runtime.execution.loop import is_task
 from durably.runtime.gateway.pending_requests import PendingRequest
+from durably.runtime.lifecycle.pause_errors import pause_error
 from durably.runtime.supervision.supervisor import Supervisor
 from durably.testing.virtual import VirtualClock
 
@@ -110,6 +112,11 @@ def _sentence(clock: VirtualClock, supervisor: Supervisor, operation: PendingReq
     what = operation.what
     if invocation is not None and invocation.handler.kind != "service":
         what = f"{invocation.address.service}/{invocation.address.key}/{invocation.handler.name}"
+    paused = [one for one in engine.parts.registry.live.values() if one.status is InvocationStatus.PAUSED]
+    if paused:
+        return f"{what} has not ended, and nothing happens any more: it may wait for {paused[0].target}. " + str(
+            pause_error(paused[0])
+        )
     due, coming = _what_comes(clock, engine, supervisor.actions)
     under_way = [name_action(engine, attempt.key, attempt.name) for attempt in supervisor.actions.under_way()]
     has_ended = f"{what} has not ended, and "

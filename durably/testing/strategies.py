@@ -21,10 +21,11 @@ from hypothesis import strategies as st
 from hypothesis.vendor.pretty import RepresentationPrinter, pretty
 
 from durably.actors.actor import Actor, Service, VirtualObject
-from durably.actors.bound_handlers import BoundHandler, Invocation
+from durably.actors.bound_handlers import BoundHandler
 from durably.actors.definition.arguments import Parameter
 from durably.actors.definition.definition import AnyHandler, definition_of
 from durably.actors.handlers import Handler
+from durably.actors.transport import Invocation
 from durably.actors.values.durations import Duration
 from durably.actors.values.serde import TypeCodec, codec_for
 from durably.errors import DefinitionError, UndecodableError, UnencodableError

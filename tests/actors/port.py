@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any, TypeVar
 
+from durably.actors.protocol.coding import CodingMeter
 from durably.actors.protocol.commands import Command, Run, Send
 from durably.actors.protocol.operations import CallSite, Operation
-from durably.actors.protocol.port import Action
+from durably.actors.protocol.port import Action, Flush
 from durably.actors.protocol.request import Request
 from durably.errors import WrongContextError
 
@@ -23,6 +24,7 @@ class FakePort:
         self.loop: asyncio.AbstractEventLoop = asyncio.new_event_loop()
         self.loop.close()  # Operations only need to know it.
         self.invocation_id = "inv_test"
+        self.coding: CodingMeter | None = None
         self.state = dict(state or {})
         self.commands: list[Command] = []
         self.actions: list[Action[Any]] = []
@@ -30,7 +32,7 @@ class FakePort:
         self.whats: list[object] = []
         self.sites: list[CallSite] = []
         self.answers: dict[int, bytes] = {}
-        self.flushes: list[Callable[[], Mapping[str, bytes | None]]] = []
+        self.flushes: list[Flush] = []
         self.lines: list[tuple[str, str, Mapping[str, Any]]] = []
         self.now = 1_700_000_000_000_000
         self.closed = False
@@ -101,7 +103,7 @@ class FakePort:
         else:
             self.state[name] = value
 
-    def watch_fields(self, flush: Callable[[], Mapping[str, bytes | None]], /) -> None:
+    def watch_fields(self, flush: Flush, /) -> None:
         self.flushes.append(flush)
 
     def flushed(self) -> dict[str, bytes | None]:

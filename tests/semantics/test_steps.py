@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel, field_serializer, field_validator
 
 from durably import (
     Context,
@@ -550,8 +552,58 @@ class TestS7:
         assert "slow handler code" in caplog.text
         assert "ctx.run" in caplog.text
 
+    @pytest.mark.parametrize(
+        ("handler_us", "blamed"),
+        [(10_000, "not the handler's code"), (900_000, "slow handler code")],
+    )
+    async def test_the_time_that_durably_spends_on_a_large_field_is_told_apart(
+        self, caplog: pytest.LogCaptureFixture, handler_us: int, blamed: str
+    ) -> None:
+        async with tuned(Harness(Archive), verify_replay=False) as app:
+            CLOCKS.append(app.clock)
+            await app.object(Archive, "a").add("x" * 20_000)
+            caplog.clear()
+            SLOW.append(app.clock)
+            try:
+                await app.object(Archive, "a").add("y", handler_us)
+            finally:
+                SLOW.clear()
+        (line,) = [record.getMessage() for record in caplog.records]
+        assert blamed in line
+        # Read, encoded, verified, each once: 100 ms, or 200 where verifying encodes again.
+        times = rf"handler_milliseconds={handler_us // 1000} coding_milliseconds=[34]00 "
+        assert re.search(f"{times}largest='self.pages' largest_bytes=20018", line)
+
 
 CLOCKS: list[VirtualClock] = []
+SLOW: list[VirtualClock] = []
+"""The clock, while encoding and decoding a page takes 100 ms."""
+
+
+class Pages(BaseModel):
+    texts: list[str]
+
+    @field_serializer("texts")
+    def _encoded(self, texts: list[str]) -> list[str]:
+        for clock in SLOW:
+            clock._elapsed += 100_000
+        return texts
+
+    @field_validator("texts")
+    @classmethod
+    def _decoded(cls, texts: list[str]) -> list[str]:
+        for clock in SLOW:
+            clock._elapsed += 100_000
+        return texts
+
+
+class Archive(VirtualObject):
+    pages: Pages = state(default=Pages(texts=[]))
+
+    @handler
+    async def add(self, ctx: ObjectContext, text: str, handler_us: int = 0) -> None:
+        self.pages.texts.append(text)
+        CLOCKS[-1]._elapsed += handler_us
 
 
 class TestS8:

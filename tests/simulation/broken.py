@@ -379,8 +379,8 @@ def delayed_messages_come_at_once(patch: Patch) -> None:
 
 @mutant("guarantee 2")
 def somebody_is_told_something_else(patch: Patch) -> None:
-    def answer(original: Any, self: Any, outcome: Outcome, expires_at: int | None) -> None:
-        original(self, Outcome(outcome.failed, outcome.value[::-1]), expires_at)
+    def answer(original: Any, self: Any, outcome: Outcome, *rest: Any) -> None:
+        original(self, Outcome(outcome.failed, outcome.value[::-1]), *rest)
 
     around(patch, process._Call, "answer", answer)
 

@@ -74,8 +74,8 @@ def failure(program: Callable[[Simulation], Coroutine[Any, Any, object]], **opti
 def test_an_answer_that_is_not_the_outcome_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     original = Reply.answer
 
-    def always_one(self: Reply, outcome: Outcome, expires_at: int | None) -> None:
-        original(self, Outcome(False, b"1"), expires_at)
+    def always_one(self: Reply, outcome: Outcome, *rest: Any) -> None:
+        original(self, Outcome(False, b"1"), *rest)
 
     monkeypatch.setattr(Reply, "answer", always_one)
 

@@ -14,12 +14,14 @@ from durably import (
     Context,
     MemoryStore,
     ObjectContext,
+    PausedInvocationError,
     RetryPolicy,
     Service,
     StoreUnavailableError,
     VirtualObject,
     handler,
 )
+from durably.runtime.lifecycle.pause_search import PauseSearch
 from durably.testing import Harness, StandstillError, standstill
 from durably.testing.virtual import one_turn
 
@@ -31,8 +33,12 @@ class Reminder(VirtualObject):
         return text
 
     @handler
-    async def wait_for_itself(self, ctx: ObjectContext) -> None:
-        await ctx.object(Reminder, self.key).wait_for_itself()
+    async def wait_for_each_other(self, ctx: ObjectContext) -> None:
+        await ctx.object(Reminder, "b" if self.key == "a" else "a").wait_for_each_other()
+
+    @handler
+    async def break_down(self, ctx: ObjectContext) -> None:
+        raise RuntimeError("a bug")
 
 
 class Post(Service):
@@ -123,7 +129,18 @@ async def test_the_time_is_told_as_one_would_write_it(seconds: float, written: s
 async def test_who_waits_in_a_circle_is_told_that_no_time_will_help() -> None:
     async with Harness(Reminder) as app:
         with pytest.raises(StandstillError, match=r"no timer is set either, so this would wait for ever\. Objects"):
-            await app.object(Reminder, "a").wait_for_itself()
+            await app.object(Reminder, "a").wait_for_each_other()
+
+
+async def test_a_paused_invocation_that_may_be_waited_for_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PauseSearch, "begin", lambda *_, **__: None)  # Otherwise the caller would be refused at once.
+    async with Harness(Reminder) as app:
+        with pytest.raises(PausedInvocationError):
+            await app.object(Reminder, "a").break_down()
+        with pytest.raises(
+            StandstillError, match=r"Reminder/a/remind .* it may wait for Reminder/a/break_down\. .*a bug"
+        ):
+            await app.object(Reminder, "a").remind("x", 1)
 
 
 async def test_who_shares_the_harness_of_a_fixture_is_told_too(made_by_a_fixture: Harness) -> None:

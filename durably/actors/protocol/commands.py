@@ -83,6 +83,6 @@ Command: TypeAlias = Call | Send | Run | Sleep | Attach | GetStatus
 
 
 class StatusAnswer(msgspec.Struct, frozen=True):
-    """The encoded answer to `Look`."""
+    """The encoded answer to `GetStatus`."""
 
     status: InvocationStatus

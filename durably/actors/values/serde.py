@@ -49,13 +49,15 @@ class TypeCodec(Generic[T]):
     where it counts.
     """
 
-    __slots__ = ("annotation", "decode", "encode", "encode_exactly", "immutable")
+    __slots__ = ("annotation", "decode", "encode", "encode_exactly", "immutable", "verify")
 
     annotation: Any
     encode: Callable[[T], bytes]
     decode: Callable[[bytes], T]
     encode_exactly: Callable[[T], bytes]
     """Like `encode`, and refuses a value that would not decode again, such as a string where a number is declared."""
+    verify: Callable[[T, bytes], None]
+    """The second half of `encode_exactly`: refuses a value that, encoded as these bytes, would not decode again."""
     immutable: bool
 
     def __init__(
@@ -71,17 +73,25 @@ class TypeCodec(Generic[T]):
         self.encode = encode
         self.decode = decode
         self.encode_exactly = encode if exact else self._encode_and_verify
+        self.verify = _nothing_to_verify if exact else self._verify
         self.immutable = immutable
 
     def _encode_and_verify(self, value: T) -> bytes:
         data = self.encode(value)
+        self.verify(value, data)
+        return data
+
+    def _verify(self, value: T, data: bytes) -> None:
         try:
             self.decode(data)
         except UndecodableError as error:
             raise UnencodableError(
                 f"{shortened(value)} is not a value of {describe(self.annotation)}: {error.message}"
             ) from error
-        return data
+
+
+def _nothing_to_verify(_value: object, _data: bytes) -> None:
+    """What is encoded exactly has been verified by that."""
 
 
 class JsonSerde(Generic[T]):

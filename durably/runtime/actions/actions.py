@@ -11,6 +11,7 @@ import asyncio
 import contextvars
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from inspect import isawaitable
 from threading import get_ident
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -226,12 +227,16 @@ class Actions:
     async def _attempt(self, action: Action[Any], limit: TimeLimit) -> Any:
         try:
             with limit:
-                return await (action.invoke() if action.is_coroutine_function else self._in_thread(action))
+                return await self._called(action)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
             raise RuntimeError("the action was cancelled from within") from None
+
+    async def _called(self, action: Action[Any]) -> Any:
+        value = action.invoke() if action.runs_on_loop else await self._in_thread(action)
+        return await value if isawaitable(value) else value
 
     async def _in_thread(self, action: Action[Any]) -> Any:
         if self._executor is None:

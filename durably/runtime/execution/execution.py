@@ -21,15 +21,17 @@ import msgspec
 
 from durably.actors.context import make_context
 from durably.actors.definition.binding import BoundActor, BoundActorHandler
+from durably.actors.protocol.coding import MEASURED_BYTES, CodingMeter
 from durably.actors.protocol.commands import Command, Run, Send, Sleep
 from durably.actors.protocol.operations import CallSite, Operation
-from durably.actors.protocol.port import Action
+from durably.actors.protocol.port import Action, Flush
 from durably.actors.protocol.request import Request
 from durably.actors.values.error_envelopes import decode_failure, encode_failure, terminal
 from durably.errors import (
     ForgottenAwaitError,
     HandlerMistakeError,
     NonDeterminismError,
+    ProcessExitError,
     SharedStateError,
     StuckError,
     find_mistake,
@@ -103,12 +105,16 @@ class DurableOperation(Operation[R]):
             failure.__cause__ = delivery.cause
             self.set_exception(failure)
             return
+        coding = self._execution.coding
+        began = None if coding is None or len(delivery.value) < MEASURED_BYTES else coding.monotonic()
         try:
             result = self._decode(delivery.value)
         except Exception as error:
             self.set_exception(error)
         else:
             self.set_result(result)
+        if coding is not None and began is not None:
+            coding.add(f"the answer to {self.what}", len(delivery.value), began)
 
     def cancel(self, msg: Any | None = None) -> bool:
         if not super().cancel(msg):
@@ -140,7 +146,7 @@ class Execution:
     replaying: bool = False
     _pending: dict[int, DurableOperation[Any] | TimerOperation] | None = None
     _main: asyncio.Task[Any] | None = None
-    _flush: Callable[[], Mapping[str, bytes | None]] | None = None
+    _flush: Flush | None = None
     _request: Request | None = None
     _random: Random | None = None
     _uuids: Random | None = None
@@ -171,10 +177,12 @@ class Execution:
         observer: Observer,
         settings: Settings,
         host: asyncio.AbstractEventLoop | None = None,
+        coding: CodingMeter | None = None,
     ) -> None:
         """`snapshot` is the object's state when the invocation began; shared handlers are given another for each step.
 
-        `host` is the loop whose callbacks advance it; None finds out each time, which costs a system call.
+        `host` is the loop whose callbacks advance it; None finds out each time, which costs a system call. `coding`
+        measures how long encoding and decoding take.
         """
         self.invocation_id = accepted.id
         self.handler = handler
@@ -189,6 +197,7 @@ class Execution:
         self._forgotten_await = settings.forgotten_await
         self._watch = settings.watch
         self._host = host
+        self.coding = coding
 
     # ------------------------------------------------------------------ for the machine
 
@@ -212,8 +221,10 @@ class Execution:
         before = enter(self.loop)
         try:
             outcome = self._run(deliveries) if self._watch is None else self._run_watched(self._watch, deliveries)
-        except (SystemExit, KeyboardInterrupt, MemoryError):  # Rule E3: the host's business; nothing is recorded.
+        except KeyboardInterrupt:  # Rule E3: the host's business; nothing is recorded.
             raise
+        except SystemExit as error:
+            return AttemptFailure(_exit_mistake(error))
         except BaseException as error:
             return AttemptFailure(error)
         finally:
@@ -281,7 +292,7 @@ class Execution:
             self._deliver(delivery)
             loop.run_ready(main)
         if self._flush is not None:
-            self._take_changes(self._flush())
+            self._take_changes(self._flush(verify=not self.replaying))
         if main.done():
             if loop.made_tasks:
                 for task, error in loop.take_lost_errors():
@@ -305,7 +316,12 @@ class Execution:
         handler = self.handler
         context = make_context(handler.kind, self, handler.info, self.key)
         instance = self._actor.instance(self.key, self, writable=not self._is_shared)
-        self._main = self.loop.start(handler.start(instance, context, self._accepted.argument))
+        argument, coding = self._accepted.argument, self.coding
+        began = None if coding is None or len(argument) < MEASURED_BYTES else coding.monotonic()
+        coroutine = handler.start(instance, context, argument)
+        if coding is not None and began is not None:
+            coding.add("the arguments", len(argument), began)
+        self._main = self.loop.start(coroutine)
         return self._main
 
     def _deliver(self, delivery: Delivery) -> None:
@@ -349,11 +365,21 @@ class Execution:
     def _outcome(self, main: asyncio.Task[Any]) -> Outcome:
         error = asyncio.CancelledError() if main.cancelled() else main.exception()
         if error is None:
-            return Outcome(False, self.handler.encode_result(main.result()))
+            return Outcome(False, self._encoded_result(main.result()))
         failure = terminal(error)
         if failure is None:
             raise error
         return Outcome(True, encode_failure(failure))
+
+    def _encoded_result(self, result: Any) -> bytes:
+        coding = self.coding
+        if coding is None:
+            return self.handler.encode_result(result)
+        began = coding.monotonic()
+        data = self.handler.encode_result(result)
+        if len(data) >= MEASURED_BYTES:
+            coding.add("the result", len(data), began)
+        return data
 
     def _check_awaited(self, issued: list[Operation[Any]]) -> None:
         """The handler has returned; one that failed may well have left something unawaited."""
@@ -525,7 +551,7 @@ class Execution:
         if not self.loop.dead:
             self._set_field(name, value)
 
-    def watch_fields(self, flush: Callable[[], Mapping[str, bytes | None]], /) -> None:
+    def watch_fields(self, flush: Flush, /) -> None:
         self._flush = flush
 
     def log(self, level: str, event: str, fields: Mapping[str, Any], /) -> None:
@@ -606,3 +632,10 @@ def _name_of(coroutine: object) -> str:
     """Of a task's coroutine; its repr has an address, which is another one in each process."""
     name: str = getattr(coroutine, "__qualname__", None) or type(coroutine).__qualname__
     return name
+
+
+def _exit_mistake(error: SystemExit) -> ProcessExitError:
+    """A handler cannot end the process: recovered, it would end every process to come (rule E3)."""
+    mistake = ProcessExitError(error.code)
+    mistake.__cause__ = error
+    return mistake.with_traceback(error.__traceback__)

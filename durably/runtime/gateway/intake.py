@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from durably.actors.bound_handlers import Delay
 from durably.actors.definition.binding import BoundActorHandler
+from durably.actors.transport import Delay
 from durably.ids import Entropy, KeyScope, new_identity
 from durably.runtime.clock import Clock
 from durably.runtime.commit.committer import Committer

@@ -27,6 +27,8 @@ class InvocationRun:
     failing_since: int | None = None
     failure: bytes | None = None
     paused_error: BaseException | None = None
+    failed_with: BaseException | None = None
+    """The handler's error that became its outcome, though it is none that callers know."""
     outcome: Outcome | None = None
     """Set by `Transition.end`, as `status` is by `Transition.move`."""
     expires_at: int | None = None

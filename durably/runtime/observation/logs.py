@@ -13,6 +13,7 @@ from typing import Any
 
 import structlog
 
+from durably.actors.protocol.coding import CodingMeter
 from durably.actors.protocol.commands import Attach, Call, Command, GetStatus, Run, Send, Sleep
 from durably.errors import TerminalError
 from durably.ids import Address
@@ -24,6 +25,11 @@ from durably.runtime.observation.observer import Observer
 from durably.storage.records import InvocationRecord
 
 LOGGER_NAME = "durably"
+SLOW_HANDLER = "slow handler code holds up the event loop; move what blocks into ctx.run"
+SLOW_CODING = (
+    "encoding and decoding large values holds up the event loop, not the handler's code; keep less in one field or "
+    "message, for example one object for each entry"
+)
 
 
 def _logger() -> Any:
@@ -129,13 +135,24 @@ class RuntimeLogger(Observer):
     def action_retries(self, invocation: InvocationRun, action: str, fields: dict[str, Any]) -> None:
         self._of(invocation).warning("an action failed and will be tried again", action=action, **fields)
 
+    def gave_up(self, invocation: InvocationRun, error: BaseException) -> None:
+        self._of(invocation).error("failed for good", error=describe_failure(error), traceback=handler_traceback(error))
+
     def paused(self, invocation: InvocationRun, error: BaseException) -> None:
         self._of(invocation).error("paused", error=describe_failure(error), traceback=handler_traceback(error))
 
-    def slow(self, invocation: InvocationRun, took_us: int) -> None:
-        self._of(invocation).warning(
-            "slow handler code holds up the event loop; move what blocks into ctx.run", milliseconds=took_us // 1000
-        )
+    def slow(self, invocation: InvocationRun, took_us: int, coding: CodingMeter) -> None:
+        """A step held up the event loop; `coding` tells how much of that was durably's own encoding and decoding."""
+        handler_us = took_us - coding.spent_us
+        fields: dict[str, object] = {"milliseconds": took_us // 1000}
+        if coding.largest_bytes:
+            fields.update(
+                handler_milliseconds=handler_us // 1000,
+                coding_milliseconds=coding.spent_us // 1000,
+                largest=coding.largest,
+                largest_bytes=coding.largest_bytes,
+            )
+        self._of(invocation).warning(SLOW_HANDLER if handler_us >= coding.spent_us else SLOW_CODING, **fields)
 
     def undeliverable(self, sender: InvocationRun, command: Call | Send, error: TerminalError) -> None:
         self._of(sender).error(

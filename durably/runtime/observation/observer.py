@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from durably.actors.protocol.coding import CodingMeter
     from durably.actors.protocol.commands import Call, Send
     from durably.errors import TerminalError
     from durably.ids import Address
@@ -80,14 +81,19 @@ class Observer:
     def retries(self, invocation: InvocationRun, error: BaseException, delay_us: int) -> None:
         """An attempt failed; the next one comes after the delay."""
 
+    def gave_up(self, invocation: InvocationRun, error: BaseException) -> None:
+        """No further attempt would help, or its policy allows none: it fails with this error."""
+
     def paused(self, invocation: InvocationRun, error: BaseException) -> None:
         """It waits for a person."""
 
     def pause_durable(self, invocation: InvocationRun, error: BaseException, heard: bool) -> None:
         """The pause is on disk. `heard`: a caller outside waited for it and has been refused."""
 
-    def slow(self, invocation: InvocationRun, took_us: int) -> None:
-        """One advance of it held up the event loop."""
+    def slow(self, invocation: InvocationRun, took_us: int, coding: CodingMeter) -> None:
+        """One advance of it held up the event loop. `coding` says how much of that was durably's own encoding and
+        decoding, and is reset afterwards.
+        """
 
     def undeliverable(self, sender: InvocationRun, command: Call | Send, error: TerminalError) -> None:
         """It sent a message that no handler can take."""

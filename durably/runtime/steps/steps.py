@@ -23,6 +23,7 @@ from durably.runtime.execution.step import AttemptFailure, Delivery, Step
 from durably.runtime.invocations.invocation import InvocationRun, throw_away
 from durably.runtime.invocations.journal import Journal
 from durably.runtime.lifecycle.deadlines import Deadlines
+from durably.runtime.lifecycle.deadlocks import Deadlocks
 from durably.runtime.lifecycle.endings import Endings
 from durably.runtime.lifecycle.pauses import Pauses
 from durably.runtime.lifecycle.retries import Retries
@@ -47,6 +48,7 @@ class Steps:
         commands: CommandTable,
         committer: Committer,
         deadlines: Deadlines,
+        deadlocks: Deadlocks,
         endings: Endings,
         observer: Observer,
         pauses: Pauses,
@@ -59,6 +61,7 @@ class Steps:
         self._commands = commands
         self._committer = committer
         self._deadlines = deadlines
+        self._deadlocks = deadlocks
         self._endings = endings
         self._observer = observer
         self._pauses = pauses
@@ -108,6 +111,9 @@ class Steps:
             execution.replay(journal.steps, journal.deliveries)
         except NonDeterminismError as error:
             self._pauses.pause(invocation, error)
+            return False
+        except MemoryError as error:  # Rule E3
+            self._retries.attempt_failed(invocation, error)
             return False
         except BaseException:  # Rule E3
             throw_away(invocation)
@@ -180,6 +186,7 @@ class Steps:
         for number, command in enumerate(step.commands, first):
             self._issue(transition, invocation, journal, number, command, found, number in abandoned)
         self._attempts.park(transition, invocation, journal)
+        self._deadlocks.look_at(transition, invocation)
 
     # ------------------------------------------------------------------ act
 

@@ -14,9 +14,9 @@ from typing import Any, Protocol, TypeVar, TypeVarTuple
 
 import msgspec
 
-from durably.actors.bound_handlers import Delay, Invocation, Outgoing
 from durably.actors.caller import Caller
 from durably.actors.protocol.operations import CallSite, HostOperation, Operation
+from durably.actors.transport import Delay, Invocation, Outgoing
 from durably.actors.values.error_envelopes import decode_failure
 from durably.errors import OverloadedError, RuntimeStoppedError, StoreUnavailableError
 from durably.ids import InvocationStatus

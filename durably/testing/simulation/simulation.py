@@ -16,11 +16,11 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar, cast
 
 from durably.actors.actor import Actor, Service, VirtualObject
-from durably.actors.bound_handlers import Invocation as InvocationHandle
 from durably.actors.definition.binding import bind
 from durably.actors.definition.definition import definition_of
 from durably.actors.protocol.operations import Operation
 from durably.actors.retry import RetryPolicy
+from durably.actors.transport import Invocation as InvocationHandle
 from durably.actors.values.durations import Duration, delay_us, duration_us
 from durably.errors import ForgottenAwaitError, PausedInvocationError, StoreInUseError
 from durably.runtime.invocations.invocation import InvocationRun

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from typing import Any, NamedTuple, Protocol
 
+from durably.actors.protocol.coding import CodingMeter
 from durably.actors.protocol.commands import Call, Send
 from durably.actors.values.error_envelopes import decode_failure
 from durably.errors import TerminalError
@@ -126,10 +127,13 @@ class TraceLog(Observer):
     def action_retries(self, invocation: InvocationRun, action: str, fields: dict[str, Any]) -> None:
         self._note(f"the action {action!r} of {shown(invocation)} failed and is tried again: {fields.get('error')}")
 
+    def gave_up(self, invocation: InvocationRun, error: BaseException) -> None:
+        self._note(f"{shown(invocation)} fails for good: {describe_failure(error)}")
+
     def paused(self, invocation: InvocationRun, error: BaseException) -> None:
         self._note(f"{shown(invocation)} is paused: {describe_failure(error)}")
 
-    def slow(self, invocation: InvocationRun, took_us: int) -> None:
+    def slow(self, invocation: InvocationRun, took_us: int, coding: CodingMeter) -> None:
         """Cannot happen: no time passes while code runs."""
 
     def undeliverable(self, sender: InvocationRun, command: Call | Send, error: TerminalError) -> None:
