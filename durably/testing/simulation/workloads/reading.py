@@ -103,7 +103,10 @@ class Flow:
                 raise Failed(f"refused {act.number}")
             case "run_given_up":
                 self.effect(act, 2)
-                raise Failed(f"Oops: stumbled {act.number}")
+                raise Failed(
+                    f"The action 'run {act.number}' failed for good after 2 attempts. The last error: Oops: stumbled "
+                    f"{act.number}"
+                )
             case "fail":
                 raise Failed(f"failed {act.number}")
             case "sleep" | "limit" | "stumble":
