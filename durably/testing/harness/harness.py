@@ -193,12 +193,18 @@ class Harness(Runtime):
         """Stop the runtime. Its limits are virtual time, so time passes where something does not end by itself."""
         if self._supervisor is not None:
             self._supervisor.actions.stop()
-        stopping = asyncio.ensure_future(super().__aexit__(None, None, None))
+        passing = asyncio.ensure_future(self._let_time_pass_for_the_stop())
         try:
-            while not (await asyncio.wait([stopping], timeout=PATIENCE_SECONDS))[0]:
-                await self.clock.advance(self._settings.drain_us + self._settings.stop_us, one_turn)
+            await super().__aexit__(None, None, None)
         finally:
-            await stopping
+            passing.cancel()
+            await asyncio.wait([passing])
+
+    async def _let_time_pass_for_the_stop(self) -> None:
+        never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        while True:
+            await asyncio.wait([never], timeout=PATIENCE_SECONDS)
+            await self.clock.advance(self._settings.drain_us + self._settings.stop_us, one_turn)
 
     def _raise_unheard(self) -> None:
         unheard, self._ledger.unheard = self._ledger.unheard, []
