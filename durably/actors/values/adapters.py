@@ -76,7 +76,7 @@ class Adapter:
             (parts,) = self._adapter.dump_python((value,), by_alias=True, round_trip=True, warnings=False)
             return msgspec.json.encode(sorted_like(parts, msgspec.json.decode(written)))
         except Exception as error:  # Whatever a user's serializer raises: the value is to blame.
-            raise unencodable(value, _first_line(error)) from error
+            raise unencodable(value, _last_line(error)) from error
 
     def decode(self, data: bytes) -> Any:
         try:
@@ -95,7 +95,7 @@ class Adapter:
 _well_formed = msgspec.json.Decoder(msgspec.Raw).decode
 
 
-def _first_line(error: Exception) -> Exception:
+def _last_line(error: Exception) -> Exception:
     return ValueError(str(error).strip().splitlines()[-1].strip()) if str(error).strip() else error
 
 

@@ -17,6 +17,7 @@ from durably.actors.values.descriptions import describe, shortened
 from durably.actors.values.encoding import check_depth, encode_if_plain, place_in, unencodable
 from durably.actors.values.records import is_record
 from durably.actors.values.round_trip import Difference, compare
+from durably.actors.values.type_checks import is_mapping
 from durably.errors import UndecodableError, UnencodableError
 
 T = TypeVar("T")
@@ -226,6 +227,10 @@ def _way_out(value: Any, read: Any) -> str:
         return "JSON has no such number. Use a string, or None."
     if isinstance(value, type(read)) and is_record(value):
         return f"Declare {type(value).__name__}, or a union that names it, so that nothing of it is lost."
+    if is_mapping(value):
+        return "Keys that are the same text in JSON fall together, and keys that the type does not declare are lost."
+    if type(value) is type(read):
+        return "JSON, or a validator or serializer of the class around it, does not keep it as it is."
     if isinstance(value, str) or isinstance(read, str):
         return "JSON writes both as text: declare only one of them, or a class with a field that says which it is."
     return "Give a value of the declared type, or declare the type that is given."
