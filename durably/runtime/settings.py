@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from durably.actors.definition.binding import BoundActorHandler
 from durably.actors.retry import RetryPolicy
 
 Watch: TypeAlias = Callable[[str], AbstractContextManager[object, None]]
 """Given a handler's name, what is entered around a run of its code; an error that it raises fails the attempt."""
+
+AroundAttempt: TypeAlias = Callable[[Any, RetryPolicy, Callable[[Any], Awaitable[Any]]], Awaitable[Any]]
+"""Makes one attempt of an `Action`, by calling what it is given; the policy is the invocation's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,9 +36,15 @@ class Settings:
     """How long it may take, after that, to commit the last batch, to end cancelled actions and to let the store go."""
     verify_replay: bool = False
     """Replay every invocation when it ends and pause it if anything differs."""
+    deadlocks: Literal["error", "wait"] = "error"
+    """Whether a call that can only wait for itself is answered with an error (rule E8)."""
     forgotten_await: Literal["warn", "error"] = "warn"
     watch: Watch | None = None
     """Who looks on while handlers run. None: nobody."""
+    around_attempt: AroundAttempt | None = None
+    """What makes the attempts of actions. None: the runtime alone."""
+    ready_queue: Callable[[], deque[Any]] = deque
+    """Makes what holds the invocations that are ready. A simulation takes them in another order."""
 
     active_objects: int = 100_000
     mailbox_messages: int = 10_000
@@ -43,7 +53,9 @@ class Settings:
     pending_in_memory: int = 1_000
     """How much of a stored mailbox is loaded at once."""
     timer_window_us: int = 60_000_000
-    """Timers due later than this from now are in the store only (rule T2)."""
+    """Timers due later than this from now need not be in memory (rule T2)."""
+    timers_in_memory: int = 1_000
+    """While there are fewer, later ones are in memory too, and their waits are measured like those of the others."""
     sweep_us: int = 1_000_000
     """How often, at most, idle and waiting things are looked over."""
     pump_budget_us: int = 5_000

@@ -1,6 +1,6 @@
 """`Store`: the seam between the machine and whatever keeps its records. Shipped: `MemoryStore`, `SqliteStore`.
 
-What any implementation must guarantee (`durably.testing.store_contract` tests all of it):
+What any implementation must guarantee (`durably.testing.stores.contract` tests all of it):
 
 1. `commit` is atomic: after a crash at any moment either all of a batch is there or nothing of it.
 2. `commit` returns only when the batch would survive the loss of power. What it raised may or may not have become

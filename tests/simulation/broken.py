@@ -36,7 +36,7 @@ from durably.storage.records import NO_COMMAND, Batch, StoredInvocation, StoredO
 from durably.testing import Faults, Simulation, Workload
 from durably.testing.simulation import process
 from durably.testing.simulation.disk import SimulatedStore
-from durably.testing.simulation.workloads import WORKLOADS
+from workloads import WORKLOADS
 
 Patch = pytest.MonkeyPatch
 
@@ -108,7 +108,7 @@ def actions_start_before_their_command_is_durable(patch: Patch) -> None:
     around(patch, Committer, "when_durable", when_durable)
 
 
-@mutant("guarantee 5")
+@mutant("guarantee 5", "guarantee 3")
 def gates_open_although_the_commit_failed(patch: Patch) -> None:
     def fail(original: Any, self: Committer, error: BaseException) -> None:
         for _, callback, argument in list(self._gates):
@@ -367,8 +367,10 @@ async def buy_twice(sim: Simulation, name: str) -> None:
 
 @mutant("guarantee 4")
 def delayed_messages_come_at_once(patch: Patch) -> None:
-    def schedule(original: Any, self: Acceptance, transition: Any, invocation: InvocationRun, due: int) -> None:
-        original(self, transition, invocation, due)
+    def schedule(
+        original: Any, self: Acceptance, transition: Any, invocation: InvocationRun, due: int, *rest: int
+    ) -> None:
+        original(self, transition, invocation, due, *rest)
         timer = TimerRecord(invocation.number, TimerKind.START, NO_COMMAND, due, invocation.address)
         self._timers.on_due(timer)
 
@@ -377,8 +379,8 @@ def delayed_messages_come_at_once(patch: Patch) -> None:
 
 @mutant("guarantee 2")
 def somebody_is_told_something_else(patch: Patch) -> None:
-    def answer(original: Any, self: Any, outcome: Outcome, expires_at: int | None) -> None:
-        original(self, Outcome(outcome.failed, outcome.value[::-1]), expires_at)
+    def answer(original: Any, self: Any, outcome: Outcome, *rest: Any) -> None:
+        original(self, Outcome(outcome.failed, outcome.value[::-1]), *rest)
 
     around(patch, process._Call, "answer", answer)
 

@@ -27,8 +27,8 @@ from durably.actors.values.serde import codec_for
 from durably.actors.values.type_checks import is_mapping, is_sequence, is_set
 from durably.errors import DefinitionError, UnencodableError
 from durably.testing import Harness, Simulation
-from durably.testing.strategies import ActorCall, NoStrategyError, arguments, calls
-from durably.testing.values import Values
+from durably.testing.generation.strategies import ActorCall, NoStrategyError, arguments, calls
+from durably.testing.generation.values import Values
 
 T = TypeVar("T")
 UserId = NewType("UserId", str)
@@ -308,7 +308,7 @@ def test_a_call_is_made_on_a_simulation() -> None:
         assert sim.run(program(sim)) == b"x"
 
 
-@pytest.mark.parametrize("module", ["strategies", "stateful"])
+@pytest.mark.parametrize("module", ["generation", "generation.strategies"])
 def test_without_hypothesis_the_kit_imports_and_says_what_to_install(module: str) -> None:
     program = (
         "import sys\n"

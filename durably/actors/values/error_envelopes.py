@@ -61,7 +61,7 @@ def terminal(error: BaseException) -> TerminalError | None:
 
 
 def _cancelled(error: BaseException) -> TerminalError:
-    """Callers get the plain class, whatever the handler saw (rule E1)."""
+    """Callers get the plain class, not the one that the handler saw."""
     if isinstance(error, TerminalError):
         return CancelledInvocationError(error.message, code=error.code, metadata=error.metadata)
     return CancelledInvocationError(str(error))

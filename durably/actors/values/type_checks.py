@@ -24,7 +24,7 @@ def is_datetime(value: object) -> bool:
     return isinstance(value, datetime)
 
 
-def is_class(value: object) -> TypeGuard[type]:
+def is_class(value: object) -> TypeGuard[type[Any]]:
     return isinstance(value, type)
 
 
