@@ -54,6 +54,7 @@ class TypeCodec(Generic[T]):
     """
 
     __slots__ = (
+        "_decode_outside",
         "_deep",
         "_draws_defaults",
         "_excludes",
@@ -67,6 +68,7 @@ class TypeCodec(Generic[T]):
         "encode_exactly",
         "immutable",
         "is_certain",
+        "refuses_unknown_keys",
     )
 
     annotation: Any
@@ -77,6 +79,8 @@ class TypeCodec(Generic[T]):
     """A value of this type cannot change in place (rule V2)."""
     is_certain: bool
     """What decodes can be encoded again, and is the same then; decoding it again gives the same too."""
+    refuses_unknown_keys: bool
+    """`admit` looks for keys that no field stands for; of other types that is left to `UnknownKeys`."""
 
     def __init__(
         self,
@@ -86,10 +90,14 @@ class TypeCodec(Generic[T]):
         *,
         immutable: bool,
         proof: Proof,
+        decode_outside: Callable[[bytes], T] | None = None,
     ) -> None:
+        """`decode_outside` is for what comes from outside, if it refuses more: unknown keys."""
         self.annotation = annotation
         self.encode = encode
         self.decode = decode
+        self._decode_outside = decode_outside or decode
+        self.refuses_unknown_keys = decode_outside is not None
         self.immutable = immutable
         self.is_certain = proof.test is not None and not proof.draws_defaults
         self._has_floats = proof.has_floats
@@ -170,7 +178,7 @@ class TypeCodec(Generic[T]):
         Raises:
             UndecodableError: they do not fit the type, or what they say cannot be stored.
         """
-        value = self.decode(data)
+        value = self._decode_outside(data)
         if self.is_certain:
             return data
         try:
