@@ -29,6 +29,7 @@
     ├── RuntimeStoppedError               503
     ├── DefinitionError                   also a TypeError
     ├── StoreUnavailableError
+    │   └── StoreLostError
     └── StoreInUseError
 
 The message of an error that is given none is the first line of its docstring, or the name of its class where it has
@@ -385,6 +386,10 @@ class StoreUnavailableError(DurablyError):
     def __init__(self, message: str = "", *, nothing_accepted: bool = False) -> None:
         super().__init__(message)
         self.nothing_accepted = nothing_accepted
+
+
+class StoreLostError(StoreUnavailableError):
+    """The store that was open is not at its path any more, or is not the same; the runtime has stopped for good."""
 
 
 class StoreInUseError(DurablyError):

@@ -6,11 +6,15 @@ An error of SQLite becomes a sentence here, and nowhere else.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from enum import StrEnum
+from pathlib import Path, PurePath, PureWindowsPath
 from threading import Thread
 from typing import Concatenate, ParamSpec, TypeAlias, TypeVar
+from urllib.parse import quote
 
 import aiosqlite
 
@@ -70,28 +74,54 @@ def _nothing(connection: sqlite3.Connection) -> None:
     del connection
 
 
-async def connect(path: Path, *, timeout_seconds: float = BUSY_TIMEOUT_SECONDS, read_only: bool = False) -> Connection:
-    """A connection without transactions of its own making: what is not in a transaction commits by itself.
+class Mode(StrEnum):
+    """What a connection may do, in SQLite's words."""
 
-    One that is `read_only` neither creates the database nor, when it closes, copies the write-ahead log into it.
-    """
+    CREATE = "rwc"
+    EXISTING = "rw"
+    """Read and write, but never create the file."""
+    READ_ONLY = "ro"
+    """Neither create the database nor, when the connection closes, copy the write-ahead log into it."""
+
+
+def database_uri(path: PurePath, mode: Mode) -> str:
+    """How SQLite is told which file to open: the path is taken literally, whatever characters it has."""
+    raw = str(path).encode("utf-8", "surrogatepass") if isinstance(path, PureWindowsPath) else os.fsencode(path)
+    literal = quote(raw.replace(b"\\", b"/") if isinstance(path, PureWindowsPath) else raw, safe="/:")
+    return f"file://{'' if literal.startswith('/') else '/'}{literal}?mode={mode}"
+
+
+async def connect(
+    path: Path, mode: Mode = Mode.EXISTING, *, timeout_seconds: float = BUSY_TIMEOUT_SECONDS
+) -> Connection:
+    """A connection without transactions of its own making: what is not in a transaction commits by itself."""
 
     def connector() -> sqlite3.Connection:
-        database = f"{path.absolute().as_uri()}?mode=ro" if read_only else path
         return sqlite3.connect(
-            database, timeout=timeout_seconds, isolation_level=None, check_same_thread=False, uri=read_only
+            database_uri(path, mode), timeout=timeout_seconds, isolation_level=None, check_same_thread=False, uri=True
         )
 
     connection = Connection(connector, iter_chunk_size=1)
     # A program that forgets to close its store must still be able to end. Safe because a commit that the end of the
     # process cuts off is all there or not at all.
     connection.make_daemon()
+    opening = asyncio.ensure_future(_opened(connection))
     try:
-        await connection
+        await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        # Whoever gave up does not know of the connection, so it is closed here.
+        with contextlib.suppress(sqlite3.Error):
+            await opening
+            await connection.close()
+        raise
     except BaseException:
         connection.join()
         raise
     return connection
+
+
+async def _opened(connection: Connection) -> None:
+    await connection
 
 
 def apply_settings(connection: sqlite3.Connection) -> None:
@@ -144,8 +174,7 @@ class TimeLimit:
 class Readers:
     """Connections for reads, each running one statement at a time and none longer than the limit (rules L2 and X6)."""
 
-    def __init__(self, path: Path, store: str, *, count: int, limit_seconds: float) -> None:
-        self._path = path
+    def __init__(self, store: str, *, count: int, limit_seconds: float) -> None:
         self._store = store
         self._count = count
         self._limit_seconds = limit_seconds
@@ -154,13 +183,13 @@ class Readers:
         self._recycling: set[asyncio.Task[None]] = set()
 
     async def open(
-        self, prepare: Callable[[sqlite3.Connection], None] | None = None, *, read_only: bool = False
+        self, path: Path, mode: Mode = Mode.EXISTING, prepare: Callable[[sqlite3.Connection], None] = prepare_reader
     ) -> None:
         self._free = asyncio.LifoQueue()
         for _ in range(self._count):
-            connection = await connect(self._path, read_only=read_only)
+            connection = await connect(path, mode)
             self._all.append(connection)
-            await connection.run(prepare_reader if prepare is None else prepare)
+            await connection.run(prepare)
             self._free.put_nowait(connection)
 
     async def close(self) -> None:

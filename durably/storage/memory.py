@@ -7,7 +7,7 @@ made the batch, and the sentence names the record.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -32,6 +32,7 @@ from durably.storage.records import (
     TimerPlace,
     TimerRecord,
 )
+from durably.storage.store import VERIFIED
 
 NOT_STARTED = (InvocationStatus.PENDING, InvocationStatus.SCHEDULED, InvocationStatus.COMPLETED)
 
@@ -294,6 +295,8 @@ class MemoryStore:
         holder = self.disk.holder
         if holder is not None and holder != owner:
             raise StoreInUseError(held_sentence(self.describe(), holder))
+        if self._owner is not None:
+            self._refuse_if_superseded()  # Rule X9: nobody was owner since.
         self.disk.holder = self._owner = owner
         self.disk.epoch += 1
         self._epoch = self.disk.epoch
@@ -306,9 +309,13 @@ class MemoryStore:
 
     async def commit(self, batch: Batch, /) -> None:
         disk = self._opened()
-        if self._epoch != disk.epoch:
-            raise StoreInUseError(taken_over_sentence(self.describe(), disk.holder))
+        self._refuse_if_superseded()  # Rule X4
         disk.apply(batch)
+
+    def verify(self) -> Awaitable[None]:
+        self._opened()
+        self._refuse_if_superseded()
+        return VERIFIED
 
     async def load(self, addresses: Sequence[Address], /, *, pending_limit: int) -> list[StoredObject]:
         disk = self._opened()
@@ -356,6 +363,10 @@ class MemoryStore:
         wanted = {"service": service, "key": key, "handler": handler, "status": status}
         records = (record for record in self._opened().records() if record.number > after)
         return [record for record in records if _matches(record, wanted)][:limit]
+
+    def _refuse_if_superseded(self) -> None:
+        if self._epoch != self.disk.epoch:
+            raise StoreInUseError(taken_over_sentence(self.describe(), self.disk.holder))
 
     def _opened(self) -> Disk:
         if self._owner is None:

@@ -33,6 +33,11 @@ def refuse_foreign(connection: sqlite3.Connection, store: str, migrations: Seque
         )
 
 
+def is_ours(connection: sqlite3.Connection) -> bool:
+    """Whether some version of durably has made this database."""
+    return _number(connection, "application") == APPLICATION_ID
+
+
 def refuse_older(connection: sqlite3.Connection, store: str, migrations: Sequence[Migration] = MIGRATIONS) -> None:
     """Raise for a database that would have to be migrated first, for those who only read.
 

@@ -2,24 +2,27 @@
 
 A commit is one statement and one hop to a thread (rule X5), durable when it returns. Reads run on connections of their
 own and each is one statement, thus one snapshot. The file belongs to one runtime at a time: a lock says so early, the
-epoch makes it true (rule X4). After a failed commit nothing is read or written until `open` has begun anew on fresh
-connections and everything readable has been made durable (rule X3).
+epoch makes it true (rule X4). A store is its file: links to it are followed, and while the file is not at its path
+nothing is acknowledged or answered (rule X9). After a failed commit nothing is read or written until `open` has begun
+anew on fresh connections, has found the same store, and has made durable everything readable (rule X3).
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sqlite3
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from durably.errors import DefinitionError, StoreInUseError, StoreUnavailableError
+from durably.errors import DefinitionError, StoreInUseError, StoreLostError, StoreUnavailableError
 from durably.ids import Address, InvocationStatus, KeyScope
 from durably.storage.checkpoints import Checkpointer
 from durably.storage.checkpoints import run as run_checkpoint
 from durably.storage.connections import (
     Connection,
+    Mode,
     Parameters,
     Readers,
     answer,
@@ -41,7 +44,10 @@ from durably.storage.encoding import (
     encode_batch,
     encode_rows,
 )
-from durably.storage.migrations import migrate, refuse_foreign, refuse_older
+from durably.storage.files import StoreFiles
+from durably.storage.identity import KnownStore, OwnerRow, foreign_sentence
+from durably.storage.lock_waiting import LockWaiting
+from durably.storage.migrations import is_ours, migrate, refuse_foreign, refuse_older
 from durably.storage.ownership import OwnerLock, taken_over_sentence
 from durably.storage.records import (
     PENDING_BYTES,
@@ -54,15 +60,23 @@ from durably.storage.records import (
     TimerPlace,
     TimerRecord,
 )
-from durably.storage.sqlite_errors import describe_error, is_busy, is_epoch_moved, is_too_big
+from durably.storage.sqlite_errors import (
+    describe_error,
+    is_busy,
+    is_epoch_moved,
+    is_not_a_database,
+    is_too_big,
+)
 from durably.storage.statements import SQL
+from durably.storage.store import VERIFIED
 
 Q = TypeVar("Q")
 A = TypeVar("A")
 
 OLDEST_SQLITE = (3, 38, 0)
-CHECKPOINT_TRIES = 5
 MIB = 1 << 20
+CHECK_ALL_EVERY_SECONDS = 0.4
+"""How often `verify` looks at the files of the log too; each commit, which depends on them, looks at them itself."""
 FIRST_TIMER = (-(1 << 63), 0, "", 0)
 """Comes before every `TimerPlace`."""
 IN_HAND = (InvocationStatus.RUNNING, InvocationStatus.PENDING, InvocationStatus.BACKING_OFF, InvocationStatus.PAUSED)
@@ -71,53 +85,76 @@ IN_HAND = (InvocationStatus.RUNNING, InvocationStatus.PENDING, InvocationStatus.
 class Writer:
     """The one connection that writes. Its methods run on the connection's thread; `failed` is read on the loop's."""
 
-    def __init__(self, connection: Connection, store: str) -> None:
+    def __init__(self, connection: Connection, files: StoreFiles, store: str) -> None:
         self.connection = connection
         self.epoch = 0
         self.failed = False
         self.stopping = False
+        self.loop = asyncio.get_running_loop()
+        self._files = files
         self._store = store
 
-    def take_over(self, connection: sqlite3.Connection, owner: Owner) -> Opened:
-        """Make the file ours, fence whoever had it (rule X4), and make durable what is readable (rule X3)."""
-        refuse_foreign(connection, self._store)
-        apply_settings(connection)
-        migrate(connection, self._store)
-        parameters = (owner.host, owner.process_id, owner.since)
-        epoch, last_position = connection.execute(SQL["take_over"], parameters).fetchone()
-        self._make_durable(connection)
+    def take_over(self, connection: sqlite3.Connection, owner: Owner, known: KnownStore | None) -> OwnerRow:
+        """Make the file ours and fence whoever had it (rule X4); one that is `known` must be the same (rule X9)."""
+        if known is None:
+            refuse_foreign(connection, self._store)
+            apply_settings(connection)
+            migrate(connection, self._store)
+        else:
+            self._refuse_unless_ours(connection)
+            apply_settings(connection)
+        connection.execute(SQL["begin"])
+        try:
+            before = self.owner_row(connection)
+            if known is not None:
+                known.refuse_other(before, self._store)
+                known.note_take_over(before.epoch + 1)
+            connection.execute(SQL["take_over"], (owner.host, owner.process_id, owner.since))
+            connection.execute(SQL["end"])
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute(SQL["give_up"])
+            raise
+        self.epoch = before.epoch + 1
+        return before._replace(epoch=self.epoch, host=owner.host, process_id=owner.process_id, since=owner.since)
+
+    def _refuse_unless_ours(self, connection: sqlite3.Connection) -> None:
+        try:
+            ours = is_ours(connection)
+        except sqlite3.Error as error:
+            if not is_not_a_database(error):
+                raise
+            ours = False
+        if not ours:
+            raise StoreLostError(foreign_sentence(self._store, self._files.resolve()))
+
+    def make_durable(self, connection: sqlite3.Connection) -> bool:
+        """Make durable what is readable (rule X3). False: somebody who reads in a transaction is in the way."""
+        if run_checkpoint(connection, "checkpoint_and_shrink").blocked:
+            return False
         connection.execute(SQL["batch"])
         connection.execute(SQL["batch_is_applied"])
         connection.execute(SQL["state_is_applied"])
-        self.epoch = epoch
-        return Opened(epoch=epoch, last_position=last_position)
-
-    def _make_durable(self, connection: sqlite3.Connection) -> None:
-        for _ in range(CHECKPOINT_TRIES):
-            if not run_checkpoint(connection, "checkpoint_and_shrink").blocked:
-                return
-        raise StoreUnavailableError(
-            f"The store {self._store} cannot be opened: another program reads it in a long transaction. End that first."
-        )
+        return True
 
     def commit(self, connection: sqlite3.Connection, parameters: Parameters) -> None:
         """Commit a batch. It is tried again while somebody else writes: busy is no failure (rule X3)."""
-        while True:
-            try:
-                connection.execute(SQL["commit_batch"], parameters)
-            except sqlite3.Error as error:
-                if is_busy(error) and not self.stopping:
-                    continue
-                self.failed = True
-                raise
-            except BaseException:
-                self.failed = True
-                raise
-            return
+        try:
+            while True:
+                try:
+                    connection.execute(SQL["commit_batch"], parameters)
+                except sqlite3.Error as error:
+                    if is_busy(error) and not self.stopping:
+                        continue
+                    raise
+                break
+            self._files.check()  # What is written into a file without a name is not durable.
+        except BaseException:
+            self.failed = True
+            raise
 
-    def current_owner(self, connection: sqlite3.Connection) -> Owner:
-        host, process_id, since = connection.execute(SQL["current_owner"]).fetchone()
-        return Owner(host=host, process_id=process_id, since=since)
+    def owner_row(self, connection: sqlite3.Connection) -> OwnerRow:
+        return OwnerRow(*connection.execute(SQL["current_owner"]).fetchone())
 
 
 class SqliteStore:
@@ -137,15 +174,18 @@ class SqliteStore:
         checkpoint_mib: int = 4,
         wal_limit_mib: int = 256,
     ) -> None:
-        if str(path) in ("", ":memory:"):
-            raise DefinitionError("SqliteStore keeps a file, so it needs a path. Use MemoryStore to keep nothing.")
+        refuse_no_path(os.fspath(path))
         self.path = Path(path)
-        self._lock = OwnerLock(self.path.with_name(self.path.name + ".lock"), self.describe())
-        self._readers = Readers(self.path, self.describe(), count=readers, limit_seconds=read_limit_seconds)
+        self._files = StoreFiles(self.path, self.describe())
+        self._lock: OwnerLock | None = None
+        self._readers = Readers(self.describe(), count=readers, limit_seconds=read_limit_seconds)
         self._checkpointer = Checkpointer(
-            self.path, self.describe(), threshold_bytes=checkpoint_mib * MIB, limit_bytes=wal_limit_mib * MIB
+            self._files, self.describe(), threshold_bytes=checkpoint_mib * MIB, limit_bytes=wal_limit_mib * MIB
         )
         self._writer: Writer | None = None
+        self._known: KnownStore | None = None
+        """The store that was open and has not been closed."""
+        self._check_all_at = 0.0
         self._is_read_only = False
 
     def describe(self) -> str:
@@ -160,17 +200,25 @@ class SqliteStore:
         if sqlite3.sqlite_version_info < OLDEST_SQLITE:
             needed = ".".join(str(part) for part in OLDEST_SQLITE)
             raise StoreUnavailableError(f"This Python comes with SQLite {sqlite3.sqlite_version}; {needed} is needed.")
-        self._lock.refuse_other(owner)
-        was_held = self._lock.is_held
-        await self._drop_connections()
-        self._lock.acquire(owner)
+        if self._lock is not None:
+            self._lock.refuse_other(owner)
         try:
-            return await self._open_connections(owner)
+            # Before the connections close: a file that is open keeps its number, afterwards a new one may get it.
+            found = self._files.find()
+        finally:
+            await self._drop_connections()
+        if self._known is not None:
+            self._known.refuse_other_file(found, self.describe(), self._files.resolve())
+        lock = self._lock = OwnerLock(self._files.lock, self.describe()) if self._lock is None else self._lock
+        was_held = lock.is_held
+        lock.acquire(owner)
+        try:
+            return await self._open_connections(owner, lock)
         except BaseException as error:
             await self._drop_connections()
             if not was_held:
                 # Who opens again after a failure keeps the lock: nobody else shall come between two tries.
-                self._lock.release()
+                lock.release()
             if isinstance(error, sqlite3.Error):
                 raise StoreUnavailableError(describe_error(error, self.describe())) from error
             raise
@@ -186,11 +234,12 @@ class SqliteStore:
         """
         if self._writer is not None:
             raise StoreInUseError(f"The store {self.describe()} is open here already. Read from it as it is.")
-        if not self.path.is_file():
+        if self._files.find() is None:
             raise StoreUnavailableError(f"The store {self.describe()} is not there. Check the path.")
         await self._drop_connections()
+        waiting = LockWaiting(self.describe())
         try:
-            await self._readers.open(self._prepare_to_read, read_only=True)
+            await waiting.unlocked(self._open_readers)
         except sqlite3.Error as error:
             await self._drop_connections()
             raise StoreUnavailableError(describe_error(error, self.describe())) from error
@@ -199,6 +248,10 @@ class SqliteStore:
             raise
         self._is_read_only = True
 
+    async def _open_readers(self) -> None:
+        await self._readers.close()
+        await self._readers.open(self._files.resolve(), Mode.READ_ONLY, self._prepare_to_read)
+
     def _prepare_to_read(self, connection: sqlite3.Connection) -> None:
         refuse_foreign(connection, self.describe())
         refuse_older(connection, self.describe())
@@ -206,20 +259,49 @@ class SqliteStore:
 
     async def close(self) -> None:
         await self._drop_connections()
-        self._lock.release()
+        self._known = None
+        if self._lock is not None:
+            self._lock.release()
 
-    async def _open_connections(self, owner: Owner) -> Opened:
-        writer = self._writer = Writer(await connect(self.path), self.describe())
-        opened = await writer.connection.run(writer.take_over, owner)
-        await self._readers.open()
+    async def _open_connections(self, owner: Owner, lock: OwnerLock) -> Opened:
+        files, known = self._files, self._known
+        path = files.resolve()
+        mode = Mode.CREATE if known is None else Mode.EXISTING
+        writer = self._writer = Writer(await connect(path, mode), files, self.describe())
+        row = await self._take_over(writer, owner, known)
+        found = files.find()  # Now that it was written to: some file systems give a file another number at that moment.
+        if found is None:
+            raise StoreUnavailableError(f"The store {self.describe()} was deleted while it was being opened.")
+        files.pin(found, lock.identity())
+        await self._readers.open(path)
         await self._checkpointer.open(self._readers)
-        return opened
+        files.check()
+        if known is None:
+            self._known = KnownStore(found, owner, row)
+        return Opened(epoch=row.epoch, last_position=row.last_position)
+
+    async def _take_over(self, writer: Writer, owner: Owner, known: KnownStore | None) -> OwnerRow:
+        """Become the owner, waiting while another program has the database locked, as a commit does (rule X3)."""
+        waiting = LockWaiting(self.describe())
+        row = await waiting.unlocked(lambda: writer.connection.run(writer.take_over, owner, known))
+        while not await waiting.unlocked(lambda: writer.connection.run(writer.make_durable)):
+            await waiting.pause("another program reads it in one long transaction")
+        return row
 
     async def _drop_connections(self) -> None:
+        """Close everything, to the end even if the caller is cancelled: nobody else knows of these connections."""
         writer, self._writer = self._writer, None
+        self._files.unpin()
         self._is_read_only = False
         if writer is not None:
             writer.stopping = True
+        closing = asyncio.ensure_future(self._close_connections(writer))
+        try:
+            await asyncio.shield(closing)
+        finally:
+            await closing
+
+    async def _close_connections(self, writer: Writer | None) -> None:
         await self._readers.close()
         await self._checkpointer.close()
         if writer is not None:
@@ -236,12 +318,24 @@ class SqliteStore:
         except sqlite3.Error as error:
             raise await self._commit_error(writer, error) from error
         self._checkpointer.note_commit(sum(len(part) for part in parameters if isinstance(part, bytes)))
+        if self._known is not None:
+            self._known.note_commit(batch.last_position)
 
     async def _commit_error(self, writer: Writer, error: sqlite3.Error) -> StoreInUseError | StoreUnavailableError:
         if not is_epoch_moved(error):
             return StoreUnavailableError(describe_error(error, self.describe()))
-        holder = await writer.connection.run(writer.current_owner)
-        return StoreInUseError(taken_over_sentence(self.describe(), holder))
+        row = await writer.connection.run(writer.owner_row)
+        return StoreInUseError(taken_over_sentence(self.describe(), row.owner))
+
+    def verify(self) -> Awaitable[None]:
+        writer = self._working()
+        now = writer.loop.time()
+        if now >= self._check_all_at:
+            self._files.check()
+            self._check_all_at = now + CHECK_ALL_EVERY_SECONDS
+        else:
+            self._files.check_owner()  # Rule X9
+        return VERIFIED
 
     def _working(self) -> Writer:
         if self._is_read_only:
@@ -346,6 +440,23 @@ class SqliteStore:
         half = len(questions) // 2
         first = await self._in_parts(ask, questions[:half], ask_in_pieces)
         return first + await self._in_parts(ask, questions[half:], ask_in_pieces)
+
+
+def refuse_no_path(path: str) -> None:
+    """Raise for what SQLite would not take for the path of a file.
+
+    Raises:
+        DefinitionError: with a sentence that says what to write.
+    """
+    if path in ("", ":memory:"):
+        raise DefinitionError("SqliteStore keeps a file, so it needs a path. Use MemoryStore to keep nothing.")
+    if path.startswith(("file:", "sqlite:")):
+        raise DefinitionError(
+            f"SqliteStore takes a path, and {path!r} is a URL. Write the path itself (or `./{path}` if the file is "
+            "called so); `Runtime(...)` takes URLs such as `sqlite:///tickets.db`."
+        )
+    if "\0" in path:
+        raise DefinitionError(f"{path!r} is no path: it holds a NUL character. Check how it was put together.")
 
 
 def _merged(parts: list[dict[Q, A]]) -> dict[Q, A]:

@@ -11,14 +11,19 @@ What any implementation must guarantee (`durably.testing.stores.contract` tests 
    safety (rule X4).
 5. Busy is no failure: the store itself tries the same batch again. Any other error of `commit` leaves the store
    unusable until `open` has succeeded again; `open` returns only when what is readable is also durable (rule X3).
+6. An owner that opens again without having closed finds the same store, as it left it, or an error: `StoreInUseError`
+   if anybody has owned it in between, `StoreLostError` if it is gone, another one, or older than what was
+   acknowledged. It is never created again.
+7. `verify` fails once somebody else owns the store, even if the caller was stopped in between: what is answered after
+   it returned was true when it was asked (rule X9).
 
 One runtime calls `commit` for one batch at a time; reads may run beside it and beside each other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Generator, Mapping, Sequence
+from typing import Any, Final, Protocol
 
 from durably.ids import Address, InvocationStatus, KeyScope
 from durably.storage.records import (
@@ -31,6 +36,20 @@ from durably.storage.records import (
     TimerPlace,
     TimerRecord,
 )
+
+
+class Verified:
+    """An awaitable that is over already."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return
+        yield
+
+
+VERIFIED: Final = Verified()
+"""What `Store.verify` returns where it could tell at once. Callers that know it need not wait for a loop turn."""
 
 
 class Store(Protocol):
@@ -48,8 +67,21 @@ class Store(Protocol):
         """Take the store over, creating or migrating it as needed; also after a failure, on fresh connections.
 
         Raises:
-            StoreInUseError: another owner runs on it.
+            StoreInUseError: another owner runs on it, or has since this one opened it.
+            StoreLostError: it was open and is not there any more, or is not the same.
             StoreUnavailableError: it cannot be read, was written by a newer version, or is not ours.
+        """
+        ...
+
+    def verify(self) -> Awaitable[None]:
+        """Check that this owner still is one: the check begins after the call (rule X9).
+
+        Return `VERIFIED` if that was a matter of microseconds; otherwise, as any coroutine function does, something to
+        wait for. Errors are raised here or where it is awaited.
+
+        Raises:
+            StoreInUseError: somebody else owns the store; final.
+            StoreUnavailableError: the store is gone, or cannot tell.
         """
         ...
 

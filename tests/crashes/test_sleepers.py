@@ -25,7 +25,7 @@ from durably.testing.stores.wrapped import WrappedStore
 from tests.levels import level
 
 GROUP = 1_000
-BYTES_PER_SLEEPER = 32
+BYTES_PER_SLEEPER = 64
 """Less than any entry of a dictionary takes."""
 A_DAY_SECONDS = 86_400
 

@@ -15,7 +15,7 @@ import pytest
 
 from durably.errors import DefinitionError, StoreInUseError, StoreUnavailableError
 from durably.ids import Address
-from durably.storage.connections import Connection
+from durably.storage.connections import Connection, apply_settings
 from durably.storage.records import (
     AliasRecord,
     AttachmentRecord,
@@ -27,6 +27,7 @@ from durably.storage.records import (
     TimerRecord,
 )
 from durably.storage.sqlite import SqliteStore
+from durably.storage.sqlite_errors import describe_error
 from durably.storage.statements import SQL
 from tests.storage.conftest import NewStore
 from tests.storage.samples import MARY, OWNER, RIVAL, field, invocation
@@ -38,6 +39,7 @@ import asyncio, sys
 from durably.ids import Address
 from durably.storage.records import Batch, Owner, StateRecord
 from durably.storage.sqlite import SqliteStore
+from durably.storage.sqlite_errors import describe_error
 from tests.storage.samples import invocation
 
 async def commit_forever():
@@ -110,6 +112,26 @@ async def test_a_full_disk_is_told_and_the_store_goes_on_once_there_is_space(
         await store.load([MARY], pending_limit=1)
     assert (await store.open(OWNER)).last_position == 0
     await store.commit(Batch(last_position=1, state=[field("a", b"x" * 1_000_000)]))
+
+
+async def test_a_disk_that_is_full_at_the_start_is_told(
+    tmp_path: Path, new_store: NewStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_space(connection: sqlite3.Connection) -> None:
+        apply_settings(connection)
+        connection.execute("pragma max_page_count = 1")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("durably.storage.sqlite.apply_settings", without_space)
+        with pytest.raises(StoreUnavailableError, match=r"The disk is full\. Free some space"):
+            await new_store(tmp_path / "app.db").open(OWNER)
+    await new_store(tmp_path / "app.db").open(RIVAL)
+
+
+def test_a_disk_without_room_for_the_index_of_the_log_is_a_full_one() -> None:
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR_SHMSIZE
+    assert "The disk is full. Free some space" in describe_error(error, "test")
 
 
 async def test_a_store_that_failed_keeps_its_lock_until_it_is_closed(tmp_path: Path, new_store: NewStore) -> None:

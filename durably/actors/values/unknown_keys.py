@@ -28,7 +28,10 @@ class UnknownKeys:
     """What is looked for in the values of one type."""
 
     def __init__(self, annotation: Any) -> None:
-        self._shape = shapes.type_info(annotation)
+        try:
+            self._shape = shapes.type_info(annotation)
+        except TypeError:  # Only pydantic knows such a type, and it refuses what the type does not allow.
+            self._shape = shapes.AnyType()
         self.may_occur = _holds_dataclass(self._shape, set())
         """False: the type holds no dataclass, so there is nothing to look for."""
 

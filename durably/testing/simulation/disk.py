@@ -123,6 +123,10 @@ class SimulatedStore(WrappedStore):
         world.clock_may_jump()
         await self._crash("after_commit")
 
+    async def verify(self) -> None:
+        await self._takes(READ_US)
+        await self.inner.verify()
+
     async def load(self, addresses: Sequence[Address], /, *, pending_limit: int) -> list[StoredObject]:
         await self._reads()
         answer = await super().load(addresses, pending_limit=pending_limit)

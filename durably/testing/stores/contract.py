@@ -173,6 +173,46 @@ class StoreContract:
 
         self._run(check)
 
+    def test_an_owner_is_told_that_it_is_one_and_that_it_is_one_no_longer(self) -> None:
+        """Rule X9. Reads too are only to be trusted if `verify` succeeds after them."""
+
+        async def check(store: Store) -> None:
+            with pytest.raises((StoreInUseError, StoreUnavailableError)):
+                await store.verify()
+            await store.open(OWNER)
+            await store.verify()
+            await store.commit(Batch(last_position=1))
+            await store.verify()
+            rival = self.make_rival(store)
+            try:
+                await rival.open(RIVAL)
+                for _ in range(2):
+                    with pytest.raises((StoreInUseError, StoreUnavailableError)):
+                        await store.verify()
+                await rival.verify()
+            finally:
+                await rival.close()
+
+        self._run(check)
+
+    def test_an_owner_opens_again_only_if_nobody_was_owner_in_between(self) -> None:
+        """Rule X9. The other one is gone, but what this one remembers may be old."""
+
+        async def check(store: Store) -> None:
+            await store.open(OWNER)
+            await store.commit(Batch(last_position=1))
+            rival = self.make_rival(store)
+            await rival.open(RIVAL)
+            await rival.commit(Batch(last_position=2))
+            await rival.close()
+            for _ in range(2):
+                with pytest.raises(StoreInUseError):
+                    await store.open(OWNER)
+            await store.close()
+            assert (await store.open(OWNER)).last_position == 2
+
+        self._run(check)
+
     def test_a_batch_that_fails_leaves_nothing_behind(self) -> None:
         async def check(store: Store) -> None:
             await store.open(OWNER)

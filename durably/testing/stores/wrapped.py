@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 
 from durably.errors import StoreUnavailableError
 from durably.ids import Address, InvocationStatus, KeyScope
@@ -45,6 +45,9 @@ class WrappedStore:
 
     async def commit(self, batch: Batch, /) -> None:
         await self.inner.commit(batch)
+
+    def verify(self) -> Awaitable[None]:
+        return self.inner.verify()
 
     async def load(self, addresses: Sequence[Address], /, *, pending_limit: int) -> list[StoredObject]:
         return await self.inner.load(addresses, pending_limit=pending_limit)

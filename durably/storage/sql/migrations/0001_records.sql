@@ -1,8 +1,10 @@
 -- The first layout: one table for each kind of record, and one row that says who owns the store.
 -- Payloads are text; bytes that are not readable text stand as 'base64:…'. Times are microseconds since 1970 UTC.
 
+-- `store_id` tells this store from every other one: an owner that opens it again after a failure compares it.
 create table owner (
     singleton integer primary key check (singleton = 1),
+    store_id text not null,
     epoch integer not null,
     last_position integer not null,
     host text not null,
@@ -10,7 +12,8 @@ create table owner (
     since integer not null
 ) strict;
 
-insert into owner (singleton, epoch, last_position, host, process_id, since) values (1, 0, 0, '', 0, 0);
+insert into owner (singleton, store_id, epoch, last_position, host, process_id, since)
+values (1, lower(hex(randomblob(16))), 0, 0, '', 0, 0);
 
 create table invocations (
     number integer primary key,
