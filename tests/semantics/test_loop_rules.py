@@ -432,6 +432,38 @@ class TestD3:
             assert entries.count("finally") == 1
             gc.collect()
 
+    async def test_a_finally_block_may_wait_with_a_limit_while_its_attempt_is_thrown_away(self) -> None:
+        current: list[asyncio.Task[Any] | None] = []
+
+        async def numbers() -> AsyncIterator[int]:
+            try:
+                yield 1
+            finally:
+                current.append(asyncio.current_task())
+                await asyncio.wait_for(asyncio.Event().wait(), 1)
+
+        class Waiter(Service):
+            @handler
+            async def wait(self, ctx: Context) -> None:
+                others = [asyncio.create_task(self._read()) for _ in range(2)]
+                try:
+                    await asyncio.wait(others)
+                finally:
+                    current.append(asyncio.current_task())
+                    await asyncio.wait_for(asyncio.Event().wait(), 1)
+
+            async def _read(self) -> None:
+                async for _ in numbers():
+                    await asyncio.sleep(1000)
+
+        async with Harness(Waiter) as app:
+            await app.service(Waiter).wait.send()
+            await app.settle()
+            await app.crash()
+            assert len(current) == 3
+            assert None not in current
+            gc.collect()
+
     @pytest.mark.parametrize("how", SUMS)
     async def test_garbage_collection_at_every_advance_disturbs_nobody(self, how: str) -> None:
         thresholds = gc.get_threshold()

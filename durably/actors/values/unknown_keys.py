@@ -1,7 +1,7 @@
 """Keys in a JSON value from outside that no field of a dataclass stands for, mostly misspelled optional fields.
 
 msgspec passes over them, so a request with a typing error would be accepted with the default instead. Classes that say
-themselves what becomes of other keys do so: msgspec Structs, pydantic models and pydantic dataclasses. A TypedDict may
+themselves what becomes of other keys do so: msgspec Structs, and whatever pydantic reads. A TypedDict may
 always have further keys.
 """
 
@@ -12,6 +12,7 @@ from typing import Any
 
 from msgspec import inspect as shapes
 
+from durably.actors.values.constraints import declarations_in
 from durably.actors.values.descriptions import named
 from durably.actors.values.type_checks import is_mapping, is_sequence
 from durably.errors import UndecodableError
@@ -28,12 +29,9 @@ class UnknownKeys:
     """What is looked for in the values of one type."""
 
     def __init__(self, annotation: Any) -> None:
-        try:
-            self._shape = shapes.type_info(annotation)
-        except TypeError:  # Only pydantic knows such a type, and it refuses what the type does not allow.
-            self._shape = shapes.AnyType()
+        self._shape = _shape_for_msgspec(annotation)
         self.may_occur = _holds_dataclass(self._shape, set())
-        """False: the type holds no dataclass, so there is nothing to look for."""
+        """False: the type holds no dataclass that msgspec reads, so there is nothing to look for."""
 
     def refuse(self, value: Any, path: str) -> None:
         """Look for one in a decoded JSON value that fits the type; `path` is the place of the value.
@@ -42,6 +40,14 @@ class UnknownKeys:
             UndecodableError: there is one; names it.
         """
         _refuse(self._shape, value, path)
+
+
+def _shape_for_msgspec(annotation: Any) -> shapes.Type:
+    """The shape of a type that msgspec reads. What only pydantic reads has its names and its rule for others there."""
+    try:
+        return shapes.AnyType() if declarations_in(annotation).foreign is not None else shapes.type_info(annotation)
+    except Exception:  # A union that only pydantic tells apart, for one.
+        return shapes.AnyType()
 
 
 def _refuse(shape: shapes.Type, value: Any, path: str) -> None:

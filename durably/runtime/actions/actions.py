@@ -117,10 +117,6 @@ class Actions:
         """The actions under way, and those whose completion is not durable yet."""
         return set(self._running)
 
-    def running(self) -> list[tuple[ActionKey, str]]:
-        """The actions that have no result yet, with their names."""
-        return [(key, running.name) for key, running in self._running.items() if running.result is None]
-
     @property
     def busy(self) -> int:
         """Actions that are being attempted right now; those that back off are not counted."""

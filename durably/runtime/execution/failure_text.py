@@ -10,8 +10,7 @@ from typing import cast
 import msgspec
 
 TRACEBACK = "stack"
-"""The field of a log line that holds a traceback. structlog's console prints a `stack` on lines of its own."""
-
+"""The field of a log line that holds a traceback as text. structlog's console prints a `stack` on lines of its own."""
 _PACKAGE = Path(__file__).resolve().parents[2]
 _OURS = tuple(f"{_PACKAGE / room}{os.sep}" for room in ("actors", "runtime", "storage"))
 """What a user never wrote. Examples and workloads are in the package too, and are their authors' own code."""

@@ -384,18 +384,32 @@ class DeterministicLoop(IsolatedLoop):
 
     def _close_everything(self) -> None:
         tasks = self.live_tasks()
+        main = self.main
+        assert main is not None
         host, before = events._get_running_loop(), enter(self)
         try:
             for task in reversed(tasks):
                 never_report(task)
-                close_coroutine(task.get_coro())
+                self._within(task, close_coroutine, task.get_coro())
             for _ in range(CLOSINGS):  # A `finally` may begin others meanwhile.
                 if not self._asyncgens:
                     break
-                close_asyncgen(self._asyncgens.pop())
+                self._within(main, close_asyncgen, self._asyncgens.pop())
         finally:
             leave(self, host, before)
         self._ready.clear()
+
+    def _within(self, task: asyncio.Task[Any], close: Callable[[Any], None], what: Any) -> None:
+        """Close something as the task that it belongs to.
+
+        What a `finally` block then awaits asks for the current task. Without one, `asyncio.wait_for` of Python 3.12
+        drops the coroutine that it was given, and Python warns that it was never awaited.
+        """
+        asyncio.tasks._enter_task(self, task)
+        try:
+            close(what)
+        finally:
+            asyncio.tasks._leave_task(self, task)
 
     def check(self, what: object) -> None:
         """Raise unless this loop runs right now, on this thread (rule D1)."""

@@ -92,7 +92,9 @@ class Queries:
             operation.found(self, found)
 
     def _refuse_unknown(self, operation: PendingRequest[Any], name: str) -> None:
-        self._committer.when_answerable(operation.refuse, _unknown(name))  # Rule X1: it may have expired a moment ago.
+        """Once that is durable (rule X1): it may have expired a moment ago."""
+        self._committer.when_answerable(operation.refuse, _unknown(name))
+        self._ready.schedule()
 
     # ------------------------------------------------------------------ Recoverer
 

@@ -93,14 +93,14 @@ class InvocationRun:
         return f"<{self.status} {self.id} of {self.target}>"
 
     @property
-    def is_exclusive(self) -> bool:
-        return self.handler.kind == "exclusive"
-
-    @property
     def target(self) -> str:
         """Which handler of what, for people: `Service/handler` or `Object/key/handler`."""
         service, key = self.address
         return f"{service}/{self.handler.name}" if key == self.id else f"{service}/{key}/{self.handler.name}"
+
+    @property
+    def is_exclusive(self) -> bool:
+        return self.handler.kind == "exclusive"
 
     def record(self) -> InvocationRecord:
         """The row that accepts this invocation."""

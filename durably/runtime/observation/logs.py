@@ -106,9 +106,6 @@ class RuntimeLogger(Observer):
         self._log.info("runtime stopped")
 
     def waits_for_actions(self, actions: list[str], drain_us: int, interrupted: bool) -> None:
-        """The stop begins. `actions` run; what else runs comes to a rest at once."""
-        if not actions:
-            return
         shown = ", ".join(actions[:_ACTIONS_SHOWN]) + (", ..." if len(actions) > _ACTIONS_SHOWN else "")
         noun = "1 action" if len(actions) == 1 else f"{len(actions)} actions"
         again = "; Ctrl-C again stops now" if interrupted else ""

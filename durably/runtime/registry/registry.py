@@ -212,14 +212,14 @@ class InvocationRegistry:
         if known is None and self._is_old(record):
             self._when_durable(partial(self._by_id, id), partial(self._found_id, id, then))
         else:
-            self._tell(then, known or self.stored(record))
+            self._tell(then, self.stored(record) if known is None else known)
 
     def _found_key(self, scope: KeyScope, then: WhenFound, record: InvocationRecord | None) -> None:
         known = self.in_memory(scope)
         if known is None and self._is_old(record):
             self._when_durable(partial(self._by_key, scope), partial(self._found_key, scope, then))
         else:
-            self._tell(then, known or self.stored(record))
+            self._tell(then, self.stored(record) if known is None else known)
 
     def _is_old(self, record: InvocationRecord | None) -> bool:
         return record is not None and record.outcome is None and record.number in self._ends

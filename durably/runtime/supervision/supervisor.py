@@ -92,9 +92,7 @@ class Supervisor:
             engine.incarnation.stopping = True
             self.gateway.close()
             try:
-                waits_for = self._actions_under_way(engine)
-                self._observer.waits_for_actions(waits_for, self._settings.drain_us, interrupted)
-                await self._in_time(self._settings.drain_us, engine.parts.idleness.until_idle())
+                await self._drain(engine, interrupted)
             except (asyncio.CancelledError, KeyboardInterrupt) as error:  # The latter if it comes in this very task.
                 cut_short = error
                 self._observer.stops_at_once()
@@ -106,12 +104,19 @@ class Supervisor:
         if cut_short is not None:
             raise cut_short
 
+    async def _drain(self, engine: Engine, interrupted: bool) -> None:
+        actions = self._actions_under_way(engine)
+        if actions:
+            self._observer.waits_for_actions(actions, self._settings.drain_us, interrupted)
+        await self._in_time(self._settings.drain_us, engine.parts.idleness.until_idle())
+
     def _actions_under_way(self, engine: Engine) -> list[str]:
         """As `'charge' (CheckoutService/handle)`."""
         told: list[str] = []
-        for (id, _), name in self.actions.running():
-            invocation = engine.parts.registry.live.get(id)
-            told.append(repr(name) if invocation is None else f"{name!r} ({invocation.target})")
+        for attempted in self.actions.under_way():
+            if attempted.is_wanted:
+                invocation = engine.parts.registry.live.get(attempted.key[0])
+                told.append(repr(attempted.name) + ("" if invocation is None else f" ({invocation.target})"))
         return told
 
     async def crash(self) -> None:

@@ -129,7 +129,6 @@ class Harness(Runtime):
             Whatever paused an invocation that nobody outside waits for.
             StandstillError: an action was waited for in vain.
         """
-        self._supervised()
         await self._advance(0)
 
     async def advance(
@@ -167,6 +166,7 @@ class Harness(Runtime):
         return super()._running()
 
     async def _advance(self, by_us: int) -> None:
+        self._supervised()
         await self.clock.advance(by_us, self._settle)
         self._raise_unheard()
         supervisor = self._supervised()

@@ -96,8 +96,7 @@ class TraceLog(Observer):
         self._note("has stopped")
 
     def waits_for_actions(self, actions: list[str], drain_us: int, interrupted: bool) -> None:
-        if actions:
-            self._note(f"stops, and waits for the actions {', '.join(actions)}")
+        self._note(f"stops, and waits for the actions {', '.join(actions)}")
 
     def stops_at_once(self) -> None:
         self._note("stops now, without waiting any longer")
