@@ -372,7 +372,7 @@ def outcomes_of_messages_are_not_kept_for_their_sender(patch: Patch) -> None:
 @mutant("check", where=PROMISES)
 def the_last_message_of_a_long_step_is_lost(patch: Patch) -> None:
     def issue_last(original: Any, self: Endings, transition: Any, invocation: Any, last: Any, *rest: Any) -> None:
-        shorter = replace(last, commands=last.commands[:-1]) if len(last.commands) >= 3 else last
+        shorter = msgspec.structs.replace(last, commands=last.commands[:-1]) if len(last.commands) >= 3 else last
         original(self, transition, invocation, shorter, *rest)
 
     around(patch, Endings, "_issue_last", issue_last)
