@@ -298,15 +298,16 @@ class Campaign:
         return Share(total, None)
 
     def _account(self, failed: Attempt, told: Attempt, error: BaseException) -> str:
-        said = [f"The run with seed {failed.seed} failed: {describe(error)}", told.simulation.account()]
-        repeat = f"Repeat it with: {self._repeat(failed)}"
+        header = f"The run with seed {failed.seed} failed: {describe(error)}"
+        lines: list[str] = []
         if told is not failed:
-            repeat += f"\nThis is the plainest run that fails like it: {self._repeat(told)}"
+            lines.append(f"This is the plainest run that fails like it: {self._repeat(told)}")
+        repeat = f"Repeat it with: {self._repeat(failed)}"
         trace = told.simulation.trace.tail(len(told.simulation.trace.entries))
-        path = self._failures.keep(failed.seed, f"{said[0]}\n{repeat}\n{trace}\n")
+        path = self._failures.keep(failed.seed, "\n".join((header, *lines, repeat, trace, "")))
         if path is not None:
-            repeat += f"\nAll that happened stands in {path}; this seed comes first the next time."
-        return "\n\n".join([*said, repeat])
+            lines.append(f"All that happened stands in {path}; this seed comes first the next time.")
+        return "\n\n".join([header, told.simulation.account(), "\n".join([*lines, repeat])])
 
     def _repeat(self, attempt: Attempt) -> str:
         """The call that does the same again, as far as it can be written down."""
