@@ -27,9 +27,12 @@ from durably.actors import handler as handler
 from durably.actors import select as select
 from durably.actors import shared as shared
 from durably.actors import state as state
+from durably.errors import ActionFailedError as ActionFailedError
+from durably.errors import ActionTimeoutError as ActionTimeoutError
 from durably.errors import BlockingIOInHandlerError as BlockingIOInHandlerError
 from durably.errors import CancelledInvocationError as CancelledInvocationError
 from durably.errors import DeadlineExceededError as DeadlineExceededError
+from durably.errors import DeadlockError as DeadlockError
 from durably.errors import DefinitionError as DefinitionError
 from durably.errors import DurablyError as DurablyError
 from durably.errors import ForgottenAwaitError as ForgottenAwaitError
@@ -58,12 +61,15 @@ from durably.storage import SqliteStore as SqliteStore
 from durably.storage import Store as Store
 
 __all__ = [
+    "ActionFailedError",
+    "ActionTimeoutError",
     "BlockingIOInHandlerError",
     "BytesSerde",
     "Caller",
     "CancelledInvocationError",
     "Context",
     "DeadlineExceededError",
+    "DeadlockError",
     "DefinitionError",
     "DurablyError",
     "ForgottenAwaitError",

@@ -3,10 +3,12 @@
     DurablyError
     ├── TerminalError                     ends an invocation for good; travels to every caller with its fields
     │   ├── CancelledInvocationError      409
-    │   ├── DeadlockError                 409
+    │   ├── DeadlockError                 508
     │   ├── DeadlineExceededError         504
     │   ├── UnknownTargetError            404
-    │   └── InvalidArgumentError          400
+    │   ├── InvalidArgumentError          400
+    │   └── ActionFailedError             500: an action of `ctx.run` failed for good
+    │       └── ActionTimeoutError        408: its last attempt ran into its time limit
     ├── RetryableError                    try again, not before a given time
     ├── HandlerMistakeError               a retry cannot mend it: the invocation pauses at once
     │   ├── NonDeterminismError
@@ -14,6 +16,7 @@
     │   ├── UnrepeatableCallError         raised by durably.testing
     │   ├── ForgottenAwaitError
     │   ├── WrongContextError
+    │   ├── ProcessExitError
     │   ├── StuckError
     │   ├── AdvanceLimitError
     │   ├── SharedStateError
@@ -129,7 +132,7 @@ class DeadlockError(TerminalError):
     `cycle` names the handlers, first to last; the last one calls the first.
     """
 
-    code = 409
+    code = 508
     cycle: tuple[str, ...]
 
     def __init__(self, message: str = "", *, cycle: Sequence[str] = ()) -> None:
@@ -169,6 +172,43 @@ class InvalidArgumentError(TerminalError):
     def __init__(self, message: str = "", *, path: str = "$") -> None:
         super().__init__(message)
         self.path = path
+
+
+class ActionFailedError(TerminalError):
+    """An action of `ctx.run` failed for good: its retry policy allows no further attempt.
+
+    `action` is its name, `attempts` how often it was tried in this process; `error_type` and `last_message` are the
+    class and the text of the last error. That error itself is the `__cause__` where the handler has not been replayed
+    since, so let no handler depend on it.
+    """
+
+    action: str
+    attempts: int
+    error_type: str
+    last_message: str
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        action: str = "",
+        attempts: int = 0,
+        error_type: str = "",
+        last_message: str = "",
+        code: int | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message, code=code, metadata=metadata)
+        self.action = action
+        self.attempts = attempts
+        self.error_type = error_type
+        self.last_message = last_message
+
+
+class ActionTimeoutError(ActionFailedError):
+    """The last attempt of an action of `ctx.run` took longer than `ctx.run.options(timeout=...)` allows."""
+
+    code = 408
 
 
 class RetryableError(DurablyError):
@@ -227,6 +267,16 @@ class WrongContextError(HandlerMistakeError):
     """
 
 
+class ProcessExitError(HandlerMistakeError):
+    """A handler raised SystemExit, as `sys.exit()` and argparse's `--help` do: it would end every process to come."""
+
+    def __init__(self, code: object = None) -> None:
+        super().__init__(
+            f"A handler raised SystemExit({code!r}), as sys.exit() does. A handler cannot end the process: raise a "
+            "TerminalError to fail the invocation, and stop the service from outside."
+        )
+
+
 class StuckError(HandlerMistakeError):
     """A handler waits for something that nobody will ever supply."""
 
@@ -248,7 +298,16 @@ class UnsetStateError(HandlerMistakeError, AttributeError):
 
 
 class UnencodableError(HandlerMistakeError, TypeError):
-    """A value cannot be turned into bytes."""
+    """A value cannot be turned into bytes, or would not be the same when it is read again.
+
+    `path` says where, as in `$.tickets[0]`; `$` is the whole value.
+    """
+
+    path: str
+
+    def __init__(self, message: str = "", *, path: str = "$") -> None:
+        super().__init__(message)
+        self.path = path
 
 
 class UndecodableError(HandlerMistakeError, ValueError):

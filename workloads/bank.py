@@ -14,7 +14,7 @@ import msgspec
 
 from durably.actors.actor import Service, VirtualObject
 from durably.actors.context import Context, ObjectContext, SharedContext
-from durably.actors.handlers import handler, shared
+from durably.actors.decorators import handler, shared
 from durably.actors.retry import RetryPolicy
 from durably.actors.state import state
 from durably.errors import TerminalError

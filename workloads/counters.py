@@ -12,10 +12,10 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 
 from durably.actors.actor import VirtualObject
-from durably.actors.bound_handlers import Invocation
 from durably.actors.context import ObjectContext, SharedContext
-from durably.actors.handlers import handler, shared
+from durably.actors.decorators import handler, shared
 from durably.actors.state import state
+from durably.actors.transport import Invocation
 from durably.errors import DeadlineExceededError, UnknownTargetError
 from durably.ids import InvocationStatus
 from durably.testing import Workload

@@ -103,7 +103,8 @@ class Flow:
                 raise Failed(f"refused {act.number}")
             case "run_given_up":
                 self.effect(act, 2)
-                raise Failed(f"Oops: stumbled {act.number}")
+                told = f"The action 'run {act.number}' failed for good after 2 attempts. The last error: "
+                raise Failed(f"{told}Oops: stumbled {act.number}")
             case "fail":
                 raise Failed(f"failed {act.number}")
             case "sleep" | "limit" | "stumble":

@@ -2,18 +2,18 @@
 
 from durably.actors.actor import Service as Service
 from durably.actors.actor import VirtualObject as VirtualObject
-from durably.actors.bound_handlers import Invocation as Invocation
 from durably.actors.caller import Caller as Caller
 from durably.actors.context import Context as Context
 from durably.actors.context import HandlerInfo as HandlerInfo
 from durably.actors.context import ObjectContext as ObjectContext
 from durably.actors.context import Request as Request
 from durably.actors.context import SharedContext as SharedContext
-from durably.actors.handlers import handler as handler
-from durably.actors.handlers import shared as shared
+from durably.actors.decorators import handler as handler
+from durably.actors.decorators import shared as shared
 from durably.actors.retry import RetryPolicy as RetryPolicy
 from durably.actors.select import select as select
 from durably.actors.state import state as state
+from durably.actors.transport import Invocation as Invocation
 from durably.actors.values.serde import BytesSerde as BytesSerde
 from durably.actors.values.serde import JsonSerde as JsonSerde
 from durably.actors.values.serde import Serde as Serde

@@ -10,100 +10,21 @@ awaited.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 import msgspec
 
 from durably.actors.definition.signature import HandlerSignature
-from durably.actors.protocol.operations import CallSite, Operation, frame_above
+from durably.actors.protocol.operations import CallSite, frame_above
+from durably.actors.transport import Delay, Invocation, Outgoing, Transport
 from durably.actors.values.durations import Duration, delay_us, duration_us, moment_us
 from durably.actors.values.type_checks import is_text
-from durably.ids import InvocationStatus, is_storable
+from durably.ids import is_storable
 
 P = ParamSpec("P")
 R = TypeVar("R")
-R_co = TypeVar("R_co", covariant=True)
-
-
-class Outgoing(msgspec.Struct, Generic[R], frozen=True, gc=False):
-    """A message, as a transport takes it."""
-
-    service: str
-    key: str | None
-    handler: str
-    argument: bytes
-    """In journal form, or as a body from outside where `wire` is set."""
-    decode: Callable[[bytes], R]
-    headers: dict[str, str] = {}
-    idempotency_key: str | None = None
-    timeout_us: int | None = None
-    wire: bool = False
-
-    def __str__(self) -> str:
-        """For sentences: `TicketObject/reserve`."""
-        return f"{self.service}/{self.handler}"
-
-
-class Delay(msgspec.Struct, frozen=True):
-    """When a message is to join its mailbox: `after_us` from now, or at `at_us`, microseconds since 1970 UTC."""
-
-    after_us: int | None = None
-    at_us: int | None = None
-
-
-class Transport:
-    """What carries messages: a handler's journal, a runtime in this process, HTTP. Subclasses implement all of it."""
-
-    __slots__ = ()
-
-    def _issue_call(self, outgoing: Outgoing[R], site: CallSite, /) -> Operation[R]:
-        """Call, and end with the answer."""
-        raise NotImplementedError
-
-    def _issue_send(self, outgoing: Outgoing[R], delay: Delay | None, site: CallSite, /) -> Operation[Invocation[R]]:
-        """Send, and end when the message is accepted."""
-        raise NotImplementedError
-
-    def _issue_attach(self, outgoing: Outgoing[R], site: CallSite, /) -> Operation[R]:
-        """End with the outcome of the invocation that has this idempotency key, starting none."""
-        raise NotImplementedError
-
-    def _issue_result(self, id: str, decode: Callable[[bytes], R], site: CallSite, /) -> Operation[R]:
-        """End with the outcome of an invocation."""
-        raise NotImplementedError
-
-    def _issue_status(self, id: str, site: CallSite, /) -> Operation[InvocationStatus]:
-        """End with where an invocation stands."""
-        raise NotImplementedError
-
-
-class Invocation(Generic[R_co]):
-    """A handle on an accepted invocation, from `send` or `caller.invocation(id, T)`."""
-
-    __slots__ = ("_decode", "_transport", "id")
-
-    def __init__(self, transport: Transport, id: str, decode: Callable[[bytes], R_co]) -> None:
-        self._transport = transport
-        self._decode = decode
-        self.id = id
-
-    def __repr__(self) -> str:
-        return f"<invocation {self.id}>"
-
-    def result(self) -> Coroutine[Any, Any, R_co]:
-        """Wait for the outcome.
-
-        Raises:
-            TerminalError: the invocation failed; the handler's own class and fields.
-            UnknownTargetError: there is no such invocation, or its outcome is not kept any longer.
-        """
-        return self._transport._issue_result(self.id, self._decode, CallSite(frame_above(1)))
-
-    def status(self) -> Coroutine[Any, Any, InvocationStatus]:
-        """Where the invocation stands."""
-        return self._transport._issue_status(self.id, CallSite(frame_above(1)))
 
 
 class Target(msgspec.Struct, Generic[R], frozen=True):

@@ -6,9 +6,10 @@ from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar
 
 from durably.actors.actor import Service, VirtualObject
-from durably.actors.bound_handlers import Delay, Invocation, Outgoing, Transport, plain_headers
+from durably.actors.bound_handlers import plain_headers
 from durably.actors.protocol.operations import CallSite, frame_above
 from durably.actors.reference_classes import reference
+from durably.actors.transport import Delay, Invocation, Outgoing, Transport
 from durably.actors.values.durations import Duration, duration_us
 from durably.actors.values.serde import codec_for
 from durably.actors.values.type_checks import is_bytes

@@ -16,7 +16,6 @@ from uuid import UUID
 import msgspec
 
 from durably.actors.actor import Actor
-from durably.actors.bound_handlers import Delay, Invocation, Outgoing
 from durably.actors.caller import Caller
 from durably.actors.handlers import HandlerKind
 from durably.actors.protocol.commands import Attach, Call, GetStatus, Send, Sleep, StatusAnswer
@@ -25,6 +24,7 @@ from durably.actors.protocol.port import Port
 from durably.actors.protocol.request import Request as Request
 from durably.actors.run import Run
 from durably.actors.state import StateView
+from durably.actors.transport import Delay, Invocation, Outgoing
 from durably.actors.values.descriptions import MISSING
 from durably.actors.values.durations import Duration, duration_us, moment
 from durably.actors.values.serde import codec_for
@@ -130,10 +130,10 @@ class Context(Caller):
             outgoing.headers, outgoing.idempotency_key, outgoing.timeout_us, self._due(delay), outgoing.wire,
         )  # fmt: skip
 
-        def sent(number: int) -> Invocation[R]:
-            return Invocation(self, self._port.callee_id(number), outgoing.decode)
+        def sent(id: str) -> Invocation[R]:
+            return Invocation(self, id, outgoing.decode)
 
-        return self._port.issue_one_way(command, sent, f"send to {outgoing}", site)
+        return self._port.issue_send(command, sent, f"send to {outgoing}", site)
 
     def _due(self, delay: Delay | None) -> int | None:
         if delay is None:
@@ -226,7 +226,7 @@ class ObjectContext(SharedContext):
         """
         self._port.check(f"ctx.set({name!r})")
         try:
-            data = codec_for(MISSING).encode(value)
+            data = codec_for(MISSING).encode_exactly(value)
         except UnencodableError as error:
             raise UnencodableError(f"The state {name!r} cannot be given this value: {error.message}") from error
         self._write(name, data)

@@ -1,58 +1,58 @@
-"""`@handler` and `@shared`: how a method runs. What they leave in the class is a `Handler`.
+"""`Handler`: a method that can be called by message, as `@handler` and `@shared` leave it in the class.
 
-A decorator says how, annotations say with what: nothing here is taken from an annotation. Whatever about a method
-cannot work is refused with a sentence when the class is defined.
+What cannot work about a method is refused with a sentence when the class is defined.
 """
 
 from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Mapping
+from copy import copy
 from functools import partial
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    Concatenate,
-    Generic,
-    Literal,
-    ParamSpec,
-    Protocol,
-    TypeAlias,
-    TypeVar,
-    overload,
-)
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeAlias, TypeVar, overload
 
-from durably.actors.bound_handlers import NO_HEADERS, BoundHandler, Target, Transport
+from durably.actors.bound_handlers import NO_HEADERS, BoundHandler, Target
+from durably.actors.class_bodies import class_body_of
 from durably.actors.definition.arguments import HandlerFunction
 from durably.actors.definition.signature import HandlerSignature
+from durably.actors.definition.type_bindings import TypeBindings
+from durably.actors.protocol.operations import frame_above
 from durably.actors.retry import RetryPolicy
+from durably.actors.transport import Transport
 from durably.actors.values.descriptions import named
 from durably.actors.values.durations import Duration, optional_duration_us
 from durably.actors.values.serde import Serde
 from durably.actors.values.type_checks import is_text
 from durably.errors import DefinitionError, HandlerMistakeError
 
-if TYPE_CHECKING:
-    from durably.actors.actor import Service, VirtualObject
-    from durably.actors.context import Context, ObjectContext, SharedContext
-
 P = ParamSpec("P")
 R = TypeVar("R")
-ServiceT = TypeVar("ServiceT", bound="Service")
-ObjectT = TypeVar("ObjectT", bound="VirtualObject")
 
 HandlerKind: TypeAlias = Literal["service", "exclusive", "shared"]
 
 HANDLER_NAME = re.compile(r"([a-zA-Z]|_[a-zA-Z0-9])[a-zA-Z0-9_]*")
+HIDING_NAMES = ("handler", "shared")
 TRANSPORT = "__durably_transport__"
 """Where a reference keeps what carries its messages; an instance without it is no reference."""
 SERVICE = "__durably_service__"
 """Where a reference keeps the wire name of its service."""
 
 
+class _SetName:
+    """`Handler.__set_name__`, which refuses a plain class when it is looked up: see `ClassBody`."""
+
+    def __get__(self, handler: Handler[..., Any] | None, cls: type) -> Any:
+        if handler is None:
+            return self
+        handler.check_place()
+        return handler.named_in
+
+
 class Handler(Generic[P, R]):
     """A method that can be called by message. `Cart.add_ticket` is this definition; `ref.add_ticket` can be called."""
+
+    __set_name__ = _SetName()
 
     def __init__(
         self,
@@ -70,6 +70,7 @@ class Handler(Generic[P, R]):
         metadata: Mapping[str, str] | None = None,
     ) -> None:
         check_function(function)
+        self.owner: type | None = None
         self.function = function
         self.attribute = function.__name__
         self.name = name if name is not None else self.attribute
@@ -93,7 +94,27 @@ class Handler(Generic[P, R]):
                 f"{self} has accepts=, which decodes one argument, and {len(self.signature.shape)} parameters."
             )
 
+        self._class_body = class_body_of(self.__qualname__, frame_above(1))
+        if self._class_body is not None:
+            self._class_body.made.append(self)
+
+    def bound_by(self, bindings: TypeBindings) -> Handler[P, R]:
+        """The same handler, in a class for which type variables of its own stand for something."""
+        bound = copy(self)
+        bound.signature = self.signature.bound_by(bindings)
+        return bound
+
     def _check_name(self) -> None:
+        if self.attribute in HIDING_NAMES:
+            raise DefinitionError(
+                f"{self} has the name of a decorator, and hides it in the rest of the class. Call the method something "
+                f'else and write @handler(name="{self.attribute}").'
+            )
+        if self.attribute.startswith("__"):
+            raise DefinitionError(
+                f"{self} has a name that Python itself uses. Call the method something else; name= says what callers "
+                "know it by."
+            )
         if not is_text(self.name) or not HANDLER_NAME.fullmatch(self.name):
             raise DefinitionError(
                 f"{self} has the name {self.name!r}, which cannot stand in a path: a handler's name is letters, "
@@ -106,13 +127,24 @@ class Handler(Generic[P, R]):
     def __repr__(self) -> str:
         return f"<handler {named(self.function)}>"
 
-    def __set_name__(self, owner: type, attribute: str) -> None:
+    def named_in(self, owner: type, attribute: str) -> None:
+        """It stands in this class under this name.
+
+        Raises:
+            DefinitionError: the class is no class of actors.
+        """
         self.attribute = attribute
         if not hasattr(owner, "__durably__"):
             raise DefinitionError(
                 f"{named(owner)}.{attribute} is a handler, and {named(owner)} is neither a Service nor a "
                 "VirtualObject. Subclass one of them."
             )
+        self.owner, self._class_body = owner, None
+
+    def check_place(self) -> None:
+        """Like `named_in`, as far as the class is known before Python tells it."""
+        if self._class_body is not None and self._class_body.owner is not None:
+            self.named_in(self._class_body.owner, self.attribute)
 
     @overload
     def __get__(self, instance: None, owner: type, /) -> Handler[P, R]: ...
@@ -126,6 +158,14 @@ class Handler(Generic[P, R]):
         if transport is None:
             raise HandlerMistakeError(self._called_on_self(owner))
         return BoundHandler(Target(transport, own[SERVICE], own.get("key"), self.name, self.signature, NO_HEADERS))
+
+    if not TYPE_CHECKING:  # Type checkers say so by themselves.
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            raise HandlerMistakeError(
+                f"{self.__qualname__} was called on the class, or used as a decorator. A handler is called through a "
+                f"reference: `await ctx.object(..., key).{self.attribute}(...)`, or `ctx.service(...)` for a Service."
+            )
 
     def _called_on_self(self, owner: type) -> str:
         definition = getattr(owner, "__durably__", None)
@@ -141,21 +181,38 @@ class Handler(Generic[P, R]):
 
 def check_function(function: object) -> None:
     """Refuse what cannot be a handler, with a sentence that says what to write."""
-    name = named(function) if hasattr(function, "__qualname__") else repr(function)
-    if not inspect.isfunction(function):
+    if isinstance(function, Handler):
         raise DefinitionError(
-            f"{name} is decorated as a handler, and is not a function of the class. Put the decorator directly on "
+            f"{named(function)} is decorated as a handler twice. Leave one of @handler and @shared, with all options."
+        )
+    if not inspect.isfunction(function):
+        described = named(function) if hasattr(function, "__qualname__") else _described(function)
+        raise DefinitionError(
+            f"{described} is decorated as a handler, and is not a function of the class. Put the decorator directly on "
             "`async def`, with options in parentheses: @handler(name=...)."
         )
+    name = named(function)
+    if function.__name__ == "<lambda>":
+        raise DefinitionError("A lambda cannot be a handler. Write `async def name(self, ctx, ...)`.")
     if inspect.isasyncgenfunction(function):
         raise DefinitionError(
             f"Handler {name!r} contains `yield`; a handler answers once. Return a list, or send messages."
         )
     if not inspect.iscoroutinefunction(function):
+        if inspect.iscoroutinefunction(inspect.unwrap(function)):
+            raise DefinitionError(
+                f"Handler {name!r} is `async def`, and a decorator around it has made a plain function of it. Make the "
+                "decorator's function `async def` too, and let it await what it wraps."
+            )
         raise DefinitionError(
             f"Handler {name!r} is a plain function. Write `async def {function.__name__}(self, ctx, ...)`."
         )
     _check_parameters(name, function)
+
+
+def _described(value: object) -> str:
+    kind = type(value).__name__
+    return f"A {kind}" if isinstance(value, property | partial) else repr(value)
 
 
 def _check_parameters(name: str, function: HandlerFunction) -> None:
@@ -165,7 +222,8 @@ def _check_parameters(name: str, function: HandlerFunction) -> None:
         if one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD):
             raise DefinitionError(
                 f"Handler {name!r} takes {str(one).partition(':')[0]!r}, and the arguments of a message have names "
-                "and types. Declare each parameter, or one of type list or dict."
+                "and types. Declare each parameter, or one of type list or dict; if a decorator below @handler takes "
+                "them, give it functools.wraps."
             )
         if one.kind is one.POSITIONAL_ONLY and one in parameters[2:]:
             raise DefinitionError(
@@ -180,89 +238,3 @@ def _check_parameters(name: str, function: HandlerFunction) -> None:
         )
     if own[1].default is not own[1].empty:
         raise DefinitionError(f"The second parameter of handler {name!r} is its context, and needs no default.")
-
-
-class _HandlerDecorator(Protocol):
-    @overload
-    def __call__(self, fn: Callable[Concatenate[ServiceT, Context, P], Coroutine[Any, Any, R]], /) -> Handler[P, R]: ...
-    @overload
-    def __call__(
-        self, fn: Callable[Concatenate[ObjectT, ObjectContext, P], Coroutine[Any, Any, R]], /
-    ) -> Handler[P, R]: ...
-
-
-class _SharedDecorator(Protocol):
-    def __call__(
-        self, fn: Callable[Concatenate[ObjectT, SharedContext, P], Coroutine[Any, Any, R]], /
-    ) -> Handler[P, R]: ...
-
-
-@overload
-def handler(fn: Callable[Concatenate[ServiceT, Context, P], Coroutine[Any, Any, R]], /) -> Handler[P, R]: ...
-@overload
-def handler(fn: Callable[Concatenate[ObjectT, ObjectContext, P], Coroutine[Any, Any, R]], /) -> Handler[P, R]: ...
-@overload
-def handler(
-    *,
-    name: str | None = None,
-    atomic: bool = False,
-    private: bool = False,
-    retry: RetryPolicy | None = None,
-    timeout: Duration | None = None,
-    retention: Duration | None = None,
-    accepts: Serde[Any] | None = None,
-    returns: Serde[Any] | None = None,
-    metadata: Mapping[str, str] | None = None,
-) -> _HandlerDecorator: ...
-def handler(fn: Any = None, /, **options: Any) -> Any:
-    """Make a method callable by message: alone on its key in a VirtualObject, any number at once in a Service.
-
-    Written as `@handler` or with options, all by name: `@handler(name="addTicket", timeout=60)`.
-
-    - `name: str`: the name on the wire; without it, the method's.
-    - `atomic: bool = False`: state changes and unsent messages are dropped if it fails.
-    - `private: bool = False`: requests from outside are refused.
-    - `retry: RetryPolicy`: when to try again; without it, as the runtime says.
-    - `timeout: timedelta | seconds`: bounds an invocation from acceptance to outcome.
-    - `retention: timedelta | seconds`: how long an outcome is kept for those who ask again.
-    - `accepts: Serde`, `returns: Serde`: instead of JSON.
-    - `metadata: Mapping[str, str]`: for tools.
-
-    Raises:
-        DefinitionError: the method cannot be a handler; says what to write.
-    """
-    if fn is not None:
-        return Handler[Any, Any](fn, shared=False)
-    return partial(Handler[Any, Any], shared=False, **options)
-
-
-@overload
-def shared(fn: Callable[Concatenate[ObjectT, SharedContext, P], Coroutine[Any, Any, R]], /) -> Handler[P, R]: ...
-@overload
-def shared(
-    *,
-    name: str | None = None,
-    private: bool = False,
-    retry: RetryPolicy | None = None,
-    timeout: Duration | None = None,
-    retention: Duration | None = None,
-    accepts: Serde[Any] | None = None,
-    returns: Serde[Any] | None = None,
-    metadata: Mapping[str, str] | None = None,
-) -> _SharedDecorator: ...
-def shared(fn: Any = None, /, **options: Any) -> Any:
-    """A handler that only reads: any number beside each other and beside the exclusive one, on the state as it is then.
-
-    The options are those of `handler` without `atomic`, since it changes nothing: `name`, `private`, `retry`,
-    `timeout`, `retention`, `accepts`, `returns` and `metadata`.
-
-    Raises:
-        DefinitionError: the method cannot be a handler; says what to write.
-    """
-    if fn is not None:
-        return Handler[Any, Any](fn, shared=True)
-    if "atomic" in options:
-        raise DefinitionError(
-            "@shared(atomic=...) has no meaning: a shared handler changes nothing that could be dropped."
-        )
-    return partial(Handler[Any, Any], shared=True, **options)

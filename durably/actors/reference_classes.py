@@ -12,10 +12,10 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, Never, TypeVar, cast
 
 from durably.actors.actor import REFERENCE_MARK, Actor
-from durably.actors.bound_handlers import Transport
 from durably.actors.definition.definition import DEFINITION, ActorDefinition, ActorKind, definition_of
 from durably.actors.handlers import SERVICE, TRANSPORT, Handler
 from durably.actors.state import StateField
+from durably.actors.transport import Transport
 from durably.actors.values.type_checks import is_text
 
 ActorT = TypeVar("ActorT", bound=Actor)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Coroutine
+from asyncio import Future, Task
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import copy_context
 from inspect import isawaitable
 from types import FrameType, FunctionType
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import Any, NamedTuple, ParamSpec, TypeVar, cast, get_args, get_origin, overload
 from weakref import WeakKeyDictionary
 
 from durably.actors.definition.scope import resolve_annotations
@@ -18,7 +19,7 @@ from durably.actors.protocol.port import Action, Port
 from durably.actors.retry import RetryPolicy
 from durably.actors.values.descriptions import MISSING
 from durably.actors.values.durations import Duration, duration_us
-from durably.actors.values.serde import Serde, TypeCodec, codec_for
+from durably.actors.values.serde import Serde, TypeCodec, codec_for, encoder_of
 from durably.errors import DefinitionError, UnencodableError
 from durably.ids import is_storable
 
@@ -29,9 +30,13 @@ R = TypeVar("R")
 class Run:
     """Runs side effects and journals their results.
 
-    A coroutine function runs on the host's event loop, a plain one in a thread. A `TerminalError` that it raises is
-    recorded and raised in the handler; anything else is retried, like the invocation if there is no policy. The
-    result comes back decoded by the action's return annotation, as plain JSON if it has none.
+    What is `async def`, or is annotated to return an awaitable, runs on the host's event loop: coroutine functions,
+    bound methods, partials of them, objects with an async `__call__`. Any other callable runs in a thread; if it
+    returns an awaitable (`lambda: fetch(url)`), that is awaited on the event loop.
+
+    A `TerminalError` that the action raises is recorded and raised in the handler; anything else is retried, like the
+    invocation if there is no policy. The result comes back decoded by the action's return annotation (`T` for
+    `Awaitable[T]`), as plain JSON if it has none.
     """
 
     __slots__ = ("_port", "_retry", "_serde", "_timeout_us")
@@ -50,7 +55,7 @@ class Run:
 
     @overload
     def __call__(
-        self, name: str, action: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
+        self, name: str, action: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs
     ) -> Coroutine[Any, Any, R]: ...
     @overload
     def __call__(
@@ -64,6 +69,7 @@ class Run:
         Raises:
             TerminalError: the action raised it, or its retry policy is exhausted.
             UnencodableError: the result cannot be written, or its type not be found.
+            TypeError: there is no name, or what is to be run is not something that can be called and answers once.
         """
         if callable(name) or action is MISSING:
             raise TypeError(_without_name(name))
@@ -73,15 +79,15 @@ class Run:
         if not callable(action):  # pyright: ignore[reportUnnecessaryComparison]
             raise TypeError(_not_callable(name, action))
         frame = frame_above(1)
-        codec = self._serde or _result_codec(action, frame, name)
+        codec, runs_on_loop = _result_of(action, frame, name, self._serde)
         described = Action(
             name=name,
             invoke=functools.partial(action, *args, **kwargs) if args or kwargs else action,
-            is_coroutine_function=_is_coroutine_function(action),
+            runs_on_loop=runs_on_loop,
             retry=self._retry,
             timeout_us=self._timeout_us,
             context=copy_context(),
-            encode_value=codec.encode,
+            encode_value=encoder_of(codec),
         )
         return self._port.issue_run(RunCommand(name), described, codec.decode, CallSite(frame))
 
@@ -124,39 +130,62 @@ def _not_callable(name: str, action: object) -> str:
     return f"ctx.run({name!r}, ...) takes a function and its arguments, not {action!r}."
 
 
-def _is_coroutine_function(action: Callable[..., Any]) -> bool:
-    function = getattr(action, "__func__", action)
-    if isinstance(function, FunctionType) and function.__code__.co_flags & inspect.CO_COROUTINE:
-        return True  # The usual case; the questions below cost more than the rest of a run.
-    return inspect.iscoroutinefunction(action) or inspect.iscoroutinefunction(_call_of(action))
+class _Result(NamedTuple):
+    """What is known of an action before it runs."""
+
+    codec: Serde[Any] | TypeCodec[Any]
+    runs_on_loop: bool
+    """Calling it gives an awaitable, so it is called where that can be awaited."""
 
 
-def _call_of(action: object) -> Any:
-    """`__call__` of an object that can be called without being a function."""
-    return inspect.getattr_static(type(action), "__call__", None)
+_AWAITABLES = (Awaitable, Coroutine, Future, Task)
+
+_results: WeakKeyDictionary[FunctionType, _Result] = WeakKeyDictionary()
+"""By the function that is called, not by what it wraps, since a wrapper may be plain where that is async."""
 
 
-def _result_codec(action: Callable[..., Any], frame: FrameType, name: str) -> TypeCodec[Any]:
-    """The codec of what an action says that it returns; names that are not its module's are looked up at the call."""
-    function = action if isinstance(action, FunctionType) else _function_of(action)
-    codec = _codecs.get(function) if isinstance(function, FunctionType) else None
-    if codec is not None:
-        return codec
+def _result_of(action: Callable[..., Any], frame: FrameType, name: str, serde: Serde[Any] | None) -> _Result:
+    """How an action's result is coded and where the action runs, by its code and by what it says that it returns."""
+    called = action if isinstance(action, FunctionType) else _called(action)
+    known = _results.get(called) if isinstance(called, FunctionType) else None
+    if known is None:
+        known = _new_result(action, called, frame, name, serde)
+        if isinstance(called, FunctionType) and serde is None:
+            _results[called] = known
+    return known if serde is None else known._replace(codec=serde)
+
+
+def _new_result(action: object, called: Any, frame: FrameType, name: str, serde: Serde[Any] | None) -> _Result:
+    if inspect.isasyncgenfunction(called) or inspect.isgeneratorfunction(called):
+        raise TypeError(
+            f"The action of run {name!r} contains `yield`, and an action answers once. Return a list instead."
+        )
+    is_async = inspect.iscoroutinefunction(action) or inspect.iscoroutinefunction(called)
     try:
-        codec = codec_for(_result_annotation(_function_of(function), frame, name))
+        returned = _result_annotation(called, frame, name)
+        says_awaitable, awaited = (False, returned) if is_async else _awaited(returned)
+        return _Result(codec_for(awaited) if serde is None else serde, is_async or says_awaitable)
     except DefinitionError as error:
+        if serde is not None:  # Nothing depends on the annotation then, but where a plain function runs.
+            return _Result(serde, is_async)
         raise UnencodableError(
             f"The result of run {name!r} could not be journaled, so it was not run: {error.message} "
             "Or return plain values from the action."
         ) from error
-    if isinstance(function, FunctionType):
-        _codecs[function] = codec
-    return codec
+
+
+def _awaited(returned: Any) -> tuple[bool, Any]:
+    """Whether an annotation says that an awaitable comes, and the type of its result: `T` of `Awaitable[T]`."""
+    if returned in _AWAITABLES or get_origin(returned) in _AWAITABLES:
+        return True, (get_args(returned) or (MISSING,))[-1]
+    return False, returned
 
 
 def _result_annotation(function: Any, frame: FrameType, name: str) -> Any:
+    """Names that are not the function's module's are looked up at the call. A class says itself what it returns."""
     if isinstance(function, type):
         return function
+    function = inspect.unwrap(function)
     written = getattr(function, "__annotations__", {}).get("return", MISSING)
     if not isinstance(written, str):
         return written
@@ -165,14 +194,11 @@ def _result_annotation(function: Any, frame: FrameType, name: str) -> Any:
     return resolve_annotations({"return": written}, names, frame.f_locals, where)["return"]
 
 
-def _function_of(action: Any) -> Any:
-    """The function whose annotations say what an action returns; or a class, which says it itself."""
+def _called(action: Any) -> Any:
+    """The function that a call of this action ends in, or the class."""
     while isinstance(action, functools.partial):
         action = action.func  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-    if isinstance(action, FunctionType | type):
-        return inspect.unwrap(action) if isinstance(action, FunctionType) else action
-    action = getattr(action, "__func__", action)
-    return inspect.unwrap(action if inspect.isroutine(action) else _call_of(action))
-
-
-_codecs: WeakKeyDictionary[FunctionType, TypeCodec[Any]] = WeakKeyDictionary()
+    if isinstance(action, type) or inspect.isroutine(action):
+        return getattr(action, "__func__", action)
+    # An object that can be called.
+    return inspect.getattr_static(type(cast("object", action)), "__call__", action)

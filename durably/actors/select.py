@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Iterable
 from typing import TypeVar
 
+from durably.actors.protocol.operations import Operation
+
 T = TypeVar("T")
 
 
@@ -17,7 +19,9 @@ async def select(**racers: Awaitable[T]) -> tuple[str, T]:
     """
     if not racers:
         raise TypeError("select() needs at least one thing to wait for: select(answer=..., timeout=...).")
-    futures = {name: asyncio.ensure_future(racer) for name, racer in racers.items()}
+    futures = {
+        name: racer if isinstance(racer, Operation) else asyncio.ensure_future(racer) for name, racer in racers.items()
+    }
     own = [future for name, future in futures.items() if future is not racers[name]]
     try:
         await _first_done(futures.values())
@@ -46,12 +50,13 @@ async def _first_done(futures: Iterable[asyncio.Future[T]]) -> None:
 
 
 async def _end(tasks: Iterable[asyncio.Future[T]]) -> None:
-    """Cancel those that are not done, and let them end: what they raise then is nobody's business."""
-    losers = [task for task in tasks if not task.done()]
+    """Cancel those that are not done, and let them end. The errors of those that lost are of no interest."""
+    own = list(tasks)
+    losers = [task for task in own if not task.done()]
     for task in losers:
         task.cancel()
     if losers:
         await asyncio.wait(losers)
-    for task in losers:
+    for task in own:
         if not task.cancelled():
             task.exception()

@@ -7,18 +7,28 @@ that can change in place is encoded again at the end of the step and reported if
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, TypeVar, overload
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from durably.actors.protocol.coding import MEASURED_BYTES
 from durably.actors.protocol.port import Port
 from durably.actors.values.descriptions import MISSING
+from durably.actors.values.parts import SMALLEST_BYTES, Parts, Split
 from durably.actors.values.serde import TypeCodec
-from durably.errors import HandlerMistakeError, SharedStateError, UndecodableError, UnencodableError, UnsetStateError
+from durably.errors import (
+    DefinitionError,
+    HandlerMistakeError,
+    SharedStateError,
+    UndecodableError,
+    UnencodableError,
+    UnsetStateError,
+)
 
 T = TypeVar("T")
 
 STATE_VIEW = "__durably_state__"
 """Where an attempt's `self` keeps its view; an instance without one is not in a handler."""
+REMEMBERED_ENCODINGS = 1_024
 
 
 class StateField:
@@ -55,6 +65,15 @@ class StateField:
     def __delete__(self, instance: object, /) -> None:
         self._view(instance, "deleted").clear(self.attribute)
 
+    if not TYPE_CHECKING:  # Type checkers say so by themselves.
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            raise DefinitionError(
+                f"The state field {self.attribute or 'of this class'} was called like a function. If its name is "
+                "handler, shared or state, it hides what has that name in the rest of the class. Give the attribute "
+                "another name, and state() the old one as name= if there is stored state."
+            )
+
     def _view(self, instance: object, done: str) -> StateView:
         view: StateView | None = instance.__dict__.get(STATE_VIEW)
         if view is None:
@@ -79,6 +98,29 @@ def state(*, default: Any = MISSING, name: str | None = None) -> Any:
     return StateField(default, name)
 
 
+class OwnWords:
+    """The last encodings of one field that today's code has written, by their hashes.
+
+    What older code has written may say the same value in other words, such as without a field that has a default. That
+    costs a decoding and an encoding to find out, and what is remembered here need not be asked. Two encodings with one
+    hash would at worst record a change that is none.
+    """
+
+    __slots__ = ("_hashes",)
+
+    def __init__(self) -> None:
+        self._hashes: dict[int, None] = {}
+
+    def add(self, data: bytes) -> None:
+        hashes = self._hashes
+        hashes[hash(data)] = None
+        if len(hashes) > REMEMBERED_ENCODINGS:
+            del hashes[next(iter(hashes))]
+
+    def __contains__(self, data: bytes) -> bool:
+        return hash(data) in self._hashes
+
+
 @dataclass(frozen=True, slots=True)
 class BoundField:
     """A field whose type is known."""
@@ -90,16 +132,28 @@ class BoundField:
     """For sentences: `self.tickets`."""
     codec: TypeCodec[Any]
     default: bytes | None
+    parts: Parts | None = None
+    """Set where the type is a collection whose parts can be verified by themselves."""
+    own_words: OwnWords = field(default_factory=OwnWords)
+
+    def __post_init__(self) -> None:
+        if self.default is not None:
+            self.own_words.add(self.default)
 
 
 class _Value:
-    """A value as this attempt holds it: `data` is what it was decoded from, or last encoded to."""
+    """A value as this attempt holds it."""
 
-    __slots__ = ("data", "value")
+    __slots__ = ("data", "encoded", "parts", "value")
 
-    def __init__(self, data: bytes, value: Any) -> None:
-        self.data = data
-        self.value = value
+    data: bytes
+    """What the value was decoded from, or last encoded to."""
+    encoded: bytes | None
+    """What the unchanged value is encoded to. It differs from `data` where older code wrote the same value in other
+    words, such as without a field that has a default. None: nobody has asked yet."""
+    parts: Split | None
+    """The parts of `encoded`, where they are known."""
+    value: Any
 
 
 class StateView:
@@ -138,7 +192,13 @@ class StateView:
         # Equal bytes: what we hold is current. In a shared handler they may have changed since its last step (rule V3).
         if held is not None and held.data == data:
             return held.value
-        return self._hold(field, data, _decoded(field, data))
+        coding = self._port.coding
+        if coding is None or len(data) < MEASURED_BYTES:
+            return self._hold(field, data, _decoded(field, data), None)
+        began = coding.monotonic()
+        value = _decoded(field, data)
+        coding.add(field.what, len(data), began)
+        return self._hold(field, data, value, None)
 
     def write(self, attribute: str, value: Any) -> None:
         """Set a field.
@@ -150,12 +210,19 @@ class StateView:
         field = self._fields[attribute]
         if not self._writable:
             self._refuse_if_shared(field)
+        codec, coding = field.codec, self._port.coding
+        # Values that cannot change in place are small as a rule, and the most frequent ones: not worth measuring.
+        began = None if coding is None or codec.immutable else coding.monotonic()
         try:
-            data = field.codec.encode_exactly(value)
+            data = codec.encode_exactly(value)
         except UnencodableError as error:
-            raise UnencodableError(f"{field.what} cannot be given this value: {error.message}") from error
+            raise UnencodableError(
+                f"{field.what} cannot be given this value: {error.message}", path=error.path
+            ) from error
+        if coding is not None and began is not None and len(data) >= MEASURED_BYTES:
+            coding.add(field.what, len(data), began)
         self._port.write_field(field.name, data)  # Raises outside the handler's advance (rule D1).
-        self._hold(field, data, value)
+        self._hold(field, data, value, data)
 
     def clear(self, attribute: str) -> None:
         """Return a field to its default."""
@@ -174,40 +241,37 @@ class StateView:
         for attribute in [one for one in self._values if name is None or self._fields[one].name == name]:
             self._forget(attribute)
 
-    def flush(self) -> dict[str, bytes | None]:
-        """Stored name and new bytes of each field whose value was changed in place since it was last looked at."""
+    def flush(self, *, verify: bool = True) -> dict[str, bytes | None]:
+        """Stored name and new bytes of each field whose value was changed in place since it was last looked at.
+
+        An unchanged field costs one encoding. A changed one costs `verify` besides, which only a replay may leave out:
+        it compares the bytes with recorded ones, which were verified before they were recorded.
+        """
         changed: dict[str, bytes | None] = {}
+        coding = self._port.coding
         for attribute, held in (self._changeable or {}).items():
             field = self._fields[attribute]
-            data = self._encoded(field, held)
-            if data != held.data:
-                changed[field.name] = held.data = data
+            began = None if coding is None else coding.monotonic()
+            data = _changed(field, held, verify)
+            if data is not None:
+                changed[field.name] = held.data = held.encoded = data
+                field.own_words.add(data)
+            if coding is not None and began is not None and len(held.data) >= MEASURED_BYTES:
+                coding.add(field.what, len(held.data), began)
         return changed
 
-    def _encoded(self, field: BoundField, held: _Value) -> bytes:
-        try:
-            data = field.codec.encode(held.value)
-            if data == held.data or data == field.codec.encode(field.codec.decode(held.data)):
-                # The second: older code wrote the same value in other words, such as without a field that has a
-                # default.
-                return held.data
-            return field.codec.encode_exactly(held.value)
-        except UnencodableError as error:
-            raise UnencodableError(
-                f"{field.what} was changed in place to what cannot be stored: {error.message}"
-            ) from error
-
-    def _hold(self, field: BoundField, data: bytes, value: Any) -> Any:
+    def _hold(self, field: BoundField, data: bytes, value: Any, encoded: bytes | None) -> Any:
         held = self._values.get(field.attribute)
-        if held is not None:
-            held.data, held.value = data, value
-            return value
-        held = self._values[field.attribute] = _Value(data, value)
-        if not field.codec.immutable:
-            if self._changeable is None:
-                self._changeable = {}
-                self._port.watch_fields(self.flush)
-            self._changeable[field.attribute] = held
+        if held is None:
+            held = self._values[field.attribute] = _Value()
+            if not field.codec.immutable:
+                if self._changeable is None:
+                    self._changeable = {}
+                    self._port.watch_fields(self.flush)
+                self._changeable[field.attribute] = held
+        if encoded is not None and not field.codec.immutable:
+            field.own_words.add(encoded)
+        held.data, held.value, held.encoded, held.parts = data, value, encoded, None
         return value
 
     def _forget(self, attribute: str) -> None:
@@ -221,6 +285,36 @@ class StateView:
                 f"{field.what} was changed in a shared handler, which may only read: others run beside it. "
                 "Make the handler exclusive (@handler), or let it call one that is."
             )
+
+
+def _changed(field: BoundField, held: _Value, verify: bool) -> bytes | None:
+    """The bytes of a value that was changed in place; None if it was not."""
+    codec = field.codec
+    try:
+        data = codec.encode(held.value)
+        if data in (held.data, held.encoded):
+            if codec.is_ambiguous(data):
+                codec.verify(held.value, data)
+            return None
+        if held.encoded is None and held.data not in field.own_words:
+            held.encoded = codec.encode(codec.decode(held.data))
+            if data == held.encoded:
+                return None
+        held.parts = _verified(field, held, data) if verify else None
+    except UnencodableError as error:
+        raise UnencodableError(
+            f"{field.what} was changed in place to what cannot be stored: {error.message}", path=error.path
+        ) from error
+    return data
+
+
+def _verified(field: BoundField, held: _Value, data: bytes) -> Split | None:
+    """Verify new bytes of a value; returns their parts, where it was verified by them."""
+    # What older code wrote in other words has never been verified in today's.
+    if field.parts is None or len(data) < SMALLEST_BYTES or held.encoded not in (None, held.data):
+        field.codec.verify(held.value, data)
+        return None
+    return field.parts.verify(held.value, data, held.data if held.parts is None else held.parts)
 
 
 def _decoded(field: BoundField, data: bytes) -> Any:

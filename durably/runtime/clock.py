@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 US_PER_SECOND = 1_000_000
 WALL_CLOCK_LOOK_US = 1_000_000
-"""How often whoever waits for a time of day looks at the wall clock again: it is set, and machines sleep (rule T1)."""
+"""How often a wait for a time of day looks at the wall clock again: people set clocks, and machines sleep (rule T1)."""
 
 
 class Cancellable(Protocol):
@@ -33,8 +33,14 @@ class Clock(Protocol):
         """Call back on the host loop when `delay_us` have passed."""
         ...
 
-    def call_at(self, due: int, callback: Callable[..., Any], /, *args: Any) -> Cancellable:
-        """Call back on the host loop, never earlier than `now()` says `due`, and soon after if the clock jumps."""
+    def call_at(
+        self, due: int, callback: Callable[..., Any], /, *args: Any, within_us: int | None = None
+    ) -> Cancellable:
+        """Call back on the host loop at the time of day `due`, or when `within_us` have passed, if that comes first.
+
+        `within_us` is the wait that was asked for; None is `due - now()`. It is measured by `monotonic()`, so a wall
+        clock that is set back does not lengthen it. One that is set ahead of `due` ends it within a second (rule T1).
+        """
         ...
 
     async def sleep(self, delay_us: int, /) -> None:
@@ -60,21 +66,26 @@ class SystemClock:
     def call_later(self, delay_us: int, callback: Callable[..., Any], /, *args: Any) -> Cancellable:
         return (self._host or asyncio.get_running_loop()).call_later(delay_us / US_PER_SECOND, callback, *args)
 
-    def call_at(self, due: int, callback: Callable[..., Any], /, *args: Any) -> Cancellable:
-        return WallClockCall(self, due, callback, args)
+    def call_at(
+        self, due: int, callback: Callable[..., Any], /, *args: Any, within_us: int | None = None
+    ) -> Cancellable:
+        return WallClockCall(self, due, due - self.now() if within_us is None else within_us, callback, args)
 
     async def sleep(self, delay_us: int, /) -> None:
         await asyncio.sleep(delay_us / US_PER_SECOND)
 
 
 class WallClockCall:
-    """A call at a time of day. The loop's timers count what has passed, so the wall clock is looked at meanwhile."""
+    """A call at a time of day, or after a while: whichever comes first. It looks at both clocks every second."""
 
-    __slots__ = ("_args", "_callback", "_clock", "_due", "_timer")
+    __slots__ = ("_args", "_callback", "_clock", "_due", "_timer", "_until")
 
-    def __init__(self, clock: Clock, due: int, callback: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    def __init__(
+        self, clock: Clock, due: int, within_us: int, callback: Callable[..., Any], args: tuple[Any, ...]
+    ) -> None:
         self._clock = clock
         self._due = due
+        self._until = clock.monotonic() + within_us
         self._callback = callback
         self._args = args
         self._timer = self._wind()
@@ -82,12 +93,14 @@ class WallClockCall:
     def cancel(self) -> None:
         self._timer.cancel()
 
+    def _left_us(self) -> int:
+        return min(self._due - self._clock.now(), self._until - self._clock.monotonic())
+
     def _wind(self) -> Cancellable:
-        left = max(self._due - self._clock.now(), 0)
-        return self._clock.call_later(min(left, WALL_CLOCK_LOOK_US), self._look)
+        return self._clock.call_later(min(max(self._left_us(), 0), WALL_CLOCK_LOOK_US), self._look)
 
     def _look(self) -> None:
-        if self._clock.now() < self._due:
+        if self._left_us() > 0:
             self._timer = self._wind()
         else:
             self._callback(*self._args)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from asyncio import events
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from threading import get_ident
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from urllib.parse import unquote
 
 from durably.actors.actor import Actor, VirtualObject
-from durably.actors.bound_handlers import Delay, Invocation, Outgoing
 from durably.actors.caller import Caller
 from durably.actors.definition.binding import BoundActor, bind
 from durably.actors.definition.definition import definition_of
 from durably.actors.protocol.operations import CallSite, Operation
 from durably.actors.retry import RetryPolicy
+from durably.actors.transport import Delay, Invocation, Outgoing
 from durably.actors.values.durations import Duration, duration_us
 from durably.actors.values.serde import MISSING, codec_for
 from durably.errors import DefinitionError, RuntimeStoppedError, WrongContextError
@@ -34,6 +35,7 @@ from durably.runtime.invocations.invocation import InvocationRun
 from durably.runtime.observation.observer import Observer, Observers
 from durably.runtime.supervision.supervisor import Supervisor
 from durably.storage.connect import store_from_url
+from durably.storage.records import InvocationRecord
 from durably.storage.store import Store
 
 if TYPE_CHECKING:
@@ -70,7 +72,9 @@ class Runtime(Caller):
     values. `retry` is for handlers that have no policy of their own. An invocation that waits longer than
     `suspend_after` leaves memory, an object that is idle for longer than `passivate_after` too; outcomes of sends and
     of requests with an idempotency key are kept for `retention`. Durations are timedeltas or seconds. `on_paused` is
-    told of invocations that wait for a person.
+    told of invocations that wait for a person. A call from an exclusive handler to its own object could only wait for
+    itself: it raises `DeadlockError` in the handler; `deadlocks="wait"` lets it wait. `environment` is for tests and
+    simulations: where time, randomness and the numbers that the machine runs by come from.
 
     Raises:
         DefinitionError: a class cannot work, or the store's URL names none.
@@ -90,6 +94,7 @@ class Runtime(Caller):
         drain: Duration = 30.0,
         stop_timeout: Duration = 10.0,
         on_paused: OnPaused | None = None,
+        deadlocks: Literal["error", "wait"] = "error",
         environment: Environment | None = None,
     ) -> None:
         self._environment = Environment() if environment is None else environment
@@ -105,13 +110,15 @@ class Runtime(Caller):
             retention_us=duration_us(retention, "Runtime(retention=...)"),
             drain_us=duration_us(drain, "Runtime(drain=...)"),
             stop_us=duration_us(stop_timeout, "Runtime(stop_timeout=...)"),
+            deadlocks=deadlocks,
             active_objects=limits.active_objects,
             mailbox_messages=limits.mailbox_messages,
             payload_bytes=limits.payload_bytes,
         )
         self._observer = Observer()
         self._supervisor: Supervisor | None = None
-        self._thread: int | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """Where it runs; None before it is entered."""
         self._hooks: set[asyncio.Task[None]] = set()
 
     def __repr__(self) -> str:
@@ -120,9 +127,10 @@ class Runtime(Caller):
     # ------------------------------------------------------------------ its life
 
     async def __aenter__(self) -> Self:
+        if is_in_a_handler():
+            raise WrongContextError("A runtime was started in a handler. Start it outside, where your program begins.")
         if self._supervisor is not None:
             raise RuntimeError("The runtime is running already. Make another one, on another store.")
-        self._thread = get_ident()
         environment = self._environment
         self._observer = Observers([environment.logger(), environment.observer, _PausedHook(self._invocation_paused)])
         supervisor = Supervisor(
@@ -131,17 +139,18 @@ class Runtime(Caller):
             environment=replace(environment, observer=self._observer, settings=self._settings),
         )
         await supervisor.start()
-        self._supervisor = supervisor
+        self._supervisor, self._loop = supervisor, asyncio.get_running_loop()
         self._observer.started(self._store.describe(), len(self._actors))
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
-        supervisor, self._supervisor = self._supervisor, None
-        if supervisor is None:
+        if self._supervisor is None:
             return
-        stopping = asyncio.ensure_future(supervisor.stop())
+        supervisor, self._supervisor = self._running(), None
+        interrupted = kind is not None and issubclass(kind, KeyboardInterrupt | asyncio.CancelledError)
+        stopping = asyncio.ensure_future(supervisor.stop(interrupted=interrupted))
         try:
             await asyncio.shield(stopping)
         finally:  # Whoever cancels us gets a runtime that has stopped, and a store that is free.
@@ -223,32 +232,30 @@ class Runtime(Caller):
     ) -> AsyncIterator[Invocation[Any]]:
         """Unfinished invocations, and finished ones that are kept, oldest first.
 
-        `target` is `Service`, `Service/handler`, or for objects `Object/key` or `Object/key/handler`.
+        `target` is `Service`, `Service/handler`, or for objects `Object/key` or `Object/key/handler`, each part
+        percent-encoded: a key `a/b` is written `a%2Fb`.
         """
         supervisor = self._running()
         service, key, handler = self._parse_target(target)
         await supervisor.until_durable()
-        after = 0
-        while True:
-            page = await self._store.invocations(
-                after=after, limit=_PAGE, service=service, key=key, handler=handler, status=status
-            )
-            for record in page:
-                yield Invocation(self, record.id, codec_for(MISSING).decode)
-            if not page:
-                return
-            after = page[-1].number
+        async for record in self._pages(service, key, handler, status):
+            yield Invocation(self, record.id, codec_for(MISSING).decode)
 
-    def resume(self, id: str, /) -> Awaitable[None]:
-        """Let a paused invocation try again, from its journal; anything else is left as it is.
+    def resume(self, what: str, /) -> Awaitable[Sequence[str]]:
+        """Let paused invocations try again, from their journals; anything else is left as it is.
+
+        `what` is the id of an invocation, or a target as `invocations` takes it, for all that are paused there:
+        `Cart/mary`, `Cart/mary/checkout`, `Cart`. Returns the ids of those that were paused.
 
         Raises:
-            UnknownTargetError: there is no such invocation.
+            UnknownTargetError: there is no invocation of this id.
+            ValueError: the target names nothing that runs here.
         """
-        gateway = self._running().gateway
-        operation: QuestionOperation[None] = QuestionOperation(gateway.pending, f"resume of {id}", None)
-        gateway.resume(operation, id)
-        return operation
+        supervisor = self._running()
+        if "/" in what or what in self._actors:
+            service, key, handler = self._parse_target(what)
+            return self._resume_all(supervisor, service, key, handler)
+        return self._resume_one(supervisor, what)
 
     # ------------------------------------------------------------------ for references (Transport)
 
@@ -306,39 +313,68 @@ class Runtime(Caller):
         except Exception as failure:
             self._observer.hook_failed(failure)
 
+    def _resume_one(self, supervisor: Supervisor, id: str) -> QuestionOperation[Sequence[str]]:
+        gateway = supervisor.gateway
+        operation: QuestionOperation[Sequence[str]] = QuestionOperation(gateway.pending, f"resume of {id}", None)
+        gateway.resume(operation, id)
+        return operation
+
+    async def _resume_all(
+        self, supervisor: Supervisor, service: str | None, key: str | None, handler: str | None
+    ) -> Sequence[str]:
+        await supervisor.until_durable()
+        resumed: list[str] = []
+        async for record in self._pages(service, key, handler, InvocationStatus.PAUSED):
+            resumed += await self._resume_one(supervisor, record.id)
+        return resumed
+
+    async def _pages(
+        self, service: str | None, key: str | None, handler: str | None, status: InvocationStatus | None
+    ) -> AsyncIterator[InvocationRecord]:
+        after = 0
+        while page := await self._store.invocations(
+            after=after, limit=_PAGE, service=service, key=key, handler=handler, status=status
+        ):
+            for record in page:
+                yield record
+            after = page[-1].number
+
     def _running(self) -> Supervisor:
         """The supervisor, if this is the place to use the runtime (rule D2)."""
-        is_in_a_handler_now = is_in_a_handler()
-        if self._thread == get_ident() and self._supervisor is not None and not is_in_a_handler_now:
-            return self._supervisor
-        if is_in_a_handler_now:
+        supervisor, loop = self._supervisor, events._get_running_loop()
+        if supervisor is not None and loop is self._loop:
+            return supervisor
+        if is_in_a_handler():
             raise WrongContextError(
                 "The runtime was used in a handler. Use the handler's context: `ctx.object(...)` and "
                 "`ctx.service(...)` are part of the journal, what goes past it would happen again on every replay."
             )
-        if self._supervisor is None:
+        if supervisor is None:
             raise RuntimeStoppedError(
                 "The runtime is not running: use it inside `async with runtime:`. Nothing was accepted."
             )
+        where = "where no event loop runs" if loop is None else "in another event loop than the one that it runs in"
         raise WrongContextError(
-            "The runtime was used outside the event loop that it runs in. From another thread, hand a coroutine to "
-            "that loop: `asyncio.run_coroutine_threadsafe(coroutine, loop)`."
+            f"The runtime was used {where}. Nothing was accepted. From another thread, hand a coroutine to the "
+            "runtime's loop: `asyncio.run_coroutine_threadsafe(coroutine, loop)`. In tests, run the test in the loop "
+            "of the fixture that started the runtime (pytest-asyncio: the same `loop_scope`). Each `asyncio.run()` "
+            "makes a new loop."
         )
 
     def _parse_target(self, target: str | None) -> tuple[str | None, str | None, str | None]:
         if target is None:
             return None, None, None
-        service, *mark_idle = target.split("/")
+        service, *rest = map(unquote, target.split("/"))
         actor = self._actors.get(service)
-        if actor is None or len(mark_idle) > 2:
+        if actor is None or len(rest) > 2:
             known = ", ".join(self._actors)
             raise ValueError(
                 f"{target!r} names nothing that runs here. Write Service/handler or Object/key/handler; there are: "
                 f"{known}."
             )
         if actor.definition.kind == "service":
-            return service, None, mark_idle[0] if mark_idle else None
-        return service, mark_idle[0] if mark_idle else None, mark_idle[1] if len(mark_idle) == 2 else None
+            return service, None, rest[0] if rest else None
+        return service, rest[0] if rest else None, rest[1] if len(rest) == 2 else None
 
 
 class _PausedHook(Observer):

@@ -36,6 +36,8 @@ class Settings:
     """How long it may take, after that, to commit the last batch, to end cancelled actions and to let the store go."""
     verify_replay: bool = False
     """Replay every invocation when it ends and pause it if anything differs."""
+    deadlocks: Literal["error", "wait"] = "error"
+    """Whether a call that can only wait for itself is answered with an error (rule E8)."""
     forgotten_await: Literal["warn", "error"] = "warn"
     watch: Watch | None = None
     """Who looks on while handlers run. None: nobody."""
@@ -51,7 +53,9 @@ class Settings:
     pending_in_memory: int = 1_000
     """How much of a stored mailbox is loaded at once."""
     timer_window_us: int = 60_000_000
-    """Timers due later than this from now are in the store only (rule T2)."""
+    """Timers due later than this from now need not be in memory (rule T2)."""
+    timers_in_memory: int = 1_000
+    """While there are fewer, later ones are in memory too, and their waits are measured like those of the others."""
     sweep_us: int = 1_000_000
     """How often, at most, idle and waiting things are looked over."""
     pump_budget_us: int = 5_000

@@ -146,6 +146,7 @@ def _invocation_row(record: InvocationRecord) -> tuple[object, ...]:
         optional_text_of(record.failure),
         optional_text_of(record.outcome),
         record.expires_at,
+        record.due,
     )
 
 
@@ -220,6 +221,7 @@ class InvocationRow(msgspec.Struct, array_like=True):
     failure: str | None
     outcome: str | None
     expires_at: int | None
+    due: int | None
 
 
 class JournalRow(msgspec.Struct, array_like=True):
@@ -359,6 +361,7 @@ def _invocation(row: InvocationRow) -> InvocationRecord:
         failure=optional_bytes_of(row.failure),
         outcome=optional_bytes_of(row.outcome),
         expires_at=row.expires_at,
+        due=row.due,
     )
 
 

@@ -80,6 +80,8 @@ class InvocationRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The encoded outcome, once there is one."""
     expires_at: int | None = None
     """When a kept outcome may be forgotten."""
+    due: int | None = None
+    """When a delayed message was to join its mailbox, as its sender was told; None for one that was not delayed."""
 
 
 class InvocationUpdate(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any, TypeVar
 
-from durably.actors.protocol.commands import Command, Run
+from durably.actors.protocol.coding import CodingMeter
+from durably.actors.protocol.commands import Command, Run, Send
 from durably.actors.protocol.operations import CallSite, Operation
-from durably.actors.protocol.port import Action
+from durably.actors.protocol.port import Action, Flush
 from durably.actors.protocol.request import Request
 from durably.errors import WrongContextError
 
@@ -23,6 +24,7 @@ class FakePort:
         self.loop: asyncio.AbstractEventLoop = asyncio.new_event_loop()
         self.loop.close()  # Operations only need to know it.
         self.invocation_id = "inv_test"
+        self.coding: CodingMeter | None = None
         self.state = dict(state or {})
         self.commands: list[Command] = []
         self.actions: list[Action[Any]] = []
@@ -30,7 +32,7 @@ class FakePort:
         self.whats: list[object] = []
         self.sites: list[CallSite] = []
         self.answers: dict[int, bytes] = {}
-        self.flushes: list[Callable[[], Mapping[str, bytes | None]]] = []
+        self.flushes: list[Flush] = []
         self.lines: list[tuple[str, str, Mapping[str, Any]]] = []
         self.now = 1_700_000_000_000_000
         self.closed = False
@@ -58,12 +60,10 @@ class FakePort:
         self.check(what)
         return self._issued(command, what, site, decode)
 
-    def issue_one_way(
-        self, command: Command, result: Callable[[int], R], what: object, site: CallSite, /
-    ) -> Operation[R]:
+    def issue_send(self, command: Send, sent: Callable[[str], R], what: object, site: CallSite, /) -> Operation[R]:
         self.check(what)
         operation: Operation[R] = self._operation(command, what, site)
-        operation.set_result(result(len(self.commands) - 1))
+        operation.set_result(sent(f"inv_callee{len(self.commands) - 1}"))
         return operation
 
     def issue_run(
@@ -88,9 +88,6 @@ class FakePort:
         self.operations.append(operation)
         return operation
 
-    def callee_id(self, command: int, /) -> str:
-        return f"inv_callee{command}"
-
     def read_field(self, name: str, /) -> bytes | None:
         self.check(f"reading {name}")
         return self.state.get(name)
@@ -106,7 +103,7 @@ class FakePort:
         else:
             self.state[name] = value
 
-    def watch_fields(self, flush: Callable[[], Mapping[str, bytes | None]], /) -> None:
+    def watch_fields(self, flush: Flush, /) -> None:
         self.flushes.append(flush)
 
     def flushed(self) -> dict[str, bytes | None]:

@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+import functools
+from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from enum import Enum
+from typing import Annotated, Any, Generic, Protocol, TypeVar, cast, final
 
 import pytest
 
 from durably.actors import (
     BytesSerde,
+    Caller,
     Context,
     ObjectContext,
     RetryPolicy,
@@ -22,10 +26,13 @@ from durably.actors import (
 )
 from durably.actors.actor import Actor
 from durably.actors.definition.definition import definition_of
-from durably.errors import DefinitionError
+from durably.errors import DefinitionError, HandlerMistakeError
 
 any_handler: Callable[..., Callable[..., Any]] = handler
 any_shared: Callable[..., Callable[..., Any]] = shared
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+any_abstractmethod: Decorator = abstractmethod
+any_final: Decorator = final
 
 
 class Seat(VirtualObject, name="SeatObject", private=True, metadata={"team": "hall"}, retention=60, suspend_after=1):
@@ -174,6 +181,7 @@ def test_handlers_are_async_functions() -> None:
         any_shared(method)
 
 
+async def _right(self: Any, ctx: Any) -> None: ...
 async def _nothing(self: Any) -> None: ...
 async def _no_self() -> None: ...
 async def _args(self: Any, ctx: Any, *seats: str) -> None: ...
@@ -314,7 +322,7 @@ def test_the_annotation_of_the_context_fits_the_kind(
         type("Wrong", (base,), {"run": decorator(run)})
 
 
-@pytest.mark.parametrize("context", [Context, SharedContext, ObjectContext, Any, "Caller", int | str])
+@pytest.mark.parametrize("context", [Context, SharedContext, ObjectContext, Any, "Caller", ObjectContext | None])
 def test_a_wider_context_may_be_annotated(context: Any) -> None:
     async def run(self: Any, ctx: Any) -> None: ...
 
@@ -322,15 +330,250 @@ def test_a_wider_context_may_be_annotated(context: Any) -> None:
     assert definition_of(type("Right", (VirtualObject,), {"run": any_handler(run)})).handlers
 
 
-def test_a_handler_needs_an_actor_around_it() -> None:
-    with pytest.raises((DefinitionError, RuntimeError)) as caught:
+class OwnContext(ObjectContext):
+    """A context with more in it, for type checkers."""
 
-        class Wrong:
-            @any_handler
+
+class HasNow(Protocol):
+    def now(self) -> Any: ...
+
+
+AnyContextT = TypeVar("AnyContextT", bound=Context)
+Ctx = ObjectContext
+
+
+@pytest.mark.parametrize("decorator", [any_handler, any_shared])
+@pytest.mark.parametrize("annotation", [None, int, str, "str", "int | None", list[int], Enum, "Mapping[str, int]"])
+def test_a_handler_without_a_context_is_refused(decorator: Any, annotation: Any) -> None:
+    async def run(self: Any, seat: Any, n: int = 1) -> None: ...
+
+    run.__annotations__["seat"] = annotation
+    if annotation is None:
+        del run.__annotations__["seat"]
+    gets = "ObjectContext" if decorator is any_handler else "SharedContext"
+    with pytest.raises(DefinitionError) as caught:
+        type("Wrong", (VirtualObject,), {"run": decorator(run)})
+    assert "Wrong.run has no context: its second parameter is `seat" in str(caught.value)
+    assert f"Write `async def run(self, ctx: {gets}, ...)`" in str(caught.value)
+
+
+@pytest.mark.parametrize("annotation", [int, "str", dict[str, int], int | str, list[ObjectContext]])
+def test_a_context_that_is_annotated_as_something_else_is_refused(annotation: Any) -> None:
+    async def run(self: Any, ctx: Any) -> None: ...
+
+    run.__annotations__["ctx"] = annotation
+    with pytest.raises(DefinitionError, match="has no context: its second parameter is `ctx: "):
+        type("Wrong", (VirtualObject,), {"run": any_handler(run)})
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [
+        "Ctx",
+        Ctx,
+        Caller,
+        OwnContext,
+        "OnlyForTypeCheckers",
+        "durably.ObjectContext",
+        HasNow,
+        AnyContextT,
+        Annotated[ObjectContext, "x"],
+        "ObjectContext | None",
+        object,
+    ],
+)
+def test_a_context_may_be_annotated_in_many_ways(annotation: Any) -> None:
+    async def run(self: Any, ctx: Any) -> None: ...
+
+    run.__annotations__["ctx"] = annotation
+    assert definition_of(type("Right", (VirtualObject,), {"run": any_handler(run)})).handlers
+
+
+def test_a_context_may_have_any_name_if_its_annotation_says_what_it_is() -> None:
+    class Right(VirtualObject):
+        @handler
+        async def annotated(self, c: ObjectContext) -> None: ...
+
+        @any_handler
+        async def unused(self, _: Any) -> None: ...
+
+        @any_handler
+        async def named(self, _context: Any) -> None: ...
+
+    assert len(definition_of(Right).handlers) == 3
+
+
+@pytest.mark.parametrize("decorator", [any_handler, any_handler(name="run"), any_shared])
+def test_a_handler_needs_an_actor_around_it(decorator: Decorator) -> None:
+    with pytest.raises(DefinitionError, match=r"Wrong\.run is a handler, and Wrong is neither a Service nor a Virtual"):
+
+        class Wrong(Generic[AnyContextT]):
+            @decorator
             async def run(self, ctx: Context) -> None: ...
 
-    error = caught.value if isinstance(caught.value, DefinitionError) else caught.value.__cause__
-    assert "neither a Service nor a VirtualObject" in str(error)
+
+def hiding_with_wraps(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    async def call(*args: Any) -> Any:
+        return await function(*args)
+
+    return call
+
+
+def hiding_without_wraps(function: Any) -> Any:
+    def call(*args: Any) -> Any:
+        return function(*args)
+
+    return call
+
+
+def losing(function: Any) -> Any:
+    return None
+
+
+@pytest.mark.parametrize(
+    "above", [hiding_with_wraps, hiding_without_wraps, losing, staticmethod, classmethod, property, functools.partial]
+)
+@pytest.mark.parametrize("decorator", [any_handler, any_shared, any_handler(timeout=5)])
+def test_a_decorator_above_that_hides_the_handler_is_refused(above: Decorator, decorator: Decorator) -> None:
+    with pytest.raises(DefinitionError, match=r"Wrong\.run is decorated as a handler, and something hides that"):
+
+        class Wrong(VirtualObject):
+            @above
+            @decorator
+            async def run(self, ctx: ObjectContext) -> None: ...
+
+
+def test_a_decorator_above_that_hides_nothing_is_fine() -> None:
+    class Right(VirtualObject, abstract=True):
+        @any_abstractmethod
+        @any_handler
+        async def run(self, ctx: ObjectContext) -> None: ...
+
+        @any_final
+        @any_handler
+        async def stop(self, ctx: ObjectContext) -> None: ...
+
+    assert list(definition_of(Right).handlers) == ["run", "stop"]
+    assert "__durably_class_body__" not in vars(Right)
+
+
+def test_a_decorator_below_may_wrap_with_functools() -> None:
+    class Right(VirtualObject):
+        @any_handler
+        @hiding_with_wraps
+        async def run(self, ctx: ObjectContext, seat: str) -> bool:
+            return True
+
+    signature = definition_of(Right).handlers["run"].signature
+    assert (signature.parameters, signature.returns) == ({"seat": "str"}, "bool")
+
+
+def test_a_decorator_below_that_makes_a_plain_function_says_what_to_write() -> None:
+    def plainly(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def call(*args: Any) -> Any:
+            return function(*args)
+
+        return call
+
+    with pytest.raises(DefinitionError, match="Make the decorator's function `async def` too"):
+
+        class Wrong(VirtualObject):
+            @any_handler
+            @plainly
+            async def run(self, ctx: ObjectContext) -> None: ...
+
+
+@pytest.mark.parametrize("decorator", [any_handler, any_shared, any_handler(name="fine")])
+@pytest.mark.parametrize("name", ["handler", "shared"])
+def test_a_method_named_like_a_decorator_is_refused(decorator: Any, name: str) -> None:
+    async def run(self: Any, ctx: Any) -> None: ...
+
+    run.__name__ = run.__qualname__ = name
+    with pytest.raises(DefinitionError, match=rf'has the name of a decorator.*write @handler\(name="{name}"\)'):
+        decorator(run)
+
+
+def test_a_field_named_like_a_decorator_says_so_where_that_is_used() -> None:
+    with pytest.raises(DefinitionError, match="If its name is handler, shared or state, it hides what has that name"):
+
+        class Wrong(VirtualObject):
+            shared: Any = state(default=False)
+
+            @cast("Decorator", shared)
+            async def run(self, ctx: SharedContext) -> None: ...
+
+
+def test_a_handler_that_is_called_on_the_class_says_what_to_write() -> None:
+    class Right(VirtualObject):
+        @handler
+        async def run(self, ctx: ObjectContext) -> None: ...
+
+    with pytest.raises(HandlerMistakeError, match=r"A handler is called through a reference: `await ctx\.object"):
+        cast("Any", Right).run("mary")
+
+
+@pytest.mark.parametrize("name", ["__init__", "__call__", "__aenter__"])
+def test_a_name_of_python_s_own_is_no_handler(name: str) -> None:
+    async def run(self: Any, ctx: Any) -> None: ...
+
+    run.__name__ = name
+    with pytest.raises(DefinitionError, match="has a name that Python itself uses"):
+        any_handler(name="fine")(run)
+
+
+def test_the_key_is_no_handler_of_an_object() -> None:
+    async def key(self: Any, ctx: Any) -> None: ...
+
+    with pytest.raises(DefinitionError, match=r"self\.key is the object's key\. Call the method something else"):
+        type("Wrong", (VirtualObject,), {"key": any_handler(key)})
+    assert definition_of(type("Right", (Service,), {"key": any_handler(key)})).handlers
+
+
+def test_a_handler_and_a_field_have_names_of_their_own() -> None:
+    class HasState(VirtualObject, abstract=True):
+        count: int = state(default=0)
+
+    class HasHandler(VirtualObject, abstract=True):
+        @handler
+        async def count(self, ctx: ObjectContext) -> None: ...
+
+    async def count(self: Any, ctx: Any) -> None: ...
+
+    twice = {"count": any_handler(count), "__annotations__": {"count": int}}
+    for base, namespace, words in (
+        (VirtualObject, twice, r"Wrong\.count is declared twice"),
+        (HasState, {"count": any_handler(count)}, r"replaces the state HasState\.count"),
+        (HasHandler, {"count": state(default=0)}, r"replaces the handler HasHandler\.count"),
+    ):
+        with pytest.raises(DefinitionError, match=words):
+            type("Wrong", (base,), namespace)
+
+    with pytest.raises(DefinitionError, match=r"Wrong\.run is decorated as a handler, and something hides that"):
+
+        class Wrong(VirtualObject):
+            @any_handler
+            async def run(self, ctx: ObjectContext) -> None: ...
+
+            vars()["run"] = state(default=0)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (cast("Any", lambda: None), "A lambda cannot be a handler"),
+        (property(lambda self: None), "A property is decorated as a handler, and is not a function"),
+        (functools.partial(print), "A partial is decorated as a handler, and is not a function"),
+        ("addTicket", r"'addTicket' is decorated as a handler.*with options in parentheses: @handler\(name=\.\.\.\)"),
+        (any_handler(_right), "is decorated as a handler twice"),
+        (dict, "dict is decorated as a handler, and is not a function"),
+    ],
+)
+def test_what_is_no_function_is_told_what_to_write(given: Any, words: str) -> None:
+    for decorator in (any_handler, any_shared):
+        with pytest.raises(DefinitionError, match=words):
+            decorator(given)
 
 
 def test_an_actor_is_a_service_or_a_virtual_object() -> None:

@@ -18,10 +18,10 @@ from durably.actors import (
     shared,
     state,
 )
-from durably.actors.bound_handlers import Delay, Outgoing
 from durably.actors.caller import Caller
 from durably.actors.definition.binding import bind
 from durably.actors.protocol.operations import CallSite, Operation
+from durably.actors.transport import Delay, Outgoing
 from durably.errors import HandlerMistakeError, UnencodableError
 from durably.ids import InvocationStatus
 from tests.actors.port import FakePort, issue

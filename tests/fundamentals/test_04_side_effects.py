@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from durably import Context, RetryPolicy, Service, TerminalError, handler
+from durably import ActionFailedError, Context, RetryPolicy, Service, TerminalError, handler
 from durably.testing import Harness
 
 
@@ -42,6 +42,8 @@ class Checkout(Service):
         charge = ctx.run.options(retry=RetryPolicy(initial=1, max_attempts=3))
         try:
             return await charge("charge", self.bank.charge, amount)
+        except ActionFailedError as error:
+            return f"not paid after {error.attempts} attempts, the last: {error.last_message}"
         except TerminalError as error:
             return f"not paid: {error}"
 
@@ -73,7 +75,7 @@ async def test_a_policy_of_its_own_bounds_the_tries() -> None:
     async with Harness(Checkout, dependencies={Bank: bank}) as app:
         paying = asyncio.ensure_future(app.service(Checkout).try_to_pay(40))
         await app.advance(10)
-        assert await paying == "not paid: ConnectionError: the bank does not answer"
+        assert await paying == "not paid after 3 attempts, the last: the bank does not answer"
 
 
 async def test_a_terminal_error_is_not_tried_again() -> None:

@@ -47,6 +47,7 @@ class Listener:
     def handler_logged(self, execution: Execution, level: str, event: str, fields: Mapping[str, Any], /) -> None:
         self.warnings.append(event)
 
+    def task_failed(self, execution: Execution, task: str, error: BaseException, /) -> None: ...
     def warned(self, execution: Execution, message: str, /) -> None:
         self.warnings.append(message)
 

@@ -25,6 +25,7 @@ from durably.ids import InvocationStatus
 from durably.runtime.execution.execution import Execution
 from durably.runtime.execution.step import decode_step
 from durably.testing.harness.harness import Harness
+from tests.levels import level
 from tests.properties.journals import SETTINGS, Listener
 from tests.properties.restless import RestlessStore
 from workloads.acts import OBJECTS, Act, Maker, Node, Worker, World, make_root
@@ -214,9 +215,9 @@ def test_programs_end_as_a_plain_reading_of_them_says(random: Random) -> None:
 
 
 @pytest.mark.parametrize("suspend_after", [0, 60])
-def test_many_programs_end_as_a_plain_reading_of_them_says(programs: int, suspend_after: int) -> None:
+def test_many_programs_end_as_a_plain_reading_of_them_says(suspend_after: int) -> None:
     """The same on a fixed list of seeds, faster."""
-    for seed in range(programs // 4):
+    for seed in range(level().programs // 4):
         scenario = make_scenario(Random(seed), suspend_after)
         try:
             asyncio.run(run(scenario))

@@ -1,21 +1,29 @@
-"""Rule T1: who waits for a time of day is called at that time, however the wall clock is set meanwhile."""
+"""Rule T1: a call at a time of day comes no later than was asked for, however the wall clock is set meanwhile."""
 
 from __future__ import annotations
 
 import asyncio
+from asyncio import events
 from collections.abc import Callable
 from heapq import heappop, heappush
+from itertools import count
+from random import Random
 from types import SimpleNamespace
 from typing import Any, Protocol, cast
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from durably.runtime import clock as clock_module
 from durably.runtime.clock import WALL_CLOCK_LOOK_US, Clock, SystemClock
 from durably.testing.harness.virtual import VirtualClock, one_turn
+from durably.testing.simulation.clock import SimulatedClock
+from durably.testing.simulation.loop import SimulatedLoop
 
 SECOND_US = 1_000_000
 NOON_US = 1_767_225_600 * SECOND_US
+TEN_YEARS_US = 10 * 365 * 86_400 * SECOND_US
 
 
 class Machine(Protocol):
@@ -29,6 +37,33 @@ class Machine(Protocol):
         ...
 
     async def pass_time(self, by_us: int) -> None: ...
+
+
+def in_order(ready: list[Any]) -> None:
+    """Change nothing."""
+
+
+class SimulatedMachine:
+    """Time in a simulation."""
+
+    def __init__(self) -> None:
+        self._loop = SimulatedLoop(Random(0), shuffle=in_order, longest_us=TEN_YEARS_US)
+        self.clock = SimulatedClock(self._loop)
+
+    def set(self, by_us: int) -> None:
+        self.clock.jump(by_us)
+
+    async def pass_time(self, by_us: int) -> None:
+        async def wait() -> None:
+            await self.clock.sleep(by_us)
+            await asyncio.sleep(1e-9)  # No time, but behind what is due by now.
+
+        outer = asyncio.get_running_loop()
+        events._set_running_loop(None)
+        try:
+            self._loop.run_until_complete(wait())
+        finally:
+            events._set_running_loop(outer)
 
 
 class VirtualMachine:
@@ -50,6 +85,7 @@ class RealMachine:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._elapsed = 0
         self._skew = 0
+        self._count = count()
         self._calls: list[tuple[int, int, Callable[[], object], list[bool]]] = []
         time = SimpleNamespace(
             time_ns=lambda: (NOON_US + self._elapsed + self._skew) * 1000, monotonic_ns=lambda: self._elapsed * 1000
@@ -61,7 +97,7 @@ class RealMachine:
         """The one method of an event loop that a clock uses."""
         cancelled = [False]
         when = self._elapsed + round(delay * SECOND_US)
-        heappush(self._calls, (when, len(self._calls), lambda: callback(*args), cancelled))
+        heappush(self._calls, (when, next(self._count), lambda: callback(*args), cancelled))
         return SimpleNamespace(cancel=lambda: cancelled.__setitem__(0, True))
 
     def set(self, by_us: int) -> None:
@@ -76,9 +112,19 @@ class RealMachine:
         self._elapsed = until
 
 
-@pytest.fixture(params=["real", "virtual"])
+@pytest.fixture(params=["real", "virtual", "simulated"])
 def machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Machine:
-    return RealMachine(monkeypatch) if request.param == "real" else VirtualMachine()
+    return _machine(request.param, monkeypatch)
+
+
+def _machine(kind: str, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    match kind:
+        case "real":
+            return RealMachine(monkeypatch)
+        case "virtual":
+            return VirtualMachine()
+        case _:
+            return SimulatedMachine()
 
 
 async def test_a_call_comes_at_its_time_of_day(machine: Machine) -> None:
@@ -107,14 +153,28 @@ async def test_a_clock_that_is_set_ahead_brings_it_within_a_second(machine: Mach
     assert called == ["rung"]
 
 
-async def test_a_clock_that_is_set_back_makes_it_wait(machine: Machine) -> None:
+async def test_a_clock_that_is_set_back_does_not_make_it_wait(machine: Machine) -> None:
     called: list[str] = []
     machine.clock.call_at(NOON_US + 10 * SECOND_US, called.append, "rung")
     machine.set(-60 * SECOND_US)
-    await machine.pass_time(69 * SECOND_US)
+    await machine.pass_time(9 * SECOND_US)
     assert called == []
     await machine.pass_time(SECOND_US)
     assert called == ["rung"]
+
+
+async def test_a_wait_that_was_asked_for_while_the_clock_was_ahead_keeps_its_length(machine: Machine) -> None:
+    called: list[str] = []
+    machine.set(TEN_YEARS_US)
+    machine.clock.call_at(machine.clock.now() + 300_000, called.append, "during")
+    machine.set(-TEN_YEARS_US)
+    machine.clock.call_at(NOON_US + TEN_YEARS_US + 600_000, called.append, "after", within_us=600_000)
+    await machine.pass_time(299_999)
+    assert called == []
+    await machine.pass_time(1)
+    assert called == ["during"]
+    await machine.pass_time(300_000)
+    assert called == ["during", "after"]
 
 
 async def test_one_that_was_cancelled_never_comes(machine: Machine) -> None:
@@ -134,3 +194,42 @@ async def test_what_has_to_pass_does_not_ask_the_wall_clock(machine: Machine) ->
     assert called == []
     await machine.pass_time(SECOND_US)
     assert called == ["passed"]
+
+
+events_in_order = st.lists(
+    st.one_of(
+        st.tuples(st.just("jump"), st.integers(-TEN_YEARS_US, TEN_YEARS_US)),
+        st.tuples(st.just("wait"), st.integers(0, 100 * SECOND_US)),
+        st.tuples(st.just("pass"), st.integers(0, 20 * SECOND_US)),
+    ),
+    max_size=12,
+)
+
+
+@pytest.mark.parametrize("kind", ["real", "virtual", "simulated"])
+@given(program=events_in_order)
+def test_no_sequence_of_jumps_lengthens_a_wait(kind: str, program: list[tuple[str, int]]) -> None:
+    """A wait is over after what was asked for; a clock set ahead may end it within a second, one set back never."""
+
+    def note(clock: Clock, ended: list[int]) -> None:
+        ended.append(clock.monotonic())
+
+    async def run(monkeypatch: pytest.MonkeyPatch) -> None:
+        machine = _machine(kind, monkeypatch)
+        clock, waits = machine.clock, list[tuple[int, list[int]]]()
+        for event, amount in program:
+            if event == "jump":
+                machine.set(amount)
+            elif event == "pass":
+                await machine.pass_time(amount)
+            else:
+                ended: list[int] = []
+                waits.append((clock.monotonic() + amount, ended))
+                clock.call_at(clock.now() + amount, note, clock, ended)
+        await machine.pass_time(100 * SECOND_US)
+        for until, ended in waits:
+            assert len(ended) == 1
+            assert ended[0] <= until
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        asyncio.run(run(monkeypatch))

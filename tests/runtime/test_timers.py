@@ -6,20 +6,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from durably.ids import Address
+from durably.runtime.timers import timer_heap
 from durably.runtime.timers.timer_heap import TimerHeap
 from durably.storage.records import TimerKey, TimerKind, TimerRecord
 
 HERE = Address("Object", "key")
-WINDOW = 50
+NEVER = 1_000
 
 numbers = st.integers(1, 4)
 keys = st.tuples(numbers, st.sampled_from(TimerKind), st.integers(0, 2))
-dues = st.integers(0, 60)
+times = st.integers(0, 60)
 operations = st.one_of(
-    st.tuples(st.just("add"), keys, dues),
-    st.tuples(st.just("clear"), keys, st.just(0)),
-    st.tuples(st.just("pop"), st.just(None), dues),
-    st.tuples(st.just("look"), st.just(None), st.just(0)),
+    st.tuples(st.just("add"), keys, times, times),
+    st.tuples(st.just("clear"), keys, st.just(0), st.just(0)),
+    st.tuples(st.just("pop"), keys, times, times),
+    st.tuples(st.just("look"), keys, st.just(0), st.just(0)),
 )
 
 
@@ -28,67 +29,72 @@ def timer(number: int, command: int, due: int) -> TimerRecord:
 
 
 def test_the_next_is_the_earliest_and_equal_times_go_by_number_and_command() -> None:
-    deadlines = TimerHeap(WINDOW)
+    heap = TimerHeap()
     for number, command, due in ((2, 0, 5), (1, 1, 5), (1, 0, 5), (3, 0, 4)):
-        deadlines.add(timer(number, command, due))
-    assert deadlines.next_due() == 4
-    popped = [deadlines.pop_due(5) for _ in range(5)]
+        heap.add(timer(number, command, due), due)
+    assert heap.next() == (4, 4)
+    popped = [heap.pop_due(5, 5) for _ in range(5)]
     assert [(one.number, one.command) for one in popped if one is not None] == [(3, 0), (1, 0), (1, 1), (2, 0)]
     assert popped[-1] is None
-    assert deadlines.next_due() is None
+    assert heap.next() is None
 
 
-def test_what_is_due_later_than_the_window_is_not_kept() -> None:
-    deadlines = TimerHeap(WINDOW)
-    deadlines.add(timer(1, 0, WINDOW))
-    deadlines.add(timer(2, 0, WINDOW + 1))
-    assert len(deadlines) == 1
-    deadlines.window_until = WINDOW + 1
-    deadlines.add(timer(2, 0, WINDOW + 1))
-    assert len(deadlines) == 2
+def test_a_timer_comes_by_whichever_clock_reaches_it_first() -> None:
+    heap = TimerHeap()
+    heap.add(timer(1, 0, 50), 3)
+    heap.add(timer(2, 0, 4), 70)
+    assert heap.next() == (4, 3)
+    assert heap.pop_due(3, 2) is None
+    assert heap.pop_due(3, 3) == timer(1, 0, 50)
+    assert heap.pop_due(4, 3) == timer(2, 0, 4)
+    assert heap.pop_due(NEVER, NEVER) is None
 
 
 def test_the_same_timer_again_is_one_timer_and_a_new_time_replaces_the_old() -> None:
-    deadlines = TimerHeap(WINDOW)
-    deadlines.add(timer(1, 0, 5))
-    deadlines.add(timer(1, 0, 5))
-    deadlines.add(timer(1, 0, 9))
-    assert deadlines.pop_due(8) is None
-    assert deadlines.next_due() == 9
-    assert deadlines.pop_due(9) == timer(1, 0, 9)
-    assert deadlines.pop_due(60) is None
+    heap = TimerHeap()
+    heap.add(timer(1, 0, 5), 5)
+    heap.add(timer(1, 0, 5), 7)
+    assert heap.next() == (5, 5)
+    heap.add(timer(1, 0, 9), 9)
+    assert heap.pop_due(8, 8) is None
+    assert heap.next() == (9, 9)
+    assert heap.pop_due(9, 0) == timer(1, 0, 9)
+    assert heap.pop_due(NEVER, NEVER) is None
 
 
-def test_each_kind_is_a_timer_of_its_own() -> None:
-    deadlines = TimerHeap(WINDOW)
-    for kind in TimerKind:
-        deadlines.add(TimerRecord(1, kind, 0, 5, HERE))
-    deadlines.clear((1, TimerKind.RETRY, 0))
-    popped = [timer.kind for timer in iter(lambda: deadlines.pop_due(5), None)]
-    assert popped == [TimerKind.DEADLINE, TimerKind.SLEEP, TimerKind.START]
+def test_cleared_timers_do_not_pile_up() -> None:
+    """Every `asyncio.timeout` that is not reached leaves one behind."""
+    heap = TimerHeap()
+    heap.add(timer(1, 0, NEVER), NEVER)
+    for command in range(5 * timer_heap._DEAD_ENTRIES):  # pyright: ignore[reportPrivateUsage]
+        heap.add(timer(2, command, NEVER), NEVER)
+        heap.clear((2, TimerKind.SLEEP, command))
+    entries = len(heap._by_due) + len(heap._by_moment)  # pyright: ignore[reportPrivateUsage]
+    assert entries < 3 * timer_heap._DEAD_ENTRIES  # pyright: ignore[reportPrivateUsage]
+    assert heap.pop_due(NEVER, 0) == timer(1, 0, NEVER)
 
 
 @given(st.lists(operations, max_size=60))
-def test_it_does_what_a_plain_dictionary_would(program: list[tuple[str, TimerKey | None, int]]) -> None:
-    deadlines = TimerHeap(WINDOW)
-    model: dict[TimerKey, int] = {}
-    for operation, key, due in program:
-        if operation == "look":
-            assert deadlines.next_due() == min(model.values(), default=None)
-        elif key is None:
-            ready = sorted((when, *known) for known, when in model.items() if when <= due)
-            expected = None
-            if ready:
-                when, number, kind, command = ready[0]
-                expected = TimerRecord(number, kind, command, when, HERE)
-                del model[expected.key]
-            assert deadlines.pop_due(due) == expected
-        elif operation == "add":
-            deadlines.add(TimerRecord(*key, due, HERE))
-            if due <= WINDOW:
-                model[key] = due
-        else:
-            deadlines.clear(key)
+def test_it_does_what_a_plain_dictionary_would(program: list[tuple[str, TimerKey, int, int]]) -> None:
+    heap = TimerHeap()
+    model: dict[TimerKey, tuple[int, int]] = {}
+    for operation, key, due, moment in program:
+        if operation == "add":
+            heap.add(TimerRecord(*key, due, HERE), moment)
+            known = model.get(key)
+            model[key] = due, moment if known is None or known[0] != due else min(moment, known[1])
+        elif operation == "clear":
+            heap.clear(key)
             model.pop(key, None)
-        assert len(deadlines) == len(model)
-    assert deadlines.next_due() == min(model.values(), default=None)
+        elif operation == "look":
+            dues, moments = [due for due, _ in model.values()], [moment for _, moment in model.values()]
+            assert heap.next() == ((min(dues), min(moments)) if model else None)
+        else:
+            by_due = sorted((when, key) for key, (when, _) in model.items() if when <= due)
+            by_moment = sorted((when, key) for key, (_, when) in model.items() if when <= moment)
+            expected = None
+            if ready := by_due or by_moment:
+                first = ready[0][1]
+                expected = TimerRecord(*first, model.pop(first)[0], HERE)
+            assert heap.pop_due(due, moment) == expected
+        assert len(heap) == len(model)

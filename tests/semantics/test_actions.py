@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from durably import (
+    ActionFailedError,
+    ActionTimeoutError,
     Context,
     InvocationStatus,
     ObjectContext,
@@ -28,6 +30,8 @@ from durably.testing import Harness
 from tests.semantics.support import PuppetStore, World, begin, keep_one_incarnation, turns, wait_a_little
 
 PATIENT = RetryPolicy(initial=1, factor=1, maximum=1)
+ONCE = RetryPolicy(max_attempts=1)
+TWICE = RetryPolicy(max_attempts=2, initial=1)
 
 
 class TestA1:
@@ -247,7 +251,9 @@ class TestA3:
         said, attempts = await self.called(
             lambda flaky: flaky.limited, failures, 60, retry=RetryPolicy(), suspend_after=suspend_after
         )
-        assert said == "gave up: ConnectionError: second"
+        assert said == (
+            "gave up: The action 'fetch' failed for good after 2 attempts. The last error: ConnectionError: second"
+        )
         assert attempts == 2
 
     async def test_a_terminal_error_is_delivered_unretried(self, suspend_after: float) -> None:
@@ -305,6 +311,110 @@ class TestA3:
             await wait_a_little(app, 10)
             assert await call == "408"
             assert app.actions() == ["work"] * 3
+
+
+class TestFailuresAreNamed:
+    """An action that failed for good says which it is, how often it was tried, and what its last error was."""
+
+    class Failing(Service):
+        def __init__(self, world: World) -> None:
+            self.world = world
+
+        async def _fail(self, *errors: Exception) -> str:
+            self.world.started.append("fail")
+            raise errors[min(len(self.world.started), len(errors)) - 1]
+
+        @handler
+        async def fail(self, ctx: Context) -> None:
+            await ctx.run.options(retry=TWICE)("fail", self._fail, ConnectionError("first"), ValueError("second"))
+
+        @handler
+        async def give_up(self, ctx: Context) -> None:
+            policy = RetryPolicy(give_up_on=(KeyError,))
+            await ctx.run.options(retry=policy)("give up", self._fail, KeyError("seat"))
+
+        @handler
+        async def never_end(self, ctx: Context) -> None:
+            await ctx.run.options(retry=TWICE, timeout=5)("act", self.world.act, "act")
+
+        @handler
+        async def time_out_by_itself(self, ctx: Context) -> None:
+            await ctx.run.options(retry=ONCE, timeout=5)("act", self._fail, TimeoutError("no answer"))
+
+        @handler
+        async def several(self, ctx: Context) -> None:
+            group = ExceptionGroup("both", [TerminalError("a", code=402), TerminalError("b")])
+            await ctx.run("act", self._fail, group)
+
+        @handler
+        async def ask(self, ctx: Context, handler: str) -> None:
+            await ctx.call("Failing", handler)
+
+        @handler
+        async def cause(self, ctx: Context) -> str:
+            try:
+                await ctx.run.options(retry=TWICE)("fail", self._fail, ConnectionError("first"), ValueError("second"))
+            except ActionFailedError as error:
+                return repr(error.__cause__)
+            return "nothing was raised"
+
+    async def failure(self, world: World, handler: str, *, through: int = 0) -> TerminalError:
+        async with Harness(self.Failing, dependencies={World: world}, retry=RetryPolicy()) as app:
+            failing = app.service(self.Failing)
+            call = begin(failing.ask(handler) if through else getattr(failing, handler)())
+            await turns()
+            await wait_a_little(app, 60)
+            with pytest.raises(TerminalError) as told:
+                await call
+            return told.value
+
+    @pytest.mark.parametrize("through", [0, 1], ids=["directly", "through another handler"])
+    @pytest.mark.parametrize(
+        ("handler", "kind", "action", "attempts", "error_type", "last"),
+        [
+            ("fail", ActionFailedError, "fail", 2, "ValueError", "second"),
+            ("give_up", ActionFailedError, "give up", 1, "KeyError", "'seat'"),
+            ("never_end", ActionTimeoutError, "act", 2, "TimeoutError", "took longer than its limit of 5 s"),
+            ("time_out_by_itself", ActionFailedError, "act", 1, "TimeoutError", "no answer"),
+        ],
+    )  # fmt: skip
+    async def test_in_every_field_and_in_the_text(
+        self, world: World, handler: str, kind: type[ActionFailedError], action: str, attempts: int, error_type: str,
+        last: str, through: int,
+    ) -> None:  # fmt: skip
+        error = await self.failure(world, handler, through=through)
+        assert type(error) is kind
+        assert isinstance(error, ActionFailedError)
+        assert (error.action, error.attempts, error.error_type) == (action, attempts, error_type)
+        assert error.last_message.endswith(last)
+        assert error.code == (408 if kind is ActionTimeoutError else 500)
+        assert str(error).startswith(f"The action {action!r} failed for good after {attempts} attempt")
+        assert last in str(error)
+
+    async def test_a_group_of_terminal_errors_is_delivered_unretried(self, world: World) -> None:
+        error = await self.failure(world, "several")
+        assert (type(error), error.code, str(error)) == (TerminalError, 402, "a")
+        assert world.started == ["fail"]
+
+    async def test_the_last_error_is_the_cause_where_it_is_in_memory(self, world: World) -> None:
+        async with Harness(self.Failing, dependencies={World: world}) as app:
+            call = begin(app.service(self.Failing).cause())
+            await turns()
+            await wait_a_little(app, 60)
+            assert await call == "ValueError('second')"
+
+    async def test_an_exhausted_policy_of_the_invocation_names_the_limit_too(self, world: World) -> None:
+        class Limited(Service):
+            @handler
+            async def work(self, ctx: Context) -> str:
+                return await ctx.run.options(timeout=5)("work", world.act, "work")
+
+        async with Harness(Limited) as app:
+            call = begin(app.service(Limited).work())
+            await turns()
+            await wait_a_little(app, 5)
+            with pytest.raises(PausedInvocationError, match="TimeoutError: the action 'work' took longer than its"):
+                await call
 
 
 class Counter(VirtualObject):

@@ -537,6 +537,56 @@ class TestC7:
             assert await app.service(Sender).go() == [5, 5, 5]
             assert await app.object(Counter, "a").peek() == 5
 
+    @pytest.mark.parametrize("phase", ["in memory", "in the store", "scheduled", "unknown"])
+    async def test_a_handlers_message_that_joins_gets_the_id_of_the_first(
+        self, phase: str, suspend_after: float
+    ) -> None:
+        class Joiner(Service):
+            @handler
+            async def join(self, ctx: Context) -> tuple[list[str], int]:
+                add = ctx.object(Counter, "a").add_slowly.options(idempotency_key="k")
+                sent = await asyncio.gather(add.send(7), add.after(1).send(8))
+                return [one.id for one in sent], await sent[0].result()
+
+        async with Harness(Counter, Joiner, suspend_after=suspend_after) as app:
+            add = app.object(Counter, "a").add_slowly.options(idempotency_key="k")
+            match phase:
+                case "unknown":
+                    first_id = None
+                case "scheduled":
+                    first_id = (await add.after(60).send(5)).id
+                case _:
+                    first_id = (await add.send(5)).id
+            if phase == "in the store":
+                await app.advance(60)
+                await app.crash()
+            joined = begin(app.service(Joiner).join())
+            await app.advance(120)
+            ids, result = await joined
+            assert len(set(ids)) == 1
+            assert first_id is None or ids[0] == first_id
+            assert result == (7 if first_id is None else 5)
+            assert await app.invocation(ids[0], int).result() == result
+
+    async def test_an_operation_that_was_handed_to_asyncio_is_not_forgotten(self) -> None:
+        class Careful(Service):
+            @handler
+            async def hand_over(self, ctx: Context) -> str:
+                handed = [
+                    asyncio.ensure_future(ctx.object(Counter, "a").add(1)),
+                    asyncio.shield(ctx.object(Counter, "a").add(2)),
+                    asyncio.gather(ctx.object(Counter, "a").add(3)),
+                    asyncio.create_task(ctx.object(Counter, "a").add(4)),
+                ]
+                await asyncio.sleep(0)
+                return f"{len(handed)} under way"
+
+        async with Harness(Counter, Careful) as app:
+            call = begin(app.service(Careful).hand_over())
+            await app.advance(1)
+            assert await call == "4 under way"
+            assert await app.state(Counter, "a") == {"count": 10}
+
     async def test_an_atomic_handlers_keyed_message_joins_the_first_whenever_it_is_sent_at_last(
         self, suspend_after: float
     ) -> None:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,9 +124,8 @@ class TestE3:
             assert failed.value.code == 409
             assert type(failed.value) is CancelledInvocationError
 
-    @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
-    def test_what_ends_the_process_passes_to_the_host_and_leaves_no_record(self, kind: type[BaseException]) -> None:
-        exits = [kind("enough")]
+    def test_ctrl_c_passes_to_the_host_and_leaves_no_record(self) -> None:
+        exits = [KeyboardInterrupt("enough")]
 
         class Quitter(VirtualObject):
             count: int = state(default=0)
@@ -144,12 +144,11 @@ class TestE3:
                 quitter = runtime.object(Quitter, "q")
                 return await quitter.quit.options(idempotency_key="k")()
 
-        with pytest.raises(kind):
+        with pytest.raises(KeyboardInterrupt):
             asyncio.run(run(quits=True))
         assert asyncio.run(run(quits=False)) == 1
 
-    @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
-    def test_what_ends_the_process_does_not_keep_the_others_from_their_turn(self, kind: type[BaseException]) -> None:
+    def test_ctrl_c_does_not_keep_the_others_from_their_turn(self) -> None:
         class Two(Service):
             @handler
             async def quit(self, ctx: Context) -> None:
@@ -157,7 +156,7 @@ class TestE3:
                 await ctx.sleep(1)
 
             def _quit(self) -> None:
-                raise kind("enough")
+                raise KeyboardInterrupt("enough")
 
             @handler
             async def work(self, ctx: Context) -> str:
@@ -179,13 +178,42 @@ class TestE3:
             return worked
 
         with asyncio.Runner() as runner:
-            with pytest.raises(kind):
+            with pytest.raises(KeyboardInterrupt):
                 runner.run(enter())
             assert runner.run(leave()) == "done"
 
-    async def test_running_out_of_memory_passes_to_the_host_and_the_runtime_goes_on(self) -> None:
-        errors = [MemoryError("too much")]
-        heard: list[Any] = []
+    @pytest.mark.parametrize("where", ["at once", "in a task", "in a callback", "after a wait"])
+    async def test_a_handler_that_exits_is_paused_and_the_others_go_on(self, where: str, suspend_after: float) -> None:
+        class Exits(VirtualObject):
+            @handler
+            async def exit(self, ctx: ObjectContext) -> None:
+                if where == "in a task":
+                    async with asyncio.TaskGroup() as group:
+                        group.create_task(self._exit())
+                if where == "in a callback":
+                    asyncio.get_running_loop().call_soon(sys.exit, 0)
+                if where == "after a wait" or where == "in a callback":
+                    await ctx.sleep(1)
+                sys.exit(0)
+
+            async def _exit(self) -> None:
+                sys.exit(0)
+
+            @shared
+            async def peek(self, ctx: SharedContext) -> str:
+                return "fine"
+
+        async with Harness(Exits, suspend_after=suspend_after) as app:
+            exiting = begin(app.object(Exits, "e").exit())
+            await app.advance(seconds=1)
+            with pytest.raises(PausedInvocationError, match=r"SystemExit\(0\), as sys.exit\(\) does"):
+                await exiting
+            assert await app.object(Exits, "e").peek() == "fine"
+            await app.crash()
+            assert await app.object(Exits, "e").peek() == "fine"
+
+    async def test_running_out_of_memory_is_a_failed_attempt(self) -> None:
+        errors = [MemoryError("too much"), MemoryError("too much")]
 
         class Greedy(Service):
             @handler
@@ -194,19 +222,14 @@ class TestE3:
                     raise errors.pop()
                 return "eaten"
 
-            @handler
-            async def other(self, ctx: Context) -> str:
-                return "fine"
-
-        async with Harness(Greedy) as app:
-            asyncio.get_running_loop().set_exception_handler(lambda _, context: heard.append(context["exception"]))
-            sent = await app.service(Greedy).eat.send()
-            await turns()
-            asyncio.get_running_loop().set_exception_handler(None)
-            assert [type(error) for error in heard] == [MemoryError]
-            assert await app.service(Greedy).other() == "fine"
-            await app.crash()
-            assert await sent.result() == "eaten"
+        async with Harness(Greedy, retry=RetryPolicy(max_attempts=2, initial=1)) as app:
+            eating = await app.service(Greedy).eat.send()
+            asking = begin(eating.result())
+            await app.advance(seconds=1)
+            with pytest.raises(PausedInvocationError, match="MemoryError: too much"):
+                await asking
+            await app.resume(eating.id)
+            assert await eating.result() == "eaten"
 
     async def test_retry_after_is_obeyed(self) -> None:
         errors: list[Exception] = [RetryableError("later", retry_after=100)]
@@ -330,17 +353,18 @@ class TestE6:
             with pytest.raises(PausedInvocationError) as paused:
                 await fragile.work()
             assert isinstance(paused.value.__cause__, HandlerMistakeError)
-            behind = begin(fragile.note("behind"))
-            await wait_a_little(app, 3600)
-            assert not behind.done()
+            behind = await fragile.note.send("behind")
+            with pytest.raises(PausedInvocationError, match=paused.value.id):
+                await behind.result()
+            assert await behind.status() is InvocationStatus.PENDING
             assert await fragile.look() == ["begun"]
             assert await app.invocation(paused.value.id, str).status() is InvocationStatus.PAUSED
             await app.crash()
             await wait_a_little(app, 3600)
-            assert not behind.done()
+            assert await behind.status() is InvocationStatus.PENDING
             MENDED["code"] = True
-            await app.resume(paused.value.id)
-            assert await behind == ["begun", "act done", "behind"]
+            assert await app.resume(paused.value.id) == [paused.value.id]
+            assert await behind.result() == ["begun", "act done", "behind"]
             assert world.started == ["act"], "what was journaled was done again"
             assert await app.object(Fragile, "other").look() == ["called"]
 

@@ -184,14 +184,12 @@ class TestT3:
             assert await handle.status() is InvocationStatus.PAUSED
             with pytest.raises(PausedInvocationError, match="RuntimeError: a bug"):
                 await handle.result()
-            waiting = begin(app.object(Worker, "w").note("behind it"))
-            await turns()
-            assert not waiting.done()
+            waiting = await app.object(Worker, "w").note.send("behind it")
+            assert await waiting.status() is InvocationStatus.PENDING
             await app.resume(paused.value.id)
             with pytest.raises(RuntimeError, match="a bug"):
                 await app.settle()
             assert await handle.status() is InvocationStatus.PAUSED
-            waiting.cancel()
 
     async def test_a_class_that_is_gone_disturbs_nobody_else(
         self, world: World, store: PuppetStore, suspend_after: float

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from datetime import datetime, timedelta
+from itertools import pairwise
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from durably import (
     Context,
     DeadlineExceededError,
     InvocationStatus,
     ObjectContext,
+    PausedInvocationError,
     Service,
     SharedContext,
     VirtualObject,
@@ -33,6 +38,8 @@ from tests.semantics.support import (
 )
 
 A_YEAR_SECONDS = 365 * 86_400
+TEN_YEARS_US = 10 * A_YEAR_SECONDS * SECOND_US
+A_CENTURY_US = 10 * TEN_YEARS_US
 
 
 class Sleeper(VirtualObject):
@@ -74,6 +81,44 @@ class Sleeper(VirtualObject):
         return self.woken
 
 
+class Patient(VirtualObject):
+    """Waits with limits that never come, and with one that has passed already."""
+
+    @handler
+    async def wait(self, ctx: ObjectContext) -> str:
+        async with asyncio.timeout(math.inf):
+            await asyncio.wait_for(ctx.sleep(1), math.inf)
+            sleeping = asyncio.create_task(asyncio.sleep(1))
+            await asyncio.wait([sleeping], timeout=math.inf)
+        asyncio.get_running_loop().call_later(math.inf, print).cancel()
+        forever = asyncio.create_task(asyncio.sleep(math.inf))
+        await asyncio.sleep(0)
+        forever.cancel()
+        try:
+            async with asyncio.timeout(math.inf) as limit:
+                limit.reschedule(-math.inf)
+                await ctx.sleep(1000)
+        except TimeoutError:
+            return "out of patience"
+        return "slept"
+
+    @handler
+    async def wait_for_nothing(self, ctx: ObjectContext) -> None:
+        await asyncio.sleep(math.inf)
+
+
+async def test_a_limit_that_never_comes_is_no_timer(suspend_after: float, store: PuppetStore) -> None:
+    async with Harness(Patient, suspend_after=suspend_after, store=store) as app:
+        call = begin(app.object(Patient, "p").wait())
+        await turns()
+        assert store.timers_on_disk() == 1
+        await app.advance(2)
+        assert await call == "out of patience"
+        assert store.timers_on_disk() == 0
+        with pytest.raises(PausedInvocationError, match="nobody will ever supply"):
+            await app.object(Patient, "p").wait_for_nothing()
+
+
 class TestT1:
     """`at` is UTC in whole microseconds and never goes back within an invocation, whatever the clock does."""
 
@@ -105,10 +150,96 @@ class TestT1:
             call = begin(app.object(Sleeper, "s").sleep(0.5))
             await turns()
             app.clock.set_back(60 * SECOND_US)
-            await wait_a_little(app, 60)
+            await wait_a_little(app, 0.499)
+            assert not call.done()
+            await wait_a_little(app, 0.001)
+            assert await call >= 0.5
+
+    @pytest.mark.parametrize("window_us", [0, 60 * SECOND_US, A_CENTURY_US], ids=["none", "minute", "century"])
+    async def test_a_clock_that_is_set_back_lengthens_no_wait(
+        self, world: World, suspend_after: float, window_us: int
+    ) -> None:
+        app = Harness(Sleeper, dependencies={World: world}, suspend_after=suspend_after)
+        async with tuned(app, timer_window_us=window_us):
+            call = begin(app.object(Sleeper, "s").sleep(90))
+            await app.object(Sleeper, "t").wake.after(90).send()
+            late = begin(app.object(Sleeper, "s").wake.options(timeout=90)())
+            await turns()
+            app.clock.set_back(3600 * SECOND_US)
+            await wait_a_little(app, 89)
             assert not call.done()
             await wait_a_little(app, 1)
-            assert await call >= 0.5
+            assert await call >= 90
+            assert await app.object(Sleeper, "t").count() == 1
+            await asyncio.wait([late])
+
+    async def test_a_glitch_ahead_parks_nothing(self, world: World, suspend_after: float) -> None:
+        """Not what was asked for before it, not what was asked for during it, and not what is asked for afterwards."""
+        async with Harness(Sleeper, dependencies={World: world}, suspend_after=suspend_after) as app:
+            walker = begin(app.object(Sleeper, "walker").walk())
+            before = begin(app.object(Sleeper, "before").sleep(0.3))
+            await turns()
+            app.clock.set_back(-TEN_YEARS_US)
+            world.end("act 0")  # The walker's next step is in the glitch, and its time goes on from there.
+            await turns()
+            during = begin(app.object(Sleeper, "during").sleep(0.3))
+            await app.object(Sleeper, "sent").wake.after(0.3).send()
+            await turns()
+            app.clock.set_back(TEN_YEARS_US)
+            after = begin(app.object(Sleeper, "after").sleep(0.3))
+            await turns()
+            await wait_a_little(app, 0.3)
+            assert all(call.done() for call in (before, during, after))
+            assert await app.object(Sleeper, "sent").count() == 1
+            for number in (1, 2, 3):
+                await wait_a_little(app, 5)
+                world.end(f"act {number}")
+                await turns()
+            await wait_a_little(app, 5)
+            times = await walker
+            assert times == sorted(times)
+            assert times[-1] - times[1] >= timedelta(seconds=20)
+            assert times[-1] - times[1] < timedelta(seconds=25)
+
+    @pytest.mark.parametrize("window_us", [SECOND_US, 60 * SECOND_US], ids=["second", "minute"])
+    @settings(max_examples=25, deadline=None)
+    @given(
+        jumps=st.lists(
+            st.tuples(st.floats(0, 40), st.integers(-TEN_YEARS_US, TEN_YEARS_US) | st.integers(-SECOND_US, SECOND_US)),
+            max_size=6,
+        ),
+        seconds=st.floats(0, 100),
+    )
+    def test_no_sequence_of_jumps_lengthens_a_sleep(
+        self, window_us: int, jumps: list[tuple[float, int]], seconds: float
+    ) -> None:
+        """One asked for after each jump, too; and no handler sees its time go back."""
+
+        class Restless(Service):
+            @handler
+            async def sleep_twice(self, ctx: Context, seconds: float) -> None:
+                times = [ctx.now()]
+                for _ in range(2):
+                    await ctx.sleep(seconds)
+                    times.append(ctx.now())
+                for earlier, later in pairwise(times):
+                    assert later - earlier >= timedelta(seconds=seconds) - timedelta(microseconds=1)
+
+        async def run() -> None:
+            async with tuned(Harness(Restless), timer_window_us=window_us) as app:
+                begun: list[tuple[int, asyncio.Task[None]]] = []
+                for after, by_us in [*jumps, (0.0, 0)]:
+                    begun.append((app.clock.elapsed_us, begin(app.service(Restless).sleep_twice(seconds))))
+                    await turns(20)
+                    await app.advance(after)
+                    app.clock.set_back(-by_us)
+                for at, call in begun:
+                    until = at + round(2 * seconds * SECOND_US) + SECOND_US
+                    await app.advance(max(until - app.clock.elapsed_us, 0) / SECOND_US)
+                    assert call.done()
+                    await call
+
+        asyncio.run(run())
 
     async def test_a_clock_that_jumps_ahead_wakes_within_a_second(self, world: World, suspend_after: float) -> None:
         async with Harness(Sleeper, dependencies={World: world}, suspend_after=suspend_after) as app:

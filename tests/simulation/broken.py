@@ -435,8 +435,10 @@ async def buy_twice(sim: Simulation, name: str) -> None:
 
 @mutant("guarantee 4")
 def delayed_messages_come_at_once(patch: Patch) -> None:
-    def schedule(original: Any, self: Acceptance, transition: Any, invocation: InvocationRun, due: int) -> None:
-        original(self, transition, invocation, due)
+    def schedule(
+        original: Any, self: Acceptance, transition: Any, invocation: InvocationRun, due: int, *rest: int
+    ) -> None:
+        original(self, transition, invocation, due, *rest)
         timer = TimerRecord(invocation.number, TimerKind.START, NO_COMMAND, due, invocation.address)
         self._timers.on_due(timer)
 
@@ -445,8 +447,8 @@ def delayed_messages_come_at_once(patch: Patch) -> None:
 
 @mutant("guarantee 2")
 def somebody_is_told_something_else(patch: Patch) -> None:
-    def answer(original: Any, self: Any, outcome: Outcome, expires_at: int | None) -> None:
-        original(self, Outcome(outcome.failed, outcome.value[::-1]), expires_at)
+    def answer(original: Any, self: Any, outcome: Outcome, *rest: Any) -> None:
+        original(self, Outcome(outcome.failed, outcome.value[::-1]), *rest)
 
     around(patch, process._Call, "answer", answer)
 

@@ -18,24 +18,25 @@ from durably.testing.soak import progress
 from durably.testing.soak.command import main
 from durably.testing.soak.plan import Plan
 from durably.testing.soak.soaking import Total
+from tests.levels import level
 from workloads import WORKLOADS
 
-RUNS = 2_000
 SOAK = [sys.executable, "-m", "durably.testing", "soak"]
 PLANTED = "tests.simulation.planted:workload"
 
 
 @pytest.mark.slow
 def test_thousands_of_runs_with_crashes_find_nothing() -> None:
+    runs = level().runs
     done = subprocess.run(
-        [*SOAK, "--runs", str(RUNS), "--seed", "0", "--json"], capture_output=True, text=True, check=False
+        [*SOAK, "--runs", str(runs), "--seed", "0", "--json"], capture_output=True, text=True, check=False
     )
     told = json.loads(done.stdout)
     assert told["failure"] is None, told["failure"]["account"]
     assert done.returncode == 0
-    assert told["runs"] == RUNS
-    assert told["crashes"] > RUNS / 2
-    assert told["actions"] > RUNS
+    assert told["runs"] == runs
+    assert told["crashes"] > runs / 2
+    assert told["actions"] > runs
 
 
 @pytest.mark.slow

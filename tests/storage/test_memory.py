@@ -7,10 +7,11 @@ from typing_extensions import override
 from durably.storage.memory import MemoryStore
 from durably.storage.store import Store
 from durably.testing.stores.contract import StoreContract
+from tests.levels import level
 
 
 class TestMemoryStore(StoreContract):
-    examples = 20
+    examples = level().examples // 3
 
     @override
     def make_store(self) -> Store:

@@ -11,9 +11,12 @@ from typing_extensions import override
 from durably.storage.sqlite import SqliteStore
 from durably.storage.store import Store
 from durably.testing.stores.contract import StoreContract
+from tests.levels import level
 
 
 class TestSqliteStore(StoreContract):
+    examples = level().examples
+
     @pytest.fixture(autouse=True)
     def _in_folder(self, tmp_path: Path) -> None:
         self.paths = (tmp_path / f"{number}.db" for number in count())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
 from importlib.resources import files
 from pathlib import Path
 
@@ -23,14 +25,14 @@ def all_statements() -> list[Statement]:
 
 
 @pytest.fixture
-def connection() -> sqlite3.Connection:
-    connection = sqlite3.connect(":memory:", isolation_level=None)
-    for migration in MIGRATIONS:
-        for statement in migration.statements:
-            connection.execute(statement)
-    for name in DEFINITIONS:
-        connection.execute(SQL[name])
-    return connection
+def connection() -> Iterator[sqlite3.Connection]:
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        for migration in MIGRATIONS:
+            for statement in migration.statements:
+                connection.execute(statement)
+        for name in DEFINITIONS:
+            connection.execute(SQL[name])
+        yield connection
 
 
 @pytest.mark.parametrize("name", sorted(SQL))
@@ -44,7 +46,6 @@ def test_every_statement_prepares(name: str, connection: sqlite3.Connection) -> 
     names = set(re.findall(r":([a-z_]+)", SQL[name]))
     values = dict.fromkeys(names) if names else [None] * SQL[name].count("?")
     connection.execute("explain " + SQL[name], values).fetchall()
-    connection.close()
 
 
 @pytest.mark.parametrize("name", sorted(SQL))
@@ -103,4 +104,3 @@ def test_no_read_of_the_runtime_walks_over_a_table(name: str, connection: sqlite
     )
     walks = [line for line in plan if line.startswith("SCAN") and line.split()[1] in tables]
     assert walks == []
-    connection.close()

@@ -182,7 +182,6 @@ async def test_what_waits_for_its_turn_is_checked_though_it_has_no_steps() -> No
     assert delayed == add.replace("2", "3")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("hash_seed", ["1", "4711"])
 async def test_another_process_replays_the_same(tmp_path: Path, hash_seed: str) -> None:
     journals = await under_way(seconds=3730, suspend_after=0)

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from threading import Event
+from typing import Any, NoReturn
 
 import pytest
 
-from durably import Context, ObjectContext, Service, VirtualObject, handler
+from durably import (
+    Context,
+    MemoryStore,
+    ObjectContext,
+    PausedInvocationError,
+    RetryPolicy,
+    Service,
+    StoreUnavailableError,
+    VirtualObject,
+    handler,
+)
+from durably.runtime.lifecycle.pause_search import PauseSearch
 from durably.testing import Harness, StandstillError
 from durably.testing.harness import standstill
 from durably.testing.harness.virtual import one_turn
@@ -22,8 +34,12 @@ class Reminder(VirtualObject):
         return text
 
     @handler
-    async def wait_for_itself(self, ctx: ObjectContext) -> None:
-        await ctx.object(Reminder, self.key).wait_for_itself()
+    async def wait_for_each_other(self, ctx: ObjectContext) -> None:
+        await ctx.object(Reminder, "b" if self.key == "a" else "a").wait_for_each_other()
+
+    @handler
+    async def break_down(self, ctx: ObjectContext) -> None:
+        raise RuntimeError("a bug")
 
 
 class Post(Service):
@@ -39,12 +55,24 @@ class Post(Service):
         await ctx.run("turns", turns)
 
     @handler
+    async def by_a_failing_action(self, ctx: Context) -> None:
+        await ctx.run("fail", fail)
+
+    @handler
+    async def by_a_slow_thread_within(self, ctx: Context, seconds: float) -> None:
+        await ctx.run.options(timeout=seconds)("wait", self.released.wait, 60)
+
+    @handler
     async def by_a_slow_thread(self, ctx: Context) -> None:
         await ctx.run("wait", self.released.wait, 60)
 
 
 MANY_TURNS = 10 * standstill.LOOKS
 """Enough for a standstill to be seen, were it one."""
+
+
+async def fail() -> None:
+    raise ConnectionError("down")
 
 
 async def turns() -> None:
@@ -55,6 +83,11 @@ async def turns() -> None:
 @pytest.fixture(autouse=True)
 def _looks_take_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(standstill, "LOOK_EVERY_SECONDS", 0)
+
+
+@pytest.fixture
+def released() -> Event:
+    return Event()
 
 
 @pytest.fixture
@@ -97,7 +130,18 @@ async def test_the_time_is_told_as_one_would_write_it(seconds: float, written: s
 async def test_who_waits_in_a_circle_is_told_that_no_time_will_help() -> None:
     async with Harness(Reminder) as app:
         with pytest.raises(StandstillError, match=r"no timer is set either, so this would wait for ever\. Objects"):
-            await app.object(Reminder, "a").wait_for_itself()
+            await app.object(Reminder, "a").wait_for_each_other()
+
+
+async def test_a_paused_invocation_that_may_be_waited_for_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PauseSearch, "begin", lambda *_, **__: None)  # Otherwise the caller would be refused at once.
+    async with Harness(Reminder) as app:
+        with pytest.raises(PausedInvocationError):
+            await app.object(Reminder, "a").break_down()
+        with pytest.raises(
+            StandstillError, match=r"Reminder/a/remind .* it may wait for Reminder/a/break_down\. .*a bug"
+        ):
+            await app.object(Reminder, "a").remind("x", 1)
 
 
 async def test_who_shares_the_harness_of_a_fixture_is_told_too(made_by_a_fixture: Harness) -> None:
@@ -118,6 +162,24 @@ async def test_several_who_wait_cannot_help_each_other() -> None:
         beside.cancel()
 
 
+async def _itself(call: Coroutine[Any, Any, str]) -> str:
+    return await call
+
+
+WAITS: dict[str, Callable[[Coroutine[Any, Any, str]], Awaitable[object]]] = {
+    "in a task": asyncio.create_task,
+    "for several": asyncio.gather,
+    "directly": _itself,
+}
+
+
+@pytest.mark.parametrize("wait", WAITS.values(), ids=WAITS)
+async def test_however_the_test_waits(wait: Callable[[Coroutine[Any, Any, str]], Awaitable[object]]) -> None:
+    async with Harness(Reminder) as app:
+        with pytest.raises(StandstillError):
+            await wait(app.object(Reminder, "a").remind("x", 2))
+
+
 async def test_a_task_that_waits_is_left_alone_while_the_test_does_something_else() -> None:
     async with Harness(Reminder) as app:
         asked = asyncio.create_task(app.object(Reminder, "a").remind("x", 2))
@@ -135,6 +197,42 @@ async def test_the_test_is_left_alone_while_somebody_else_may_let_time_pass() ->
         clockwork = asyncio.create_task(advance_at_last(app))
         assert await app.object(Reminder, "a").remind("x", 2) == "x"
         await clockwork
+
+
+async def test_an_action_that_backs_off_is_named(released: Event) -> None:
+    async with Harness(Post, dependencies={Event: released}, retry=RetryPolicy(initial=60)) as app:
+        with pytest.raises(
+            StandstillError, match=r"the action 'fail' of Post/by_a_failing_action failed and is tried again at .*01:00"
+        ) as told:
+            await app.service(Post).by_a_failing_action()
+        assert "`await app.advance(minutes=1)`" in str(told.value)
+
+
+async def test_an_action_that_never_ends_is_named(released: Event, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(standstill, "ACTION_PATIENCE_SECONDS", 0.01)
+    async with Harness(Post, dependencies={Event: released}) as app:
+        with pytest.raises(StandstillError, match=r"the action 'wait' of Post/by_a_slow_thread is under way"):
+            await app.service(Post).by_a_slow_thread()
+        with pytest.raises(
+            StandstillError, match=r"the time limit of the action 'wait' of .*`await app.advance\(hours"
+        ):
+            await app.service(Post).by_a_slow_thread_within(3600)
+        released.set()
+
+
+async def test_a_store_that_is_gone_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MemoryStore()
+
+    async def fail(*_args: object) -> NoReturn:
+        raise StoreUnavailableError("The disk is full.")
+
+    async with Harness(Reminder, store=store) as app:
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "commit", fail)
+            patch.setattr(store, "open", fail)
+            with pytest.raises(StandstillError, match="the store failed, and opening it again waits for virtual time"):
+                await app.object(Reminder, "a").remind("x", 0)
+        await app.advance(10)
 
 
 async def test_an_action_under_way_is_no_standstill() -> None:

@@ -114,6 +114,7 @@ class Everything(Service):
         anything: Any,
         some: Annotated[list[float], msgspec.Meta(min_length=1, max_length=3)],
         few: Annotated[int, annotated_types.Interval(ge=1, le=5)],
+        fewer: Annotated[int, pydantic.Field(gt=2, lt=5, description="how many")],
         given: Annotated[str, st.just("given")],
         pair: tuple[int, float],
         many: tuple[float, ...],
@@ -188,6 +189,7 @@ def test_whatever_is_declared_comes_and_is_carried_as_it_is(given: dict[str, Any
     assert given["guest"].age % 2 == 0
     assert 1 <= len(given["some"]) <= 3
     assert 1 <= given["few"] <= 5
+    assert 2 < given["fewer"] < 5
     assert given["given"] == "given"
     assert len(given["single"]) == 1
     assert given["order"].price >= 0

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
+from typing import Protocol
 
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
@@ -90,6 +93,34 @@ class Payments:
 
     def refund(self, key: str) -> int:
         return 1
+
+
+class Fetch(Protocol):
+    def __call__(self, url: str, *, retries: int = 0) -> Awaitable[bytes]: ...
+
+
+class Fetcher:
+    async def __call__(self, url: str) -> bytes:
+        return b""
+
+
+async def fetched(url: str) -> bytes:
+    return b""
+
+
+async def actions(ctx: Context, fetch: Fetch, some: Callable[..., Awaitable[int]]) -> None:
+    by_protocol: bytes = await ctx.run("a", fetch, "https://example.org", retries=2)
+    by_any_arguments: int = await ctx.run("b", some, 1, "x")
+    by_object: bytes = await ctx.run("c", Fetcher(), "https://example.org")
+    by_partial: bytes = await ctx.run("d", functools.partial(fetched, "https://example.org"))
+    by_plain_partial: int = await ctx.run("e", functools.partial(int, "5"))
+    by_lambda: bytes = await ctx.run("f", lambda: fetched("https://example.org"))
+    by_plain_lambda: int = await ctx.run("g", lambda: 5)
+    by_class: Order = await ctx.run("h", Order, "mary", seats=["2B"])
+    by_options: bytes = await ctx.run.options(timeout=5)("i", fetch, "https://example.org")
+    sent: Coroutine[object, object, bytes] = ctx.run("j", fetch, "https://example.org")
+    print(by_protocol, by_any_arguments, by_object, by_partial, by_plain_partial, by_lambda, by_plain_lambda)
+    print(by_class, by_options, await sent)
 
 
 class Checkout(Service, name="CheckoutService", retry=RetryPolicy(initial=timedelta(seconds=1))):

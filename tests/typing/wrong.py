@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable
 from datetime import datetime
 
 from durably import (
@@ -45,6 +47,9 @@ class Cart(VirtualObject):
     @handler  # refused: a handler is async
     def plain(self, ctx: ObjectContext) -> None: ...
 
+    @handler  # refused: a handler has a context
+    async def without_context(self, seat: int) -> None: ...
+
     @shared(atomic=True)  # refused: a shared handler changes nothing
     async def atomic(self, ctx: SharedContext) -> None: ...
 
@@ -74,6 +79,10 @@ async def charge(amount: int) -> bool:
 
 def refund(amount: int) -> int:
     return 1
+
+
+def fetch(seat: str) -> Awaitable[str]:
+    return asyncio.sleep(0, seat)
 
 
 async def use(caller: Caller, ctx: Context) -> None:
@@ -106,7 +115,9 @@ async def use(caller: Caller, ctx: Context) -> None:
     ctx.run("refund", refund, 5)  # refused: the await is forgotten
     amount: str = await ctx.run("refund", refund, 5)  # refused: the result of the action has another type
     paid: int = await ctx.run("refund", refund, 5)
-    print(number, paid, text, other, amount)
+    seats: int = await ctx.run("fetch", fetch, "2B")  # refused: the result of the awaitable has another type
+    await ctx.run("fetch", fetch, 5)  # refused: an argument of another type, of what returns an awaitable
+    print(number, paid, text, other, amount, seats)
     await ctx.run.options(retries=3)("refund", refund, 5)  # refused: there is no such option
     ctx.sleep(5)  # refused: the await is forgotten
     RetryPolicy(attempts=3)  # refused: there is no such field

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Coroutine, Mapping
-from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any
 
 from durably.actors.actor import Actor
 from durably.actors.context import Context, HandlerInfo, SharedContext
 from durably.actors.definition.definition import ActorDefinition, AnyHandler, definition_of
-from durably.actors.definition.scope import Scope
+from durably.actors.definition.dependencies import construct
+from durably.actors.definition.type_bindings import bindings_of
 from durably.actors.handlers import Handler, HandlerKind
 from durably.actors.protocol.port import Port
 from durably.actors.retry import RetryPolicy
 from durably.actors.state import STATE_VIEW, BoundField, StateField, StateView
-from durably.actors.values.descriptions import MISSING, describe, named
+from durably.actors.values.descriptions import MISSING, named
+from durably.actors.values.parts import parts_of
 from durably.actors.values.serde import codec_for
 from durably.errors import DefinitionError, HandlerMistakeError, UndecodableError, UnencodableError
 
@@ -130,7 +131,8 @@ def bind(
 ) -> BoundActor:
     """Make a class ready to run: resolve its types, find its dependencies, call its constructor once.
 
-    `stand_in` makes a value for a class that the constructor asks for and nobody gave, where that is no mistake.
+    `detached` makes a value for a class that the constructor asks for and `dependencies` lacks; without it, that is a
+    mistake.
 
     Raises:
         DefinitionError: it cannot work; says why and what to write.
@@ -142,7 +144,7 @@ def bind(
         )
     handlers = {name: BoundActorHandler(definition, handler) for name, handler in definition.handlers.items()}
     fields = {field.attribute: _bound_field(definition, field) for field in definition.fields.values()}
-    prototype = _construct(definition, dependencies, detached)
+    prototype = construct(definition, dependencies, detached)
     definition.scope.close()
     return BoundActor(definition, prototype, handlers, fields)
 
@@ -164,13 +166,15 @@ def _bound_field(definition: ActorDefinition, field: StateField) -> BoundField:
     where = f"{named(definition.actor)}.{field.attribute}"
     scope = definition_of(field.owner).scope
     annotation = inspect.get_annotations(field.owner)[field.attribute]
-    resolved = scope.resolve({field.attribute: annotation}, named(definition.actor))[field.attribute]
+    written = scope.resolve({field.attribute: annotation}, named(definition.actor))
+    resolved = bindings_of(definition.actor, field.owner, definition.scope).apply(written)[field.attribute]
     try:
         codec = codec_for(resolved)
     except DefinitionError as error:
         raise DefinitionError(f"The type of the state {where} does not work: {error.message}") from error
     default = None if field.default is MISSING else _encoded_default(where, codec.encode_exactly, field.default)
-    return BoundField(field.name, field.attribute, f"self.{field.attribute}", codec, default)
+    parts = None if codec.immutable else parts_of(resolved, codec)
+    return BoundField(field.name, field.attribute, f"self.{field.attribute}", codec, default, parts)
 
 
 def _encoded_default(where: str, encode: Callable[[Any], bytes], default: Any) -> bytes:
@@ -178,74 +182,3 @@ def _encoded_default(where: str, encode: Callable[[Any], bytes], default: Any) -
         return encode(default)
     except (UnencodableError, UndecodableError) as error:
         raise DefinitionError(f"The default of the state {where} does not fit its type: {error.message}") from error
-
-
-def _construct(
-    definition: ActorDefinition, dependencies: Mapping[Any, Any], detached: Callable[[type], Any] | None
-) -> Actor:
-    actor: type[Actor] = definition.actor
-    made = object.__new__(actor)
-    constructor: Any = getattr(actor, "__init__")  # noqa: B009
-    if constructor is not object.__init__:
-        constructor(made, **_arguments(definition, constructor, dependencies, detached))
-    return made
-
-
-def _arguments(
-    definition: ActorDefinition,
-    constructor: Any,
-    dependencies: Mapping[Any, Any],
-    detached: Callable[[type], Any] | None,
-) -> dict[str, Any]:
-    """What the constructor is called with: a dependency for each of its parameters."""
-    name = named(definition.actor)
-    parameters = [
-        one
-        for one in list(inspect.signature(constructor).parameters.values())[1:]
-        if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)
-    ]
-    written = {one.name: one.annotation for one in parameters if one.annotation is not one.empty}
-    annotations = _constructor_scope(definition).resolve(written, f"the constructor of {name}")
-    found: dict[str, Any] = {}
-    for one in parameters:
-        if one.kind is one.POSITIONAL_ONLY:
-            raise DefinitionError(
-                f"The parameter {one.name!r} of the constructor of {name} is positional-only. Remove the `/`."
-            )
-        annotation = annotations.get(one.name, MISSING)
-        wanted = next((way for way in _ways_to_ask(annotation) if way in dependencies), MISSING)
-        if wanted is not MISSING:
-            found[one.name] = dependencies[wanted]
-        elif one.default is one.empty:
-            cls = next((way for way in _ways_to_ask(annotation) if isinstance(way, type)), None)
-            if detached is None or cls is None or annotation is MISSING:
-                raise DefinitionError(_missing(name, one.name, annotation, dependencies))
-            found[one.name] = detached(cls)
-    return found
-
-
-def _constructor_scope(definition: ActorDefinition) -> Scope:
-    """The constructor may be inherited, with annotations that are names of its own module."""
-    owner = next(base for base in definition.actor.__mro__ if "__init__" in vars(base))
-    return definition_of(owner).scope if issubclass(owner, Actor) else definition.scope
-
-
-def _ways_to_ask(annotation: Any) -> tuple[Any, ...]:
-    """An annotation as it is, and `Mail` for `Mail | None`."""
-    if get_origin(annotation) not in (Union, UnionType):
-        return (annotation,)
-    return (annotation, *(part for part in get_args(annotation) if part is not type(None)))
-
-
-def _missing(actor: str, parameter: str, annotation: Any, dependencies: Mapping[Any, Any]) -> str:
-    if annotation is MISSING:
-        return (
-            f"The parameter {parameter!r} of the constructor of {actor} has no annotation, by which its "
-            "value would be found. Annotate it with a class."
-        )
-    given = ", ".join(describe(one) for one in dependencies) or "nothing"
-    wanted = describe(annotation)
-    return (
-        f"The constructor of {actor} asks for {parameter}: {wanted}, and dependencies= has {given}. "
-        f"Write Runtime(..., dependencies={{{wanted}: ...}})."
-    )

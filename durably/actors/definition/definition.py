@@ -12,8 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
+from durably.actors.class_bodies import CLASS_BODY, ClassBody
 from durably.actors.definition.arguments import in_words
+from durably.actors.definition.contexts import check_context
 from durably.actors.definition.scope import Scope
+from durably.actors.definition.type_bindings import NO_BINDINGS, bindings_of
 from durably.actors.handlers import Handler, HandlerKind
 from durably.actors.retry import RetryPolicy
 from durably.actors.state import StateField
@@ -28,14 +31,6 @@ DEFINITION = "__durably__"
 SERVICE_NAME = re.compile(r"([a-zA-Z]|_[a-zA-Z0-9])[a-zA-Z0-9._-]*")
 RESERVED_NAMES = ("restate",)
 """Paths beginning with these belong to the HTTP surface."""
-
-CONTEXTS: Mapping[HandlerKind, tuple[str, ...]] = {
-    "service": ("Context",),
-    "exclusive": ("ObjectContext", "SharedContext", "Context"),
-    "shared": ("SharedContext", "Context"),
-}
-"""The contexts that a handler of each kind may be annotated with; the first is the one that it gets."""
-CONTEXT_NAMES = frozenset(name for names in CONTEXTS.values() for name in names)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +97,7 @@ def define(actor: type, kind: ActorKind, options: ActorOptions, scope: Scope) ->
     Raises:
         DefinitionError: it cannot work; says what to write.
     """
+    _check_class_body(actor)
     definition = ActorDefinition(
         actor=actor,
         name=_name(actor, options),
@@ -140,13 +136,31 @@ def _check_name(definition: ActorDefinition) -> None:
         )
 
 
+def _check_class_body(actor: type) -> None:
+    """Refuse a class of whose handlers one was made and has not reached it."""
+    body = vars(actor).get(CLASS_BODY)
+    if not isinstance(body, ClassBody):
+        return
+    delattr(actor, CLASS_BODY)
+    for handler in body.made:
+        # One that is defined again is replaced, as everything in Python is.
+        if handler.owner is None and not isinstance(vars(actor).get(handler.attribute), Handler):
+            raise DefinitionError(
+                f"{named(actor)}.{handler.attribute} is decorated as a handler, and something hides that: most likely "
+                "a decorator above @handler or @shared, or another attribute of the same name. Put the durably "
+                "decorator on top, and give each attribute a name of its own."
+            )
+
+
 def _handlers(actor: type, kind: ActorKind, scope: Scope) -> dict[str, AnyHandler]:
     handlers: dict[str, AnyHandler] = {}
     for attribute, one in _members(actor, Handler).items():
         handler: AnyHandler = one
         if attribute in vars(actor):
             handler.signature.scope = scope
-            _check_handler(actor, kind, handler)
+            _check_handler(actor, kind, handler, scope)
+        else:
+            handler = _inherited(actor, attribute, handler, scope)
         twin = handlers.get(handler.name)
         if twin is not None:
             raise DefinitionError(
@@ -155,6 +169,17 @@ def _handlers(actor: type, kind: ActorKind, scope: Scope) -> dict[str, AnyHandle
             )
         handlers[handler.name] = handler
     return handlers
+
+
+def _inherited(actor: type, attribute: str, handler: AnyHandler, scope: Scope) -> AnyHandler:
+    """A handler as it is in a subclass: of a generic class, one of its own."""
+    defined = handler.signature.scope
+    bindings = NO_BINDINGS if defined is None else bindings_of(actor, defined.owner, scope)
+    if not bindings:
+        return handler
+    bound = handler.bound_by(bindings)
+    setattr(actor, attribute, bound)
+    return bound
 
 
 def _members(actor: type, kind: type[Any]) -> dict[str, Any]:
@@ -166,7 +191,24 @@ def _members(actor: type, kind: type[Any]) -> dict[str, Any]:
     return {name: value for name, value in found.items() if isinstance(value, kind)}
 
 
-def _check_handler(actor: type, kind: ActorKind, handler: AnyHandler) -> None:
+def _check_handler(actor: type, kind: ActorKind, handler: AnyHandler, scope: Scope) -> None:
+    where = f"{named(actor)}.{handler.attribute}"
+    if kind == "object" and handler.attribute == "key":
+        raise DefinitionError(
+            f"{where} is a handler, and self.key is the object's key. Call the method something else and write "
+            '@handler(name="key").'
+        )
+    if handler.attribute in inspect.get_annotations(actor):
+        raise DefinitionError(
+            f"{where} is declared twice, as a field and as a handler, and the later one replaces the other. Call one "
+            "of them something else."
+        )
+    for base in actor.__mro__[1:]:
+        if isinstance(vars(base).get(handler.attribute), StateField):
+            raise DefinitionError(
+                f"{where} is a handler, and replaces the state {named(base)}.{handler.attribute}, which inherited "
+                "handlers use. Call the method something else, with name= if callers know it by that name."
+            )
     if kind == "service" and handler.shared:
         raise DefinitionError(
             f"{named(actor)}.{handler.attribute} is @shared, and a Service has no state to share: its handlers "
@@ -176,26 +218,19 @@ def _check_handler(actor: type, kind: ActorKind, handler: AnyHandler) -> None:
         raise DefinitionError(
             f"{named(actor)}.{handler.attribute} is atomic, and a Service has no state. Leave atomic= out."
         )
-    _check_context(actor, _kind_of(kind, handler), handler)
-
-
-def _check_context(actor: type, kind: HandlerKind, handler: AnyHandler) -> None:
-    """Compare names only: the annotation need not be resolvable, and bases of contexts are fine."""
-    annotation = list(inspect.signature(handler.function).parameters.values())[1].annotation
-    written = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
-    name = written.strip("'\" ").rpartition(".")[2]
-    if name in CONTEXT_NAMES and name not in CONTEXTS[kind]:
-        described = {"service": "a service", "exclusive": "an exclusive handler", "shared": "a shared handler"}[kind]
-        raise DefinitionError(
-            f"The context of {named(actor)}.{handler.attribute} is annotated {name}, and {described} gets "
-            f"{CONTEXTS[kind][0]}. Write `ctx: {CONTEXTS[kind][0]}`, or change the decorator."
-        )
+    check_context(actor, _kind_of(kind, handler), handler, scope)
 
 
 def _fields(actor: type, kind: ActorKind) -> dict[str, StateField]:
     fields: dict[str, StateField] = {}
     for attribute, field_ in _members(actor, StateField).items():
         state_field: StateField = field_
+        for base in actor.__mro__[1:]:
+            if attribute in vars(actor) and isinstance(vars(base).get(attribute), Handler):
+                raise DefinitionError(
+                    f"{named(actor)}.{attribute} is state, and replaces the handler {named(base)}.{attribute}, which "
+                    "callers rely on. Give the field another name."
+                )
         if kind == "service":
             raise DefinitionError(
                 f"{named(actor)}.{attribute} is state, and a Service has none: it has no key to keep it under. "

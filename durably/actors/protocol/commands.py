@@ -2,7 +2,7 @@
 
 A command is what the journal records and what replay compares, so it holds bytes and names, never objects. Its number
 is its place in the order of issue within one execution, counted from 0; the answer to it, where there is one, refers
-to that number. `Call`, `Run`, `Sleep`, `Attach` and `Look` are answered; `Send` is not.
+to that number. All are answered but a `Send` without an idempotency key.
 
 `gc=False`, here and elsewhere: plain values are in no cycle, and the garbage collector need not look at them.
 """
@@ -31,7 +31,10 @@ class Call(msgspec.Struct, frozen=True, tag="call", array_like=True, gc=False):
 
 
 class Send(msgspec.Struct, frozen=True, tag="send", array_like=True, gc=False):
-    """Send a message. It does not join the mailbox before `due`, microseconds since 1970 UTC by the wall clock."""
+    """Send a message. It does not join the mailbox before `due`, microseconds since 1970 UTC by the wall clock.
+
+    With an idempotency key the answer is the id of the invocation that has it, this one or an earlier one.
+    """
 
     service: str
     key: str | None
@@ -80,6 +83,6 @@ Command: TypeAlias = Call | Send | Run | Sleep | Attach | GetStatus
 
 
 class StatusAnswer(msgspec.Struct, frozen=True):
-    """The encoded answer to `Look`."""
+    """The encoded answer to `GetStatus`."""
 
     status: InvocationStatus

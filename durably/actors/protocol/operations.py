@@ -1,9 +1,12 @@
 """`Operation`: what a call, send, run or sleep returns, on every transport.
 
 It was issued when it was called, awaited or not (rule C1). It is a future of its loop, so it may be awaited many
-times and goes wherever asyncio takes a future; it is also a `Coroutine`, so `create_task`, `TaskGroup` and both type
-checkers treat it as what the API says it is. It knows where it was called: forgetting the `await`, or testing it for
-truth, names that line.
+times; it is also a `Coroutine`, so `create_task`, `TaskGroup` and both type checkers treat it as what the API says it
+is. It knows where it was called: forgetting the `await`, or testing it for truth, names that line.
+
+`asyncio.ensure_future`, and `gather`, `shield` and others through it, return a future as it is and make a task of a
+coroutine. In a handler an operation is a future to them, which saves a task for each call. Outside it is a coroutine,
+so that `asyncio.wait` takes what `ensure_future` returns; `asyncio.wait` refuses anything that is a coroutine.
 """
 
 from __future__ import annotations
@@ -16,6 +19,9 @@ from types import CodeType, FrameType, TracebackType
 from typing import Any, Generic, TypeVar
 
 R = TypeVar("R")
+
+_blocking: Any = asyncio.Future.__dict__["_asyncio_future_blocking"]
+"""Asyncio's own attribute: a task asks whether what it was given is awaited, and `isfuture` whether it is a future."""
 
 
 frame_above = sys._getframe  # pyright: ignore[reportPrivateUsage]
@@ -101,3 +107,27 @@ class Operation(asyncio.Future[R], Coroutine[Any, Any, R], Generic[R]):
         self.taken = True
         # Given None, asyncio's future would take the context of whoever completes it.
         super().add_done_callback(fn, context=copy_context() if context is None else context)
+
+
+def _asked_by_asyncio(operation: Operation[Any]) -> bool:
+    """Whoever asks has been given the operation to wait for: it is not forgotten."""
+    operation.taken = True
+    is_blocking: bool = _blocking.__get__(operation)
+    return is_blocking
+
+
+Operation._asyncio_future_blocking = property(_asked_by_asyncio, _blocking.__set__)  # type: ignore[assignment]
+
+
+class HostOperation(Operation[R]):
+    """One on the loop of a program outside handlers, where asyncio takes it for a coroutine and nothing else."""
+
+    __slots__ = ()
+
+
+def _asked_by_host(operation: HostOperation[Any]) -> bool | None:
+    """None: not a future. True: a task awaits it."""
+    return _blocking.__get__(operation) or None
+
+
+HostOperation._asyncio_future_blocking = property(_asked_by_host, _blocking.__set__)  # type: ignore[assignment]

@@ -9,13 +9,13 @@ from __future__ import annotations
 from asyncio import AbstractEventLoop
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import Context
-from inspect import isawaitable
 from random import Random
 from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
-from durably.actors.protocol.commands import Command, Run
+from durably.actors.protocol.coding import CodingMeter
+from durably.actors.protocol.commands import Command, Run, Send
 from durably.actors.protocol.operations import CallSite, Operation
 from durably.actors.protocol.request import Request
 from durably.actors.retry import RetryPolicy
@@ -29,9 +29,9 @@ class Action(msgspec.Struct, Generic[R], frozen=True, kw_only=True):
 
     name: str
     invoke: Callable[[], R | Awaitable[R]]
-    """Calls the user's function with its arguments; for a coroutine function, returns the coroutine."""
-    is_coroutine_function: bool
-    """True: `invoke` runs on the host's event loop; False: in a thread."""
+    """Calls the user's function with its arguments. If that gives an awaitable, the result is what it ends with."""
+    runs_on_loop: bool
+    """True: `invoke` is called on the host's event loop; False: in a thread. Awaitables are awaited on the loop."""
     retry: RetryPolicy | None
     timeout_us: int | None
     """Limit of one attempt."""
@@ -46,29 +46,27 @@ class Action(msgspec.Struct, Generic[R], frozen=True, kw_only=True):
         Raises:
             UnencodableError: it cannot be written; names the run.
         """
-        if not self.is_coroutine_function and isawaitable(result):
-            raise UnencodableError(_not_awaited(self.name, result))
         try:
             return self.encode_value(result)
         except UnencodableError as error:
             raise UnencodableError(f"The result of run {self.name!r} cannot be journaled: {error.message}") from error
 
 
-def _not_awaited(name: str, value: object) -> str:
-    close = getattr(value, "close", None)
-    if close is not None:
-        close()
-    return (
-        f"The action of run {name!r} is a plain function that returned a coroutine, so it ran in a thread, where "
-        "nobody awaits it. Give ctx.run the coroutine function itself and its arguments, not a lambda: "
-        f"ctx.run({name!r}, fetch, url)."
-    )
+class Flush(Protocol):
+    """`StateView.flush`."""
+
+    def __call__(self, *, verify: bool = True) -> Mapping[str, bytes | None]: ...
 
 
 class Port(Protocol):
     """What an execution offers to its handler. Outside its own advance every method raises a sentence (rule D1)."""
 
     invocation_id: str
+
+    @property
+    def coding(self) -> CodingMeter | None:
+        """What measures how long encoding and decoding take; None where nobody asks."""
+        ...
 
     @property
     def loop(self) -> AbstractEventLoop:
@@ -99,20 +97,18 @@ class Port(Protocol):
         """Journal a command that is answered. The operation ends with `decode(answer)`, or with the failure."""
         ...
 
-    def issue_one_way(
-        self, command: Command, result: Callable[[int], R], what: object, site: CallSite, /
-    ) -> Operation[R]:
-        """Journal a command that is not answered. The operation is done at once, with `result(command number)`."""
+    def issue_send(self, command: Send, sent: Callable[[str], R], what: object, site: CallSite, /) -> Operation[R]:
+        """Journal a message. The operation ends with `sent(invocation id)`.
+
+        That is at once, but with an idempotency key: then the message may join an earlier invocation, whose id is the
+        recorded answer. An atomic handler's message is sent with its outcome, so its id is not looked up (rule V6).
+        """
         ...
 
     def issue_run(
         self, command: Run, action: Action[R], decode: Callable[[bytes], R], site: CallSite, /
     ) -> Operation[R]:
         """Journal a side effect; it starts when the command is durable."""
-        ...
-
-    def callee_id(self, command: int, /) -> str:
-        """The id of the invocation that command number `command` starts."""
         ...
 
     def read_field(self, name: str, /) -> bytes | None:
@@ -127,8 +123,8 @@ class Port(Protocol):
         """Set or clear a state field."""
         ...
 
-    def watch_fields(self, flush: Callable[[], Mapping[str, bytes | None]], /) -> None:
-        """Ask, at the end of each step, for fields whose values were changed in place or set as objects (rule V2)."""
+    def watch_fields(self, flush: Flush, /) -> None:
+        """Ask, at the end of each step, for fields whose values were changed in place (rule V2)."""
         ...
 
     def log(self, level: str, event: str, fields: Mapping[str, Any], /) -> None:

@@ -24,6 +24,10 @@ def is_datetime(value: object) -> bool:
     return isinstance(value, datetime)
 
 
+def is_class(value: object) -> TypeGuard[type[Any]]:
+    return isinstance(value, type)
+
+
 def is_exception_class(value: object) -> bool:
     return isinstance(value, type) and issubclass(value, Exception)
 

@@ -11,19 +11,21 @@ import asyncio
 import contextvars
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from inspect import isawaitable
 from threading import get_ident
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import msgspec
 
 from durably.actors.protocol.port import Action
 from durably.actors.retry import RetryPolicy
-from durably.actors.values.durations import duration_us
-from durably.actors.values.error_envelopes import encode_failure, terminal
-from durably.errors import RetryableError, TerminalError, find_mistake
+from durably.actors.values.error_envelopes import encode_failure
+from durably.errors import TerminalError, find_mistake
+from durably.runtime.actions.action_attempt import TimeLimit, given_up_error, retry_delay, terminal_error_of_action
 from durably.runtime.clock import Clock
 from durably.runtime.commit.thread_yielding import ThreadYielding
-from durably.runtime.execution.failure_text import describe_failure, text_of_error
+from durably.runtime.execution.failure_text import failure_fields, text_of_error
 from durably.runtime.observation.observer import Observer
 from durably.runtime.settings import AroundAttempt
 
@@ -37,6 +39,8 @@ class ActionResult(msgspec.Struct, frozen=True, kw_only=True):
     failed: bool
     value: bytes
     exhausted: BaseException | None = None
+    cause: BaseException | None = None
+    """The error that the last attempt raised, for the tracebacks of whoever still has the handler in memory."""
 
 
 class ActionListener(Protocol):
@@ -58,13 +62,27 @@ class ActionListener(Protocol):
 class _Running:
     """One action: its task, and its result from then on."""
 
-    __slots__ = ("listener", "name", "result", "task")
+    __slots__ = ("key", "listener", "name", "result", "task", "tried_again_at")
 
-    def __init__(self, name: str, listener: ActionListener) -> None:
+    def __init__(self, key: ActionKey, name: str, listener: ActionListener) -> None:
+        self.key = key
         self.name = name
         self.listener = listener
         self.task: asyncio.Task[None] | None = None
         self.result: ActionResult | None = None
+        self.tried_again_at: int | None = None
+        """While it backs off: when the next attempt begins, by the monotonic clock."""
+
+
+class Attempted(NamedTuple):
+    """An attempt that is under way."""
+
+    key: ActionKey
+    name: str
+    until: int | None
+    """When its time limit ends it, by the monotonic clock; None: it has no limit."""
+    is_wanted: bool
+    """False: it was cancelled, and goes on all the same."""
 
 
 class Actions:
@@ -87,7 +105,8 @@ class Actions:
         self._thread_yielding = thread_yielding
         self._running: dict[ActionKey, _Running] = {}
         self._threads = threads
-        self._busy = 0
+        self._under_way: dict[_Running, TimeLimit] = {}
+        """What is being attempted right now; what backs off is not among it."""
         self._executor: ThreadPoolExecutor | None = None
         self._cancelled: dict[asyncio.Task[None], str] = {}
         """What a stop has cancelled and has not ended, with its name."""
@@ -98,10 +117,33 @@ class Actions:
         """The actions under way, and those whose completion is not durable yet."""
         return set(self._running)
 
+    def running(self) -> list[tuple[ActionKey, str]]:
+        """The actions that have no result yet, with their names."""
+        return [(key, running.name) for key, running in self._running.items() if running.result is None]
+
     @property
     def busy(self) -> int:
         """Actions that are being attempted right now; those that back off are not counted."""
-        return self._busy
+        return len(self._under_way)
+
+    def under_way(self) -> list[Attempted]:
+        """The attempts of this moment, oldest first."""
+        return [
+            Attempted(running.key, running.name, limit.until, self._running.get(running.key) is running)
+            for running, limit in self._under_way.items()
+        ]
+
+    def backing_off(self) -> list[tuple[ActionKey, str, int]]:
+        """Actions that wait for their next attempt: key, name and when that is, by the monotonic clock."""
+        return [
+            (running.key, running.name, running.tried_again_at)
+            for running in self._running.values()
+            if running.tried_again_at is not None
+        ]
+
+    def tasks(self) -> set[asyncio.Task[None]]:
+        """The tasks that they run and wait in."""
+        return {running.task for running in self._running.values() if running.task is not None}
 
     def start(self, key: ActionKey, action: Action[Any], fallback: RetryPolicy, listener: ActionListener) -> None:
         """Start an action, or join the one that runs; `listener` hears the result once.
@@ -110,7 +152,7 @@ class Actions:
         """
         running = self._running.get(key)
         if running is None:
-            running = self._running[key] = _Running(action.name, listener)
+            running = self._running[key] = _Running(key, action.name, listener)
             running.task = self._host.create_task(self._run(key, running, action, fallback), context=action.context)
         elif running.result is None:
             running.listener = listener
@@ -139,10 +181,13 @@ class Actions:
             self._executor.shutdown(wait=False, cancel_futures=True)
             self._executor = None
 
-    async def ended(self) -> None:
-        """After `stop`: wait for those that do not end at once; not for threads, which cannot be cancelled."""
-        while self._cancelled:
-            await asyncio.wait(self._cancelled)
+    async def ended(self, *, real_seconds: float | None = None) -> None:
+        """After `stop`: wait for those that do not end at once; not for threads, which cannot be cancelled.
+
+        `real_seconds` bounds the wait by the event loop's time; None waits for all of them.
+        """
+        if self._cancelled:
+            await asyncio.wait(self._cancelled, timeout=real_seconds)
 
     def left(self) -> list[str]:
         """After `stop`: the names of those that still run, threads included."""
@@ -153,9 +198,10 @@ class Actions:
         started = self._clock.monotonic()
         failures = 0
         while running.result is None:
-            self._begin_attempt(key, action.name)
+            limit = TimeLimit(self._clock, action)
+            self._begin_attempt(running, limit)
             try:
-                running.result = _encoded(action, await self._attempted(action, fallback))
+                running.result = _encoded(action, await self._attempted(action, fallback, limit))
             except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
                 raise
             except BaseException as error:
@@ -164,48 +210,52 @@ class Actions:
                 if action.retry is not None:
                     issued_at = running.listener.action_issued_at(key)
                     elapsed = elapsed if issued_at is None else max(elapsed, self._clock.now() - issued_at)
-                running.result = self._after_failure(action, policy, error, failures, elapsed)
+                running.result = _after_failure(action, policy, error, failures, elapsed, error is limit.error)
                 failed: BaseException | None = error
             else:
                 failed = None
             finally:
-                self._end_attempt(key, action.name)
+                self._end_attempt(running)
             if self._running.get(key) is not running:  # It turned its cancellation into something else.
                 return
             if running.result is None and failed is not None:
                 delay = retry_delay(policy, failures, failed)
                 running.listener.action_backs_off(key, action.name, _told(delay, failures, failed))
+                running.tried_again_at = self._clock.monotonic() + delay
                 await self._clock.sleep(delay)
+                running.tried_again_at = None
         running.task = None
         if self._running.get(key) is running:
             running.listener.action_ended(key, running.result)
 
-    def _begin_attempt(self, key: ActionKey, name: str) -> None:
-        self._busy += 1
-        self._observer.action_attempt_started(*key, name)
+    def _begin_attempt(self, running: _Running, limit: TimeLimit) -> None:
+        self._under_way[running] = limit
+        self._observer.action_attempt_started(*running.key, running.name)
 
-    def _end_attempt(self, key: ActionKey, name: str) -> None:
-        self._busy -= 1
-        if self._busy == 0:
+    def _end_attempt(self, running: _Running) -> None:
+        del self._under_way[running]
+        if not self._under_way:
             self._host.call_soon(self.on_rest)
-        self._observer.action_attempt_ended(*key, name)
+        self._observer.action_attempt_ended(*running.key, running.name)
 
-    def _attempted(self, action: Action[Any], fallback: RetryPolicy) -> Awaitable[Any]:
+    def _attempted(self, action: Action[Any], fallback: RetryPolicy, limit: TimeLimit) -> Awaitable[Any]:
         if self._around_attempt is None:
-            return self._attempt(action)
-        return self._around_attempt(action, fallback, self._attempt)
+            return self._attempt(action, limit)
+        return self._around_attempt(action, fallback, partial(self._attempt, limit=limit))
 
-    async def _attempt(self, action: Action[Any]) -> Any:
+    async def _attempt(self, action: Action[Any], limit: TimeLimit) -> Any:
         try:
-            if action.timeout_us is None:
-                return await (action.invoke() if action.is_coroutine_function else self._in_thread(action))
-            async with asyncio.timeout(action.timeout_us / 1_000_000):
-                return await (action.invoke() if action.is_coroutine_function else self._in_thread(action))
+            with limit:
+                return await self._called(action)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
             raise RuntimeError("the action was cancelled from within") from None
+
+    async def _called(self, action: Action[Any]) -> Any:
+        value = action.invoke() if action.runs_on_loop else await self._in_thread(action)
+        return await value if isawaitable(value) else value
 
     async def _in_thread(self, action: Action[Any]) -> Any:
         if self._executor is None:
@@ -233,45 +283,33 @@ class Actions:
         finally:
             del self._in_threads[thread]
 
-    def _after_failure(
-        self, action: Action[Any], policy: RetryPolicy, error: BaseException, failures: int, elapsed_us: int
-    ) -> ActionResult | None:
-        """What the failure of an attempt means: a result, or None to try again."""
-        if isinstance(error, TerminalError):
-            return ActionResult(failed=True, value=encode_failure(error))
-        if find_mistake(error) is not None:
-            return ActionResult(failed=True, value=b"", exhausted=error)
-        if policy.gives_up_on(error):
-            return ActionResult(failed=True, value=encode_failure(_given_up(error)))
-        if not policy.exhausted(failures, elapsed_us):
-            return None
-        if action.retry is None and policy.then == "pause":
-            return ActionResult(failed=True, value=b"", exhausted=error)
-        return ActionResult(failed=True, value=encode_failure(_given_up(error)))
-
 
 def _nobody_listens() -> None:
     return None
 
 
-def retry_delay(policy: RetryPolicy, failures: int, error: BaseException) -> int:
-    """Microseconds until the next attempt: the policy's, and not before the error itself asks for it."""
-    delay = policy.delay_us(failures)
-    asked_for = getattr(error, "retry_after", None) if isinstance(error, RetryableError) else None
-    try:
-        return delay if asked_for is None else max(delay, duration_us(asked_for))
-    except (TypeError, ValueError):  # It asks for what is no duration.
-        return delay
+def _after_failure(
+    action: Action[Any], policy: RetryPolicy, error: BaseException, failures: int, elapsed_us: int, is_time_limit: bool
+) -> ActionResult | None:
+    """What the failure of an attempt means: a result, or None to try again."""
+    ends = terminal_error_of_action(error)
+    if ends is not None:
+        return ActionResult(failed=True, value=encode_failure(ends), cause=error.__cause__)
+    if find_mistake(error) is not None:
+        return ActionResult(failed=True, value=b"", exhausted=error)
+    if not policy.gives_up_on(error):
+        if not policy.exhausted(failures, elapsed_us):
+            return None
+        if action.retry is None and policy.then == "pause":
+            return ActionResult(failed=True, value=b"", exhausted=error)
+    failure = given_up_error(action.name, error, failures, is_time_limit=is_time_limit)
+    return ActionResult(failed=True, value=encode_failure(failure), cause=error)
 
 
 def _told(delay_us: int, failures: int, error: BaseException) -> dict[str, Any]:
     """What a log says of an action that will be tried again."""
-    return {"delay_seconds": delay_us / 1_000_000, "failed_attempts": failures, "error": describe_failure(error)}
-
-
-def _given_up(error: BaseException) -> TerminalError:
-    known = terminal(error)
-    return TerminalError(describe_failure(error)) if known is None else known
+    told = failure_fields(error, is_first=failures == 1)
+    return {"delay_seconds": delay_us / 1_000_000, "failed_attempts": failures, **told}
 
 
 def _encoded(action: Action[Any], value: Any) -> ActionResult:

@@ -47,6 +47,10 @@ class Activations:
         settings: Settings,
     ) -> None:
         self.by_address = by_address
+        self.on_queued: Callable[[InvocationRun, InvocationRun], None] = _no_one_listens
+        """Hears that a message waits behind the invocation that holds its object."""
+        self.on_loaded: Callable[[Activation], None] = _no_one_loads
+        """Hears that an object is in memory."""
         self._actors = actors
         self._attempts = attempts
         self._committer = committer
@@ -135,11 +139,15 @@ class Activations:
             # Rule C8: the tail stays in the store; it is loaded when the head has been worked off.
             activation.stored_tail += 1
             self._committer.when_durable(self._registry.forget, invocation)
+            if activation.current is not None:
+                self.on_queued(invocation, activation.current)
         elif activation.current is None and not activation.mailbox and not self._incarnation.stopping:
             activation.current = invocation
             self._ready.push(invocation)
         else:
             activation.mailbox.append(invocation)
+            if activation.current is not None:
+                self.on_queued(invocation, activation.current)
 
     # ------------------------------------------------------------------ rehydration
 
@@ -169,6 +177,7 @@ class Activations:
         self._take_arrived(activation, load_buffer)
         for callback in load_buffer.callbacks:
             callback(activation)
+        self.on_loaded(activation)
         self.start_next(activation)
         self._passivation.mark_idle(activation)
 
@@ -220,3 +229,11 @@ class Activations:
 
     def _is_idle(self) -> bool:
         return not self._load.outstanding
+
+
+def _no_one_loads(activation: Activation) -> None:
+    raise AssertionError("an object was loaded before the machine was put together")
+
+
+def _no_one_listens(invocation: InvocationRun, holder: InvocationRun) -> None:
+    raise AssertionError("a message came before the machine was put together")

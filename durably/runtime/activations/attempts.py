@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 
+from durably.actors.protocol.coding import CodingMeter
 from durably.ids import InvocationStatus
 from durably.runtime.activations.passivation import Passivation
 from durably.runtime.commit.committer import Committer
@@ -27,12 +28,14 @@ class Attempts:
     def __init__(
         self,
         *,
+        coding: CodingMeter,
         committer: Committer,
         observer: Observer,
         passivation: Passivation,
         ready: ReadyQueue,
         settings: Settings,
     ) -> None:
+        self._coding = coding
         self._committer = committer
         self._host = asyncio.get_running_loop()
         self._observer = observer
@@ -53,6 +56,7 @@ class Attempts:
             observer,
             self._settings,
             self._host,
+            self._coding,
         )
 
     def park(self, transition: Transition, invocation: InvocationRun, journal: Journal) -> None:

@@ -16,11 +16,12 @@ C = TypeVar("C", bound=Command)
 class CommandKind(Generic[C]):
     """Each method is one thing that can happen to a command; what a kind does not override needs nothing."""
 
-    is_answered = True
-    """The handler waits for an answer; without one, the command is done when it is issued."""
-
     is_answered_by_this_process = False
     """This process itself finds the answer: meanwhile its invocation runs, and is not suspended."""
+
+    def is_answered(self, invocation: InvocationRun, command: C) -> bool:
+        """The handler waits for an answer; without one, the command is done when it is issued."""
+        return True
 
     def issue(
         self, transition: Transition, invocation: InvocationRun, number: int, command: C, found: KeysFound

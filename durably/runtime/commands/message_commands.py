@@ -5,8 +5,12 @@ from __future__ import annotations
 from durably.actors.protocol.commands import Call, Send
 from durably.runtime.commands.command_kind import CommandKind
 from durably.runtime.commit.transition import Transition
+from durably.runtime.execution.answers import encode_id
+from durably.runtime.execution.step import Outcome
 from durably.runtime.invocations.invocation import InvocationRun
+from durably.runtime.messaging.completions import Completions
 from durably.runtime.messaging.messages import KeysFound, Messages
+from durably.storage.records import CallerRecord
 
 
 class CallCommands(CommandKind[Call]):
@@ -27,12 +31,17 @@ class CallCommands(CommandKind[Call]):
 
 
 class SendCommands(CommandKind[Send]):
-    """A message without an answer. Those of an atomic handler wait for its outcome (rule V6)."""
+    """A message. With an idempotency key, the answer is the id of the invocation that has it (rule C7).
 
-    is_answered = False
+    Those of an atomic handler wait for its outcome, and have no answer (rule V6).
+    """
 
-    def __init__(self, messages: Messages) -> None:
+    def __init__(self, messages: Messages, completions: Completions) -> None:
         self._messages = messages
+        self._completions = completions
+
+    def is_answered(self, invocation: InvocationRun, command: Send) -> bool:
+        return command.idempotency_key is not None and not invocation.handler.atomic
 
     def issue(
         self, transition: Transition, invocation: InvocationRun, number: int, command: Send, found: KeysFound
@@ -40,8 +49,11 @@ class SendCommands(CommandKind[Send]):
         if invocation.handler.atomic:
             assert invocation.journal is not None
             invocation.journal.held_sends.append((number, command))
-        else:
-            self.issue_unawaited(transition, invocation, number, command, found)
+            return
+        id = self._messages.send(transition, invocation, number, command, found, is_awaited=False)
+        if self.is_answered(invocation, command):
+            caller = CallerRecord(invocation.address, invocation.number, number)
+            self._completions.answer(transition, caller, Outcome(False, encode_id(id)))
 
     def issue_unawaited(
         self, transition: Transition, invocation: InvocationRun, number: int, command: Send, found: KeysFound

@@ -20,7 +20,8 @@ class SleepCommands(CommandKind[Sleep]):
     def issue(
         self, transition: Transition, invocation: InvocationRun, number: int, command: Sleep, found: KeysFound
     ) -> None:
-        self._timers.set(transition, invocation, TimerKind.SLEEP, command.due, number)
+        not_before = 0 if invocation.journal is None else invocation.journal.not_before
+        self._timers.set(transition, invocation, TimerKind.SLEEP, command.due, number, not_before)
 
     def give_up(self, transition: Transition, invocation: InvocationRun, number: int, command: Sleep) -> None:
         self._timers.drop(transition, invocation.number, TimerKind.SLEEP, number)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from durably.actors.definition.binding import BoundActor
+from durably.actors.protocol.coding import CodingMeter
 from durably.actors.protocol.commands import Attach, Call, Command, GetStatus, Run, Send, Sleep
 from durably.ids import Address, Entropy
 from durably.runtime.actions.actions import Actions
@@ -29,7 +30,9 @@ from durably.runtime.incarnation.ready_queue import ReadyQueue
 from durably.runtime.invocations.activation import Activation
 from durably.runtime.lifecycle.action_endings import ActionEndings
 from durably.runtime.lifecycle.deadlines import Deadlines
+from durably.runtime.lifecycle.deadlocks import Deadlocks
 from durably.runtime.lifecycle.endings import Endings
+from durably.runtime.lifecycle.pause_notices import PauseNotices
 from durably.runtime.lifecycle.pause_search import PauseSearch
 from durably.runtime.lifecycle.pauses import Pauses
 from durably.runtime.lifecycle.recovery import Recovery
@@ -114,7 +117,9 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
     )
     reads = Reads(store, around.thread_yielding, settings.pending_in_memory)
     waiters = Waiters()
-    registry = InvocationRegistry(incarnation, committer=committer, idleness=idleness, reads=reads, ready=ready)
+    registry = InvocationRegistry(
+        incarnation, clock=clock, committer=committer, idleness=idleness, reads=reads, ready=ready
+    )
     timers = TimerService(
         incarnation,
         background=background,
@@ -128,7 +133,15 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
     passivation = Passivation(
         by_address, clock=clock, committer=committer, observer=observer, registry=registry, settings=settings
     )
-    attempts = Attempts(committer=committer, observer=observer, passivation=passivation, ready=ready, settings=settings)
+    coding = CodingMeter(clock.monotonic)
+    attempts = Attempts(
+        coding=coding,
+        committer=committer,
+        observer=observer,
+        passivation=passivation,
+        ready=ready,
+        settings=settings,
+    )
     activations = Activations(
         by_address,
         incarnation,
@@ -171,7 +184,17 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         registry=registry,
         targets=targets,
     )
-    pauses = Pauses(activations=activations, committer=committer, observer=observer, ready=ready, waiters=waiters)
+    pause_search = PauseSearch(activations=activations, committer=committer, registry=registry, scheduled=scheduled)
+    notices = PauseNotices(
+        activations=activations,
+        committer=committer,
+        pause_search=pause_search,
+        registry=registry,
+        waiters=waiters,
+    )
+    activations.on_queued = notices.message_queued
+    attachments.on_attached.append(notices.attached)
+    pauses = Pauses(committer=committer, notices=notices, observer=observer, ready=ready)
     action_endings = ActionEndings(
         incarnation,
         actions=around.actions,
@@ -189,7 +212,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         Run: RunCommands(
             incarnation, actions=around.actions, committer=committer, listener=action_endings, settings=settings
         ),
-        Send: SendCommands(messages),
+        Send: SendCommands(messages, completions),
         Sleep: SleepCommands(timers),
     }
     endings = Endings(
@@ -235,12 +258,24 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         retries=retries,
         scheduled=scheduled,
     ).time_has_come
+    deadlocks = Deadlocks(
+        committer=committer,
+        completions=completions,
+        endings=endings,
+        registry=registry,
+        scheduled=scheduled,
+        settings=settings,
+        waiters=waiters,
+    )
+    activations.on_loaded = deadlocks.look_at_loaded
+    attachments.on_attached.append(deadlocks.attached)
     steps = Steps(
         attempts=attempts,
         clock=clock,
         commands=commands,
         committer=committer,
         deadlines=deadlines,
+        deadlocks=deadlocks,
         endings=endings,
         observer=observer,
         pauses=pauses,
@@ -251,6 +286,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
     Pump(
         incarnation,
         clock=clock,
+        coding=coding,
         committer=committer,
         idleness=idleness,
         observer=observer,
@@ -268,7 +304,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         committer=committer,
         idleness=idleness,
         passivation=passivation,
-        pause_search=PauseSearch(committer=committer, scheduled=scheduled, registry=registry),
+        pause_search=pause_search,
         pauses=pauses,
         ready=ready,
         recovery=Recovery(

@@ -6,6 +6,7 @@ other callbacks get their turns.
 
 from __future__ import annotations
 
+from durably.actors.protocol.coding import CodingMeter
 from durably.runtime.clock import Clock
 from durably.runtime.commit.committer import Committer
 from durably.runtime.incarnation.idleness import Idleness
@@ -27,6 +28,7 @@ class Pump:
         incarnation: Incarnation,
         *,
         clock: Clock,
+        coding: CodingMeter,
         committer: Committer,
         idleness: Idleness,
         observer: Observer,
@@ -40,6 +42,7 @@ class Pump:
         """`poisoned` is the id of an invocation that ended the last incarnations: it is paused when its turn comes."""
         self._incarnation = incarnation
         self._clock = clock
+        self._coding = coding
         self._committer = committer
         self._idleness = idleness
         self._observer = observer
@@ -58,13 +61,13 @@ class Pump:
         self._ready.in_turn = True
         try:
             self._work_off()
-        except (MemoryError, SystemExit, KeyboardInterrupt):
+        except KeyboardInterrupt:
             # Rule E3: the host's business. If that goes on, so do the others, and after a while this one too.
             self._ready.in_turn = False
             self._clock.call_later(self._settings.host_error_pause_us, self._again, self._incarnation.suspect)
             self._ready.schedule()
             raise
-        except Exception as error:  # A mistake of ours: fail and recover, rather than go on half.
+        except (Exception, SystemExit) as error:  # A mistake of ours: fail and recover, rather than go on half.
             self._incarnation.fail(error)
         finally:
             self._ready.in_turn = False
@@ -73,7 +76,7 @@ class Pump:
     def _work_off(self) -> None:
         """Advance what is ready, for a bounded time, unless too much is ahead of the disk (rule X2)."""
         ready, committer, incarnation = self._ready.invocations, self._committer, self._incarnation
-        monotonic = self._clock.monotonic
+        monotonic, coding = self._clock.monotonic, self._coding
         began = monotonic()
         until = began + self._settings.pump_budget_us
         while ready and not committer.is_behind():
@@ -87,7 +90,9 @@ class Pump:
             incarnation.suspect = ""
             ended = monotonic()
             if ended - began > self._settings.slow_advance_us:  # Rule S7
-                self._observer.slow(invocation, ended - began)
+                self._observer.slow(invocation, ended - began, coding)
+            if coding.largest_bytes:
+                coding.reset()
             began = ended
             if ended > until or incarnation.dead:
                 return

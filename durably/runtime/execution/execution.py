@@ -21,14 +21,23 @@ import msgspec
 
 from durably.actors.context import make_context
 from durably.actors.definition.binding import BoundActor, BoundActorHandler
-from durably.actors.protocol.commands import Command, Run, Sleep
+from durably.actors.protocol.coding import MEASURED_BYTES, CodingMeter
+from durably.actors.protocol.commands import Command, Run, Send, Sleep
 from durably.actors.protocol.operations import CallSite, Operation
-from durably.actors.protocol.port import Action
+from durably.actors.protocol.port import Action, Flush
 from durably.actors.protocol.request import Request
 from durably.actors.values.error_envelopes import decode_failure, encode_failure, terminal
-from durably.errors import ForgottenAwaitError, HandlerMistakeError, NonDeterminismError, SharedStateError, StuckError
+from durably.errors import (
+    ForgottenAwaitError,
+    HandlerMistakeError,
+    NonDeterminismError,
+    ProcessExitError,
+    SharedStateError,
+    StuckError,
+    find_mistake,
+)
 from durably.ids import Address, KeyScope, derived_invocation_id
-from durably.runtime.execution.answers import from_timestamp
+from durably.runtime.execution.answers import decode_id, from_timestamp
 from durably.runtime.execution.loop import DeterministicLoop, DurableTimer, enter, leave
 from durably.runtime.execution.replay import replay
 from durably.runtime.execution.step import AttemptFailure, Delivery, Outcome, Step
@@ -45,6 +54,9 @@ class Observer(Protocol):
 
     def handler_logged(self, execution: Execution, level: str, event: str, fields: Mapping[str, Any], /) -> None: ...
     def warned(self, execution: Execution, message: str, /) -> None: ...
+    def task_failed(self, execution: Execution, task: str, error: BaseException, /) -> None:
+        """A task failed, and nothing can ask for its error any more."""
+        ...
 
 
 class Accepted(Protocol):
@@ -89,14 +101,20 @@ class DurableOperation(Operation[R]):
         if self.done():
             return
         if delivery.failed:
-            self.set_exception(decode_failure(delivery.value))
+            failure = decode_failure(delivery.value)
+            failure.__cause__ = delivery.cause
+            self.set_exception(failure)
             return
+        coding = self._execution.coding
+        began = None if coding is None or len(delivery.value) < MEASURED_BYTES else coding.monotonic()
         try:
             result = self._decode(delivery.value)
         except Exception as error:
             self.set_exception(error)
         else:
             self.set_result(result)
+        if coding is not None and began is not None:
+            coding.add(f"the answer to {self.what}", len(delivery.value), began)
 
     def cancel(self, msg: Any | None = None) -> bool:
         if not super().cancel(msg):
@@ -128,11 +146,13 @@ class Execution:
     replaying: bool = False
     _pending: dict[int, DurableOperation[Any] | TimerOperation] | None = None
     _main: asyncio.Task[Any] | None = None
-    _flush: Callable[[], Mapping[str, bytes | None]] | None = None
+    _flush: Flush | None = None
     _request: Request | None = None
     _random: Random | None = None
     _uuids: Random | None = None
     _unawaited: list[Operation[Any]] | None = None
+    _lost_errors: list[tuple[str, BaseException]] | None = None
+    """Tasks that failed in this step, and whose errors nothing can ask for any more."""
     _earlier_changes: dict[str, bytes | None] | None = None
     """What the steps before this one have changed."""
     _recorded_reads: Mapping[str, bytes | None] | None = None
@@ -145,7 +165,7 @@ class Execution:
     _commands: list[Command] | None = None
     _sites: list[CallSite | None] | None = None
     _changes: dict[str, bytes | None] | None = None
-    _abandoned: tuple[int, ...] = ()
+    _abandoned: list[int] | None = None
     _reads: dict[str, bytes | None] | None = None
 
     def __init__(
@@ -157,10 +177,12 @@ class Execution:
         observer: Observer,
         settings: Settings,
         host: asyncio.AbstractEventLoop | None = None,
+        coding: CodingMeter | None = None,
     ) -> None:
         """`snapshot` is the object's state when the invocation began; shared handlers are given another for each step.
 
-        `host` is the loop whose callbacks advance it; None finds out each time, which costs a system call.
+        `host` is the loop whose callbacks advance it; None finds out each time, which costs a system call. `coding`
+        measures how long encoding and decoding take.
         """
         self.invocation_id = accepted.id
         self.handler = handler
@@ -175,6 +197,7 @@ class Execution:
         self._forgotten_await = settings.forgotten_await
         self._watch = settings.watch
         self._host = host
+        self.coding = coding
 
     # ------------------------------------------------------------------ for the machine
 
@@ -198,8 +221,10 @@ class Execution:
         before = enter(self.loop)
         try:
             outcome = self._run(deliveries) if self._watch is None else self._run_watched(self._watch, deliveries)
-        except (SystemExit, KeyboardInterrupt, MemoryError):  # Rule E3: the host's business; nothing is recorded.
+        except KeyboardInterrupt:  # Rule E3: the host's business; nothing is recorded.
             raise
+        except SystemExit as error:
+            return AttemptFailure(_exit_mistake(error))
         except BaseException as error:
             return AttemptFailure(error)
         finally:
@@ -267,12 +292,20 @@ class Execution:
             self._deliver(delivery)
             loop.run_ready(main)
         if self._flush is not None:
-            self._take_changes(self._flush())
+            self._take_changes(self._flush(verify=not self.replaying))
         if main.done():
+            if loop.made_tasks:
+                for task, error in loop.take_lost_errors():
+                    self._note_lost(task, error)
+                self._report_lost_errors(raises=False)
             outcome = self._outcome(main)
+            self._report_lost_errors(raises=True)
             if self._unawaited is not None and not outcome.failed:
                 self._check_awaited(self._unawaited)
             return outcome
+        if loop.made_tasks:
+            loop.tidy()
+            self._report_lost_errors(raises=True)
         if self._unawaited is not None:
             self._unawaited = [operation for operation in self._unawaited if not operation.taken] or None
         if not self._pending:
@@ -283,7 +316,12 @@ class Execution:
         handler = self.handler
         context = make_context(handler.kind, self, handler.info, self.key)
         instance = self._actor.instance(self.key, self, writable=not self._is_shared)
-        self._main = self.loop.start(handler.start(instance, context, self._accepted.argument))
+        argument, coding = self._accepted.argument, self.coding
+        began = None if coding is None or len(argument) < MEASURED_BYTES else coding.monotonic()
+        coroutine = handler.start(instance, context, argument)
+        if coding is not None and began is not None:
+            coding.add("the arguments", len(argument), began)
+        self._main = self.loop.start(coroutine)
         return self._main
 
     def _deliver(self, delivery: Delivery) -> None:
@@ -301,14 +339,14 @@ class Execution:
             self._deliveries,
             () if commands is None else tuple(commands),
             changes,
-            self._abandoned,
+            () if self._abandoned is None else tuple(self._abandoned),
             self._reads,
             outcome,
             self._attempt,
         )
         self._first_command = self.next_command - len(step.commands)
-        self._deliveries = self._abandoned = ()
-        self._commands = self._changes = self._reads = None
+        self._deliveries = ()
+        self._commands = self._changes = self._reads = self._abandoned = None
         if changes is not None:
             earlier = self._earlier_changes
             self._earlier_changes = changes if earlier is None else {**earlier, **changes}
@@ -327,11 +365,21 @@ class Execution:
     def _outcome(self, main: asyncio.Task[Any]) -> Outcome:
         error = asyncio.CancelledError() if main.cancelled() else main.exception()
         if error is None:
-            return Outcome(False, self.handler.encode_result(main.result()))
+            return Outcome(False, self._encoded_result(main.result()))
         failure = terminal(error)
         if failure is None:
             raise error
         return Outcome(True, encode_failure(failure))
+
+    def _encoded_result(self, result: Any) -> bytes:
+        coding = self.coding
+        if coding is None:
+            return self.handler.encode_result(result)
+        began = coding.monotonic()
+        data = self.handler.encode_result(result)
+        if len(data) >= MEASURED_BYTES:
+            coding.add("the result", len(data), began)
+        return data
 
     def _check_awaited(self, issued: list[Operation[Any]]) -> None:
         """The handler has returned; one that failed may well have left something unawaited."""
@@ -345,6 +393,34 @@ class Execution:
             raise ForgottenAwaitError(message)
         if not self.replaying:
             self._observer.warned(self, message)
+
+    def _note_lost(self, task: asyncio.Task[Any], error: BaseException) -> None:
+        if not self.replaying:
+            if self._lost_errors is None:
+                self._lost_errors = []
+            self._lost_errors.append((f"{task.get_name()} ({_name_of(task.get_coro())})", error))
+
+    def _report_lost_errors(self, *, raises: bool) -> None:
+        """Tell of tasks that failed unheard, once. A mistake pauses, and in tests every one of them is a failure.
+
+        With `raises` False those that would raise are left for later: an error of the handler itself comes first.
+        """
+        for position, (task, error) in enumerate(self._lost_errors or ()):
+            mistake = find_mistake(error)
+            if mistake is None and self._forgotten_await == "warn":
+                self._observer.task_failed(self, task, error)
+                continue
+            if not raises:
+                assert self._lost_errors is not None
+                del self._lost_errors[:position]
+                return
+            if mistake is not None:
+                raise error
+            raise ForgottenAwaitError(
+                f"A task of {self.handler.service}/{self.handler.name} failed, and its exception was never retrieved: "
+                f"{task} raised {error!r}. Await the task, or catch the error in it."
+            ) from error
+        self._lost_errors = None
 
     def _describe_stuck(self) -> str:
         stacks: list[str] = []
@@ -370,6 +446,11 @@ class Execution:
 
     def callback_failed(self, context: dict[str, Any], /) -> None:
         error = context.get("exception")
+        task = context.get("future")
+        if isinstance(task, asyncio.Task) and error is not None:  # Its last reference has gone.
+            failed: asyncio.Task[Any] = task
+            self._note_lost(failed, error)
+            return
         if isinstance(error, HandlerMistakeError):
             raise error
         if not self.replaying:
@@ -420,13 +501,17 @@ class Execution:
             self._note_issued(operation)
         return operation
 
-    def issue_one_way(
-        self, command: Command, result: Callable[[int], R], what: object, site: CallSite, /
-    ) -> Operation[R]:
+    def issue_send(
+        self, command: Send, sent: Callable[[str], R], what: object, site: CallSite, /
+    ) -> DurableOperation[R]:
+        if command.idempotency_key is not None and not self.handler.atomic:  # Rule C7
+            return self.issue(command, lambda answer: sent(decode_id(answer)), what, site)
         self.check(what)
         operation: DurableOperation[R] = DurableOperation(self, self.next_command, _never_decoded, what, site)
         if not self.loop.dead:
-            operation.set_result(result(self._record(command, site)))
+            number, accepted = self._record(command, site), self._accepted
+            id = derived_invocation_id(accepted.id, accepted.seed, number, command.service, command.key)
+            operation.set_result(sent(id))
             self._note_issued(operation)
         return operation
 
@@ -436,9 +521,6 @@ class Execution:
         operation = self.issue(command, decode, command, site)
         operation.action = action
         return operation
-
-    def callee_id(self, command: int, /) -> str:
-        return derived_invocation_id(self._accepted.seed, command)
 
     def read_field(self, name: str, /) -> bytes | None:
         if self.loop.thread != get_ident():
@@ -472,7 +554,7 @@ class Execution:
         if not self.loop.dead:
             self._set_field(name, value)
 
-    def watch_fields(self, flush: Callable[[], Mapping[str, bytes | None]], /) -> None:
+    def watch_fields(self, flush: Flush, /) -> None:
         self._flush = flush
 
     def log(self, level: str, event: str, fields: Mapping[str, Any], /) -> None:
@@ -484,7 +566,9 @@ class Execution:
         """The handler does not want the answer to a command any more (rule C5)."""
         if self.loop.dead or self._pending is None or self._pending.pop(command, None) is None:
             return
-        self._abandoned += (command,)
+        if self._abandoned is None:
+            self._abandoned = []
+        self._abandoned.append(command)
 
     # ------------------------------------------------------------------ inside
 
@@ -551,3 +635,10 @@ def _name_of(coroutine: object) -> str:
     """Of a task's coroutine; its repr has an address, which is another one in each process."""
     name: str = getattr(coroutine, "__qualname__", None) or type(coroutine).__qualname__
     return name
+
+
+def _exit_mistake(error: SystemExit) -> ProcessExitError:
+    """A handler cannot end the process: recovered, it would end every process to come (rule E3)."""
+    mistake = ProcessExitError(error.code)
+    mistake.__cause__ = error
+    return mistake.with_traceback(error.__traceback__)

@@ -9,13 +9,15 @@ Timers are commands of the execution that owns the loop; whatever would do real 
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 from asyncio import events
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
 from contextvars import Context, copy_context
 from threading import get_ident
 from types import CodeType, FrameType
 from typing import Any, NoReturn, Protocol, TypeVar, TypeVarTuple
+from weakref import ref
 
 import msgspec
 
@@ -28,7 +30,10 @@ T = TypeVar("T")
 Args = TypeVarTuple("Args")
 
 US_PER_SECOND = 1_000_000
-_TASKS_BETWEEN_TIDYING = 1024
+_TASKS_NEVER_TIDIED = 1024
+_TASKS_TIDIED_PER_STEP = 64
+_CALLBACKS_PER_TASK = 8
+"""What each task adds to the limit of an advance, once: enough to be cancelled and to clean up."""
 
 
 class TimerOwner(Protocol):
@@ -185,6 +190,13 @@ class NumberedTask(asyncio.Task[T]):
         return self.number
 
 
+def timer_us(seconds: float) -> int | None:
+    """A delay or moment that asyncio was given, in whole microseconds; None for an infinite one, which never comes."""
+    if seconds == math.inf:
+        return None
+    return round(max(seconds, -LONGEST_SECONDS) * US_PER_SECOND)
+
+
 def _called_from_as_completed(frame: FrameType | None) -> bool:
     """A task is being made by `asyncio.as_completed`, which makes them in the order of a set of coroutines."""
     for _ in range(4):
@@ -201,6 +213,11 @@ def never_report(task: asyncio.Task[Any]) -> None:
     task._log_destroy_pending = False  # type: ignore[attr-defined]
 
 
+def has_unheard_error(task: asyncio.Task[Any]) -> bool:
+    """It failed, and nobody has asked for its error: asyncio keeps that to itself."""
+    return bool(getattr(task, "_log_traceback", False))
+
+
 def _is_asyncio_tasks(code: CodeType) -> bool:
     return code.co_filename == _ASYNCIO_TASKS_FILE
 
@@ -213,11 +230,15 @@ class DeterministicLoop(IsolatedLoop):
 
     __slots__ = (
         "_asyncgens",
+        "_failures",
+        "_heard",
         "_limit",
         "_next_number",
         "_owner",
         "_ready",
+        "_steps_untidied",
         "_tasks",
+        "_tidied_beyond",
         "at",
         "dead",
         "main",
@@ -232,6 +253,12 @@ class DeterministicLoop(IsolatedLoop):
         self._next_number = salt + 1
         self._ready: list[ReadyCallback] = []
         self._tasks: list[NumberedTask[Any]] | None = None
+        self._steps_untidied = 0
+        self._tidied_beyond = _TASKS_NEVER_TIDIED
+        self._failures: Sequence[ref[NumberedTask[Any]]] = ()
+        """Tasks that failed and are not among the others any more."""
+        self._heard: set[int] | None = None
+        """When the main task was done first: the ids of tasks of whose end somebody was about to hear."""
         self._asyncgens: list[AsyncGenerator[Any, Any]] | None = None
         self.salt = salt
         self.main: asyncio.Task[Any] | None = None
@@ -254,7 +281,8 @@ class DeterministicLoop(IsolatedLoop):
 
         Only between `enter` and `leave`.
         """
-        left = self._limit
+        left = limit = self._limit
+        tasks_before = 0 if self._tasks is None else len(self._tasks)
         for callback in self._ready:  # It grows meanwhile.
             if callback.is_cancelled:
                 continue
@@ -265,11 +293,16 @@ class DeterministicLoop(IsolatedLoop):
             except BaseException as error:
                 self._failed({"message": f"a callback of a handler raised: {callback.callback!r}", "exception": error})
             if main.done():
+                if self._tasks is not None:
+                    self._note_heard(callback)
                 break
             left -= 1
+            if left == 0 and limit == self._limit:  # Rule S7: cancelling many tasks is no endless loop.
+                left = _CALLBACKS_PER_TASK * max(tasks_before, 0 if self._tasks is None else len(self._tasks))
+                limit += left
             if left == 0:
                 raise AdvanceLimitError(
-                    f"The handler ran {self._limit} callbacks in one go without waiting for anything. Most likely a "
+                    f"The handler ran {limit} callbacks in one go without waiting for anything. Most likely a "
                     "loop awaits something that is always ready, such as `asyncio.sleep(0)`; wait for an event, or "
                     "`ctx.sleep`."
                 )
@@ -289,6 +322,45 @@ class DeterministicLoop(IsolatedLoop):
         """Tasks that are not done, oldest first."""
         main, tasks = self.main, self._tasks or ()
         return [task for task in (main, *tasks) if task is not None and not task.done()]
+
+    def tidy(self) -> None:
+        """At the end of a step: forget tasks that are done. Asyncio reports those whose error nothing can ask for.
+
+        Few of them per step on average, and as many on replay, so a report comes in the same step each time.
+        """
+        if self._tasks is None:
+            return
+        self._steps_untidied += 1
+        if len(self._tasks) <= _TASKS_TIDIED_PER_STEP * self._steps_untidied:
+            self._steps_untidied = 0
+            self._forget_done()
+
+    def _forget_done(self) -> None:
+        tasks = self._tasks or ()
+        # Weakly: asyncio reports an error when the last reference goes.
+        failures = [ref(task) for task in tasks if task.done() and has_unheard_error(task)]
+        if failures:
+            self._failures = [*self._failures, *failures]
+        self._tasks = [task for task in tasks if not task.done()]
+        self._tidied_beyond = max(2 * len(self._tasks), _TASKS_NEVER_TIDIED)
+
+    def take_lost_errors(self) -> list[tuple[asyncio.Task[Any], BaseException]]:
+        """After the main task: the tasks that failed, unless somebody has asked for the error or was about to hear."""
+        heard = self._heard or ()
+        lost: list[tuple[asyncio.Task[Any], BaseException]] = []
+        failed = [task for known in self._failures if (task := known()) is not None]
+        for task in (*failed, *(self._tasks or ())):
+            if not task.done() or task.cancelled() or not has_unheard_error(task) or id(task) in heard:
+                continue
+            error = task.exception()  # From here on asyncio will not report it.
+            if error is not None:
+                lost.append((task, error))
+        return lost
+
+    def _note_heard(self, last: ReadyCallback) -> None:
+        """The callbacks behind `last` will not run any more; some were to tell somebody of the end of a task."""
+        position = next(index for index, callback in enumerate(self._ready) if callback is last)
+        self._heard = {id(callback.args[0]) for callback in self._ready[position + 1 :] if callback.args}
 
     def kill(self) -> None:
         """End the attempt: close what still runs, newest first, while whatever it then does is ignored (rule D3).
@@ -357,17 +429,20 @@ class DeterministicLoop(IsolatedLoop):
     def call_later(
         self, delay: float, callback: Callable[[*Args], object], *args: *Args, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        return self._call_at(self.at + round(delay * US_PER_SECOND), callback, args, context)
+        delay_us = timer_us(delay)
+        return self._call_at(None if delay_us is None else self.at + delay_us, callback, args, context)
 
     def call_at(
         self, when: float, callback: Callable[[*Args], object], *args: *Args, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        return self._call_at(round(when * US_PER_SECOND), callback, args, context)
+        return self._call_at(timer_us(when), callback, args, context)
 
     def _call_at(
-        self, due: int, callback: Callable[..., Any], args: tuple[Any, ...], context: Context | None
-    ) -> DurableTimer:
+        self, due: int | None, callback: Callable[..., Any], args: tuple[Any, ...], context: Context | None
+    ) -> asyncio.TimerHandle:
         self.check("A timer of a handler")
+        if due is None:  # It never fires, so it is no command.
+            return asyncio.TimerHandle(math.inf, callback, args, self, context)
         if due - self.at > LONGEST_SECONDS * US_PER_SECOND:
             raise OverflowError(
                 f"A timer that is due in more than {LONGEST_SECONDS:.0f} seconds (a thousand years) cannot be kept."
@@ -411,8 +486,8 @@ class DeterministicLoop(IsolatedLoop):
         if self._tasks is None:
             self._tasks = []
         self._tasks.append(task)
-        if len(self._tasks) % _TASKS_BETWEEN_TIDYING == 0:
-            self._tasks = [task for task in self._tasks if not task.done()]
+        if len(self._tasks) > self._tidied_beyond:
+            self._forget_done()
         return task
 
     def number(self) -> int:

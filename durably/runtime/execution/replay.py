@@ -35,6 +35,8 @@ def replay(
     for index, recorded in enumerate(steps):
         taken_in = [deliveries[command] for command in recorded.deliveries]
         attempted = advance(recorded.at, taken_in, recorded.attempt, recorded.reads)
+        if isinstance(attempted, AttemptFailure) and isinstance(attempted.error, MemoryError):  # Rule E3
+            raise attempted.error
         if attempted != recorded:
             raise NonDeterminismError(explain(index, first_command, recorded, attempted, where))
         first_command += len(recorded.commands)

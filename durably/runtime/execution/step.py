@@ -19,6 +19,8 @@ class Delivery(msgspec.Struct, frozen=True):
     command: int
     failed: bool
     value: bytes
+    cause: BaseException | None = None
+    """What a failure follows from, while that is in memory: for tracebacks, never stored."""
 
 
 class Outcome(msgspec.Struct, frozen=True, array_like=True):

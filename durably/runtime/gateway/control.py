@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from durably.errors import UnknownTargetError
 from durably.runtime.activations.activations import Activations
 from durably.runtime.commit.committer import Committer
@@ -34,7 +36,7 @@ class Control:
         self._ready = ready
         self._registry = registry
 
-    def resume(self, operation: QuestionOperation[None], id: str) -> None:
+    def resume(self, operation: QuestionOperation[Sequence[str]], id: str) -> None:
         """Let a paused invocation try again."""
 
         def found(one: InvocationRun | InvocationRecord) -> None:
@@ -51,8 +53,7 @@ class Control:
 
         self._queries.with_invocation(operation, id, found)
 
-    def _resume(self, operation: QuestionOperation[None], invocation: InvocationRun | None) -> None:
-        if invocation is not None:
-            self._pauses.resume(invocation)
-        self._committer.when_durable(operation.finish, None)
+    def _resume(self, operation: QuestionOperation[Sequence[str]], invocation: InvocationRun | None) -> None:
+        resumed = [invocation.id] if invocation is not None and self._pauses.resume(invocation) else []
+        self._committer.when_durable(operation.finish, resumed)
         self._ready.schedule()

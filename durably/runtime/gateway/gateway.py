@@ -6,10 +6,10 @@ hear that the outcome is unknown (rule X3). What is accepted is acknowledged onl
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from durably.actors.bound_handlers import Delay
+from durably.actors.transport import Delay
 from durably.ids import Entropy, InvocationStatus, KeyScope
 from durably.runtime.engine.engine import Engine
 from durably.runtime.gateway.admission import Admission, OutsideMessage
@@ -134,7 +134,7 @@ class Gateway:
         else:
             self._desks.queries.status(operation, id)
 
-    def resume(self, operation: QuestionOperation[None], id: str) -> None:
+    def resume(self, operation: QuestionOperation[Sequence[str]], id: str) -> None:
         """Let a paused invocation try again."""
         if self._desks is None:
             self._refuse(operation)

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
-from durably.actors.protocol.operations import CallSite, Operation
+from durably.actors.protocol.operations import CallSite, HostOperation
 from durably.actors.values.error_envelopes import decode_failure
 from durably.errors import StoreUnavailableError
 from durably.runtime.execution.step import Outcome
@@ -55,7 +55,7 @@ class Recoverer(Protocol):
     def wait_for(self, request: OutcomeOperation[Any], found: InvocationRun | InvocationRecord, /) -> None: ...
 
 
-class PendingRequest(Operation[R]):
+class PendingRequest(HostOperation[R]):
     """An operation on the host's loop, held for as long as it is open."""
 
     __slots__ = ("_pending", "id")
@@ -111,8 +111,8 @@ class OutcomeOperation(PendingRequest[R]):
 
     __slots__ = ()
 
-    def answer(self, outcome: Outcome, expires_at: int | None, /) -> None:
-        """The invocation has ended, durably."""
+    def answer(self, outcome: Outcome, expires_at: int | None, cause: BaseException | None = None, /) -> None:
+        """The invocation has ended, durably. `cause` is the handler's error, where it is in memory."""
         raise NotImplementedError
 
     def found(self, machine: Recoverer, found: InvocationRun | InvocationRecord) -> None:
@@ -131,10 +131,12 @@ class ResultOperation(OutcomeOperation[R]):
         super().__init__(pending, what, site)
         self._decode = decode
 
-    def answer(self, outcome: Outcome, expires_at: int | None, /) -> None:
+    def answer(self, outcome: Outcome, expires_at: int | None, cause: BaseException | None = None, /) -> None:
         try:
             if outcome.failed:
-                self.refuse(decode_failure(outcome.value))
+                failure = decode_failure(outcome.value)
+                failure.__cause__ = cause
+                self.refuse(failure)
             else:
                 self.finish(self._decode(outcome.value))
         except Exception as error:  # User code decodes, in the middle of whatever else is told at this moment.
@@ -152,7 +154,7 @@ class ReplyOperation(OutcomeOperation[Reply]):
         self._content_type = content_type
         self._keyed = keyed
 
-    def answer(self, outcome: Outcome, expires_at: int | None, /) -> None:
+    def answer(self, outcome: Outcome, expires_at: int | None, cause: BaseException | None = None, /) -> None:
         try:
             failure = decode_failure(outcome.value) if outcome.failed else None
         except Exception as error:  # An error class of the user's may refuse to be made.
@@ -179,7 +181,7 @@ class AcceptanceOperation(PendingRequest[R]):
         self.finish(self._make(acceptance))
 
     def found(self, machine: Recoverer, found: InvocationRun | InvocationRecord) -> None:
-        machine.when_durable(self.accepted, Acceptance(id=self.id, previously_accepted=False, due=None))
+        machine.when_durable(self.accepted, Acceptance(id=self.id, previously_accepted=False, due=found.due))
 
 
 class QuestionOperation(PendingRequest[R]):

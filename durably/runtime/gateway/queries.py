@@ -14,8 +14,8 @@ from durably.runtime.gateway.pending_requests import OutcomeOperation, PendingRe
 from durably.runtime.incarnation.ready_queue import ReadyQueue
 from durably.runtime.invocations.invocation import Found, InvocationRun
 from durably.runtime.invocations.outcomes import decode_outcome
+from durably.runtime.lifecycle.pause_errors import pause_error
 from durably.runtime.lifecycle.pause_search import PauseSearch
-from durably.runtime.lifecycle.pauses import pause_of
 from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.registry.waiters import Waiters
 from durably.storage.records import InvocationRecord
@@ -75,7 +75,7 @@ class Queries:
 
         def found(one: Found) -> None:
             if one is None:
-                operation.refuse(UnknownTargetError(f"There is no invocation {id}, or its outcome is no longer kept."))
+                self._refuse_unknown(operation, id)
             else:
                 then(one)
 
@@ -87,9 +87,13 @@ class Queries:
     def _attach_found(self, operation: OutcomeOperation[Any], scope: KeyScope, found: Found) -> None:
         if found is None:
             name = f"of {scope.service}/{scope.handler} with the idempotency key {scope.idempotency_key!r}"
-            operation.refuse(UnknownTargetError(f"There is no invocation {name}, or its outcome is no longer kept."))
+            self._refuse_unknown(operation, name)
         else:
             operation.found(self, found)
+
+    def _refuse_unknown(self, operation: PendingRequest[Any], name: str) -> None:
+        unknown = UnknownTargetError(f"There is no invocation {name}, or its outcome is no longer kept.")
+        self._committer.when_durable(operation.refuse, unknown)  # Rule X1: it may have expired a moment ago.
 
     # ------------------------------------------------------------------ Recoverer
 
@@ -102,7 +106,7 @@ class Queries:
             outcome = found.outcome if isinstance(found.outcome, Outcome) else decode_outcome(found.outcome)
             self._committer.when_durable(_answer, (request, outcome, found.expires_at))
         elif found.status is InvocationStatus.PAUSED:
-            self._committer.when_durable(request.refuse, pause_of(found))
+            self._committer.when_durable(request.refuse, pause_error(found))
         else:
             self._waiters.add(found.number, request)
             self._pause_search.begin(found, request.refuse)

@@ -36,8 +36,8 @@ class Idleness:
         return all(is_idle() for is_idle in self._conditions)
 
     def changed(self) -> None:
-        """Something has ended, or backs off: release those who wait, if that was the last."""
-        if self._waiters and (self._incarnation.dead or self.is_idle()):
+        """Something has ended, or backs off: release those who wait, if that was the last beside actions."""
+        if self._waiters and (self._incarnation.dead or self.is_waiting()):
             waiters, self._waiters = self._waiters, []
             self.is_awaited = False
             for waiter in waiters:
@@ -47,7 +47,15 @@ class Idleness:
     async def until_idle(self) -> None:
         """Wait until nothing can happen unless time passes or a request comes; or until the incarnation is over."""
         while not self.is_idle() and not self._incarnation.dead:
-            waiter: asyncio.Future[None] = self._host.create_future()
-            self._waiters.append(waiter)
-            self.is_awaited = True
-            await waiter
+            await self._change()
+
+    async def until_waiting(self) -> None:
+        """The same, but for actions."""
+        while not self.is_waiting() and not self._incarnation.dead:
+            await self._change()
+
+    async def _change(self) -> None:
+        waiter: asyncio.Future[None] = self._host.create_future()
+        self._waiters.append(waiter)
+        self.is_awaited = True
+        await waiter

@@ -27,9 +27,13 @@ class InvocationRun:
     failing_since: int | None = None
     failure: bytes | None = None
     paused_error: BaseException | None = None
+    failed_with: BaseException | None = None
+    """The handler's error that became its outcome, though it is none that callers know."""
     outcome: Outcome | None = None
     """Set by `Transition.end`, as `status` is by `Transition.move`."""
     expires_at: int | None = None
+    due: int | None = None
+    """When it was to join its mailbox, if it is a delayed message."""
     attachments: tuple[CallerRecord, ...] = ()
     execution: Execution | None = None
     journal: Journal | None = None
@@ -85,14 +89,14 @@ class InvocationRun:
         return f"<{self.status} {self.id} of {self.target}>"
 
     @property
-    def target(self) -> str:
-        """What it runs, as people write it."""
-        service, key = self.address
-        return f"{service}/{self.handler.name}" if key == self.id else f"{service}/{key}/{self.handler.name}"
-
-    @property
     def is_exclusive(self) -> bool:
         return self.handler.kind == "exclusive"
+
+    @property
+    def target(self) -> str:
+        """Which handler of what, for people: `Service/handler` or `Object/key/handler`."""
+        service, key = self.address
+        return f"{service}/{self.handler.name}" if key == self.id else f"{service}/{key}/{self.handler.name}"
 
     def record(self) -> InvocationRecord:
         """The row that accepts this invocation."""
@@ -117,6 +121,7 @@ class InvocationRun:
             failure=self.failure,
             outcome=None if self.outcome is None else encode_outcome(self.outcome),
             expires_at=self.expires_at,
+            due=self.due,
         )
 
     def update(self) -> InvocationUpdate | None:
@@ -176,6 +181,7 @@ def from_stored(stored: StoredInvocation, activation: Activation, handler: Bound
     )
     invocation.attempts = record.attempts
     invocation.failure = record.failure
+    invocation.due = record.due
     if record.failure is not None and record.attempts:
         invocation.failing_since = decode_attempt_failure(record.failure).since
     invocation.sender_unfinished = stored.sender_unfinished

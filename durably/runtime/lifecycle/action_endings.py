@@ -52,7 +52,10 @@ class ActionEndings:
         return None if invocation is None or invocation.journal is None else invocation.journal.issued_at(number)
 
     def action_ended(self, key: ActionKey, result: ActionResult, /) -> None:
-        """An action has its result, which is kept until its completion is durable (rule A1)."""
+        """An action has its result, which is kept until its completion is durable (rule A1).
+
+        A completion that is durable answers its command for ever, so the action never runs again (rule A2).
+        """
         if self._incarnation.dead:  # The next incarnation joins it.
             return
         id, number = key
@@ -64,6 +67,8 @@ class ActionEndings:
             self._settled(key)
             self._pauses.pause(invocation, result.exhausted)
         else:
-            self._completions.complete(self._committer.begin(), invocation, number, result.failed, result.value)
+            self._completions.complete(
+                self._committer.begin(), invocation, number, result.failed, result.value, result.cause
+            )
             self._committer.when_durable(self._settled, key)
         self._ready.schedule()

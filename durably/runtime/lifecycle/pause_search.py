@@ -1,7 +1,8 @@
 """`PauseSearch`: whether an invocation that somebody outside begins to wait for is held up by one that is paused.
 
-Who waits when something is paused is told then (`pauses`). Who comes later asks here: the search goes down from the
-invocation along what it waits for, in memory or in the store, and changes nothing on its way.
+Callers who wait when something is paused are refused then (`pause_notices`). For those who come later the search goes
+down from the invocation along what it waits for, in memory or in the store, and what holds the mailbox that it is
+queued in. It changes nothing on its way.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ from functools import partial
 from durably.actors.protocol.commands import Attach, Call, Command
 from durably.errors import PausedInvocationError
 from durably.ids import InvocationStatus, KeyScope, derived_invocation_id
+from durably.runtime.activations.activations import Activations
 from durably.runtime.commit.committer import Committer
+from durably.runtime.invocations.activation import Activation
 from durably.runtime.invocations.invocation import Found, InvocationRun
 from durably.runtime.invocations.journal import journal_of
-from durably.runtime.lifecycle.pauses import pause_of
+from durably.runtime.lifecycle.pause_errors import pause_error
 from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.timers.scheduled_messages import ScheduledMessages
 from durably.storage.records import StoredInvocation
@@ -47,7 +50,15 @@ class Inquiry:
 class PauseSearch:
     """Searches for what holds invocations up."""
 
-    def __init__(self, *, committer: Committer, scheduled: ScheduledMessages, registry: InvocationRegistry) -> None:
+    def __init__(
+        self,
+        *,
+        activations: Activations,
+        committer: Committer,
+        registry: InvocationRegistry,
+        scheduled: ScheduledMessages,
+    ) -> None:
+        self._activations = activations
         self._committer = committer
         self._scheduled = scheduled
         self._registry = registry
@@ -60,24 +71,30 @@ class PauseSearch:
         if found is None or found.outcome is not None or not inquiry.comes_to(found.number):
             return
         if found.status is InvocationStatus.PAUSED:
-            self._end(inquiry, pause_of(found))
+            self._end(inquiry, pause_error(found))
+        elif found.status is InvocationStatus.PENDING and self._activations.hosts(found.address):
+            self._activations.with_loaded(found.address, partial(self._look_at_holder, inquiry))
         elif not isinstance(found, InvocationRun):
             self._scheduled.look_at(found.number, partial(self._look_at_stored, inquiry))
         elif found.journal is not None:
-            self._go_down(inquiry, found.seed, found.journal.pending)
+            self._go_down(inquiry, found.id, found.seed, found.journal.pending)
+
+    def _look_at_holder(self, inquiry: Inquiry, activation: Activation) -> None:
+        """It is queued, so it waits for what holds its object, and for what that waits for."""
+        self._come_to(inquiry, activation.current)
 
     def _look_at_stored(self, inquiry: Inquiry, stored: StoredInvocation | None) -> None:
         if stored is not None and stored.steps:
-            self._go_down(inquiry, stored.record.seed, journal_of(stored).pending)
+            self._go_down(inquiry, stored.record.id, stored.record.seed, journal_of(stored).pending)
 
-    def _go_down(self, inquiry: Inquiry, seed: bytes, pending: Mapping[int, Command]) -> None:
+    def _go_down(self, inquiry: Inquiry, id: str, seed: bytes, pending: Mapping[int, Command]) -> None:
         come_to = partial(self._come_to, inquiry)
         for number, command in list(pending.items())[:INVOCATIONS_PER_INQUIRY]:
             match command:
-                case Call():
-                    self._registry.by_id(derived_invocation_id(seed, number), come_to)
-                case Attach(invocation_id=str() as id):
-                    self._registry.by_id(id, come_to)
+                case Call(service=service, key=key):
+                    self._registry.by_id(derived_invocation_id(id, seed, number, service, key), come_to)
+                case Attach(invocation_id=str() as attached):
+                    self._registry.by_id(attached, come_to)
                 case Attach(service=service, key=key, handler=handler, idempotency_key=idempotency_key):
                     scope = KeyScope(service or "", key or "", handler or "", idempotency_key or "")
                     self._registry.by_key(scope, come_to)

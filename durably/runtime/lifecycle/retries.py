@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from durably.errors import TerminalError, find_mistake
 from durably.ids import InvocationStatus
-from durably.runtime.actions.actions import retry_delay
+from durably.runtime.actions.action_attempt import retry_delay
 from durably.runtime.clock import Clock
 from durably.runtime.commit.committer import Committer
 from durably.runtime.execution.failure_text import describe_failure, encode_attempt_failure
@@ -51,20 +51,20 @@ class Retries:
         """An attempt ended in an error that is no outcome."""
         throw_away(invocation)
         if find_mistake(error) is not None:
-            self._pauses.pause(invocation, error)
+            self._give_up(invocation, error)
             return
         policy = self._settings.retry_policy(invocation.handler)
         now = self._clock.now()
-        if invocation.failing_since is None:
+        if invocation.failing_since is None or invocation.failing_since > now:  # The clock was ahead then.
             invocation.failing_since = now
         invocation.attempts += 1
         gives_up = policy.gives_up_on(error)
         if not gives_up and not policy.exhausted(invocation.attempts, now - invocation.failing_since):
             self._back_off(invocation, error, now, retry_delay(policy, invocation.attempts, error))
         elif gives_up or policy.then == "fail":
-            self._endings.fail(self._committer.begin(), invocation, TerminalError(describe_failure(error)))
+            self._fail(invocation, error)
         else:
-            self._pauses.pause(invocation, error)
+            self._give_up(invocation, error)
 
     def try_again(self, number: int, activation: Activation) -> None:
         """The backoff is over."""
@@ -75,6 +75,18 @@ class Retries:
             transition.move(invocation, InvocationStatus.RUNNING)
             self._ready.push(invocation)
         self._ready.schedule()
+
+    def _give_up(self, invocation: InvocationRun, error: BaseException) -> None:
+        """No further attempt helps. A shared handler that has recorded nothing has nothing that a person could save."""
+        if invocation.handler.kind == "shared" and invocation.journal is None:
+            self._fail(invocation, error)
+        else:
+            self._pauses.pause(invocation, error)
+
+    def _fail(self, invocation: InvocationRun, error: BaseException) -> None:
+        self._observer.gave_up(invocation, error)
+        invocation.failed_with = error
+        self._endings.fail(self._committer.begin(), invocation, TerminalError(describe_failure(error)))
 
     def _back_off(self, invocation: InvocationRun, error: BaseException, now: int, delay_us: int) -> None:
         transition = self._committer.begin()

@@ -37,6 +37,8 @@ class Message(msgspec.Struct, gc=False):
     """Who is answered when it ends."""
     sender_id: str | None = None
     """Who sent it and may still ask for its outcome."""
+    not_before: int = 0
+    """The time of the step that sends it: `due` counts from there if the clock says less (rule T1)."""
 
 
 class Acceptance:
@@ -103,7 +105,8 @@ class Acceptance:
         if due is None:
             self._activations.admit(transition, invocation)
         else:
-            self._schedule(transition, invocation, due)
+            invocation.due = due
+            self._schedule(transition, invocation, due, message.not_before)
         return invocation
 
     def join_mailbox(self, transition: Transition, invocation: InvocationRun) -> None:
@@ -115,9 +118,9 @@ class Acceptance:
         self._registry.enter(invocation)
         self._activations.admit(transition, invocation)
 
-    def _schedule(self, transition: Transition, invocation: InvocationRun, due: int) -> None:
+    def _schedule(self, transition: Transition, invocation: InvocationRun, due: int, not_before: int) -> None:
         """It is accepted durably at once, and joins its mailbox when it is due (rule C6)."""
-        if self._timers.set(transition, invocation, TimerKind.START, due):
+        if self._timers.set(transition, invocation, TimerKind.START, due, not_before=not_before):
             self._scheduled.keep(invocation)
         else:
             self._committer.when_durable(self._registry.forget, invocation)

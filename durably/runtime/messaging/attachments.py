@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 
 from durably.actors.protocol.commands import Attach, GetStatus
@@ -38,6 +39,8 @@ class Attachments:
         scheduled: ScheduledMessages,
         waiters: Waiters,
     ) -> None:
+        self.on_attached: list[Callable[[CallerRecord, InvocationRun | InvocationRecord], None]] = []
+        """Hear that a command waits for the outcome of an invocation from now on."""
         self._activations = activations
         self._attempts = attempts
         self._committer = committer
@@ -57,7 +60,9 @@ class Attachments:
             self._completions.answer(transition, caller, outcome)
         waiting = self._waiters.take(invocation.number)
         if waiting is not None:
-            self._committer.when_durable(_answer_outside, (waiting, outcome, invocation.expires_at))  # Rule X1
+            self._committer.when_durable(
+                _answer_outside, (waiting, outcome, invocation.expires_at, invocation.failed_with)
+            )  # Rule X1
 
     def attach(self, transition: Transition, caller: CallerRecord, target: InvocationRun | InvocationRecord) -> None:
         """Let a command be answered by the outcome of an invocation that exists."""
@@ -122,6 +127,8 @@ class Attachments:
             self._completions.answer(transition, caller, _no_such_invocation(name))
         else:
             self.attach(transition, caller, found)
+            for hear in self.on_attached:
+                hear(caller, found)
 
 
 def _no_such_invocation(name: str) -> Outcome:
@@ -130,7 +137,7 @@ def _no_such_invocation(name: str) -> Outcome:
     return Outcome(True, encode_failure(error))
 
 
-def _answer_outside(told: tuple[list[Waiter], Outcome, int | None]) -> None:
-    waiting, outcome, expires_at = told
+def _answer_outside(told: tuple[list[Waiter], Outcome, int | None, BaseException | None]) -> None:
+    waiting, outcome, expires_at, cause = told
     for waiter in waiting:
-        waiter.answer(outcome, expires_at)
+        waiter.answer(outcome, expires_at, cause)

@@ -37,11 +37,17 @@ class Completions:
         activation.load_buffer.answers.append((caller.number, Delivery(caller.command, outcome.failed, outcome.value)))
 
     def complete(
-        self, transition: Transition, invocation: InvocationRun, command: int, failed: bool, value: bytes
+        self,
+        transition: Transition,
+        invocation: InvocationRun,
+        command: int,
+        failed: bool,
+        value: bytes,
+        cause: BaseException | None = None,
     ) -> None:
-        """Answer a command of an invocation that is in memory."""
+        """Answer a command of an invocation that is in memory; `cause` is what a failure follows from."""
         journal = invocation.journal
-        if journal is None or not journal.answer(Delivery(command, failed, value)):  # Rule C3
+        if journal is None or not journal.answer(Delivery(command, failed, value, cause)):  # Rule C3
             return
         transition.answer(invocation, command, failed, value)
         self._attempts.wake(transition, invocation)

@@ -61,8 +61,12 @@ class Messages:
         found: KeysFound,
         *,
         is_awaited: bool,
-    ) -> None:
-        """Accept a message from a handler, in its transition; a refusal is the answer of a call that is awaited."""
+    ) -> str:
+        """Accept a message from a handler, in its transition, and return the id of the invocation that has it.
+
+        A refusal is the answer of a call that is awaited; otherwise it is told, and the id leads nowhere.
+        """
+        id = derived_invocation_id(sender.id, sender.seed, number, command.service, command.key)
         caller = CallerRecord(sender.address, sender.number, number) if is_awaited else None
         try:
             handler = self._targets.find(command.service, command.key, command.handler)
@@ -72,11 +76,11 @@ class Messages:
                 self._completions.answer(transition, caller, Outcome(True, encode_failure(error)))
             else:
                 self._observer.undeliverable(sender, command, error)
-            return
-        id = derived_invocation_id(sender.seed, number)
+            return id
         scope = None if command.idempotency_key is None else scope_of(command)
-        if scope is not None and self._join_first(transition, id, scope, caller, found):
-            return
+        first_id = None if scope is None else self._join_first(transition, id, scope, caller, found)
+        if first_id is not None:
+            return first_id
         message = Message(
             handler,
             command.key,
@@ -90,24 +94,26 @@ class Messages:
             None if scope is None else self._targets.retention_us(handler),
             caller,
             sender.id if caller is None else None,
+            0 if sender.journal is None else sender.journal.not_before,
         )
         transition.next_position()
         self._acceptance.accept(transition, message)
+        return id
 
     def _join_first(
         self, transition: Transition, id: str, scope: KeyScope, caller: CallerRecord | None, found: KeysFound
-    ) -> bool:
-        """Let a duplicate join the first, if there is one; the id that the sender was given leads there (rule C7)."""
-        live = self._registry.keyed.get(scope)
-        first = found.get(scope) if live is None else live
+    ) -> str | None:
+        """Let a duplicate join the first, if there is one, whose id this is; its own id leads there too (rule C7)."""
+        live = self._registry.in_memory(scope)
+        first = self._registry.stored(found.get(scope)) if live is None else live
         if first is None:
-            return False
+            return None
         transition.alias(id, first.number)
         if live is not None:
             self._registry.alias(id, live)
         if caller is not None:
             self._attachments.attach(transition, caller, first)
-        return True
+        return first.id
 
 
 def has_key(command: Command) -> bool:

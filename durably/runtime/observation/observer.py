@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from durably.actors.protocol.coding import CodingMeter
     from durably.actors.protocol.commands import Call, Send
     from durably.errors import TerminalError
     from durably.ids import Address
@@ -35,6 +36,12 @@ class Observer:
 
     def stopped(self) -> None:
         """The runtime has let its store go."""
+
+    def waits_for_actions(self, actions: list[str], drain_us: int, interrupted: bool) -> None:
+        """A stop begins. These actions run; what else runs comes to a rest at once. `interrupted`: by Ctrl-C."""
+
+    def stops_at_once(self) -> None:
+        """A stop was cut short; it waits no longer for what runs."""
 
     def left_behind(self, what: list[str]) -> None:
         """A stop did not wait to the end for these."""
@@ -80,14 +87,19 @@ class Observer:
     def retries(self, invocation: InvocationRun, error: BaseException, delay_us: int) -> None:
         """An attempt failed; the next one comes after the delay."""
 
+    def gave_up(self, invocation: InvocationRun, error: BaseException) -> None:
+        """No further attempt would help, or its policy allows none: it fails with this error."""
+
     def paused(self, invocation: InvocationRun, error: BaseException) -> None:
         """It waits for a person."""
 
     def pause_durable(self, invocation: InvocationRun, error: BaseException, heard: bool) -> None:
         """The pause is on disk. `heard`: a caller outside waited for it and has been refused."""
 
-    def slow(self, invocation: InvocationRun, took_us: int) -> None:
-        """One advance of it held up the event loop."""
+    def slow(self, invocation: InvocationRun, took_us: int, coding: CodingMeter) -> None:
+        """One advance of it held up the event loop. `coding` says how much of that was durably's own encoding and
+        decoding, and is reset afterwards.
+        """
 
     def undeliverable(self, sender: InvocationRun, command: Call | Send, error: TerminalError) -> None:
         """It sent a message that no handler can take."""
@@ -97,6 +109,9 @@ class Observer:
 
     def warned(self, execution: Execution, message: str, /) -> None:
         """Its handler does something that is probably a mistake."""
+
+    def task_failed(self, execution: Execution, task: str, error: BaseException, /) -> None:
+        """A task of its handler failed, and nothing can ask for the error any more."""
 
     # ------------------------------------------------------------------ side effects and the log
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Protocol
 
 from durably.runtime.execution.step import Outcome
@@ -10,7 +11,12 @@ from durably.runtime.execution.step import Outcome
 class Waiter(Protocol):
     """One caller outside."""
 
-    def answer(self, outcome: Outcome, expires_at: int | None, /) -> None: ...
+    @property
+    def id(self) -> str:
+        """Of the invocation that it waits for."""
+        ...
+
+    def answer(self, outcome: Outcome, expires_at: int | None, cause: BaseException | None = None, /) -> None: ...
     def refuse(self, error: BaseException, /) -> None: ...
     def done(self) -> bool: ...
 
@@ -28,6 +34,13 @@ class Waiters:
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
+
+    def __iter__(self) -> Iterator[Waiter]:
+        return iter([waiter for waiting in self._waiting.values() for waiter in waiting])
+
+    def has(self, number: int) -> bool:
+        """Somebody outside waits for this one."""
+        return number in self._waiting
 
     def add_first(self, number: int, waiter: Waiter) -> None:
         """The caller whose request has just been accepted."""

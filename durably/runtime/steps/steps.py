@@ -23,6 +23,7 @@ from durably.runtime.execution.step import AttemptFailure, Delivery, Step
 from durably.runtime.invocations.invocation import InvocationRun, throw_away
 from durably.runtime.invocations.journal import Journal
 from durably.runtime.lifecycle.deadlines import Deadlines
+from durably.runtime.lifecycle.deadlocks import Deadlocks
 from durably.runtime.lifecycle.endings import Endings
 from durably.runtime.lifecycle.pauses import Pauses
 from durably.runtime.lifecycle.retries import Retries
@@ -47,6 +48,7 @@ class Steps:
         commands: CommandTable,
         committer: Committer,
         deadlines: Deadlines,
+        deadlocks: Deadlocks,
         endings: Endings,
         observer: Observer,
         pauses: Pauses,
@@ -59,6 +61,7 @@ class Steps:
         self._commands = commands
         self._committer = committer
         self._deadlines = deadlines
+        self._deadlocks = deadlocks
         self._endings = endings
         self._observer = observer
         self._pauses = pauses
@@ -79,7 +82,7 @@ class Steps:
             if journal is not None and not self._replay(invocation, execution, journal):
                 return
         if journal is None:
-            at, deliveries = self._clock.now(), NO_DELIVERIES
+            at, deliveries = max(self._clock.now(), invocation.due or 0), NO_DELIVERIES  # Rule T1
         elif not journal.undelivered:
             self._attempts.park(self._committer.begin(), invocation, journal)  # Woken by what it had given up.
             return
@@ -108,6 +111,9 @@ class Steps:
             execution.replay(journal.steps, journal.deliveries)
         except NonDeterminismError as error:
             self._pauses.pause(invocation, error)
+            return False
+        except MemoryError as error:  # Rule E3
+            self._retries.attempt_failed(invocation, error)
             return False
         except BaseException:  # Rule E3
             throw_away(invocation)
@@ -176,9 +182,11 @@ class Steps:
         for number in step.abandoned:
             if number < first:
                 self._give_up(transition, invocation, journal, number)
+        abandoned = frozenset(step.abandoned) if step.abandoned else ()
         for number, command in enumerate(step.commands, first):
-            self._issue(transition, invocation, journal, number, command, found, number in step.abandoned)
+            self._issue(transition, invocation, journal, number, command, found, number in abandoned)
         self._attempts.park(transition, invocation, journal)
+        self._deadlocks.look_at(transition, invocation)
 
     # ------------------------------------------------------------------ act
 
@@ -194,10 +202,11 @@ class Steps:
     ) -> None:
         """Act on a command that is in the log now; of one that was given up in the same step only messages stand."""
         kind = self._commands[type(command)]
-        if abandoned and kind.is_answered:
+        is_answered = kind.is_answered(invocation, command)
+        if abandoned and is_answered:
             kind.issue_unawaited(transition, invocation, number, command, found)
             return
-        if kind.is_answered:
+        if is_answered:
             journal.pending[number] = command
         if kind.is_answered_by_this_process:
             journal.unanswered.add(number)

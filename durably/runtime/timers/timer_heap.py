@@ -1,60 +1,88 @@
-"""Due times. `TimerHeap` is the heap of what is due soon; everything later is in the store only (rule T2).
+"""`TimerHeap`: the timers in memory, in the order in which they come.
 
-The cost of a timer is one heap push; clearing one leaves its heap entry to be skipped when its time comes, so the heap
-may hold as many dead entries as were cleared within one window. Tested in tests/runtime/test_timers.py.
+A timer comes when its due time is reached by the wall clock, or when the wait that was asked for has passed by the
+monotonic clock, whichever is first (rule T1). So it stands in two heaps. Clearing a timer leaves its entries to be
+skipped when their time comes; when most entries are dead the heaps are made anew, so memory follows the live timers.
+Tested in tests/runtime/test_timers.py.
 """
 
 from __future__ import annotations
 
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 
 from durably.storage.records import TimerKey, TimerPlace, TimerRecord
 
+_DEAD_ENTRIES = 1_024
+"""So many dead entries are never worth making the heaps anew."""
+
 
 class TimerHeap:
-    """Timers up to `window_until`, in the order of their places: (due, number, kind, command)."""
+    """Timers by due time (wall clock) and by moment (monotonic clock); equal ones by number, kind and command."""
 
-    __slots__ = ("_heap", "_timers", "window_until")
+    __slots__ = ("_by_due", "_by_moment", "_timers")
 
-    def __init__(self, window_until: int) -> None:
-        self._heap: list[TimerPlace] = []
-        self._timers: dict[TimerKey, TimerRecord] = {}
-        self.window_until = window_until
+    def __init__(self) -> None:
+        self._by_due: list[TimerPlace] = []
+        self._by_moment: list[TimerPlace] = []
+        self._timers: dict[TimerKey, tuple[TimerRecord, int]] = {}
 
     def __len__(self) -> int:
         return len(self._timers)
 
-    def add(self, timer: TimerRecord) -> None:
-        """Keep a timer if it is within the window; adding the same one twice is the same as once."""
-        if timer.due > self.window_until:
-            return
+    def add(self, timer: TimerRecord, moment: int) -> None:
+        """Keep a timer. One that is known with the same due time keeps the earlier of its moments."""
         key = timer.key
         known = self._timers.get(key)
-        self._timers[key] = timer
-        if known is None or known.due != timer.due:
-            heappush(self._heap, timer.place)
+        is_known = known is not None and known[0].due == timer.due
+        if known is not None and is_known and known[1] <= moment:
+            return
+        self._timers[key] = timer, moment
+        heappush(self._by_moment, (moment, *key))
+        if not is_known:
+            heappush(self._by_due, timer.place)
+        if len(self._by_moment) > 2 * len(self._timers) + _DEAD_ENTRIES:
+            self._make_anew()
 
     def clear(self, key: TimerKey) -> None:
         self._timers.pop(key, None)
 
-    def pop_due(self, now: int) -> TimerRecord | None:
-        """The next timer whose time has come."""
-        heap = self._heap
-        while heap and heap[0][0] <= now:
-            place = heappop(heap)
-            timer = self._timers.get(place[1:])
-            if timer is not None and timer.due == place[0]:
-                del self._timers[place[1:]]
-                return timer
+    def pop_due(self, now: int, elapsed: int) -> TimerRecord | None:
+        """The next timer that has come, when the wall clock says `now` and the monotonic one `elapsed`."""
+        due = self._first_due()
+        if due is not None and due[0] <= now:
+            heappop(self._by_due)
+            return self._timers.pop(due[1:])[0]
+        moment = self._first_moment()
+        if moment is not None and moment[0] <= elapsed:
+            heappop(self._by_moment)
+            return self._timers.pop(moment[1:])[0]
         return None
 
-    def next_due(self) -> int | None:
-        """When the next timer is due, if any is within the window."""
-        heap = self._heap
+    def next(self) -> tuple[int, int] | None:
+        """The earliest due time and the earliest moment, perhaps of two timers; None: there is no timer."""
+        due, moment = self._first_due(), self._first_moment()
+        return None if due is None or moment is None else (due[0], moment[0])
+
+    def _first_due(self) -> TimerPlace | None:
+        heap = self._by_due
         while heap:
-            place = heap[0]
-            timer = self._timers.get(place[1:])
-            if timer is not None and timer.due == place[0]:
-                return timer.due
+            known = self._timers.get(heap[0][1:])
+            if known is not None and known[0].due == heap[0][0]:
+                return heap[0]
             heappop(heap)
         return None
+
+    def _first_moment(self) -> TimerPlace | None:
+        heap = self._by_moment
+        while heap:
+            known = self._timers.get(heap[0][1:])
+            if known is not None and known[1] == heap[0][0]:
+                return heap[0]
+            heappop(heap)
+        return None
+
+    def _make_anew(self) -> None:
+        self._by_due = [timer.place for timer, _ in self._timers.values()]
+        self._by_moment = [(moment, *key) for key, (_, moment) in self._timers.items()]
+        heapify(self._by_due)
+        heapify(self._by_moment)

@@ -1,7 +1,9 @@
 """`TimerService`: records timers and rings when their time has come.
 
-Those due soon are in memory, all others in the store only (rule T2). The wall clock may be set while they wait. Nothing
-happens here while nothing is due: the window moves when there is something to bring into it.
+A timer rings when the wall clock reaches its due time, or when the wait that was asked for has passed by the monotonic
+clock, whichever comes first: setting the wall clock can bring it forward, never put it off (rule T1). Timers due soon
+are in memory, others only while there are few (rule T2); those in the store only have nothing but their due time.
+Nothing happens here while nothing is due: the window moves when there is something to bring into it.
 """
 
 from __future__ import annotations
@@ -47,9 +49,10 @@ class TimerService:
         self._committer = committer
         self._settings = settings
         self._store = store
-        self._heap = TimerHeap(clock.now() + settings.timer_window_us)
+        self._heap = TimerHeap()
         self._timer: Cancellable | None = None
-        self._rings_at: int | None = None
+        self._rings_at: tuple[int, int] | None = None
+        """The due time and the moment, whichever comes first."""
         self._window_timer: Cancellable | None = None
         self._first_beyond: int | None = None
         """The earliest due time beyond the window that is known of."""
@@ -62,20 +65,25 @@ class TimerService:
         kind: TimerKind,
         due: int,
         command: int = NO_COMMAND,
+        not_before: int = 0,
     ) -> bool:
-        """Record that an invocation is to be woken; False if that is so late that only the store remembers."""
+        """Record that an invocation is to be woken; False if that is so late that the store has to remember it.
+
+        The wait is what is left until `due` from now, or from `not_before`, the time of the step that asks for it: a
+        handler whose time ran ahead with a wrong clock still waits for as long as it asked.
+        """
         timer = TimerRecord(invocation.number, kind, command, due, invocation.address)
         transition.set_timer(timer)
-        latest = self._clock.now() + self._settings.timer_window_us
-        if latest < self._heap.window_until:  # The wall clock has been set back, and the window goes with it.
-            self._heap.window_until = latest
-        if due > self._heap.window_until:
-            self._open_before(due)
-            return False
-        self._heap.add(timer)
-        if self._rings_at is None or due < self._rings_at:
-            self._wind()
-        return True
+        wait_us = due - max(self._clock.now(), not_before)
+        is_soon = wait_us <= self._settings.timer_window_us
+        if is_soon or len(self._heap) < self._settings.timers_in_memory:
+            moment = self._clock.monotonic() + wait_us
+            self._heap.add(timer, moment)
+            if self._rings_at is None or due < self._rings_at[0] or moment < self._rings_at[1]:
+                self._wind()
+        if not is_soon:
+            self._open_before(due, wait_us)
+        return is_soon
 
     def drop(self, transition: Transition, number: int, kind: TimerKind, command: int = NO_COMMAND) -> None:
         """Delete a timer, and its row."""
@@ -87,15 +95,19 @@ class TimerService:
         self._heap.clear((number, kind, command))
 
     def next_due(self) -> int | None:
-        """When the next timer within the window is due, in microseconds since 1970 UTC."""
-        return self._heap.next_due()
+        """When the next timer in memory rings if nobody sets the wall clock, in microseconds since 1970 UTC."""
+        coming = self._heap.next()
+        if coming is None:
+            return None
+        due, moment = coming
+        return min(due, self._clock.now() + moment - self._clock.monotonic())
 
     def open_window(self) -> None:
         """Look further ahead (rule T2): move the window, then read what the store has in it, once that is all there."""
         if self._dead:
             return
         self._window_timer = self._first_beyond = None
-        until = self._heap.window_until = self._clock.now() + self._settings.timer_window_us
+        until = self._clock.now() + self._settings.timer_window_us
         self._committer.when_durable(self._look_ahead, until)
         self._ready.schedule()
 
@@ -105,49 +117,49 @@ class TimerService:
             if timer is not None:
                 timer.cancel()
 
-    def _open_before(self, due: int) -> None:
+    def _open_before(self, due: int, wait_us: int) -> None:
         """Something is due beyond the window: it has to move in time for that."""
         if self._dead or (self._first_beyond is not None and self._first_beyond <= due):
             return
         self._first_beyond = due
         if self._window_timer is not None:
             self._window_timer.cancel()
-        self._window_timer = self._clock.call_at(due - self._settings.timer_window_us // 2, self.open_window)
+        early_us = self._settings.timer_window_us // 2
+        self._window_timer = self._clock.call_at(due - early_us, self.open_window, within_us=wait_us - early_us)
 
     def _look_ahead(self, until: int) -> None:
         self._background.spawn(self._read(until))
 
     async def _read(self, until: int) -> None:
+        ahead_us = self._clock.now() - self._clock.monotonic()
         after: TimerPlace | None = None
         while not self._dead:
             timers = await self._store.timers(until, self._settings.recovery_portion, after=after)
             for timer in timers:
-                if timer.due > self._heap.window_until:
-                    self._open_before(timer.due)
-                self._heap.add(timer)
+                self._heap.add(timer, timer.due - ahead_us)
             self._wind()
             if len(timers) < self._settings.recovery_portion:
                 break
             after = timers[-1].place
         for timer in await self._store.timers(LAST_MOMENT, 1, after=_last_place(until)):
-            self._open_before(timer.due)
+            self._open_before(timer.due, timer.due - self._clock.now())
 
     def _wind(self) -> None:
-        """Ring at the next due time (rule T1: by the wall clock, whatever becomes of that)."""
+        """Ring when the next timer comes (rule T1)."""
         if self._timer is not None:
             self._timer.cancel()
-            self._timer, self._rings_at = None, None
-        due = self._heap.next_due()
-        if due is None or self._dead:
+            self._timer = None
+        coming = self._rings_at = self._heap.next()
+        if coming is None or self._dead:
             return
-        self._rings_at = due
-        self._timer = self._clock.call_at(due, self._ring)
+        due, moment = coming
+        self._timer = self._clock.call_at(due, self._ring, within_us=moment - self._clock.monotonic())
 
     def _ring(self) -> None:
         self._timer, self._rings_at = None, None
-        now = self._clock.now()
+        now, elapsed = self._clock.now(), self._clock.monotonic()
         try:
-            while not self._dead and (timer := self._heap.pop_due(now)) is not None:
+            while not self._dead and (timer := self._heap.pop_due(now, elapsed)) is not None:
                 self.on_due(timer)
         except Exception as error:  # A mistake of ours: without the rest of the timers nothing would ever wake again.
             self._incarnation.fail(error)

@@ -34,14 +34,15 @@ begin
         scope_service, scope_key, scope_handler, idempotency_key,
         caller_service, caller_key, caller_number, caller_command,
         sender_id, deadline, accepted_at, keep_outcome_us,
-        status, mailbox_position, attempts, failure, outcome, expires_at
+        status, mailbox_position, attempts, failure, outcome, expires_at, due
     )
     select
         line ->> 0, line ->> 1, line ->> 2, line ->> 3, line ->> 4, line ->> 5, line ->> 6, line ->> 7,
         line ->> 8, line ->> 9, line ->> 10, line ->> 11,
         line ->> 12, line ->> 13, line ->> 14, line ->> 15,
         line ->> 16, line ->> 17, line ->> 18, line ->> 19,
-        line ->> 20, line ->> 21, line ->> 22, line ->> 23, line ->> 24, line ->> 25
+        line ->> 20, line ->> 21, line ->> 22, line ->> 23, line ->> 24, line ->> 25,
+        line ->> 26
     from (select value as line from json_each(new.accepted) limit -1) where line is not null;
 
     update invocations set status = 'running'

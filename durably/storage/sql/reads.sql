@@ -8,7 +8,7 @@ select
         scope_service, scope_key, scope_handler, idempotency_key,
         caller_service, caller_key, caller_number, caller_command,
         sender_id, deadline, accepted_at, keep_outcome_us,
-        status, mailbox_position, attempts, failure, outcome, expires_at
+        status, mailbox_position, attempts, failure, outcome, expires_at, due
     ) as record
 from invocations;
 

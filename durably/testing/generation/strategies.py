@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 from hypothesis.vendor.pretty import RepresentationPrinter, pretty
 
 from durably.actors.actor import Actor, Service, VirtualObject
-from durably.actors.bound_handlers import BoundHandler, Invocation
+from durably.actors.bound_handlers import BoundHandler
 from durably.actors.definition.arguments import Parameter
 from durably.actors.definition.definition import AnyHandler, definition_of
 from durably.actors.handlers import Handler
+from durably.actors.transport import Invocation
 from durably.actors.values.durations import Duration
 from durably.actors.values.serde import TypeCodec, codec_for
-from durably.errors import DefinitionError, UndecodableError, UnencodableError
+from durably.errors import DefinitionError, UnencodableError
 from durably.testing.generation.values import NoStrategyError as NoStrategyError
 from durably.testing.generation.values import Strategy, Values
 
@@ -191,8 +192,8 @@ def _strategy(handler: AnyHandler, parameter: Parameter, values: Values) -> Stra
 
 def _carries(codec: TypeCodec[Any], value: Any) -> bool:
     try:
-        codec.decode(codec.encode(value))
-    except (UnencodableError, UndecodableError):
+        codec.encode_exactly(value)
+    except UnencodableError:
         return False
     return True
 

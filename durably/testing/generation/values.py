@@ -23,6 +23,7 @@ from hypothesis import errors, reject
 from hypothesis import strategies as st
 from msgspec import inspect as shapes
 
+from durably.actors.values.constraints import is_field_info
 from durably.actors.values.descriptions import MISSING, describe
 from durably.actors.values.models import is_model_class
 
@@ -103,6 +104,9 @@ class Values:
             return given
         if any(isinstance(one, msgspec.Meta) for one in said):
             return self._bounded(base, shapes.type_info(annotation))
+        if any(map(is_field_info, said)):  # What `pydantic.Field(gt=0)` says stands in its metadata.
+            said = tuple(part for one in said for part in (one.metadata if is_field_info(one) else (one,)))
+            return self.of(typing.Annotated[(base, *said)] if said else base)
         return _by_hypothesis(annotation) if any(map(_is_known_to_hypothesis, said)) else self.of(base)
 
     def _bounded(self, base: Any, shape: shapes.Type) -> Strategy:

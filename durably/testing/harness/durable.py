@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, Literal
 
 from durably.actors.actor import Actor
 from durably.actors.retry import RetryPolicy
@@ -36,6 +36,7 @@ class Durable:
         suspend_after: Duration = 60.0,
         store: Store | None = None,
         allow: Collection[str] = (),
+        deadlocks: Literal["error", "wait"] = "error",
     ) -> Harness:
         """Start one. The parameters are those of `Harness`."""
         harness = Harness(
@@ -46,5 +47,6 @@ class Durable:
             suspend_after=suspend_after,
             store=store,
             allow=allow,
+            deadlocks=deadlocks,
         )
         return await self.started.enter_async_context(harness)

@@ -205,7 +205,7 @@ class _Watching:
         if sys.getprofile() is self._profile:  # Python takes it away when it raises.
             sys.setprofile(None)
         found, self._found, self._bottom, self._profile = self._found, None, None, None
-        if found is None or isinstance(error, (SystemExit, KeyboardInterrupt, MemoryError)):  # Rule E3
+        if found is None or isinstance(error, KeyboardInterrupt | MemoryError):  # Rule E3
             return
         if error is None or find_mistake(error) is None:
             raise found

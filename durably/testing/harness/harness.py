@@ -6,9 +6,10 @@ a difference fails the test; so does a forgotten `await`, and a bug in a handler
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from durably.actors.actor import Actor, VirtualObject
 from durably.actors.definition.definition import definition_of
@@ -23,6 +24,7 @@ from durably.runtime.settings import Settings
 from durably.runtime.supervision.supervisor import Supervisor
 from durably.storage.memory import MemoryStore
 from durably.storage.store import Store
+from durably.testing.harness.action_patience import PATIENCE_SECONDS, ActionPatience
 from durably.testing.harness.conditions import (
     Condition,
     Conditions,
@@ -64,6 +66,9 @@ class Harness(Runtime):
     A test that awaits an answer which does not come unless time passes, while nobody is there to call `advance()`, gets
     a `StandstillError` after some seconds, that says what is due and when. Ask with `.send()` or in a task, and then
     advance.
+
+    Inside an action time is real, so that real I/O works; the limits and the backoff of `ctx.run` are virtual time.
+    `advance()` waits for each action under way for up to a second of real time, then lets time pass all the same.
     """
 
     def __init__(
@@ -75,6 +80,7 @@ class Harness(Runtime):
         suspend_after: Duration = 60.0,
         store: Store | None = None,
         allow: Collection[str] = (),
+        deadlocks: Literal["error", "wait"] = "error",
     ) -> None:
         clock, entropy, ledger = VirtualClock(), SeededEntropy(seed), _Ledger()
         watched = MemoryStore() if store is None else store
@@ -86,6 +92,7 @@ class Harness(Runtime):
             dependencies=dependencies,
             retry=retry,
             suspend_after=suspend_after,
+            deadlocks=deadlocks,
             environment=Environment(
                 clock=clock,
                 entropy=entropy,
@@ -103,6 +110,7 @@ class Harness(Runtime):
         self.clock = clock
         self._seeded = entropy
         self._ledger = ledger
+        self._patience = ledger.patience
         self._standstill: Standstill | None = None
 
     async def __aenter__(self) -> Self:
@@ -115,11 +123,15 @@ class Harness(Runtime):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
+        if self._supervisor is not None:
+            self._supervised()
         if self._standstill is not None:
             self._standstill.end()
-        if error is None and self._supervisor is not None:
-            await self.settle()
-        await super().__aexit__(kind, error, trace)
+        try:
+            if error is None and self._supervisor is not None:
+                await self.settle()
+        finally:
+            await self._stop()
         if error is None:
             self._raise_unheard()
 
@@ -128,9 +140,10 @@ class Harness(Runtime):
 
         Raises:
             Whatever paused an invocation that nobody outside waits for.
+            StandstillError: an action was waited for in vain.
         """
-        await self.clock.advance(0, self._settle)
-        self._raise_unheard()
+        self._supervised()
+        await self._advance(0)
 
     async def advance(
         self,
@@ -145,10 +158,12 @@ class Harness(Runtime):
 
         With `due=False` it ends in a tie: what is due at the very moment that is reached has not happened yet. What the
         test asks then comes first, at the same time; `settle()` or another `advance` lets the rest happen.
+
+        Raises:
+            As `settle` does.
         """
-        by_us = delay_us(*delay, days=days, hours=hours, minutes=minutes, seconds=seconds)
-        await self.clock.advance(by_us, self._settle, due=due)
-        self._raise_unheard()
+        self._supervised()
+        await self._advance(delay_us(*delay, days=days, hours=hours, minutes=minutes, seconds=seconds), due=due)
 
     async def until(self, condition: Condition, /, *, within: Duration = 60.0) -> None:
         """Let time pass, from one moment when something is due to the next, until something is true of the state.
@@ -206,21 +221,44 @@ class Harness(Runtime):
         return supervisor
 
     def _supervised(self) -> Supervisor:
+        """The supervisor, if this is the harness's loop (rule D2: a fixture may have been run in another one)."""
         if self._supervisor is None:
             raise RuntimeStoppedError("The harness is not running: use it inside `async with Harness(...) as app:`.")
-        return self._supervisor
+        return super()._running()
+
+    async def _advance(self, by_us: int, *, due: bool = True) -> None:
+        await self.clock.advance(by_us, self._settle, due=due)
+        self._raise_unheard()
+        supervisor = self._supervised()
+        if supervisor.engine is not None:
+            self._patience.check(supervisor.engine, supervisor.actions)
 
     async def _settle(self) -> None:
         quiet = 0
         while quiet < _QUIET_TICKS:
             await one_turn()
             supervisor = self._supervised()
-            if supervisor.is_idle():
-                quiet += 1
-            else:
+            engine = supervisor.engine
+            if engine is None:
+                quiet = quiet + 1 if supervisor.is_idle() else 0
+            elif not engine.parts.idleness.is_waiting():
                 quiet = 0
-                if supervisor.engine is not None:
-                    await supervisor.engine.parts.idleness.until_idle()
+                await engine.parts.idleness.until_waiting()
+            elif await self._patience.wait(supervisor.actions):
+                quiet = 0
+            else:
+                quiet += 1
+
+    async def _stop(self) -> None:
+        """Stop the runtime. Its limits are virtual time, so time passes where something does not end by itself."""
+        if self._supervisor is not None:
+            self._supervisor.actions.stop()
+        stopping = asyncio.ensure_future(super().__aexit__(None, None, None))
+        try:
+            while not (await asyncio.wait([stopping], timeout=PATIENCE_SECONDS))[0]:
+                await self.clock.advance(self._settings.drain_us + self._settings.stop_us, one_turn)
+        finally:
+            await stopping
 
     def _raise_unheard(self) -> None:
         unheard, self._ledger.unheard = self._ledger.unheard, []
@@ -232,6 +270,7 @@ class _Ledger(Observer):
     """What a test may ask of what has happened."""
 
     def __init__(self) -> None:
+        self.patience = ActionPatience()
         self.attempts: list[str] = []
         """Attempts of actions, by name."""
         self.unheard: list[BaseException] = []
@@ -239,6 +278,9 @@ class _Ledger(Observer):
 
     def action_attempt_started(self, id: str, command: int, name: str) -> None:
         self.attempts.append(name)
+
+    def action_attempt_ended(self, id: str, command: int, name: str) -> None:
+        self.patience.attempt_ended((id, command))
 
     def pause_durable(self, invocation: InvocationRun, error: BaseException, heard: bool) -> None:
         if not heard:

@@ -14,7 +14,7 @@ START_US = 1_767_225_600_000_000
 
 
 class VirtualCall:
-    """A call at a moment of virtual time."""
+    """A call at a moment of virtual time. Once it has been made it counts as cancelled."""
 
     __slots__ = ("args", "callback", "cancelled")
 
@@ -60,9 +60,12 @@ class VirtualClock:
     def call_later(self, delay_us: int, callback: Callable[..., Any], /, *args: Any) -> VirtualCall:
         return self._add(self._calls, self._elapsed + max(delay_us, 0), VirtualCall(callback, args))
 
-    def call_at(self, due: int, callback: Callable[..., Any], /, *args: Any) -> VirtualCall:
-        """Nobody needs to look at this wall clock: when it is set, the moments of these calls are set with it."""
-        return self._add(self._calls_by_wall_clock, due, VirtualCall(callback, args))
+    def call_at(
+        self, due: int, callback: Callable[..., Any], /, *args: Any, within_us: int | None = None
+    ) -> VirtualCall:
+        """The call stands in both orders, so there is no need to look at the wall clock each second."""
+        call = self.call_later(due - self.now() if within_us is None else within_us, callback, *args)
+        return self._add(self._calls_by_wall_clock, due, call)
 
     async def sleep(self, delay_us: int, /) -> None:
         woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -73,7 +76,7 @@ class VirtualClock:
             call.cancel()
 
     def set_back(self, by_us: int) -> None:
-        """Somebody sets the wall clock back (or ahead, if `by_us` is negative); monotonic time goes on."""
+        """Set the wall clock back (or ahead, if `by_us` is negative); monotonic time goes on."""
         self._skew -= by_us
 
     async def advance(self, by_us: int, settle: Callable[[], Awaitable[None]], *, due: bool = True) -> None:
@@ -120,10 +123,11 @@ class VirtualClock:
             while calls and calls[0][0] - offset <= self._elapsed:
                 when, count, call = heappop(calls)
                 due.append((when - offset, count, call))
-        return [call for _, _, call in sorted(due, key=_moment)]
+        return [call for _, _, call in sorted(due, key=_moment)]  # One that stands there twice is made once.
 
     def _make(self, call: VirtualCall) -> None:
         if not call.cancelled:
+            call.cancelled = True
             self.calls_made += 1
             call.callback(*call.args)
 

@@ -14,9 +14,9 @@ from typing import Any, Protocol, TypeVar, TypeVarTuple
 
 import msgspec
 
-from durably.actors.bound_handlers import Delay, Invocation, Outgoing
 from durably.actors.caller import Caller
-from durably.actors.protocol.operations import CallSite, Operation
+from durably.actors.protocol.operations import CallSite, HostOperation, Operation
+from durably.actors.transport import Delay, Invocation, Outgoing
 from durably.actors.values.error_envelopes import decode_failure
 from durably.errors import OverloadedError, RuntimeStoppedError, StoreUnavailableError
 from durably.ids import InvocationStatus
@@ -71,7 +71,7 @@ class World(Protocol):
         ...
 
 
-class ClientOperation(Operation[R]):
+class ClientOperation(HostOperation[R]):
     """What a client's call, send or question returns: an operation on the simulated loop, hashed by number."""
 
     def __init__(self, loop: SimulatedLoop, what: object, site: CallSite) -> None:

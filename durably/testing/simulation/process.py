@@ -17,8 +17,8 @@ from random import Random
 from typing import Any, Protocol, Self
 
 from durably.actors.actor import Actor
-from durably.actors.bound_handlers import Delay, Outgoing
 from durably.actors.retry import RetryPolicy
+from durably.actors.transport import Delay, Outgoing
 from durably.errors import StoreInUseError, StoreUnavailableError
 from durably.ids import InvocationStatus, KeyScope
 from durably.runtime.actions.actions import ActionKey
@@ -322,7 +322,7 @@ class _Call(OutcomeOperation[Outcome]):
         super().__init__(owner, what, None)
         self._process = process
 
-    def answer(self, outcome: Outcome, expires_at: int | None, /) -> None:
+    def answer(self, outcome: Outcome, expires_at: int | None, cause: BaseException | None = None, /) -> None:
         self._process.guarantees.answered(self.id, outcome)
         self.finish(outcome)
 

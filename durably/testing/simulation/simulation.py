@@ -16,11 +16,11 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from durably.actors.actor import Actor, Service, VirtualObject
-from durably.actors.bound_handlers import Invocation as InvocationHandle
 from durably.actors.definition.binding import bind
 from durably.actors.definition.definition import definition_of
 from durably.actors.protocol.operations import Operation
 from durably.actors.retry import RetryPolicy
+from durably.actors.transport import Invocation as InvocationHandle
 from durably.actors.values.durations import Duration, delay_us, duration_us
 from durably.actors.values.error_envelopes import decode_failure
 from durably.errors import ForgottenAwaitError, PausedInvocationError, StoreInUseError
@@ -520,9 +520,10 @@ class Simulation:
         if self.travelling or process is None or not process.is_up or process.runtime is None:
             return False
         engine = process.runtime.engine
-        if but_for_actions and engine is not None:
-            return engine.parts.idleness.is_waiting()
-        return process.runtime.supervisor.is_idle()
+        if engine is None:  # The store failed and is opened again: what was under way goes on after that.
+            return False
+        idleness = engine.parts.idleness
+        return idleness.is_waiting() if but_for_actions else idleness.is_idle()
 
     def _check_at_rest(self) -> None:
         """Time is about to pass: whatever could happen has happened."""

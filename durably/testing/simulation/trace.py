@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from typing import Any, NamedTuple, Protocol
 
+from durably.actors.protocol.coding import CodingMeter
 from durably.actors.protocol.commands import Call, Send
 from durably.actors.values.error_envelopes import decode_failure
 from durably.errors import TerminalError
@@ -21,7 +22,7 @@ from durably.runtime.observation.logs import describe_command
 from durably.runtime.observation.observer import Observer
 from durably.storage.records import InvocationRecord
 
-SHOWN_ID_LENGTH = 10
+SHOWN_ID_DIGITS = 6
 LONGEST_SHOWN = 160
 
 
@@ -94,6 +95,13 @@ class TraceLog(Observer):
     def stopped(self) -> None:
         self._note("has stopped")
 
+    def waits_for_actions(self, actions: list[str], drain_us: int, interrupted: bool) -> None:
+        if actions:
+            self._note(f"stops, and waits for the actions {', '.join(actions)}")
+
+    def stops_at_once(self) -> None:
+        self._note("stops now, without waiting any longer")
+
     def left_behind(self, what: list[str]) -> None:
         self._note(f"stops without waiting any longer for {', '.join(what)}")
 
@@ -126,10 +134,13 @@ class TraceLog(Observer):
     def action_retries(self, invocation: InvocationRun, action: str, fields: dict[str, Any]) -> None:
         self._note(f"the action {action!r} of {shown(invocation)} failed and is tried again: {fields.get('error')}")
 
+    def gave_up(self, invocation: InvocationRun, error: BaseException) -> None:
+        self._note(f"{shown(invocation)} fails for good: {describe_failure(error)}")
+
     def paused(self, invocation: InvocationRun, error: BaseException) -> None:
         self._note(f"{shown(invocation)} is paused: {describe_failure(error)}")
 
-    def slow(self, invocation: InvocationRun, took_us: int) -> None:
+    def slow(self, invocation: InvocationRun, took_us: int, coding: CodingMeter) -> None:
         """Cannot happen: no time passes while code runs."""
 
     def undeliverable(self, sender: InvocationRun, command: Call | Send, error: TerminalError) -> None:
@@ -162,6 +173,11 @@ class TraceLog(Observer):
     def warned(self, execution: Execution, message: str, /) -> None:
         self.handler_logged(execution, "warning", message, {})
 
+    def task_failed(self, execution: Execution, task: str, error: BaseException, /) -> None:
+        self.handler_logged(
+            execution, "error", "Task exception was never retrieved", {"task": task, "error": describe_failure(error)}
+        )
+
 
 def shown(invocation: InvocationRun) -> str:
     """An invocation, for people: which object, which handler, and enough of the id to tell it from others."""
@@ -171,7 +187,8 @@ def shown(invocation: InvocationRun) -> str:
 
 
 def shown_id(id: str) -> str:
-    return id[:SHOWN_ID_LENGTH]
+    """The last digits: the ids of an object's invocations begin alike."""
+    return id if len(id) <= 2 * SHOWN_ID_DIGITS else f"inv_...{id[-SHOWN_ID_DIGITS:]}"
 
 
 def _changes(step: Step) -> str:

@@ -425,7 +425,7 @@ class Histories:
         taken = {scope for scope, number in self.disk.numbers_by_scope.items() if number not in removed}
         records: list[InvocationRecord] = []
         for _ in range(self.draw(st.integers(0, 3))):
-            # An execution that begins anew keeps its id (rule T5).
+            # An execution that begins anew keeps its id.
             again = bool(free_ids) and self.draw(st.booleans())
             scope = self.draw(st.none() | scopes)
             if scope in taken:
@@ -458,6 +458,7 @@ class Histories:
             failure=self.draw(st.none() | payloads),
             outcome=self.draw(st.none() | payloads),
             expires_at=self.draw(st.none() | times),
+            due=self.draw(st.none() | times),
         )
 
     def mailbox_position(self) -> int | None:

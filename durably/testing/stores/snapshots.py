@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Any, Never, TypeVar, cast
 
 from durably.actors.actor import VirtualObject
 from durably.actors.definition.binding import BoundActor
 from durably.actors.definition.definition import definition_of
+from durably.actors.protocol.port import Flush
 from durably.ids import Address
 from durably.storage.memory import Disk
 
@@ -60,6 +61,7 @@ class ReadOnlyPort:
     """A `Port` that only knows state. Satisfies `durably.actors.protocol.port.Port`."""
 
     invocation_id = ""
+    coding = None
 
     def __init__(self, fields: Mapping[str, bytes]) -> None:
         self._fields = fields
@@ -73,7 +75,7 @@ class ReadOnlyPort:
     def check(self, what: object, /) -> None:
         """Reading is always allowed."""
 
-    def watch_fields(self, flush: Callable[[], Mapping[str, bytes | None]], /) -> None:
+    def watch_fields(self, flush: Flush, /) -> None:
         """What is changed in place is changed in a copy."""
 
     def write_field(self, name: str, value: bytes | None, /) -> Never:
@@ -94,9 +96,9 @@ class ReadOnlyPort:
     def issue(self, *args: Any) -> Never:
         _refuse("A command was issued")
 
-    issue_one_way = issue_run = issue
+    issue_send = issue_run = issue
 
-    def callee_id(self, command: int, /) -> Never:
+    def callee_id(self, *args: Any) -> Never:
         _refuse("An id was asked for")
 
     def log(self, *args: Any) -> Never:

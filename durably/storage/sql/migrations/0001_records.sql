@@ -38,7 +38,8 @@ create table invocations (
     attempts integer not null,
     failure text,
     outcome text,
-    expires_at integer
+    expires_at integer,
+    due integer
 ) strict;
 
 -- What an object has to do: its started invocations, and its mailbox in order.

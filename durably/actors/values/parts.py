@@ -1,0 +1,107 @@
+"""Verifying a large list or dict by its parts: only those whose bytes differ from bytes that were verified before.
+
+Decoding a whole collection to see that it can be read again costs several times as much as encoding it. Cutting its
+bytes into those of its parts is cheap, and what was verified once stays readable.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from itertools import compress
+from typing import Any, TypeAlias, get_args, get_origin
+
+import msgspec
+
+from durably.actors.values.serde import TypeCodec, codec_for
+from durably.actors.values.type_checks import is_mapping, is_sequence
+from durably.errors import DefinitionError, UnencodableError
+
+SMALLEST_BYTES = 4 * 1024
+"""Less is verified faster as a whole."""
+
+Split: TypeAlias = Any
+"""The bytes of each part: `list[msgspec.Raw]` or `dict[str, msgspec.Raw]`."""
+Places: TypeAlias = list[int] | list[str]
+"""Where parts stand: positions or keys."""
+
+
+class Parts:
+    """How the values of a `list[T]` or `dict[str, T]` are verified part by part."""
+
+    __slots__ = ("_changed", "_item", "_split", "_whole")
+
+    def __init__(
+        self,
+        whole: TypeCodec[Any],
+        item: TypeCodec[Any],
+        split: Callable[[bytes], Split],
+        changed: Callable[[Any, Split, Split], Places | None],
+    ) -> None:
+        self._whole = whole
+        self._item = item
+        self._split = split
+        self._changed = changed
+
+    def verify(self, value: Any, data: bytes, verified: Split | bytes) -> Split:
+        """Verify a value that is encoded as `data`, where an earlier one has been verified: its bytes, or its parts.
+
+        Returns:
+            The parts of `data`, for the next time.
+
+        Raises:
+            UnencodableError: it would not decode again.
+        """
+        parts = self._split(data)
+        changed = self._changed(value, parts, self._split(verified) if isinstance(verified, bytes) else verified)
+        if changed is None or len(changed) * 2 > len(parts):
+            self._whole.verify(value, data)
+            return parts
+        try:
+            for place in changed:
+                self._item.encode_exactly(value[place])
+        except UnencodableError:
+            self._whole.verify(value, data)  # It tells where.
+            raise
+        return parts
+
+
+def _changed_positions(value: object, parts: list[msgspec.Raw], before: list[msgspec.Raw]) -> list[int] | None:
+    """Where a list differs; what is put in or taken out in one place shifts nothing. None: see the whole."""
+    if not is_sequence(value) or len(value) != len(parts):
+        return None
+    shared = min(len(parts), len(before))
+    differing = list(compress(range(shared), map(operator.ne, parts, before)))
+    if len(parts) == len(before):
+        return differing
+    first = differing[0] if differing else shared
+    last = len(parts)
+    offset = len(before) - last
+    while last > first and last + offset > first and parts[last - 1] == before[last + offset - 1]:
+        last -= 1
+    return list(range(first, last))
+
+
+def _changed_keys(value: object, parts: dict[str, msgspec.Raw], before: dict[str, msgspec.Raw]) -> list[str] | None:
+    """Where a dict differs. None: see the whole, since a key is no string, or became the same as another."""
+    if not is_mapping(value) or len(value) != len(parts):
+        return None
+    changed = [key for key, part in parts.items() if before.get(key) != part]
+    return changed if all(key in value for key in changed) else None
+
+
+_split_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_split_dict = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+def parts_of(annotation: Any, whole: TypeCodec[Any]) -> Parts | None:
+    """For the type of a collection whose parts can be verified by themselves; None for any other type."""
+    kind, arguments = get_origin(annotation), get_args(annotation)
+    try:
+        if kind is list:
+            return Parts(whole, codec_for(arguments[0]), _split_list, _changed_positions)
+        if kind is dict and arguments[0] is str:
+            return Parts(whole, codec_for(arguments[1]), _split_dict, _changed_keys)
+    except DefinitionError:  # A type that only works inside the collection.
+        return None
+    return None
