@@ -9,13 +9,19 @@ from __future__ import annotations
 
 from collections import Counter
 
-from durably.actors.actor import Service, VirtualObject
-from durably.actors.bound_handlers import Invocation
-from durably.actors.context import Context, ObjectContext, SharedContext
-from durably.actors.handlers import handler, shared
-from durably.actors.retry import RetryPolicy
-from durably.actors.state import state
-from durably.errors import TerminalError
+from durably import (
+    Context,
+    Invocation,
+    ObjectContext,
+    RetryPolicy,
+    Service,
+    SharedContext,
+    TerminalError,
+    VirtualObject,
+    handler,
+    shared,
+    state,
+)
 from durably.testing import Simulation, Workload
 from workloads.program_parts import all_of, randomness, restart_at_times, until_all_ended, wander
 
