@@ -132,7 +132,7 @@ class JsonArguments:
         self._apart_codecs = tuple((name, codec) for name, codec in codecs.items() if not codec.is_certain)
         """Of the parameters that are decoded one by one, since more is to be seen of them than msgspec sees."""
         self._decode = msgspec.json.Decoder(self._structure).decode
-        self._unknown_keys = _unknown_keys(parameters)
+        self._unknown_keys = _unknown_keys(parameters, codecs)
         self._only = parameters[0].name if len(parameters) == 1 and not parameters[0].keyword_only else None
 
     def encode(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], /) -> bytes:
@@ -332,9 +332,13 @@ def _cause_of_users(error: BaseException) -> BaseException | None:
     return error
 
 
-def _unknown_keys(parameters: Sequence[Parameter]) -> dict[str, UnknownKeys]:
-    """By parameter, of those in whose values such keys may occur."""
-    all_of_them = {one.name: UnknownKeys(one.annotation) for one in parameters if one.annotation is not MISSING}
+def _unknown_keys(parameters: Sequence[Parameter], codecs: Mapping[str, TypeCodec[Any]]) -> dict[str, UnknownKeys]:
+    """By parameter, of those in whose values such keys may occur unseen."""
+    all_of_them = {
+        one.name: UnknownKeys(one.annotation)
+        for one in parameters
+        if one.annotation is not MISSING and not codecs[one.name].refuses_unknown_keys
+    }
     return {name: unknown_keys for name, unknown_keys in all_of_them.items() if unknown_keys.may_occur}
 
 

@@ -192,6 +192,9 @@ class RuntimeLogger(Observer):
     def incarnation_failed(self, error: BaseException) -> None:
         self._log.error("the store failed; recovering from it", error=describe_failure(error))
 
+    def stopped_for_good(self, error: BaseException) -> None:
+        self._log.error("the store is lost to this runtime, which has stopped for good", error=describe_failure(error))
+
     def reopen_failed(self, error: BaseException, delay_us: int) -> None:
         self._log.error(
             "the store cannot be opened", error=describe_failure(error), retry_in_seconds=delay_us / 1_000_000

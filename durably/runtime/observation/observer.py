@@ -52,6 +52,9 @@ class Observer:
     def reopen_failed(self, error: BaseException, delay_us: int) -> None:
         """The store could not be opened again; the next try comes after the delay."""
 
+    def stopped_for_good(self, error: BaseException) -> None:
+        """The store has another owner, or is lost: no engine will run on it here."""
+
     def recovered(self) -> None:
         """The store is open again."""
 

@@ -78,6 +78,10 @@ class Steps:
         if execution is None:
             if invocation.status is InvocationStatus.PENDING and self._deadlines.prevents_start(invocation):
                 return
+            load_error = invocation.load_error or invocation.activation.load_error
+            if load_error is not None:  # Rule L5
+                self._pauses.pause(invocation, load_error)
+                return
             execution = invocation.execution = self._attempts.make(invocation)
             if journal is not None and not self._replay(invocation, execution, journal):
                 return

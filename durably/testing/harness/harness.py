@@ -22,8 +22,8 @@ from durably.runtime.observation.observer import Observer
 from durably.runtime.runtime import Runtime
 from durably.runtime.settings import Settings
 from durably.runtime.supervision.supervisor import Supervisor
+from durably.storage.introspection import InspectableStore
 from durably.storage.memory import MemoryStore
-from durably.storage.store import Store
 from durably.testing.harness.action_patience import PATIENCE_SECONDS, ActionPatience
 from durably.testing.harness.conditions import (
     Condition,
@@ -78,7 +78,7 @@ class Harness(Runtime):
         seed: int = 0,
         retry: RetryPolicy = ONE_ATTEMPT,
         suspend_after: Duration = 60.0,
-        store: Store | None = None,
+        store: InspectableStore | None = None,
         allow: Collection[str] = (),
         deadlocks: Literal["error", "wait"] = "error",
     ) -> None:
@@ -103,6 +103,7 @@ class Harness(Runtime):
                     watch=ClockGuard(allow),
                     timer_window_us=_A_CENTURY_US,
                     give_way_us=None,
+                    verify_every_us=None,
                     expire_every_us=_AN_HOUR_US,
                 ),
             ),
@@ -253,12 +254,18 @@ class Harness(Runtime):
         """Stop the runtime. Its limits are virtual time, so time passes where something does not end by itself."""
         if self._supervisor is not None:
             self._supervisor.actions.stop()
-        stopping = asyncio.ensure_future(super().__aexit__(None, None, None))
+        passing = asyncio.ensure_future(self._let_time_pass_for_the_stop())
         try:
-            while not (await asyncio.wait([stopping], timeout=PATIENCE_SECONDS))[0]:
-                await self.clock.advance(self._settings.drain_us + self._settings.stop_us, one_turn)
+            await super().__aexit__(None, None, None)
         finally:
-            await stopping
+            passing.cancel()
+            await asyncio.wait([passing])
+
+    async def _let_time_pass_for_the_stop(self) -> None:
+        never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        while True:
+            await asyncio.wait([never], timeout=PATIENCE_SECONDS)
+            await self.clock.advance(self._settings.drain_us + self._settings.stop_us, one_turn)
 
     def _raise_unheard(self) -> None:
         unheard, self._ledger.unheard = self._ledger.unheard, []

@@ -126,6 +126,10 @@ class SimulatedStore(WrappedStore):
         world.clock_may_jump()
         await self._crash("after_commit")
 
+    async def verify(self) -> None:
+        await self._takes(READ_US)
+        await self.inner.verify()
+
     async def load(self, addresses: Sequence[Address], /, *, pending_limit: int) -> list[StoredObject]:
         await self._reads()
         answer = await super().load(addresses, pending_limit=pending_limit)
@@ -165,6 +169,10 @@ class SimulatedStore(WrappedStore):
         answer = await super().expired(now, limit)
         await self._takes(READ_US)
         return answer
+
+    async def paused(self, limit: int, /) -> list[InvocationRecord]:
+        await self._reads()
+        return await super().paused(limit)
 
     async def invocations(
         self, *, after: int, limit: int, service: str | None = None, key: str | None = None, handler: str | None = None,
