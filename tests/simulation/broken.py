@@ -321,6 +321,74 @@ def the_store_lets_two_in(patch: Patch) -> None:
     around(patch, MemoryStore, "open", open)
 
 
+# ---------------------------------------------------------------------- what takes a crash, a wait or a long time
+
+PROMISES = (WORKLOADS["promises"],)
+
+
+def _reloaded(patch: Patch, change: Callable[[StoredInvocation], StoredInvocation]) -> None:
+    """What is read back of unfinished invocations is not what was written."""
+
+    async def load(original: Any, self: MemoryStore, *args: Any, **kwargs: Any) -> list[StoredObject]:
+        found: list[StoredObject] = await original(self, *args, **kwargs)
+        return [
+            msgspec.structs.replace(
+                one,
+                started=[*map(change, one.started)],
+                pending=[*map(change, one.pending)],
+            )
+            for one in found
+        ]
+
+    around(patch, MemoryStore, "load", load)
+
+
+@mutant("check", where=PROMISES)
+def headers_are_lost_at_recovery(patch: Patch) -> None:
+    def change(stored: StoredInvocation) -> StoredInvocation:
+        return msgspec.structs.replace(stored, record=msgspec.structs.replace(stored.record, headers={}))
+
+    _reloaded(patch, change)
+
+
+@mutant("check", "guarantee 7", where=PROMISES)
+def failed_attempts_are_counted_anew_at_recovery(patch: Patch) -> None:
+    def change(stored: StoredInvocation) -> StoredInvocation:
+        return msgspec.structs.replace(stored, record=msgspec.structs.replace(stored.record, attempts=0))
+
+    _reloaded(patch, change)
+
+
+@mutant("check", where=PROMISES)
+def shared_handlers_see_only_what_is_durable(patch: Patch) -> None:
+    patch.setattr(Activation, "view", lambda self: self.snapshot)
+
+
+@mutant("check", "paused", where=PROMISES)
+def outcomes_of_messages_are_not_kept_for_their_sender(patch: Patch) -> None:
+    patch.setattr(InvocationRegistry, "may_ask", lambda self, sender_id, otherwise: False)
+
+
+@mutant("check", where=PROMISES)
+def the_last_message_of_a_long_step_is_lost(patch: Patch) -> None:
+    def issue_last(original: Any, self: Endings, transition: Any, invocation: Any, last: Any, *rest: Any) -> None:
+        shorter = msgspec.structs.replace(last, commands=last.commands[:-1]) if len(last.commands) >= 3 else last
+        original(self, transition, invocation, shorter, *rest)
+
+    around(patch, Endings, "_issue_last", issue_last)
+
+
+@mutant("check", "guarantee 2", "guarantee 4", "guarantee 7", "machine", "stuck", where=PROMISES)
+def expiry_removes_what_has_not_ended(patch: Patch) -> None:
+    async def expired(original: Any, self: MemoryStore, now: int, limit: int) -> Any:
+        found = await original(self, now, limit)
+        old = [row.record for row in self.disk.rows.values() if row.record.accepted_at + 86_400_000_000 <= now]
+        unfinished = [record for record in old if record.scope is not None and record.outcome is None]
+        return (found + unfinished)[:limit]
+
+    around(patch, MemoryStore, "expired", expired)
+
+
 # ---------------------------------------------------------------------- actors that are wrong
 
 
