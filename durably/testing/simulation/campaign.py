@@ -11,6 +11,7 @@ from typing import Any, TypeAlias, TypedDict, Unpack
 from durably.actors.actor import Actor
 from durably.actors.retry import RetryPolicy
 from durably.actors.values.durations import Duration
+from durably.actors.values.type_checks import is_mapping
 from durably.testing import report as reports
 from durably.testing.harness.accounts import describe
 from durably.testing.report import Report
@@ -258,11 +259,9 @@ class Campaign:
 
     def _simulation(self, seed: int, faults: Faults, order: str | None) -> Simulation:
         if self._memory is None:
-            given = self._options.get("dependencies")
-            made_by = () if given is None or isinstance(given, Mapping) else (given,)
-            self._memory = ProcessMemory(
-                self._actors, (self._program, *made_by), given if isinstance(given, Mapping) else None
-            )
+            given: Any = self._options.get("dependencies")
+            made_by: tuple[Any, ...] = () if given is None or is_mapping(given) else (given,)
+            self._memory = ProcessMemory(self._actors, (self._program, *made_by), None if made_by else given)
         return Simulation(
             *self._actors,
             seed=seed,
