@@ -177,7 +177,7 @@ class _Reach:
             if not issubclass(value, Actor):
                 self.follow_class(value)
             return True
-        self.follow_class(cast("type[Any]", type(value)))
+        self.follow_class(value.__class__)
         return False
 
     def follow_class(self, cls: type) -> None:
@@ -190,7 +190,7 @@ class _Reach:
             for name, value in attributes.items():
                 if name.startswith("__") and not isfunction(value):
                     continue
-                if not self.follow(value, frozenset()) and not hasattr(cast("type[Any]", type(value)), "__get__"):
+                if not self.follow(value, frozenset()) and not _is_descriptor(value):
                     self._keep(one, name, f"{one.__module__}.{one.__qualname__}.{name}", value)
 
     def _follow_function(self, function: FunctionType) -> None:
@@ -281,21 +281,28 @@ def _quietly(function: Callable[[Any], Any], value: Any) -> Any:
             return _MISSING
 
 
+def _is_descriptor(value: object) -> bool:
+    return hasattr(type(value), "__get__")
+
+
+def _is(value: object, *kinds: type) -> bool:
+    """`isinstance`, for values of which the checkers need know nothing."""
+    return isinstance(value, kinds)
+
+
 def _restored_in_place(value: Any, copy: Any) -> bool:
     """Others may hold the same object, so it is filled again rather than replaced; whether that can be done."""
-    kind = cast("type[Any]", type(value))
-    if issubclass(kind, list | bytearray):
+    if _is(value, list, bytearray):
         value[:] = copy
-    elif issubclass(kind, dict | set):
+    elif _is(value, dict, set):
         value.clear()
         value.update(copy)
-    elif issubclass(kind, deque):
+    elif _is(value, deque):
         value.clear()
         value.extend(copy)
     elif hasattr(value, "__dict__"):
-        attributes: dict[str, Any] = vars(value)
-        attributes.clear()
-        attributes.update(vars(copy))
+        value.__dict__.clear()
+        value.__dict__.update(vars(copy))
     else:
         return False
     return True
