@@ -10,7 +10,8 @@ works under every plugin that runs async tests in asyncio: pytest-asyncio, anyio
 
 runs under `durably.testing.simulation.simulate`, as its program, and needs none; fixtures besides `simulation` are made
 once for all the runs. `--simulate=N` makes it N runs, `--seed=N` repeats exactly the run of this seed, and both
-together make it so many runs from this seed on.
+together make it so many runs from this seed on. `--simulate-jobs=N` shares the runs out among N processes; the workers
+of pytest-xdist share them too, each with a part of the seeds. Seeds that fail are kept in the folder `.durably`.
 
 pytest loads this file in every test session on a machine that has durably, so it stands outside the package and imports
 it only when a test uses it.
@@ -19,6 +20,7 @@ it only when a test uses it.
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Coroutine, Generator
@@ -36,8 +38,11 @@ Body: TypeAlias = Callable[..., Coroutine[Any, Any, Any]]
 
 _REPORT = "durably.testing.report"
 _OUTPUT_OF_A_WORKER = "durably"
+_USUAL_RUNS, _FEWEST_RUNS = 200, 25
+"""How many runs a marked test makes, and how many at least are worth a part of their own."""
 _STARTED = pytest.StashKey["Durable"]()
-_RUNS, _SEED = "durably_simulate", "durably_seed"
+_RUNS, _SEED, _JOBS = "durably_simulate", "durably_seed", "durably_jobs"
+_FAILURES, _FOLDER = "DURABLY_FAILURES", ".durably"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -48,6 +53,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="N",
         type=_at_least_one,
         help="run each test that is marked with `simulate` N times, whatever its mark says",
+    )
+    group.addoption(
+        "--simulate-jobs",
+        dest=_JOBS,
+        metavar="N",
+        type=_at_least_one,
+        help="share the runs of each test that is marked with `simulate` out among N processes",
     )
     group.addoption("--simulate-seed", dest=_SEED, metavar="N", type=_a_seed, help="the same as --seed")
 
@@ -81,6 +93,7 @@ def _a_seed(text: str) -> int:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    os.environ.setdefault(_FAILURES, str(config.rootpath / _FOLDER))
     config.addinivalue_line(
         "markers",
         "simulate(*actors, runs=200, **options): run this async test many times with faults, as the program of "
@@ -116,6 +129,19 @@ def simulation(request: pytest.FixtureRequest) -> None:
 
 
 # ---------------------------------------------------------------------- tests
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """With pytest-xdist, each worker makes a part of the runs: one test becomes one for each worker."""
+    marker = metafunc.definition.get_closest_marker("simulate")
+    workers: int = getattr(metafunc.config, "workerinput", {}).get("workercount", 1)
+    if marker is None or workers < 2 or metafunc.config.getoption(_SEED) is not None or "seed" in marker.kwargs:
+        return
+    runs = metafunc.config.getoption(_RUNS) or marker.kwargs.get("runs", _USUAL_RUNS)
+    parts = min(workers, max(runs // _FEWEST_RUNS, 1))
+    if parts > 1 and "simulation" in metafunc.fixturenames:
+        names = [f"part {number + 1} of {parts}" for number in range(parts)]
+        metafunc.parametrize("simulation", [(number, parts) for number in range(parts)], ids=names, indirect=True)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -170,14 +196,25 @@ def _simulate(item: pytest.Function, marker: pytest.Mark) -> None:
     elif runs is not None:
         options.update(runs=runs)
     program.__qualname__ = body.__qualname__
+    program.__module__ = body.__module__
+    jobs = item.config.getoption(_JOBS)
+    if jobs is not None:
+        options.update(jobs=jobs)
+    part = getattr(getattr(item, "callspec", None), "params", {}).get("simulation")
+    if part is not None:
+        options.update(part=part)
     try:
         for given in several:
             import_module("durably.testing.simulation").simulate(program, *marker.args, **given)
     except AssertionError as error:
         failed: int | None = getattr(error, "seed", None)
         if failed is not None:
-            error.add_note(f"As a test: pytest {item.nodeid} --seed={failed}")
+            error.add_note(f"As a test: pytest {_without_part(item, part)} --seed={failed}")
         raise
+
+
+def _without_part(item: pytest.Function, part: object) -> str:
+    return item.nodeid if part is None else item.nodeid.partition("[")[0]
 
 
 # ---------------------------------------------------------------------- the summary
@@ -203,3 +240,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     report = sys.modules.get(_REPORT)
     if report is not None and report.TOTALS.report.runs:
         terminalreporter.write_line(f"durably: {report.TOTALS.report}")
+        for line in report.TOTALS.report.details():
+            terminalreporter.write_line(f"  {line}")

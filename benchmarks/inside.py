@@ -12,9 +12,8 @@ def counts_of(runtime: Runtime) -> Counts | None:
     """Commits, transitions and pauses since the runtime was started."""
     inside: Any = runtime
     try:
-        engine = inside._supervisor.engine
-        return Counts(
-            commits=engine.committer.commits, transitions=engine.committer.position, pauses=engine.give_way.pauses
-        )
+        supervisor = inside._supervisor
+        log = supervisor.engine.parts.committer
+        return Counts(commits=log.commits, transitions=log.position, pauses=supervisor._thread_yielding.pauses)
     except AttributeError:
         return None

@@ -3,7 +3,7 @@
     DurablyError
     ├── TerminalError                     ends an invocation for good; travels to every caller with its fields
     │   ├── CancelledInvocationError      409
-    │   ├── DeadlockError                 409
+    │   ├── DeadlockError                 508
     │   ├── DeadlineExceededError         504
     │   ├── UnknownTargetError            404
     │   ├── InvalidArgumentError          400
@@ -16,6 +16,7 @@
     │   ├── UnrepeatableCallError         raised by durably.testing
     │   ├── ForgottenAwaitError
     │   ├── WrongContextError
+    │   ├── ProcessExitError
     │   ├── StuckError
     │   ├── AdvanceLimitError
     │   ├── SharedStateError
@@ -23,11 +24,13 @@
     │   ├── UnsetStateError               also an AttributeError
     │   ├── UnencodableError              also a TypeError
     │   └── UndecodableError              also a ValueError
+    ├── LoadLimitError                    what is stored is too large to load: the invocation pauses
     ├── PausedInvocationError             503, to callers outside
     ├── OverloadedError                   429
     ├── RuntimeStoppedError               503
     ├── DefinitionError                   also a TypeError
     ├── StoreUnavailableError
+    │   └── StoreLostError
     └── StoreInUseError
 
 The message of an error that is given none is the first line of its docstring, or the name of its class where it has
@@ -297,7 +300,16 @@ class UnsetStateError(HandlerMistakeError, AttributeError):
 
 
 class UnencodableError(HandlerMistakeError, TypeError):
-    """A value cannot be turned into bytes."""
+    """A value cannot be turned into bytes, or would not be the same when it is read again.
+
+    `path` says where, as in `$.tickets[0]`; `$` is the whole value.
+    """
+
+    path: str
+
+    def __init__(self, message: str = "", *, path: str = "$") -> None:
+        super().__init__(message)
+        self.path = path
 
 
 class UndecodableError(HandlerMistakeError, ValueError):
@@ -313,6 +325,10 @@ class UndecodableError(HandlerMistakeError, ValueError):
         super().__init__(message)
         self.path = path
         self.reason = reason
+
+
+class LoadLimitError(DurablyError):
+    """What is stored of an invocation, or of its object, is too large to be loaded."""
 
 
 class PausedInvocationError(DurablyError):
@@ -375,6 +391,10 @@ class StoreUnavailableError(DurablyError):
     def __init__(self, message: str = "", *, nothing_accepted: bool = False) -> None:
         super().__init__(message)
         self.nothing_accepted = nothing_accepted
+
+
+class StoreLostError(StoreUnavailableError):
+    """The store that was open is not at its path any more, or is not the same; the runtime has stopped for good."""
 
 
 class StoreInUseError(DurablyError):

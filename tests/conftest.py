@@ -1,20 +1,24 @@
 """What holds for every test: the suite finds the same each time, and leaves nothing behind.
 
 Properties try the same examples in every run: a suite that fails now and then tells nobody anything. A search is asked
-for: `pytest --programs 20000` (or DURABLY_PROGRAMS=20000) runs so many random programs, and lets Hypothesis try other
-examples each time, in proportion more of them; what it finds it prints with the way to find it again.
+for, by `--long` or by `--programs 20000`: it lets Hypothesis try other examples each time, and prints how to find again
+what it finds. `tests/levels.py` says how much each level tries.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 
-PROGRAMS = 2_000
+from tests.levels import FULL, LONG, ORDINARY, Level, choose, level
+
+os.environ.setdefault("DURABLY_FAILURES", "")  # Many of these tests fail simulations on purpose.
+
 PROGRAMS_PER_EXAMPLE = 20
 
 COMMON = settings(
@@ -23,35 +27,53 @@ COMMON = settings(
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--programs",
-        type=int,
-        default=None,
-        help=f"search: how many random programs are tried ({PROGRAMS} fixed ones otherwise), and other examples",
+    group = parser.getgroup("how much durably's own suite tries")
+    group.addoption(
+        "--full", action="store_true", help="more examples, and what is marked slow: servers, packages, mutants, soak"
     )
+    group.addoption("--long", action="store_true", help="a search for hours: --full on more examples, others each time")
+    group.addoption(
+        "--programs", type=int, help="a search: how many random programs each property tries, and other examples"
+    )
+    group.addoption("--kills", type=int, help="how often a process under load is killed")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Before anything is imported that Hypothesis decorates."""
-    asked = _programs_asked(config)
-    settings.register_profile("repeatable", COMMON, derandomize=True)
-    settings.register_profile(
-        "search", COMMON, derandomize=False, max_examples=max(100, (asked or 0) // PROGRAMS_PER_EXAMPLE)
-    )
-    settings.load_profile("repeatable" if asked is None else "search")
+    choose(_level_of(config))
+    chosen = level()
+    settings.register_profile("durably", COMMON, derandomize=not chosen.is_search, max_examples=chosen.examples)
+    settings.load_profile("durably")
 
 
-@pytest.fixture(scope="session")
-def programs(request: pytest.FixtureRequest) -> int:
-    """How many random asyncio programs are run; the other properties scale with it."""
-    asked = _programs_asked(request.config)
-    return PROGRAMS if asked is None else asked
+def _level_of(config: pytest.Config) -> Level:
+    chosen = LONG if config.getoption("--long") else FULL if config.getoption("--full") else ORDINARY
+    programs: int | None = config.getoption("--programs")
+    if programs is not None:
+        examples = max(chosen.examples, programs // PROGRAMS_PER_EXAMPLE)
+        chosen = replace(chosen, programs=programs, examples=examples, is_search=True)
+    kills: int | None = config.getoption("--kills")
+    return chosen if kills is None else replace(chosen, kills=kills)
 
 
-def _programs_asked(config: pytest.Config) -> int | None:
-    asked: int | None = config.getoption("programs", None)
-    in_environment = os.environ.get("DURABLY_PROGRAMS")
-    return int(in_environment) if asked is None and in_environment is not None else asked
+def pytest_report_header() -> str | None:
+    return None if level().with_slow else "durably: without --full, tests marked slow run only where a file is named"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is slow, unless it was asked for: by level, by `-m`, or by the name of its file."""
+    markers: str = config.getoption("markexpr", "") or ""
+    if level().with_slow or "slow" in markers:
+        return
+    here = config.invocation_params.dir
+    named = {(here / argument.partition("::")[0]).resolve() for argument in config.args}
+    kept: list[pytest.Item] = []
+    left_out: list[pytest.Item] = []
+    for item in items:
+        is_wanted = item.get_closest_marker("slow") is None or item.path.resolve() in named
+        (kept if is_wanted else left_out).append(item)
+    items[:] = kept
+    config.hook.pytest_deselected(items=left_out)
 
 
 @pytest.fixture(autouse=True)

@@ -1,10 +1,16 @@
-"""The suite finds the same in every run."""
+"""The suite finds the same in every run, and each level tries what it says."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+
+from tests.levels import FULL, LONG, ORDINARY, level
+from tests.processes import ROOT
 
 seen: list[int] = []
 
@@ -15,7 +21,7 @@ def note(number: int) -> None:
 
 
 def test_properties_try_the_same_examples_each_time() -> None:
-    if settings.get_current_profile_name() == "search":
+    if level().is_search:
         pytest.skip("a search was asked for")
     tried: list[list[int]] = []
     for _ in range(2):
@@ -23,3 +29,23 @@ def test_properties_try_the_same_examples_each_time() -> None:
         tried.append(seen[:])
         seen.clear()
     assert tried[0] == tried[1]
+    assert len(tried[0]) == level().examples
+
+
+def test_each_level_tries_at_least_what_the_one_before_does() -> None:
+    for less, more in ((ORDINARY, FULL), (FULL, LONG)):
+        assert all(getattr(less, size) <= getattr(more, size) for size in ("programs", "examples", "kills", "runs"))
+        assert more.commit_stride == 1
+
+
+def collected(*arguments: str) -> dict[str, int]:
+    """How many tests of each file would run."""
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-qq", "-p", "no:cacheprovider", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    counts = (line.rpartition(": ") for line in done.stdout.splitlines() if line.startswith("tests/"))
+    return {file: int(count) for file, _, count in counts}
+
+
+def test_what_is_slow_runs_where_it_was_asked_for() -> None:
+    assert collected("tests/test_packaging.py", "tests/typing") == {"tests/test_packaging.py": 6}
+    assert [*collected("tests/typing", "--full")] == ["tests/typing/test_typing.py"]

@@ -8,14 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.processes import ROOT, environment_with
 
 README = (ROOT / "README.md").read_text("utf-8")
 
 
-@pytest.mark.slow
 def test_the_program_in_the_readme_runs_and_remembers(tmp_path: Path) -> None:
     program = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[0]
     (tmp_path / "program.py").write_text(program)
@@ -36,7 +33,7 @@ async def test_the_test_in_the_readme_passes() -> None:
 
 def test_continuous_integration_runs_the_readmes_test_command() -> None:
     (command,) = re.findall(r"^ +python3 -m venv .* && \.venv/bin/(python -m pytest.*)$", README, re.MULTILINE)
-    assert (ROOT / ".ci" / "run").read_text("utf-8").rstrip().endswith(f"step {command}")
+    assert (ROOT / ".ci" / "run").read_text("utf-8").rstrip().endswith(f"step {command} --full")
 
 
 def test_every_link_leads_somewhere() -> None:

@@ -226,7 +226,7 @@ class ObjectContext(SharedContext):
         """
         self._port.check(f"ctx.set({name!r})")
         try:
-            data = codec_for(MISSING).encode(value)
+            data = codec_for(MISSING).encode_exactly(value)
         except UnencodableError as error:
             raise UnencodableError(f"The state {name!r} cannot be given this value: {error.message}") from error
         self._write(name, data)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Mapping
+from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeAlias, TypeVar, overload
 
@@ -15,6 +16,7 @@ from durably.actors.bound_handlers import NO_HEADERS, BoundHandler, Target
 from durably.actors.class_bodies import class_body_of
 from durably.actors.definition.arguments import HandlerFunction
 from durably.actors.definition.signature import HandlerSignature
+from durably.actors.definition.type_bindings import TypeBindings
 from durably.actors.protocol.operations import frame_above
 from durably.actors.retry import RetryPolicy
 from durably.actors.transport import Transport
@@ -95,6 +97,12 @@ class Handler(Generic[P, R]):
         self._class_body = class_body_of(self.__qualname__, frame_above(1))
         if self._class_body is not None:
             self._class_body.made.append(self)
+
+    def bound_by(self, bindings: TypeBindings) -> Handler[P, R]:
+        """The same handler, in a class for which type variables of its own stand for something."""
+        bound = copy(self)
+        bound.signature = self.signature.bound_by(bindings)
+        return bound
 
     def _check_name(self) -> None:
         if self.attribute in HIDING_NAMES:

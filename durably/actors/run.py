@@ -19,7 +19,7 @@ from durably.actors.protocol.port import Action, Port
 from durably.actors.retry import RetryPolicy
 from durably.actors.values.descriptions import MISSING
 from durably.actors.values.durations import Duration, duration_us
-from durably.actors.values.serde import Serde, TypeCodec, codec_for
+from durably.actors.values.serde import Serde, TypeCodec, codec_for, encoder_of
 from durably.errors import DefinitionError, UnencodableError
 from durably.ids import is_storable
 
@@ -87,7 +87,7 @@ class Run:
             retry=self._retry,
             timeout_us=self._timeout_us,
             context=copy_context(),
-            encode_value=codec.encode,
+            encode_value=encoder_of(codec),
         )
         return self._port.issue_run(RunCommand(name), described, codec.decode, CallSite(frame))
 

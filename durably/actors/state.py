@@ -216,7 +216,9 @@ class StateView:
         try:
             data = codec.encode_exactly(value)
         except UnencodableError as error:
-            raise UnencodableError(f"{field.what} cannot be given this value: {error.message}") from error
+            raise UnencodableError(
+                f"{field.what} cannot be given this value: {error.message}", path=error.path
+            ) from error
         if coding is not None and began is not None and len(data) >= MEASURED_BYTES:
             coding.add(field.what, len(data), began)
         self._port.write_field(field.name, data)  # Raises outside the handler's advance (rule D1).
@@ -291,6 +293,8 @@ def _changed(field: BoundField, held: _Value, verify: bool) -> bytes | None:
     try:
         data = codec.encode(held.value)
         if data in (held.data, held.encoded):
+            if codec.is_ambiguous(data):
+                codec.verify(held.value, data)
             return None
         if held.encoded is None and held.data not in field.own_words:
             held.encoded = codec.encode(codec.decode(held.data))
@@ -299,7 +303,7 @@ def _changed(field: BoundField, held: _Value, verify: bool) -> bytes | None:
         held.parts = _verified(field, held, data) if verify else None
     except UnencodableError as error:
         raise UnencodableError(
-            f"{field.what} was changed in place to what cannot be stored: {error.message}"
+            f"{field.what} was changed in place to what cannot be stored: {error.message}", path=error.path
         ) from error
     return data
 

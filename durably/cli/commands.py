@@ -91,7 +91,7 @@ def export_journals_command(
     limit: Annotated[int | None, typer.Option(min=1, help="Export at most so many, the oldest first.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
 ) -> None:
-    """Write the journals of what is under way, for tests that replay them (durably.testing.replay).
+    """Write the journals of what is under way, for tests that replay them (durably.testing.replaying).
 
     Only invocations that have not ended have a journal. The store is only read, and may be in use meanwhile.
     The files hold arguments, answers and state as they are: treat them as you treat the store.

@@ -16,8 +16,8 @@ from durably.cli.failures import CommandError
 from durably.errors import DefinitionError, StoreInUseError, StoreUnavailableError
 from durably.storage.connect import store_from_url
 from durably.storage.sqlite import SqliteStore
-from durably.testing.export import export_journals
-from durably.testing.journals import ExportedJournal
+from durably.testing.replaying.export import export_journals
+from durably.testing.replaying.journals import ExportedJournal
 
 
 def export(url: str, folder: Path, *, target: str | None, limit: int | None, as_json: bool) -> None:

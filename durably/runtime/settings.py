@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from durably.actors.definition.binding import BoundActorHandler
 from durably.actors.retry import RetryPolicy
 
 Watch: TypeAlias = Callable[[str], AbstractContextManager[object, None]]
 """Given a handler's name, what is entered around a run of its code; an error that it raises fails the attempt."""
+
+AroundAttempt: TypeAlias = Callable[[Any, RetryPolicy, Callable[[Any], Awaitable[Any]]], Awaitable[Any]]
+"""Makes one attempt of an `Action`, by calling what it is given; the policy is the invocation's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +41,10 @@ class Settings:
     forgotten_await: Literal["warn", "error"] = "warn"
     watch: Watch | None = None
     """Who looks on while handlers run. None: nobody."""
+    around_attempt: AroundAttempt | None = None
+    """What makes the attempts of actions. None: the runtime alone."""
+    ready_queue: Callable[[], deque[Any]] = deque
+    """Makes what holds the invocations that are ready. A simulation takes them in another order."""
 
     active_objects: int = 100_000
     mailbox_messages: int = 10_000
@@ -61,6 +69,8 @@ class Settings:
     """How much may be ahead of the disk before nothing new is admitted or advanced (rule X2)."""
     give_way_us: int | None = 2_000
     """How long a busy loop may starve the threads that wait for it (rule X8). None: there are no such threads."""
+    verify_every_us: int | None = 500_000
+    """How often an idle runtime asks whether its store is still there and its own (rule X9). None: never by itself."""
     advance_limit_callbacks: int = 100_000
     slow_advance_us: int = 100_000
     host_error_pause_us: int = 1_000_000

@@ -196,7 +196,7 @@ def test_a_group_of_terminal_errors_is_the_first_one_with_the_rest_as_metadata()
     error = terminal(group)
     assert isinstance(error, PaymentError)
     assert error.code == 402
-    assert error.metadata["also_1"] == "DeadlockError (409): Round."
+    assert error.metadata["also_1"] == "DeadlockError (508): Round."
     assert "408" in error.metadata["also_2"]
     assert first.metadata == {}
 

@@ -16,8 +16,7 @@ from durably import Context, Service, SqliteStore, handler
 from durably.cli.export_journals import export
 from durably.cli.failures import CommandError
 from durably.testing import Harness
-from durably.testing.journals import read_journals
-from durably.testing.replay import ReplayError, replay_journals
+from durably.testing.replaying import ReplayError, read_journals, replay_journals
 from examples.providers import MailProvider, PaymentProvider
 from examples.tickets import Cart, Checkout, Purchase, Ticket
 from tests.processes import durably

@@ -1,16 +1,21 @@
 from __future__ import annotations
 
 import re
+import signal
 import socket
+import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import httpx
 import orjson
 import pytest
 
-from tests.processes import PATIENCE_SECONDS, ServerProcess, durably, eventually, serving
+from tests.processes import PATIENCE_SECONDS, ServerProcess, durably, environment_with, eventually, serving
 
 pytestmark = pytest.mark.slow
 
@@ -108,6 +113,50 @@ def test_on_a_signal_waiting_callers_get_their_answers_and_new_ones_a_503(folder
     assert server.process.wait(PATIENCE_SECONDS) == 0
 
 
+def test_a_second_signal_is_answered_and_ends_at_once_what_the_first_waits_for(
+    folder: Path, server: ServerProcess
+) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(call, server, "Waiter/wait", b'"go"')
+        assert eventually((folder / "begun").exists)
+        server.process.send_signal(signal.SIGINT)
+        assert eventually(lambda: "waits for 1 action 'wait' (Waiter/wait); Ctrl-C again stops now" in server.output)
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(PATIENCE_SECONDS) == -signal.SIGINT
+        assert isinstance(waiting.exception(), httpx.TransportError)
+    assert eventually(lambda: "Stopped now." in server.output)
+    assert "Traceback" not in server.output
+    assert "Task was destroyed" not in server.output
+
+
+EMBEDDED = """
+import asyncio
+from application import Waiter, runtime
+
+async def main():
+    async with runtime:
+        await runtime.service(Waiter).wait("go")
+
+asyncio.run(main())
+"""
+
+
+def test_an_embedded_runtime_answers_a_second_signal_too(folder: Path) -> None:
+    command = [sys.executable, "-c", EMBEDDED]
+    with subprocess.Popen(
+        command, cwd=folder, stderr=subprocess.PIPE, text=True, env=environment_with({})
+    ) as program:  # fmt: skip
+        assert program.stderr is not None
+        assert eventually((folder / "begun").exists)
+        program.send_signal(signal.SIGINT)
+        assert "waits for 1 action 'wait' (Waiter/wait); Ctrl-C again stops now" in program.stderr.readline()
+        program.send_signal(signal.SIGINT)
+        said = program.stderr.read()
+    assert program.returncode == -signal.SIGINT
+    assert "stops now" in said.splitlines()[0]
+    assert "Task was destroyed" not in said
+
+
 def test_another_store_can_be_given(folder: Path) -> None:
     with serving("application:runtime", "--store", "sqlite:///other.db", cwd=folder) as server:
         assert call(server, "Counter/a/add").content == b"1"
@@ -149,6 +198,21 @@ def test_a_store_that_cannot_be_had_is_a_sentence(folder: Path, store: str) -> N
     assert ended.returncode == 1
     assert ended.stderr.strip()
     assert "Traceback" not in ended.stderr
+
+
+def test_a_server_that_waits_for_its_store_says_so_and_can_be_stopped(folder: Path) -> None:
+    command = [sys.executable, "-m", "durably.cli", "serve", "application:runtime", "--port", "0"]
+    with closing(sqlite3.connect(folder / "other.db", isolation_level=None)) as other:
+        other.execute("begin exclusive")
+        with subprocess.Popen(
+            [*command, "--store", "sqlite:///other.db"], cwd=folder, env=environment_with({}), text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        ) as waiting:  # fmt: skip
+            assert waiting.stdout is not None
+            assert "another program keeps it locked" in waiting.stdout.readline()
+            waiting.send_signal(signal.SIGINT)
+            assert "Stopped before the store could be opened." in waiting.stdout.read()
+            assert waiting.wait(PATIENCE_SECONDS) == 0
 
 
 def test_an_address_that_is_none_is_a_sentence(folder: Path) -> None:

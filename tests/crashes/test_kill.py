@@ -16,13 +16,10 @@ from random import Random
 from threading import Timer
 from typing import IO, Any
 
-import pytest
-
 from tests.crashes.app import CHAIN
 from tests.crashes.load import CLIENTS, SEATS_PER_ROUND, diary_of, read_answers
+from tests.levels import level
 from tests.processes import PATIENCE_SECONDS, ROOT, environment_with
-
-pytestmark = pytest.mark.slow
 
 LONGEST_LIFE_SECONDS = 0.5
 UNFINISHED_ROUNDS = 1_000_000
@@ -76,7 +73,8 @@ class Child:
         return status
 
 
-def test_nothing_that_was_acknowledged_is_lost_or_done_twice(tmp_path: Path, kills: int) -> None:
+def test_nothing_that_was_acknowledged_is_lost_or_done_twice(tmp_path: Path) -> None:
+    kills = level().kills
     random = Random(25)
     for run in range(kills):
         child = Child(tmp_path, run, UNFINISHED_ROUNDS)

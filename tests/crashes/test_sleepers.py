@@ -16,16 +16,16 @@ from durably import Context, ObjectContext, Service, VirtualObject, handler, sta
 from durably.ids import Address
 from durably.runtime.engine.engine import Engine
 from durably.runtime.runtime import Runtime
+from durably.storage.introspection import InspectableStore
 from durably.storage.memory import MemoryStore
 from durably.storage.records import StoredInvocation, StoredObject, TimerPlace, TimerRecord
 from durably.storage.sqlite import SqliteStore
-from durably.storage.store import Store
-from durably.testing.harness import Harness
-from durably.testing.stores import WrappedStore
+from durably.testing.harness.harness import Harness
+from durably.testing.stores.wrapped import WrappedStore
+from tests.levels import level
 
-SLEEPERS = 20_000
 GROUP = 1_000
-BYTES_PER_SLEEPER = 32
+BYTES_PER_SLEEPER = 64
 """Less than any entry of a dictionary takes."""
 A_DAY_SECONDS = 86_400
 
@@ -54,7 +54,7 @@ class Dozer(VirtualObject, name="Dozer"):
 class CountingStore(WrappedStore):
     """Counts what is read."""
 
-    def __init__(self, inner: Store) -> None:
+    def __init__(self, inner: InspectableStore) -> None:
         super().__init__(inner)
         self.read = 0
 
@@ -106,6 +106,7 @@ async def send_to_sleep(runtime: Runtime, numbers: range) -> None:
 
 
 async def test_sleepers_hold_no_memory_and_starting_does_not_read_them(tmp_path: Path) -> None:
+    sleepers = level().sleepers
     store = CountingStore(SqliteStore(tmp_path / "sleepers.db"))
     async with Runtime(store, [Sleeper, Dozer], suspend_after=0) as runtime:
         tracemalloc.start()
@@ -113,21 +114,21 @@ async def test_sleepers_hold_no_memory_and_starting_does_not_read_them(tmp_path:
             await send_to_sleep(runtime, range(2 * GROUP))
             gc.collect()
             before, _ = tracemalloc.get_traced_memory()
-            await send_to_sleep(runtime, range(2 * GROUP, SLEEPERS))
+            await send_to_sleep(runtime, range(2 * GROUP, sleepers))
             gc.collect()
             after, _ = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
         assert in_memory(engine_of(runtime)) == NOTHING
-        assert after - before < BYTES_PER_SLEEPER * (SLEEPERS - 2 * GROUP)
+        assert after - before < BYTES_PER_SLEEPER * (sleepers - 2 * GROUP)
 
     store.read = 0
     async with Runtime(store, [Sleeper, Dozer], suspend_after=0) as runtime:
         await engine_of(runtime).parts.idleness.until_idle()
         assert in_memory(engine_of(runtime)) == NOTHING
         assert store.read <= 1  # When the first of them is due; not the others.
-        unfinished = await store.invocations(after=0, limit=2 * SLEEPERS)
-        assert len(unfinished) == SLEEPERS
+        unfinished = await store.invocations(after=0, limit=2 * sleepers)
+        assert len(unfinished) == sleepers
 
 
 async def test_every_sleeper_wakes_once_after_a_crash() -> None:

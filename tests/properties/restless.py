@@ -13,7 +13,7 @@ from durably.ids import Address, KeyScope
 from durably.runtime.execution.step import Delivery
 from durably.storage.memory import MemoryStore
 from durably.storage.records import Batch, InvocationRecord, Opened, Owner, StoredInvocation, StoredObject
-from durably.testing.stores import WrappedStore
+from durably.testing.stores.wrapped import WrappedStore
 
 
 class Committed(msgspec.Struct):

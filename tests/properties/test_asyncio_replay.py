@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from durably.actors.protocol.operations import Operation
 from durably.errors import NonDeterminismError
 from durably.runtime.execution import execution, loop
+from tests.levels import level
 from tests.processes import PATIENCE_SECONDS, ROOT, environment_with
 from tests.properties.asyncio_programs import BRANCHES, LEAVES, Machine, Op, make_program
 from tests.properties.journals import Driver, Journal
@@ -40,8 +41,8 @@ def run(driver: Driver, random: Random) -> Journal:
     return driver.live("interpret", msgspec.json.encode(make_program(random)), random)
 
 
-def test_random_programs_replay_to_the_letter(driver: Driver, programs: int) -> None:
-    for seed in range(programs):
+def test_random_programs_replay_to_the_letter(driver: Driver) -> None:
+    for seed in range(level().programs):
         random = Random(seed)
         journal = run(driver, random)
         prefix = random.randint(0, len(journal.steps))
@@ -91,11 +92,11 @@ def test_the_garbage_collector_changes_nothing(driver: Driver) -> None:
             gc.unfreeze()
 
 
-def test_another_process_with_other_hashes_replays_the_same(driver: Driver, programs: int, tmp_path: Path) -> None:
+def test_another_process_with_other_hashes_replays_the_same(driver: Driver, tmp_path: Path) -> None:
     path = tmp_path / "journals"
     count = steps = 0
     with path.open("wb") as file:
-        for seed in range(0, programs, IN_ANOTHER_PROCESS):
+        for seed in range(0, level().programs, IN_ANOTHER_PROCESS):
             journal = run(driver, Random(seed))
             file.write(msgspec.json.encode(journal) + b"\n")
             count += 1

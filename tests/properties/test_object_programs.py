@@ -24,11 +24,12 @@ from durably.errors import RuntimeStoppedError, StoreUnavailableError, TerminalE
 from durably.ids import InvocationStatus
 from durably.runtime.execution.execution import Execution
 from durably.runtime.execution.step import decode_step
-from durably.testing.harness import Harness
-from durably.testing.simulation.workloads.acts import OBJECTS, Act, Maker, Node, Worker, World, make_root
-from durably.testing.simulation.workloads.reading import check_ledger, check_log, read_roots
+from durably.testing.harness.harness import Harness
+from tests.levels import level
 from tests.properties.journals import SETTINGS, Listener
 from tests.properties.restless import RestlessStore
+from workloads.acts import OBJECTS, Act, Maker, Node, Worker, World, make_root
+from workloads.reference_model import check_ledger, check_log, read_roots
 
 PATIENCE_SECONDS = 20
 EVENTS = {"ticks": 8, "crash": 3, "fail_before": 1, "fail_after": 1, "advance": 4, "settle": 1, "look": 3}
@@ -172,7 +173,7 @@ async def check(played: Run) -> None:
         log: list[str] = state.get("log", [])
         check_log(index, log, expected)
         assert all(seen <= expected.totals[index] for seen in played.seen[index])
-    check_ledger(played.app.actions(), expected, lives=1 + played.scenario.crashes)
+    check_ledger(played.app.actions(), expected, lives=1 + played.scenario.crashes, failed={})
     await check_rest(played.store)
     check_journals(played.store)
 
@@ -214,9 +215,9 @@ def test_programs_end_as_a_plain_reading_of_them_says(random: Random) -> None:
 
 
 @pytest.mark.parametrize("suspend_after", [0, 60])
-def test_many_programs_end_as_a_plain_reading_of_them_says(programs: int, suspend_after: int) -> None:
+def test_many_programs_end_as_a_plain_reading_of_them_says(suspend_after: int) -> None:
     """The same on a fixed list of seeds, faster."""
-    for seed in range(programs // 4):
+    for seed in range(level().programs // 4):
         scenario = make_scenario(Random(seed), suspend_after)
         try:
             asyncio.run(run(scenario))

@@ -11,7 +11,7 @@ import asyncio
 from durably import ObjectContext, StoreUnavailableError, VirtualObject, handler
 from durably.storage.memory import MemoryStore
 from durably.testing import Harness
-from durably.testing.stores import FailingStore
+from durably.testing.stores.wrapped import FailingStore
 
 CALLERS = 30
 

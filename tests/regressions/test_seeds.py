@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-from durably.testing.simulation.workloads import WORKLOADS
+from workloads import WORKLOADS
 
 FAILED = [
     ("bank", 134, "a delayed payment was made twice: its timer was read ahead while it rang"),

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from durably.runtime import clock as clock_module
 from durably.runtime.clock import WALL_CLOCK_LOOK_US, Clock, SystemClock
+from durably.testing.harness.virtual import VirtualClock, one_turn
 from durably.testing.simulation.clock import SimulatedClock
 from durably.testing.simulation.loop import SimulatedLoop
-from durably.testing.virtual import VirtualClock, one_turn
 
 SECOND_US = 1_000_000
 NOON_US = 1_767_225_600 * SECOND_US
@@ -39,11 +39,15 @@ class Machine(Protocol):
     async def pass_time(self, by_us: int) -> None: ...
 
 
+def in_order(ready: list[Any]) -> None:
+    """Change nothing."""
+
+
 class SimulatedMachine:
     """Time in a simulation."""
 
     def __init__(self) -> None:
-        self._loop = SimulatedLoop(Random(0), shuffle=0, longest_us=TEN_YEARS_US)
+        self._loop = SimulatedLoop(Random(0), shuffle=in_order, longest_us=TEN_YEARS_US)
         self.clock = SimulatedClock(self._loop)
 
     def set(self, by_us: int) -> None:

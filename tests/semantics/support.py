@@ -19,7 +19,7 @@ from durably.runtime.supervision.supervisor import Supervisor
 from durably.storage.memory import MemoryStore
 from durably.storage.records import Batch, InvocationRecord, Opened, Owner, StoredObject, TimerPlace, TimerRecord
 from durably.testing import Harness
-from durably.testing.stores import Barrier, HeldReads
+from durably.testing.stores.wrapped import Barrier, HeldReads
 
 T = TypeVar("T")
 

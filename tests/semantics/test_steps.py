@@ -30,7 +30,7 @@ from durably import (
     state,
 )
 from durably.testing import Harness
-from durably.testing.virtual import VirtualClock
+from durably.testing.harness.virtual import VirtualClock
 from tests.semantics.support import PuppetStore, World, begin, tuned, turns, wait_a_little
 
 PATIENT = RetryPolicy(initial=1, factor=1, maximum=1)
@@ -291,7 +291,6 @@ class TestS3:
                 await app.service(Dice).throw()
             assert isinstance(told.value.__cause__, NonDeterminismError)
 
-    @pytest.mark.slow
     def test_a_journal_is_replayed_in_another_process_with_other_hashes(self, tmp_path: Path) -> None:
         program = Path(__file__).with_name("program_with_sets.py")
         root = Path(__file__).parents[2]

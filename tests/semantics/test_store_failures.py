@@ -28,7 +28,7 @@ from durably.ids import Address
 from durably.storage.memory import MemoryStore
 from durably.storage.records import Owner
 from durably.testing import Harness
-from durably.testing.stores import FailingStore
+from durably.testing.stores.wrapped import FailingStore
 from tests.semantics.support import PuppetStore, World, begin, supervisor_of, turns, wait_a_little
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import re
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
+from uuid import UUID, uuid4
 
 import msgspec
+import pydantic
 import pytest
 
 from durably import (
@@ -412,6 +416,192 @@ class TestV5:
         async with Harness(self.Loose, retry=RetryPolicy()) as app:
             with pytest.raises(PausedInvocationError, match=r"self\.thing"):
                 await app.object(self.Loose, "l").spoil()
+
+
+class Price(pydantic.BaseModel):
+    price: float
+    extra: Any = None
+
+
+class Ticket(pydantic.BaseModel):
+    id: UUID = pydantic.Field(default_factory=uuid4)
+
+
+@dataclass
+class Plain:
+    number: float | None = None
+
+
+@dataclass
+class Fancy(Plain):
+    extra: str = ""
+
+
+class RefusedPriceError(TerminalError):
+    price: float | None
+
+    def __init__(self, message: str = "", *, price: float | None = None) -> None:
+        super().__init__(message)
+        self.price = price
+
+
+class Till(VirtualObject):
+    prices: list[float] = state(default=[])
+    plain: Plain = state(default=Plain())
+    last: Price | None = state(default=None)
+    anything: Any = state(default=None)
+
+    @handler
+    async def pay(self, ctx: ObjectContext, price: Price) -> Price:
+        self.last = price
+        self.anything = price.extra
+        return price
+
+    @handler
+    async def keep(self, ctx: ObjectContext, by: dict[float, int], thing: Any = None) -> Any:
+        self.anything = thing
+        return thing
+
+    @handler
+    async def issue(self, ctx: ObjectContext, ticket: Ticket) -> list[UUID]:
+        first = ticket.id
+        await ctx.sleep(1)
+        return [first, ticket.id]
+
+    @handler
+    async def measure(self, ctx: ObjectContext, what: str) -> str:
+        async def listed() -> list[float]:
+            return [1.0, math.nan]
+
+        async def plain() -> Plain:
+            return Fancy(1.0, "lost")
+
+        async def untyped():  # type: ignore[no-untyped-def] # noqa: ANN202
+            return {"a": [math.inf]}
+
+        async def optional() -> float | None:
+            return math.nan
+
+        actions: dict[str, Any] = {"listed": listed, "plain": plain, "untyped": untyped, "optional": optional}
+        try:
+            await ctx.run(what, actions[what])
+        except TerminalError as error:
+            return str(error)
+        return "it was journaled"
+
+    @handler
+    async def assign(self, ctx: ObjectContext, what: str) -> str:
+        try:
+            match what:
+                case "list":
+                    self.prices = [math.nan]
+                case "optional":
+                    self.plain = Plain(math.nan)
+                case "derived":
+                    self.plain = Fancy(1.0, "lost")
+                case "by name":
+                    ctx.set("anything", {1: "a", "1": "b"})
+                case _:
+                    self.anything = {1: "a", "1": "b"}
+        except UnencodableError as error:
+            return f"{error.path}: {error}"
+        return "it was stored"
+
+    @handler
+    async def spoil(self, ctx: ObjectContext, what: str) -> None:
+        if what == "prices":
+            self.prices.append(math.nan)
+        else:
+            assert self.plain.number is None
+            self.plain.number = math.nan
+
+    @handler
+    async def refuse(self, ctx: ObjectContext) -> None:
+        raise RefusedPriceError("no", price=math.nan)
+
+
+class TestV5EveryBorder:
+    """What is stored can be read and is what was given; what cannot be is refused where it is given, by its path."""
+
+    @pytest.mark.parametrize(
+        ("what", "words"),
+        [
+            ("listed", r"'listed' cannot be journaled.*nan \(float\), at \$\[1\]"),
+            ("plain", r"would be read as Plain\(number=1.0\).*Declare Fancy"),
+            ("untyped", r"inf \(float\), at \$\.a\[0\]"),
+            ("optional", r"nan \(float\)"),
+        ],
+    )
+    async def test_the_result_of_a_run_is_a_terminal_error_in_the_handler(
+        self, what: str, words: str, suspend_after: float
+    ) -> None:
+        async with Harness(Till, suspend_after=suspend_after) as app:
+            assert re.search(words, await app.object(Till, "t").measure(what))
+
+    @pytest.mark.parametrize(
+        ("what", "path"),
+        [("list", "$[0]"), ("optional", "$.number"), ("derived", "$"), ("by name", "$"), ("any", "$")],
+    )
+    async def test_a_field_raises_where_it_is_given(self, what: str, path: str) -> None:
+        async with Harness(Till) as app:
+            assert (await app.object(Till, "t").assign(what)).startswith(f"{path}: ")
+
+    @pytest.mark.parametrize(("what", "words"), [("prices", r"self\.prices.*at \$\[0\]"), ("plain", r"at \$\.number")])
+    async def test_a_field_that_is_spoilt_in_place_pauses_before_it_is_stored(self, what: str, words: str) -> None:
+        async with Harness(Till, retry=RetryPolicy()) as app:
+            with pytest.raises(PausedInvocationError, match=words):
+                await app.object(Till, "t").spoil(what)
+            assert await app.state(Till, "t") == {}
+
+    @pytest.mark.parametrize(
+        ("name", "body"),
+        [
+            ("pay", b'{"price": "NaN"}'),
+            ("pay", b'{"price": "inf"}'),
+            ("pay", b'{"price": 1, "extra": ' + b"[" * 300 + b"]" * 300 + b"}"),
+            ("keep", b'{"by": {}, "thing": ' + b"[" * 300 + b"]" * 300 + b"}"),
+            ("keep", b'{"by": {"1e999": 1}}'),
+        ],
+    )
+    async def test_what_could_not_be_stored_is_not_accepted_and_blocks_nobody(
+        self, name: str, body: bytes, store: PuppetStore
+    ) -> None:
+        async with Harness(Till, store=store) as app:
+            for ask in (app.call, app.send):
+                with pytest.raises(InvalidArgumentError, match=f"Handler '{name}'") as refused:
+                    await ask("Till", name, body, key="t")
+                assert refused.value.code == 400
+            await app.settle()
+            assert store.commits == []
+            assert await app.object(Till, "t").pay(Price(price=1)) == Price(price=1)
+
+    async def test_what_a_message_between_objects_could_not_store_is_a_400_for_the_caller(self) -> None:
+        class Caller(Service):
+            @handler
+            async def ask(self, ctx: Context) -> str:
+                try:
+                    await ctx.call("Till", "pay", b'{"price": "NaN"}', key="t")
+                except InvalidArgumentError as error:
+                    return f"{error.code} {error.path}"
+                return "it was accepted"
+
+        async with Harness(Till, Caller) as app:
+            assert await app.service(Caller).ask() == "400 $.price"
+
+    async def test_a_default_that_is_drawn_is_the_same_after_a_restart(self) -> None:
+        async with Harness(Till) as app:
+            call = begin(app.call("Till", "issue", b"{}", key="t"))
+            await turns()
+            await app.crash()
+            await app.advance(1)
+            first, second = msgspec.json.decode(await call)
+            assert first == second
+
+    async def test_a_field_of_an_error_that_would_change_is_left_out_and_named(self) -> None:
+        async with Harness(Till) as app:
+            with pytest.raises(RefusedPriceError) as refused:
+                await app.object(Till, "t").refuse()
+            assert refused.value.metadata == {"lost_fields": "price"}
 
 
 class TestV6:

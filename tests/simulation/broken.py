@@ -36,7 +36,7 @@ from durably.storage.records import NO_COMMAND, Batch, StoredInvocation, StoredO
 from durably.testing import Faults, Simulation, Workload
 from durably.testing.simulation import process
 from durably.testing.simulation.disk import SimulatedStore
-from durably.testing.simulation.workloads import WORKLOADS
+from workloads import WORKLOADS
 
 Patch = pytest.MonkeyPatch
 
@@ -80,7 +80,7 @@ def around(patch: Patch, cls: type, name: str, wrap: Callable[..., Any]) -> None
 
 @mutant("guarantee 5", "guarantee 3")
 def every_gate_is_open(patch: Patch) -> None:
-    patch.setattr(Committer, "when_durable", _at_once)
+    patch.setattr(Committer, "when_answerable", _at_once)
 
 
 def _at_once(self: Committer, callback: Callable[[Any], object], argument: Any) -> None:
@@ -99,13 +99,13 @@ def replies_leave_before_their_commit(patch: Patch) -> None:
 
 @mutant("guarantee 3")
 def actions_start_before_their_command_is_durable(patch: Patch) -> None:
-    def when_durable(original: Any, self: Committer, callback: Any, argument: Any) -> None:
+    def when_answerable(original: Any, self: Committer, callback: Any, argument: Any) -> None:
         if getattr(callback, "__func__", None) is RunCommands.start:
             callback(argument)
         else:
             original(self, callback, argument)
 
-    around(patch, Committer, "when_durable", when_durable)
+    around(patch, Committer, "when_answerable", when_answerable)
 
 
 @mutant("guarantee 5", "guarantee 3")
@@ -115,7 +115,7 @@ def gates_open_although_the_commit_failed(patch: Patch) -> None:
             callback(argument)
         original(self, error)
 
-    around(patch, Committer, "_fail", fail)
+    around(patch, Committer, "failed", fail)
 
 
 LATER: list[asyncio.Task[None]] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from durably.testing import Faults, Simulation
-from durably.testing.simulation.workloads import WORKLOADS
+from workloads import WORKLOADS
 
 
 def digests(first: int, last: int) -> list[str]:

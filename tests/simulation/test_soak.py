@@ -8,32 +8,35 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
+import durably
 from durably.testing.report import Report
-from durably.testing.simulation.workloads import WORKLOADS
 from durably.testing.soak import progress
 from durably.testing.soak.command import main
 from durably.testing.soak.plan import Plan
 from durably.testing.soak.soaking import Total
+from tests.levels import level
+from workloads import WORKLOADS
 
-RUNS = 2_000
 SOAK = [sys.executable, "-m", "durably.testing", "soak"]
 PLANTED = "tests.simulation.planted:workload"
 
 
 @pytest.mark.slow
 def test_thousands_of_runs_with_crashes_find_nothing() -> None:
+    runs = level().runs
     done = subprocess.run(
-        [*SOAK, "--runs", str(RUNS), "--seed", "0", "--json"], capture_output=True, text=True, check=False
+        [*SOAK, "--runs", str(runs), "--seed", "0", "--json"], capture_output=True, text=True, check=False
     )
     told = json.loads(done.stdout)
     assert told["failure"] is None, told["failure"]["account"]
     assert done.returncode == 0
-    assert told["runs"] == RUNS
-    assert told["crashes"] > RUNS / 2
-    assert told["actions"] > RUNS
+    assert told["runs"] == runs
+    assert told["crashes"] > runs / 2
+    assert told["actions"] > runs
 
 
 @pytest.mark.slow
@@ -145,3 +148,13 @@ def test_progress_is_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch, capsys
         for runs in (1, 2, 3):
             show(Total(report=Report(runs=runs)))
     assert capsys.readouterr().out == "... 2 simulated runs, 0 crashes, 0.0 seconds of virtual time\n"
+
+
+def test_where_durably_is_installed_a_workload_has_to_be_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(durably, "__file__", str(tmp_path / "site-packages" / "durably" / "__init__.py"))
+    assert main(["soak", "--runs", "1"]) == 2
+    assert "--workload module:attribute" in capsys.readouterr().err
+    assert main(["soak", "--runs", "1", "--jobs", "1", "--seed", "2", "--workload", "workloads:WORKLOADS"]) == 2
+    assert "is of type dict, not a durably.testing.Workload" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from random import Random
 from types import SimpleNamespace
 from typing import Any, cast
@@ -45,6 +46,14 @@ def test_a_process_may_be_killed_while_it_stops_and_while_it_starts() -> None:
     assert report.crashes > 100
 
 
+def test_a_program_may_wait_with_a_limit_that_never_comes() -> None:
+    async def program(sim: Simulation) -> None:
+        async with asyncio.timeout(math.inf):
+            await asyncio.wait_for(sim.object(Guest, "x").sleep(1), math.inf)
+
+    assert simulate(program, Guest, runs=2).runs == 2
+
+
 def test_who_is_told_of_a_deadline_may_hear_the_outcome_later() -> None:
     async def program(sim: Simulation) -> None:
         guest = sim.object(Guest, "x")
@@ -58,7 +67,7 @@ def test_who_is_told_of_a_deadline_may_hear_the_outcome_later() -> None:
 
 
 def test_what_is_due_now_needs_no_time_to_pass() -> None:
-    loop = SimulatedLoop(Random(0), shuffle=0, longest_us=10_000_000)
+    loop = SimulatedLoop(Random(0), shuffle=lambda batch: None, longest_us=10_000_000)
     passed: list[int] = []
     loop.on_time_passing = lambda: passed.append(loop.elapsed_us)
 

@@ -9,7 +9,7 @@ import pytest
 from durably.errors import StoreUnavailableError
 from durably.storage.memory import MemoryStore
 from durably.storage.records import Batch
-from durably.testing.stores import FailingStore, HeldStore
+from durably.testing.stores.wrapped import FailingStore, HeldStore
 from tests.storage.samples import MARY, OWNER, field
 
 

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from durably import ActionTimeoutError, Context, RetryPolicy, Service, handler
-from durably.testing import Harness, StandstillError, action_patience
-from durably.testing.virtual import one_turn
+from durably.testing import Harness, StandstillError
+from durably.testing.harness import action_patience
+from durably.testing.harness.virtual import one_turn
 
 ONCE = RetryPolicy(max_attempts=1)
 

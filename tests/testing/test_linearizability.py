@@ -17,13 +17,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from durably.errors import DefinitionError, TerminalError
-from durably.testing.linearizability import (
+from durably.testing.histories.linearizability import (
     HistoryCall,
     LinearizabilityUnknownError,
     NotLinearizableError,
     check_linearizable,
 )
-from durably.testing.model_states import fingerprint
+from durably.testing.histories.model_states import fingerprint
+from tests.levels import level
 
 repeatable = settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
@@ -194,7 +195,7 @@ def test_what_a_real_object_did_is_accepted(random: Random, model: Callable[[], 
     check_linearizable(executed(random, model, 25, width, lost), model)
 
 
-@settings(repeatable, max_examples=1_500)
+@settings(repeatable, max_examples=8 * level().examples)
 @given(small_histories())
 def test_every_verdict_is_that_of_trying_all_orders(case: tuple[Callable[[], Any], list[HistoryCall]]) -> None:
     model, history = case
@@ -216,7 +217,7 @@ class Machine:
 
 @pytest.mark.parametrize("unheard", [0, 2, 4])
 def test_every_verdict_about_untidy_machines_is_that_of_trying_all_orders(unheard: int) -> None:
-    for seed in range(150):
+    for seed in range(level().examples):
         random = Random(seed)
         times = random.sample(range(12), 12)
         history: list[HistoryCall] = []
@@ -228,7 +229,7 @@ def test_every_verdict_about_untidy_machines_is_that_of_trying_all_orders(unhear
         assert passes(history, machine) == is_explained_by_brute_force(history, machine), (seed, history)
 
 
-@settings(repeatable, max_examples=200)
+@settings(repeatable, max_examples=2 * level().examples)
 @given(small_histories())
 def test_the_culprit_is_the_end_of_the_first_impossible_prefix(
     case: tuple[Callable[[], Any], list[HistoryCall]],

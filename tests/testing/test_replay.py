@@ -31,8 +31,8 @@ from durably import (
 from durably.actors.protocol.commands import Call, GetStatus
 from durably.runtime.execution.step import Delivery, Step
 from durably.testing import Harness
-from durably.testing.export import export_journals, journals_under_way
-from durably.testing.journals import (
+from durably.testing.replaying.export import export_journals, journals_under_way
+from durably.testing.replaying.journals import (
     ExportedJournal,
     JournalFileError,
     decode_journal,
@@ -41,8 +41,8 @@ from durably.testing.journals import (
     this_python,
     write_journal,
 )
-from durably.testing.replay import ReplayError, ReplayReport, replay_journals
-from durably.testing.stand_ins import stand_in_for
+from durably.testing.replaying.replay import ReplayError, ReplayReport, replay_journals
+from durably.testing.replaying.stand_ins import stand_in_for
 from tests.processes import PATIENCE_SECONDS, ROOT, environment_with
 from tests.testing.parcels import Carrier, Label, Parcel, Post
 
@@ -182,14 +182,13 @@ async def test_what_waits_for_its_turn_is_checked_though_it_has_no_steps() -> No
     assert delayed == add.replace("2", "3")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("hash_seed", ["1", "4711"])
 async def test_another_process_replays_the_same(tmp_path: Path, hash_seed: str) -> None:
     journals = await under_way(seconds=3730, suspend_after=0)
     for journal in journals:
         write_journal(journal, tmp_path)
     program = (
-        "import sys; from durably.testing.replay import replay_journals; "
+        "import sys; from durably.testing.replaying.replay import replay_journals; "
         "from tests.testing.parcels import Parcel, Post; print(replay_journals(sys.argv[1], Parcel, Post))"
     )
     child = subprocess.run(  # noqa: ASYNC221

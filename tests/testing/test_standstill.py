@@ -22,8 +22,9 @@ from durably import (
     handler,
 )
 from durably.runtime.lifecycle.pause_search import PauseSearch
-from durably.testing import Harness, StandstillError, standstill
-from durably.testing.virtual import one_turn
+from durably.testing import Harness, StandstillError
+from durably.testing.harness import standstill
+from durably.testing.harness.virtual import one_turn
 
 
 class Reminder(VirtualObject):

@@ -26,9 +26,9 @@ from durably import (
 from durably.actors.actor import Actor
 from durably.errors import DefinitionError, PausedInvocationError
 from durably.testing import Faults, InvariantError, Snapshots
-from durably.testing.linearizability import NotLinearizableError
-from durably.testing.stateful import ActorStateMachine
-from durably.testing.strategies import ActorCall
+from durably.testing.generation.stateful import ActorStateMachine
+from durably.testing.generation.strategies import ActorCall
+from durably.testing.histories.linearizability import NotLinearizableError
 
 
 class SoldOutError(TerminalError):
@@ -145,11 +145,9 @@ def test_two_that_look_before_they_buy_are_found_in_one_step() -> None:
     assert program[0] == "state = ShopMachine()"
     assert program[1] == "state.begin(seed=0)"
     assert program[-1] == "state.teardown()"
-    assert len(program) == 4
-    assert program[2] in {
-        f"state.at_once(calls=[Shop().buy(seat='{seat}', buyer='ann'), Shop().buy(seat='{seat}', buyer='ann')])"
-        for seat in "AB"
-    }
+    step = " ".join(program[2:-1])
+    assert step.count("state.") == 1
+    assert any(step.count(f"Shop().buy(seat='{seat}', buyer='ann')") == 2 for seat in "AB")
     assert "MachineSeat" in account
 
 

@@ -27,8 +27,8 @@ from durably.actors.values.serde import codec_for
 from durably.actors.values.type_checks import is_mapping, is_sequence, is_set
 from durably.errors import DefinitionError, UnencodableError
 from durably.testing import Harness, Simulation
-from durably.testing.strategies import ActorCall, NoStrategyError, arguments, calls
-from durably.testing.values import Values
+from durably.testing.generation.strategies import ActorCall, NoStrategyError, arguments, calls
+from durably.testing.generation.values import Values
 
 T = TypeVar("T")
 UserId = NewType("UserId", str)
@@ -114,6 +114,7 @@ class Everything(Service):
         anything: Any,
         some: Annotated[list[float], msgspec.Meta(min_length=1, max_length=3)],
         few: Annotated[int, annotated_types.Interval(ge=1, le=5)],
+        fewer: Annotated[int, pydantic.Field(gt=2, lt=5, description="how many")],
         given: Annotated[str, st.just("given")],
         pair: tuple[int, float],
         many: tuple[float, ...],
@@ -188,6 +189,7 @@ def test_whatever_is_declared_comes_and_is_carried_as_it_is(given: dict[str, Any
     assert given["guest"].age % 2 == 0
     assert 1 <= len(given["some"]) <= 3
     assert 1 <= given["few"] <= 5
+    assert 2 < given["fewer"] < 5
     assert given["given"] == "given"
     assert len(given["single"]) == 1
     assert given["order"].price >= 0
@@ -306,7 +308,7 @@ def test_a_call_is_made_on_a_simulation() -> None:
         assert sim.run(program(sim)) == b"x"
 
 
-@pytest.mark.parametrize("module", ["strategies", "stateful"])
+@pytest.mark.parametrize("module", ["generation", "generation.strategies"])
 def test_without_hypothesis_the_kit_imports_and_says_what_to_install(module: str) -> None:
     program = (
         "import sys\n"

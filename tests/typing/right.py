@@ -31,8 +31,7 @@ from durably import (
     state,
 )
 from durably.testing import Faults, Snapshots
-from durably.testing.stateful import ActorStateMachine
-from durably.testing.strategies import ActorCall, arguments, calls
+from durably.testing.generation import ActorCall, ActorStateMachine, arguments, calls
 
 
 class Seat(Enum):

@@ -9,6 +9,8 @@ body, and `admit` turns that into the first form by one rule for each number of 
   just one of them has no default, a body that is not an object naming that one is its bare value: a handler may be
   given further parameters with defaults without breaking those who call it with one value.
 
+A key that no parameter, and no field of a dataclass, stands for is refused.
+
 A handler with `accepts=` has one parameter, and both forms are the bytes of that Serde.
 """
 
@@ -17,16 +19,19 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
 from durably.actors.values.descriptions import MISSING, describe, shortened_bytes
-from durably.actors.values.models import decode_custom
-from durably.actors.values.serde import Serde, TypeCodec, located
+from durably.actors.values.malformed_text import malformed_text
+from durably.actors.values.serde import Serde, TypeCodec, admit, encode_readably, located
+from durably.actors.values.unknown_keys import UnknownKeys
 from durably.errors import InvalidArgumentError, UndecodableError, UnencodableError
 
 HandlerFunction: TypeAlias = Callable[..., Coroutine[Any, Any, Any]]
+
+T = TypeVar("T")
 
 NO_ARGUMENTS = b"{}"
 NOTHING = (b"", b"null", b"{}")
@@ -115,14 +120,19 @@ class JsonArguments:
         self._function = function
         self._parameters = tuple(parameters)
         self._codecs = codecs
-        self._encoders = tuple((one.name, b'"%s":' % one.name.encode(), codecs[one.name].encode) for one in parameters)
+        self._encoders = tuple(
+            (one.name, b'"%s":' % one.name.encode(), codecs[one.name].encode_exactly) for one in parameters
+        )
         self._encoder_of = {encoder[0]: encoder for encoder in self._encoders}
         self._positional = sum(not one.keyword_only for one in parameters)
         self._keyword_names = tuple(one.name for one in parameters if one.keyword_only)
         self._required = tuple(one for one in parameters if one.required)
         self._python = _python_signature(parameters)
-        self._structure = _structure(parameters)
-        self._decode = msgspec.json.Decoder(self._structure, dec_hook=decode_custom).decode
+        self._structure = _structure(parameters, codecs)
+        self._apart_codecs = tuple((name, codec) for name, codec in codecs.items() if not codec.is_certain)
+        """Of the parameters that are decoded one by one, since more is to be seen of them than msgspec sees."""
+        self._decode = msgspec.json.Decoder(self._structure).decode
+        self._unknown_keys = _unknown_keys(parameters)
         self._only = parameters[0].name if len(parameters) == 1 and not parameters[0].keyword_only else None
 
     def encode(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], /) -> bytes:
@@ -141,7 +151,9 @@ class JsonArguments:
         try:
             return prefix + encode(value)
         except UnencodableError as error:
-            raise UnencodableError(f"The argument {name!r} of handler {self._handler!r}: {error.message}") from error
+            raise UnencodableError(
+                f"The argument {name!r} of handler {self._handler!r}: {error.message}", path=error.path
+            ) from error
 
     def _bound(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         try:
@@ -163,9 +175,18 @@ class JsonArguments:
 
     def _structured(self, argument: bytes) -> msgspec.Struct:
         try:
-            return self._decode(argument)
+            decoded = self._decode(argument)
+            if self._apart_codecs:
+                self._decode_apart(decoded)
         except Exception as error:  # Validators of users' classes may raise anything.
-            raise self._refusal(argument, error) from error
+            raise self._refusal(argument, error) from _cause_of_users(error)
+        return decoded
+
+    def _decode_apart(self, decoded: msgspec.Struct) -> None:
+        for name, codec in self._apart_codecs:
+            part = getattr(decoded, name)
+            if type(part) is msgspec.Raw:  # Not the default.
+                setattr(decoded, name, _under(name, codec.decode, bytes(part)))
 
     def _apart(self, decoded: msgspec.Struct) -> tuple[tuple[Any, ...], dict[str, Any]]:
         values = msgspec.structs.astuple(decoded)
@@ -181,7 +202,7 @@ class JsonArguments:
         except InvalidArgumentError:
             raise
         except Exception as error:  # As above.
-            raise self._refusal(body, error) from error
+            raise self._refusal(body, error) from _cause_of_users(error)
 
     def _admitted(self, body: bytes) -> bytes:
         if not self._parameters:
@@ -192,23 +213,49 @@ class JsonArguments:
             return NO_ARGUMENTS
         if len(self._parameters) == 1:
             return self._admitted_bare(self._parameters[0], body)
-        if len(self._required) == 1 and not self._is_by_name(body, self._required[0].name):
-            return self._admitted_bare(self._required[0], body)
-        self._decode(body)
-        return body
+        if len(self._required) == 1:
+            names = _names_in(body)
+            if self._required[0].name not in names:
+                return self._admitted_bare(self._required[0], body)
+            if not names <= self._encoder_of.keys():
+                return self._admitted_bare_or_by_name(self._required[0], body)
+        return self._admitted_by_name(body)
 
     def _admitted_bare(self, parameter: Parameter, body: bytes) -> bytes:
-        self._codecs[parameter.name].decode(body)
-        return b'{"%s":%s}' % (parameter.name.encode(), body)
+        admitted = self._codecs[parameter.name].admit(body)
+        unknown_keys = self._unknown_keys.get(parameter.name)
+        if unknown_keys is not None:
+            unknown_keys.refuse(msgspec.json.decode(body), "$")
+        return b'{"%s":%s}' % (parameter.name.encode(), admitted)
 
-    def _is_by_name(self, body: bytes, required: str) -> bool:
-        if not body.startswith(b"{"):
-            return False
-        names: dict[str, msgspec.Raw] = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-        return required in names and names.keys() <= self._encoder_of.keys()
+    def _admitted_by_name(self, body: bytes) -> bytes:
+        decoded = self._decode(body)
+        if self._unknown_keys:
+            values = msgspec.json.decode(body)
+            for name in values.keys() & self._unknown_keys.keys():
+                self._unknown_keys[name].refuse(values[name], f"$.{name}")
+        if not self._apart_codecs:
+            return body
+        parts = {name: getattr(decoded, name) for name, _ in self._apart_codecs}
+        given = {name: bytes(part) for name, part in parts.items() if type(part) is msgspec.Raw}
+        admitted = {name: _under(name, self._codecs[name].admit, part) for name, part in given.items()}
+        if admitted == given:
+            return body
+        all_given: dict[str, msgspec.Raw] = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        return msgspec.json.encode({**all_given, **{name: msgspec.Raw(part) for name, part in admitted.items()}})
+
+    def _admitted_bare_or_by_name(self, parameter: Parameter, body: bytes) -> bytes:
+        """An object that names the parameter, and something that is none: an object by name, unless it is a value."""
+        try:
+            return self._admitted_bare(parameter, body)
+        except UndecodableError:
+            return self._admitted_by_name(body)
 
     def _refusal(self, data: bytes, error: Exception | None) -> InvalidArgumentError:
-        if isinstance(error, UndecodableError):
+        malformed = malformed_text(data)
+        if malformed is not None:
+            path, reason = "$", malformed
+        elif isinstance(error, UndecodableError):
             path, reason = error.path, error.reason
         elif error is not None:
             path, reason = located(error)
@@ -246,7 +293,7 @@ class SerdeArguments:
         except TypeError as error:
             raise TypeError(f"Handler {self._handler!r} takes {in_words([self._parameter])}: {error}.") from None
         bound.apply_defaults()
-        return self._serde.encode(bound.arguments[self._parameter.name])
+        return encode_readably(self._serde, bound.arguments[self._parameter.name])
 
     def call(self, actor: Any, ctx: Any, argument: bytes, /) -> Coroutine[Any, Any, Any]:
         return self._function(actor, ctx, **{self._parameter.name: self._decoded(argument)})
@@ -258,17 +305,45 @@ class SerdeArguments:
         self._decoded(argument)
 
     def admit(self, body: bytes, /) -> bytes:
-        self._decoded(body)
-        return body
+        return self._explained(self._admit, body)
+
+    def _admit(self, body: bytes) -> bytes:
+        return admit(self._serde, body)
 
     def _decoded(self, data: bytes) -> Any:
+        return self._explained(self._serde.decode, data)
+
+    def _explained(self, decode: Callable[[bytes], T], data: bytes) -> T:
         try:
-            return self._serde.decode(data)
+            return decode(data)
         except Exception as error:  # The Serde is the user's.
             raise InvalidArgumentError(
                 f"Handler {self._handler!r} expects {self._serde.content_type}, and got {shortened_bytes(data)}: "
                 f"{error}."
             ) from error
+
+
+def _cause_of_users(error: BaseException) -> BaseException | None:
+    """The error of a validator of the user's, if that is behind a refusal; what a parser raised tells nothing more."""
+    while isinstance(error, UndecodableError | msgspec.MsgspecError | UnicodeDecodeError):
+        if error.__cause__ is None:
+            return None
+        error = error.__cause__
+    return error
+
+
+def _unknown_keys(parameters: Sequence[Parameter]) -> dict[str, UnknownKeys]:
+    """By parameter, of those in whose values such keys may occur."""
+    all_of_them = {one.name: UnknownKeys(one.annotation) for one in parameters if one.annotation is not MISSING}
+    return {name: unknown_keys for name, unknown_keys in all_of_them.items() if unknown_keys.may_occur}
+
+
+def _names_in(body: bytes) -> set[str]:
+    """The keys of a body that is an object."""
+    if not body.startswith(b"{"):
+        return set()
+    names: dict[str, msgspec.Raw] = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    return set(names)
 
 
 def _python_signature(parameters: Sequence[Parameter]) -> inspect.Signature:
@@ -283,12 +358,20 @@ def _python_signature(parameters: Sequence[Parameter]) -> inspect.Signature:
     ])  # fmt: skip
 
 
-def _structure(parameters: Sequence[Parameter]) -> type[msgspec.Struct]:
-    """A class with a field for each parameter, so that one call decodes all arguments."""
+def _structure(parameters: Sequence[Parameter], codecs: Mapping[str, TypeCodec[Any]]) -> type[msgspec.Struct]:
+    """A class with a field for each parameter, so that one call decodes all arguments, or finds them."""
     fields: list[Any] = [
-        (one.name, Any if one.annotation is MISSING else one.annotation, _field(one)) for one in parameters
+        (one.name, one.annotation if codecs[one.name].is_certain else msgspec.Raw, _field(one)) for one in parameters
     ]
     return msgspec.defstruct("Arguments", fields, kw_only=True, forbid_unknown_fields=True)
+
+
+def _under(name: str, decode: Callable[[bytes], T], part: bytes) -> T:
+    """Decode a part of an object; where it does not fit, the path begins with its name."""
+    try:
+        return decode(part)
+    except UndecodableError as error:
+        raise UndecodableError(error.message, path=f"$.{name}{error.path[1:]}", reason=error.reason) from error
 
 
 def _field(parameter: Parameter) -> Any:

@@ -14,6 +14,7 @@ from durably.actors.actor import Actor
 from durably.actors.context import Context, HandlerInfo, SharedContext
 from durably.actors.definition.definition import ActorDefinition, AnyHandler, definition_of
 from durably.actors.definition.dependencies import construct
+from durably.actors.definition.type_bindings import bindings_of
 from durably.actors.handlers import Handler, HandlerKind
 from durably.actors.protocol.port import Port
 from durably.actors.retry import RetryPolicy
@@ -165,7 +166,8 @@ def _bound_field(definition: ActorDefinition, field: StateField) -> BoundField:
     where = f"{named(definition.actor)}.{field.attribute}"
     scope = definition_of(field.owner).scope
     annotation = inspect.get_annotations(field.owner)[field.attribute]
-    resolved = scope.resolve({field.attribute: annotation}, named(definition.actor))[field.attribute]
+    written = scope.resolve({field.attribute: annotation}, named(definition.actor))
+    resolved = bindings_of(definition.actor, field.owner, definition.scope).apply(written)[field.attribute]
     try:
         codec = codec_for(resolved)
     except DefinitionError as error:

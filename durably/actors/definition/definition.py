@@ -16,6 +16,7 @@ from durably.actors.class_bodies import CLASS_BODY, ClassBody
 from durably.actors.definition.arguments import in_words
 from durably.actors.definition.contexts import check_context
 from durably.actors.definition.scope import Scope
+from durably.actors.definition.type_bindings import NO_BINDINGS, bindings_of
 from durably.actors.handlers import Handler, HandlerKind
 from durably.actors.retry import RetryPolicy
 from durably.actors.state import StateField
@@ -158,6 +159,8 @@ def _handlers(actor: type, kind: ActorKind, scope: Scope) -> dict[str, AnyHandle
         if attribute in vars(actor):
             handler.signature.scope = scope
             _check_handler(actor, kind, handler, scope)
+        else:
+            handler = _inherited(actor, attribute, handler, scope)
         twin = handlers.get(handler.name)
         if twin is not None:
             raise DefinitionError(
@@ -166,6 +169,17 @@ def _handlers(actor: type, kind: ActorKind, scope: Scope) -> dict[str, AnyHandle
             )
         handlers[handler.name] = handler
     return handlers
+
+
+def _inherited(actor: type, attribute: str, handler: AnyHandler, scope: Scope) -> AnyHandler:
+    """A handler as it is in a subclass: of a generic class, one of its own."""
+    defined = handler.signature.scope
+    bindings = NO_BINDINGS if defined is None else bindings_of(actor, defined.owner, scope)
+    if not bindings:
+        return handler
+    bound = handler.bound_by(bindings)
+    setattr(actor, attribute, bound)
+    return bound
 
 
 def _members(actor: type, kind: type[Any]) -> dict[str, Any]:

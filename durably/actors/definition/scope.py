@@ -19,7 +19,7 @@ class Scope:
     """Where the names in the annotations of one class are looked up."""
 
     def __init__(self, owner: type, frame: FrameType | None) -> None:
-        self._owner = owner
+        self.owner = owner
         self._frame = frame if "<locals>" in owner.__qualname__ else None
 
     def close(self) -> None:
@@ -32,8 +32,8 @@ class Scope:
         Raises:
             DefinitionError: a name in one of them is unknown; `where` is the place that the sentence names.
         """
-        module = sys.modules.get(self._owner.__module__)
-        names = {**vars(self._owner), **(self._frame.f_locals if self._frame else {})}
+        module = sys.modules.get(self.owner.__module__)
+        names = {**vars(self.owner), **(self._frame.f_locals if self._frame else {})}
         return resolve_annotations(annotations, vars(module) if module else {}, names, where)
 
 

@@ -15,8 +15,10 @@ from typing import Any
 
 from durably.actors.definition.arguments import Arguments, HandlerFunction, JsonArguments, Parameter, SerdeArguments
 from durably.actors.definition.scope import Scope
+from durably.actors.definition.type_bindings import NO_BINDINGS, TypeBindings
+from durably.actors.values.constraints import is_field_info
 from durably.actors.values.descriptions import MISSING, describe, shortened
-from durably.actors.values.serde import JSON, Serde, TypeCodec, codec_for
+from durably.actors.values.serde import JSON, Serde, TypeCodec, codec_for, encode_readably
 from durably.errors import DefinitionError, UndecodableError, UnencodableError
 
 OWN_PARAMETERS = 2
@@ -40,6 +42,8 @@ class HandlerSignature:
         self.shape = _parameters_of(function)
         self.scope: Scope | None = None
         """Where the annotations' names are looked up; set when the class is defined."""
+        self.bindings = NO_BINDINGS
+        """What type variables of a generic class stand for; set in classes that inherit the handler from one."""
         self._accepts = accepts
         self._returns = returns
 
@@ -56,10 +60,16 @@ class HandlerSignature:
         returned = inspect.signature(self.function).return_annotation
         if returned is not inspect.Signature.empty:
             written["return"] = returned
-        resolved = self.scope.resolve(written, where)
+        resolved = self.bindings.apply(self.scope.resolve(written, where))
         parameters = tuple(replace(one, annotation=resolved.get(one.name, MISSING)) for one in self.shape)
         result = resolved.get("return", MISSING)
         return Types(parameters, result, self._arguments(parameters, where), self._result(result, where))
+
+    def bound_by(self, bindings: TypeBindings) -> HandlerSignature:
+        """The same, in a class for which type variables stand for something."""
+        bound = HandlerSignature(self.function, self.name, accepts=self._accepts, returns=self._returns)
+        bound.scope, bound.bindings = self.scope, bindings
+        return bound
 
     @property
     def has_own_serde(self) -> bool:
@@ -67,6 +77,12 @@ class HandlerSignature:
         return self._accepts is not None
 
     def _arguments(self, parameters: tuple[Parameter, ...], where: str) -> Arguments:
+        for one in parameters:
+            if is_field_info(one.default):
+                raise DefinitionError(
+                    f"The default of the parameter {one.name!r} of {where} is {one.default!r}, which nothing reads. "
+                    f"Write {one.name}: Annotated[{describe(one.annotation)}, Field(...)], with a plain default."
+                )
         if self._accepts is not None:
             return SerdeArguments(self.name, self.function, parameters[0], self._accepts)
         codecs = {one.name: _codec(one.annotation, f"the parameter {one.name!r} of {where}") for one in parameters}
@@ -142,7 +158,9 @@ class JsonResult:
         try:
             return self._encode(value)
         except UnencodableError as error:
-            raise UnencodableError(f"The result of handler {self._handler!r}: {error.message}") from error
+            raise UnencodableError(
+                f"The result of handler {self._handler!r}: {error.message}", path=error.path
+            ) from error
 
 
 class NoResult:
@@ -178,7 +196,7 @@ class SerdeResult:
 
     def encode(self, value: Any, /) -> bytes:
         try:
-            return self._serde.encode(value)
+            return encode_readably(self._serde, value)
         except Exception as error:  # The Serde is the user's.
             raise UnencodableError(f"The result of handler {self._handler!r}, {shortened(value)}: {error}.") from error
 
@@ -209,7 +227,7 @@ def _codec(annotation: Any, where: str) -> TypeCodec[Any]:
     try:
         return codec_for(annotation)
     except DefinitionError as error:
-        raise DefinitionError(f"The type of {where} does not work: {error.message}") from error
+        raise DefinitionError(f"The type of {where} does not work: {error.message}") from None
 
 
 def _call_shape(parameter: Parameter) -> tuple[str, bool, bool]:

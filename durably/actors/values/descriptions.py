@@ -53,9 +53,16 @@ def _with_article(name: str) -> str:
     return f"{'an' if name[:1] in 'aeioAEIO' else 'a'} {name}"
 
 
+def _repr(value: Any) -> str:
+    try:
+        return repr(value)
+    except Exception:  # Of a class of the user's, or too deep: a sentence must not fail for it.
+        return _with_article(type(value).__qualname__)
+
+
 def shortened(value: Any) -> str:
     # The default says where in memory a thing lies: that differs on replay, and tells nobody anything.
-    text = _with_article(type(value).__qualname__) if _has_no_repr(value) else repr(value)
+    text = _with_article(type(value).__qualname__) if _has_no_repr(value) else _repr(value)
     return text if len(text) <= LONGEST_QUOTE_CHARACTERS else text[: LONGEST_QUOTE_CHARACTERS - 1] + "…"
 
 

@@ -7,7 +7,6 @@ msgspec would.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
 from datetime import timedelta
 from decimal import Decimal
@@ -19,6 +18,7 @@ import orjson
 
 from durably.actors.values.descriptions import shortened
 from durably.actors.values.models import has_sets, is_model, model_json, model_parts
+from durably.actors.values.records import fields_of, is_record, parts_of
 from durably.actors.values.type_checks import is_mapping, is_sequence, is_set
 from durably.errors import UnencodableError
 
@@ -35,6 +35,10 @@ def _encode_custom(value: Any) -> Any:
         return float(value)
     raise NotImplementedError(_unsupported(value))
 
+
+DEEPEST_LEVELS = 254
+"""How deep lists and dicts may be nested: as deep as orjson writes. Less than can be read, wherever it is read."""
+TOO_DEEP = f"it is nested deeper than {DEEPEST_LEVELS} levels"
 
 plain_encoder = msgspec.json.Encoder(enc_hook=_encode_custom)
 
@@ -60,32 +64,29 @@ def encode_canonically(value: Any) -> bytes:
         raise unencodable(value, error.__cause__ or error) from error
 
 
+_PLAIN = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
+
+
+def encode_if_plain(value: Any) -> bytes | None:
+    """The same for a value that is JSON already, all keys strings; None for any other, and where NaN may be in it."""
+    try:
+        data = orjson.dumps(value, option=_PLAIN)
+    except TypeError:
+        return None
+    return None if b"null" in data and value is not None else data
+
+
 def _canonical_parts(value: Any) -> Any:
     """One level of what orjson does not know, in the form in which msgspec writes it."""
     if is_set(value):
         return [orjson.Fragment(part) for part in sorted(encode_canonically(item) for item in value)]
-    if isinstance(value, msgspec.Struct):
-        return _struct_parts(value)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {
-            field.name: getattr(value, field.name) for field in dataclasses.fields(value) if hasattr(value, field.name)
-        }
     if is_model(value):
         return model_parts(value)
+    if is_record(value):
+        return parts_of(value)
     if isinstance(value, Decimal | timedelta | bytes | bytearray | memoryview):
         return orjson.Fragment(msgspec.json.encode(value))
     return orjson.Fragment(plain_encoder.encode(value))
-
-
-def _struct_parts(value: msgspec.Struct) -> Any:
-    cls = type(value)
-    config = cls.__struct_config__
-    values = [getattr(value, name) for name in cls.__struct_fields__]
-    if config.array_like:
-        return values if config.tag is None else [config.tag, *values]
-    tag = {} if config.tag is None or config.tag_field is None else {config.tag_field: config.tag}
-    named = zip(cls.__struct_encode_fields__, values, strict=True)
-    return {**tag, **{name: part for name, part in named if part is not msgspec.UNSET}}
 
 
 def _only_lacks_big_integers(error: Exception) -> bool:
@@ -102,27 +103,44 @@ def _without_sets(value: Any) -> Any:
         return [_without_sets(part) for part in value]
     if is_model(value):
         return model_parts(value)
-    if isinstance(value, msgspec.Struct) or (dataclasses.is_dataclass(value) and not isinstance(value, type)):
-        return _without_sets(_canonical_parts(value))
+    if is_record(value):
+        return _without_sets(parts_of(value))
     return value
 
 
+def check_depth(data: bytes) -> None:
+    """See that what was written is not nested deeper than can be written again, wherever it is put together anew.
+
+    Raises:
+        RecursionError: it is.
+    """
+    if data.count(b"[") + data.count(b"{") <= DEEPEST_LEVELS:
+        return
+    try:
+        orjson.dumps(orjson.loads(data))  # orjson's own limit, at its speed: values nested deeper raise in `dumps`.
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError) as error:
+        if "recursion" in str(error).lower():
+            raise RecursionError(TOO_DEEP) from error
+
+
 def unencodable(value: Any, error: BaseException) -> UnencodableError:
-    path, culprit = _culprit(value, "")
+    too_deep = "recursion" in str(error).lower()
+    path, culprit = ("", value) if too_deep else _culprit(value, "")
     if isawaitable(culprit):
         close = getattr(culprit, "close", None)
         if close is not None:
             close()
         reason = "it was never awaited. Put `await` before the call that gave it, or pass the coroutine function itself"
     else:
-        reason = str(error).rstrip(".")
+        reason = TOO_DEEP if too_deep else str(error).rstrip(".")
     return UnencodableError(
-        f"{shortened(culprit)} ({type(culprit).__name__}){_where(path)} cannot be stored and sent as JSON: {reason}."
+        f"{shortened(culprit)} ({type(culprit).__name__}){place_in(path)} cannot be stored and sent as JSON: {reason}.",
+        path=f"${path}",
     )
 
 
-def _where(path: str) -> str:
-    """`$.items[0]`, as msgspec writes it, where `$` is the whole value."""
+def place_in(path: str) -> str:
+    """For a sentence: `$.items[0]`, as msgspec writes it, where `$` is the whole value."""
     return f", at ${path} (where $ is the whole value)," if path else ""
 
 
@@ -141,10 +159,8 @@ def _parts(value: Any) -> Iterable[tuple[str, Any]]:
         yield from ((f".{name}", part) for name, part in value.items())
     elif is_sequence(value) or is_set(value):
         yield from ((f"[{index}]", part) for index, part in enumerate(value))
-    elif isinstance(value, msgspec.Struct):
-        yield from ((f".{name}", getattr(value, name)) for name in value.__struct_fields__)
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        yield from ((f".{field.name}", getattr(value, field.name, None)) for field in dataclasses.fields(value))
+    elif is_record(value):
+        yield from ((f".{name}", getattr(value, name, None)) for name in fields_of(value))
 
 
 def _unsupported(value: Any) -> str:

@@ -61,7 +61,7 @@ def terminal(error: BaseException) -> TerminalError | None:
 
 
 def _cancelled(error: BaseException) -> TerminalError:
-    """Callers get the plain class, whatever the handler saw (rule E1)."""
+    """Callers get the plain class, not the one that the handler saw."""
     if isinstance(error, TerminalError):
         return CancelledInvocationError(error.message, code=error.code, metadata=error.metadata)
     return CancelledInvocationError(str(error))
@@ -104,7 +104,7 @@ def encode_failure(error: TerminalError) -> bytes:
     lost: list[str] = []
     for name, codec in _fields_of(type(error)).items():
         try:
-            fields[name] = msgspec.Raw(codec.encode(getattr(error, name)))
+            fields[name] = msgspec.Raw(codec.encode_exactly(getattr(error, name)))
         except AttributeError:
             continue  # Annotated, never set: nothing to lose.
         except UnencodableError:

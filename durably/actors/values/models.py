@@ -6,8 +6,9 @@ Whoever has a model has imported pydantic, so it is only looked for, never impor
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import msgspec
 
@@ -28,16 +29,59 @@ def is_model(value: object) -> bool:
     return is_model_class(type(value))
 
 
+def class_of(value: object) -> type:
+    """The class of a value; of a model whose parameters were left out (`Box` for `Box[int]`), the one that they belong
+    to.
+    """
+    if not is_model(value):
+        return type(value)
+    generic: Any = getattr(type(value), "__pydantic_generic_metadata__", {})
+    return generic.get("origin") or type(value)
+
+
+def fields_of_model(model: object) -> list[str]:
+    """The names of its fields, and of what it was given beside them where it allows extra ones."""
+    one = cast("BaseModel", model)
+    return [*type(one).model_fields, *(one.model_extra or ())]
+
+
+def model_fields(cls: type) -> dict[str, Any]:
+    return dict(cast("type[BaseModel]", cls).model_fields)
+
+
 def has_sets(model: object) -> bool:
     cls: Any = type(model)
-    return model_has_sets(cls)
+    return features_of_model(cls).has_sets
+
+
+class ModelFeatures(NamedTuple):
+    """What has to be known of a model, or of what its fields hold. In doubt it is so."""
+
+    has_sets: bool
+    is_open: bool
+    """It may hold anything somewhere."""
+    is_recursive: bool
+    """It may hold itself somewhere."""
+    has_floats: bool
+    excludes: bool
+    """It has fields that are not written."""
+
+
+def features_of_schema(schema: object) -> ModelFeatures:
+    words = repr(schema)
+    is_open = "'any'" in words
+    return ModelFeatures(
+        has_sets=is_open or "'set'" in words or "'frozenset'" in words or "'type': 'definitions'" in words,
+        is_open=is_open,
+        is_recursive="'definition-ref'" in words,
+        has_floats=is_open or "'float'" in words,
+        excludes="'serialization_exclude': True" in words,
+    )
 
 
 @lru_cache(maxsize=CACHED_MODELS)
-def model_has_sets(cls: type) -> bool:
-    """A field of this model, or of one in it, may hold a set. In doubt it does."""
-    schema = repr(cast("type[BaseModel]", cls).__pydantic_core_schema__)
-    return "'set'" in schema or "'frozenset'" in schema or "'any'" in schema or "'type': 'definitions'" in schema
+def features_of_model(cls: type) -> ModelFeatures:
+    return features_of_schema(cast("type[BaseModel]", cls).__pydantic_core_schema__)
 
 
 def frozen_model_annotations(cls: type) -> list[Any] | None:
@@ -57,33 +101,55 @@ def decode_custom(expected: type, value: Any) -> Any:
         raise ValueError(_pydantic_reason(error)) from error
 
 
+def place_and_reason(error: Exception, depth: int) -> tuple[str, str]:
+    """Where a value did not fit, as a path from `$` that leaves out the outermost `depth` steps, and why."""
+    details = getattr(error, "errors", None)
+    if not isinstance(error, ValueError) or details is None:
+        return "$", str(error).rstrip(".") or type(error).__name__
+    found = [(one["loc"][depth:], one["msg"]) for one in details()]
+    if len(found) == 1:
+        return "$" + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in found[0][0]), found[0][1]
+    return "$", _told(found)
+
+
 def _pydantic_reason(error: ValueError) -> str:
     details = getattr(error, "errors", None)
-    if details is None:
-        return str(error)
-    return "; ".join(f"{'.'.join(str(step) for step in one['loc']) or 'the value'}: {one['msg']}" for one in details())
+    return str(error) if details is None else _told([(one["loc"], one["msg"]) for one in details()])
+
+
+def _told(errors: Iterable[tuple[tuple[object, ...], str]]) -> str:
+    return "; ".join(f"{'.'.join(map(str, steps)) or 'the value'}: {reason}" for steps, reason in errors)
 
 
 def model_json(value: Any) -> bytes:
-    """A pydantic model as its own serializers write it."""
+    """A pydantic model as its own serializers write it, which refuse a value of another type than the declared one."""
     model: BaseModel = value
-    return model.model_dump_json(by_alias=True, round_trip=True).encode()
+    return model.model_dump_json(by_alias=True, round_trip=True, warnings="error").encode()
+
+
+def read_back(value: object) -> Any:
+    """A model as whoever reads it by its class would get it."""
+    return decode_custom(type(value), msgspec.json.decode(model_json(value)))
+
+
+def dumped(value: Any) -> dict[str, Any]:
+    """The parts of a model as Python values, by the names in its JSON."""
+    model: BaseModel = value
+    return model.model_dump(by_alias=True, round_trip=True, warnings=False)
 
 
 def model_parts(value: Any) -> Any:
     """The same, as plain values with what is a set sorted."""
-    model: BaseModel = value
-    written = msgspec.json.decode(model_json(model))
-    return _sorted_like(model.model_dump(by_alias=True, round_trip=True), written)
+    return sorted_like(dumped(value), msgspec.json.decode(model_json(value)))
 
 
-def _sorted_like(value: Any, written: Any) -> Any:
+def sorted_like(value: Any, written: Any) -> Any:
     """`written` is the JSON of `value`: sort in it what is a set in `value`."""
-    if is_set(value):
+    if is_set(value) and is_sequence(written):
         return sorted(written, key=lambda part: msgspec.json.encode(part, order="deterministic"))
-    if is_mapping(value) and is_mapping(written):
+    if is_mapping(value) and is_mapping(written) and len(value) == len(written):
         parts = zip(value.values(), written.items(), strict=True)
-        return {name: _sorted_like(part, part_written) for part, (name, part_written) in parts}
-    if is_sequence(value) and is_sequence(written):
-        return [_sorted_like(*both) for both in zip(value, written, strict=True)]
+        return {name: sorted_like(part, part_written) for part, (name, part_written) in parts}
+    if is_sequence(value) and is_sequence(written) and len(value) == len(written):
+        return [sorted_like(*both) for both in zip(value, written, strict=True)]
     return written

@@ -8,22 +8,27 @@ in the tree.
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Callable
-from functools import lru_cache
-from typing import Any, Generic, Protocol, TypeVar
+from functools import lru_cache, partial
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import msgspec
 from msgspec.inspect import type_info
 
+from durably.actors.values.adapters import Adapter, has_pydantic
+from durably.actors.values.certainty import certain
+from durably.actors.values.constraints import Declarations, declarations_in
 from durably.actors.values.descriptions import MISSING as MISSING
-from durably.actors.values.descriptions import describe, shortened, shortened_bytes
-from durably.actors.values.encoding import encode_canonically, encode_plainly, plain_encoder, unencodable
+from durably.actors.values.descriptions import describe, named, shortened
+from durably.actors.values.encoding import encode_canonically, encode_plainly
 from durably.actors.values.models import decode_custom
+from durably.actors.values.plain_codecs import PLAIN_CODECS, explained
+from durably.actors.values.plain_codecs import located as located
 from durably.actors.values.type_checks import is_bytes
+from durably.actors.values.type_codec import Proof
+from durably.actors.values.type_codec import TypeCodec as TypeCodec
 from durably.actors.values.type_features import Features
-from durably.errors import DefinitionError, DurablyError, UndecodableError, UnencodableError
+from durably.errors import DefinitionError, DurablyError, UnencodableError
 
 T = TypeVar("T")
 
@@ -41,59 +46,6 @@ class Serde(Protocol[T]):
     def decode(self, data: bytes, /) -> T: ...
 
 
-class TypeCodec(Generic[T]):
-    """The codec of one annotation.
-
-    `encode` raises UnencodableError, `decode` raises UndecodableError; both say where. `immutable` tells that a
-    value of this type cannot change in place (rule V2). The two functions are attributes, not methods: one call less
-    where it counts.
-    """
-
-    __slots__ = ("annotation", "decode", "encode", "encode_exactly", "immutable", "verify")
-
-    annotation: Any
-    encode: Callable[[T], bytes]
-    decode: Callable[[bytes], T]
-    encode_exactly: Callable[[T], bytes]
-    """Like `encode`, and refuses a value that would not decode again, such as a string where a number is declared."""
-    verify: Callable[[T, bytes], None]
-    """The second half of `encode_exactly`: refuses a value that, encoded as these bytes, would not decode again."""
-    immutable: bool
-
-    def __init__(
-        self,
-        annotation: Any,
-        encode: Callable[[T], bytes],
-        decode: Callable[[bytes], T],
-        *,
-        immutable: bool,
-        exact: bool,
-    ) -> None:
-        self.annotation = annotation
-        self.encode = encode
-        self.decode = decode
-        self.encode_exactly = encode if exact else self._encode_and_verify
-        self.verify = _nothing_to_verify if exact else self._verify
-        self.immutable = immutable
-
-    def _encode_and_verify(self, value: T) -> bytes:
-        data = self.encode(value)
-        self.verify(value, data)
-        return data
-
-    def _verify(self, value: T, data: bytes) -> None:
-        try:
-            self.decode(data)
-        except UndecodableError as error:
-            raise UnencodableError(
-                f"{shortened(value)} is not a value of {describe(self.annotation)}: {error.message}"
-            ) from error
-
-
-def _nothing_to_verify(_value: object, _data: bytes) -> None:
-    """What is encoded exactly has been verified by that."""
-
-
 class JsonSerde(Generic[T]):
     """JSON of one type; without an argument, of whatever JSON can say."""
 
@@ -103,10 +55,14 @@ class JsonSerde(Generic[T]):
         self._codec: TypeCodec[T] = codec_for(returns)
 
     def encode(self, value: T, /) -> bytes:
-        return self._codec.encode(value)
+        return self._codec.encode_exactly(value)
 
     def decode(self, data: bytes, /) -> T:
         return self._codec.decode(data)
+
+    def admit(self, data: bytes, /) -> bytes:
+        """What is stored of bytes from outside; raises UndecodableError."""
+        return self._codec.admit(data)
 
 
 class BytesSerde:
@@ -121,6 +77,41 @@ class BytesSerde:
 
     def decode(self, data: bytes, /) -> bytes:
         return data
+
+
+def encoder_of(serde: Serde[T] | TypeCodec[T]) -> Callable[[T], bytes]:
+    """What gives bytes that are read again, of a codec or of a Serde."""
+    return serde.encode_exactly if isinstance(serde, TypeCodec) else partial(encode_readably, serde)
+
+
+def encode_readably(serde: Serde[T], value: T) -> bytes:
+    """The bytes of a value by a Serde, which for one of the user's are seen to be read again (rule V5).
+
+    Raises:
+        UnencodableError: what it gave is not bytes, or is refused by its own `decode`. Whatever its `encode` raises.
+    """
+    data: Any = serde.encode(value)
+    if isinstance(serde, JsonSerde | BytesSerde):
+        return cast("bytes", data)
+    if not isinstance(data, bytes):
+        raise UnencodableError(
+            f"{type(serde).__name__}.encode gave {shortened(data)} for {shortened(value)}, not bytes."
+        )
+    try:
+        serde.decode(data)
+    except Exception as error:  # The Serde is the user's.
+        raise UnencodableError(
+            f"{type(serde).__name__} cannot decode again what it made of {shortened(value)}: {error}."
+        ) from error
+    return data
+
+
+def admit(serde: Serde[Any], data: bytes) -> bytes:
+    """What is stored of bytes from outside, which a Serde has to understand; raises what its `decode` does."""
+    if isinstance(serde, JsonSerde):
+        return serde.admit(data)
+    serde.decode(data)
+    return data
 
 
 def codec_for(annotation: Any) -> TypeCodec[Any]:
@@ -147,117 +138,91 @@ def _make_codec(annotation: Any) -> TypeCodec[Any]:
         annotation = Any
     if annotation is type(None):
         annotation = None
-    simple = _SIMPLE.get(annotation) if isinstance(annotation, type | None) else None
-    if simple is not None:
-        return simple
+    plain = PLAIN_CODECS.get(annotation) if isinstance(annotation, type | None) else None
+    if plain is not None:
+        return plain
+    declared = declarations_in(annotation)
+    if declared.foreign is not None:
+        return _adapted_codec(annotation, declared, f"{describe(annotation)} holds {declared.foreign}")
     features = Features()
     try:
-        features.visit(type_info(annotation), describe(annotation))
+        shape = type_info(annotation)
+        features.visit(shape, describe(annotation))
         decoder = msgspec.json.Decoder(annotation, dec_hook=decode_custom)
     except DefinitionError:
         raise
     except Exception as error:  # msgspec evaluates user classes here, and anything may come out of them.
+        if _is_union_for_pydantic(error):
+            return _adapted_codec(
+                annotation, declared, f"{describe(annotation)} holds a union that JSON cannot tell apart"
+            )
         raise DefinitionError(
             f"{describe(annotation)} cannot be stored and sent as JSON: {error}. "
             "Use another type, or pass a Serde of your own where one can be given."
         ) from error
-    encode = encode_canonically if features.unordered or features.open else encode_plainly
+    loose = features.open or declared.is_abstract
+    encode = encode_canonically if features.unordered or loose else encode_plainly
     return TypeCodec(
         annotation,
         encode,
-        _decoding(decoder, annotation),
+        explained(decoder, annotation),
         immutable=features.immutable,
-        exact=annotation in (Any, object),
+        proof=Proof(
+            test=certain(shape),
+            loose=loose,
+            deep=features.open or features.recursive,
+            has_floats=features.has_floats or features.open,
+            excludes=features.excludes,
+            draws_defaults=declared.draws_defaults,
+        ),
     )
 
 
-# ---------------------------------------------------------------- decoding
-
-_PATH = re.compile(r" - at `(?:key in )?(\$[^`]*)`$")
-
-
-def _decoding(decoder: msgspec.json.Decoder[Any], annotation: Any) -> Callable[[bytes], Any]:
-    decode = decoder.decode
-
-    def decode_or_explain(data: bytes) -> Any:
-        try:
-            return decode(data)
-        except Exception as error:  # Validators of users' classes may raise anything.
-            path, reason = located(error)
-            raise UndecodableError(
-                f"Expected {describe(annotation)}, got {shortened_bytes(data)}: "
-                f"{reason}{'' if path == '$' else f' at {path}'}.",
-                path=path,
-                reason=reason,
-            ) from error
-
-    return decode_or_explain
-
-
-def located(error: Exception) -> tuple[str, str]:
-    """Where bytes did not fit, as a path from `$`, and why."""
-    text = str(error)
-    found = _PATH.search(text)
-    reason = text[: found.start()] if found else text
-    return found[1] if found else "$", reason.rstrip(".") or type(error).__name__
-
-
-# ---------------------------------------------------------------- the types that are everywhere
-
-
-def _fast_codec(annotation: Any, fits: type, immutable: bool = True) -> TypeCodec[Any]:
-    """For a plain type: one test instead of decoding tells that a value is what it should be."""
-    encode = plain_encoder.encode
-    decoder = msgspec.json.Decoder(annotation)
-
-    def encode_if_it_fits(value: Any) -> bytes:
-        if type(value) is fits:
-            try:
-                return encode(value)
-            except UnicodeEncodeError as error:
-                raise unencodable(value, error) from error
-        return _encode_misfit(value, annotation, decoder)
-
-    return TypeCodec(annotation, encode_if_it_fits, _decoding(decoder, annotation), immutable=immutable, exact=True)
-
-
-def _encode_misfit(value: Any, annotation: Any, decoder: msgspec.json.Decoder[Any]) -> bytes:
-    """A value of another type than the plain one declared: a subclass of it passes, an int for a float too."""
-    data = encode_plainly(value)
-    try:
-        decoder.decode(data)
-    except (msgspec.DecodeError, ValueError) as error:
-        raise UnencodableError(f"{shortened(value)} is not a value of {describe(annotation)}: {error}.") from error
-    return data
-
-
-def _encode_float(value: Any) -> bytes:
-    if isinstance(value, float) and not math.isfinite(value):
-        raise UnencodableError(
-            f"{value!r} cannot be stored and sent as JSON, which knows no such number. Use None, or a string."
+def _adapted_codec(annotation: Any, declared: Declarations, why: str) -> TypeCodec[Any]:
+    """The codec of a type that only pydantic can read."""
+    if declared.struct is not None:
+        raise DefinitionError(
+            f"{why}, which msgspec does not read, and pydantic does not know the Struct {named(declared.struct)}. Make "
+            f"{named(declared.struct)} a dataclass or a pydantic model; or write constraints as msgspec.Meta(...), and "
+            "make the members of a union Structs with tag=True."
         )
-    if type(value) is float:
-        return plain_encoder.encode(value)
-    return _encode_misfit(value, float, _float_decoder)
+    if not has_pydantic():
+        raise DefinitionError(
+            f"{why}, which needs pydantic (pip install pydantic). Without it, write constraints as msgspec.Meta(...), "
+            "and make the members of a union msgspec Structs with tag=True."
+        )
+    adapter = Adapter(annotation)
+    features = adapter.features
+    return TypeCodec(
+        annotation,
+        adapter.encode,
+        adapter.decode,
+        immutable=_is_immutable(annotation),
+        proof=Proof(
+            test=None,
+            loose=features.is_open or declared.is_abstract,
+            deep=features.is_open or features.is_recursive,
+            has_floats=features.has_floats,
+            excludes=features.excludes,
+            draws_defaults=declared.draws_defaults,
+        ),
+    )
 
 
-def _encode_none(value: object) -> bytes:
-    if value is not None:
-        raise UnencodableError(f"{shortened(value)} came where the annotation says None.")
-    return b"null"
+def _is_union_for_pydantic(error: Exception) -> bool:
+    """What msgspec says of unions whose members look alike in JSON. Lists and sets nothing tells apart."""
+    text = str(error)
+    return ("type union" in text.lower()) and "array-like" not in text
 
 
-def _decode_none(data: bytes) -> None:
-    if data not in (b"null", b""):
-        raise UndecodableError(f"Expected nothing (None), got {shortened_bytes(data)}.")
-
-
-_float_decoder = msgspec.json.Decoder(float)
-
-_SIMPLE: dict[Any, TypeCodec[Any]] = {
-    str: _fast_codec(str, str),
-    int: _fast_codec(int, int),
-    bool: _fast_codec(bool, bool),
-    float: TypeCodec(float, _encode_float, _decoding(_float_decoder, float), immutable=True, exact=True),
-    None: TypeCodec(None, _encode_none, _decode_none, immutable=True, exact=True),
-}
+def _is_immutable(annotation: Any) -> bool:
+    features = Features()
+    try:
+        features.visit(type_info(annotation), "")
+    except (
+        DefinitionError,
+        TypeError,
+        ValueError,
+    ):  # Only pydantic knows it: it may change.
+        return False
+    return features.immutable

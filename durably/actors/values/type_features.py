@@ -6,12 +6,12 @@ The same walk refuses what JSON cannot express, with a sentence, so that it is f
 from __future__ import annotations
 
 import enum
-from typing import Any
+from typing import Any, get_origin
 
 from msgspec import inspect as shapes
 
 from durably.actors.values.descriptions import named
-from durably.actors.values.models import frozen_model_annotations, is_model_class, model_has_sets
+from durably.actors.values.models import features_of_model, frozen_model_annotations, is_model_class
 from durably.errors import DefinitionError
 
 _IMMUTABLE = (
@@ -53,7 +53,14 @@ class Features:
         """Holds a set somewhere."""
         self.open = False
         """Holds `Any` somewhere, so that anything may come."""
+        self.recursive = False
+        """Holds itself somewhere, so that its values may be nested however deep."""
+        self.has_floats = False
+        """Holds floats somewhere, and NaN is written like None."""
+        self.excludes = False
+        """Holds a pydantic model with fields that are not written."""
         self._seen: set[Any] = set()
+        self._within: list[type] = []
 
     def visit(self, shape: shapes.Type, name: str) -> None:
         match shape:
@@ -61,6 +68,8 @@ class Features:
                 self.visit(shape.type, name)
             case shapes.AnyType():
                 self.open, self.immutable = True, False
+            case shapes.FloatType():
+                self.has_floats = True
             case shapes.UnionType():
                 for part in shape.types:
                     self.visit(part, name)
@@ -95,18 +104,22 @@ class Features:
     def _visit_class(
         self, shape: shapes.StructType | shapes.DataclassType | shapes.NamedTupleType | shapes.TypedDictType, name: str
     ) -> None:
+        cls: Any = get_origin(shape.cls) or shape.cls  # Of `Box[int]`, `Box`.
         if isinstance(shape, shapes.StructType):
-            self.immutable = self.immutable and bool(shape.cls.__struct_config__.frozen)
+            self.immutable = self.immutable and bool(cls.__struct_config__.frozen)
         elif isinstance(shape, shapes.DataclassType):
-            parameters = getattr(shape.cls, "__dataclass_params__", None)  # attrs classes have none
+            parameters = getattr(cls, "__dataclass_params__", None)  # attrs classes have none
             self.immutable = self.immutable and bool(getattr(parameters, "frozen", False))
         elif isinstance(shape, shapes.TypedDictType):
             self.immutable = False
         if shape.cls in self._seen:
+            self.recursive = self.recursive or shape.cls in self._within
             return
         self._seen.add(shape.cls)
+        self._within.append(shape.cls)
         for field in shape.fields:
             self.visit(field.type, name)
+        self._within.pop()
 
     def _refuse_keys(self, key: shapes.Type, name: str) -> None:
         kinds = key.types if isinstance(key, shapes.UnionType) else (key,)
@@ -130,7 +143,12 @@ class Features:
                 "Make it a dataclass, a msgspec Struct or a pydantic model, or pass a Serde of your own where one "
                 "can be given."
             )
-        self.unordered = self.unordered or model_has_sets(cls)
+        model = features_of_model(cls)
+        self.unordered = self.unordered or model.has_sets
+        self.open = self.open or model.is_open
+        self.recursive = self.recursive or model.is_recursive
+        self.has_floats = self.has_floats or model.has_floats
+        self.excludes = self.excludes or model.excludes
         if cls not in self._seen:
             self._seen.add(cls)
             self.immutable = self.immutable and self._model_is_immutable(cls)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from inspect import isawaitable
 from threading import get_ident
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -24,8 +25,9 @@ from durably.errors import TerminalError, find_mistake
 from durably.runtime.actions.action_attempt import TimeLimit, given_up_error, retry_delay, terminal_error_of_action
 from durably.runtime.clock import Clock
 from durably.runtime.commit.thread_yielding import ThreadYielding
-from durably.runtime.execution.failure_text import describe_failure, text_of_error
+from durably.runtime.execution.failure_text import failure_fields, text_of_error
 from durably.runtime.observation.observer import Observer
+from durably.runtime.settings import AroundAttempt
 
 ActionKey: TypeAlias = tuple[str, int]
 """(invocation id, command number)"""
@@ -86,10 +88,18 @@ class Attempted(NamedTuple):
 class Actions:
     """All actions of a runtime."""
 
-    def __init__(self, clock: Clock, threads: int, thread_yielding: ThreadYielding, observer: Observer) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        threads: int,
+        thread_yielding: ThreadYielding,
+        observer: Observer,
+        around_attempt: AroundAttempt | None = None,
+    ) -> None:
         self.on_rest: Callable[[], None] = _nobody_listens
         """Hears when an action has ended, or backs off."""
         self._observer = observer
+        self._around_attempt = around_attempt
         self._host = asyncio.get_running_loop()
         self._clock = clock
         self._thread_yielding = thread_yielding
@@ -106,6 +116,10 @@ class Actions:
     def keys(self) -> set[ActionKey]:
         """The actions under way, and those whose completion is not durable yet."""
         return set(self._running)
+
+    def running(self) -> list[tuple[ActionKey, str]]:
+        """The actions that have no result yet, with their names."""
+        return [(key, running.name) for key, running in self._running.items() if running.result is None]
 
     @property
     def busy(self) -> int:
@@ -187,7 +201,7 @@ class Actions:
             limit = TimeLimit(self._clock, action)
             self._begin_attempt(running, limit)
             try:
-                running.result = _encoded(action, await self._attempt(action, limit))
+                running.result = _encoded(action, await self._attempted(action, fallback, limit))
             except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
                 raise
             except BaseException as error:
@@ -223,6 +237,11 @@ class Actions:
         if not self._under_way:
             self._host.call_soon(self.on_rest)
         self._observer.action_attempt_ended(*running.key, running.name)
+
+    def _attempted(self, action: Action[Any], fallback: RetryPolicy, limit: TimeLimit) -> Awaitable[Any]:
+        if self._around_attempt is None:
+            return self._attempt(action, limit)
+        return self._around_attempt(action, fallback, partial(self._attempt, limit=limit))
 
     async def _attempt(self, action: Action[Any], limit: TimeLimit) -> Any:
         try:
@@ -289,7 +308,8 @@ def _after_failure(
 
 def _told(delay_us: int, failures: int, error: BaseException) -> dict[str, Any]:
     """What a log says of an action that will be tried again."""
-    return {"delay_seconds": delay_us / 1_000_000, "failed_attempts": failures, "error": describe_failure(error)}
+    told = failure_fields(error, is_first=failures == 1)
+    return {"delay_seconds": delay_us / 1_000_000, "failed_attempts": failures, **told}
 
 
 def _encoded(action: Action[Any], value: Any) -> ActionResult:

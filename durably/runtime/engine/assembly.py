@@ -101,7 +101,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         around.actors, around.clock, around.observer, around.settings, around.store
     )  # fmt: skip
     by_address: dict[Address, Activation] = {}
-    ready = ReadyQueue()
+    ready = ReadyQueue(around.settings.ready_queue())
     idleness = Idleness(incarnation, lambda: around.actions.busy)
     background = Background(incarnation, idleness)
     committer = Committer(
@@ -117,7 +117,9 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
     )
     reads = Reads(store, around.thread_yielding, settings.pending_in_memory)
     waiters = Waiters()
-    registry = InvocationRegistry(incarnation, committer=committer, idleness=idleness, reads=reads, ready=ready)
+    registry = InvocationRegistry(
+        incarnation, clock=clock, committer=committer, idleness=idleness, reads=reads, ready=ready
+    )
     timers = TimerService(
         incarnation,
         background=background,

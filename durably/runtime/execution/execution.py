@@ -508,7 +508,9 @@ class Execution:
         self.check(what)
         operation: DurableOperation[R] = DurableOperation(self, self.next_command, _never_decoded, what, site)
         if not self.loop.dead:
-            operation.set_result(sent(derived_invocation_id(self._accepted.seed, self._record(command, site))))
+            number, accepted = self._record(command, site), self._accepted
+            id = derived_invocation_id(accepted.id, accepted.seed, number, command.service, command.key)
+            operation.set_result(sent(id))
             self._note_issued(operation)
         return operation
 

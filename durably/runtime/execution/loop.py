@@ -9,6 +9,7 @@ Timers are commands of the execution that owns the loop; whatever would do real 
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 from asyncio import events
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
@@ -187,6 +188,13 @@ class NumberedTask(asyncio.Task[T]):
 
     def __hash__(self) -> int:
         return self.number
+
+
+def timer_us(seconds: float) -> int | None:
+    """A delay or moment that asyncio was given, in whole microseconds; None for an infinite one, which never comes."""
+    if seconds == math.inf:
+        return None
+    return round(max(seconds, -LONGEST_SECONDS) * US_PER_SECOND)
 
 
 def _called_from_as_completed(frame: FrameType | None) -> bool:
@@ -426,17 +434,20 @@ class DeterministicLoop(IsolatedLoop):
     def call_later(
         self, delay: float, callback: Callable[[*Args], object], *args: *Args, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        return self._call_at(self.at + round(delay * US_PER_SECOND), callback, args, context)
+        delay_us = timer_us(delay)
+        return self._call_at(None if delay_us is None else self.at + delay_us, callback, args, context)
 
     def call_at(
         self, when: float, callback: Callable[[*Args], object], *args: *Args, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        return self._call_at(round(when * US_PER_SECOND), callback, args, context)
+        return self._call_at(timer_us(when), callback, args, context)
 
     def _call_at(
-        self, due: int, callback: Callable[..., Any], args: tuple[Any, ...], context: Context | None
-    ) -> DurableTimer:
+        self, due: int | None, callback: Callable[..., Any], args: tuple[Any, ...], context: Context | None
+    ) -> asyncio.TimerHandle:
         self.check("A timer of a handler")
+        if due is None:  # It never fires, so it is no command.
+            return asyncio.TimerHandle(math.inf, callback, args, self, context)
         if due - self.at > LONGEST_SECONDS * US_PER_SECOND:
             raise OverflowError(
                 f"A timer that is due in more than {LONGEST_SECONDS:.0f} seconds (a thousand years) cannot be kept."

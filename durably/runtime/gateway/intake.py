@@ -87,7 +87,7 @@ class Intake:
         request: OutsideMessage,
         scope: KeyScope | None,
     ) -> None:
-        id, seed = new_identity(self._entropy)
+        id, seed = new_identity(self._entropy, request.service, request.key)
         operation.id = id
         keep_us = None if scope is None else self._targets.retention_us(handler)
         message = Message(
@@ -124,10 +124,9 @@ class Intake:
         scope: KeyScope | None,
         found: Found,
     ) -> None:
-        due = None
         if found is None:
             due = delay.at_us if delay.after_us is None else self._clock.now() + delay.after_us
-            id, seed = new_identity(self._entropy)
+            id, seed = new_identity(self._entropy, request.service, request.key)
             operation.id = id
             keep_us = self._targets.retention_us(handler)
             message = Message(
@@ -135,9 +134,9 @@ class Intake:
             )
             self._acceptance.accept(self._committer.begin(), message)
         else:
-            operation.id = found.id
+            operation.id, due = found.id, found.due
         accepted = Accepted(id=operation.id, previously_accepted=found is not None, due=due)
-        self._committer.when_durable(operation.accepted, accepted)
+        self._committer.when_answerable(operation.accepted, accepted)
         self._ready.schedule()
 
 

@@ -51,7 +51,7 @@ class PendingRequests:
 class Recoverer(Protocol):
     """The machine, as a request needs it that has found its invocation."""
 
-    def when_durable(self, callback: Callable[[A], object], argument: A, /) -> None: ...
+    def when_answerable(self, callback: Callable[[A], object], argument: A, /) -> None: ...
     def wait_for(self, request: OutcomeOperation[Any], found: InvocationRun | InvocationRecord, /) -> None: ...
 
 
@@ -181,7 +181,7 @@ class AcceptanceOperation(PendingRequest[R]):
         self.finish(self._make(acceptance))
 
     def found(self, machine: Recoverer, found: InvocationRun | InvocationRecord) -> None:
-        machine.when_durable(self.accepted, Acceptance(id=self.id, previously_accepted=False, due=None))
+        machine.when_answerable(self.accepted, Acceptance(id=self.id, previously_accepted=False, due=found.due))
 
 
 class QuestionOperation(PendingRequest[R]):

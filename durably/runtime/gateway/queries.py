@@ -56,7 +56,7 @@ class Queries:
         """Where an invocation stands, once that is durable."""
 
         def answer(found: InvocationRun | InvocationRecord) -> None:
-            self._committer.when_durable(operation.finish, found.status)
+            self._committer.when_answerable(operation.finish, found.status)
             self._ready.schedule()
 
         self.with_invocation(operation, id, answer)
@@ -75,37 +75,44 @@ class Queries:
 
         def found(one: Found) -> None:
             if one is None:
-                operation.refuse(UnknownTargetError(f"There is no invocation {id}, or its outcome is no longer kept."))
+                self._refuse_unknown(operation, id)
             else:
                 then(one)
 
         if is_storable(id):
             self._registry.by_id(id, found)
         else:
-            found(None)
+            operation.refuse(_unknown(id))
 
     def _attach_found(self, operation: OutcomeOperation[Any], scope: KeyScope, found: Found) -> None:
         if found is None:
             name = f"of {scope.service}/{scope.handler} with the idempotency key {scope.idempotency_key!r}"
-            operation.refuse(UnknownTargetError(f"There is no invocation {name}, or its outcome is no longer kept."))
+            self._refuse_unknown(operation, name)
         else:
             operation.found(self, found)
 
+    def _refuse_unknown(self, operation: PendingRequest[Any], name: str) -> None:
+        self._committer.when_answerable(operation.refuse, _unknown(name))  # Rule X1: it may have expired a moment ago.
+
     # ------------------------------------------------------------------ Recoverer
 
-    def when_durable(self, callback: Callable[[A], object], argument: A, /) -> None:
-        self._committer.when_durable(callback, argument)
+    def when_answerable(self, callback: Callable[[A], object], argument: A, /) -> None:
+        self._committer.when_answerable(callback, argument)
 
     def wait_for(self, request: OutcomeOperation[Any], found: InvocationRun | InvocationRecord, /) -> None:
         """Answer if it has ended, refuse if it is paused or waits for what is; otherwise wait."""
         if found.outcome is not None:
             outcome = found.outcome if isinstance(found.outcome, Outcome) else decode_outcome(found.outcome)
-            self._committer.when_durable(_answer, (request, outcome, found.expires_at))
+            self._committer.when_answerable(_answer, (request, outcome, found.expires_at))
         elif found.status is InvocationStatus.PAUSED:
-            self._committer.when_durable(request.refuse, pause_error(found))
+            self._committer.when_answerable(request.refuse, pause_error(found))
         else:
             self._waiters.add(found.number, request)
             self._pause_search.begin(found, request.refuse)
+
+
+def _unknown(name: str) -> UnknownTargetError:
+    return UnknownTargetError(f"There is no invocation {name}, or its outcome is no longer kept.")
 
 
 def _answer(told: tuple[OutcomeOperation[Any], Outcome, int | None]) -> None:

@@ -20,13 +20,13 @@ class ReadyQueue:
 
     __slots__ = ("_host", "_is_scheduled", "in_turn", "invocations", "turn")
 
-    def __init__(self) -> None:
+    def __init__(self, invocations: deque[InvocationRun] | None = None) -> None:
         self.turn: Callable[[], None] = _no_turn
         """The pump, once it is there."""
         self.in_turn = False
         """The pump is at work, and looks at everything when it ends."""
         self._host = asyncio.get_running_loop()
-        self.invocations: deque[InvocationRun] = deque()
+        self.invocations: deque[InvocationRun] = deque() if invocations is None else invocations
         """For the pump, which takes from the left."""
         self._is_scheduled = False
 

@@ -52,7 +52,10 @@ class ActionEndings:
         return None if invocation is None or invocation.journal is None else invocation.journal.issued_at(number)
 
     def action_ended(self, key: ActionKey, result: ActionResult, /) -> None:
-        """An action has its result, which is kept until its completion is durable (rule A1)."""
+        """An action has its result, which is kept until its completion is durable (rule A1).
+
+        A completion that is durable answers its command for ever, so the action never runs again (rule A2).
+        """
         if self._incarnation.dead:  # The next incarnation joins it.
             return
         id, number = key

@@ -52,11 +52,7 @@ class Deadlocks:
         number = self._own_call(invocation)
         if number is None:
             return
-        assert invocation.journal is not None
-        if isinstance(invocation.journal.pending[number], Attach):
-            self._answer(transition, invocation, number, invocation)
-            return
-        callee = self._registry.live.get(derived_invocation_id(invocation.seed, number))
+        callee = self._registry.live.get(_callee_id(invocation, number))
         if callee is not None:
             self._answer(transition, invocation, number, callee)
         else:
@@ -86,8 +82,7 @@ class Deadlocks:
         return None
 
     def _look_up(self, invocation: InvocationRun, number: int) -> None:
-        id = derived_invocation_id(invocation.seed, number)
-        self._registry.by_id(id, partial(self._found, invocation, number))
+        self._registry.by_id(_callee_id(invocation, number), partial(self._found, invocation, number))
 
     def _found(self, invocation: InvocationRun, number: int, found: Found) -> None:
         if found is None or self._own_call(invocation) != number:
@@ -121,6 +116,18 @@ class Deadlocks:
         if callee in activation.mailbox:
             activation.mailbox.remove(callee)
         self._endings.fail(transition, callee, error)
+
+
+def _callee_id(invocation: InvocationRun, number: int) -> str:
+    """The id of the invocation that a pending command waits for."""
+    assert invocation.journal is not None
+    match invocation.journal.pending[number]:
+        case Call() as call:
+            return derived_invocation_id(invocation.id, invocation.seed, number, call.service, call.key)
+        case Attach(invocation_id=str() as id):
+            return id
+        case other:
+            raise AssertionError(f"{other!r} waits for no invocation that is known by its id")
 
 
 def _is_own(invocation: InvocationRun, command: Command) -> bool:

@@ -77,7 +77,7 @@ class PauseSearch:
         elif not isinstance(found, InvocationRun):
             self._scheduled.look_at(found.number, partial(self._look_at_stored, inquiry))
         elif found.journal is not None:
-            self._go_down(inquiry, found.seed, found.journal.pending)
+            self._go_down(inquiry, found.id, found.seed, found.journal.pending)
 
     def _look_at_holder(self, inquiry: Inquiry, activation: Activation) -> None:
         """It is queued, so it waits for what holds its object, and for what that waits for."""
@@ -85,16 +85,16 @@ class PauseSearch:
 
     def _look_at_stored(self, inquiry: Inquiry, stored: StoredInvocation | None) -> None:
         if stored is not None and stored.steps:
-            self._go_down(inquiry, stored.record.seed, journal_of(stored).pending)
+            self._go_down(inquiry, stored.record.id, stored.record.seed, journal_of(stored).pending)
 
-    def _go_down(self, inquiry: Inquiry, seed: bytes, pending: Mapping[int, Command]) -> None:
+    def _go_down(self, inquiry: Inquiry, id: str, seed: bytes, pending: Mapping[int, Command]) -> None:
         come_to = partial(self._come_to, inquiry)
         for number, command in list(pending.items())[:INVOCATIONS_PER_INQUIRY]:
             match command:
-                case Call():
-                    self._registry.by_id(derived_invocation_id(seed, number), come_to)
-                case Attach(invocation_id=str() as id):
-                    self._registry.by_id(id, come_to)
+                case Call(service=service, key=key):
+                    self._registry.by_id(derived_invocation_id(id, seed, number, service, key), come_to)
+                case Attach(invocation_id=str() as attached):
+                    self._registry.by_id(attached, come_to)
                 case Attach(service=service, key=key, handler=handler, idempotency_key=idempotency_key):
                     scope = KeyScope(service or "", key or "", handler or "", idempotency_key or "")
                     self._registry.by_key(scope, come_to)
@@ -104,4 +104,4 @@ class PauseSearch:
     def _end(self, inquiry: Inquiry, error: PausedInvocationError) -> None:
         tell, inquiry.tell = inquiry.tell, None
         assert tell is not None
-        self._committer.when_durable(tell, error)  # Rule X1
+        self._committer.when_answerable(tell, error)  # Rule X1

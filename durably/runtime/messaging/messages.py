@@ -66,7 +66,7 @@ class Messages:
 
         A refusal is the answer of a call that is awaited; otherwise it is told, and the id leads nowhere.
         """
-        id = derived_invocation_id(sender.seed, number)
+        id = derived_invocation_id(sender.id, sender.seed, number, command.service, command.key)
         caller = CallerRecord(sender.address, sender.number, number) if is_awaited else None
         try:
             handler = self._targets.find(command.service, command.key, command.handler)
@@ -104,8 +104,8 @@ class Messages:
         self, transition: Transition, id: str, scope: KeyScope, caller: CallerRecord | None, found: KeysFound
     ) -> str | None:
         """Let a duplicate join the first, if there is one, whose id this is; its own id leads there too (rule C7)."""
-        live = self._registry.keyed.get(scope)
-        first = found.get(scope) if live is None else live
+        live = self._registry.in_memory(scope)
+        first = self._registry.stored(found.get(scope)) if live is None else live
         if first is None:
             return None
         transition.alias(id, first.number)

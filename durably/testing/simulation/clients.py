@@ -24,8 +24,10 @@ from durably.runtime.execution.failure_text import describe_failure
 from durably.runtime.execution.loop import is_in_a_handler
 from durably.runtime.execution.step import Outcome
 from durably.runtime.gateway.requests import Acceptance
-from durably.testing.simulation.faults import Faults
+from durably.testing.simulation.faults import Place
 from durably.testing.simulation.history import History
+from durably.testing.simulation.injection import Injection, Strike
+from durably.testing.simulation.latencies import Latencies
 from durably.testing.simulation.loop import SimulatedLoop
 from durably.testing.simulation.process import Ask, SimulatedProcess
 from durably.testing.simulation.trace import Trace, shown_id
@@ -52,7 +54,8 @@ class World(Protocol):
 
     loop: SimulatedLoop
     random: Random
-    faults: Faults
+    injection: Injection
+    latencies: Latencies
     trace: Trace
     history: History
     process: SimulatedProcess | None
@@ -209,16 +212,19 @@ class SimulatedClient(Caller):
         """One request, and its answer."""
         world = self._world
         answer: asyncio.Future[Any] = world.loop.create_future()
-        trouble = self._trouble(repeatable)
+        world.injection.passes("message")
+        strike = world.injection.strikes("client_retries", "message")
+        trouble = "" if strike is None else _trouble(strike, repeatable)
+        late_us = 0 if strike is None else strike.dice.randrange(LATE_US)
         if trouble == "request lost":
             self._breaks(answer, PATIENCE_US)
         else:
-            delay_us = self._travel_us(late=trouble == "late")
+            delay_us = late_us if trouble == "late" else self._travel_us()
             self._travels(delay_us, self._arrives, ask, answer, trouble == "reply lost")
         if trouble == "twice":
             again: asyncio.Future[Any] = world.loop.create_future()
             again.add_done_callback(_nobody_cares)
-            self._travels(self._travel_us(late=True), self._arrives, ask, again, True)
+            self._travels(late_us, self._arrives, ask, again, True)
         return await answer
 
     def _travels(self, for_us: int, arrives: Callable[[*Args], object], *args: *Args) -> None:
@@ -249,7 +255,8 @@ class SimulatedClient(Caller):
                 _nobody_cares(operation)
                 self._breaks(answer, PATIENCE_US)
             else:
-                self._travels(self._travel_us(), _hand_over, operation, answer)
+                world.injection.passes("reply")
+                self._travels(self._travel_us("reply"), _hand_over, operation, answer)
 
         operation.add_done_callback(answered)
 
@@ -257,21 +264,13 @@ class SimulatedClient(Caller):
         error = ConnectionLostError("No answer came. The request may have arrived or not.")
         self._world.loop.call_outside(self._world.random.randrange(*after_us), _ends_with, answer, error)
 
-    def _travel_us(self, *, late: bool = False) -> int:
-        random = self._world.random
-        if late:
-            return random.randrange(LATE_US)
-        for fault in self._world.faults.of("slow"):
-            if random.random() < fault.rate:
-                return random.randrange(max(fault.for_us, 1))
-        return random.randrange(*TRAVEL_US)
+    def _travel_us(self, place: Place = "message") -> int:
+        slow = self._world.injection.strikes("slow", place)
+        return self._world.latencies.one_of(TRAVEL_US) if slow is None else slow.lasts_us
 
-    def _trouble(self, repeatable: bool) -> str:
-        random = self._world.random
-        for fault in self._world.faults.of("client_retries"):
-            if random.random() < fault.rate:
-                return random.choice(("request lost", "reply lost", "late", "twice" if repeatable else "late"))
-        return ""
+
+def _trouble(strike: Strike, repeatable: bool) -> str:
+    return strike.dice.choice(("request lost", "reply lost", "late", "twice" if repeatable else "late"))
 
 
 def break_connections(process: SimulatedProcess, loop: SimulatedLoop, random: Random) -> None:

@@ -8,8 +8,8 @@ from contextvars import copy_context
 from typing import Any
 
 from durably.runtime.clock import Cancellable
+from durably.testing.harness.virtual import START_US
 from durably.testing.simulation.loop import SimulatedLoop, SimulatedTimer
-from durably.testing.virtual import START_US
 
 
 class SimulatedClock:

@@ -25,8 +25,10 @@ from durably.storage.records import (
     TimerPlace,
     TimerRecord,
 )
-from durably.testing.simulation.faults import Fault, Faults, Place
-from durably.testing.stores import WrappedStore
+from durably.testing.simulation.faults import Place
+from durably.testing.simulation.injection import Injection, Strike
+from durably.testing.simulation.latencies import Latencies
+from durably.testing.stores.wrapped import WrappedStore
 
 COMMIT_US = (200, 2_000)
 READ_US = (20, 400)
@@ -35,14 +37,13 @@ READ_US = (20, 400)
 class World(Protocol):
     """What a store has to do with besides the disk."""
 
-    random: Random
-    faults: Faults
+    injection: Injection
+    latencies: Latencies
 
-    def kill(self, reason: str, fault: Fault, /) -> None:
-        """The process dies now; whoever calls must not go on."""
+    def crash_by(self, strike: Strike, /) -> bool:
+        """The process dies, now or soon; whether now, so that whoever calls must not go on."""
         ...
 
-    def kill_soon(self, reason: str, fault: Fault, /) -> None: ...
     def clock_may_jump(self) -> None: ...
     def committed(self, batch: Batch, /) -> None:
         """A batch is on the disk."""
@@ -101,24 +102,30 @@ class SimulatedStore(WrappedStore):
             raise StoreUnavailableError("A commit failed before. Open the store again first.")
         disk, world = self.disk, self._world
         disk.commits += 1
+        world.injection.passes("before_commit", disk.commits)
         await self._crash("before_commit")
-        failing = self._failing()
+        failing = world.injection.strikes("commit_fails", "before_commit")
         if failing is None:
             self._fill_up()
             self._refuse_if_full()
         disk.in_flight = batch
-        await self._takes(COMMIT_US)
+        await self._takes(COMMIT_US, "before_commit")
         disk.in_flight = None
         if failing is not None:
             self._failed = True
-            durable = world.random.random() < 0.5 if failing.durable is None else failing.durable
+            durable = failing.dice.random() < 0.5 if failing.fault.durable is None else failing.fault.durable
             if durable:
                 await self._apply(batch)
             world.note(f"commit {disk.commits} reports a failure, and is {'' if durable else 'not '}durable")
             raise StoreUnavailableError("The simulated disk failed.")
         await self._apply(batch)
+        world.injection.passes("after_commit", disk.commits)
         world.clock_may_jump()
         await self._crash("after_commit")
+
+    async def verify(self) -> None:
+        await self._takes(READ_US)
+        await self.inner.verify()
 
     async def load(self, addresses: Sequence[Address], /, *, pending_limit: int) -> list[StoredObject]:
         await self._reads()
@@ -160,6 +167,10 @@ class SimulatedStore(WrappedStore):
         await self._takes(READ_US)
         return answer
 
+    async def paused(self, limit: int, /) -> list[InvocationRecord]:
+        await self._reads()
+        return await super().paused(limit)
+
     async def invocations(
         self, *, after: int, limit: int, service: str | None = None, key: str | None = None, handler: str | None = None,
         status: InvocationStatus | None = None,
@@ -176,54 +187,32 @@ class SimulatedStore(WrappedStore):
         self._world.committed(batch)
 
     async def _reads(self) -> None:
-        await self._takes(READ_US)
-        for fault in self._world.faults.of("reads_fail"):
-            if self._world.random.random() < fault.rate:
-                self._world.note("a read fails")
-                raise StoreUnavailableError("The simulated disk could not be read.")
+        self._world.injection.passes("read")
+        fails = self._world.injection.strikes("reads_fail", "read")
+        await self._takes(READ_US, "read")
+        if fails is not None:
+            self._world.note("a read fails")
+            raise StoreUnavailableError("The simulated disk could not be read.")
 
-    async def _takes(self, between_us: tuple[int, int]) -> None:
+    async def _takes(self, between_us: tuple[int, int], place: Place | None = None) -> None:
         """Take some time; now and then much."""
-        random = self._world.random
-        delay_us = random.randrange(*between_us)
-        for fault in self._world.faults.of("slow"):
-            if random.random() < fault.rate:
-                delay_us = random.randrange(max(fault.for_us, 1))
+        world = self._world
+        slow = None if place is None else world.injection.strikes("slow", place)
+        delay_us = world.latencies.one_of(between_us) if slow is None else slow.lasts_us
         await asyncio.sleep(delay_us / 1_000_000)
 
     async def _crash(self, place: Place) -> None:
         """Die here, if a fault wants it; then this never returns."""
-        random, number = self._world.random, self.disk.commits
-        for fault in self._world.faults.of("crash"):
-            if fault.at is not None:
-                dies = fault.at.place == place and fault.at.number == number
-            else:
-                dies = random.random() < fault.rate / 2
-            if not dies:
-                continue
-            reason = f"{place.replace('_', ' ')} {number}"
-            if fault.at is None and random.random() < 0.5:
-                self._world.kill_soon(f"a little later than {reason}", fault)
-                return
-            self._world.kill(reason, fault)
+        strike = self._world.injection.strikes("crash", place)
+        if strike is not None and self._world.crash_by(strike):
             await self._host.create_future()
 
-    def _failing(self) -> Fault | None:
-        """The fault because of which this commit reports a failure."""
-        for fault in self._world.faults.of("commit_fails"):
-            if fault.at is None:
-                if self._world.random.random() < fault.rate:
-                    return fault
-            elif fault.at.number == self.disk.commits:
-                return fault
-        return None
-
     def _fill_up(self) -> None:
-        for fault in self._world.faults.of("disk_full"):
-            if self._world.random.random() < fault.rate:
-                lasts_us = self._world.random.randrange(max(fault.for_us, 1))
-                self.disk.full_until_us = round(self._host.time() * 1_000_000) + lasts_us
-                self._world.note(f"the disk is full, for {lasts_us / 1_000_000:.3f} s")
+        strike = self._world.injection.strikes("disk_full", "before_commit")
+        if strike is not None:
+            lasts_us = strike.lasts_us
+            self.disk.full_until_us = round(self._host.time() * 1_000_000) + lasts_us
+            self._world.note(f"the disk is full, for {lasts_us / 1_000_000:.3f} s")
 
     def _refuse_if_full(self) -> None:
         if round(self._host.time() * 1_000_000) < self.disk.full_until_us:

@@ -208,7 +208,7 @@ class Guarantees:
         self._check_circles(known)
 
     def _check_circles(self, known: AbstractSet[str]) -> None:
-        """Who waits only for each other waits for ever. That is a mistake of the actors, not of durably (rule E4)."""
+        """Who waits only for each other waits for ever. That is a mistake of the actors, not of durably."""
         rows = {row.record.number: row for row in self._unfinished()}
         waits: dict[int, list[int]] = {number: [] for number in rows}
         for number, row in rows.items():
@@ -330,12 +330,13 @@ class Guarantees:
         if row is None:
             return
         first = sum(len(decode_step(row.steps[earlier].content).commands) for earlier in range(index))
-        for offset, command in enumerate(commands):
-            if not isinstance(command, Call | Send) or not self._is_sent_at_once(row, command, first + offset):
+        sender = row.record
+        for issued, command in enumerate(commands, first):
+            if not isinstance(command, Call | Send) or not self._is_sent_at_once(row, command, issued):
                 continue
-            id = derived_invocation_id(row.record.seed, first + offset)
+            id = derived_invocation_id(sender.id, sender.seed, issued, command.service, command.key)
             if self._disk.find(id) is None and id not in self._ends:
-                self._broken(4, f"a message of {shown_id(row.record.id)} to {command.service} is lost.")
+                self._broken(4, f"a message of {shown_id(sender.id)} to {command.service} is lost.")
 
     def _is_sent_at_once(self, row: StoredRow, command: Call | Send, number: int) -> bool:
         """Not one that joins an earlier message, or waits for an outcome (rule V6), or cannot be delivered."""

@@ -15,7 +15,7 @@ from durably.errors import CancelledInvocationError, DeadlineExceededError, Inva
 from durably.ids import Address
 from durably.runtime.execution.step import Outcome
 from durably.runtime.invocations.invocation import InvocationRun
-from durably.testing.histories import HistoryCall
+from durably.testing.histories.calls import HistoryCall
 from durably.testing.simulation.trace import shown_id
 
 

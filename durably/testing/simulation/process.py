@@ -7,6 +7,7 @@ randomness. Requests come in at the door as bytes and leave it as bytes; a kille
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextvars import copy_context
 from dataclasses import dataclass, replace
@@ -37,13 +38,14 @@ from durably.runtime.observation.observer import Observer
 from durably.runtime.runtime import Limits, Runtime
 from durably.runtime.settings import Settings, Watch
 from durably.runtime.supervision.supervisor import Supervisor
+from durably.testing.harness.virtual import SeededEntropy
+from durably.testing.simulation.action_faults import attempt_with_faults
 from durably.testing.simulation.clock import SimulatedClock
 from durably.testing.simulation.disk import SimulatedDisk, SimulatedStore
 from durably.testing.simulation.disk import World as StoreWorld
 from durably.testing.simulation.guarantees import Guarantees, MachineError
 from durably.testing.simulation.loop import SimulatedLoop, owner_variable
 from durably.testing.simulation.trace import Trace, TraceLog
-from durably.testing.virtual import SeededEntropy
 
 RESTART_US = 500_000
 _CENTURY_US = 100 * 365 * 86_400 * 1_000_000
@@ -64,6 +66,8 @@ class World(StoreWorld, Protocol):
     def fail(self, error: BaseException, /) -> None: ...
     def action_begins(self, name: str, /) -> None: ...
     def action_ended(self, name: str, /) -> None: ...
+    def action_failed(self, name: str, what: str, /) -> None: ...
+    def invocation_ended(self, invocation: InvocationRun, /) -> None: ...
 
 
 class Tuning:
@@ -87,6 +91,7 @@ class Tuning:
             verify_replay=True,
             forgotten_await="error",
             give_way_us=None,
+            verify_every_us=None,
             pending_in_memory=self.pending_in_memory,
             batch_limit_transitions=self.batch_limit_transitions,
             timer_window_us=self.timer_window_us,
@@ -105,6 +110,7 @@ class Program:
     retry: RetryPolicy
     suspend_after_us: int | None
     tuning: Tuning
+    ready_queue: Callable[[], deque[InvocationRun]]
     watch: Watch
 
     def running(self, *actors: type[Actor]) -> Program:
@@ -136,7 +142,11 @@ class SimulatedRuntime(Runtime):
                 entropy=SeededEntropy(world.identities.getrandbits(64)),
                 logger=partial(TraceLog, world.trace, process.name, process),
                 observer=_ActionWatch(process, world),
-                settings=tuning.settings(program.watch),
+                settings=replace(
+                    tuning.settings(program.watch),
+                    around_attempt=partial(attempt_with_faults, world),
+                    ready_queue=program.ready_queue,
+                ),
             ),
         )
         self._machine: Supervisor | None = None
@@ -293,6 +303,7 @@ class SimulatedProcess:
         runtime = self.runtime
         engine = None if runtime is None else runtime.engine
         self._world.guarantees.ended(invocation, self._position(), None if engine is None else engine.parts.committer)
+        self._world.invocation_ended(invocation)
 
     def incarnation_failed(self, error: BaseException, /) -> None:
         if not isinstance(error, StoreUnavailableError | StoreInUseError):

@@ -8,12 +8,12 @@ The models are the simulators of FoundationDB (Zhou and others, 2021) and of Tig
 from __future__ import annotations
 
 import asyncio
-import inspect
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from random import Random
 from types import TracebackType
-from typing import Any, NamedTuple, Self, TypeVar, cast
+from typing import Any, Self, TypeVar
 
 from durably.actors.actor import Actor, Service, VirtualObject
 from durably.actors.definition.binding import bind
@@ -22,25 +22,30 @@ from durably.actors.protocol.operations import Operation
 from durably.actors.retry import RetryPolicy
 from durably.actors.transport import Invocation as InvocationHandle
 from durably.actors.values.durations import Duration, delay_us, duration_us
+from durably.actors.values.error_envelopes import decode_failure
 from durably.errors import ForgottenAwaitError, PausedInvocationError, StoreInUseError
 from durably.runtime.invocations.invocation import InvocationRun
-from durably.storage.memory import MemoryStore
+from durably.storage.memory import LOAD_LIMIT_BYTES, MemoryStore
 from durably.storage.records import Batch, Owner
-from durably.testing.export import journal_of
-from durably.testing.guard import ClockGuard
-from durably.testing.harness import ONE_ATTEMPT
-from durably.testing.linearizability import check_linearizable
-from durably.testing.replay import ReplayError, replay_journals
+from durably.testing.harness.guard import ClockGuard
+from durably.testing.harness.harness import ONE_ATTEMPT
+from durably.testing.histories.linearizability import check_linearizable
+from durably.testing.replaying.export import journal_of
+from durably.testing.replaying.replay import ReplayError, replay_journals
 from durably.testing.report import Report
-from durably.testing.simulation.accounts import describe
 from durably.testing.simulation.clients import SimulatedClient, break_connections
 from durably.testing.simulation.clock import SimulatedClock
+from durably.testing.simulation.conditions import Condition, Conditions, InTheEnd, InvariantError, holds, name_of, plain
 from durably.testing.simulation.disk import SimulatedDisk
-from durably.testing.simulation.faults import Fault, Faults, Place
+from durably.testing.simulation.faults import Extent, Faults, Place
 from durably.testing.simulation.guarantees import GuaranteeError, Guarantees
 from durably.testing.simulation.history import History
+from durably.testing.simulation.injection import Injection, Strike
+from durably.testing.simulation.latencies import Latencies
 from durably.testing.simulation.loop import SimulatedLoop, outside_context
 from durably.testing.simulation.process import Program, SimulatedProcess, Tuning
+from durably.testing.simulation.process_memory import ProcessMemory
+from durably.testing.simulation.schedule import Schedule, Shuffles, ready_queues
 from durably.testing.simulation.snapshots import Snapshots
 from durably.testing.simulation.trace import Trace, shown
 
@@ -48,26 +53,12 @@ T = TypeVar("T")
 ServiceT = TypeVar("ServiceT", bound=Service)
 ObjectT = TypeVar("ObjectT", bound=VirtualObject)
 
-Invariant = Callable[[Snapshots], object]
-"""Is given the state of all objects; it raises, or returns False, where something is wrong."""
-
 TEN_YEARS = 10 * 365 * 86_400.0
 SETTLE_US = 20_000
+UNTIL_US = 1_000
 LONGEST_STEP_US = 60_000_000
 ACTION_PATIENCE_US = 3_600_000_000
-LATER_CALLBACKS = 40
 SHOWN_EVENTS = 40
-
-
-class InvariantError(AssertionError):
-    """A condition of the user's does not hold."""
-
-
-class _Eventually(NamedTuple):
-    """A condition that has to come true in the end."""
-
-    condition: Invariant
-    within_us: int
 
 
 class Simulation:
@@ -93,29 +84,51 @@ class Simulation:
         suspend_after: Duration | None = None,
         longest: Duration = TEN_YEARS,
         allow: Collection[str] = (),
+        order: str | None = None,
+        extent: Extent | None = None,
+        memory: ProcessMemory | None = None,
     ) -> None:
+        """`order` is None for what the seed wants, `"fifo"`, or `"fifo but 17, 23"` with the numbers of some shuffles.
+
+        `extent` says how long the program is, for faults that the seed places; None: it guesses.
+
+        `memory` is what the actors' code has in globals; None: it is looked for when the first program runs.
+        """
         if not isinstance(faults, Faults | None):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"faults= takes a value such as Faults.crash() | Faults.slow(), not {faults!r}.")
         self.seed = seed
         self.random = Random(seed)
+        schedule = Schedule.drawn(Random(f"{seed} schedule"))
+        if order is not None:
+            schedule = schedule.ordered(order)
+        self.shuffles = Shuffles(seed, schedule)
         self.loop = SimulatedLoop(
             Random(self.random.getrandbits(64)),
-            shuffle=self.random.choice((0.0, 0.1, 0.5, 1.0)),
+            shuffle=self.shuffles,
             longest_us=duration_us(longest, "Simulation(longest=...)"),
         )
         self.identities = Random(self.random.getrandbits(64))
         self.travelling = 0
-        self.faults = (Faults.none() if faults is None else faults).chosen(self.random)
+        self.latencies = Latencies(Random(self.random.getrandbits(64)), schedule.latencies)
+        chosen = (Faults.none() if faults is None else faults).chosen(Random(f"{seed} chosen faults"), extent)
+        self.injection = Injection(seed, chosen)
         self.clock = SimulatedClock(self.loop)
         self.disk = SimulatedDisk()
         self.trace = Trace(self.loop)
         self.history = History()
+        self.conditions = Conditions(self.disk, self.fail)
         self.guarantees = Guarantees(self.disk, self.history, self.clock, self.fail)
         self.process: SimulatedProcess | None = None
         self.crashes = 0
+        self.outcomes: Counter[str] = Counter()
+        """How often each handler ended in each way: `Seat.reserve -> NotFreeError`."""
         self.ledger: list[str] = []
+        self.failed_attempts: Counter[str] = Counter()
+        """Attempts of actions that failed because of a fault, by name."""
         self.dependencies: Mapping[Any, Any] = _made(dependencies)
         """What the actors depend on: the world outside."""
+        self._memory = memory
+        self._globals_changed: dict[str, int] = {}
         self._program = Program(
             actors=actors,
             dependencies=self.dependencies,
@@ -124,6 +137,7 @@ class Simulation:
             if suspend_after is None
             else duration_us(suspend_after, "Simulation(suspend_after=...)"),
             tuning=Tuning(self.random),
+            ready_queue=ready_queues(schedule, Random(f"{seed} priorities")),
             watch=ClockGuard(allow),
         )
         self._bound = {definition_of(actor).name: bind(actor, self.dependencies) for actor in actors}
@@ -133,13 +147,9 @@ class Simulation:
         """Processes that were started, one after the other."""
         self._dead: list[SimulatedProcess] = []
         """Kept, so that nothing of a killed process runs, not even when the garbage collector comes."""
-        self._invariants: list[Invariant] = []
-        self._eventually: list[_Eventually] = []
         self._models: dict[str, Callable[[], Any]] = {}
-        self._actions_ended = 0
-        self._actions_begun = 0
         self._failure: BaseException | None = None
-        self._had = self.faults
+        self._had = chosen
         self._dice = Random(f"{seed} dice").getstate()
         self._requests: dict[str, int] = {}
         self._issued: list[Operation[Any]] = []
@@ -167,7 +177,10 @@ class Simulation:
             Whatever the program raises.
         """
         __tracebackhide__ = True
+        if self._memory is None:
+            self._memory = ProcessMemory(self._program.actors, (program,), self.dependencies)
         if not self.lives and asyncio._get_running_loop() is None:
+            self._memory.begin_run()
             self._begin_life()
         before = random.getstate()
         random.setstate(self._dice)
@@ -192,8 +205,18 @@ class Simulation:
         self.faults = self.faults.at_points
         self.run(self._end())
 
+    @property
+    def faults(self) -> Faults:
+        """What goes wrong from now on."""
+        return self.injection.faults
+
+    @faults.setter
+    def faults(self, faults: Faults) -> None:
+        self.injection.faults = faults
+
     def close(self) -> None:
         """Throw everything away."""
+        self._forget_memory()
         for process in (*self._dead, self.process):
             if process is not None and process.runtime is not None and process.runtime.engine is not None:
                 process.runtime.engine.kill()
@@ -202,7 +225,10 @@ class Simulation:
     def roll_anew(self, what: str) -> None:
         """From here on, chance depends on the seed and on this text, and no more on what has been rolled so far."""
         self.random.seed(f"{self.seed} {what}")
-        self.loop.random.seed(f"{self.seed} {what} in order")
+        self.loop.random.seed(f"{self.seed} {what} in executors")
+        self.shuffles.roll_anew(f"{self.seed} {what} in order")
+        self.latencies.roll_anew(f"{self.seed} {what} taking time")
+        self.injection.roll_anew(f"{self.seed} {what} going wrong")
 
     def report(self) -> Report:
         """What was done so far."""
@@ -212,6 +238,11 @@ class Simulation:
             commits=self.disk.commits,
             actions=len(self.ledger),
             virtual_us=self.loop.elapsed_us,
+            faults=dict(self.injection.times),
+            outcomes=dict(self.outcomes),
+            sometimes=self.conditions.met(),
+            largest_bytes=self.conditions.largest,
+            globals_changed=self._globals_changed,
         )
 
     def account(self) -> str:
@@ -269,7 +300,7 @@ class Simulation:
 
     async def crash(self) -> None:
         """Kill the process, as `kill -9` does; it is started again at once."""
-        self.kill("a program's wish", Fault("crash"))
+        self.kill("a program's wish", self.random)
         await self._up()
 
     async def passivate(self) -> None:
@@ -295,16 +326,46 @@ class Simulation:
             await self._pass(SETTLE_US)
         if self.process is process:  # Otherwise it was killed while it stopped, and the next life begins by itself.
             stopping.result()
+            self._forget_memory()
             self._begin_life()
         await self._up()
 
-    def invariant(self, condition: Invariant, /) -> None:
+    def invariant(self, condition: Condition, /) -> None:
         """Something that is true of the durable state after every commit, from now on."""
-        self._invariants.append(_plain(condition))
+        self.conditions.always(condition)
 
-    def eventually(self, condition: Invariant, /, *, within: Duration = 0) -> None:
+    def eventually(self, condition: Condition, /, *, within: Duration = 0) -> None:
         """Something that is true of the durable state at the end, when `within` more time has passed without faults."""
-        self._eventually.append(_Eventually(_plain(condition), duration_us(within, "eventually(within=...)")))
+        within_us = duration_us(within, "eventually(within=...)")
+        self.conditions.in_the_end.append(InTheEnd(plain(condition), within_us))
+
+    def sometimes(self, name: str, condition: Condition | bool, /) -> None:
+        """Something that is true in one run of a campaign at least; if it never is, the campaign fails.
+
+        A bool is what is so at this moment. A function of the snapshots is asked after every commit from now on. It
+        tells that a test reaches what it is about: that a seat was sold, that two people did meet.
+        """
+        self.conditions.sometimes(name, condition)
+
+    def bounded(self, actor: type[VirtualObject], /, *, bytes: int) -> None:
+        """The durable state of no object of this class is ever larger, however long it lives."""
+        self.conditions.bounded(self._known(actor), bytes)
+
+    async def until(self, condition: Condition, /, *, within: Duration = 60.0) -> None:
+        """Let virtual time pass until something is true of the durable state.
+
+        Raises:
+            InvariantError: it is not, when `within` has passed.
+        """
+        plain(condition)
+        deadline_us = self.loop.elapsed_us + duration_us(within, "until(within=...)")
+        step_us = UNTIL_US
+        while not holds(condition, self.snapshots):
+            left_us = deadline_us - self.loop.elapsed_us
+            if left_us <= 0:
+                raise InvariantError(f"{name_of(condition)} did not come true within {within} of virtual time.")
+            await self._pass(min(step_us, left_us))
+            step_us = min(2 * step_us, LONGEST_STEP_US)
 
     def linearizable(self, actor: type[VirtualObject], model: Callable[[], Any], /) -> None:
         """Each object of this class answers whoever asks as one plain Python object that `model` makes would.
@@ -313,10 +374,7 @@ class Simulation:
         shared handler sees what an exclusive one has changed so far: where that one waits in the middle of its changes,
         only a model that knows such states can explain it.
         """
-        name = definition_of(actor).name
-        if name not in self._bound:
-            raise ValueError(f"The simulation does not run {name}, so it cannot be compared with a model.")
-        self._models[name] = model
+        self._models[self._known(actor)] = model
 
     # ------------------------------------------------------------------ what goes wrong (World)
 
@@ -330,7 +388,8 @@ class Simulation:
     def issued(self, operation: Operation[Any], /) -> None:
         self._issued.append(operation)
 
-    def kill(self, reason: str, fault: Fault, /) -> None:
+    def kill(self, reason: str, dice: Random, /, *, down_us: int = 0) -> None:
+        """The process dies, and is started again when it was down for a while."""
         process = self.process
         if process is None or process.dead:
             return
@@ -340,17 +399,22 @@ class Simulation:
         break_connections(process, self.loop, self.random)
         self._dead.append(process)
         self.process = None
-        written = self.disk.lose_power(self.random)
+        written = self.disk.lose_power(dice)
         if written is not None:
             self.note("the batch that was on its way is on the disk")
             self.committed(written)
+        self._forget_memory()
         self._check_journals()
-        down_us = self.random.randrange(fault.for_us) if fault.for_us else 0
         self.loop.call_outside(down_us, self._begin_life)
 
-    def kill_soon(self, reason: str, fault: Fault, /) -> None:
-        process = self.process
-        left = self.random.randrange(1, LATER_CALLBACKS)
+    def crash_by(self, strike: Strike, /) -> bool:
+        point = strike.point
+        reason = f"{point.place.replace('_', ' ')} {point.number}"
+        down_us = strike.lasts_us
+        if not point.later:
+            self.kill(reason, strike.dice, down_us=down_us)
+            return True
+        process, left = self.process, point.later
 
         def count_down() -> None:
             nonlocal left
@@ -358,40 +422,53 @@ class Simulation:
             if left > 0:
                 self.loop.call_soon(count_down)
             elif self.process is process:
-                self.kill(reason, fault)
+                self.kill(f"a little later than {reason}", strike.dice, down_us=down_us)
 
         self.loop.call_soon(count_down, context=outside_context())
+        return False
 
     def clock_may_jump(self) -> None:
-        for fault in self.faults.of("clock_jumps"):
-            if self.random.random() < fault.rate:
-                by_us = self.random.randrange(-fault.for_us, fault.for_us + 1)
-                self.note(f"the wall clock jumps by {by_us / 1_000_000:.3f} s")
-                self.clock.jump(by_us)
+        strike = self.injection.strikes("clock_jumps", "after_commit")
+        if strike is not None:
+            by_us = strike.dice.randrange(-strike.fault.for_us, strike.fault.for_us + 1)
+            self.note(f"the wall clock jumps by {by_us / 1_000_000:.3f} s")
+            self.clock.jump(by_us)
 
     def committed(self, batch: Batch, /) -> None:
+        for record in batch.state:
+            service, key = record.address
+            value = "unset" if record.value is None else record.value.decode(errors="replace")
+            self.trace.note("the disk", f"{service}/{key}: {record.field} = {value}")
         self.guarantees.committed(batch)
-        for condition in self._invariants:
-            self._check(condition, "after a commit")
+        self.conditions.after_commit(batch, self.snapshots)
 
     def opened(self) -> None:
         self.guarantees.incarnation_begins()
 
     def action_begins(self, name: str, /) -> None:
         self.ledger.append(name)
-        self._actions_begun += 1
+        self.injection.passes("before_action")
         self.trace.note("an action", f"{name!r} begins")
-        self._crash_at("before_action", self._actions_begun)
+        self._may_crash("before_action")
+
+    def action_failed(self, name: str, what: str, /) -> None:
+        self.failed_attempts[name] += 1
+        self.trace.note("an action", f"{name!r} {what}")
 
     def action_ended(self, name: str, /) -> None:
-        self._actions_ended += 1
         self.trace.note("an action", f"{name!r} has ended")
-        self._crash_at("after_action", self._actions_ended)
+        self._may_crash("after_action")
 
     def paused(self, invocation: InvocationRun, error: BaseException, /) -> None:
         told = PausedInvocationError(invocation.id, f"{shown(invocation)}: {error!r}")
         told.__cause__ = error
         self.fail(told)
+
+    def invocation_ended(self, invocation: InvocationRun, /) -> None:
+        outcome = invocation.outcome
+        assert outcome is not None
+        ended = type(decode_failure(outcome.value)).__name__ if outcome.failed else "result"
+        self.outcomes[f"{invocation.address.service}.{invocation.handler.name} -> {ended}"] += 1
 
     def fail(self, error: BaseException, /) -> None:
         """End the run with an error; the first one counts."""
@@ -411,19 +488,32 @@ class Simulation:
         }
         self.process.start()
 
+    def _forget_memory(self) -> None:
+        """The process is gone, and with it what handlers kept in globals."""
+        for name in () if self._memory is None else self._memory.begin_process():
+            self._globals_changed[name] = 1
+            self.note(f"the global {name} is lost with the process: handlers had changed it")
+
     async def _up(self) -> None:
         step_us = SETTLE_US
         while self.process is None or not self.process.is_up:
             await self._pass(step_us)
             step_us = min(2 * step_us, LONGEST_STEP_US)
 
+    def _known(self, actor: type[VirtualObject]) -> str:
+        """The name of a class that is simulated."""
+        name = definition_of(actor).name
+        if name not in self._bound:
+            raise ValueError(f"The simulation does not run {name}. Give {actor.__name__} to it after the program.")
+        return name
+
     async def _pass(self, by_us: int) -> None:
         await asyncio.sleep(by_us / 1_000_000)
 
-    def _crash_at(self, place: Place, number: int) -> None:
-        for fault in self.faults.of("crash"):
-            if fault.at is not None and fault.at.place == place and fault.at.number == number:
-                self.kill(f"{place.replace('_', ' ')} {number}", fault)
+    def _may_crash(self, place: Place) -> None:
+        strike = self.injection.strikes("crash", place)
+        if strike is not None:
+            self.crash_by(strike)
 
     def _is_at_rest(self, *, but_for_actions: bool) -> bool:
         process = self.process
@@ -447,27 +537,14 @@ class Simulation:
             return
         self.guarantees.at_rest(process.runtime.running_actions, self.clock.now())
 
-    def _check(self, condition: Invariant, when: str) -> None:
-        try:
-            holds = condition(self.snapshots)
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:  # pytest.fail raises what is no Exception.
-            told = InvariantError(f"{_name(condition)} does not hold {when}: {describe(error)}")
-            told.__cause__ = error
-            self.fail(told)
-            return
-        if holds is False:
-            self.fail(InvariantError(f"{_name(condition)} does not hold {when}."))
-
     async def _end(self) -> None:
         await self._up()
         await self.settle()
-        for expected in self._eventually:
+        for expected in self.conditions.in_the_end:
             if expected.within_us:
                 await self._pass(expected.within_us)
                 await self.settle()
-            self._check(expected.condition, "in the end")
+            self.conditions.check(expected.condition, self.snapshots, "in the end")
         self.guarantees.at_the_end()
         self._check_forgotten()
         self._check_journals()
@@ -493,7 +570,7 @@ class Simulation:
         """Guarantee 6, for what would be replayed if the process died now."""
         if self._has_old_journals:
             return
-        loaded = [self.disk.load(address, 0) for address in self.disk.unfinished]
+        loaded = [self.disk.load(address, 0, LOAD_LIMIT_BYTES) for address in self.disk.unfinished]
         journals = [journal_of(row, stored) for stored in loaded for row in stored.started if row.steps]
         try:
             replay_journals(journals, *self._program.actors, dependencies=self.dependencies)
@@ -509,19 +586,7 @@ class Simulation:
         self.fail(GuaranteeError(8, "a second runtime could open the store."))
 
 
-def _plain(condition: Invariant) -> Invariant:
-    if not callable(cast(object, condition)) or inspect.iscoroutinefunction(condition):
-        raise TypeError(
-            f"A condition is a plain function of the snapshots, which raises or returns False; {condition!r} is not."
-        )
-    return condition
-
-
 def _made(dependencies: Mapping[Any, Any] | Callable[[], Mapping[Any, Any]] | None) -> Mapping[Any, Any]:
     if dependencies is None:
         return {}
     return dependencies() if callable(dependencies) else dependencies
-
-
-def _name(condition: Invariant) -> str:
-    return f"The condition {getattr(condition, '__qualname__', repr(condition))}"

@@ -98,7 +98,7 @@ class ReadOnlyPort:
 
     issue_send = issue_run = issue
 
-    def callee_id(self, command: int, /) -> Never:
+    def callee_id(self, *args: Any) -> Never:
         _refuse("An id was asked for")
 
     def log(self, *args: Any) -> Never:

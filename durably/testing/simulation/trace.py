@@ -22,7 +22,7 @@ from durably.runtime.observation.logs import describe_command
 from durably.runtime.observation.observer import Observer
 from durably.storage.records import InvocationRecord
 
-SHOWN_ID_LENGTH = 10
+SHOWN_ID_DIGITS = 6
 LONGEST_SHOWN = 160
 
 
@@ -95,6 +95,13 @@ class TraceLog(Observer):
     def stopped(self) -> None:
         self._note("has stopped")
 
+    def waits_for_actions(self, actions: list[str], drain_us: int, interrupted: bool) -> None:
+        if actions:
+            self._note(f"stops, and waits for the actions {', '.join(actions)}")
+
+    def stops_at_once(self) -> None:
+        self._note("stops now, without waiting any longer")
+
     def left_behind(self, what: list[str]) -> None:
         self._note(f"stops without waiting any longer for {', '.join(what)}")
 
@@ -153,6 +160,9 @@ class TraceLog(Observer):
         self._note(f"the store failed, everything in memory is void: {describe_failure(error)}")
         self._watcher.incarnation_failed(error)
 
+    def stopped_for_good(self, error: BaseException) -> None:
+        self._note(f"stops for good: {describe_failure(error)}")
+
     def reopen_failed(self, error: BaseException, delay_us: int) -> None:
         self._note(f"the store cannot be opened: {describe_failure(error)}")
 
@@ -180,7 +190,8 @@ def shown(invocation: InvocationRun) -> str:
 
 
 def shown_id(id: str) -> str:
-    return id[:SHOWN_ID_LENGTH]
+    """The last digits: the ids of an object's invocations begin alike."""
+    return id if len(id) <= 2 * SHOWN_ID_DIGITS else f"inv_...{id[-SHOWN_ID_DIGITS:]}"
 
 
 def _changes(step: Step) -> str:

@@ -10,9 +10,8 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Sequence
 from time import perf_counter
 
-from durably.testing.simulation.workloads import WORKLOADS
 from durably.testing.soak.interrupts import Interrupts
-from durably.testing.soak.plan import Plan, UnknownWorkloadError, load_workload
+from durably.testing.soak.plan import Plan, UnknownWorkloadError, default_workloads, load_workload
 from durably.testing.soak.progress import shown
 from durably.testing.soak.soaking import Total, soak
 
@@ -25,8 +24,8 @@ BAD_INPUT = 2
 def main(arguments: Sequence[str]) -> int:
     """Run the command; 0 is success, 1 a run that failed, 2 bad input."""
     asked = _parser().parse_args(arguments)
-    names: list[str] = asked.workload or [*WORKLOADS]
     try:
+        names: list[str] = asked.workload or [*default_workloads()]
         for name in names:
             load_workload(name)
     except UnknownWorkloadError as error:
@@ -102,8 +101,8 @@ def _parser() -> ArgumentParser:
     soak.add_argument(
         "--workload",
         action="append",
-        help=f"{', '.join(WORKLOADS)}, or module:attribute of a durably.testing.Workload; may be given several times "
-        "(all of durably's own)",
+        help="module:attribute of a durably.testing.Workload, or in a checkout of durably the name of one of its own; "
+        "may be given several times (in a checkout, all of its own)",
     )
     soak.add_argument("--json", action="store_true", help="only the summary, as one line of JSON")
     return parser

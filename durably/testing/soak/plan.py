@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from itertools import count
 from pathlib import Path
 from pkgutil import resolve_name
 
-from durably.testing.simulation.workloads import WORKLOADS, Workload
+import durably
+from durably.testing.simulation.workload import Workload
 
 RUNS_PER_TASK = 8
 """What a process is given at once: enough to keep it busy, and little enough to end soon when asked to."""
@@ -52,6 +54,23 @@ class Plan:
                 return
 
 
+def default_workloads() -> Mapping[str, Workload]:
+    """Durably's own workloads by name. They lie beside the package in a checkout, and are not installed.
+
+    Raises:
+        UnknownWorkloadError: this is not a checkout.
+    """
+    checkout = Path(durably.__file__).parents[1]
+    if not ((checkout / "workloads").is_dir() and (checkout / "pyproject.toml").is_file()):
+        raise UnknownWorkloadError(
+            "Durably's own workloads are not installed with it; they are in its source tree. Name one of yours: "
+            "--workload module:attribute, such as --workload tests.soak:WORKLOAD."
+        )
+    _make_importable(checkout)
+    found: Mapping[str, Workload] = import_module("workloads").WORKLOADS
+    return found
+
+
 def load_workload(name: str) -> Workload:
     """One of durably's own by its name, or any by `module:attribute`, searched in the current folder first.
 
@@ -59,15 +78,14 @@ def load_workload(name: str) -> Workload:
         UnknownWorkloadError: there is none.
     """
     if ":" not in name:
-        if name in WORKLOADS:
-            return WORKLOADS[name]
+        ours = default_workloads()
+        if name in ours:
+            return ours[name]
         raise UnknownWorkloadError(
-            f"There is no workload {name!r}. There are {', '.join(WORKLOADS)}; "
+            f"There is no workload {name!r}. There are {', '.join(ours)}; "
             "one of your own is named as module:attribute, such as tests.soak:workload."
         )
-    folder = str(Path.cwd())
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
+    _make_importable(Path.cwd())
     try:
         found = resolve_name(name)
     except (ImportError, AttributeError, ValueError) as error:
@@ -78,3 +96,8 @@ def load_workload(name: str) -> Workload:
             f"{name.rpartition(':')[2]} = Workload(program=..., actors=(...,))."
         )
     return found
+
+
+def _make_importable(folder: Path) -> None:
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))

@@ -1,0 +1,162 @@
+"""Types that only pydantic reads as they are meant, by its `TypeAdapter`: constraints, pydantic dataclasses, unions.
+
+pydantic is imported when the first such type gets a codec, and never otherwise. Values are read strictly, as msgspec
+reads them: a string is no number. Models, and classes with a configuration of their own, are read as that says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
+
+import msgspec
+
+from durably.actors.values.descriptions import describe, shortened_bytes
+from durably.actors.values.encoding import unencodable
+from durably.actors.values.models import features_of_schema, place_and_reason, sorted_like
+from durably.actors.values.type_checks import is_mapping, is_sequence
+from durably.errors import DefinitionError, UndecodableError
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+    from pydantic_core import SchemaValidator
+
+_TEXTUAL: Final[Mapping[str, Any]] = {
+    "enum": None,  # Its class stands in the schema.
+    "uuid": UUID,
+    "datetime": datetime,
+    "date": date,
+    "time": time,
+    "timedelta": timedelta,
+    "decimal": Decimal,
+    "str": str,
+}
+"""Types that JSON writes as text, by their name in a schema, in the order in which a text is tried: `str` takes all."""
+
+
+def has_pydantic() -> bool:
+    return find_spec("pydantic") is not None
+
+
+class Adapter:
+    """Encodes and decodes the values of one annotation by pydantic."""
+
+    def __init__(self, annotation: Any) -> None:
+        """
+        Raises:
+            DefinitionError: pydantic does not know the type.
+        """
+        pydantic: Any = import_module("pydantic")
+        config = pydantic.ConfigDict(strict=True, ser_json_bytes="base64", val_json_bytes="base64")
+        self._annotation = annotation
+        try:
+            # In a tuple, because pydantic takes no configuration for a class by itself.
+            adapter: TypeAdapter[tuple[Any]] = pydantic.TypeAdapter(tuple[annotation], config=config)
+            schema: Any = adapter.core_schema
+            with_texts = _texts_apart(schema)
+            validator = adapter.validator if with_texts == schema else _validator(with_texts, config)
+        except Exception as error:  # pydantic evaluates user classes here, and anything may come out of them.
+            raise DefinitionError(
+                f"{describe(annotation)} cannot be stored and sent as JSON: {str(error).splitlines()[0]}"
+            ) from error
+        self._adapter = adapter
+        self._validate: Callable[[bytes], tuple[Any]] = validator.validate_json
+        self.features = features_of_schema(schema)
+
+    def encode(self, value: Any) -> bytes:
+        try:
+            written = self._adapter.dump_json((value,), by_alias=True, round_trip=True, warnings="error")[1:-1]
+            if not self.features.has_sets:
+                return written
+            (parts,) = self._adapter.dump_python((value,), by_alias=True, round_trip=True, warnings=False)
+            return msgspec.json.encode(sorted_like(parts, msgspec.json.decode(written)))
+        except Exception as error:  # Whatever a user's serializer raises: the value is to blame.
+            raise unencodable(value, _first_line(error)) from error
+
+    def decode(self, data: bytes) -> Any:
+        try:
+            _well_formed(data)  # pydantic would take NaN and Infinity, which are no JSON.
+            return self._validate(b"[" + data + b"]")[0]
+        except Exception as error:  # Validators of users' classes may raise anything.
+            path, reason = place_and_reason(error, depth=1)  # The tuple is no part of the value.
+            raise UndecodableError(
+                f"Expected {describe(self._annotation)}, got {shortened_bytes(data)}: "
+                f"{reason}{'' if path == '$' else f' at {path}'}.",
+                path=path,
+                reason=reason,
+            ) from error
+
+
+_well_formed = msgspec.json.Decoder(msgspec.Raw).decode
+
+
+def _first_line(error: Exception) -> Exception:
+    return ValueError(str(error).strip().splitlines()[-1].strip()) if str(error).strip() else error
+
+
+def _validator(schema: Any, config: Any) -> SchemaValidator:
+    core: Any = import_module("pydantic_core")
+    made: SchemaValidator = core.SchemaValidator(schema, core.CoreConfig(**config))
+    return made
+
+
+# ---------------------------------------------------------------- unions of what JSON writes as text
+
+
+def _texts_apart(schema: Any) -> Any:
+    """The same schema, in which a union of `str` and dates and the like is decided by what a text can be.
+
+    pydantic takes the first member that a text may be, so `str | datetime` would never be a datetime, and reads a date
+    from "123". Here a text is what it is exactly, in the order of `_TEXTUAL`.
+    """
+    if is_sequence(schema) and not isinstance(schema, tuple):
+        return [_texts_apart(part) for part in schema]
+    if not is_mapping(schema):
+        return schema
+    made: dict[str, Any] = {name: _texts_apart(part) for name, part in schema.items()}
+    if made.get("type") != "union":
+        return made
+    choices: list[Any] = made["choices"]
+    texts = [one for one in choices if _text_class(one) is not None]
+    if texts and any(is_mapping(one) and one.get("type") == "bytes" for one in choices):
+        raise TypeError(
+            "JSON writes bytes as text, so in a union they cannot stand beside another text. Use two fields"
+        )
+    if len(texts) < 2:
+        return made
+    texts.sort(key=lambda one: list(_TEXTUAL).index(one["type"]))
+    others = [one for one in choices if one not in texts]
+    text = {"type": "function-plain", "function": {"type": "no-info", "function": _Texts(texts)}}
+    return {**made, "choices": [*others, text]} if others else text
+
+
+def _text_class(choice: Any) -> Any:
+    """The type that a member of a union stands for, if JSON writes it as text."""
+    if not is_mapping(choice):
+        return None
+    if choice.get("type") != "enum":
+        return _TEXTUAL.get(choice.get("type", ""))
+    return choice["cls"] if all(isinstance(member.value, str) for member in choice["members"]) else None
+
+
+class _Texts:
+    """Reads a text as the first of several types that it is exactly."""
+
+    def __init__(self, choices: list[Any]) -> None:
+        core: Any = import_module("pydantic_core")
+        self._choices = [(_text_class(one), core.SchemaValidator(one)) for one in choices]
+
+    def __call__(self, text: Any) -> Any:
+        if not isinstance(text, str):
+            raise ValueError("Input should be a string")
+        for cls, validator in self._choices:
+            try:
+                return validator.validate_python(msgspec.convert(text, cls))
+            except ValueError:
+                continue
+        raise ValueError(f"Input should be one of {', '.join(cls.__name__ for cls, _ in self._choices)}")

@@ -1,0 +1,233 @@
+"""`Harness`: a runtime in memory with virtual time, for tests of actors under any asyncio test runner.
+
+Nothing sleeps: timers move only when the test says so, and then at once. Every invocation is replayed when it ends, and
+a difference fails the test; so does a forgotten `await`, and a bug in a handler arrives as its traceback.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from durably.actors.actor import Actor
+from durably.actors.retry import RetryPolicy
+from durably.actors.values.durations import Duration, delay_us
+from durably.errors import RuntimeStoppedError
+from durably.runtime.environment import Environment
+from durably.runtime.invocations.invocation import InvocationRun
+from durably.runtime.observation.observer import Observer
+from durably.runtime.runtime import Runtime
+from durably.runtime.settings import Settings
+from durably.runtime.supervision.supervisor import Supervisor
+from durably.storage.introspection import InspectableStore
+from durably.storage.memory import MemoryStore
+from durably.testing.harness.action_patience import PATIENCE_SECONDS, ActionPatience
+from durably.testing.harness.guard import ClockGuard
+from durably.testing.harness.standstill import Standstill
+from durably.testing.harness.virtual import SeededEntropy, VirtualClock, one_turn
+
+_A_CENTURY_US = 100 * 365 * 86_400 * 1_000_000
+_AN_HOUR_US = 3_600 * 1_000_000
+_QUIET_TICKS = 10
+"""Turns of the test's event loop without anything to do for the runtime, after which it counts as settled."""
+
+ONE_ATTEMPT = RetryPolicy(max_attempts=1)
+
+
+class Harness(Runtime):
+    """A `Runtime` on a `MemoryStore` with virtual time.
+
+        async with Harness(Ticket, Cart, dependencies={Payments: FakePayments()}) as app:
+            assert await app.object(Cart, "mary").add_ticket("2B")
+            await app.crash()
+            await app.advance(minutes=15)
+
+    By default each invocation gets one attempt, so that a bug reaches the test as `PausedInvocationError` with the
+    handler's error as its cause; give `retry` to test retries. `suspend_after=0` throws every waiting attempt away at
+    once, so that each await replays. The same `seed` gives the same ids and random numbers.
+
+    A handler that calls `time.time()`, `datetime.now()`, `uuid4()`, `random.choice()` or the like gets an
+    `UnrepeatableCallError` that names what to use instead. What needs them belongs in `ctx.run`; logging and tracing
+    may read clocks anywhere, and so may the modules named in `allow`, with all that they call.
+
+    A test that awaits an answer which does not come unless time passes, while nobody is there to call `advance()`, gets
+    a `StandstillError` after some seconds, that says what is due and when. Ask with `.send()` or in a task, and then
+    advance.
+
+    Inside an action time is real, so that real I/O works; the limits and the backoff of `ctx.run` are virtual time.
+    `advance()` waits for each action under way for up to a second of real time, then lets time pass all the same.
+    """
+
+    def __init__(
+        self,
+        *actors: type[Actor],
+        dependencies: Mapping[Any, Any] | None = None,
+        seed: int = 0,
+        retry: RetryPolicy = ONE_ATTEMPT,
+        suspend_after: Duration = 60.0,
+        store: InspectableStore | None = None,
+        allow: Collection[str] = (),
+        deadlocks: Literal["error", "wait"] = "error",
+    ) -> None:
+        clock, entropy, ledger = VirtualClock(), SeededEntropy(seed), _Ledger()
+        super().__init__(
+            MemoryStore() if store is None else store,
+            actors,
+            dependencies=dependencies,
+            retry=retry,
+            suspend_after=suspend_after,
+            deadlocks=deadlocks,
+            environment=Environment(
+                clock=clock,
+                entropy=entropy,
+                observer=ledger,
+                settings=Settings(
+                    verify_replay=True,
+                    forgotten_await="error",
+                    watch=ClockGuard(allow),
+                    timer_window_us=_A_CENTURY_US,
+                    give_way_us=None,
+                    verify_every_us=None,
+                    expire_every_us=_AN_HOUR_US,
+                ),
+            ),
+        )
+        self.clock = clock
+        self._seeded = entropy
+        self._ledger = ledger
+        self._patience = ledger.patience
+        self._standstill: Standstill | None = None
+
+    async def __aenter__(self) -> Self:
+        await super().__aenter__()
+        engine = self._supervised().engine
+        self._seeded.mix(0 if engine is None else engine.parts.committer.position)
+        self._standstill = Standstill(self)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        if self._supervisor is not None:
+            self._supervised()
+        if self._standstill is not None:
+            self._standstill.end()
+        try:
+            if error is None and self._supervisor is not None:
+                await self.settle()
+        finally:
+            await self._stop()
+        if error is None:
+            self._raise_unheard()
+
+    async def settle(self) -> None:
+        """Let everything happen that can happen without time passing.
+
+        Raises:
+            Whatever paused an invocation that nobody outside waits for.
+            StandstillError: an action was waited for in vain.
+        """
+        self._supervised()
+        await self._advance(0)
+
+    async def advance(
+        self, *delay: Duration, days: float = 0, hours: float = 0, minutes: float = 0, seconds: float = 0
+    ) -> None:
+        """Let time pass: whatever is due meanwhile happens at its time and in order. A bare number is seconds.
+
+        Raises:
+            As `settle` does.
+        """
+        self._supervised()
+        await self._advance(delay_us(*delay, days=days, hours=hours, minutes=minutes, seconds=seconds))
+
+    async def crash(self) -> None:
+        """Lose all that is not durable, actions under way too, as `kill -9` would; then recover from the store."""
+        await self._supervised().crash()
+
+    def actions(self, name: str | None = None) -> Sequence[str]:
+        """The ledger of `ctx.run`: the name of each attempt of an action, in order; of one name, if given."""
+        return [entry for entry in self._ledger.attempts if name is None or entry == name]
+
+    def supervisor_if_running(self) -> Supervisor | None:
+        return self._supervisor
+
+    def _running(self) -> Supervisor:
+        supervisor = super()._running()
+        if self._standstill is not None:
+            self._standstill.asked()
+        return supervisor
+
+    def _supervised(self) -> Supervisor:
+        """The supervisor, if this is the harness's loop (rule D2: a fixture may have been run in another one)."""
+        if self._supervisor is None:
+            raise RuntimeStoppedError("The harness is not running: use it inside `async with Harness(...) as app:`.")
+        return super()._running()
+
+    async def _advance(self, by_us: int) -> None:
+        await self.clock.advance(by_us, self._settle)
+        self._raise_unheard()
+        supervisor = self._supervised()
+        if supervisor.engine is not None:
+            self._patience.check(supervisor.engine, supervisor.actions)
+
+    async def _settle(self) -> None:
+        quiet = 0
+        while quiet < _QUIET_TICKS:
+            await one_turn()
+            supervisor = self._supervised()
+            engine = supervisor.engine
+            if engine is None:
+                quiet = quiet + 1 if supervisor.is_idle() else 0
+            elif not engine.parts.idleness.is_waiting():
+                quiet = 0
+                await engine.parts.idleness.until_waiting()
+            elif await self._patience.wait(supervisor.actions):
+                quiet = 0
+            else:
+                quiet += 1
+
+    async def _stop(self) -> None:
+        """Stop the runtime. Its limits are virtual time, so time passes where something does not end by itself."""
+        if self._supervisor is not None:
+            self._supervisor.actions.stop()
+        passing = asyncio.ensure_future(self._let_time_pass_for_the_stop())
+        try:
+            await super().__aexit__(None, None, None)
+        finally:
+            passing.cancel()
+            await asyncio.wait([passing])
+
+    async def _let_time_pass_for_the_stop(self) -> None:
+        never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        while True:
+            await asyncio.wait([never], timeout=PATIENCE_SECONDS)
+            await self.clock.advance(self._settings.drain_us + self._settings.stop_us, one_turn)
+
+    def _raise_unheard(self) -> None:
+        unheard, self._ledger.unheard = self._ledger.unheard, []
+        if unheard:
+            raise unheard[0]
+
+
+class _Ledger(Observer):
+    """What a test may ask of what has happened."""
+
+    def __init__(self) -> None:
+        self.patience = ActionPatience()
+        self.attempts: list[str] = []
+        """Attempts of actions, by name."""
+        self.unheard: list[BaseException] = []
+        """What paused invocations that no caller outside waited for."""
+
+    def action_attempt_started(self, id: str, command: int, name: str) -> None:
+        self.attempts.append(name)
+
+    def action_attempt_ended(self, id: str, command: int, name: str) -> None:
+        self.patience.attempt_ended((id, command))
+
+    def pause_durable(self, invocation: InvocationRun, error: BaseException, heard: bool) -> None:
+        if not heard:
+            self.unheard.append(error)

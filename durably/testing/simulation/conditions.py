@@ -1,0 +1,134 @@
+"""`Conditions`: what the user says must be so in a run: always, in the end, within a while, at times, and how large.
+
+Each is asked of `Snapshots`, the durable state of the objects. A condition raises, or returns False, where it does not
+hold.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, TypeAlias, cast
+
+from durably.ids import Address
+from durably.storage.memory import Disk
+from durably.storage.records import Batch
+from durably.testing.simulation.accounts import describe
+from durably.testing.simulation.snapshots import Snapshots
+
+Condition: TypeAlias = Callable[[Snapshots], object]
+"""Is given the state of all objects; it raises, or returns False, where something is wrong."""
+
+
+class InvariantError(AssertionError):
+    """A condition of the user's does not hold."""
+
+
+class InTheEnd(NamedTuple):
+    """A condition that has to come true in the end."""
+
+    condition: Condition
+    within_us: int
+
+
+class Conditions:
+    """The conditions of one run. `fail` is told of the first that does not hold."""
+
+    def __init__(self, disk: Disk, fail: Callable[[BaseException], None]) -> None:
+        self.in_the_end: list[InTheEnd] = []
+        self.largest: dict[str, int] = {}
+        """The largest durable state of an object, in bytes, by class."""
+        self._disk = disk
+        self._fail = fail
+        self._always: list[Condition] = []
+        self._sometimes: dict[str, Condition | None] = {}
+        """By name; None: it has come true."""
+        self._bounds: dict[str, int] = {}
+
+    def always(self, condition: Condition) -> None:
+        self._always.append(plain(condition))
+
+    def sometimes(self, name: str, condition: Condition | bool) -> None:
+        if isinstance(condition, bool):
+            self._sometimes[name] = None if condition else self._sometimes.get(name, _never)
+        else:
+            self._sometimes[name] = plain(condition)
+
+    def bounded(self, service: str, most_bytes: int) -> None:
+        if most_bytes < 1:
+            raise ValueError(f"bounded(bytes=...) is a number of bytes from 1 on, not {most_bytes}.")
+        self._bounds[service] = most_bytes
+
+    def met(self) -> Mapping[str, int]:
+        """Whether each condition that has to be true at times was: 1, or 0."""
+        return {name: 1 if condition is None else 0 for name, condition in self._sometimes.items()}
+
+    def after_commit(self, batch: Batch, snapshots: Snapshots) -> None:
+        """A batch is on the disk: ask whatever is asked then."""
+        for address in dict.fromkeys(record.address for record in batch.state):
+            self._measure(address)
+        for condition in self._always:
+            self.check(condition, snapshots, "after a commit")
+        for name, awaited in self._sometimes.items():
+            if awaited is not None and holds(awaited, snapshots):
+                self._sometimes[name] = None
+
+    def check(self, condition: Condition, snapshots: Snapshots, when: str) -> None:
+        """Fail the run unless it holds."""
+        try:
+            answer = condition(snapshots)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # pytest.fail raises what is no Exception.
+            told = InvariantError(f"{name_of(condition)} does not hold {when}: {describe(error)}")
+            told.__cause__ = error
+            self._fail(told)
+            return
+        if answer is False:
+            self._fail(InvariantError(f"{name_of(condition)} does not hold {when}."))
+
+    def _measure(self, address: Address) -> None:
+        fields = self._disk.state.get(address, {})
+        size = sum(len(name) + len(value) for name, value in fields.items())
+        service, key = address
+        if size > self.largest.get(service, 0):
+            self.largest[service] = size
+        most = self._bounds.get(service)
+        if most is not None and size > most:
+            largest = max(fields, key=lambda name: len(fields[name]))
+            self._fail(
+                InvariantError(
+                    f"The state of {service}/{key} has {size:,} bytes, and at most {most:,} are allowed by "
+                    f"bounded(). The largest field is {largest!r} with {len(fields[largest]):,} bytes."
+                )
+            )
+
+
+def plain(condition: Condition) -> Condition:
+    """The condition itself.
+
+    Raises:
+        TypeError: it is no plain function.
+    """
+    if not callable(cast(object, condition)) or inspect.iscoroutinefunction(condition):
+        raise TypeError(
+            f"A condition is a plain function of the snapshots, which raises or returns False; {condition!r} is not."
+        )
+    return condition
+
+
+def holds(condition: Condition, snapshots: Snapshots) -> bool:
+    """Whether it is true now; an assertion that fails means no."""
+    try:
+        return condition(snapshots) is not False
+    except AssertionError:
+        return False
+
+
+def name_of(condition: Condition) -> str:
+    """A condition, for people."""
+    return f"The condition {getattr(condition, '__qualname__', repr(condition))}"
+
+
+def _never(snapshots: Snapshots) -> bool:
+    return False

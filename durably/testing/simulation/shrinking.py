@@ -1,0 +1,107 @@
+"""Shrinking: of a run that failed, the plainest that still fails like it: the fewest faults, and the plainest order.
+
+The faults that happened are given again as points, one less each time; then the order is first in, first out, but for
+as few shuffles as it takes. What counts is that the same kind of error comes again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from durably.testing.simulation.conditions import InvariantError
+from durably.testing.simulation.faults import Faults
+from durably.testing.simulation.guarantees import GuaranteeError
+from durably.testing.simulation.schedule import order_but
+from durably.testing.simulation.simulation import Simulation
+
+T = TypeVar("T")
+
+MOST_TRIES = 80
+"""How many runs it may take."""
+LONGEST_CALLBACKS = 100_000
+"""A run that is longer than this is told as it is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One run, and how it ended."""
+
+    seed: int
+    faults: Faults
+    """What it ran with."""
+    asked: Faults
+    """What gives these faults again, if asked for with the seed."""
+    order: str | None
+    simulation: Simulation
+    error: Exception | None
+
+    @property
+    def kind(self) -> object:
+        """What went wrong, without what differs from run to run."""
+        error = self.error
+        if isinstance(error, GuaranteeError):
+            return type(error), error.number
+        if isinstance(error, InvariantError):
+            return type(error), str(error).partition(" does not hold")[0].partition(" bytes")[0][:30]
+        return type(error)
+
+
+Try = Callable[[Faults, str | None], Attempt]
+
+
+class _Search:
+    """Tries runs until there were too many."""
+
+    def __init__(self, failed: Attempt, attempt: Try) -> None:
+        self.best = failed
+        self._attempt = attempt
+        self._left = MOST_TRIES
+
+    def fails(self, faults: Faults, order: str | None) -> bool:
+        """Whether the run fails in the same way; then it is the best so far."""
+        if self._left == 0:
+            return False
+        self._left -= 1
+        tried = self._attempt(faults, order)
+        if tried.error is None or tried.kind != self.best.kind:
+            return False
+        self.best = tried
+        return True
+
+
+def plainest(failed: Attempt, attempt: Try) -> Attempt:
+    """The plainest run that fails like this one; itself, if none was found."""
+    if failed.simulation.loop.callbacks > LONGEST_CALLBACKS:
+        return failed
+    search = _Search(failed, attempt)
+    happened = failed.simulation.injection.happened
+    order = failed.order
+    if search.fails(Faults(tuple(happened)), order):
+        _fewest(happened, lambda fewer: search.fails(Faults(tuple(fewer)), order))
+    faults = search.best.faults
+    if failed.order is None and not search.fails(faults, order_but([])):
+        made = search.best.simulation.shuffles.made
+        if made and search.fails(faults, order_but(made)):
+            _fewest(made, lambda fewer: search.fails(faults, order_but([*fewer])))
+    return search.best
+
+
+def _fewest(all_of_them: Sequence[T], still_fails: Callable[[Sequence[T]], bool]) -> None:
+    """Leave out halves, quarters and so on, as long as it still fails (delta debugging; Zeller, 1999)."""
+    kept = [*all_of_them]
+    if still_fails([]):
+        return
+    size = max(len(kept) // 2, 1)
+    while kept:
+        place, removed = 0, False
+        while place < len(kept):
+            fewer = kept[:place] + kept[place + size :]
+            if fewer != kept and still_fails(fewer):
+                kept, removed = fewer, True
+            else:
+                place += size
+        if size == 1 and not removed:
+            return
+        size = max(size // 2, 1)

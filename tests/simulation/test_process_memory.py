@@ -1,0 +1,69 @@
+"""What handlers keep in globals is lost with the process, is not handed to the next run, and is told by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from durably.testing import Faults, Simulation, simulate
+from durably.testing.simulation.process_memory import ProcessMemory
+from tests.simulation import forgetful
+from tests.simulation.forgetful import LEDGER, Keeper
+
+CHANGED = {f"tests.simulation.forgetful.{name}": 5 for name in ("COUNT", "Keeper.cache", "SEEN", "spelled")}
+GLOBALS: dict[str, Any] = vars(forgetful)
+"""Looked at by their names as texts: what the tests' code names is left to the tests."""
+
+
+def is_remembered() -> tuple[bool, ...]:
+    cache = vars(Keeper)["cache"]
+    spelled = GLOBALS["spelled"].cache_info().currsize
+    return bool(GLOBALS["SEEN"]), bool(GLOBALS["COUNT"]), bool(cache), bool(spelled)
+
+
+ALL, NOTHING = (True,) * 4, (False,) * 4
+
+
+async def program(sim: Simulation) -> None:
+    assert is_remembered() == NOTHING, "what a run finds depends on what ran before"
+    await sim.object(Keeper, "x").hear("one")
+    assert is_remembered() == ALL
+    await sim.crash()
+    assert is_remembered() == NOTHING, "it survived the process"
+    assert set(LEDGER) == {"one"}, "a ledger that the program looks at is the world's"
+    await sim.object(Keeper, "x").hear("two")
+    await sim.restart()
+    assert is_remembered() == NOTHING
+    await sim.object(Keeper, "x").hear("one")
+
+
+def test_globals_die_with_the_process_and_no_run_hands_them_to_the_next() -> None:
+    report = simulate(program, Keeper, runs=5, faults=Faults.none())
+    assert report.globals_changed == CHANGED
+    assert any("tests.simulation.forgetful.SEEN" in line for line in report.details())
+    assert is_remembered() == NOTHING
+
+
+def test_a_bare_simulation_forgets_too() -> None:
+    with Simulation(Keeper) as sim:
+        sim.run(sim.object(Keeper, "x").hear("one"))
+        assert is_remembered() == ALL
+    assert is_remembered() == NOTHING
+
+
+def test_what_a_dependency_holds_is_the_worlds() -> None:
+    seen = GLOBALS["SEEN"]
+    memory = ProcessMemory((Keeper,), (), {"seen": seen})
+    seen.add("known outside")
+    assert memory.begin_process() == []
+    seen.clear()
+
+
+def test_what_is_replaced_is_put_back_as_the_same_object() -> None:
+    memory = ProcessMemory((Keeper,), ())
+    before = GLOBALS["SEEN"]
+    GLOBALS["SEEN"] = {"another"}
+    GLOBALS["TABLE"]["a"] = 2
+    names = ["tests.simulation.forgetful.SEEN", "tests.simulation.forgetful.TABLE"]
+    assert sorted(memory.begin_process()) == names
+    assert GLOBALS["SEEN"] is before
+    assert GLOBALS["TABLE"] == {"a": 1}

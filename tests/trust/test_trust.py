@@ -1,0 +1,30 @@
+"""Each planted bug is found, as the table in docs/testing.md says, and the correct apps pass."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.trust.planting import App
+from tests.trust.survey import APPS, look_for, run
+
+RUNS = 500
+PLANTED = [(app, bug) for app in APPS for bug in app.bugs]
+
+
+@pytest.mark.parametrize(("app", "bug"), PLANTED, ids=[f"{app.name}: {bug}" for app, bug in PLANTED])
+def test_a_planted_bug_is_found(app: App, bug: str) -> None:
+    is_about_all_runs = app.bugs[bug] == "never happens"
+    finding = look_for(app, bug, 20 if is_about_all_runs else RUNS)
+    assert finding.runs is not None, f"{RUNS} runs found nothing"
+
+
+@pytest.mark.parametrize("app", APPS, ids=[app.name for app in APPS])
+def test_a_correct_app_passes(app: App, request: pytest.FixtureRequest) -> None:
+    runs = 1_000 if request.config.getoption("--full") else 25
+    assert run(app, runs).runs == runs
+
+
+def test_there_are_as_many_kinds_of_bugs_as_apps_need() -> None:
+    kinds = {kind for app in APPS for kind in app.bugs.values()}
+    assert len(PLANTED) >= 53
+    assert {"race", "tie", "global", "growth", "never happens", "guard", "order of messages"} <= kinds

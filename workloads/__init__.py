@@ -1,0 +1,19 @@
+"""Workloads: what durably is soaked with. Strong random programs, each with an exact check of its end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from durably.testing import Workload
+from workloads.asyncio_programs import ASYNCIO_PROGRAMS
+from workloads.bank import BANK
+from workloads.counters import COUNTERS
+from workloads.trees import TREES
+
+WORKLOADS: Mapping[str, Workload] = {
+    "bank": BANK,
+    "counters": COUNTERS,
+    "asyncio_programs": ASYNCIO_PROGRAMS,
+    "trees": TREES,
+}
+"""By name, as `--workload` takes them."""

@@ -1,0 +1,53 @@
+"""What the programs of workloads are made of: their randomness, waiting, restarting, and running to the end."""
+
+from __future__ import annotations
+
+import asyncio
+from random import Random
+from typing import Any
+
+from durably.errors import RuntimeStoppedError, StoreUnavailableError
+from durably.testing import ConnectionLostError, NobodyThereError, Simulation
+
+UNKNOWN = (ConnectionLostError, NobodyThereError, StoreUnavailableError, RuntimeStoppedError)
+"""What a client hears who does not insist, where others ask again: it may have been accepted or not."""
+PATIENCE = 10_000
+"""How often an unfinished run is looked at before it counts as one that never ends."""
+
+
+def randomness(sim: Simulation) -> Random:
+    """What a program takes its choices from. Those made before anything is asked are the same whatever goes wrong."""
+    return Random(f"the program of run {sim.seed}")
+
+
+async def wander(sim: Simulation, random: Random) -> None:
+    """Wait a random while: mostly moments, now and then longer than anything here takes."""
+    await sim.advance(random.choice((0, 0.001, 0.05, 2, 60)) * random.random())
+
+
+async def until_all_ended(sim: Simulation) -> None:
+    """Wait until every invocation that was accepted has ended, and this is durable.
+
+    Raises:
+        AssertionError: one never does.
+    """
+    for _ in range(PATIENCE):
+        await sim.settle()
+        if not sim.disk.unfinished:
+            return
+        await sim.advance(seconds=30)
+    raise AssertionError(f"These have invocations that do not end: {', '.join(map(str, sim.disk.unfinished))}")
+
+
+async def restart_at_times(sim: Simulation, random: Random) -> None:
+    """Stop the process gracefully and start it again, some times or never."""
+    for _ in range(random.choice((0, 0, 1, 2))):
+        await wander(sim, random)
+        await sim.restart()
+
+
+async def all_of(*coroutines: Any) -> None:
+    """Run coroutines beside each other; the first error ends all of them."""
+    async with asyncio.TaskGroup() as group:
+        for one in coroutines:
+            group.create_task(one)
