@@ -9,8 +9,8 @@ from durably.errors import StoreUnavailableError
 from durably.runtime.commit.verification import Verification
 from durably.storage.memory import MemoryStore
 from durably.storage.store import VERIFIED
+from durably.testing.harness.virtual import VirtualClock
 from durably.testing.stores import WrappedStore
-from durably.testing.virtual import VirtualClock
 
 
 class ScriptedStore(WrappedStore):
