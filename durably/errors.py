@@ -24,6 +24,7 @@
     │   ├── UnsetStateError               also an AttributeError
     │   ├── UnencodableError              also a TypeError
     │   └── UndecodableError              also a ValueError
+    ├── LoadLimitError                    what is stored is too large to load: the invocation pauses
     ├── PausedInvocationError             503, to callers outside
     ├── OverloadedError                   429
     ├── RuntimeStoppedError               503
@@ -324,6 +325,10 @@ class UndecodableError(HandlerMistakeError, ValueError):
         super().__init__(message)
         self.path = path
         self.reason = reason
+
+
+class LoadLimitError(DurablyError):
+    """What is stored of an invocation, or of its object, is too large to be loaded."""
 
 
 class PausedInvocationError(DurablyError):

@@ -47,5 +47,5 @@ def collected(*arguments: str) -> dict[str, int]:
 
 
 def test_what_is_slow_runs_where_it_was_asked_for() -> None:
-    assert collected("tests/test_packaging.py", "tests/typing") == {"tests/test_packaging.py": 3}
+    assert collected("tests/test_packaging.py", "tests/typing") == {"tests/test_packaging.py": 6}
     assert [*collected("tests/typing", "--full")] == ["tests/typing/test_typing.py"]

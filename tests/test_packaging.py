@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tarfile
 import tomllib
 from collections.abc import Iterator, Mapping
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from typing import Any
 from zipfile import ZipFile
 
 import pytest
@@ -70,6 +73,67 @@ def test_the_wheel_built_from_the_source_distribution_holds_the_package_and_the_
     with ZipFile(build("wheel", sdist, tmp_path)) as wheel:
         found = {name: wheel.read(name) for name in wheel.namelist() if ".dist-info/" not in name}
     assert found == expected_in_the_wheel()
+
+
+EXTRAS_IN_THE_WHEEL = ("http", "cli", "testing")
+LOADED_BY = {"httptools": "uvicorn"}
+"""Requirements that are for another one, which loads them where it finds them."""
+
+
+def requirements(*extras: str) -> set[str]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    lines: list[str] = [*project["dependencies"]]
+    for extra in extras:
+        lines += project["optional-dependencies"][extra]
+    return {re.split(r"[\[<>=; ]", line)[0] for line in lines}
+
+
+def test_what_is_required_is_imported() -> None:
+    code = "\n".join(path.read_text("utf-8") for path in files_under(ROOT / "durably") if path.suffix == ".py")
+    code += (ROOT / PLUGIN).read_text("utf-8")
+    required = requirements(*EXTRAS_IN_THE_WHEEL)
+    imported = {name for name in required if re.search(rf"^ *(import|from) {name}\b", code, re.MULTILINE)}
+    assert required - imported == set(LOADED_BY)
+    assert set(LOADED_BY.values()) <= imported
+    assert "uvloop" not in requirements(), "a Runtime runs on any event loop"
+
+
+def metadata_with(config: Mapping[str, str]) -> dict[str, Any]:
+    metadata: dict[str, Any] = {"version": "1.2.3"}
+    hook = hatch_build()
+    hook.CustomMetadataHook(str(ROOT), dict(config)).update(metadata)
+    return metadata
+
+
+def hatch_build() -> Any:
+    spec = spec_from_file_location("hatch_build", ROOT / "hatch_build.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_an_index_shows_no_link_that_leads_nowhere() -> None:
+    metadata = metadata_with({})
+    assert "urls" not in metadata
+    text: str = metadata["readme"]["text"]
+    assert "](http" not in text.replace("](https", "]"), "a link is absolute and encrypted, or none"
+    assert not re.findall(r"\]\((?!https:)", text)
+    assert "`docs/architecture.md`" in text
+
+
+def test_once_the_project_has_an_address_links_are_absolute_and_it_is_told() -> None:
+    metadata = metadata_with({"home": "https://durably.example", "files": "https://durably.example/v{version}/"})
+    text: str = metadata["readme"]["text"]
+    assert "[docs/architecture.md](https://durably.example/v1.2.3/docs/architecture.md)" in text
+    assert not re.findall(r"\]\((?!https:)", text)
+    assert metadata["urls"] == {
+        "Homepage": "https://durably.example",
+        "Source": "https://durably.example/v1.2.3",
+        "Documentation": "https://durably.example/v1.2.3/docs",
+        "Changelog": "https://durably.example/v1.2.3/CHANGELOG.md",
+    }
 
 
 def test_the_links_at_the_root_lead_into_the_package() -> None:

@@ -22,8 +22,10 @@ import httpx
 import orjson
 from rich.console import Console
 
+from durably.cli.examples import serve_command, server_path
 from durably.cli.failures import CommandError
 
+TARGET: Final = "examples.tickets:runtime"
 KEPT_FOLDER: Final = "durably-demo"
 RESERVATION_SECONDS: Final = 6
 PAYMENT_SECONDS: Final = 1.5
@@ -68,7 +70,7 @@ class Server:
         self.port = _free_port()
         self._folder = folder
         self._environment = os.environ | {
-            "PYTHONPATH": _path_of_a_server(),
+            "PYTHONPATH": server_path(),
             "TICKETS_LEDGER": str(ledger),
             "TICKETS_PAYMENT_SECONDS": str(PAYMENT_SECONDS),
             "TICKETS_PAYMENT_FAILING": "0",
@@ -79,7 +81,7 @@ class Server:
     @property
     def command(self) -> list[str]:
         """What a person would type, with this interpreter in front."""
-        serve = [sys.executable, "-m", "durably.cli", "serve", "examples.tickets:runtime"]
+        serve = [sys.executable, "-m", "durably.cli", "serve", TARGET]
         return [*serve, "--port", str(self.port), "--log-level", "warning"]
 
     def start(self) -> int:
@@ -142,7 +144,7 @@ class Show:
 
     def _perform(self) -> None:
         self._step("A server starts on an empty SQLite file")
-        self._tell(f"$ durably serve examples.tickets:runtime --port {self._server.port}")
+        self._tell(f"$ {serve_command(TARGET, '--port', str(self._server.port))}")
         self._tell(f"process {self._server.start()} listens")
 
         self._step("Mary and Joe go shopping")
@@ -201,23 +203,6 @@ class Show:
         if found != expected:
             raise CommandError(f"{what}: {shown}, but it should be {expected}.")
         self._console.print(f"   [green]✓[/] {what}: [bold]{shown}[/]")
-
-
-def examples_folder() -> Path:
-    """Where the folder `examples` is: inside an installed package, or at the root of a source tree."""
-    here = Path(__file__)
-    for folder in (here.parent / "packaged", here.parents[2]):
-        if (folder / "examples" / "tickets.py").is_file():
-            return folder
-    raise CommandError(
-        "The examples are missing: this durably was neither installed from a wheel nor is it a source tree."
-    )
-
-
-def _path_of_a_server() -> str:
-    """The examples, then this durably, then what was there."""
-    folders = [str(examples_folder()), str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
-    return os.pathsep.join(filter(None, folders))
 
 
 def _what_came_of(checkout: Future[object]) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from durably.cli.examples import EXAMPLES, examples_folder, serve_command
 from durably.cli.failures import CommandError
 from durably.errors import DurablyError
 from durably.runtime.runtime import Runtime
@@ -26,7 +27,7 @@ def load_runtime(target: str) -> Runtime:
     module_name, colon, attribute = target.partition(":")
     if not (module_name and colon and attribute):
         raise CommandError(f"'{target}' does not name a runtime. Write module:attribute, as in app:runtime.")
-    found = _attribute(_import(module_name), attribute)
+    found = _attribute(_import(module_name, target), attribute)
     runtime = found if isinstance(found, Runtime) else _made_by(found, target)
     if not isinstance(runtime, Runtime):
         raise CommandError(
@@ -36,7 +37,7 @@ def load_runtime(target: str) -> Runtime:
     return runtime
 
 
-def _import(name: str) -> ModuleType:
+def _import(name: str, target: str) -> ModuleType:
     folder = str(Path.cwd())
     if folder not in sys.path:
         sys.path.insert(0, folder)
@@ -46,10 +47,19 @@ def _import(name: str) -> ModuleType:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
             raise CommandError(
                 f"There is no module named '{error.name}', neither in {folder} nor where packages are installed."
+                f"{_way_to_the_examples(name, target)}"
             ) from error
         raise _user_code_failed(f"Importing {name}", error) from error
     except Exception as error:
         raise _user_code_failed(f"Importing {name}", error) from error
+
+
+def _way_to_the_examples(name: str, target: str) -> str:
+    """What to do outside a checkout, where durably's examples are not in the current folder."""
+    package, _, module = name.partition(".")
+    if package != EXAMPLES or not (examples_folder() / EXAMPLES / f"{module}.py").is_file():
+        return " Go to the folder that holds it, or put that folder into PYTHONPATH."
+    return f" durably's examples came with it, in another folder. This serves one from here:\n{serve_command(target)}"
 
 
 def _attribute(module: ModuleType, path: str) -> Any:

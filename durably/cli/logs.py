@@ -8,7 +8,9 @@ from enum import StrEnum
 
 import orjson
 import structlog
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor
+
+from durably.runtime.execution.failure_text import TRACEBACK
 
 
 class LogLevel(StrEnum):
@@ -52,8 +54,35 @@ def _json_lines() -> list[Processor]:
     def encode(value: object, **_: object) -> str:
         return orjson.dumps(value, default=str).decode()
 
-    return [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(serializer=encode)]
+    return [
+        _name_the_traceback,
+        structlog.processors.dict_tracebacks,
+        structlog.processors.JSONRenderer(serializer=encode),
+    ]
 
 
 def _readable_lines() -> list[Processor]:
-    return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+    if sys.stderr.isatty():
+        return [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+    return [structlog.processors.format_exc_info, _name_the_traceback, _plain_line]
+
+
+def _name_the_traceback(_logger: object, _method: str, fields: EventDict) -> EventDict:
+    """What only a terminal shows on lines of its own is one field elsewhere, and is called what it is."""
+    for name in (TRACEBACK, "exception"):
+        if isinstance(fields.get(name), str):
+            fields["traceback"] = fields.pop(name)
+    return fields
+
+
+def _plain_line(_logger: object, _method: str, fields: EventDict) -> str:
+    moment, level, event = (str(fields.pop(name, "")) for name in ("timestamp", "level", "event"))
+    told = "".join(f" {name}={_plain(value)}" for name, value in fields.items() if not name.startswith("_"))
+    return f"{moment} [{level:<7}] {event}{told}"
+
+
+def _plain(value: object) -> str:
+    """Text that is one word as it is, and all else as JSON, so that a line stays one line."""
+    if isinstance(value, str) and value.isprintable() and value and not set(value) & set(" =\"'"):
+        return value
+    return orjson.dumps(value, default=str).decode()

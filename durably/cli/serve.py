@@ -2,19 +2,20 @@
 
 The order is what matters. The port is taken first, so that a second server fails before it touches the store; requests
 are let in when the runtime runs; on SIGTERM or Ctrl-C the runtime drains while the server still answers (new requests
-get 503, waiting ones their results), and only then the server goes. A second signal ends the process at once: what was
-accepted is durable.
+get 503, waiting ones their results), and only then the server goes. A second signal ends the process at once, and says
+so: what was accepted is durable.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine, Generator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 from typing import Any, Final
 
 import uvicorn
@@ -65,21 +66,29 @@ async def _serve(runtime: Runtime, listener: socket.socket) -> None:
     )  # fmt: skip
     stop = _stop_signal()
     tune_for_serving()
-    async with AsyncExitStack() as stack:
-        starting = asyncio.create_task(stack.enter_async_context(runtime))
-        first: set[asyncio.Future[Any]] = {starting, stop}
-        await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
-        if not starting.done():  # It waits for its store, which may take any time.
-            starting.cancel()
-            await asyncio.wait({starting})
-            Console(stderr=True).print("Stopped before the store could be opened.")
-            return
-        await starting
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
-        await asyncio.wait({serving, stop}, return_when=asyncio.FIRST_COMPLETED)
-        Console(stderr=True).print("Stopping: what runs may finish, the rest goes on at the next start.")
+    serving: asyncio.Task[None] | None = None
+    with suppress(_Interrupt):
+        async with AsyncExitStack() as stack:
+            starting = asyncio.create_task(stack.enter_async_context(runtime))
+            first: set[asyncio.Future[Any]] = {starting, stop}
+            await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+            if not starting.done():  # It waits for its store, which may take any time.
+                starting.cancel()
+                await asyncio.wait({starting})
+                Console(stderr=True).print("Stopped before the store could be opened.")
+                return
+            await starting
+            serving = asyncio.create_task(server.serve(sockets=[listener]))
+            await asyncio.wait({serving, stop}, return_when=asyncio.FIRST_COMPLETED)
+            Console(stderr=True).print("Stopping: what runs may finish, the rest goes on at the next start.")
+            raise _Interrupt  # The runtime says what it waits for, and that a second signal stops it.
+    assert serving is not None
     server.should_exit = True
     await serving
+
+
+class _Interrupt(KeyboardInterrupt):
+    """A signal has come. It never leaves this file."""
 
 
 class _Server(uvicorn.Server):
@@ -113,7 +122,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def _stop_signal() -> asyncio.Future[None]:
-    """Done at the first SIGTERM or SIGINT; from then on a further one ends the process as it does any other."""
+    """Done at the first SIGTERM or SIGINT; from then on a further one ends the process."""
     loop = asyncio.get_running_loop()
     stopped: asyncio.Future[None] = loop.create_future()
 
@@ -121,7 +130,7 @@ def _stop_signal() -> asyncio.Future[None]:
         for number in (signal.SIGTERM, signal.SIGINT):
             if sys.platform != "win32":
                 loop.remove_signal_handler(number)
-            signal.signal(number, signal.SIG_DFL)
+            signal.signal(number, _stop_now)
         if not stopped.done():
             stopped.set_result(None)
 
@@ -131,6 +140,13 @@ def _stop_signal() -> asyncio.Future[None]:
         else:
             loop.add_signal_handler(number, stop)
     return stopped
+
+
+def _stop_now(number: int, _frame: object) -> None:
+    """A second signal: say so, and die of it as any process does."""
+    os.write(sys.stderr.fileno(), b"Stopped now. What was accepted is durable, and goes on at the next start.\n")
+    signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(number)
 
 
 def _listening_socket(host: str, port: int) -> socket.socket:

@@ -37,6 +37,7 @@ from durably.ingress.answers import (
     result_answer,
 )
 from durably.ingress.delays import parse_delay
+from durably.ingress.paths import path_segments, scope_below
 from durably.ingress.targets import RefusedRequestError, Target, Targets
 from durably.runtime.gateway.requests import Acceptance, InvocationRequest, Reply, ServiceDescription
 
@@ -48,6 +49,8 @@ RESERVED: Final = b"restate"
 IDEMPOTENCY_KEY: Final = b"idempotency-key"
 KEPT_BACK: Final = frozenset({b"connection", b"host", b"idempotency-key", b"idempotency-expires"})
 """Headers that are about the connection or for the ingress; a handler sees all others."""
+
+ACCEPTED_CODING: Final = ((b"accept-encoding", b"identity"),)
 
 OUR_MISTAKE: Final = f"durably itself failed; the server's log has the traceback. {SAFE_WITH_A_KEY}"
 
@@ -78,7 +81,7 @@ class Ingress:
             return
         segments = path_segments(scope)
         if segments and segments[0] == RESERVED:
-            await self._reserved({**scope, "path": scope["path"].rstrip("/")}, receive, send)
+            await self._reserved(scope_below(scope, segments), receive, send)
             return
         try:
             answer = await self._answer(scope, receive, segments)
@@ -96,7 +99,7 @@ class Ingress:
         try:
             return await self._invoke(scope, receive, segments)
         except RefusedRequestError as refused:
-            return error_answer(refused.status, refused.message)
+            return error_answer(refused.status, refused.message, headers=list(refused.headers))
 
     async def _invoke(self, scope: Scope, receive: Receive, segments: Sequence[bytes]) -> Answer | None:
         if self._targets is None:
@@ -165,38 +168,48 @@ class DisconnectWatch:
 
 
 # ---------------------------------------------------------------- what comes in
-def path_segments(scope: Scope) -> list[bytes]:
-    """The path below where the application is mounted, in encoded segments, without trailing slashes."""
-    raw: bytes = scope.get("raw_path") or scope["path"].encode()
-    segments = raw.rstrip(b"/").split(b"/")[1:]
-    root: str = scope.get("root_path", "")
-    if root and scope["path"].startswith(root):
-        return segments[root.rstrip("/").count("/") :]
-    return segments
-
-
 def _forwarded(raw: Sequence[tuple[bytes, bytes]]) -> tuple[dict[str, str], str | None]:
-    """The headers for the handler (repeated ones joined as HTTP says), and the idempotency key."""
+    """The headers for the handler (repeated ones joined as HTTP says), and the idempotency key.
+
+    Raises:
+        RefusedRequestError: 400 or 415.
+
+    """
     headers: dict[str, str] = {}
     idempotency_key: str | None = None
     for raw_name, raw_value in raw:
         if raw_name in KEPT_BACK:
             if raw_name == IDEMPOTENCY_KEY:
-                idempotency_key = _idempotency_key(raw_value)
+                idempotency_key = _idempotency_key(raw_value, idempotency_key)
             continue
         name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    if "content-encoding" in headers:
+        _check_coding(headers["content-encoding"])
     return headers, idempotency_key
 
 
-def _idempotency_key(value: bytes) -> str:
+def _idempotency_key(value: bytes, before: str | None) -> str:
     try:
         key = value.decode()
     except UnicodeDecodeError:
         raise RefusedRequestError(400, "bad idempotency-key header, it is not UTF-8") from None
     if not key:
         raise RefusedRequestError(400, "bad idempotency-key header, it is empty")
+    if before is not None and before != key:
+        raise RefusedRequestError(
+            400, f"there are two different idempotency-key headers, '{before}' and '{key}'; send one of them"
+        )
     return key
+
+
+def _check_coding(coding: str) -> None:
+    """Bodies are taken as they are: a compressed one would reach the handler as nonsense."""
+    for name in coding.split(","):
+        if name.strip().lower() not in ("", "identity"):
+            raise RefusedRequestError(
+                415, f"the content-encoding '{name.strip()}' is not understood, send the body as it is", ACCEPTED_CODING
+            )
 
 
 def _delay_us(query: bytes, target: Target) -> int | None:

@@ -21,9 +21,10 @@ SEND: Final = b"send"
 class RefusedRequestError(Exception):
     """A request that the ingress itself refuses; nothing was accepted."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
         super().__init__(message)
         self.status = status
+        self.headers = tuple(headers)
         self.message = message
 
 
@@ -56,7 +57,7 @@ class Targets:
             RefusedRequestError: 400 or 404.
 
         """
-        if len(segments) < 2:
+        if len(segments) < 2 or not segments[0]:
             raise RefusedRequestError(400, BAD_PATH)
         name = _decode(segments[0])
         service = self._services.get(name)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from asyncio import events
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 from urllib.parse import unquote
@@ -35,8 +35,8 @@ from durably.runtime.invocations.invocation import InvocationRun
 from durably.runtime.observation.observer import Observer, Observers
 from durably.runtime.supervision.supervisor import Supervisor
 from durably.storage.connect import store_from_url
+from durably.storage.introspection import InspectableStore
 from durably.storage.records import InvocationRecord
-from durably.storage.store import Store
 
 if TYPE_CHECKING:
     from durably.ingress import Ingress
@@ -82,7 +82,7 @@ class Runtime(Caller):
 
     def __init__(
         self,
-        store: Store | str,
+        store: InspectableStore | str,
         actors: Iterable[type[Actor]],
         *,
         dependencies: Mapping[Any, Any] | None = None,
@@ -117,7 +117,8 @@ class Runtime(Caller):
         )
         self._observer = Observer()
         self._supervisor: Supervisor | None = None
-        self._thread: int | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """Where it runs; None before it is entered."""
         self._hooks: set[asyncio.Task[None]] = set()
 
     def __repr__(self) -> str:
@@ -126,9 +127,10 @@ class Runtime(Caller):
     # ------------------------------------------------------------------ its life
 
     async def __aenter__(self) -> Self:
+        if is_in_a_handler():
+            raise WrongContextError("A runtime was started in a handler. Start it outside, where your program begins.")
         if self._supervisor is not None:
             raise RuntimeError("The runtime is running already. Make another one, on another store.")
-        self._thread = get_ident()
         environment = self._environment
         self._observer = Observers([environment.logger(), environment.observer, _PausedHook(self._invocation_paused)])
         supervisor = Supervisor(
@@ -137,17 +139,18 @@ class Runtime(Caller):
             environment=replace(environment, observer=self._observer, settings=self._settings),
         )
         await supervisor.start()
-        self._supervisor = supervisor
+        self._supervisor, self._loop = supervisor, asyncio.get_running_loop()
         self._observer.started(self._store.describe(), len(self._actors))
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
-        supervisor, self._supervisor = self._supervisor, None
-        if supervisor is None:
+        if self._supervisor is None:
             return
-        stopping = asyncio.ensure_future(supervisor.stop())
+        supervisor, self._supervisor = self._running(), None
+        interrupted = kind is not None and issubclass(kind, KeyboardInterrupt | asyncio.CancelledError)
+        stopping = asyncio.ensure_future(supervisor.stop(interrupted=interrupted))
         try:
             await asyncio.shield(stopping)
         finally:  # Whoever cancels us gets a runtime that has stopped, and a store that is free.
@@ -164,7 +167,7 @@ class Runtime(Caller):
         """It runs, has its store, and nobody has asked it to stop."""
         return self._supervisor is not None and self._supervisor.accepts_requests
 
-    def use_store(self, store: Store | str) -> None:
+    def use_store(self, store: InspectableStore | str) -> None:
         """Run on another store than it was made with; before it is entered."""
         if self._supervisor is not None:
             raise RuntimeError("The runtime is running; its store can only be changed before.")
@@ -348,21 +351,24 @@ class Runtime(Caller):
 
     def _running(self) -> Supervisor:
         """The supervisor, if this is the place to use the runtime (rule D2)."""
-        is_in_a_handler_now = is_in_a_handler()
-        if self._thread == get_ident() and self._supervisor is not None and not is_in_a_handler_now:
-            return self._supervisor
-        if is_in_a_handler_now:
+        supervisor, loop = self._supervisor, events._get_running_loop()
+        if supervisor is not None and loop is self._loop:
+            return supervisor
+        if is_in_a_handler():
             raise WrongContextError(
                 "The runtime was used in a handler. Use the handler's context: `ctx.object(...)` and "
                 "`ctx.service(...)` are part of the journal, what goes past it would happen again on every replay."
             )
-        if self._supervisor is None:
+        if supervisor is None:
             raise RuntimeStoppedError(
                 "The runtime is not running: use it inside `async with runtime:`. Nothing was accepted."
             )
+        where = "where no event loop runs" if loop is None else "in another event loop than the one that it runs in"
         raise WrongContextError(
-            "The runtime was used outside the event loop that it runs in. From another thread, hand a coroutine to "
-            "that loop: `asyncio.run_coroutine_threadsafe(coroutine, loop)`."
+            f"The runtime was used {where}. Nothing was accepted. From another thread, hand a coroutine to the "
+            "runtime's loop: `asyncio.run_coroutine_threadsafe(coroutine, loop)`. In tests, run the test in the loop "
+            "of the fixture that started the runtime (pytest-asyncio: the same `loop_scope`). Each `asyncio.run()` "
+            "makes a new loop."
         )
 
     def _parse_target(self, target: str | None) -> tuple[str | None, str | None, str | None]:

@@ -8,16 +8,16 @@ import sys
 from urllib.parse import unquote_to_bytes
 
 from durably.errors import DefinitionError
+from durably.storage.introspection import InspectableStore
 from durably.storage.memory import MemoryStore
 from durably.storage.sqlite import SqliteStore
-from durably.storage.store import Store
 
 SQLITE_PREFIX = "sqlite:///"
 
 _drive_behind_slash = re.compile(r"/[A-Za-z]:([/\\]|$)")
 
 
-def store_from_url(url: str) -> Store:
+def store_from_url(url: str) -> InspectableStore:
     """The store that a URL names: `sqlite:///relative.db`, `sqlite:////absolute/path.db` or `memory:`.
 
     What follows `sqlite:///` is a path. A relative one begins at the working directory of the moment when the store is

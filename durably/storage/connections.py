@@ -37,7 +37,11 @@ SETTINGS = (
     "temporary_tables_in_memory",
     "write_ahead_log",
 )
-READER_VIEWS = ("encoded_invocations", "encoded_journals")
+READER_VIEWS = ("sized_invocations", "encoded_invocations", "encoded_steps", "encoded_completions", "encoded_journals")
+ANSWER_LIMIT_BYTES = 4 << 20
+"""Of an answer in one piece, because the event loop decodes it. What is longer is read in smaller parts."""
+VALUE_LIMIT_BYTES = 1 << 30
+"""Of everything else: as much as SQLite allows."""
 
 
 class Connection(aiosqlite.Connection):
@@ -141,31 +145,54 @@ def make_views(connection: sqlite3.Connection) -> None:
     connection.execute(SQL["read_only"])
 
 
-def answer(connection: sqlite3.Connection, statement: str, parameters: Parameters) -> str:
-    """The answer of a statement that has exactly one row of one column."""
-    row: tuple[str] = connection.execute(statement, parameters).fetchone()
+def answer(connection: sqlite3.Connection, statement: str, parameters: Parameters, limit_bytes: int) -> str:
+    """The answer of a statement that has exactly one row of one column.
+
+    Raises:
+        sqlite3.DataError: it is too large for one piece.
+    """
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, limit_bytes)
+    try:
+        row: tuple[str] = connection.execute(statement, parameters).fetchone()
+    finally:
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, VALUE_LIMIT_BYTES)
     return row[0]
 
 
-def pieces(connection: sqlite3.Connection, statement: str, parameters: Parameters) -> list[tuple[str, str]]:
-    """The answer of a statement that says of each row what it is: `(kind, content)`."""
-    return connection.execute(statement, parameters).fetchall()
+class ReadLimitError(StoreUnavailableError):
+    """A read took too long. That is a limit of ours and says nothing about the store: ask for less (rule X6)."""
 
 
 class TimeLimit:
-    """Interrupts what a connection runs after a time, and again until cancelled: it may have begun late."""
+    """Interrupts a read when it has not progressed for a time, and again until cancelled: it may have begun late."""
 
-    __slots__ = ("_connection", "_timer", "expired")
+    __slots__ = ("_interrupt", "_limit_seconds", "_seen", "_timer", "expired", "progress")
 
-    def __init__(self, connection: Connection, limit_seconds: float) -> None:
-        self._connection = connection
-        self._timer = asyncio.get_running_loop().call_later(limit_seconds, self._expire)
+    def __init__(self, interrupt: Callable[[], None], limit_seconds: float) -> None:
+        self._interrupt = interrupt
+        self._limit_seconds = limit_seconds
+        self._timer = asyncio.get_running_loop().call_later(limit_seconds, self.look)
+        self._seen = 0
+        self.progress = 0
         self.expired = False
 
-    def _expire(self) -> None:
+    def progressed(self) -> None:
+        """Another piece has been read. Called on the connection's thread."""
+        self.progress += 1
+
+    def look(self) -> None:
+        """The time has passed: stop the connection, unless it has progressed meanwhile."""
+        if self.progress != self._seen:
+            self._seen = self.progress
+            self._look_again_after(self._limit_seconds)
+            return
         self.expired = True
-        self._connection.interrupt_now()
-        self._timer = asyncio.get_running_loop().call_later(INTERRUPT_AGAIN_SECONDS, self._expire)
+        self._interrupt()
+        self._look_again_after(INTERRUPT_AGAIN_SECONDS)
+
+    def _look_again_after(self, seconds: float) -> None:
+        self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(seconds, self.look)
 
     def cancel(self) -> None:
         self._timer.cancel()
@@ -200,26 +227,39 @@ class Readers:
             connection.interrupt_now()
             await connection.close()
 
-    async def read(
-        self, name: str, parameters: Parameters, fetch: Callable[[sqlite3.Connection, str, Parameters], T]
-    ) -> T:
-        """Run the named statement and return what `fetch` makes of it.
+    async def read(self, name: str, parameters: Parameters, *, limit_bytes: int | None = None) -> str:
+        """The answer of the named statement, in one piece of at most `limit_bytes`.
 
         Raises:
-            StoreUnavailableError: SQLite failed, or the statement ran into the time limit.
+            ReadLimitError: it took too long.
+            StoreUnavailableError: SQLite failed, or the answer is too large for one piece.
+        """
+        limit = ANSWER_LIMIT_BYTES if limit_bytes is None else min(limit_bytes, ANSWER_LIMIT_BYTES)
+        return await self.run(lambda connection, _: answer(connection, SQL[name], parameters, limit))
+
+    async def run(self, function: Callable[[sqlite3.Connection, Callable[[], None]], T]) -> T:
+        """Run `function(connection, progressed)` on a connection; it is stopped when it no longer calls `progressed`.
+
+        Raises:
+            ReadLimitError: it took too long.
+            StoreUnavailableError: SQLite failed.
         """
         free = self._free
         connection = await self._take(free)
-        limit = TimeLimit(connection, self._limit_seconds)
+        limit = TimeLimit(connection.interrupt_now, self._limit_seconds)
         try:
-            found = await connection.run(fetch, SQL[name], parameters)
+            found = await connection.run(function, limit.progressed)
         except asyncio.CancelledError:
             connection.interrupt_now()
             self._recycle(connection, free)
             raise
-        except sqlite3.Error as error:
+        except Exception as error:
             free.put_nowait(connection)
-            raise StoreUnavailableError(self._describe(error, limit)) from error
+            if not isinstance(error, sqlite3.Error):
+                raise
+            if limit.expired:
+                raise ReadLimitError(self._slow_sentence()) from error
+            raise StoreUnavailableError(describe_error(error, self._store)) from error
         finally:
             limit.cancel()
         free.put_nowait(connection)
@@ -253,10 +293,8 @@ class Readers:
         self._recycling.add(task)
         task.add_done_callback(self._recycling.discard)
 
-    def _describe(self, error: sqlite3.Error, limit: TimeLimit) -> str:
-        if limit.expired:
-            return (
-                f"Reading the store {self._store} took longer than {self._limit_seconds:g} seconds and was stopped, "
-                "because a long reader keeps the write-ahead log from being reused. Ask for less at a time."
-            )
-        return describe_error(error, self._store)
+    def _slow_sentence(self) -> str:
+        return (
+            f"Reading the store {self._store} took longer than {self._limit_seconds:g} seconds and was stopped, "
+            "because a long reader keeps the write-ahead log from being reused. Ask for less at a time."
+        )

@@ -13,6 +13,7 @@ import asyncio
 import os
 import sqlite3
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,30 +26,28 @@ from durably.storage.connections import (
     Mode,
     Parameters,
     Readers,
-    answer,
+    ReadLimitError,
     apply_settings,
     connect,
     make_views,
-    pieces,
 )
-from durably.storage.encoding import (
+from durably.storage.decoding import (
+    LargePayloadError,
     decode_found,
     decode_invocations,
     decode_journals,
     decode_keyed,
-    decode_object,
     decode_objects,
     decode_recoverable,
-    decode_state,
     decode_timers,
-    encode_batch,
-    encode_rows,
 )
+from durably.storage.encoding import EncodedBatch, encode_batch, encode_rows
 from durably.storage.files import StoreFiles
 from durably.storage.identity import KnownStore, OwnerRow, foreign_sentence
 from durably.storage.lock_waiting import LockWaiting
 from durably.storage.migrations import is_ours, migrate, refuse_foreign, refuse_older
 from durably.storage.ownership import OwnerLock, taken_over_sentence
+from durably.storage.pieces import PAGE_RECORDS, PieceReader
 from durably.storage.records import (
     PENDING_BYTES,
     Batch,
@@ -77,6 +76,12 @@ OLDEST_SQLITE = (3, 38, 0)
 MIB = 1 << 20
 CHECK_ALL_EVERY_SECONDS = 0.4
 """How often `verify` looks at the files of the log too; each commit, which depends on them, looks at them itself."""
+WRITER_DEFINITIONS = (
+    "renewal", "renewal_is_applied", "removal", "removal_is_applied", "clearance", "clearance_is_applied",
+    "batch", "batch_is_applied", "state_is_applied",
+)  # fmt: skip
+NOTHING_LOADED = -1
+"""As the limit of a load: journals and snapshots are measured, and none is loaded."""
 FIRST_TIMER = (-(1 << 63), 0, "", 0)
 """Comes before every `TimerPlace`."""
 IN_HAND = (InvocationStatus.RUNNING, InvocationStatus.PENDING, InvocationStatus.BACKING_OFF, InvocationStatus.PAUSED)
@@ -132,17 +137,17 @@ class Writer:
         """Make durable what is readable (rule X3). False: somebody who reads in a transaction is in the way."""
         if run_checkpoint(connection, "checkpoint_and_shrink").blocked:
             return False
-        connection.execute(SQL["batch"])
-        connection.execute(SQL["batch_is_applied"])
-        connection.execute(SQL["state_is_applied"])
+        for name in WRITER_DEFINITIONS:
+            connection.execute(SQL[name])
         return True
 
-    def commit(self, connection: sqlite3.Connection, parameters: Parameters) -> None:
+    def commit(self, connection: sqlite3.Connection, batch: EncodedBatch) -> None:
         """Commit a batch. It is tried again while somebody else writes: busy is no failure (rule X3)."""
+        write = self._write_with_large_payloads if batch.puts else self._write
         try:
             while True:
                 try:
-                    connection.execute(SQL["commit_batch"], parameters)
+                    write(connection, batch)
                 except sqlite3.Error as error:
                     if is_busy(error) and not self.stopping:
                         continue
@@ -151,6 +156,22 @@ class Writer:
             self._files.check()  # What is written into a file without a name is not durable.
         except BaseException:
             self.failed = True
+            raise
+
+    def _write(self, connection: sqlite3.Connection, batch: EncodedBatch) -> None:
+        """Rule X5: one statement is a whole transaction."""
+        connection.execute(SQL["commit_batch"], batch.parameters)
+
+    def _write_with_large_payloads(self, connection: sqlite3.Connection, batch: EncodedBatch) -> None:
+        connection.execute(SQL["begin"])
+        try:
+            connection.execute(SQL["commit_batch"], batch.parameters)
+            for name, values in batch.puts:
+                connection.execute(SQL[name], values)
+            connection.execute(SQL["end"])
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute(SQL["give_up"])
             raise
 
     def owner_row(self, connection: sqlite3.Connection) -> OwnerRow:
@@ -162,7 +183,9 @@ class SqliteStore:
 
     `readers` connections serve reads, none longer than `read_limit_seconds`. The write-ahead log is copied into the
     database when it holds `checkpoint_mib`. While it holds more than `wal_limit_mib`, because another program reads in
-    one long transaction, requests from outside are refused and every commit tries to copy it first.
+    one long transaction, requests from outside are refused and every commit tries to copy it first. An invocation
+    whose argument, steps and completions hold more than `load_limit_mib`, or whose object's state does, is not loaded:
+    the runtime pauses it, and the others go on.
     """
 
     def __init__(
@@ -173,6 +196,7 @@ class SqliteStore:
         read_limit_seconds: float = 10.0,
         checkpoint_mib: int = 4,
         wal_limit_mib: int = 256,
+        load_limit_mib: int = 1024,
     ) -> None:
         refuse_no_path(os.fspath(path))
         self.path = Path(path)
@@ -182,6 +206,7 @@ class SqliteStore:
         self._checkpointer = Checkpointer(
             self._files, self.describe(), threshold_bytes=checkpoint_mib * MIB, limit_bytes=wal_limit_mib * MIB
         )
+        self._load_limit_bytes = load_limit_mib * MIB
         self._writer: Writer | None = None
         self._known: KnownStore | None = None
         """The store that was open and has not been closed."""
@@ -311,13 +336,13 @@ class SqliteStore:
 
     async def commit(self, batch: Batch, /) -> None:
         writer = self._working()
-        parameters = encode_batch(batch, writer.epoch)
+        encoded = encode_batch(batch, writer.epoch)
         await self._checkpointer.make_room()
         try:
-            await writer.connection.run(writer.commit, parameters)
+            await writer.connection.run(writer.commit, encoded)
         except sqlite3.Error as error:
             raise await self._commit_error(writer, error) from error
-        self._checkpointer.note_commit(sum(len(part) for part in parameters if isinstance(part, bytes)))
+        self._checkpointer.note_commit(encoded.size_bytes)
         if self._known is not None:
             self._known.note_commit(batch.last_position)
 
@@ -353,11 +378,11 @@ class SqliteStore:
 
         async def ask(some: Sequence[Address]) -> list[StoredObject]:
             asked = encode_rows([tuple(address) for address in some])
-            return decode_objects(await self._read("load", {"addresses": asked, **limits}), some)
+            answer = await self._read("load", {"addresses": asked, **limits}, self._load_limit_bytes)
+            return decode_objects(answer, some)
 
-        async def ask_in_pieces(address: Address) -> list[StoredObject]:
-            parameters = {"service": address.service, "key": address.key, **limits}
-            return [decode_object(await self._readers.read("load_in_pieces", parameters, pieces), address)]
+        async def ask_in_pieces(address: Address, limit_bytes: int) -> list[StoredObject]:
+            return [await self._in_pieces(lambda reader: reader.load(address, pending_limit, limit_bytes))]
 
         parts = await self._in_parts(ask, addresses, ask_in_pieces)
         return [stored for part in parts for stored in part]
@@ -366,20 +391,29 @@ class SqliteStore:
         async def ask(some: Sequence[str]) -> dict[str, InvocationRecord]:
             return decode_found(await self._read("find", {"ids": encode_rows(list(some))}))
 
-        return _merged(await self._in_parts(ask, ids))
+        async def ask_in_pieces(id: str, _: int) -> dict[str, InvocationRecord]:
+            return await self._in_pieces(lambda reader: reader.find({"ids": encode_rows([id])}))
+
+        return _merged(await self._in_parts(ask, ids, ask_in_pieces))
 
     async def find_keyed(self, scopes: Sequence[KeyScope], /) -> Mapping[KeyScope, InvocationRecord]:
         async def ask(some: Sequence[KeyScope]) -> dict[KeyScope, InvocationRecord]:
-            parameters = {"scopes": encode_rows([tuple(scope) for scope in some])}
-            return decode_keyed(await self._read("find_keyed", parameters), some)
+            return decode_keyed(await self._read("find_keyed", _scope_parameters(some)), some)
 
-        return _merged(await self._in_parts(ask, scopes))
+        async def ask_in_pieces(scope: KeyScope, _: int) -> dict[KeyScope, InvocationRecord]:
+            return await self._in_pieces(lambda reader: reader.find_keyed(_scope_parameters([scope]), [scope]))
+
+        return _merged(await self._in_parts(ask, scopes, ask_in_pieces))
 
     async def fetch(self, numbers: Sequence[int], /) -> Mapping[int, StoredInvocation]:
         async def ask(some: Sequence[int]) -> dict[int, StoredInvocation]:
-            return decode_journals(await self._read("fetch", {"numbers": encode_rows(list(some))}))
+            answer = await self._read("fetch", {"numbers": encode_rows(list(some))}, self._load_limit_bytes)
+            return decode_journals(answer)
 
-        return _merged(await self._in_parts(ask, numbers))
+        async def ask_in_pieces(number: int, limit_bytes: int) -> dict[int, StoredInvocation]:
+            return await self._in_pieces(lambda reader: reader.fetch(number, limit_bytes))
+
+        return _merged(await self._in_parts(ask, numbers, ask_in_pieces))
 
     async def recoverable(self, after: int, limit: int, /) -> list[tuple[int, Address]]:
         return decode_recoverable(await self._read("recoverable", {"after": after, "limit": limit}))
@@ -393,10 +427,18 @@ class SqliteStore:
         return decode_timers(await self._read("timers", parameters))
 
     async def expired(self, now: int, limit: int, /) -> list[InvocationRecord]:
-        return decode_invocations(await self._read_fewer("expired", {"now": now}, limit))
+        return await self._page("expired", {"now": now}, limit)
+
+    async def paused(self, limit: int, /) -> list[InvocationRecord]:
+        return await self._page("paused", {}, limit)
+
+    # ------------------------------------------------------------ for those who look into the store (`Introspection`)
+
+    async def objects(self, addresses: Sequence[Address], /) -> list[StoredObject]:
+        return await self.load(addresses, pending_limit=0)
 
     async def state(self, address: Address, /) -> Mapping[str, bytes]:
-        return decode_state(await self._read("state", {"service": address.service, "key": address.key}))
+        return await self._in_pieces(lambda reader: reader.state(address))
 
     async def invocations(
         self, *, after: int, limit: int, service: str | None = None, key: str | None = None, handler: str | None = None,
@@ -404,20 +446,38 @@ class SqliteStore:
     ) -> list[InvocationRecord]:  # fmt: skip
         statement = "invocations_in_hand" if status in IN_HAND else "invocations"
         parameters = {"after": after, "service": service, "key": key, "handler": handler, "status": status}
-        return decode_invocations(await self._read_fewer(statement, parameters, limit))
+        return await self._page(statement, parameters, limit)
 
-    async def _read(self, name: str, parameters: Parameters) -> str:
+    # ------------------------------------------------------------ how reads are divided
+
+    async def _read(self, name: str, parameters: Parameters, limit_bytes: int | None = None) -> str:
+        self._refuse_unless_readable()
+        return await self._readers.read(name, parameters, limit_bytes=limit_bytes)
+
+    async def _in_pieces(self, read: Callable[[PieceReader], A]) -> A:
+        self._refuse_unless_readable()
+        return await self._readers.run(lambda connection, progressed: read(PieceReader(connection, progressed)))
+
+    def _refuse_unless_readable(self) -> None:
         if not self._is_read_only:
             self._working()
-        return await self._readers.read(name, parameters, answer)
 
-    async def _read_fewer(self, name: str, parameters: Mapping[str, object], limit: int) -> str:
-        """Read at most `limit` rows, and fewer if so many do not fit into one answer."""
+    async def _page(self, name: str, parameters: Mapping[str, object], limit: int) -> list[InvocationRecord]:
+        """At most `limit` records, and fewer where they are large."""
+        try:
+            return decode_invocations(await self._read(name, {**parameters, "limit": limit}))
+        except LargePayloadError:
+            pass
+        except StoreUnavailableError as error:
+            if not _asks_for_too_much(error):
+                raise
+        limit = min(limit, PAGE_RECORDS)
         while True:
+            asked = {**parameters, "limit": limit}
             try:
-                return await self._read(name, {**parameters, "limit": limit})
-            except StoreUnavailableError as error:
-                if limit == 1 or not is_too_big(error.__cause__):
+                return await self._in_pieces(partial(PieceReader.page, name=name, parameters=asked))
+            except ReadLimitError:
+                if limit == 1:
                     raise
                 limit //= 2
 
@@ -425,18 +485,26 @@ class SqliteStore:
         self,
         ask: Callable[[Sequence[Q]], Awaitable[A]],
         questions: Sequence[Q],
-        ask_in_pieces: Callable[[Q], Awaitable[A]] | None = None,
+        ask_in_pieces: Callable[[Q, int], Awaitable[A]],
     ) -> list[A]:
-        """Ask everything at once, or half at a time what does not fit into one answer, and last of all in pieces."""
+        """Ask everything at once, or half at a time what does not fit into one answer, and last of all in pieces.
+
+        `ask_in_pieces` is given how many bytes of a journal or snapshot may be loaded.
+        """
         if not questions:
             return []
         try:
             return [await ask(questions)]
+        except LargePayloadError:
+            pass
         except StoreUnavailableError as error:
-            if not is_too_big(error.__cause__) or (len(questions) == 1 and ask_in_pieces is None):
+            if not _asks_for_too_much(error):
                 raise
-        if len(questions) == 1 and ask_in_pieces is not None:
-            return [await ask_in_pieces(questions[0])]
+        if len(questions) == 1:
+            try:
+                return [await ask_in_pieces(questions[0], self._load_limit_bytes)]
+            except ReadLimitError:  # Rule L5
+                return [await ask_in_pieces(questions[0], NOTHING_LOADED)]
         half = len(questions) // 2
         first = await self._in_parts(ask, questions[:half], ask_in_pieces)
         return first + await self._in_parts(ask, questions[half:], ask_in_pieces)
@@ -457,6 +525,14 @@ def refuse_no_path(path: str) -> None:
         )
     if "\0" in path:
         raise DefinitionError(f"{path!r} is no path: it holds a NUL character. Check how it was put together.")
+
+
+def _asks_for_too_much(error: StoreUnavailableError) -> bool:
+    return isinstance(error, ReadLimitError) or is_too_big(error.__cause__)
+
+
+def _scope_parameters(scopes: Sequence[KeyScope]) -> dict[str, object]:
+    return {"scopes": encode_rows([tuple(scope) for scope in scopes])}
 
 
 def _merged(parts: list[dict[Q, A]]) -> dict[Q, A]:

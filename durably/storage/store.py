@@ -17,6 +17,11 @@ What any implementation must guarantee (`durably.testing.stores.contract` tests 
 7. `verify` fails once somebody else owns the store, even if the caller was stopped in between: what is answered after
    it returned was true when it was asked (rule X9).
 
+6. A limit of the store's own is not a failure of the store. An invocation or a snapshot that is too large to load comes
+   back without its payloads and with `left_out_bytes`.
+
+What operators and tools read is apart from this, in `durably.storage.introspection`.
+
 One runtime calls `commit` for one batch at a time; reads may run beside it and beside each other.
 """
 
@@ -25,7 +30,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Generator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
-from durably.ids import Address, InvocationStatus, KeyScope
+from durably.ids import Address, KeyScope
 from durably.storage.records import (
     Batch,
     InvocationRecord,
@@ -137,16 +142,6 @@ class Store(Protocol):
         """
         ...
 
-    async def state(self, address: Address, /) -> Mapping[str, bytes]:
-        """The snapshot of one object; empty where there is none."""
-        ...
-
-    async def invocations(
-        self, *, after: int, limit: int, service: str | None = None, key: str | None = None, handler: str | None = None,
-        status: InvocationStatus | None = None,
-    ) -> list[InvocationRecord]:  # fmt: skip
-        """Stored invocations by number, above `after`, for those who look into the store.
-
-        Fewer than `limit` where they are large, and none only if there is none.
-        """
+    async def paused(self, limit: int, /) -> list[InvocationRecord]:
+        """Invocations that wait for a person, by number; fewer than `limit` where they are large."""
         ...

@@ -113,6 +113,50 @@ def test_on_a_signal_waiting_callers_get_their_answers_and_new_ones_a_503(folder
     assert server.process.wait(PATIENCE_SECONDS) == 0
 
 
+def test_a_second_signal_is_answered_and_ends_at_once_what_the_first_waits_for(
+    folder: Path, server: ServerProcess
+) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(call, server, "Waiter/wait", b'"go"')
+        assert eventually((folder / "begun").exists)
+        server.process.send_signal(signal.SIGINT)
+        assert eventually(lambda: "waits for 1 action 'wait' (Waiter/wait); Ctrl-C again stops now" in server.output)
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(PATIENCE_SECONDS) == -signal.SIGINT
+        assert isinstance(waiting.exception(), httpx.TransportError)
+    assert eventually(lambda: "Stopped now." in server.output)
+    assert "Traceback" not in server.output
+    assert "Task was destroyed" not in server.output
+
+
+EMBEDDED = """
+import asyncio
+from application import Waiter, runtime
+
+async def main():
+    async with runtime:
+        await runtime.service(Waiter).wait("go")
+
+asyncio.run(main())
+"""
+
+
+def test_an_embedded_runtime_answers_a_second_signal_too(folder: Path) -> None:
+    command = [sys.executable, "-c", EMBEDDED]
+    with subprocess.Popen(
+        command, cwd=folder, stderr=subprocess.PIPE, text=True, env=environment_with({})
+    ) as program:  # fmt: skip
+        assert program.stderr is not None
+        assert eventually((folder / "begun").exists)
+        program.send_signal(signal.SIGINT)
+        assert "waits for 1 action 'wait' (Waiter/wait); Ctrl-C again stops now" in program.stderr.readline()
+        program.send_signal(signal.SIGINT)
+        said = program.stderr.read()
+    assert program.returncode == -signal.SIGINT
+    assert "stops now" in said.splitlines()[0]
+    assert "Task was destroyed" not in said
+
+
 def test_another_store_can_be_given(folder: Path) -> None:
     with serving("application:runtime", "--store", "sqlite:///other.db", cwd=folder) as server:
         assert call(server, "Counter/a/add").content == b"1"

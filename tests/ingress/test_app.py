@@ -131,6 +131,32 @@ async def test_a_body_in_pieces_arrives_whole(client: httpx.AsyncClient, runtime
     assert runtime.calls[0].body == b'"seat2B"'
 
 
+@pytest.mark.parametrize("path", ["/CheckoutService/handle", "/CheckoutService/handle/send"])
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ([("idempotency-key", "k"), ("Idempotency-Key", "k")], 200),
+        ([("idempotency-key", "k"), ("Idempotency-Key", "l")], 400),
+        ([("idempotency-key", "k"), ("idempotency-key", "")], 400),
+        ([("content-encoding", "identity"), ("content-encoding", "Identity")], 200),
+        ([("content-encoding", "gzip")], 415),
+        ([("content-encoding", "identity, br")], 415),
+        ([("content-encoding", "identity"), ("content-encoding", "x-own")], 415),
+    ],
+)
+async def test_headers_that_contradict_or_are_not_understood_are_refused_before_anything_is_asked(
+    client: httpx.AsyncClient, runtime: FakeRuntime, path: str, headers: list[tuple[str, str]], status: int
+) -> None:
+    response = await client.post(path, headers=headers, content=b"{}")
+    assert response.status_code == (202 if status == 200 and path.endswith("/send") else status)
+    assert len([*runtime.calls, *runtime.sends]) == (status == 200)
+    if status == 415:
+        assert response.headers["accept-encoding"] == "identity"
+        assert headers[-1][1].split(", ")[-1] in error_of(response)["message"]
+    if status == 400:
+        assert "idempotency-key" in error_of(response)["message"]
+
+
 # ---------------------------------------------------------------- sends
 async def test_a_send_is_accepted(client: httpx.AsyncClient, runtime: FakeRuntime) -> None:
     response = await client.post("/CartObject/Mary/addTicket/send", content=b'"seat2B"')

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import httpx
 import pytest
@@ -23,6 +24,7 @@ from durably import (
     shared,
     state,
 )
+from durably.testing import Harness
 from tests.semantics.support import PuppetStore, turns
 
 ONCE = RetryPolicy(max_attempts=1)
@@ -134,6 +136,30 @@ async def test_a_delayed_send_says_when_it_will_run_and_waits(client: httpx.Asyn
     due = datetime.fromisoformat(sent.json()["executionTime"])
     assert timedelta(minutes=59) < due - datetime.now(UTC) <= timedelta(hours=1)
     assert (await client.get("/Counter/a/peek")).json() == 0
+
+
+@pytest.mark.parametrize("suspend_after", [60.0, 0.0])
+async def test_a_repeated_delayed_send_repeats_when_it_will_run(suspend_after: float) -> None:
+    headers = {"idempotency-key": "k"}
+    async with Harness(Counter, suspend_after=suspend_after) as app, serving(app) as client:
+
+        async def send(delay: str) -> dict[str, Any]:
+            sending = asyncio.ensure_future(client.post(f"/Counter/a/add/send?delay={delay}", headers=headers))
+            await app.settle()
+            body: dict[str, Any] = (await sending).json()
+            return body
+
+        first = await send("1h")
+        await app.advance(minutes=30)
+        assert await send("5h") == first | {"status": "PreviouslyAccepted"}
+        await app.crash()
+        assert (await send("0s"))["executionTime"] == first["executionTime"]
+        await app.advance(minutes=31)
+        assert await app.object(Counter, "a").peek() == 1
+        assert (await send("5h"))["executionTime"] == first["executionTime"]
+        at_once = await client.post("/Counter/b/add/send", headers=headers)
+        again = await client.post("/Counter/b/add/send?delay=1h", headers=headers)
+        assert ["executionTime" in answer.json() for answer in (at_once, again)] == [False, False]
 
 
 async def test_whoever_calls_a_handler_with_a_bug_hears_that_it_waits_for_a_person(client: httpx.AsyncClient) -> None:

@@ -10,7 +10,7 @@ from durably.runtime.commit.verification import Verification
 from durably.storage.memory import MemoryStore
 from durably.storage.store import VERIFIED
 from durably.testing.harness.virtual import VirtualClock
-from durably.testing.stores import WrappedStore
+from durably.testing.stores.wrapped import WrappedStore
 
 
 class ScriptedStore(WrappedStore):

@@ -177,9 +177,8 @@ DELAYS: dict[str, Callable[[Context], Any]] = {
     "case 3": lambda ctx: ctx.sleep(math.inf),
     "case 4": lambda ctx: ctx.sleep(timedelta(days=999_999)),
     "case 5": lambda ctx: asyncio.sleep(math.nan),
-    "case 6": lambda ctx: asyncio.sleep(math.inf),
-    "case 7": lambda ctx: asyncio.sleep(1e15),
-    "case 8": lambda ctx: ctx.object(Counter, "a").add.after(math.nan).send(),
+    "case 6": lambda ctx: asyncio.sleep(1e15),
+    "case 7": lambda ctx: ctx.object(Counter, "a").add.after(math.nan).send(),
 }
 
 

@@ -28,7 +28,7 @@ from durably.ids import Address
 from durably.storage.memory import Disk, MemoryStore
 from durably.storage.records import Batch, Opened, Owner, StateRecord
 from durably.testing import Harness
-from durably.testing.stores import HeldStore, WrappedStore
+from durably.testing.stores.wrapped import HeldStore, WrappedStore
 from tests.semantics.support import PuppetStore, begin, engine_of, supervisor_of, tuned, turns, wait_a_little
 
 RIVAL = Owner(host="elsewhere", process_id=1, since=0)

@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 import gc
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
@@ -26,6 +26,7 @@ from durably import (
     shared,
     state,
 )
+from durably.runtime.gateway.requests import InvocationRequest
 from durably.testing import Harness
 from tests.semantics.support import PuppetStore, World, begin, turns, wait_a_little
 
@@ -247,6 +248,56 @@ class TestD2:
             assert all("loop" in one for one in said)
             assert await app.object(Counter, "a").add() == 1
 
+    def test_on_another_loop_of_the_same_thread_nothing_has_happened_yet(self) -> None:
+        app = Harness(Counter)
+        uses: list[Callable[[], Any]] = [
+            lambda: app.object(Counter, "a").add(),
+            lambda: app.object(Counter, "a").add.send(),
+            lambda: app.call("Counter", "add", key="a"),
+            lambda: app.request_send(InvocationRequest(service="Counter", key="a", handler="add", body=b"")),
+            lambda: app.invocation("inv_1", int).status(),
+            lambda: app.resume("inv_1"),
+        ]
+        awaited: list[Callable[[], Coroutine[Any, Any, Any]]] = [
+            lambda: app.state(Counter, "a"),
+            lambda: app.advance(seconds=1),
+            app.settle,
+            app.crash,
+            lambda: app.__aexit__(None, None, None),
+        ]
+
+        def refused(use: Callable[[], Any]) -> None:
+            with pytest.raises(WrongContextError, match=r"another event loop|no event loop"):
+                use()
+
+        async def elsewhere() -> None:
+            for use in uses:
+                refused(use)
+            for begin_use in awaited:
+                with pytest.raises(WrongContextError, match="another event loop"):
+                    await begin_use()
+
+        with asyncio.Runner() as own, asyncio.Runner() as other:
+            own.run(app.__aenter__())
+            before = app.clock.now()
+            other.run(elsewhere())
+            for use in uses:
+                refused(use)
+            assert app.clock.now() == before
+            assert own.run(app.state(Counter, "a")) == {}
+            assert own.run(_add_one(app)) == 1
+            own.run(app.__aexit__(None, None, None))
+
+    async def test_a_runtime_cannot_be_started_in_a_handler(self) -> None:
+        class Starter(Service):
+            @handler
+            async def go(self, ctx: Context) -> None:
+                await Runtime("memory:", [Counter]).__aenter__()
+
+        async with Harness(Starter) as app:
+            with pytest.raises(PausedInvocationError, match="started in a handler"):
+                await app.service(Starter).go()
+
     async def test_an_action_may_use_it(self) -> None:
         class Bridge(Service):
             @handler
@@ -260,6 +311,10 @@ class TestD2:
         async with Harness(Bridge, Counter) as app:
             SHARED["app"] = app
             assert await app.service(Bridge).go() == 1
+
+
+async def _add_one(app: Harness) -> int:
+    return await app.object(Counter, "a").add()
 
 
 class Messy(VirtualObject):

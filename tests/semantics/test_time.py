@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from datetime import datetime, timedelta
 from itertools import pairwise
 
@@ -15,6 +16,7 @@ from durably import (
     DeadlineExceededError,
     InvocationStatus,
     ObjectContext,
+    PausedInvocationError,
     Service,
     SharedContext,
     VirtualObject,
@@ -77,6 +79,44 @@ class Sleeper(VirtualObject):
     @shared
     async def count(self, ctx: SharedContext) -> int:
         return self.woken
+
+
+class Patient(VirtualObject):
+    """Waits with limits that never come, and with one that has passed already."""
+
+    @handler
+    async def wait(self, ctx: ObjectContext) -> str:
+        async with asyncio.timeout(math.inf):
+            await asyncio.wait_for(ctx.sleep(1), math.inf)
+            sleeping = asyncio.create_task(asyncio.sleep(1))
+            await asyncio.wait([sleeping], timeout=math.inf)
+        asyncio.get_running_loop().call_later(math.inf, print).cancel()
+        forever = asyncio.create_task(asyncio.sleep(math.inf))
+        await asyncio.sleep(0)
+        forever.cancel()
+        try:
+            async with asyncio.timeout(math.inf) as limit:
+                limit.reschedule(-math.inf)
+                await ctx.sleep(1000)
+        except TimeoutError:
+            return "out of patience"
+        return "slept"
+
+    @handler
+    async def wait_for_nothing(self, ctx: ObjectContext) -> None:
+        await asyncio.sleep(math.inf)
+
+
+async def test_a_limit_that_never_comes_is_no_timer(suspend_after: float, store: PuppetStore) -> None:
+    async with Harness(Patient, suspend_after=suspend_after, store=store) as app:
+        call = begin(app.object(Patient, "p").wait())
+        await turns()
+        assert store.timers_on_disk() == 1
+        await app.advance(2)
+        assert await call == "out of patience"
+        assert store.timers_on_disk() == 0
+        with pytest.raises(PausedInvocationError, match="nobody will ever supply"):
+            await app.object(Patient, "p").wait_for_nothing()
 
 
 class TestT1:

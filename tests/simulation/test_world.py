@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from random import Random
 from types import SimpleNamespace
 from typing import Any, cast
@@ -43,6 +44,14 @@ def test_a_process_may_be_killed_while_it_stops_and_while_it_starts() -> None:
 
     report = simulate(program, Guest, runs=60, faults=Faults.crash(rate=0.3) | Faults.slow(rate=0.3))
     assert report.crashes > 100
+
+
+def test_a_program_may_wait_with_a_limit_that_never_comes() -> None:
+    async def program(sim: Simulation) -> None:
+        async with asyncio.timeout(math.inf):
+            await asyncio.wait_for(sim.object(Guest, "x").sleep(1), math.inf)
+
+    assert simulate(program, Guest, runs=2).runs == 2
 
 
 def test_who_is_told_of_a_deadline_may_hear_the_outcome_later() -> None:

@@ -9,6 +9,8 @@ body, and `admit` turns that into the first form by one rule for each number of 
   just one of them has no default, a body that is not an object naming that one is its bare value: a handler may be
   given further parameters with defaults without breaking those who call it with one value.
 
+A key that no parameter, and no field of a dataclass, stands for is refused.
+
 A handler with `accepts=` has one parameter, and both forms are the bytes of that Serde.
 """
 
@@ -22,7 +24,9 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 import msgspec
 
 from durably.actors.values.descriptions import MISSING, describe, shortened_bytes
+from durably.actors.values.malformed_text import malformed_text
 from durably.actors.values.serde import Serde, TypeCodec, admit, encode_readably, located
+from durably.actors.values.unknown_keys import UnknownKeys
 from durably.errors import InvalidArgumentError, UndecodableError, UnencodableError
 
 HandlerFunction: TypeAlias = Callable[..., Coroutine[Any, Any, Any]]
@@ -128,6 +132,7 @@ class JsonArguments:
         self._apart_codecs = tuple((name, codec) for name, codec in codecs.items() if not codec.is_certain)
         """Of the parameters that are decoded one by one, since more is to be seen of them than msgspec sees."""
         self._decode = msgspec.json.Decoder(self._structure).decode
+        self._unknown_keys = _unknown_keys(parameters, codecs)
         self._only = parameters[0].name if len(parameters) == 1 and not parameters[0].keyword_only else None
 
     def encode(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], /) -> bytes:
@@ -174,7 +179,7 @@ class JsonArguments:
             if self._apart_codecs:
                 self._decode_apart(decoded)
         except Exception as error:  # Validators of users' classes may raise anything.
-            raise self._refusal(argument, error) from error
+            raise self._refusal(argument, error) from _cause_of_users(error)
         return decoded
 
     def _decode_apart(self, decoded: msgspec.Struct) -> None:
@@ -197,7 +202,7 @@ class JsonArguments:
         except InvalidArgumentError:
             raise
         except Exception as error:  # As above.
-            raise self._refusal(body, error) from error
+            raise self._refusal(body, error) from _cause_of_users(error)
 
     def _admitted(self, body: bytes) -> bytes:
         if not self._parameters:
@@ -208,15 +213,27 @@ class JsonArguments:
             return NO_ARGUMENTS
         if len(self._parameters) == 1:
             return self._admitted_bare(self._parameters[0], body)
-        if len(self._required) == 1 and not self._is_by_name(body, self._required[0].name):
-            return self._admitted_bare(self._required[0], body)
+        if len(self._required) == 1:
+            names = _names_in(body)
+            if self._required[0].name not in names:
+                return self._admitted_bare(self._required[0], body)
+            if not names <= self._encoder_of.keys():
+                return self._admitted_bare_or_by_name(self._required[0], body)
         return self._admitted_by_name(body)
 
     def _admitted_bare(self, parameter: Parameter, body: bytes) -> bytes:
-        return b'{"%s":%s}' % (parameter.name.encode(), self._codecs[parameter.name].admit(body))
+        admitted = self._codecs[parameter.name].admit(body)
+        unknown_keys = self._unknown_keys.get(parameter.name)
+        if unknown_keys is not None:
+            unknown_keys.refuse(msgspec.json.decode(body), "$")
+        return b'{"%s":%s}' % (parameter.name.encode(), admitted)
 
     def _admitted_by_name(self, body: bytes) -> bytes:
         decoded = self._decode(body)
+        if self._unknown_keys:
+            values = msgspec.json.decode(body)
+            for name in values.keys() & self._unknown_keys.keys():
+                self._unknown_keys[name].refuse(values[name], f"$.{name}")
         if not self._apart_codecs:
             return body
         parts = {name: getattr(decoded, name) for name, _ in self._apart_codecs}
@@ -227,14 +244,18 @@ class JsonArguments:
         all_given: dict[str, msgspec.Raw] = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
         return msgspec.json.encode({**all_given, **{name: msgspec.Raw(part) for name, part in admitted.items()}})
 
-    def _is_by_name(self, body: bytes, required: str) -> bool:
-        if not body.startswith(b"{"):
-            return False
-        names: dict[str, msgspec.Raw] = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-        return required in names and names.keys() <= self._encoder_of.keys()
+    def _admitted_bare_or_by_name(self, parameter: Parameter, body: bytes) -> bytes:
+        """An object that names the parameter, and something that is none: an object by name, unless it is a value."""
+        try:
+            return self._admitted_bare(parameter, body)
+        except UndecodableError:
+            return self._admitted_by_name(body)
 
     def _refusal(self, data: bytes, error: Exception | None) -> InvalidArgumentError:
-        if isinstance(error, UndecodableError):
+        malformed = malformed_text(data)
+        if malformed is not None:
+            path, reason = "$", malformed
+        elif isinstance(error, UndecodableError):
             path, reason = error.path, error.reason
         elif error is not None:
             path, reason = located(error)
@@ -300,6 +321,33 @@ class SerdeArguments:
                 f"Handler {self._handler!r} expects {self._serde.content_type}, and got {shortened_bytes(data)}: "
                 f"{error}."
             ) from error
+
+
+def _cause_of_users(error: BaseException) -> BaseException | None:
+    """The error of a validator of the user's, if that is behind a refusal; what a parser raised tells nothing more."""
+    while isinstance(error, UndecodableError | msgspec.MsgspecError | UnicodeDecodeError):
+        if error.__cause__ is None:
+            return None
+        error = error.__cause__
+    return error
+
+
+def _unknown_keys(parameters: Sequence[Parameter], codecs: Mapping[str, TypeCodec[Any]]) -> dict[str, UnknownKeys]:
+    """By parameter, of those in whose values such keys may occur unseen."""
+    all_of_them = {
+        one.name: UnknownKeys(one.annotation)
+        for one in parameters
+        if one.annotation is not MISSING and not codecs[one.name].refuses_unknown_keys
+    }
+    return {name: unknown_keys for name, unknown_keys in all_of_them.items() if unknown_keys.may_occur}
+
+
+def _names_in(body: bytes) -> set[str]:
+    """The keys of a body that is an object."""
+    if not body.startswith(b"{"):
+        return set()
+    names: dict[str, msgspec.Raw] = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    return set(names)
 
 
 def _python_signature(parameters: Sequence[Parameter]) -> inspect.Signature:

@@ -227,7 +227,7 @@ def _codec(annotation: Any, where: str) -> TypeCodec[Any]:
     try:
         return codec_for(annotation)
     except DefinitionError as error:
-        raise DefinitionError(f"The type of {where} does not work: {error.message}") from error
+        raise DefinitionError(f"The type of {where} does not work: {error.message}") from None
 
 
 def _call_shape(parameter: Parameter) -> tuple[str, bool, bool]:

@@ -69,7 +69,7 @@ class ModelFeatures(NamedTuple):
 
 def features_of_schema(schema: object) -> ModelFeatures:
     words = repr(schema)
-    is_open = "'any'" in words
+    is_open = "'any'" in words or "'extra_fields_behavior': 'allow'" in words or "'extra_behavior': 'allow'" in words
     return ModelFeatures(
         has_sets=is_open or "'set'" in words or "'frozenset'" in words or "'type': 'definitions'" in words,
         is_open=is_open,

@@ -197,6 +197,7 @@ def _adapted_codec(annotation: Any, declared: Declarations, why: str) -> TypeCod
         annotation,
         adapter.encode,
         adapter.decode,
+        decode_outside=adapter.decode_outside,
         immutable=_is_immutable(annotation),
         proof=Proof(
             test=None,

@@ -25,7 +25,7 @@ from durably.errors import TerminalError, find_mistake
 from durably.runtime.actions.action_attempt import TimeLimit, given_up_error, retry_delay, terminal_error_of_action
 from durably.runtime.clock import Clock
 from durably.runtime.commit.thread_yielding import ThreadYielding
-from durably.runtime.execution.failure_text import describe_failure, text_of_error
+from durably.runtime.execution.failure_text import failure_fields, text_of_error
 from durably.runtime.observation.observer import Observer
 from durably.runtime.settings import AroundAttempt
 
@@ -116,6 +116,10 @@ class Actions:
     def keys(self) -> set[ActionKey]:
         """The actions under way, and those whose completion is not durable yet."""
         return set(self._running)
+
+    def running(self) -> list[tuple[ActionKey, str]]:
+        """The actions that have no result yet, with their names."""
+        return [(key, running.name) for key, running in self._running.items() if running.result is None]
 
     @property
     def busy(self) -> int:
@@ -304,7 +308,8 @@ def _after_failure(
 
 def _told(delay_us: int, failures: int, error: BaseException) -> dict[str, Any]:
     """What a log says of an action that will be tried again."""
-    return {"delay_seconds": delay_us / 1_000_000, "failed_attempts": failures, "error": describe_failure(error)}
+    told = failure_fields(error, is_first=failures == 1)
+    return {"delay_seconds": delay_us / 1_000_000, "failed_attempts": failures, **told}
 
 
 def _encoded(action: Action[Any], value: Any) -> ActionResult:

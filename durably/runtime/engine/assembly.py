@@ -117,7 +117,9 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
     )
     reads = Reads(store, around.thread_yielding, settings.pending_in_memory)
     waiters = Waiters()
-    registry = InvocationRegistry(incarnation, committer=committer, idleness=idleness, reads=reads, ready=ready)
+    registry = InvocationRegistry(
+        incarnation, clock=clock, committer=committer, idleness=idleness, reads=reads, ready=ready
+    )
     timers = TimerService(
         incarnation,
         background=background,

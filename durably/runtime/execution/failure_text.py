@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from pathlib import Path
 from typing import cast
 
 import msgspec
 
-_PACKAGE = str(Path(__file__).resolve().parents[2])
+TRACEBACK = "stack"
+"""The field of a log line that holds a traceback. structlog's console prints a `stack` on lines of its own."""
+
+_PACKAGE = Path(__file__).resolve().parents[2]
+_OURS = tuple(f"{_PACKAGE / room}{os.sep}" for room in ("actors", "runtime", "storage"))
+"""What a user never wrote. Examples and workloads are in the package too, and are their authors' own code."""
 _TRACEBACK_LINES = 50
+_A_FRAME = '\n  File "'
+"""A traceback without one says no more than the line above it."""
 
 
 class AttemptFailureRecord(msgspec.Struct, frozen=True):
@@ -37,7 +45,7 @@ def text_of_error(error: BaseException) -> str:
         text = str(error)
     except Exception as failure:
         return f"(it has no text: {type(failure).__name__} was raised when it was asked for it)"
-    return text.replace("\0", "\\0").encode(errors="backslashreplace").decode()
+    return _storable(text)
 
 
 def encode_attempt_failure(error: BaseException, since: int | None = None) -> bytes:
@@ -52,13 +60,55 @@ def decode_attempt_failure(content: bytes) -> AttemptFailureRecord:
 
 
 def handler_traceback(error: BaseException) -> str:
-    """The traceback without the frames of this package, which tell a user nothing."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(_PACKAGE)]
-    listed = "".join(traceback.format_list(frames[-_TRACEBACK_LINES:])).encode(errors="backslashreplace").decode()
-    return listed + describe_failure(error)
+    """The traceback as Python prints it, with what caused it, and without the frames of this package's insides."""
+    told = traceback.TracebackException.from_exception(error, limit=-_TRACEBACK_LINES, compact=True)
+    _leave_out_our_frames(told)
+    return _storable("".join(told.format()).rstrip())
 
 
 def handler_place(error: BaseException) -> str:
-    """Where in the handler's own code an error was raised, in one line."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(_PACKAGE)]
+    """Where in the user's own code an error was raised, in one line."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_ours(frame.filename)]
     return f"{frames[-1].filename}:{frames[-1].lineno} (in {frames[-1].name})" if frames else ""
+
+
+def failure_fields(error: BaseException, *, is_first: bool) -> dict[str, str]:
+    """What a log says of a failure: all of it the first time, what it was and where when it comes again."""
+    told = {"error": describe_failure(error)}
+    place = handler_place(error)
+    if place:
+        told["at"] = place
+    trace = handler_traceback(error) if is_first else ""
+    return told | {TRACEBACK: trace} if _A_FRAME in trace else told
+
+
+def begin_in_user_code(error: BaseException) -> BaseException:
+    """The same error, whose traceback begins in the user's code: how the machine got there tells a user nothing."""
+    trace = error.__traceback__
+    while trace is not None and _is_ours(trace.tb_frame.f_code.co_filename):
+        trace = trace.tb_next
+    return error if trace is None else error.with_traceback(trace)
+
+
+def _leave_out_our_frames(told: traceback.TracebackException) -> None:
+    told.stack = traceback.StackSummary.from_list([frame for frame in told.stack if not _is_ours(frame.filename)])
+    if told.__cause__ is not None and _is_all_ours(told.__cause__):
+        told.__cause__ = None
+    if told.__context__ is not None and _is_all_ours(told.__context__):
+        told.__context__ = None
+    for other in (told.__cause__, told.__context__, *(told.exceptions or ())):
+        if other is not None:
+            _leave_out_our_frames(other)
+
+
+def _is_all_ours(told: traceback.TracebackException) -> bool:
+    """It was raised and caught within this package, as a parser's error that was told in better words."""
+    return bool(told.stack) and all(_is_ours(frame.filename) for frame in told.stack)
+
+
+def _is_ours(filename: str) -> bool:
+    return filename.startswith(_OURS)
+
+
+def _storable(text: str) -> str:
+    return text.replace("\0", "\\0").encode(errors="backslashreplace").decode()

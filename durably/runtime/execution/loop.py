@@ -9,13 +9,14 @@ Timers are commands of the execution that owns the loop; whatever would do real 
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 from asyncio import events
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
 from contextvars import Context, copy_context
 from threading import get_ident
 from types import CodeType, FrameType
-from typing import Any, NoReturn, Protocol, TypeVar, TypeVarTuple
+from typing import Any, NoReturn, Protocol, TypeGuard, TypeVar, TypeVarTuple
 from weakref import ref
 
 import msgspec
@@ -189,6 +190,13 @@ class NumberedTask(asyncio.Task[T]):
         return self.number
 
 
+def timer_us(seconds: float) -> int | None:
+    """A delay or moment that asyncio was given, in whole microseconds; None for an infinite one, which never comes."""
+    if seconds == math.inf:
+        return None
+    return round(max(seconds, -LONGEST_SECONDS) * US_PER_SECOND)
+
+
 def _called_from_as_completed(frame: FrameType | None) -> bool:
     """A task is being made by `asyncio.as_completed`, which makes them in the order of a set of coroutines."""
     for _ in range(4):
@@ -203,6 +211,11 @@ def _called_from_as_completed(frame: FrameType | None) -> bool:
 def never_report(task: asyncio.Task[Any]) -> None:
     """Keep asyncio from complaining that a task was destroyed while it waits: for that it has no public way."""
     task._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
+def is_task(future: object) -> TypeGuard[asyncio.Task[Any]]:
+    """It is a task, of a handler or of the host."""
+    return isinstance(future, asyncio.Task)
 
 
 def has_unheard_error(task: asyncio.Task[Any]) -> bool:
@@ -421,17 +434,20 @@ class DeterministicLoop(IsolatedLoop):
     def call_later(
         self, delay: float, callback: Callable[[*Args], object], *args: *Args, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        return self._call_at(self.at + round(delay * US_PER_SECOND), callback, args, context)
+        delay_us = timer_us(delay)
+        return self._call_at(None if delay_us is None else self.at + delay_us, callback, args, context)
 
     def call_at(
         self, when: float, callback: Callable[[*Args], object], *args: *Args, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        return self._call_at(round(when * US_PER_SECOND), callback, args, context)
+        return self._call_at(timer_us(when), callback, args, context)
 
     def _call_at(
-        self, due: int, callback: Callable[..., Any], args: tuple[Any, ...], context: Context | None
-    ) -> DurableTimer:
+        self, due: int | None, callback: Callable[..., Any], args: tuple[Any, ...], context: Context | None
+    ) -> asyncio.TimerHandle:
         self.check("A timer of a handler")
+        if due is None:  # It never fires, so it is no command.
+            return asyncio.TimerHandle(math.inf, callback, args, self, context)
         if due - self.at > LONGEST_SECONDS * US_PER_SECOND:
             raise OverflowError(
                 f"A timer that is due in more than {LONGEST_SECONDS:.0f} seconds (a thousand years) cannot be kept."

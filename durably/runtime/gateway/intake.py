@@ -124,7 +124,6 @@ class Intake:
         scope: KeyScope | None,
         found: Found,
     ) -> None:
-        due = None
         if found is None:
             due = delay.at_us if delay.after_us is None else self._clock.now() + delay.after_us
             id, seed = new_identity(self._entropy, request.service, request.key)
@@ -135,7 +134,7 @@ class Intake:
             )
             self._acceptance.accept(self._committer.begin(), message)
         else:
-            operation.id = found.id
+            operation.id, due = found.id, found.due
         accepted = Accepted(id=operation.id, previously_accepted=found is not None, due=due)
         self._committer.when_answerable(operation.accepted, accepted)
         self._ready.schedule()

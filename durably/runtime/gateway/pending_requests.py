@@ -181,7 +181,7 @@ class AcceptanceOperation(PendingRequest[R]):
         self.finish(self._make(acceptance))
 
     def found(self, machine: Recoverer, found: InvocationRun | InvocationRecord) -> None:
-        machine.when_answerable(self.accepted, Acceptance(id=self.id, previously_accepted=False, due=None))
+        machine.when_answerable(self.accepted, Acceptance(id=self.id, previously_accepted=False, due=found.due))
 
 
 class QuestionOperation(PendingRequest[R]):

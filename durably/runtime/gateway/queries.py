@@ -75,23 +75,24 @@ class Queries:
 
         def found(one: Found) -> None:
             if one is None:
-                self._committer.when_answerable(operation.refuse, unknown)
+                self._refuse_unknown(operation, id)
             else:
                 then(one)
 
-        unknown = UnknownTargetError(f"There is no invocation {id}, or its outcome is no longer kept.")
         if is_storable(id):
             self._registry.by_id(id, found)
         else:
-            operation.refuse(unknown)
+            operation.refuse(_unknown(id))
 
     def _attach_found(self, operation: OutcomeOperation[Any], scope: KeyScope, found: Found) -> None:
         if found is None:
             name = f"of {scope.service}/{scope.handler} with the idempotency key {scope.idempotency_key!r}"
-            unknown = UnknownTargetError(f"There is no invocation {name}, or its outcome is no longer kept.")
-            self._committer.when_answerable(operation.refuse, unknown)
+            self._refuse_unknown(operation, name)
         else:
             operation.found(self, found)
+
+    def _refuse_unknown(self, operation: PendingRequest[Any], name: str) -> None:
+        self._committer.when_answerable(operation.refuse, _unknown(name))  # Rule X1: it may have expired a moment ago.
 
     # ------------------------------------------------------------------ Recoverer
 
@@ -108,6 +109,10 @@ class Queries:
         else:
             self._waiters.add(found.number, request)
             self._pause_search.begin(found, request.refuse)
+
+
+def _unknown(name: str) -> UnknownTargetError:
+    return UnknownTargetError(f"There is no invocation {name}, or its outcome is no longer kept.")
 
 
 def _answer(told: tuple[OutcomeOperation[Any], Outcome, int | None]) -> None:

@@ -34,7 +34,10 @@ class Acceptance(msgspec.Struct, kw_only=True, frozen=True):
     id: str
     previously_accepted: bool
     due: int | None
-    """When it will join the mailbox, microseconds since 1970 UTC; None where it was not delayed."""
+    """When it will join the mailbox, microseconds since 1970 UTC; None where it was not delayed.
+
+    Of a message that was accepted before: its own moment, also when that has passed.
+    """
 
 
 class Reply(msgspec.Struct, kw_only=True, frozen=True):

@@ -8,12 +8,14 @@ from __future__ import annotations
 from typing import Any, TypeAlias
 
 from durably.actors.definition.binding import BoundActorHandler
+from durably.errors import LoadLimitError
 from durably.ids import InvocationStatus, KeyScope
 from durably.runtime.execution.execution import Execution
 from durably.runtime.execution.failure_text import decode_attempt_failure
 from durably.runtime.execution.step import Outcome, Step
 from durably.runtime.invocations.activation import Activation
 from durably.runtime.invocations.journal import Journal, journal_of
+from durably.runtime.invocations.load_errors import journal_load_error
 from durably.runtime.invocations.outcomes import encode_outcome
 from durably.storage.records import CallerRecord, InvocationRecord, InvocationUpdate, StoredInvocation
 
@@ -32,6 +34,8 @@ class InvocationRun:
     outcome: Outcome | None = None
     """Set by `Transition.end`, as `status` is by `Transition.move`."""
     expires_at: int | None = None
+    due: int | None = None
+    """When it was to join its mailbox, if it is a delayed message."""
     attachments: tuple[CallerRecord, ...] = ()
     execution: Execution | None = None
     journal: Journal | None = None
@@ -39,6 +43,8 @@ class InvocationRun:
     """The sender had no outcome when this one was loaded."""
     held_step: Step | None = None
     """A step that waits for the look-up of idempotency keys; nothing of it has happened yet."""
+    load_error: LoadLimitError | None = None
+    """Why it cannot go on: its journal is in the store only."""
     is_queued: bool = False
     parked_in: dict[int, Any] | None = None
     """Where it waits for its attempt to be thrown away."""
@@ -87,14 +93,14 @@ class InvocationRun:
         return f"<{self.status} {self.id} of {self.target}>"
 
     @property
-    def target(self) -> str:
-        """What it runs, as people write it."""
-        service, key = self.address
-        return f"{service}/{self.handler.name}" if key == self.id else f"{service}/{key}/{self.handler.name}"
-
-    @property
     def is_exclusive(self) -> bool:
         return self.handler.kind == "exclusive"
+
+    @property
+    def target(self) -> str:
+        """Which handler of what, for people: `Service/handler` or `Object/key/handler`."""
+        service, key = self.address
+        return f"{service}/{self.handler.name}" if key == self.id else f"{service}/{key}/{self.handler.name}"
 
     def record(self) -> InvocationRecord:
         """The row that accepts this invocation."""
@@ -119,6 +125,7 @@ class InvocationRun:
             failure=self.failure,
             outcome=None if self.outcome is None else encode_outcome(self.outcome),
             expires_at=self.expires_at,
+            due=self.due,
         )
 
     def update(self) -> InvocationUpdate | None:
@@ -178,11 +185,13 @@ def from_stored(stored: StoredInvocation, activation: Activation, handler: Bound
     )
     invocation.attempts = record.attempts
     invocation.failure = record.failure
+    invocation.due = record.due
     if record.failure is not None and record.attempts:
         invocation.failing_since = decode_attempt_failure(record.failure).since
     invocation.sender_unfinished = stored.sender_unfinished
     invocation.attachments = tuple(attachment.caller for attachment in stored.attachments)
     invocation.note_stored()
+    invocation.load_error = journal_load_error(stored)
     if stored.steps:
         invocation.journal = journal_of(stored)
         invocation.journal.reload(holds_sends=handler.atomic)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from durably.errors import PausedInvocationError
-from durably.runtime.execution.failure_text import decode_attempt_failure, describe_failure
+from durably.runtime.execution.failure_text import begin_in_user_code, decode_attempt_failure, describe_failure
 from durably.runtime.invocations.invocation import InvocationRun
 from durably.storage.records import InvocationRecord
 
@@ -12,7 +12,7 @@ def pause_error(found: InvocationRun | InvocationRecord) -> PausedInvocationErro
     """Why an invocation is paused, with the handler's error as the cause where it is in memory."""
     if isinstance(found, InvocationRun) and found.paused_error is not None:
         told = PausedInvocationError(found.id, describe_failure(found.paused_error))
-        told.__cause__ = found.paused_error
+        told.__cause__ = begin_in_user_code(found.paused_error)
         return told
     return PausedInvocationError(found.id, _recorded_reason(found.failure))
 

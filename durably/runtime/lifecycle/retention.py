@@ -51,17 +51,22 @@ class Retention:
 
     async def _expire(self) -> None:
         """Forget what has expired, and look again when there may be more."""
-        portion = self._settings.expiry_portion
-        while expired := await self._store.expired(self._clock.now(), portion):
-            self._forget(expired)
+        while await self._forget_portion():
             await self._committer.until_durable()
         self._expire_later(await self._store.expired(LAST_MOMENT, 1))
+
+    async def _forget_portion(self) -> bool:
+        """Whether there was anything to forget."""
+        read = self._registry.read_begins()
+        expired = await self._store.expired(self._clock.now(), self._settings.expiry_portion)
+        self._forget(expired)
+        self._registry.read_ended(read)
+        return bool(expired)
 
     def _forget(self, expired: list[InvocationRecord]) -> None:
         for record in expired:
             if not self._incarnation.dead and record.id not in self._registry.live:
-                self._committer.begin().remove(record.number)
-                self._registry.note_end(record.number)
+                self._registry.expire(record.number)
 
     def _expire_later(self, next_to_expire: list[InvocationRecord]) -> None:
         """Nothing that ends from now on may be forgotten before the shortest retention is over."""

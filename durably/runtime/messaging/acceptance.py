@@ -105,6 +105,7 @@ class Acceptance:
         if due is None:
             self._activations.admit(transition, invocation)
         else:
+            invocation.due = due
             self._schedule(transition, invocation, due, message.not_before)
         return invocation
 

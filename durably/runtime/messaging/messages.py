@@ -104,8 +104,8 @@ class Messages:
         self, transition: Transition, id: str, scope: KeyScope, caller: CallerRecord | None, found: KeysFound
     ) -> str | None:
         """Let a duplicate join the first, if there is one, whose id this is; its own id leads there too (rule C7)."""
-        live = self._registry.keyed.get(scope)
-        first = found.get(scope) if live is None else live
+        live = self._registry.in_memory(scope)
+        first = self._registry.stored(found.get(scope)) if live is None else live
         if first is None:
             return None
         transition.alias(id, first.number)

@@ -1,8 +1,8 @@
-"""`RuntimeLog`: the machine's own log lines, and those of handlers, which are silent on replay (rule S8).
+"""`RuntimeLogger`: the machine's own log lines, and those of handlers, which are silent on replay (rule S8).
 
 Where the host has configured structlog, lines go through its processors; otherwise to the standard library's logger
 `durably`, which says nothing below a warning. The machine's lines are at level debug and cost nothing while that is
-off.
+off. A traceback is told with the first failure, not again with those that follow.
 """
 
 from __future__ import annotations
@@ -18,35 +18,38 @@ from durably.actors.protocol.commands import Attach, Call, Command, GetStatus, R
 from durably.errors import TerminalError
 from durably.ids import Address
 from durably.runtime.execution.execution import Execution
-from durably.runtime.execution.failure_text import describe_failure, handler_place, handler_traceback
+from durably.runtime.execution.failure_text import describe_failure, failure_fields
 from durably.runtime.execution.step import Step
 from durably.runtime.invocations.invocation import InvocationRun
 from durably.runtime.observation.observer import Observer
+from durably.runtime.observation.standard_library import LOGGER_NAME, StandardLibraryLogger, write_somewhere
 from durably.storage.records import InvocationRecord
 
-LOGGER_NAME = "durably"
 SLOW_HANDLER = "slow handler code holds up the event loop; move what blocks into ctx.run"
 SLOW_CODING = (
     "encoding and decoding large values holds up the event loop, not the handler's code; keep less in one field or "
     "message, for example one object for each entry"
 )
 
-
-def _logger() -> Any:
-    if structlog.is_configured():
-        return structlog.get_logger(LOGGER_NAME)
-    return structlog.wrap_logger(
-        logging.getLogger(LOGGER_NAME),
-        processors=[structlog.stdlib.filter_by_level, _for_standard_library],
-        wrapper_class=structlog.stdlib.BoundLogger,
-    )
+_ACTIONS_SHOWN = 5
 
 
-def _for_standard_library(_logger: Any, _method: str, fields: Any) -> Any:
-    """One readable line; the fields once more as `record.durably`, for handlers that want them apart."""
-    event = fields.pop("event")
-    told = " ".join(f"{name}={value!r}" for name, value in fields.items())
-    return ("%s %s", event, told), {"extra": {"durably": dict(fields)}}
+class StructlogLogger:
+    """The host's structlog, whatever class its loggers are of."""
+
+    def __init__(self, logger: Any) -> None:
+        self._logger = logger
+
+    def bind(self, **fields: Any) -> StructlogLogger:
+        return StructlogLogger(self._logger.bind(**fields))
+
+    def is_enabled_for(self, level: int) -> bool:
+        bound = self._logger.bind()
+        is_enabled = getattr(bound, "is_enabled_for", None) or getattr(bound, "isEnabledFor", None)
+        return True if is_enabled is None else bool(is_enabled(level))
+
+    def write(self, level: str, event: str, fields: Mapping[str, Any]) -> None:
+        getattr(self._logger, level)(event, **fields)
 
 
 class QuietOnFailure:
@@ -54,7 +57,7 @@ class QuietOnFailure:
 
     _has_told = False
 
-    def __init__(self, logger: Any) -> None:
+    def __init__(self, logger: StructlogLogger | StandardLibraryLogger) -> None:
         self._logger = logger
 
     def bind(self, **fields: Any) -> QuietOnFailure:
@@ -75,7 +78,7 @@ class QuietOnFailure:
     def write(self, level: str, event: str, fields: Mapping[str, Any]) -> None:
         """Write a line of any level."""
         try:
-            getattr(self._logger, level)(event, **fields)
+            self._logger.write(level, event, fields)
         except Exception as error:
             if not QuietOnFailure._has_told:
                 QuietOnFailure._has_told = True
@@ -88,9 +91,11 @@ class RuntimeLogger(Observer):
     """One per runtime. It is `detailed` where lines of level debug are wanted."""
 
     def __init__(self) -> None:
-        logger = _logger()
+        write_somewhere()
+        is_structlog = structlog.is_configured()
+        logger = StructlogLogger(structlog.get_logger(LOGGER_NAME)) if is_structlog else StandardLibraryLogger()
         self._log = QuietOnFailure(logger)
-        self.detailed = _debug_enabled(logger)
+        self.detailed = logger.is_enabled_for(logging.DEBUG)
 
     # ------------------------------------------------------------------ the machine's lines
 
@@ -99,6 +104,18 @@ class RuntimeLogger(Observer):
 
     def stopped(self) -> None:
         self._log.info("runtime stopped")
+
+    def waits_for_actions(self, actions: list[str], drain_us: int, interrupted: bool) -> None:
+        """The stop begins. `actions` run; what else runs comes to a rest at once."""
+        if not actions:
+            return
+        shown = ", ".join(actions[:_ACTIONS_SHOWN]) + (", ..." if len(actions) > _ACTIONS_SHOWN else "")
+        noun = "1 action" if len(actions) == 1 else f"{len(actions)} actions"
+        again = "; Ctrl-C again stops now" if interrupted else ""
+        self._log.warning(f"waits for {noun} {shown}{again}", up_to_seconds=drain_us / 1_000_000)
+
+    def stops_at_once(self) -> None:
+        self._log.warning("stops now, without waiting any longer; what has not ended goes on at the next start")
 
     def left_behind(self, what: list[str]) -> None:
         self._log.warning(
@@ -128,18 +145,17 @@ class RuntimeLogger(Observer):
             "an attempt failed and will be tried again",
             delay_seconds=delay_us / 1_000_000,
             failed_attempts=invocation.attempts,
-            error=describe_failure(error),
-            traceback=handler_traceback(error) if invocation.attempts == 1 else handler_place(error),
+            **failure_fields(error, is_first=invocation.attempts == 1),
         )
 
     def action_retries(self, invocation: InvocationRun, action: str, fields: dict[str, Any]) -> None:
         self._of(invocation).warning("an action failed and will be tried again", action=action, **fields)
 
     def gave_up(self, invocation: InvocationRun, error: BaseException) -> None:
-        self._of(invocation).error("failed for good", error=describe_failure(error), traceback=handler_traceback(error))
+        self._of(invocation).error("failed for good", **failure_fields(error, is_first=True))
 
     def paused(self, invocation: InvocationRun, error: BaseException) -> None:
-        self._of(invocation).error("paused", error=describe_failure(error), traceback=handler_traceback(error))
+        self._of(invocation).error("paused", **failure_fields(error, is_first=True))
 
     def slow(self, invocation: InvocationRun, took_us: int, coding: CodingMeter) -> None:
         """A step held up the event loop; `coding` tells how much of that was durably's own encoding and decoding."""
@@ -211,7 +227,7 @@ class RuntimeLogger(Observer):
             execution,
             "error",
             "Task exception was never retrieved",
-            {"task": task, "error": describe_failure(error), "traceback": handler_traceback(error)},
+            {"task": task, **failure_fields(error, is_first=True)},
         )
 
 
@@ -219,14 +235,6 @@ def _identity(id: str, service: str, key: str, handler: str) -> dict[str, str]:
     if key == id:
         return {"invocation": id, "handler": f"{service}/{handler}"}
     return {"invocation": id, "object": f"{service}/{key}", "handler": handler}
-
-
-def _debug_enabled(log: Any) -> bool:
-    if not structlog.is_configured():
-        return logging.getLogger(LOGGER_NAME).isEnabledFor(logging.DEBUG)
-    bound = log.bind()
-    is_enabled = getattr(bound, "is_enabled_for", None) or getattr(bound, "isEnabledFor", None)
-    return True if is_enabled is None else bool(is_enabled(logging.DEBUG))
 
 
 def describe_command(command: Command) -> str:

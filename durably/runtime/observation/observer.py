@@ -37,6 +37,12 @@ class Observer:
     def stopped(self) -> None:
         """The runtime has let its store go."""
 
+    def waits_for_actions(self, actions: list[str], drain_us: int, interrupted: bool) -> None:
+        """A stop begins. These actions run; what else runs comes to a rest at once. `interrupted`: by Ctrl-C."""
+
+    def stops_at_once(self) -> None:
+        """A stop was cut short; it waits no longer for what runs."""
+
     def left_behind(self, what: list[str]) -> None:
         """A stop did not wait to the end for these."""
 

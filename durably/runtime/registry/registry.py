@@ -3,6 +3,9 @@
 What is in memory is always found in memory, synchronously; only what is durable may leave. An answer of the store and
 the decision that depends on it are one callback, and an answer that became old while it was on its way is asked for
 again.
+
+An outcome is found until the moment that was announced with it, and not from then on: a look-up that comes upon an
+expired one removes it, in a transition of its own (rule C7). The cleaner only makes room sooner.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from functools import partial
 from typing import TypeAlias
 
 from durably.ids import KeyScope
+from durably.runtime.clock import Clock
 from durably.runtime.commit.committer import Committer
 from durably.runtime.incarnation.idleness import Idleness
 from durably.runtime.incarnation.incarnation import Incarnation
@@ -32,7 +36,14 @@ class InvocationRegistry:
     """All look-ups of one incarnation."""
 
     def __init__(
-        self, incarnation: Incarnation, *, committer: Committer, idleness: Idleness, reads: Reads, ready: ReadyQueue
+        self,
+        incarnation: Incarnation,
+        *,
+        clock: Clock,
+        committer: Committer,
+        idleness: Idleness,
+        reads: Reads,
+        ready: ReadyQueue,
     ) -> None:
         self.live: dict[str, InvocationRun] = {}
         """In memory by id: unfinished ones, and finished ones that are not durable yet."""
@@ -44,9 +55,15 @@ class InvocationRegistry:
         self._suspended_senders: set[str] = set()
         """Unfinished ones in the store only that have sent messages, and may ask for their outcomes (rule X7)."""
         self._pinned: Counter[KeyScope] = Counter()
+        self._clock = clock
         self._committer = committer
         self._ends: dict[int, int] = {}
         """The log positions of ends that an answer of the store may not know yet, by invocation number."""
+        self._expired: set[int] = set()
+        """Those of them that have been removed, which an answer of the store may still hold."""
+        self._readers: dict[int, int] = {}
+        """Up to where the log was durable when each read began that is acted on after a while, oldest first."""
+        self._reads = 0
         self._tidy_at = ENDS_BETWEEN_TIDYING
         self._dead = False
         self._by_id: BatchedLookup[str, InvocationRecord | None] = BatchedLookup(
@@ -97,9 +114,40 @@ class InvocationRegistry:
         if len(self._ends) >= self._tidy_at:
             self._tidy()
 
+    def expire(self, number: int) -> None:
+        """A kept outcome is forgotten. This is a transition (rule C7); the second time it is none."""
+        if number in self._expired:
+            return
+        self._committer.begin().remove(number)
+        self._expired.add(number)
+        self._ends.pop(number, None)  # The newest end stands last.
+        self.note_end(number)
+
+    def in_memory(self, scope: KeyScope) -> InvocationRun | None:
+        """The invocation with this idempotency key, if it is in memory and its outcome has not expired."""
+        return self._unexpired(self.keyed.get(scope))
+
+    def stored(self, record: InvocationRecord | None) -> InvocationRecord | None:
+        """A row of the store as it stands now: None if its outcome has expired."""
+        if record is None or record.number in self._expired:
+            return None
+        if not self._has_expired(record.expires_at):
+            return record
+        self.expire(record.number)
+        return None
+
+    def read_begins(self) -> int:
+        """The store is asked for rows that are acted on after a while; `read_ended` takes what this returns."""
+        self._reads += 1
+        self._readers[self._reads] = self._committer.durable
+        return self._reads
+
+    def read_ended(self, read: int) -> None:
+        del self._readers[read]
+
     def by_id(self, id: str, then: WhenFound) -> None:
         """Find by id, or by an id that leads to it."""
-        known = self.live.get(id)
+        known = self._unexpired(self.live.get(id))
         if known is not None:
             # Not at once: whoever asks is in the middle of a transition.
             self._host.call_soon(self._tell, then, known)
@@ -108,7 +156,7 @@ class InvocationRegistry:
 
     def by_key(self, scope: KeyScope, then: WhenFound) -> None:
         """Find by idempotency key; at once if it is in memory."""
-        known = self.keyed.get(scope)
+        known = self.in_memory(scope)
         if known is not None:
             self._tell(then, known)
         else:
@@ -124,11 +172,13 @@ class InvocationRegistry:
         held, wanted = list(dict.fromkeys(scopes)), list(dict.fromkeys(unknown))  # Sets iterate at random.
         self._pinned.update(held)
         found: dict[KeyScope, InvocationRecord | None] = {}
+        read = self.read_begins()
 
         def one_found(scope: KeyScope, one: Found) -> None:
             found[scope] = one if isinstance(one, InvocationRecord) else None
             if len(found) == len(wanted):
                 then(found)
+                self.read_ended(read)
                 self._unpin(held)
 
         for scope in wanted:
@@ -158,32 +208,50 @@ class InvocationRegistry:
             self.forget(invocation)
 
     def _found_id(self, id: str, then: WhenFound, record: InvocationRecord | None) -> None:
-        if self._is_old(record):
+        known = self._unexpired(self.live.get(id if record is None else record.id))
+        if known is None and self._is_old(record):
             self._when_durable(partial(self._by_id, id), partial(self._found_id, id, then))
         else:
-            self._tell(then, self.live.get(id if record is None else record.id) or record)
+            self._tell(then, known or self.stored(record))
 
     def _found_key(self, scope: KeyScope, then: WhenFound, record: InvocationRecord | None) -> None:
-        if self._is_old(record):
+        known = self.in_memory(scope)
+        if known is None and self._is_old(record):
             self._when_durable(partial(self._by_key, scope), partial(self._found_key, scope, then))
         else:
-            self._tell(then, self.keyed.get(scope) or record)
+            self._tell(then, known or self.stored(record))
 
     def _is_old(self, record: InvocationRecord | None) -> bool:
         return record is not None and record.outcome is None and record.number in self._ends
+
+    def _has_expired(self, expires_at: int | None) -> bool:
+        return expires_at is not None and expires_at <= self._clock.now()
+
+    def _unexpired(self, known: InvocationRun | None) -> InvocationRun | None:
+        """One in memory, unless it has ended and its time is over already: then it leaves memory."""
+        if known is None or not self._has_expired(known.expires_at):
+            return known
+        self.expire(known.number)
+        if self.live.get(known.id) is known:
+            del self.live[known.id]
+        if known.scope is not None and self.keyed.get(known.scope) is known:
+            del self.keyed[known.scope]
+        return None
 
     def _durable(self) -> int:
         return self._committer.durable
 
     def _tidy(self) -> None:
         """Forget the ends that every answer to come knows; as often as their number has doubled."""
-        known = [self._committer.durable, self._by_id.knows_up_to, self._by_key.knows_up_to]
+        oldest_read = next(iter(self._readers.values()), None)
+        known = [self._committer.durable, self._by_id.knows_up_to, self._by_key.knows_up_to, oldest_read]
         all_know = min(position for position in known if position is not None)
         while self._ends:
             number, position = next(iter(self._ends.items()))
             if position > all_know:
                 break
             del self._ends[number]
+            self._expired.discard(number)
         self._tidy_at = max(2 * len(self._ends), ENDS_BETWEEN_TIDYING)
 
     def _is_idle(self) -> bool:

@@ -36,6 +36,8 @@ _SUSPECTS_KEPT = 1
 
 CRASH_PATIENCE_SECONDS = 1.0
 """How long a crash for tests waits for actions that ignore their cancellation: nothing outlives a real one."""
+_AT_ONCE_US = 1_000_000
+"""How long a stop that is cut short may take to commit the last batch and to let the store go."""
 
 
 class Supervisor:
@@ -77,21 +79,40 @@ class Supervisor:
         """
         await self._incarnate()
 
-    async def stop(self) -> None:
+    async def stop(self, *, interrupted: bool = False) -> None:
         """Let what runs come to a rest, commit the last batch, tell who still waits, and let the store go (rule T4).
 
         What has not come about by then is left: nobody is told that it is durable, and the next start goes on from what
-        the store holds.
+        the store holds. Being cancelled cuts the waiting short, not the rest. `interrupted`: somebody pressed Ctrl-C,
+        and may do so again.
         """
         engine = self.engine
+        cut_short: asyncio.CancelledError | KeyboardInterrupt | None = None
         if engine is not None:
             engine.incarnation.stopping = True
             self.gateway.close()
-            await self._in_time(self._settings.drain_us, engine.parts.idleness.until_idle())
+            try:
+                waits_for = self._actions_under_way(engine)
+                self._observer.waits_for_actions(waits_for, self._settings.drain_us, interrupted)
+                await self._in_time(self._settings.drain_us, engine.parts.idleness.until_idle())
+            except (asyncio.CancelledError, KeyboardInterrupt) as error:  # The latter if it comes in this very task.
+                cut_short = error
+                self._observer.stops_at_once()
         self._closing = True
-        left = await self._end()
+        stop_us = self._settings.stop_us
+        left = await self._end(stop_us if cut_short is None else min(stop_us, _AT_ONCE_US))
         if left:
             self._observer.left_behind(left)
+        if cut_short is not None:
+            raise cut_short
+
+    def _actions_under_way(self, engine: Engine) -> list[str]:
+        """As `'charge' (CheckoutService/handle)`."""
+        told: list[str] = []
+        for (id, _), name in self.actions.running():
+            invocation = engine.parts.registry.live.get(id)
+            told.append(repr(name) if invocation is None else f"{name!r} ({invocation.target})")
+        return told
 
     async def crash(self) -> None:
         """For tests: drop everything that is not durable, actions included, and recover."""
@@ -261,12 +282,12 @@ class Supervisor:
         # Another runtime goes on with these invocations: no side effect of ours may be started or tried again.
         self.actions.stop()
 
-    async def _end(self) -> list[str]:
+    async def _end(self, stop_us: int) -> list[str]:
         """What comes after the draining, in bounded time; returns what has not ended in it.
 
         The last commit gets half of the time. A store that is busy is closed all the same, which ends that commit.
         """
-        clock, stop_us = self._clock, self._settings.stop_us
+        clock = self._clock
         deadline = clock.monotonic() + stop_us
         self.actions.stop()
         engine = self.engine
@@ -297,9 +318,14 @@ class Supervisor:
         task = asyncio.get_running_loop().create_task(ending)
         patience: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         timer = self._clock.call_later(max(limit_us, 0), _lose, patience)
-        await asyncio.wait([task, patience], return_when=asyncio.FIRST_COMPLETED)
-        timer.cancel()
-        patience.cancel()
+        try:
+            await asyncio.wait([task, patience], return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
+        finally:
+            timer.cancel()
+            patience.cancel()
         if not task.done():
             self._left.add(task)
             task.add_done_callback(self._ended_by_itself)

@@ -42,6 +42,10 @@ select count(*) from sqlite_schema;
 -- Take the right to write before looking at what is there.
 begin immediate;
 
+-- name: begin_reading
+-- Let several statements read one snapshot (rule L2).
+begin;
+
 -- name: end
 -- Make the transaction durable.
 commit;

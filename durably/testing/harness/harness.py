@@ -21,8 +21,8 @@ from durably.runtime.observation.observer import Observer
 from durably.runtime.runtime import Runtime
 from durably.runtime.settings import Settings
 from durably.runtime.supervision.supervisor import Supervisor
+from durably.storage.introspection import InspectableStore
 from durably.storage.memory import MemoryStore
-from durably.storage.store import Store
 from durably.testing.harness.action_patience import PATIENCE_SECONDS, ActionPatience
 from durably.testing.harness.guard import ClockGuard
 from durably.testing.harness.standstill import Standstill
@@ -67,7 +67,7 @@ class Harness(Runtime):
         seed: int = 0,
         retry: RetryPolicy = ONE_ATTEMPT,
         suspend_after: Duration = 60.0,
-        store: Store | None = None,
+        store: InspectableStore | None = None,
         allow: Collection[str] = (),
         deadlocks: Literal["error", "wait"] = "error",
     ) -> None:
@@ -110,6 +110,8 @@ class Harness(Runtime):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
+        if self._supervisor is not None:
+            self._supervised()
         if self._standstill is not None:
             self._standstill.end()
         try:
@@ -127,6 +129,7 @@ class Harness(Runtime):
             Whatever paused an invocation that nobody outside waits for.
             StandstillError: an action was waited for in vain.
         """
+        self._supervised()
         await self._advance(0)
 
     async def advance(
@@ -137,6 +140,7 @@ class Harness(Runtime):
         Raises:
             As `settle` does.
         """
+        self._supervised()
         await self._advance(delay_us(*delay, days=days, hours=hours, minutes=minutes, seconds=seconds))
 
     async def crash(self) -> None:
@@ -157,9 +161,10 @@ class Harness(Runtime):
         return supervisor
 
     def _supervised(self) -> Supervisor:
+        """The supervisor, if this is the harness's loop (rule D2: a fixture may have been run in another one)."""
         if self._supervisor is None:
             raise RuntimeStoppedError("The harness is not running: use it inside `async with Harness(...) as app:`.")
-        return self._supervisor
+        return super()._running()
 
     async def _advance(self, by_us: int) -> None:
         await self.clock.advance(by_us, self._settle)
@@ -188,12 +193,18 @@ class Harness(Runtime):
         """Stop the runtime. Its limits are virtual time, so time passes where something does not end by itself."""
         if self._supervisor is not None:
             self._supervisor.actions.stop()
-        stopping = asyncio.ensure_future(super().__aexit__(None, None, None))
+        passing = asyncio.ensure_future(self._let_time_pass_for_the_stop())
         try:
-            while not (await asyncio.wait([stopping], timeout=PATIENCE_SECONDS))[0]:
-                await self.clock.advance(self._settings.drain_us + self._settings.stop_us, one_turn)
+            await super().__aexit__(None, None, None)
         finally:
-            await stopping
+            passing.cancel()
+            await asyncio.wait([passing])
+
+    async def _let_time_pass_for_the_stop(self) -> None:
+        never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        while True:
+            await asyncio.wait([never], timeout=PATIENCE_SECONDS)
+            await self.clock.advance(self._settings.drain_us + self._settings.stop_us, one_turn)
 
     def _raise_unheard(self) -> None:
         unheard, self._ledger.unheard = self._ledger.unheard, []

@@ -167,6 +167,10 @@ class SimulatedStore(WrappedStore):
         await self._takes(READ_US)
         return answer
 
+    async def paused(self, limit: int, /) -> list[InvocationRecord]:
+        await self._reads()
+        return await super().paused(limit)
+
     async def invocations(
         self, *, after: int, limit: int, service: str | None = None, key: str | None = None, handler: str | None = None,
         status: InvocationStatus | None = None,

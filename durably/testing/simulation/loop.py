@@ -13,6 +13,7 @@ killed they are never run again, and no `finally` block of them either: that is 
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 from asyncio import events
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
@@ -29,6 +30,7 @@ from durably.runtime.execution.loop import (
     NumberedTask,
     has_unheard_error,
     never_report,
+    timer_us,
 )
 
 T = TypeVar("T")
@@ -261,21 +263,28 @@ class SimulatedLoop(IsolatedLoop):
     def call_later(
         self, delay: float, callback: Callable[[*Args], object], *args: *Args, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        return self.call_after_us(round(delay * US_PER_SECOND), callback, *args, context=context)
+        return self._call_after_us(timer_us(delay), callback, args, context)
 
     def call_at(
         self, when: float, callback: Callable[[*Args], object], *args: *Args, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        return self.call_after_us(round(when * US_PER_SECOND) - self.elapsed_us, callback, *args, context=context)
+        moment_us = timer_us(when)
+        return self._call_after_us(None if moment_us is None else moment_us - self.elapsed_us, callback, args, context)
 
     def call_after_us(
         self, delay_us: int, callback: Callable[[*Args], object], *args: *Args, context: Context | None = None
     ) -> SimulatedTimer:
         """Call back when so many microseconds have passed."""
-        due = self.elapsed_us + max(delay_us, 0)
-        context = copy_context() if context is None else context
-        timer = SimulatedTimer(due / US_PER_SECOND, callback, args, self, context)
-        if not self._closed:
+        return self._call_after_us(delay_us, callback, args, context)
+
+    def _call_after_us(
+        self, delay_us: int | None, callback: Callable[..., Any], args: tuple[Any, ...], context: Context | None
+    ) -> SimulatedTimer:
+        """None: never."""
+        due = None if delay_us is None else self.elapsed_us + max(delay_us, 0)
+        when = math.inf if due is None else due / US_PER_SECOND
+        timer = SimulatedTimer(when, callback, args, self, copy_context() if context is None else context)
+        if due is not None and not self._closed:
             self._count += 1
             heappush(self._timers, (due, self._count, timer))
         return timer

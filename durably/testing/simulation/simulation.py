@@ -25,7 +25,7 @@ from durably.actors.values.durations import Duration, delay_us, duration_us
 from durably.actors.values.error_envelopes import decode_failure
 from durably.errors import ForgottenAwaitError, PausedInvocationError, StoreInUseError
 from durably.runtime.invocations.invocation import InvocationRun
-from durably.storage.memory import MemoryStore
+from durably.storage.memory import LOAD_LIMIT_BYTES, MemoryStore
 from durably.storage.records import Batch, Owner
 from durably.testing.harness.guard import ClockGuard
 from durably.testing.harness.harness import ONE_ATTEMPT
@@ -570,7 +570,7 @@ class Simulation:
         """Guarantee 6, for what would be replayed if the process died now."""
         if self._has_old_journals:
             return
-        loaded = [self.disk.load(address, 0) for address in self.disk.unfinished]
+        loaded = [self.disk.load(address, 0, LOAD_LIMIT_BYTES) for address in self.disk.unfinished]
         journals = [journal_of(row, stored) for stored in loaded for row in stored.started if row.steps]
         try:
             replay_journals(journals, *self._program.actors, dependencies=self.dependencies)

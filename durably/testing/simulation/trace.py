@@ -95,6 +95,13 @@ class TraceLog(Observer):
     def stopped(self) -> None:
         self._note("has stopped")
 
+    def waits_for_actions(self, actions: list[str], drain_us: int, interrupted: bool) -> None:
+        if actions:
+            self._note(f"stops, and waits for the actions {', '.join(actions)}")
+
+    def stops_at_once(self) -> None:
+        self._note("stops now, without waiting any longer")
+
     def left_behind(self, what: list[str]) -> None:
         self._note(f"stops without waiting any longer for {', '.join(what)}")
 

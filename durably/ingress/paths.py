@@ -1,0 +1,60 @@
+"""The path of a request below the place where the ingress is mounted, as encoded segments: `path_segments`.
+
+Segments are split before they are decoded, so a segment may hold any character: `/` as `%2F`, `?` as `%3F`. A mount
+point is removed only where it ends together with a segment: with `root_path="/product"`, `/products/7/sell` keeps
+its first segment. Servers and frameworks disagree on whether `path` includes `root_path` when a proxy in front has
+already removed a part of it, so each form is understood.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from urllib.parse import quote, unquote, unquote_to_bytes
+
+from starlette.types import Scope
+
+
+def path_segments(scope: Scope) -> list[bytes]:
+    """The encoded segments below the mount point, without the empty ones that trailing slashes make."""
+    segments = _raw_path(scope).rstrip(b"/").split(b"/")[1:]
+    root: str = scope.get("root_path", "")
+    if not root:
+        return segments
+    for mount in _mount_points(scope, root):
+        below = _below(segments, mount)
+        if below is not None:
+            return below
+    return segments
+
+
+def scope_below(scope: Scope, segments: Sequence[bytes]) -> Scope:
+    """The scope of an application that routes by `path`: it sees the segments, decoded, and no mount point."""
+    path = "/" + "/".join(unquote(segment.decode("latin-1")) for segment in segments)
+    return {**scope, "path": path, "root_path": ""}
+
+
+def _raw_path(scope: Scope) -> bytes:
+    """The path as it came over the wire. `raw_path` is optional in ASGI, and some servers leave the query on it."""
+    raw: bytes | None = scope.get("raw_path")
+    return quote(scope["path"], safe="/").encode() if not raw else raw.partition(b"?")[0]
+
+
+def _mount_points(scope: Scope, root: str) -> list[bytes]:
+    """What may have to be removed, the longest first.
+
+    `root_path` names the whole way to the ingress. Where a proxy has removed what the outer application calls its own
+    root path (Starlette passes it on as `app_root_path`), only the mounts below that are in the path.
+    """
+    outer: str = scope.get("app_root_path", "")
+    mounts = [root, root.removeprefix(outer)] if outer else [root]
+    return [mount.rstrip("/").encode() for mount in mounts if mount.rstrip("/")]
+
+
+def _below(segments: Sequence[bytes], mount: bytes) -> list[bytes] | None:
+    """The segments after a mount point; None if the path does not begin with it, segment by segment."""
+    walked = b""
+    for index, segment in enumerate(segments):
+        walked += b"/" + unquote_to_bytes(segment)
+        if len(walked) >= len(mount):
+            return list(segments[index + 1 :]) if walked == mount else None
+    return None

@@ -1,0 +1,200 @@
+"""Logs that a person can read, with structlog, with the standard library, and with neither configured."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import logging
+import re
+import sys
+import traceback
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import pytest
+import structlog
+
+from durably import Context, InvalidArgumentError, PausedInvocationError, RetryPolicy, Runtime, Service, handler
+from durably.cli import logs
+from durably.runtime.observation.standard_library import LOGGER_NAME, LastResortHandler
+from durably.testing import Harness
+from tests.semantics.support import World, begin, turns, wait_a_little
+
+FRAME_OF_OURS = re.compile(r'File "[^"]*/durably/(actors|runtime|storage)/')
+OWN_LINES = re.compile(
+    r"\nTraceback \(most recent call last\):\n.*KeyError: 'nothing'\n.*direct cause.*\n"
+    r"  File \"[^\n]*test_logs\.py\", line \d+, in stumble\n    raise ValueError.*\nValueError: a bug\n",
+    re.DOTALL,
+)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def stumble() -> None:
+    nothing: dict[str, int] = {}
+    try:
+        nothing["nothing"]
+    except KeyError as error:
+        raise ValueError("a bug") from error
+
+
+class Shop(Service):
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    @handler
+    async def buy(self, ctx: Context, amount: int = 1) -> None:
+        stumble()
+
+    @handler
+    async def charge(self, ctx: Context) -> str:
+        return await ctx.run.options(retry=RetryPolicy(max_attempts=3, initial=1))("charge", self._charge)
+
+    async def _charge(self) -> str:
+        raise ConnectionError("no answer")
+
+    @handler
+    async def wait(self, ctx: Context) -> str:
+        return await ctx.run("charge", self.world.act, "charge")
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+async def pause(world: World) -> PausedInvocationError:
+    async with Harness(Shop, dependencies={World: world}) as app:
+        with pytest.raises(PausedInvocationError) as paused:
+            await app.service(Shop).buy()
+    return paused.value
+
+
+@contextmanager
+def host(stderr: io.StringIO, *handlers: logging.Handler) -> Generator[io.StringIO]:
+    """What is written to stderr in a host that has configured these handlers, instead of those of pytest."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stderr", stderr)
+        patch.setattr(logging.getLogger(), "handlers", list(handlers))
+        yield stderr
+
+
+async def test_without_any_configuration_a_line_has_its_time_and_level_and_tracebacks_their_own_lines(
+    world: World,
+) -> None:
+    with host(Terminal()) as stderr:
+        await pause(world)
+    said = stderr.getvalue()
+    assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z \[error  \] paused invocation=", said)
+    assert OWN_LINES.search(said)
+    assert said.count("paused") == 1
+    assert not FRAME_OF_OURS.search(said)
+
+
+async def test_where_nobody_looks_a_traceback_is_one_field_of_its_line(world: World) -> None:
+    with host(io.StringIO()) as piped:
+        await pause(world)
+    (line,) = piped.getvalue().splitlines()
+    assert "ValueError: a bug" in json.loads(line[line.index("traceback=") + len("traceback=") :])
+
+
+async def test_a_host_with_handlers_of_its_own_gets_each_event_once(world: World) -> None:
+    own = io.StringIO()
+    with host(Terminal(), logging.StreamHandler(own)) as stderr:
+        await pause(world)
+    assert stderr.getvalue() == ""
+    assert own.getvalue().startswith("paused invocation=")
+    assert own.getvalue().count("paused") == 1
+    assert OWN_LINES.search(own.getvalue())
+    assert [type(one) for one in logging.getLogger(LOGGER_NAME).handlers] == [LastResortHandler]
+
+
+async def test_the_console_of_structlog_shows_a_traceback_on_lines_of_its_own(world: World) -> None:
+    terminal = Terminal()
+    structlog.configure(
+        processors=[structlog.processors.add_log_level, structlog.dev.ConsoleRenderer(colors=False)],
+        logger_factory=structlog.WriteLoggerFactory(terminal),
+    )
+    await pause(world)
+    assert OWN_LINES.search(terminal.getvalue())
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+async def test_a_served_runtime_writes_one_line_for_an_event_where_nobody_looks(world: World, as_json: bool) -> None:
+    with host(io.StringIO()) as piped:
+        logs.configure_logs(logs.LogLevel.WARNING, as_json=as_json)
+        await pause(world)
+    (line,) = piped.getvalue().splitlines()
+    found = json.loads(line)["traceback"] if as_json else json.loads(line[line.index("traceback=") + 10 :])
+    assert OWN_LINES.search("\n" + found + "\n")
+
+
+async def test_a_failed_action_is_told_with_its_place_and_its_traceback_once(
+    caplog: pytest.LogCaptureFixture, world: World
+) -> None:
+    async with Harness(Shop, dependencies={World: world}) as app:
+        call = begin(app.service(Shop).charge())
+        await app.advance(10)
+        await asyncio.wait([call])
+        assert call.exception() is not None
+    told = [record for record in caplog.records if "an action failed" in record.getMessage()]
+    assert len(told) == 2
+    for record in told:
+        assert re.search(r"at='[^']*test_logs\.py:\d+ \(in _charge\)'", record.getMessage())
+    assert ["ConnectionError: no answer" in (record.exc_text or "") for record in told] == [True, False]
+
+
+async def test_outside_callers_see_their_own_code_and_no_way_through_the_machine(world: World) -> None:
+    paused = await pause(world)
+    assert paused.__cause__ is not None
+    told = "".join(traceback.format_exception(paused.__cause__))
+    assert OWN_LINES.search("\n" + told)
+    assert not FRAME_OF_OURS.search(told)
+    async with Harness(Shop, dependencies={World: world}) as app:
+        with pytest.raises(InvalidArgumentError) as refused:
+            await app.call("Shop", "buy", b'"one"')
+    assert refused.value.__cause__ is None
+
+
+async def test_a_stop_says_what_it_waits_for_and_a_second_interruption_ends_that(
+    caplog: pytest.LogCaptureFixture, world: World
+) -> None:
+    app = Harness(Shop, dependencies={World: world})
+    await app.__aenter__()
+    call = begin(app.service(Shop).wait())
+    await turns()
+
+    async def leave() -> None:
+        await Runtime.__aexit__(app, KeyboardInterrupt, KeyboardInterrupt(), None)
+
+    stopping = asyncio.create_task(leave())
+    await turns()
+    assert "waits for 1 action 'charge' (Shop/wait); Ctrl-C again stops now" in caplog.text
+    assert "up_to_seconds=30" in caplog.text
+    stopping.cancel()
+    await turns()
+    assert not stopping.done(), "the first cancellation leaves a runtime that has stopped"
+    stopping.cancel()
+    await turns()
+    assert "stops now" in caplog.text
+    await wait_a_little(app, 2)
+    await asyncio.wait([stopping, call])
+    assert stopping.cancelled()
+    assert "goes on at the next start" in caplog.text
+    call.exception()
+
+
+async def test_a_stop_that_nobody_interrupts_speaks_of_no_key(caplog: pytest.LogCaptureFixture, world: World) -> None:
+    async with Harness(Shop, dependencies={World: world}) as app:
+        call = begin(app.service(Shop).wait())
+        await turns()
+        stopping = begin(Runtime.__aexit__(app, None, None, None))
+        await turns()
+        world.end("charge")
+        await stopping
+        await call
+    assert "waits for 1 action 'charge' (Shop/wait) up_to_seconds=30" in caplog.text
