@@ -178,7 +178,7 @@ class JsonArguments:
             decoded = self._decode(argument)
             if self._apart_codecs:
                 self._decode_apart(decoded)
-        except Exception as error:  # Validators of users' classes may raise anything.
+        except (Exception, SystemExit) as error:  # Validators of users' classes may raise anything.
             raise self._refusal(argument, error) from _cause_of_users(error)
         return decoded
 
@@ -201,7 +201,7 @@ class JsonArguments:
             return self._admitted(body.strip(JSON_SPACE))
         except InvalidArgumentError:
             raise
-        except Exception as error:  # As above.
+        except (Exception, SystemExit) as error:  # As above.
             raise self._refusal(body, error) from _cause_of_users(error)
 
     def _admitted(self, body: bytes) -> bytes:
@@ -316,7 +316,7 @@ class SerdeArguments:
     def _explained(self, decode: Callable[[bytes], T], data: bytes) -> T:
         try:
             return decode(data)
-        except Exception as error:  # The Serde is the user's.
+        except (Exception, SystemExit) as error:  # The Serde is the user's.
             raise InvalidArgumentError(
                 f"Handler {self._handler!r} expects {self._serde.content_type}, and got {shortened_bytes(data)}: "
                 f"{error}."
