@@ -251,7 +251,7 @@ class JsonArguments:
         except UndecodableError:
             return self._admitted_by_name(body)
 
-    def _refusal(self, data: bytes, error: Exception | None) -> InvalidArgumentError:
+    def _refusal(self, data: bytes, error: BaseException | None) -> InvalidArgumentError:
         malformed = malformed_text(data)
         if malformed is not None:
             path, reason = "$", malformed

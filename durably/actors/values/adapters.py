@@ -60,7 +60,7 @@ class Adapter:
         except (
             Exception,
             SystemExit,
-        ) as error:  # pydantic evaluates user classes here, and anything may come out of them.
+        ) as error:  # User classes may raise anything.
             raise DefinitionError(
                 f"{describe(annotation)} cannot be stored and sent as JSON: {str(error).splitlines()[0]}"
             ) from error
@@ -100,7 +100,7 @@ class Adapter:
 _well_formed = msgspec.json.Decoder(msgspec.Raw).decode
 
 
-def _last_line(error: Exception) -> Exception:
+def _last_line(error: BaseException) -> Exception:
     return ValueError(str(error).strip().splitlines()[-1].strip()) if str(error).strip() else error
 
 

@@ -89,7 +89,7 @@ def _canonical_parts(value: Any) -> Any:
     return orjson.Fragment(plain_encoder.encode(value))
 
 
-def _only_lacks_big_integers(error: Exception) -> bool:
+def _only_lacks_big_integers(error: BaseException) -> bool:
     return "64-bit" in str(error) or "64-bit" in str(error.__cause__)
 
 

@@ -38,7 +38,7 @@ def explained(decoder: msgspec.json.Decoder[Any], annotation: Any) -> Callable[[
     return decode_or_explain
 
 
-def located(error: Exception) -> tuple[str, str]:
+def located(error: BaseException) -> tuple[str, str]:
     """Where bytes did not fit, as a path from `$`, and why."""
     text = str(error)
     found = _PATH.search(text)

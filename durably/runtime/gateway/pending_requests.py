@@ -142,7 +142,7 @@ class ResultOperation(OutcomeOperation[R]):
         except (
             Exception,
             SystemExit,
-        ) as error:  # User code decodes, in the middle of whatever else is told at this moment.
+        ) as error:  # User code decodes.
             self.refuse(error)
 
 
