@@ -100,7 +100,7 @@ class Adapter:
 _well_formed = msgspec.json.Decoder(msgspec.Raw).decode
 
 
-def _last_line(error: BaseException) -> Exception:
+def _last_line(error: BaseException) -> BaseException:
     return ValueError(str(error).strip().splitlines()[-1].strip()) if str(error).strip() else error
 
 
