@@ -224,7 +224,7 @@ class JsonArguments:
     def _admitted_bare(self, parameter: Parameter, body: bytes) -> bytes:
         admitted = self._codecs[parameter.name].admit(body)
         unknown_keys = self._unknown_keys.get(parameter.name)
-        if unknown_keys is not None:
+        if unknown_keys is not None and unknown_keys.are_in(body):
             unknown_keys.refuse(msgspec.json.decode(body), "$")
         return b'{"%s":%s}' % (parameter.name.encode(), admitted)
 
