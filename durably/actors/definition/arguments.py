@@ -178,7 +178,7 @@ class JsonArguments:
             decoded = self._decode(argument)
             if self._apart_codecs:
                 self._decode_apart(decoded)
-        except Exception as error:  # Validators of users' classes may raise anything.
+        except (Exception, SystemExit) as error:  # Validators of users' classes may raise anything.
             raise self._refusal(argument, error) from _cause_of_users(error)
         return decoded
 
@@ -201,7 +201,7 @@ class JsonArguments:
             return self._admitted(body.strip(JSON_SPACE))
         except InvalidArgumentError:
             raise
-        except Exception as error:  # As above.
+        except (Exception, SystemExit) as error:  # As above.
             raise self._refusal(body, error) from _cause_of_users(error)
 
     def _admitted(self, body: bytes) -> bytes:
@@ -224,7 +224,7 @@ class JsonArguments:
     def _admitted_bare(self, parameter: Parameter, body: bytes) -> bytes:
         admitted = self._codecs[parameter.name].admit(body)
         unknown_keys = self._unknown_keys.get(parameter.name)
-        if unknown_keys is not None:
+        if unknown_keys is not None and unknown_keys.are_in(body):
             unknown_keys.refuse(msgspec.json.decode(body), "$")
         return b'{"%s":%s}' % (parameter.name.encode(), admitted)
 
@@ -251,7 +251,7 @@ class JsonArguments:
         except UndecodableError:
             return self._admitted_by_name(body)
 
-    def _refusal(self, data: bytes, error: Exception | None) -> InvalidArgumentError:
+    def _refusal(self, data: bytes, error: BaseException | None) -> InvalidArgumentError:
         malformed = malformed_text(data)
         if malformed is not None:
             path, reason = "$", malformed
@@ -316,7 +316,7 @@ class SerdeArguments:
     def _explained(self, decode: Callable[[bytes], T], data: bytes) -> T:
         try:
             return decode(data)
-        except Exception as error:  # The Serde is the user's.
+        except (Exception, SystemExit) as error:  # The Serde is the user's.
             raise InvalidArgumentError(
                 f"Handler {self._handler!r} expects {self._serde.content_type}, and got {shortened_bytes(data)}: "
                 f"{error}."

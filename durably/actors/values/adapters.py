@@ -57,7 +57,10 @@ class Adapter:
         try:
             self._adapter, self._validate = _adapter(annotation)
             _, self._validate_outside = _adapter(annotation, extra="forbid")
-        except Exception as error:  # pydantic evaluates user classes here, and anything may come out of them.
+        except (
+            Exception,
+            SystemExit,
+        ) as error:  # User classes may raise anything.
             raise DefinitionError(
                 f"{describe(annotation)} cannot be stored and sent as JSON: {str(error).splitlines()[0]}"
             ) from error
@@ -70,7 +73,7 @@ class Adapter:
                 return written
             (parts,) = self._adapter.dump_python((value,), by_alias=True, round_trip=True, warnings=False)
             return msgspec.json.encode(sorted_like(parts, msgspec.json.decode(written)))
-        except Exception as error:  # Whatever a user's serializer raises: the value is to blame.
+        except (Exception, SystemExit) as error:  # Whatever a user's serializer raises: the value is to blame.
             raise unencodable(value, _last_line(error)) from error
 
     def decode(self, data: bytes) -> Any:
@@ -84,7 +87,7 @@ class Adapter:
         try:
             _well_formed(data)  # pydantic would take NaN and Infinity, which are no JSON.
             return validate(b"[" + data + b"]")[0]
-        except Exception as error:  # Validators of users' classes may raise anything.
+        except (Exception, SystemExit) as error:  # Validators of users' classes may raise anything.
             path, reason = place_and_reason(error, depth=1)  # The tuple is no part of the value.
             raise UndecodableError(
                 f"Expected {describe(self._annotation)}, got {shortened_bytes(data)}: "
@@ -97,7 +100,7 @@ class Adapter:
 _well_formed = msgspec.json.Decoder(msgspec.Raw).decode
 
 
-def _last_line(error: Exception) -> Exception:
+def _last_line(error: BaseException) -> BaseException:
     return ValueError(str(error).strip().splitlines()[-1].strip()) if str(error).strip() else error
 
 

@@ -101,7 +101,7 @@ def decode_custom(expected: type, value: Any) -> Any:
         raise ValueError(_pydantic_reason(error)) from error
 
 
-def place_and_reason(error: Exception, depth: int) -> tuple[str, str]:
+def place_and_reason(error: BaseException, depth: int) -> tuple[str, str]:
     """Where a value did not fit, as a path from `$` that leaves out the outermost `depth` steps, and why."""
     details = getattr(error, "errors", None)
     if not isinstance(error, ValueError) or details is None:

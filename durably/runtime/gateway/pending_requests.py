@@ -139,7 +139,10 @@ class ResultOperation(OutcomeOperation[R]):
                 self.refuse(failure)
             else:
                 self.finish(self._decode(outcome.value))
-        except Exception as error:  # User code decodes, in the middle of whatever else is told at this moment.
+        except (
+            Exception,
+            SystemExit,
+        ) as error:  # User code decodes.
             self.refuse(error)
 
 
@@ -157,7 +160,7 @@ class ReplyOperation(OutcomeOperation[Reply]):
     def answer(self, outcome: Outcome, expires_at: int | None, cause: BaseException | None = None, /) -> None:
         try:
             failure = decode_failure(outcome.value) if outcome.failed else None
-        except Exception as error:  # An error class of the user's may refuse to be made.
+        except (Exception, SystemExit) as error:  # An error class of the user's may refuse to be made.
             self.refuse(error)
             return
         body = b"" if outcome.failed else outcome.value
