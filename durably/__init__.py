@@ -45,6 +45,7 @@ from durably.errors import RetryableError as RetryableError
 from durably.errors import RuntimeStoppedError as RuntimeStoppedError
 from durably.errors import SharedStateError as SharedStateError
 from durably.errors import StoreInUseError as StoreInUseError
+from durably.errors import StoreLostError as StoreLostError
 from durably.errors import StoreUnavailableError as StoreUnavailableError
 from durably.errors import TerminalError as TerminalError
 from durably.errors import UndeclaredStateError as UndeclaredStateError
@@ -97,6 +98,7 @@ __all__ = [
     "SqliteStore",
     "Store",
     "StoreInUseError",
+    "StoreLostError",
     "StoreUnavailableError",
     "TerminalError",
     "UndeclaredStateError",

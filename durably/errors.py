@@ -24,11 +24,13 @@
     │   ├── UnsetStateError               also an AttributeError
     │   ├── UnencodableError              also a TypeError
     │   └── UndecodableError              also a ValueError
+    ├── LoadLimitError                    what is stored is too large to load: the invocation pauses
     ├── PausedInvocationError             503, to callers outside
     ├── OverloadedError                   429
     ├── RuntimeStoppedError               503
     ├── DefinitionError                   also a TypeError
     ├── StoreUnavailableError
+    │   └── StoreLostError
     └── StoreInUseError
 
 The message of an error that is given none is the first line of its docstring, or the name of its class where it has
@@ -325,6 +327,10 @@ class UndecodableError(HandlerMistakeError, ValueError):
         self.reason = reason
 
 
+class LoadLimitError(DurablyError):
+    """What is stored of an invocation, or of its object, is too large to be loaded."""
+
+
 class PausedInvocationError(DurablyError):
     """The invocation waits for a person; it has not failed.
 
@@ -385,6 +391,10 @@ class StoreUnavailableError(DurablyError):
     def __init__(self, message: str = "", *, nothing_accepted: bool = False) -> None:
         super().__init__(message)
         self.nothing_accepted = nothing_accepted
+
+
+class StoreLostError(StoreUnavailableError):
+    """The store that was open is not at its path any more, or is not the same; the runtime has stopped for good."""
 
 
 class StoreInUseError(DurablyError):

@@ -52,7 +52,11 @@ def pages() -> list[Path]:
 
 def test_every_rule_that_is_cited_exists() -> None:
     rules = {*declared()}
-    everywhere = [*sources("durably", "tests", "examples", "benchmarks"), ROOT / "_durably_pytest.py", *pages()]
+    everywhere = [
+        *sources("durably", "tests", "workloads", "examples", "benchmarks"),
+        ROOT / "_durably_pytest.py",
+        *pages(),
+    ]
     dangling = {f"{path} cites rule {rule}" for rule, path in citations(everywhere) if rule not in rules}
     assert dangling == set(), "Add the rule to docs/semantics.md, or name the rule that is meant."
 

@@ -47,7 +47,7 @@ def test_the_tutorial_runs_and_finds_its_bug(tmp_path: Path) -> None:
         "test_nobody_shares_a_seat",
         "TestShopping::runTest",
     ], done.stdout
-    repeat = "Repeat it with: simulate(rush, Ticket, HastyCart, seed=0)"
+    repeat = "Repeat it with: simulate(rush, Ticket, HastyCart, seed=1)"
     for told in (
         "The condition nobody_shares_a_seat does not hold after a commit",
         repeat,

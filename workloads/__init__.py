@@ -8,6 +8,7 @@ from durably.testing import Workload
 from workloads.asyncio_programs import ASYNCIO_PROGRAMS
 from workloads.bank import BANK
 from workloads.counters import COUNTERS
+from workloads.promises import PROMISES
 from workloads.trees import TREES
 
 WORKLOADS: Mapping[str, Workload] = {
@@ -15,5 +16,6 @@ WORKLOADS: Mapping[str, Workload] = {
     "counters": COUNTERS,
     "asyncio_programs": ASYNCIO_PROGRAMS,
     "trees": TREES,
+    "promises": PROMISES,
 }
 """By name, as `--workload` takes them."""

@@ -21,7 +21,7 @@ from durably.errors import TerminalError
 from durably.testing import Workload
 from durably.testing.simulation.clients import SimulatedClient
 from durably.testing.simulation.simulation import Simulation
-from durably.testing.simulation.snapshots import Snapshots
+from durably.testing.stores.snapshots import Snapshots
 from workloads.acts import World
 from workloads.program_parts import (
     UNKNOWN,

@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine, Generator
-from contextlib import contextmanager, suppress
+from contextlib import AsyncExitStack, contextmanager, suppress
 from typing import Any, Final
 
 import uvicorn
@@ -68,7 +68,16 @@ async def _serve(runtime: Runtime, listener: socket.socket) -> None:
     tune_for_serving()
     serving: asyncio.Task[None] | None = None
     with suppress(_Interrupt):
-        async with runtime:
+        async with AsyncExitStack() as stack:
+            starting = asyncio.create_task(stack.enter_async_context(runtime))
+            first: set[asyncio.Future[Any]] = {starting, stop}
+            await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+            if not starting.done():  # It waits for its store, which may take any time.
+                starting.cancel()
+                await asyncio.wait({starting})
+                Console(stderr=True).print("Stopped before the store could be opened.")
+                return
+            await starting
             serving = asyncio.create_task(server.serve(sockets=[listener]))
             await asyncio.wait({serving, stop}, return_when=asyncio.FIRST_COMPLETED)
             Console(stderr=True).print("Stopping: what runs may finish, the rest goes on at the next start.")

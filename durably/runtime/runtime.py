@@ -35,8 +35,8 @@ from durably.runtime.invocations.invocation import InvocationRun
 from durably.runtime.observation.observer import Observer, Observers
 from durably.runtime.supervision.supervisor import Supervisor
 from durably.storage.connect import store_from_url
+from durably.storage.introspection import InspectableStore
 from durably.storage.records import InvocationRecord
-from durably.storage.store import Store
 
 if TYPE_CHECKING:
     from durably.ingress import Ingress
@@ -82,7 +82,7 @@ class Runtime(Caller):
 
     def __init__(
         self,
-        store: Store | str,
+        store: InspectableStore | str,
         actors: Iterable[type[Actor]],
         *,
         dependencies: Mapping[Any, Any] | None = None,
@@ -167,7 +167,7 @@ class Runtime(Caller):
         """It runs, has its store, and nobody has asked it to stop."""
         return self._supervisor is not None and self._supervisor.accepts_requests
 
-    def use_store(self, store: Store | str) -> None:
+    def use_store(self, store: InspectableStore | str) -> None:
         """Run on another store than it was made with; before it is entered."""
         if self._supervisor is not None:
             raise RuntimeError("The runtime is running; its store can only be changed before.")
@@ -224,6 +224,7 @@ class Runtime(Caller):
         definition = definition_of(actor)
         await supervisor.until_durable()
         stored = await self._store.state(Address(definition.name, key))
+        await supervisor.until_durable()  # Rule X9: the store was still ours after it was read.
         bound = self._actors[definition.name]
         return {name: bound.decode_state(name, value) for name, value in stored.items()}
 
@@ -238,7 +239,7 @@ class Runtime(Caller):
         supervisor = self._running()
         service, key, handler = self._parse_target(target)
         await supervisor.until_durable()
-        async for record in self._pages(service, key, handler, status):
+        async for record in self._pages(supervisor, service, key, handler, status):
             yield Invocation(self, record.id, codec_for(MISSING).decode)
 
     def resume(self, what: str, /) -> Awaitable[Sequence[str]]:
@@ -324,17 +325,26 @@ class Runtime(Caller):
     ) -> Sequence[str]:
         await supervisor.until_durable()
         resumed: list[str] = []
-        async for record in self._pages(service, key, handler, InvocationStatus.PAUSED):
+        async for record in self._pages(supervisor, service, key, handler, InvocationStatus.PAUSED):
             resumed += await self._resume_one(supervisor, record.id)
         return resumed
 
     async def _pages(
-        self, service: str | None, key: str | None, handler: str | None, status: InvocationStatus | None
+        self,
+        supervisor: Supervisor,
+        service: str | None,
+        key: str | None,
+        handler: str | None,
+        status: InvocationStatus | None,
     ) -> AsyncIterator[InvocationRecord]:
         after = 0
-        while page := await self._store.invocations(
-            after=after, limit=_PAGE, service=service, key=key, handler=handler, status=status
-        ):
+        while True:
+            page = await self._store.invocations(
+                after=after, limit=_PAGE, service=service, key=key, handler=handler, status=status
+            )
+            await supervisor.until_durable()  # Rule X9
+            if not page:
+                return
             for record in page:
                 yield record
             after = page[-1].number

@@ -69,6 +69,8 @@ class Settings:
     """How much may be ahead of the disk before nothing new is admitted or advanced (rule X2)."""
     give_way_us: int | None = 2_000
     """How long a busy loop may starve the threads that wait for it (rule X8). None: there are no such threads."""
+    verify_every_us: int | None = 500_000
+    """How often an idle runtime asks whether its store is still there and its own (rule X9). None: never by itself."""
     advance_limit_callbacks: int = 100_000
     slow_advance_us: int = 100_000
     host_error_pause_us: int = 1_000_000

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from pathlib import Path
 from typing import NamedTuple
 
 import structlog
 
 from durably.errors import StoreUnavailableError
 from durably.storage.connections import Connection, Readers, apply_settings, connect
+from durably.storage.files import StoreFiles
 from durably.storage.sqlite_errors import describe_error
 from durably.storage.statements import SQL
 
@@ -72,10 +72,9 @@ class LogGauge:
 class Checkpointer:
     """Runs checkpoints beside the writer, one at a time; where the log is over its limit it says so, and slows down."""
 
-    def __init__(self, path: Path, store: str, *, threshold_bytes: int, limit_bytes: int) -> None:
-        self._path = path
+    def __init__(self, files: StoreFiles, store: str, *, threshold_bytes: int, limit_bytes: int) -> None:
+        self._files = files
         self._store = store
-        self._log_path = path.with_name(path.name + "-wal")
         self._limit_bytes = limit_bytes
         self._gauge = LogGauge(threshold_bytes)
         self._threshold_bytes = threshold_bytes
@@ -90,7 +89,7 @@ class Checkpointer:
         self._readers = readers
         self._gauge = LogGauge(self._threshold_bytes)
         self._is_over_limit = False
-        self._connection = await connect(self._path, timeout_seconds=BLOCKED_TIMEOUT_SECONDS)
+        self._connection = await connect(self._files.resolve(), timeout_seconds=BLOCKED_TIMEOUT_SECONDS)
         await self._connection.run(apply_settings)
 
     async def close(self) -> None:
@@ -182,7 +181,7 @@ class Checkpointer:
 
     def _file_bytes(self) -> int:
         try:
-            return os.stat(self._log_path).st_size
+            return os.stat(self._files.log_path).st_size
         except FileNotFoundError:
             return 0
 

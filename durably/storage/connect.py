@@ -2,28 +2,62 @@
 
 from __future__ import annotations
 
-from urllib.parse import unquote
+import os
+import re
+import sys
+from urllib.parse import unquote_to_bytes
 
 from durably.errors import DefinitionError
+from durably.storage.introspection import InspectableStore
 from durably.storage.memory import MemoryStore
 from durably.storage.sqlite import SqliteStore
-from durably.storage.store import Store
 
 SQLITE_PREFIX = "sqlite:///"
 
+_drive_behind_slash = re.compile(r"/[A-Za-z]:([/\\]|$)")
 
-def store_from_url(url: str) -> Store:
+
+def store_from_url(url: str) -> InspectableStore:
     """The store that a URL names: `sqlite:///relative.db`, `sqlite:////absolute/path.db` or `memory:`.
+
+    What follows `sqlite:///` is a path. A relative one begins at the working directory of the moment when the store is
+    first opened. A `%` with two hexadecimal digits stands for that byte, as in every URL (`%20` is a space, `%3F` a
+    question mark, `%25` a percent sign). Everything else stands for itself, spaces and `#` too. A `?` would begin
+    options, which there are none of.
+    On Windows, `sqlite:///C:/folder/app.db` is absolute, and `sqlite://///server/share/app.db` is a path on a server.
 
     Raises:
         DefinitionError: the URL names no store.
     """
     if url == "memory:":
         return MemoryStore()
-    path = unquote(url.removeprefix(SQLITE_PREFIX))
-    if not url.startswith(SQLITE_PREFIX) or not path or "?" in path:
+    return SqliteStore(path_in_url(url, windows=sys.platform == "win32"))
+
+
+def path_in_url(url: str, *, windows: bool) -> str:
+    """The path that a URL of SQLite names.
+
+    Raises:
+        DefinitionError: it names none.
+    """
+    quoted = url.removeprefix(SQLITE_PREFIX)
+    if not url.startswith(SQLITE_PREFIX) or not quoted:
         raise DefinitionError(
             f"{url!r} names no store. Write `sqlite:///tickets.db` for a file in the working directory, "
             "`sqlite:////var/lib/tickets.db` for an absolute path, or `memory:`."
         )
-    return SqliteStore(path)
+    if "?" in quoted:
+        raise DefinitionError(
+            f"{url!r} has options behind a `?`, and there are none. Leave them out, or write `%3F` if the name of the "
+            "file has a question mark in it. The options of a store are arguments of `SqliteStore(path, ...)`."
+        )
+    raw = unquote_to_bytes(quoted)
+    try:
+        path = raw.decode("utf-8") if windows else os.fsdecode(raw)
+    except UnicodeDecodeError as error:
+        raise DefinitionError(f"{url!r} has bytes in it that are not UTF-8, as names are here.") from error
+    if path.endswith("/"):
+        raise DefinitionError(f"{url!r} names a folder. Add the name of a file: `{url}tickets.db`.")
+    if windows and _drive_behind_slash.match(path):
+        return path[1:]  # `sqlite:////C:/app.db`, as on other systems with one slash more.
+    return path

@@ -6,11 +6,15 @@ An error of SQLite becomes a sentence here, and nowhere else.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from enum import StrEnum
+from pathlib import Path, PurePath, PureWindowsPath
 from threading import Thread
 from typing import Concatenate, ParamSpec, TypeAlias, TypeVar
+from urllib.parse import quote
 
 import aiosqlite
 
@@ -33,7 +37,11 @@ SETTINGS = (
     "temporary_tables_in_memory",
     "write_ahead_log",
 )
-READER_VIEWS = ("encoded_invocations", "encoded_journals")
+READER_VIEWS = ("sized_invocations", "encoded_invocations", "encoded_steps", "encoded_completions", "encoded_journals")
+ANSWER_LIMIT_BYTES = 4 << 20
+"""Of an answer in one piece, because the event loop decodes it. What is longer is read in smaller parts."""
+VALUE_LIMIT_BYTES = 1 << 30
+"""Of everything else: as much as SQLite allows."""
 
 
 class Connection(aiosqlite.Connection):
@@ -70,28 +78,54 @@ def _nothing(connection: sqlite3.Connection) -> None:
     del connection
 
 
-async def connect(path: Path, *, timeout_seconds: float = BUSY_TIMEOUT_SECONDS, read_only: bool = False) -> Connection:
-    """A connection without transactions of its own making: what is not in a transaction commits by itself.
+class Mode(StrEnum):
+    """What a connection may do, in SQLite's words."""
 
-    One that is `read_only` neither creates the database nor, when it closes, copies the write-ahead log into it.
-    """
+    CREATE = "rwc"
+    EXISTING = "rw"
+    """Read and write, but never create the file."""
+    READ_ONLY = "ro"
+    """Neither create the database nor, when the connection closes, copy the write-ahead log into it."""
+
+
+def database_uri(path: PurePath, mode: Mode) -> str:
+    """How SQLite is told which file to open: the path is taken literally, whatever characters it has."""
+    raw = str(path).encode("utf-8", "surrogatepass") if isinstance(path, PureWindowsPath) else os.fsencode(path)
+    literal = quote(raw.replace(b"\\", b"/") if isinstance(path, PureWindowsPath) else raw, safe="/:")
+    return f"file://{'' if literal.startswith('/') else '/'}{literal}?mode={mode}"
+
+
+async def connect(
+    path: Path, mode: Mode = Mode.EXISTING, *, timeout_seconds: float = BUSY_TIMEOUT_SECONDS
+) -> Connection:
+    """A connection without transactions of its own making: what is not in a transaction commits by itself."""
 
     def connector() -> sqlite3.Connection:
-        database = f"{path.absolute().as_uri()}?mode=ro" if read_only else path
         return sqlite3.connect(
-            database, timeout=timeout_seconds, isolation_level=None, check_same_thread=False, uri=read_only
+            database_uri(path, mode), timeout=timeout_seconds, isolation_level=None, check_same_thread=False, uri=True
         )
 
     connection = Connection(connector, iter_chunk_size=1)
     # A program that forgets to close its store must still be able to end. Safe because a commit that the end of the
     # process cuts off is all there or not at all.
     connection.make_daemon()
+    opening = asyncio.ensure_future(_opened(connection))
     try:
-        await connection
+        await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        # Whoever gave up does not know of the connection, so it is closed here.
+        with contextlib.suppress(sqlite3.Error):
+            await opening
+            await connection.close()
+        raise
     except BaseException:
         connection.join()
         raise
     return connection
+
+
+async def _opened(connection: Connection) -> None:
+    await connection
 
 
 def apply_settings(connection: sqlite3.Connection) -> None:
@@ -111,31 +145,54 @@ def make_views(connection: sqlite3.Connection) -> None:
     connection.execute(SQL["read_only"])
 
 
-def answer(connection: sqlite3.Connection, statement: str, parameters: Parameters) -> str:
-    """The answer of a statement that has exactly one row of one column."""
-    row: tuple[str] = connection.execute(statement, parameters).fetchone()
+def answer(connection: sqlite3.Connection, statement: str, parameters: Parameters, limit_bytes: int) -> str:
+    """The answer of a statement that has exactly one row of one column.
+
+    Raises:
+        sqlite3.DataError: it is too large for one piece.
+    """
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, limit_bytes)
+    try:
+        row: tuple[str] = connection.execute(statement, parameters).fetchone()
+    finally:
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, VALUE_LIMIT_BYTES)
     return row[0]
 
 
-def pieces(connection: sqlite3.Connection, statement: str, parameters: Parameters) -> list[tuple[str, str]]:
-    """The answer of a statement that says of each row what it is: `(kind, content)`."""
-    return connection.execute(statement, parameters).fetchall()
+class ReadLimitError(StoreUnavailableError):
+    """A read took too long. That is a limit of ours and says nothing about the store: ask for less (rule X6)."""
 
 
 class TimeLimit:
-    """Interrupts what a connection runs after a time, and again until cancelled: it may have begun late."""
+    """Interrupts a read when it has not progressed for a time, and again until cancelled: it may have begun late."""
 
-    __slots__ = ("_connection", "_timer", "expired")
+    __slots__ = ("_interrupt", "_limit_seconds", "_seen", "_timer", "expired", "progress")
 
-    def __init__(self, connection: Connection, limit_seconds: float) -> None:
-        self._connection = connection
-        self._timer = asyncio.get_running_loop().call_later(limit_seconds, self._expire)
+    def __init__(self, interrupt: Callable[[], None], limit_seconds: float) -> None:
+        self._interrupt = interrupt
+        self._limit_seconds = limit_seconds
+        self._timer = asyncio.get_running_loop().call_later(limit_seconds, self.look)
+        self._seen = 0
+        self.progress = 0
         self.expired = False
 
-    def _expire(self) -> None:
+    def progressed(self) -> None:
+        """Another piece has been read. Called on the connection's thread."""
+        self.progress += 1
+
+    def look(self) -> None:
+        """The time has passed: stop the connection, unless it has progressed meanwhile."""
+        if self.progress != self._seen:
+            self._seen = self.progress
+            self._look_again_after(self._limit_seconds)
+            return
         self.expired = True
-        self._connection.interrupt_now()
-        self._timer = asyncio.get_running_loop().call_later(INTERRUPT_AGAIN_SECONDS, self._expire)
+        self._interrupt()
+        self._look_again_after(INTERRUPT_AGAIN_SECONDS)
+
+    def _look_again_after(self, seconds: float) -> None:
+        self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(seconds, self.look)
 
     def cancel(self) -> None:
         self._timer.cancel()
@@ -144,8 +201,7 @@ class TimeLimit:
 class Readers:
     """Connections for reads, each running one statement at a time and none longer than the limit (rules L2 and X6)."""
 
-    def __init__(self, path: Path, store: str, *, count: int, limit_seconds: float) -> None:
-        self._path = path
+    def __init__(self, store: str, *, count: int, limit_seconds: float) -> None:
         self._store = store
         self._count = count
         self._limit_seconds = limit_seconds
@@ -154,13 +210,13 @@ class Readers:
         self._recycling: set[asyncio.Task[None]] = set()
 
     async def open(
-        self, prepare: Callable[[sqlite3.Connection], None] | None = None, *, read_only: bool = False
+        self, path: Path, mode: Mode = Mode.EXISTING, prepare: Callable[[sqlite3.Connection], None] = prepare_reader
     ) -> None:
         self._free = asyncio.LifoQueue()
         for _ in range(self._count):
-            connection = await connect(self._path, read_only=read_only)
+            connection = await connect(path, mode)
             self._all.append(connection)
-            await connection.run(prepare_reader if prepare is None else prepare)
+            await connection.run(prepare)
             self._free.put_nowait(connection)
 
     async def close(self) -> None:
@@ -171,26 +227,39 @@ class Readers:
             connection.interrupt_now()
             await connection.close()
 
-    async def read(
-        self, name: str, parameters: Parameters, fetch: Callable[[sqlite3.Connection, str, Parameters], T]
-    ) -> T:
-        """Run the named statement and return what `fetch` makes of it.
+    async def read(self, name: str, parameters: Parameters, *, limit_bytes: int | None = None) -> str:
+        """The answer of the named statement, in one piece of at most `limit_bytes`.
 
         Raises:
-            StoreUnavailableError: SQLite failed, or the statement ran into the time limit.
+            ReadLimitError: it took too long.
+            StoreUnavailableError: SQLite failed, or the answer is too large for one piece.
+        """
+        limit = ANSWER_LIMIT_BYTES if limit_bytes is None else min(limit_bytes, ANSWER_LIMIT_BYTES)
+        return await self.run(lambda connection, _: answer(connection, SQL[name], parameters, limit))
+
+    async def run(self, function: Callable[[sqlite3.Connection, Callable[[], None]], T]) -> T:
+        """Run `function(connection, progressed)` on a connection; it is stopped when it no longer calls `progressed`.
+
+        Raises:
+            ReadLimitError: it took too long.
+            StoreUnavailableError: SQLite failed.
         """
         free = self._free
         connection = await self._take(free)
-        limit = TimeLimit(connection, self._limit_seconds)
+        limit = TimeLimit(connection.interrupt_now, self._limit_seconds)
         try:
-            found = await connection.run(fetch, SQL[name], parameters)
+            found = await connection.run(function, limit.progressed)
         except asyncio.CancelledError:
             connection.interrupt_now()
             self._recycle(connection, free)
             raise
-        except sqlite3.Error as error:
+        except Exception as error:
             free.put_nowait(connection)
-            raise StoreUnavailableError(self._describe(error, limit)) from error
+            if not isinstance(error, sqlite3.Error):
+                raise
+            if limit.expired:
+                raise ReadLimitError(self._slow_sentence()) from error
+            raise StoreUnavailableError(describe_error(error, self._store)) from error
         finally:
             limit.cancel()
         free.put_nowait(connection)
@@ -224,10 +293,8 @@ class Readers:
         self._recycling.add(task)
         task.add_done_callback(self._recycling.discard)
 
-    def _describe(self, error: sqlite3.Error, limit: TimeLimit) -> str:
-        if limit.expired:
-            return (
-                f"Reading the store {self._store} took longer than {self._limit_seconds:g} seconds and was stopped, "
-                "because a long reader keeps the write-ahead log from being reused. Ask for less at a time."
-            )
-        return describe_error(error, self._store)
+    def _slow_sentence(self) -> str:
+        return (
+            f"Reading the store {self._store} took longer than {self._limit_seconds:g} seconds and was stopped, "
+            "because a long reader keeps the write-ahead log from being reused. Ask for less at a time."
+        )

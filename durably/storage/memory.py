@@ -7,7 +7,7 @@ made the batch, and the sentence names the record.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -20,6 +20,7 @@ from durably.storage.records import (
     AttachmentRecord,
     Batch,
     CompletionRecord,
+    ExecutionRecord,
     InvocationRecord,
     InvocationUpdate,
     Opened,
@@ -32,7 +33,9 @@ from durably.storage.records import (
     TimerPlace,
     TimerRecord,
 )
+from durably.storage.store import VERIFIED
 
+LOAD_LIMIT_BYTES = 1 << 30
 NOT_STARTED = (InvocationStatus.PENDING, InvocationStatus.SCHEDULED, InvocationStatus.COMPLETED)
 
 
@@ -51,6 +54,14 @@ class StoredRow:
         self.completions: dict[tuple[int, int], CompletionRecord] = {}
         self.timers: dict[tuple[TimerKind, int], TimerRecord] = {}
         self.attachments: dict[tuple[int, int], AttachmentRecord] = {}
+
+    def size_bytes(self) -> int:
+        """What a load of it has to hold."""
+        return (
+            len(self.record.argument)
+            + sum(len(step.content) for step in self.steps.values())
+            + sum(len(completion.value) for completion in self.completions.values())
+        )
 
 
 class Disk:
@@ -74,6 +85,8 @@ class Disk:
     def apply(self, batch: Batch) -> None:
         """Apply a batch, in the order that `Batch` promises."""
         self._refuse_contradictions(batch)
+        for execution in batch.renewed:
+            self._renew(execution)
         for number in batch.ended:
             self.rows[number].clear()
         for number in batch.removed:
@@ -102,6 +115,26 @@ class Disk:
         for change in batch.state:
             self._change_state(change)
         self.last_position = max(self.last_position, batch.last_position)
+
+    def _renew(self, execution: ExecutionRecord) -> None:
+        """Rule W1: the old number is gone with all that belongs to it; who waits for the invocation goes on waiting."""
+        old = self.rows.pop(execution.previous)
+        self._note_status(old.record, finished=True)
+        row = StoredRow(
+            msgspec.structs.replace(
+                old.record, number=execution.number, seed=execution.seed, argument=execution.argument
+            )
+        )
+        for place, attachment in old.attachments.items():
+            row.attachments[place] = AttachmentRecord(execution.number, attachment.caller)
+        self.rows[execution.number] = row
+        self.numbers_by_id[row.record.id] = execution.number
+        if row.record.scope is not None:
+            self.numbers_by_scope[row.record.scope] = execution.number
+        self.aliases.update({
+            alias: execution.number for alias, number in self.aliases.items() if number == execution.previous
+        })  # fmt: skip
+        self._note_status(row.record, finished=row.record.status is InvocationStatus.COMPLETED)
 
     def _remove(self, number: int) -> None:
         record = self.rows.pop(number).record
@@ -165,15 +198,21 @@ class Disk:
         """Every record belongs to an invocation that is there, and none is there already."""
         removed, accepted = set(batch.removed), {record.number for record in batch.accepted}
         forgotten = removed.union(batch.ended)
+        began = {execution.number: execution.previous for execution in batch.renewed}
+        known = self.rows.keys() - began.values() | began.keys()
 
+        for number, previous in began.items():
+            fits = previous in self.rows and number not in self.rows and number not in accepted
+            _refuse_unless(fits, "a new execution", previous)
         for number in (*batch.ended, *batch.removed):
-            _refuse_unless(number in self.rows, "the end", number)
+            _refuse_unless(number in known, "the end", number)
         for record in batch.accepted:
-            _refuse_unless(not self._clashing(record) - removed, "the acceptance", record.number)
+            clashing = {number for number in self._clashing(record) if _now(number, began) not in removed}
+            _refuse_unless(not clashing, "the acceptance", record.number)
         parts: list[StepRecord | InvocationUpdate | TimerRecord | AliasRecord]
         parts = [*batch.steps, *batch.updated, *batch.timers, *batch.aliases]
         for part in parts:
-            exists = part.number in accepted or (part.number in self.rows and part.number not in removed)
+            exists = part.number in accepted or (part.number in known and part.number not in removed)
             _refuse_unless(exists, f"a record ({type(part).__name__})", part.number)
         for step in batch.steps:
             repeated = (
@@ -181,7 +220,8 @@ class Disk:
             )
             _refuse_unless(not repeated, "a second record (StepRecord)", step.number)
         for alias in batch.aliases:
-            _refuse_unless(self.aliases.get(alias.id) in {None, *removed}, "an alias", alias.number)
+            holder = self.aliases.get(alias.id)
+            _refuse_unless(holder is None or _now(holder, began) in removed, "an alias", alias.number)
 
     def _clashing(self, record: InvocationRecord) -> set[int]:
         """Stored invocations that have the number, the id or the idempotency key of this one."""
@@ -195,7 +235,7 @@ class Disk:
         """All invocations by number."""
         return (self.rows[number].record for number in sorted(self.rows))
 
-    def load(self, address: Address, pending_limit: int) -> StoredObject:
+    def load(self, address: Address, pending_limit: int, limit_bytes: int) -> StoredObject:
         rows = [self.rows[number] for number in sorted(self.unfinished.get(address, ()))]
         pending = sorted(
             (row for row in rows if waits_in_mailbox(row.record)), key=lambda row: mailbox_order(row.record)
@@ -205,21 +245,28 @@ class Disk:
             if not waits_in_mailbox(row.record) and row.record.status is not InvocationStatus.SCHEDULED
         ]  # fmt: skip
         head = list(_bounded(pending[:pending_limit]))
+        state = self.state.get(address, {})
+        state_bytes = sum(len(value) for value in state.values())
+        is_left_out = state_bytes > limit_bytes
         return StoredObject(
             address=address,
-            state=dict(self.state.get(address, {})),
-            started=[self.journal(row) for row in started],
-            pending=[self.journal(row) for row in head],
+            state={} if is_left_out else dict(state),
+            started=[self.journal(row, limit_bytes) for row in started],
+            pending=[self.journal(row, limit_bytes) for row in head],
             pending_beyond=len(pending) - len(head),
+            left_out_bytes=state_bytes if is_left_out else None,
         )
 
-    def journal(self, row: StoredRow) -> StoredInvocation:
+    def journal(self, row: StoredRow, limit_bytes: int) -> StoredInvocation:
+        size_bytes = row.size_bytes()
+        is_left_out = size_bytes > limit_bytes
         return StoredInvocation(
-            record=row.record,
-            steps=[row.steps[index] for index in sorted(row.steps)],
-            completions=[row.completions[place] for place in sorted(row.completions)],
+            record=msgspec.structs.replace(row.record, argument=b"") if is_left_out else row.record,
+            steps=[] if is_left_out else [row.steps[index] for index in sorted(row.steps)],
+            completions=[] if is_left_out else [row.completions[place] for place in sorted(row.completions)],
             attachments=[row.attachments[caller] for caller in sorted(row.attachments)],
             sender_unfinished=self.is_unfinished(row.record.sender_id),
+            left_out_bytes=size_bytes if is_left_out else None,
         )
 
     def is_unfinished(self, invocation_id: str | None) -> bool:
@@ -241,6 +288,11 @@ class Disk:
             holds_mailbox(other) or (waits_in_mailbox(other) and mailbox_order(other) < mailbox_order(record))
             for other in others
         )
+
+
+def _now(number: int, began: Mapping[int, int]) -> int:
+    """The number under which a stored invocation goes on."""
+    return next((later for later, previous in began.items() if previous == number), number)
 
 
 def waits_in_mailbox(record: InvocationRecord) -> bool:
@@ -279,8 +331,10 @@ def _refuse_unless(condition: bool, what: str, number: int) -> None:
 class MemoryStore:
     """Keeps everything in memory. For tests, for trying things out, and as the specification of every other store."""
 
-    def __init__(self, disk: Disk | None = None) -> None:
+    def __init__(self, disk: Disk | None = None, *, load_limit_bytes: int = LOAD_LIMIT_BYTES) -> None:
+        """What holds more than `load_limit_bytes` is not loaded: an invocation with its journal, or a snapshot."""
         self.disk = disk if disk is not None else Disk()
+        self._load_limit_bytes = load_limit_bytes
         self._owner: Owner | None = None
         self._epoch = 0
 
@@ -294,6 +348,8 @@ class MemoryStore:
         holder = self.disk.holder
         if holder is not None and holder != owner:
             raise StoreInUseError(held_sentence(self.describe(), holder))
+        if self._owner is not None:
+            self._refuse_if_superseded()  # Rule X9: nobody was owner since.
         self.disk.holder = self._owner = owner
         self.disk.epoch += 1
         self._epoch = self.disk.epoch
@@ -306,13 +362,17 @@ class MemoryStore:
 
     async def commit(self, batch: Batch, /) -> None:
         disk = self._opened()
-        if self._epoch != disk.epoch:
-            raise StoreInUseError(taken_over_sentence(self.describe(), disk.holder))
+        self._refuse_if_superseded()  # Rule X4
         disk.apply(batch)
+
+    def verify(self) -> Awaitable[None]:
+        self._opened()
+        self._refuse_if_superseded()
+        return VERIFIED
 
     async def load(self, addresses: Sequence[Address], /, *, pending_limit: int) -> list[StoredObject]:
         disk = self._opened()
-        return [disk.load(address, pending_limit) for address in addresses]
+        return [disk.load(address, pending_limit, self._load_limit_bytes) for address in addresses]
 
     async def find(self, ids: Sequence[str], /) -> Mapping[str, InvocationRecord]:
         disk = self._opened()
@@ -327,7 +387,11 @@ class MemoryStore:
     async def fetch(self, numbers: Sequence[int], /) -> Mapping[int, StoredInvocation]:
         disk = self._opened()
         rows = ((number, disk.rows[number]) for number in numbers if number in disk.rows)
-        return {number: disk.journal(row) for number, row in rows if disk.is_unfinished(row.record.id)}
+        return {
+            number: disk.journal(row, self._load_limit_bytes)
+            for number, row in rows
+            if disk.is_unfinished(row.record.id)
+        }
 
     async def recoverable(self, after: int, limit: int, /) -> list[tuple[int, Address]]:
         disk = self._opened()
@@ -346,6 +410,14 @@ class MemoryStore:
         expired.sort(key=lambda entry: entry[:2])
         return [record for _, _, record in expired[:limit]]
 
+    async def paused(self, limit: int, /) -> list[InvocationRecord]:
+        return [record for record in self._opened().records() if record.status is InvocationStatus.PAUSED][:limit]
+
+    # ------------------------------------------------------------ for those who look into the store (`Introspection`)
+
+    async def objects(self, addresses: Sequence[Address], /) -> list[StoredObject]:
+        return await self.load(addresses, pending_limit=0)
+
     async def state(self, address: Address, /) -> Mapping[str, bytes]:
         return dict(self._opened().state.get(address, {}))
 
@@ -356,6 +428,10 @@ class MemoryStore:
         wanted = {"service": service, "key": key, "handler": handler, "status": status}
         records = (record for record in self._opened().records() if record.number > after)
         return [record for record in records if _matches(record, wanted)][:limit]
+
+    def _refuse_if_superseded(self) -> None:
+        if self._epoch != self.disk.epoch:
+            raise StoreInUseError(taken_over_sentence(self.describe(), self.disk.holder))
 
     def _opened(self) -> Disk:
         if self._owner is None:

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from durably.errors import StoreUnavailableError
 from durably.storage.statements import MIGRATIONS, SQL, Migration
 
-APPLICATION_ID = 0x64757262
-"""Stands in the header of every database of ours ("durb")."""
+APPLICATION_ID = 0x6475726C
+"""Stands in the header of every database of ours ("durl")."""
+UNRELEASED_APPLICATION_ID = 0x64757262
+"""Stood there before the first release ("durb"), when layouts changed without a migration."""
 
 
 def refuse_foreign(connection: sqlite3.Connection, store: str, migrations: Sequence[Migration] = MIGRATIONS) -> None:
@@ -19,6 +21,12 @@ def refuse_foreign(connection: sqlite3.Connection, store: str, migrations: Seque
         StoreUnavailableError: with a sentence that says which.
     """
     application, version = _number(connection, "application"), _number(connection, "version")
+    if application == UNRELEASED_APPLICATION_ID:
+        raise StoreUnavailableError(
+            f"The store {store} was written before the first release of durably, in a layout that no version reads any "
+            "more. It is left as it is. Finish what it holds with the version that wrote it, and give this one a new "
+            "path."
+        )
     if application != APPLICATION_ID:
         if application or version or _number(connection, "count_tables"):
             raise StoreUnavailableError(
@@ -31,6 +39,11 @@ def refuse_foreign(connection: sqlite3.Connection, store: str, migrations: Seque
             f"The store {store} was written by a newer version of durably (layout {version}; this one knows {newest}). "
             "There is no way back: run the newer version, or restore a backup that was made before it."
         )
+
+
+def is_ours(connection: sqlite3.Connection) -> bool:
+    """Whether some version of durably has made this database."""
+    return _number(connection, "application") == APPLICATION_ID
 
 
 def refuse_older(connection: sqlite3.Connection, store: str, migrations: Sequence[Migration] = MIGRATIONS) -> None:

@@ -1,11 +1,16 @@
 """Who runs on a store, told to whoever else tries to: an operating-system lock on a side file that names its holder.
 
-The lock only gives the early, friendly error. Safety comes from the epoch that every commit checks (rule X4), so it
-does no harm when somebody deletes the file.
+The lock only gives the early, friendly error. Safety comes from the epoch that every commit checks (rule X4), and from
+the look at this file that comes before every reply which follows from no commit (rule X9): an owner whose lock file was
+deleted answers nothing until it has locked the file anew and has found nobody else's epoch.
+
+A forked child does not hold the lock: it would keep the store locked after its parent was killed.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import sys
 from datetime import UTC, datetime
@@ -14,6 +19,7 @@ from pathlib import Path
 import msgspec
 
 from durably.errors import StoreInUseError, StoreUnavailableError
+from durably.storage.files import FileIdentity
 from durably.storage.records import Owner
 
 # Windows forbids reading what is locked, so the byte that is locked lies far behind the content.
@@ -47,6 +53,8 @@ def taken_over_sentence(store: str, owner: Owner | None) -> str:
 class OwnerLock:
     """The lock on the side file of one database."""
 
+    __slots__ = ("_descriptor", "_owner", "_path", "_store")
+
     def __init__(self, path: Path, store: str) -> None:
         self._path = path
         self._store = store
@@ -77,10 +85,25 @@ class OwnerLock:
             self.release()
         if self._descriptor is None:
             self._descriptor = self._acquire()
-        os.ftruncate(self._descriptor, 0)
-        os.lseek(self._descriptor, 0, os.SEEK_SET)
-        os.write(self._descriptor, _encode_owner(owner))
+            _held.add(self)
+        # A full disk may have no room for the name of the holder. The lock is held all the same.
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._descriptor, 0)
+            os.lseek(self._descriptor, 0, os.SEEK_SET)
+            os.write(self._descriptor, _encode_owner(owner))
         self._owner = owner
+
+    def identity(self) -> FileIdentity:
+        """The file that is locked, wherever it lies by now. Only while the lock is held."""
+        assert self._descriptor is not None
+        held = os.fstat(self._descriptor)
+        return FileIdentity(held.st_dev, held.st_ino)
+
+    def drop_in_child(self) -> None:
+        """Close what a forked child inherited: a lock lasts until its last descriptor is closed, in any process."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = self._owner = None
 
     def release(self) -> None:
         """Let the lock go. The file stays: deleting it would let two owners lock two files of one name."""
@@ -89,6 +112,7 @@ class OwnerLock:
                 os.ftruncate(self._descriptor, 0)
             os.close(self._descriptor)
             self._descriptor = self._owner = None
+            _held.discard(self)
 
     def _acquire(self) -> int:
         while True:
@@ -117,10 +141,29 @@ class OwnerLock:
             return None
 
     def _cannot_lock_sentence(self, error: OSError) -> str:
+        if error.errno == errno.ENOSPC:
+            return (
+                f"The store {self._store} cannot be opened: its lock file {self._path} cannot be made. The disk is "
+                "full. Free some space."
+            )
         return (
             f"The store {self._store} cannot be opened: its lock file {self._path} cannot be made or locked "
             f"({error.strerror}). The folder must exist, be writable, and lie on a local disk."
         )
+
+
+_held: set[OwnerLock] = set()
+"""All that this process holds; a lock that was forgotten without being released is held too."""
+
+
+def _drop_in_child() -> None:
+    for lock in _held:
+        lock.drop_in_child()
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_drop_in_child)
 
 
 def _is_same_file(descriptor: int, path: Path) -> bool:

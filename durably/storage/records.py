@@ -1,9 +1,10 @@
 """What the store keeps, and the one thing it is ever asked to write: a `Batch`.
 
 A batch is the net effect of a run of whole transitions. Every record names the object (`Address`) or the invocation
-(`number`) that it belongs to. An invocation's `number` is the log position of its acceptance: unique, growing, never
-used again; it is the key under which everything that belongs to the invocation is kept. Times are microseconds since
-1970 UTC. `bytes` are opaque here.
+(`number`) that it belongs to. A `number` belongs to one execution of an invocation: the log position of the acceptance,
+or of the transition that began a later execution (rule W1). It is unique, grows, is never used again, and is the key
+under which everything that belongs to the invocation is kept. Times are microseconds since 1970 UTC. `bytes` are opaque
+here.
 """
 
 from __future__ import annotations
@@ -84,6 +85,20 @@ class InvocationRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """When a delayed message was to join its mailbox, as its sender was told; None for one that was not delayed."""
 
 
+class ExecutionRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A stored invocation goes on in a new execution, under a new number (rule W1).
+
+    Its id, key, callers, attachments and aliases stay. The steps, completions and timers of the previous execution go,
+    so a late answer to one of its commands finds nothing to answer.
+    """
+
+    number: int
+    """The log position of the transition that begins the new execution."""
+    previous: int
+    seed: bytes
+    argument: bytes
+
+
 class InvocationUpdate(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """All that may change in a stored invocation, written together."""
 
@@ -157,13 +172,14 @@ class StateRecord(msgspec.Struct, frozen=True, gc=False):
 class Batch(msgspec.Struct, kw_only=True):
     """What becomes durable together, or not at all. Each record appears at most once in each list.
 
-    The store applies it as if in this order: `ended`, `removed`, `accepted`, `woken`, `updated`, then everything else.
-    A completion or attachment of an invocation that is not there is ignored, and so is a second answer to a command:
-    whoever answers need not know whether the asker still waits (rule C3).
+    The store applies it as if in this order: `renewed`, `ended`, `removed`, `accepted`, `woken`, `updated`, then
+    everything else. A completion or attachment of an invocation that is not there is ignored, and so is a second answer
+    to a command: whoever answers need not know whether the asker still waits (rule C3).
     """
 
     last_position: int
     """The highest log position that this batch makes durable."""
+    renewed: list[ExecutionRecord] = []
     accepted: list[InvocationRecord] = []
     updated: list[InvocationUpdate] = []
     woken: list[int] = []
@@ -191,6 +207,8 @@ class StoredInvocation(msgspec.Struct, frozen=True):
     attachments: list[AttachmentRecord]
     sender_unfinished: bool
     """The invocation `record.sender_id` exists and has no outcome yet."""
+    left_out_bytes: int | None = None
+    """The argument, steps and completions hold so many bytes, more than the store loads, and are left out."""
 
 
 class StoredObject(msgspec.Struct, frozen=True):
@@ -206,6 +224,8 @@ class StoredObject(msgspec.Struct, frozen=True):
     started: list[StoredInvocation]
     pending: list[StoredInvocation]
     pending_beyond: int
+    left_out_bytes: int | None = None
+    """The fields of the snapshot hold so many bytes, more than the store loads, and are left out."""
 
 
 class Owner(msgspec.Struct, frozen=True):

@@ -2,47 +2,52 @@
 
 A commit is one statement and one hop to a thread (rule X5), durable when it returns. Reads run on connections of their
 own and each is one statement, thus one snapshot. The file belongs to one runtime at a time: a lock says so early, the
-epoch makes it true (rule X4). After a failed commit nothing is read or written until `open` has begun anew on fresh
-connections and everything readable has been made durable (rule X3).
+epoch makes it true (rule X4). A store is its file: links to it are followed, and while the file is not at its path
+nothing is acknowledged or answered (rule X9). After a failed commit nothing is read or written until `open` has begun
+anew on fresh connections, has found the same store, and has made durable everything readable (rule X3).
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sqlite3
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from durably.errors import DefinitionError, StoreInUseError, StoreUnavailableError
+from durably.errors import DefinitionError, StoreInUseError, StoreLostError, StoreUnavailableError
 from durably.ids import Address, InvocationStatus, KeyScope
 from durably.storage.checkpoints import Checkpointer
 from durably.storage.checkpoints import run as run_checkpoint
 from durably.storage.connections import (
     Connection,
+    Mode,
     Parameters,
     Readers,
-    answer,
+    ReadLimitError,
     apply_settings,
     connect,
     make_views,
-    pieces,
 )
-from durably.storage.encoding import (
+from durably.storage.decoding import (
+    LargePayloadError,
     decode_found,
     decode_invocations,
     decode_journals,
     decode_keyed,
-    decode_object,
     decode_objects,
     decode_recoverable,
-    decode_state,
     decode_timers,
-    encode_batch,
-    encode_rows,
 )
-from durably.storage.migrations import migrate, refuse_foreign, refuse_older
+from durably.storage.encoding import EncodedBatch, encode_batch, encode_rows
+from durably.storage.files import StoreFiles
+from durably.storage.identity import KnownStore, OwnerRow, foreign_sentence
+from durably.storage.lock_waiting import LockWaiting
+from durably.storage.migrations import is_ours, migrate, refuse_foreign, refuse_older
 from durably.storage.ownership import OwnerLock, taken_over_sentence
+from durably.storage.pieces import PAGE_RECORDS, PieceReader
 from durably.storage.records import (
     PENDING_BYTES,
     Batch,
@@ -54,15 +59,29 @@ from durably.storage.records import (
     TimerPlace,
     TimerRecord,
 )
-from durably.storage.sqlite_errors import describe_error, is_busy, is_epoch_moved, is_too_big
+from durably.storage.sqlite_errors import (
+    describe_error,
+    is_busy,
+    is_epoch_moved,
+    is_not_a_database,
+    is_too_big,
+)
 from durably.storage.statements import SQL
+from durably.storage.store import VERIFIED
 
 Q = TypeVar("Q")
 A = TypeVar("A")
 
 OLDEST_SQLITE = (3, 38, 0)
-CHECKPOINT_TRIES = 5
 MIB = 1 << 20
+CHECK_ALL_EVERY_SECONDS = 0.4
+"""How often `verify` looks at the files of the log too; each commit, which depends on them, looks at them itself."""
+WRITER_DEFINITIONS = (
+    "renewal", "renewal_is_applied", "removal", "removal_is_applied", "clearance", "clearance_is_applied",
+    "batch", "batch_is_applied", "state_is_applied",
+)  # fmt: skip
+NOTHING_LOADED = -1
+"""As the limit of a load: journals and snapshots are measured, and none is loaded."""
 FIRST_TIMER = (-(1 << 63), 0, "", 0)
 """Comes before every `TimerPlace`."""
 IN_HAND = (InvocationStatus.RUNNING, InvocationStatus.PENDING, InvocationStatus.BACKING_OFF, InvocationStatus.PAUSED)
@@ -71,53 +90,92 @@ IN_HAND = (InvocationStatus.RUNNING, InvocationStatus.PENDING, InvocationStatus.
 class Writer:
     """The one connection that writes. Its methods run on the connection's thread; `failed` is read on the loop's."""
 
-    def __init__(self, connection: Connection, store: str) -> None:
+    def __init__(self, connection: Connection, files: StoreFiles, store: str) -> None:
         self.connection = connection
         self.epoch = 0
         self.failed = False
         self.stopping = False
+        self.loop = asyncio.get_running_loop()
+        self._files = files
         self._store = store
 
-    def take_over(self, connection: sqlite3.Connection, owner: Owner) -> Opened:
-        """Make the file ours, fence whoever had it (rule X4), and make durable what is readable (rule X3)."""
-        refuse_foreign(connection, self._store)
-        apply_settings(connection)
-        migrate(connection, self._store)
-        parameters = (owner.host, owner.process_id, owner.since)
-        epoch, last_position = connection.execute(SQL["take_over"], parameters).fetchone()
-        self._make_durable(connection)
-        connection.execute(SQL["batch"])
-        connection.execute(SQL["batch_is_applied"])
-        connection.execute(SQL["state_is_applied"])
-        self.epoch = epoch
-        return Opened(epoch=epoch, last_position=last_position)
+    def take_over(self, connection: sqlite3.Connection, owner: Owner, known: KnownStore | None) -> OwnerRow:
+        """Make the file ours and fence whoever had it (rule X4); one that is `known` must be the same (rule X9)."""
+        if known is None:
+            refuse_foreign(connection, self._store)
+            apply_settings(connection)
+            migrate(connection, self._store)
+        else:
+            self._refuse_unless_ours(connection)
+            apply_settings(connection)
+        connection.execute(SQL["begin"])
+        try:
+            before = self.owner_row(connection)
+            if known is not None:
+                known.refuse_other(before, self._store)
+                known.note_take_over(before.epoch + 1)
+            connection.execute(SQL["take_over"], (owner.host, owner.process_id, owner.since))
+            connection.execute(SQL["end"])
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute(SQL["give_up"])
+            raise
+        self.epoch = before.epoch + 1
+        return before._replace(epoch=self.epoch, host=owner.host, process_id=owner.process_id, since=owner.since)
 
-    def _make_durable(self, connection: sqlite3.Connection) -> None:
-        for _ in range(CHECKPOINT_TRIES):
-            if not run_checkpoint(connection, "checkpoint_and_shrink").blocked:
-                return
-        raise StoreUnavailableError(
-            f"The store {self._store} cannot be opened: another program reads it in a long transaction. End that first."
-        )
+    def _refuse_unless_ours(self, connection: sqlite3.Connection) -> None:
+        try:
+            ours = is_ours(connection)
+        except sqlite3.Error as error:
+            if not is_not_a_database(error):
+                raise
+            ours = False
+        if not ours:
+            raise StoreLostError(foreign_sentence(self._store, self._files.resolve()))
 
-    def commit(self, connection: sqlite3.Connection, parameters: Parameters) -> None:
+    def make_durable(self, connection: sqlite3.Connection) -> bool:
+        """Make durable what is readable (rule X3). False: somebody who reads in a transaction is in the way."""
+        if run_checkpoint(connection, "checkpoint_and_shrink").blocked:
+            return False
+        for name in WRITER_DEFINITIONS:
+            connection.execute(SQL[name])
+        return True
+
+    def commit(self, connection: sqlite3.Connection, batch: EncodedBatch) -> None:
         """Commit a batch. It is tried again while somebody else writes: busy is no failure (rule X3)."""
-        while True:
-            try:
-                connection.execute(SQL["commit_batch"], parameters)
-            except sqlite3.Error as error:
-                if is_busy(error) and not self.stopping:
-                    continue
-                self.failed = True
-                raise
-            except BaseException:
-                self.failed = True
-                raise
-            return
+        write = self._write_with_large_payloads if batch.puts else self._write
+        try:
+            while True:
+                try:
+                    write(connection, batch)
+                except sqlite3.Error as error:
+                    if is_busy(error) and not self.stopping:
+                        continue
+                    raise
+                break
+            self._files.check()  # What is written into a file without a name is not durable.
+        except BaseException:
+            self.failed = True
+            raise
 
-    def current_owner(self, connection: sqlite3.Connection) -> Owner:
-        host, process_id, since = connection.execute(SQL["current_owner"]).fetchone()
-        return Owner(host=host, process_id=process_id, since=since)
+    def _write(self, connection: sqlite3.Connection, batch: EncodedBatch) -> None:
+        """Rule X5: one statement is a whole transaction."""
+        connection.execute(SQL["commit_batch"], batch.parameters)
+
+    def _write_with_large_payloads(self, connection: sqlite3.Connection, batch: EncodedBatch) -> None:
+        connection.execute(SQL["begin"])
+        try:
+            connection.execute(SQL["commit_batch"], batch.parameters)
+            for name, values in batch.puts:
+                connection.execute(SQL[name], values)
+            connection.execute(SQL["end"])
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute(SQL["give_up"])
+            raise
+
+    def owner_row(self, connection: sqlite3.Connection) -> OwnerRow:
+        return OwnerRow(*connection.execute(SQL["current_owner"]).fetchone())
 
 
 class SqliteStore:
@@ -125,7 +183,9 @@ class SqliteStore:
 
     `readers` connections serve reads, none longer than `read_limit_seconds`. The write-ahead log is copied into the
     database when it holds `checkpoint_mib`. While it holds more than `wal_limit_mib`, because another program reads in
-    one long transaction, requests from outside are refused and every commit tries to copy it first.
+    one long transaction, requests from outside are refused and every commit tries to copy it first. An invocation
+    whose argument, steps and completions hold more than `load_limit_mib`, or whose object's state does, is not loaded:
+    the runtime pauses it, and the others go on.
     """
 
     def __init__(
@@ -136,16 +196,21 @@ class SqliteStore:
         read_limit_seconds: float = 10.0,
         checkpoint_mib: int = 4,
         wal_limit_mib: int = 256,
+        load_limit_mib: int = 1024,
     ) -> None:
-        if str(path) in ("", ":memory:"):
-            raise DefinitionError("SqliteStore keeps a file, so it needs a path. Use MemoryStore to keep nothing.")
+        refuse_no_path(os.fspath(path))
         self.path = Path(path)
-        self._lock = OwnerLock(self.path.with_name(self.path.name + ".lock"), self.describe())
-        self._readers = Readers(self.path, self.describe(), count=readers, limit_seconds=read_limit_seconds)
+        self._files = StoreFiles(self.path, self.describe())
+        self._lock: OwnerLock | None = None
+        self._readers = Readers(self.describe(), count=readers, limit_seconds=read_limit_seconds)
         self._checkpointer = Checkpointer(
-            self.path, self.describe(), threshold_bytes=checkpoint_mib * MIB, limit_bytes=wal_limit_mib * MIB
+            self._files, self.describe(), threshold_bytes=checkpoint_mib * MIB, limit_bytes=wal_limit_mib * MIB
         )
+        self._load_limit_bytes = load_limit_mib * MIB
         self._writer: Writer | None = None
+        self._known: KnownStore | None = None
+        """The store that was open and has not been closed."""
+        self._check_all_at = 0.0
         self._is_read_only = False
 
     def describe(self) -> str:
@@ -160,17 +225,25 @@ class SqliteStore:
         if sqlite3.sqlite_version_info < OLDEST_SQLITE:
             needed = ".".join(str(part) for part in OLDEST_SQLITE)
             raise StoreUnavailableError(f"This Python comes with SQLite {sqlite3.sqlite_version}; {needed} is needed.")
-        self._lock.refuse_other(owner)
-        was_held = self._lock.is_held
-        await self._drop_connections()
-        self._lock.acquire(owner)
+        if self._lock is not None:
+            self._lock.refuse_other(owner)
         try:
-            return await self._open_connections(owner)
+            # Before the connections close: a file that is open keeps its number, afterwards a new one may get it.
+            found = self._files.find()
+        finally:
+            await self._drop_connections()
+        if self._known is not None:
+            self._known.refuse_other_file(found, self.describe(), self._files.resolve())
+        lock = self._lock = OwnerLock(self._files.lock, self.describe()) if self._lock is None else self._lock
+        was_held = lock.is_held
+        lock.acquire(owner)
+        try:
+            return await self._open_connections(owner, lock)
         except BaseException as error:
             await self._drop_connections()
             if not was_held:
                 # Who opens again after a failure keeps the lock: nobody else shall come between two tries.
-                self._lock.release()
+                lock.release()
             if isinstance(error, sqlite3.Error):
                 raise StoreUnavailableError(describe_error(error, self.describe())) from error
             raise
@@ -186,11 +259,12 @@ class SqliteStore:
         """
         if self._writer is not None:
             raise StoreInUseError(f"The store {self.describe()} is open here already. Read from it as it is.")
-        if not self.path.is_file():
+        if self._files.find() is None:
             raise StoreUnavailableError(f"The store {self.describe()} is not there. Check the path.")
         await self._drop_connections()
+        waiting = LockWaiting(self.describe())
         try:
-            await self._readers.open(self._prepare_to_read, read_only=True)
+            await waiting.unlocked(self._open_readers)
         except sqlite3.Error as error:
             await self._drop_connections()
             raise StoreUnavailableError(describe_error(error, self.describe())) from error
@@ -199,6 +273,10 @@ class SqliteStore:
             raise
         self._is_read_only = True
 
+    async def _open_readers(self) -> None:
+        await self._readers.close()
+        await self._readers.open(self._files.resolve(), Mode.READ_ONLY, self._prepare_to_read)
+
     def _prepare_to_read(self, connection: sqlite3.Connection) -> None:
         refuse_foreign(connection, self.describe())
         refuse_older(connection, self.describe())
@@ -206,20 +284,49 @@ class SqliteStore:
 
     async def close(self) -> None:
         await self._drop_connections()
-        self._lock.release()
+        self._known = None
+        if self._lock is not None:
+            self._lock.release()
 
-    async def _open_connections(self, owner: Owner) -> Opened:
-        writer = self._writer = Writer(await connect(self.path), self.describe())
-        opened = await writer.connection.run(writer.take_over, owner)
-        await self._readers.open()
+    async def _open_connections(self, owner: Owner, lock: OwnerLock) -> Opened:
+        files, known = self._files, self._known
+        path = files.resolve()
+        mode = Mode.CREATE if known is None else Mode.EXISTING
+        writer = self._writer = Writer(await connect(path, mode), files, self.describe())
+        row = await self._take_over(writer, owner, known)
+        found = files.find()  # Now that it was written to: some file systems give a file another number at that moment.
+        if found is None:
+            raise StoreUnavailableError(f"The store {self.describe()} was deleted while it was being opened.")
+        files.pin(found, lock.identity())
+        await self._readers.open(path)
         await self._checkpointer.open(self._readers)
-        return opened
+        files.check()
+        if known is None:
+            self._known = KnownStore(found, owner, row)
+        return Opened(epoch=row.epoch, last_position=row.last_position)
+
+    async def _take_over(self, writer: Writer, owner: Owner, known: KnownStore | None) -> OwnerRow:
+        """Become the owner, waiting while another program has the database locked, as a commit does (rule X3)."""
+        waiting = LockWaiting(self.describe())
+        row = await waiting.unlocked(lambda: writer.connection.run(writer.take_over, owner, known))
+        while not await waiting.unlocked(lambda: writer.connection.run(writer.make_durable)):
+            await waiting.pause("another program reads it in one long transaction")
+        return row
 
     async def _drop_connections(self) -> None:
+        """Close everything, to the end even if the caller is cancelled: nobody else knows of these connections."""
         writer, self._writer = self._writer, None
+        self._files.unpin()
         self._is_read_only = False
         if writer is not None:
             writer.stopping = True
+        closing = asyncio.ensure_future(self._close_connections(writer))
+        try:
+            await asyncio.shield(closing)
+        finally:
+            await closing
+
+    async def _close_connections(self, writer: Writer | None) -> None:
         await self._readers.close()
         await self._checkpointer.close()
         if writer is not None:
@@ -229,19 +336,31 @@ class SqliteStore:
 
     async def commit(self, batch: Batch, /) -> None:
         writer = self._working()
-        parameters = encode_batch(batch, writer.epoch)
+        encoded = encode_batch(batch, writer.epoch)
         await self._checkpointer.make_room()
         try:
-            await writer.connection.run(writer.commit, parameters)
+            await writer.connection.run(writer.commit, encoded)
         except sqlite3.Error as error:
             raise await self._commit_error(writer, error) from error
-        self._checkpointer.note_commit(sum(len(part) for part in parameters if isinstance(part, bytes)))
+        self._checkpointer.note_commit(encoded.size_bytes)
+        if self._known is not None:
+            self._known.note_commit(batch.last_position)
 
     async def _commit_error(self, writer: Writer, error: sqlite3.Error) -> StoreInUseError | StoreUnavailableError:
         if not is_epoch_moved(error):
             return StoreUnavailableError(describe_error(error, self.describe()))
-        holder = await writer.connection.run(writer.current_owner)
-        return StoreInUseError(taken_over_sentence(self.describe(), holder))
+        row = await writer.connection.run(writer.owner_row)
+        return StoreInUseError(taken_over_sentence(self.describe(), row.owner))
+
+    def verify(self) -> Awaitable[None]:
+        writer = self._working()
+        now = writer.loop.time()
+        if now >= self._check_all_at:
+            self._files.check()
+            self._check_all_at = now + CHECK_ALL_EVERY_SECONDS
+        else:
+            self._files.check_owner()  # Rule X9
+        return VERIFIED
 
     def _working(self) -> Writer:
         if self._is_read_only:
@@ -259,11 +378,11 @@ class SqliteStore:
 
         async def ask(some: Sequence[Address]) -> list[StoredObject]:
             asked = encode_rows([tuple(address) for address in some])
-            return decode_objects(await self._read("load", {"addresses": asked, **limits}), some)
+            answer = await self._read("load", {"addresses": asked, **limits}, self._load_limit_bytes)
+            return decode_objects(answer, some)
 
-        async def ask_in_pieces(address: Address) -> list[StoredObject]:
-            parameters = {"service": address.service, "key": address.key, **limits}
-            return [decode_object(await self._readers.read("load_in_pieces", parameters, pieces), address)]
+        async def ask_in_pieces(address: Address, limit_bytes: int) -> list[StoredObject]:
+            return [await self._in_pieces(lambda reader: reader.load(address, pending_limit, limit_bytes))]
 
         parts = await self._in_parts(ask, addresses, ask_in_pieces)
         return [stored for part in parts for stored in part]
@@ -272,20 +391,29 @@ class SqliteStore:
         async def ask(some: Sequence[str]) -> dict[str, InvocationRecord]:
             return decode_found(await self._read("find", {"ids": encode_rows(list(some))}))
 
-        return _merged(await self._in_parts(ask, ids))
+        async def ask_in_pieces(id: str, _: int) -> dict[str, InvocationRecord]:
+            return await self._in_pieces(lambda reader: reader.find({"ids": encode_rows([id])}))
+
+        return _merged(await self._in_parts(ask, ids, ask_in_pieces))
 
     async def find_keyed(self, scopes: Sequence[KeyScope], /) -> Mapping[KeyScope, InvocationRecord]:
         async def ask(some: Sequence[KeyScope]) -> dict[KeyScope, InvocationRecord]:
-            parameters = {"scopes": encode_rows([tuple(scope) for scope in some])}
-            return decode_keyed(await self._read("find_keyed", parameters), some)
+            return decode_keyed(await self._read("find_keyed", _scope_parameters(some)), some)
 
-        return _merged(await self._in_parts(ask, scopes))
+        async def ask_in_pieces(scope: KeyScope, _: int) -> dict[KeyScope, InvocationRecord]:
+            return await self._in_pieces(lambda reader: reader.find_keyed(_scope_parameters([scope]), [scope]))
+
+        return _merged(await self._in_parts(ask, scopes, ask_in_pieces))
 
     async def fetch(self, numbers: Sequence[int], /) -> Mapping[int, StoredInvocation]:
         async def ask(some: Sequence[int]) -> dict[int, StoredInvocation]:
-            return decode_journals(await self._read("fetch", {"numbers": encode_rows(list(some))}))
+            answer = await self._read("fetch", {"numbers": encode_rows(list(some))}, self._load_limit_bytes)
+            return decode_journals(answer)
 
-        return _merged(await self._in_parts(ask, numbers))
+        async def ask_in_pieces(number: int, limit_bytes: int) -> dict[int, StoredInvocation]:
+            return await self._in_pieces(lambda reader: reader.fetch(number, limit_bytes))
+
+        return _merged(await self._in_parts(ask, numbers, ask_in_pieces))
 
     async def recoverable(self, after: int, limit: int, /) -> list[tuple[int, Address]]:
         return decode_recoverable(await self._read("recoverable", {"after": after, "limit": limit}))
@@ -299,10 +427,18 @@ class SqliteStore:
         return decode_timers(await self._read("timers", parameters))
 
     async def expired(self, now: int, limit: int, /) -> list[InvocationRecord]:
-        return decode_invocations(await self._read_fewer("expired", {"now": now}, limit))
+        return await self._page("expired", {"now": now}, limit)
+
+    async def paused(self, limit: int, /) -> list[InvocationRecord]:
+        return await self._page("paused", {}, limit)
+
+    # ------------------------------------------------------------ for those who look into the store (`Introspection`)
+
+    async def objects(self, addresses: Sequence[Address], /) -> list[StoredObject]:
+        return await self.load(addresses, pending_limit=0)
 
     async def state(self, address: Address, /) -> Mapping[str, bytes]:
-        return decode_state(await self._read("state", {"service": address.service, "key": address.key}))
+        return await self._in_pieces(lambda reader: reader.state(address))
 
     async def invocations(
         self, *, after: int, limit: int, service: str | None = None, key: str | None = None, handler: str | None = None,
@@ -310,20 +446,38 @@ class SqliteStore:
     ) -> list[InvocationRecord]:  # fmt: skip
         statement = "invocations_in_hand" if status in IN_HAND else "invocations"
         parameters = {"after": after, "service": service, "key": key, "handler": handler, "status": status}
-        return decode_invocations(await self._read_fewer(statement, parameters, limit))
+        return await self._page(statement, parameters, limit)
 
-    async def _read(self, name: str, parameters: Parameters) -> str:
+    # ------------------------------------------------------------ how reads are divided
+
+    async def _read(self, name: str, parameters: Parameters, limit_bytes: int | None = None) -> str:
+        self._refuse_unless_readable()
+        return await self._readers.read(name, parameters, limit_bytes=limit_bytes)
+
+    async def _in_pieces(self, read: Callable[[PieceReader], A]) -> A:
+        self._refuse_unless_readable()
+        return await self._readers.run(lambda connection, progressed: read(PieceReader(connection, progressed)))
+
+    def _refuse_unless_readable(self) -> None:
         if not self._is_read_only:
             self._working()
-        return await self._readers.read(name, parameters, answer)
 
-    async def _read_fewer(self, name: str, parameters: Mapping[str, object], limit: int) -> str:
-        """Read at most `limit` rows, and fewer if so many do not fit into one answer."""
+    async def _page(self, name: str, parameters: Mapping[str, object], limit: int) -> list[InvocationRecord]:
+        """At most `limit` records, and fewer where they are large."""
+        try:
+            return decode_invocations(await self._read(name, {**parameters, "limit": limit}))
+        except LargePayloadError:
+            pass
+        except StoreUnavailableError as error:
+            if not _asks_for_too_much(error):
+                raise
+        limit = min(limit, PAGE_RECORDS)
         while True:
+            asked = {**parameters, "limit": limit}
             try:
-                return await self._read(name, {**parameters, "limit": limit})
-            except StoreUnavailableError as error:
-                if limit == 1 or not is_too_big(error.__cause__):
+                return await self._in_pieces(partial(PieceReader.page, name=name, parameters=asked))
+            except ReadLimitError:
+                if limit == 1:
                     raise
                 limit //= 2
 
@@ -331,21 +485,54 @@ class SqliteStore:
         self,
         ask: Callable[[Sequence[Q]], Awaitable[A]],
         questions: Sequence[Q],
-        ask_in_pieces: Callable[[Q], Awaitable[A]] | None = None,
+        ask_in_pieces: Callable[[Q, int], Awaitable[A]],
     ) -> list[A]:
-        """Ask everything at once, or half at a time what does not fit into one answer, and last of all in pieces."""
+        """Ask everything at once, or half at a time what does not fit into one answer, and last of all in pieces.
+
+        `ask_in_pieces` is given how many bytes of a journal or snapshot may be loaded.
+        """
         if not questions:
             return []
         try:
             return [await ask(questions)]
+        except LargePayloadError:
+            pass
         except StoreUnavailableError as error:
-            if not is_too_big(error.__cause__) or (len(questions) == 1 and ask_in_pieces is None):
+            if not _asks_for_too_much(error):
                 raise
-        if len(questions) == 1 and ask_in_pieces is not None:
-            return [await ask_in_pieces(questions[0])]
+        if len(questions) == 1:
+            try:
+                return [await ask_in_pieces(questions[0], self._load_limit_bytes)]
+            except ReadLimitError:  # Rule L5
+                return [await ask_in_pieces(questions[0], NOTHING_LOADED)]
         half = len(questions) // 2
         first = await self._in_parts(ask, questions[:half], ask_in_pieces)
         return first + await self._in_parts(ask, questions[half:], ask_in_pieces)
+
+
+def refuse_no_path(path: str) -> None:
+    """Raise for what SQLite would not take for the path of a file.
+
+    Raises:
+        DefinitionError: with a sentence that says what to write.
+    """
+    if path in ("", ":memory:"):
+        raise DefinitionError("SqliteStore keeps a file, so it needs a path. Use MemoryStore to keep nothing.")
+    if path.startswith(("file:", "sqlite:")):
+        raise DefinitionError(
+            f"SqliteStore takes a path, and {path!r} is a URL. Write the path itself (or `./{path}` if the file is "
+            "called so); `Runtime(...)` takes URLs such as `sqlite:///tickets.db`."
+        )
+    if "\0" in path:
+        raise DefinitionError(f"{path!r} is no path: it holds a NUL character. Check how it was put together.")
+
+
+def _asks_for_too_much(error: StoreUnavailableError) -> bool:
+    return isinstance(error, ReadLimitError) or is_too_big(error.__cause__)
+
+
+def _scope_parameters(scopes: Sequence[KeyScope]) -> dict[str, object]:
+    return {"scopes": encode_rows([tuple(scope) for scope in scopes])}
 
 
 def _merged(parts: list[dict[Q, A]]) -> dict[Q, A]:

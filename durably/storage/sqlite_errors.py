@@ -9,8 +9,10 @@ PRIMARY_CODE_MASK = 0xFF
 EPOCH_MOVED_CODE: Final = sqlite3.SQLITE_CONSTRAINT_TRIGGER
 """The code of the only `raise` in a trigger of ours (rule X4)."""
 
+DISK_FULL: Final = "The disk is full. Free some space; a runtime that runs goes on by itself once it can write."
+
 SENTENCES: Final = {
-    sqlite3.SQLITE_FULL: "The disk is full. Free some space; the runtime goes on by itself once it can write.",
+    sqlite3.SQLITE_FULL: DISK_FULL,
     sqlite3.SQLITE_READONLY: "It is read-only. Check the permissions of the file, of its folder and of the disk.",
     sqlite3.SQLITE_PERM: "The operating system forbids it. Check the permissions of the file and of its folder.",
     sqlite3.SQLITE_CANTOPEN: "It cannot be opened. The folder must exist, and both must be readable and writable.",
@@ -29,6 +31,10 @@ SENTENCES: Final = {
         "The records contradict what is stored. This is a mistake of the program that made them; please report it."
     ),
     sqlite3.SQLITE_ERROR: "The database does not look as expected. Has another program changed its tables?",
+}
+EXTENDED_SENTENCES: Final = {
+    # The index of the log is a small file beside the database; a full disk is what keeps it from growing.
+    sqlite3.SQLITE_IOERR_SHMSIZE: DISK_FULL,
 }
 UNKNOWN = "This is unexpected; please report it."
 
@@ -49,11 +55,16 @@ def is_too_big(error: BaseException | None) -> bool:
     return isinstance(error, sqlite3.Error) and primary_code(error) == sqlite3.SQLITE_TOOBIG
 
 
+def is_not_a_database(error: sqlite3.Error) -> bool:
+    return primary_code(error) == sqlite3.SQLITE_NOTADB
+
+
 def is_epoch_moved(error: sqlite3.Error) -> bool:
     return getattr(error, "sqlite_errorcode", None) == EPOCH_MOVED_CODE
 
 
 def describe_error(error: sqlite3.Error, store: str) -> str:
     code = primary_code(error)
-    sentence = UNKNOWN if code is None else SENTENCES.get(code, UNKNOWN)
+    found = None if code is None else EXTENDED_SENTENCES.get(error.sqlite_errorcode, SENTENCES.get(code))
+    sentence = UNKNOWN if found is None else found
     return f"The store {store} failed: {error}. {sentence}"

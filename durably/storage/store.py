@@ -11,16 +11,26 @@ What any implementation must guarantee (`durably.testing.stores.contract` tests 
    safety (rule X4).
 5. Busy is no failure: the store itself tries the same batch again. Any other error of `commit` leaves the store
    unusable until `open` has succeeded again; `open` returns only when what is readable is also durable (rule X3).
+6. An owner that opens again without having closed finds the same store, as it left it, or an error: `StoreInUseError`
+   if anybody has owned it in between, `StoreLostError` if it is gone, another one, or older than what was
+   acknowledged. It is never created again.
+7. `verify` fails once somebody else owns the store, even if the caller was stopped in between: what is answered after
+   it returned was true when it was asked (rule X9).
+
+6. A limit of the store's own is not a failure of the store. An invocation or a snapshot that is too large to load comes
+   back without its payloads and with `left_out_bytes`.
+
+What operators and tools read is apart from this, in `durably.storage.introspection`.
 
 One runtime calls `commit` for one batch at a time; reads may run beside it and beside each other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Generator, Mapping, Sequence
+from typing import Any, Final, Protocol
 
-from durably.ids import Address, InvocationStatus, KeyScope
+from durably.ids import Address, KeyScope
 from durably.storage.records import (
     Batch,
     InvocationRecord,
@@ -31,6 +41,20 @@ from durably.storage.records import (
     TimerPlace,
     TimerRecord,
 )
+
+
+class Verified:
+    """An awaitable that is over already."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return
+        yield
+
+
+VERIFIED: Final = Verified()
+"""What `Store.verify` returns where it could tell at once. Callers that know it need not wait for a loop turn."""
 
 
 class Store(Protocol):
@@ -48,8 +72,21 @@ class Store(Protocol):
         """Take the store over, creating or migrating it as needed; also after a failure, on fresh connections.
 
         Raises:
-            StoreInUseError: another owner runs on it.
+            StoreInUseError: another owner runs on it, or has since this one opened it.
+            StoreLostError: it was open and is not there any more, or is not the same.
             StoreUnavailableError: it cannot be read, was written by a newer version, or is not ours.
+        """
+        ...
+
+    def verify(self) -> Awaitable[None]:
+        """Check that this owner still is one: the check begins after the call (rule X9).
+
+        Return `VERIFIED` if that was a matter of microseconds; otherwise, as any coroutine function does, something to
+        wait for. Errors are raised here or where it is awaited.
+
+        Raises:
+            StoreInUseError: somebody else owns the store; final.
+            StoreUnavailableError: the store is gone, or cannot tell.
         """
         ...
 
@@ -105,16 +142,6 @@ class Store(Protocol):
         """
         ...
 
-    async def state(self, address: Address, /) -> Mapping[str, bytes]:
-        """The snapshot of one object; empty where there is none."""
-        ...
-
-    async def invocations(
-        self, *, after: int, limit: int, service: str | None = None, key: str | None = None, handler: str | None = None,
-        status: InvocationStatus | None = None,
-    ) -> list[InvocationRecord]:  # fmt: skip
-        """Stored invocations by number, above `after`, for those who look into the store.
-
-        Fewer than `limit` where they are large, and none only if there is none.
-        """
+    async def paused(self, limit: int, /) -> list[InvocationRecord]:
+        """Invocations that wait for a person, by number; fewer than `limit` where they are large."""
         ...

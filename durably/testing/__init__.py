@@ -8,6 +8,7 @@ Here:
   `Simulation`. In pytest it is `@pytest.mark.simulate(...)`. `for_each_crash_point`: one program, killed before each
   of its commits. Both return a `Report`, or raise `SimulationFailedError` with the seed that repeats the run; behind it
   may stand `InvariantError` (of yours, asked of `Snapshots`), `GuaranteeError` (of ours) or `SimulationStuckError`.
+  `compare_hash_seeds` runs a program in processes with other hash seeds, and raises `HashSeedError` if they differ.
   `NeverHappenedError`: what `sometimes` names did not happen in any run.
 - `SimulatedClient`: somebody outside in a simulation, who hears `ConnectionLostError` and `NobodyThereError` unless he
   insists.
@@ -38,6 +39,7 @@ from durably.testing.report import Report as Report
 from durably.testing.simulation import ConnectionLostError as ConnectionLostError
 from durably.testing.simulation import Faults as Faults
 from durably.testing.simulation import GuaranteeError as GuaranteeError
+from durably.testing.simulation import HashSeedError as HashSeedError
 from durably.testing.simulation import InvariantError as InvariantError
 from durably.testing.simulation import NeverHappenedError as NeverHappenedError
 from durably.testing.simulation import NobodyThereError as NobodyThereError
@@ -47,5 +49,6 @@ from durably.testing.simulation import SimulationFailedError as SimulationFailed
 from durably.testing.simulation import SimulationStuckError as SimulationStuckError
 from durably.testing.simulation import Snapshots as Snapshots
 from durably.testing.simulation import Workload as Workload
+from durably.testing.simulation import compare_hash_seeds as compare_hash_seeds
 from durably.testing.simulation import for_each_crash_point as for_each_crash_point
 from durably.testing.simulation import simulate as simulate

@@ -91,6 +91,7 @@ class Checked:
         (Annotated[int, msgspec.Meta(gt=0)], b"1", b"0", "$"),
         (Checked, b'{"number":1}', b'{"number":-1}', "$"),
         (pydantic.PositiveInt, b"1", b'"1"', "$"),
+        (dict[str, pydantic.PositiveInt | str | datetime], b'{"a":"x"}', b'{"a":true}', "$"),
     ],
 )
 def test_a_constraint_is_enforced_in_both_directions(annotation: Any, good: bytes, bad: bytes, path: str) -> None:
@@ -241,12 +242,19 @@ def test_arguments_are_checked_one_by_one_and_the_path_says_which() -> None:
         (b'{"number": 0}', "$.number"),
         (b'{"number": 1, "pet": {"kind": "cow"}}', "$.pet"),
         (b'{"number": 1, "of": {"pets": [{"kind": "cat", "lives": "x"}]}}', "$.of.pets[0].cat.lives"),
+        (b'{"number": 1, "of": {"pest": []}}', "$.of.pest"),
     ]:
         with pytest.raises(InvalidArgumentError, match="Handler 'take'") as caught:
             bound.admit(body)
         assert caught.value.path == path
     with pytest.raises(UnencodableError, match="The argument 'number'"):
         bound.signature.encode_arguments((0,), {})
+
+
+def test_what_is_stored_may_have_keys_that_a_dataclass_has_no_more() -> None:
+    assert codec_for(Order).decode(b'{"seats":[1],"gone":2}') == Order([1])
+    with pytest.raises(UndecodableError, match="gone"):
+        codec_for(Order).admit(b'{"seats":[1],"gone":2}')
 
 
 class Defaulted(Service):

@@ -118,6 +118,10 @@ class Meeting(pydantic.BaseModel):
     extra: Any = None
 
 
+class Open(pydantic.BaseModel, extra="allow"):
+    number: int
+
+
 class Priced(pydantic.BaseModel):
     price: float
 
@@ -243,6 +247,7 @@ ACCEPTED: list[tuple[Any, Any, Any]] = [
     (Base | Team, Team(), Team()),
     (Base | str | int, "x", "x"),
     (Packet[int], Packet(item=1), Packet[int](item=1)),
+    (Open, Open.model_validate({"number": 1, "more": (1,)}), Open.model_validate({"number": 1, "more": [1]})),
     (float, 3, 3.0),
 ]
 
@@ -330,6 +335,10 @@ def test_a_sentence_says_what_is_lost_and_what_to_do() -> None:
         codec_for(list[Box[int]]).encode_exactly([LabelledBox(1)])
     with pytest.raises(UnencodableError, match=r"nan \(float\).*no such number"):
         codec_for(float | None).encode_exactly(NAN)
+    with pytest.raises(UnencodableError, match="same text in JSON"):
+        codec_for(Any).encode_exactly({1: "a", "1": "b"})
+    with pytest.raises(UnencodableError, match=r"7 \(int\), at \$\.price.*validator"):
+        codec_for(Growing).encode_exactly(Growing.model_construct(price=7))
     with pytest.raises(UnencodableError, match="deeper than 254 levels"):
         codec_for(Any).encode_exactly(nested(300))
 

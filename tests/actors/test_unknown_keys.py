@@ -10,6 +10,7 @@ import pytest
 
 from durably.actors import Context, Service, handler
 from durably.actors.definition.binding import bind
+from durably.actors.values.unknown_keys import UnknownKeys
 from durably.errors import InvalidArgumentError
 
 
@@ -18,6 +19,12 @@ class Seat:
     row: int
     note: str | None = None
     beside: Seat | None = None
+
+
+@dataclass
+class Item:
+    name: str
+    size: int = 0
 
 
 class Pair(NamedTuple):
@@ -109,3 +116,13 @@ def test_a_key_that_nothing_stands_for_is_refused_by_name(name: str, body: bytes
 )
 def test_what_a_type_allows_is_admitted(name: str, body: bytes) -> None:
     admit(name, body)
+
+
+@pytest.mark.parametrize(("annotation", "given", "may_hold_one"), [
+    (Item, b'{"name": "x"}', False),
+    (Item, b'{"name": "x", "nam": 1}', True),
+    (list[Item], b'[{"name": "x"}, {"nam": 1}]', True),
+    (dict[str, Item], b'{"any key": {"name": "x"}}', False),
+])  # fmt: skip
+def test_most_values_are_cleared_without_a_search(annotation: Any, given: bytes, may_hold_one: bool) -> None:
+    assert UnknownKeys(annotation).are_in(given) is may_hold_one

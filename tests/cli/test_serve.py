@@ -3,10 +3,12 @@ from __future__ import annotations
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -196,6 +198,21 @@ def test_a_store_that_cannot_be_had_is_a_sentence(folder: Path, store: str) -> N
     assert ended.returncode == 1
     assert ended.stderr.strip()
     assert "Traceback" not in ended.stderr
+
+
+def test_a_server_that_waits_for_its_store_says_so_and_can_be_stopped(folder: Path) -> None:
+    command = [sys.executable, "-m", "durably.cli", "serve", "application:runtime", "--port", "0"]
+    with closing(sqlite3.connect(folder / "other.db", isolation_level=None)) as other:
+        other.execute("begin exclusive")
+        with subprocess.Popen(
+            [*command, "--store", "sqlite:///other.db"], cwd=folder, env=environment_with({}), text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        ) as waiting:  # fmt: skip
+            assert waiting.stdout is not None
+            assert "another program keeps it locked" in waiting.stdout.readline()
+            waiting.send_signal(signal.SIGINT)
+            assert "Stopped before the store could be opened." in waiting.stdout.read()
+            assert waiting.wait(PATIENCE_SECONDS) == 0
 
 
 def test_an_address_that_is_none_is_a_sentence(folder: Path) -> None:

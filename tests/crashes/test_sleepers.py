@@ -16,16 +16,16 @@ from durably import Context, ObjectContext, Service, VirtualObject, handler, sta
 from durably.ids import Address
 from durably.runtime.engine.engine import Engine
 from durably.runtime.runtime import Runtime
+from durably.storage.introspection import InspectableStore
 from durably.storage.memory import MemoryStore
 from durably.storage.records import StoredInvocation, StoredObject, TimerPlace, TimerRecord
 from durably.storage.sqlite import SqliteStore
-from durably.storage.store import Store
 from durably.testing.harness.harness import Harness
 from durably.testing.stores.wrapped import WrappedStore
 from tests.levels import level
 
 GROUP = 1_000
-BYTES_PER_SLEEPER = 32
+BYTES_PER_SLEEPER = 64
 """Less than any entry of a dictionary takes."""
 A_DAY_SECONDS = 86_400
 
@@ -54,7 +54,7 @@ class Dozer(VirtualObject, name="Dozer"):
 class CountingStore(WrappedStore):
     """Counts what is read."""
 
-    def __init__(self, inner: Store) -> None:
+    def __init__(self, inner: InspectableStore) -> None:
         super().__init__(inner)
         self.read = 0
 

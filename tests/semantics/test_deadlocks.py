@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 
 from durably import DeadlockError, ObjectContext, SharedContext, VirtualObject, handler, shared, state
 from durably.storage.memory import MemoryStore
 from durably.testing import Harness, StandstillError
-from tests.semantics.support import begin
+from tests.semantics.support import begin, tuned
 
 
 class Mirror(VirtualObject):
@@ -134,8 +133,7 @@ async def test_a_message_that_others_wait_for_stays_in_the_mailbox() -> None:
 async def test_a_message_far_back_in_the_stored_mailbox_is_found_there(crashes: int) -> None:
     store = MemoryStore()
     app = Harness(Mirror, store=store)
-    app._settings = replace(app._settings, pending_in_memory=1)
-    async with app:
+    async with tuned(app, pending_in_memory=1):
         looking = await app.object(Mirror, "m").look_after_a_while.send()
         notes = [await app.object(Mirror, "m").note.send(f"{number}") for number in range(3)]
         await app.settle()

@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from pydantic import BaseModel, field_validator
 
 from durably import (
+    ActionFailedError,
     CancelledInvocationError,
     Context,
     HandlerMistakeError,
+    InvalidArgumentError,
     Invocation,
     InvocationStatus,
     ObjectContext,
@@ -211,6 +214,52 @@ class TestE3:
             assert await app.object(Exits, "e").peek() == "fine"
             await app.crash()
             assert await app.object(Exits, "e").peek() == "fine"
+
+    @pytest.mark.parametrize("where", ["loop", "thread"])
+    async def test_an_action_that_exits_fails_for_good_and_the_process_goes_on(
+        self, where: str, suspend_after: float
+    ) -> None:
+        async def exit_on_the_loop() -> None:
+            sys.exit(2)
+
+        def exit_in_a_thread() -> None:
+            sys.exit(2)
+
+        class Parser(Service):
+            @handler
+            async def parse(self, ctx: Context) -> str:
+                try:
+                    if where == "loop":
+                        await ctx.run("parse", exit_on_the_loop)
+                    else:
+                        await ctx.run("parse", exit_in_a_thread)
+                except ActionFailedError as error:
+                    return f"{error.error_type} after {error.attempts}"
+                return "parsed"
+
+        async with Harness(Parser, retry=RetryPolicy(), suspend_after=suspend_after) as app:
+            assert await app.service(Parser).parse() == "SystemExit after 1"
+
+    async def test_a_validator_that_exits_refuses_the_value(self) -> None:
+        class Exiting(BaseModel):
+            number: int
+
+            @field_validator("number")
+            @classmethod
+            def leave(cls, number: int) -> int:
+                if number == 13:
+                    sys.exit("unlucky")
+                return number
+
+        class Counter(Service):
+            @handler
+            async def count(self, ctx: Context, given: Exiting) -> int:
+                return given.number
+
+        async with Harness(Counter) as app:
+            with pytest.raises(InvalidArgumentError, match="unlucky"):
+                await app.call("Counter", "count", b'{"number": 13}')
+            assert await app.service(Counter).count(Exiting(number=1)) == 1
 
     async def test_running_out_of_memory_is_a_failed_attempt(self) -> None:
         errors = [MemoryError("too much"), MemoryError("too much")]

@@ -16,7 +16,7 @@ from durably import Context, ObjectContext, Service, UnknownTargetError, Virtual
 from durably.runtime.gateway.requests import InvocationRequest
 from durably.storage.records import InvocationRecord
 from durably.testing import Harness
-from durably.testing.stores import Barrier
+from durably.testing.stores.wrapped import Barrier
 from tests.semantics.support import SECOND_US, PuppetStore, begin, engine_of, keep_one_incarnation, turns
 
 KEPT_SECONDS = 90

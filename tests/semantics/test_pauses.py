@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -26,7 +25,7 @@ from durably import (
 from durably.runtime.lifecycle.pause_search import PauseSearch
 from durably.storage.memory import MemoryStore
 from durably.testing import Harness
-from tests.semantics.support import begin
+from tests.semantics.support import begin, tuned
 
 MENDED = {"code": False}
 
@@ -96,7 +95,7 @@ async def stuck_door(app: Harness) -> str:
     return paused.value.id
 
 
-WAYS_BEHIND: dict[str, Any] = {
+WAYS_BEHIND: dict[str, Callable[[Harness], Awaitable[object]]] = {
     "its caller": lambda app: app.object(Door, "front").open(),
     "queued behind it": lambda app: app.object(Door, "front").knock(),
     "calls what is queued behind it": lambda app: app.object(Guest, "ann").visit("front"),
@@ -175,8 +174,7 @@ async def test_a_command_that_attaches_to_what_waits_for_it_refuses_its_own_call
 
 async def test_those_far_back_in_a_stored_mailbox_are_refused_too() -> None:
     app = Harness(Door)
-    app._settings = replace(app._settings, pending_in_memory=2)
-    async with app:
+    async with tuned(app, pending_in_memory=2):
         paused = await stuck_door(app)
         late = [begin(app.object(Door, "front").knock()) for _ in range(6)]
         for knocking in late:
@@ -244,7 +242,11 @@ async def test_nothing_is_looked_for_when_a_message_waits_behind_one_that_only_r
             await ctx.run("wait", gate.wait)
 
     searched: list[object] = []
-    monkeypatch.setattr(PauseSearch, "begin", lambda *found: searched.append(found))
+
+    def begin_search(*found: object) -> None:
+        searched.append(found)
+
+    monkeypatch.setattr(PauseSearch, "begin", begin_search)
     async with Harness(Busy) as app:
         working = [begin(app.object(Busy, "b").work()) for _ in range(3)]
         await asyncio.sleep(0)

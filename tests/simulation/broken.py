@@ -80,7 +80,7 @@ def around(patch: Patch, cls: type, name: str, wrap: Callable[..., Any]) -> None
 
 @mutant("guarantee 5", "guarantee 3")
 def every_gate_is_open(patch: Patch) -> None:
-    patch.setattr(Committer, "when_durable", _at_once)
+    patch.setattr(Committer, "when_answerable", _at_once)
 
 
 def _at_once(self: Committer, callback: Callable[[Any], object], argument: Any) -> None:
@@ -99,13 +99,13 @@ def replies_leave_before_their_commit(patch: Patch) -> None:
 
 @mutant("guarantee 3")
 def actions_start_before_their_command_is_durable(patch: Patch) -> None:
-    def when_durable(original: Any, self: Committer, callback: Any, argument: Any) -> None:
+    def when_answerable(original: Any, self: Committer, callback: Any, argument: Any) -> None:
         if getattr(callback, "__func__", None) is RunCommands.start:
             callback(argument)
         else:
             original(self, callback, argument)
 
-    around(patch, Committer, "when_durable", when_durable)
+    around(patch, Committer, "when_answerable", when_answerable)
 
 
 @mutant("guarantee 5", "guarantee 3")
@@ -115,7 +115,7 @@ def gates_open_although_the_commit_failed(patch: Patch) -> None:
             callback(argument)
         original(self, error)
 
-    around(patch, Committer, "_fail", fail)
+    around(patch, Committer, "failed", fail)
 
 
 LATER: list[asyncio.Task[None]] = []
@@ -319,6 +319,80 @@ def the_store_lets_two_in(patch: Patch) -> None:
         return original(self, *args)
 
     around(patch, MemoryStore, "open", open)
+
+
+# ---------------------------------------------------------------------- what takes a crash, a wait or a long time
+
+PROMISES = (WORKLOADS["promises"],)
+
+
+def _reloaded(patch: Patch, change: Callable[[StoredInvocation], StoredInvocation]) -> None:
+    """What is read back of unfinished invocations is not what was written."""
+
+    async def load(original: Any, self: MemoryStore, *args: Any, **kwargs: Any) -> list[StoredObject]:
+        found: list[StoredObject] = await original(self, *args, **kwargs)
+        return [
+            msgspec.structs.replace(
+                one,
+                started=[*map(change, one.started)],
+                pending=[*map(change, one.pending)],
+            )
+            for one in found
+        ]
+
+    around(patch, MemoryStore, "load", load)
+
+
+@mutant("check", where=PROMISES)
+def headers_are_lost_at_recovery(patch: Patch) -> None:
+    def change(stored: StoredInvocation) -> StoredInvocation:
+        return msgspec.structs.replace(stored, record=msgspec.structs.replace(stored.record, headers={}))
+
+    _reloaded(patch, change)
+
+
+@mutant("check", "guarantee 7", where=PROMISES)
+def failed_attempts_are_counted_anew_at_recovery(patch: Patch) -> None:
+    def change(stored: StoredInvocation) -> StoredInvocation:
+        return msgspec.structs.replace(stored, record=msgspec.structs.replace(stored.record, attempts=0))
+
+    _reloaded(patch, change)
+
+
+@mutant("check", where=PROMISES)
+def shared_handlers_see_only_what_is_durable(patch: Patch) -> None:
+    def view(self: Activation) -> Any:
+        return self.snapshot
+
+    patch.setattr(Activation, "view", view)
+
+
+@mutant("check", "paused", where=PROMISES)
+def outcomes_of_messages_are_not_kept_for_their_sender(patch: Patch) -> None:
+    def may_ask(*_: object) -> bool:
+        return False
+
+    patch.setattr(InvocationRegistry, "may_ask", may_ask)
+
+
+@mutant("check", where=PROMISES)
+def the_last_message_of_a_long_step_is_lost(patch: Patch) -> None:
+    def issue_last(original: Any, self: Endings, transition: Any, invocation: Any, last: Any, *rest: Any) -> None:
+        shorter = msgspec.structs.replace(last, commands=last.commands[:-1]) if len(last.commands) >= 3 else last
+        original(self, transition, invocation, shorter, *rest)
+
+    around(patch, Endings, "_issue_last", issue_last)
+
+
+@mutant("check", "guarantee 2", "guarantee 4", "guarantee 7", "machine", "stuck", where=PROMISES)
+def expiry_removes_what_has_not_ended(patch: Patch) -> None:
+    async def expired(original: Any, self: MemoryStore, now: int, limit: int) -> Any:
+        found = await original(self, now, limit)
+        old = [row.record for row in self.disk.rows.values() if row.record.accepted_at + 86_400_000_000 <= now]
+        unfinished = [record for record in old if record.scope is not None and record.outcome is None]
+        return (found + unfinished)[:limit]
+
+    around(patch, MemoryStore, "expired", expired)
 
 
 # ---------------------------------------------------------------------- actors that are wrong

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import cast
 
 import pytest
@@ -49,9 +50,10 @@ def kind_of(error: BaseException | None) -> str:
 
 def first_failure(where: Sequence[Workload], runs: int) -> SimulationFailedError | None:
     """The workloads take turns until a run of one of them fails."""
+    fresh = [replace(workload, shrink=False) for workload in where]
     for number in range(runs):
         try:
-            where[number % len(where)].run(number // len(where))
+            fresh[number % len(fresh)].run(number // len(fresh))
         except SimulationFailedError as error:
             return error
     return None

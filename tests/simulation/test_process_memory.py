@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
 from typing import Any
 
 from durably.testing import Faults, Simulation, simulate
@@ -9,15 +10,15 @@ from durably.testing.simulation.process_memory import ProcessMemory
 from tests.simulation import forgetful
 from tests.simulation.forgetful import LEDGER, Keeper
 
-CHANGED = {f"tests.simulation.forgetful.{name}": 5 for name in ("COUNT", "Keeper.cache", "SEEN", "spelled")}
-GLOBALS: dict[str, Any] = vars(forgetful)
+CHANGED = {f"tests.simulation.forgetful.{name}": 5 for name in ("count", "Keeper.cache", "SEEN", "spelled")}
+GLOBALS: MutableMapping[str, Any] = forgetful.__dict__
 """Looked at by their names as texts: what the tests' code names is left to the tests."""
 
 
 def is_remembered() -> tuple[bool, ...]:
     cache = vars(Keeper)["cache"]
     spelled = GLOBALS["spelled"].cache_info().currsize
-    return bool(GLOBALS["SEEN"]), bool(GLOBALS["COUNT"]), bool(cache), bool(spelled)
+    return bool(GLOBALS["SEEN"]), bool(GLOBALS["count"]), bool(cache), bool(spelled)
 
 
 ALL, NOTHING = (True,) * 4, (False,) * 4

@@ -18,7 +18,8 @@ from durably.storage.sqlite import MIB, SqliteStore
 from tests.storage.conftest import NewStore
 from tests.storage.samples import MARY, OWNER, field
 
-LETTER = "x" * 100_000
+LETTERS = ["ab"[number % 2] * 100_000 for number in range(100)]
+"""Each differs from the one before: SQLite writes only the pages of a value that change."""
 
 
 def log_bytes(store: SqliteStore) -> int:
@@ -63,8 +64,8 @@ async def test_a_foreign_reader_stops_admission_until_it_ends(tmp_path: Path, ne
             self.letter = letter
 
     async def fill(inbox: Inbox) -> None:
-        for _ in range(100):
-            await inbox.receive(LETTER)
+        for letter in LETTERS:
+            await inbox.receive(letter)
 
     store = new_store(tmp_path / "app.db", checkpoint_mib=1, wal_limit_mib=2)
     async with Runtime(store, [Inbox]) as runtime:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from urllib.parse import quote
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from durably.errors import DefinitionError
-from durably.storage.connect import store_from_url
+from durably.storage.connect import path_in_url, store_from_url
+from durably.storage.connections import Mode, database_uri
 from durably.storage.memory import MemoryStore
 from durably.storage.sqlite import SqliteStore
+from tests.storage.conftest import NewStore
+from tests.storage.samples import OWNER
 
 
 @pytest.mark.parametrize(
@@ -18,6 +25,16 @@ from durably.storage.sqlite import SqliteStore
         ("sqlite:///tickets.db", "tickets.db"),
         ("sqlite:///folder/my%20tickets.db", "folder/my tickets.db"),
         ("sqlite:////var/lib/tickets.db", "/var/lib/tickets.db"),
+        ("sqlite:///./../tickets.db", "./../tickets.db"),
+        ("sqlite:///my tickets #1.db", "my tickets #1.db"),
+        ("sqlite:///what%3F.db", "what?.db"),
+        ("sqlite:///100%.db", "100%.db"),
+        ("sqlite:///100%25.db", "100%.db"),
+        ("sqlite:///a%2520b.db", "a%20b.db"),
+        ("sqlite:///caf%C3%A9.db", "café.db"),
+        ("sqlite:///caf\u00e9.db", "café.db"),
+        ("sqlite:///not-utf8%FF.db", os.fsdecode(b"not-utf8\xff.db")),
+        ("sqlite:///./file:tickets.db", "file:tickets.db"),
     ],
 )
 def test_a_sqlite_url_names_a_file(url: str, path: str) -> None:
@@ -31,8 +48,90 @@ def test_memory_is_a_store_too() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "tickets.db", "sqlite://tickets.db", "sqlite:///", "postgres://db", "sqlite:///:memory:"]
+    "url",
+    [
+        "",
+        "tickets.db",
+        "sqlite://tickets.db",
+        "sqlite:///",
+        "postgres://db",
+        "sqlite:///:memory:",
+        "sqlite:///file:a.db",
+    ],
 )
 def test_a_url_of_no_store_says_what_to_write(url: str) -> None:
     with pytest.raises(DefinitionError, match=r"sqlite:///tickets\.db|MemoryStore"):
         store_from_url(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        ("sqlite:///tickets.db?mode=ro", "write `%3F` if"),
+        ("sqlite:////var/lib/", "names a folder"),
+        ("sqlite:///a%00b.db", "NUL"),
+    ],
+)
+def test_what_a_url_cannot_say_is_refused_with_the_way_out(url: str, sentence: str) -> None:
+    with pytest.raises(DefinitionError, match=sentence):
+        store_from_url(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("sqlite:///C:/data/app.db", "C:/data/app.db"),
+        ("sqlite:////C:/data/app.db", "C:/data/app.db"),
+        ("sqlite:///C:\\data\\app.db", "C:\\data\\app.db"),
+        ("sqlite:///data/app.db", "data/app.db"),
+        ("sqlite:////data/app.db", "/data/app.db"),
+        ("sqlite://///server/share/app.db", "//server/share/app.db"),
+        ("sqlite:///C:/my%20data/app%23.db", "C:/my data/app#.db"),
+    ],
+)
+def test_a_url_names_a_path_of_windows_too(url: str, path: str) -> None:
+    assert path_in_url(url, windows=True) == path
+
+
+def test_a_name_that_windows_cannot_have_is_told() -> None:
+    with pytest.raises(DefinitionError, match="not UTF-8"):
+        path_in_url("sqlite:///a%FF.db", windows=True)
+
+
+@given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1))
+def test_every_path_can_be_written_as_a_url(path: str) -> None:
+    path = path.rstrip("/") or "x"
+    assert path_in_url(f"sqlite:///{quote(path)}", windows=False) == path
+
+
+@pytest.mark.parametrize(
+    ("path", "uri"),
+    [
+        (PurePosixPath("/data/50% #1?.db"), "file:///data/50%25%20%231%3F.db?mode=rw"),
+        (PurePosixPath("//data/app.db"), "file:////data/app.db?mode=rw"),
+        (PurePosixPath(os.fsdecode(b"/\xff.db")), "file:///%FF.db?mode=rw"),
+        (PureWindowsPath(r"C:\data\app #1.db"), "file:///C:/data/app%20%231.db?mode=rw"),
+        (PureWindowsPath(r"\\server\share\app.db"), "file:////server/share/app.db?mode=rw"),
+    ],
+)
+def test_sqlite_is_told_a_path_to_the_letter(path: PurePosixPath | PureWindowsPath, uri: str) -> None:
+    assert database_uri(path, Mode.EXISTING) == uri
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["50%.db", "50%20.db", "a#b.db", "a?mode=memory.db", "a b.db", "a&cache=shared.db", "café ☃.db", ":memory:.db"],
+)
+async def test_the_file_has_the_name_that_it_was_given(tmp_path: Path, new_store: NewStore, name: str) -> None:
+    await new_store(tmp_path / name).open(OWNER)
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(
+        name + suffix for suffix in ("", "-shm", "-wal", ".lock")
+    )
+    reader = new_store(tmp_path / name)
+    await reader.open_read_only()
+
+
+@pytest.mark.parametrize("path", ["file:app.db", "sqlite:///app.db", "a\0b"])
+def test_a_url_given_for_a_path_is_refused(path: str) -> None:
+    with pytest.raises(DefinitionError, match=r"is a URL|NUL"):
+        SqliteStore(path)

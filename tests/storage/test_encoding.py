@@ -62,6 +62,8 @@ def test_a_name_that_only_looks_like_that_is_not(name: str) -> None:
 
 
 def test_an_empty_list_is_nothing_to_do() -> None:
-    epoch, last_position, *lists = encode_batch(Batch(last_position=7), 3)
+    encoded = encode_batch(Batch(last_position=7), 3)
+    epoch, last_position, *lists = encoded.parameters
     assert (epoch, last_position) == (3, 7)
     assert set(lists) == {None}
+    assert encoded.puts == []

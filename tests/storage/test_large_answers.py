@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import sqlite3
 from pathlib import Path
 
 import pytest
 
 from durably import InvocationStatus, ObjectContext, RetryPolicy, Runtime, VirtualObject, handler, state
 from durably.ids import Address, KeyScope
-from durably.storage import connections
+from durably.storage import connections, pieces
+from durably.storage.introspection import InspectableStore
 from durably.storage.memory import MemoryStore
 from durably.storage.records import PENDING_BYTES, Batch, CompletionRecord, InvocationRecord, StepRecord
-from durably.storage.store import Store
 from tests.storage.conftest import NewStore
 from tests.storage.samples import MARY, OWNER, field, invocation
 
 LIMIT_BYTES = 20_000
-"""Of a value, for the readers of these stores; a gigabyte in life."""
+"""Of an answer, for the readers of these stores; megabytes in life."""
 ARGUMENT = b'"' + b"x" * 5_000 + b'"'
 JOE = Address("Ticket", "joe")
 
@@ -28,17 +27,11 @@ def small_answers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def limit_answers(monkeypatch: pytest.MonkeyPatch, limit_bytes: int) -> None:
-    make_views = connections.make_views
-
-    def make_views_for_little(connection: sqlite3.Connection) -> None:
-        make_views(connection)
-        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, limit_bytes)
-
-    monkeypatch.setattr(connections, "make_views", make_views_for_little)
+    monkeypatch.setattr(connections, "ANSWER_LIMIT_BYTES", limit_bytes)
 
 
 @pytest.fixture
-async def stores(tmp_path: Path, new_store: NewStore, small_answers: None) -> tuple[Store, MemoryStore]:
+async def stores(tmp_path: Path, new_store: NewStore, small_answers: None) -> tuple[InspectableStore, MemoryStore]:
     """A store with small answers, and the specification, with the same content."""
     store, specification = new_store(tmp_path / "app.db"), MemoryStore()
     for one in (store, specification):
@@ -67,14 +60,14 @@ def content() -> Batch:
     )
 
 
-async def test_an_object_is_loaded_whole(stores: tuple[Store, MemoryStore]) -> None:
+async def test_an_object_is_loaded_whole(stores: tuple[InspectableStore, MemoryStore]) -> None:
     store, specification = stores
     places = [MARY, JOE, Address("Ticket", "nobody")]
     for limit in (1, 4, 100):
         assert await store.load(places, pending_limit=limit) == await specification.load(places, pending_limit=limit)
 
 
-async def test_look_ups_are_answered(stores: tuple[Store, MemoryStore]) -> None:
+async def test_look_ups_are_answered(stores: tuple[InspectableStore, MemoryStore]) -> None:
     store, specification = stores
     ids = [f"inv_{number:032x}" for number in range(40)]
     assert await store.find(ids) == await specification.find(ids)
@@ -84,7 +77,8 @@ async def test_look_ups_are_answered(stores: tuple[Store, MemoryStore]) -> None:
     assert await store.find_keyed(scopes) == await specification.find_keyed(scopes)
 
 
-async def test_pages_are_shorter(stores: tuple[Store, MemoryStore]) -> None:
+async def test_pages_are_shorter(stores: tuple[InspectableStore, MemoryStore], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pieces, "PAGE_BYTES", LIMIT_BYTES)
     store, specification = stores
     found: list[InvocationRecord] = []
     while page := await store.invocations(after=found[-1].number if found else 0, limit=100):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing_extensions import override
 
+from durably.storage.introspection import InspectableStore
 from durably.storage.memory import MemoryStore
-from durably.storage.store import Store
 from durably.testing.stores.contract import StoreContract
 from tests.levels import level
 
@@ -14,11 +14,11 @@ class TestMemoryStore(StoreContract):
     examples = level().examples // 3
 
     @override
-    def make_store(self) -> Store:
+    def make_store(self) -> InspectableStore:
         return MemoryStore()
 
     @override
-    def make_rival(self, store: Store) -> Store:
+    def make_rival(self, store: InspectableStore) -> InspectableStore:
         assert isinstance(store, MemoryStore)
         store.disk.holder = None
         return MemoryStore(store.disk)

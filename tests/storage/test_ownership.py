@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -100,6 +101,80 @@ def test_a_holder_that_wrote_nothing_yet_is_another_process(tmp_path: Path) -> N
     with pytest.raises(StoreInUseError, match="another process"):
         other.acquire(RIVAL)
     lock.release()
+
+
+FORK_AND_DIE = """
+import asyncio, os, signal, sys
+from durably.storage.sqlite import SqliteStore
+from tests.storage.samples import OWNER
+
+async def hold():
+    await SqliteStore(sys.argv[1]).open(OWNER)
+    child = os.fork()
+    if child == 0:
+        sys.stdin.read()  # It outlives its parent, until the test lets it go.
+        os._exit(0)
+    print(child, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(hold())
+"""
+
+
+@pytest.mark.slow
+async def test_a_forked_child_that_outlives_its_killed_parent_does_not_hold_the_store(
+    tmp_path: Path, new_store: NewStore
+) -> None:
+    with subprocess.Popen(  # noqa: ASYNC220
+        [sys.executable, "-c", FORK_AND_DIE, str(tmp_path / "app.db")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    ) as holder:
+        assert holder.stdout is not None
+        child = int(holder.stdout.readline())
+        assert holder.wait() == -signal.SIGKILL
+        os.kill(child, 0)
+        opened = await new_store(tmp_path / "app.db").open(RIVAL)
+        os.kill(child, 0)
+        assert opened.epoch == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing is inherited where there is no fork")
+def test_a_forked_child_neither_holds_the_lock_nor_lets_it_go(tmp_path: Path) -> None:
+    path = tmp_path / "app.db.lock"
+    lock, other = OwnerLock(path, "test"), OwnerLock(path, "test")
+    lock.acquire(OWNER)
+    child = os.fork()
+    if child == 0:
+        lock.release()
+        os._exit(1 if lock.is_held else 0)
+    assert os.waitpid(child, 0)[1] == 0
+    with pytest.raises(StoreInUseError, match="process 11"):
+        other.acquire(RIVAL)
+    lock.release()
+
+
+def test_a_lock_is_held_where_there_is_no_room_for_the_name_of_its_holder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "app.db.lock"
+    lock, other = OwnerLock(path, "test"), OwnerLock(path, "test")
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        lock.acquire(OWNER)
+    with pytest.raises(StoreInUseError, match="another process"):
+        other.acquire(RIVAL)
+    lock.release()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", full)
+        with pytest.raises(StoreUnavailableError, match="The disk is full"):
+            other.acquire(RIVAL)
 
 
 def test_a_missing_folder_is_told(tmp_path: Path) -> None:

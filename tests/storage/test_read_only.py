@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from durably.errors import StoreInUseError, StoreUnavailableError
-from durably.storage.connections import connect
+from durably.storage.connections import Mode, connect
 from durably.storage.migrations import refuse_older
 from durably.storage.records import Batch
 from durably.storage.sqlite import SqliteStore
@@ -86,7 +86,7 @@ async def test_a_connection_that_is_read_only_cannot_be_made_to_write(tmp_path: 
     path, log = tmp_path / "app.db", tmp_path / "app.db-wal"
     subprocess.run([sys.executable, "-c", COMMIT_AND_DIE, str(path)], cwd=Path(__file__).parents[2], check=False)  # noqa: ASYNC221
     before = path.read_bytes(), log.read_bytes()
-    connection = await connect(path, read_only=True)
+    connection = await connect(path, Mode.READ_ONLY)
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
         await connection.run(sqlite3.Connection.execute, "delete from state")
     await connection.close()
@@ -113,7 +113,7 @@ async def test_a_reader_may_become_the_owner(tmp_path: Path, new_store: NewStore
 async def test_what_is_not_there_is_not_made(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailableError, match="is not there"):
         await SqliteStore(tmp_path / "app.db").open_read_only()
-    assert list(tmp_path.iterdir()) == []  # noqa: ASYNC240
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_what_is_not_ours_is_refused_and_left_as_it_is(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from durably.errors import DefinitionError, StoreInUseError, StoreUnavailableError
 from durably.ids import Address
-from durably.storage.connections import Connection
+from durably.storage.connections import Connection, ReadLimitError, apply_settings
 from durably.storage.records import (
     AliasRecord,
     AttachmentRecord,
@@ -27,17 +27,21 @@ from durably.storage.records import (
     TimerRecord,
 )
 from durably.storage.sqlite import SqliteStore
+from durably.storage.sqlite_errors import describe_error
 from durably.storage.statements import SQL
 from tests.storage.conftest import NewStore
 from tests.storage.samples import MARY, OWNER, RIVAL, field, invocation
 
 TABLES = ("invocations", "aliases", "steps", "completions", "timers", "attachments")
 
+ENDLESS = "with recursive numbers (n) as (select 1 union all select n + 1 from numbers) select count(*) from numbers"
+
 COMMIT_FOREVER = """
 import asyncio, sys
 from durably.ids import Address
 from durably.storage.records import Batch, Owner, StateRecord
 from durably.storage.sqlite import SqliteStore
+from durably.storage.sqlite_errors import describe_error
 from tests.storage.samples import invocation
 
 async def commit_forever():
@@ -110,6 +114,26 @@ async def test_a_full_disk_is_told_and_the_store_goes_on_once_there_is_space(
         await store.load([MARY], pending_limit=1)
     assert (await store.open(OWNER)).last_position == 0
     await store.commit(Batch(last_position=1, state=[field("a", b"x" * 1_000_000)]))
+
+
+async def test_a_disk_that_is_full_at_the_start_is_told(
+    tmp_path: Path, new_store: NewStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_space(connection: sqlite3.Connection) -> None:
+        apply_settings(connection)
+        connection.execute("pragma max_page_count = 1")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("durably.storage.sqlite.apply_settings", without_space)
+        with pytest.raises(StoreUnavailableError, match=r"The disk is full\. Free some space"):
+            await new_store(tmp_path / "app.db").open(OWNER)
+    await new_store(tmp_path / "app.db").open(RIVAL)
+
+
+def test_a_disk_without_room_for_the_index_of_the_log_is_a_full_one() -> None:
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR_SHMSIZE
+    assert "The disk is full. Free some space" in describe_error(error, "test")
 
 
 async def test_a_store_that_failed_keeps_its_lock_until_it_is_closed(tmp_path: Path, new_store: NewStore) -> None:
@@ -212,13 +236,11 @@ async def test_a_read_that_takes_too_long_is_stopped_and_the_next_one_is_not(
     monkeypatch.setattr("durably.storage.connections.INTERRUPT_AGAIN_SECONDS", 0.001)
     store = new_store(tmp_path / "app.db", readers=1, read_limit_seconds=0.0)
     await store.open(OWNER)
-    await store.commit(
-        Batch(last_position=1, accepted=[invocation(number, id=f"i{number}") for number in range(1, 30_001)])
-    )
-    with pytest.raises(StoreUnavailableError, match="took longer than 0 seconds"):
-        await store.invocations(after=0, limit=30_000)
-    store._readers._limit_seconds = 60.0  # pyright: ignore[reportPrivateUsage]
-    assert len(await store.invocations(after=0, limit=30_000)) == 30_000
+    readers = store._readers  # pyright: ignore[reportPrivateUsage]
+    with pytest.raises(ReadLimitError, match="took longer than 0 seconds"):
+        await readers.run(lambda connection, _: connection.execute(ENDLESS).fetchall())
+    readers._limit_seconds = 60.0  # pyright: ignore[reportPrivateUsage]
+    assert await store.invocations(after=0, limit=10) == []
 
 
 async def test_a_cancelled_read_gives_its_connection_back(tmp_path: Path, new_store: NewStore) -> None:

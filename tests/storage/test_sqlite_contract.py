@@ -8,10 +8,15 @@ from pathlib import Path
 import pytest
 from typing_extensions import override
 
+from durably.storage import encoding
+from durably.storage.connections import Parameters
+from durably.storage.decoding import LargePayloadError
+from durably.storage.introspection import InspectableStore
 from durably.storage.sqlite import SqliteStore
-from durably.storage.store import Store
 from durably.testing.stores.contract import StoreContract
 from tests.levels import level
+
+FEW_BYTES = 20
 
 
 class TestSqliteStore(StoreContract):
@@ -22,11 +27,42 @@ class TestSqliteStore(StoreContract):
         self.paths = (tmp_path / f"{number}.db" for number in count())
 
     @override
-    def make_store(self) -> Store:
+    def make_store(self) -> InspectableStore:
         return SqliteStore(next(self.paths))
 
     @override
-    def make_rival(self, store: Store) -> Store:
+    def make_rival(self, store: InspectableStore) -> InspectableStore:
         assert isinstance(store, SqliteStore)
         store.path.with_name(store.path.name + ".lock").unlink()
         return SqliteStore(store.path)
+
+
+class TestSqliteStoreWhenAnyPayloadIsLarge(TestSqliteStore):
+    """Payloads of more than four bytes go the way of large ones, beside small ones in the same batch."""
+
+    examples = 30
+
+    @pytest.fixture(autouse=True)
+    def _with_large_payloads(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(encoding, "LARGE_BYTES", 4)
+
+
+class PiecemealStore(SqliteStore):
+    """Loads in pieces from the start, and nothing that holds more than a few bytes."""
+
+    @override
+    async def _read(self, name: str, parameters: Parameters, limit_bytes: int | None = None) -> str:
+        self._load_limit_bytes = FEW_BYTES
+        if name in ("load", "fetch"):
+            raise LargePayloadError
+        return await super()._read(name, parameters, limit_bytes)
+
+
+class TestSqliteStoreThatLoadsLittle(TestSqliteStoreWhenAnyPayloadIsLarge):
+    """What holds too much is left out of a load, by the specification too."""
+
+    load_limit_bytes = FEW_BYTES
+
+    @override
+    def make_store(self) -> InspectableStore:
+        return PiecemealStore(next(self.paths))

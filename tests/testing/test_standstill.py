@@ -134,7 +134,10 @@ async def test_who_waits_in_a_circle_is_told_that_no_time_will_help() -> None:
 
 
 async def test_a_paused_invocation_that_may_be_waited_for_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(PauseSearch, "begin", lambda *_, **__: None)  # Otherwise the caller would be refused at once.
+    def find_nothing(*_: object, **__: object) -> None:
+        """Otherwise the caller would be refused at once."""
+
+    monkeypatch.setattr(PauseSearch, "begin", find_nothing)
     async with Harness(Reminder) as app:
         with pytest.raises(PausedInvocationError):
             await app.object(Reminder, "a").break_down()

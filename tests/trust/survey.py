@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from time import perf_counter
 
 from durably.testing import NeverHappenedError, Report, SimulationFailedError, simulate
-from durably.testing.simulation.accounts import describe
+from durably.testing.harness.accounts import describe
 from tests.trust.bank import APP as BANK
 from tests.trust.box_office import APP as BOX_OFFICE
 from tests.trust.chat import APP as CHAT

@@ -30,7 +30,7 @@ class Item(VirtualObject, name="TrustItem"):
         if planted("the environment says what is low"):
             low = int(os.environ.get("LOW", "1"))
         elif planted("a file says what is low"):
-            low = 1 if Path(__file__).read_text("utf-8") else 0  # noqa: ASYNC240
+            low = 1 if Path(__file__).read_text("utf-8") else 0
         elif planted("a class keeps what is low"):
             low = self.low[self.key] = self.low.get(self.key, 1) - 1
         else:

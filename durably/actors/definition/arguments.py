@@ -132,7 +132,7 @@ class JsonArguments:
         self._apart_codecs = tuple((name, codec) for name, codec in codecs.items() if not codec.is_certain)
         """Of the parameters that are decoded one by one, since more is to be seen of them than msgspec sees."""
         self._decode = msgspec.json.Decoder(self._structure).decode
-        self._unknown_keys = _unknown_keys(parameters)
+        self._unknown_keys = _unknown_keys(parameters, codecs)
         self._only = parameters[0].name if len(parameters) == 1 and not parameters[0].keyword_only else None
 
     def encode(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], /) -> bytes:
@@ -178,7 +178,7 @@ class JsonArguments:
             decoded = self._decode(argument)
             if self._apart_codecs:
                 self._decode_apart(decoded)
-        except Exception as error:  # Validators of users' classes may raise anything.
+        except (Exception, SystemExit) as error:  # Validators of users' classes may raise anything.
             raise self._refusal(argument, error) from _cause_of_users(error)
         return decoded
 
@@ -201,7 +201,7 @@ class JsonArguments:
             return self._admitted(body.strip(JSON_SPACE))
         except InvalidArgumentError:
             raise
-        except Exception as error:  # As above.
+        except (Exception, SystemExit) as error:  # As above.
             raise self._refusal(body, error) from _cause_of_users(error)
 
     def _admitted(self, body: bytes) -> bytes:
@@ -224,16 +224,9 @@ class JsonArguments:
     def _admitted_bare(self, parameter: Parameter, body: bytes) -> bytes:
         admitted = self._codecs[parameter.name].admit(body)
         unknown_keys = self._unknown_keys.get(parameter.name)
-        if unknown_keys is not None:
+        if unknown_keys is not None and unknown_keys.are_in(body):
             unknown_keys.refuse(msgspec.json.decode(body), "$")
         return b'{"%s":%s}' % (parameter.name.encode(), admitted)
-
-    def _admitted_bare_or_by_name(self, parameter: Parameter, body: bytes) -> bytes:
-        """An object that names the parameter, and something that is none: an object by name, unless it is a value."""
-        try:
-            return self._admitted_bare(parameter, body)
-        except UndecodableError:
-            return self._admitted_by_name(body)
 
     def _admitted_by_name(self, body: bytes) -> bytes:
         decoded = self._decode(body)
@@ -251,7 +244,14 @@ class JsonArguments:
         all_given: dict[str, msgspec.Raw] = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
         return msgspec.json.encode({**all_given, **{name: msgspec.Raw(part) for name, part in admitted.items()}})
 
-    def _refusal(self, data: bytes, error: Exception | None) -> InvalidArgumentError:
+    def _admitted_bare_or_by_name(self, parameter: Parameter, body: bytes) -> bytes:
+        """An object that names the parameter, and something that is none: an object by name, unless it is a value."""
+        try:
+            return self._admitted_bare(parameter, body)
+        except UndecodableError:
+            return self._admitted_by_name(body)
+
+    def _refusal(self, data: bytes, error: BaseException | None) -> InvalidArgumentError:
         malformed = malformed_text(data)
         if malformed is not None:
             path, reason = "$", malformed
@@ -316,7 +316,7 @@ class SerdeArguments:
     def _explained(self, decode: Callable[[bytes], T], data: bytes) -> T:
         try:
             return decode(data)
-        except Exception as error:  # The Serde is the user's.
+        except (Exception, SystemExit) as error:  # The Serde is the user's.
             raise InvalidArgumentError(
                 f"Handler {self._handler!r} expects {self._serde.content_type}, and got {shortened_bytes(data)}: "
                 f"{error}."
@@ -332,9 +332,13 @@ def _cause_of_users(error: BaseException) -> BaseException | None:
     return error
 
 
-def _unknown_keys(parameters: Sequence[Parameter]) -> dict[str, UnknownKeys]:
-    """By parameter, of those in whose values such keys may occur."""
-    all_of_them = {one.name: UnknownKeys(one.annotation) for one in parameters if one.annotation is not MISSING}
+def _unknown_keys(parameters: Sequence[Parameter], codecs: Mapping[str, TypeCodec[Any]]) -> dict[str, UnknownKeys]:
+    """By parameter, of those in whose values such keys may occur unseen."""
+    all_of_them = {
+        one.name: UnknownKeys(one.annotation)
+        for one in parameters
+        if one.annotation is not MISSING and not codecs[one.name].refuses_unknown_keys
+    }
     return {name: unknown_keys for name, unknown_keys in all_of_them.items() if unknown_keys.may_occur}
 
 

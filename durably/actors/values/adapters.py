@@ -11,7 +11,7 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from uuid import UUID
 
 import msgspec
@@ -24,7 +24,6 @@ from durably.errors import DefinitionError, UndecodableError
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
-    from pydantic_core import SchemaValidator
 
 _TEXTUAL: Final[Mapping[str, Any]] = {
     "enum": None,  # Its class stands in the schema.
@@ -39,6 +38,9 @@ _TEXTUAL: Final[Mapping[str, Any]] = {
 """Types that JSON writes as text, by their name in a schema, in the order in which a text is tried: `str` takes all."""
 
 
+Validate: TypeAlias = Callable[[bytes], tuple[Any]]
+
+
 def has_pydantic() -> bool:
     return find_spec("pydantic") is not None
 
@@ -51,22 +53,18 @@ class Adapter:
         Raises:
             DefinitionError: pydantic does not know the type.
         """
-        pydantic: Any = import_module("pydantic")
-        config = pydantic.ConfigDict(strict=True, ser_json_bytes="base64", val_json_bytes="base64")
         self._annotation = annotation
         try:
-            # In a tuple, because pydantic takes no configuration for a class by itself.
-            adapter: TypeAdapter[tuple[Any]] = pydantic.TypeAdapter(tuple[annotation], config=config)
-            schema: Any = adapter.core_schema
-            with_texts = _texts_apart(schema)
-            validator = adapter.validator if with_texts == schema else _validator(with_texts, config)
-        except Exception as error:  # pydantic evaluates user classes here, and anything may come out of them.
+            self._adapter, self._validate = _adapter(annotation)
+            _, self._validate_outside = _adapter(annotation, extra="forbid")
+        except (
+            Exception,
+            SystemExit,
+        ) as error:  # User classes may raise anything.
             raise DefinitionError(
                 f"{describe(annotation)} cannot be stored and sent as JSON: {str(error).splitlines()[0]}"
             ) from error
-        self._adapter = adapter
-        self._validate: Callable[[bytes], tuple[Any]] = validator.validate_json
-        self.features = features_of_schema(schema)
+        self.features = features_of_schema(self._adapter.core_schema)
 
     def encode(self, value: Any) -> bytes:
         try:
@@ -75,14 +73,21 @@ class Adapter:
                 return written
             (parts,) = self._adapter.dump_python((value,), by_alias=True, round_trip=True, warnings=False)
             return msgspec.json.encode(sorted_like(parts, msgspec.json.decode(written)))
-        except Exception as error:  # Whatever a user's serializer raises: the value is to blame.
-            raise unencodable(value, _first_line(error)) from error
+        except (Exception, SystemExit) as error:  # Whatever a user's serializer raises: the value is to blame.
+            raise unencodable(value, _last_line(error)) from error
 
     def decode(self, data: bytes) -> Any:
+        return self._decoded(data, self._validate)
+
+    def decode_outside(self, data: bytes) -> Any:
+        """Like `decode`, and refuses keys that no field of a dataclass stands for. What is stored may have some."""
+        return self._decoded(data, self._validate_outside)
+
+    def _decoded(self, data: bytes, validate: Validate) -> Any:
         try:
             _well_formed(data)  # pydantic would take NaN and Infinity, which are no JSON.
-            return self._validate(b"[" + data + b"]")[0]
-        except Exception as error:  # Validators of users' classes may raise anything.
+            return validate(b"[" + data + b"]")[0]
+        except (Exception, SystemExit) as error:  # Validators of users' classes may raise anything.
             path, reason = place_and_reason(error, depth=1)  # The tuple is no part of the value.
             raise UndecodableError(
                 f"Expected {describe(self._annotation)}, got {shortened_bytes(data)}: "
@@ -95,14 +100,22 @@ class Adapter:
 _well_formed = msgspec.json.Decoder(msgspec.Raw).decode
 
 
-def _first_line(error: Exception) -> Exception:
+def _last_line(error: BaseException) -> BaseException:
     return ValueError(str(error).strip().splitlines()[-1].strip()) if str(error).strip() else error
 
 
-def _validator(schema: Any, config: Any) -> SchemaValidator:
+def _adapter(annotation: Any, **more: Any) -> tuple[TypeAdapter[tuple[Any]], Validate]:
+    """The adapter of a type, and what reads it from JSON. In a tuple, since pydantic configures no class by itself."""
+    pydantic: Any = import_module("pydantic")
     core: Any = import_module("pydantic_core")
-    made: SchemaValidator = core.SchemaValidator(schema, core.CoreConfig(**config))
-    return made
+    config: dict[str, Any] = {"strict": True, "ser_json_bytes": "base64", "val_json_bytes": "base64"}
+    adapter: TypeAdapter[tuple[Any]] = pydantic.TypeAdapter(
+        tuple[annotation], config=pydantic.ConfigDict(**config, **more)
+    )
+    schema: Any = adapter.core_schema
+    apart = _texts_apart(schema)
+    validator: Any = adapter.validator if apart == schema else core.SchemaValidator(apart, core.CoreConfig(**config))
+    return adapter, validator.validate_json
 
 
 # ---------------------------------------------------------------- unions of what JSON writes as text

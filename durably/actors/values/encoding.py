@@ -47,7 +47,7 @@ def encode_plainly(value: Any) -> bytes:
     """For types without sets: their values have one encoding anyway."""
     try:
         return plain_encoder.encode(value)
-    except Exception as error:  # Whatever a user's property or serializer raises: the value is to blame.
+    except (Exception, SystemExit) as error:  # Whatever a user's property or serializer raises: the value is to blame.
         raise unencodable(value, error) from error
 
 
@@ -58,7 +58,7 @@ def encode_canonically(value: Any) -> bytes:
     """For types that may hold sets: their elements are sorted by encoding."""
     try:
         return orjson.dumps(value, _canonical_parts, _CANONICAL)
-    except Exception as error:  # As above.
+    except (Exception, SystemExit) as error:  # As above.
         if _only_lacks_big_integers(error):
             return encode_plainly(_without_sets(value))
         raise unencodable(value, error.__cause__ or error) from error
@@ -89,7 +89,7 @@ def _canonical_parts(value: Any) -> Any:
     return orjson.Fragment(plain_encoder.encode(value))
 
 
-def _only_lacks_big_integers(error: Exception) -> bool:
+def _only_lacks_big_integers(error: BaseException) -> bool:
     return "64-bit" in str(error) or "64-bit" in str(error.__cause__)
 
 

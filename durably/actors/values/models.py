@@ -69,7 +69,7 @@ class ModelFeatures(NamedTuple):
 
 def features_of_schema(schema: object) -> ModelFeatures:
     words = repr(schema)
-    is_open = "'any'" in words
+    is_open = "'any'" in words or "'extra_fields_behavior': 'allow'" in words or "'extra_behavior': 'allow'" in words
     return ModelFeatures(
         has_sets=is_open or "'set'" in words or "'frozenset'" in words or "'type': 'definitions'" in words,
         is_open=is_open,
@@ -101,7 +101,7 @@ def decode_custom(expected: type, value: Any) -> Any:
         raise ValueError(_pydantic_reason(error)) from error
 
 
-def place_and_reason(error: Exception, depth: int) -> tuple[str, str]:
+def place_and_reason(error: BaseException, depth: int) -> tuple[str, str]:
     """Where a value did not fit, as a path from `$` that leaves out the outermost `depth` steps, and why."""
     details = getattr(error, "errors", None)
     if not isinstance(error, ValueError) or details is None:

@@ -26,7 +26,7 @@ def explained(decoder: msgspec.json.Decoder[Any], annotation: Any) -> Callable[[
     def decode_or_explain(data: bytes) -> Any:
         try:
             return decode(data)
-        except Exception as error:  # Validators of users' classes may raise anything.
+        except (Exception, SystemExit) as error:  # Validators of users' classes may raise anything.
             path, reason = located(error)
             raise UndecodableError(
                 f"Expected {describe(annotation)}, got {shortened_bytes(data)}: "
@@ -38,7 +38,7 @@ def explained(decoder: msgspec.json.Decoder[Any], annotation: Any) -> Callable[[
     return decode_or_explain
 
 
-def located(error: Exception) -> tuple[str, str]:
+def located(error: BaseException) -> tuple[str, str]:
     """Where bytes did not fit, as a path from `$`, and why."""
     text = str(error)
     found = _PATH.search(text)

@@ -99,7 +99,7 @@ def encode_readably(serde: Serde[T], value: T) -> bytes:
         )
     try:
         serde.decode(data)
-    except Exception as error:  # The Serde is the user's.
+    except (Exception, SystemExit) as error:  # The Serde is the user's.
         raise UnencodableError(
             f"{type(serde).__name__} cannot decode again what it made of {shortened(value)}: {error}."
         ) from error
@@ -197,6 +197,7 @@ def _adapted_codec(annotation: Any, declared: Declarations, why: str) -> TypeCod
         annotation,
         adapter.encode,
         adapter.decode,
+        decode_outside=adapter.decode_outside,
         immutable=_is_immutable(annotation),
         proof=Proof(
             test=None,

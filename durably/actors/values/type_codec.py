@@ -17,6 +17,7 @@ from durably.actors.values.descriptions import describe, shortened
 from durably.actors.values.encoding import check_depth, encode_if_plain, place_in, unencodable
 from durably.actors.values.records import is_record
 from durably.actors.values.round_trip import Difference, compare
+from durably.actors.values.type_checks import is_mapping
 from durably.errors import UndecodableError, UnencodableError
 
 T = TypeVar("T")
@@ -53,6 +54,7 @@ class TypeCodec(Generic[T]):
     """
 
     __slots__ = (
+        "_decode_outside",
         "_deep",
         "_draws_defaults",
         "_excludes",
@@ -66,6 +68,7 @@ class TypeCodec(Generic[T]):
         "encode_exactly",
         "immutable",
         "is_certain",
+        "refuses_unknown_keys",
     )
 
     annotation: Any
@@ -76,6 +79,8 @@ class TypeCodec(Generic[T]):
     """A value of this type cannot change in place (rule V2)."""
     is_certain: bool
     """What decodes can be encoded again, and is the same then; decoding it again gives the same too."""
+    refuses_unknown_keys: bool
+    """`admit` looks for keys that no field stands for; of other types that is left to `UnknownKeys`."""
 
     def __init__(
         self,
@@ -85,10 +90,14 @@ class TypeCodec(Generic[T]):
         *,
         immutable: bool,
         proof: Proof,
+        decode_outside: Callable[[bytes], T] | None = None,
     ) -> None:
+        """`decode_outside` is for what comes from outside, if it refuses more: unknown keys."""
         self.annotation = annotation
         self.encode = encode
         self.decode = decode
+        self._decode_outside = decode_outside or decode
+        self.refuses_unknown_keys = decode_outside is not None
         self.immutable = immutable
         self.is_certain = proof.test is not None and not proof.draws_defaults
         self._has_floats = proof.has_floats
@@ -169,7 +178,7 @@ class TypeCodec(Generic[T]):
         Raises:
             UndecodableError: they do not fit the type, or what they say cannot be stored.
         """
-        value = self.decode(data)
+        value = self._decode_outside(data)
         if self.is_certain:
             return data
         try:
@@ -226,6 +235,10 @@ def _way_out(value: Any, read: Any) -> str:
         return "JSON has no such number. Use a string, or None."
     if isinstance(value, type(read)) and is_record(value):
         return f"Declare {type(value).__name__}, or a union that names it, so that nothing of it is lost."
+    if is_mapping(value):
+        return "Keys that are the same text in JSON fall together, and keys that the type does not declare are lost."
+    if type(value) is type(read):
+        return "JSON, or a validator or serializer of the class around it, does not keep it as it is."
     if isinstance(value, str) or isinstance(read, str):
         return "JSON writes both as text: declare only one of them, or a class with a field that says which it is."
     return "Give a value of the declared type, or declare the type that is given."

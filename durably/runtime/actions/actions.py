@@ -198,7 +198,7 @@ class Actions:
             self._begin_attempt(running, limit)
             try:
                 running.result = _encoded(action, await self._attempted(action, fallback, limit))
-            except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
+            except (asyncio.CancelledError, KeyboardInterrupt):
                 raise
             except BaseException as error:
                 failures += 1
@@ -293,7 +293,7 @@ def _after_failure(
         return ActionResult(failed=True, value=encode_failure(ends), cause=error.__cause__)
     if find_mistake(error) is not None:
         return ActionResult(failed=True, value=b"", exhausted=error)
-    if not policy.gives_up_on(error):
+    if not (policy.gives_up_on(error) or isinstance(error, SystemExit)):  # Rule E3: it would exit each time.
         if not policy.exhausted(failures, elapsed_us):
             return None
         if action.retry is None and policy.then == "pause":
@@ -311,5 +311,5 @@ def _told(delay_us: int, failures: int, error: BaseException) -> dict[str, Any]:
 def _encoded(action: Action[Any], value: Any) -> ActionResult:
     try:
         return ActionResult(failed=False, value=action.encode(value))
-    except Exception as error:  # Rule V5: what cannot be encoded raises in the handler, named.
+    except (Exception, SystemExit) as error:  # Rule V5: what cannot be encoded raises in the handler, named.
         return ActionResult(failed=True, value=encode_failure(TerminalError(text_of_error(error))))

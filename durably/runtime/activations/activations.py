@@ -21,6 +21,7 @@ from durably.runtime.incarnation.incarnation import Incarnation
 from durably.runtime.incarnation.ready_queue import ReadyQueue
 from durably.runtime.invocations.activation import Activation, LoadBuffer
 from durably.runtime.invocations.invocation import InvocationRun, from_stored
+from durably.runtime.invocations.load_errors import state_load_error
 from durably.runtime.registry.batched_lookup import BatchedLookup
 from durably.runtime.registry.reads import Reads
 from durably.runtime.registry.registry import InvocationRegistry
@@ -165,6 +166,7 @@ class Activations:
         if not activation.is_rehydrated:
             activation.is_rehydrated = True
             activation.snapshot = dict(stored.state)
+            activation.load_error = state_load_error(stored)
             for row in stored.started:
                 if row.record.number <= activation.load_position and row.record.number not in came:
                     self._take_up(activation, self._restored(activation, row))

@@ -83,5 +83,7 @@ class Attempts:
         has_news = journal is not None and (journal.undelivered or journal.unanswered)
         if has_news and invocation.status is InvocationStatus.SUSPENDED:
             self.wake(self._committer.begin(), invocation)
-        elif invocation.status is InvocationStatus.RUNNING:
-            self._ready.push(invocation)
+        elif invocation.status is InvocationStatus.RUNNING or (
+            invocation.load_error is not None and invocation.status is InvocationStatus.SUSPENDED
+        ):
+            self._ready.push(invocation)  # Also to be paused, if it could not be loaded (rule L5).

@@ -40,10 +40,10 @@ class RunCommands(CommandKind[Run]):
     def issue(
         self, transition: Transition, invocation: InvocationRun, number: int, command: Run, found: KeysFound
     ) -> None:
-        self._committer.when_durable(self._start, (invocation, number))
+        self._committer.when_answerable(self._start, (invocation, number))
 
     def resume(self, invocation: InvocationRun, number: int, command: Run) -> None:
-        self._committer.when_durable(self._start, (invocation, number))
+        self._committer.when_answerable(self._start, (invocation, number))
 
     def give_up(self, transition: Transition, invocation: InvocationRun, number: int, command: Run) -> None:
         self._actions.cancel((invocation.id, number))

@@ -1,8 +1,9 @@
 """`Committer`: group commit, and the gates that keep everything inside until it is durable.
 
 The guarantee: what was put into the log at position p is on disk before any exit that was made at p or later lets
-anything out. One batch is written at a time and the next is collected meanwhile, so the size of a batch adapts itself
-to the disk. A gate that failed stays shut: the incarnation it belongs to is over (rules X1 to X3).
+anything out, and the store was still ours after that exit was made (rule X9). One batch is written at a time and the
+next is collected meanwhile, so the size of a batch adapts itself to the disk. A gate that failed stays shut: the
+incarnation it belongs to is over (rules X1 to X3).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from durably.errors import StoreUnavailableError
@@ -17,6 +19,7 @@ from durably.runtime.clock import Clock
 from durably.runtime.commit.open_batch import OpenBatch
 from durably.runtime.commit.thread_yielding import ThreadYielding
 from durably.runtime.commit.transition import Transition
+from durably.runtime.commit.verification import Verification
 from durably.runtime.incarnation.idleness import Idleness
 from durably.runtime.incarnation.incarnation import Incarnation
 from durably.runtime.incarnation.ready_queue import ReadyQueue
@@ -65,14 +68,28 @@ class Committer:
         self._dead = False
         self._task: asyncio.Task[None] | None = None
         self._durable_waiters: dict[asyncio.Future[None], None] = {}
+        self._cut_position = last_position
+        """What comes after it is in the open batch."""
+        self._verification = Verification(self.failed, clock=clock, every_us=settings.verify_every_us, store=store)
         idleness.add(self._is_idle)
 
     def begin(self) -> Transition:
         """A new transition in the open batch, at a log position of its own."""
         return Transition(self)
 
+    def when_answerable(self, callback: Callable[[A], object], argument: A) -> None:
+        """Call back once all that is in the log now is on disk and the store is known to be ours (rules X1 and X9).
+
+        This is every exit. One that follows from no transition in the open batch takes a position there all the same:
+        so it waits for a commit, or if there is nothing to write for a check, that begins after this call.
+        """
+        if self.position == self._cut_position:
+            self.begin()
+            self._ready.schedule()
+        self._gates.append((self.position, callback, argument))
+
     def when_durable(self, callback: Callable[[A], object], argument: A) -> None:
-        """Call back once all that is in the log now is on disk; at once if it is. This is every exit (rule X1)."""
+        """Call back once all that is in the log now is on disk; at once if it is. For what lets nothing out."""
         if self.position <= self.durable and not self._gates:
             callback(argument)
         else:
@@ -105,14 +122,14 @@ class Committer:
             self.batch.opened_at = self._clock.monotonic()
 
     async def until_durable(self) -> None:
-        """Wait until everything that is in the log now is on disk.
+        """Wait until everything that is in the log now is on disk, and the store is known to be ours (rule X9).
 
         Raises:
             StoreUnavailableError: it never will be, in this incarnation.
         """
         durable: asyncio.Future[None] = self._host.create_future()
         self._durable_waiters[durable] = None
-        self.when_durable(_resolve, durable)
+        self.when_answerable(_resolve, durable)
         self._ready.schedule()
         try:
             await durable
@@ -123,6 +140,7 @@ class Committer:
         """The incarnation is over: no gate opens any more."""
         self._dead = True
         self._gates.clear()
+        self._verification.kill()
         for waiter in self._durable_waiters:
             if not waiter.done():
                 waiter.set_exception(StoreUnavailableError("The store failed before it had answered. Ask again."))
@@ -131,6 +149,12 @@ class Committer:
         """Wait until nothing is being written any more."""
         if self._task is not None:
             await asyncio.wait([self._task])
+        await self._verification.finish()
+
+    def failed(self, error: BaseException) -> None:
+        """The incarnation cannot go on: what is not durable never will be."""
+        self.kill()
+        self._incarnation.fail(error)
 
     def _is_full(self) -> bool:
         batch, settings = self.batch, self._settings
@@ -143,13 +167,17 @@ class Committer:
     def _write(self) -> None:
         open_batch, position = self.batch, self.position
         self.batch = OpenBatch()
+        self._cut_position = position
         try:
             batch = open_batch.cut(position)
         except Exception as error:  # What it held is lost, so no gate of it may ever open.
-            self._fail(error)
+            self.failed(error)
             return
-        if batch is None:
-            self._advance_durable(position)
+        if batch is None:  # Rule X9: nothing is written that would tell whether the store is still ours.
+            self.writing = True
+            if self._verification.holds(partial(self._verified, position)):
+                self.writing = False
+                self._advance_durable(position)
             return
         self.writing = True
         self._bytes_writing = open_batch.bytes_held
@@ -166,10 +194,16 @@ class Committer:
         if self._dead:  # Rule X3: late news of an older incarnation.
             return
         if error is not None:
-            self._fail(error)
+            self.failed(error)
             return
         self.commits += 1
         self._congestion = self._store.congestion()
+        self._advance_durable(position)
+        self.write_if_due()
+
+    def _verified(self, position: int) -> None:
+        """What stands for a commit that would have been empty has ended."""
+        self.writing = False
         self._advance_durable(position)
         self.write_if_due()
 
@@ -197,7 +231,7 @@ class Committer:
             try:
                 callback(argument)
             except Exception as error:  # A mistake of ours: nobody may wait for what it would have done.
-                self._fail(error)
+                self.failed(error)
         if not self._dead:
             self._caught_up()
 
@@ -214,10 +248,6 @@ class Committer:
 
     def _is_idle(self) -> bool:
         return self.is_settled() and not self.writing
-
-    def _fail(self, error: BaseException) -> None:
-        self.kill()
-        self._incarnation.fail(error)
 
 
 def _resolve(waiter: asyncio.Future[None]) -> None:

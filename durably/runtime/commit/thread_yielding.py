@@ -1,4 +1,4 @@
-"""`GiveWay`: a saturated event loop makes room for the threads that it waits for (rule X8).
+"""`ThreadYielding`: a saturated event loop makes room for the threads that it waits for (rule X8).
 
 Between two callbacks the loop lets the interpreter lock go and takes it back before another thread has woken, so beside
 a loop that never idles a committing thread gets no turn at all. While thread work is outstanding, the loop is watched:

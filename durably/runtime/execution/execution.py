@@ -38,7 +38,7 @@ from durably.errors import (
 )
 from durably.ids import Address, KeyScope, derived_invocation_id
 from durably.runtime.execution.answers import decode_id, from_timestamp
-from durably.runtime.execution.loop import DeterministicLoop, DurableTimer, enter, leave
+from durably.runtime.execution.loop import DeterministicLoop, DurableTimer, enter, is_task, leave
 from durably.runtime.execution.replay import replay
 from durably.runtime.execution.step import AttemptFailure, Delivery, Outcome, Step
 from durably.runtime.settings import Settings, Watch
@@ -447,9 +447,8 @@ class Execution:
     def callback_failed(self, context: dict[str, Any], /) -> None:
         error = context.get("exception")
         task = context.get("future")
-        if isinstance(task, asyncio.Task) and error is not None:  # Its last reference has gone.
-            failed: asyncio.Task[Any] = task
-            self._note_lost(failed, error)
+        if is_task(task) and error is not None:  # Its last reference has gone.
+            self._note_lost(task, error)
             return
         if isinstance(error, HandlerMistakeError):
             raise error

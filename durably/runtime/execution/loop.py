@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequ
 from contextvars import Context, copy_context
 from threading import get_ident
 from types import CodeType, FrameType
-from typing import Any, NoReturn, Protocol, TypeVar, TypeVarTuple
+from typing import Any, NoReturn, Protocol, TypeGuard, TypeVar, TypeVarTuple
 from weakref import ref
 
 import msgspec
@@ -211,6 +211,11 @@ def _called_from_as_completed(frame: FrameType | None) -> bool:
 def never_report(task: asyncio.Task[Any]) -> None:
     """Keep asyncio from complaining that a task was destroyed while it waits: for that it has no public way."""
     task._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
+def is_task(future: object) -> TypeGuard[asyncio.Task[Any]]:
+    """It is a task, of a handler or of the host."""
+    return isinstance(future, asyncio.Task)
 
 
 def has_unheard_error(task: asyncio.Task[Any]) -> bool:

@@ -55,5 +55,5 @@ class Control:
 
     def _resume(self, operation: QuestionOperation[Sequence[str]], invocation: InvocationRun | None) -> None:
         resumed = [invocation.id] if invocation is not None and self._pauses.resume(invocation) else []
-        self._committer.when_durable(operation.finish, resumed)
+        self._committer.when_answerable(operation.finish, resumed)
         self._ready.schedule()

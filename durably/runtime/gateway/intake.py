@@ -136,7 +136,7 @@ class Intake:
         else:
             operation.id, due = found.id, found.due
         accepted = Accepted(id=operation.id, previously_accepted=found is not None, due=due)
-        self._committer.when_durable(operation.accepted, accepted)
+        self._committer.when_answerable(operation.accepted, accepted)
         self._ready.schedule()
 
 

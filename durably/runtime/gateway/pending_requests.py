@@ -51,7 +51,7 @@ class PendingRequests:
 class Recoverer(Protocol):
     """The machine, as a request needs it that has found its invocation."""
 
-    def when_durable(self, callback: Callable[[A], object], argument: A, /) -> None: ...
+    def when_answerable(self, callback: Callable[[A], object], argument: A, /) -> None: ...
     def wait_for(self, request: OutcomeOperation[Any], found: InvocationRun | InvocationRecord, /) -> None: ...
 
 
@@ -139,7 +139,10 @@ class ResultOperation(OutcomeOperation[R]):
                 self.refuse(failure)
             else:
                 self.finish(self._decode(outcome.value))
-        except Exception as error:  # User code decodes, in the middle of whatever else is told at this moment.
+        except (
+            Exception,
+            SystemExit,
+        ) as error:  # User code decodes.
             self.refuse(error)
 
 
@@ -157,7 +160,7 @@ class ReplyOperation(OutcomeOperation[Reply]):
     def answer(self, outcome: Outcome, expires_at: int | None, cause: BaseException | None = None, /) -> None:
         try:
             failure = decode_failure(outcome.value) if outcome.failed else None
-        except Exception as error:  # An error class of the user's may refuse to be made.
+        except (Exception, SystemExit) as error:  # An error class of the user's may refuse to be made.
             self.refuse(error)
             return
         body = b"" if outcome.failed else outcome.value
@@ -181,7 +184,7 @@ class AcceptanceOperation(PendingRequest[R]):
         self.finish(self._make(acceptance))
 
     def found(self, machine: Recoverer, found: InvocationRun | InvocationRecord) -> None:
-        machine.when_durable(self.accepted, Acceptance(id=self.id, previously_accepted=False, due=found.due))
+        machine.when_answerable(self.accepted, Acceptance(id=self.id, previously_accepted=False, due=found.due))
 
 
 class QuestionOperation(PendingRequest[R]):

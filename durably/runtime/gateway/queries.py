@@ -56,7 +56,7 @@ class Queries:
         """Where an invocation stands, once that is durable."""
 
         def answer(found: InvocationRun | InvocationRecord) -> None:
-            self._committer.when_durable(operation.finish, found.status)
+            self._committer.when_answerable(operation.finish, found.status)
             self._ready.schedule()
 
         self.with_invocation(operation, id, answer)
@@ -82,7 +82,7 @@ class Queries:
         if is_storable(id):
             self._registry.by_id(id, found)
         else:
-            found(None)
+            operation.refuse(_unknown(id))
 
     def _attach_found(self, operation: OutcomeOperation[Any], scope: KeyScope, found: Found) -> None:
         if found is None:
@@ -93,25 +93,28 @@ class Queries:
 
     def _refuse_unknown(self, operation: PendingRequest[Any], name: str) -> None:
         """Once that is durable (rule X1): it may have expired a moment ago."""
-        error = UnknownTargetError(f"There is no invocation {name}, or its outcome is no longer kept.")
-        self._committer.when_durable(operation.refuse, error)
+        self._committer.when_answerable(operation.refuse, _unknown(name))
         self._ready.schedule()
 
     # ------------------------------------------------------------------ Recoverer
 
-    def when_durable(self, callback: Callable[[A], object], argument: A, /) -> None:
-        self._committer.when_durable(callback, argument)
+    def when_answerable(self, callback: Callable[[A], object], argument: A, /) -> None:
+        self._committer.when_answerable(callback, argument)
 
     def wait_for(self, request: OutcomeOperation[Any], found: InvocationRun | InvocationRecord, /) -> None:
         """Answer if it has ended, refuse if it is paused or waits for what is; otherwise wait."""
         if found.outcome is not None:
             outcome = found.outcome if isinstance(found.outcome, Outcome) else decode_outcome(found.outcome)
-            self._committer.when_durable(_answer, (request, outcome, found.expires_at))
+            self._committer.when_answerable(_answer, (request, outcome, found.expires_at))
         elif found.status is InvocationStatus.PAUSED:
-            self._committer.when_durable(request.refuse, pause_error(found))
+            self._committer.when_answerable(request.refuse, pause_error(found))
         else:
             self._waiters.add(found.number, request)
             self._pause_search.begin(found, request.refuse)
+
+
+def _unknown(name: str) -> UnknownTargetError:
+    return UnknownTargetError(f"There is no invocation {name}, or its outcome is no longer kept.")
 
 
 def _answer(told: tuple[OutcomeOperation[Any], Outcome, int | None]) -> None:

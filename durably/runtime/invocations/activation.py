@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from durably.actors.definition.binding import BoundActor
+from durably.errors import LoadLimitError
 from durably.ids import Address, InvocationStatus
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ class Activation:
     """The log position at which its load was asked for: it takes only records at or below it (rule L2)."""
     current: InvocationRun | None = None
     """The exclusive invocation in flight: running, waiting, suspended, backing off or paused."""
+    load_error: LoadLimitError | None = None
+    """Why nothing of this object can go on: its snapshot is in the store only."""
     stored_tail: int = 0
     """How many messages wait in the store only, behind those in memory (rule C8)."""
     is_rehydrated: bool = False

@@ -8,12 +8,14 @@ from __future__ import annotations
 from typing import Any, TypeAlias
 
 from durably.actors.definition.binding import BoundActorHandler
+from durably.errors import LoadLimitError
 from durably.ids import InvocationStatus, KeyScope
 from durably.runtime.execution.execution import Execution
 from durably.runtime.execution.failure_text import decode_attempt_failure
 from durably.runtime.execution.step import Outcome, Step
 from durably.runtime.invocations.activation import Activation
 from durably.runtime.invocations.journal import Journal, journal_of
+from durably.runtime.invocations.load_errors import journal_load_error
 from durably.runtime.invocations.outcomes import encode_outcome
 from durably.storage.records import CallerRecord, InvocationRecord, InvocationUpdate, StoredInvocation
 
@@ -41,6 +43,8 @@ class InvocationRun:
     """The sender had no outcome when this one was loaded."""
     held_step: Step | None = None
     """A step that waits for the look-up of idempotency keys; nothing of it has happened yet."""
+    load_error: LoadLimitError | None = None
+    """Why it cannot go on: its journal is in the store only."""
     is_queued: bool = False
     parked_in: dict[int, Any] | None = None
     """Where it waits for its attempt to be thrown away."""
@@ -90,7 +94,7 @@ class InvocationRun:
 
     @property
     def target(self) -> str:
-        """What it runs, as people write it."""
+        """Which handler of what, for people: `Service/handler` or `Object/key/handler`."""
         service, key = self.address
         return f"{service}/{self.handler.name}" if key == self.id else f"{service}/{key}/{self.handler.name}"
 
@@ -187,6 +191,7 @@ def from_stored(stored: StoredInvocation, activation: Activation, handler: Bound
     invocation.sender_unfinished = stored.sender_unfinished
     invocation.attachments = tuple(attachment.caller for attachment in stored.attachments)
     invocation.note_stored()
+    invocation.load_error = journal_load_error(stored)
     if stored.steps:
         invocation.journal = journal_of(stored)
         invocation.journal.reload(holds_sends=handler.atomic)

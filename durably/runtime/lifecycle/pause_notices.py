@@ -120,7 +120,7 @@ class PauseNotices:
         waiting = self._waiters.take(invocation.number)
         if waiting is not None:
             notice.heard = True
-            self._committer.when_durable(_refuse_all, (waiting, notice.refusal))  # Rule X1
+            self._committer.when_answerable(_refuse_all, (waiting, notice.refusal))  # Rule X1
         if not self._waiters:
             return
         callers = invocation.attachments if invocation.caller is None else (invocation.caller, *invocation.attachments)

@@ -104,4 +104,4 @@ class PauseSearch:
     def _end(self, inquiry: Inquiry, error: PausedInvocationError) -> None:
         tell, inquiry.tell = inquiry.tell, None
         assert tell is not None
-        self._committer.when_durable(tell, error)  # Rule X1
+        self._committer.when_answerable(tell, error)  # Rule X1

@@ -43,7 +43,7 @@ class Pauses:
         return True
 
     def _noticed(self, invocation: InvocationRun, error: BaseException, heard: bool) -> None:
-        self._committer.when_durable(self._tell_durable, (invocation, error, heard))  # Rule X1
+        self._committer.when_answerable(self._tell_durable, (invocation, error, heard))  # Rule X1
 
     def _tell_durable(self, told: tuple[InvocationRun, BaseException, bool]) -> None:
         self._observer.pause_durable(*told)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from durably.actors.definition.binding import BoundActor
-from durably.ids import Address, InvocationStatus
+from durably.ids import Address
 from durably.runtime.activations.activations import Activations
 from durably.runtime.incarnation.background import Background
 from durably.runtime.incarnation.incarnation import Incarnation
@@ -53,7 +53,7 @@ class Recovery:
             if len(found) < self._portion:
                 break
             after = max(number for number, _ in found)
-        paused = await self._store.invocations(after=0, limit=self._portion, status=InvocationStatus.PAUSED)
+        paused = await self._store.paused(self._portion)
         if paused:
             self._observer.waiting_for_people(len(paused), paused[0])
 

@@ -60,7 +60,7 @@ class Attachments:
             self._completions.answer(transition, caller, outcome)
         waiting = self._waiters.take(invocation.number)
         if waiting is not None:
-            self._committer.when_durable(
+            self._committer.when_answerable(
                 _answer_outside, (waiting, outcome, invocation.expires_at, invocation.failed_with)
             )  # Rule X1
 

@@ -30,7 +30,9 @@ class Completions:
         activation = self._activations.activation(caller.address)
         if activation.load_buffer is None:
             invocation = activation.find(caller.number)
-            if invocation is not None:
+            if invocation is not None and invocation.load_error is not None:
+                transition.answer_stored(caller, outcome, activation)  # Rule L5: its journal is in the store only.
+            elif invocation is not None:
                 self.complete(transition, invocation, caller.command, outcome.failed, outcome.value)
             return
         transition.answer_stored(caller, outcome, activation)

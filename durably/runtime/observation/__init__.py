@@ -1,1 +1,1 @@
-"""What the machine tells about itself: log lines, failures as text."""
+"""What the machine tells about itself: events, and log lines made of them."""

@@ -22,19 +22,16 @@ from durably.runtime.execution.failure_text import describe_failure, failure_fie
 from durably.runtime.execution.step import Step
 from durably.runtime.invocations.invocation import InvocationRun
 from durably.runtime.observation.observer import Observer
-from durably.runtime.observation.standard_library import (
-    LOGGER_NAME,
-    StandardLibraryLogger,
-    write_somewhere,
-)
+from durably.runtime.observation.standard_library import LOGGER_NAME, StandardLibraryLogger, write_somewhere
 from durably.storage.records import InvocationRecord
 
-_ACTIONS_SHOWN = 5
 SLOW_HANDLER = "slow handler code holds up the event loop; move what blocks into ctx.run"
 SLOW_CODING = (
     "encoding and decoding large values holds up the event loop, not the handler's code; keep less in one field or "
     "message, for example one object for each entry"
 )
+
+_ACTIONS_SHOWN = 5
 
 
 class StructlogLogger:
@@ -191,6 +188,9 @@ class RuntimeLogger(Observer):
 
     def incarnation_failed(self, error: BaseException) -> None:
         self._log.error("the store failed; recovering from it", error=describe_failure(error))
+
+    def stopped_for_good(self, error: BaseException) -> None:
+        self._log.error("the store is lost to this runtime, which has stopped for good", error=describe_failure(error))
 
     def reopen_failed(self, error: BaseException, delay_us: int) -> None:
         self._log.error(

@@ -38,10 +38,10 @@ class Observer:
         """The runtime has let its store go."""
 
     def waits_for_actions(self, actions: list[str], drain_us: int, interrupted: bool) -> None:
-        """A stop begins, and gives these so long to end. `interrupted`: by Ctrl-C, which may come again."""
+        """A stop begins. These actions run; what else runs comes to a rest at once. `interrupted`: by Ctrl-C."""
 
     def stops_at_once(self) -> None:
-        """A stop was interrupted, and waits for nothing any longer."""
+        """A stop was cut short; it waits no longer for what runs."""
 
     def left_behind(self, what: list[str]) -> None:
         """A stop did not wait to the end for these."""
@@ -51,6 +51,9 @@ class Observer:
 
     def reopen_failed(self, error: BaseException, delay_us: int) -> None:
         """The store could not be opened again; the next try comes after the delay."""
+
+    def stopped_for_good(self, error: BaseException) -> None:
+        """The store has another owner, or is lost: no engine will run on it here."""
 
     def recovered(self) -> None:
         """The store is open again."""

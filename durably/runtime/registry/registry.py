@@ -62,7 +62,7 @@ class InvocationRegistry:
         self._expired: set[int] = set()
         """Those of them that have been removed, which an answer of the store may still hold."""
         self._readers: dict[int, int] = {}
-        """Up to where the log was durable when each began who acts on what it read some turns ago, oldest first."""
+        """Up to where the log was durable when each read began that is acted on after a while, oldest first."""
         self._reads = 0
         self._tidy_at = ENDS_BETWEEN_TIDYING
         self._dead = False

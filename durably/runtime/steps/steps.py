@@ -78,11 +78,15 @@ class Steps:
         if execution is None:
             if invocation.status is InvocationStatus.PENDING and self._deadlines.prevents_start(invocation):
                 return
+            load_error = invocation.load_error or invocation.activation.load_error
+            if load_error is not None:  # Rule L5
+                self._pauses.pause(invocation, load_error)
+                return
             execution = invocation.execution = self._attempts.make(invocation)
             if journal is not None and not self._replay(invocation, execution, journal):
                 return
         if journal is None:
-            at, deliveries = self._clock.now(), NO_DELIVERIES
+            at, deliveries = max(self._clock.now(), invocation.due or 0), NO_DELIVERIES  # Rule T1
         elif not journal.undelivered:
             self._attempts.park(self._committer.begin(), invocation, journal)  # Woken by what it had given up.
             return

@@ -2,7 +2,7 @@
 
 A failed commit ends the incarnation: half-open states do not exist. The store is opened again with backoff, a new
 engine recovers from it, and whoever waited outside finds its invocation again (rule X3). When somebody else has taken
-the store over, it stops for good (rule X4).
+the store over, or it is not the same store any more, the supervisor stops for good (rules X4 and X9).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Coroutine, Mapping
 from typing import Any
 
 from durably.actors.definition.binding import BoundActor
-from durably.errors import RuntimeStoppedError, StoreInUseError, StoreUnavailableError
+from durably.errors import RuntimeStoppedError, StoreInUseError, StoreLostError, StoreUnavailableError
 from durably.runtime.actions.actions import Actions
 from durably.runtime.clock import Cancellable
 from durably.runtime.commit.thread_yielding import ThreadYielding
@@ -34,11 +34,10 @@ _HOPELESS_FAILURES = 3
 
 _SUSPECTS_KEPT = 1
 
-_AT_ONCE_US = 1_000_000
-"""How long a stop that is cut short may take to commit the last batch and to let the store go."""
-
 CRASH_PATIENCE_SECONDS = 1.0
 """How long a crash for tests waits for actions that ignore their cancellation: nothing outlives a real one."""
+_AT_ONCE_US = 1_000_000
+"""How long a stop that is cut short may take to commit the last batch and to let the store go."""
 
 
 class Supervisor:
@@ -141,10 +140,16 @@ class Supervisor:
         return self.gateway.is_open
 
     async def until_durable(self) -> None:
-        """Wait until all that is in the log now is on disk: what introspection tells is an exit too (rule X1)."""
+        """Wait until all that is in the log now is on disk and the store is known to be ours.
+
+        What introspection tells is an exit too (rules X1 and X9): wait before reading the store, and after it.
+        """
         if self.engine is None or not self.gateway.is_open:
             raise self._refusal()
-        await self.engine.until_durable()
+        try:
+            await self.engine.until_durable()
+        except StoreUnavailableError as error:
+            raise self._final or error from None
 
     # ------------------------------------------------------------------ what incarnations report
 
@@ -158,9 +163,10 @@ class Supervisor:
         self._failures += 1
         self._suspects = [*self._suspects[-_SUSPECTS_KEPT:], incarnation.suspect]
         engine.kill()
-        self._observer.incarnation_failed(error)
-        if isinstance(error, StoreInUseError):
+        if isinstance(error, StoreInUseError | StoreLostError):
             self._give_up(error)
+        else:
+            self._observer.incarnation_failed(error)
         if self._final is not None or self._closing:
             return
         if self._patience is None:
@@ -226,7 +232,7 @@ class Supervisor:
             try:
                 await self._incarnate()
                 break
-            except StoreInUseError as error:
+            except (StoreInUseError, StoreLostError) as error:
                 self._give_up(error)
                 return
             except Exception as error:
@@ -276,6 +282,7 @@ class Supervisor:
 
     def _give_up(self, error: BaseException) -> None:
         self._final = error
+        self._observer.stopped_for_good(error)
         self.gateway.pending.refuse_all(lambda id: unknown_outcome(error))
         # Another runtime goes on with these invocations: no side effect of ours may be started or tried again.
         self.actions.stop()

@@ -42,6 +42,10 @@ select count(*) from sqlite_schema;
 -- Take the right to write before looking at what is there.
 begin immediate;
 
+-- name: begin_reading
+-- Let several statements read one snapshot (rule L2).
+begin;
+
 -- name: end
 -- Make the transaction durable.
 commit;
@@ -52,11 +56,11 @@ rollback;
 
 -- name: take_over
 -- A new owner: whoever has the epoch before cannot commit any more (rule X4).
-update owner set epoch = epoch + 1, host = ?, process_id = ?, since = ? returning epoch, last_position;
+update owner set epoch = epoch + 1, host = ?, process_id = ?, since = ?;
 
 -- name: current_owner
--- Who has taken the store over.
-select host, process_id, since from owner;
+-- Which store this is, how far it has come, and whose it is.
+select store_id, epoch, last_position, host, process_id, since from owner;
 
 -- name: checkpoint_beside_writer
 -- Copy what can be copied into the database while the writer goes on. Answers (blocked, frames, frames copied).

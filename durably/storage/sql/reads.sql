@@ -1,40 +1,69 @@
+-- name: sized_invocations
+-- Each invocation with the size of its argument, which is not read for that where it is large.
+create temp view sized_invocations as
+select
+    *,
+    coalesce(
+        length(argument), (select length(content) from arguments where arguments.number = invocations.number)
+    ) as argument_bytes
+from invocations;
+
 -- name: encoded_invocations
--- Each invocation with its record as a JSON array in column order.
+-- Each invocation with its record as a JSON array in column order. In place of a large payload stands its size in bytes.
 create temp view encoded_invocations as
 select
     *,
     json_array(
-        number, id, service, key, handler, seed, argument, headers,
+        number, id, service, key, handler, seed,
+        coalesce(argument, (select length(content) from arguments where arguments.number = invocations.number)),
+        headers,
         scope_service, scope_key, scope_handler, idempotency_key,
         caller_service, caller_key, caller_number, caller_command,
         sender_id, deadline, accepted_at, keep_outcome_us,
-        status, mailbox_position, attempts, failure, outcome, expires_at, due
-    ) as record
+        status, mailbox_position, attempts,
+        iif(typeof(failure) = 'blob', length(failure), failure),
+        iif(typeof(outcome) = 'blob', length(outcome), outcome),
+        expires_at, due
+    ) as record,
+    exists (
+        select 1 from invocations as sender where sender.id = invocations.sender_id and sender.status <> 'completed'
+    ) as sender_unfinished
 from invocations;
+
+-- name: encoded_steps
+-- Each step as a JSON array, with the size of its content in place of a large one.
+create temp view encoded_steps as
+select number, idx, json_array(idx, iif(typeof(content) = 'blob', length(content), content)) as record from steps;
+
+-- name: encoded_completions
+-- The same of completions.
+create temp view encoded_completions as
+select
+    number, position, command,
+    json_array(position, command, failed, iif(typeof(value) = 'blob', length(value), value)) as record
+from completions;
 
 -- name: encoded_journals
 -- Each invocation with its record, steps, completions and attachments, and whether its sender is unfinished, as a JSON array.
 create temp view encoded_journals as
 select
     *,
-    '[' || record || ',' || (
-        select json_group_array(json_array(idx, content))
-        from (select idx, content from steps where steps.number = invocation.number order by idx)
-    ) || ',' || (
-        select json_group_array(json_array(position, command, failed, value))
+    '[' || record || ',[' || coalesce((
+        select group_concat(record)
+        from (select record from encoded_steps as step where step.number = invocation.number order by idx)
+    ), '') || '],[' || coalesce((
+        select group_concat(record)
         from (
-            select position, command, failed, value from completions
-            where completions.number = invocation.number order by position, command
+            select record from encoded_completions as completion
+            where completion.number = invocation.number order by position, command
         )
-    ) || ',' || (
+    ), '') || '],' || (
         select json_group_array(json_array(caller_number, caller_command, caller_service, caller_key))
         from (
             select caller_number, caller_command, caller_service, caller_key from attachments
             where attachments.number = invocation.number order by caller_number, caller_command
         )
-    ) || ',' || exists (
-        select 1 from invocations as sender where sender.id = invocation.sender_id and sender.status <> 'completed'
-    ) || ']' as journal
+    ) || ',' || sender_unfinished || ']' as journal
 from encoded_invocations as invocation;
 
 -- name: load
@@ -44,7 +73,7 @@ select '[' || coalesce(group_concat('[' || state || ',' || started || ',' || pen
 from (
     select
         (
-            select json_group_object(field, value) from state
+            select json_group_object(field, iif(typeof(value) = 'blob', length(value), value)) from state
             where state.service = address.service and state.key = address.key
         ) as state,
         (
@@ -72,7 +101,7 @@ from (
                             order by mailbox_position rows between unbounded preceding and 1 preceding
                         ) as before
                     from (
-                        select number, mailbox_position, length(argument) as size from invocations
+                        select number, mailbox_position, argument_bytes as size from sized_invocations
                         where
                             service = address.service and key = address.key
                             and status = 'pending' and status <> 'completed' and mailbox_position is not null
@@ -97,29 +126,27 @@ from (
     ) as address
 );
 
--- name: load_in_pieces
--- The same of one object whose answer would be too long for one string: in rows of (what it is, one piece of it).
-select 'state', json_object(field, value) from state where service = :service and key = :key
-union all
-select 'started', journal from encoded_journals
+-- name: records_of_object
+-- For an object that is loaded in pieces: (what it is, record, whether the sender is unfinished) of what `load` finds.
+select 'started', record, sender_unfinished from encoded_invocations
 where
     service = :service and key = :key
     and status in ('running', 'backing-off', 'suspended', 'paused') and status <> 'completed'
 union all
-select 'started', journal from encoded_journals
+select 'started', record, sender_unfinished from encoded_invocations
 where
     service = :service and key = :key
     and status = 'pending' and status <> 'completed' and mailbox_position is null
 union all
-select 'pending', journal
+select 'pending', record, sender_unfinished
 from (
-    select journal
+    select record, sender_unfinished
     from (
         select
             number as place,
             sum(size) over (order by mailbox_position rows between unbounded preceding and 1 preceding) as before
         from (
-            select number, mailbox_position, length(argument) as size from invocations
+            select number, mailbox_position, argument_bytes as size from sized_invocations
             where
                 service = :service and key = :key
                 and status = 'pending' and status <> 'completed' and mailbox_position is not null
@@ -127,15 +154,69 @@ from (
             limit :pending_limit
         )
     )
-    cross join encoded_journals on number = place
+    cross join encoded_invocations on number = place
     where before is null or before < :pending_bytes
     order by mailbox_position
-)
-union all
-select 'waiting', json_array(count(*)) from invocations
+);
+
+-- name: waiting_of_object
+-- How many messages wait in the mailbox of an object.
+select count(*) from invocations
 where
     service = :service and key = :key
     and status = 'pending' and status <> 'completed' and mailbox_position is not null;
+
+-- name: record_of_number
+-- (record, whether the sender is unfinished) of an unfinished invocation.
+select record, sender_unfinished from encoded_invocations where number = :number and status <> 'completed';
+
+-- name: state_of_object
+-- The fields of an object, with the size of its value in place of a large one.
+select field, iif(typeof(value) = 'blob', length(value), value) from state where service = :service and key = :key;
+
+-- name: large_state
+-- The value of a field.
+select value from state where service = ? and key = ? and field = ?;
+
+-- name: steps_of_number
+-- The steps of a journal in order, some of them at a time.
+select '[' || group_concat(record) || ']'
+from (select idx, record from encoded_steps where number = :number order by idx)
+group by idx / :portion;
+
+-- name: completions_of_number
+-- The completions of a journal, some of them at a time.
+select '[' || group_concat(record) || ']'
+from (select command, record from encoded_completions where number = :number order by command)
+group by command / :portion;
+
+-- name: attachments_of_number
+-- Who waits for an invocation.
+select json_group_array(json_array(caller_number, caller_command, caller_service, caller_key))
+from (
+    select caller_number, caller_command, caller_service, caller_key from attachments
+    where number = :number order by caller_number, caller_command
+);
+
+-- name: large_argument
+-- The argument of an invocation that is not in its row.
+select content from arguments where number = ?;
+
+-- name: large_failure
+-- The failure of an invocation.
+select failure from invocations where number = ?;
+
+-- name: large_outcome
+-- The outcome of an invocation.
+select outcome from invocations where number = ?;
+
+-- name: large_step
+-- The content of a step.
+select content from steps where number = ? and idx = ?;
+
+-- name: large_completion
+-- The value of a completion.
+select value from completions where number = ? and command = ?;
 
 -- name: find
 -- (asked, record) of the invocations with these ids or aliases.
@@ -223,10 +304,6 @@ from (
     limit :limit
 );
 
--- name: state
--- The snapshot of one object.
-select json_group_object(field, value) from state where service = :service and key = :key;
-
 -- name: invocations
 -- Invocations by number, for those who look into the store.
 select '[' || coalesce(group_concat(record), '') || ']'
@@ -253,6 +330,16 @@ from (
         and (:service is null or service = :service)
         and (:key is null or key = :key)
         and (:handler is null or handler = :handler)
+    order by number
+    limit :limit
+);
+
+-- name: paused
+-- What waits for a person, by number.
+select '[' || coalesce(group_concat(record), '') || ']'
+from (
+    select record from encoded_invocations
+    where status = 'paused' and status in ('running', 'pending', 'backing-off', 'paused')
     order by number
     limit :limit
 );

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from durably.actors.actor import Actor
 from durably.actors.retry import RetryPolicy
 from durably.actors.values.durations import Duration
-from durably.storage.store import Store
+from durably.storage.introspection import InspectableStore
 from durably.testing.harness.harness import ONE_ATTEMPT, Harness
 
 
@@ -34,7 +34,7 @@ class Durable:
         seed: int = 0,
         retry: RetryPolicy = ONE_ATTEMPT,
         suspend_after: Duration = 60.0,
-        store: Store | None = None,
+        store: InspectableStore | None = None,
         allow: Collection[str] = (),
         deadlocks: Literal["error", "wait"] = "error",
     ) -> Harness:

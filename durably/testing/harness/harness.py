@@ -11,9 +11,10 @@ from collections.abc import Collection, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from durably.actors.actor import Actor
+from durably.actors.actor import Actor, VirtualObject
+from durably.actors.definition.definition import definition_of
 from durably.actors.retry import RetryPolicy
-from durably.actors.values.durations import Duration, delay_us
+from durably.actors.values.durations import MICROSECOND, Duration, delay_us, duration_us
 from durably.errors import RuntimeStoppedError
 from durably.runtime.environment import Environment
 from durably.runtime.invocations.invocation import InvocationRun
@@ -21,12 +22,22 @@ from durably.runtime.observation.observer import Observer
 from durably.runtime.runtime import Runtime
 from durably.runtime.settings import Settings
 from durably.runtime.supervision.supervisor import Supervisor
+from durably.storage.introspection import InspectableStore
 from durably.storage.memory import MemoryStore
-from durably.storage.store import Store
 from durably.testing.harness.action_patience import PATIENCE_SECONDS, ActionPatience
+from durably.testing.harness.conditions import (
+    Condition,
+    Conditions,
+    InvariantError,
+    WatchedStore,
+    holds,
+    name_of,
+    plain,
+)
 from durably.testing.harness.guard import ClockGuard
 from durably.testing.harness.standstill import Standstill
 from durably.testing.harness.virtual import SeededEntropy, VirtualClock, one_turn
+from durably.testing.stores.snapshots import Snapshots
 
 _A_CENTURY_US = 100 * 365 * 86_400 * 1_000_000
 _AN_HOUR_US = 3_600 * 1_000_000
@@ -67,13 +78,16 @@ class Harness(Runtime):
         seed: int = 0,
         retry: RetryPolicy = ONE_ATTEMPT,
         suspend_after: Duration = 60.0,
-        store: Store | None = None,
+        store: InspectableStore | None = None,
         allow: Collection[str] = (),
         deadlocks: Literal["error", "wait"] = "error",
     ) -> None:
         clock, entropy, ledger = VirtualClock(), SeededEntropy(seed), _Ledger()
+        watched = MemoryStore() if store is None else store
+        if isinstance(watched, MemoryStore):
+            watched = WatchedStore(watched, lambda: self._actors, ledger.unheard.append)
         super().__init__(
-            MemoryStore() if store is None else store,
+            watched,
             actors,
             dependencies=dependencies,
             retry=retry,
@@ -89,6 +103,7 @@ class Harness(Runtime):
                     watch=ClockGuard(allow),
                     timer_window_us=_A_CENTURY_US,
                     give_way_us=None,
+                    verify_every_us=None,
                     expire_every_us=_AN_HOUR_US,
                 ),
             ),
@@ -131,14 +146,62 @@ class Harness(Runtime):
         await self._advance(0)
 
     async def advance(
-        self, *delay: Duration, days: float = 0, hours: float = 0, minutes: float = 0, seconds: float = 0
+        self,
+        *delay: Duration,
+        days: float = 0,
+        hours: float = 0,
+        minutes: float = 0,
+        seconds: float = 0,
+        due: bool = True,
     ) -> None:
         """Let time pass: whatever is due meanwhile happens at its time and in order. A bare number is seconds.
+
+        With `due=False` it ends in a tie: what is due at the very moment that is reached has not happened yet. What the
+        test asks then comes first, at the same time; `settle()` or another `advance` lets the rest happen.
 
         Raises:
             As `settle` does.
         """
-        await self._advance(delay_us(*delay, days=days, hours=hours, minutes=minutes, seconds=seconds))
+        self._supervised()
+        await self._advance(delay_us(*delay, days=days, hours=hours, minutes=minutes, seconds=seconds), due=due)
+
+    async def until(self, condition: Condition, /, *, within: Duration = 60.0) -> None:
+        """Let time pass, from one moment when something is due to the next, until something is true of the state.
+
+        Raises:
+            InvariantError: it is not, when `within` has passed.
+        """
+        plain(condition)
+        deadline_us = self.clock.elapsed_us + duration_us(within, "until(within=...)")
+        await self.settle()
+        while not holds(condition, self.snapshots):
+            left_us = deadline_us - self.clock.elapsed_us
+            if left_us <= 0:
+                raise InvariantError(f"{name_of(condition)} did not come true within {within} of virtual time.")
+            await self.advance(min(self.clock.until_next_us(left_us), left_us) * MICROSECOND)
+
+    def invariant(self, condition: Condition, /) -> None:
+        """Something that is true of the durable state after every commit, from now on; else the test fails."""
+        self._conditions().always(condition)
+
+    def bounded(self, actor: type[VirtualObject], /, *, bytes: int) -> None:
+        """The durable state of no object of this class is ever larger, however long it lives."""
+        self._conditions().bounded(definition_of(actor).name, bytes)
+
+    @property
+    def snapshots(self) -> Snapshots:
+        """The durable state of all objects."""
+        return self._watched().snapshots(self._actors)
+
+    def _conditions(self) -> Conditions:
+        return self._watched().conditions
+
+    def _watched(self) -> WatchedStore:
+        if not isinstance(self._store, WatchedStore):
+            raise TypeError(
+                "Conditions and snapshots are of a harness in memory. Leave store= out, or give a MemoryStore."
+            )
+        return self._store
 
     async def crash(self) -> None:
         """Lose all that is not durable, actions under way too, as `kill -9` would; then recover from the store."""
@@ -163,9 +226,9 @@ class Harness(Runtime):
             raise RuntimeStoppedError("The harness is not running: use it inside `async with Harness(...) as app:`.")
         return super()._running()
 
-    async def _advance(self, by_us: int) -> None:
+    async def _advance(self, by_us: int, *, due: bool = True) -> None:
         self._supervised()
-        await self.clock.advance(by_us, self._settle)
+        await self.clock.advance(by_us, self._settle, due=due)
         self._raise_unheard()
         supervisor = self._supervised()
         if supervisor.engine is not None:
@@ -191,12 +254,18 @@ class Harness(Runtime):
         """Stop the runtime. Its limits are virtual time, so time passes where something does not end by itself."""
         if self._supervisor is not None:
             self._supervisor.actions.stop()
-        stopping = asyncio.ensure_future(super().__aexit__(None, None, None))
+        passing = asyncio.ensure_future(self._let_time_pass_for_the_stop())
         try:
-            while not (await asyncio.wait([stopping], timeout=PATIENCE_SECONDS))[0]:
-                await self.clock.advance(self._settings.drain_us + self._settings.stop_us, one_turn)
+            await super().__aexit__(None, None, None)
         finally:
-            await stopping
+            passing.cancel()
+            await asyncio.wait([passing])
+
+    async def _let_time_pass_for_the_stop(self) -> None:
+        never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        while True:
+            await asyncio.wait([never], timeout=PATIENCE_SECONDS)
+            await self.clock.advance(self._settings.drain_us + self._settings.stop_us, one_turn)
 
     def _raise_unheard(self) -> None:
         unheard, self._ledger.unheard = self._ledger.unheard, []

@@ -17,6 +17,7 @@ from durably.errors import DurablyError
 from durably.ids import InvocationStatus
 from durably.runtime.actions.actions import ActionKey, Actions
 from durably.runtime.engine.engine import Engine
+from durably.runtime.execution.loop import is_task
 from durably.runtime.gateway.pending_requests import PendingRequest
 from durably.runtime.lifecycle.pause_errors import pause_error
 from durably.runtime.supervision.supervisor import Supervisor
@@ -143,9 +144,8 @@ def _awaited_in(future: object, waiting: Mapping[int, PendingRequest[Any]]) -> P
     """The operation that a future stands for: itself, what a task awaits, or one of several that are gathered."""
     if id(future) in waiting:
         return waiting[id(future)]
-    if isinstance(future, asyncio.Task):
-        task: asyncio.Task[Any] = future
-        return _awaited_in(_stands_at(task), waiting)
+    if is_task(future):
+        return _awaited_in(_stands_at(future), waiting)
     children: Sequence[object] = getattr(future, "_children", ())
     return next((found for child in children if (found := _awaited_in(child, waiting)) is not None), None)
 

@@ -79,11 +79,15 @@ class VirtualClock:
         """Set the wall clock back (or ahead, if `by_us` is negative); monotonic time goes on."""
         self._skew -= by_us
 
-    async def advance(self, by_us: int, settle: Callable[[], Awaitable[None]]) -> None:
-        """Let time pass, from one call to the next; `settle` lets each moment's consequences happen before that."""
+    async def advance(self, by_us: int, settle: Callable[[], Awaitable[None]], *, due: bool = True) -> None:
+        """Let time pass, from one call to the next; `settle` lets each moment's consequences happen before that.
+
+        Without `due`, what is due at the very last moment has not been called yet.
+        """
         until = self._elapsed + by_us
+        last = until if due else until - 1
         await settle()
-        while (moment := self._next_moment()) is not None and moment <= until:
+        while (moment := self._next_moment()) is not None and moment <= last:
             self._elapsed = max(self._elapsed, moment)
             for call in self._take_due():
                 # In a callback of the host loop, as the real clock's timers are.
@@ -91,6 +95,11 @@ class VirtualClock:
             await settle()
         self._elapsed = until
         await settle()
+
+    def until_next_us(self, otherwise: int) -> int:
+        """How long it is until something is due; `otherwise`, if nothing is."""
+        moment = self._next_moment()
+        return otherwise if moment is None else max(moment - self._elapsed, 1)
 
     def _add(self, calls: list[tuple[int, int, VirtualCall]], when: int, call: VirtualCall) -> VirtualCall:
         self._count += 1

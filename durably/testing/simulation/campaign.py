@@ -11,9 +11,10 @@ from typing import Any, TypeAlias, TypedDict, Unpack
 from durably.actors.actor import Actor
 from durably.actors.retry import RetryPolicy
 from durably.actors.values.durations import Duration
+from durably.actors.values.type_checks import is_mapping
 from durably.testing import report as reports
+from durably.testing.harness.accounts import describe
 from durably.testing.report import Report
-from durably.testing.simulation.accounts import describe
 from durably.testing.simulation.failures import Failures
 from durably.testing.simulation.faults import PLACES, Extent, Faults, Place
 from durably.testing.simulation.parallel import Share, can_run_in_parallel, run_in_parallel
@@ -87,7 +88,7 @@ def simulate(
         TypeError, ValueError: an argument cannot work.
     """
     __tracebackhide__ = True
-    _check(program, actors, runs, faults)
+    check_program(program, actors, runs, faults)
     campaign = Campaign("simulate", program, actors, options, order=order, shrink=shrink)
     chosen = Faults.any() if faults is None else faults
     if seed is not None:
@@ -121,7 +122,7 @@ def for_each_crash_point(
         TypeError, ValueError: an argument cannot work.
     """
     __tracebackhide__ = True
-    _check(program, actors, 1, faults)
+    check_program(program, actors, 1, faults)
     places = (place,) if isinstance(place, str) else tuple(place)
     for one in places:
         if one not in PLACES:
@@ -209,13 +210,15 @@ class Campaign:
             SimulationFailedError: it failed, or the undisturbed one did that tells how long the program is.
         """
         __tracebackhide__ = True
-        if not faults.is_placed_by_seeds:
-            return self.passed(self.attempt(seed, faults))
-        if seed == UNDISTURBED_SEED or self._extent is None:
-            report = self.passed(self.attempt(UNDISTURBED_SEED, Faults.none(), asked=faults))
-            if seed == UNDISTURBED_SEED:
-                return report
-        return self.passed(self.attempt(seed, faults))
+        if faults.is_placed_by_seeds and self._extent is None and seed != UNDISTURBED_SEED:
+            self.passed(self.attempt_seed(UNDISTURBED_SEED, faults))
+        return self.passed(self.attempt_seed(seed, faults))
+
+    def attempt_seed(self, seed: int, faults: Faults) -> Attempt:
+        """Make the run that a seed and these faults mean, whether it fails or not."""
+        if faults.is_placed_by_seeds and seed == UNDISTURBED_SEED:
+            return self.attempt(seed, Faults.none(), asked=faults)
+        return self.attempt(seed, faults)
 
     def attempt(self, seed: int, faults: Faults, order: str | None = None, *, asked: Faults | None = None) -> Attempt:
         """Make a run, whether it fails or not."""
@@ -256,11 +259,9 @@ class Campaign:
 
     def _simulation(self, seed: int, faults: Faults, order: str | None) -> Simulation:
         if self._memory is None:
-            given = self._options.get("dependencies")
-            made_by = () if given is None or isinstance(given, Mapping) else (given,)
-            self._memory = ProcessMemory(
-                self._actors, (self._program, *made_by), given if isinstance(given, Mapping) else None
-            )
+            given: Any = self._options.get("dependencies")
+            made_by: tuple[Any, ...] = () if given is None or is_mapping(given) else (given,)
+            self._memory = ProcessMemory(self._actors, (self._program, *made_by), None if made_by else given)
         return Simulation(
             *self._actors,
             seed=seed,
@@ -289,23 +290,23 @@ class Campaign:
         """In another process: run these seeds until one fails."""
         total = Report()
         for seed in seeds:
-            undisturbed = faults.is_placed_by_seeds and seed == UNDISTURBED_SEED
-            attempt = self.attempt(seed, Faults.none() if undisturbed else faults)
+            attempt = self.attempt_seed(seed, faults)
             total += attempt.simulation.report()
             if attempt.error is not None:
                 return Share(total, seed)
         return Share(total, None)
 
     def _account(self, failed: Attempt, told: Attempt, error: BaseException) -> str:
-        said = [f"The run with seed {failed.seed} failed: {describe(error)}", told.simulation.account()]
-        repeat = f"Repeat it with: {self._repeat(failed)}"
+        header = f"The run with seed {failed.seed} failed: {describe(error)}"
+        lines: list[str] = []
         if told is not failed:
-            repeat += f"\nThis is the plainest run that fails like it: {self._repeat(told)}"
+            lines.append(f"This is the plainest run that fails like it: {self._repeat(told)}")
+        repeat = f"Repeat it with: {self._repeat(failed)}"
         trace = told.simulation.trace.tail(len(told.simulation.trace.entries))
-        path = self._failures.keep(failed.seed, f"{said[0]}\n{repeat}\n{trace}\n")
+        path = self._failures.keep(failed.seed, "\n".join((header, *lines, repeat, trace, "")))
         if path is not None:
-            repeat += f"\nAll that happened stands in {path}; this seed comes first the next time."
-        return "\n\n".join([*said, repeat])
+            lines.append(f"All that happened stands in {path}; this seed comes first the next time.")
+        return "\n\n".join([header, told.simulation.account(), "\n".join([*lines, repeat])])
 
     def _repeat(self, attempt: Attempt) -> str:
         """The call that does the same again, as far as it can be written down."""
@@ -326,7 +327,12 @@ def _written(value: object) -> str:
     return "..." if callable(value) or isinstance(value, Mapping) else repr(value)
 
 
-def _check(program: Program, actors: tuple[type[Actor], ...], runs: int, faults: Faults | None) -> None:
+def check_program(program: Program, actors: tuple[type[Actor], ...], runs: int, faults: Faults | None) -> None:
+    """See that this can be simulated.
+
+    Raises:
+        TypeError, ValueError: it cannot.
+    """
     inner: Any = program
     while isinstance(inner, partial):
         inner = inner.func

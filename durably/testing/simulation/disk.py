@@ -63,6 +63,8 @@ class SimulatedDisk(Disk):
         super().__init__()
         self.commits = 0
         """Commits that were begun."""
+        self.failed_commits = 0
+        """Commits that reported a failure, after each of which the runtime recovers."""
         self.in_flight: Batch | None = None
         self.full_until_us = 0
 
@@ -117,11 +119,16 @@ class SimulatedStore(WrappedStore):
             if durable:
                 await self._apply(batch)
             world.note(f"commit {disk.commits} reports a failure, and is {'' if durable else 'not '}durable")
+            disk.failed_commits += 1
             raise StoreUnavailableError("The simulated disk failed.")
         await self._apply(batch)
         world.injection.passes("after_commit", disk.commits)
         world.clock_may_jump()
         await self._crash("after_commit")
+
+    async def verify(self) -> None:
+        await self._takes(READ_US)
+        await self.inner.verify()
 
     async def load(self, addresses: Sequence[Address], /, *, pending_limit: int) -> list[StoredObject]:
         await self._reads()
@@ -162,6 +169,10 @@ class SimulatedStore(WrappedStore):
         answer = await super().expired(now, limit)
         await self._takes(READ_US)
         return answer
+
+    async def paused(self, limit: int, /) -> list[InvocationRecord]:
+        await self._reads()
+        return await super().paused(limit)
 
     async def invocations(
         self, *, after: int, limit: int, service: str | None = None, key: str | None = None, handler: str | None = None,
@@ -209,4 +220,5 @@ class SimulatedStore(WrappedStore):
     def _refuse_if_full(self) -> None:
         if round(self._host.time() * 1_000_000) < self.disk.full_until_us:
             self._failed = True
+            self.disk.failed_commits += 1
             raise StoreUnavailableError("The simulated disk is full.")

@@ -23,10 +23,11 @@ from inspect import isclass, isfunction, ismethod, unwrap
 from os import sep
 from sysconfig import get_path
 from types import CodeType, CoroutineType, FunctionType, ModuleType
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from durably.actors.actor import Actor
 from durably.actors.handlers import Handler
+from durably.actors.values.type_checks import is_mapping
 from durably.testing.histories.model_states import fingerprint
 
 Holder: TypeAlias = dict[str, Any] | type
@@ -153,7 +154,7 @@ class _Reach:
             self.follow(value.signature.function, names)
             return True
         if isinstance(value, staticmethod | classmethod):
-            return self.follow(value.__func__, names)
+            return self.follow(getattr(cast("Any", value), "__func__", None), names)
         if isinstance(value, property):
             for accessor in (value.fget, value.fset, value.fdel):
                 self.follow(accessor, names)
@@ -176,7 +177,7 @@ class _Reach:
             if not issubclass(value, Actor):
                 self.follow_class(value)
             return True
-        self.follow_class(type(value))
+        self.follow_class(value.__class__)
         return False
 
     def follow_class(self, cls: type) -> None:
@@ -185,10 +186,11 @@ class _Reach:
             if id(one) in self.met or not self._is_of_users(one.__module__):
                 continue
             self.met[id(one)] = one
-            for name, value in list(vars(one).items()):
+            attributes: dict[str, Any] = {**vars(one)}
+            for name, value in attributes.items():
                 if name.startswith("__") and not isfunction(value):
                     continue
-                if not self.follow(value, frozenset()) and not hasattr(type(value), "__get__"):
+                if not self.follow(value, frozenset()) and not _is_descriptor(value):
                     self._keep(one, name, f"{one.__module__}.{one.__qualname__}.{name}", value)
 
     def _follow_function(self, function: FunctionType) -> None:
@@ -253,12 +255,11 @@ def _parts(value: Any, most: int) -> int:
     """How many parts a value has, counted until there are too many."""
     count, left = 0, [value]
     while left and count <= most:
-        one = left.pop()
+        one: Any = left.pop()
         count += 1
-        if isinstance(one, dict):
-            left.extend(one.values())
-        elif isinstance(one, list | tuple | set | frozenset | deque):
-            left.extend(one)
+        parts: Any = one.values() if is_mapping(one) else one
+        if isinstance(one, dict | list | tuple | set | frozenset | deque):
+            left.extend(parts)
     return count
 
 
@@ -280,19 +281,28 @@ def _quietly(function: Callable[[Any], Any], value: Any) -> Any:
             return _MISSING
 
 
+def _is_descriptor(value: object) -> bool:
+    return hasattr(type(value), "__get__")
+
+
+def _is(value: object, *kinds: type) -> bool:
+    """`isinstance`, for values of which the checkers need know nothing."""
+    return isinstance(value, kinds)
+
+
 def _restored_in_place(value: Any, copy: Any) -> bool:
     """Others may hold the same object, so it is filled again rather than replaced; whether that can be done."""
-    if isinstance(value, list | bytearray):
+    if _is(value, list, bytearray):
         value[:] = copy
-    elif isinstance(value, dict | set):
+    elif _is(value, dict, set):
         value.clear()
         value.update(copy)
-    elif isinstance(value, deque):
+    elif _is(value, deque):
         value.clear()
         value.extend(copy)
     elif hasattr(value, "__dict__"):
-        vars(value).clear()
-        vars(value).update(vars(copy))
+        value.__dict__.clear()
+        value.__dict__.update(vars(copy))
     else:
         return False
     return True

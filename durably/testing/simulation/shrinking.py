@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from durably.testing.simulation.conditions import InvariantError
+from durably.testing.harness.conditions import InvariantError
 from durably.testing.simulation.faults import Faults
 from durably.testing.simulation.guarantees import GuaranteeError
 from durably.testing.simulation.schedule import order_but

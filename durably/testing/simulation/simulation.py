@@ -25,8 +25,9 @@ from durably.actors.values.durations import Duration, delay_us, duration_us
 from durably.actors.values.error_envelopes import decode_failure
 from durably.errors import ForgottenAwaitError, PausedInvocationError, StoreInUseError
 from durably.runtime.invocations.invocation import InvocationRun
-from durably.storage.memory import MemoryStore
+from durably.storage.memory import LOAD_LIMIT_BYTES, MemoryStore
 from durably.storage.records import Batch, Owner
+from durably.testing.harness.conditions import Condition, Conditions, InTheEnd, InvariantError, holds, name_of, plain
 from durably.testing.harness.guard import ClockGuard
 from durably.testing.harness.harness import ONE_ATTEMPT
 from durably.testing.histories.linearizability import check_linearizable
@@ -35,7 +36,6 @@ from durably.testing.replaying.replay import ReplayError, replay_journals
 from durably.testing.report import Report
 from durably.testing.simulation.clients import SimulatedClient, break_connections
 from durably.testing.simulation.clock import SimulatedClock
-from durably.testing.simulation.conditions import Condition, Conditions, InTheEnd, InvariantError, holds, name_of, plain
 from durably.testing.simulation.disk import SimulatedDisk
 from durably.testing.simulation.faults import Extent, Faults, Place
 from durably.testing.simulation.guarantees import GuaranteeError, Guarantees
@@ -46,8 +46,8 @@ from durably.testing.simulation.loop import SimulatedLoop, outside_context
 from durably.testing.simulation.process import Program, SimulatedProcess, Tuning
 from durably.testing.simulation.process_memory import ProcessMemory
 from durably.testing.simulation.schedule import Schedule, Shuffles, ready_queues
-from durably.testing.simulation.snapshots import Snapshots
 from durably.testing.simulation.trace import Trace, shown
+from durably.testing.stores.snapshots import Snapshots
 
 T = TypeVar("T")
 ServiceT = TypeVar("ServiceT", bound=Service)
@@ -570,7 +570,7 @@ class Simulation:
         """Guarantee 6, for what would be replayed if the process died now."""
         if self._has_old_journals:
             return
-        loaded = [self.disk.load(address, 0) for address in self.disk.unfinished]
+        loaded = [self.disk.load(address, 0, LOAD_LIMIT_BYTES) for address in self.disk.unfinished]
         journals = [journal_of(row, stored) for stored in loaded for row in stored.started if row.steps]
         try:
             replay_journals(journals, *self._program.actors, dependencies=self.dependencies)

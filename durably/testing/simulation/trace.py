@@ -159,6 +159,9 @@ class TraceLog(Observer):
         self._note(f"the store failed, everything in memory is void: {describe_failure(error)}")
         self._watcher.incarnation_failed(error)
 
+    def stopped_for_good(self, error: BaseException) -> None:
+        self._note(f"stops for good: {describe_failure(error)}")
+
     def reopen_failed(self, error: BaseException, delay_us: int) -> None:
         self._note(f"the store cannot be opened: {describe_failure(error)}")
 

@@ -3,10 +3,10 @@
 For a store of your own, write in a test file::
 
     class TestMyStore(StoreContract):
-        def make_store(self) -> Store:
+        def make_store(self) -> InspectableStore:
             return MyStore(new_empty_place())
 
-        def make_rival(self, store: Store) -> Store:
+        def make_rival(self, store: InspectableStore) -> InspectableStore:
             return MyStore(the_place_of(store), without_early_lock=True)
 
 and pytest runs all of it: random histories in lock-step with `MemoryStore`, which is the specification, and checks by
@@ -26,13 +26,15 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 
 from durably.errors import StoreInUseError, StoreUnavailableError
 from durably.ids import Address, InvocationStatus, KeyScope
-from durably.storage.memory import Disk, MemoryStore
+from durably.storage.introspection import InspectableStore
+from durably.storage.memory import LOAD_LIMIT_BYTES, Disk, MemoryStore
 from durably.storage.records import (
     AliasRecord,
     AttachmentRecord,
     Batch,
     CallerRecord,
     CompletionRecord,
+    ExecutionRecord,
     InvocationRecord,
     InvocationUpdate,
     Opened,
@@ -44,7 +46,6 @@ from durably.storage.records import (
     TimerPlace,
     TimerRecord,
 )
-from durably.storage.store import Store
 
 if TYPE_CHECKING:
     from typing_extensions import override
@@ -91,12 +92,14 @@ class StoreContract:
 
     examples = 60
     """How many random histories are tried."""
+    load_limit_bytes = LOAD_LIMIT_BYTES
+    """Of an invocation with its journal, or of a snapshot: the stores that are made leave out what holds more."""
 
-    def make_store(self) -> Store:
+    def make_store(self) -> InspectableStore:
         """A store on a new, empty place, not open."""
         raise NotImplementedError
 
-    def make_rival(self, store: Store) -> Store:
+    def make_rival(self, store: InspectableStore) -> InspectableStore:
         """Another store on the same place, as a second process would have it, with any early lock out of the way."""
         raise NotImplementedError
 
@@ -107,7 +110,7 @@ class StoreContract:
             """A machine for this store."""
 
             def __init__(self) -> None:
-                super().__init__(contract.make_store())
+                super().__init__(contract.make_store(), contract.load_limit_bytes)
 
         effort = settings(
             max_examples=self.examples,
@@ -118,7 +121,7 @@ class StoreContract:
         run_state_machine_as_test(Agreement, settings=effort)
 
     def test_a_second_owner_is_refused_and_told_who_is_there(self) -> None:
-        async def check(store: Store) -> None:
+        async def check(store: InspectableStore) -> None:
             await store.open(OWNER)
             with pytest.raises(StoreInUseError) as raised:
                 await store.open(RIVAL)
@@ -129,7 +132,7 @@ class StoreContract:
         self._run(check)
 
     def test_the_store_is_free_for_others_once_it_is_closed(self) -> None:
-        async def check(store: Store) -> None:
+        async def check(store: InspectableStore) -> None:
             first = await store.open(OWNER)
             await store.close()
             await store.close()
@@ -139,7 +142,7 @@ class StoreContract:
         self._run(check)
 
     def test_the_same_owner_may_open_again_and_goes_on_where_it_was(self) -> None:
-        async def check(store: Store) -> None:
+        async def check(store: InspectableStore) -> None:
             first = await store.open(OWNER)
             await store.commit(Batch(last_position=7, state=[_field("a", b"1")]))
             again = await store.open(OWNER)
@@ -153,7 +156,7 @@ class StoreContract:
     def test_nobody_commits_under_an_older_epoch(self) -> None:
         """Rule X4. Also not in part, not later, and the sentence says who has taken over."""
 
-        async def check(store: Store) -> None:
+        async def check(store: InspectableStore) -> None:
             await store.open(OWNER)
             await store.commit(Batch(last_position=1, state=[_field("a", b"before")]))
             rival = self.make_rival(store)
@@ -173,8 +176,48 @@ class StoreContract:
 
         self._run(check)
 
+    def test_an_owner_is_told_that_it_is_one_and_that_it_is_one_no_longer(self) -> None:
+        """Rule X9. Reads too are only to be trusted if `verify` succeeds after them."""
+
+        async def check(store: InspectableStore) -> None:
+            with pytest.raises((StoreInUseError, StoreUnavailableError)):
+                await store.verify()
+            await store.open(OWNER)
+            await store.verify()
+            await store.commit(Batch(last_position=1))
+            await store.verify()
+            rival = self.make_rival(store)
+            try:
+                await rival.open(RIVAL)
+                for _ in range(2):
+                    with pytest.raises((StoreInUseError, StoreUnavailableError)):
+                        await store.verify()
+                await rival.verify()
+            finally:
+                await rival.close()
+
+        self._run(check)
+
+    def test_an_owner_opens_again_only_if_nobody_was_owner_in_between(self) -> None:
+        """Rule X9. The other one is gone, but what this one remembers may be old."""
+
+        async def check(store: InspectableStore) -> None:
+            await store.open(OWNER)
+            await store.commit(Batch(last_position=1))
+            rival = self.make_rival(store)
+            await rival.open(RIVAL)
+            await rival.commit(Batch(last_position=2))
+            await rival.close()
+            for _ in range(2):
+                with pytest.raises(StoreInUseError):
+                    await store.open(OWNER)
+            await store.close()
+            assert (await store.open(OWNER)).last_position == 2
+
+        self._run(check)
+
     def test_a_batch_that_fails_leaves_nothing_behind(self) -> None:
-        async def check(store: Store) -> None:
+        async def check(store: InspectableStore) -> None:
             await store.open(OWNER)
             await store.commit(Batch(last_position=1, accepted=[_invocation(1)]))
             contradiction = _invocation(2, id=_invocation(1).id)
@@ -189,8 +232,39 @@ class StoreContract:
 
         self._run(check)
 
+    def test_a_new_execution_keeps_who_waits_and_loses_what_the_old_one_did(self) -> None:
+        """Rules W1 and C3: a late answer to the old execution is not taken for one to its successor."""
+
+        async def check(store: InspectableStore) -> None:
+            await store.open(OWNER)
+            waiting = CallerRecord(Address("Ticket", "joe"), 77, 3)
+            await store.commit(
+                Batch(
+                    last_position=2,
+                    accepted=[_invocation(1)],
+                    steps=[StepRecord(1, 0, b"step")],
+                    completions=[CompletionRecord(1, 0, 2, False, b"answer")],
+                    timers=[TimerRecord(1, TimerKind.SLEEP, 1, 5, Address("Ticket", "mary"))],
+                    attachments=[AttachmentRecord(1, waiting)],
+                    aliases=[AliasRecord("alias", 1)],
+                )
+            )
+            execution = ExecutionRecord(number=9, previous=1, seed=b"f" * 16, argument=b"[2]")
+            step = StepRecord(9, 0, b"another step")
+            await store.commit(Batch(last_position=9, renewed=[execution], steps=[step]))
+            await store.commit(Batch(last_position=10, completions=[CompletionRecord(1, 0, 10, False, b"late")]))
+            ((number, stored),) = (await store.fetch([1, 9])).items()
+            assert (number, stored.record.number, stored.record.id) == (9, 9, _invocation(1).id)
+            assert (stored.record.seed, stored.record.argument) == (execution.seed, execution.argument)
+            assert (stored.steps, stored.completions) == ([step], [])
+            assert stored.attachments == [AttachmentRecord(9, waiting)]
+            assert (await store.find(["alias"]))["alias"].number == 9
+            assert await store.timers(LATEST_TIME, 10) == []
+
+        self._run(check)
+
     def test_every_read_is_one_snapshot_beside_commits(self) -> None:
-        async def check(store: Store) -> None:
+        async def check(store: InspectableStore) -> None:
             await store.open(OWNER)
             address = _field("a", b"").address
 
@@ -215,7 +289,7 @@ class StoreContract:
         self._run(check)
 
     def test_a_store_that_is_not_open_says_so(self) -> None:
-        async def check(store: Store) -> None:
+        async def check(store: InspectableStore) -> None:
             for _ in range(2):
                 with pytest.raises(StoreUnavailableError):
                     await store.commit(Batch(last_position=1))
@@ -241,10 +315,10 @@ class StoreContract:
 class StoreAgreement(RuleBasedStateMachine):
     """Does the same to a `MemoryStore` and to the store under test, and compares every answer."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: InspectableStore, load_limit_bytes: int = LOAD_LIMIT_BYTES) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
-        self.specification = MemoryStore()
+        self.specification = MemoryStore(load_limit_bytes=load_limit_bytes)
         self.store = store
         self.position = 0
         self.open_both()
@@ -318,7 +392,7 @@ class StoreAgreement(RuleBasedStateMachine):
         handler: str | None,
         status: InvocationStatus | None,
     ) -> None:
-        def ask(store: Store) -> Coroutine[Any, Any, list[InvocationRecord]]:
+        def ask(store: InspectableStore) -> Coroutine[Any, Any, list[InvocationRecord]]:
             return store.invocations(after=after, limit=limit, service=service, key=key, handler=handler, status=status)
 
         self.agree(ask(self.specification), ask(self.store))
@@ -330,7 +404,7 @@ class StoreAgreement(RuleBasedStateMachine):
         return wanted
 
 
-async def everything(store: Store, disk: Disk) -> list[object]:
+async def everything(store: InspectableStore, disk: Disk) -> list[object]:
     """The answers to every kind of question about all that is stored, whole and in small portions."""
     places = [Address(service, key) for service in SERVICES for key in KEYS]
     answers: list[object] = [
@@ -344,6 +418,8 @@ async def everything(store: Store, disk: Disk) -> list[object]:
         await store.timers(LATEST_TIME // 2, 1000),
         await store.expired(LATEST_TIME // 2, 1000),
         await store.expired(LATEST_TIME, 2),
+        await store.paused(2),
+        await store.objects(places),
         await store.invocations(after=0, limit=1000),
     ]
     answers += [await store.invocations(after=0, limit=1000, status=status) for status in InvocationStatus]
@@ -351,7 +427,7 @@ async def everything(store: Store, disk: Disk) -> list[object]:
     return [*answers, await portions_of_timers(store), await portions_of_recoverable(store)]
 
 
-async def portions_of_timers(store: Store) -> list[TimerRecord]:
+async def portions_of_timers(store: InspectableStore) -> list[TimerRecord]:
     found: list[TimerRecord] = []
     after: TimerPlace | None = None
     while portion := await store.timers(LATEST_TIME, 2, after=after):
@@ -360,7 +436,7 @@ async def portions_of_timers(store: Store) -> list[TimerRecord]:
     return found
 
 
-async def portions_of_recoverable(store: Store) -> list[tuple[int, Address]]:
+async def portions_of_recoverable(store: InspectableStore) -> list[tuple[int, Address]]:
     found: list[tuple[int, Address]] = []
     while portion := await store.recoverable(found[-1][0] if found else 0, 2):
         found += portion
@@ -378,17 +454,22 @@ class Histories:
         self.draw = data.draw
         self.disk = specification.disk
         self.position = position
+        self.began: dict[int, int] = {}
+        """The new executions of the batch that is made, with the numbers that they replace."""
 
     def batch(self) -> Batch:
-        stored = sorted(self.disk.rows)
+        renewed = [self.execution(number) for number in self.some(sorted(self.disk.rows))]
+        self.began = {execution.number: execution.previous for execution in renewed}
+        stored = sorted(self.disk.rows.keys() - self.began.values() | self.began.keys())
         removed = self.some(stored)
         ended = self.some(stored)
         accepted = self.accepted(set(removed))
         living = sorted({*stored, *(record.number for record in accepted)} - set(removed))
         forgotten = {*removed, *ended}
         # Whoever answers, attaches or wakes need not know whether the other is still there.
-        anybody = [*living, *removed, UNKNOWN_NUMBER]
+        anybody = [*living, *removed, *self.began.values(), UNKNOWN_NUMBER]
         return Batch(
+            renewed=renewed,
             accepted=accepted,
             woken=self.some(anybody),
             updated=[self.update(number) for number in self.some(living)],
@@ -421,8 +502,9 @@ class Histories:
         return self.draw(st.lists(st.sampled_from(numbers), max_size=3, unique=not repeat))
 
     def accepted(self, removed: set[int]) -> list[InvocationRecord]:
-        free_ids = [self.disk.rows[number].record.id for number in removed]
-        taken = {scope for scope, number in self.disk.numbers_by_scope.items() if number not in removed}
+        gone = {self.began.get(number, number) for number in removed}
+        free_ids = [self.disk.rows[number].record.id for number in gone]
+        taken = {scope for scope, number in self.disk.numbers_by_scope.items() if number not in gone}
         records: list[InvocationRecord] = []
         for _ in range(self.draw(st.integers(0, 3))):
             # An execution that begins anew keeps its id.
@@ -436,6 +518,14 @@ class Histories:
             record_id = free_ids.pop() if again else f"inv_{number}"
             records.append(self.invocation(number, record_id, scope))
         return records
+
+    def execution(self, previous: int) -> ExecutionRecord:
+        return ExecutionRecord(
+            number=self.next_position(),
+            previous=previous,
+            seed=self.draw(st.binary(min_size=16, max_size=16)),
+            argument=self.draw(payloads),
+        )
 
     def invocation(self, number: int, record_id: str, scope: KeyScope | None) -> InvocationRecord:
         return InvocationRecord(

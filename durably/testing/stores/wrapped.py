@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 
 from durably.errors import StoreUnavailableError
 from durably.ids import Address, InvocationStatus, KeyScope
+from durably.storage.introspection import InspectableStore
 from durably.storage.records import (
     Batch,
     InvocationRecord,
@@ -22,13 +23,12 @@ from durably.storage.records import (
     TimerPlace,
     TimerRecord,
 )
-from durably.storage.store import Store
 
 
 class WrappedStore:
     """Passes everything on to `inner`. Override what shall be different."""
 
-    def __init__(self, inner: Store) -> None:
+    def __init__(self, inner: InspectableStore) -> None:
         self.inner = inner
 
     def describe(self) -> str:
@@ -45,6 +45,9 @@ class WrappedStore:
 
     async def commit(self, batch: Batch, /) -> None:
         await self.inner.commit(batch)
+
+    def verify(self) -> Awaitable[None]:
+        return self.inner.verify()
 
     async def load(self, addresses: Sequence[Address], /, *, pending_limit: int) -> list[StoredObject]:
         return await self.inner.load(addresses, pending_limit=pending_limit)
@@ -66,6 +69,12 @@ class WrappedStore:
 
     async def expired(self, now: int, limit: int, /) -> list[InvocationRecord]:
         return await self.inner.expired(now, limit)
+
+    async def paused(self, limit: int, /) -> list[InvocationRecord]:
+        return await self.inner.paused(limit)
+
+    async def objects(self, addresses: Sequence[Address], /) -> list[StoredObject]:
+        return await self.inner.objects(addresses)
 
     async def state(self, address: Address, /) -> Mapping[str, bytes]:
         return await self.inner.state(address)
@@ -120,7 +129,7 @@ class Barrier:
 class HeldReads(WrappedStore):
     """A store with a barrier for loads and one for look-ups: where the answer has been read and has not been given."""
 
-    def __init__(self, inner: Store) -> None:
+    def __init__(self, inner: InspectableStore) -> None:
         super().__init__(inner)
         self.loads = Barrier()
         self.lookups = Barrier()
@@ -153,7 +162,7 @@ class HeldStore(HeldReads):
     `lookups` when the answer has been read and has not been given.
     """
 
-    def __init__(self, inner: Store) -> None:
+    def __init__(self, inner: InspectableStore) -> None:
         super().__init__(inner)
         self.commits = Barrier(held=True)
         self.acknowledgements = Barrier()
@@ -175,7 +184,7 @@ class FailingStore(WrappedStore):
     As with any store, no commit succeeds after that until it has been opened again. `commits` counts those asked for.
     """
 
-    def __init__(self, inner: Store, *, fail_at: int, durable: bool) -> None:
+    def __init__(self, inner: InspectableStore, *, fail_at: int, durable: bool) -> None:
         super().__init__(inner)
         self.fail_at = fail_at
         self.durable = durable

@@ -1,8 +1,14 @@
 -- The first layout: one table for each kind of record, and one row that says who owns the store.
--- Payloads are text; bytes that are not readable text stand as 'base64:…'. Times are microseconds since 1970 UTC.
+-- A payload is text, and 'base64:…' where its bytes are not readable text; a large one is a blob of its plain bytes.
+-- Tables that hold payloads are rowid tables: the B-tree that finds a row holds keys only, so a large payload costs
+-- nothing where other rows are written. Times are microseconds since 1970 UTC.
+-- `number` is the number of an execution. A new execution of an invocation takes a new number, which replaces the old
+-- one in `invocations`, `attachments` and `aliases`; the steps, completions and timers of the old number go (rule W1).
 
+-- `store_id` tells this store from every other one: an owner that opens it again after a failure compares it.
 create table owner (
     singleton integer primary key check (singleton = 1),
+    store_id text not null,
     epoch integer not null,
     last_position integer not null,
     host text not null,
@@ -10,7 +16,8 @@ create table owner (
     since integer not null
 ) strict;
 
-insert into owner (singleton, epoch, last_position, host, process_id, since) values (1, 0, 0, '', 0, 0);
+insert into owner (singleton, store_id, epoch, last_position, host, process_id, since)
+values (1, lower(hex(randomblob(16))), 0, 0, '', 0, 0);
 
 create table invocations (
     number integer primary key,
@@ -19,8 +26,6 @@ create table invocations (
     key text not null,
     handler text not null,
     seed text not null,
-    argument text not null,
-    headers text not null,
     scope_service text,
     scope_key text,
     scope_handler text,
@@ -36,10 +41,18 @@ create table invocations (
     status text not null,
     mailbox_position integer,
     attempts integer not null,
-    failure text,
-    outcome text,
     expires_at integer,
-    due integer
+    due integer,
+    headers text not null,
+    argument text,
+    failure any,
+    outcome any
+) strict;
+
+-- Large arguments: an invocation's row is rewritten at every change of its status, and must not be long.
+create table arguments (
+    number integer primary key,
+    content blob not null
 ) strict;
 
 -- What an object has to do: its started invocations, and its mailbox in order.
@@ -59,18 +72,18 @@ where expires_at is not null;
 create table steps (
     number integer not null,
     idx integer not null,
-    content text not null,
+    content any not null,
     primary key (number, idx)
-) strict, without rowid;
+) strict;
 
 create table completions (
     number integer not null,
     position integer not null,
     command integer not null,
     failed integer not null,
-    value text not null,
+    value any not null,
     primary key (number, command)
-) strict, without rowid;
+) strict;
 
 create table timers (
     number integer not null,
@@ -104,6 +117,6 @@ create table state (
     service text not null,
     key text not null,
     field text not null,
-    value text not null,
+    value any not null,
     primary key (service, key, field)
-) strict, without rowid;
+) strict;

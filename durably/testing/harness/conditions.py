@@ -10,11 +10,13 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, TypeAlias, cast
 
+from durably.actors.definition.binding import BoundActor
 from durably.ids import Address
-from durably.storage.memory import Disk
+from durably.storage.memory import Disk, MemoryStore
 from durably.storage.records import Batch
-from durably.testing.simulation.accounts import describe
-from durably.testing.simulation.snapshots import Snapshots
+from durably.testing.harness.accounts import describe
+from durably.testing.stores.snapshots import Snapshots
+from durably.testing.stores.wrapped import WrappedStore
 
 Condition: TypeAlias = Callable[[Snapshots], object]
 """Is given the state of all objects; it raises, or returns False, where something is wrong."""
@@ -102,6 +104,29 @@ class Conditions:
                     f"bounded(). The largest field is {largest!r} with {len(fields[largest]):,} bytes."
                 )
             )
+
+
+class WatchedStore(WrappedStore):
+    """A store in memory that asks conditions after every commit."""
+
+    def __init__(
+        self,
+        store: MemoryStore,
+        actors: Callable[[], Mapping[str, BoundActor]],
+        fail: Callable[[BaseException], None],
+    ) -> None:
+        super().__init__(store)
+        self.conditions = Conditions(store.disk, fail)
+        self._disk = store.disk
+        self._actors = actors
+
+    def snapshots(self, actors: Mapping[str, BoundActor]) -> Snapshots:
+        """The state of all objects of these actors, as it is stored."""
+        return Snapshots(self._disk, actors)
+
+    async def commit(self, batch: Batch, /) -> None:
+        await super().commit(batch)
+        self.conditions.after_commit(batch, self.snapshots(self._actors()))
 
 
 def plain(condition: Condition) -> Condition:

@@ -1,0 +1,229 @@
+"""Answers of the store as records. An answer is JSON; in place of a large payload it holds the payload's size.
+
+An answer without large payloads is decoded here as it is. One that has some raises `LargePayloadError`, and the store
+asks again by `durably.storage.pieces`, which reads each large payload as the bytes that it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol, TypeAlias
+
+import msgspec
+
+from durably.ids import Address, InvocationStatus, KeyScope
+from durably.storage.encoding import NO_HEADERS, bytes_of
+from durably.storage.records import (
+    AttachmentRecord,
+    CallerRecord,
+    CompletionRecord,
+    InvocationRecord,
+    StepRecord,
+    StoredInvocation,
+    StoredObject,
+    TimerKind,
+    TimerRecord,
+)
+
+StoredPayload: TypeAlias = str | int
+"""The text of a payload, or the size in bytes of a large one."""
+
+
+class LargePayloadError(Exception):
+    """An answer holds the size of a payload instead of the payload."""
+
+
+class ReadPayload(Protocol):
+    """Makes bytes of a payload; `statement` and `key` read a large one."""
+
+    def __call__(self, stored: StoredPayload, statement: str, *key: object) -> bytes: ...
+
+
+class InvocationRow(msgspec.Struct, array_like=True):
+    """The columns of an invocation, in the order of the view `encoded_invocations`."""
+
+    number: int
+    id: str
+    service: str
+    key: str
+    handler: str
+    seed: str
+    argument: StoredPayload
+    headers: str
+    scope_service: str | None
+    scope_key: str | None
+    scope_handler: str | None
+    idempotency_key: str | None
+    caller_service: str | None
+    caller_key: str | None
+    caller_number: int | None
+    caller_command: int | None
+    sender_id: str | None
+    deadline: int | None
+    accepted_at: int
+    keep_outcome_us: int | None
+    status: InvocationStatus
+    mailbox_position: int | None
+    attempts: int
+    failure: StoredPayload | None
+    outcome: StoredPayload | None
+    expires_at: int | None
+    due: int | None
+
+
+class JournalRow(msgspec.Struct, array_like=True):
+    """An invocation with what belongs to it, in the order of the view `encoded_journals`."""
+
+    invocation: InvocationRow
+    steps: list[tuple[int, StoredPayload]]
+    completions: list[tuple[int, int, int, StoredPayload]]
+    attachments: list[tuple[int, int, str, str]]
+    sender_unfinished: int
+
+
+class ObjectRow(msgspec.Struct, array_like=True):
+    """One answer of the statement `load`."""
+
+    state: dict[str, StoredPayload]
+    started: list[JournalRow]
+    pending: list[JournalRow]
+    waiting: int
+
+
+_decode_headers = msgspec.json.Decoder(dict[str, str]).decode
+decode_invocation_rows = msgspec.json.Decoder(list[InvocationRow]).decode
+decode_invocation_row = msgspec.json.Decoder(InvocationRow).decode
+decode_found_rows = msgspec.json.Decoder(list[tuple[str, InvocationRow]]).decode
+decode_keyed_rows = msgspec.json.Decoder(list[tuple[int, InvocationRow]]).decode
+decode_step_rows = msgspec.json.Decoder(list[tuple[int, StoredPayload]]).decode
+decode_completion_rows = msgspec.json.Decoder(list[tuple[int, int, int, StoredPayload]]).decode
+decode_attachment_rows = msgspec.json.Decoder(list[tuple[int, int, str, str]]).decode
+_decode_journals = msgspec.json.Decoder(list[JournalRow]).decode
+_decode_objects = msgspec.json.Decoder(list[ObjectRow]).decode
+_decode_recoverable = msgspec.json.Decoder(list[tuple[int, str, str]]).decode
+_decode_timers = msgspec.json.Decoder(list[tuple[int, TimerKind, int, int, str, str]]).decode
+
+
+def small(stored: StoredPayload, statement: str, *key: object) -> bytes:
+    """The bytes of a payload that stands in the answer itself.
+
+    Raises:
+        LargePayloadError: only its size does.
+    """
+    if isinstance(stored, int):
+        raise LargePayloadError(statement, *key)
+    return bytes_of(stored)
+
+
+def decode_invocations(answer: str) -> list[InvocationRecord]:
+    return [invocation_of(row) for row in decode_invocation_rows(answer)]
+
+
+def decode_found(answer: str) -> dict[str, InvocationRecord]:
+    return {asked: invocation_of(row) for asked, row in decode_found_rows(answer)}
+
+
+def decode_keyed(answer: str, scopes: Sequence[KeyScope]) -> dict[KeyScope, InvocationRecord]:
+    return {scopes[place]: invocation_of(row) for place, row in decode_keyed_rows(answer)}
+
+
+def decode_journals(answer: str) -> dict[int, StoredInvocation]:
+    return {row.invocation.number: _journal(row) for row in _decode_journals(answer)}
+
+
+def decode_objects(answer: str, addresses: Sequence[Address]) -> list[StoredObject]:
+    rows = _decode_objects(answer)
+    return [_object(address, row) for address, row in zip(addresses, rows, strict=True)]
+
+
+def decode_recoverable(answer: str) -> list[tuple[int, Address]]:
+    return [(number, Address(service, key)) for number, service, key in _decode_recoverable(answer)]
+
+
+def decode_timers(answer: str) -> list[TimerRecord]:
+    rows = _decode_timers(answer)
+    return [
+        TimerRecord(number, kind, command, due, Address(service, key))
+        for number, kind, command, due, service, key in rows
+    ]
+
+
+def _object(address: Address, row: ObjectRow) -> StoredObject:
+    started = sorted(row.started, key=lambda journal: journal.invocation.number)
+    return StoredObject(
+        address=address,
+        state={field: small(value, "large_state", *address, field) for field, value in row.state.items()},
+        started=_journals(started),
+        pending=_journals(row.pending),
+        pending_beyond=row.waiting - len(row.pending),
+    )
+
+
+def _journals(rows: Iterable[JournalRow]) -> list[StoredInvocation]:
+    return [_journal(row) for row in rows]
+
+
+def _journal(row: JournalRow) -> StoredInvocation:
+    number = row.invocation.number
+    return StoredInvocation(
+        record=invocation_of(row.invocation),
+        steps=[StepRecord(number, index, small(content, "large_step", number, index)) for index, content in row.steps],
+        completions=[
+            CompletionRecord(number, command, position, bool(failed), small(value, "large_completion", number, command))
+            for position, command, failed, value in row.completions
+        ],
+        attachments=attachments_of(number, row.attachments),
+        sender_unfinished=bool(row.sender_unfinished),
+    )
+
+
+def attachments_of(number: int, rows: Iterable[tuple[int, int, str, str]]) -> list[AttachmentRecord]:
+    return [
+        AttachmentRecord(number, CallerRecord(Address(service, key), caller, command))
+        for caller, command, service, key in rows
+    ]
+
+
+def invocation_of(row: InvocationRow, read: ReadPayload = small) -> InvocationRecord:
+    """The record of a row; `read` makes bytes of the payloads in it."""
+    number = row.number
+    return InvocationRecord(
+        number=number,
+        id=row.id,
+        address=Address(row.service, row.key),
+        handler=row.handler,
+        seed=bytes.fromhex(row.seed),
+        argument=read(row.argument, "large_argument", number),
+        headers={} if row.headers == NO_HEADERS else _decode_headers(row.headers),
+        scope=_scope(row),
+        caller=_caller(row),
+        sender_id=row.sender_id,
+        deadline=row.deadline,
+        accepted_at=row.accepted_at,
+        keep_outcome_us=row.keep_outcome_us,
+        status=row.status,
+        mailbox_position=row.mailbox_position,
+        attempts=row.attempts,
+        failure=None if row.failure is None else read(row.failure, "large_failure", number),
+        outcome=None if row.outcome is None else read(row.outcome, "large_outcome", number),
+        expires_at=row.expires_at,
+        due=row.due,
+    )
+
+
+def _scope(row: InvocationRow) -> KeyScope | None:
+    if row.idempotency_key is None:
+        return None
+    assert row.scope_service is not None
+    assert row.scope_key is not None
+    assert row.scope_handler is not None
+    return KeyScope(row.scope_service, row.scope_key, row.scope_handler, row.idempotency_key)
+
+
+def _caller(row: InvocationRow) -> CallerRecord | None:
+    if row.caller_number is None:
+        return None
+    assert row.caller_service is not None
+    assert row.caller_key is not None
+    assert row.caller_command is not None
+    return CallerRecord(Address(row.caller_service, row.caller_key), row.caller_number, row.caller_command)

@@ -1,0 +1,217 @@
+"""Reads what does not fit into one answer: piece by piece, on the thread of a connection, in one snapshot (rule L2).
+
+A large payload is fetched by a statement of its own as the bytes that it is, so a load takes little more memory than
+the bytes that it returns. A journal or snapshot beyond `limit_bytes` is measured and left out: it must not take the
+process down that loads it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from durably.ids import Address, KeyScope
+from durably.storage.decoding import (
+    InvocationRow,
+    StoredPayload,
+    attachments_of,
+    decode_attachment_rows,
+    decode_completion_rows,
+    decode_found_rows,
+    decode_invocation_row,
+    decode_invocation_rows,
+    decode_keyed_rows,
+    decode_step_rows,
+    invocation_of,
+)
+from durably.storage.encoding import bytes_of
+from durably.storage.records import (
+    PENDING_BYTES,
+    CompletionRecord,
+    InvocationRecord,
+    StepRecord,
+    StoredInvocation,
+    StoredObject,
+)
+from durably.storage.statements import SQL
+
+T = TypeVar("T")
+
+PORTION_RECORDS = 32
+"""How many steps or completions come in one piece."""
+PAGE_BYTES = 32 << 20
+"""A page of records ends once their payloads hold so much."""
+PAGE_RECORDS = 25_000
+"""How many records a page has at most that does not fit into one answer."""
+
+
+class PieceReader:
+    """Reads in pieces on one connection. It calls `progressed` for each piece: a read that gets on is not stopped."""
+
+    def __init__(self, connection: sqlite3.Connection, progressed: Callable[[], None]) -> None:
+        self._connection = connection
+        self._progressed = progressed
+
+    # ------------------------------------------------------------ objects and journals
+
+    def load(self, address: Address, pending_limit: int, limit_bytes: int) -> StoredObject:
+        """One object, as `Store.load` answers."""
+        place = {"service": address.service, "key": address.key}
+        with self._snapshot():
+            state, left_out_bytes = self._state(address, limit_bytes)
+            parameters = {**place, "pending_limit": pending_limit, "pending_bytes": PENDING_BYTES}
+            found = [*self._rows("records_of_object", parameters)]
+            journals = [
+                (kind, self._journal(decode_invocation_row(record), bool(unfinished), limit_bytes))
+                for kind, record, unfinished in found
+            ]
+            ((waiting,),) = self._rows("waiting_of_object", place)
+        started = [journal for kind, journal in journals if kind == "started"]
+        pending = [journal for kind, journal in journals if kind == "pending"]
+        return StoredObject(
+            address=address,
+            state=state,
+            started=sorted(started, key=lambda journal: journal.record.number),
+            pending=pending,
+            pending_beyond=waiting - len(pending),
+            left_out_bytes=left_out_bytes,
+        )
+
+    def fetch(self, number: int, limit_bytes: int) -> dict[int, StoredInvocation]:
+        """One unfinished invocation, as `Store.fetch` answers."""
+        with self._snapshot():
+            found = [*self._rows("record_of_number", {"number": number})]
+            journals = [
+                self._journal(decode_invocation_row(record), bool(unfinished), limit_bytes)
+                for record, unfinished in found
+            ]
+            return {journal.record.number: journal for journal in journals}
+
+    def state(self, address: Address) -> dict[str, bytes]:
+        """The snapshot of one object, however large it is."""
+        with self._snapshot():
+            return self._state(address, None)[0]
+
+    def _state(self, address: Address, limit_bytes: int | None) -> tuple[dict[str, bytes], int | None]:
+        stored = dict(self._rows("state_of_object", {"service": address.service, "key": address.key}))
+        size = sum(_size_of(value) for value in stored.values())
+        if limit_bytes is not None and size > limit_bytes:
+            return {}, size
+        return {field: self._payload(value, "large_state", *address, field) for field, value in stored.items()}, None
+
+    def _journal(self, row: InvocationRow, sender_unfinished: bool, limit_bytes: int) -> StoredInvocation:
+        number = row.number
+        kept = KeptPayloads(limit_bytes)
+        kept.add(row.argument)
+        steps = [
+            (index, kept.add(content)) for index, content in self._portions("steps_of_number", number, decode_step_rows)
+        ]
+        completions = [
+            (position, command, failed, kept.add(value))
+            for position, command, failed, value in self._portions(
+                "completions_of_number", number, decode_completion_rows
+            )
+        ]
+        ((attachments,),) = self._rows("attachments_of_number", {"number": number})
+        left_out = kept.size_bytes > limit_bytes
+        if left_out:
+            steps.clear()
+            completions.clear()
+            row.argument = ""
+        return StoredInvocation(
+            record=invocation_of(row, self._payload),
+            steps=[
+                StepRecord(number, index, self._payload(content, "large_step", number, index))
+                for index, content in sorted(steps, key=lambda step: step[0])
+            ],
+            completions=[
+                CompletionRecord(
+                    number, command, position, bool(failed), self._payload(value, "large_completion", number, command)
+                )
+                for position, command, failed, value in sorted(completions, key=lambda answer: answer[:2])
+            ],
+            attachments=attachments_of(number, decode_attachment_rows(attachments)),
+            sender_unfinished=sender_unfinished,
+            left_out_bytes=kept.size_bytes if left_out else None,
+        )
+
+    def _portions(self, name: str, number: int, decode: Callable[[str], list[T]]) -> Iterator[T]:
+        for (piece,) in self._rows(name, {"number": number, "portion": PORTION_RECORDS}):
+            yield from decode(piece)
+
+    # ------------------------------------------------------------ records
+
+    def find(self, parameters: Mapping[str, object]) -> dict[str, InvocationRecord]:
+        """As `Store.find` answers."""
+        with self._snapshot():
+            rows = decode_found_rows(self._answer("find", parameters))
+            return {asked: invocation_of(row, self._payload) for asked, row in rows}
+
+    def find_keyed(
+        self, parameters: Mapping[str, object], scopes: Sequence[KeyScope]
+    ) -> dict[KeyScope, InvocationRecord]:
+        """As `Store.find_keyed` answers."""
+        with self._snapshot():
+            rows = decode_keyed_rows(self._answer("find_keyed", parameters))
+            return {scopes[place]: invocation_of(row, self._payload) for place, row in rows}
+
+    def page(self, name: str, parameters: Mapping[str, object]) -> list[InvocationRecord]:
+        """Records in order, and fewer than there are where they are large."""
+        with self._snapshot():
+            return list(self._page(decode_invocation_rows(self._answer(name, parameters))))
+
+    def _page(self, rows: Iterable[InvocationRow]) -> Iterator[InvocationRecord]:
+        held = 0
+        for row in rows:
+            held += sum(_size_of(part) for part in (row.argument, row.failure, row.outcome) if part is not None)
+            yield invocation_of(row, self._payload)
+            if held >= PAGE_BYTES:
+                return
+
+    # ------------------------------------------------------------ inside
+
+    def _payload(self, stored: StoredPayload | bytes, statement: str, *key: object) -> bytes:
+        if isinstance(stored, bytes):
+            return stored
+        if isinstance(stored, str):
+            return bytes_of(stored)
+        ((payload,),) = self._rows(statement, key)
+        assert isinstance(payload, bytes)
+        return payload
+
+    def _answer(self, name: str, parameters: Mapping[str, object]) -> str:
+        ((answer,),) = self._rows(name, parameters)
+        return str(answer)
+
+    def _rows(self, name: str, parameters: Sequence[object] | Mapping[str, object]) -> Iterator[tuple[Any, ...]]:
+        for row in self._connection.execute(SQL[name], parameters):
+            self._progressed()
+            yield row
+
+    @contextmanager
+    def _snapshot(self) -> Generator[None]:
+        self._connection.execute(SQL["begin_reading"])
+        try:
+            yield
+        finally:
+            if self._connection.in_transaction:
+                self._connection.execute(SQL["give_up"])
+
+
+class KeptPayloads:
+    """Adds up what payloads hold, and keeps the small ones only while all of them are within the limit."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.size_bytes = 0
+        self._limit_bytes = limit_bytes
+
+    def add(self, stored: StoredPayload) -> bytes | int:
+        payload = bytes_of(stored) if isinstance(stored, str) else stored
+        self.size_bytes += payload if isinstance(payload, int) else len(payload)
+        return payload if self.size_bytes <= self._limit_bytes else 0
+
+
+def _size_of(stored: StoredPayload) -> int:
+    return stored if isinstance(stored, int) else len(bytes_of(stored))
