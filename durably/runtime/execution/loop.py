@@ -288,6 +288,7 @@ class DeterministicLoop(IsolatedLoop):
         """
         left = limit = self._limit
         tasks_before = 0 if self._tasks is None else len(self._tasks)
+        callback: ReadyCallback | None
         for callback in self._ready:  # It grows meanwhile.
             if callback.is_cancelled:
                 continue
@@ -311,6 +312,8 @@ class DeterministicLoop(IsolatedLoop):
                     "loop awaits something that is always ready, such as `asyncio.sleep(0)`; wait for an event, or "
                     "`ctx.sleep`."
                 )
+        # The traceback of a failed task keeps this frame. It must not keep the task, whose error would never be told.
+        callback = None
         self._ready.clear()
 
     def fire(self, timer: DurableTimer) -> None:
