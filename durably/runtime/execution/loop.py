@@ -288,6 +288,7 @@ class DeterministicLoop(IsolatedLoop):
         """
         left = limit = self._limit
         tasks_before = 0 if self._tasks is None else len(self._tasks)
+        callback: ReadyCallback | None = None
         for callback in self._ready:  # It grows meanwhile.
             if callback.is_cancelled:
                 continue
@@ -312,6 +313,9 @@ class DeterministicLoop(IsolatedLoop):
                     "`ctx.sleep`."
                 )
         self._ready.clear()
+        # The error of a failed task leads to this frame. If this led to the task, no report would come before the
+        # next garbage collection; asyncio lets go of its handles for the same reason.
+        callback = None
 
     def fire(self, timer: DurableTimer) -> None:
         """The due time of a timer has come."""
