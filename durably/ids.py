@@ -146,6 +146,12 @@ def new_identity(entropy: Entropy, service: str, key: str | None) -> tuple[str, 
     return f"{prefix}{_LEADING_UNIQUE_DIGIT[leading]}{others.translate(_DIGIT).decode()}", seed
 
 
+def are_of_one_address(one: str, other: str) -> bool:
+    """Whether two ids begin with the same address; for ids that older versions made, whether they are the same."""
+    length = len(INVOCATION_PREFIX) + ADDRESS_DIGITS
+    return one[:length] == other[:length] if one.startswith(INVOCATION_PREFIX) else one == other
+
+
 def new_seed(entropy: Entropy) -> bytes:
     """The secret seed of an invocation whose id is derived."""
     return entropy.random_bytes(SEED_BYTES)

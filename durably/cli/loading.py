@@ -45,11 +45,16 @@ def _import(name: str, target: str) -> ModuleType:
         return import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+            if (Path.cwd() / name).is_file():
+                raise CommandError(f"'{name}' is a file. Write the module: {Path(name).stem}.") from error
             raise CommandError(
                 f"There is no module named '{error.name}', neither in {folder} nor where packages are installed."
                 f"{_way_to_the_examples(name, target)}"
             ) from error
         raise _user_code_failed(f"Importing {name}", error) from error
+    except SyntaxError as error:
+        where = f" in {error.filename}, line {error.lineno}" if error.filename else ""
+        raise CommandError(f"Importing {name} failed{where}: {type(error).__name__}: {error.msg}") from error
     except Exception as error:
         raise _user_code_failed(f"Importing {name}", error) from error
 

@@ -20,7 +20,7 @@ from durably.actors.transport import Delay, Invocation, Outgoing
 from durably.actors.values.durations import Duration, duration_us
 from durably.actors.values.serde import MISSING, codec_for
 from durably.errors import DefinitionError, RuntimeStoppedError, WrongContextError
-from durably.ids import Address, InvocationStatus, KeyScope
+from durably.ids import OLDER_PREFIX, Address, InvocationStatus, KeyScope
 from durably.runtime.environment import Environment
 from durably.runtime.execution.loop import is_in_a_handler
 from durably.runtime.gateway.describe import describe_actor
@@ -249,14 +249,22 @@ class Runtime(Caller):
         `Cart/mary`, `Cart/mary/checkout`, `Cart`. Returns the ids of those that were paused.
 
         Raises:
+            TypeError: it is no text.
             UnknownTargetError: there is no invocation of this id.
             ValueError: the target names nothing that runs here.
         """
         supervisor = self._running()
-        if "/" in what or what in self._actors:
-            service, key, handler = self._parse_target(what)
-            return self._resume_all(supervisor, service, key, handler)
-        return self._resume_one(supervisor, what)
+        if not isinstance(what, str):
+            raise TypeError(
+                "resume() takes the id of an invocation, or a target such as 'Cart/mary', as text, not "
+                f"{type(what).__name__}."
+            )
+        if what.startswith(OLDER_PREFIX) and "/" not in what:
+            return self._resume_one(supervisor, what)
+        service, key, handler = self._parse_target(what)
+        if service is not None and handler is not None:
+            self._check_handler(service, handler)
+        return self._resume_all(supervisor, service, key, handler)
 
     # ------------------------------------------------------------------ for references (Transport)
 
@@ -379,12 +387,17 @@ class Runtime(Caller):
         if actor is None or len(rest) > 2:
             known = ", ".join(self._actors)
             raise ValueError(
-                f"{target!r} names nothing that runs here. Write Service/handler or Object/key/handler; there are: "
-                f"{known}."
+                f"{target!r} names nothing that runs here. Write Service, Service/handler, Object, Object/key or "
+                f"Object/key/handler; there are: {known}."
             )
         if actor.definition.kind == "service":
             return service, None, rest[0] if rest else None
         return service, rest[0] if rest else None, rest[1] if len(rest) == 2 else None
+
+    def _check_handler(self, service: str, handler: str) -> None:
+        handlers = self._actors[service].handlers
+        if handler not in handlers:
+            raise ValueError(f"{service} has no handler {handler!r}; it has: {', '.join(handlers)}.")
 
 
 class _PausedHook(Observer):

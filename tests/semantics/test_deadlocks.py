@@ -64,6 +64,17 @@ class Mirror(VirtualObject):
         await ctx.invocation(ctx.request.id, type(None)).result()
 
     @handler
+    async def wait_for_what_it_sent(self, ctx: ObjectContext, how: str) -> str:
+        note = ctx.object(Mirror, self.key).note
+        keyed = note.options(idempotency_key="k")
+        invocation = await (note if how == "id" else keyed).send("sent")
+        waiting = keyed.attach() if how == "key" else keyed("sent") if how == "call" else invocation.result()
+        try:
+            return " ".join(await waiting)
+        except DeadlockError as error:
+            return " -> ".join(error.cycle)
+
+    @handler
     async def note(self, ctx: ObjectContext, what: str) -> list[str]:
         self.seen.append(what)
         return self.seen
@@ -118,6 +129,17 @@ async def test_waiting_for_ones_own_outcome_is_a_deadlock_too() -> None:
     async with Harness(Mirror) as app:
         with pytest.raises(DeadlockError):
             await app.object(Mirror, "m").wait_for_itself()
+
+
+@pytest.mark.parametrize("suspend_after", [60, 0])
+@pytest.mark.parametrize("how", ["id", "key", "call"])
+async def test_waiting_for_what_it_sent_to_its_own_object_is_a_deadlock_and_the_message_stays(
+    how: str, suspend_after: float
+) -> None:
+    async with Harness(Mirror, suspend_after=suspend_after) as app:
+        cycle = await app.object(Mirror, "m").wait_for_what_it_sent(how)
+        assert cycle == "Mirror/m/wait_for_what_it_sent -> Mirror/m/note"
+        assert await app.object(Mirror, "m").note("after") == ["sent", "after"]
 
 
 async def test_a_message_that_others_wait_for_stays_in_the_mailbox() -> None:

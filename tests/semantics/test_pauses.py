@@ -84,6 +84,10 @@ class Butler(Service):
         return await ctx.object(Guest, guest).visit("front")
 
     @handler
+    async def announce_once(self, ctx: Context, guest: str) -> str:
+        return await ctx.object(Guest, guest).visit.options(idempotency_key=guest)("front")
+
+    @handler
     async def announce_again(self, ctx: Context) -> str:
         await ctx.sleep(10)
         return await ctx.object(Guest, "ann").visit.options(idempotency_key="ann").attach()
@@ -170,6 +174,33 @@ async def test_a_command_that_attaches_to_what_waits_for_it_refuses_its_own_call
         await app.advance(10)
         with pytest.raises(PausedInvocationError, match=paused):
             await announcing
+
+
+@pytest.mark.parametrize("crashes", [0, 1])
+async def test_a_keyed_call_that_joins_what_waits_for_it_refuses_its_own_caller(crashes: int) -> None:
+    async with Harness(Door, Guest, Butler) as app:
+        paused = await stuck_door(app)
+        for _ in range(3):
+            for _ in range(crashes):
+                await app.crash()
+            with pytest.raises(PausedInvocationError, match=paused):
+                await app.service(Butler).announce_once("ann")
+
+
+async def test_resume_says_what_it_takes() -> None:
+    async with Harness(Door, Guest) as app:
+        await stuck_door(app)
+        with pytest.raises(TypeError, match="as text, not Door"):
+            await app.resume(app.object(Door, "front"))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        for nothing in ("Nope", "Nope/front", "Door/front/open/now"):
+            with pytest.raises(ValueError, match=f"'{nothing}' names nothing that runs here.*there are: Door, Guest"):
+                await app.resume(nothing)
+        with pytest.raises(ValueError, match="Door has no handler 'close'; it has: "):
+            await app.resume("Door/front/close")
+        with pytest.raises(UnknownTargetError):
+            await app.resume("inv_1nothing")
+        MENDED["code"] = True
+        assert len(await app.resume("Door/front/open")) == 1
 
 
 async def test_those_far_back_in_a_stored_mailbox_are_refused_too() -> None:

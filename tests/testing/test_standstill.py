@@ -238,13 +238,14 @@ async def test_a_store_that_is_gone_is_named(monkeypatch: pytest.MonkeyPatch) ->
         await app.advance(10)
 
 
-async def test_an_action_under_way_is_no_standstill() -> None:
+async def test_an_action_under_way_is_no_standstill(monkeypatch: pytest.MonkeyPatch) -> None:
     released = Event()
 
     def release_after(turns: int) -> None:
         if turns:
             asyncio.get_running_loop().call_soon(release_after, turns - 1)
-        else:
+        else:  # A loop that spins takes the interpreter from the thread.
+            monkeypatch.setattr(standstill, "LOOK_EVERY_SECONDS", 0.01)
             released.set()
 
     async with Harness(Post, dependencies={Event: released}) as app:

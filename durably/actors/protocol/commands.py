@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from durably.ids import InvocationStatus
+from durably.ids import InvocationStatus, KeyScope
 
 
 class Call(msgspec.Struct, frozen=True, tag="call", array_like=True, gc=False):
@@ -86,3 +86,8 @@ class StatusAnswer(msgspec.Struct, frozen=True):
     """The encoded answer to `GetStatus`."""
 
     status: InvocationStatus
+
+
+def key_scope(command: Call | Send | Attach) -> KeyScope:
+    """Within what the idempotency key of a command is unique."""
+    return KeyScope(command.service or "", command.key or "", command.handler or "", command.idempotency_key or "")

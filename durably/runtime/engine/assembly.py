@@ -259,6 +259,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         scheduled=scheduled,
     ).time_has_come
     deadlocks = Deadlocks(
+        activations=activations,
         committer=committer,
         completions=completions,
         endings=endings,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sysconfig
 import traceback
 from pathlib import Path
 from typing import cast
@@ -14,6 +15,9 @@ TRACEBACK = "stack"
 _PACKAGE = Path(__file__).resolve().parents[2]
 _OURS = tuple(f"{_PACKAGE / room}{os.sep}" for room in ("actors", "runtime", "storage"))
 """What a user never wrote. Examples and workloads are in the package too, and are their authors' own code."""
+_KIT = f"{_PACKAGE / 'testing'}{os.sep}"
+_INSTALLED = tuple(f"{sysconfig.get_path(kind)}{os.sep}" for kind in ("stdlib", "purelib", "platlib"))
+"""Where libraries are: an error that one raises began in the line of the user's that called it."""
 _TRACEBACK_LINES = 50
 _A_FRAME = '\n  File "'
 """A traceback without one says no more than the line above it."""
@@ -42,7 +46,7 @@ def text_of_error(error: BaseException) -> str:
     """What an exception says, as text that any store and terminal can take."""
     try:
         text = str(error)
-    except Exception as failure:
+    except (Exception, SystemExit) as failure:
         return f"(it has no text: {type(failure).__name__} was raised when it was asked for it)"
     return _storable(text)
 
@@ -66,8 +70,9 @@ def handler_traceback(error: BaseException) -> str:
 
 
 def handler_place(error: BaseException) -> str:
-    """Where in the user's own code an error was raised, in one line."""
+    """Where in the user's own code an error was raised, in one line; in a library's, if there is none of the user's."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_ours(frame.filename)]
+    frames = [frame for frame in frames if not frame.filename.startswith((_KIT, *_INSTALLED))] or frames
     return f"{frames[-1].filename}:{frames[-1].lineno} (in {frames[-1].name})" if frames else ""
 
 

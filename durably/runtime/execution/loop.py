@@ -288,7 +288,7 @@ class DeterministicLoop(IsolatedLoop):
         """
         left = limit = self._limit
         tasks_before = 0 if self._tasks is None else len(self._tasks)
-        callback: ReadyCallback | None
+        callback: ReadyCallback | None = None
         for callback in self._ready:  # It grows meanwhile.
             if callback.is_cancelled:
                 continue
@@ -312,9 +312,10 @@ class DeterministicLoop(IsolatedLoop):
                     "loop awaits something that is always ready, such as `asyncio.sleep(0)`; wait for an event, or "
                     "`ctx.sleep`."
                 )
-        # The traceback of a failed task keeps this frame. It must not keep the task, whose error would never be told.
-        callback = None
         self._ready.clear()
+        # The error of a failed task leads to this frame. If this led to the task, no report would come before the
+        # next garbage collection; asyncio lets go of its handles for the same reason.
+        callback = None
 
     def fire(self, timer: DurableTimer) -> None:
         """The due time of a timer has come."""

@@ -1,17 +1,20 @@
 """`Deadlocks`: an exclusive handler that waits for nothing but its own object would wait for ever (rule E8).
 
 Its message to itself is queued behind it, and it goes on only when that message has been worked off. The newest such
-call is answered with a `DeadlockError`, and its message leaves the mailbox, unless others wait for it.
+call is answered with a `DeadlockError`, and its message leaves the mailbox, unless others wait for it. The same holds
+where it attached to a message that it, or somebody else, sent to its object; that message stays.
 """
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 
-from durably.actors.protocol.commands import Attach, Call, Command
+from durably.actors.protocol.commands import Attach, Call, Command, key_scope
 from durably.actors.values.error_envelopes import encode_failure
 from durably.errors import DeadlockError
-from durably.ids import InvocationStatus, derived_invocation_id
+from durably.ids import InvocationStatus, are_of_one_address, derived_invocation_id
+from durably.runtime.activations.activations import Activations
 from durably.runtime.commit.committer import Committer
 from durably.runtime.commit.transition import Transition
 from durably.runtime.invocations.activation import Activation
@@ -31,6 +34,7 @@ class Deadlocks:
     def __init__(
         self,
         *,
+        activations: Activations,
         committer: Committer,
         completions: Completions,
         endings: Endings,
@@ -39,9 +43,11 @@ class Deadlocks:
         settings: Settings,
         waiters: Waiters,
     ) -> None:
+        self._activations = activations
         self._committer = committer
         self._completions = completions
         self._endings = endings
+        self._host = asyncio.get_running_loop()
         self._is_on = settings.deadlocks == "error"
         self._registry = registry
         self._scheduled = scheduled
@@ -52,16 +58,19 @@ class Deadlocks:
         number = self._own_call(invocation)
         if number is None:
             return
-        callee = self._registry.live.get(_callee_id(invocation, number))
+        callee_id = _callee_id(invocation, number)
+        callee = None if callee_id is None else self._registry.live.get(callee_id)
         if callee is not None:
             self._answer(transition, invocation, number, callee)
         else:
             self._look_up(invocation, number)
 
     def attached(self, caller: CallerRecord, target: InvocationRun | InvocationRecord) -> None:
-        """A command waits for an outcome from now on, which may be its own invocation's."""
-        if isinstance(target, InvocationRun) and target.number == caller.number:
-            self.look_at(self._committer.begin(), target)
+        """A command waits for an outcome from now on, which may be that of its own invocation, or one behind it."""
+        activation = self._activations.by_address.get(caller.address) if target.address == caller.address else None
+        holder = None if activation is None else activation.current
+        if holder is not None and holder.number == caller.number:
+            self.look_at(self._committer.begin(), holder)
 
     def look_at_loaded(self, activation: Activation) -> None:
         """What holds the object has come back from the store, and may have been waiting for itself there."""
@@ -82,7 +91,13 @@ class Deadlocks:
         return None
 
     def _look_up(self, invocation: InvocationRun, number: int) -> None:
-        self._registry.by_id(_callee_id(invocation, number), partial(self._found, invocation, number))
+        found, callee_id = partial(self._found, invocation, number), _callee_id(invocation, number)
+        if callee_id is not None:
+            self._registry.by_id(callee_id, found)
+            return
+        command = _command(invocation, number)
+        assert isinstance(command, Attach)
+        self._host.call_soon(self._registry.by_key, key_scope(command), found)  # A transition is being made now.
 
     def _found(self, invocation: InvocationRun, number: int, found: Found) -> None:
         if found is None or self._own_call(invocation) != number:
@@ -118,25 +133,29 @@ class Deadlocks:
         self._endings.fail(transition, callee, error)
 
 
-def _callee_id(invocation: InvocationRun, number: int) -> str:
-    """The id of the invocation that a pending command waits for."""
+def _command(invocation: InvocationRun, number: int) -> Command:
     assert invocation.journal is not None
-    match invocation.journal.pending[number]:
+    return invocation.journal.pending[number]
+
+
+def _callee_id(invocation: InvocationRun, number: int) -> str | None:
+    """The id of the invocation that a pending command waits for; None if only its idempotency key leads there."""
+    match _command(invocation, number):
         case Call() as call:
             return derived_invocation_id(invocation.id, invocation.seed, number, call.service, call.key)
-        case Attach(invocation_id=str() as id):
+        case Attach(invocation_id=id):
             return id
-        case other:
-            raise AssertionError(f"{other!r} waits for no invocation that is known by its id")
+        case _:
+            return None
 
 
 def _is_own(invocation: InvocationRun, command: Command) -> bool:
     """The command waits for a handler of the invocation's own object, or for the invocation itself."""
     match command:
-        case Call():
+        case Attach(invocation_id=str() as id):
+            return are_of_one_address(id, invocation.id)
+        case Call() | Attach():
             return (command.service, command.key) == invocation.address
-        case Attach():
-            return command.invocation_id == invocation.id
         case _:
             return False
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from durably.actors.protocol.commands import Attach, Call, Command
+from durably.actors.protocol.commands import Attach, Call, Command, key_scope
 from durably.errors import PausedInvocationError
-from durably.ids import InvocationStatus, KeyScope, derived_invocation_id
+from durably.ids import InvocationStatus, derived_invocation_id
 from durably.runtime.activations.activations import Activations
 from durably.runtime.commit.committer import Committer
 from durably.runtime.invocations.activation import Activation
@@ -95,9 +95,8 @@ class PauseSearch:
                     self._registry.by_id(derived_invocation_id(id, seed, number, service, key), come_to)
                 case Attach(invocation_id=str() as attached):
                     self._registry.by_id(attached, come_to)
-                case Attach(service=service, key=key, handler=handler, idempotency_key=idempotency_key):
-                    scope = KeyScope(service or "", key or "", handler or "", idempotency_key or "")
-                    self._registry.by_key(scope, come_to)
+                case Attach():
+                    self._registry.by_key(key_scope(command), come_to)
                 case _:
                     pass
 

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
-from durably.actors.protocol.commands import Attach, GetStatus
+from durably.actors.protocol.commands import Attach, GetStatus, key_scope
 from durably.actors.values.error_envelopes import encode_failure
 from durably.errors import UnknownTargetError
-from durably.ids import InvocationStatus, KeyScope
+from durably.ids import InvocationStatus
 from durably.runtime.activations.activations import Activations
 from durably.runtime.activations.attempts import Attempts
 from durably.runtime.commit.committer import Committer
@@ -70,6 +70,12 @@ class Attachments:
             self._attach_to_live(transition, caller, target)
         else:
             self._attach_to_stored(transition, caller, target)
+        if target.outcome is None:
+            self._host.call_soon(self._tell_attached, caller, target)  # Not at once: a transition is being made.
+
+    def _tell_attached(self, caller: CallerRecord, target: InvocationRun | InvocationRecord) -> None:
+        for hear in self.on_attached:
+            hear(caller, target)
 
     def _attach_to_live(self, transition: Transition, caller: CallerRecord, target: InvocationRun) -> None:
         if target.outcome is not None:
@@ -112,7 +118,7 @@ class Attachments:
         if command.invocation_id is not None:
             self._registry.by_id(command.invocation_id, partial(self._attach_found, caller, command.invocation_id))
             return
-        scope = KeyScope(command.service or "", command.key or "", command.handler or "", command.idempotency_key or "")
+        scope = key_scope(command)
         name = f"of {scope.service}/{scope.handler} with the idempotency key {scope.idempotency_key!r}"
         # Not at once: a transition is being made.
         self._host.call_soon(self._registry.by_key, scope, partial(self._attach_found, caller, name))
@@ -127,8 +133,6 @@ class Attachments:
             self._completions.answer(transition, caller, _no_such_invocation(name))
         else:
             self.attach(transition, caller, found)
-            for hear in self.on_attached:
-                hear(caller, found)
 
 
 def _no_such_invocation(name: str) -> Outcome:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeAlias
 
-from durably.actors.protocol.commands import Call, Command, Send
+from durably.actors.protocol.commands import Call, Command, Send, key_scope
 from durably.actors.values.error_envelopes import encode_failure
 from durably.errors import TerminalError
 from durably.ids import Entropy, KeyScope, derived_invocation_id, new_seed
@@ -124,5 +124,5 @@ def has_key(command: Command) -> bool:
 def scope_of(command: Command) -> KeyScope | None:
     """What the idempotency key of a message is unique in, if it has one."""
     if isinstance(command, Call | Send) and command.idempotency_key is not None:
-        return KeyScope(command.service, command.key or "", command.handler, command.idempotency_key)
+        return key_scope(command)
     return None
