@@ -13,7 +13,7 @@ import msgspec
 TRACEBACK = "stack"
 """The field of a log line that holds a traceback as text. structlog's console prints a `stack` on lines of its own."""
 _PACKAGE = Path(__file__).resolve().parents[2]
-_OURS = tuple(f"{_PACKAGE / room}{os.sep}" for room in ("actors", "runtime", "storage"))
+_OURS = tuple(f"{_PACKAGE / room}{os.sep}" for room in ("actors", "runtime", "storage", Path("testing", "harness")))
 """What a user never wrote. Examples and workloads are in the package too, and are their authors' own code."""
 _KIT = f"{_PACKAGE / 'testing'}{os.sep}"
 _INSTALLED = tuple(f"{sysconfig.get_path(kind)}{os.sep}" for kind in ("stdlib", "purelib", "platlib"))

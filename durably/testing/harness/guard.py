@@ -58,6 +58,7 @@ _WRAPPERS = frozenset(
         "glob",
         "os",
         "pathlib",
+        "pathlib._abc",
         "pathlib._local",
         "posixpath",
         "random",
