@@ -361,12 +361,18 @@ def failed_attempts_are_counted_anew_at_recovery(patch: Patch) -> None:
 
 @mutant("check", where=PROMISES)
 def shared_handlers_see_only_what_is_durable(patch: Patch) -> None:
-    patch.setattr(Activation, "view", lambda self: self.snapshot)
+    def view(self: Activation) -> Any:
+        return self.snapshot
+
+    patch.setattr(Activation, "view", view)
 
 
 @mutant("check", "paused", where=PROMISES)
 def outcomes_of_messages_are_not_kept_for_their_sender(patch: Patch) -> None:
-    patch.setattr(InvocationRegistry, "may_ask", lambda self, sender_id, otherwise: False)
+    def may_ask(self: InvocationRegistry, sender_id: str, otherwise: bool) -> bool:
+        return False
+
+    patch.setattr(InvocationRegistry, "may_ask", may_ask)
 
 
 @mutant("check", where=PROMISES)

@@ -9,7 +9,7 @@ from typing import ClassVar
 from durably import ObjectContext, VirtualObject, handler, state
 
 SEEN: set[str] = set()
-COUNT = 0
+count = 0
 TABLE = {"a": 1}
 LEDGER: list[str] = []
 
@@ -31,10 +31,10 @@ class Keeper(VirtualObject, name="MemoryKeeper"):
 
     @handler
     async def hear(self, ctx: ObjectContext, word: str) -> None:
-        global COUNT
+        global count
         self.words.append(word)
         await ctx.run("tell", to_the_ledger, word)
         SEEN.add(word)
-        COUNT += 1
+        count += 1
         self.cache[word] += TABLE["a"]
         spelled(word)

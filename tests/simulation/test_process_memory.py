@@ -9,15 +9,15 @@ from durably.testing.simulation.process_memory import ProcessMemory
 from tests.simulation import forgetful
 from tests.simulation.forgetful import LEDGER, Keeper
 
-CHANGED = {f"tests.simulation.forgetful.{name}": 5 for name in ("COUNT", "Keeper.cache", "SEEN", "spelled")}
-GLOBALS: dict[str, Any] = vars(forgetful)
+CHANGED = {f"tests.simulation.forgetful.{name}": 5 for name in ("Keeper.cache", "SEEN", "count", "spelled")}
+GLOBALS: dict[str, Any] = forgetful.__dict__
 """Looked at by their names as texts: what the tests' code names is left to the tests."""
 
 
 def is_remembered() -> tuple[bool, ...]:
     cache = vars(Keeper)["cache"]
     spelled = GLOBALS["spelled"].cache_info().currsize
-    return bool(GLOBALS["SEEN"]), bool(GLOBALS["COUNT"]), bool(cache), bool(spelled)
+    return bool(GLOBALS["SEEN"]), bool(GLOBALS["count"]), bool(cache), bool(spelled)
 
 
 ALL, NOTHING = (True,) * 4, (False,) * 4

@@ -258,11 +258,10 @@ class Campaign:
 
     def _simulation(self, seed: int, faults: Faults, order: str | None) -> Simulation:
         if self._memory is None:
-            given = self._options.get("dependencies")
-            made_by = () if given is None or isinstance(given, Mapping) else (given,)
-            self._memory = ProcessMemory(
-                self._actors, (self._program, *made_by), given if isinstance(given, Mapping) else None
-            )
+            given: Any = self._options.get("dependencies")
+            is_made = callable(given)
+            world = (self._program, given) if is_made else (self._program,)
+            self._memory = ProcessMemory(self._actors, world, None if is_made else given)
         return Simulation(
             *self._actors,
             seed=seed,

@@ -112,6 +112,8 @@ class _Manner:
     """What its duration is called."""
 
 
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
 _MANNERS: dict[Kind, _Manner] = {
     "crash": _Manner(("before_commit", "after_commit", "before_action", "after_action"), 0.03, 0.3, "down"),
     "commit_fails": _Manner(("before_commit",), 0.02, 0.2),
@@ -275,15 +277,18 @@ class Faults:
     def __or__(self, other: Faults) -> Faults:
         if not isinstance(other, Faults):  # pyright: ignore[reportUnnecessaryIsInstance]
             return NotImplemented
-        left_out = tuple(kind for kind in self.left_out if kind in other.left_out or not other.is_any)
-        left_out += tuple(kind for kind in other.left_out if not self.is_any)
+        left_out = tuple[Kind, ...](kind for kind in self.left_out if kind in other.left_out or not other.is_any)
+        if not self.is_any:
+            left_out += other.left_out
         return Faults(self.kinds + other.kinds, self.is_any or other.is_any, left_out)
 
     def __sub__(self, other: Faults) -> Faults:
         if not isinstance(other, Faults):  # pyright: ignore[reportUnnecessaryIsInstance]
             return NotImplemented
-        gone = {fault.kind for fault in other.kinds} | set(_MANNERS if other.is_any else ())
-        left_out = dict.fromkeys((*self.left_out, *(kind for kind in _MANNERS if kind in gone)))
+        gone: set[Kind] = {fault.kind for fault in other.kinds}
+        if other.is_any:
+            gone.update(KINDS)
+        left_out: dict[Kind, None] = dict.fromkeys((*self.left_out, *(kind for kind in KINDS if kind in gone)))
         return Faults(
             tuple(fault for fault in self.kinds if fault.kind not in gone),
             self.is_any,
@@ -328,7 +333,7 @@ def _placed(fault: Fault, random: Random, extent: Extent) -> list[Fault]:
     """A fault that the seed places: at some points, or at a rate with which it happens a few times."""
     if not fault.is_open:
         return [fault]
-    counts = {place: count for place in fault.places if (count := extent.at(place))}
+    counts: dict[Place, int] = {place: count for place in fault.places if (count := extent.at(place))}
     opportunities = sum(counts.values())
     if not opportunities:
         return []
@@ -344,7 +349,8 @@ def _placed(fault: Fault, random: Random, extent: Extent) -> list[Fault]:
 
 
 def _drawn_point(kind: Kind, counts: dict[Place, int], random: Random) -> Point:
-    (place,) = random.choices([*counts], [*counts.values()])
+    places: list[Place] = [*counts]
+    (place,) = random.choices(places, [*counts.values()])
     later = random.randrange(1, LATER_CALLBACKS) if kind == "crash" and random.random() < 0.5 else 0
     return Point(place, random.randint(1, counts[place]), later)
 

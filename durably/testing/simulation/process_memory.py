@@ -142,6 +142,7 @@ class _Reach:
 
     def follow(self, value: Any, names: frozenset[str]) -> bool:
         """Follow a value if it is code; whether it was. `names` are the attributes that the code beside it uses."""
+        untyped: Any = value
         if is_cache(value):
             self.follow(value.__wrapped__, names)
             return False
@@ -153,7 +154,7 @@ class _Reach:
             self.follow(value.signature.function, names)
             return True
         if isinstance(value, staticmethod | classmethod):
-            return self.follow(value.__func__, names)
+            return self.follow(untyped.__func__, names)
         if isinstance(value, property):
             for accessor in (value.fget, value.fset, value.fdel):
                 self.follow(accessor, names)
@@ -176,7 +177,7 @@ class _Reach:
             if not issubclass(value, Actor):
                 self.follow_class(value)
             return True
-        self.follow_class(type(value))
+        self.follow_class(untyped.__class__)
         return False
 
     def follow_class(self, cls: type) -> None:
@@ -185,10 +186,11 @@ class _Reach:
             if id(one) in self.met or not self._is_of_users(one.__module__):
                 continue
             self.met[id(one)] = one
-            for name, value in list(vars(one).items()):
+            attributes: list[tuple[str, Any]] = [*vars(one).items()]
+            for name, value in attributes:
                 if name.startswith("__") and not isfunction(value):
                     continue
-                if not self.follow(value, frozenset()) and not hasattr(type(value), "__get__"):
+                if not self.follow(value, frozenset()) and not hasattr(value, "__get__"):
                     self._keep(one, name, f"{one.__module__}.{one.__qualname__}.{name}", value)
 
     def _follow_function(self, function: FunctionType) -> None:
@@ -251,14 +253,15 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
 
 def _parts(value: Any, most: int) -> int:
     """How many parts a value has, counted until there are too many."""
-    count, left = 0, [value]
+    count, left = 0, list[Any]([value])
     while left and count <= most:
-        one = left.pop()
+        one: object = left.pop()
+        untyped: Any = one
         count += 1
         if isinstance(one, dict):
-            left.extend(one.values())
+            left.extend(untyped.values())
         elif isinstance(one, list | tuple | set | frozenset | deque):
-            left.extend(one)
+            left.extend(untyped)
     return count
 
 
@@ -280,19 +283,21 @@ def _quietly(function: Callable[[Any], Any], value: Any) -> Any:
             return _MISSING
 
 
-def _restored_in_place(value: Any, copy: Any) -> bool:
+def _restored_in_place(value: object, copy: Any) -> bool:
     """Others may hold the same object, so it is filled again rather than replaced; whether that can be done."""
+    untyped: Any = value
     if isinstance(value, list | bytearray):
-        value[:] = copy
+        untyped[:] = copy
     elif isinstance(value, dict | set):
-        value.clear()
-        value.update(copy)
+        untyped.clear()
+        untyped.update(copy)
     elif isinstance(value, deque):
-        value.clear()
-        value.extend(copy)
+        untyped.clear()
+        untyped.extend(copy)
     elif hasattr(value, "__dict__"):
-        vars(value).clear()
-        vars(value).update(vars(copy))
+        attributes: dict[str, Any] = untyped.__dict__
+        attributes.clear()
+        attributes.update(copy.__dict__)
     else:
         return False
     return True
