@@ -112,8 +112,6 @@ class _Manner:
     """What its duration is called."""
 
 
-KINDS: tuple[Kind, ...] = get_args(Kind)
-
 _MANNERS: dict[Kind, _Manner] = {
     "crash": _Manner(("before_commit", "after_commit", "before_action", "after_action"), 0.03, 0.3, "down"),
     "commit_fails": _Manner(("before_commit",), 0.02, 0.2),

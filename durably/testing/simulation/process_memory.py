@@ -143,7 +143,6 @@ class _Reach:
 
     def follow(self, value: Any, names: frozenset[str]) -> bool:
         """Follow a value if it is code; whether it was. `names` are the attributes that the code beside it uses."""
-        untyped: Any = value
         if is_cache(value):
             self.follow(value.__wrapped__, names)
             return False
@@ -254,7 +253,7 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
 
 def _parts(value: Any, most: int) -> int:
     """How many parts a value has, counted until there are too many."""
-    count, left = 0, list[Any]([value])
+    count, left = 0, [value]
     while left and count <= most:
         one: Any = left.pop()
         count += 1
