@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 Body: TypeAlias = Callable[..., Coroutine[Any, Any, Any]]
 
+__tracebackhide__ = True
+"""pytest shows no frames of this module: a failure is about the code under test."""
+
 _REPORT = "durably.testing.report"
 _OUTPUT_OF_A_WORKER = "durably"
 _USUAL_RUNS, _FEWEST_RUNS = 200, 25

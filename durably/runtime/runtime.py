@@ -254,7 +254,7 @@ class Runtime(Caller):
             ValueError: the target names nothing that runs here.
         """
         supervisor = self._running()
-        if not isinstance(what, str):
+        if not isinstance(what, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(
                 "resume() takes the id of an invocation, or a target such as 'Cart/mary', as text, not "
                 f"{type(what).__name__}."

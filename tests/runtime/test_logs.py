@@ -8,6 +8,7 @@ import json
 import logging
 import re
 import sys
+import time
 import traceback
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -146,6 +147,31 @@ async def test_a_failed_action_is_told_with_its_place_and_its_traceback_once(
     for record in told:
         assert re.search(r"at='[^']*test_logs\.py:\d+ \(in _charge\)'", record.getMessage())
     assert ["ConnectionError: no answer" in (record.exc_text or "") for record in told] == [True, False]
+
+
+class Dialler(Service):
+    @handler
+    async def dial(self, ctx: Context) -> None:
+        await asyncio.open_connection("127.0.0.1", 9)
+
+    @handler
+    async def look_at_the_clock(self, ctx: Context) -> None:
+        time.time()
+
+    @handler
+    async def parse(self, ctx: Context) -> None:
+        json.loads("{")
+
+
+@pytest.mark.parametrize("mistake", ["dial", "look_at_the_clock", "parse"])
+async def test_the_place_of_a_mistake_is_the_users_line_and_not_that_of_the_library_it_called(
+    mistake: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Harness(Dialler) as app:
+        with pytest.raises(PausedInvocationError):
+            await getattr(app.service(Dialler), mistake)()
+    (paused,) = [record.getMessage() for record in caplog.records if record.getMessage().startswith("paused ")]
+    assert re.search(rf"at='[^']*test_logs\.py:\d+ \(in {mistake}\)'", paused), paused
 
 
 async def test_outside_callers_see_their_own_code_and_no_way_through_the_machine(world: World) -> None:

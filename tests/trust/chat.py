@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from durably import ObjectContext, SharedContext, VirtualObject, handler, shared, state
 from durably.errors import RuntimeStoppedError, StoreUnavailableError
-from durably.testing import ConnectionLostError, NobodyThereError, Simulation, Snapshots
+from durably.testing import ConnectionLostError, Faults, NobodyThereError, Simulation, Snapshots
 from tests.trust.planting import App, planted
 
 KEPT = 6
@@ -113,7 +113,7 @@ def nobody_has_read_more_than_there_was(snapshots: Snapshots) -> None:
 async def program(sim: Simulation) -> None:
     """Two people write over a bad network and try again; each reads; digests come hour by hour."""
     sim.invariant(nobody_has_read_more_than_there_was)
-    sim.bounded(Room, bytes=800)
+    sim.bounded(Room, bytes=650)
     room = sim.object(Room, "hall")
     for writer in (*WRITERS, "ann"):
         await room.join(writer)
@@ -155,6 +155,7 @@ APP = App(
     name="chat",
     actors=(Room, Member),
     program=program,
+    faults=Faults.any(without=Faults.clock_jumps()),
     bugs={
         "who joins twice is there twice": "logic",
         "a repeated message is said again": "client repeats",

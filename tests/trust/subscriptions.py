@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from functools import cache
 
 from durably import ObjectContext, SharedContext, VirtualObject, handler, shared, state
-from durably.testing import Simulation
+from durably.testing import Faults, Simulation
 from tests.trust.planting import App, planted
 
 MONTH = timedelta(days=30)
@@ -135,6 +135,7 @@ APP = App(
     name="subscriptions",
     actors=(Plan, Subscription),
     program=program,
+    faults=Faults.any(without=Faults.clock_jumps()),
     dependencies=lambda: {Till: Till()},
     bugs={
         "a till forgets a key too soon": "pair of failures",

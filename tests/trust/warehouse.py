@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from durably import ObjectContext, VirtualObject, handler, state
-from durably.testing import Simulation, Snapshots
+from durably.testing import Faults, Simulation, Snapshots
 from tests.trust.planting import App, planted
 
 FULL = 4
@@ -141,6 +141,7 @@ APP = App(
     name="warehouse",
     actors=(Item, Book, Clerk, Parcel),
     program=program,
+    faults=Faults.any(without=Faults.clock_jumps()),
     bugs={
         "the last piece is sold twice": "boundary",
         "the environment says what is low": "guard",

@@ -339,7 +339,9 @@ def check_program(program: Program, actors: tuple[type[Actor], ...], runs: int, 
     if not inspect.iscoroutinefunction(inner) and not inspect.iscoroutinefunction(getattr(inner, "__call__", None)):  # noqa: B004
         raise TypeError(f"A program is a coroutine function, `async def program(sim): ...`; {program!r} is not.")
     if not actors:
-        raise TypeError("There is nothing to simulate: give the classes of actors after the program.")
+        raise TypeError(
+            "There is nothing to simulate: give the classes of actors after the program, or to pytest's mark."
+        )
     if not isinstance(faults, Faults | None):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"faults= takes a value such as Faults.crash() | Faults.slow(), not {faults!r}.")
     if runs < 1:
