@@ -75,6 +75,16 @@ class Mirror(VirtualObject):
             return " -> ".join(error.cycle)
 
     @handler
+    async def wait_for_what_it_sent_last(self, ctx: ObjectContext) -> str:
+        note = ctx.object(Mirror, self.key).note
+        sent = [await note.send(f"{number}") for number in range(4)]
+        await ctx.sleep(10)
+        try:
+            return " ".join(await sent[-1].result())
+        except DeadlockError:
+            return "deadlock"
+
+    @handler
     async def note(self, ctx: ObjectContext, what: str) -> list[str]:
         self.seen.append(what)
         return self.seen
@@ -165,6 +175,16 @@ async def test_a_message_far_back_in_the_stored_mailbox_is_found_there(crashes: 
         assert await looking.result() == "Mirror/m/look_after_a_while -> Mirror/m/note"
         assert [len(await note.result()) for note in notes] == [1, 2, 3]
         assert await app.object(Mirror, "m").count() == 3
+
+
+async def test_what_it_sent_and_waits_for_far_back_in_the_stored_mailbox_stays_there() -> None:
+    app = Harness(Mirror)
+    async with tuned(app, pending_in_memory=1):
+        looking = await app.object(Mirror, "m").wait_for_what_it_sent_last.send()
+        await app.settle()
+        await app.advance(10)
+        assert await looking.result() == "deadlock"
+        assert await app.object(Mirror, "m").note("after") == ["0", "1", "2", "3", "after"]
 
 
 async def test_who_asks_for_it_may_wait_for_ever() -> None:

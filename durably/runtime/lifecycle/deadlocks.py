@@ -115,10 +115,17 @@ class Deadlocks:
         handler = activation.actor.handler_or_missing(record.handler, shared=record.mailbox_position is None)
         callee = from_stored(stored, activation, handler)
         if activation.stored_tail and record.status is InvocationStatus.PENDING:
-            activation.stored_tail -= 1
-            self._answer(self._committer.begin(), invocation, number, callee)
+            self._answer(self._committer.begin(), invocation, number, callee, in_tail=True)
 
-    def _answer(self, transition: Transition, invocation: InvocationRun, number: int, callee: InvocationRun) -> None:
+    def _answer(
+        self,
+        transition: Transition,
+        invocation: InvocationRun,
+        number: int,
+        callee: InvocationRun,
+        *,
+        in_tail: bool = False,
+    ) -> None:
         if callee.address != invocation.address or not callee.is_exclusive or callee.outcome is not None:
             return  # A shared handler runs beside it, and a keyed call may have joined what is somewhere else.
         error = DeadlockError(_sentence(invocation, callee), cycle=(invocation.target, callee.target))
@@ -128,7 +135,9 @@ class Deadlocks:
         if others_wait or not is_own_message or callee is activation.current:
             self._completions.complete(transition, invocation, number, True, encode_failure(error))
             return
-        if callee in activation.mailbox:
+        if in_tail:
+            activation.stored_tail -= 1
+        elif callee in activation.mailbox:
             activation.mailbox.remove(callee)
         self._endings.fail(transition, callee, error)
 
