@@ -270,12 +270,13 @@ class WrongContextError(HandlerMistakeError):
 
 
 class ProcessExitError(HandlerMistakeError):
-    """A handler raised SystemExit, as `sys.exit()` and argparse's `--help` do: it would end every process to come."""
+    """A handler raised SystemExit (as `sys.exit()` and argparse's `--help` do) or KeyboardInterrupt."""
 
-    def __init__(self, code: object = None) -> None:
+    def __init__(self, error: SystemExit | KeyboardInterrupt) -> None:
+        raised = f"{error!r}, as sys.exit() does" if isinstance(error, SystemExit) else repr(error)
         super().__init__(
-            f"A handler raised SystemExit({code!r}), as sys.exit() does. A handler cannot end the process: raise a "
-            "TerminalError to fail the invocation, and stop the service from outside."
+            f"A handler raised {raised}. A handler cannot end the process: raise a TerminalError to fail the "
+            "invocation, and stop the service from outside."
         )
 
 

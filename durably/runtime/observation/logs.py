@@ -15,6 +15,7 @@ import structlog
 
 from durably.actors.protocol.coding import CodingMeter
 from durably.actors.protocol.commands import Attach, Call, Command, GetStatus, Run, Send, Sleep
+from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 from durably.errors import TerminalError
 from durably.ids import Address
 from durably.runtime.execution.execution import Execution
@@ -79,7 +80,8 @@ class QuietOnFailure:
         """Write a line of any level."""
         try:
             self._logger.write(level, event, fields)
-        except Exception as error:
+        except USER_ERRORS as error:
+            let_signals_pass(error)
             if not QuietOnFailure._has_told:
                 QuietOnFailure._has_told = True
                 logging.getLogger(LOGGER_NAME).error(
@@ -202,6 +204,9 @@ class RuntimeLogger(Observer):
 
     def hook_failed(self, error: BaseException) -> None:
         self._log.error("on_paused raised", error=describe_failure(error))
+
+    def observer_failed(self, event: str, error: BaseException) -> None:
+        self._log.error("an observer raised", observed=event, error=describe_failure(error))
 
     def _of(self, invocation: InvocationRun) -> QuietOnFailure:
         return self._log.bind(
