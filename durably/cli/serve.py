@@ -117,7 +117,7 @@ def run_on_the_fastest_loop(main: Coroutine[Any, Any, None]) -> None:
     Rule E3: SystemExit and KeyboardInterrupt that user code raises in a callback leave asyncio's loop. They are logged,
     and the loop goes on with what was ready; only a signal ends it.
     """
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=fastest_loop()) as runner:
         loop = runner.get_loop()
         task = loop.create_task(main)
         while True:
@@ -133,7 +133,8 @@ def run_on_the_fastest_loop(main: Coroutine[Any, Any, None]) -> None:
                 return
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def fastest_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """The maker of uvloop's event loops; None for asyncio's own, where there is no uvloop."""
     try:
         import uvloop
     except ModuleNotFoundError:
