@@ -343,7 +343,7 @@ class PausedInvocationError(DurablyError):
 
     def __init__(self, id: str, reason: str) -> None:
         super().__init__(
-            f"Invocation {id} is paused and waits for a person; it has not failed. The reason: {reason.rstrip('.')}. "
+            f"{reason.rstrip('.')}. For this reason the invocation {id} is paused; it has not failed. "
             "Mend the cause, then let it go on: await runtime.resume(id)."
         )
         self.id = id

@@ -125,6 +125,7 @@ class SimulatedLoop(IsolatedLoop):
             SimulationStuckError: nothing can happen any more, or only what can happen for ever.
             Whatever `stop_with` was given.
         """
+        __tracebackhide__ = True
         hooks = sys.get_asyncgen_hooks()
         outer = events._get_running_loop()
         if outer is not None:
