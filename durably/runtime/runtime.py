@@ -155,9 +155,13 @@ class Runtime(Caller):
         stopping = asyncio.ensure_future(supervisor.stop(interrupted=interrupted))
         try:
             await asyncio.shield(stopping)
-        finally:  # Whoever cancels us gets a runtime that has stopped, and a store that is free.
-            await stopping
+        finally:  # Who cancels us gets a runtime that has stopped, and a store that is free.
+            ctrl_c = await stopping
         self._observer.stopped()
+        if ctrl_c is not None:
+            task = asyncio.current_task()
+            # asyncio.run cancels its task at the first Ctrl-C, and makes a KeyboardInterrupt of that cancellation.
+            raise ctrl_c if task is None or not task.cancelling() else asyncio.CancelledError
 
     @property
     def store(self) -> str:

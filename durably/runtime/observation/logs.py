@@ -152,8 +152,8 @@ class RuntimeLogger(Observer):
         )
 
     def action_retries(self, invocation: InvocationRun, action: str, fields: dict[str, Any]) -> None:
-        fields = self._without_repetition(invocation, fields)
-        self._of(invocation).warning("an action failed and will be tried again", action=action, **fields)
+        told = self._without_repetition(invocation, fields)
+        self._of(invocation).warning("an action failed and will be tried again", action=action, **told)
 
     def gave_up(self, invocation: InvocationRun, error: BaseException) -> None:
         fields = self._without_repetition(invocation, failure_fields(error, is_first=True))
