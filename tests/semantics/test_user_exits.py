@@ -197,7 +197,8 @@ def run(program: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
 @pytest.fixture(params=list(EXITS), autouse=True)
 def exit_name(request: pytest.FixtureRequest) -> str:
     Way.exit = EXITS[request.param]
-    return request.param
+    name: str = request.param
+    return name
 
 
 @pytest.mark.parametrize("place", list(ACTIONS))

@@ -213,7 +213,7 @@ def _adapted_codec(annotation: Any, declared: Declarations, why: str) -> TypeCod
     )
 
 
-def _is_union_for_pydantic(error: Exception) -> bool:
+def _is_union_for_pydantic(error: BaseException) -> bool:
     """What msgspec says of unions whose members look alike in JSON. Lists and sets nothing tells apart."""
     text = str(error)
     return ("type union" in text.lower()) and "array-like" not in text
