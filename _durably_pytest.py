@@ -249,7 +249,8 @@ def _summary(error: BaseException, errors: Any) -> str | None:
         return f"{_summary(cause, errors) or _one_line(cause)} (seed {seed})"
     if isinstance(error, errors.PausedInvocationError):
         cause = error.__cause__
-        return f"{error.reason if cause is None else _one_line(cause)} (the invocation is paused)"
+        reason = getattr(error, "reason", "") if cause is None else _one_line(cause)
+        return f"{reason} (the invocation is paused)"
     return None
 
 

@@ -189,8 +189,8 @@ def _plain_code(error: TerminalError) -> int:
 def _plain_metadata(error: TerminalError) -> dict[str, str]:
     try:
         return {_plain_text(name): _plain_text(value) for name, value in error.metadata.items()}
-    except USER_ERRORS as error:  # Metadata is for people; a broken one must not hide the failure.
-        let_signals_pass(error)
+    except USER_ERRORS as problem:  # Metadata is for people; a broken one must not hide the failure.
+        let_signals_pass(problem)
         return {}
 
 

@@ -60,6 +60,7 @@ def _code_of(handler: Any) -> CodeType | None:
         handler = handler.func
     function = getattr(handler, "__func__", handler)
     if not hasattr(function, "__code__"):
-        function = vars(type(handler)).get("__call__")
+        kind: Any = type(handler)
+        function = vars(kind).get("__call__")
     code = getattr(function, "__code__", None)
     return code if isinstance(code, CodeType) else None

@@ -204,7 +204,7 @@ class Actions:
                 raise
             except BaseException as raised:
                 if is_from_signal(raised):  # Rule E3: the host's business, which asyncio need not report again.
-                    _this_task().add_done_callback(asyncio.Task.exception)
+                    _this_task().add_done_callback(_forget_error)
                     raise
                 error = without_containment(raised)
                 failures += 1
@@ -289,6 +289,10 @@ class Actions:
 
 def _nobody_listens() -> None:
     return None
+
+
+def _forget_error(task: asyncio.Task[Any]) -> None:
+    task.exception()
 
 
 def _this_task() -> asyncio.Task[Any]:
