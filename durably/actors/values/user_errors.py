@@ -58,9 +58,9 @@ def _codes_of_handlers() -> set[CodeType]:
 def _code_of(handler: Any) -> CodeType | None:
     while hasattr(handler, "func"):  # asyncio.Runner installs a partial.
         handler = handler.func
-    function = getattr(handler, "__func__", handler)
+    function: Any = getattr(handler, "__func__", handler)
     if not hasattr(function, "__code__"):
         kind: Any = type(handler)
         function = vars(kind).get("__call__")
-    code = getattr(function, "__code__", None)
+    code: Any = getattr(function, "__code__", None)
     return code if isinstance(code, CodeType) else None
