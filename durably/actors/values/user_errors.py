@@ -58,9 +58,8 @@ def _codes_of_handlers() -> set[CodeType]:
 def _code_of(handler: Any) -> CodeType | None:
     while hasattr(handler, "func"):  # asyncio.Runner installs a partial.
         handler = handler.func
-    function: Any = getattr(handler, "__func__", handler)
-    if not hasattr(function, "__code__"):
-        kind: Any = type(handler)
-        function = vars(kind).get("__call__")
-    code: Any = getattr(function, "__code__", None)
+    if not callable(handler):
+        return None
+    of_an_object = getattr(handler.__call__, "__func__", handler)
+    code = getattr(getattr(handler, "__func__", of_an_object), "__code__", None)
     return code if isinstance(code, CodeType) else None
