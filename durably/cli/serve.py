@@ -14,12 +14,11 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine, Generator
-from contextlib import AsyncExitStack, contextmanager, suppress
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack, suppress
 from typing import Any, Final
 
 import structlog
-import uvicorn
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -27,6 +26,7 @@ from rich.text import Text
 from durably.actors.values.user_errors import is_from_signal
 from durably.cli.failures import CommandError
 from durably.cli.loading import load_runtime
+from durably.cli.servers.server import ServerMaker, ServerName, server_named
 from durably.cli.tuning import tune_for_serving
 from durably.errors import DefinitionError, StoreInUseError, StoreUnavailableError
 from durably.ingress import Ingress
@@ -37,37 +37,32 @@ from durably.runtime.runtime import Runtime
 
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 8080
-GOODBYE_SECONDS: Final = 5
-"""How long connections may take to close once everything is answered."""
+DEFAULT_SERVER: Final = ServerName.UVICORN
 
 _KINDS: Final = {"service": "freely", "exclusive": "alone on its key", "shared": "beside others"}
 
 
-def serve(target: str, *, host: str, port: int, store: str | None) -> None:
+def serve(target: str, *, host: str, port: int, store: str | None, server: ServerName = DEFAULT_SERVER) -> None:
     """Serve the runtime that `target` names until a signal comes.
 
     Raises:
         CommandError: it cannot be served.
 
     """
+    make_server = server_named(server)
     runtime = load_runtime(target)
     try:
         if store is not None:
             runtime.use_store(store)
         with _listening_socket(host, port) as listener:
-            run_on_the_fastest_loop(_serve(runtime, listener))
+            run_on_the_fastest_loop(_serve(runtime, listener, make_server))
     except (StoreInUseError, StoreUnavailableError, DefinitionError) as error:
         raise CommandError(str(error)) from error
 
 
-async def _serve(runtime: Runtime, listener: socket.socket) -> None:
-    server = _Server(
-        uvicorn.Config(
-            Ingress(runtime), lifespan="off", ws="none", log_config=None, access_log=False, server_header=False,
-            proxy_headers=False, timeout_graceful_shutdown=GOODBYE_SECONDS,
-        ),
-        when_ready=lambda: _announce(runtime, listener),
-    )  # fmt: skip
+async def _serve(runtime: Runtime, listener: socket.socket, make_server: ServerMaker) -> None:
+    where = _url(listener)
+    server = make_server(Ingress(runtime), listener, lambda: _announce(runtime, where))
     stop = _stop_signal()
     tune_for_serving()
     serving: asyncio.Task[None] | None = None
@@ -82,33 +77,17 @@ async def _serve(runtime: Runtime, listener: socket.socket) -> None:
                 Console(stderr=True).print("Stopped before the store could be opened.")
                 return
             await starting
-            serving = asyncio.create_task(server.serve(sockets=[listener]))
+            serving = asyncio.create_task(server.serve())
             await asyncio.wait({serving, stop}, return_when=asyncio.FIRST_COMPLETED)
             Console(stderr=True).print("Stopping: what runs may finish, the rest goes on at the next start.")
             raise _Interrupt  # The runtime says what it waits for, and that a second signal stops it.
     assert serving is not None
-    server.should_exit = True
+    server.stop()
     await serving
 
 
 class _Interrupt(KeyboardInterrupt):
     """A signal has come. It never leaves this file."""
-
-
-class _Server(uvicorn.Server):
-    """A uvicorn server that says when it listens, and leaves signals alone: the runtime has to stop before it does."""
-
-    def __init__(self, config: uvicorn.Config, *, when_ready: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._when_ready = when_ready
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self._when_ready()
-
-    @contextmanager
-    def capture_signals(self) -> Generator[None]:
-        yield
 
 
 def run_on_the_fastest_loop(main: Coroutine[Any, Any, None]) -> None:
@@ -194,14 +173,18 @@ def _why_not_bound(host: str, port: int, error: OSError) -> str:
 
 
 # ---------------------------------------------------------------- what is printed at the start
-def _announce(runtime: Runtime, listener: socket.socket) -> None:
+def _announce(runtime: Runtime, where: str) -> None:
     console = Console(highlight=False, soft_wrap=True)
     for service in runtime.describe():
         console.print(_service_table(service))
+    console.print(Text.assemble("Store: ", str(runtime.store)))
+    console.print(Text.assemble("Listening on ", (where, "bold green"), " (Ctrl-C stops)"))
+
+
+def _url(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if listener.family == socket.AF_INET6 else host
-    console.print(Text.assemble("Store: ", str(runtime.store)))
-    console.print(Text.assemble("Listening on ", (f"http://{shown}:{port}", "bold green"), " (Ctrl-C stops)"))
+    return f"http://{shown}:{port}"
 
 
 def _service_table(service: ServiceDescription) -> Table:
