@@ -51,7 +51,7 @@ def server_named(name: ServerName) -> ServerMaker:
     try:
         module: Any = import_module(f"durably.cli.servers.{name}_server")
     except ModuleNotFoundError as error:
-        if error.name != name:
+        if (error.name or "").partition(".")[0] != name:
             raise
         raise CommandError(
             f"'--server {name}' needs the package {name}, which is not installed: pip install 'durably[{_extra(name)}]'"
