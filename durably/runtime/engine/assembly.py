@@ -27,6 +27,7 @@ from durably.runtime.incarnation.background import Background
 from durably.runtime.incarnation.idleness import Idleness
 from durably.runtime.incarnation.incarnation import Incarnation
 from durably.runtime.incarnation.ready_queue import ReadyQueue
+from durably.runtime.incarnation.sliced_work import SlicedWork
 from durably.runtime.invocations.activation import Activation
 from durably.runtime.lifecycle.action_endings import ActionEndings
 from durably.runtime.lifecycle.deadlines import Deadlines
@@ -49,6 +50,7 @@ from durably.runtime.registry.reads import Reads
 from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.registry.waiters import Waiters
 from durably.runtime.settings import Settings
+from durably.runtime.steps.preparation import Preparation
 from durably.runtime.steps.steps import Steps
 from durably.runtime.timers.scheduled_messages import ScheduledMessages
 from durably.runtime.timers.timer_service import TimerService
@@ -90,6 +92,7 @@ class Parts:
     retention: Retention
     scheduled: ScheduledMessages
     passivation: Passivation
+    sliced_work: SlicedWork
     targets: Targets
     timers: TimerService
     waiters: Waiters
@@ -270,6 +273,21 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
     )
     activations.on_loaded = deadlocks.look_at_loaded
     attachments.on_attached.append(deadlocks.attached)
+    sliced_work = SlicedWork(incarnation.fail, idleness.changed)
+    idleness.add(sliced_work.is_idle)
+    preparation = Preparation(
+        attempts=attempts,
+        clock=clock,
+        commands=commands,
+        deadlines=deadlines,
+        observer=observer,
+        pauses=pauses,
+        ready=ready,
+        registry=registry,
+        retries=retries,
+        settings=settings,
+        sliced_work=sliced_work,
+    )
     steps = Steps(
         attempts=attempts,
         clock=clock,
@@ -280,6 +298,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         endings=endings,
         observer=observer,
         pauses=pauses,
+        preparation=preparation,
         registry=registry,
         retries=retries,
         settings=settings,
@@ -329,6 +348,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
             store=store,
         ),
         scheduled=scheduled,
+        sliced_work=sliced_work,
         targets=targets,
         timers=timers,
         waiters=waiters,

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from asyncio import events
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from io import StringIO
 from random import Random
 from threading import get_ident
@@ -20,6 +21,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from durably.actors.context import make_context
+from durably.actors.definition.arguments import Decoded
 from durably.actors.definition.binding import BoundActor, BoundActorHandler
 from durably.actors.protocol.coding import MEASURED_BYTES, CodingMeter
 from durably.actors.protocol.commands import Command, Run, Send, Sleep
@@ -27,9 +29,11 @@ from durably.actors.protocol.operations import CallSite, Operation
 from durably.actors.protocol.port import Action, Flush
 from durably.actors.protocol.request import Request
 from durably.actors.values.error_envelopes import decode_failure, encode_failure, terminal
+from durably.actors.values.slices import Slices, decode_in_slices
 from durably.errors import (
     ForgottenAwaitError,
     HandlerMistakeError,
+    InvalidArgumentError,
     NonDeterminismError,
     ProcessExitError,
     SharedStateError,
@@ -39,7 +43,7 @@ from durably.errors import (
 from durably.ids import Address, KeyScope, derived_invocation_id
 from durably.runtime.execution.answers import decode_id, from_timestamp
 from durably.runtime.execution.loop import DeterministicLoop, DurableTimer, enter, is_task, leave
-from durably.runtime.execution.replay import replay
+from durably.runtime.execution.replay import replay, replay_in_slices
 from durably.runtime.execution.step import AttemptFailure, Delivery, Outcome, Step
 from durably.runtime.settings import Settings, Watch
 
@@ -105,6 +109,9 @@ class DurableOperation(Operation[R]):
             failure.__cause__ = delivery.cause
             self.set_exception(failure)
             return
+        if self._execution.has_prepared(delivery.command):
+            self._set(self._execution.take_prepared(delivery.command))
+            return
         coding = self._execution.coding
         began = None if coding is None or len(delivery.value) < MEASURED_BYTES else coding.monotonic()
         try:
@@ -115,6 +122,20 @@ class DurableOperation(Operation[R]):
             self.set_result(result)
         if coding is not None and began is not None:
             coding.add(f"the answer to {self.what}", len(delivery.value), began)
+
+    def prepared(self, data: bytes, size_bytes: int) -> Slices[Callable[[], R]]:
+        """Decode an answer in slices; what comes of it returns the result, or raises why there is none."""
+        try:
+            result = yield from decode_in_slices(self._decode, data, size_bytes)
+        except Exception as error:
+            return partial(_raised, error)
+        return lambda: result
+
+    def _set(self, prepared: Callable[[], R]) -> None:
+        try:
+            self.set_result(prepared())
+        except Exception as error:
+            self.set_exception(error)
 
     def cancel(self, msg: Any | None = None) -> bool:
         if not super().cancel(msg):
@@ -151,6 +172,9 @@ class Execution:
     _random: Random | None = None
     _uuids: Random | None = None
     _unawaited: list[Operation[Any]] | None = None
+    _arguments: Decoded | InvalidArgumentError | None = None
+    _answers: dict[int, Callable[[], Any]] | None = None
+    """What gives the results that were decoded before their delivery, by command."""
     _lost_errors: list[tuple[str, BaseException]] | None = None
     """Tasks that failed in this step, and whose errors nothing can ask for any more."""
     _earlier_changes: dict[str, bytes | None] | None = None
@@ -178,11 +202,12 @@ class Execution:
         settings: Settings,
         host: asyncio.AbstractEventLoop | None = None,
         coding: CodingMeter | None = None,
+        arguments: Decoded | InvalidArgumentError | None = None,
     ) -> None:
         """`snapshot` is the object's state when the invocation began; shared handlers are given another for each step.
 
         `host` is the loop whose callbacks advance it; None finds out each time, which costs a system call. `coding`
-        measures how long encoding and decoding take.
+        measures how long encoding and decoding take. `arguments` were decoded for this attempt, or could not be.
         """
         self.invocation_id = accepted.id
         self.handler = handler
@@ -198,6 +223,8 @@ class Execution:
         self._watch = settings.watch
         self._host = host
         self.coding = coding
+        if arguments is not None:
+            self._arguments = arguments
 
     # ------------------------------------------------------------------ for the machine
 
@@ -243,6 +270,43 @@ class Execution:
         finally:
             self.replaying = False
 
+    def replay_in_slices(
+        self, steps: Sequence[Step], deliveries: Mapping[int, Delivery], size_bytes: int
+    ) -> Slices[None]:
+        """The same, with large answers decoded in slices before the steps that take them in.
+
+        Raises:
+            NonDeterminismError: the handler asked for something else than recorded.
+        """
+        self.replaying = True
+        try:
+            yield from replay_in_slices(
+                self.advance, steps, deliveries, self.where, partial(self.prepare_answers, size_bytes=size_bytes)
+            )
+        finally:
+            self.replaying = False
+
+    def prepare_answers(self, deliveries: Sequence[Delivery], size_bytes: int) -> Slices[None]:
+        """Decode the large ones among these answers before they are delivered."""
+        for delivery in deliveries:
+            if len(delivery.value) > size_bytes:
+                operation = None if self._pending is None else self._pending.get(delivery.command)
+                prepared: Callable[[], Any] = _never_asked_for
+                if isinstance(operation, DurableOperation) and not delivery.failed:
+                    prepared = yield from operation.prepared(delivery.value, size_bytes)
+                if self._answers is None:
+                    self._answers = {}
+                self._answers[delivery.command] = prepared
+
+    def has_prepared(self, command: int) -> bool:
+        """The answer to this command was decoded."""
+        return self._answers is not None and command in self._answers
+
+    def take_prepared(self, command: int) -> Callable[[], Any]:
+        """What gives the result; the handler alone has it then."""
+        assert self._answers is not None
+        return self._answers.pop(command)
+
     def use_snapshot(self, snapshot: Mapping[str, bytes]) -> None:
         """What a shared handler sees in its next step (rule V3)."""
         self._snapshot = snapshot
@@ -256,7 +320,7 @@ class Execution:
     def close(self) -> None:
         """Throw the attempt away; whatever it still does is ignored (rule D3)."""
         self.loop.kill()
-        self._pending = self._flush = self._main = None
+        self._pending = self._flush = self._main = self._answers = None
 
     @property
     def pending(self) -> Sequence[int]:
@@ -318,7 +382,13 @@ class Execution:
         instance = self._actor.instance(self.key, self, writable=not self._is_shared)
         argument, coding = self._accepted.argument, self.coding
         began = None if coding is None or len(argument) < MEASURED_BYTES else coding.monotonic()
-        coroutine = handler.start(instance, context, argument)
+        if self._arguments is None:
+            coroutine = handler.start(instance, context, argument)
+        elif isinstance(self._arguments, InvalidArgumentError):
+            raise self._arguments
+        else:
+            arguments, self._arguments = self._arguments, None  # The handler alone has them now.
+            coroutine = handler.start_decoded(instance, context, arguments)
         if coding is not None and began is not None:
             coding.add("the arguments", len(argument), began)
         self._main = self.loop.start(coroutine)
@@ -641,3 +711,11 @@ def _exit_mistake(error: SystemExit) -> ProcessExitError:
     mistake = ProcessExitError(error.code)
     mistake.__cause__ = error
     return mistake.with_traceback(error.__traceback__)
+
+
+def _raised(error: Exception) -> Any:
+    raise error
+
+
+def _never_asked_for() -> Any:
+    """Of an answer that has no result, or that nothing waits for any more."""

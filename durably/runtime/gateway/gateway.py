@@ -53,6 +53,8 @@ class Desks:
             queries=self.queries,
             ready=parts.ready,
             registry=parts.registry,
+            slice_bytes=engine.settings.slice_bytes,
+            sliced_work=parts.sliced_work,
             targets=parts.targets,
             waiters=parts.waiters,
         )
