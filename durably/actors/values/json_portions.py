@@ -11,14 +11,15 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 JSON_SPACE: Final = b" \t\r\n"
-LOOKED_AT_TOKENS: Final = 256
+LOOKED_AT_MARKS: Final = 256
 """So many brackets and commas are looked at one by one before the next stretch is counted at once."""
 
+_DEEPER: Final = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
+_STRING_BYTES: Final = 64 * 1024
+"""So much of a string with escapes is looked at at once."""
 _NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 
-_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{},"]', re.DOTALL)
-"""A string, a mark, or the beginning of a string that has no end there."""
-_STRING_REST = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+_MARK = re.compile(rb'[\[\]{},"]')
 _KEY = re.compile(rb'\s*+("[^"\\]*+(?:\\.[^"\\]*+)*+")\s*+:\s*+', re.DOTALL)
 
 
@@ -72,17 +73,13 @@ def _cuts(data: bytes, start: int, last: int, size_bytes: int) -> Iterator[int |
     position, depth = first.end, first.opened - first.closed
     walk_end: int | None = None
     while True:
-        for number, token in enumerate(_TOKEN.finditer(data, position, last if walk_end is None else walk_end)):
-            mark = token[0]
+        for number, (place, mark) in enumerate(_marks(data, position, last if walk_end is None else walk_end)):
             if mark == b"," and depth == 0:
-                yield token.start()
+                yield place
                 return
-            if mark in (b"[", b"{"):
-                depth += 1
-            elif mark in (b"]", b"}"):
-                depth -= 1
-            position = token.end()
-            if walk_end is None and number == LOOKED_AT_TOKENS:
+            depth += _DEEPER.get(mark, 0)
+            position = place + 1
+            if walk_end is None and number == LOOKED_AT_MARKS:
                 break
         else:
             if walk_end is None:
@@ -99,6 +96,46 @@ def _cuts(data: bytes, start: int, last: int, size_bytes: int) -> Iterator[int |
             yield None
 
 
+def _marks(data: bytes, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
+    """Brackets and commas, not those in strings."""
+    while True:
+        found = _MARK.search(data, start, stop)
+        if found is None:
+            return
+        start = found.end()
+        if found[0] == b'"':
+            start = _string_end(data, start)
+        else:
+            yield found.start(), found[0]
+
+
+def _string_end(data: bytes, start: int) -> int:
+    """Behind the quote that ends the string in which `start` lies, or behind all if there is none."""
+    while start < len(data):
+        quote = data.find(b'"', start)
+        if quote < 0:
+            return len(data)
+        if data.find(b"\\", start, quote) < 0:
+            return quote + 1
+        stop = _behind_escape(data, min(start + _STRING_BYTES, len(data)))
+        quote = _without_escapes(data[start:stop]).find(b'"')
+        if quote >= 0:
+            return start + quote + 1
+        start = stop
+    return len(data)
+
+
+def _behind_escape(data: bytes, stop: int) -> int:
+    """A place that is not between a backslash and what it escapes, if none from where one looks to here is."""
+    while data[stop - 1] == 0x5C and stop < len(data):
+        stop += 1
+    return stop
+
+
+def _without_escapes(text: bytes) -> bytes:
+    return text.replace(b"\\\\", b"__").replace(b'\\"', b"__")
+
+
 class _Stretch(NamedTuple):
     """Some bytes of JSON, looked at as a whole."""
 
@@ -111,11 +148,10 @@ class _Stretch(NamedTuple):
 
 def _stretch(data: bytes, start: int, stop: int) -> _Stretch:
     """From `start`, outside a string, to `stop` or the end of the string there."""
-    while data[stop - 1] == 0x5C and stop < len(data):  # Not between a backslash and what it escapes.
-        stop += 1
+    stop = _behind_escape(data, stop)
     text = data[start:stop]
     if b"\\" in text:
-        text = text.replace(b"\\\\", b"__").replace(b'\\"', b"__")
+        text = _without_escapes(text)
     pieces = text.split(b'"')
     brackets = b"".join(pieces[::2]).translate(None, _NO_BRACKETS)
     length = -1
@@ -123,24 +159,15 @@ def _stretch(data: bytes, start: int, stop: int) -> _Stretch:
         length = len(brackets)
         brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
     closed = brackets.count(b"]") + brackets.count(b"}")
-    end = stop
-    if len(pieces) % 2 == 0:
-        rest = _STRING_REST.match(data, stop)
-        end = len(data) if rest is None else rest.end()
+    end = stop if len(pieces) % 2 else _string_end(data, stop)
     return _Stretch(end, closed, length - closed)
 
 
 def _last_cut_before(data: bytes, start: int, stop: int) -> int | None:
     """The last comma between items in a stretch."""
     depth, found = 0, None
-    for token in _TOKEN.finditer(data, start, stop):
-        mark = token[0]
+    for place, mark in _marks(data, start, stop):
         if mark == b"," and depth == 0:
-            found = token.start()
-        elif mark in (b"[", b"{"):
-            depth += 1
-        elif mark in (b"]", b"}"):
-            depth -= 1
-        elif mark == b'"':
-            break
+            found = place
+        depth += _DEEPER.get(mark, 0)
     return found

@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from sys import getrefcount
 from types import UnionType
 from typing import Any, Final, Protocol, TypeAlias, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -27,6 +28,8 @@ from durably.actors.values.descriptions import MISSING, describe, shortened_byte
 from durably.actors.values.encoding import check_depth
 from durably.actors.values.json_portions import JSON_SPACE, member_of, portions
 from durably.actors.values.malformed_text import malformed_text
+from durably.actors.values.models import is_model
+from durably.actors.values.records import fields_of, is_record
 from durably.actors.values.serde import codec_for
 from durably.actors.values.type_codec import TypeCodec, codec_of_decode
 from durably.actors.values.unknown_keys import UnknownKeys
@@ -39,6 +42,9 @@ Slices: TypeAlias = Generator[None, None, T]
 SLICE_BYTES: Final = 128 * 1024
 """How much is read at once. Reading a megabyte takes 2 to 60 ms, according to the type."""
 
+RELEASED_ITEMS: Final = 20_000
+UNSHARED_REFERENCES: Final = 2
+"""A variable, and the call that counts."""
 CUT_LEVELS: Final = 8
 """How many levels are cut: each costs another look at all that lies in it."""
 
@@ -253,6 +259,26 @@ def _members(part: bytes, *, is_single: bool, is_first: bool) -> dict[str, bytes
         part = b","  # Which is no member, and is refused.
     found: dict[str, msgspec.Raw] = _explained_json(b"{" + part + b"}", dict[str, msgspec.Raw])
     return {key: bytes(raw) for key, raw in found.items()}
+
+
+def release_in_slices(values: list[Any]) -> Slices[None]:
+    """Empty `values`, and each collection in it that nothing else refers to: freeing a large one takes long."""
+    while values:
+        value = values.pop()
+        if getrefcount(value) > UNSHARED_REFERENCES:
+            continue
+        if type(value) is list:
+            while value:
+                del value[-RELEASED_ITEMS:]
+                yield
+        elif type(value) in (dict, set):
+            remove = value.popitem if type(value) is dict else value.pop
+            while value:
+                for _ in range(min(RELEASED_ITEMS, len(value))):
+                    remove()
+                yield
+        elif is_record(value) and not is_model(value):
+            values += [getattr(value, name, None) for name in fields_of(value)]
 
 
 # ---------------------------------------------------------------- inside

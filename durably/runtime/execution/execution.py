@@ -129,6 +129,7 @@ class DurableOperation(Operation[R]):
             result = yield from decode_in_slices(self._decode, data, size_bytes)
         except Exception as error:
             return partial(_raised, error)
+        self._execution.keep_large(result)
         return lambda: result
 
     def _set(self, prepared: Callable[[], R]) -> None:
@@ -173,6 +174,8 @@ class Execution:
     _uuids: Random | None = None
     _unawaited: list[Operation[Any]] | None = None
     _arguments: Decoded | InvalidArgumentError | None = None
+    large: list[Any] | None = None
+    """What was decoded for it in slices, and takes as long to be freed."""
     _answers: dict[int, Callable[[], Any]] | None = None
     """What gives the results that were decoded before their delivery, by command."""
     _lost_errors: list[tuple[str, BaseException]] | None = None
@@ -307,6 +310,11 @@ class Execution:
         assert self._answers is not None
         return self._answers.pop(command)
 
+    def keep_large(self, *values: Any) -> None:
+        """Note what was decoded for this attempt."""
+        if self.large is not None:
+            self.large += values
+
     def use_snapshot(self, snapshot: Mapping[str, bytes]) -> None:
         """What a shared handler sees in its next step (rule V3)."""
         self._snapshot = snapshot
@@ -387,7 +395,8 @@ class Execution:
         elif isinstance(self._arguments, InvalidArgumentError):
             raise self._arguments
         else:
-            arguments, self._arguments = self._arguments, None  # The handler alone has them now.
+            arguments, self._arguments = self._arguments, None
+            self.keep_large(*arguments[0], *arguments[1].values())
             coroutine = handler.start_decoded(instance, context, arguments)
         if coding is not None and began is not None:
             coding.add("the arguments", len(argument), began)

@@ -8,12 +8,14 @@ same places, so a journal says the same as without. Until then its invocation is
 
 from __future__ import annotations
 
+import asyncio
+import weakref
 from collections.abc import Iterable
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from durably.actors.definition.arguments import Decoded
-from durably.actors.values.slices import Slices
+from durably.actors.values.slices import Slices, release_in_slices
 from durably.errors import InvalidArgumentError, NonDeterminismError
 from durably.ids import InvocationStatus
 from durably.runtime.activations.attempts import Attempts
@@ -56,6 +58,7 @@ class Preparation:
         sliced_work: SlicedWork,
     ) -> None:
         self._attempts = attempts
+        self._host = asyncio.get_running_loop()
         self._clock = clock
         self._commands = commands
         self._deadlines = deadlines
@@ -88,6 +91,7 @@ class Preparation:
 
     def deliver(self, invocation: InvocationRun, execution: Execution, deliveries: Iterable[Delivery]) -> None:
         """Decode answers for an attempt, then let it be advanced."""
+        self._release_later(execution)
         invocation.is_preparing = True
         self._sliced_work.begin(
             execution.prepare_answers([*deliveries], self._slice_bytes),
@@ -97,11 +101,21 @@ class Preparation:
 
     # ------------------------------------------------------------------ inside
 
+    def _release_later(self, execution: Execution) -> None:
+        """When the attempt is gone, free what was decoded for it, in slices too."""
+        if execution.large is None:
+            execution.large = []
+            weakref.finalize(execution, self._host.call_soon, self._release, execution.large).atexit = False
+
+    def _release(self, values: list[Any]) -> None:
+        self._sliced_work.begin(release_in_slices(values), _nothing, _nothing)
+
     def _attempt(self, invocation: InvocationRun) -> Slices[Execution]:
         journal, arguments = invocation.journal, None
         if len(invocation.argument) > self._slice_bytes:
             arguments = yield from self._arguments(invocation)
         execution = self._attempts.make(invocation, arguments)
+        self._release_later(execution)
         try:
             if journal is not None:
                 yield from execution.replay_in_slices(journal.steps, journal.deliveries, self._slice_bytes)
@@ -161,3 +175,7 @@ class Preparation:
         invocation.is_preparing = False
         is_here = self._registry.live.get(invocation.id) is invocation
         return is_here and invocation.outcome is None and invocation.status not in WAITS_FOR_OTHERS
+
+
+def _nothing(_: object) -> None:
+    return None
