@@ -19,6 +19,7 @@ from typing import Any, Protocol, Self
 from durably.actors.actor import Actor
 from durably.actors.retry import RetryPolicy
 from durably.actors.transport import Delay, Outgoing
+from durably.actors.values.slices import SLICE_BYTES
 from durably.errors import StoreInUseError, StoreUnavailableError
 from durably.ids import InvocationStatus, KeyScope
 from durably.runtime.actions.actions import ActionKey
@@ -83,6 +84,7 @@ class Tuning:
         self.recovery_portion = random.choice((1, 3, 1_000))
         self.expiry_portion = random.choice((1, 1_000))
         self.pump_budget_us = random.choice((-1, 5_000))
+        self.slice_bytes = random.choice((1, 16, SLICE_BYTES))
 
     def settings(self, watch: Watch) -> Settings:
         """The numbers that no argument of a runtime sets."""
@@ -98,6 +100,7 @@ class Tuning:
             recovery_portion=self.recovery_portion,
             expiry_portion=self.expiry_portion,
             pump_budget_us=self.pump_budget_us,
+            slice_bytes=self.slice_bytes,
         )
 
 
