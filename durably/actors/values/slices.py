@@ -114,7 +114,7 @@ class Joining(Protocol):
     """Collects the results of portions."""
 
     def add(self, part: Any) -> None: ...
-    def add_item(self, key: bytes | None, item: Any) -> None: ...
+    def add_item(self, key: str | None, item: Any) -> None: ...
     def whole(self, data: bytes) -> Any: ...
 
 
@@ -150,9 +150,9 @@ class _Values:
         else:
             self._values.update(part)
 
-    def add_item(self, key: bytes | None, item: Any) -> None:
+    def add_item(self, key: str | None, item: Any) -> None:
         if key is not None:
-            self._values[msgspec.json.decode(key, type=str)] = item
+            self._values[key] = item
         elif isinstance(self._values, list):
             self._values.append(item)
         else:
@@ -199,7 +199,7 @@ class _Texts:
     """All that is stored is what came, since nothing is skipped that would change it."""
 
     def add(self, part: Any) -> None: ...
-    def add_item(self, key: bytes | None, item: Any) -> None: ...
+    def add_item(self, key: str | None, item: Any) -> None: ...
     def whole(self, data: bytes) -> bytes:
         return data
 
@@ -294,8 +294,9 @@ def _items(codec: TypeCodec[Any], cut: Cut, data: bytes, size_bytes: int, readin
         if portion is None:
             continue
         part = data[portion.start : portion.end]
-        key, item = _only_item(cut, part, is_list=opens == b"[") if portion.is_single else (None, None)
+        item: bytes | None = None
         try:
+            key, item = _only_item(cut, part, is_list=opens == b"[") if portion.is_single else (None, None)
             if item is not None:
                 value = yield from value_in_slices(cut.item, item, size_bytes, reading, levels + 1)
                 joining.add_item(key, value)
@@ -312,12 +313,12 @@ def _items(codec: TypeCodec[Any], cut: Cut, data: bytes, size_bytes: int, readin
     return joining.whole(data)
 
 
-def _only_item(cut: Cut, part: bytes, *, is_list: bool) -> tuple[bytes | None, bytes | None]:
+def _only_item(cut: Cut, part: bytes, *, is_list: bool) -> tuple[str | None, bytes | None]:
     """The key and the value of a portion that is one item; no value if it has to be read with what is around it."""
     if is_list:
         return None, part
     member = member_of(part) if cut.has_text_keys else None
-    return (None, None) if member is None else member
+    return (None, None) if member is None else (_explained_json(member[0], str), member[1])
 
 
 def _count_items(data: bytes, begun: list[tuple[int, int]]) -> Slices[int]:
