@@ -104,7 +104,8 @@ def test_a_value_is_read_in_slices_as_it_is_at_once_and_so_is_what_is_no_value(a
 
         whole = attempt(codec.decode, data)
         sliced = attempt(lambda data, size=size: done(decode_in_slices(codec.decode, data, size)), data)
-        assert sliced == whole and type(sliced) is type(whole), data
+        assert sliced == whole, data
+        assert type(sliced) is type(whole), data
 
         whole = attempt(lambda data: admit(annotation, data), data)
         sliced = attempt(lambda data, size=size: done(value_in_slices(codec, data, size, ADMITTING)), data)

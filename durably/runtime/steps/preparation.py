@@ -105,7 +105,12 @@ class Preparation:
         """When the attempt is gone, free what was decoded for it, in slices too."""
         if execution.large is None:
             execution.large = []
-            weakref.finalize(execution, self._host.call_soon, self._release, execution.large).atexit = False
+            weakref.finalize(execution, self._attempt_gone, execution.large).atexit = False
+
+    def _attempt_gone(self, values: list[Any]) -> None:
+        """Called wherever the garbage collector finds it: what it refers to is not gone yet, but in the next turn."""
+        if not self._host.is_closed():
+            self._host.call_soon(self._release, values)
 
     def _release(self, values: list[Any]) -> None:
         self._sliced_work.begin(release_in_slices(values), _nothing, _nothing)
