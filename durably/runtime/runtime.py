@@ -353,8 +353,11 @@ class Runtime(Caller):
             await supervisor.until_durable()  # Rule X9
             if not page:
                 return
+            now = self._environment.clock.now()
             for record in page:
-                yield record
+                # Rule C7: what has expired is there no longer, whenever it is removed.
+                if record.expires_at is None or record.expires_at > now:
+                    yield record
             after = page[-1].number
 
     def _running(self) -> Supervisor:

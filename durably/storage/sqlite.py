@@ -10,6 +10,7 @@ anew on fresh connections, has found the same store, and has made durable everyt
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -43,7 +44,7 @@ from durably.storage.decoding import (
 )
 from durably.storage.encoding import EncodedBatch, encode_batch, encode_rows
 from durably.storage.files import StoreFiles
-from durably.storage.identity import KnownStore, OwnerRow, foreign_sentence
+from durably.storage.identity import KnownStore, OwnerRow, foreign_sentence, stored_identity
 from durably.storage.lock_waiting import LockWaiting
 from durably.storage.migrations import is_ours, migrate, refuse_foreign, refuse_older
 from durably.storage.ownership import OwnerLock, taken_over_sentence
@@ -145,6 +146,7 @@ class Writer:
         """Commit a batch. It is tried again while somebody else writes: busy is no failure (rule X3)."""
         write = self._write_with_large_payloads if batch.puts else self._write
         try:
+            self._files.check_log()  # What is written behind a gap is not durable either.
             while True:
                 try:
                     write(connection, batch)
@@ -153,6 +155,7 @@ class Writer:
                         continue
                     raise
                 break
+            self._files.note_commit(batch.last_position)
             self._files.check()  # What is written into a file without a name is not durable.
         except BaseException:
             self.failed = True
@@ -212,6 +215,8 @@ class SqliteStore:
         """The store that was open and has not been closed."""
         self._check_all_at = 0.0
         self._is_read_only = False
+        self._is_without_log = False
+        """It was opened for reads alone, where no write-ahead log lay beside the database."""
 
     def describe(self) -> str:
         return f"sqlite {self.path}"
@@ -251,7 +256,7 @@ class SqliteStore:
     async def open_read_only(self) -> None:
         """Open for reads alone, beside whoever owns the store or after them: nothing is taken over or migrated.
 
-        The database stays as it is. Where nobody has it open, SQLite may leave its side files, `-wal` and `-shm`.
+        The database stays as it is, and `close` leaves no side files, `-wal` and `-shm`, that were not there before.
 
         Raises:
             StoreInUseError: this very object is open already.
@@ -263,6 +268,7 @@ class SqliteStore:
             raise StoreUnavailableError(f"The store {self.describe()} is not there. Check the path.")
         await self._drop_connections()
         waiting = LockWaiting(self.describe())
+        self._is_without_log = not self._files.has_log()
         try:
             await waiting.unlocked(self._open_readers)
         except sqlite3.Error as error:
@@ -284,9 +290,25 @@ class SqliteStore:
 
     async def close(self) -> None:
         await self._drop_connections()
+        if self._is_without_log:
+            self._is_without_log = False
+            await self._remove_empty_log()
         self._known = None
         if self._lock is not None:
             self._lock.release()
+
+    async def _remove_empty_log(self) -> None:
+        """Let SQLite delete the empty log that it has made for the readers, unless somebody else uses it by now.
+
+        The last connection that may write does so when it closes, after it has made sure that it is the last.
+        """
+        with contextlib.suppress(OSError, sqlite3.Error):
+            if os.stat(self._files.log_path).st_size == 0:
+                connection = await connect(self._files.resolve(), Mode.EXISTING)
+                try:
+                    await connection.run(is_ours)
+                finally:
+                    await connection.close()
 
     async def _open_connections(self, owner: Owner, lock: OwnerLock) -> Opened:
         files, known = self._files, self._known
@@ -297,7 +319,7 @@ class SqliteStore:
         found = files.find()  # Now that it was written to: some file systems give a file another number at that moment.
         if found is None:
             raise StoreUnavailableError(f"The store {self.describe()} was deleted while it was being opened.")
-        files.pin(found, lock.identity())
+        files.pin(found, lock.identity(), partial(stored_identity, path))
         await self._readers.open(path)
         await self._checkpointer.open(self._readers)
         files.check()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections import Counter
+from collections.abc import Awaitable, Generator
 from dataclasses import dataclass, replace
+from types import GeneratorType
 from typing import Any
 
 import msgspec
@@ -80,49 +82,57 @@ def runtime(**settings: Any) -> Runtime:
     return Runtime(MemoryStore(), [PreparationDesk], environment=Environment(settings=made))
 
 
+class Slices:
+    """Counts slices by what they are of."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.counts: Counter[str] = Counter()
+        begin = SlicedWork.begin
+
+        def counted(slices: Generator[None, None, Any]) -> Generator[None, None, Any]:
+            assert isinstance(slices, GeneratorType)
+            work = slices.__name__
+            while True:
+                try:
+                    next(slices)
+                except StopIteration as stop:
+                    return stop.value
+                self.counts[work] += 1
+                yield
+
+        monkeypatch.setattr(SlicedWork, "begin", lambda self, slices, *rest: begin(self, counted(slices), *rest))
+
+
 async def test_between_two_slices_of_a_large_body_others_get_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    slices: list[int] = []
-    turns = Turns()
-    take_turn = SlicedWork._take_turn
-
-    def noted(self: SlicedWork) -> None:
-        slices.append(turns.count)
-        take_turn(self)
-
-    monkeypatch.setattr(SlicedWork, "_take_turn", noted)
+    slices, turns = Slices(monkeypatch), Turns()
     async with runtime() as served:
         request = InvocationRequest(service="PreparationDesk", key="a", handler="add", body=LARGE_BODY)
         reply = await turns.during(served.request_call(request))
     assert reply.body == b"%d" % sum(LARGE)
-    assert len(slices) > 2 * SLICES  # It is admitted, and decoded for the attempt.
-    assert len(set(slices)) >= len(slices) - 2  # In each turn of the loop one slice.
+    assert slices.counts["admit_in_slices"] > SLICES
+    assert slices.counts["_attempt"] > SLICES
+    assert slices.counts["release_in_slices"] == 1
+    assert turns.count > slices.counts["admit_in_slices"] + slices.counts["_attempt"]
 
 
 async def test_large_answers_are_decoded_in_slices_live_and_on_replay(monkeypatch: pytest.MonkeyPatch) -> None:
-    slices = 0
-    take_turn = SlicedWork._take_turn
-
-    def counted(self: SlicedWork) -> None:
-        nonlocal slices
-        slices += 1
-        take_turn(self)
-
-    monkeypatch.setattr(SlicedWork, "_take_turn", counted)
+    slices = Slices(monkeypatch)
     made = Settings(slice_bytes=SLICE_BYTES, verify_replay=True)
     served = Runtime(MemoryStore(), [PreparationDesk], suspend_after=0, environment=Environment(settings=made))
     async with served:
         assert await served.object(PreparationDesk, "a").asked() == 5_001
-    # Live, and again when the attempt that had left memory while it slept was replayed.
     answers_bytes = sum(len(msgspec.json.encode([Line(number) for number in range(count)])) for count in (2_000, 3_000))
-    assert slices > 2 * answers_bytes / (2 * SLICE_BYTES)
+    assert slices.counts["prepare_answers"] > answers_bytes / (2 * SLICE_BYTES)
+    # The attempt left memory while it slept, and its journal was replayed.
+    assert slices.counts["_attempt"] > answers_bytes / (2 * SLICE_BYTES)
 
 
-async def test_a_large_result_is_decoded_for_a_caller_outside_in_slices() -> None:
-    turns = Turns()
+async def test_a_large_result_is_decoded_for_a_caller_outside_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    slices = Slices(monkeypatch)
     async with runtime() as served:
-        lines = await turns.during(served.object(PreparationDesk, "a").lines(2_000))
+        lines = await served.object(PreparationDesk, "a").lines(2_000)
     assert lines == [Line(number) for number in range(2_000)]
-    assert turns.count > 10
+    assert slices.counts["decode_in_slices"] > 10
 
 
 @pytest.mark.parametrize(
