@@ -40,6 +40,8 @@ class FileChanges:
         self._checkpoints = 0
         """How many have begun or ended; the files change meanwhile."""
         self._is_checkpointing = False
+        self.is_overwritten = False
+        """What lies in the database is not this store."""
         self.committed = 0
         """The position of the last commit."""
         self._log_bytes = 0
@@ -124,12 +126,20 @@ class FileChanges:
 
     def _look_into(self) -> None:
         found, known = self._read(), self._known
-        if found is not None and known is not None and found.store_id == known.store_id:
-            # A later epoch is another owner's, and the next commit says so (rule X4).
-            if (found.epoch, found.last_position) >= (known.epoch, known.last_position):
-                return
+        is_this_store = (
+            known is not None
+            and found is not None
+            and (
+                found.store_id == known.store_id
+                # A later epoch is another owner's, and the next commit says so (rule X4).
+                and (found.epoch, found.last_position) >= (known.epoch, known.last_position)
+            )
+        )
+        if is_this_store:
+            return
+        self.is_overwritten = True
         raise StoreLostError(
             f"The store {self._store} is lost: {self._database} was overwritten while it was open, by another store, "
-            "an older copy, or something else. Nothing more is written. Put the right file back, delete the `-wal` and "
+            "an older copy, or something else. Nothing more is committed. Put the right file back, delete the `-wal` and "
             "`-shm` files that are left of this one, and start the runtime again."
         )

@@ -338,21 +338,35 @@ class SqliteStore:
     async def _drop_connections(self) -> None:
         """Close everything, to the end even if the caller is cancelled: nobody else knows of these connections."""
         writer, self._writer = self._writer, None
+        is_overwritten = self._files.changes is not None and self._files.changes.is_overwritten
         self._files.unpin()
         self._is_read_only = False
         if writer is not None:
             writer.stopping = True
-        closing = asyncio.ensure_future(self._close_connections(writer))
+        closing = asyncio.ensure_future(self._close_connections(writer, leaves_log=is_overwritten))
         try:
             await asyncio.shield(closing)
         finally:
             await closing
 
-    async def _close_connections(self, writer: Writer | None) -> None:
+    async def _close_connections(self, writer: Writer | None, *, leaves_log: bool) -> None:
+        """`leaves_log`: the log is not copied into the database, as the last connection to close otherwise does."""
+        last = await self._reading_connection() if leaves_log else None
         await self._readers.close()
         await self._checkpointer.close()
         if writer is not None:
             await writer.connection.close()
+        if last is not None:
+            await last.close()
+
+    async def _reading_connection(self) -> Connection | None:
+        connection = await connect(self._files.resolve(), Mode.READ_ONLY)
+        try:
+            await connection.run(is_ours)
+        except sqlite3.Error:
+            await connection.close()
+            return None
+        return connection
 
     # ------------------------------------------------------------ writing
 
