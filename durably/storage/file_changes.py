@@ -8,7 +8,7 @@ change tells: only a checkpoint writes to the database. What changed beside one 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
@@ -52,7 +52,7 @@ class FileChanges:
             pass
 
     @contextmanager
-    def checkpoint(self) -> Iterator[None]:
+    def checkpoint(self) -> Generator[None]:
         """While one runs, both files change."""
         with self._lock:
             self._checkpoints += 1
@@ -140,6 +140,6 @@ class FileChanges:
         self.is_overwritten = True
         raise StoreLostError(
             f"The store {self._store} is lost: {self._database} was overwritten while it was open, by another store, "
-            "an older copy, or something else. Nothing more is committed. Put the right file back, delete the `-wal` and "
-            "`-shm` files that are left of this one, and start the runtime again."
+            "an older copy, or something else. Nothing more is committed. Put the right file back, delete the `-wal` "
+            "and `-shm` files that are left of this one, and start the runtime again."
         )

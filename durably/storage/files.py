@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -149,7 +149,7 @@ class StoreFiles:
             changes.check_log()
 
     @contextmanager
-    def checkpoint(self) -> Iterator[None]:
+    def checkpoint(self) -> Generator[None]:
         """Around a checkpoint, which changes the database and its log."""
         if self.changes is None:
             yield

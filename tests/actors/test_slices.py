@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
-from typing import Any
+from typing import Any, TypeAlias, cast
 
 import msgspec
 import pydantic
@@ -13,7 +15,7 @@ import pytest
 
 from durably.actors.values.json_portions import portions
 from durably.actors.values.serde import codec_for
-from durably.actors.values.slices import ADMITTING, decode_in_slices, done, release_in_slices, value_in_slices
+from durably.actors.values.slices import ADMITTING, Reading, decode_in_slices, done, release_in_slices, value_in_slices
 from durably.actors.values.unknown_keys import UnknownKeys
 from durably.errors import UndecodableError
 from tests.levels import level
@@ -57,26 +59,33 @@ def named_lines(random: Random) -> dict[str, Any]:
     return {f"{random.choice(TEXTS)}{number}": line(random) for number in range(random.randrange(20))}
 
 
-MADE: dict[Any, Any] = {
-    list[Line]: lines,
-    list[Line] | None: lines,
-    dict[str, Line]: named_lines,
-    Order: lambda random: {"lines": lines(random), "by_name": named_lines(random)},
-    Shelf: lambda random: {"allLines": lines(random)},
-    tuple[int, ...]: lambda random: list(range(random.randrange(200))),
-    set[str]: lambda random: [str(number) for number in range(random.randrange(90))],
-    frozenset[int]: lambda random: list(range(90)),
-    dict[int, list[int]]: lambda random: {str(number): list(range(number)) for number in range(20)},
-    list[Point]: lambda random: [{"x": number, "others": [1] * number} for number in range(20)],
-    list[pydantic.PositiveInt]: lambda random: list(range(1, 90)),
-    list[list[list[int]]]: lambda random: [[list(range(30)) for _ in range(6)]] * 3,
-    Any: lambda random: {"a": lines(random), "b": {"c": [[1] * 20] * 9, "d": named_lines(random)}},
-}  # fmt: skip
+Make: TypeAlias = Callable[[Random], Any]
 
 
-def attempt(read: Any, data: bytes) -> Any:
+def making(annotation: Any, make: Make) -> Any:
+    return pytest.param(annotation, make, id=str(annotation))
+
+
+MADE = [
+    making(list[Line], lines),
+    making(list[Line] | None, lines),
+    making(dict[str, Line], named_lines),
+    making(Order, lambda random: {"lines": lines(random), "by_name": named_lines(random)}),
+    making(Shelf, lambda random: {"allLines": lines(random)}),
+    making(tuple[int, ...], lambda random: list(range(random.randrange(200)))),
+    making(set[str], lambda random: [str(number) for number in range(random.randrange(90))]),
+    making(frozenset[int], lambda random: list(range(random.randrange(90)))),
+    making(dict[int, list[int]], lambda random: {str(number): list(range(number)) for number in range(20)}),
+    making(list[Point], lambda random: [{"x": number, "others": [1] * number} for number in range(20)]),
+    making(list[pydantic.PositiveInt], lambda random: list(range(1, random.randrange(2, 90)))),
+    making(list[list[list[int]]], lambda random: [[list(range(30)) for _ in range(6)]] * random.randrange(4)),
+    making(Any, lambda random: {"a": lines(random), "b": {"c": [[1] * 20] * 9, "d": named_lines(random)}}),
+]
+
+
+def attempt(read: Callable[[], Any]) -> Any:
     try:
-        return read(data)
+        return read()
     except UndecodableError:
         return UndecodableError
 
@@ -89,12 +98,12 @@ def admit(annotation: Any, data: bytes) -> bytes:
     return admitted.strip()
 
 
-@pytest.mark.parametrize("annotation", MADE, ids=str)
-def test_a_value_is_read_in_slices_as_it_is_at_once_and_so_is_what_is_no_value(annotation: Any) -> None:
+@pytest.mark.parametrize(("annotation", "make"), MADE)
+def test_a_value_is_read_in_slices_as_it_is_at_once_and_so_is_what_is_no_value(annotation: Any, make: Make) -> None:
     random = Random(7)
     codec = codec_for(annotation)
     for _ in range(level().examples):
-        data = msgspec.json.encode(MADE[annotation](random))
+        data = msgspec.json.encode(make(random))
         if random.random() < 0.3:
             data = msgspec.json.format(data, indent=1)
         if random.random() < 0.5:
@@ -102,13 +111,13 @@ def test_a_value_is_read_in_slices_as_it_is_at_once_and_so_is_what_is_no_value(a
             data = data[:place] + random.choice((b",", b'"', b"1", b"]", b"}", b"", b"null")) + data[place + 1 :]
         size = random.choice((1, 10, 50, 300))
 
-        whole = attempt(codec.decode, data)
-        sliced = attempt(lambda data, size=size: done(decode_in_slices(codec.decode, data, size)), data)
+        whole = attempt(partial(codec.decode, data))
+        sliced = attempt(partial(done, decode_in_slices(codec.decode, data, size)))
         assert sliced == whole, data
         assert type(sliced) is type(whole), data
 
-        whole = attempt(lambda data: admit(annotation, data), data)
-        sliced = attempt(lambda data, size=size: done(value_in_slices(codec, data, size, ADMITTING)), data)
+        whole = attempt(partial(admit, annotation, data))
+        sliced = attempt(partial(done, value_in_slices(codec, data, size, ADMITTING)))
         assert (sliced if sliced is UndecodableError else sliced.strip()) == whole, data
 
 
@@ -145,7 +154,7 @@ def test_no_slice_is_much_larger_than_asked_for_unless_one_text_is() -> None:
             read.append(len(data))
             return ADMITTING.read(codec, data, levels)
 
-    done(value_in_slices(codec_for(Any), data, 100, Measured()))
+    done(value_in_slices(codec_for(Any), data, 100, cast("Reading", Measured())))
     assert max(read) <= 950
     assert sorted(read)[-2] < 400
     assert len(read) > len(data) / 400

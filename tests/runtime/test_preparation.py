@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass, replace
 from types import GeneratorType
 from typing import Any
@@ -100,7 +100,15 @@ class Slices:
                 self.counts[work] += 1
                 yield
 
-        monkeypatch.setattr(SlicedWork, "begin", lambda self, slices, *rest: begin(self, counted(slices), *rest))
+        def begin_counted(
+            work: SlicedWork,
+            slices: Generator[None, None, Any],
+            then: Callable[[Any], None],
+            failed: Callable[[BaseException], None],
+        ) -> None:
+            begin(work, counted(slices), then, failed)
+
+        monkeypatch.setattr(SlicedWork, "begin", begin_counted)
 
 
 async def test_between_two_slices_of_a_large_body_others_get_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -431,11 +431,15 @@ async def test_a_backup_of_this_very_run_that_is_copied_back_is_noticed(
     await store.open(OWNER)
     copy = path.read_bytes()
     await store.commit(Batch(last_position=6, state=[field("a", b"1" * 100_000)]))
-    await store._checkpointer.close()
+    await store._checkpointer.close()  # pyright: ignore[reportPrivateUsage] # When its checkpoint has ended.
     assert path.read_bytes() != copy
     path.write_bytes(copy + b"\0" * (path.stat().st_size - len(copy)))
     with pytest.raises(StoreLostError, match="was overwritten while it was open"):
         await store.verify()
+
+
+def _refuse_access(path: Path, mode: int) -> bool:
+    return False
 
 
 async def test_permissions_that_are_taken_away_are_noticed(
@@ -445,7 +449,7 @@ async def test_permissions_that_are_taken_away_are_noticed(
     await store.open(OWNER)
     path.chmod(0o640)
     await store.verify()  # It may still be read and written.
-    monkeypatch.setattr(os, "access", lambda found, mode: False)  # The tests may run as root, who may do anything.
+    monkeypatch.setattr(os, "access", _refuse_access)  # The tests may run as root, who may do anything.
     path.chmod(0)
     with pytest.raises(StoreUnavailableError, match=r"permissions of .* were taken away"):
         await store.verify()

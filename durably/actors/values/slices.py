@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import collections.abc
 import re
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sized
 from dataclasses import dataclass
 from functools import lru_cache
 from sys import getrefcount
@@ -145,7 +145,7 @@ class _Values:
         self._values: Any = _GATHERED_AS.get(self._kind, self._kind)()
 
     def add(self, part: Any) -> None:
-        if isinstance(self._values, list):
+        if type(self._values) is list:
             self._values.extend(part)
         else:
             self._values.update(part)
@@ -153,7 +153,7 @@ class _Values:
     def add_item(self, key: str | None, item: Any) -> None:
         if key is not None:
             self._values[key] = item
-        elif isinstance(self._values, list):
+        elif type(self._values) is list:
             self._values.append(item)
         else:
             self._values.add(item)
@@ -271,14 +271,19 @@ def release_in_slices(values: list[Any]) -> Slices[None]:
             while value:
                 del value[-RELEASED_ITEMS:]
                 yield
-        elif type(value) in (dict, set):
-            remove = value.popitem if type(value) is dict else value.pop
-            while value:
-                for _ in range(min(RELEASED_ITEMS, len(value))):
-                    remove()
-                yield
+        elif type(value) is dict:
+            yield from _emptied(value, value.popitem)
+        elif type(value) is set:
+            yield from _emptied(value, value.pop)
         elif is_record(value) and not is_model(value):
             values += [getattr(value, name, None) for name in fields_of(value)]
+
+
+def _emptied(collection: Sized, remove: Callable[[], object]) -> Slices[None]:
+    while collection:
+        for _ in range(min(RELEASED_ITEMS, len(collection))):
+            remove()
+        yield
 
 
 # ---------------------------------------------------------------- inside
