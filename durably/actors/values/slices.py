@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from sys import getrefcount
 from types import UnionType
-from typing import Any, Final, Protocol, TypeAlias, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Final, Protocol, TypeAlias, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import inspect as shapes
@@ -143,9 +143,10 @@ class _Values:
     def __init__(self, empty: Any) -> None:
         self._kind: Any = type(empty)
         self._values: Any = _GATHERED_AS.get(self._kind, self._kind)()
+        self._is_list = isinstance(self._values, list)
 
     def add(self, part: Any) -> None:
-        if type(self._values) is list:
+        if self._is_list:
             self._values.extend(part)
         else:
             self._values.update(part)
@@ -153,7 +154,7 @@ class _Values:
     def add_item(self, key: str | None, item: Any) -> None:
         if key is not None:
             self._values[key] = item
-        elif type(self._values) is list:
+        elif self._is_list:
             self._values.append(item)
         else:
             self._values.add(item)
@@ -267,13 +268,14 @@ def release_in_slices(values: list[Any]) -> Slices[None]:
         value = values.pop()
         if getrefcount(value) > UNSHARED_REFERENCES:
             continue
-        if type(value) is list:
+        kind = cast("object", type(value))
+        if kind is list:
             while value:
                 del value[-RELEASED_ITEMS:]
                 yield
-        elif type(value) is dict:
+        elif kind is dict:
             yield from _emptied(value, value.popitem)
-        elif type(value) is set:
+        elif kind is set:
             yield from _emptied(value, value.pop)
         elif is_record(value) and not is_model(value):
             values += [getattr(value, name, None) for name in fields_of(value)]
