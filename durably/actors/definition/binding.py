@@ -24,6 +24,8 @@ from durably.actors.values.parts import parts_of
 from durably.actors.values.serde import codec_for
 from durably.errors import DefinitionError, HandlerMistakeError, UndecodableError, UnencodableError
 
+EMPTY_COLLECTIONS: tuple[Callable[[], Any], ...] = (list, dict, set)
+
 
 class BoundActorHandler:
     """One handler of a bound class: what the machine needs to accept, run and answer an invocation."""
@@ -172,9 +174,12 @@ def _bound_field(definition: ActorDefinition, field: StateField) -> BoundField:
         codec = codec_for(resolved)
     except DefinitionError as error:
         raise DefinitionError(f"The type of the state {where} does not work: {error.message}") from error
-    default = None if field.default is MISSING else _encoded_default(where, codec.encode_exactly, field.default)
+    given, factory = field.default, field.default_factory
+    if factory is not None and factory in EMPTY_COLLECTIONS:  # They always give the same: it need not be written.
+        given, factory = factory(), None
+    default = None if given is MISSING else _encoded_default(where, codec.encode_exactly, given)
     parts = None if codec.immutable else parts_of(resolved, codec)
-    return BoundField(field.name, field.attribute, f"self.{field.attribute}", codec, default, parts)
+    return BoundField(field.name, field.attribute, f"self.{field.attribute}", codec, default, factory, parts)
 
 
 def _encoded_default(where: str, encode: Callable[[Any], bytes], default: Any) -> bytes:
