@@ -6,7 +6,7 @@ from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar
 
 from durably.actors.actor import Service, VirtualObject
-from durably.actors.bound_handlers import plain_headers
+from durably.actors.headers import plain_headers
 from durably.actors.protocol.operations import CallSite, frame_above
 from durably.actors.reference_classes import reference
 from durably.actors.transport import Delay, Invocation, Outgoing, Transport

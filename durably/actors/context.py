@@ -119,21 +119,25 @@ class Context(Caller):
 
     def _issue_call(self, outgoing: Outgoing[R], site: CallSite, /) -> Operation[R]:
         command = Call(
-            outgoing.service, outgoing.key, outgoing.handler, outgoing.argument,
-            outgoing.headers, outgoing.idempotency_key, outgoing.timeout_us, outgoing.wire,
+            outgoing.service, outgoing.key, outgoing.handler, outgoing.argument, self._headers(outgoing),
+            outgoing.idempotency_key, outgoing.timeout_us, outgoing.wire, outgoing.forwarding is not None,
         )  # fmt: skip
         return self._port.issue(command, outgoing.decode, outgoing, site)
 
     def _issue_send(self, outgoing: Outgoing[R], delay: Delay | None, site: CallSite, /) -> Operation[Invocation[R]]:
         command = Send(
             outgoing.service, outgoing.key, outgoing.handler, outgoing.argument,
-            outgoing.headers, outgoing.idempotency_key, outgoing.timeout_us, self._due(delay), outgoing.wire,
+            self._headers(outgoing), outgoing.idempotency_key, outgoing.timeout_us, self._due(delay), outgoing.wire,
         )  # fmt: skip
 
         def sent(id: str) -> Invocation[R]:
             return Invocation(self, id, outgoing.decode)
 
         return self._port.issue_send(command, sent, f"send to {outgoing}", site)
+
+    def _headers(self, outgoing: Outgoing[Any]) -> dict[str, str]:
+        forwarding = outgoing.forwarding
+        return outgoing.headers if forwarding is None else forwarding.add(self._port.headers(), outgoing.headers)
 
     def _due(self, delay: Delay | None) -> int | None:
         if delay is None:

@@ -12,11 +12,12 @@ from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeAlias, TypeVar, overload
 
-from durably.actors.bound_handlers import NO_HEADERS, BoundHandler, Target
+from durably.actors.bound_handlers import BoundHandler, Target
 from durably.actors.class_bodies import class_body_of
 from durably.actors.definition.arguments import HandlerFunction
 from durably.actors.definition.signature import HandlerSignature
 from durably.actors.definition.type_bindings import TypeBindings
+from durably.actors.headers import NO_HEADERS
 from durably.actors.protocol.operations import frame_above
 from durably.actors.retry import RetryPolicy
 from durably.actors.transport import Transport

@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from durably.actors.headers import Forwarding
 from durably.actors.protocol.operations import CallSite, Operation, frame_above
 from durably.ids import InvocationStatus
 
@@ -34,6 +35,8 @@ class Outgoing(msgspec.Struct, Generic[R], frozen=True, gc=False):
     idempotency_key: str | None = None
     timeout_us: int | None = None
     wire: bool = False
+    forwarding: Forwarding | None = None
+    """Which headers of the sending invocation it carries on; None leaves that to the class and the runtime."""
 
     def __str__(self) -> str:
         """For sentences: `TicketObject/reserve`."""

@@ -14,6 +14,7 @@ from durably.actors.actor import Actor, VirtualObject
 from durably.actors.caller import Caller
 from durably.actors.definition.binding import BoundActor, bind
 from durably.actors.definition.definition import definition_of
+from durably.actors.headers import ForwardHeaders, forwarding
 from durably.actors.protocol.operations import CallSite, Operation
 from durably.actors.retry import RetryPolicy
 from durably.actors.transport import Delay, Invocation, Outgoing
@@ -73,7 +74,9 @@ class Runtime(Caller):
     `suspend_after` leaves memory, an object that is idle for longer than `passivate_after` too; outcomes of sends and
     of requests with an idempotency key are kept for `retention`. Durations are timedeltas or seconds. `on_paused` is
     told of invocations that wait for a person. A call from an exclusive handler to its own object could only wait for
-    itself: it raises `DeadlockError` in the handler; `deadlocks="wait"` lets it wait. `environment` is for tests and
+    itself: it raises `DeadlockError` in the handler; `deadlocks="wait"` lets it wait. `forward_headers`
+    says which headers of an invocation go on with the calls that it makes: all (True), none, or those of these names;
+    never those about one message or connection. A class may say it for its handlers. `environment` is for tests and
     simulations: where time, randomness and the numbers that the machine runs by come from.
 
     Raises:
@@ -95,6 +98,7 @@ class Runtime(Caller):
         stop_timeout: Duration = 10.0,
         on_paused: OnPaused | None = None,
         deadlocks: Literal["error", "wait"] = "error",
+        forward_headers: ForwardHeaders | None = None,
         environment: Environment | None = None,
     ) -> None:
         self._environment = Environment() if environment is None else environment
@@ -111,6 +115,7 @@ class Runtime(Caller):
             drain_us=duration_us(drain, "Runtime(drain=...)"),
             stop_us=duration_us(stop_timeout, "Runtime(stop_timeout=...)"),
             deadlocks=deadlocks,
+            forwarding=forwarding(forward_headers, "Runtime(forward_headers=...)"),
             active_objects=limits.active_objects,
             mailbox_messages=limits.mailbox_messages,
             payload_bytes=limits.payload_bytes,

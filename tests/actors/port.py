@@ -42,7 +42,17 @@ class FakePort:
             raise WrongContextError(f"{what} is used outside its handler.")
 
     def request(self) -> Request:
-        return Request(id="inv_1", headers={"a": "b"}, body=b"{}", idempotency_key=None, deadline=None, attempt=1)
+        return Request(
+            id="inv_1",
+            headers={"a": "b"},
+            body=b"{}",
+            idempotency_key=None,
+            deadline=None,
+            attempt=1,
+        )
+
+    def headers(self) -> Mapping[str, str]:
+        return {"a": "b"}
 
     def at(self) -> int:
         self.check("now")

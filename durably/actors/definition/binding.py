@@ -42,6 +42,7 @@ class BoundActorHandler:
         self.retention_us = options.retention_us if handler.retention_us is None else handler.retention_us
         self.timeout_us = handler.timeout_us
         self.suspend_after_us = options.suspend_after_us
+        self.forwarding = options.forwarding
         self.documentation = inspect.cleandoc(handler.__doc__ or "")
         self.signature = handler.signature
         self.content_type = handler.signature.content_type

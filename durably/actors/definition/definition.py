@@ -18,6 +18,7 @@ from durably.actors.definition.contexts import check_context
 from durably.actors.definition.scope import Scope
 from durably.actors.definition.type_bindings import NO_BINDINGS, bindings_of
 from durably.actors.handlers import Handler, HandlerKind
+from durably.actors.headers import Forwarding
 from durably.actors.retry import RetryPolicy
 from durably.actors.state import StateField
 from durably.actors.values.descriptions import named
@@ -44,6 +45,8 @@ class ActorOptions:
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
     retention_us: int | None = None
     suspend_after_us: int | None = None
+    forwarding: Forwarding | None = None
+    """Which headers of an invocation its calls carry on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

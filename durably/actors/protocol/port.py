@@ -81,6 +81,10 @@ class Port(Protocol):
         """What started the invocation."""
         ...
 
+    def headers(self) -> Mapping[str, str]:
+        """What came with the invocation, as it is stored: see `durably.actors.headers`."""
+        ...
+
     def at(self) -> int:
         """The time of the step: microseconds since 1970 UTC."""
         ...

@@ -21,6 +21,7 @@ import msgspec
 
 from durably.actors.context import make_context
 from durably.actors.definition.binding import BoundActor, BoundActorHandler
+from durably.actors.headers import apart, joined
 from durably.actors.protocol.coding import MEASURED_BYTES, CodingMeter
 from durably.actors.protocol.commands import Command, Run, Send, Sleep
 from durably.actors.protocol.operations import CallSite, Operation
@@ -466,13 +467,17 @@ class Execution:
         if request is None or request.attempt != self._attempt:
             request = self._request = Request(
                 id=accepted.id,
-                headers=accepted.headers,
+                headers=joined(accepted.headers),
+                attempt_headers=apart(accepted.headers),
                 body=accepted.argument,
                 idempotency_key=None if accepted.scope is None else accepted.scope.idempotency_key,
                 deadline=None if accepted.deadline is None else from_timestamp(accepted.deadline),
                 attempt=self._attempt,
             )
         return request
+
+    def headers(self) -> Mapping[str, str]:
+        return self._accepted.headers
 
     def at(self) -> int:
         self.check("The time of the handler")

@@ -84,6 +84,9 @@ class ReadOnlyPort:
     def request(self) -> Never:
         _refuse("A request was asked for")
 
+    def headers(self) -> Never:
+        _refuse("The headers were asked for")
+
     def at(self) -> Never:
         _refuse("The time was asked for")
 
