@@ -158,7 +158,9 @@ class Handler(Generic[P, R]):
         transport: Transport | None = own.get(TRANSPORT)
         if transport is None:
             raise HandlerMistakeError(self._called_on_self(owner))
-        return BoundHandler(Target(transport, own[SERVICE], own.get("key"), self.name, self.signature, NO_HEADERS))
+        serde = transport._serde  # pyright: ignore[reportPrivateUsage]
+        signature = self.signature if serde is None else self.signature.under(serde)
+        return BoundHandler(Target(transport, own[SERVICE], own.get("key"), self.name, signature, NO_HEADERS))
 
     if not TYPE_CHECKING:  # Type checkers say so by themselves.
 

@@ -15,7 +15,7 @@ from durably.actors.protocol.coding import MEASURED_BYTES
 from durably.actors.protocol.port import Port
 from durably.actors.values.descriptions import MISSING, named
 from durably.actors.values.parts import SMALLEST_BYTES, Parts, Split
-from durably.actors.values.serde import TypeCodec
+from durably.actors.values.serde import Serde, TypeCodec
 from durably.errors import (
     DefinitionError,
     HandlerMistakeError,
@@ -35,10 +35,13 @@ REMEMBERED_ENCODINGS = 1_024
 class StateField:
     """What `state(...)` leaves in the class: `Cart.tickets` is the definition, `self.tickets` the value."""
 
-    def __init__(self, default: Any, name: str | None, default_factory: Callable[[], Any] | None = None) -> None:
+    def __init__(
+        self, default: Any, name: str | None, default_factory: Callable[[], Any] | None, serde: Serde[Any] | None
+    ) -> None:
         self.default = default
         """MISSING where there is none."""
         self.default_factory = default_factory
+        self.serde = serde
         self._name = name
         self.attribute = ""
         self.owner: type = object
@@ -87,16 +90,25 @@ class StateField:
 
 
 @overload
-def state(*, default: T, name: str | None = None) -> T: ...
+def state(*, default: T, name: str | None = None, serde: Serde[T] | None = None) -> T: ...
 @overload
 def state(
-    *, default_factory: type[list[Any]] | type[dict[Any, Any]] | type[set[Any]], name: str | None = None
+    *,
+    default_factory: type[list[Any]] | type[dict[Any, Any]] | type[set[Any]],
+    name: str | None = None,
+    serde: Serde[Any] | None = None,
 ) -> Any: ...  # Both checkers would infer list[Unknown] from `list`, and refuse it where the annotation says more.
 @overload
-def state(*, default_factory: Callable[[], T], name: str | None = None) -> T: ...
+def state(*, default_factory: Callable[[], T], name: str | None = None, serde: Serde[T] | None = None) -> T: ...
 @overload
-def state(*, name: str | None = None) -> Any: ...
-def state(*, default: Any = MISSING, default_factory: Callable[[], Any] | None = None, name: str | None = None) -> Any:
+def state(*, name: str | None = None, serde: Serde[Any] | None = None) -> Any: ...
+def state(
+    *,
+    default: Any = MISSING,
+    default_factory: Callable[[], Any] | None = None,
+    name: str | None = None,
+    serde: Serde[Any] | None = None,
+) -> Any:
     """A durable field of a virtual object: `tickets: list[str] = state(default=[])`.
 
     Reads are typed, in-place changes are seen, `del self.field` returns it to its default. The default is copied
@@ -104,14 +116,14 @@ def state(*, default: Any = MISSING, default_factory: Callable[[], Any] | None =
     `default_factory` is called when a handler first reads the field, and what it gives an exclusive handler is written
     (rule V4): it may be different for each object. It must not look at clocks or chance, as handlers must not. In a
     shared handler its value lasts for that read. `name` is what the field is stored under, the attribute's name if
-    left out: give it when you rename the attribute.
+    left out: give it when you rename the attribute. `serde` writes the values instead of the class's.
 
     Raises:
         DefinitionError: both a default and a factory are given, or the factory cannot be called without arguments.
     """
     if default_factory is not None:
         _check_factory(default, default_factory)
-    return StateField(default, name, default_factory)
+    return StateField(default, name, default_factory, serde)
 
 
 def _check_factory(default: Any, factory: Any) -> None:

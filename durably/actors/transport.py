@@ -16,6 +16,7 @@ import msgspec
 
 from durably.actors.headers import Forwarding
 from durably.actors.protocol.operations import CallSite, Operation, frame_above
+from durably.actors.values.serde import SerdeFactory
 from durably.ids import InvocationStatus
 
 R = TypeVar("R")
@@ -54,6 +55,11 @@ class Transport:
     """What carries messages: a handler's journal, a runtime in this process, HTTP. Subclasses implement all of it."""
 
     __slots__ = ()
+
+    @property
+    def _serde(self) -> SerdeFactory | None:
+        """Makes the Serdes of classes that have none of their own; None: their values are JSON."""
+        return None
 
     def _issue_call(self, outgoing: Outgoing[R], site: CallSite, /) -> Operation[R]:
         """Call, and end with the answer."""

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, assume, given, note, settings
 from hypothesis import strategies as some
 
 from durably import DefinitionError, MsgpackSerde, UndecodableError, UnencodableError
+from durably.actors.values.type_checks import is_mapping, is_sequence
 from tests.actors.test_round_trip import same
 from tests.actors.typed_values import ODD, Strategy, typed
 
@@ -102,9 +103,9 @@ UNTYPED: Strategy = some.recursive(
 
 def classes(value: Any) -> Any:
     """The classes in a value: `True == 1` and `{1} == frozenset({1})`, and neither is the other."""
-    if isinstance(value, dict):
+    if is_mapping(value):
         return type(value), [(classes(name), classes(part)) for name, part in value.items()]
-    if isinstance(value, list | tuple):
+    if is_sequence(value):
         return type(value), [classes(part) for part in value]
     if isinstance(value, Point):
         return Point, classes(value.y)

@@ -19,6 +19,7 @@ from durably.actors.protocol.commands import Command, Run, Send
 from durably.actors.protocol.operations import CallSite, Operation
 from durably.actors.protocol.request import Request
 from durably.actors.retry import RetryPolicy
+from durably.actors.values.serde import SerdeFactory
 from durably.errors import UnencodableError
 
 R = TypeVar("R")
@@ -66,6 +67,16 @@ class Port(Protocol):
     @property
     def coding(self) -> CodingMeter | None:
         """What measures how long encoding and decoding take; None where nobody asks."""
+        ...
+
+    @property
+    def serde(self) -> SerdeFactory | None:
+        """Makes the Serdes of state and actions that have none of their own; None: they are JSON."""
+        ...
+
+    @property
+    def runtime_serde(self) -> SerdeFactory | None:
+        """Makes those of messages to classes that have none of their own."""
         ...
 
     @property

@@ -88,6 +88,7 @@ class MsgpackSerde(Generic[T]):
     """
 
     content_type = MSGPACK
+    is_exact = True
 
     @overload
     def __init__(self: MsgpackSerde[Any]) -> None: ...

@@ -28,6 +28,7 @@ from durably.actors.protocol.operations import CallSite, Operation
 from durably.actors.protocol.port import Action, Flush
 from durably.actors.protocol.request import Request
 from durably.actors.values.error_envelopes import decode_failure, encode_failure, terminal
+from durably.actors.values.serde import SerdeFactory
 from durably.errors import (
     ForgottenAwaitError,
     HandlerMistakeError,
@@ -475,6 +476,14 @@ class Execution:
                 attempt=self._attempt,
             )
         return request
+
+    @property
+    def serde(self) -> SerdeFactory | None:
+        return self._actor.serde
+
+    @property
+    def runtime_serde(self) -> SerdeFactory | None:
+        return self._actor.runtime_serde
 
     def headers(self) -> Mapping[str, str]:
         return self._accepted.headers

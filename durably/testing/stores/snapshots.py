@@ -108,6 +108,14 @@ class ReadOnlyPort:
         _refuse("A line was logged")
 
     @property
+    def serde(self) -> Any:
+        return None
+
+    @property
+    def runtime_serde(self) -> Any:
+        return None
+
+    @property
     def loop(self) -> Any:
         _refuse("A loop was asked for")
 
