@@ -91,8 +91,9 @@ def forwarding(given: Any, where: str) -> Forwarding | None:
     if is_text(given) or not isinstance(given, Iterable):
         raise TypeError(f"{where} is True, False or a list of header names, not {given!r}.")
     names: set[str] = set()
-    for name in given:  # pyright: ignore[reportUnknownVariableType]
-        if not is_text(name) or not name:  # pyright: ignore[reportUnknownArgumentType]
+    all_given: Iterable[Any] = given
+    for name in all_given:
+        if not is_text(name) or not name:
             raise TypeError(f"{where} lists names of headers; {name!r} is none.")
         if is_of_one_message(name.lower()):
             raise ValueError(f"{where} lists {name!r}, which is about one message or connection and never forwarded.")

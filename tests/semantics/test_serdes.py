@@ -202,7 +202,7 @@ class Contract(VirtualObject, abstract=True, name="Stock", serde=MsgpackSerde):
 
 
 class Stock(Contract):
-    items: list[Any] = state(default=[])
+    items: list[Any] = state(default_factory=list)
 
     @handler
     async def add(self, ctx: ObjectContext, item: Any) -> Any:

@@ -102,7 +102,7 @@ class MsgpackSerde(Generic[T]):
         self._convert = _conversion(annotation)
 
     @staticmethod
-    def register(cls: ClassT, *, name: str | None = None) -> ClassT:
+    def register(class_: ClassT, *, name: str | None = None) -> ClassT:
         """Let instances of a class come back as such, wherever they are.
 
         It takes a dataclass, a Struct, an attrs or pydantic class, or an enum, and may be used as a decorator. `name`
@@ -111,11 +111,11 @@ class MsgpackSerde(Generic[T]):
         Raises:
             DefinitionError: instances of the class have no declared fields, or its name is taken.
         """
-        if not _has_parts(cls):
+        if not _has_parts(class_):
             raise DefinitionError(
-                f"{cls!r} cannot be registered: it is no dataclass, Struct, attrs or pydantic class, and no enum."
+                f"{class_!r} cannot be registered: it is no dataclass, Struct, attrs or pydantic class, and no enum."
             )
-        return _registry.add(cls, f"{cls.__module__}.{cls.__qualname__}" if name is None else name)
+        return _registry.add(class_, f"{class_.__module__}.{class_.__qualname__}" if name is None else name)
 
     def encode(self, value: T, /) -> bytes:
         """
@@ -172,7 +172,7 @@ _encoder = msgspec.msgpack.Encoder()
 
 def _written(value: Any, path: str, depth: int) -> Any:
     """The value in what MessagePack knows; `path` is where it is in the whole."""
-    cls = type(value)
+    cls: Any = type(value)
     if cls in (str, bytes, bool, float, type(None)):
         return value
     if depth > DEEPEST_LEVELS:
@@ -324,7 +324,12 @@ def _conversion(annotation: Any) -> Callable[[Any], Any]:
         msgspec.json.Decoder(annotation, dec_hook=_validated)  # Says what cannot be read of this type.
     except Exception as error:  # msgspec evaluates user classes here, and anything may come out of them.
         raise DefinitionError(f"{describe(annotation)} cannot be read from MessagePack: {error}") from error
-    return lambda value: msgspec.convert(value, annotation, builtin_types=_NATIVE, dec_hook=_validated)
+
+    def convert(value: Any) -> Any:
+        converted: Any = msgspec.convert(value, annotation, builtin_types=_NATIVE, dec_hook=_validated)
+        return converted
+
+    return convert
 
 
 def _validation(annotation: Any) -> Callable[[Any], Any]:

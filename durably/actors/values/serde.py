@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache, partial
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast
 
 import msgspec
 from msgspec.inspect import type_info
@@ -168,8 +168,7 @@ def checked_factory(factory: Any, where: str) -> SerdeFactory | None:
         TypeError: it is a Serde itself, or cannot be called.
     """
     if factory is None or (callable(factory) and not is_serde(factory)):
-        made: SerdeFactory | None = factory
-        return made
+        return cast("SerdeFactory | None", factory)
     hint = (
         f"Write {type(factory).__name__}, without parentheses." if is_serde(factory) else "Give it a class of Serdes."
     )
