@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-from durably.actors.values.type_checks import is_text
+from durably.actors.values.type_checks import is_iterable, is_text
 from durably.ids import is_storable
 
 NO_HEADERS: dict[str, str] = {}
@@ -88,11 +88,10 @@ def forwarding(given: Any, where: str) -> Forwarding | None:
         return Forwarding(None)
     if given is False:
         return Forwarding(frozenset())
-    if is_text(given) or not isinstance(given, Iterable):
+    if not is_iterable(given):
         raise TypeError(f"{where} is True, False or a list of header names, not {given!r}.")
     names: set[str] = set()
-    all_given: Iterable[Any] = given
-    for name in all_given:
+    for name in given:
         if not is_text(name) or not name:
             raise TypeError(f"{where} lists names of headers; {name!r} is none.")
         if is_of_one_message(name.lower()):

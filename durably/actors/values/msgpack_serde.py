@@ -13,6 +13,7 @@ from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
+from functools import partial
 from typing import Any, Final, Generic, TypeVar, cast, overload
 from uuid import UUID
 
@@ -172,7 +173,7 @@ _encoder = msgspec.msgpack.Encoder()
 
 def _written(value: Any, path: str, depth: int) -> Any:
     """The value in what MessagePack knows; `path` is where it is in the whole."""
-    cls: Any = type(value)
+    cls = _class(value)
     if cls in (str, bytes, bool, float, type(None)):
         return value
     if depth > DEEPEST_LEVELS:
@@ -195,6 +196,10 @@ def _written(value: Any, path: str, depth: int) -> Any:
         f"{cls.__qualname__}, is unknown. Use plain values, dataclasses, msgspec or pydantic classes.",
         path=f"${path}",
     )
+
+
+def _class(value: object) -> type:
+    return type(value)
 
 
 def _parts(value: Any, path: str, depth: int) -> Any:
@@ -324,12 +329,11 @@ def _conversion(annotation: Any) -> Callable[[Any], Any]:
         msgspec.json.Decoder(annotation, dec_hook=_validated)  # Says what cannot be read of this type.
     except Exception as error:  # msgspec evaluates user classes here, and anything may come out of them.
         raise DefinitionError(f"{describe(annotation)} cannot be read from MessagePack: {error}") from error
+    return partial(_converted, annotation)
 
-    def convert(value: Any) -> Any:
-        converted: Any = msgspec.convert(value, annotation, builtin_types=_NATIVE, dec_hook=_validated)
-        return converted
 
-    return convert
+def _converted(annotation: Any, value: Any) -> Any:
+    return msgspec.convert(value, annotation, builtin_types=_NATIVE, dec_hook=_validated)
 
 
 def _validation(annotation: Any) -> Callable[[Any], Any]:
