@@ -90,7 +90,7 @@ class StateField:
 
 
 @overload
-def state(*, default: T, name: str | None = None, serde: Serde[T] | None = None) -> T: ...
+def state(*, default: T, name: str | None = None, serde: Serde[Any] | None = None) -> T: ...
 @overload
 def state(
     *,
@@ -99,7 +99,7 @@ def state(
     serde: Serde[Any] | None = None,
 ) -> Any: ...  # Both checkers would infer list[Unknown] from `list`, and refuse it where the annotation says more.
 @overload
-def state(*, default_factory: Callable[[], T], name: str | None = None, serde: Serde[T] | None = None) -> T: ...
+def state(*, default_factory: Callable[[], T], name: str | None = None, serde: Serde[Any] | None = None) -> T: ...
 @overload
 def state(*, name: str | None = None, serde: Serde[Any] | None = None) -> Any: ...
 def state(

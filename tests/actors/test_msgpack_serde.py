@@ -109,7 +109,7 @@ def classes(value: Any) -> Any:
         return type(value), [classes(part) for part in value]
     if isinstance(value, Point):
         return Point, classes(value.y)
-    return type(value)
+    return value.__class__
 
 
 @given(UNTYPED)
