@@ -108,7 +108,7 @@ class BoundHandler(Generic[P, R]):
         self, *delay: Duration, days: float = 0, hours: float = 0, minutes: float = 0, seconds: float = 0
     ) -> DelayedHandler[P, R]:
         """The handler a while from now: it can be sent, not called. A bare number is seconds."""
-        microseconds = delay_us(*delay, days=days, hours=hours, minutes=minutes, seconds=seconds)
+        microseconds = delay_us("after", delay, days, hours, minutes, seconds)
         return DelayedHandler(self._target, Delay(after_us=microseconds))
 
     def at(self, when: datetime, /) -> DelayedHandler[P, R]:
@@ -130,20 +130,7 @@ class BoundHandler(Generic[P, R]):
         sends it go on with this message, whatever the class and the runtime say: all (True), none (False), or those of
         these names. `headers` win over them.
         """
-        target = self._target
-        return BoundHandler(
-            msgspec.structs.replace(
-                target,
-                idempotency_key=target.idempotency_key
-                if idempotency_key is None
-                else _idempotency_key(idempotency_key),
-                headers=target.headers if headers is None else plain_headers(headers),
-                timeout_us=target.timeout_us if timeout is None else duration_us(timeout, "options(timeout=...)"),
-                forwarding=target.forwarding
-                if forward_headers is None
-                else forwarding(forward_headers, "options(forward_headers=...)"),
-            )
-        )
+        return BoundHandler(_with_options(self._target, idempotency_key, headers, timeout, forward_headers))
 
 
 class DelayedHandler(Generic[P, R]):
@@ -166,11 +153,42 @@ class DelayedHandler(Generic[P, R]):
                 ".send before the arguments, as in `await reference.handler.after(days=3).send(...)`."
             )
 
+    def options(
+        self,
+        *,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: Duration | None = None,
+        forward_headers: ForwardHeaders | None = None,
+    ) -> DelayedHandler[P, R]:
+        """The same, with options for the message, as before the delay: `options(...).after(...)`."""
+        target = _with_options(self._target, idempotency_key, headers, timeout, forward_headers)
+        return DelayedHandler(target, self._delay)
+
     def send(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Invocation[R]]:
         """Have the message accepted now; it joins the mailbox when it is due, behind what is there (rule C6)."""
         target = self._target
         argument = target.signature.types.arguments.encode(args, kwargs)
         return target.transport._issue_send(target.outgoing(argument), self._delay, CallSite(frame_above(1)))
+
+
+def _with_options(
+    target: Target[R],
+    idempotency_key: str | None,
+    headers: Mapping[str, str] | None,
+    timeout: Duration | None,
+    forward_headers: ForwardHeaders | None,
+) -> Target[R]:
+    """What is left out stays as it was."""
+    return msgspec.structs.replace(
+        target,
+        idempotency_key=target.idempotency_key if idempotency_key is None else _idempotency_key(idempotency_key),
+        headers=target.headers if headers is None else plain_headers(headers),
+        timeout_us=target.timeout_us if timeout is None else duration_us(timeout, "options(timeout=...)"),
+        forwarding=target.forwarding
+        if forward_headers is None
+        else forwarding(forward_headers, "options(forward_headers=...)"),
+    )
 
 
 def _idempotency_key(key: str) -> str:

@@ -28,6 +28,7 @@ from durably.actors.values.plain_codecs import located
 from durably.actors.values.records import is_record, is_record_class, parts_of
 from durably.actors.values.round_trip import Difference, IncomparableError, compare
 from durably.actors.values.type_checks import is_class
+from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 from durably.errors import DefinitionError, UndecodableError, UnencodableError
 
 T = TypeVar("T")
@@ -127,7 +128,8 @@ class MsgpackSerde(Generic[T]):
             data = _encoder.encode(_written(value, "", 0))
         except UnencodableError:
             raise
-        except (Exception, SystemExit) as error:  # A property or serializer of the user's.
+        except USER_ERRORS as error:  # A property or serializer of the user's.
+            let_signals_pass(error)
             raise UnencodableError(f"{shortened(value)} cannot be written as MessagePack: {error}.") from error
         self._prove(value, data)
         return data
@@ -139,7 +141,8 @@ class MsgpackSerde(Generic[T]):
         """
         try:
             return cast("T", self._convert(_decoder.decode(data)))
-        except (Exception, SystemExit) as error:  # Validators of users' classes may raise anything.
+        except USER_ERRORS as error:  # Validators of users' classes may raise anything.
+            let_signals_pass(error)
             path, reason = located(error)
             raise UndecodableError(
                 f"Expected {describe(self._annotation)} as MessagePack: {reason}{place_in(path[1:])}.",

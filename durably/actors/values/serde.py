@@ -29,6 +29,7 @@ from durably.actors.values.type_checks import is_bytes, is_class
 from durably.actors.values.type_codec import ALWAYS, Proof
 from durably.actors.values.type_codec import TypeCodec as TypeCodec
 from durably.actors.values.type_features import Features
+from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 from durably.errors import DefinitionError, DurablyError, UndecodableError, UnencodableError
 
 T = TypeVar("T")
@@ -124,7 +125,8 @@ def encode_readably(serde: Serde[T], value: T) -> bytes:
             f"{shortened(difference.read)} again. Mend its decode(), or give it a value that it can write.",
             path=f"${difference.path}",
         ) from None
-    except (Exception, SystemExit) as error:  # The Serde is the user's.
+    except USER_ERRORS as error:  # The Serde is the user's.
+        let_signals_pass(error)
         raise UnencodableError(
             f"{type(serde).__name__} cannot decode again what it made of {shortened(value)}: {error}."
         ) from error
@@ -190,7 +192,8 @@ def make_serde(factory: SerdeFactory, annotation: Any) -> Serde[Any]:
         made = factory(Any if annotation is MISSING else annotation)
     except DurablyError:
         raise
-    except (Exception, SystemExit) as error:  # The factory is the user's.
+    except USER_ERRORS as error:  # The factory is the user's.
+        let_signals_pass(error)
         raise DefinitionError(
             f"{getattr(factory, '__name__', factory)} makes no Serde for {describe(annotation)}: {error}."
         ) from error
@@ -224,7 +227,8 @@ def encode_by(serde: Serde[T], value: T) -> bytes:
         return encode_readably(serde, value)
     except UnencodableError:
         raise
-    except (Exception, SystemExit) as error:  # The Serde is the user's.
+    except USER_ERRORS as error:  # The Serde is the user's.
+        let_signals_pass(error)
         raise UnencodableError(f"{type(serde).__name__} cannot write {shortened(value)}: {error}.") from error
 
 
@@ -238,7 +242,8 @@ def decode_by(serde: Serde[T], data: bytes) -> T:
         return serde.decode(data)
     except UndecodableError:
         raise
-    except (Exception, SystemExit) as error:  # The Serde is the user's.
+    except USER_ERRORS as error:  # The Serde is the user's.
+        let_signals_pass(error)
         raise UndecodableError(f"{type(serde).__name__} cannot read {shortened_bytes(data)}: {error}.") from error
 
 
@@ -284,7 +289,8 @@ def _make_codec(annotation: Any) -> TypeCodec[Any]:
         decoder = msgspec.json.Decoder(annotation, dec_hook=decode_custom)
     except DefinitionError:
         raise
-    except Exception as error:  # msgspec evaluates user classes here, and anything may come out of them.
+    except USER_ERRORS as error:  # msgspec evaluates user classes here, and anything may come out of them.
+        let_signals_pass(error)
         if _is_union_for_pydantic(error):
             return _adapted_codec(
                 annotation, declared, f"{describe(annotation)} holds a union that JSON cannot tell apart"
@@ -343,7 +349,7 @@ def _adapted_codec(annotation: Any, declared: Declarations, why: str) -> TypeCod
     )
 
 
-def _is_union_for_pydantic(error: Exception) -> bool:
+def _is_union_for_pydantic(error: BaseException) -> bool:
     """What msgspec says of unions whose members look alike in JSON. Lists and sets nothing tells apart."""
     text = str(error)
     return ("type union" in text.lower()) and "array-like" not in text
