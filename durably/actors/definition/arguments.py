@@ -26,9 +26,10 @@ import msgspec
 
 from durably.actors.values.descriptions import MISSING, describe, shortened_bytes
 from durably.actors.values.malformed_text import malformed_text
-from durably.actors.values.serde import JsonSerde, Serde, TypeCodec, admit, encode_readably, located
+from durably.actors.values.serde import JSON, JsonSerde, Serde, TypeCodec, admit, encode_readably, located
 from durably.actors.values.slices import ADMITTING, DECODING, Reading, Slices, members_in_slices, value_in_slices
 from durably.actors.values.unknown_keys import UnknownKeys
+from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 from durably.errors import InvalidArgumentError, UndecodableError, UnencodableError
 
 HandlerFunction: TypeAlias = Callable[..., Coroutine[Any, Any, Any]]
@@ -119,6 +120,11 @@ class Arguments(Protocol):
         """The same, in slices."""
         ...
 
+    @property
+    def accepts(self) -> str | None:
+        """The media range of bodies from outside; None where there is nothing to be sent."""
+        ...
+
 
 Decoded: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
 """Arguments by position and by name."""
@@ -153,6 +159,10 @@ class JsonArguments:
         self._decode_names = msgspec.json.Decoder(_structure(parameters, {})).decode
         self._unknown_keys = _unknown_keys(parameters, codecs)
         self._only = parameters[0].name if len(parameters) == 1 and not parameters[0].keyword_only else None
+
+    @property
+    def accepts(self) -> str | None:
+        return JSON if self._parameters else None
 
     def encode(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], /) -> bytes:
         count = len(args)
@@ -199,7 +209,8 @@ class JsonArguments:
     def decode_in_slices(self, argument: bytes, size_bytes: int, /) -> Slices[Decoded]:
         try:
             parts = yield from self._parts_in_slices(argument, size_bytes, DECODING)
-        except (Exception, SystemExit) as error:  # As in `_structured`.
+        except USER_ERRORS as error:  # As in `_structured`.
+            let_signals_pass(error)
             raise self._refusal(argument, error, in_slices=True) from _cause_of_users(error)
         return self._apart(self._structure(**parts))
 
@@ -220,7 +231,8 @@ class JsonArguments:
             decoded = self._decode(argument)
             if self._apart_codecs:
                 self._decode_apart(decoded)
-        except (Exception, SystemExit) as error:  # Validators of users' classes may raise anything.
+        except USER_ERRORS as error:  # Validators of users' classes may raise anything.
+            let_signals_pass(error)
             raise self._refusal(argument, error) from _cause_of_users(error)
         return decoded
 
@@ -243,7 +255,8 @@ class JsonArguments:
             return self._admitted(body.strip(JSON_SPACE))
         except InvalidArgumentError:
             raise
-        except (Exception, SystemExit) as error:  # As above.
+        except USER_ERRORS as error:  # As above.
+            let_signals_pass(error)
             raise self._refusal(body, error) from _cause_of_users(error)
 
     def admit_in_slices(self, body: bytes, size_bytes: int, /) -> Slices[bytes]:
@@ -251,7 +264,8 @@ class JsonArguments:
             admitted = yield from self._admitted_in_slices(body.strip(JSON_SPACE), size_bytes)
         except InvalidArgumentError:
             raise
-        except (Exception, SystemExit) as error:  # As above.
+        except USER_ERRORS as error:  # As above.
+            let_signals_pass(error)
             raise self._refusal(body, error, in_slices=True) from _cause_of_users(error)
         return admitted
 
@@ -411,10 +425,16 @@ class SerdeArguments:
         self._decoded(argument)
 
     def admit(self, body: bytes, /) -> bytes:
+        if not body and not self._parameter.required:
+            return self.encode((), {})
         return self._explained(self._admit, body)
 
     def _admit(self, body: bytes) -> bytes:
         return admit(self._serde, body)
+
+    @property
+    def accepts(self) -> str | None:
+        return accepted_by(self._serde)
 
     def _decoded(self, data: bytes) -> Any:
         return self._explained(self._serde.decode, data)
@@ -422,11 +442,87 @@ class SerdeArguments:
     def _explained(self, decode: Callable[[bytes], T], data: bytes) -> T:
         try:
             return decode(data)
-        except (Exception, SystemExit) as error:  # The Serde is the user's.
+        except USER_ERRORS as error:  # The Serde is the user's.
+            let_signals_pass(error)
             raise InvalidArgumentError(
                 f"Handler {self._handler!r} expects {self._serde.content_type}, and got {shortened_bytes(data)}: "
                 f"{error}."
             ) from error
+
+
+class RecordArguments:
+    """Several arguments as one record, by the Serde that a class or a runtime has for it."""
+
+    def __init__(
+        self,
+        handler: str,
+        function: HandlerFunction,
+        parameters: Sequence[Parameter],
+        structure: type[msgspec.Struct],
+        serde: Serde[Any],
+    ) -> None:
+        self._function = function
+        self._parameters = tuple(parameters)
+        self._positional = sum(not one.keyword_only for one in parameters)
+        self._python = _python_signature(parameters)
+        self._structure = structure
+        whole = Parameter(name="arguments", annotation=structure, default=MISSING, keyword_only=False)
+        self._whole = SerdeArguments(handler, function, whole, serde)
+        self._handler = handler
+        self._optional = not any(one.required for one in parameters)
+
+    def encode(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], /) -> bytes:
+        try:
+            given = self._python.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            raise TypeError(f"Handler {self._handler!r} takes {in_words(self._parameters)}: {error}.") from None
+        return self._whole.encode((self._structure(**given),), {})
+
+    def call(self, actor: Any, ctx: Any, argument: bytes, /) -> Coroutine[Any, Any, Any]:
+        args, kwargs = self.decode(argument)
+        return self._function(actor, ctx, *args, **kwargs)
+
+    def decode(self, argument: bytes, /) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        _, whole = self._whole.decode(argument)
+        values = {one.name: getattr(whole["arguments"], one.name) for one in self._parameters}
+        positional = tuple(values.pop(one.name) for one in self._parameters[: self._positional])
+        return positional, values
+
+    def call_decoded(self, actor: Any, ctx: Any, decoded: Decoded, /) -> Coroutine[Any, Any, Any]:
+        args, kwargs = decoded
+        return self._function(actor, ctx, *args, **kwargs)
+
+    def decode_in_slices(self, argument: bytes, size_bytes: int, /) -> Slices[Decoded]:
+        yield
+        return self.decode(argument)  # What a Serde reads is one slice.
+
+    def admit_in_slices(self, body: bytes, size_bytes: int, /) -> Slices[bytes]:
+        yield
+        return self.admit(body)
+
+    def check(self, argument: bytes, /) -> None:
+        self._whole.check(argument)
+
+    def admit(self, body: bytes, /) -> bytes:
+        return self.encode((), {}) if not body and self._optional else self._whole.admit(body)
+
+    @property
+    def accepts(self) -> str | None:
+        return self._whole.accepts
+
+
+def accepted_by(serde: Serde[Any]) -> str:
+    """The media range that a Serde takes."""
+    accepts: str = getattr(serde, "accepts", serde.content_type)
+    return accepts
+
+
+def structure_of(parameters: Sequence[Parameter]) -> type[msgspec.Struct]:
+    """A record of all parameters, in which those with a default may be left out."""
+    fields: list[Any] = [
+        (one.name, Any if one.annotation is MISSING else one.annotation, _field(one)) for one in parameters
+    ]
+    return msgspec.defstruct("Arguments", fields, kw_only=True, forbid_unknown_fields=True)
 
 
 def _cause_of_users(error: BaseException) -> BaseException | None:

@@ -19,6 +19,7 @@ from durably.actors.values.encoding import check_depth, encode_if_plain, place_i
 from durably.actors.values.records import is_record
 from durably.actors.values.round_trip import Difference, compare
 from durably.actors.values.type_checks import is_mapping
+from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 from durably.errors import UndecodableError, UnencodableError
 
 T = TypeVar("T")
@@ -45,7 +46,7 @@ _by_decode: WeakValueDictionary[Callable[[bytes], Any], TypeCodec[Any]] = WeakVa
 
 
 def codec_of_decode(decode: Callable[[bytes], Any]) -> TypeCodec[Any] | None:
-    """The codec whose `decode` this is; None for any other function."""
+    """The codec of JSON whose `decode` this is; None for any other function, that of a Serde too."""
     return _by_decode.get(decode)
 
 
@@ -78,6 +79,7 @@ class TypeCodec(Generic[T]):
         "immutable",
         "is_certain",
         "is_deep",
+        "is_json",
         "refuses_unknown_keys",
     )
 
@@ -89,6 +91,8 @@ class TypeCodec(Generic[T]):
     """A value of this type cannot change in place (rule V2)."""
     is_certain: bool
     """What decodes can be encoded again, and is the same then; decoding it again gives the same too."""
+    is_json: bool
+    """What it gives is JSON, not the bytes of a Serde."""
     is_deep: bool
     """Its values may be nested however deep."""
     draws_defaults: bool
@@ -105,6 +109,7 @@ class TypeCodec(Generic[T]):
         immutable: bool,
         proof: Proof,
         decode_outside: Callable[[bytes], T] | None = None,
+        is_json: bool = True,
     ) -> None:
         """`decode_outside` is for what comes from outside, if it refuses more: unknown keys."""
         self.annotation = annotation
@@ -112,6 +117,7 @@ class TypeCodec(Generic[T]):
         self.decode = decode
         self._decode_outside = decode_outside or decode
         self.refuses_unknown_keys = decode_outside is not None
+        self.is_json = is_json
         self.immutable = immutable
         self.is_certain = proof.test is not None and not proof.draws_defaults
         self._has_floats = proof.has_floats
@@ -119,9 +125,10 @@ class TypeCodec(Generic[T]):
         self._test = proof.test
         self._loose = proof.loose
         self.is_deep = proof.deep
-        self._plain_json = annotation in (Any, object)
+        self._plain_json = is_json and annotation in (Any, object)
         self.draws_defaults = proof.draws_defaults
-        _by_decode[decode] = self
+        if is_json:
+            _by_decode[decode] = self
         if proof.test is ALWAYS:
             self.encode_exactly = encode
         elif self._plain_json:
@@ -157,7 +164,8 @@ class TypeCodec(Generic[T]):
             compare(value, read, loose=self._loose)
         except Difference as difference:
             raise _lossy(difference, self.annotation) from None
-        except Exception as error:  # IncomparableError, or whatever an `__eq__` of the user's raises.
+        except USER_ERRORS as error:  # IncomparableError, or whatever an `__eq__` of the user's raises.
+            let_signals_pass(error)
             if self.encode(read) != data:
                 raise UnencodableError(
                     f"{shortened(value)} is not the same when it is read as {describe(self.annotation)} again: {error}."
@@ -166,7 +174,8 @@ class TypeCodec(Generic[T]):
     def _is_certainly_right(self, value: T) -> bool:
         try:
             return self._test is not None and self._test(value)
-        except Exception:  # A field that was never set, or an attribute of the user's that raises.
+        except USER_ERRORS as error:  # A field that was never set, or an attribute of the user's that raises.
+            let_signals_pass(error)
             return False
 
     def _read_again(self, value: T, data: bytes) -> T:
@@ -217,7 +226,8 @@ def _encoding_if_certain(
     def encode_if_certain(value: T) -> bytes:
         try:
             certain = test(value)
-        except Exception:  # As above.
+        except USER_ERRORS as error:  # As above.
+            let_signals_pass(error)
             certain = False
         return encode(value) if certain else encode_and_prove(value)
 
@@ -230,7 +240,8 @@ def _lost_in_json(value: Any, data: bytes) -> UnencodableError | None:
         compare(value, msgspec.json.decode(data), loose=True)
     except Difference as difference:
         return _lossy(difference, Any)
-    except Exception:  # It says nothing, then.
+    except USER_ERRORS as error:  # It says nothing, then.
+        let_signals_pass(error)
         return None
     return None
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 from durably.actors.values.slices import Slices
+from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 
 T = TypeVar("T")
 
@@ -65,7 +66,8 @@ class SlicedWork:
             return
         try:
             ended()
-        except (Exception, SystemExit) as error:
+        except USER_ERRORS as error:
+            let_signals_pass(error)
             self._on_mistake(error)
         if not self._jobs:
             self._changed()

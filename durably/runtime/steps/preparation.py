@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 
 from durably.actors.definition.arguments import Decoded
 from durably.actors.values.slices import Slices, release_in_slices
+from durably.actors.values.user_errors import is_from_signal
 from durably.errors import InvalidArgumentError, NonDeterminismError
 from durably.ids import InvocationStatus
 from durably.runtime.activations.attempts import Attempts
@@ -160,7 +161,7 @@ class Preparation:
             self._ready.push(invocation)
 
     def _failed(self, invocation: InvocationRun, error: BaseException) -> None:
-        if isinstance(error, KeyboardInterrupt):  # Rule E3: the host's business; it is tried again after a while.
+        if is_from_signal(error):  # Rule E3: the host's business; it is tried again after a while.
             self._clock.call_later(self._host_error_pause_us, self._try_again, invocation)
             raise error
         if not self._goes_on(invocation):
