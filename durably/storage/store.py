@@ -35,6 +35,7 @@ from durably.storage.records import (
     Batch,
     InvocationRecord,
     Opened,
+    OrderRecord,
     Owner,
     StoredInvocation,
     StoredObject,
@@ -133,6 +134,10 @@ class Store(Protocol):
 
     async def timers(self, until: int, limit: int, /, *, after: TimerPlace | None = None) -> list[TimerRecord]:
         """Timers due at or before `until`, by (due, number, kind, command), beyond `after`, at most `limit`."""
+        ...
+
+    async def orders(self, after: int, limit: int, /) -> list[OrderRecord]:
+        """Orders that are not carried out, by position and above `after`."""
         ...
 
     async def expired(self, now: int, limit: int, /) -> list[InvocationRecord]:

@@ -19,6 +19,7 @@ from durably.storage.records import (
     Batch,
     InvocationRecord,
     Opened,
+    OrderRecord,
     Owner,
     StoredInvocation,
     StoredObject,
@@ -161,6 +162,12 @@ class SimulatedStore(WrappedStore):
     async def timers(self, until: int, limit: int, /, *, after: TimerPlace | None = None) -> list[TimerRecord]:
         await self._reads()
         answer = await super().timers(until, limit, after=after)
+        await self._takes(READ_US)
+        return answer
+
+    async def orders(self, after: int, limit: int, /) -> list[OrderRecord]:
+        await self._reads()
+        answer = await super().orders(after, limit)
         await self._takes(READ_US)
         return answer
 

@@ -17,6 +17,7 @@ from durably.storage.records import (
     Batch,
     InvocationRecord,
     Opened,
+    OrderRecord,
     Owner,
     StoredInvocation,
     StoredObject,
@@ -66,6 +67,9 @@ class WrappedStore:
 
     async def timers(self, until: int, limit: int, /, *, after: TimerPlace | None = None) -> list[TimerRecord]:
         return await self.inner.timers(until, limit, after=after)
+
+    async def orders(self, after: int, limit: int, /) -> list[OrderRecord]:
+        return await self.inner.orders(after, limit)
 
     async def expired(self, now: int, limit: int, /) -> list[InvocationRecord]:
         return await self.inner.expired(now, limit)
