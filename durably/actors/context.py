@@ -18,7 +18,7 @@ import msgspec
 from durably.actors.actor import Actor
 from durably.actors.caller import Caller
 from durably.actors.handlers import HandlerKind
-from durably.actors.protocol.commands import Attach, Call, GetStatus, Send, Sleep, StatusAnswer
+from durably.actors.protocol.commands import Attach, Call, Cancel, GetStatus, Send, Sleep, StatusAnswer
 from durably.actors.protocol.operations import CallSite, Operation, frame_above
 from durably.actors.protocol.port import Port
 from durably.actors.protocol.request import Request as Request
@@ -149,6 +149,9 @@ class Context(Caller):
 
     def _issue_status(self, id: str, site: CallSite, /) -> Operation[InvocationStatus]:
         return self._port.issue(GetStatus(id), _status, f"status of {id}", site)
+
+    def _issue_cancel(self, id: str, site: CallSite, /) -> Operation[None]:
+        return self._port.issue_one_way(Cancel(id), f"cancel of {id}", site)
 
 
 class SharedContext(Context):

@@ -27,10 +27,10 @@ from durably.runtime.execution.step import Outcome
 from durably.runtime.invocations.activation import Activation
 from durably.runtime.invocations.invocation import InvocationRun
 from durably.runtime.lifecycle.endings import Endings
+from durably.runtime.lifecycle.timer_dispatch import TimerDispatch
 from durably.runtime.messaging.acceptance import Acceptance
 from durably.runtime.messaging.attachments import Attachments
 from durably.runtime.registry.registry import InvocationRegistry
-from durably.runtime.timers.scheduled_messages import ScheduledMessages
 from durably.storage.memory import MemoryStore
 from durably.storage.records import NO_COMMAND, Batch, StoredInvocation, StoredObject, TimerKind, TimerRecord
 from durably.testing import Faults, Simulation, Workload
@@ -220,11 +220,10 @@ SLOW_COUNTERS = replace(WORKLOADS["counters"], faults=Faults.slow(rate=0.3) | Fa
 
 @mutant("guarantee 4", where=(SLOW_COUNTERS,))
 def a_delayed_message_that_rings_twice_comes_twice(patch: Patch) -> None:
-    def bring(original: Any, self: ScheduledMessages, number: int, then: Any) -> None:
-        self._coming.pop(number, None)
-        original(self, number, then)
+    def brought(original: Any, self: TimerDispatch, stored: Any, attached: Any, is_still_there: bool) -> Any:
+        return original(self, stored, attached, True)
 
-    around(patch, ScheduledMessages, "bring", bring)
+    around(patch, TimerDispatch, "_start_brought", brought)
 
 
 @mutant("guarantee 4", "guarantee 1", "machine")

@@ -196,6 +196,15 @@ class QuestionOperation(PendingRequest[R]):
         self.refuse(self._pending.lost())
 
 
+class CancelOperation(QuestionOperation[Any]):
+    """For handles: nothing is said of how an invocation was cancelled."""
+
+    __slots__ = ()
+
+    def finish(self, result: Any) -> None:
+        super().finish(None)
+
+
 def unknown_outcome(error: BaseException | None) -> StoreUnavailableError:
     """What is said of a request that was under way when the store failed."""
     reason = "it was closed." if error is None else str(error)

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from durably.actors.protocol.commands import Command, Send
+from durably.actors.protocol.commands import Call, Command, Send
 from durably.errors import NonDeterminismError
-from durably.ids import InvocationStatus
+from durably.ids import InvocationStatus, derived_invocation_id
 from durably.runtime.activations.attempts import Attempts
 from durably.runtime.clock import Clock
 from durably.runtime.commands.command_kind import CommandTable
@@ -28,9 +28,11 @@ from durably.runtime.lifecycle.endings import Endings
 from durably.runtime.lifecycle.pauses import Pauses
 from durably.runtime.lifecycle.retries import Retries
 from durably.runtime.messaging.messages import NO_KEYS, KeysFound, has_key, scope_of
+from durably.runtime.messaging.orders import Orders
 from durably.runtime.observation.observer import Observer
 from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.settings import Settings
+from durably.storage.records import CallerRecord, OrderKind
 
 NO_DELIVERIES: Sequence[Delivery] = ()
 WAITS_FOR_OTHERS = (InvocationStatus.PAUSED, InvocationStatus.BACKING_OFF)
@@ -51,6 +53,7 @@ class Steps:
         deadlocks: Deadlocks,
         endings: Endings,
         observer: Observer,
+        orders: Orders,
         pauses: Pauses,
         registry: InvocationRegistry,
         retries: Retries,
@@ -64,6 +67,7 @@ class Steps:
         self._deadlocks = deadlocks
         self._endings = endings
         self._observer = observer
+        self._orders = orders
         self._pauses = pauses
         self._registry = registry
         self._retries = retries
@@ -80,7 +84,7 @@ class Steps:
                 return
             load_error = invocation.load_error or invocation.activation.load_error
             if load_error is not None:  # Rule L5
-                self._pauses.pause(invocation, load_error)
+                self.pause(invocation, load_error)
                 return
             execution = invocation.execution = self._attempts.make(invocation)
             if journal is not None and not self._replay(invocation, execution, journal):
@@ -107,6 +111,13 @@ class Steps:
         else:
             self._append(invocation, step, taken, NO_KEYS)
 
+    def pause(self, invocation: InvocationRun, error: BaseException) -> None:
+        """It cannot be advanced, and waits for a person; one that is cancelled ends (rule E1)."""
+        if invocation.journal is not None and invocation.journal.takes_cancel:
+            self._retries.attempt_failed(invocation, error)
+        else:
+            self._pauses.pause(invocation, error)
+
     # ------------------------------------------------------------------ replay
 
     def _replay(self, invocation: InvocationRun, execution: Execution, journal: Journal) -> bool:
@@ -114,7 +125,7 @@ class Steps:
         try:
             execution.replay(journal.steps, journal.deliveries)
         except NonDeterminismError as error:
-            self._pauses.pause(invocation, error)
+            self.pause(invocation, error)
             return False
         except MemoryError as error:  # Rule E3
             self._retries.attempt_failed(invocation, error)
@@ -140,7 +151,7 @@ class Steps:
         try:
             execution.replay(steps, deliveries)
         except NonDeterminismError as error:
-            self._pauses.pause(invocation, error)
+            self.pause(invocation, error)
             return False
         finally:
             execution.close()
@@ -156,6 +167,8 @@ class Steps:
             self._append(invocation, step, taken, NO_KEYS)
             return
         invocation.held_step = step
+        if invocation.journal is not None:
+            invocation.journal.taken_by_held_step = taken
         self._registry.pin(scopes, unknown, partial(self._keys_known, invocation, step, taken))
 
     def _keys_known(self, invocation: InvocationRun, step: Step, taken: int, found: KeysFound) -> None:
@@ -163,7 +176,9 @@ class Steps:
             return
         invocation.held_step = None
         self._append(invocation, step, taken, found)
-        if invocation.journal is not None and invocation.journal.undelivered:
+        if invocation.journal is not None:
+            invocation.journal.release()
+        if invocation.outcome is None and invocation.journal is not None and invocation.journal.undelivered:
             self._attempts.wake(self._committer.begin(), invocation)
 
     def _append(self, invocation: InvocationRun, step: Step, taken: int, found: KeysFound) -> None:
@@ -189,6 +204,8 @@ class Steps:
         abandoned = frozenset(step.abandoned) if step.abandoned else ()
         for number, command in enumerate(step.commands, first):
             self._issue(transition, invocation, journal, number, command, found, number in abandoned)
+        for number in step.cancelled:
+            self._cancel_below(transition, invocation, journal, number)
         self._attempts.park(transition, invocation, journal)
         self._deadlocks.look_at(transition, invocation)
 
@@ -221,6 +238,14 @@ class Steps:
         command = journal.give_up(number)
         if command is not None:
             self._commands[type(command)].give_up(transition, invocation, number, command)
+
+    def _cancel_below(self, transition: Transition, invocation: InvocationRun, journal: Journal, number: int) -> None:
+        """A cancel has reached a call: its callee is cancelled, and the end of that is waited for (rule E1)."""
+        command = journal.pending.get(number)
+        if isinstance(command, Call):  # Otherwise it is answered by now.
+            id = derived_invocation_id(invocation.id, invocation.seed, number, command.service, command.key)
+            caller = CallerRecord(invocation.address, invocation.number, number)
+            self._orders.give(transition, id, OrderKind.CANCEL_OWN, caller)
 
 
 def _leaving_now(invocation: InvocationRun, step: Step) -> list[Command]:
