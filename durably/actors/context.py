@@ -17,6 +17,7 @@ import msgspec
 
 from durably.actors.actor import Actor
 from durably.actors.caller import Caller
+from durably.actors.compensations import Compensations
 from durably.actors.handlers import HandlerKind
 from durably.actors.protocol.commands import Attach, Call, Cancel, GetStatus, Send, Sleep, StatusAnswer
 from durably.actors.protocol.operations import CallSite, Operation, frame_above
@@ -114,6 +115,10 @@ class Context(Caller):
         """Wait, durably: a timedelta or seconds. Whoever waits long holds no memory."""
         due = self._port.at() + duration_us(delay, "The delay of sleep")
         return self._port.issue(Sleep(due), _nothing, "sleep", CallSite(frame_above(1)))
+
+    def compensations(self) -> Compensations:
+        """`async with ctx.compensations() as undo:` undoes what was done if the block fails or is cancelled."""
+        return Compensations(self._port)
 
     # What references and `call` do with this transport.
 

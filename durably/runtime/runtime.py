@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 from urllib.parse import unquote
 
 from durably.actors.actor import Actor, VirtualObject
@@ -48,6 +48,7 @@ from durably.storage.introspection import InspectableStore
 from durably.storage.records import InvocationRecord
 
 if TYPE_CHECKING:
+    from durably.admin import Admin
     from durably.ingress import Ingress
 
 R = TypeVar("R")
@@ -182,9 +183,24 @@ class Runtime(Caller):
             raise RuntimeError("The runtime is running; its store can only be changed before.")
         self._store = store_from_url(store) if isinstance(store, str) else store
 
-    def asgi(self) -> Ingress:
-        """The HTTP ingress of this runtime: an ASGI application, to be served or mounted. Needs the extra `http`."""
-        from durably.ingress import Ingress  # The one import upwards: the composition root hands out its own door.
+    @overload
+    def asgi(self) -> Ingress: ...
+    @overload
+    def asgi(self, *, admin: Literal[False]) -> Ingress: ...
+    @overload
+    def asgi(self, *, admin: Literal[True]) -> Admin: ...
+    def asgi(self, *, admin: bool = False) -> Ingress | Admin:
+        """The HTTP ingress of this runtime: an ASGI application, to be served or mounted. Needs the extra `http`.
+
+        With `admin=True` it is the one for operators, who cancel, kill, pause and so on. Nobody else may reach that: it
+        asks for no credentials.
+        """
+        # The one import upwards: the composition root hands out its own doors.
+        if admin:
+            from durably.admin import Admin
+
+            return Admin(self)
+        from durably.ingress import Ingress
 
         return Ingress(self)
 

@@ -141,7 +141,7 @@ class CallOperation(DurableOperation[R]):
 
     def complete(self, delivery: Delivery) -> None:
         if self.is_cancelled_below:
-            asyncio.Future.cancel(self)
+            super(DurableOperation, self).cancel()
         else:
             super().complete(delivery)
 

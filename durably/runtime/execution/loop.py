@@ -219,6 +219,10 @@ def is_task(future: object) -> TypeGuard[asyncio.Task[Any]]:
     return isinstance(future, asyncio.Task)
 
 
+def _is_future(future: object) -> TypeGuard[asyncio.Future[Any]]:
+    return isinstance(future, asyncio.Future)
+
+
 def has_unheard_error(task: asyncio.Task[Any]) -> bool:
     """It failed, and nobody has asked for its error: asyncio keeps that to itself."""
     return bool(getattr(task, "_log_traceback", False))
@@ -230,11 +234,12 @@ def _is_asyncio_tasks(code: CodeType) -> bool:
 
 def _add_awaited(future: object, found: list[asyncio.Future[Any]]) -> None:
     """A future, and what it waits for: what its task stands at, what it gathers. Asyncio has no public way to tell."""
-    if isinstance(future, asyncio.Future) and not future.done() and future not in found:
-        found.append(future)
-        for child in getattr(future, "_children", ()):
-            _add_awaited(child, found)
-        _add_awaited(getattr(future, "_fut_waiter", None), found)
+    if not _is_future(future) or future.done() or future in found:
+        return
+    found.append(future)
+    for child in getattr(future, "_children", ()):
+        _add_awaited(child, found)
+    _add_awaited(getattr(future, "_fut_waiter", None), found)
 
 
 _ASYNCIO_TASKS_FILE = asyncio.as_completed.__code__.co_filename

@@ -35,7 +35,11 @@ class Verb(StrEnum):
     PAUSE = "pause"
     RESUME = "resume"
     PURGE = "purge"
+    PURGE_JOURNAL = "purge-journal"
+    """The journal of what has ended is gone already, so this changes nothing."""
 
+
+OF_THE_ENDED = (Verb.PURGE, Verb.PURGE_JOURNAL)
 
 Does: TypeAlias = Callable[[InvocationRun], Effect]
 
@@ -85,7 +89,7 @@ class Control:
                 self._queries.refuse_unknown(operation, id)
                 return
             try:
-                effect = self._purge(found) if verb is Verb.PURGE else self._does[verb](self._unfinished(found))
+                effect = self._purge(verb, found) if verb in OF_THE_ENDED else self._does[verb](self._unfinished(found))
             except (InvocationStatusError, UnknownTargetError) as error:
                 self._committer.when_answerable(operation.refuse, error)
             else:
@@ -95,7 +99,7 @@ class Control:
         self._reach_or_refuse(operation, id, reached)
 
     def restart_as_new(self, operation: QuestionOperation[str], id: str) -> None:
-        """Begin what has ended once more, as a new invocation, whose id is the answer."""
+        """Begin what has ended once more, as a new invocation, whose id is the answer (rule W2)."""
 
         def reached(found: Found) -> None:
             if found is None:
@@ -151,10 +155,10 @@ class Control:
             raise InvocationStatusError(f"The invocation '{invocation.id}' has not started.", code=TOO_EARLY)
         return Effect.DONE if self._pauses.resume(invocation) else Effect.NOTHING
 
-    def _purge(self, found: InvocationRun | InvocationRecord) -> Effect:
+    def _purge(self, verb: Verb, found: InvocationRun | InvocationRecord) -> Effect:
         if found.status is not InvocationStatus.COMPLETED:
             raise InvocationStatusError(f"The invocation '{found.id}' is not yet completed.")
-        if found.expires_at is None:
+        if verb is Verb.PURGE_JOURNAL or found.expires_at is None:
             return Effect.NOTHING
         self._registry.forget_outcome(found)
         return Effect.DONE

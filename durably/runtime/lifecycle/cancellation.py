@@ -88,7 +88,7 @@ class Cancellation:
                 self._completions.answer(transition, order.caller, GIVEN_UP)
         elif order.kind is OrderKind.KILL_OWN:
             self.kill(transition, target)
-        else:
+        elif target.fixed is None:  # Otherwise its own deadline has told it.
             self.cancel(transition, target)
 
     def _others_wait(self, target: InvocationRun) -> bool:

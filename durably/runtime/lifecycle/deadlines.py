@@ -69,7 +69,18 @@ class Deadlines:
         outcome = Outcome(True, encode_failure(_deadline_error()))
         transition.fix(invocation, outcome, expires_at=self._endings.keep_until(invocation))
         self._attachments.answer_all(transition, invocation, outcome)
-        self._cancellation.deliver(transition, invocation)
+        if not _is_told(invocation):
+            self._cancellation.deliver(transition, invocation)
+
+
+def _is_told(invocation: InvocationRun) -> bool:
+    """Its caller, which has the same deadline, has cancelled it; a second cancel would break off its cleaning up."""
+    journal, deadline = invocation.journal, invocation.deadline
+    assert journal is not None
+    assert deadline is not None
+    return journal.takes_cancel or any(
+        step.at >= deadline and min(step.deliveries, default=0) < 0 for step in journal.steps
+    )
 
 
 def _deadline_error() -> DeadlineExceededError:

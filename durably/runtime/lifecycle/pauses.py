@@ -16,6 +16,10 @@ from durably.runtime.timers.timer_service import TimerService
 from durably.storage.records import TimerKind
 
 
+class PausedByHandError(Exception):
+    """Why an invocation is paused that nothing is wrong with. Nobody raises it."""
+
+
 class Pauses:
     """Pausing and resuming."""
 
@@ -49,7 +53,7 @@ class Pauses:
         self._timers.drop(transition := self._committer.begin(), invocation.number, TimerKind.RETRY)
         throw_away(invocation)
         drop_held_step(invocation)
-        error = RuntimeError("somebody paused it")
+        error = PausedByHandError("somebody paused it")
         invocation.failure, invocation.paused_error = encode_attempt_failure(error), error
         transition.move(invocation, InvocationStatus.PAUSED)
         self._observer.paused(invocation, error)
