@@ -254,6 +254,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         attempts=attempts,
         completions=completions,
         endings=endings,
+        observer=observer,
         reach=reach,
         ready=ready,
         timers=timers,

@@ -16,6 +16,7 @@ from durably.runtime.invocations.invocation import InvocationRun
 from durably.runtime.lifecycle.endings import Endings
 from durably.runtime.lifecycle.reach import Reach
 from durably.runtime.messaging.completions import Completions
+from durably.runtime.observation.observer import Observer
 from durably.runtime.registry.waiters import Waiters
 from durably.runtime.timers.timer_service import TimerService
 from durably.storage.records import OrderKind, OrderRecord, TimerKind
@@ -33,6 +34,7 @@ class Cancellation:
         attempts: Attempts,
         completions: Completions,
         endings: Endings,
+        observer: Observer,
         reach: Reach,
         ready: ReadyQueue,
         timers: TimerService,
@@ -41,6 +43,7 @@ class Cancellation:
         self._attempts = attempts
         self._completions = completions
         self._endings = endings
+        self._observer = observer
         self._reach = reach
         self._ready = ready
         self._timers = timers
@@ -74,6 +77,8 @@ class Cancellation:
 
     def kill(self, transition: Transition, invocation: InvocationRun) -> None:
         """End an invocation without its handler, and all callees that it has started and waits for (rule E2)."""
+        if self._observer.detailed:
+            self._observer.killed(invocation)
         self._reach.take_out(invocation)
         error = CancelledInvocationError("The invocation was killed.")
         self._endings.fail(transition, invocation, error, OrderKind.KILL_OWN)
