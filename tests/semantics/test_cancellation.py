@@ -299,6 +299,8 @@ async def test_both_cancels_may_come_before_the_handler_hears_of_the_first(suspe
         await asyncio.gather(invocation.cancel(), invocation.cancel())
         await app.settle()
         assert await invocation.status() is InvocationStatus.COMPLETED
+        await app.advance(10)
+        assert await log_of(app, "k") == ["told", "cleaned"], "what is given up in the same step is cancelled first"
 
 
 class TestKeyed:

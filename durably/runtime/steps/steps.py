@@ -198,14 +198,15 @@ class Steps:
         journal.take(step, taken)
         if self._observer.detailed:
             self._observer.journaled(invocation, step)
+        cancelled = _calls(step, journal, first) if step.cancelled else ()
         for number in step.abandoned:
             if number < first:
                 self._give_up(transition, invocation, journal, number)
         abandoned = frozenset(step.abandoned) if step.abandoned else ()
         for number, command in enumerate(step.commands, first):
             self._issue(transition, invocation, journal, number, command, found, number in abandoned)
-        for number in step.cancelled:
-            self._cancel_below(transition, invocation, journal, number)
+        for number, call in cancelled:
+            self._cancel_below(transition, invocation, number, call)
         self._attempts.park(transition, invocation, journal)
         self._deadlocks.look_at(transition, invocation)
 
@@ -239,13 +240,20 @@ class Steps:
         if command is not None:
             self._commands[type(command)].give_up(transition, invocation, number, command)
 
-    def _cancel_below(self, transition: Transition, invocation: InvocationRun, journal: Journal, number: int) -> None:
+    def _cancel_below(self, transition: Transition, invocation: InvocationRun, number: int, call: Call) -> None:
         """A cancel has reached a call: its callee is cancelled, and the end of that is waited for (rule E1)."""
-        command = journal.pending.get(number)
-        if isinstance(command, Call):  # Otherwise it is answered by now.
-            id = derived_invocation_id(invocation.id, invocation.seed, number, command.service, command.key)
-            caller = CallerRecord(invocation.address, invocation.number, number)
-            self._orders.give(transition, id, OrderKind.CANCEL_OWN, caller)
+        id = derived_invocation_id(invocation.id, invocation.seed, number, call.service, call.key)
+        caller = CallerRecord(invocation.address, invocation.number, number)
+        self._orders.give(transition, id, OrderKind.CANCEL_OWN, caller)
+
+
+def _calls(step: Step, journal: Journal, first: int) -> list[tuple[int, Call]]:
+    """The calls that a cancel has reached in this step, and that are not answered: also if it then gave them up."""
+    found = (
+        (number, step.commands[number - first] if number >= first else journal.pending.get(number))
+        for number in step.cancelled
+    )
+    return [(number, command) for number, command in found if isinstance(command, Call)]
 
 
 def _leaving_now(invocation: InvocationRun, step: Step) -> list[Command]:

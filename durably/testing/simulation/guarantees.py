@@ -379,9 +379,11 @@ class Guarantees:
 
     def _note_cancelled_calls(self, invocation: InvocationRun, position: int) -> None:
         journal = invocation.journal
-        for number in () if journal is None else journal.steps[-1].cancelled:
-            assert journal is not None
-            command = journal.pending.get(number)
+        if journal is None or not journal.steps[-1].cancelled:
+            return
+        commands = [command for step in journal.steps for command in step.commands]
+        for number in journal.steps[-1].cancelled:
+            command = commands[number]
             if isinstance(command, Call):
                 self._told[_callee_id(invocation, number, command)] = position, shown(invocation)
 
