@@ -106,7 +106,7 @@ _decode_recoverable = msgspec.json.Decoder(list[tuple[int, str, str]]).decode
 _decode_orders = msgspec.json.Decoder(
     list[tuple[int, str, OrderKind, str | None, str | None, int | None, int | None]]
 ).decode
-_decode_timers = msgspec.json.Decoder(list[tuple[int, TimerKind, int, int, str, str]]).decode
+_decode_timers = msgspec.json.Decoder(list[tuple[int, TimerKind, int, int, str, str, int]]).decode
 
 
 def small(stored: StoredPayload, statement: str, *key: object) -> bytes:
@@ -155,8 +155,8 @@ def decode_orders(answer: str) -> list[OrderRecord]:
 def decode_timers(answer: str) -> list[TimerRecord]:
     rows = _decode_timers(answer)
     return [
-        TimerRecord(number, kind, command, due, Address(service, key))
-        for number, kind, command, due, service, key in rows
+        TimerRecord(number, kind, command, due, Address(service, key), asked_at)
+        for number, kind, command, due, service, key, asked_at in rows
     ]
 
 
