@@ -39,6 +39,7 @@ from durably.storage.decoding import (
     decode_journals,
     decode_keyed,
     decode_objects,
+    decode_orders,
     decode_recoverable,
     decode_timers,
 )
@@ -55,6 +56,7 @@ from durably.storage.records import (
     Batch,
     InvocationRecord,
     Opened,
+    OrderRecord,
     Owner,
     StoredInvocation,
     StoredObject,
@@ -80,6 +82,7 @@ CHECK_ALL_EVERY_SECONDS = 0.4
 """How often `verify` looks at the files of the log too; each commit, which depends on them, looks at them itself."""
 WRITER_DEFINITIONS = (
     "renewal", "renewal_is_applied", "removal", "removal_is_applied", "clearance", "clearance_is_applied",
+    "ordering", "ordering_is_applied",
     "batch", "batch_is_applied", "state_is_applied",
 )  # fmt: skip
 NOTHING_LOADED = -1
@@ -464,6 +467,9 @@ class SqliteStore:
             "after_due": due, "after_number": number, "after_kind": kind, "after_command": command,
         }  # fmt: skip
         return decode_timers(await self._read("timers", parameters))
+
+    async def orders(self, after: int, limit: int, /) -> list[OrderRecord]:
+        return decode_orders(await self._read("orders", {"after": after, "limit": limit}))
 
     async def expired(self, now: int, limit: int, /) -> list[InvocationRecord]:
         return await self._page("expired", {"now": now}, limit)

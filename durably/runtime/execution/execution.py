@@ -25,7 +25,7 @@ from durably.actors.definition.arguments import Decoded
 from durably.actors.definition.binding import BoundActor, BoundActorHandler
 from durably.actors.headers import apart, joined
 from durably.actors.protocol.coding import MEASURED_BYTES, CodingMeter
-from durably.actors.protocol.commands import Command, Run, Send, Sleep
+from durably.actors.protocol.commands import Call, Command, Run, Send, Sleep
 from durably.actors.protocol.operations import CallSite, Operation
 from durably.actors.protocol.port import Action, Flush
 from durably.actors.protocol.request import Request
@@ -151,6 +151,34 @@ class DurableOperation(Operation[R]):
         return True
 
 
+class CallOperation(DurableOperation[R]):
+    """The operation behind a call. A cancel of the whole invocation that reaches it goes on to the callee (rule E1).
+
+    Then the call stays pending until the callee has ended, however it ends, and is cancelled at that moment.
+    """
+
+    __slots__ = ("is_cancelled_below",)
+
+    def __init__(
+        self, execution: Execution, number: int, decode: Callable[[bytes], R], what: object, site: CallSite
+    ) -> None:
+        self.is_cancelled_below = False
+        """Its callee has been cancelled."""
+        super().__init__(execution, number, decode, what, site)
+
+    def complete(self, delivery: Delivery) -> None:
+        if self.is_cancelled_below:
+            super(DurableOperation, self).cancel()
+        else:
+            super().complete(delivery)
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        if self.is_cancelled_below or not self._execution.cancel_below(self):
+            return super().cancel(msg)
+        self.is_cancelled_below = True
+        return True
+
+
 class TimerOperation:
     """A timer of the loop, waiting among the operations."""
 
@@ -188,6 +216,10 @@ class Execution:
     _earlier_changes: dict[str, bytes | None] | None = None
     """What the steps before this one have changed."""
     _recorded_reads: Mapping[str, bytes | None] | None = None
+    was_cancelled: bool = False
+    """It has taken in a cancel."""
+    _is_spreading: bool = False
+    """A cancel is on its way through the handler's code: calls that it reaches are cancelled below."""
 
     # Of the step that is under way.
     _at: int = 0
@@ -199,6 +231,7 @@ class Execution:
     _changes: dict[str, bytes | None] | None = None
     _abandoned: list[int] | None = None
     _reads: dict[str, bytes | None] | None = None
+    _cancelled: list[int] | None = None
 
     def __init__(
         self,
@@ -344,6 +377,17 @@ class Execution:
         operation = None if self._pending is None else self._pending.get(command)
         return None if operation is None else operation.action
 
+    def open_calls(self) -> Sequence[int]:
+        """The calls that it waits for, but for those that are shielded."""
+        if self._pending is None:
+            return ()
+        shielded = {id(future) for future in self.loop.shielded()}
+        return [
+            number
+            for number, operation in self._pending.items()
+            if isinstance(operation, CallOperation) and id(operation) not in shielded
+        ]
+
     @property
     def made_tasks(self) -> bool:
         """The handler has made tasks besides the one that it runs in."""
@@ -365,8 +409,12 @@ class Execution:
         for delivery in deliveries:
             if main.done():
                 break
-            self._deliver(delivery)
+            if delivery.command < 0:
+                self._cancel(delivery.command, main)
+            else:
+                self._deliver(delivery)
             loop.run_ready(main)
+            self._is_spreading = False
         if self._flush is not None:
             self._take_changes(self._flush(verify=not self.replaying))
         if main.done():
@@ -412,7 +460,22 @@ class Execution:
         if operation is None:  # Rule C3
             return
         self._deliveries += (delivery.command,)
+        if isinstance(operation, CallOperation) and operation.is_cancelled_below:
+            self._is_spreading = True  # The same cancel goes on from here.
         operation.complete(delivery)
+
+    def _cancel(self, number: int, main: asyncio.Task[Any]) -> None:
+        """Rule E1: once, on the main task. What an earlier one has cancelled below is waited for no longer."""
+        self._deliveries += (number,)
+        self.was_cancelled = self._is_spreading = True
+        earlier = [
+            operation
+            for operation in (self._pending or {}).values()
+            if isinstance(operation, CallOperation) and operation.is_cancelled_below
+        ]
+        main.cancel()
+        for operation in earlier:
+            operation.cancel()
 
     def _end_step(self, at: int, outcome: Outcome | None) -> Step:
         """What the step was; the next one begins with nothing."""
@@ -426,10 +489,11 @@ class Execution:
             self._reads,
             outcome,
             self._attempt,
+            () if self._cancelled is None else tuple(self._cancelled),
         )
         self._first_command = self.next_command - len(step.commands)
         self._deliveries = ()
-        self._commands = self._changes = self._reads = self._abandoned = None
+        self._commands = self._changes = self._reads = self._abandoned = self._cancelled = None
         if changes is not None:
             earlier = self._earlier_changes
             self._earlier_changes = changes if earlier is None else {**earlier, **changes}
@@ -589,7 +653,9 @@ class Execution:
         self, command: Command, decode: Callable[[bytes], R], what: object, site: CallSite, /
     ) -> DurableOperation[R]:
         self.check(what)
-        operation = DurableOperation(self, self.next_command, decode, what, site)
+        operation = (CallOperation if type(command) is Call else DurableOperation)(
+            self, self.next_command, decode, what, site
+        )
         if not self.loop.dead:
             self._await_answer(self._record(command, site), operation)
             self._note_issued(operation)
@@ -606,6 +672,15 @@ class Execution:
             number, accepted = self._record(command, site), self._accepted
             id = derived_invocation_id(accepted.id, accepted.seed, number, command.service, command.key)
             operation.set_result(sent(id))
+            self._note_issued(operation)
+        return operation
+
+    def issue_one_way(self, command: Command, what: object, site: CallSite, /) -> DurableOperation[None]:
+        self.check(what)
+        operation: DurableOperation[None] = DurableOperation(self, self.next_command, _never_decoded, what, site)
+        if not self.loop.dead:
+            self._record(command, site)
+            operation.set_result(None)
             self._note_issued(operation)
         return operation
 
@@ -663,6 +738,15 @@ class Execution:
         if self._abandoned is None:
             self._abandoned = []
         self._abandoned.append(command)
+
+    def cancel_below(self, call: CallOperation[Any]) -> bool:
+        """A cancel has reached this call; whether its callee is to be cancelled, and the call to stay (rule E1)."""
+        if not self._is_spreading or self.loop.dead or self._pending is None or call.number not in self._pending:
+            return False
+        if self._cancelled is None:
+            self._cancelled = []
+        self._cancelled.append(call.number)
+        return True
 
     # ------------------------------------------------------------------ inside
 

@@ -112,6 +112,7 @@ def _lines(step: Step) -> list[str]:
         for name, value in (step.changes or {}).items()
     ]
     lines += [f"gave up command {number}" for number in step.abandoned]
+    lines += [f"cancelled call {number}" for number in step.cancelled]
     lines += [f"read {name}" for name in step.reads or ()]
     lines.append("goes on" if step.outcome is None else f"ends: {step.outcome.value.decode(errors='replace')}")
     return lines

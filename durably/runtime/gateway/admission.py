@@ -6,6 +6,7 @@ What is refused raises before anything is accepted (rules V5, C8).
 from __future__ import annotations
 
 from typing import Protocol, TypeAlias
+from urllib.parse import quote
 
 from durably.actors.definition.binding import BoundActorHandler
 from durably.actors.values.slices import Slices
@@ -98,7 +99,8 @@ class Admission:
             if waiting >= self._settings.mailbox_messages:  # Rule C8
                 raise OverloadedError(
                     f"{request.service}/{request.key} has {waiting} messages waiting, which is its limit. Try again "
-                    "later.",
+                    "later. If what holds it is stuck: runtime.resume(), cancel() or kill() "
+                    f"of '{quote(request.service, safe='')}/{quote(request.key, safe='')}' lets it go on or ends it.",
                     retry_after=OVERLOAD_RETRY_SECONDS,
                 )
 

@@ -208,6 +208,15 @@ class QuestionOperation(PendingRequest[R]):
         self.refuse(self._pending.lost())
 
 
+class CancelOperation(QuestionOperation[Any]):
+    """For handles: nothing is said of how an invocation was cancelled."""
+
+    __slots__ = ()
+
+    def finish(self, result: Any) -> None:
+        super().finish(None)
+
+
 def _no_one_waits() -> None:
     return None
 

@@ -99,7 +99,7 @@ class ReadOnlyPort:
     def issue(self, *args: Any) -> Never:
         _refuse("A command was issued")
 
-    issue_send = issue_run = issue
+    issue_send = issue_one_way = issue_run = issue
 
     def callee_id(self, *args: Any) -> Never:
         _refuse("An id was asked for")
