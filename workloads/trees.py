@@ -56,7 +56,7 @@ async def program(sim: Simulation) -> None:
         node = sim.snapshots[Node, str(index)]
         assert node.total == expected.totals[index], f"the total of object {index}: {node.total}"
         check_log(index, node.log, expected)
-    check_ledger(sim.actions(), expected, lives=sim.lives, failed=sim.failed_attempts)
+    check_ledger(sim.actions(), expected, sim.lives, sim.failed_attempts, sim.actions(of_owners=True))
 
 
 TREES = Workload(

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeAlias, TypedDict, Unpack
+from typing import Any, TypeAlias, Unpack
 
 from durably.actors.actor import Actor
-from durably.actors.retry import RetryPolicy
-from durably.actors.values.durations import Duration
 from durably.actors.values.type_checks import is_mapping
 from durably.testing import report as reports
 from durably.testing.harness.accounts import describe
 from durably.testing.report import Report
 from durably.testing.simulation.failures import Failures
 from durably.testing.simulation.faults import PLACES, Extent, Faults, Place
+from durably.testing.simulation.options import Known, Options
 from durably.testing.simulation.parallel import Share, can_run_in_parallel, run_in_parallel
 from durably.testing.simulation.process_memory import ProcessMemory
 from durably.testing.simulation.shrinking import Attempt, plainest
@@ -24,8 +23,6 @@ from durably.testing.simulation.simulation import Simulation
 
 Program: TypeAlias = Callable[[Simulation], Coroutine[Any, Any, object]]
 """What happens in the world outside: a coroutine function that asks, waits, and asserts."""
-
-Dependencies: TypeAlias = Mapping[Any, Any] | Callable[[], Mapping[Any, Any]]
 
 UNDISTURBED_SEED = 0
 """The run that tells how long a program is, if seeds place the faults."""
@@ -43,19 +40,6 @@ class SimulationFailedError(AssertionError):
 
 class NeverHappenedError(AssertionError):
     """What `Simulation.sometimes` names has to happen in one run of a campaign at least, and did not."""
-
-
-class Options(TypedDict, total=False):
-    """How simulations are made, besides their seeds; see `Simulation`."""
-
-    dependencies: Dependencies | None
-    """Should be a function that makes them, unless they remember nothing."""
-    retry: RetryPolicy
-    suspend_after: Duration | None
-    longest: Duration
-    """Virtual time after which a program that has not ended is given up."""
-    allow: Collection[str]
-    """Modules that may read clocks and roll dice in handlers."""
 
 
 def simulate(
@@ -267,8 +251,7 @@ class Campaign:
             seed=seed,
             faults=faults,
             order=order,
-            extent=self._extent,
-            memory=self._memory,
+            known=Known(extent=self._extent, memory=self._memory),
             **self._options,
         )
 

@@ -10,7 +10,9 @@ on the disk. The numbers are those of the list in `docs/architecture.md`:
 5. nobody outside sees anything that a crash can take back;
 6. replay issues the recorded commands;
 7. every pending invocation has something that will wake it;
-8. a second runtime on the same store fails at start.
+8. a second runtime on the same store fails at start;
+9. an owner of the store that was superseded answers nothing, reads included, commits nothing and starts no action;
+10. a paused invocation goes on when a person has resumed it, and not before.
 
 The sixth is checked by the runtime itself, which is set to replay every invocation when it ends, and by the simulation
 for what is under way whenever the process dies; the eighth by the simulation, which tries.
@@ -19,7 +21,7 @@ for what is under way whenever the process dies; the eighth by the simulation, w
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
@@ -103,6 +105,8 @@ class Guarantees:
         self._answers: dict[str, Outcome] = {}
         """What was told to somebody outside."""
         self._acknowledged: dict[str, None] = {}
+        self._resumed: set[str] = set()
+        """Let go on by a person since they were paused, whether that is durable or not."""
 
     # ------------------------------------------------------------------ what the machine does
 
@@ -111,6 +115,9 @@ class Guarantees:
         due = self._starts.get(invocation.number)
         if due is not None and due > self._clock.latest:
             self._broken(4, f"{shown(invocation)} begins {(due - self._clock.latest) / 1_000_000:.3f} s too early.")
+        record = self._disk.find(invocation.id)
+        if record is not None and record.status is InvocationStatus.PAUSED and invocation.id not in self._resumed:
+            self._broken(10, f"{shown(invocation)} runs, and is paused: nobody has let it go on.")
         self._attempted.add(invocation.id)
         self._history.begins(invocation)
 
@@ -174,11 +181,11 @@ class Guarantees:
 
     # ------------------------------------------------------------------ what leaves it
 
-    def answered(self, id: str, outcome: Outcome) -> None:
-        """Somebody outside is told an outcome."""
+    def answered(self, id: str, outcome: Outcome, *, is_owner: bool = True) -> None:
+        """Somebody outside is told an outcome, by the owner of the store or by one that was superseded right then."""
         if self._is_of_a_deadline(id, outcome):
             return
-        if not self._is_durable_end(id):
+        if is_owner and not self._is_durable_end(id):
             self._broken(5, f"the outcome of {shown_id(id)} was told, and it is not on the disk.")
         known = self._answers.setdefault(id, self._outcome(id) or outcome)
         if known != outcome:
@@ -195,6 +202,27 @@ class Guarantees:
         """Somebody outside is told where an invocation stands."""
         if status is InvocationStatus.COMPLETED and not self._is_durable_end(id):
             self._broken(5, f"{shown_id(id)} was said to be completed, and that is not on the disk.")
+
+    def superseded_owner_answers(self, who: str, what: str) -> None:
+        """Something leaves a process that another one has taken the store over from."""
+        self._broken(9, f"{who} {what}, and another process had taken its store over.")
+
+    # ------------------------------------------------------------------ pauses
+
+    def paused(self, invocation: InvocationRun) -> None:
+        """It waits for a person, and that is durable."""
+        self._resumed.discard(invocation.id)
+
+    def is_resumed(self, id: str) -> None:
+        """A person lets it go on."""
+        self._resumed.add(id)
+
+    def told_resumed(self, ids: Sequence[str]) -> None:
+        """A person is told that these go on."""
+        for id in ids:
+            record = self._disk.find(id)
+            if record is not None and record.status is InvocationStatus.PAUSED and id in self._resumed:
+                self._broken(5, f"{shown_id(id)} was said to go on, and is paused on the disk.")
 
     # ------------------------------------------------------------------ when nothing happens
 

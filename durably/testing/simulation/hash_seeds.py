@@ -15,8 +15,9 @@ from itertools import zip_longest
 from typing import Any, Unpack
 
 from durably.actors.actor import Actor
-from durably.testing.simulation.campaign import Campaign, Options, Program, check_program
+from durably.testing.simulation.campaign import Campaign, Program, check_program
 from durably.testing.simulation.faults import Faults
+from durably.testing.simulation.options import Options
 
 HASH_SEEDS = ("1", "2")
 

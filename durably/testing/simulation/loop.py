@@ -21,7 +21,7 @@ from contextvars import Context, ContextVar, copy_context
 from heapq import heappop, heappush
 from random import Random
 from threading import get_ident
-from typing import Any, NoReturn, Protocol, TypeVar, TypeVarTuple
+from typing import Any, ClassVar, NoReturn, Protocol, TypeVar, TypeVarTuple
 
 from durably.runtime.execution.closing import CLOSINGS, close_asyncgen, close_coroutine
 from durably.runtime.execution.loop import (
@@ -41,16 +41,29 @@ MOST_CALLBACKS = 20_000_000
 
 
 class Owner(Protocol):
-    """Whoever callbacks belong to."""
+    """A process that callbacks belong to."""
 
     @property
-    def dead(self) -> bool: ...
+    def dead(self) -> bool:
+        """None of its callbacks runs any more."""
+        ...
+
+    @property
+    def halted(self) -> bool:
+        """It is dead or stands still."""
+        ...
+
+    @property
+    def backlog(self) -> list[Any]:
+        """Callbacks that became ready while it stood still."""
+        ...
 
 
 class Outside:
     """Owns what belongs to no process."""
 
-    dead = False
+    dead = halted = False
+    backlog: ClassVar[list[Any]] = []
 
 
 OUTSIDE = Outside()
@@ -187,10 +200,15 @@ class SimulatedLoop(IsolatedLoop):
         if len(batch) > 1:
             self._shuffle(batch)
         for handle in batch:
-            if handle.cancelled() or handle.owner.dead:
+            owner = handle.owner
+            if handle.cancelled():
+                continue
+            if owner.halted:
+                if not owner.dead:
+                    owner.backlog.append(handle)
                 continue
             self.callbacks += 1
-            self.owner = handle.owner
+            self.owner = owner
             handle._run()
             if self._stop is not None:
                 return
@@ -200,6 +218,11 @@ class SimulatedLoop(IsolatedLoop):
                 f"The simulation ran {MOST_CALLBACKS:,} callbacks and did not come to an end. Most likely something "
                 f"goes round in circles.\n{self._describe()}"
             )
+
+    def go_on(self, owner: Owner) -> None:
+        """What became ready while a process stood still is ready now."""
+        self._ready += owner.backlog
+        owner.backlog.clear()
 
     def _jump(self) -> None:
         timers = self._timers
