@@ -23,6 +23,7 @@ from durably.runtime.commands.run_commands import RunCommands
 from durably.runtime.commit.committer import Committer
 from durably.runtime.commit.open_batch import OpenBatch
 from durably.runtime.commit.transition import Transition
+from durably.runtime.commit.verification import Verification
 from durably.runtime.execution.step import Outcome
 from durably.runtime.invocations.activation import Activation
 from durably.runtime.invocations.invocation import InvocationRun
@@ -319,6 +320,42 @@ def the_store_lets_two_in(patch: Patch) -> None:
         return original(self, *args)
 
     around(patch, MemoryStore, "open", open)
+
+
+# ---------------------------------------------------------------------- owners that were superseded
+
+
+@mutant("guarantee 9")
+def no_batch_checks_the_epoch(patch: Patch) -> None:
+    patch.setattr(MemoryStore, "_refuse_if_superseded", _nothing)
+
+
+@mutant("guarantee 9")
+def what_follows_from_no_commit_is_not_verified(patch: Patch) -> None:
+    def holds(*_: object) -> bool:
+        return True
+
+    patch.setattr(Verification, "holds", holds)
+
+
+@mutant("guarantee 9")
+def a_check_counts_for_what_was_asked_after_it(patch: Patch) -> None:
+    """The store is believed to be ours for a second after it said so."""
+    confirmed: dict[Verification, int] = {}
+
+    def holds(original: Any, self: Verification, then: Callable[[], None]) -> bool:
+        now = self._clock.monotonic()
+        if now - confirmed.get(self, -1_000_001) < 1_000_000:
+            return True
+
+        def confirm() -> None:
+            confirmed[self] = now
+            then()
+
+        is_ours: bool = original(self, confirm)
+        return is_ours
+
+    around(patch, Verification, "holds", holds)
 
 
 # ---------------------------------------------------------------------- what takes a crash, a wait or a long time
