@@ -8,6 +8,7 @@ from durably.testing import Workload
 from workloads.asyncio_programs import ASYNCIO_PROGRAMS
 from workloads.bank import BANK
 from workloads.counters import COUNTERS
+from workloads.pauses import PAUSES
 from workloads.promises import PROMISES
 from workloads.trees import TREES
 
@@ -17,5 +18,6 @@ WORKLOADS: Mapping[str, Workload] = {
     "asyncio_programs": ASYNCIO_PROGRAMS,
     "trees": TREES,
     "promises": PROMISES,
+    "pauses": PAUSES,
 }
 """By name, as `--workload` takes them."""

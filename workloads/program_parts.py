@@ -29,7 +29,7 @@ async def wander(sim: Simulation, random: Random) -> None:
 
 
 async def looked(sim: Simulation, look: Callable[[], Awaitable[R]]) -> R:
-    """What somebody outside reads who has no idempotency key: reading again is safe, and leaves nothing in the store."""
+    """What somebody outside reads without an idempotency key: reading again is safe, and leaves nothing behind."""
     while True:
         try:
             return await look()

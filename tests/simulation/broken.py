@@ -25,9 +25,11 @@ from durably.runtime.commit.open_batch import OpenBatch
 from durably.runtime.commit.transition import Transition
 from durably.runtime.commit.verification import Verification
 from durably.runtime.execution.step import Outcome
+from durably.runtime.gateway.control import Control
 from durably.runtime.invocations.activation import Activation
 from durably.runtime.invocations.invocation import InvocationRun
 from durably.runtime.lifecycle.endings import Endings
+from durably.runtime.lifecycle.pauses import Pauses
 from durably.runtime.messaging.acceptance import Acceptance
 from durably.runtime.messaging.attachments import Attachments
 from durably.runtime.registry.registry import InvocationRegistry
@@ -358,6 +360,82 @@ def a_check_counts_for_what_was_asked_after_it(patch: Patch) -> None:
     around(patch, Verification, "holds", holds)
 
 
+# ---------------------------------------------------------------------- what an operator resumes
+
+PAUSES = (WORKLOADS["pauses"],)
+
+
+def _resuming(patch: Patch, change: Callable[[InvocationRun], object]) -> None:
+    """A resume does something else besides."""
+
+    def resume(original: Any, self: Pauses, invocation: InvocationRun) -> bool:
+        is_resumed: bool = original(self, invocation)
+        if is_resumed:
+            change(invocation)
+        return is_resumed
+
+    around(patch, Pauses, "resume", resume)
+
+
+@mutant("guarantee 7", "stuck", where=PAUSES)
+def a_resume_loses_callers(patch: Patch) -> None:
+    def change(invocation: InvocationRun) -> None:
+        invocation.caller, invocation.attachments = None, ()
+
+    _resuming(patch, change)
+
+
+@mutant("machine", "guarantee 3", "guarantee 4", "guarantee 6", "check", where=PAUSES)
+def a_resume_runs_steps_twice(patch: Patch) -> None:
+    def change(invocation: InvocationRun) -> None:
+        invocation.journal = None
+
+    _resuming(patch, change)
+
+
+@mutant("guarantee 7", "stuck", where=PAUSES)
+def a_resume_forgets_the_mailbox_behind(patch: Patch) -> None:
+    def change(invocation: InvocationRun) -> None:
+        invocation.activation.mailbox.clear()
+
+    _resuming(patch, change)
+
+
+@mutant("guarantee 7", "guarantee 1", where=PAUSES)
+def a_pause_lets_the_next_in_the_mailbox_begin(patch: Patch) -> None:
+    def pause(original: Any, self: Pauses, invocation: InvocationRun, error: BaseException) -> None:
+        original(self, invocation, error)
+        if invocation.activation.current is invocation:
+            invocation.activation.current = None
+            for following in list(invocation.activation.mailbox)[:1]:
+                invocation.activation.mailbox.popleft()
+                invocation.activation.current = following
+                self._ready.push(following)
+
+    around(patch, Pauses, "pause", pause)
+
+
+@mutant("guarantee 5", where=PAUSES)
+def a_resume_is_told_before_it_is_durable(patch: Patch) -> None:
+    def resume(self: Control, operation: Any, invocation: InvocationRun | None) -> None:
+        resumed = [invocation.id] if invocation is not None and self._pauses.resume(invocation) else []
+        operation.finish(resumed)
+        self._ready.schedule()
+
+    patch.setattr(Control, "_resume", resume)
+
+
+@mutant("guarantee 10", where=PAUSES)
+def a_restart_resumes_what_is_paused(patch: Patch) -> None:
+    def change(stored: StoredInvocation) -> StoredInvocation:
+        if stored.record.status is not InvocationStatus.PAUSED:
+            return stored
+        record = msgspec.structs.replace(stored.record, status=InvocationStatus.RUNNING)
+        return msgspec.structs.replace(stored, record=record)
+
+    _reloaded(patch, change)
+
+
 # ---------------------------------------------------------------------- what takes a crash, a wait or a long time
 
 PROMISES = (WORKLOADS["promises"],)
@@ -421,7 +499,7 @@ def the_last_message_of_a_long_step_is_lost(patch: Patch) -> None:
     around(patch, Endings, "_issue_last", issue_last)
 
 
-@mutant("check", "guarantee 2", "guarantee 4", "guarantee 7", "machine", "stuck", where=PROMISES)
+@mutant("check", "guarantee 1", "guarantee 2", "guarantee 4", "guarantee 7", "machine", "stuck", where=PROMISES)
 def expiry_removes_what_has_not_ended(patch: Patch) -> None:
     async def expired(original: Any, self: MemoryStore, now: int, limit: int) -> Any:
         found = await original(self, now, limit)

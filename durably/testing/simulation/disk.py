@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from durably.errors import StoreUnavailableError
 from durably.ids import Address, InvocationStatus, KeyScope
-from durably.storage.memory import Disk, MemoryStore
+from durably.storage.memory import ContradictionError, Disk, MemoryStore
 from durably.storage.records import (
     Batch,
     InvocationRecord,
@@ -62,6 +62,10 @@ class World(Protocol):
 
     def opened(self, process: Any, /) -> None:
         """What is on the disk is what has happened; a new incarnation of this process begins."""
+        ...
+
+    def refused(self, error: ContradictionError, /) -> None:
+        """A batch contradicts what is on the disk."""
         ...
 
     def superseded_owner_committed(self, name: str, /) -> None:
@@ -215,7 +219,11 @@ class SimulatedStore(WrappedStore):
     # ------------------------------------------------------------------ inside
 
     async def _apply(self, batch: Batch) -> None:
-        await self.inner.commit(batch)
+        try:
+            await self.inner.commit(batch)
+        except ContradictionError as error:
+            self._world.refused(error)
+            raise
         if self._process.superseded_at_us is not None:
             self._world.superseded_owner_committed(self._process.name)
         self._world.committed(batch)

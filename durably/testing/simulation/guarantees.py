@@ -145,6 +145,7 @@ class Guarantees:
         """What was not durable has not happened; what is on the disk goes on."""
         durable = self._disk.last_position
         self._attempted.clear()
+        self._resumed.clear()
         for id, position in self._young_ends.items():
             if position > durable:
                 del self._ends[id]
@@ -210,7 +211,7 @@ class Guarantees:
     # ------------------------------------------------------------------ pauses
 
     def paused(self, invocation: InvocationRun) -> None:
-        """It waits for a person, and that is durable."""
+        """It waits for a person from now on."""
         self._resumed.discard(invocation.id)
 
     def is_resumed(self, id: str) -> None:

@@ -362,6 +362,10 @@ class SimulatedProcess:
         self._world.guarantees.ended(invocation, self._position(), None if engine is None else engine.parts.committer)
         self._world.invocation_ended(invocation)
 
+    def paused(self, invocation: InvocationRun, /) -> None:
+        if self.superseded_at_us is None:
+            self._world.guarantees.paused(invocation)
+
     def incarnation_failed(self, error: BaseException, /) -> None:
         if not isinstance(error, StoreUnavailableError | StoreInUseError):
             told = MachineError(f"The runtime failed, and not because of the store: {error!r}")

@@ -96,7 +96,9 @@ def _one_alone(search: _Search, order: str | None) -> None:
         return
     for fault in reversed(left):
         at = fault.at
-        for number in range(at.number, 0, -1) if at is not None else ():
+        if at is None:
+            continue
+        for number in range(at.number, 0, -1):
             if search.fails(Faults((replace(fault, at=replace(at, number=number)),)), order):
                 return
 

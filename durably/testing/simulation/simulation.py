@@ -24,7 +24,7 @@ from durably.actors.values.error_envelopes import decode_failure
 from durably.errors import ForgottenAwaitError, PausedInvocationError, StoreInUseError
 from durably.ids import InvocationStatus
 from durably.runtime.invocations.invocation import InvocationRun
-from durably.storage.memory import LOAD_LIMIT_BYTES, MemoryStore
+from durably.storage.memory import LOAD_LIMIT_BYTES, ContradictionError, MemoryStore
 from durably.storage.records import Batch, Owner
 from durably.testing.harness.conditions import Condition, Conditions, InTheEnd, InvariantError, holds, name_of, plain
 from durably.testing.harness.guard import ClockGuard
@@ -37,7 +37,7 @@ from durably.testing.simulation.clients import SimulatedClient
 from durably.testing.simulation.clock import SimulatedClock
 from durably.testing.simulation.disk import SimulatedDisk
 from durably.testing.simulation.faults import Faults, Place
-from durably.testing.simulation.guarantees import GuaranteeError, Guarantees
+from durably.testing.simulation.guarantees import GuaranteeError, Guarantees, MachineError
 from durably.testing.simulation.history import History
 from durably.testing.simulation.injection import Injection, Strike
 from durably.testing.simulation.latencies import Latencies
@@ -404,6 +404,9 @@ class Simulation:
         if strike is not None:
             self._processes.supersede(strike)
 
+    def refused(self, error: ContradictionError, /) -> None:
+        self.fail(MachineError(str(error)))
+
     def superseded_owner_committed(self, name: str, /) -> None:
         self.guarantees.superseded_owner_answers(name, "committed a batch")
 
@@ -443,7 +446,6 @@ class Simulation:
         self._may_crash("after_action")
 
     def pause_durable(self, invocation: InvocationRun, error: BaseException, /) -> None:
-        self.guarantees.paused(invocation)
         if self._may_pause:
             return
         told = PausedInvocationError(invocation.id, f"{shown(invocation)}: {error!r}")
