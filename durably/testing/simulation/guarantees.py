@@ -105,6 +105,9 @@ class Guarantees:
         self._answers: dict[str, Outcome] = {}
         """What was told to somebody outside."""
         self._acknowledged: dict[str, None] = {}
+        self._seen_at_rest: tuple[int, int, set[ActionKey]] | None = None
+        """What the last look at rest was at: it need not look again before something has changed."""
+        self._next_overdue_us = 0
         self._resumed: set[str] = set()
         """Let go on by a person since they were paused, whether that is durable or not."""
 
@@ -229,6 +232,12 @@ class Guarantees:
 
     def at_rest(self, running: set[ActionKey], now_us: int) -> None:
         """The runtime says that nothing can happen unless time passes or somebody asks: see whether that is so."""
+        seen = (self._disk.last_position, len(self.handlers), running)
+        if seen == self._seen_at_rest and now_us <= self._next_overdue_us:
+            return
+        self._seen_at_rest = (*seen[:2], set(running))
+        dues = (timer.due for row in self._unfinished() for timer in row.timers.values())
+        self._next_overdue_us = min(dues, default=now_us + OVERDUE_US) + OVERDUE_US
         waited_for = self._waited_for()
         known = {service for service, _ in self.handlers}
         for row in self._unfinished():

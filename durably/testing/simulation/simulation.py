@@ -514,6 +514,8 @@ class Simulation:
             return
         loaded = [self.disk.load(address, 0, LOAD_LIMIT_BYTES) for address in self.disk.unfinished]
         journals = [journal_of(row, stored) for stored in loaded for row in stored.started if row.steps]
+        if not journals:
+            return
         try:
             replay_journals(journals, *processes.program.actors, dependencies=self.dependencies)
         except ReplayError as error:
