@@ -285,11 +285,17 @@ class Campaign:
         if told is not failed:
             lines.append(f"This is the plainest run that fails like it: {self._repeat(told)}")
         repeat = f"Repeat it with: {self._repeat(failed)}"
-        trace = told.simulation.trace.tail(len(told.simulation.trace.entries))
+        trace = "\n".join(map(str, told.simulation.trace.entries))
         path = self._failures.keep(failed.seed, "\n".join((header, *lines, repeat, trace, "")))
         if path is not None:
             lines.append(f"All that happened stands in {path}; this seed comes first the next time.")
-        return "\n\n".join([header, told.simulation.account(), "\n".join([*lines, repeat])])
+        return "\n\n".join(
+            [
+                header,
+                told.simulation.account(told.error if told.error is not None else error),
+                "\n".join([*lines, repeat]),
+            ]
+        )
 
     def _repeat(self, attempt: Attempt) -> str:
         """The call that does the same again, as far as it can be written down."""

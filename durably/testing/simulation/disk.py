@@ -8,7 +8,7 @@ that is on its way at that moment the seed decides.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from random import Random
 from typing import Any, Protocol
 
@@ -90,6 +90,10 @@ class SimulatedDisk(Disk):
         """Commits that reported a failure, after each of which the runtime recovers."""
         self.in_flight: Batch | None = None
         self.full_until_us = 0
+
+    def addresses(self) -> Iterable[Address]:
+        """All objects that it knows."""
+        return {**dict.fromkeys(self.state), **dict.fromkeys(row.record.address for row in self.rows.values())}
 
     def lose_power(self, random: Random) -> Batch | None:
         """The process is gone, and its lock; the batch that was on its way is on the disk, or not: then it is None."""

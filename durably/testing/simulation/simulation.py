@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from random import Random
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar, Unpack
@@ -22,7 +22,7 @@ from durably.actors.transport import Invocation as InvocationHandle
 from durably.actors.values.durations import Duration, delay_us, duration_us
 from durably.actors.values.error_envelopes import decode_failure
 from durably.errors import ForgottenAwaitError, PausedInvocationError, StoreInUseError
-from durably.ids import InvocationStatus
+from durably.ids import Address, InvocationStatus
 from durably.runtime.invocations.invocation import InvocationRun
 from durably.storage.memory import LOAD_LIMIT_BYTES, ContradictionError, MemoryStore
 from durably.storage.records import Batch, Owner
@@ -35,6 +35,7 @@ from durably.testing.replaying.replay import ReplayError, replay_journals
 from durably.testing.report import Report
 from durably.testing.simulation.clients import SimulatedClient
 from durably.testing.simulation.clock import SimulatedClock
+from durably.testing.simulation.concerned import events_of_concern
 from durably.testing.simulation.disk import SimulatedDisk
 from durably.testing.simulation.faults import Faults, Place
 from durably.testing.simulation.guarantees import GuaranteeError, Guarantees, MachineError
@@ -47,7 +48,7 @@ from durably.testing.simulation.process import Program, SimulatedProcess, Tuning
 from durably.testing.simulation.process_memory import ProcessMemory
 from durably.testing.simulation.processes import LONGEST_STEP_US, SETTLE_US, Processes, wait_us
 from durably.testing.simulation.schedule import Schedule, Shuffles, ready_queues
-from durably.testing.simulation.trace import Trace, shown
+from durably.testing.simulation.trace import Entry, Trace, shown, shown_id, tail
 from durably.testing.stores.snapshots import Snapshots
 
 T = TypeVar("T")
@@ -142,6 +143,8 @@ class Simulation:
         self._models: dict[str, Callable[[], Any]] = {}
         self._failure: BaseException | None = None
         self._may_pause = False
+        self._taken: tuple[int, Snapshots] | None = None
+        """The last snapshots that were asked for, and in which callback."""
         self._had = chosen
         self._dice = Random(f"{seed} dice").getstate()
         self._requests: dict[str, int] = {}
@@ -251,11 +254,21 @@ class Simulation:
             globals_changed=self._processes.globals_changed,
         )
 
-    def account(self) -> str:
-        """What went wrong in the world, and the last things that happened, a line each."""
+    def account(self, error: BaseException | None = None) -> str:
+        """What went wrong in the world, and the last things that happened, a line each.
+
+        Of an error, what happened to the objects that it concerns.
+        """
+        entries: Sequence[Entry] = self.trace.entries
+        if error is not None:
+            entries = events_of_concern(
+                entries, named_in=str(error), read=self._read_by(error), known=self.disk.addresses()
+            )
+        left_out = len(self.trace.entries) - len(entries)
+        others = f" ({left_out} events of other objects are left out)" if left_out else ""
         times = "once" if self.crashes == 1 else f"{self.crashes} times"
         crashed = f"; it was killed {times}" if self.crashes else ""
-        return f"What happened last, with {self._had!r}{crashed}:\n{self.trace.tail(SHOWN_EVENTS)}"
+        return f"What happened last, with {self._had!r}{crashed}{others}:\n{tail(entries, SHOWN_EVENTS)}"
 
     # ------------------------------------------------------------------ for programs
 
@@ -286,7 +299,9 @@ class Simulation:
     @property
     def snapshots(self) -> Snapshots:
         """The state of all objects as it is on the disk."""
-        return Snapshots(self.disk, self._processes.bound)
+        taken = Snapshots(self.disk, self._processes.bound)
+        self._taken = (self.loop.callbacks, taken)
+        return taken
 
     async def advance(
         self, *delay: Duration, days: float = 0, hours: float = 0, minutes: float = 0, seconds: float = 0
@@ -429,20 +444,20 @@ class Simulation:
         self._processes.opened(process)
         self.guarantees.incarnation_begins()
 
-    def action_begins(self, name: str, /) -> None:
+    def action_begins(self, name: str, id: str = "", /) -> None:
         process = self.loop.owner
         by_owner = not isinstance(process, SimulatedProcess) or process.superseded_at_us is None
         self.ledger.append(Attempted(name, by_owner))
         self.injection.passes("before_action")
-        self.trace.note("an action", f"{name!r} begins")
+        self.trace.note("an action", f"{name!r}{_of(id)} begins")
         self._may_crash("before_action")
 
     def action_failed(self, name: str, what: str, /) -> None:
         self.failed_attempts[name] += 1
         self.trace.note("an action", f"{name!r} {what}")
 
-    def action_ended(self, name: str, /) -> None:
-        self.trace.note("an action", f"{name!r} has ended")
+    def action_ended(self, name: str, id: str = "", /) -> None:
+        self.trace.note("an action", f"{name!r}{_of(id)} has ended")
         self._may_crash("after_action")
 
     def pause_durable(self, invocation: InvocationRun, error: BaseException, /) -> None:
@@ -465,6 +480,13 @@ class Simulation:
             self.loop.stop_with(error)
 
     # ------------------------------------------------------------------ inside
+
+    def _read_by(self, error: BaseException) -> Iterable[Address]:
+        """The objects whose state led to an error: of a condition, or of the program at its end."""
+        if isinstance(error, InvariantError):
+            return error.read
+        is_of_program = self._taken is not None and self._taken[0] == self.loop.callbacks
+        return self._taken[1].read if is_of_program and self._taken is not None else ()
 
     def _known(self, actor: type[VirtualObject]) -> str:
         """The name of a class that is simulated."""
@@ -528,6 +550,10 @@ class Simulation:
         except StoreInUseError:
             return
         self.fail(GuaranteeError(8, "a second runtime could open the store."))
+
+
+def _of(id: str) -> str:
+    return f" of {shown_id(id)}" if id else ""
 
 
 def _made(dependencies: Dependencies | None) -> Mapping[Any, Any]:
