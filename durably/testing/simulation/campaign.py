@@ -18,6 +18,7 @@ from durably.testing.simulation.faults import PLACES, Extent, Faults, Place
 from durably.testing.simulation.options import Known, Options
 from durably.testing.simulation.parallel import Share, can_run_in_parallel, run_in_parallel
 from durably.testing.simulation.process_memory import ProcessMemory
+from durably.testing.simulation.recording import record
 from durably.testing.simulation.shrinking import Attempt, plainest
 from durably.testing.simulation.simulation import Simulation
 
@@ -223,6 +224,7 @@ class Campaign:
                 raise
             finally:
                 reports.TOTALS.add(simulation.report())
+                record(seed, simulation.trace)
         return Attempt(seed=seed, faults=faults, asked=asked, order=order, simulation=simulation, error=error)
 
     def passed(self, attempt: Attempt) -> Report:
@@ -292,7 +294,7 @@ class Campaign:
         return "\n\n".join(
             [
                 header,
-                told.simulation.account(told.error if told.error is not None else error),
+                told.simulation.account(error),
                 "\n".join([*lines, repeat]),
             ]
         )
