@@ -26,7 +26,6 @@ from typing import Any, ClassVar, NoReturn, Protocol, TypeVar, TypeVarTuple
 from durably.runtime.execution.closing import CLOSINGS, close_asyncgen, close_coroutine
 from durably.runtime.execution.loop import (
     IsolatedLoop,
-    NumberedFuture,
     NumberedTask,
     has_unheard_error,
     never_report,
@@ -319,9 +318,6 @@ class SimulatedLoop(IsolatedLoop):
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
         """Asyncio's hook: a cancelled timer is passed over when its time comes."""
 
-    def create_future(self) -> asyncio.Future[Any]:
-        return NumberedFuture(self.number(), loop=self)
-
     def create_task(
         self,
         coro: Generator[Any, None, T] | Coroutine[Any, Any, T],
@@ -355,11 +351,6 @@ class SimulatedLoop(IsolatedLoop):
         failed, self._failed = self._failed, []
         unheard = [task for task in failed if has_unheard_error(task)]
         return [error for task in unheard if (error := task.exception()) is not None]
-
-    def number(self) -> int:
-        number = self._next_number
-        self._next_number = number + 1
-        return number
 
     def run_in_executor(self, executor: Any, func: Callable[[*Args], T], *args: *Args) -> asyncio.Future[T]:
         """There are no threads here: the function runs a moment later, in a callback of its own."""
