@@ -15,8 +15,6 @@ from argparse import ArgumentParser
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from coverage import Coverage
-
 ROOT = Path(__file__).parents[2]
 SURVEYED = ("durably/runtime", "durably/storage")
 REASONS = Path(__file__).with_name("unreached.toml")
@@ -32,6 +30,8 @@ def unreached(runs: int) -> Mapping[str, list[int]]:
     """
     if "durably" in sys.modules:
         raise RuntimeError("The survey has to begin before durably is imported: run it in a process of its own.")
+    from coverage import Coverage
+
     measured = Coverage(data_file=None, source=[str(ROOT / room) for room in SURVEYED], config_file=False)
     measured.start()
     _campaign(runs)

@@ -50,7 +50,6 @@ from durably.testing.simulation.trace import Trace, TraceLog
 R = TypeVar("R")
 
 RESTART_US = 500_000
-MINUTE_US = 60_000_000
 _CENTURY_US = 100 * 365 * 86_400 * 1_000_000
 
 
@@ -85,8 +84,6 @@ class Tuning:
         self.timer_window_us = random.choice((1_000_000, 60_000_000, _CENTURY_US))
         self.recovery_portion = random.choice((1, 3, 1_000))
         self.expiry_portion = random.choice((1, 1_000))
-        self.expire_every_us = MINUTE_US if self.expiry_portion == 1 else 60 * MINUTE_US
-        """Each minute as in earnest, or each hour: looking costs most of a run in which months pass."""
         self.pump_budget_us = random.choice((-1, 5_000))
 
     def settings(self, watch: Watch) -> Settings:
@@ -102,7 +99,6 @@ class Tuning:
             timer_window_us=self.timer_window_us,
             recovery_portion=self.recovery_portion,
             expiry_portion=self.expiry_portion,
-            expire_every_us=self.expire_every_us,
             pump_budget_us=self.pump_budget_us,
         )
 
