@@ -13,7 +13,9 @@ import sys
 import tomllib
 from argparse import ArgumentParser
 from collections.abc import Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 SURVEYED = ("durably/runtime", "durably/storage")
@@ -30,9 +32,8 @@ def unreached(runs: int) -> Mapping[str, list[int]]:
     """
     if "durably" in sys.modules:
         raise RuntimeError("The survey has to begin before durably is imported: run it in a process of its own.")
-    from coverage import Coverage
-
-    measured = Coverage(data_file=None, source=[str(ROOT / room) for room in SURVEYED], config_file=False)
+    coverage: Any = import_module("coverage")
+    measured = coverage.Coverage(data_file=None, source=[str(ROOT / room) for room in SURVEYED], config_file=False)
     measured.start()
     _campaign(runs)
     measured.stop()
