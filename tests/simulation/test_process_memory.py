@@ -86,10 +86,10 @@ def test_bare_simulations_of_the_same_program_see_what_has_changed_between_them(
     assert changed(1) == changed(2) == changed(1) == ["LEDGER", "SEEN", "cache", "count", "spelled"]
     original = GLOBALS["spelled"]
     try:
-        GLOBALS["spelled"] = lambda word: GLOBALS.setdefault("found", []).append(word)
-        GLOBALS["found"] = []
-        assert "spelled" not in changed(1), "the code is looked through anew"
+        GLOBALS["FOUND"] = []
+        exec("def spelled(word): FOUND.append(word)", GLOBALS)
+        assert "FOUND" in changed(1), "the code is looked through anew"
     finally:
         GLOBALS["spelled"] = original
-        del GLOBALS["found"]
+        del GLOBALS["FOUND"]
     assert is_remembered() == NOTHING
