@@ -110,7 +110,7 @@ class BoundHandler(Generic[P, R]):
         self, *delay: Duration, days: float = 0, hours: float = 0, minutes: float = 0, seconds: float = 0
     ) -> DelayedHandler[P, R]:
         """The handler a while from now: it can be sent, not called. A bare number is seconds."""
-        microseconds = delay_us(*delay, days=days, hours=hours, minutes=minutes, seconds=seconds)
+        microseconds = delay_us("after", delay, days, hours, minutes, seconds)
         return DelayedHandler(self._target, Delay(after_us=microseconds))
 
     def at(self, when: datetime, /) -> DelayedHandler[P, R]:
@@ -129,17 +129,7 @@ class BoundHandler(Generic[P, R]):
         With an `idempotency_key`, repeating the message joins the first one. `timeout` bounds the whole invocation,
         from acceptance to outcome: a timedelta or seconds.
         """
-        target = self._target
-        return BoundHandler(
-            msgspec.structs.replace(
-                target,
-                idempotency_key=target.idempotency_key
-                if idempotency_key is None
-                else _idempotency_key(idempotency_key),
-                headers=target.headers if headers is None else plain_headers(headers),
-                timeout_us=target.timeout_us if timeout is None else duration_us(timeout, "options(timeout=...)"),
-            )
-        )
+        return BoundHandler(_with_options(self._target, idempotency_key, headers, timeout))
 
 
 class DelayedHandler(Generic[P, R]):
@@ -162,11 +152,33 @@ class DelayedHandler(Generic[P, R]):
                 ".send before the arguments, as in `await reference.handler.after(days=3).send(...)`."
             )
 
+    def options(
+        self,
+        *,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: Duration | None = None,
+    ) -> DelayedHandler[P, R]:
+        """The same, with options for the message, as before the delay: `options(...).after(...)`."""
+        return DelayedHandler(_with_options(self._target, idempotency_key, headers, timeout), self._delay)
+
     def send(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Invocation[R]]:
         """Have the message accepted now; it joins the mailbox when it is due, behind what is there (rule C6)."""
         target = self._target
         argument = target.signature.types.arguments.encode(args, kwargs)
         return target.transport._issue_send(target.outgoing(argument), self._delay, CallSite(frame_above(1)))
+
+
+def _with_options(
+    target: Target[R], idempotency_key: str | None, headers: Mapping[str, str] | None, timeout: Duration | None
+) -> Target[R]:
+    """What is left out stays as it was."""
+    return msgspec.structs.replace(
+        target,
+        idempotency_key=target.idempotency_key if idempotency_key is None else _idempotency_key(idempotency_key),
+        headers=target.headers if headers is None else plain_headers(headers),
+        timeout_us=target.timeout_us if timeout is None else duration_us(timeout, "options(timeout=...)"),
+    )
 
 
 def plain_headers(headers: Mapping[str, str] | None) -> dict[str, str]:

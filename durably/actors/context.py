@@ -26,7 +26,7 @@ from durably.actors.run import Run
 from durably.actors.state import StateView
 from durably.actors.transport import Delay, Invocation, Outgoing
 from durably.actors.values.descriptions import MISSING
-from durably.actors.values.durations import Duration, duration_us, moment
+from durably.actors.values.durations import Duration, delay_us, moment
 from durably.actors.values.serde import codec_for
 from durably.errors import SharedStateError, UndecodableError, UnencodableError
 from durably.ids import InvocationStatus, is_storable
@@ -110,9 +110,17 @@ class Context(Caller):
         """A random UUID, the same on replay: fit as an idempotency key for others."""
         return UUID(int=self._port.uuid_bits(), version=UUID_VERSION)
 
-    def sleep(self, delay: Duration, /) -> Coroutine[Any, Any, None]:
-        """Wait, durably: a timedelta or seconds. Whoever waits long holds no memory."""
-        due = self._port.at() + duration_us(delay, "The delay of sleep")
+    @overload
+    def sleep(self, delay: Duration, /) -> Coroutine[Any, Any, None]: ...
+    @overload
+    def sleep(
+        self, *, days: float = 0, hours: float = 0, minutes: float = 0, seconds: float = 0
+    ) -> Coroutine[Any, Any, None]: ...
+    def sleep(
+        self, *delay: Duration, days: float = 0, hours: float = 0, minutes: float = 0, seconds: float = 0
+    ) -> Coroutine[Any, Any, None]:
+        """Wait, durably: `sleep(minutes=5)`, a timedelta, or a bare number of seconds. A long wait holds no memory."""
+        due = self._port.at() + delay_us("sleep", delay, days, hours, minutes, seconds)
         return self._port.issue(Sleep(due), _nothing, "sleep", CallSite(frame_above(1)))
 
     # What references and `call` do with this transport.

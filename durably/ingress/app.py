@@ -50,6 +50,9 @@ IDEMPOTENCY_KEY: Final = b"idempotency-key"
 KEPT_BACK: Final = frozenset({b"connection", b"host", b"idempotency-key", b"idempotency-expires"})
 """Headers that are about the connection or for the ingress; a handler sees all others."""
 
+QUERY_PARAMETERS: Final = ("delay", "limit-key")
+"""Those of Restate's ingress. Requests are not limited by key here, so `limit-key` changes nothing."""
+
 ACCEPTED_CODING: Final = ((b"accept-encoding", b"identity"),)
 
 OUR_MISTAKE: Final = f"durably itself failed; the server's log has the traceback. {SAFE_WITH_A_KEY}"
@@ -213,9 +216,15 @@ def _check_coding(coding: str) -> None:
 
 
 def _delay_us(query: bytes, target: Target) -> int | None:
-    if b"delay" not in query:
+    if not query:
         return None
-    delays = parse_qs(query.decode("latin-1"), keep_blank_values=True).get("delay")
+    parameters = parse_qs(query.decode("latin-1"), keep_blank_values=True)
+    unknown = [name for name in parameters if name not in QUERY_PARAMETERS]
+    if unknown:
+        raise RefusedRequestError(
+            400, f"unknown query parameter '{unknown[0]}', this ingress knows {' and '.join(QUERY_PARAMETERS)}"
+        )
+    delays = parameters.get("delay")
     if not delays:
         return None
     if not target.is_send:

@@ -19,8 +19,10 @@ from durably.actors.retry import RetryPolicy
 from durably.actors.transport import Delay, Invocation, Outgoing
 from durably.actors.values.durations import Duration, duration_us
 from durably.actors.values.serde import MISSING, codec_for
+from durably.actors.values.user_errors import let_signals_pass
 from durably.errors import DefinitionError, RuntimeStoppedError, WrongContextError
 from durably.ids import OLDER_PREFIX, Address, InvocationStatus, KeyScope
+from durably.runtime.actions.contained import Contained, without_containment
 from durably.runtime.environment import Environment
 from durably.runtime.execution.loop import is_in_a_handler
 from durably.runtime.gateway.describe import describe_actor
@@ -153,9 +155,13 @@ class Runtime(Caller):
         stopping = asyncio.ensure_future(supervisor.stop(interrupted=interrupted))
         try:
             await asyncio.shield(stopping)
-        finally:  # Whoever cancels us gets a runtime that has stopped, and a store that is free.
-            await stopping
+        finally:  # Who cancels us gets a runtime that has stopped, and a store that is free.
+            ctrl_c = await stopping
         self._observer.stopped()
+        if ctrl_c is not None:
+            task = asyncio.current_task()
+            # asyncio.run cancels its task at the first Ctrl-C, and makes a KeyboardInterrupt of that cancellation.
+            raise ctrl_c if task is None or not task.cancelling() else asyncio.CancelledError
 
     @property
     def store(self) -> str:
@@ -317,10 +323,16 @@ class Runtime(Caller):
         task.add_done_callback(self._hooks.discard)
 
     async def _tell_paused(self, hook: OnPaused, handle: Invocation[Any], error: BaseException) -> None:
-        try:
+        async def call() -> None:
             await hook(handle, error)
-        except Exception as failure:
-            self._observer.hook_failed(failure)
+
+        try:
+            await Contained(asyncio.get_running_loop(), call())
+        except asyncio.CancelledError:
+            raise
+        except BaseException as failure:  # Rule E3
+            let_signals_pass(failure)
+            self._observer.hook_failed(without_containment(failure))
 
     def _resume_one(self, supervisor: Supervisor, id: str) -> QuestionOperation[Sequence[str]]:
         gateway = supervisor.gateway

@@ -62,6 +62,7 @@ class Checkout(Service):
     async def handle(self, ctx: Context, user: str) -> None:
         ctx.get("x", int)  # refused: a service has no state
         await ctx.sleep("5 s")  # refused: a duration is a timedelta or seconds
+        await ctx.sleep(5, minutes=1)  # refused: a duration or parts, not both
 
     @shared  # refused: a service has no shared handlers
     async def look(self, ctx: Context) -> None: ...

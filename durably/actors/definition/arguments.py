@@ -27,6 +27,7 @@ from durably.actors.values.descriptions import MISSING, describe, shortened_byte
 from durably.actors.values.malformed_text import malformed_text
 from durably.actors.values.serde import Serde, TypeCodec, admit, encode_readably, located
 from durably.actors.values.unknown_keys import UnknownKeys
+from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 from durably.errors import InvalidArgumentError, UndecodableError, UnencodableError
 
 HandlerFunction: TypeAlias = Callable[..., Coroutine[Any, Any, Any]]
@@ -178,7 +179,8 @@ class JsonArguments:
             decoded = self._decode(argument)
             if self._apart_codecs:
                 self._decode_apart(decoded)
-        except (Exception, SystemExit) as error:  # Validators of users' classes may raise anything.
+        except USER_ERRORS as error:  # Validators of users' classes may raise anything.
+            let_signals_pass(error)
             raise self._refusal(argument, error) from _cause_of_users(error)
         return decoded
 
@@ -201,7 +203,8 @@ class JsonArguments:
             return self._admitted(body.strip(JSON_SPACE))
         except InvalidArgumentError:
             raise
-        except (Exception, SystemExit) as error:  # As above.
+        except USER_ERRORS as error:  # As above.
+            let_signals_pass(error)
             raise self._refusal(body, error) from _cause_of_users(error)
 
     def _admitted(self, body: bytes) -> bytes:
@@ -316,7 +319,8 @@ class SerdeArguments:
     def _explained(self, decode: Callable[[bytes], T], data: bytes) -> T:
         try:
             return decode(data)
-        except (Exception, SystemExit) as error:  # The Serde is the user's.
+        except USER_ERRORS as error:  # The Serde is the user's.
+            let_signals_pass(error)
             raise InvalidArgumentError(
                 f"Handler {self._handler!r} expects {self._serde.content_type}, and got {shortened_bytes(data)}: "
                 f"{error}."

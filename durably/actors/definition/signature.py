@@ -19,6 +19,7 @@ from durably.actors.definition.type_bindings import NO_BINDINGS, TypeBindings
 from durably.actors.values.constraints import is_field_info
 from durably.actors.values.descriptions import MISSING, describe, shortened
 from durably.actors.values.serde import JSON, Serde, TypeCodec, codec_for, encode_readably
+from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 from durably.errors import DefinitionError, UndecodableError, UnencodableError
 
 OWN_PARAMETERS = 2
@@ -197,13 +198,15 @@ class SerdeResult:
     def encode(self, value: Any, /) -> bytes:
         try:
             return encode_readably(self._serde, value)
-        except Exception as error:  # The Serde is the user's.
+        except USER_ERRORS as error:  # The Serde is the user's.
+            let_signals_pass(error)
             raise UnencodableError(f"The result of handler {self._handler!r}, {shortened(value)}: {error}.") from error
 
     def decode(self, data: bytes, /) -> Any:
         try:
             return self._serde.decode(data)
-        except Exception as error:  # As above.
+        except USER_ERRORS as error:  # As above.
+            let_signals_pass(error)
             raise UndecodableError(f"The result of handler {self._handler!r}: {error}.") from error
 
 

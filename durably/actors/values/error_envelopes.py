@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 import msgspec
 
 from durably.actors.values.serde import TypeCodec, codec_for
+from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 from durably.errors import (
     CancelledInvocationError,
     DefinitionError,
@@ -171,7 +172,8 @@ def _class_names(cls: type[TerminalError]) -> list[str]:
 def _message_of(error: TerminalError) -> str:
     try:
         return error.message
-    except Exception as problem:  # The message may be a property or a repr of the user's; it must not hide the failure.
+    except USER_ERRORS as problem:  # The message may be a property of the user's; it must not hide the failure.
+        let_signals_pass(problem)
         return f"{type(error).__qualname__} (its message cannot be read: {type(problem).__qualname__})"
 
 
@@ -187,7 +189,8 @@ def _plain_code(error: TerminalError) -> int:
 def _plain_metadata(error: TerminalError) -> dict[str, str]:
     try:
         return {_plain_text(name): _plain_text(value) for name, value in error.metadata.items()}
-    except Exception:  # Metadata is for people; a broken one must not hide the failure.
+    except USER_ERRORS as problem:  # Metadata is for people; a broken one must not hide the failure.
+        let_signals_pass(problem)
         return {}
 
 
@@ -222,7 +225,8 @@ def _field_codec(cls: type, name: str, annotation: Any) -> TypeCodec[Any] | None
         resolved = typing.get_type_hints(holder, vars(module) if module else {}, dict(vars(cls)), include_extras=True)[
             name
         ]
-    except Exception:  # Whatever an annotation evaluates to, the failure itself must travel.
+    except USER_ERRORS as error:  # Whatever an annotation evaluates to, the failure itself must travel.
+        let_signals_pass(error)
         return codec_for(Any)
     if resolved is ClassVar or get_origin(resolved) is ClassVar:
         return None

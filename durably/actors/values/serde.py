@@ -28,6 +28,7 @@ from durably.actors.values.type_checks import is_bytes
 from durably.actors.values.type_codec import Proof
 from durably.actors.values.type_codec import TypeCodec as TypeCodec
 from durably.actors.values.type_features import Features
+from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 from durably.errors import DefinitionError, DurablyError, UnencodableError
 
 T = TypeVar("T")
@@ -99,7 +100,8 @@ def encode_readably(serde: Serde[T], value: T) -> bytes:
         )
     try:
         serde.decode(data)
-    except (Exception, SystemExit) as error:  # The Serde is the user's.
+    except USER_ERRORS as error:  # The Serde is the user's.
+        let_signals_pass(error)
         raise UnencodableError(
             f"{type(serde).__name__} cannot decode again what it made of {shortened(value)}: {error}."
         ) from error
@@ -151,7 +153,8 @@ def _make_codec(annotation: Any) -> TypeCodec[Any]:
         decoder = msgspec.json.Decoder(annotation, dec_hook=decode_custom)
     except DefinitionError:
         raise
-    except Exception as error:  # msgspec evaluates user classes here, and anything may come out of them.
+    except USER_ERRORS as error:  # msgspec evaluates user classes here, and anything may come out of them.
+        let_signals_pass(error)
         if _is_union_for_pydantic(error):
             return _adapted_codec(
                 annotation, declared, f"{describe(annotation)} holds a union that JSON cannot tell apart"
@@ -210,7 +213,7 @@ def _adapted_codec(annotation: Any, declared: Declarations, why: str) -> TypeCod
     )
 
 
-def _is_union_for_pydantic(error: Exception) -> bool:
+def _is_union_for_pydantic(error: BaseException) -> bool:
     """What msgspec says of unions whose members look alike in JSON. Lists and sets nothing tells apart."""
     text = str(error)
     return ("type union" in text.lower()) and "array-like" not in text

@@ -18,6 +18,7 @@ from durably.actors.values.encoding import check_depth, encode_if_plain, place_i
 from durably.actors.values.records import is_record
 from durably.actors.values.round_trip import Difference, compare
 from durably.actors.values.type_checks import is_mapping
+from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 from durably.errors import UndecodableError, UnencodableError
 
 T = TypeVar("T")
@@ -142,7 +143,8 @@ class TypeCodec(Generic[T]):
             compare(value, read, loose=self._loose)
         except Difference as difference:
             raise _lossy(difference, self.annotation) from None
-        except Exception as error:  # IncomparableError, or whatever an `__eq__` of the user's raises.
+        except USER_ERRORS as error:  # IncomparableError, or whatever an `__eq__` of the user's raises.
+            let_signals_pass(error)
             if self.encode(read) != data:
                 raise UnencodableError(
                     f"{shortened(value)} is not the same when it is read as {describe(self.annotation)} again: {error}."
@@ -151,7 +153,8 @@ class TypeCodec(Generic[T]):
     def _is_certainly_right(self, value: T) -> bool:
         try:
             return self._test is not None and self._test(value)
-        except Exception:  # A field that was never set, or an attribute of the user's that raises.
+        except USER_ERRORS as error:  # A field that was never set, or an attribute of the user's that raises.
+            let_signals_pass(error)
             return False
 
     def _read_again(self, value: T, data: bytes) -> T:
@@ -202,7 +205,8 @@ def _encoding_if_certain(
     def encode_if_certain(value: T) -> bytes:
         try:
             certain = test(value)
-        except Exception:  # As above.
+        except USER_ERRORS as error:  # As above.
+            let_signals_pass(error)
             certain = False
         return encode(value) if certain else encode_and_prove(value)
 
@@ -215,7 +219,8 @@ def _lost_in_json(value: Any, data: bytes) -> UnencodableError | None:
         compare(value, msgspec.json.decode(data), loose=True)
     except Difference as difference:
         return _lossy(difference, Any)
-    except Exception:  # It says nothing, then.
+    except USER_ERRORS as error:  # It says nothing, then.
+        let_signals_pass(error)
         return None
     return None
 

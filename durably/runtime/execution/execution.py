@@ -27,6 +27,7 @@ from durably.actors.protocol.operations import CallSite, Operation
 from durably.actors.protocol.port import Action, Flush
 from durably.actors.protocol.request import Request
 from durably.actors.values.error_envelopes import decode_failure, encode_failure, terminal
+from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 from durably.errors import (
     ForgottenAwaitError,
     HandlerMistakeError,
@@ -109,7 +110,8 @@ class DurableOperation(Operation[R]):
         began = None if coding is None or len(delivery.value) < MEASURED_BYTES else coding.monotonic()
         try:
             result = self._decode(delivery.value)
-        except Exception as error:
+        except USER_ERRORS as error:
+            let_signals_pass(error)
             self.set_exception(error)
         else:
             self.set_result(result)
@@ -221,9 +223,8 @@ class Execution:
         before = enter(self.loop)
         try:
             outcome = self._run(deliveries) if self._watch is None else self._run_watched(self._watch, deliveries)
-        except KeyboardInterrupt:  # Rule E3: the host's business; nothing is recorded.
-            raise
-        except SystemExit as error:
+        except (SystemExit, KeyboardInterrupt) as error:
+            let_signals_pass(error)  # Rule E3: the host's business; nothing is recorded.
             return AttemptFailure(_exit_mistake(error))
         except BaseException as error:
             return AttemptFailure(error)
@@ -636,8 +637,8 @@ def _name_of(coroutine: object) -> str:
     return name
 
 
-def _exit_mistake(error: SystemExit) -> ProcessExitError:
+def _exit_mistake(error: SystemExit | KeyboardInterrupt) -> ProcessExitError:
     """A handler cannot end the process: recovered, it would end every process to come (rule E3)."""
-    mistake = ProcessExitError(error.code)
+    mistake = ProcessExitError(error)
     mistake.__cause__ = error
     return mistake.with_traceback(error.__traceback__)

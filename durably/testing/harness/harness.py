@@ -163,7 +163,7 @@ class Harness(Runtime):
             As `settle` does.
         """
         self._supervised()
-        await self._advance(delay_us(*delay, days=days, hours=hours, minutes=minutes, seconds=seconds), due=due)
+        await self._advance(delay_us("advance", delay, days, hours, minutes, seconds), due=due)
 
     async def until(self, condition: Condition, /, *, within: Duration = 60.0) -> None:
         """Let time pass, from one moment when something is due to the next, until something is true of the state.
