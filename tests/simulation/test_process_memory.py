@@ -87,7 +87,7 @@ def test_bare_simulations_of_the_same_program_see_what_has_changed_between_them(
     original = GLOBALS["spelled"]
     try:
         GLOBALS["FOUND"] = []
-        exec("def spelled(word): FOUND.append(word)", GLOBALS)
+        exec("def spelled(word): FOUND.append(word)", forgetful.__dict__)
         assert "FOUND" in changed(1), "the code is looked through anew"
     finally:
         GLOBALS["spelled"] = original
