@@ -69,6 +69,7 @@ class TypeCodec(Generic[T]):
         "encode_exactly",
         "immutable",
         "is_certain",
+        "is_json",
         "refuses_unknown_keys",
     )
 
@@ -80,6 +81,8 @@ class TypeCodec(Generic[T]):
     """A value of this type cannot change in place (rule V2)."""
     is_certain: bool
     """What decodes can be encoded again, and is the same then; decoding it again gives the same too."""
+    is_json: bool
+    """What it gives is JSON, not the bytes of a Serde."""
     refuses_unknown_keys: bool
     """`admit` looks for keys that no field stands for; of other types that is left to `UnknownKeys`."""
 
@@ -92,6 +95,7 @@ class TypeCodec(Generic[T]):
         immutable: bool,
         proof: Proof,
         decode_outside: Callable[[bytes], T] | None = None,
+        is_json: bool = True,
     ) -> None:
         """`decode_outside` is for what comes from outside, if it refuses more: unknown keys."""
         self.annotation = annotation
@@ -99,6 +103,7 @@ class TypeCodec(Generic[T]):
         self.decode = decode
         self._decode_outside = decode_outside or decode
         self.refuses_unknown_keys = decode_outside is not None
+        self.is_json = is_json
         self.immutable = immutable
         self.is_certain = proof.test is not None and not proof.draws_defaults
         self._has_floats = proof.has_floats
@@ -106,7 +111,7 @@ class TypeCodec(Generic[T]):
         self._test = proof.test
         self._loose = proof.loose
         self._deep = proof.deep
-        self._plain_json = annotation in (Any, object)
+        self._plain_json = is_json and annotation in (Any, object)
         self._draws_defaults = proof.draws_defaults
         if proof.test is ALWAYS:
             self.encode_exactly = encode

@@ -21,12 +21,14 @@ import msgspec
 
 from durably.actors.context import make_context
 from durably.actors.definition.binding import BoundActor, BoundActorHandler
+from durably.actors.headers import apart, joined
 from durably.actors.protocol.coding import MEASURED_BYTES, CodingMeter
 from durably.actors.protocol.commands import Command, Run, Send, Sleep
 from durably.actors.protocol.operations import CallSite, Operation
 from durably.actors.protocol.port import Action, Flush
 from durably.actors.protocol.request import Request
 from durably.actors.values.error_envelopes import decode_failure, encode_failure, terminal
+from durably.actors.values.serde import SerdeFactory
 from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 from durably.errors import (
     ForgottenAwaitError,
@@ -467,13 +469,25 @@ class Execution:
         if request is None or request.attempt != self._attempt:
             request = self._request = Request(
                 id=accepted.id,
-                headers=accepted.headers,
+                headers=joined(accepted.headers),
+                attempt_headers=apart(accepted.headers),
                 body=accepted.argument,
                 idempotency_key=None if accepted.scope is None else accepted.scope.idempotency_key,
                 deadline=None if accepted.deadline is None else from_timestamp(accepted.deadline),
                 attempt=self._attempt,
             )
         return request
+
+    @property
+    def serde(self) -> SerdeFactory | None:
+        return self._actor.serde
+
+    @property
+    def runtime_serde(self) -> SerdeFactory | None:
+        return self._actor.runtime_serde
+
+    def headers(self) -> Mapping[str, str]:
+        return self._accepted.headers
 
     def at(self) -> int:
         self.check("The time of the handler")
