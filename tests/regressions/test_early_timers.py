@@ -1,7 +1,7 @@
 """A timer that is set while a start still looks for timers asked for ahead of the clock does not ring too soon.
 
-Found by a simulated program with slow reads: the look began, the timer was set and became durable, the look found it, and
-counted its wait from when the look had begun.
+Found by a simulated program with slow reads: the look began, the timer was set and became durable, the look found it,
+and counted its wait from when the look had begun.
 """
 
 from __future__ import annotations

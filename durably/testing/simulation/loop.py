@@ -21,7 +21,7 @@ from contextvars import Context, ContextVar, copy_context
 from heapq import heappop, heappush
 from random import Random
 from threading import get_ident
-from typing import Any, ClassVar, NoReturn, Protocol, TypeVar, TypeVarTuple
+from typing import Any, NoReturn, Protocol, TypeVar, TypeVarTuple
 
 from durably.runtime.execution.closing import CLOSINGS, close_asyncgen, close_coroutine
 from durably.runtime.execution.loop import (
@@ -61,8 +61,9 @@ class Owner(Protocol):
 class Outside:
     """Owns what belongs to no process."""
 
-    dead = halted = False
-    backlog: ClassVar[list[Any]] = []
+    def __init__(self) -> None:
+        self.dead = self.halted = False
+        self.backlog: list[Any] = []
 
 
 OUTSIDE = Outside()
