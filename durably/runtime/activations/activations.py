@@ -48,8 +48,8 @@ class Activations:
         settings: Settings,
     ) -> None:
         self.by_address = by_address
-        self.on_queued: Callable[[InvocationRun, InvocationRun], None] = _no_one_listens
-        """Hears that a message waits behind the invocation that holds its object."""
+        self.on_queued: list[Callable[[InvocationRun, InvocationRun], None]] = []
+        """Hear that a message waits behind the invocation that holds its object, in the transition that brings it."""
         self.on_loaded: Callable[[Activation], None] = _no_one_loads
         """Hears that an object is in memory."""
         self._actors = actors
@@ -140,15 +140,18 @@ class Activations:
             # Rule C8: the tail stays in the store; it is loaded when the head has been worked off.
             activation.stored_tail += 1
             self._committer.when_durable(self._registry.forget, invocation)
-            if activation.current is not None:
-                self.on_queued(invocation, activation.current)
+            self._tell_queued(activation, invocation)
         elif activation.current is None and not activation.mailbox and not self._incarnation.stopping:
             activation.current = invocation
             self._ready.push(invocation)
         else:
             activation.mailbox.append(invocation)
-            if activation.current is not None:
-                self.on_queued(invocation, activation.current)
+            self._tell_queued(activation, invocation)
+
+    def _tell_queued(self, activation: Activation, invocation: InvocationRun) -> None:
+        if activation.current is not None:
+            for hear in self.on_queued:
+                hear(invocation, activation.current)
 
     # ------------------------------------------------------------------ rehydration
 
@@ -235,7 +238,3 @@ class Activations:
 
 def _no_one_loads(activation: Activation) -> None:
     raise AssertionError("an object was loaded before the machine was put together")
-
-
-def _no_one_listens(invocation: InvocationRun, holder: InvocationRun) -> None:
-    raise AssertionError("a message came before the machine was put together")

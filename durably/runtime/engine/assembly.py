@@ -39,6 +39,7 @@ from durably.runtime.lifecycle.recovery import Recovery
 from durably.runtime.lifecycle.retention import Retention
 from durably.runtime.lifecycle.retries import Retries
 from durably.runtime.lifecycle.timer_dispatch import TimerDispatch
+from durably.runtime.lifecycle.wait_graph import WaitGraph
 from durably.runtime.messaging.acceptance import Acceptance
 from durably.runtime.messaging.attachments import Attachments
 from durably.runtime.messaging.completions import Completions
@@ -92,6 +93,7 @@ class Parts:
     passivation: Passivation
     targets: Targets
     timers: TimerService
+    wait_graph: WaitGraph
     waiters: Waiters
 
 
@@ -192,7 +194,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         registry=registry,
         waiters=waiters,
     )
-    activations.on_queued = notices.message_queued
+    activations.on_queued.append(notices.message_queued)
     attachments.on_attached.append(notices.attached)
     pauses = Pauses(committer=committer, notices=notices, observer=observer, ready=ready)
     action_endings = ActionEndings(
@@ -258,17 +260,22 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         retries=retries,
         scheduled=scheduled,
     ).time_has_come
+    wait_graph = WaitGraph(activations=activations, registry=registry)
     deadlocks = Deadlocks(
         activations=activations,
         committer=committer,
         completions=completions,
         endings=endings,
-        registry=registry,
+        graph=wait_graph,
+        idleness=idleness,
+        observer=observer,
+        passivation=passivation,
         scheduled=scheduled,
         settings=settings,
         waiters=waiters,
     )
-    activations.on_loaded = deadlocks.look_at_loaded
+    activations.on_queued.append(deadlocks.message_queued)
+    activations.on_loaded = deadlocks.object_loaded
     attachments.on_attached.append(deadlocks.attached)
     steps = Steps(
         attempts=attempts,
@@ -313,6 +320,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
             activations=activations,
             actors=actors,
             background=background,
+            deadlocks=deadlocks,
             observer=observer,
             settings=settings,
             store=store,
@@ -331,5 +339,6 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         scheduled=scheduled,
         targets=targets,
         timers=timers,
+        wait_graph=wait_graph,
         waiters=waiters,
     )

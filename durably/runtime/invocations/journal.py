@@ -85,6 +85,8 @@ class Journal:
             self.held_sends += [
                 (number, command) for number, command in enumerate(commands) if isinstance(command, Send)
             ]
+            for number, _ in self.held_sends:  # They have no answer, as when they were issued.
+                self.pending.pop(number, None)
 
     def issued_at(self, number: int) -> int:
         """The time of the step that issued a command."""
@@ -111,7 +113,8 @@ def journal_of(stored: StoredInvocation) -> Journal:
     for record in stored.steps:
         step = decode_step(record.content)
         for offset, command in enumerate(step.commands):
-            journal.pending[journal.next_command + offset] = command
+            if not isinstance(command, Send) or command.idempotency_key is not None:  # Others have no answer.
+                journal.pending[journal.next_command + offset] = command
         for number in (*step.deliveries, *step.abandoned):
             journal.pending.pop(number, None)
             if number in answers:

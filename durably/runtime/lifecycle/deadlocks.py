@@ -1,8 +1,12 @@
-"""`Deadlocks`: an exclusive handler that waits for nothing but its own object would wait for ever (rule E8).
+"""`Deadlocks`: invocations that wait for nothing but each other would wait for ever (rules E4, E8).
 
-Its message to itself is queued behind it, and it goes on only when that message has been worked off. The newest such
-call is answered with a `DeadlockError`, and its message leaves the mailbox, unless others wait for it. The same holds
-where it attached to a message that it, or somebody else, sent to its object; that message stays.
+They are looked for where a circle can close: when a call queues behind a held mailbox, when a command attaches, when a
+step leaves only calls of earlier steps pending, when one goes on in vain, and when a mailbox with calls comes back from
+the store. Nothing is looked for, and nothing is kept, for a call that starts at once.
+
+A look goes through what is in memory, in one go. Where that is not enough, the rest is brought into memory first, and
+the last word is again a look in one go. The newest call of the knot is answered with a `DeadlockError`, and in the same
+transition its message leaves the mailbox, unless others wait for it.
 """
 
 from __future__ import annotations
@@ -10,26 +14,62 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 
-from durably.actors.protocol.commands import Attach, Call, Command, key_scope
 from durably.actors.values.error_envelopes import encode_failure
 from durably.errors import DeadlockError
-from durably.ids import InvocationStatus, are_of_one_address, derived_invocation_id
 from durably.runtime.activations.activations import Activations
+from durably.runtime.activations.passivation import Passivation
 from durably.runtime.commit.committer import Committer
-from durably.runtime.commit.transition import Transition
+from durably.runtime.incarnation.idleness import Idleness
 from durably.runtime.invocations.activation import Activation
 from durably.runtime.invocations.invocation import Found, InvocationRun, from_stored
 from durably.runtime.lifecycle.endings import Endings
+from durably.runtime.lifecycle.knots import Knot, KnotSearch, is_own_message
+from durably.runtime.lifecycle.wait_graph import (
+    LEADS_ON,
+    NOTHING_BROUGHT,
+    Sought,
+    Waiting,
+    WaitGraph,
+    name_of,
+)
 from durably.runtime.messaging.completions import Completions
-from durably.runtime.registry.registry import InvocationRegistry
+from durably.runtime.observation.observer import Observer
 from durably.runtime.registry.waiters import Waiters
 from durably.runtime.settings import Settings
 from durably.runtime.timers.scheduled_messages import ScheduledMessages
 from durably.storage.records import CallerRecord, InvocationRecord, StoredInvocation
 
+NAMES_SHOWN = 12
+"""How many of a circle's members its sentence names."""
+
+
+class Hunt:
+    """A look that goes on in the store. It remembers what it has come through, so its cost is linear too."""
+
+    __slots__ = ("attached", "awaited", "brought", "held", "row", "seen", "start", "to_visit")
+
+    def __init__(self, start: InvocationRun) -> None:
+        self.start = start
+        self.awaited = 0
+        """Look-ups under way."""
+        self.brought: dict[Sought, InvocationRecord | None] = {}
+        self.seen: set[int] = {start.number}
+        self.to_visit: list[Waiting] = [start]
+        self.held: list[Activation] = []
+        """Objects that must not leave memory before it is decided."""
+        self.row: StoredInvocation | None = None
+        """The message that is to leave the stored part of its mailbox, once it has been fetched."""
+        self.attached: list[CallerRecord] = []
+        """Who attached to that message while it was on its way."""
+
+    def hold(self, activation: Activation) -> None:
+        if not activation.is_held:
+            activation.is_held = True
+            self.held.append(activation)
+
 
 class Deadlocks:
-    """Cycles of length one. Longer ones are not looked for."""
+    """Looks for deadlocks in one incarnation, and ends them."""
 
     def __init__(
         self,
@@ -38,7 +78,10 @@ class Deadlocks:
         committer: Committer,
         completions: Completions,
         endings: Endings,
-        registry: InvocationRegistry,
+        graph: WaitGraph,
+        idleness: Idleness,
+        observer: Observer,
+        passivation: Passivation,
         scheduled: ScheduledMessages,
         settings: Settings,
         waiters: Waiters,
@@ -47,131 +90,222 @@ class Deadlocks:
         self._committer = committer
         self._completions = completions
         self._endings = endings
+        self._graph = graph
         self._host = asyncio.get_running_loop()
-        self._is_on = settings.deadlocks == "error"
-        self._registry = registry
+        self._hunt: Hunt | None = None
+        """There is one at a time, so that none takes out of memory what another one has brought."""
+        self._idleness = idleness
+        self.is_on = settings.deadlocks == "error"
+        self._observer = observer
+        self._passivation = passivation
         self._scheduled = scheduled
+        self._suspects: dict[int, InvocationRun] = {}
+        """From where to look next, by number: what may have become part of a knot."""
+        self._undecided: dict[int, InvocationRun] = {}
+        """From where to look with the help of the store."""
         self._waiters = waiters
+        idleness.add(self._is_idle)
 
-    def look_at(self, transition: Transition, invocation: InvocationRun) -> None:
-        """Its step has ended; part of the transition of that step, so that no crash comes in between."""
-        number = self._own_call(invocation)
-        if number is None:
-            return
-        callee_id = _callee_id(invocation, number)
-        callee = None if callee_id is None else self._registry.live.get(callee_id)
-        if callee is not None:
-            self._answer(transition, invocation, number, callee)
-        else:
-            self._look_up(invocation, number)
+    # ------------------------------------------------------------------ when to look (rule E4)
+
+    def message_queued(self, invocation: InvocationRun, holder: InvocationRun) -> None:
+        """A message waits behind `holder`. Not at once: its caller's step is not complete."""
+        if holder.journal is not None and (invocation.caller is not None or invocation.attachments) and self.is_on:
+            if not self._suspects:
+                self._host.call_soon(self._look)
+            self._suspects[holder.number] = holder
+
+    def step_ended(self, invocation: InvocationRun, first: int) -> None:
+        """A step whose first command is number `first` is in the log; part of its transition.
+
+        Calls of this very step are looked after where they are queued; those of earlier ones may be all that is left.
+        """
+        journal = invocation.journal
+        if journal is not None and journal.pending and next(iter(journal.pending)) < first and self.is_on:
+            self._suspects[invocation.number] = invocation
+        if self._suspects:
+            self._look()
+
+    def suspect(self, invocation: InvocationRun) -> None:
+        """It waits, and did not wait as it does now before; no transition is being made."""
+        if self.is_on:
+            self._suspects[invocation.number] = invocation
+            self._look()
 
     def attached(self, caller: CallerRecord, target: InvocationRun | InvocationRecord) -> None:
-        """A command waits for an outcome from now on, which may be that of its own invocation, or one behind it."""
-        activation = self._activations.by_address.get(caller.address) if target.address == caller.address else None
-        holder = None if activation is None else activation.current
-        if holder is not None and holder.number == caller.number:
-            self.look_at(self._committer.begin(), holder)
+        """A command waits for the outcome of another invocation from now on."""
+        activation = self._activations.by_address.get(caller.address)
+        invocation = None if activation is None else activation.find(caller.number)
+        if invocation is not None:
+            self.suspect(invocation)
 
-    def look_at_loaded(self, activation: Activation) -> None:
-        """What holds the object has come back from the store, and may have been waiting for itself there."""
+    def object_loaded(self, activation: Activation) -> None:
+        """What waits there may have waited in a circle when the process died."""
         holder = activation.current
-        number = None if holder is None else self._own_call(holder)
-        if holder is not None and number is not None:
-            self._look_up(holder, number)
-
-    def _own_call(self, invocation: InvocationRun) -> int | None:
-        """The newest call to its own object, if it waits for nothing else."""
-        journal = invocation.journal
-        if not self._is_on or journal is None or not journal.pending or journal.undelivered:
-            return None
-        if not invocation.is_exclusive or invocation.status is not InvocationStatus.SUSPENDED:
-            return None
-        if all(_is_own(invocation, command) for command in journal.pending.values()):
-            return max(journal.pending)
-        return None
-
-    def _look_up(self, invocation: InvocationRun, number: int) -> None:
-        found, callee_id = partial(self._found, invocation, number), _callee_id(invocation, number)
-        if callee_id is not None:
-            self._registry.by_id(callee_id, found)
+        if not self.is_on or not (holder is not None or activation.shared):
             return
-        command = _command(invocation, number)
-        assert isinstance(command, Attach)
-        self._host.call_soon(self._registry.by_key, key_scope(command), found)  # A transition is being made now.
+        is_waited_for = activation.stored_tail > 0 or any(
+            message.caller is not None or message.attachments for message in activation.mailbox
+        )
+        for started in (holder, *activation.shared.values()):
+            if started is not None and (started.attachments or (started is holder and is_waited_for)):
+                if not self._suspects:
+                    self._host.call_soon(self._look)
+                self._suspects[started.number] = started
 
-    def _found(self, invocation: InvocationRun, number: int, found: Found) -> None:
-        if found is None or self._own_call(invocation) != number:
+    # ------------------------------------------------------------------ in memory
+
+    def _look(self) -> None:
+        suspects, self._suspects = self._suspects, {}
+        if not suspects:
             return
-        if isinstance(found, InvocationRun):
-            self._answer(self._committer.begin(), invocation, number, found)
+        search = KnotSearch(self._graph, NOTHING_BROUGHT)
+        for number, suspect in suspects.items():
+            knot = search.first_from(suspect)
+            if knot is not None:
+                self._undo(knot, None)
+            elif search.is_undecided(suspect):
+                self._undecided[number] = suspect
+        self._hunt_next()
+        if self._idleness.is_awaited:
+            self._idleness.changed()
+
+    def _is_idle(self) -> bool:
+        return not self._suspects and self._hunt is None and not self._undecided
+
+    # ------------------------------------------------------------------ with the store
+
+    def _hunt_next(self) -> None:
+        if self._hunt is None and self._undecided:
+            self._hunt = Hunt(self._undecided.pop(next(iter(self._undecided))))
+            self._go_on(self._hunt)
+
+    def _go_on(self, hunt: Hunt) -> None:
+        """Follow every way in memory; then bring what is not, or decide."""
+        sought: dict[Sought, None] = {}
+        while hunt.to_visit:
+            visited = hunt.to_visit.pop()
+            if isinstance(visited, InvocationRun):
+                hunt.hold(visited.activation)
+            for wait in self._graph.waits_of(visited, hunt.brought):
+                if wait.reason not in LEADS_ON:
+                    self._end_hunt(hunt)
+                    return
+                if wait.target is None:
+                    assert wait.sought is not None
+                    sought[wait.sought] = None
+                elif wait.target.number not in hunt.seen:
+                    hunt.seen.add(wait.target.number)
+                    hunt.to_visit.append(wait.target)
+        if sought:
+            self._bring(hunt, sought)
         else:
-            self._scheduled.look_at(found.number, partial(self._found_in_tail, invocation, number))
+            self._decide(hunt)
 
-    def _found_in_tail(self, invocation: InvocationRun, number: int, stored: StoredInvocation | None) -> None:
-        activation = invocation.activation
-        if stored is None or self._own_call(invocation) != number:
-            return
-        record = stored.record
-        handler = activation.actor.handler_or_missing(record.handler, shared=record.mailbox_position is None)
-        callee = from_stored(stored, activation, handler)
-        if activation.stored_tail and record.status is InvocationStatus.PENDING:
-            self._answer(self._committer.begin(), invocation, number, callee, in_tail=True)
+    def _bring(self, hunt: Hunt, sought: dict[Sought, None]) -> None:
+        hunt.awaited = len(sought)
+        for one in sought:
+            self._graph.bring(one, partial(self._brought, hunt, one))
 
-    def _answer(
-        self,
-        transition: Transition,
-        invocation: InvocationRun,
-        number: int,
-        callee: InvocationRun,
-        *,
-        in_tail: bool = False,
-    ) -> None:
-        if callee.address != invocation.address or not callee.is_exclusive or callee.outcome is not None:
-            return  # A shared handler runs beside it, and a keyed call may have joined what is somewhere else.
-        error = DeadlockError(_sentence(invocation, callee), cycle=(invocation.target, callee.target))
-        activation = invocation.activation
-        others_wait = callee.attachments or self._waiters.has(callee.number) or callee is invocation
-        is_own_message = callee.caller is not None and callee.caller.number == invocation.number
-        if others_wait or not is_own_message or callee is activation.current:
-            self._completions.complete(transition, invocation, number, True, encode_failure(error))
+    def _brought(self, hunt: Hunt, sought: Sought, found: Found) -> None:
+        if isinstance(found, InvocationRun):
+            hunt.hold(found.activation)
+        else:
+            hunt.brought[sought] = found
+        if found is not None and found.number not in hunt.seen:
+            hunt.seen.add(found.number)
+            hunt.to_visit.append(found)
+        hunt.awaited -= 1
+        if hunt.awaited:
             return
-        if in_tail:
+        if None in hunt.brought.values():  # Its answer is on its way, or its class is not here.
+            self._end_hunt(hunt)
+        else:
+            self._go_on(hunt)
+
+    def _decide(self, hunt: Hunt) -> None:
+        """All of it is in memory: look at it in one go."""
+        search = KnotSearch(self._graph, hunt.brought)
+        knot = search.first_from(hunt.start)
+        if knot is not None:
+            self._undo(knot, hunt)
+        elif search.is_undecided(hunt.start):  # What was far back in a stored mailbox has come nearer.
+            self._bring(hunt, search.sought)
+        else:
+            self._end_hunt(hunt)
+
+    def _end_hunt(self, hunt: Hunt) -> None:
+        self._hunt = None
+        for activation in hunt.held:
+            activation.is_held = False
+            self._passivation.passivate(activation.address)
+        self._hunt_next()
+        self._idleness.changed()
+
+    # ------------------------------------------------------------------ undoing a knot
+
+    def _undo(self, knot: Knot, hunt: Hunt | None) -> None:
+        """Answer the newest call."""
+        waiter, wait = knot.newest_call()
+        target = wait.target
+        assert target is not None
+        leaves = is_own_message(waiter, wait) and knot.is_queued(target) and not self._waiters.has(target.number)
+        if leaves and isinstance(target, InvocationRecord):
+            assert hunt is not None  # Only the store knows such messages.
+            if hunt.row is None or hunt.row.record.number != target.number:
+                self._scheduled.bring(target.number, partial(self._fetched, hunt))
+                return
+            target = self._from_row(hunt.row, hunt.attached)
+        circle = tuple(name_of(member) for member in knot.circle(waiter, wait))
+        error = DeadlockError(_sentence(circle), cycle=circle)
+        transition = self._committer.begin()
+        if leaves and isinstance(target, InvocationRun) and not _others_wait(target, waiter):
+            self._take_out(target)
+            self._endings.fail(transition, target, error)
+        else:
+            self._completions.complete(transition, waiter, wait.command, True, encode_failure(error))
+        self._observer.deadlocked(waiter, wait.command, circle)
+        if hunt is not None:
+            self._end_hunt(hunt)
+
+    def _take_out(self, target: InvocationRun) -> None:
+        activation = target.activation
+        if target in activation.mailbox:
+            activation.mailbox.remove(target)
+        else:  # It is counted with those in the store, also before it is durable (rule C8).
             activation.stored_tail -= 1
-        elif callee in activation.mailbox:
-            activation.mailbox.remove(callee)
-        self._endings.fail(transition, callee, error)
+
+    # ------------------------------------------------------------------ far back in a stored mailbox
+
+    def _fetched(self, hunt: Hunt, row: StoredInvocation | None, attached: list[CallerRecord]) -> None:
+        """The message that is to leave, with all who wait for it; meanwhile the knot may have come undone."""
+        if row is None:
+            self._end_hunt(hunt)
+        else:
+            hunt.row, hunt.attached = row, attached
+            self._decide(hunt)
+
+    def _from_row(self, row: StoredInvocation, attached: list[CallerRecord]) -> InvocationRun:
+        record = row.record
+        activation = self._activations.by_address[record.address]
+        handler = activation.actor.handler_or_missing(record.handler, shared=record.mailbox_position is None)
+        message = from_stored(row, activation, handler)
+        message.attachments += tuple(caller for caller in attached if caller not in message.attachments)
+        return message
 
 
-def _command(invocation: InvocationRun, number: int) -> Command:
-    assert invocation.journal is not None
-    return invocation.journal.pending[number]
+def _others_wait(target: InvocationRun, waiter: InvocationRun) -> bool:
+    """Commands of others than the waiter, who may have asked for it more than once."""
+    return any(attached.number != waiter.number for attached in target.attachments)
 
 
-def _callee_id(invocation: InvocationRun, number: int) -> str | None:
-    """The id of the invocation that a pending command waits for; None if only its idempotency key leads there."""
-    match _command(invocation, number):
-        case Call() as call:
-            return derived_invocation_id(invocation.id, invocation.seed, number, call.service, call.key)
-        case Attach(invocation_id=id):
-            return id
-        case _:
-            return None
-
-
-def _is_own(invocation: InvocationRun, command: Command) -> bool:
-    """The command waits for a handler of the invocation's own object, or for the invocation itself."""
-    match command:
-        case Attach(invocation_id=str() as id):
-            return are_of_one_address(id, invocation.id)
-        case Call() | Attach():
-            return (command.service, command.key) == invocation.address
-        case _:
-            return False
-
-
-def _sentence(invocation: InvocationRun, callee: InvocationRun) -> str:
+def _sentence(circle: tuple[str, ...]) -> str:
+    names = circle
+    if len(circle) > NAMES_SHOWN:
+        left_out = len(circle) - NAMES_SHOWN
+        names = (*circle[: NAMES_SHOWN // 2], f"({left_out} more)", *circle[-NAMES_SHOWN // 2 :])
     return (
-        f"{invocation.target} called {callee.target} and waits for it, but {callee.target} cannot start before "
-        f"{invocation.target} has ended: an object runs one exclusive handler at a time. Call the method's code as a "
-        "plain function, make the callee @shared if it only reads, or send the message instead of awaiting it."
+        f"Deadlock: {' -> '.join(names)}. Each waits for the next, and the last cannot end before the first has ended, "
+        "since an object runs one exclusive handler at a time. Call what is needed of the object as a plain function, "
+        "make a handler that only reads @shared, or send a message instead of awaiting its answer."
     )

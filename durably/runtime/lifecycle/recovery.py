@@ -13,6 +13,7 @@ from durably.ids import Address
 from durably.runtime.activations.activations import Activations
 from durably.runtime.incarnation.background import Background
 from durably.runtime.incarnation.incarnation import Incarnation
+from durably.runtime.lifecycle.deadlocks import Deadlocks
 from durably.runtime.observation.observer import Observer
 from durably.runtime.settings import Settings
 from durably.storage.store import Store
@@ -28,6 +29,7 @@ class Recovery:
         activations: Activations,
         actors: Mapping[str, BoundActor],
         background: Background,
+        deadlocks: Deadlocks,
         observer: Observer,
         settings: Settings,
         store: Store,
@@ -36,6 +38,7 @@ class Recovery:
         self._activations = activations
         self._actors = actors
         self._background = background
+        self._deadlocks = deadlocks
         self._observer = observer
         self._portion = settings.recovery_portion
         self._store = store
@@ -53,9 +56,23 @@ class Recovery:
             if len(found) < self._portion:
                 break
             after = max(number for number, _ in found)
+        await self._look_for_deadlocks()
         paused = await self._store.paused(self._portion)
         if paused:
             self._observer.waiting_for_people(len(paused), paused[0])
+
+    async def _look_for_deadlocks(self) -> None:
+        """Rule E4: the process may have died between the last call of a circle and the look at it."""
+        after = 0
+        while self._deadlocks.is_on and not self._incarnation.dead:
+            found = await self._store.held_up(after, self._portion)
+            for _, address in found:
+                if not self._incarnation.dead and address.service in self._actors:
+                    self._activations.with_loaded(address, self._deadlocks.object_loaded)
+            await self._activations.settle()
+            if len(found) < self._portion:
+                return
+            after = max(number for number, _ in found)
 
     def _activate(self, found: list[tuple[int, Address]]) -> None:
         for _, address in found:

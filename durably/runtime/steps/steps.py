@@ -88,7 +88,8 @@ class Steps:
         if journal is None:
             at, deliveries = max(self._clock.now(), invocation.due or 0), NO_DELIVERIES  # Rule T1
         elif not journal.undelivered:
-            self._attempts.park(self._committer.begin(), invocation, journal)  # Woken by what it had given up.
+            self._attempts.park(self._committer.begin(), invocation, journal)  # Resumed, or woken by what it gave up.
+            self._deadlocks.suspect(invocation)
             return
         else:
             at, deliveries = max(self._clock.now(), journal.not_before), journal.undelivered  # Rule T1
@@ -190,7 +191,7 @@ class Steps:
         for number, command in enumerate(step.commands, first):
             self._issue(transition, invocation, journal, number, command, found, number in abandoned)
         self._attempts.park(transition, invocation, journal)
-        self._deadlocks.look_at(transition, invocation)
+        self._deadlocks.step_ended(invocation, first)
 
     # ------------------------------------------------------------------ act
 

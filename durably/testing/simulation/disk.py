@@ -158,6 +158,10 @@ class SimulatedStore(WrappedStore):
         await self._reads()
         return await super().recoverable(after, limit)
 
+    async def held_up(self, after: int, limit: int, /) -> list[tuple[int, Address]]:
+        await self._reads()
+        return await super().held_up(after, limit)
+
     async def timers(self, until: int, limit: int, /, *, after: TimerPlace | None = None) -> list[TimerRecord]:
         await self._reads()
         answer = await super().timers(until, limit, after=after)

@@ -142,6 +142,10 @@ class TraceLog(Observer):
     def slow(self, invocation: InvocationRun, took_us: int, coding: CodingMeter) -> None:
         """Cannot happen: no time passes while code runs."""
 
+    def deadlocked(self, invocation: InvocationRun, command: int, cycle: tuple[str, ...]) -> None:
+        self._note(f"{shown(invocation)} is told of a deadlock: {' -> '.join(cycle)}")
+        self._watcher.deadlocked(invocation, command)
+
     def undeliverable(self, sender: InvocationRun, command: Call | Send, error: TerminalError) -> None:
         told = describe_failure(error)
         self._note(f"{shown(sender)} asked to {describe_command(command)}, which cannot be delivered: {told}")

@@ -64,6 +64,9 @@ class WrappedStore:
     async def recoverable(self, after: int, limit: int, /) -> list[tuple[int, Address]]:
         return await self.inner.recoverable(after, limit)
 
+    async def held_up(self, after: int, limit: int, /) -> list[tuple[int, Address]]:
+        return await self.inner.held_up(after, limit)
+
     async def timers(self, until: int, limit: int, /, *, after: TimerPlace | None = None) -> list[TimerRecord]:
         return await self.inner.timers(until, limit, after=after)
 
