@@ -50,8 +50,6 @@ class Activations:
         self.by_address = by_address
         self.on_queued: list[Callable[[InvocationRun, InvocationRun], None]] = []
         """Hear that a message waits behind the invocation that holds its object, in the transition that brings it."""
-        self.on_loaded: Callable[[Activation], None] = _no_one_loads
-        """Hears that an object is in memory."""
         self._actors = actors
         self._attempts = attempts
         self._committer = committer
@@ -182,7 +180,6 @@ class Activations:
         self._take_arrived(activation, load_buffer)
         for callback in load_buffer.callbacks:
             callback(activation)
-        self.on_loaded(activation)
         self.start_next(activation)
         self._passivation.mark_idle(activation)
 
@@ -234,7 +231,3 @@ class Activations:
 
     def _is_idle(self) -> bool:
         return not self._load.outstanding
-
-
-def _no_one_loads(activation: Activation) -> None:
-    raise AssertionError("an object was loaded before the machine was put together")

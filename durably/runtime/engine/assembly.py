@@ -275,7 +275,6 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         waiters=waiters,
     )
     activations.on_queued.append(deadlocks.message_queued)
-    activations.on_loaded = deadlocks.object_loaded
     attachments.on_attached.append(deadlocks.attached)
     steps = Steps(
         attempts=attempts,

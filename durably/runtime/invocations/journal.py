@@ -72,13 +72,14 @@ class Journal:
             self.not_before = max(self.not_before, answered.due)
         return True
 
-    def reload(self, *, holds_sends: bool) -> None:
+    def reload(self, *, is_suspended: bool, holds_sends: bool) -> None:
         """It comes from the store: note what this process has to answer again, and which messages are held back.
 
-        Messages of an atomic handler are not in the store as such: they are found in its steps (rule V6).
+        One that was suspended has nothing of that: what it attached to knows it. Messages of an atomic handler are not
+        in the store as such: they are found in its steps (rule V6).
         """
         for number, command in self.pending.items():
-            if isinstance(command, ANSWERED_BY_THIS_PROCESS):
+            if isinstance(command, ANSWERED_BY_THIS_PROCESS) and not is_suspended:
                 self.unanswered.add(number)
         if holds_sends:
             commands = (command for step in self.steps for command in step.commands)

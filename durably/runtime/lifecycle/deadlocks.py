@@ -1,8 +1,7 @@
 """`Deadlocks`: invocations that wait for nothing but each other would wait for ever (rules E4, E8).
 
 They are looked for where a circle can close: when a call queues behind a held mailbox, when a command attaches, when a
-step leaves only calls of earlier steps pending, when one goes on in vain, and when a mailbox with calls comes back from
-the store. Nothing is looked for, and nothing is kept, for a call that starts at once.
+step leaves only calls of earlier steps pending, when one goes on in vain, and once at recovery. Nothing is looked for, and nothing is kept, for a call that starts at once.
 
 A look goes through what is in memory, in one go. Where that is not enough, the rest is brought into memory first, and
 the last word is again a look in one go. The newest call of the knot is answered with a `DeadlockError`, and in the same
@@ -139,11 +138,12 @@ class Deadlocks:
         if invocation is not None:
             self.suspect(invocation)
 
-    def object_loaded(self, activation: Activation) -> None:
-        """What waits there may have waited in a circle when the process died."""
+    def object_recovered(self, activation: Activation) -> None:
+        """What waits there may have waited in a circle when the process died.
+
+        Other loads change nothing in who waits for whom, and a look causes loads: it must not cause further looks.
+        """
         holder = activation.current
-        if not self.is_on or not (holder is not None or activation.shared):
-            return
         is_waited_for = activation.stored_tail > 0 or any(
             message.caller is not None or message.attachments for message in activation.mailbox
         )
@@ -258,13 +258,13 @@ class Deadlocks:
             target = self._from_row(hunt.row, hunt.attached)
         circle = tuple(name_of(member) for member in knot.circle(waiter, wait))
         error = DeadlockError(_sentence(circle), cycle=circle)
+        self._observer.deadlocked(waiter, wait.command, circle)
         transition = self._committer.begin()
         if leaves and isinstance(target, InvocationRun) and not _others_wait(target, waiter):
             self._take_out(target)
             self._endings.fail(transition, target, error)
         else:
             self._completions.complete(transition, waiter, wait.command, True, encode_failure(error))
-        self._observer.deadlocked(waiter, wait.command, circle)
         if hunt is not None:
             self._end_hunt(hunt)
 

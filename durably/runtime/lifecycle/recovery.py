@@ -68,7 +68,7 @@ class Recovery:
             found = await self._store.held_up(after, self._portion)
             for _, address in found:
                 if not self._incarnation.dead and address.service in self._actors:
-                    self._activations.with_loaded(address, self._deadlocks.object_loaded)
+                    self._activations.with_loaded(address, self._deadlocks.object_recovered)
             await self._activations.settle()
             if len(found) < self._portion:
                 return

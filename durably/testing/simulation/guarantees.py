@@ -10,7 +10,8 @@ on the disk. The numbers are those of the list in `docs/architecture.md`:
 5. nobody outside sees anything that a crash can take back;
 6. replay issues the recorded commands;
 7. every pending invocation has something that will wake it;
-8. a second runtime on the same store fails at start.
+8. a second runtime on the same store fails at start;
+9. nobody waits in a deadlock, and a `DeadlockError` is the answer to the newest call of one.
 
 The sixth is checked by the runtime itself, which is set to replay every invocation when it ends, and by the simulation
 for what is under way whenever the process dies; the eighth by the simulation, which tries.
@@ -39,8 +40,8 @@ from durably.storage.records import NO_COMMAND, Batch, InvocationRecord, TimerKi
 from durably.testing.simulation.clock import SimulatedClock
 from durably.testing.simulation.disk import SimulatedDisk
 from durably.testing.simulation.history import History
-from durably.testing.simulation.loop import SimulationStuckError
 from durably.testing.simulation.trace import shown, shown_id
+from durably.testing.simulation.waiting import Waiting
 
 OVERDUE_US = 5_000_000
 """How long a due timer may go unnoticed by a runtime that has nothing else to do."""
@@ -103,6 +104,8 @@ class Guarantees:
         self._answers: dict[str, Outcome] = {}
         """What was told to somebody outside."""
         self._acknowledged: dict[str, None] = {}
+        self._withdrawn: dict[str, int] = {}
+        """Messages that are to be gone because their call was answered with a `DeadlockError`, by number."""
 
     # ------------------------------------------------------------------ what the machine does
 
@@ -111,6 +114,8 @@ class Guarantees:
         due = self._starts.get(invocation.number)
         if due is not None and due > self._clock.latest:
             self._broken(4, f"{shown(invocation)} begins {(due - self._clock.latest) / 1_000_000:.3f} s too early.")
+        if self._withdrawn.get(invocation.id) == invocation.number:
+            self._broken(9, f"{shown(invocation)} begins, and its call was answered with a DeadlockError.")
         self._attempted.add(invocation.id)
         self._history.begins(invocation)
 
@@ -134,9 +139,30 @@ class Guarantees:
         self._young_ends[invocation.id] = position
         self._history.ended(invocation)
 
+    def deadlocked(
+        self,
+        invocation: InvocationRun,
+        command: int,
+        live: Iterable[InvocationRun],
+        is_awaited_outside: Callable[[int], bool],
+    ) -> None:
+        """A command of it is about to be answered with a `DeadlockError`."""
+        waiting = Waiting(self._disk, live, self._ends.__contains__)
+        party = waiting.parties.get(invocation.number)
+        if party is None or invocation.number not in waiting.blocked:
+            self._broken(9, f"{shown(invocation)} is told of a deadlock, and there is none.")
+            return
+        members = waiting.knot_of(invocation.number)
+        target, newest = party.waits[command], waiting.newest_queued_call(members)
+        if target not in members or newest not in (None, target):
+            self._broken(9, f"{shown(invocation)} is told of a deadlock, and the newest call in it is another one.")
+        elif newest is not None and not (waiting.others_wait(target, party.number) or is_awaited_outside(target)):
+            self._withdrawn[waiting.parties[target].id] = target
+
     def incarnation_begins(self) -> None:
         """What was not durable has not happened; what is on the disk goes on."""
         durable = self._disk.last_position
+        self._withdrawn = {id: number for id, number in self._withdrawn.items() if number not in self._disk.rows}
         self._attempted.clear()
         for id, position in self._young_ends.items():
             if position > durable:
@@ -208,7 +234,7 @@ class Guarantees:
         self._check_circles(known)
 
     def _check_circles(self, known: AbstractSet[str]) -> None:
-        """Who waits only for each other waits for ever. That is a mistake of the actors, not of durably."""
+        """Guarantee 9. Who waits only for each other would wait for ever."""
         rows = {row.record.number: row for row in self._unfinished()}
         waits: dict[int, list[int]] = {number: [] for number in rows}
         for number, row in rows.items():
@@ -227,7 +253,7 @@ class Guarantees:
                 circle.append(following)
             circle = [*circle[circle.index(following) :], following]
             told = ", which waits for ".join(_place(rows[number].record) for number in circle)
-            self._fail(SimulationStuckError(f"A deadlock: {told}. Nothing will ever end that."))
+            self._broken(9, f"a deadlock stays: {told}.")
 
     def _ahead_of(self, record: InvocationRecord) -> list[int]:
         """The invocations of the same object that have to end before it can begin."""
@@ -245,7 +271,8 @@ class Guarantees:
     def _wakes_by_itself(self, row: StoredRow, known: AbstractSet[str]) -> bool:
         """It needs no other invocation to go on."""
         status = row.record.status
-        if row.record.address.service not in known or row.timers:
+        kinds = {kind for kind, _ in row.timers}
+        if row.record.address.service not in known or kinds - {TimerKind.DEADLINE}:
             return True
         return status not in (InvocationStatus.SUSPENDED, InvocationStatus.PENDING)
 
