@@ -262,6 +262,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
     ).time_has_come
     wait_graph = WaitGraph(activations=activations, registry=registry)
     deadlocks = Deadlocks(
+        incarnation,
         activations=activations,
         committer=committer,
         completions=completions,

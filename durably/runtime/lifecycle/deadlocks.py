@@ -19,6 +19,7 @@ from durably.runtime.activations.activations import Activations
 from durably.runtime.activations.passivation import Passivation
 from durably.runtime.commit.committer import Committer
 from durably.runtime.incarnation.idleness import Idleness
+from durably.runtime.incarnation.incarnation import Incarnation
 from durably.runtime.invocations.activation import Activation
 from durably.runtime.invocations.invocation import Found, InvocationRun, from_stored
 from durably.runtime.lifecycle.endings import Endings
@@ -72,6 +73,7 @@ class Deadlocks:
 
     def __init__(
         self,
+        incarnation: Incarnation,
         *,
         activations: Activations,
         committer: Committer,
@@ -94,6 +96,7 @@ class Deadlocks:
         self._hunt: Hunt | None = None
         """There is one at a time, so that none takes out of memory what another one has brought."""
         self._idleness = idleness
+        self._incarnation = incarnation
         self.is_on = settings.deadlocks == "error"
         self._observer = observer
         self._passivation = passivation
@@ -157,7 +160,7 @@ class Deadlocks:
 
     def _look(self) -> None:
         suspects, self._suspects = self._suspects, {}
-        if not suspects:
+        if not suspects or self._incarnation.dead:
             return
         search = KnotSearch(self._graph, NOTHING_BROUGHT)
         for number, suspect in suspects.items():
@@ -235,6 +238,12 @@ class Deadlocks:
             self._end_hunt(hunt)
 
     def _end_hunt(self, hunt: Hunt) -> None:
+        """Not at once: others may wait for the load that ended it, and need the object in memory too."""
+        self._host.call_soon(self._let_go, hunt)
+
+    def _let_go(self, hunt: Hunt) -> None:
+        if self._incarnation.dead:
+            return
         self._hunt = None
         for activation in hunt.held:
             activation.is_held = False

@@ -28,21 +28,23 @@ class Knot:
     def newest_call(self) -> tuple[InvocationRun, Wait]:
         """Who is answered with an error, and the wait that ends by that.
 
-        The newest call whose message is queued; where there is none, for what waits is joined by key or attached to,
-        the newest of those commands.
+        The newest call whose message is queued. Where there is none, some command of the circle attached to an
+        invocation or joined one by key (a call alone leads from older invocations to newer ones): the newest of those.
+        It is younger than both ends; the times of steps decide between equals, since a clock may be set back.
         """
         queued: list[tuple[int, InvocationRun, Wait]] = []
-        other: list[tuple[int, int, int, InvocationRun, Wait]] = []
+        joined: list[tuple[tuple[int, int, int, int], InvocationRun, Wait]] = []
         for waiter, wait in self._edges():
-            assert wait.target is not None
-            if self.is_queued(wait.target) and is_own_message(waiter, wait):
-                queued.append((wait.target.number, waiter, wait))
-            elif not queued:
-                assert waiter.journal is not None
-                other.append((waiter.journal.issued_at(wait.command), waiter.number, wait.command, waiter, wait))
+            target, journal = wait.target, waiter.journal
+            assert target is not None and journal is not None
+            if not is_own_message(waiter, wait):
+                older = max(waiter.number, target.number)
+                joined.append(((older, journal.issued_at(wait.command), waiter.number, wait.command), waiter, wait))
+            elif self.is_queued(target):
+                queued.append((target.number, waiter, wait))
         if queued:
             return max(queued, key=lambda one: one[0])[1:]
-        return max(other, key=lambda one: one[:3])[3:]
+        return max(joined, key=lambda one: one[0])[1:]
 
     def circle(self, waiter: InvocationRun, wait: Wait) -> list[Waiting]:
         """The shortest circle through this wait: each waits for the next, the last one for the first.
