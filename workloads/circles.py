@@ -34,6 +34,8 @@ from workloads.program_parts import all_of, randomness, restart_at_times, until_
 KEYS = "abc"
 DONE, DEADLOCK, LATE = "done", "deadlock", "late"
 PATIENCE_SECONDS = 5.0
+STAYS = ("attach", "keyed")
+"""Ways to wait for what stays in its mailbox also if that closes a circle."""
 
 
 class Visit(msgspec.Struct, frozen=True):
@@ -143,8 +145,8 @@ def all_visits(visit: Visit) -> Iterator[Visit]:
 def times_held(visits: Sequence[Visit], told: dict[str, str]) -> tuple[Counter[int], set[int]]:
     """How often each visit must have held its object in the end, and those of which this cannot be said.
 
-    What a call asked for goes with its `DeadlockError`; a message that was sent stays. What comes below a visit that
-    was given up, or attached to in a circle, is told to nobody.
+    What a call asked for goes with its `DeadlockError`; a message that was sent, or has a key, stays. How the visits
+    below it end is then not told, nor how those do that were given up.
     """
     certain: Counter[int] = Counter()
     unknown: set[int] = set()
@@ -152,7 +154,7 @@ def times_held(visits: Sequence[Visit], told: dict[str, str]) -> tuple[Counter[i
         end = told.get(str(visit.number))
         if visit.kind != "hold":
             continue
-        if end == DONE or (end == DEADLOCK and visit.how == "attach"):
+        if end == DONE or (end == DEADLOCK and visit.how in STAYS):
             certain[visit.number] = 1
         elif end != DEADLOCK:
             unknown.add(visit.number)

@@ -75,9 +75,9 @@ class Mirror(VirtualObject):
             return " -> ".join(error.cycle)
 
     @handler
-    async def wait_for_what_it_sent_last(self, ctx: ObjectContext) -> str:
+    async def wait_for_what_it_sent_last(self, ctx: ObjectContext, count: int) -> str:
         note = ctx.object(Mirror, self.key).note
-        sent = [await note.send(f"{number}") for number in range(4)]
+        sent = [await note.send(f"{number}") for number in range(count)]
         await ctx.sleep(10)
         try:
             return " ".join(await sent[-1].result())
@@ -177,14 +177,18 @@ async def test_a_message_far_back_in_the_stored_mailbox_is_found_there(crashes: 
         assert await app.object(Mirror, "m").count() == 3
 
 
-async def test_what_it_sent_and_waits_for_far_back_in_the_stored_mailbox_stays_there() -> None:
+@pytest.mark.parametrize("crashes", [0, 1])
+@pytest.mark.parametrize("count", [2, 4])
+async def test_what_it_sent_and_waits_for_far_back_in_the_stored_mailbox_stays_there(count: int, crashes: int) -> None:
     app = Harness(Mirror)
     async with tuned(app, pending_in_memory=1):
-        looking = await app.object(Mirror, "m").wait_for_what_it_sent_last.send()
+        looking = await app.object(Mirror, "m").wait_for_what_it_sent_last.send(count)
         await app.settle()
+        for _ in range(crashes):
+            await app.crash()
         await app.advance(10)
         assert await looking.result() == "deadlock"
-        assert await app.object(Mirror, "m").note("after") == ["0", "1", "2", "3", "after"]
+        assert await app.object(Mirror, "m").note("after") == [*map(str, range(count)), "after"]
 
 
 async def test_who_asks_for_it_may_wait_for_ever() -> None:

@@ -5,7 +5,7 @@ step leaves only calls of earlier steps pending, when one goes on in vain, and o
 
 A look goes through what is in memory, in one go. Where that is not enough, the rest is brought into memory first, and
 the last word is again a look in one go. The newest call of the knot is answered with a `DeadlockError`, and in the same
-transition its message leaves the mailbox, unless others wait for it.
+transition its message leaves the mailbox, unless others wait for it or may count on it.
 """
 
 from __future__ import annotations
@@ -112,10 +112,11 @@ class Deadlocks:
 
     def message_queued(self, invocation: InvocationRun, holder: InvocationRun) -> None:
         """A message waits behind `holder`. Not at once: its caller's step is not complete."""
-        if holder.journal is not None and (invocation.caller is not None or invocation.attachments) and self.is_on:
-            if not self._suspects:
-                self._host.call_soon(self._look)
-            self._suspects[holder.number] = holder
+        caller = invocation.caller
+        if holder.journal is None or not (caller is not None or invocation.attachments) or not self.is_on:
+            return
+        waiter = None if caller is None or invocation.attachments else self._in_memory(caller)
+        self._suspect(holder if waiter is None else waiter)
 
     def step_ended(self, invocation: InvocationRun, first: int) -> None:
         """A step whose first command is number `first` is in the log; part of its transition.
@@ -128,18 +129,17 @@ class Deadlocks:
         if self._suspects:
             self._look()
 
-    def suspect(self, invocation: InvocationRun) -> None:
-        """It waits, and did not wait as it does now before; no transition is being made."""
+    def waits_anew(self, invocation: InvocationRun) -> None:
+        """It waits, and did not wait as it does now before; no step of it is being made."""
         if self.is_on:
             self._suspects[invocation.number] = invocation
             self._look()
 
     def attached(self, caller: CallerRecord, target: InvocationRun | InvocationRecord) -> None:
         """A command waits for the outcome of another invocation from now on."""
-        activation = self._activations.by_address.get(caller.address)
-        invocation = None if activation is None else activation.find(caller.number)
-        if invocation is not None:
-            self.suspect(invocation)
+        waiter = self._in_memory(caller)
+        if waiter is not None:
+            self.waits_anew(waiter)
 
     def object_recovered(self, activation: Activation) -> None:
         """What waits there may have waited in a circle when the process died.
@@ -152,9 +152,16 @@ class Deadlocks:
         )
         for started in (holder, *activation.shared.values()):
             if started is not None and (started.attachments or (started is holder and is_waited_for)):
-                if not self._suspects:
-                    self._host.call_soon(self._look)
-                self._suspects[started.number] = started
+                self._suspect(started)
+
+    def _suspect(self, invocation: InvocationRun) -> None:
+        if not self._suspects:
+            self._host.call_soon(self._look)
+        self._suspects[invocation.number] = invocation
+
+    def _in_memory(self, caller: CallerRecord) -> InvocationRun | None:
+        activation = self._activations.by_address.get(caller.address)
+        return None if activation is None else activation.find(caller.number)
 
     # ------------------------------------------------------------------ in memory
 
@@ -164,6 +171,8 @@ class Deadlocks:
             return
         search = KnotSearch(self._graph, NOTHING_BROUGHT)
         for number, suspect in suspects.items():
+            if not _is_waited_for(suspect):
+                continue
             knot = search.first_from(suspect)
             if knot is not None:
                 self._undo(knot, None)
@@ -258,7 +267,7 @@ class Deadlocks:
         waiter, wait = knot.newest_call()
         target = wait.target
         assert target is not None
-        leaves = is_own_message(waiter, wait) and knot.is_queued(target) and not self._waiters.has(target.number)
+        leaves = is_own_message(waiter, wait) and knot.is_queued(target) and not self._may_be_wanted(target)
         if leaves and isinstance(target, InvocationRecord):
             assert hunt is not None  # Only the store knows such messages.
             if hunt.row is None or hunt.row.record.number != target.number:
@@ -276,6 +285,10 @@ class Deadlocks:
             self._completions.complete(transition, waiter, wait.command, True, encode_failure(error))
         if hunt is not None:
             self._end_hunt(hunt)
+
+    def _may_be_wanted(self, target: Waiting) -> bool:
+        """Somebody outside waits for it, or may have sent it too: who comes with the same key leaves no trace here."""
+        return target.scope is not None or self._waiters.has(target.number)
 
     def _take_out(self, target: InvocationRun) -> None:
         activation = target.activation
@@ -301,6 +314,13 @@ class Deadlocks:
         message = from_stored(row, activation, handler)
         message.attachments += tuple(caller for caller in attached if caller not in message.attachments)
         return message
+
+
+def _is_waited_for(invocation: InvocationRun) -> bool:
+    """By another invocation, as far as can be told at once. What is not is in no circle, however long the way from it."""
+    activation = invocation.activation
+    holds_up = activation.current is invocation and bool(activation.mailbox or activation.stored_tail)
+    return invocation.caller is not None or bool(invocation.attachments) or holds_up
 
 
 def _others_wait(target: InvocationRun, waiter: InvocationRun) -> bool:

@@ -219,6 +219,48 @@ class WaitGraph:
         then(found if isinstance(found, InvocationRun) or is_queued else None)
 
 
+_SAID = {
+    WaitReason.TURN: "waits for its turn",
+    WaitReason.TIMER: "waits for a timer",
+    WaitReason.ACTION: "waits for an action",
+    WaitReason.BACKOFF: "failed and is tried again later",
+    WaitReason.PERSON: "is paused",
+}
+
+LINKS_SAID = 12
+"""How much of a way is told."""
+
+
+class Way(NamedTuple):
+    """The way down from an invocation, along the newest thing that each waits for, as far as it is in memory."""
+
+    text: str
+    """`a waits for b, which is queued behind c, which waits for a timer`"""
+    end: Waiting
+    """Where it ends, or comes to for the second time."""
+
+
+def way_down(graph: WaitGraph, invocation: Waiting) -> Way | None:
+    """What an invocation waits for, and what that waits for, and so on; None if it runs."""
+    at, come_to, links = invocation, {invocation.number}, list[str]()
+    while len(links) < LINKS_SAID:
+        wait = next(graph.waits_of(at))
+        verb = "is queued behind" if wait.reason is WaitReason.MAILBOX else "waits for"
+        if wait.reason not in LEADS_ON:
+            links += [_SAID[wait.reason]] if wait.reason in _SAID else []
+            break
+        if wait.target is None:
+            links.append(f"{verb} what is not in memory")
+            break
+        at = wait.target
+        closes = at.number in come_to
+        links.append(f"{verb} {name_of(at)}{': a circle' if closes else ''}")
+        if closes:
+            break
+        come_to.add(at.number)
+    return Way(f"{name_of(invocation)} {', which '.join(links)}", at) if links else None
+
+
 def name_of(invocation: Waiting) -> str:
     """An invocation for people, by what it runs: `Cart/mary.checkout`, `Shipping.handle`."""
     service, key = invocation.address

@@ -89,7 +89,7 @@ class Steps:
             at, deliveries = max(self._clock.now(), invocation.due or 0), NO_DELIVERIES  # Rule T1
         elif not journal.undelivered:
             self._attempts.park(self._committer.begin(), invocation, journal)  # Resumed, or woken by what it gave up.
-            self._deadlocks.suspect(invocation)
+            self._deadlocks.waits_anew(invocation)
             return
         else:
             at, deliveries = max(self._clock.now(), journal.not_before), journal.undelivered  # Rule T1

@@ -23,7 +23,7 @@ NO_COMMANDS: Mapping[int, Command] = {}
 class Party:
     """One unfinished invocation."""
 
-    __slots__ = ("address", "callers", "commands", "id", "is_free", "is_queued", "number", "own_caller", "waits")
+    __slots__ = ("address", "callers", "commands", "has_key", "id", "is_free", "is_queued", "number", "own_caller", "waits")
 
     def __init__(
         self, number: int, id: str, address: Address, own_caller: CallerRecord | None, callers: Iterable[CallerRecord]
@@ -31,6 +31,8 @@ class Party:
         self.number = number
         self.id = id
         self.address = address
+        self.has_key = False
+        """Others who come with the same key count on it too."""
         self.own_caller = own_caller
         self.callers = [*callers] if own_caller is None else [own_caller, *callers]
         self.commands = NO_COMMANDS
@@ -93,6 +95,7 @@ class Waiting:
 
     def _add_live(self, invocation: InvocationRun) -> None:
         party = Party(invocation.number, invocation.id, invocation.address, invocation.caller, invocation.attachments)
+        party.has_key = invocation.scope is not None
         self._enter(party)
         activation, journal, status = invocation.activation, invocation.journal, invocation.status
         has_begun = activation.find(invocation.number) is invocation
@@ -108,6 +111,7 @@ class Waiting:
         record = row.record
         callers = (attachment.caller for attachment in row.attachments.values())
         party = Party(record.number, record.id, record.address, record.caller, callers)
+        party.has_key = record.scope is not None
         self._enter(party)
         if holds_mailbox(record):
             self._holders.setdefault(record.address, record.number)
