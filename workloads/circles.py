@@ -109,7 +109,9 @@ async def pay(ctx: Context, visit: Visit) -> dict[str, str]:
 
 
 async def _ended(ctx: Context, visit: Visit) -> dict[str, str]:
-    where: Any = ctx.service(Server).serve if visit.kind == "serve" else getattr(ctx.object(Link, visit.key), visit.kind)
+    where: Any = (
+        ctx.service(Server).serve if visit.kind == "serve" else getattr(ctx.object(Link, visit.key), visit.kind)
+    )
     match visit.how:
         case "attach":
             return await (await where.send(visit)).result()
@@ -191,7 +193,9 @@ class Maker:
         while self.left > 0 and not is_leaf and random.random() < 0.75:
             count = random.choice((1, 1, 2, 3))
             groups = self._groups(free, count) if apart else [keys] * count
-            stages.append(tuple(self.visit(some, depth + 1, apart=apart, held=inside if apart else "") for some in groups))
+            stages.append(
+                tuple(self.visit(some, depth + 1, apart=apart, held=inside if apart else "") for some in groups)
+            )
         return Visit(
             number,
             kind,

@@ -37,7 +37,7 @@ class Settings:
     verify_replay: bool = False
     """Replay every invocation when it ends and pause it if anything differs."""
     deadlocks: Literal["error", "wait"] = "error"
-    """Whether a call that can only wait for itself is answered with an error (rule E8)."""
+    """Whether invocations that wait for nothing but each other are told so (rules E4, E8)."""
     forgotten_await: Literal["warn", "error"] = "warn"
     watch: Watch | None = None
     """Who looks on while handlers run. None: nobody."""

@@ -27,7 +27,7 @@ from durably.runtime.lifecycle.deadlocks import Deadlocks
 from durably.runtime.lifecycle.wait_graph import Wait, WaitGraph
 from durably.storage.memory import MemoryStore
 from durably.testing import Harness, StandstillError
-from tests.semantics.support import PuppetStore, World, begin, engine_of, turns, tuned
+from tests.semantics.support import PuppetStore, World, begin, engine_of, tuned, turns
 from workloads.circles import DEADLOCK, DONE, LATE, Link, Server, Visit
 
 
@@ -58,7 +58,9 @@ class Cart(VirtualObject, name="Cart"):
 async def test_the_error_names_the_circle_and_its_message_is_gone(suspend_after: float) -> None:
     store = MemoryStore()
     async with Harness(Cart, Ticket, store=store, suspend_after=suspend_after) as app:
-        with pytest.raises(DeadlockError, match=r"Cart/mary\.checkout -> Ticket/2B\.reserve -> Cart/mary\.notify") as told:
+        with pytest.raises(
+            DeadlockError, match=r"Cart/mary\.checkout -> Ticket/2B\.reserve -> Cart/mary\.notify"
+        ) as told:
             await app.object(Cart, "mary").checkout("2B")
         assert told.value.code == 508
         assert told.value.cycle == ("Cart/mary.checkout", "Ticket/2B.reserve", "Cart/mary.notify")
@@ -230,7 +232,6 @@ async def test_a_call_by_key_that_others_joined_is_told_to_each_in_the_circle_an
         assert await app.object(Peer, "a").name.options(idempotency_key="k")() == "a"
 
 
-
 async def test_a_message_with_a_key_stays_since_others_may_count_on_it() -> None:
     async with Harness(Peer) as app:
         asking = begin(app.object(Peer, "c").ask_by_key(""))
@@ -389,7 +390,7 @@ class Line(VirtualObject, name="CirclesLine"):
 
 async def test_a_long_circle_is_found_by_looking_at_each_member_a_few_times(looks: Counter[str]) -> None:
     """Closed last at its far end: the look goes all the way round."""
-    length = 300
+    length = 60
     async with Harness(Line) as app:
         going = [await app.object(Line, f"{place}").hold.send(place, length) for place in range(length)]
         await app.settle()
@@ -406,7 +407,7 @@ async def test_a_long_circle_is_found_by_looking_at_each_member_a_few_times(look
 
 
 async def test_a_wide_fan_out_behind_one_object_costs_the_same_for_each_answer(looks: Counter[str]) -> None:
-    width = 300
+    width = 100
     async with Harness(Line) as app:
         going = begin(app.object(Line, "wide").fan_out(width))
         await app.advance(width)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 
 from durably import ObjectContext, VirtualObject, handler, state
-from durably.errors import ForgottenAwaitError
+from durably.errors import DeadlockError, ForgottenAwaitError
 from durably.runtime.execution.step import Outcome
 from durably.testing import (
     Faults,
@@ -20,7 +20,6 @@ from durably.testing import (
     InvariantError,
     Simulation,
     SimulationFailedError,
-    SimulationStuckError,
     Snapshots,
     for_each_crash_point,
     simulate,

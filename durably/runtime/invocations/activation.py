@@ -109,7 +109,13 @@ class Activation:
 
     def can_passivate(self, durable: int) -> bool:
         """All of rule L4: nothing running, waiting in memory, loading, shared in flight, or not durable."""
-        if self.load_buffer is not None or self.mailbox or self.stored_tail or self.is_held or self.changed_at > durable:
+        if (
+            self.load_buffer is not None
+            or self.mailbox
+            or self.stored_tail
+            or self.is_held
+            or self.changed_at > durable
+        ):
             return False
         if self.current is not None and not is_dormant(self.current):
             return False

@@ -28,8 +28,8 @@ from durably.runtime.lifecycle.wait_graph import (
     LEADS_ON,
     NOTHING_BROUGHT,
     Sought,
-    Waiting,
     WaitGraph,
+    Waiting,
     name_of,
 )
 from durably.runtime.messaging.completions import Completions

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from durably.runtime.invocations.invocation import InvocationRun
-from durably.runtime.lifecycle.wait_graph import LEADS_ON, Brought, Sought, Wait, Waiting, WaitGraph, WaitReason
+from durably.runtime.lifecycle.wait_graph import LEADS_ON, Brought, Sought, Wait, WaitGraph, Waiting, WaitReason
 from durably.storage.records import CallerRecord
 
 

@@ -136,7 +136,7 @@ def _sentence(clock: VirtualClock, supervisor: Supervisor, operation: PendingReq
         return (
             f"{has_ended}nothing happens any more: no timer is set either, so this would wait for ever. "
             f"{'It is not in memory' if way is None else way.text}. Objects that wait for each other in a circle, or for "
-            "themselves, do that where `deadlocks` is \"wait\"."
+            'themselves, do that where `deadlocks` is "wait".'
         )
     otherwise = "Otherwise nothing" if under_way else "nothing"
     return (

@@ -23,7 +23,18 @@ NO_COMMANDS: Mapping[int, Command] = {}
 class Party:
     """One unfinished invocation."""
 
-    __slots__ = ("address", "callers", "commands", "has_key", "id", "is_free", "is_queued", "number", "own_caller", "waits")
+    __slots__ = (
+        "address",
+        "callers",
+        "commands",
+        "has_key",
+        "id",
+        "is_free",
+        "is_queued",
+        "number",
+        "own_caller",
+        "waits",
+    )
 
     def __init__(
         self, number: int, id: str, address: Address, own_caller: CallerRecord | None, callers: Iterable[CallerRecord]
