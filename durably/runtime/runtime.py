@@ -72,7 +72,7 @@ class Runtime(Caller):
     values. `retry` is for handlers that have no policy of their own. An invocation that waits longer than
     `suspend_after` leaves memory, an object that is idle for longer than `passivate_after` too; outcomes of sends and
     of requests with an idempotency key are kept for `retention`. Durations are timedeltas or seconds. `on_paused` is
-    told of invocations that wait for a person. Where invocations wait for nothing but each other, the newest call raises
+    told of invocations that wait for a person. Where some wait for nothing but each other, the newest call raises
     `DeadlockError` in its handler; `deadlocks="wait"` lets them wait. `environment` is for tests and simulations: where
     time, randomness and the numbers that the machine runs by come from.
 

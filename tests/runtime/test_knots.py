@@ -62,8 +62,8 @@ class DrawnGraph:
 
 def _node(number: int) -> InvocationRecord:
     return InvocationRecord(
-        number=number, id=f"{number}", address=Address("S", f"{number}"), handler="h", seed=b"", argument=b"", headers={},
-        scope=None, caller=None, sender_id=None, deadline=None, accepted_at=0, keep_outcome_us=None,
+        number=number, id=f"{number}", address=Address("S", f"{number}"), handler="h", seed=b"", argument=b"",
+        headers={}, scope=None, caller=None, sender_id=None, deadline=None, accepted_at=0, keep_outcome_us=None,
         status=InvocationStatus.SUSPENDED, mailbox_position=None,
     )  # fmt: skip
 

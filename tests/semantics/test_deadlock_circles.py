@@ -379,8 +379,7 @@ class Line(VirtualObject, name="CirclesLine"):
 
     @handler
     async def fan_out(self, ctx: ObjectContext, width: int) -> list[str]:
-        answers = await asyncio.gather(*(ctx.object(Line, "busy").touch_slowly() for _ in range(width)))
-        return answers
+        return await asyncio.gather(*(ctx.object(Line, "busy").touch_slowly() for _ in range(width)))
 
     @handler
     async def touch_slowly(self, ctx: ObjectContext) -> str:

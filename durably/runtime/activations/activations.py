@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from durably.actors.definition.binding import BoundActor, BoundActorHandler
-from durably.ids import Address
+from durably.ids import Address, InvocationStatus
 from durably.runtime.activations.attempts import Attempts
 from durably.runtime.activations.passivation import Passivation
 from durably.runtime.commit.committer import Committer
@@ -207,9 +207,13 @@ class Activations:
     def _answer(self, activation: Activation, number: int, delivery: Delivery) -> None:
         """An answer that was recorded while its invocation was on its way; that may have ended since (rule C3)."""
         invocation = activation.find(number)
-        if invocation is not None and invocation.journal is not None and invocation.journal.answer(delivery):
-            invocation.stored = ()  # The row may have been woken since it was read.
+        if invocation is None or invocation.journal is None:
+            return
+        invocation.stored = ()  # The row may have been woken since it was read.
+        if invocation.journal.answer(delivery):
             self._attempts.take_up(invocation)
+        elif invocation.status is InvocationStatus.SUSPENDED:  # Woken in vain: it had that answer, or had given it up.
+            self._committer.begin().move(invocation, InvocationStatus.SUSPENDED)
 
     def _restored(self, activation: Activation, row: StoredInvocation) -> InvocationRun:
         is_shared = row.record.mailbox_position is None

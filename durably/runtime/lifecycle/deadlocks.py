@@ -1,7 +1,8 @@
 """`Deadlocks`: invocations that wait for nothing but each other would wait for ever (rules E4, E8).
 
 They are looked for where a circle can close: when a call queues behind a held mailbox, when a command attaches, when a
-step leaves only calls of earlier steps pending, when one goes on in vain, and once at recovery. Nothing is looked for, and nothing is kept, for a call that starts at once.
+step leaves only calls of earlier steps pending, when an invocation goes on in vain, and once at recovery. Only what is
+itself waited for can be in a circle. Nothing is looked for, and nothing is kept, for a call that starts at once.
 
 A look goes through what is in memory, in one go. Where that is not enough, the rest is brought into memory first, and
 the last word is again a look in one go. The newest call of the knot is answered with a `DeadlockError`, and in the same
@@ -317,7 +318,7 @@ class Deadlocks:
 
 
 def _is_waited_for(invocation: InvocationRun) -> bool:
-    """By another invocation, as far as can be told at once. What is not is in no circle, however long the way from it."""
+    """By another invocation, as far as can be told at once. What is not waited for is in no circle."""
     activation = invocation.activation
     holds_up = activation.current is invocation and bool(activation.mailbox or activation.stored_tail)
     return invocation.caller is not None or bool(invocation.attachments) or holds_up

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from enum import Enum
+from typing import Final
 
 from durably.runtime.invocations.invocation import InvocationRun
 from durably.runtime.lifecycle.wait_graph import LEADS_ON, Brought, Sought, Wait, WaitGraph, Waiting, WaitReason
@@ -36,7 +38,8 @@ class Knot:
         joined: list[tuple[tuple[int, int, int, int], InvocationRun, Wait]] = []
         for waiter, wait in self._edges():
             target, journal = wait.target, waiter.journal
-            assert target is not None and journal is not None
+            assert target is not None
+            assert journal is not None
             if not is_own_message(waiter, wait):
                 older = max(waiter.number, target.number)
                 joined.append(((older, journal.issued_at(wait.command), waiter.number, wait.command), waiter, wait))
@@ -90,6 +93,15 @@ def is_own_message(waiter: InvocationRun, wait: Wait) -> bool:
     return wait.target.caller == CallerRecord(waiter.address, waiter.number, wait.command)
 
 
+class GoesOn(Enum):
+    """An end of the way."""
+
+    GOES_ON = "goes on"
+
+
+GOES_ON: Final = GoesOn.GOES_ON
+
+
 class _Visit:
     """An invocation on the way down."""
 
@@ -124,7 +136,7 @@ class KnotSearch:
         return start.number in self._undecided
 
     def first_from(self, start: InvocationRun) -> Knot | None:
-        """The first knot that is reached from here. What is come to belongs to no other knot, once this one is undone."""
+        """The first knot that is reached from here. What was come to on the way is in no other, once it is undone."""
         if start.number in self._places:
             return None
         way = [self._visit(start)]
@@ -132,24 +144,17 @@ class KnotSearch:
             visit = way[-1]
             wait = next(visit.waits, None)
             if wait is not None:
-                if wait.reason not in LEADS_ON:
-                    return self._leave_all()
-                visit.taken.append(wait)
-                target = wait.target
-                if target is None:
-                    assert wait.sought is not None
-                    self.sought[wait.sought] = None
-                    visit.is_undecided = True
-                elif target.number not in self._places:
-                    way.append(self._visit(target))
-                elif target.number in self._is_open:
-                    visit.lowest = min(visit.lowest, self._places[target.number])
-                elif target.number in self._undecided:
-                    visit.is_undecided = True
-                else:  # An earlier search of this look came through it, to something that goes on.
-                    return self._leave_all()
+                further = self._follow(visit, wait)
+                if further is GOES_ON:
+                    self._leave_all()
+                    return None
+                if further is not None:
+                    way.append(self._visit(further))
                 continue
             way.pop()
+            if way:
+                way[-1].lowest = min(way[-1].lowest, visit.lowest)
+                way[-1].is_undecided |= visit.is_undecided
             if visit.lowest == visit.place:
                 part = self._close(visit)
                 if not visit.is_undecided:
@@ -157,9 +162,26 @@ class KnotSearch:
                     members = {one.invocation.number: one.invocation for one in part}
                     return Knot(members, {one.invocation.number: one.taken for one in part})
                 self._undecided.update(one.invocation.number for one in part)
-            if way:
-                way[-1].lowest = min(way[-1].lowest, visit.lowest)
-                way[-1].is_undecided |= visit.is_undecided
+        return None
+
+    def _follow(self, visit: _Visit, wait: Wait) -> Waiting | GoesOn | None:
+        """What is to be visited next, if anything; or that the way has come to what goes on by itself."""
+        if wait.reason not in LEADS_ON:
+            return GOES_ON
+        visit.taken.append(wait)
+        target = wait.target
+        if target is None:
+            assert wait.sought is not None
+            self.sought[wait.sought] = None
+            visit.is_undecided = True
+        elif target.number not in self._places:
+            return target
+        elif target.number in self._is_open:
+            visit.lowest = min(visit.lowest, self._places[target.number])
+        elif target.number in self._undecided:
+            visit.is_undecided = True
+        else:  # An earlier search of this look came through it, to something that goes on.
+            return GOES_ON
         return None
 
     def _visit(self, invocation: Waiting) -> _Visit:

@@ -66,13 +66,18 @@ class Recovery:
         after = 0
         while self._deadlocks.is_on and not self._incarnation.dead:
             found = await self._store.held_up(after, self._portion)
-            for _, address in found:
-                if not self._incarnation.dead and address.service in self._actors:
-                    self._activations.with_loaded(address, self._deadlocks.object_recovered)
+            self._look_at(found)
             await self._activations.settle()
             if len(found) < self._portion:
                 return
             after = max(number for number, _ in found)
+
+    def _look_at(self, found: list[tuple[int, Address]]) -> None:
+        for _, address in found:
+            if self._incarnation.dead:
+                return
+            if address.service in self._actors:
+                self._activations.with_loaded(address, self._deadlocks.object_recovered)
 
     def _activate(self, found: list[tuple[int, Address]]) -> None:
         for _, address in found:

@@ -135,8 +135,8 @@ def _sentence(clock: VirtualClock, supervisor: Supervisor, operation: PendingReq
     if due is None:
         return (
             f"{has_ended}nothing happens any more: no timer is set either, so this would wait for ever. "
-            f"{'It is not in memory' if way is None else way.text}. Objects that wait for each other in a circle, or for "
-            'themselves, do that where `deadlocks` is "wait".'
+            f"{'It is not in memory' if way is None else way.text}. Objects that wait for each other in a circle, or "
+            'for themselves, do that if `deadlocks` is "wait".'
         )
     otherwise = "Otherwise nothing" if under_way else "nothing"
     return (

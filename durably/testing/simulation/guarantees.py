@@ -156,9 +156,8 @@ class Guarantees:
         target, newest = party.waits[command], waiting.newest_queued_call(members)
         if target not in members or newest not in (None, target):
             self._broken(9, f"{shown(invocation)} is told of a deadlock, and the newest call in it is another one.")
-        elif newest is not None and not waiting.parties[target].has_key:
-            if not waiting.others_wait(target, party.number) and not is_awaited_outside(target):
-                self._withdrawn[waiting.parties[target].id] = target
+        elif newest is not None and not (is_awaited_outside(target) or waiting.is_wanted(target, party.number)):
+            self._withdrawn[waiting.parties[target].id] = target
 
     def incarnation_begins(self) -> None:
         """What was not durable has not happened; what is on the disk goes on."""

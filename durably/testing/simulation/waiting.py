@@ -17,6 +17,7 @@ from durably.storage.memory import Disk, StoredRow, holds_mailbox, waits_in_mail
 from durably.storage.records import CallerRecord
 
 NO_LIMIT_BYTES = 1 << 62
+WAITING = (InvocationStatus.SUSPENDED, InvocationStatus.RUNNING)
 NO_COMMANDS: Mapping[int, Command] = {}
 
 
@@ -95,12 +96,11 @@ class Waiting:
         ]
         return max(called, default=None)
 
-    def others_wait(self, number: int, waiter: int) -> bool:
-        """Somebody inside waits for this one besides `waiter`."""
-        return any(
-            target == number for party in self.parties.values() if party.number != waiter
-            for target in party.waits.values()
-        )  # fmt: skip
+    def is_wanted(self, number: int, waiter: int) -> bool:
+        """Somebody inside waits for this one besides `waiter`, or may count on it because of its key."""
+        return self.parties[number].has_key or any(
+            number in party.waits.values() for party in self.parties.values() if party.number != waiter
+        )
 
     # ------------------------------------------------------------------ inside
 
@@ -114,9 +114,9 @@ class Waiting:
             self._holders[invocation.address] = invocation.number
         if status is InvocationStatus.PENDING and not has_begun:
             party.is_queued = invocation.is_exclusive
-        elif has_begun and status in (InvocationStatus.SUSPENDED, InvocationStatus.RUNNING) and journal is not None:
-            if not journal.undelivered and invocation.held_step is None:
-                party.commands = dict(journal.pending)
+        elif has_begun and journal is not None and status in WAITING:
+            is_to_be_woken = bool(journal.undelivered) or invocation.held_step is not None
+            party.commands = NO_COMMANDS if is_to_be_woken else dict(journal.pending)
 
     def _add_row(self, row: StoredRow) -> None:
         record = row.record
