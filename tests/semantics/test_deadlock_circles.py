@@ -180,6 +180,14 @@ class Peer(VirtualObject, name="CirclesPeer"):
             return "deadlock"
 
     @handler
+    async def come_back_later(self, ctx: ObjectContext, key: str) -> str:
+        await ctx.sleep(10)
+        try:
+            return await ctx.object(Peer, key).name()
+        except DeadlockError:
+            return "deadlock"
+
+    @handler
     async def ask_by_key(self, ctx: ObjectContext, other: str) -> list[str]:
         """Ask its own object, and another one that asks it with the same key."""
         calls = [ctx.object(Peer, self.key).name.options(idempotency_key="k")()]
@@ -191,6 +199,10 @@ class Peer(VirtualObject, name="CirclesPeer"):
     @handler
     async def join_by_key(self, ctx: ObjectContext, other: str) -> str:
         return await ctx.object(Peer, other).name.options(idempotency_key="k")()
+
+    @handler
+    async def wait_for_id(self, ctx: ObjectContext, id: str) -> str:
+        return await ctx.invocation(id, str).result()
 
     @handler
     async def name(self, ctx: ObjectContext) -> str:
@@ -239,6 +251,25 @@ async def test_a_message_with_a_key_stays_since_others_may_count_on_it() -> None
         assert (await asking, await joining) == (["DeadlockError"], "c")
         assert await app.object(Peer, "e").ask_by_key("") == ["DeadlockError"]
         assert await app.object(Peer, "e").name.options(idempotency_key="k").attach() == "e"
+
+
+@pytest.mark.parametrize("suspend_after", [60, 0])
+async def test_an_id_that_leads_to_an_earlier_invocation_is_followed(suspend_after: float) -> None:
+    """Who repeats a keyed call has an id of its own for it."""
+    store = MemoryStore()
+
+    class Asker(VirtualObject, name="CirclesAsker"):
+        @handler
+        async def ask(self, ctx: ObjectContext) -> str:
+            return await ctx.object(Peer, "b").come_back_later.options(idempotency_key="k")("a")
+
+    async with Harness(Peer, Asker, store=store, suspend_after=suspend_after) as app:
+        asking = [await app.object(Asker, key).ask.send() for key in "12"]
+        await app.advance(1)
+        (alias,) = store.disk.aliases
+        waiting = await app.object(Peer, "a").wait_for_id.send(alias)
+        await app.advance(9)
+        assert [await one.result() for one in (*asking, waiting)] == ["deadlock"] * 3
 
 
 RETRY_ONCE = RetryPolicy(initial=20.0, max_attempts=2)

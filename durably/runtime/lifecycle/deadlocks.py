@@ -53,7 +53,7 @@ class Hunt:
         self.start = start
         self.awaited = 0
         """Look-ups under way."""
-        self.brought: dict[Sought, InvocationRecord | None] = {}
+        self.brought: dict[Sought, Found] = {}
         self.seen: set[int] = {start.number}
         self.to_visit: list[Waiting] = [start]
         self.held: list[Activation] = []
@@ -223,8 +223,7 @@ class Deadlocks:
     def _brought(self, hunt: Hunt, sought: Sought, found: Found) -> None:
         if isinstance(found, InvocationRun):
             hunt.hold(found.activation)
-        else:
-            hunt.brought[sought] = found
+        hunt.brought[sought] = found
         if found is not None and found.number not in hunt.seen:
             hunt.seen.add(found.number)
             hunt.to_visit.append(found)

@@ -85,8 +85,10 @@ _BY_STATUS: Mapping[InvocationStatus, Wait] = {
 _RUNS = Wait(WaitReason.NOTHING)
 _ITS_TURN = Wait(WaitReason.TURN)
 
-Brought: TypeAlias = Mapping[Sought, InvocationRecord | None]
-"""What a look-up found: the row of a message that stays in the store, or None if nothing there waits."""
+Brought: TypeAlias = Mapping[Sought, Found]
+"""What was sought and found: an invocation that is in memory now, the row of one that stays far back in a stored
+mailbox, or None if nothing is there that could be waited for.
+"""
 
 NOTHING_BROUGHT: Brought = {}
 
@@ -153,13 +155,17 @@ class WaitGraph:
             return Wait(reason, number, live)
         if sought not in brought:
             return Wait(reason, number, None, sought)
-        row = brought[sought]
-        if row is None:
+        found = brought[sought]
+        if found is None:
             return Wait(WaitReason.ELSEWHERE, number)
-        # It has not ended, for the command is pending; so it is still there unless that part of the mailbox is loaded.
-        activation = self._activations.by_address.get(row.address)
-        is_there = activation is not None and activation.stored_tail > 0 and not activation.loading
-        return Wait(reason, number, row) if is_there else Wait(reason, number, None, sought)
+        return Wait(reason, number, found) if self._is_as_found(found) else Wait(reason, number, None, sought)
+
+    def _is_as_found(self, found: Waiting) -> bool:
+        """Still in memory, or far back in its mailbox. It has not ended: a command waits for it."""
+        if isinstance(found, InvocationRun):
+            return self._registry.live.get(found.id) is found
+        activation = self._activations.by_address.get(found.address)
+        return activation is not None and activation.stored_tail > 0 and not activation.loading
 
     def _turn_at(self, address: Address) -> Wait:
         """What a message that is queued there waits for. Those ahead of it do not count: what they do is open."""
@@ -174,8 +180,7 @@ class WaitGraph:
     def bring(self, sought: Sought, then: Callable[[Found], None]) -> None:
         """Bring into memory what was sought.
 
-        `then` hears the invocation that is in memory now, the row of one that stays far back in a stored mailbox, or
-        None if nothing is there that could be waited for.
+        `then` hears what `Brought` keeps.
         """
         id, scope, address = sought
         if address is not None:
