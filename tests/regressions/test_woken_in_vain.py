@@ -63,7 +63,7 @@ async def test_who_is_woken_while_it_is_read_by_what_it_has_given_up_is_suspende
         engine_of(app).parts.timers.on_due(timer)
         engine_of(app).parts.ready.schedule()
         await turns()
-        assert row.record.status is InvocationStatus.RUNNING
+        assert [record.status for record in store.unfinished()] == [InvocationStatus.RUNNING]
         store.loads.release()
         await app.settle()
         assert row.record.status is InvocationStatus.SUSPENDED

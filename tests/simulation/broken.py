@@ -30,6 +30,7 @@ from durably.runtime.lifecycle import deadlocks
 from durably.runtime.lifecycle.deadlocks import Deadlocks
 from durably.runtime.lifecycle.endings import Endings
 from durably.runtime.lifecycle.knots import Knot
+from durably.runtime.lifecycle.recovery import Recovery
 from durably.runtime.lifecycle.wait_graph import WaitGraph, WaitReason
 from durably.runtime.messaging.acceptance import Acceptance
 from durably.runtime.messaging.attachments import Attachments
@@ -439,6 +440,14 @@ def circles_through_the_store_are_not_followed(patch: Patch) -> None:
         self._undecided.clear()
 
     patch.setattr(Deadlocks, "_hunt_next", hunt_next)
+
+
+@mutant("guarantee 9", "stuck", where=CIRCLES)
+def circles_that_a_crash_left_are_not_looked_for(patch: Patch) -> None:
+    async def look_for_deadlocks(self: Recovery) -> None:
+        """Not done."""
+
+    patch.setattr(Recovery, "_look_for_deadlocks", look_for_deadlocks)
 
 
 @mutant("guarantee 9", where=CIRCLES)
