@@ -232,7 +232,7 @@ def a_delayed_message_that_rings_twice_comes_twice(patch: Patch) -> None:
     around(patch, ScheduledMessages, "bring", bring)
 
 
-@mutant("guarantee 4", "guarantee 1", "machine")
+@mutant("guarantee 4", "guarantee 1", "guarantee 7", "machine")
 def objects_are_loaded_before_the_log_is_durable(patch: Patch) -> None:
     def init(original: Any, self: Activations, *args: Any, **kwargs: Any) -> None:
         original(self, *args, **kwargs)
