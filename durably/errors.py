@@ -7,6 +7,7 @@
     │   ├── DeadlineExceededError         504
     │   ├── UnknownTargetError            404
     │   ├── InvalidArgumentError          400
+    │   ├── InvocationStatusError         409, or 425 where the invocation has not started
     │   └── ActionFailedError             500: an action of `ctx.run` failed for good
     │       └── ActionTimeoutError        408: its last attempt ran into its time limit
     ├── RetryableError                    try again, not before a given time
@@ -177,6 +178,12 @@ class InvalidArgumentError(TerminalError):
         self.path = path
 
 
+class InvocationStatusError(TerminalError):
+    """What is asked for does not fit where the invocation stands: it has ended, has not ended, or has not started."""
+
+    code = 409
+
+
 class ActionFailedError(TerminalError):
     """An action of `ctx.run` failed for good: its retry policy allows no further attempt.
 
@@ -271,12 +278,13 @@ class WrongContextError(HandlerMistakeError):
 
 
 class ProcessExitError(HandlerMistakeError):
-    """A handler raised SystemExit, as `sys.exit()` and argparse's `--help` do: it would end every process to come."""
+    """A handler raised SystemExit (as `sys.exit()` and argparse's `--help` do) or KeyboardInterrupt."""
 
-    def __init__(self, code: object = None) -> None:
+    def __init__(self, error: SystemExit | KeyboardInterrupt) -> None:
+        raised = f"{error!r}, as sys.exit() does" if isinstance(error, SystemExit) else repr(error)
         super().__init__(
-            f"A handler raised SystemExit({code!r}), as sys.exit() does. A handler cannot end the process: raise a "
-            "TerminalError to fail the invocation, and stop the service from outside."
+            f"A handler raised {raised}. A handler cannot end the process: raise a TerminalError to fail the "
+            "invocation, and stop the service from outside."
         )
 
 
@@ -343,8 +351,9 @@ class PausedInvocationError(DurablyError):
 
     def __init__(self, id: str, reason: str) -> None:
         super().__init__(
-            f"Invocation {id} is paused and waits for a person; it has not failed. The reason: {reason.rstrip('.')}. "
-            "Mend the cause, then let it go on: await runtime.resume(id)."
+            f"{reason.rstrip('.')}. For this reason the invocation {id} is paused; it has not failed. "
+            "Mend the cause, then let it go on: await runtime.resume(id). Or end it: await runtime.cancel(id) lets the "
+            "handler clean up, await runtime.kill(id) does not."
         )
         self.id = id
         self.reason = reason

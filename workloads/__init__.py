@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from durably.testing import Workload
 from workloads.asyncio_programs import ASYNCIO_PROGRAMS
 from workloads.bank import BANK
+from workloads.cancels import CANCELS
 from workloads.circles import CIRCLES
 from workloads.counters import COUNTERS
+from workloads.pauses import PAUSES
 from workloads.promises import PROMISES
 from workloads.trees import TREES
 
@@ -19,5 +21,7 @@ WORKLOADS: Mapping[str, Workload] = {
     "trees": TREES,
     "promises": PROMISES,
     "circles": CIRCLES,
+    "cancels": CANCELS,
+    "pauses": PAUSES,
 }
 """By name, as `--workload` takes them."""

@@ -32,9 +32,11 @@ from typing import Any, Final, Protocol
 
 from durably.ids import Address, KeyScope
 from durably.storage.records import (
+    EVER,
     Batch,
     InvocationRecord,
     Opened,
+    OrderRecord,
     Owner,
     StoredInvocation,
     StoredObject,
@@ -139,8 +141,17 @@ class Store(Protocol):
         """
         ...
 
-    async def timers(self, until: int, limit: int, /, *, after: TimerPlace | None = None) -> list[TimerRecord]:
-        """Timers due at or before `until`, by (due, number, kind, command), beyond `after`, at most `limit`."""
+    async def timers(
+        self, until: int, limit: int, /, *, after: TimerPlace | None = None, asked_after: int = EVER
+    ) -> list[TimerRecord]:
+        """Timers due at or before `until`, by (due, number, kind, command), beyond `after`, at most `limit`.
+
+        With `asked_after` only those whose `asked_at` is later.
+        """
+        ...
+
+    async def orders(self, after: int, limit: int, /) -> list[OrderRecord]:
+        """Orders that are not carried out, by position and above `after`."""
         ...
 
     async def expired(self, now: int, limit: int, /) -> list[InvocationRecord]:

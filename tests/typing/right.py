@@ -21,6 +21,7 @@ from durably import (
     InvocationStatus,
     ObjectContext,
     RetryPolicy,
+    Runtime,
     Service,
     SharedContext,
     TerminalError,
@@ -56,6 +57,9 @@ class Ticket(VirtualObject, name="TicketObject"):
     status: Seat = state(default=Seat.FREE)
     holder: str | None = state(default=None)
     log: list[str] = state(name="history")
+    tags: list[str] = state(default_factory=list)
+    counts: dict[str, int] = state(default_factory=dict)
+    limit: int = state(default_factory=lambda: 3)
 
     @handler
     async def reserve(self, ctx: ObjectContext, user: str = "") -> bool:
@@ -123,6 +127,30 @@ async def actions(ctx: Context, fetch: Fetch, some: Callable[..., Awaitable[int]
     print(by_class, by_options, await sent)
 
 
+class Trip(Service):
+    def __init__(self, payments: Payments) -> None:
+        self.payments = payments
+
+    @handler
+    async def book(self, ctx: Context, seat: str) -> bool:
+        async with ctx.compensations() as undo:
+            undo.add(ctx.object(Ticket, seat).mark_as_sold)
+            undo.add(ctx.object(Ticket, seat).reserve, user="mary")
+            undo.add(ctx.object(Ticket, seat).reserve.send, "mary")
+            undo.add(self.payments.charge, "key", 40, currency="USD")
+            undo.add(lambda: ctx.run("refund", self.payments.refund, seat))
+            sent = await ctx.object(Ticket, seat).reserve.after(minutes=15).send("mary")
+            await sent.cancel()
+            await ctx.invocation("inv_1", bool).cancel()
+        return True
+
+
+async def operate(runtime: Runtime, sent: Invocation[bool]) -> list[str]:
+    ids = [*await runtime.cancel(sent.id), *await runtime.kill("TicketObject/2B"), *await runtime.pause("TicketObject")]
+    again = await runtime.restart_as_new(sent.id)
+    return [*ids, *await runtime.resume("TicketObject/2B/reserve"), *await runtime.purge(sent.id), again.id]
+
+
 class Checkout(Service, name="CheckoutService", retry=RetryPolicy(initial=timedelta(seconds=1))):
     def __init__(self, payments: Payments) -> None:
         self.payments = payments
@@ -141,6 +169,7 @@ class Checkout(Service, name="CheckoutService", retry=RetryPolicy(initial=timede
             for seat in order.seats:
                 group.create_task(ctx.object(Ticket, seat).mark_as_sold())
         await ctx.sleep(timedelta(seconds=refunded))
+        await ctx.sleep(minutes=5, seconds=0.5)
         return paid
 
     @handler(accepts=BytesSerde(), returns=BytesSerde())
@@ -167,6 +196,8 @@ async def everywhere(caller: Caller, seats: list[str]) -> bool:
     by_default: bool = await ticket.reserve()
     sent: Invocation[bool] = await ticket.reserve.send("mary")
     later: Invocation[bool] = await ticket.reserve.after(minutes=15).send("mary")
+    keyed_later: Invocation[bool] = await ticket.reserve.after(5).options(idempotency_key="k").send("mary")
+    assert await keyed_later.result()
     at: Invocation[bool] = await ticket.reserve.at(datetime(2030, 1, 1, tzinfo=UTC)).send()
     keyed: bool = await ticket.reserve.options(idempotency_key="k", headers={"a": "b"}, timeout=5)("mary")
     attached: bool = await ticket.reserve.options(idempotency_key="k").attach()

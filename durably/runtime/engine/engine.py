@@ -22,7 +22,7 @@ class Engine:
 
     def start(self) -> None:
         """Recover in the background; requests are served meanwhile, through the same loads (rule T3)."""
-        self.parts.timers.open_window()
+        self.parts.timers.take_over()
         self.parts.recovery.start()
         self.parts.retention.start()
 
@@ -32,7 +32,7 @@ class Engine:
         parts = self.parts
         for part in (
             parts.committer, parts.registry, parts.activations, parts.passivation, parts.timers, parts.scheduled,
-            parts.retention, parts.background,
+            parts.retention, parts.background, parts.sliced_work,
         ):  # fmt: skip
             part.kill()
         for invocation in parts.registry.live.values():

@@ -7,13 +7,13 @@ other callbacks get their turns.
 from __future__ import annotations
 
 from durably.actors.protocol.coding import CodingMeter
+from durably.actors.values.user_errors import USER_ERRORS, is_from_signal
 from durably.runtime.clock import Clock
 from durably.runtime.commit.committer import Committer
 from durably.runtime.incarnation.idleness import Idleness
 from durably.runtime.incarnation.incarnation import Incarnation
 from durably.runtime.incarnation.ready_queue import ReadyQueue
 from durably.runtime.invocations.invocation import InvocationRun
-from durably.runtime.lifecycle.pauses import Pauses
 from durably.runtime.observation.observer import Observer
 from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.settings import Settings
@@ -32,7 +32,6 @@ class Pump:
         committer: Committer,
         idleness: Idleness,
         observer: Observer,
-        pauses: Pauses,
         poisoned: str,
         ready: ReadyQueue,
         registry: InvocationRegistry,
@@ -46,7 +45,6 @@ class Pump:
         self._committer = committer
         self._idleness = idleness
         self._observer = observer
-        self._pauses = pauses
         self._poisoned = poisoned
         self._ready = ready
         self._registry = registry
@@ -61,14 +59,14 @@ class Pump:
         self._ready.in_turn = True
         try:
             self._work_off()
-        except KeyboardInterrupt:
-            # Rule E3: the host's business. If that goes on, so do the others, and after a while this one too.
-            self._ready.in_turn = False
-            self._clock.call_later(self._settings.host_error_pause_us, self._again, self._incarnation.suspect)
-            self._ready.schedule()
-            raise
-        except (Exception, SystemExit) as error:  # A mistake of ours: fail and recover, rather than go on half.
-            self._incarnation.fail(error)
+        except USER_ERRORS as error:
+            if is_from_signal(error):
+                # Rule E3: the host's business. If that goes on, so do the others, and after a while this one too.
+                self._ready.in_turn = False
+                self._clock.call_later(self._settings.host_error_pause_us, self._again, self._incarnation.suspect)
+                self._ready.schedule()
+                raise
+            self._incarnation.fail(error)  # A mistake of ours: fail and recover, rather than go on half.
         finally:
             self._ready.in_turn = False
         self._end_turn()
@@ -103,7 +101,7 @@ class Pump:
         error = RuntimeError(
             "the runtime itself failed twice while it advanced this invocation; please report it, with the log"
         )
-        self._pauses.pause(invocation, error)
+        self._steps.pause(invocation, error)
 
     def _end_turn(self) -> None:
         """See whether a batch can go, and whether anything is left."""

@@ -22,9 +22,10 @@ from durably.runtime.commit.committer import Committer
 from durably.runtime.incarnation.idleness import Idleness
 from durably.runtime.incarnation.incarnation import Incarnation
 from durably.runtime.invocations.activation import Activation
-from durably.runtime.invocations.invocation import Found, InvocationRun, from_stored
+from durably.runtime.invocations.invocation import Found, InvocationRun
 from durably.runtime.lifecycle.endings import Endings
 from durably.runtime.lifecycle.knots import Knot, KnotSearch, is_own_message
+from durably.runtime.lifecycle.reach import Reach
 from durably.runtime.lifecycle.wait_graph import (
     LEADS_ON,
     NOTHING_BROUGHT,
@@ -37,8 +38,7 @@ from durably.runtime.messaging.completions import Completions
 from durably.runtime.observation.observer import Observer
 from durably.runtime.registry.waiters import Waiters
 from durably.runtime.settings import Settings
-from durably.runtime.timers.scheduled_messages import ScheduledMessages
-from durably.storage.records import CallerRecord, InvocationRecord, StoredInvocation
+from durably.storage.records import CallerRecord, InvocationRecord
 
 NAMES_SHOWN = 12
 """How many of a circle's members its sentence names."""
@@ -47,7 +47,7 @@ NAMES_SHOWN = 12
 class Hunt:
     """A look that goes on in the store. It remembers what it has come through, so its cost is linear too."""
 
-    __slots__ = ("attached", "awaited", "brought", "held", "row", "seen", "start", "to_visit")
+    __slots__ = ("awaited", "brought", "held", "message", "seen", "start", "to_visit")
 
     def __init__(self, start: InvocationRun) -> None:
         self.start = start
@@ -58,10 +58,8 @@ class Hunt:
         self.to_visit: list[Waiting] = [start]
         self.held: list[Activation] = []
         """Objects that must not leave memory before it is decided."""
-        self.row: StoredInvocation | None = None
-        """The message that is to leave the stored part of its mailbox, once it has been fetched."""
-        self.attached: list[CallerRecord] = []
-        """Who attached to that message while it was on its way."""
+        self.message: InvocationRun | None = None
+        """The one that is to leave the stored part of its mailbox, once it is in hand."""
 
     def hold(self, activation: Activation) -> None:
         if not activation.is_held:
@@ -84,7 +82,7 @@ class Deadlocks:
         idleness: Idleness,
         observer: Observer,
         passivation: Passivation,
-        scheduled: ScheduledMessages,
+        reach: Reach,
         settings: Settings,
         waiters: Waiters,
     ) -> None:
@@ -101,7 +99,7 @@ class Deadlocks:
         self.is_on = settings.deadlocks == "error"
         self._observer = observer
         self._passivation = passivation
-        self._scheduled = scheduled
+        self._reach = reach
         self._suspects: dict[int, InvocationRun] = {}
         """From where to look next, by number: what may have become part of a knot."""
         self._undecided: dict[int, InvocationRun] = {}
@@ -270,16 +268,16 @@ class Deadlocks:
         leaves = is_own_message(waiter, wait) and knot.is_queued(target) and not self._may_be_wanted(target)
         if leaves and isinstance(target, InvocationRecord):
             assert hunt is not None  # Only the store knows such messages.
-            if hunt.row is None or hunt.row.record.number != target.number:
-                self._scheduled.bring(target.number, partial(self._fetched, hunt))
+            if hunt.message is None or hunt.message.number != target.number:
+                self._reach.by_id(target.id, partial(self._reached, hunt))
                 return
-            target = self._from_row(hunt.row, hunt.attached)
+            target = hunt.message
         circle = tuple(name_of(member) for member in knot.circle(waiter, wait))
         error = DeadlockError(_sentence(circle), cycle=circle)
         self._observer.deadlocked(waiter, wait.command, circle)
         transition = self._committer.begin()
         if leaves and isinstance(target, InvocationRun) and not _others_wait(target, waiter):
-            self._take_out(target)
+            self._reach.take_out(target)
             self._endings.fail(transition, target, error)
         else:
             self._completions.complete(transition, waiter, wait.command, True, encode_failure(error))
@@ -290,30 +288,13 @@ class Deadlocks:
         """Somebody outside waits for it, or may have sent it too: who comes with the same key leaves no trace here."""
         return target.scope is not None or self._waiters.has(target.number)
 
-    def _take_out(self, target: InvocationRun) -> None:
-        activation = target.activation
-        if target in activation.mailbox:
-            activation.mailbox.remove(target)
-        else:  # It is counted with those in the store, also before it is durable (rule C8).
-            activation.stored_tail -= 1
-
-    # ------------------------------------------------------------------ far back in a stored mailbox
-
-    def _fetched(self, hunt: Hunt, row: StoredInvocation | None, attached: list[CallerRecord]) -> None:
+    def _reached(self, hunt: Hunt, found: Found) -> None:
         """The message that is to leave, with all who wait for it; meanwhile the knot may have come undone."""
-        if row is None:
-            self._end_hunt(hunt)
-        else:
-            hunt.row, hunt.attached = row, attached
+        if isinstance(found, InvocationRun) and found.outcome is None:
+            hunt.message = found
             self._decide(hunt)
-
-    def _from_row(self, row: StoredInvocation, attached: list[CallerRecord]) -> InvocationRun:
-        record = row.record
-        activation = self._activations.by_address[record.address]
-        handler = activation.actor.handler_or_missing(record.handler, shared=record.mailbox_position is None)
-        message = from_stored(row, activation, handler)
-        message.attachments += tuple(caller for caller in attached if caller not in message.attachments)
-        return message
+        else:
+            self._end_hunt(hunt)
 
 
 def _is_waited_for(invocation: InvocationRun) -> bool:

@@ -117,7 +117,7 @@ class WaitGraph:
 
     def _answers_of(self, waiter: InvocationRun, brought: Brought) -> Iterator[Wait]:
         journal = waiter.journal
-        can_go_on = journal is None or journal.undelivered or waiter.held_step is not None
+        can_go_on = journal is None or journal.undelivered or waiter.held_step is not None or waiter.is_preparing
         if journal is None or can_go_on or waiter.load_error or waiter.activation.load_error or not journal.pending:
             yield _RUNS
             return

@@ -312,16 +312,21 @@ from (
 );
 
 -- name: timers
--- Timers due by a moment, after a place in their order.
-select json_group_array(json_array(number, kind, command, due, service, key))
+-- Timers due by a moment and asked for after another, after a place in their order.
+select json_group_array(json_array(number, kind, command, due, service, key, asked_at))
 from (
-    select number, kind, command, due, service, key from timers
+    select number, kind, command, due, service, key, asked_at from timers
     where
-        due <= :until
+        due <= :until and asked_at > :asked_after
         and (due, number, kind, command) > (:after_due, :after_number, :after_kind, :after_command)
     order by due, number, kind, command
     limit :limit
 );
+
+-- name: orders
+-- Orders that are not carried out, by position.
+select json_group_array(json_array(position, id, kind, caller_service, caller_key, caller_number, caller_command))
+from (select * from orders where position > :after order by position limit :limit);
 
 -- name: expired
 -- Finished invocations whose outcome may be forgotten.

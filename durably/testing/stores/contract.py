@@ -38,6 +38,8 @@ from durably.storage.records import (
     InvocationRecord,
     InvocationUpdate,
     Opened,
+    OrderKind,
+    OrderRecord,
     Owner,
     StateRecord,
     StepRecord,
@@ -418,15 +420,25 @@ async def everything(store: InspectableStore, disk: Disk) -> list[object]:
         await store.held_up(0, 2),
         await store.timers(LATEST_TIME, 1000),
         await store.timers(LATEST_TIME // 2, 1000),
+        await store.timers(LATEST_TIME, 1000, asked_after=LATEST_TIME // 2),
         await store.expired(LATEST_TIME // 2, 1000),
         await store.expired(LATEST_TIME, 2),
         await store.paused(2),
+        await store.orders(0, 1000),
         await store.objects(places),
         await store.invocations(after=0, limit=1000),
     ]
     answers += [await store.invocations(after=0, limit=1000, status=status) for status in InvocationStatus]
     answers += [await store.state(place) for place in places]
-    return [*answers, await portions_of_timers(store), await portions_of_recoverable(store)]
+    answers += [await portions_of_timers(store), await portions_of_recoverable(store)]
+    return [*answers, await portions_of_orders(store)]
+
+
+async def portions_of_orders(store: InspectableStore) -> list[OrderRecord]:
+    found: list[OrderRecord] = []
+    while portion := await store.orders(found[-1].position if found else 0, 2):
+        found += portion
+    return found
 
 
 async def portions_of_timers(store: InspectableStore) -> list[TimerRecord]:
@@ -490,6 +502,8 @@ class Histories:
                     unique_by=lambda record: (record.address, record.field),
                 )
             ),
+            orders=[self.order() for _ in range(self.draw(st.integers(0, 2)))],
+            orders_done=self.some([*self.disk.orders, UNKNOWN_NUMBER]),
             last_position=self.next_position(),
         )
 
@@ -583,6 +597,10 @@ class Histories:
         command = self.draw(st.integers(-2, 12))
         return CompletionRecord(number, command, self.next_position(), self.draw(st.booleans()), self.draw(payloads))
 
+    def order(self) -> OrderRecord:
+        kind, caller = self.draw(st.sampled_from(OrderKind)), self.draw(st.none() | callers)
+        return OrderRecord(self.next_position(), self.draw(st.sampled_from(KEYS)), kind, caller)
+
     def timer_keys(self, numbers: Sequence[int]) -> st.SearchStrategy[TimerKey]:
         return st.tuples(st.sampled_from(numbers), st.sampled_from(TimerKind), st.integers(0, 3))
 
@@ -590,7 +608,7 @@ class Histories:
         keys: Iterable[TimerKey] = ()
         if living:
             keys = self.draw(st.lists(self.timer_keys(living), max_size=3, unique=True))
-        return [TimerRecord(*key, self.draw(times), self.draw(addresses)) for key in keys]
+        return [TimerRecord(*key, self.draw(times), self.draw(addresses), self.draw(times)) for key in keys]
 
 
 async def _next_turn() -> None:

@@ -92,10 +92,12 @@ create table timers (
     due integer not null,
     service text not null,
     key text not null,
+    asked_at integer not null,
     primary key (number, kind, command)
 ) strict, without rowid;
 
-create index timers_by_due on timers (due, number, kind, command);
+-- With `asked_at`, so that a look for timers of a clock that ran ahead reads no row that it does not want.
+create index timers_by_due on timers (due, number, kind, command, asked_at);
 
 create table attachments (
     number integer not null,
@@ -112,6 +114,17 @@ create table aliases (
 ) strict, without rowid;
 
 create index aliases_by_number on aliases (number);
+
+-- What one invocation has ordered another to do, until it is carried out.
+create table orders (
+    position integer primary key,
+    id text not null,
+    kind text not null,
+    caller_service text,
+    caller_key text,
+    caller_number integer,
+    caller_command integer
+) strict;
 
 create table state (
     service text not null,
