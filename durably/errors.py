@@ -7,6 +7,7 @@
     │   ├── DeadlineExceededError         504
     │   ├── UnknownTargetError            404
     │   ├── InvalidArgumentError          400
+    │   ├── InvocationStatusError         409, or 425 where the invocation has not started
     │   └── ActionFailedError             500: an action of `ctx.run` failed for good
     │       └── ActionTimeoutError        408: its last attempt ran into its time limit
     ├── RetryableError                    try again, not before a given time
@@ -131,7 +132,8 @@ class CancelledInvocationError(TerminalError):
 class DeadlockError(TerminalError):
     """The call would wait for itself: it closes a cycle of exclusive handlers.
 
-    `cycle` names the handlers, first to last; the last one calls the first.
+    `cycle` names the handlers, such as `Cart/mary.checkout`. Each waits for the next, and the last one cannot end
+    before the first has ended: it is queued behind it, or is the first itself.
     """
 
     code = 508
@@ -174,6 +176,12 @@ class InvalidArgumentError(TerminalError):
     def __init__(self, message: str = "", *, path: str = "$") -> None:
         super().__init__(message)
         self.path = path
+
+
+class InvocationStatusError(TerminalError):
+    """What is asked for does not fit where the invocation stands: it has ended, has not ended, or has not started."""
+
+    code = 409
 
 
 class ActionFailedError(TerminalError):
@@ -344,7 +352,8 @@ class PausedInvocationError(DurablyError):
     def __init__(self, id: str, reason: str) -> None:
         super().__init__(
             f"{reason.rstrip('.')}. For this reason the invocation {id} is paused; it has not failed. "
-            "Mend the cause, then let it go on: await runtime.resume(id)."
+            "Mend the cause, then let it go on: await runtime.resume(id). Or end it: await runtime.cancel(id) lets the "
+            "handler clean up, await runtime.kill(id) does not."
         )
         self.id = id
         self.reason = reason

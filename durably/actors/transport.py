@@ -14,7 +14,9 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from durably.actors.headers import Forwarding
 from durably.actors.protocol.operations import CallSite, Operation, frame_above
+from durably.actors.values.serde import SerdeFactory
 from durably.ids import InvocationStatus
 
 R = TypeVar("R")
@@ -34,6 +36,8 @@ class Outgoing(msgspec.Struct, Generic[R], frozen=True, gc=False):
     idempotency_key: str | None = None
     timeout_us: int | None = None
     wire: bool = False
+    forwarding: Forwarding | None = None
+    """Which headers of the sending invocation it carries on; None leaves that to the class and the runtime."""
 
     def __str__(self) -> str:
         """For sentences: `TicketObject/reserve`."""
@@ -51,6 +55,11 @@ class Transport:
     """What carries messages: a handler's journal, a runtime in this process, HTTP. Subclasses implement all of it."""
 
     __slots__ = ()
+
+    @property
+    def _serde(self) -> SerdeFactory | None:
+        """Makes the Serdes of classes that have none of their own; None: their values are JSON."""
+        return None
 
     def _issue_call(self, outgoing: Outgoing[R], site: CallSite, /) -> Operation[R]:
         """Call, and end with the answer."""
@@ -70,6 +79,10 @@ class Transport:
 
     def _issue_status(self, id: str, site: CallSite, /) -> Operation[InvocationStatus]:
         """End with where an invocation stands."""
+        raise NotImplementedError
+
+    def _issue_cancel(self, id: str, site: CallSite, /) -> Operation[None]:
+        """Cancel an invocation."""
         raise NotImplementedError
 
 
@@ -98,3 +111,15 @@ class Invocation(Generic[R_co]):
     def status(self) -> Coroutine[Any, Any, InvocationStatus]:
         """Where the invocation stands."""
         return self._transport._issue_status(self.id, CallSite(frame_above(1)))
+
+    def cancel(self) -> Coroutine[Any, Any, None]:
+        """Cancel the invocation: its handler gets `asyncio.CancelledError`, and so do the handlers that it calls.
+
+        One that has not started ends at once. In a handler this is one-way: it never waits, and what has ended or is
+        not there is left alone. Outside it ends when the cancel is durable.
+
+        Raises:
+            UnknownTargetError: outside: there is no such invocation.
+            InvocationStatusError: outside: it has ended.
+        """
+        return self._transport._issue_cancel(self.id, CallSite(frame_above(1)))

@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, ExitStack, suppress
 from typing import Any, Final
 
 import structlog
@@ -24,9 +24,11 @@ from rich.table import Table
 from rich.text import Text
 
 from durably.actors.values.user_errors import is_from_signal
+from durably.admin import Admin
 from durably.cli.failures import CommandError
 from durably.cli.loading import load_runtime
-from durably.cli.servers.server import ServerMaker, ServerName, server_named
+from durably.cli.servers import uvicorn_server
+from durably.cli.servers.server import Server, ServerMaker, ServerName, server_named
 from durably.cli.tuning import tune_for_serving
 from durably.errors import DefinitionError, StoreInUseError, StoreUnavailableError
 from durably.ingress import Ingress
@@ -37,13 +39,19 @@ from durably.runtime.runtime import Runtime
 
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 8080
+DEFAULT_ADMIN_PORT: Final = 9070
 DEFAULT_SERVER: Final = ServerName.UVICORN
 
 _KINDS: Final = {"service": "freely", "exclusive": "alone on its key", "shared": "beside others"}
 
 
-def serve(target: str, *, host: str, port: int, store: str | None, server: ServerName = DEFAULT_SERVER) -> None:
+def serve(
+    target: str, *, host: str, port: int, admin_port: int | None, store: str | None, server: ServerName = DEFAULT_SERVER
+) -> None:
     """Serve the runtime that `target` names until a signal comes.
+
+    Operators have a port of their own, on the loopback interface. None is the usual one, or none at all if that is in
+    use: a second server on the same machine must not fail for it.
 
     Raises:
         CommandError: it cannot be served.
@@ -54,18 +62,29 @@ def serve(target: str, *, host: str, port: int, store: str | None, server: Serve
     try:
         if store is not None:
             runtime.use_store(store)
-        with _listening_socket(host, port) as listener:
-            run_on_the_fastest_loop(_serve(runtime, listener, make_server))
+        with ExitStack() as stack:
+            listener = stack.enter_context(_listening_socket(host, port))
+            admin_listener = _admin_socket(admin_port)
+            if admin_listener is not None:
+                stack.enter_context(admin_listener)
+            run_on_the_fastest_loop(_serve(runtime, listener, admin_listener, make_server))
     except (StoreInUseError, StoreUnavailableError, DefinitionError) as error:
         raise CommandError(str(error)) from error
 
 
-async def _serve(runtime: Runtime, listener: socket.socket, make_server: ServerMaker) -> None:
-    where = _url(listener)
-    server = make_server(Ingress(runtime), listener, lambda: _announce(runtime, where))
+async def _serve(
+    runtime: Runtime, listener: socket.socket, admin_listener: socket.socket | None, make_server: ServerMaker
+) -> None:
+    where = _shown(listener)
+    admin_where = None if admin_listener is None else _shown(admin_listener)
+    server = make_server(Ingress(runtime), listener, lambda: _announce(runtime, where, admin_where))
+    admin: Server | None = None
+    if admin_listener is not None:  # Operators ask seldom, so which server answers them is no matter of speed.
+        admin = uvicorn_server.make(Admin(runtime, ingress_endpoint=f"http://{where}"), admin_listener, _nothing)
     stop = _stop_signal()
     tune_for_serving()
     serving: asyncio.Task[None] | None = None
+    administering: asyncio.Task[None] | None = None
     with suppress(_Interrupt):
         async with AsyncExitStack() as stack:
             starting = asyncio.create_task(stack.enter_async_context(runtime))
@@ -77,13 +96,23 @@ async def _serve(runtime: Runtime, listener: socket.socket, make_server: ServerM
                 Console(stderr=True).print("Stopped before the store could be opened.")
                 return
             await starting
+            if admin is not None:
+                administering = asyncio.create_task(admin.serve())
             serving = asyncio.create_task(server.serve())
             await asyncio.wait({serving, stop}, return_when=asyncio.FIRST_COMPLETED)
             Console(stderr=True).print("Stopping: what runs may finish, the rest goes on at the next start.")
             raise _Interrupt  # The runtime says what it waits for, and that a second signal stops it.
     assert serving is not None
     server.stop()
+    if admin is not None:
+        admin.stop()
     await serving
+    if administering is not None:
+        await administering
+
+
+def _nothing() -> None:
+    """The other server says when it is ready."""
 
 
 class _Interrupt(KeyboardInterrupt):
@@ -149,7 +178,7 @@ def _stop_now(number: int, _frame: object) -> None:
     signal.raise_signal(number)
 
 
-def _listening_socket(host: str, port: int) -> socket.socket:
+def _listening_socket(host: str, port: int, option: str = "--port") -> socket.socket:
     """A socket bound to the address; connections are refused until the server listens on it."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -162,29 +191,41 @@ def _listening_socket(host: str, port: int) -> socket.socket:
         listener.bind(address)
     except OSError as error:
         listener.close()
-        raise CommandError(_why_not_bound(host, port, error)) from error
+        raise CommandError(_why_not_bound(host, port, option, error)) from error
     return listener
 
 
-def _why_not_bound(host: str, port: int, error: OSError) -> str:
+def _admin_socket(port: int | None) -> socket.socket | None:
+    if port is not None:
+        return _listening_socket(DEFAULT_HOST, port, "--admin-port")
+    try:
+        return _listening_socket(DEFAULT_HOST, DEFAULT_ADMIN_PORT, "--admin-port")
+    except CommandError as error:
+        Console(stderr=True, soft_wrap=True).print(f"{error} This server runs without one for operators.")
+        return None
+
+
+def _why_not_bound(host: str, port: int, option: str, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
-        return f"Port {port} on {host} is in use by another process. Stop it, or choose another one with --port."
+        return f"Port {port} on {host} is in use by another process. Stop it, or choose another one with {option}."
     return f"Cannot listen on {host}, port {port}: {error.strerror}."
 
 
 # ---------------------------------------------------------------- what is printed at the start
-def _announce(runtime: Runtime, where: str) -> None:
+def _announce(runtime: Runtime, where: str, admin_where: str | None) -> None:
     console = Console(highlight=False, soft_wrap=True)
     for service in runtime.describe():
         console.print(_service_table(service))
     console.print(Text.assemble("Store: ", str(runtime.store)))
-    console.print(Text.assemble("Listening on ", (where, "bold green"), " (Ctrl-C stops)"))
+    if admin_where is not None:
+        console.print(Text.assemble("For operators: ", (f"http://{admin_where}", "bold")))
+    console.print(Text.assemble("Listening on ", (f"http://{where}", "bold green"), " (Ctrl-C stops)"))
 
 
-def _url(listener: socket.socket) -> str:
+def _shown(listener: socket.socket) -> str:
+    """Its address as it stands in a URL."""
     host, port = listener.getsockname()[:2]
-    shown = f"[{host}]" if listener.family == socket.AF_INET6 else host
-    return f"http://{shown}:{port}"
+    return f"[{host}]:{port}" if listener.family == socket.AF_INET6 else f"{host}:{port}"
 
 
 def _service_table(service: ServiceDescription) -> Table:

@@ -36,6 +36,7 @@ from durably.storage.records import (
     Batch,
     InvocationRecord,
     Opened,
+    OrderRecord,
     Owner,
     StoredInvocation,
     StoredObject,
@@ -132,6 +133,14 @@ class Store(Protocol):
         """
         ...
 
+    async def held_up(self, after: int, limit: int, /) -> list[tuple[int, Address]]:
+        """(number, address), by number and above `after`, of what may wait in a circle (rule E4).
+
+        That is every suspended invocation without a sleep timer that something waits for: it holds a mailbox in which
+        a message with a caller, or one that another command attached to, is pending; or a command attached to it.
+        """
+        ...
+
     async def timers(
         self, until: int, limit: int, /, *, after: TimerPlace | None = None, asked_after: int = EVER
     ) -> list[TimerRecord]:
@@ -139,6 +148,10 @@ class Store(Protocol):
 
         With `asked_after` only those whose `asked_at` is later.
         """
+        ...
+
+    async def orders(self, after: int, limit: int, /) -> list[OrderRecord]:
+        """Orders that are not carried out, by position and above `after`."""
         ...
 
     async def expired(self, now: int, limit: int, /) -> list[InvocationRecord]:

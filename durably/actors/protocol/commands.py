@@ -2,7 +2,7 @@
 
 A command is what the journal records and what replay compares, so it holds bytes and names, never objects. Its number
 is its place in the order of issue within one execution, counted from 0; the answer to it, where there is one, refers
-to that number. All are answered but a `Send` without an idempotency key.
+to that number. All are answered but a `Send` without an idempotency key, and a `Cancel`.
 
 `gc=False`, here and elsewhere: plain values are in no cycle, and the garbage collector need not look at them.
 """
@@ -28,6 +28,8 @@ class Call(msgspec.Struct, frozen=True, tag="call", array_like=True, gc=False):
     timeout_us: int | None
     wire: bool = False
     """The argument is a body as it would come from outside (calls by name and bytes), for the callee's types."""
+    has_all_headers: bool = False
+    """None of the caller's is added to `headers`: the handler has said which go on."""
 
 
 class Send(msgspec.Struct, frozen=True, tag="send", array_like=True, gc=False):
@@ -79,7 +81,13 @@ class GetStatus(msgspec.Struct, frozen=True, tag="look", array_like=True):
     invocation_id: str
 
 
-Command: TypeAlias = Call | Send | Run | Sleep | Attach | GetStatus
+class Cancel(msgspec.Struct, frozen=True, tag="cancel", array_like=True):
+    """Cancel an invocation. One way: whether it is there, and what becomes of it, is not answered (rule E1)."""
+
+    invocation_id: str
+
+
+Command: TypeAlias = Call | Send | Run | Sleep | Attach | GetStatus | Cancel
 
 
 class StatusAnswer(msgspec.Struct, frozen=True):

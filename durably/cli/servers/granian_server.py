@@ -10,21 +10,25 @@ import asyncio
 import socket
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any, Final
 
-from granian.constants import HTTPModes, Interfaces
-from granian.log import LogLevels
-from granian.net import SocketHolder
-from granian.server import embed
 from starlette.types import ASGIApp
 
 from durably.cli.servers.server import BACKLOG, GOODBYE_SECONDS, Server
 
+# Any, because what is used of it has no types that hold.
+_constants: Final[Any] = import_module("granian.constants")
+_net: Final[Any] = import_module("granian.net")
+_embed: Final[Any] = import_module("granian.server.embed")
+
 CONNECTIONS: Final = 1_000_000
-"""How many may be open; one more is not accepted. A call that waits holds its connection, so the limit is the system's."""
+"""How many may be open. A call that waits holds its connection, so the system's limits are left to say how many."""
+HAS_BACKLOG: Final = sys.platform.startswith(("linux", "freebsd"))
+"""Whether granian's holder of a socket listens on it; elsewhere the socket listens already."""
 
 LOGS: Final[dict[str, Any]] = {"formatters": {}, "handlers": {}, "loggers": {"_granian": {"propagate": True}}}
-"""Through the process's own handlers, as everything else is logged."""
+"""Through the handlers of the process, as all else is logged."""
 
 
 class GranianServer:
@@ -34,7 +38,11 @@ class GranianServer:
         self._listener = listener
         self._when_ready = when_ready
         self._stopping = asyncio.Event()
-        self._server = _Embedded(application, listener)
+        self._server = _embed.Server(
+            application, interface=_constants.Interfaces.ASGINL, http=_constants.HTTPModes.http1, websockets=False,
+            backlog=BACKLOG, backpressure=CONNECTIONS, log_level="error", log_dictconfig=LOGS,
+        )  # fmt: skip
+        self._server._init_shared_socket = self._hand_over_the_socket
 
     async def serve(self) -> None:
         self._listener.listen(BACKLOG)
@@ -53,17 +61,10 @@ class GranianServer:
     def stop(self) -> None:
         self._stopping.set()
 
-
-class _Embedded(embed.Server):
-    def __init__(self, application: ASGIApp, listener: socket.socket) -> None:
-        self._listener = listener
-        super().__init__(
-            application, interface=Interfaces.ASGINL, http=HTTPModes.http1, websockets=False, backlog=BACKLOG,
-            backpressure=CONNECTIONS, log_level=LogLevels.error, log_dictconfig=LOGS,
-        )  # fmt: skip
-
-    def _init_shared_socket(self) -> None:
-        self._shd = SocketHolder(self._listener.detach(), False, BACKLOG)
+    def _hand_over_the_socket(self) -> None:
+        """From now on granian is to close it."""
+        descriptor = self._listener.detach()
+        self._server._shd = _net.SocketHolder(descriptor, False, *([BACKLOG] if HAS_BACKLOG else []))
 
 
 def make(application: ASGIApp, listener: socket.socket, when_ready: Callable[[], None]) -> Server:

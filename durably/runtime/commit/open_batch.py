@@ -17,6 +17,7 @@ from durably.storage.records import (
     Batch,
     CallerRecord,
     CompletionRecord,
+    OrderRecord,
     StateRecord,
     StepRecord,
     TimerKey,
@@ -32,8 +33,9 @@ class OpenBatch:
     """The batch that is being filled."""
 
     __slots__ = (
-        "_accepted", "_aliases", "_attachments", "_changed", "_completions", "_ended", "_removed", "_state", "_steps",
-        "_timers", "_timers_cleared", "_woken", "bytes_held", "opened_at", "transitions",
+        "_accepted", "_aliases", "_attachments", "_changed", "_completions", "_ended", "_orders", "_orders_done",
+        "_removed", "_state", "_steps", "_timers", "_timers_cleared", "_woken", "bytes_held", "opened_at",
+        "transitions",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -52,6 +54,8 @@ class OpenBatch:
         self._attachments: dict[int, list[AttachmentRecord]] = {}
         self._aliases: dict[int, list[AliasRecord]] = {}
         self._state: dict[tuple[Address, str], bytes | None] = {}
+        self._orders: dict[int, OrderRecord] = {}
+        self._orders_done: list[int] = []
 
     def accept(self, invocation: InvocationRun) -> None:
         self._accepted[invocation.number] = invocation
@@ -122,6 +126,15 @@ class OpenBatch:
         self._aliases.setdefault(number, []).append(AliasRecord(id, number))
         self.bytes_held += _RECORD_BYTES
 
+    def order(self, order: OrderRecord) -> None:
+        self._orders[order.position] = order
+        self.bytes_held += _RECORD_BYTES
+
+    def order_done(self, position: int) -> None:
+        """One that was given in this very batch leaves no row."""
+        if self._orders.pop(position, None) is None:
+            self._orders_done.append(position)
+
     def set_state(self, address: Address, field: str, value: bytes | None) -> None:
         self._state[address, field] = value
         self.bytes_held += _RECORD_BYTES + (0 if value is None else len(value))
@@ -146,6 +159,8 @@ class OpenBatch:
             attachments=[attachment for attachments in self._attachments.values() for attachment in attachments],
             aliases=[alias for aliases in self._aliases.values() for alias in aliases],
             state=[StateRecord(address, field, value) for (address, field), value in self._state.items()],
+            orders=list(self._orders.values()),
+            orders_done=self._orders_done,
         )
         return batch if self._holds_anything(batch) else None
 
@@ -160,4 +175,5 @@ class OpenBatch:
         return bool(
             batch.accepted or batch.updated or batch.removed or batch.ended or batch.steps or batch.completions
             or batch.timers or batch.timers_cleared or batch.attachments or batch.aliases or batch.state
+            or batch.orders or batch.orders_done
         )  # fmt: skip

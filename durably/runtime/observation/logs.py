@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 
 from durably.actors.protocol.coding import CodingMeter
-from durably.actors.protocol.commands import Attach, Call, Command, GetStatus, Run, Send, Sleep
+from durably.actors.protocol.commands import Attach, Call, Cancel, Command, GetStatus, Run, Send, Sleep
 from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 from durably.errors import TerminalError
 from durably.ids import Address
@@ -176,6 +176,11 @@ class RuntimeLogger(Observer):
             )
         self._of(invocation).warning(SLOW_HANDLER if handler_us >= coding.spent_us else SLOW_CODING, **fields)
 
+    def deadlocked(self, invocation: InvocationRun, command: int, cycle: tuple[str, ...]) -> None:
+        self._of(invocation).warning(
+            "invocations waited for each other; the newest call gets a DeadlockError", cycle=" -> ".join(cycle)
+        )
+
     def undeliverable(self, sender: InvocationRun, command: Call | Send, error: TerminalError) -> None:
         self._of(sender).error(
             "a message cannot be delivered", command=describe_command(command), error=describe_failure(error)
@@ -273,3 +278,5 @@ def describe_command(command: Command) -> str:
             return "attach"
         case GetStatus():
             return "look"
+        case Cancel():
+            return "cancel"

@@ -18,6 +18,7 @@ from durably.storage.records import (
     Batch,
     InvocationRecord,
     Opened,
+    OrderRecord,
     Owner,
     StoredInvocation,
     StoredObject,
@@ -65,10 +66,16 @@ class WrappedStore:
     async def recoverable(self, after: int, limit: int, /) -> list[tuple[int, Address]]:
         return await self.inner.recoverable(after, limit)
 
+    async def held_up(self, after: int, limit: int, /) -> list[tuple[int, Address]]:
+        return await self.inner.held_up(after, limit)
+
     async def timers(
         self, until: int, limit: int, /, *, after: TimerPlace | None = None, asked_after: int = EVER
     ) -> list[TimerRecord]:
         return await self.inner.timers(until, limit, after=after, asked_after=asked_after)
+
+    async def orders(self, after: int, limit: int, /) -> list[OrderRecord]:
+        return await self.inner.orders(after, limit)
 
     async def expired(self, now: int, limit: int, /) -> list[InvocationRecord]:
         return await self.inner.expired(now, limit)
