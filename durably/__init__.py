@@ -6,6 +6,7 @@
   waits for the first of several.
 - To run: `Runtime` in your event loop, with `Limits`, on a `SqliteStore` or a `MemoryStore`. What is sent is an
   `Invocation`, whose `InvocationStatus` says where it stands. `RetryPolicy` says when what failed is tried again.
+  `tune_garbage_collection` sets Python's collector for many requests at a time.
 - To put on the wire: `JsonSerde`, `BytesSerde`, or a `Serde` of your own.
 - What goes wrong is a `DurablyError`; a handler that means to fail for good raises `TerminalError`.
 - To test: `durably.testing`, above all `Harness`. To serve from a shell: `durably serve`.
@@ -61,6 +62,7 @@ from durably.errors import WrongContextError as WrongContextError
 from durably.ids import InvocationStatus as InvocationStatus
 from durably.runtime.runtime import Limits as Limits
 from durably.runtime.runtime import Runtime as Runtime
+from durably.runtime.supervision.garbage_collection import tune_garbage_collection as tune_garbage_collection
 from durably.storage import MemoryStore as MemoryStore
 from durably.storage import SqliteStore as SqliteStore
 from durably.storage import Store as Store
@@ -119,4 +121,5 @@ __all__ = [
     "select",
     "shared",
     "state",
+    "tune_garbage_collection",
 ]

@@ -12,6 +12,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from math import ceil
 from typing import Any, TypeVar
 
 from durably.errors import StoreUnavailableError
@@ -63,6 +64,8 @@ class Committer:
         self._gates: deque[tuple[int, Callable[[Any], object], Any]] = deque()
         self._is_opening = False
         """Gates that may open do so in the next turn of the loop."""
+        self._portion = settings.gates_at_once
+        """How many of them do so in each."""
         self._bytes_writing = 0
         self._congestion: str | None = None
         self._dead = False
@@ -209,6 +212,7 @@ class Committer:
 
     def _advance_durable(self, position: int) -> None:
         self.durable = position
+        self._portion = max(self._settings.gates_at_once, ceil(len(self._gates) / self._settings.gate_turns))
         if not self._is_opening:
             self._open_gates()
 
@@ -216,11 +220,12 @@ class Committer:
         """Let out what is durable, in order, a portion in each turn of the loop.
 
         Who is let out comes back with more. What the first portion brings is written while the next one is let out; all
-        at once would do everything at once ever after, and leave disk and loop waiting for each other.
+        at once would do everything at once ever after, and leave disk and loop waiting for each other. A portion grows
+        with what waits: after a stall turns are long, and small portions would take many of them.
         """
         self._is_opening = False
         gates = self._gates
-        left = self._settings.gates_at_once
+        left = self._portion
         while gates and gates[0][0] <= self.durable and not self._dead:
             if left == 0:
                 self._is_opening = True

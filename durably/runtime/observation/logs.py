@@ -31,6 +31,10 @@ SLOW_CODING = (
     "encoding and decoding large values holds up the event loop, not the handler's code; keep less in one field or "
     "message, for example one object for each entry"
 )
+SLOW_COLLECTION = (
+    "Python's garbage collector held up the event loop and all requests that wait; call "
+    "durably.tune_garbage_collection() once, when everything is imported"
+)
 
 _ACTIONS_SHOWN = 5
 _TRACES_REMEMBERED = 256
@@ -124,6 +128,9 @@ class RuntimeLogger(Observer):
         self._log.warning(
             "the runtime stopped without waiting any longer for what would not end; nothing durable is lost", left=what
         )
+
+    def collected_slowly(self, took_us: int, waiting: int) -> None:
+        self._log.warning(SLOW_COLLECTION, took_ms=took_us // 1_000, waiting=waiting)
 
     def invoked(self, invocation: InvocationRun) -> None:
         self._of(invocation).debug("invoked", attempt=invocation.attempts + 1)

@@ -66,6 +66,9 @@ class Observer:
     def observer_failed(self, event: str, error: BaseException) -> None:
         """An observer raised while it heard of an event."""
 
+    def collected_slowly(self, took_us: int, waiting: int) -> None:
+        """Python's garbage collector, with its own thresholds, held up the loop while so many requests waited."""
+
     def nobody_home(self, address: Address) -> None:
         """The store holds work of a class that this runtime does not have."""
 

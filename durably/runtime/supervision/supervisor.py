@@ -25,6 +25,7 @@ from durably.runtime.environment import Environment
 from durably.runtime.gateway.gateway import Gateway
 from durably.runtime.gateway.pending_requests import unknown_outcome
 from durably.runtime.incarnation.incarnation import Incarnation
+from durably.runtime.supervision.garbage_collection import CollectionWatch
 from durably.storage.records import Owner
 from durably.storage.store import Store
 
@@ -56,6 +57,12 @@ class Supervisor:
         self._observer = environment.observer
         self._thread_yielding = ThreadYielding(self._clock, settings.give_way_us)
         self.actions = self._new_actions()
+        self._collections = CollectionWatch(
+            self._observer,
+            clock=self._clock,
+            slow_collection_us=settings.slow_collection_us,
+            waiting=lambda: len(self.gateway.pending),
+        )
         self._identity = Owner(host=socket.gethostname(), process_id=os.getpid(), since=self._clock.now())
         self._failure: BaseException | None = None
         self._final: BaseException | None = None
@@ -78,6 +85,7 @@ class Supervisor:
             StoreInUseError, StoreUnavailableError: as the store says.
         """
         await self._incarnate()
+        self._collections.begin()
 
     async def stop(self, *, interrupted: bool = False) -> KeyboardInterrupt | None:
         """Let what runs come to a rest, commit the last batch, tell who still waits, and let the store go (rule T4).
@@ -87,6 +95,7 @@ class Supervisor:
         and may do so again. If that comes while this very task runs, it is returned: raised here, it would end the
         event loop before the task of the host had ended.
         """
+        self._collections.end()
         engine = self.engine
         cut_short: asyncio.CancelledError | None = None
         ctrl_c: KeyboardInterrupt | None = None

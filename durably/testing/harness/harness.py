@@ -109,6 +109,7 @@ class Harness(Runtime):
                     watch=ClockGuard(allow),
                     timer_window_us=_A_CENTURY_US,
                     give_way_us=None,
+                    slow_collection_us=None,
                     verify_every_us=None,
                     expire_every_us=_AN_HOUR_US,
                 ),

@@ -96,6 +96,7 @@ class Tuning:
             verify_replay=True,
             forgotten_await="error",
             give_way_us=None,
+            slow_collection_us=None,
             verify_every_us=None,
             pending_in_memory=self.pending_in_memory,
             batch_limit_transitions=self.batch_limit_transitions,
