@@ -9,6 +9,7 @@ from workloads.asyncio_programs import ASYNCIO_PROGRAMS
 from workloads.bank import BANK
 from workloads.cancels import CANCELS
 from workloads.counters import COUNTERS
+from workloads.pauses import PAUSES
 from workloads.promises import PROMISES
 from workloads.trees import TREES
 
@@ -19,5 +20,6 @@ WORKLOADS: Mapping[str, Workload] = {
     "trees": TREES,
     "promises": PROMISES,
     "cancels": CANCELS,
+    "pauses": PAUSES,
 }
 """By name, as `--workload` takes them."""

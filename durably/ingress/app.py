@@ -25,6 +25,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from durably.actors.headers import REPEATED
 from durably.errors import DurablyError
 from durably.ingress.answers import (
     NOT_SERVING,
@@ -172,7 +173,7 @@ class DisconnectWatch:
 
 # ---------------------------------------------------------------- what comes in
 def _forwarded(raw: Sequence[tuple[bytes, bytes]]) -> tuple[dict[str, str], str | None]:
-    """The headers for the handler (repeated ones joined as HTTP says), and the idempotency key.
+    """The headers for the handler, in their stored form, and the idempotency key.
 
     Raises:
         RefusedRequestError: 400 or 415.
@@ -186,9 +187,9 @@ def _forwarded(raw: Sequence[tuple[bytes, bytes]]) -> tuple[dict[str, str], str 
                 idempotency_key = _idempotency_key(raw_value, idempotency_key)
             continue
         name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
-        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        headers[name] = f"{headers[name]}{REPEATED}{value}" if name in headers else value
     if "content-encoding" in headers:
-        _check_coding(headers["content-encoding"])
+        _check_coding(headers["content-encoding"].replace(REPEATED, ","))
     return headers, idempotency_key
 
 

@@ -15,11 +15,12 @@ from durably.actors.actor import Actor, VirtualObject
 from durably.actors.caller import Caller
 from durably.actors.definition.binding import BoundActor, bind
 from durably.actors.definition.definition import definition_of
+from durably.actors.headers import ForwardHeaders, forwarding
 from durably.actors.protocol.operations import CallSite, Operation
 from durably.actors.retry import RetryPolicy
 from durably.actors.transport import Delay, Invocation, Outgoing
 from durably.actors.values.durations import Duration, duration_us
-from durably.actors.values.serde import MISSING, codec_for
+from durably.actors.values.serde import MISSING, SerdeFactory, checked_factory, codec_under
 from durably.actors.values.user_errors import let_signals_pass
 from durably.errors import (
     DefinitionError,
@@ -85,7 +86,11 @@ class Runtime(Caller):
     `suspend_after` leaves memory, an object that is idle for longer than `passivate_after` too; outcomes of sends and
     of requests with an idempotency key are kept for `retention`. Durations are timedeltas or seconds. `on_paused` is
     told of invocations that wait for a person. A call from an exclusive handler to its own object could only wait for
-    itself: it raises `DeadlockError` in the handler; `deadlocks="wait"` lets it wait. `environment` is for tests and
+    itself: it raises `DeadlockError` in the handler; `deadlocks="wait"` lets it wait. `forward_headers`
+    says which headers of an invocation go on with the calls that it makes: all (True), none, or those of these names;
+    never those about one message or connection. A class may say it for its handlers. `serde` makes the Serde
+    of each type that classes without one of their own take, give and keep, such as `MsgpackSerde`; without one, values
+    are JSON. `environment` is for tests and
     simulations: where time, randomness and the numbers that the machine runs by come from.
 
     Raises:
@@ -107,12 +112,15 @@ class Runtime(Caller):
         stop_timeout: Duration = 10.0,
         on_paused: OnPaused | None = None,
         deadlocks: Literal["error", "wait"] = "error",
+        forward_headers: ForwardHeaders | None = None,
+        serde: SerdeFactory | None = None,
         environment: Environment | None = None,
     ) -> None:
         self._environment = Environment() if environment is None else environment
         limits = Limits() if limits is None else limits
         self._store = store_from_url(store) if isinstance(store, str) else store
-        self._actors = _bind_all(actors, {} if dependencies is None else dependencies)
+        self._default_serde = checked_factory(serde, "Runtime(serde=...)")
+        self._actors = _bind_all(actors, {} if dependencies is None else dependencies, self._default_serde)
         self._on_paused = on_paused
         self._settings = replace(
             self._environment.settings,
@@ -123,6 +131,7 @@ class Runtime(Caller):
             drain_us=duration_us(drain, "Runtime(drain=...)"),
             stop_us=duration_us(stop_timeout, "Runtime(stop_timeout=...)"),
             deadlocks=deadlocks,
+            forwarding=forwarding(forward_headers, "Runtime(forward_headers=...)"),
             active_objects=limits.active_objects,
             mailbox_messages=limits.mailbox_messages,
             payload_bytes=limits.payload_bytes,
@@ -135,6 +144,10 @@ class Runtime(Caller):
 
     def __repr__(self) -> str:
         return f"<Runtime of {', '.join(self._actors)} on {self._store.describe()}>"
+
+    @property
+    def _serde(self) -> SerdeFactory | None:
+        return self._default_serde
 
     # ------------------------------------------------------------------ its life
 
@@ -283,7 +296,7 @@ class Runtime(Caller):
         service, key, handler = self._parse_target(target)
         await supervisor.until_durable()
         async for record in self._pages(supervisor, service, key, handler, status):
-            yield Invocation(self, record.id, codec_for(MISSING).decode)
+            yield Invocation(self, record.id, codec_under(self._default_serde, MISSING).decode)
 
     def resume(self, what: str, /) -> Awaitable[Sequence[str]]:
         """Let paused invocations try again, from their journals; anything else is left as it is.
@@ -352,7 +365,7 @@ class Runtime(Caller):
         gateway = self._running().gateway
         operation: QuestionOperation[str] = QuestionOperation(gateway.pending, f"restart of {id}", None)
         gateway.restart_as_new(operation, id)
-        return Invocation(self, await operation, codec_for(MISSING).decode)
+        return Invocation(self, await operation, codec_under(self._default_serde, MISSING).decode)
 
     # ------------------------------------------------------------------ for references (Transport)
 
@@ -475,8 +488,11 @@ class Runtime(Caller):
             await supervisor.until_durable()  # Rule X9
             if not page:
                 return
+            now = self._environment.clock.now()
             for record in page:
-                yield record
+                # Rule C7: what has expired is there no longer, whenever it is removed.
+                if record.expires_at is None or record.expires_at > now:
+                    yield record
             after = page[-1].number
 
     def _running(self) -> Supervisor:
@@ -565,12 +581,14 @@ def _itself(acceptance: Acceptance) -> Acceptance:
 NO_DELAY = Delay()
 
 
-def _bind_all(actors: Iterable[type[Actor]], dependencies: Mapping[Any, Any]) -> dict[str, BoundActor]:
+def _bind_all(
+    actors: Iterable[type[Actor]], dependencies: Mapping[Any, Any], serde: SerdeFactory | None
+) -> dict[str, BoundActor]:
     if isinstance(actors, type):
         raise DefinitionError(f"A runtime takes a list of classes of actors: write [{actors.__name__}].")
     bound: dict[str, BoundActor] = {}
     for cls in actors:
-        actor = bind(cls, dependencies)
+        actor = bind(cls, dependencies, serde=serde)
         name = actor.definition.name
         if name in bound:
             raise DefinitionError(

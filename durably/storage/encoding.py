@@ -98,6 +98,12 @@ class EncodedBatch(NamedTuple):
     """What is stored after that, in the same transaction; empty for nearly all batches (rule X5)."""
 
     @property
+    def last_position(self) -> int:
+        position = self.parameters[1]
+        assert isinstance(position, int)
+        return position
+
+    @property
     def size_bytes(self) -> int:
         inline = sum(len(part) for part in self.parameters if isinstance(part, bytes))
         return inline + sum(len(part) for _, values in self.puts for part in values if isinstance(part, bytes))

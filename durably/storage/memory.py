@@ -41,6 +41,10 @@ LOAD_LIMIT_BYTES = 1 << 30
 NOT_STARTED = (InvocationStatus.PENDING, InvocationStatus.SCHEDULED, InvocationStatus.COMPLETED)
 
 
+class ContradictionError(StoreUnavailableError):
+    """A batch contradicts what is stored, by a mistake of the program that made it."""
+
+
 class StoredRow:
     """An invocation with everything that belongs to it."""
 
@@ -329,7 +333,7 @@ def mailbox_order(record: InvocationRecord) -> int:
 
 def _refuse_unless(condition: bool, what: str, number: int) -> None:
     if not condition:
-        raise StoreUnavailableError(
+        raise ContradictionError(
             f"The batch was refused: {what} of invocation {number} contradicts what is stored. "
             "This is a mistake of the program that made the batch; please report it."
         )

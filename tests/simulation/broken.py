@@ -23,9 +23,11 @@ from durably.runtime.commands.run_commands import RunCommands
 from durably.runtime.commit.committer import Committer
 from durably.runtime.commit.open_batch import OpenBatch
 from durably.runtime.commit.transition import Transition
+from durably.runtime.commit.verification import Verification
 from durably.runtime.execution.step import Outcome
+from durably.runtime.gateway.control import Control, Verb
 from durably.runtime.invocations.activation import Activation
-from durably.runtime.invocations.invocation import InvocationRun
+from durably.runtime.invocations.invocation import Found, InvocationRun
 from durably.runtime.invocations.journal import Journal
 from durably.runtime.lifecycle.cancellation import Cancellation
 from durably.runtime.lifecycle.deadlines import Deadlines
@@ -335,6 +337,123 @@ def the_store_lets_two_in(patch: Patch) -> None:
     around(patch, MemoryStore, "open", open)
 
 
+# ---------------------------------------------------------------------- owners that were superseded
+
+
+@mutant("guarantee 9")
+def no_batch_checks_the_epoch(patch: Patch) -> None:
+    patch.setattr(MemoryStore, "_refuse_if_superseded", _nothing)
+
+
+@mutant("guarantee 9")
+def what_follows_from_no_commit_is_not_verified(patch: Patch) -> None:
+    def holds(*_: object) -> bool:
+        return True
+
+    patch.setattr(Verification, "holds", holds)
+
+
+@mutant("guarantee 9")
+def a_check_counts_for_what_was_asked_after_it(patch: Patch) -> None:
+    """The store is believed to be ours for a second after it said so."""
+    confirmed: dict[Verification, int] = {}
+
+    def holds(original: Any, self: Verification, then: Callable[[], None]) -> bool:
+        now = self._clock.monotonic()
+        if now - confirmed.get(self, -1_000_001) < 1_000_000:
+            return True
+
+        def confirm() -> None:
+            confirmed[self] = now
+            then()
+
+        is_ours: bool = original(self, confirm)
+        return is_ours
+
+    around(patch, Verification, "holds", holds)
+
+
+# ---------------------------------------------------------------------- what an operator resumes
+
+PAUSES = (WORKLOADS["pauses"],)
+
+
+def _resuming(patch: Patch, change: Callable[[InvocationRun], object]) -> None:
+    """A resume does something else besides."""
+
+    def resume(original: Any, self: Pauses, invocation: InvocationRun) -> bool:
+        is_resumed: bool = original(self, invocation)
+        if is_resumed:
+            change(invocation)
+        return is_resumed
+
+    around(patch, Pauses, "resume", resume)
+
+
+@mutant("guarantee 7", "stuck", where=PAUSES)
+def a_resume_loses_callers(patch: Patch) -> None:
+    def change(invocation: InvocationRun) -> None:
+        invocation.caller, invocation.attachments = None, ()
+
+    _resuming(patch, change)
+
+
+@mutant("machine", "guarantee 3", "guarantee 4", "guarantee 6", "check", where=PAUSES)
+def a_resume_runs_steps_twice(patch: Patch) -> None:
+    def change(invocation: InvocationRun) -> None:
+        invocation.journal = None
+
+    _resuming(patch, change)
+
+
+@mutant("guarantee 7", "stuck", where=PAUSES)
+def a_resume_forgets_the_mailbox_behind(patch: Patch) -> None:
+    def change(invocation: InvocationRun) -> None:
+        invocation.activation.mailbox.clear()
+
+    _resuming(patch, change)
+
+
+@mutant("guarantee 7", "guarantee 1", where=PAUSES)
+def a_pause_lets_the_next_in_the_mailbox_begin(patch: Patch) -> None:
+    def pause(original: Any, self: Pauses, invocation: InvocationRun, error: BaseException) -> None:
+        original(self, invocation, error)
+        if invocation.activation.current is invocation:
+            invocation.activation.current = None
+            for following in list(invocation.activation.mailbox)[:1]:
+                invocation.activation.mailbox.popleft()
+                invocation.activation.current = following
+                self._ready.push(following)
+
+    around(patch, Pauses, "pause", pause)
+
+
+@mutant("guarantee 5", where=PAUSES)
+def a_resume_is_told_before_it_is_durable(patch: Patch) -> None:
+    def act(self: Control, operation: Any, verb: Verb, id: str) -> None:
+        def reached(found: Found) -> None:
+            if found is None or found.status is InvocationStatus.COMPLETED:
+                self._queries.refuse_unknown(operation, id)
+            else:
+                operation.finish(self._does[verb](self._unfinished(found)))
+            self._ready.schedule()
+
+        self._reach_or_refuse(operation, id, reached)
+
+    patch.setattr(Control, "act", act)
+
+
+@mutant("guarantee 10", where=PAUSES)
+def a_restart_resumes_what_is_paused(patch: Patch) -> None:
+    def change(stored: StoredInvocation) -> StoredInvocation:
+        if stored.record.status is not InvocationStatus.PAUSED:
+            return stored
+        record = msgspec.structs.replace(stored.record, status=InvocationStatus.RUNNING)
+        return msgspec.structs.replace(stored, record=record)
+
+    _reloaded(patch, change)
+
+
 # ---------------------------------------------------------------------- what takes a crash, a wait or a long time
 
 PROMISES = (WORKLOADS["promises"],)
@@ -398,7 +517,7 @@ def the_last_message_of_a_long_step_is_lost(patch: Patch) -> None:
     around(patch, Endings, "_issue_last", issue_last)
 
 
-@mutant("check", "guarantee 2", "guarantee 4", "guarantee 7", "machine", "stuck", where=PROMISES)
+@mutant("check", "guarantee 1", "guarantee 2", "guarantee 4", "guarantee 7", "machine", "stuck", where=PROMISES)
 def expiry_removes_what_has_not_ended(patch: Patch) -> None:
     async def expired(original: Any, self: MemoryStore, now: int, limit: int) -> Any:
         found = await original(self, now, limit)

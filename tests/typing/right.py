@@ -57,6 +57,9 @@ class Ticket(VirtualObject, name="TicketObject"):
     status: Seat = state(default=Seat.FREE)
     holder: str | None = state(default=None)
     log: list[str] = state(name="history")
+    tags: list[str] = state(default_factory=list)
+    counts: dict[str, int] = state(default_factory=dict)
+    limit: int = state(default_factory=lambda: 3)
 
     @handler
     async def reserve(self, ctx: ObjectContext, user: str = "") -> bool:

@@ -28,6 +28,7 @@ from durably.testing import Durable
 class Cart(VirtualObject):
     tickets: list[str] = state(default=[])
     count: int = state(default="none")  # refused: the default has another type
+    limit: int = state(default_factory=lambda: "none")  # refused: the factory gives another type
 
     @handler
     async def add(self, ctx: ObjectContext, ticket: str, count: int = 1) -> bool:

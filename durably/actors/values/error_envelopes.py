@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import sys
 import typing
+from datetime import timedelta
 from inspect import get_annotations
 from types import SimpleNamespace
-from typing import Any, ClassVar, cast, get_origin
+from typing import Any, ClassVar, TypeVar, cast, get_origin
 from weakref import WeakKeyDictionary
 
 import msgspec
@@ -22,12 +23,16 @@ from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 from durably.errors import (
     CancelledInvocationError,
     DefinitionError,
+    HandlerMistakeError,
+    RetryableError,
     TerminalError,
     UndecodableError,
     UnencodableError,
     error_class_name,
     known_error_class,
 )
+
+ErrorT = TypeVar("ErrorT", bound=BaseException)
 
 LOST_FIELDS = "lost_fields"
 """The metadata entry that names fields which did not travel."""
@@ -52,12 +57,41 @@ def terminal(error: BaseException) -> TerminalError | None:
     """The terminal error that `error` is for callers, or None where another attempt may help (rule E3)."""
     if isinstance(error, asyncio.CancelledError):
         return _cancelled(error)
-    if isinstance(error, TerminalError):
-        return error
+    raised = raised_terminal(error)
+    if raised is not None:
+        return raised
     if isinstance(error, TimeoutError):
         return TerminalError(str(error) or "The handler ran into a time limit of its own.", code=TIMEOUT_CODE)
     if isinstance(error, BaseExceptionGroup):
         return _terminal_group(cast("BaseExceptionGroup[BaseException]", error))
+    return None
+
+
+def raised_terminal(error: BaseException) -> TerminalError | None:
+    """The terminal error that this one is, or was raised from: wrapping it says more, and does not undo it."""
+    return _first_of(TerminalError, error)
+
+
+def asked_delay(error: BaseException) -> timedelta | float | None:
+    """The `retry_after` of the `RetryableError` that this error is, or was raised from."""
+    # A subclass of the user's may never have called __init__.
+    return getattr(_first_of(RetryableError, error), "retry_after", None)
+
+
+def _first_of(kind: type[ErrorT], error: BaseException) -> ErrorT | None:
+    """The first of its class among an error and what that was explicitly raised from (`raise ... from`).
+
+    A mistake ends the search, and so does an error that says what is to be done in another way.
+    """
+    seen: set[int] = set()
+    one: BaseException | None = error
+    while one is not None and id(one) not in seen:  # A chain of causes may be a ring.
+        if isinstance(one, kind):
+            return one
+        if isinstance(one, HandlerMistakeError | RetryableError | TerminalError):
+            return None
+        seen.add(id(one))
+        one = one.__cause__
     return None
 
 

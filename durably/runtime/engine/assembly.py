@@ -28,6 +28,7 @@ from durably.runtime.incarnation.background import Background
 from durably.runtime.incarnation.idleness import Idleness
 from durably.runtime.incarnation.incarnation import Incarnation
 from durably.runtime.incarnation.ready_queue import ReadyQueue
+from durably.runtime.incarnation.sliced_work import SlicedWork
 from durably.runtime.invocations.activation import Activation
 from durably.runtime.lifecycle.action_endings import ActionEndings
 from durably.runtime.lifecycle.cancellation import Cancellation
@@ -54,6 +55,7 @@ from durably.runtime.registry.reads import Reads
 from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.registry.waiters import Waiters
 from durably.runtime.settings import Settings
+from durably.runtime.steps.preparation import Preparation
 from durably.runtime.steps.steps import Steps
 from durably.runtime.timers.scheduled_messages import ScheduledMessages
 from durably.runtime.timers.timer_service import TimerService
@@ -97,6 +99,7 @@ class Parts:
     retention: Retention
     scheduled: ScheduledMessages
     passivation: Passivation
+    sliced_work: SlicedWork
     targets: Targets
     timers: TimerService
     waiters: Waiters
@@ -191,6 +194,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         entropy=around.entropy,
         observer=observer,
         registry=registry,
+        settings=settings,
         targets=targets,
     )
     pause_search = PauseSearch(activations=activations, committer=committer, registry=registry, scheduled=scheduled)
@@ -295,6 +299,21 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
     )
     activations.on_loaded = deadlocks.look_at_loaded
     attachments.on_attached.append(deadlocks.attached)
+    sliced_work = SlicedWork(incarnation.fail, idleness.changed)
+    idleness.add(sliced_work.is_idle)
+    preparation = Preparation(
+        attempts=attempts,
+        clock=clock,
+        commands=commands,
+        deadlines=deadlines,
+        observer=observer,
+        pauses=pauses,
+        ready=ready,
+        registry=registry,
+        retries=retries,
+        settings=settings,
+        sliced_work=sliced_work,
+    )
     steps = Steps(
         attempts=attempts,
         clock=clock,
@@ -306,6 +325,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         observer=observer,
         orders=orders,
         pauses=pauses,
+        preparation=preparation,
         registry=registry,
         retries=retries,
         settings=settings,
@@ -358,6 +378,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
             store=store,
         ),
         scheduled=scheduled,
+        sliced_work=sliced_work,
         targets=targets,
         timers=timers,
         waiters=waiters,

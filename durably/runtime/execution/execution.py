@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from asyncio import events
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from io import StringIO
 from random import Random
 from threading import get_ident
@@ -20,17 +21,22 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from durably.actors.context import make_context
+from durably.actors.definition.arguments import Decoded
 from durably.actors.definition.binding import BoundActor, BoundActorHandler
+from durably.actors.headers import apart, joined
 from durably.actors.protocol.coding import MEASURED_BYTES, CodingMeter
 from durably.actors.protocol.commands import Call, Command, Run, Send, Sleep
 from durably.actors.protocol.operations import CallSite, Operation
 from durably.actors.protocol.port import Action, Flush
 from durably.actors.protocol.request import Request
 from durably.actors.values.error_envelopes import decode_failure, encode_failure, terminal
+from durably.actors.values.serde import SerdeFactory
+from durably.actors.values.slices import Slices, decode_in_slices
 from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 from durably.errors import (
     ForgottenAwaitError,
     HandlerMistakeError,
+    InvalidArgumentError,
     NonDeterminismError,
     ProcessExitError,
     SharedStateError,
@@ -40,7 +46,7 @@ from durably.errors import (
 from durably.ids import Address, KeyScope, derived_invocation_id
 from durably.runtime.execution.answers import decode_id, from_timestamp
 from durably.runtime.execution.loop import DeterministicLoop, DurableTimer, enter, is_task, leave
-from durably.runtime.execution.replay import replay
+from durably.runtime.execution.replay import replay, replay_in_slices
 from durably.runtime.execution.step import AttemptFailure, Delivery, Outcome, Step
 from durably.runtime.settings import Settings, Watch
 
@@ -106,6 +112,9 @@ class DurableOperation(Operation[R]):
             failure.__cause__ = delivery.cause
             self.set_exception(failure)
             return
+        if self._execution.has_prepared(delivery.command):
+            self._set(self._execution.take_prepared(delivery.command))
+            return
         coding = self._execution.coding
         began = None if coding is None or len(delivery.value) < MEASURED_BYTES else coding.monotonic()
         try:
@@ -117,6 +126,22 @@ class DurableOperation(Operation[R]):
             self.set_result(result)
         if coding is not None and began is not None:
             coding.add(f"the answer to {self.what}", len(delivery.value), began)
+
+    def prepared(self, data: bytes, size_bytes: int) -> Slices[Callable[[], R]]:
+        """Decode an answer in slices; what comes of it returns the result, or raises why there is none."""
+        try:
+            result = yield from decode_in_slices(self._decode, data, size_bytes)
+        except USER_ERRORS as error:
+            let_signals_pass(error)
+            return partial(_raised, error)
+        self._execution.keep_large(result)
+        return lambda: result
+
+    def _set(self, prepared: Callable[[], R]) -> None:
+        try:
+            self.set_result(prepared())
+        except USER_ERRORS as error:  # It was seen to be none of a signal's when it was decoded.
+            self.set_exception(error)
 
     def cancel(self, msg: Any | None = None) -> bool:
         if not super().cancel(msg):
@@ -181,6 +206,11 @@ class Execution:
     _random: Random | None = None
     _uuids: Random | None = None
     _unawaited: list[Operation[Any]] | None = None
+    _arguments: Decoded | InvalidArgumentError | None = None
+    large: list[Any] | None = None
+    """What was decoded for it in slices, and takes as long to be freed."""
+    _answers: dict[int, Callable[[], Any]] | None = None
+    """What gives the results that were decoded before their delivery, by command."""
     _lost_errors: list[tuple[str, BaseException]] | None = None
     """Tasks that failed in this step, and whose errors nothing can ask for any more."""
     _earlier_changes: dict[str, bytes | None] | None = None
@@ -213,11 +243,12 @@ class Execution:
         settings: Settings,
         host: asyncio.AbstractEventLoop | None = None,
         coding: CodingMeter | None = None,
+        arguments: Decoded | InvalidArgumentError | None = None,
     ) -> None:
         """`snapshot` is the object's state when the invocation began; shared handlers are given another for each step.
 
         `host` is the loop whose callbacks advance it; None finds out each time, which costs a system call. `coding`
-        measures how long encoding and decoding take.
+        measures how long encoding and decoding take. `arguments` were decoded for this attempt, or could not be.
         """
         self.invocation_id = accepted.id
         self.handler = handler
@@ -233,6 +264,8 @@ class Execution:
         self._watch = settings.watch
         self._host = host
         self.coding = coding
+        if arguments is not None:
+            self._arguments = arguments
 
     # ------------------------------------------------------------------ for the machine
 
@@ -277,6 +310,48 @@ class Execution:
         finally:
             self.replaying = False
 
+    def replay_in_slices(
+        self, steps: Sequence[Step], deliveries: Mapping[int, Delivery], size_bytes: int
+    ) -> Slices[None]:
+        """The same, with large answers decoded in slices before the steps that take them in.
+
+        Raises:
+            NonDeterminismError: the handler asked for something else than recorded.
+        """
+        self.replaying = True
+        try:
+            yield from replay_in_slices(
+                self.advance, steps, deliveries, self.where, partial(self.prepare_answers, size_bytes=size_bytes)
+            )
+        finally:
+            self.replaying = False
+
+    def prepare_answers(self, deliveries: Sequence[Delivery], size_bytes: int) -> Slices[None]:
+        """Decode the large ones among these answers before they are delivered."""
+        for delivery in deliveries:
+            if len(delivery.value) > size_bytes:
+                operation = None if self._pending is None else self._pending.get(delivery.command)
+                prepared: Callable[[], Any] = _never_asked_for
+                if isinstance(operation, DurableOperation) and not delivery.failed:
+                    prepared = yield from operation.prepared(delivery.value, size_bytes)
+                if self._answers is None:
+                    self._answers = {}
+                self._answers[delivery.command] = prepared
+
+    def has_prepared(self, command: int) -> bool:
+        """The answer to this command was decoded."""
+        return self._answers is not None and command in self._answers
+
+    def take_prepared(self, command: int) -> Callable[[], Any]:
+        """What gives the result; the handler alone has it then."""
+        assert self._answers is not None
+        return self._answers.pop(command)
+
+    def keep_large(self, *values: Any) -> None:
+        """Note what was decoded for this attempt."""
+        if self.large is not None:
+            self.large += values
+
     def use_snapshot(self, snapshot: Mapping[str, bytes]) -> None:
         """What a shared handler sees in its next step (rule V3)."""
         self._snapshot = snapshot
@@ -290,7 +365,7 @@ class Execution:
     def close(self) -> None:
         """Throw the attempt away; whatever it still does is ignored (rule D3)."""
         self.loop.kill()
-        self._pending = self._flush = self._main = None
+        self._pending = self._flush = self._main = self._answers = None
 
     @property
     def pending(self) -> Sequence[int]:
@@ -367,7 +442,14 @@ class Execution:
         instance = self._actor.instance(self.key, self, writable=not self._is_shared)
         argument, coding = self._accepted.argument, self.coding
         began = None if coding is None or len(argument) < MEASURED_BYTES else coding.monotonic()
-        coroutine = handler.start(instance, context, argument)
+        if self._arguments is None:
+            coroutine = handler.start(instance, context, argument)
+        elif isinstance(self._arguments, InvalidArgumentError):
+            raise self._arguments
+        else:
+            arguments, self._arguments = self._arguments, None
+            self.keep_large(*arguments[0], *arguments[1].values())
+            coroutine = handler.start_decoded(instance, context, arguments)
         if coding is not None and began is not None:
             coding.add("the arguments", len(argument), began)
         self._main = self.loop.start(coroutine)
@@ -531,13 +613,25 @@ class Execution:
         if request is None or request.attempt != self._attempt:
             request = self._request = Request(
                 id=accepted.id,
-                headers=accepted.headers,
+                headers=joined(accepted.headers),
+                attempt_headers=apart(accepted.headers),
                 body=accepted.argument,
                 idempotency_key=None if accepted.scope is None else accepted.scope.idempotency_key,
                 deadline=None if accepted.deadline is None else from_timestamp(accepted.deadline),
                 attempt=self._attempt,
             )
         return request
+
+    @property
+    def serde(self) -> SerdeFactory | None:
+        return self._actor.serde
+
+    @property
+    def runtime_serde(self) -> SerdeFactory | None:
+        return self._actor.runtime_serde
+
+    def headers(self) -> Mapping[str, str]:
+        return self._accepted.headers
 
     def at(self) -> int:
         self.check("The time of the handler")
@@ -726,3 +820,11 @@ def _exit_mistake(error: SystemExit | KeyboardInterrupt) -> ProcessExitError:
     mistake = ProcessExitError(error)
     mistake.__cause__ = error
     return mistake.with_traceback(error.__traceback__)
+
+
+def _raised(error: BaseException) -> Any:
+    raise error
+
+
+def _never_asked_for() -> Any:
+    """Of an answer that has no result, or that nothing waits for any more."""

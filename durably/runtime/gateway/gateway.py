@@ -54,6 +54,8 @@ class Desks:
             queries=self.queries,
             ready=parts.ready,
             registry=parts.registry,
+            slice_bytes=engine.settings.slice_bytes,
+            sliced_work=parts.sliced_work,
             targets=parts.targets,
             waiters=parts.waiters,
         )
@@ -74,9 +76,9 @@ class Desks:
 class Gateway:
     """The door. Every refusal goes through the operation that asked."""
 
-    def __init__(self, refusal: Callable[[], BaseException], entropy: Entropy) -> None:
+    def __init__(self, refusal: Callable[[], BaseException], entropy: Entropy, slice_bytes: int) -> None:
         """`refusal` says why no request is served while the gateway is closed."""
-        self.pending = PendingRequests()
+        self.pending = PendingRequests(slice_bytes)
         self._refusal = refusal
         self._entropy = entropy
         self._desks: Desks | None = None

@@ -48,6 +48,8 @@ class InvocationRun:
     load_error: LoadLimitError | None = None
     """Why it cannot go on: its journal is in the store only."""
     is_queued: bool = False
+    is_preparing: bool = False
+    """Something large is being decoded for its next advance."""
     parked_in: dict[int, Any] | None = None
     """Where it waits for its attempt to be thrown away."""
     position: int = 0

@@ -32,11 +32,10 @@ from durably.runtime.messaging.orders import Orders
 from durably.runtime.observation.observer import Observer
 from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.settings import Settings
+from durably.runtime.steps.preparation import WAITS_FOR_OTHERS, Preparation
 from durably.storage.records import CallerRecord, OrderKind
 
 NO_DELIVERIES: Sequence[Delivery] = ()
-WAITS_FOR_OTHERS = (InvocationStatus.PAUSED, InvocationStatus.BACKING_OFF)
-"""A person or a timer ends these; nothing else advances such an invocation."""
 
 
 class Steps:
@@ -55,6 +54,7 @@ class Steps:
         observer: Observer,
         orders: Orders,
         pauses: Pauses,
+        preparation: Preparation,
         registry: InvocationRegistry,
         retries: Retries,
         settings: Settings,
@@ -69,13 +69,17 @@ class Steps:
         self._observer = observer
         self._orders = orders
         self._pauses = pauses
+        self._preparation = preparation
         self._registry = registry
         self._retries = retries
+        self._slice_bytes = settings.slice_bytes
         self._verify_replay = settings.verify_replay
 
     def advance(self, invocation: InvocationRun) -> None:
         """Advance an invocation by what has come for it, if there is anything."""
         if invocation.outcome is not None or invocation.held_step is not None or invocation.status in WAITS_FOR_OTHERS:
+            return
+        if invocation.is_preparing:
             return
         journal = invocation.journal
         execution = invocation.execution
@@ -85,6 +89,11 @@ class Steps:
             load_error = invocation.load_error or invocation.activation.load_error
             if load_error is not None:  # Rule L5
                 self.pause(invocation, load_error)
+                return
+            if len(invocation.argument) > self._slice_bytes or (
+                journal is not None and self._preparation.is_needed_to_replay(journal)
+            ):
+                self._preparation.begin(invocation)
                 return
             execution = invocation.execution = self._attempts.make(invocation)
             if journal is not None and not self._replay(invocation, execution, journal):
@@ -96,6 +105,9 @@ class Steps:
             return
         else:
             at, deliveries = max(self._clock.now(), journal.not_before), journal.undelivered  # Rule T1
+            if self._preparation.is_needed_to_deliver(execution, deliveries):
+                self._preparation.deliver(invocation, execution, deliveries)
+                return
         if invocation.handler.kind == "shared":
             execution.use_snapshot(invocation.activation.view())
         taken = len(deliveries)
@@ -133,11 +145,7 @@ class Steps:
         except BaseException:  # Rule E3
             throw_away(invocation)
             raise
-        if self._observer.detailed:
-            self._observer.replayed(invocation, len(journal.steps))
-        for number in sorted(journal.unanswered):
-            command = journal.pending[number]
-            self._commands[type(command)].resume(invocation, number, command)
+        self._preparation.replayed(invocation, journal)
         return True
 
     def _verify(self, invocation: InvocationRun, last: Step) -> bool:
