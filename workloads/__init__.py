@@ -8,6 +8,7 @@ from durably.testing import Workload
 from workloads.asyncio_programs import ASYNCIO_PROGRAMS
 from workloads.bank import BANK
 from workloads.cancels import CANCELS
+from workloads.circles import CIRCLES
 from workloads.counters import COUNTERS
 from workloads.pauses import PAUSES
 from workloads.promises import PROMISES
@@ -19,6 +20,7 @@ WORKLOADS: Mapping[str, Workload] = {
     "asyncio_programs": ASYNCIO_PROGRAMS,
     "trees": TREES,
     "promises": PROMISES,
+    "circles": CIRCLES,
     "cancels": CANCELS,
     "pauses": PAUSES,
 }

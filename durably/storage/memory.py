@@ -300,6 +300,18 @@ class Disk:
             for other in others
         )
 
+    def is_held_up(self, record: InvocationRecord) -> bool:
+        """It may wait in a circle (rule E4): only other invocations can wake it, and others wait for it."""
+        row = self.rows[record.number]
+        if record.status is not InvocationStatus.SUSPENDED or any(kind is TimerKind.SLEEP for kind, _ in row.timers):
+            return False
+        if row.attachments or record.mailbox_position is None:
+            return bool(row.attachments)
+        queued = (self.rows[number] for number in self.unfinished[record.address])
+        return any(
+            waits_in_mailbox(one.record) and (one.record.caller is not None or one.attachments) for one in queued
+        )
+
 
 def _now(number: int, began: Mapping[int, int]) -> int:
     """The number under which a stored invocation goes on."""
@@ -407,6 +419,11 @@ class MemoryStore:
     async def recoverable(self, after: int, limit: int, /) -> list[tuple[int, Address]]:
         disk = self._opened()
         found = (record for record in disk.records() if record.number > after and disk.can_run(record))
+        return [(record.number, record.address) for record in found][:limit]
+
+    async def held_up(self, after: int, limit: int, /) -> list[tuple[int, Address]]:
+        disk = self._opened()
+        found = (record for record in disk.records() if record.number > after and disk.is_held_up(record))
         return [(record.number, record.address) for record in found][:limit]
 
     async def timers(

@@ -29,11 +29,16 @@ from durably.runtime.gateway.control import Control, Verb
 from durably.runtime.invocations.activation import Activation
 from durably.runtime.invocations.invocation import Found, InvocationRun
 from durably.runtime.invocations.journal import Journal
+from durably.runtime.lifecycle import deadlocks
 from durably.runtime.lifecycle.cancellation import Cancellation
 from durably.runtime.lifecycle.deadlines import Deadlines
+from durably.runtime.lifecycle.deadlocks import Deadlocks
 from durably.runtime.lifecycle.endings import Endings
+from durably.runtime.lifecycle.knots import Knot
 from durably.runtime.lifecycle.pauses import Pauses
+from durably.runtime.lifecycle.recovery import Recovery
 from durably.runtime.lifecycle.timer_dispatch import TimerDispatch
+from durably.runtime.lifecycle.wait_graph import WaitGraph, WaitReason
 from durably.runtime.messaging.acceptance import Acceptance
 from durably.runtime.messaging.attachments import Attachments
 from durably.runtime.messaging.orders import Orders
@@ -243,7 +248,7 @@ def a_delayed_message_that_rings_twice_comes_twice(patch: Patch) -> None:
     around(patch, TimerDispatch, "_start_brought", brought)
 
 
-@mutant("guarantee 4", "guarantee 1", "machine")
+@mutant("guarantee 4", "guarantee 1", "guarantee 7", "machine")
 def objects_are_loaded_before_the_log_is_durable(patch: Patch) -> None:
     def init(original: Any, self: Activations, *args: Any, **kwargs: Any) -> None:
         original(self, *args, **kwargs)
@@ -526,6 +531,109 @@ def expiry_removes_what_has_not_ended(patch: Patch) -> None:
         return (found + unfinished)[:limit]
 
     around(patch, MemoryStore, "expired", expired)
+
+
+# ---------------------------------------------------------------------- deadlocks
+
+CIRCLES = (WORKLOADS["circles"],)
+
+
+@mutant("guarantee 13", "stuck", where=CIRCLES)
+def deadlocks_are_never_looked_for(patch: Patch) -> None:
+    patch.setattr(Deadlocks, "_look", _nothing)
+
+
+@mutant("guarantee 13", where=CIRCLES)
+def only_circles_of_one_object_are_seen(patch: Patch) -> None:
+    def undo(original: Any, self: Deadlocks, knot: Knot, hunt: Any) -> None:
+        if len({member.address for member in knot.members.values()}) == 1:
+            original(self, knot, hunt)
+        elif hunt is not None:
+            self._end_hunt(hunt)
+
+    around(patch, Deadlocks, "_undo", undo)
+
+
+@mutant("guarantee 13", where=CIRCLES)
+def only_what_is_queued_can_close_a_circle(patch: Patch) -> None:
+    patch.setattr(Deadlocks, "attached", _nothing)
+
+
+@mutant("guarantee 13", where=CIRCLES)
+def a_step_without_new_calls_closes_no_circle(patch: Patch) -> None:
+    def step_ended(original: Any, self: Deadlocks, invocation: InvocationRun, first: int) -> None:
+        original(self, invocation, 0)
+
+    around(patch, Deadlocks, "step_ended", step_ended)
+
+
+@mutant("guarantee 13", where=CIRCLES)
+def circles_through_the_store_are_not_followed(patch: Patch) -> None:
+    def hunt_next(self: Deadlocks) -> None:
+        self._undecided.clear()
+
+    patch.setattr(Deadlocks, "_hunt_next", hunt_next)
+
+
+@mutant("guarantee 13", "stuck", where=CIRCLES)
+def circles_that_a_crash_left_are_not_looked_for(patch: Patch) -> None:
+    async def look_for_deadlocks(self: Recovery) -> None:
+        """Not done."""
+
+    patch.setattr(Recovery, "_look_for_deadlocks", look_for_deadlocks)
+
+
+@mutant("guarantee 13", where=CIRCLES)
+def the_oldest_call_of_a_deadlock_is_answered(patch: Patch) -> None:
+    def newest_call(self: Knot) -> Any:
+        calls = [(wait.target.number, waiter, wait) for waiter, wait in self._edges() if wait.target is not None]
+        return min(calls, key=lambda one: one[0])[1:]
+
+    patch.setattr(Knot, "newest_call", newest_call)
+
+
+@mutant("guarantee 13", "check", where=CIRCLES)
+def the_message_of_a_deadlock_stays_in_its_mailbox(patch: Patch) -> None:
+    def others_wait(*_: object) -> bool:
+        return True
+
+    patch.setattr(deadlocks, "_others_wait", others_wait)
+
+
+@mutant("check", where=CIRCLES)
+def a_message_that_was_sent_goes_with_a_deadlock(patch: Patch) -> None:
+    def is_own_message(*_: object) -> bool:
+        return True
+
+    patch.setattr(deadlocks, "is_own_message", is_own_message)
+
+
+@mutant("guarantee 13", where=CIRCLES)
+def a_deadlock_is_told_although_a_timer_is_set(patch: Patch) -> None:
+    def waits_of(original: Any, self: WaitGraph, *args: Any) -> Any:
+        waits = [*original(self, *args)]
+        return iter([wait for wait in waits if wait.reason is not WaitReason.TIMER] or waits)
+
+    around(patch, WaitGraph, "waits_of", waits_of)
+
+
+@mutant("guarantee 13", where=CIRCLES)
+def a_deadlock_is_told_although_one_of_it_is_to_be_woken(patch: Patch) -> None:
+    def answers_of(original: Any, self: WaitGraph, waiter: InvocationRun, brought: Any) -> Any:
+        journal = waiter.journal
+        if journal is None or not journal.pending:
+            return original(self, waiter, brought)
+        return iter([self._answer_of(waiter, *one, brought) for one in reversed(journal.pending.items())])
+
+    around(patch, WaitGraph, "_answers_of", answers_of)
+
+
+@mutant("guarantee 13", "guarantee 4", "guarantee 1", "guarantee 7", "machine", "check", where=CIRCLES)
+def what_a_search_has_brought_leaves_memory_at_once(patch: Patch) -> None:
+    def end_hunt(self: Deadlocks, hunt: Any) -> None:
+        self._let_go(hunt)
+
+    patch.setattr(Deadlocks, "_end_hunt", end_hunt)
 
 
 # ---------------------------------------------------------------------- actors that are wrong

@@ -51,6 +51,8 @@ class Activation:
     """Why nothing of this object can go on: its snapshot is in the store only."""
     stored_tail: int = 0
     """How many messages wait in the store only, behind those in memory (rule C8)."""
+    is_held: bool = False
+    """Something looks at it that needs it in memory for a while."""
     is_rehydrated: bool = False
     """The snapshot and what had started are in memory; a further load is for the rest of the mailbox only."""
 
@@ -107,7 +109,13 @@ class Activation:
 
     def can_passivate(self, durable: int) -> bool:
         """All of rule L4: nothing running, waiting in memory, loading, shared in flight, or not durable."""
-        if self.load_buffer is not None or self.mailbox or self.stored_tail or self.changed_at > durable:
+        if (
+            self.load_buffer is not None
+            or self.mailbox
+            or self.stored_tail
+            or self.is_held
+            or self.changed_at > durable
+        ):
             return False
         if self.current is not None and not is_dormant(self.current):
             return False

@@ -18,7 +18,13 @@ from durably.actors.caller import Caller
 from durably.actors.protocol.operations import CallSite, HostOperation, Operation, frame_above
 from durably.actors.transport import Delay, Invocation, Outgoing
 from durably.actors.values.error_envelopes import decode_failure
-from durably.errors import OverloadedError, RuntimeStoppedError, StoreInUseError, StoreUnavailableError
+from durably.errors import (
+    InvocationStatusError,
+    OverloadedError,
+    RuntimeStoppedError,
+    StoreInUseError,
+    StoreUnavailableError,
+)
 from durably.ids import InvocationStatus
 from durably.runtime.execution.failure_text import describe_failure
 from durably.runtime.execution.loop import is_in_a_handler
@@ -157,7 +163,11 @@ class SimulatedClient(Caller):
 
     async def resume(self, id: str) -> Sequence[str]:
         """Let a paused invocation try again, as an operator does; the ids of what was paused."""
-        return [id] if await self.act(Verb.RESUME, id) is Effect.DONE else []
+        try:
+            effect = await self.act(Verb.RESUME, id)
+        except InvocationStatusError:  # The order came twice, and it has ended meanwhile.
+            return []
+        return [id] if effect is Effect.DONE else []
 
     # ------------------------------------------------------------------ inside
 

@@ -15,7 +15,8 @@ on the disk. The numbers are those of the list in `docs/architecture.md`:
 10. a paused invocation goes on when a person has resumed it, and not before;
 11. a cancel or a kill reaches every callee that it is for, and a killed tree is free;
 12. an invocation has its outcome at its deadline, and keeps it; nobody waits for one that has an outcome; nothing of
-    one that has ended is left behind.
+    one that has ended is left behind;
+13. nobody waits in a deadlock, and a `DeadlockError` is the answer to the newest call of one.
 
 The sixth is checked by the runtime itself, which is set to replay every invocation when it ends, and by the simulation
 for what is under way whenever the process dies; the eighth by the simulation, which tries.
@@ -42,8 +43,8 @@ from durably.storage.records import NO_COMMAND, Batch, InvocationRecord, TimerKi
 from durably.testing.simulation.clock import SimulatedClock
 from durably.testing.simulation.disk import SimulatedDisk
 from durably.testing.simulation.history import History
-from durably.testing.simulation.loop import SimulationStuckError
 from durably.testing.simulation.trace import shown, shown_id
+from durably.testing.simulation.waiting import Waiting
 
 OVERDUE_US = 5_000_000
 """How long a due timer may go unnoticed by a runtime that has nothing else to do."""
@@ -106,6 +107,8 @@ class Guarantees:
         self._answers: dict[str, Outcome] = {}
         """What was told to somebody outside."""
         self._acknowledged: dict[str, None] = {}
+        self._withdrawn: dict[str, int] = {}
+        """Messages that are to be gone because their call was answered with a `DeadlockError`, by number."""
         self._doomed: dict[str, tuple[int, str]] = {}
         """Callees of killed invocations: where in the log their caller was killed, and which it is."""
         self._told: dict[str, tuple[int, str]] = {}
@@ -123,6 +126,8 @@ class Guarantees:
         due = self._starts.get(invocation.number)
         if due is not None and due > self._clock.latest:
             self._broken(4, f"{shown(invocation)} begins {(due - self._clock.latest) / 1_000_000:.3f} s too early.")
+        if self._withdrawn.get(invocation.id) == invocation.number:
+            self._broken(13, f"{shown(invocation)} begins, and its call was answered with a DeadlockError.")
         record = self._disk.find(invocation.id)
         takes_cancel = invocation.journal is not None and invocation.journal.takes_cancel  # Rule E1 (e)
         is_paused = record is not None and record.status is InvocationStatus.PAUSED
@@ -152,6 +157,26 @@ class Guarantees:
         self._young_ends[invocation.id] = position
         self._history.ended(invocation)
 
+    def deadlocked(
+        self,
+        invocation: InvocationRun,
+        command: int,
+        live: Iterable[InvocationRun],
+        is_awaited_outside: Callable[[int], bool],
+    ) -> None:
+        """A command of it is about to be answered with a `DeadlockError`."""
+        waiting = Waiting(self._disk, live, self._ends.__contains__)
+        party = waiting.parties.get(invocation.number)
+        if party is None or invocation.number not in waiting.blocked:
+            self._broken(13, f"{shown(invocation)} is told of a deadlock, and there is none.")
+            return
+        members = waiting.knot_of(invocation.number)
+        target, newest = party.waits[command], waiting.newest_queued_call(members)
+        if target not in members or newest not in (None, target):
+            self._broken(13, f"{shown(invocation)} is told of a deadlock, and the newest call in it is another one.")
+        elif newest is not None and not (is_awaited_outside(target) or waiting.is_wanted(target, party.number)):
+            self._withdrawn[waiting.parties[target].id] = target
+
     def killed(self, invocation: InvocationRun, position: int) -> None:
         """It ends, and so do the callees that it waits for."""
         journal = invocation.journal
@@ -162,6 +187,7 @@ class Guarantees:
     def incarnation_begins(self) -> None:
         """What was not durable has not happened; what is on the disk goes on."""
         durable = self._disk.last_position
+        self._withdrawn = {id: number for id, number in self._withdrawn.items() if number not in self._disk.rows}
         self._attempted.clear()
         self._resumed.clear()
         for id, position in self._young_ends.items():
@@ -309,7 +335,7 @@ class Guarantees:
                 self._broken(12, f"the deadline of {_place(record)} has passed, and it has no outcome.")
 
     def _check_circles(self, known: AbstractSet[str]) -> None:
-        """Who waits only for each other waits for ever. That is a mistake of the actors, not of durably."""
+        """Guarantee 13. Who waits only for each other would wait for ever."""
         rows = {row.record.number: row for row in self._unfinished()}
         waits: dict[int, list[int]] = {number: [] for number in rows}
         for number, row in rows.items():
@@ -328,7 +354,7 @@ class Guarantees:
                 circle.append(following)
             circle = [*circle[circle.index(following) :], following]
             told = ", which waits for ".join(_place(rows[number].record) for number in circle)
-            self._fail(SimulationStuckError(f"A deadlock: {told}. Nothing will ever end that."))
+            self._broken(13, f"a deadlock stays: {told}.")
 
     def _ahead_of(self, record: InvocationRecord) -> list[int]:
         """The invocations of the same object that have to end before it can begin."""
@@ -346,7 +372,8 @@ class Guarantees:
     def _wakes_by_itself(self, row: StoredRow, known: AbstractSet[str]) -> bool:
         """It needs no other invocation to go on."""
         status = row.record.status
-        if row.record.address.service not in known or row.timers:
+        kinds = {kind for kind, _ in row.timers}
+        if row.record.address.service not in known or kinds - {TimerKind.DEADLINE}:
             return True
         return status not in (InvocationStatus.SUSPENDED, InvocationStatus.PENDING)
 

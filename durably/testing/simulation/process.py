@@ -370,6 +370,12 @@ class SimulatedProcess:
         self._world.guarantees.ended(invocation, self._position(), None if engine is None else engine.parts.committer)
         self._world.invocation_ended(invocation)
 
+    def deadlocked(self, invocation: InvocationRun, command: int, /) -> None:
+        engine = None if self.runtime is None else self.runtime.engine
+        assert engine is not None
+        parts = engine.parts
+        self._world.guarantees.deadlocked(invocation, command, parts.registry.live.values(), parts.waiters.has)
+
     def killed(self, invocation: InvocationRun, /) -> None:
         self._world.guarantees.killed(invocation, self._position())
 
