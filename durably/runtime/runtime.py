@@ -491,7 +491,8 @@ class Runtime(Caller):
             now = self._environment.clock.now()
             for record in page:
                 # Rule C7: what has expired is there no longer, whenever it is removed.
-                if record.expires_at is None or record.expires_at > now:
+                is_under_way = record.status is not InvocationStatus.COMPLETED  # Rule E7: its code has not ended.
+                if is_under_way or record.expires_at is None or record.expires_at > now:
                     yield record
             after = page[-1].number
 
