@@ -17,10 +17,11 @@ from durably.storage import SqliteStore
 @asynccontextmanager
 async def _open(folder: Path, workload: str) -> AsyncGenerator[Running]:
     async with Runtime(SqliteStore(folder / "durably.db"), [Counter, Steps, Link]) as runtime:
-        yield Running(operation=_operations(runtime)[workload], counts=lambda: counts_of(runtime))
+        yield Running(operation=operations_on(runtime)[workload], counts=lambda: counts_of(runtime))
 
 
-def _operations(runtime: Runtime) -> dict[str, Operation]:
+def operations_on(runtime: Runtime) -> dict[str, Operation]:
+    """What the callers of each workload do."""
     keys = [f"counter-{number}" for number in range(KEYS)]
     lanes = [f"{number}/0" for number in range(LANES)]
     return {
