@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from durably.actors.protocol.operations import CallSite, Operation, frame_above
+from durably.actors.protocol.operations import CallSite, frame_above
 from durably.ids import InvocationStatus
 
 R = TypeVar("R")
@@ -52,23 +52,25 @@ class Transport:
 
     __slots__ = ()
 
-    def _issue_call(self, outgoing: Outgoing[R], site: CallSite, /) -> Operation[R]:
+    def _issue_call(self, outgoing: Outgoing[R], site: CallSite, /) -> Coroutine[Any, Any, R]:
         """Call, and end with the answer."""
         raise NotImplementedError
 
-    def _issue_send(self, outgoing: Outgoing[R], delay: Delay | None, site: CallSite, /) -> Operation[Invocation[R]]:
+    def _issue_send(
+        self, outgoing: Outgoing[R], delay: Delay | None, site: CallSite, /
+    ) -> Coroutine[Any, Any, Invocation[R]]:
         """Send, and end when the message is accepted."""
         raise NotImplementedError
 
-    def _issue_attach(self, outgoing: Outgoing[R], site: CallSite, /) -> Operation[R]:
+    def _issue_attach(self, outgoing: Outgoing[R], site: CallSite, /) -> Coroutine[Any, Any, R]:
         """End with the outcome of the invocation that has this idempotency key, starting none."""
         raise NotImplementedError
 
-    def _issue_result(self, id: str, decode: Callable[[bytes], R], site: CallSite, /) -> Operation[R]:
+    def _issue_result(self, id: str, decode: Callable[[bytes], R], site: CallSite, /) -> Coroutine[Any, Any, R]:
         """End with the outcome of an invocation."""
         raise NotImplementedError
 
-    def _issue_status(self, id: str, site: CallSite, /) -> Operation[InvocationStatus]:
+    def _issue_status(self, id: str, site: CallSite, /) -> Coroutine[Any, Any, InvocationStatus]:
         """End with where an invocation stands."""
         raise NotImplementedError
 

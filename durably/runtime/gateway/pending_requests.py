@@ -23,20 +23,34 @@ A = TypeVar("A")
 R = TypeVar("R")
 
 
+PRUNE_AT = 1_024
+
+
 class PendingRequests:
     """All who wait, across incarnations, in the order in which they came: they hear of a failure in that order."""
 
     def __init__(self) -> None:
-        self.host = asyncio.get_running_loop()
+        self.create_future = asyncio.get_running_loop().create_future
         self.failure: BaseException | None = None
         """Why the last incarnation ended."""
-        self.waiting: dict[PendingRequest[Any], None] = {}
+        self._waiting: dict[PendingRequest[Any], None] = {}
+        self._prune_at = PRUNE_AT
+        self.ended = self._waiting.pop
+        """`ended(request, None)`: it has been told its result."""
 
     def __len__(self) -> int:
-        return len(self.waiting)
+        return sum(1 for _ in self)
 
     def __iter__(self) -> Iterator[PendingRequest[Any]]:
-        return iter([*self.waiting])
+        return iter([request for request in self._waiting if not request.future.done()])
+
+    def add(self, request: PendingRequest[Any]) -> None:
+        """One more waits. Those that were cancelled tell no one: they make room when the number has doubled."""
+        self._waiting[request] = None
+        if len(self._waiting) >= self._prune_at:
+            for one in [one for one in self._waiting if one.future.done()]:
+                del self._waiting[one]
+            self._prune_at = max(2 * len(self._waiting), PRUNE_AT)
 
     def lost(self) -> BaseException:
         """What a caller hears whose request may or may not have been accepted."""
@@ -66,8 +80,11 @@ class PendingRequest(HostOperation[R]):
     def __init__(self, pending: PendingRequests, what: object, site: CallSite | None) -> None:
         self._pending = pending
         self.id = ""
-        super().__init__(pending.host, what, site)
-        pending.waiting[self] = None
+        self.future = pending.create_future()
+        self.what = what
+        self.site = site
+        self.taken = False
+        pending.add(self)
 
     def __del__(self) -> None:
         if not self.taken and self.site is not None:
@@ -77,22 +94,16 @@ class PendingRequest(HostOperation[R]):
                 self.site.filename,
                 self.site.line,
             )
-        super().__del__()
-
-    def cancel(self, msg: Any | None = None) -> bool:
-        """Nobody wants the reply any more; the invocation goes on (rule D6)."""
-        self._pending.waiting.pop(self, None)
-        return super().cancel(msg)
 
     def finish(self, result: R) -> None:
-        self._pending.waiting.pop(self, None)
-        if not self.done():
-            self.set_result(result)
+        self._pending.ended(self, None)
+        if not self.future.done():
+            self.future.set_result(result)
 
     def refuse(self, error: BaseException, /) -> None:
-        self._pending.waiting.pop(self, None)
-        if not self.done():
-            self.set_exception(error)
+        self._pending.ended(self, None)
+        if not self.future.done():
+            self.future.set_exception(error)
 
     def found(self, machine: Recoverer, found: InvocationRun | InvocationRecord) -> None:
         """The invocation that it asks about exists."""
