@@ -44,6 +44,11 @@ class Admission:
         self._settings = settings
         self._targets = targets
 
+    def overload(self) -> OverloadedError | None:
+        """Why a request that arrives now cannot wait for its turn, if it cannot."""
+        reason = self._committer.refusal()
+        return None if reason is None else OverloadedError(reason, retry_after=OVERLOAD_RETRY_SECONDS)
+
     def admit(self, request: OutsideMessage, body: bytes, *, wire: bool) -> tuple[BoundActorHandler, bytes]:
         """Find the handler and check the argument; `wire`: the body is as a client sends it.
 
@@ -59,29 +64,20 @@ class Admission:
                 f"The argument of {request.service}/{request.handler} has {len(body)} bytes; at most "
                 f"{self._settings.payload_bytes} are allowed. Keep large things elsewhere and pass their name."
             )
-        self._check_load(request)
+        if request.key is not None:
+            self._check_mailbox(request.service, request.key)
         if wire:
             return handler, handler.admit(body)
         handler.check(body)
         return handler, body
 
-    def _check_load(self, request: OutsideMessage) -> None:
-        if self._committer.is_behind():  # Rule X2
+    def _check_mailbox(self, service: str, key: str) -> None:
+        waiting = self._activations.waiting(Address(service, key))
+        if waiting >= self._settings.mailbox_messages:  # Rule C8
             raise OverloadedError(
-                "More is waiting to be written than the store keeps up with. Try again later.",
+                f"{service}/{key} has {waiting} messages waiting, which is its limit. Try again later.",
                 retry_after=OVERLOAD_RETRY_SECONDS,
             )
-        congestion = self._committer.congestion()
-        if congestion is not None:  # Rule X6
-            raise OverloadedError(congestion, retry_after=OVERLOAD_RETRY_SECONDS)
-        if request.key is not None:
-            waiting = self._activations.waiting(Address(request.service, request.key))
-            if waiting >= self._settings.mailbox_messages:  # Rule C8
-                raise OverloadedError(
-                    f"{request.service}/{request.key} has {waiting} messages waiting, which is its limit. Try again "
-                    "later.",
-                    retry_after=OVERLOAD_RETRY_SECONDS,
-                )
 
 
 def _check_names(request: OutsideMessage) -> None:

@@ -1,7 +1,12 @@
-"""`Intake`: calls and sends from outside become invocations, or find the one with the same idempotency key."""
+"""`Intake`: calls and sends from outside become invocations, or find the one with the same idempotency key.
+
+A request that arrives waits until the pump reaches it (`ReadyQueue.arrive`), with or without a key, so requests are
+accepted in the order in which they came. What is checked is checked then, and the time of the acceptance is that time.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -11,7 +16,7 @@ from durably.ids import Entropy, KeyScope, new_identity
 from durably.runtime.clock import Clock
 from durably.runtime.commit.committer import Committer
 from durably.runtime.gateway.admission import Admission, OutsideMessage
-from durably.runtime.gateway.pending_requests import AcceptanceOperation, OutcomeOperation
+from durably.runtime.gateway.pending_requests import AcceptanceOperation, OutcomeOperation, PendingRequest
 from durably.runtime.gateway.queries import Queries
 from durably.runtime.gateway.requests import Acceptance as Accepted
 from durably.runtime.incarnation.ready_queue import ReadyQueue
@@ -20,6 +25,9 @@ from durably.runtime.messaging.acceptance import Acceptance, Message
 from durably.runtime.messaging.targets import Targets
 from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.registry.waiters import Waiters
+
+REQUEST_BYTES = 512
+"""What a request that waits takes besides its body, roughly; for the limit only."""
 
 
 class Intake:
@@ -50,10 +58,23 @@ class Intake:
         self._targets = targets
         self._waiters = waiters
 
+    def _arrive(self, operation: PendingRequest[Any], body: bytes, reached: Callable[[], None]) -> None:
+        """Let a request wait for its turn, unless too many do."""
+        overload = self._admission.overload()
+        if overload is None:
+            self._ready.arrived_bytes += REQUEST_BYTES + len(body)
+            self._ready.arrive(reached)
+        else:
+            operation.refuse(overload)
+
     # ------------------------------------------------------------------ calls
 
     def call(self, operation: OutcomeOperation[Any], request: OutsideMessage, body: bytes, *, wire: bool) -> None:
-        """Accept a call, or join the one with the same idempotency key."""
+        """Accept a call in its turn, or join the one with the same idempotency key."""
+        self._arrive(operation, body, partial(self._call, operation, request, body, wire))
+
+    def _call(self, operation: OutcomeOperation[Any], request: OutsideMessage, body: bytes, wire: bool) -> None:
+        self._ready.arrived_bytes -= REQUEST_BYTES + len(body)
         try:
             handler, argument = self._admission.admit(request, body, wire=wire)
         except Exception as error:
@@ -95,26 +116,33 @@ class Intake:
         )
         invocation = self._acceptance.accept(self._committer.begin(), message)
         self._waiters.add_first(invocation.number, operation)
-        self._ready.schedule()
 
     # ------------------------------------------------------------------ sends
 
     def send(
         self, operation: AcceptanceOperation[Any], request: OutsideMessage, body: bytes, delay: Delay, *, wire: bool
     ) -> None:
-        """Accept a message, or find the one with the same idempotency key; acknowledged when it is durable."""
+        """Accept a message in its turn, or find the one with the same idempotency key; acknowledged when durable."""
+        self._arrive(operation, body, partial(self._send, operation, request, body, delay, wire))
+
+    def _send(
+        self, operation: AcceptanceOperation[Any], request: OutsideMessage, body: bytes, delay: Delay, wire: bool
+    ) -> None:
+        self._ready.arrived_bytes -= REQUEST_BYTES + len(body)
         try:
             handler, argument = self._admission.admit(request, body, wire=wire)
         except Exception as error:
             operation.refuse(error)
             return
         if request.idempotency_key is None:
-            self._send(operation, handler, argument, request, delay, None, None)
+            self._accept_send(operation, handler, argument, request, delay, None, None)
         else:
             scope = _scope(request)
-            self._registry.by_key(scope, partial(self._send, operation, handler, argument, request, delay, scope))
+            self._registry.by_key(
+                scope, partial(self._accept_send, operation, handler, argument, request, delay, scope)
+            )
 
-    def _send(
+    def _accept_send(
         self,
         operation: AcceptanceOperation[Any],
         handler: BoundActorHandler,
@@ -137,7 +165,12 @@ class Intake:
             operation.id, due = found.id, found.due
         accepted = Accepted(id=operation.id, previously_accepted=found is not None, due=due)
         self._committer.when_answerable(operation.accepted, accepted)
-        self._ready.schedule()
+
+    # ------------------------------------------------------------------ questions about what has been asked for
+
+    def attach(self, operation: OutcomeOperation[Any], scope: KeyScope) -> None:
+        """Wait for the invocation with this idempotency key, which may have arrived just before."""
+        self._ready.arrive(partial(self._queries.attach, operation, scope))
 
 
 def _scope(request: OutsideMessage) -> KeyScope:

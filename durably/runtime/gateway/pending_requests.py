@@ -52,10 +52,6 @@ class PendingRequests:
                 del self._waiting[one]
             self._prune_at = max(2 * len(self._waiting), PRUNE_AT)
 
-    def lost(self) -> BaseException:
-        """What a caller hears whose request may or may not have been accepted."""
-        return unknown_outcome(self.failure)
-
     def refuse_all(self, error: Callable[[str], BaseException]) -> None:
         """Tell all who wait that they wait in vain; `error` makes the reason for an invocation's id."""
         for request in self:
@@ -112,7 +108,7 @@ class PendingRequest(HostOperation[R]):
     def found_again(self, machine: Recoverer, found: Found) -> None:
         """After a failure of the store: whether its invocation is there."""
         if found is None:
-            self.refuse(self._pending.lost())
+            self.refuse(unknown_outcome(self._pending.failure, self.id))
         else:
             self.found(machine, found)
 
@@ -204,14 +200,21 @@ class QuestionOperation(PendingRequest[R]):
     __slots__ = ()
 
     def found(self, machine: Recoverer, found: InvocationRun | InvocationRecord) -> None:
-        self.refuse(self._pending.lost())
+        self.refuse(unknown_outcome(self._pending.failure, self.id))
 
 
-def unknown_outcome(error: BaseException | None) -> StoreUnavailableError:
-    """What is said of a request that was under way when the store failed."""
+def unknown_outcome(error: BaseException | None, id: str) -> StoreUnavailableError:
+    """What is said of a request that was under way when the store failed; it has an id once it was accepted."""
     reason = "it was closed." if error is None else str(error)
-    told = StoreUnavailableError(
-        f"The store failed, so the outcome is unknown. With an idempotency key it is safe to ask again. {reason}"
-    )
+    if id:
+        told = StoreUnavailableError(
+            f"The store failed, so the outcome is unknown. With an idempotency key it is safe to ask again. {reason}"
+        )
+    else:
+        told = StoreUnavailableError(
+            f"The store failed before the request was accepted. Nothing was accepted, so it is safe to ask again. "
+            f"{reason}",
+            nothing_accepted=True,
+        )
     told.__cause__ = error
     return told
