@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from durably.actors.actor import Actor
-from durably.actors.context import Context, HandlerInfo, SharedContext
+from durably.actors.context import Context, HandlerInfo, make_context
 from durably.actors.definition.definition import ActorDefinition, AnyHandler, definition_of
 from durably.actors.definition.dependencies import construct
 from durably.actors.definition.type_bindings import bindings_of
@@ -23,6 +23,8 @@ from durably.actors.values.descriptions import MISSING, named
 from durably.actors.values.parts import parts_of
 from durably.actors.values.serde import codec_for
 from durably.errors import DefinitionError, HandlerMistakeError, UndecodableError, UnencodableError
+
+StartHandler: TypeAlias = Callable[[Any, Any, bytes], Coroutine[Any, Any, Any]]
 
 
 class BoundActorHandler:
@@ -49,21 +51,19 @@ class BoundActorHandler:
         """Raises InvalidArgumentError if an argument in the journal's form does not fit."""
         self.encode_result = handler.signature.types.result.encode
         """Raises UnencodableError."""
-        self._call = handler.signature.types.arguments.call
+        self.start: StartHandler = handler.signature.types.arguments.call
+        """The handler's coroutine, not begun, on an argument in the journal's form.
+
+        Raises InvalidArgumentError if the argument does not fit the parameters.
+        """
         self.info = _info(definition, handler)
 
     def __repr__(self) -> str:
         return f"<{self.kind} handler {self.service}/{self.name}>"
 
-    def start(self, instance: Actor, ctx: Context, argument: bytes) -> Coroutine[Any, Any, Any]:
-        """The handler's coroutine, not begun, on an argument in the journal's form.
-
-        Raises:
-            InvalidArgumentError: the argument does not fit the parameters.
-        """
-        if isinstance(ctx, SharedContext):
-            ctx.share_state_with(instance.__dict__[STATE_VIEW])
-        return self._call(instance, ctx, argument)
+    def context(self, instance: Actor, port: Port, key: str) -> Context:
+        """The context of an attempt, which shares the state with its `self`."""
+        return make_context(self.kind, port, self.info, key, instance.__dict__[STATE_VIEW])
 
 
 class MissingHandler(BoundActorHandler):
@@ -73,8 +73,9 @@ class MissingHandler(BoundActorHandler):
         handler: AnyHandler = Handler(_is_missing, name=name, shared=shared)
         handler.signature.scope = definition.scope
         super().__init__(definition, handler)
+        self.start = self._refuse
 
-    def start(self, instance: Actor, ctx: Context, argument: bytes) -> Coroutine[Any, Any, Any]:
+    def _refuse(self, instance: Actor, ctx: Context, argument: bytes) -> Coroutine[Any, Any, Any]:
         raise HandlerMistakeError(
             f"{self.service} has no handler {self.name!r} any more, and the store holds an invocation of it. Bring the "
             "handler back, and resume the invocation."

@@ -32,14 +32,16 @@ class OpenBatch:
     """The batch that is being filled."""
 
     __slots__ = (
-        "_accepted", "_aliases", "_attachments", "_changed", "_completions", "_ended", "_removed", "_state", "_steps",
-        "_timers", "_timers_cleared", "_woken", "bytes_held", "opened_at", "transitions",
+        "_accepted", "_aliases", "_attachments", "_changed", "_completions", "_ended", "_holds_history", "_removed",
+        "_state", "_steps", "_timers", "_timers_cleared", "_woken", "bytes_held", "opened_at", "transitions",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.transitions = 0
         self.bytes_held = 0
         self.opened_at: int | None = None
+        self._holds_history = False
+        """There are steps, completions, timers, attachments or aliases; most batches of calls have none."""
         self._accepted: dict[int, InvocationRun] = {}
         self._changed: dict[int, InvocationRun] = {}
         self._woken: set[int] = set()
@@ -85,14 +87,17 @@ class OpenBatch:
             self._removed.add(number)
             self._changed.pop(number, None)
             self._ended.discard(number)
-        self._aliases.pop(number, None)
-        self._forget_history(number)
+        if self._holds_history:
+            self._aliases.pop(number, None)
+            self._forget_history(number)
 
     def step(self, number: int, index: int, step: Step) -> None:
+        self._holds_history = True
         self._steps.setdefault(number, []).append((index, step))
         self.bytes_held += _RECORD_BYTES
 
     def complete(self, completion: CompletionRecord) -> None:
+        self._holds_history = True
         self._completions.setdefault(completion.number, []).append(completion)
         self.bytes_held += _RECORD_BYTES + len(completion.value)
 
@@ -102,6 +107,7 @@ class OpenBatch:
 
     def set_timer(self, timer: TimerRecord) -> None:
         key = timer.key
+        self._holds_history = True
         self._timers.setdefault(timer.number, {})[key] = timer
         self._timers_cleared.discard(key)
         self.bytes_held += _RECORD_BYTES
@@ -115,10 +121,12 @@ class OpenBatch:
             self._timers_cleared.add(key)
 
     def attach(self, number: int, caller: CallerRecord) -> None:
+        self._holds_history = True
         self._attachments.setdefault(number, []).append(AttachmentRecord(number, caller))
         self.bytes_held += _RECORD_BYTES
 
     def alias(self, id: str, number: int) -> None:
+        self._holds_history = True
         self._aliases.setdefault(number, []).append(AliasRecord(id, number))
         self.bytes_held += _RECORD_BYTES
 

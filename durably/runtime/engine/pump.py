@@ -9,6 +9,7 @@ from __future__ import annotations
 from durably.actors.protocol.coding import CodingMeter
 from durably.runtime.clock import Clock
 from durably.runtime.commit.committer import Committer
+from durably.runtime.execution.loop import begin_round, end_round
 from durably.runtime.incarnation.idleness import Idleness
 from durably.runtime.incarnation.incarnation import Incarnation
 from durably.runtime.incarnation.ready_queue import ReadyQueue
@@ -62,6 +63,7 @@ class Pump:
         if self._incarnation.dead:
             return
         self._ready.in_turn = True
+        hooks = begin_round()
         try:
             self._work_off()
         except KeyboardInterrupt:
@@ -73,6 +75,7 @@ class Pump:
         except (Exception, SystemExit) as error:  # A mistake of ours: fail and recover, rather than go on half.
             self._incarnation.fail(error)
         finally:
+            end_round(hooks)
             self._ready.in_turn = False
         self._end_turn()
 

@@ -44,11 +44,6 @@ class Admission:
         self._settings = settings
         self._targets = targets
 
-    def overload(self) -> OverloadedError | None:
-        """Why a request that arrives now cannot wait for its turn, if it cannot."""
-        reason = self._committer.refusal()
-        return None if reason is None else OverloadedError(reason, retry_after=OVERLOAD_RETRY_SECONDS)
-
     def admit(self, request: OutsideMessage, body: bytes, *, wire: bool) -> tuple[BoundActorHandler, bytes]:
         """Find the handler and check the argument; `wire`: the body is as a client sends it.
 

@@ -12,10 +12,11 @@ from typing import Any
 
 from durably.actors.definition.binding import BoundActorHandler
 from durably.actors.transport import Delay
+from durably.errors import OverloadedError
 from durably.ids import Entropy, KeyScope, new_identity
 from durably.runtime.clock import Clock
 from durably.runtime.commit.committer import Committer
-from durably.runtime.gateway.admission import Admission, OutsideMessage
+from durably.runtime.gateway.admission import OVERLOAD_RETRY_SECONDS, Admission, OutsideMessage
 from durably.runtime.gateway.pending_requests import AcceptanceOperation, OutcomeOperation, PendingRequest
 from durably.runtime.gateway.queries import Queries
 from durably.runtime.gateway.requests import Acceptance as Accepted
@@ -60,12 +61,12 @@ class Intake:
 
     def _arrive(self, operation: PendingRequest[Any], body: bytes, reached: Callable[[], None]) -> None:
         """Let a request wait for its turn, unless too many do."""
-        overload = self._admission.overload()
-        if overload is None:
+        reason = self._committer.refusal()
+        if reason is None:
             self._ready.arrived_bytes += REQUEST_BYTES + len(body)
             self._ready.arrive(reached)
         else:
-            operation.refuse(overload)
+            operation.refuse(OverloadedError(reason, retry_after=OVERLOAD_RETRY_SECONDS))
 
     # ------------------------------------------------------------------ calls
 

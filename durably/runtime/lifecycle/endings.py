@@ -86,7 +86,9 @@ class Endings:
             self._withdraw_pending(invocation, invocation.journal)
         if invocation.deadline is not None:
             self._timers.forget(invocation.number, TimerKind.DEADLINE)
-        keep_us = self._keep_outcome_us(invocation)
+        keep_us = invocation.keep_outcome_us
+        if keep_us is None and invocation.sender_id is not None:
+            keep_us = self._kept_for_sender_us(invocation, invocation.sender_id)
         expires_at = None if keep_us is None else self._clock.now() + keep_us
         was_stored = transition.end(invocation, outcome, expires_at=expires_at)
         if self._observer.detailed:
@@ -137,9 +139,7 @@ class Endings:
         journal.pending.clear()
         journal.unanswered.clear()
 
-    def _keep_outcome_us(self, invocation: InvocationRun) -> int | None:
-        """How long the outcome is kept for those who come later (rule X7)."""
-        if invocation.keep_outcome_us is not None or invocation.sender_id is None:
-            return invocation.keep_outcome_us
-        may_ask = self._registry.may_ask(invocation.sender_id, invocation.sender_unfinished)
+    def _kept_for_sender_us(self, invocation: InvocationRun, sender_id: str) -> int | None:
+        """How long the outcome of a handler's message is kept, in case the handler asks for it (rule X7)."""
+        may_ask = self._registry.may_ask(sender_id, invocation.sender_unfinished)
         return self._targets.retention_us(invocation.handler) if may_ask else None

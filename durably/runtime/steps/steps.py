@@ -33,8 +33,6 @@ from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.settings import Settings
 
 NO_DELIVERIES: Sequence[Delivery] = ()
-WAITS_FOR_OTHERS = (InvocationStatus.PAUSED, InvocationStatus.BACKING_OFF)
-"""A person or a timer ends these; nothing else advances such an invocation."""
 
 
 class Steps:
@@ -71,12 +69,18 @@ class Steps:
 
     def advance(self, invocation: InvocationRun) -> None:
         """Advance an invocation by what has come for it, if there is anything."""
-        if invocation.outcome is not None or invocation.held_step is not None or invocation.status in WAITS_FOR_OTHERS:
-            return
+        status = invocation.status
+        if (
+            invocation.outcome is not None
+            or invocation.held_step is not None
+            or status is InvocationStatus.PAUSED
+            or status is InvocationStatus.BACKING_OFF
+        ):
+            return  # A person or a timer ends the last two.
         journal = invocation.journal
         execution = invocation.execution
         if execution is None:
-            if invocation.status is InvocationStatus.PENDING and self._deadlines.prevents_start(invocation):
+            if status is InvocationStatus.PENDING and self._deadlines.prevents_start(invocation):
                 return
             load_error = invocation.load_error or invocation.activation.load_error
             if load_error is not None:  # Rule L5
