@@ -296,7 +296,8 @@ def _changed(field: BoundField, held: _Value, verify: bool) -> bytes | None:
             if codec.is_ambiguous(data):
                 codec.verify(held.value, data)
             return None
-        if held.encoded is None and held.data not in field.own_words:
+        is_longer = field.parts is not None and field.parts.is_longer(data, held.data)
+        if held.encoded is None and not is_longer and held.data not in field.own_words:
             held.encoded = codec.encode(codec.decode(held.data))
             if data == held.encoded:
                 return None
