@@ -8,7 +8,7 @@ cut, from the invocations as they then stand, so that what is coalesced away cos
 from __future__ import annotations
 
 from durably.ids import Address
-from durably.runtime.execution.step import Step, encode_step
+from durably.runtime.execution.step import Answer, Step, encode_step
 from durably.runtime.invocations.invocation import InvocationRun
 from durably.storage.records import (
     NO_COMMAND,
@@ -24,6 +24,8 @@ from durably.storage.records import (
     TimerRecord,
 )
 
+_KEPT_BYTES = 4 * 1024
+"""A larger answer stays a record of its own: in a step its bytes take a third more."""
 _RECORD_BYTES = 64
 """What a record takes besides its payload, roughly; for the limits only."""
 
@@ -136,6 +138,7 @@ class OpenBatch:
 
     def cut(self, last_position: int) -> Batch | None:
         """The rows of this batch, or None if everything in it cancelled out."""
+        steps = self._step_records()  # Takes answers out of the completions.
         batch = Batch(
             last_position=last_position,
             accepted=[invocation.record() for invocation in self._accepted.values()],
@@ -143,11 +146,7 @@ class OpenBatch:
             woken=list(self._woken),
             removed=list(self._removed),
             ended=list(self._ended),
-            steps=[
-                StepRecord(number, index, encode_step(step))
-                for number, steps in self._steps.items()
-                for index, step in steps
-            ],
+            steps=steps,
             completions=[completion for completions in self._completions.values() for completion in completions],
             timers=[timer for timers in self._timers.values() for timer in timers.values()],
             timers_cleared=list(self._timers_cleared),
@@ -156,6 +155,29 @@ class OpenBatch:
             state=[StateRecord(address, field, value) for (address, field), value in self._state.items()],
         )
         return batch if self._holds_anything(batch) else None
+
+    def _step_records(self) -> list[StepRecord]:
+        """Steps with the answers that were recorded and taken in within this batch (rule C2)."""
+        records: list[StepRecord] = []
+        for number, steps in self._steps.items():
+            completions = self._completions.get(number, [])
+            for index, step in steps:
+                kept: list[Answer] = []
+                if completions and step.deliveries:
+                    kept = [
+                        Answer(one.command, one.failed, one.value)
+                        for one in completions
+                        if one.command in step.deliveries and len(one.value) <= _KEPT_BYTES
+                    ]
+                if kept:
+                    commands = {answer.command for answer in kept}
+                    completions = [one for one in completions if one.command not in commands]
+                records.append(StepRecord(number, index, encode_step(step, kept)))
+            if completions:
+                self._completions[number] = completions
+            else:
+                self._completions.pop(number, None)
+        return records
 
     def _forget_history(self, number: int) -> None:
         self._steps.pop(number, None)
