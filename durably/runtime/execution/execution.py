@@ -301,7 +301,8 @@ class Execution:
                     self._note_lost(task, error)
                 self._report_lost_errors(raises=False)
             outcome = self._outcome(main)
-            self._report_lost_errors(raises=True)
+            if self._lost_errors is not None:
+                self._report_lost_errors(raises=True)
             if self._unawaited is not None and not outcome.failed:
                 self._check_awaited(self._unawaited)
             return outcome

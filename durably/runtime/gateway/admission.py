@@ -11,7 +11,7 @@ from durably.actors.definition.binding import BoundActorHandler
 from durably.errors import InvalidArgumentError, OverloadedError
 from durably.ids import Address, is_storable
 from durably.runtime.activations.activations import Activations
-from durably.runtime.commit.committer import Committer
+from durably.runtime.invocations.activation import Activation
 from durably.runtime.messaging.targets import Targets
 from durably.runtime.settings import Settings
 
@@ -38,9 +38,8 @@ class OutsideMessage(Protocol):
 class Admission:
     """Checks of one incarnation."""
 
-    def __init__(self, *, activations: Activations, committer: Committer, settings: Settings, targets: Targets) -> None:
+    def __init__(self, *, activations: Activations, settings: Settings, targets: Targets) -> None:
         self._activations = activations
-        self._committer = committer
         self._settings = settings
         self._targets = targets
 
@@ -60,19 +59,20 @@ class Admission:
                 f"{self._settings.payload_bytes} are allowed. Keep large things elsewhere and pass their name."
             )
         if request.key is not None:
-            self._check_mailbox(request.service, request.key)
+            self._check_mailbox(self._activations.by_address.get(Address(request.service, request.key)))
         if wire:
             return handler, handler.admit(body)
         handler.check(body)
         return handler, body
 
-    def _check_mailbox(self, service: str, key: str) -> None:
-        waiting = self._activations.waiting(Address(service, key))
-        if waiting >= self._settings.mailbox_messages:  # Rule C8
-            raise OverloadedError(
-                f"{service}/{key} has {waiting} messages waiting, which is its limit. Try again later.",
-                retry_after=OVERLOAD_RETRY_SECONDS,
-            )
+    def _check_mailbox(self, activation: Activation | None) -> None:
+        if activation is None or (waiting := activation.waiting()) < self._settings.mailbox_messages:
+            return
+        service, key = activation.address
+        raise OverloadedError(  # Rule C8
+            f"{service}/{key} has {waiting} messages waiting, which is its limit. Try again later.",
+            retry_after=OVERLOAD_RETRY_SECONDS,
+        )
 
 
 def _check_names(request: OutsideMessage) -> None:

@@ -44,7 +44,6 @@ class Desks:
             acceptance=parts.acceptance,
             admission=Admission(
                 activations=parts.activations,
-                committer=parts.committer,
                 settings=engine.settings,
                 targets=parts.targets,
             ),
