@@ -79,6 +79,12 @@ class FakePort:
         operation.set_result(sent(f"inv_callee{len(self.commands) - 1}"))
         return operation
 
+    def issue_one_way(self, command: Command, what: object, site: CallSite, /) -> Operation[None]:
+        self.check(what)
+        operation: Operation[None] = self._operation(command, what, site)
+        operation.set_result(None)
+        return operation
+
     def issue_run(
         self, command: Run, action: Action[R], decode: Callable[[bytes], R], site: CallSite, /
     ) -> Operation[R]:

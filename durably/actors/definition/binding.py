@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 from durably.actors.actor import Actor
 from durably.actors.context import Context, HandlerInfo, make_context
+from durably.actors.definition.arguments import Decoded
 from durably.actors.definition.definition import ActorDefinition, AnyHandler, definition_of
 from durably.actors.definition.dependencies import construct
 from durably.actors.definition.type_bindings import bindings_of
@@ -22,6 +23,7 @@ from durably.actors.state import STATE_VIEW, BoundField, StateField, StateView
 from durably.actors.values.descriptions import MISSING, named
 from durably.actors.values.parts import parts_of
 from durably.actors.values.serde import SerdeFactory, codec_of, codec_under
+from durably.actors.values.slices import Slices
 from durably.errors import DefinitionError, HandlerMistakeError, UndecodableError, UnencodableError
 
 StartHandler: TypeAlias = Callable[[Any, Any, bytes], Coroutine[Any, Any, Any]]
@@ -55,6 +57,8 @@ class BoundActorHandler:
         """A body from outside to the journal's form of it; raises InvalidArgumentError."""
         self.check = signature.types.arguments.check
         """Raises InvalidArgumentError if an argument in the journal's form does not fit."""
+        self.admit_in_slices = signature.types.arguments.admit_in_slices
+        self.decode_in_slices = signature.types.arguments.decode_in_slices
         self.encode_result = signature.types.result.encode
         """Raises UnencodableError."""
         self.start: StartHandler = signature.types.arguments.call
@@ -62,6 +66,10 @@ class BoundActorHandler:
 
         Raises InvalidArgumentError if the argument does not fit the parameters.
         """
+        self.start_decoded: Callable[[Any, Any, Decoded], Coroutine[Any, Any, Any]] = (
+            signature.types.arguments.call_decoded
+        )
+        """The same, on arguments that `decode_in_slices` made for this attempt."""
         self.info = _info(definition, handler)
 
     def __repr__(self) -> str:
@@ -79,13 +87,20 @@ class MissingHandler(BoundActorHandler):
         handler: AnyHandler = Handler(_is_missing, name=name, shared=shared)
         handler.signature.scope = definition.scope
         super().__init__(definition, handler)
+        self.decode_in_slices = _nothing_in_slices
         self.start = self._refuse
+        self.start_decoded = self._refuse
 
-    def _refuse(self, instance: Actor, ctx: Context, argument: bytes) -> Coroutine[Any, Any, Any]:
+    def _refuse(self, instance: Actor, ctx: Context, argument: bytes | Decoded) -> Coroutine[Any, Any, Any]:
         raise HandlerMistakeError(
             f"{self.service} has no handler {self.name!r} any more, and the store holds an invocation of it. Bring the "
             "handler back, and resume the invocation."
         )
+
+
+def _nothing_in_slices(argument: bytes, size_bytes: int, /) -> Slices[Decoded]:
+    yield
+    return (), {}
 
 
 async def _is_missing(actor: Any, ctx: Any) -> None:

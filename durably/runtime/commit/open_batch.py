@@ -17,6 +17,7 @@ from durably.storage.records import (
     Batch,
     CallerRecord,
     CompletionRecord,
+    OrderRecord,
     StateRecord,
     StepRecord,
     TimerKey,
@@ -34,8 +35,10 @@ class OpenBatch:
     """The batch that is being filled."""
 
     __slots__ = (
-        "_accepted", "_aliases", "_attachments", "_changed", "_completions", "_ended", "_holds_history", "_removed",
-        "_state", "_steps", "_timers", "_timers_cleared", "_woken", "bytes_held", "opened_at", "transitions",
+        "_accepted", "_aliases", "_attachments", "_changed", "_completions", "_ended", "_holds_history",
+        "_orders", "_orders_done",
+        "_removed", "_state", "_steps", "_timers", "_timers_cleared", "_woken", "bytes_held", "opened_at",
+        "transitions",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -56,6 +59,8 @@ class OpenBatch:
         self._attachments: dict[int, list[AttachmentRecord]] = {}
         self._aliases: dict[int, list[AliasRecord]] = {}
         self._state: dict[tuple[Address, str], bytes | None] = {}
+        self._orders: dict[int, OrderRecord] = {}
+        self._orders_done: list[int] = []
 
     def accept(self, invocation: InvocationRun) -> None:
         self._accepted[invocation.number] = invocation
@@ -132,6 +137,15 @@ class OpenBatch:
         self._aliases.setdefault(number, []).append(AliasRecord(id, number))
         self.bytes_held += _RECORD_BYTES
 
+    def order(self, order: OrderRecord) -> None:
+        self._orders[order.position] = order
+        self.bytes_held += _RECORD_BYTES
+
+    def order_done(self, position: int) -> None:
+        """One that was given in this very batch leaves no row."""
+        if self._orders.pop(position, None) is None:
+            self._orders_done.append(position)
+
     def set_state(self, address: Address, field: str, value: bytes | None) -> None:
         self._state[address, field] = value
         self.bytes_held += _RECORD_BYTES + (0 if value is None else len(value))
@@ -153,11 +167,13 @@ class OpenBatch:
             attachments=[attachment for attachments in self._attachments.values() for attachment in attachments],
             aliases=[alias for aliases in self._aliases.values() for alias in aliases],
             state=[StateRecord(address, field, value) for (address, field), value in self._state.items()],
+            orders=list(self._orders.values()),
+            orders_done=self._orders_done,
         )
         return batch if self._holds_anything(batch) else None
 
     def _step_records(self) -> list[StepRecord]:
-        """Steps with the answers that were recorded and taken in within this batch (rule C2)."""
+        """Steps with the answers that were recorded and taken in within this batch (rule C2); cancels stand apart."""
         records: list[StepRecord] = []
         for number, steps in self._steps.items():
             completions = self._completions.get(number, [])
@@ -167,7 +183,7 @@ class OpenBatch:
                     kept = [
                         Answer(one.command, one.failed, one.value)
                         for one in completions
-                        if one.command in step.deliveries and len(one.value) <= _KEPT_BYTES
+                        if one.command in step.deliveries and one.command >= 0 and len(one.value) <= _KEPT_BYTES
                     ]
                 if kept:
                     commands = {answer.command for answer in kept}
@@ -190,4 +206,5 @@ class OpenBatch:
         return bool(
             batch.accepted or batch.updated or batch.removed or batch.ended or batch.steps or batch.completions
             or batch.timers or batch.timers_cleared or batch.attachments or batch.aliases or batch.state
+            or batch.orders or batch.orders_done
         )  # fmt: skip

@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Protocol
 from durably.ids import InvocationStatus
 from durably.runtime.invocations.activation import Activation
 from durably.runtime.invocations.statuses import LEGAL_MOVES, illegal_move
-from durably.storage.records import NO_COMMAND, CallerRecord, CompletionRecord, TimerKind, TimerRecord
+from durably.storage.records import (
+    NO_COMMAND,
+    CallerRecord,
+    CompletionRecord,
+    OrderRecord,
+    TimerKind,
+    TimerRecord,
+)
 
 if TYPE_CHECKING:
     from durably.runtime.commit.open_batch import OpenBatch
@@ -80,6 +87,12 @@ class Transition:
         invocation.activation.changed_at = self.position
         return self._batch.end(invocation, keep=expires_at is not None)
 
+    def fix(self, invocation: InvocationRun, outcome: Outcome, *, expires_at: int | None) -> None:
+        """Its outcome is known from now on, whatever its code still does (rule E7)."""
+        invocation.fixed, invocation.expires_at = outcome, expires_at
+        invocation.position = invocation.activation.changed_at = self.position
+        self._batch.change(invocation)
+
     def remove(self, number: int) -> None:
         """A kept outcome is wanted no longer."""
         self._batch.remove(number)
@@ -109,6 +122,15 @@ class Transition:
     def alias(self, id: str, number: int) -> None:
         """`id` leads to the invocation `number` too (rule C7)."""
         self._batch.alias(id, number)
+
+    # ------------------------------------------------------------------ orders
+
+    def order(self, order: OrderRecord) -> None:
+        """An order to another invocation, until it is carried out."""
+        self._batch.order(order)
+
+    def order_done(self, position: int) -> None:
+        self._batch.order_done(position)
 
     # ------------------------------------------------------------------ timers and state
 

@@ -8,13 +8,14 @@ from typing import Any
 
 from durably.actors.definition.binding import BoundActor
 from durably.actors.protocol.coding import CodingMeter
-from durably.actors.protocol.commands import Attach, Call, Command, GetStatus, Run, Send, Sleep
+from durably.actors.protocol.commands import Attach, Call, Cancel, Command, GetStatus, Run, Send, Sleep
 from durably.ids import Address, Entropy
 from durably.runtime.actions.actions import Actions
 from durably.runtime.activations.activations import Activations
 from durably.runtime.activations.attempts import Attempts
 from durably.runtime.activations.passivation import Passivation
 from durably.runtime.clock import Clock
+from durably.runtime.commands.cancel_commands import CancelCommands
 from durably.runtime.commands.command_kind import CommandKind
 from durably.runtime.commands.message_commands import CallCommands, SendCommands
 from durably.runtime.commands.question_commands import AttachCommands, GetStatusCommands
@@ -27,14 +28,18 @@ from durably.runtime.incarnation.background import Background
 from durably.runtime.incarnation.idleness import Idleness
 from durably.runtime.incarnation.incarnation import Incarnation
 from durably.runtime.incarnation.ready_queue import ReadyQueue
+from durably.runtime.incarnation.sliced_work import SlicedWork
 from durably.runtime.invocations.activation import Activation
 from durably.runtime.lifecycle.action_endings import ActionEndings
+from durably.runtime.lifecycle.cancellation import Cancellation
 from durably.runtime.lifecycle.deadlines import Deadlines
 from durably.runtime.lifecycle.deadlocks import Deadlocks
 from durably.runtime.lifecycle.endings import Endings
+from durably.runtime.lifecycle.obedience import Obedience
 from durably.runtime.lifecycle.pause_notices import PauseNotices
 from durably.runtime.lifecycle.pause_search import PauseSearch
 from durably.runtime.lifecycle.pauses import Pauses
+from durably.runtime.lifecycle.reach import Reach
 from durably.runtime.lifecycle.recovery import Recovery
 from durably.runtime.lifecycle.retention import Retention
 from durably.runtime.lifecycle.retries import Retries
@@ -43,12 +48,14 @@ from durably.runtime.messaging.acceptance import Acceptance
 from durably.runtime.messaging.attachments import Attachments
 from durably.runtime.messaging.completions import Completions
 from durably.runtime.messaging.messages import Messages
+from durably.runtime.messaging.orders import Orders
 from durably.runtime.messaging.targets import Targets
 from durably.runtime.observation.observer import Observer
 from durably.runtime.registry.reads import Reads
 from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.registry.waiters import Waiters
 from durably.runtime.settings import Settings
+from durably.runtime.steps.preparation import Preparation
 from durably.runtime.steps.steps import Steps
 from durably.runtime.timers.scheduled_messages import ScheduledMessages
 from durably.runtime.timers.timer_service import TimerService
@@ -80,16 +87,19 @@ class Parts:
     acceptance: Acceptance
     activations: Activations
     background: Background
+    cancellation: Cancellation
     committer: Committer
     idleness: Idleness
     pause_search: PauseSearch
     pauses: Pauses
+    reach: Reach
     ready: ReadyQueue
     recovery: Recovery
     registry: InvocationRegistry
     retention: Retention
     scheduled: ScheduledMessages
     passivation: Passivation
+    sliced_work: SlicedWork
     targets: Targets
     timers: TimerService
     waiters: Waiters
@@ -129,7 +139,9 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         settings=settings,
         store=store,
     )
-    scheduled = ScheduledMessages(incarnation, committer=committer, idleness=idleness, reads=reads, ready=ready)
+    scheduled = ScheduledMessages(
+        incarnation, committer=committer, idleness=idleness, reads=reads, ready=ready, registry=registry
+    )
     passivation = Passivation(
         by_address, clock=clock, committer=committer, observer=observer, registry=registry, settings=settings
     )
@@ -195,7 +207,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
     )
     activations.on_queued = notices.message_queued
     attachments.on_attached.append(notices.attached)
-    pauses = Pauses(committer=committer, notices=notices, observer=observer, ready=ready)
+    pauses = Pauses(committer=committer, notices=notices, observer=observer, ready=ready, timers=timers)
     action_endings = ActionEndings(
         incarnation,
         actions=around.actions,
@@ -206,9 +218,11 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         ready=ready,
         registry=registry,
     )
+    orders = Orders(registry=registry)
     commands: dict[type[Command], CommandKind[Any]] = {
         Attach: AttachCommands(attachments),
         Call: CallCommands(messages),
+        Cancel: CancelCommands(orders),
         GetStatus: GetStatusCommands(attachments),
         Run: RunCommands(
             incarnation, actions=around.actions, committer=committer, listener=action_endings, settings=settings
@@ -223,6 +237,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         commands=commands,
         committer=committer,
         observer=observer,
+        orders=orders,
         passivation=passivation,
         registry=registry,
         targets=targets,
@@ -238,15 +253,28 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         settings=settings,
         timers=timers,
     )
+    reach = Reach(activations=activations, registry=registry, scheduled=scheduled, timers=timers)
+    cancellation = Cancellation(
+        attempts=attempts,
+        completions=completions,
+        endings=endings,
+        observer=observer,
+        reach=reach,
+        ready=ready,
+        timers=timers,
+        waiters=waiters,
+    )
+    obedience = Obedience(cancellation=cancellation, committer=committer, reach=reach, ready=ready)
+    orders.carry_out = cancellation.carry_out
+    orders.look_up = obedience.look_up
     deadlines = Deadlines(
-        activations=activations,
         attachments=attachments,
+        cancellation=cancellation,
         clock=clock,
         committer=committer,
         endings=endings,
+        reach=reach,
         ready=ready,
-        scheduled=scheduled,
-        timers=timers,
     )
     timers.on_due = TimerDispatch(
         acceptance=acceptance,
@@ -271,6 +299,21 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
     )
     activations.on_loaded = deadlocks.look_at_loaded
     attachments.on_attached.append(deadlocks.attached)
+    sliced_work = SlicedWork(incarnation.fail, idleness.changed)
+    idleness.add(sliced_work.is_idle)
+    preparation = Preparation(
+        attempts=attempts,
+        clock=clock,
+        commands=commands,
+        deadlines=deadlines,
+        observer=observer,
+        pauses=pauses,
+        ready=ready,
+        registry=registry,
+        retries=retries,
+        settings=settings,
+        sliced_work=sliced_work,
+    )
     steps = Steps(
         attempts=attempts,
         clock=clock,
@@ -280,7 +323,9 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         deadlocks=deadlocks,
         endings=endings,
         observer=observer,
+        orders=orders,
         pauses=pauses,
+        preparation=preparation,
         registry=registry,
         retries=retries,
         settings=settings,
@@ -292,7 +337,6 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         committer=committer,
         idleness=idleness,
         observer=observer,
-        pauses=pauses,
         poisoned=around.poisoned,
         ready=ready,
         registry=registry,
@@ -303,17 +347,21 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         acceptance=acceptance,
         activations=activations,
         background=background,
+        cancellation=cancellation,
         committer=committer,
         idleness=idleness,
         passivation=passivation,
         pause_search=pause_search,
         pauses=pauses,
+        reach=reach,
         ready=ready,
         recovery=Recovery(
             incarnation,
             activations=activations,
             actors=actors,
             background=background,
+            last_position=around.last_position,
+            obedience=obedience,
             observer=observer,
             settings=settings,
             store=store,
@@ -330,6 +378,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
             store=store,
         ),
         scheduled=scheduled,
+        sliced_work=sliced_work,
         targets=targets,
         timers=timers,
         waiters=waiters,

@@ -5,9 +5,11 @@ What is refused raises before anything is accepted (rules V5, C8).
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, TypeAlias
+from urllib.parse import quote
 
 from durably.actors.definition.binding import BoundActorHandler
+from durably.actors.values.slices import Slices
 from durably.errors import InvalidArgumentError, OverloadedError
 from durably.ids import Address, is_storable
 from durably.runtime.activations.activations import Activations
@@ -16,6 +18,9 @@ from durably.runtime.messaging.targets import Targets
 from durably.runtime.settings import Settings
 
 OVERLOAD_RETRY_SECONDS = 1.0
+
+Admitted: TypeAlias = tuple[BoundActorHandler, bytes]
+"""The handler, and the argument as it is stored."""
 
 
 class OutsideMessage(Protocol):
@@ -43,13 +48,32 @@ class Admission:
         self._settings = settings
         self._targets = targets
 
-    def admit(self, request: OutsideMessage, body: bytes, *, wire: bool) -> tuple[BoundActorHandler, bytes]:
+    def admit(self, request: OutsideMessage, body: bytes, *, wire: bool) -> Admitted:
         """Find the handler and check the argument; `wire`: the body is as a client sends it.
 
         Raises:
             UnknownTargetError, InvalidArgumentError: it cannot be understood.
             OverloadedError: a limit is reached.
         """
+        handler = self._find(request, body)
+        if wire:
+            return handler, handler.admit(body)
+        handler.check(body)
+        return handler, body
+
+    def admit_in_slices(self, request: OutsideMessage, body: bytes, *, wire: bool) -> Slices[Admitted]:
+        """The same for a large body."""
+        handler = self._find(request, body)
+        if wire:
+            body = yield from handler.admit_in_slices(body, self._settings.slice_bytes)
+        else:
+            yield from handler.decode_in_slices(body, self._settings.slice_bytes)
+        if request.key is not None:  # Others may have come meanwhile.
+            self._check_mailbox(self._activations.by_address.get(Address(request.service, request.key)))
+        return handler, body
+
+    def _find(self, request: OutsideMessage, body: bytes) -> BoundActorHandler:
+        """Find the handler, if the request may be accepted as far as is known without its body."""
         handler = self._targets.find(request.service, request.key, request.handler)
         if request.headers or request.idempotency_key is not None:
             _check_names(request)
@@ -60,17 +84,16 @@ class Admission:
             )
         if request.key is not None:
             self._check_mailbox(self._activations.by_address.get(Address(request.service, request.key)))
-        if wire:
-            return handler, handler.admit(body)
-        handler.check(body)
-        return handler, body
+        return handler
 
     def _check_mailbox(self, activation: Activation | None) -> None:
         if activation is None or (waiting := activation.waiting()) < self._settings.mailbox_messages:
             return
         service, key = activation.address
         raise OverloadedError(  # Rule C8
-            f"{service}/{key} has {waiting} messages waiting, which is its limit. Try again later.",
+            f"{service}/{key} has {waiting} messages waiting, which is its limit. Try again later. If what holds it is "
+            f"stuck: runtime.resume(), cancel() or kill() of '{quote(service, safe='')}/{quote(key, safe='')}' lets it "
+            "go on or ends it.",
             retry_after=OVERLOAD_RETRY_SECONDS,
         )
 

@@ -16,11 +16,12 @@ from durably.errors import OverloadedError
 from durably.ids import Entropy, KeyScope, new_identity
 from durably.runtime.clock import Clock
 from durably.runtime.commit.committer import Committer
-from durably.runtime.gateway.admission import OVERLOAD_RETRY_SECONDS, Admission, OutsideMessage
+from durably.runtime.gateway.admission import OVERLOAD_RETRY_SECONDS, Admission, Admitted, OutsideMessage
 from durably.runtime.gateway.pending_requests import AcceptanceOperation, OutcomeOperation, PendingRequest
 from durably.runtime.gateway.queries import Queries
 from durably.runtime.gateway.requests import Acceptance as Accepted
 from durably.runtime.incarnation.ready_queue import ReadyQueue
+from durably.runtime.incarnation.sliced_work import SlicedWork
 from durably.runtime.invocations.invocation import Found
 from durably.runtime.messaging.acceptance import Acceptance, Message
 from durably.runtime.messaging.targets import Targets
@@ -45,6 +46,8 @@ class Intake:
         queries: Queries,
         ready: ReadyQueue,
         registry: InvocationRegistry,
+        slice_bytes: int,
+        sliced_work: SlicedWork,
         targets: Targets,
         waiters: Waiters,
     ) -> None:
@@ -56,6 +59,8 @@ class Intake:
         self._queries = queries
         self._ready = ready
         self._registry = registry
+        self._slice_bytes = slice_bytes
+        self._sliced_work = sliced_work
         self._targets = targets
         self._waiters = waiters
 
@@ -76,11 +81,18 @@ class Intake:
 
     def _call(self, operation: OutcomeOperation[Any], request: OutsideMessage, body: bytes, wire: bool) -> None:
         self._ready.arrived_bytes -= REQUEST_BYTES + len(body)
+        if len(body) > self._slice_bytes:
+            self._admit_in_slices(operation, request, body, partial(self._call_admitted, operation, request), wire=wire)
+            return
         try:
-            handler, argument = self._admission.admit(request, body, wire=wire)
+            admitted = self._admission.admit(request, body, wire=wire)
         except Exception as error:
             operation.refuse(error)
             return
+        self._call_admitted(operation, request, admitted)
+
+    def _call_admitted(self, operation: OutcomeOperation[Any], request: OutsideMessage, admitted: Admitted) -> None:
+        handler, argument = admitted
         if request.idempotency_key is None:
             self._accept_call(operation, handler, argument, request, None)
         else:
@@ -130,11 +142,21 @@ class Intake:
         self, operation: AcceptanceOperation[Any], request: OutsideMessage, body: bytes, delay: Delay, wire: bool
     ) -> None:
         self._ready.arrived_bytes -= REQUEST_BYTES + len(body)
+        if len(body) > self._slice_bytes:
+            then = partial(self._send_admitted, operation, request, delay)
+            self._admit_in_slices(operation, request, body, then, wire=wire)
+            return
         try:
-            handler, argument = self._admission.admit(request, body, wire=wire)
+            admitted = self._admission.admit(request, body, wire=wire)
         except Exception as error:
             operation.refuse(error)
             return
+        self._send_admitted(operation, request, delay, admitted)
+
+    def _send_admitted(
+        self, operation: AcceptanceOperation[Any], request: OutsideMessage, delay: Delay, admitted: Admitted
+    ) -> None:
+        handler, argument = admitted
         if request.idempotency_key is None:
             self._accept_send(operation, handler, argument, request, delay, None, None)
         else:
@@ -172,6 +194,25 @@ class Intake:
     def attach(self, operation: OutcomeOperation[Any], scope: KeyScope) -> None:
         """Wait for the invocation with this idempotency key, which may have arrived just before."""
         self._ready.arrive(partial(self._queries.attach, operation, scope))
+
+    # ------------------------------------------------------------------ large bodies
+
+    def _admit_in_slices(
+        self,
+        operation: PendingRequest[Any],
+        request: OutsideMessage,
+        body: bytes,
+        then: Callable[[Admitted], None],
+        *,
+        wire: bool,
+    ) -> None:
+        """Check a large body without holding the loop up. What comes meanwhile may be accepted before it."""
+
+        def accept(admitted: Admitted) -> None:
+            then(admitted)
+            self._ready.schedule()
+
+        self._sliced_work.begin(self._admission.admit_in_slices(request, body, wire=wire), accept, operation.refuse)
 
 
 def _scope(request: OutsideMessage) -> KeyScope:
