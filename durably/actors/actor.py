@@ -84,7 +84,7 @@ class Actor:
         # Hidden from type checkers, which would take every attribute for declared.
         def __setattr__(self, name: str, value: Any) -> None:
             view: StateView | None = self.__dict__.get(STATE_VIEW)
-            if view is not None and view.declares(name):  # What assignments in handlers are for, so it comes first.
+            if view is not None and name in view.fields:  # What assignments in handlers are for, so it comes first.
                 view.write(name, value)
             elif view is None or _has_setter(type(self), name):
                 object.__setattr__(self, name, value)

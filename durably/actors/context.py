@@ -180,13 +180,11 @@ class SharedContext(Context):
 
     __slots__ = ("_key", "_view")
 
-    def __init__(self, port: Port, handler: HandlerInfo, key: str) -> None:
-        super().__init__(port, handler)
+    def __init__(self, port: Port, handler: HandlerInfo, key: str, view: StateView | None = None) -> None:
+        """`view` is that of `self` of the same attempt: each sees what is changed through the other."""
+        self._port = port
+        self.handler = handler
         self._key = key
-        self._view: StateView | None = None
-
-    def share_state_with(self, view: StateView) -> None:
-        """`self` of the same attempt sees what is changed here by name, and the other way round."""
         self._view = view
 
     @property
@@ -279,15 +277,17 @@ class ObjectContext(SharedContext):
             self._view.forget(name)
 
 
-def make_context(kind: HandlerKind, port: Port, handler: HandlerInfo, key: str) -> Context:
-    """The context of one attempt; `key` is not used for a service."""
+def make_context(
+    kind: HandlerKind, port: Port, handler: HandlerInfo, key: str, view: StateView | None = None
+) -> Context:
+    """The context of one attempt; `key` and `view` are not used for a service."""
     match kind:
         case "service":
             return Context(port, handler)
         case "exclusive":
-            return ObjectContext(port, handler, key)
+            return ObjectContext(port, handler, key, view)
         case "shared":
-            return SharedContext(port, handler, key)
+            return SharedContext(port, handler, key, view)
 
 
 _status_decoder = msgspec.json.Decoder(StatusAnswer)

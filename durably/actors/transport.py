@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from durably.actors.headers import Forwarding
-from durably.actors.protocol.operations import CallSite, Operation, frame_above
+from durably.actors.protocol.operations import CallSite, frame_above
 from durably.actors.values.serde import SerdeFactory
 from durably.ids import InvocationStatus
 
@@ -61,27 +61,29 @@ class Transport:
         """Makes the Serdes of classes that have none of their own; None: their values are JSON."""
         return None
 
-    def _issue_call(self, outgoing: Outgoing[R], site: CallSite, /) -> Operation[R]:
+    def _issue_call(self, outgoing: Outgoing[R], site: CallSite, /) -> Coroutine[Any, Any, R]:
         """Call, and end with the answer."""
         raise NotImplementedError
 
-    def _issue_send(self, outgoing: Outgoing[R], delay: Delay | None, site: CallSite, /) -> Operation[Invocation[R]]:
+    def _issue_send(
+        self, outgoing: Outgoing[R], delay: Delay | None, site: CallSite, /
+    ) -> Coroutine[Any, Any, Invocation[R]]:
         """Send, and end when the message is accepted."""
         raise NotImplementedError
 
-    def _issue_attach(self, outgoing: Outgoing[R], site: CallSite, /) -> Operation[R]:
+    def _issue_attach(self, outgoing: Outgoing[R], site: CallSite, /) -> Coroutine[Any, Any, R]:
         """End with the outcome of the invocation that has this idempotency key, starting none."""
         raise NotImplementedError
 
-    def _issue_result(self, id: str, decode: Callable[[bytes], R], site: CallSite, /) -> Operation[R]:
+    def _issue_result(self, id: str, decode: Callable[[bytes], R], site: CallSite, /) -> Coroutine[Any, Any, R]:
         """End with the outcome of an invocation."""
         raise NotImplementedError
 
-    def _issue_status(self, id: str, site: CallSite, /) -> Operation[InvocationStatus]:
+    def _issue_status(self, id: str, site: CallSite, /) -> Coroutine[Any, Any, InvocationStatus]:
         """End with where an invocation stands."""
         raise NotImplementedError
 
-    def _issue_cancel(self, id: str, site: CallSite, /) -> Operation[None]:
+    def _issue_cancel(self, id: str, site: CallSite, /) -> Coroutine[Any, Any, None]:
         """Cancel an invocation."""
         raise NotImplementedError
 

@@ -16,7 +16,7 @@ from durably.actors.caller import Caller
 from durably.actors.definition.binding import BoundActor, bind
 from durably.actors.definition.definition import definition_of
 from durably.actors.headers import ForwardHeaders, forwarding
-from durably.actors.protocol.operations import CallSite, Operation
+from durably.actors.protocol.operations import CallSite, HostOperation
 from durably.actors.retry import RetryPolicy
 from durably.actors.transport import Delay, Invocation, Outgoing
 from durably.actors.values.durations import Duration, duration_us
@@ -369,13 +369,15 @@ class Runtime(Caller):
 
     # ------------------------------------------------------------------ for references (Transport)
 
-    def _issue_call(self, outgoing: Outgoing[R], site: CallSite, /) -> Operation[R]:
+    def _issue_call(self, outgoing: Outgoing[R], site: CallSite, /) -> HostOperation[R]:
         gateway = self._running().gateway
         operation = ResultOperation(gateway.pending, outgoing, site, outgoing.decode)
         gateway.call(operation, outgoing, outgoing.argument, wire=outgoing.wire)
         return operation
 
-    def _issue_send(self, outgoing: Outgoing[R], delay: Delay | None, site: CallSite, /) -> Operation[Invocation[R]]:
+    def _issue_send(
+        self, outgoing: Outgoing[R], delay: Delay | None, site: CallSite, /
+    ) -> HostOperation[Invocation[R]]:
         gateway = self._running().gateway
 
         def handle(acceptance: Acceptance) -> Invocation[R]:
@@ -385,7 +387,7 @@ class Runtime(Caller):
         gateway.send(operation, outgoing, outgoing.argument, delay or NO_DELAY, wire=outgoing.wire)
         return operation
 
-    def _issue_attach(self, outgoing: Outgoing[R], site: CallSite, /) -> Operation[R]:
+    def _issue_attach(self, outgoing: Outgoing[R], site: CallSite, /) -> HostOperation[R]:
         gateway = self._running().gateway
         operation = ResultOperation(gateway.pending, f"attach to {outgoing}", site, outgoing.decode)
         assert outgoing.idempotency_key is not None
@@ -394,19 +396,19 @@ class Runtime(Caller):
         )
         return operation
 
-    def _issue_result(self, id: str, decode: Callable[[bytes], R], site: CallSite, /) -> Operation[R]:
+    def _issue_result(self, id: str, decode: Callable[[bytes], R], site: CallSite, /) -> HostOperation[R]:
         gateway = self._running().gateway
         operation = ResultOperation(gateway.pending, f"result of {id}", site, decode)
         gateway.result(operation, id)
         return operation
 
-    def _issue_status(self, id: str, site: CallSite, /) -> Operation[InvocationStatus]:
+    def _issue_status(self, id: str, site: CallSite, /) -> HostOperation[InvocationStatus]:
         gateway = self._running().gateway
         operation: QuestionOperation[InvocationStatus] = QuestionOperation(gateway.pending, f"status of {id}", site)
         gateway.status(operation, id)
         return operation
 
-    def _issue_cancel(self, id: str, site: CallSite, /) -> Operation[None]:
+    def _issue_cancel(self, id: str, site: CallSite, /) -> HostOperation[None]:
         gateway = self._running().gateway
         operation = CancelOperation(gateway.pending, f"cancel of {id}", site)
         gateway.act(operation, Verb.CANCEL, id)
@@ -491,7 +493,8 @@ class Runtime(Caller):
             now = self._environment.clock.now()
             for record in page:
                 # Rule C7: what has expired is there no longer, whenever it is removed.
-                if record.expires_at is None or record.expires_at > now:
+                is_under_way = record.status is not InvocationStatus.COMPLETED  # Rule E7: its code has not ended.
+                if is_under_way or record.expires_at is None or record.expires_at > now:
                     yield record
             after = page[-1].number
 

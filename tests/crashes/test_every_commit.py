@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -33,6 +34,7 @@ from examples.state_machine import Resource
 from examples.tickets import Cart, Checkout, Ticket
 from tests.levels import level
 from workloads.acts import OBJECTS, Act, Maker, Node, Worker, World
+from workloads.cancels import Limb, Plan
 
 WAYS = ("fails before", "fails after", "crash before", "crash after", "crash a little later")
 """How the n-th commit goes wrong: the store fails or everything dies; before it is durable, after it, or soon after."""
@@ -125,14 +127,42 @@ def program(seed: int) -> Play:
     return carried
 
 
+def stopped(how: str) -> Play:
+    """A tree of calls, one of them queued, that is cancelled or killed or late, again and again until it has ended."""
+
+    async def play(scenario: Scenario) -> None:
+        app = scenario.app
+        leaf, queued = Plan(3, "c", "await", 1_000, 0), Plan(4, "b", "await", 1_000, 0)
+        tree = Plan(1, "a", "group", 1_000, 0, children=[Plan(2, "b", "await", 1_000, 0, children=[leaf]), queued])
+        grow = app.object(Limb, "a").grow.options(idempotency_key="tree")
+        grow = grow.options(timeout=50) if how == "late" else grow
+        scenario.ask("tree", partial(grow, tree))
+        for _ in range(100):
+            await app.advance(1)
+            if "tree" in scenario.answers:
+                break
+            with suppress(StoreUnavailableError, RuntimeStoppedError):
+                if how == "cancelled":
+                    await app.cancel("SoakLimb/a")
+                elif how == "killed":
+                    await app.kill("SoakLimb/a")
+        await scenario.answered()
+        await app.settle()
+        scenario.answers["undone, in any order"] = sorted((await app.state(Limb, "undone")).get("log", []))
+
+    return play
+
+
 PLAYS: dict[str, Play] = {
     "tour": tour, "expiry": expiry, "machines": machines, "additions": additions,
+    **{f"a tree {how}": stopped(how) for how in ("cancelled", "killed", "late")},
     **{f"program {seed}": program(seed) for seed in range(5)},
 }  # fmt: skip
 OBJECTS_OF_PLAYS: list[tuple[type[VirtualObject], tuple[str, ...]]] = [
     (Ticket, ("A", "B", "C")),
     (Cart, ("ann", "bob", "eve")),
     (Resource, ("a", "b")),
+    (Limb, ("a", "b", "c")),
     (Node, tuple(str(index) for index in range(OBJECTS))),
 ]
 
@@ -181,7 +211,7 @@ class End:
 async def run(play: Play, suspend_after: int, store: FailingStore | DeadlyStore) -> End:
     ledger = Ledger()
     app = Harness(
-        Ticket, Cart, Checkout, Resource, Node, Worker,
+        Ticket, Cart, Checkout, Resource, Limb, Node, Worker,
         dependencies={PaymentProvider: PaymentProvider(ledger), MailProvider: MailProvider(ledger), World: World()},
         retry=RetryPolicy(initial=1),
         suspend_after=suspend_after,

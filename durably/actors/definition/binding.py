@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from durably.actors.actor import Actor
-from durably.actors.context import Context, HandlerInfo, SharedContext
+from durably.actors.context import Context, HandlerInfo, make_context
 from durably.actors.definition.arguments import Decoded
 from durably.actors.definition.definition import ActorDefinition, AnyHandler, definition_of
 from durably.actors.definition.dependencies import construct
@@ -26,6 +26,7 @@ from durably.actors.values.serde import SerdeFactory, codec_of, codec_under
 from durably.actors.values.slices import Slices
 from durably.errors import DefinitionError, HandlerMistakeError, UndecodableError, UnencodableError
 
+StartHandler: TypeAlias = Callable[[Any, Any, bytes], Coroutine[Any, Any, Any]]
 EMPTY_COLLECTIONS: tuple[Callable[[], Any], ...] = (list, dict, set)
 
 
@@ -60,28 +61,23 @@ class BoundActorHandler:
         self.decode_in_slices = signature.types.arguments.decode_in_slices
         self.encode_result = signature.types.result.encode
         """Raises UnencodableError."""
-        self._call = signature.types.arguments.call
-        self._call_decoded = signature.types.arguments.call_decoded
+        self.start: StartHandler = signature.types.arguments.call
+        """The handler's coroutine, not begun, on an argument in the journal's form.
+
+        Raises InvalidArgumentError if the argument does not fit the parameters.
+        """
+        self.start_decoded: Callable[[Any, Any, Decoded], Coroutine[Any, Any, Any]] = (
+            signature.types.arguments.call_decoded
+        )
+        """The same, on arguments that `decode_in_slices` made for this attempt."""
         self.info = _info(definition, handler)
 
     def __repr__(self) -> str:
         return f"<{self.kind} handler {self.service}/{self.name}>"
 
-    def start(self, instance: Actor, ctx: Context, argument: bytes) -> Coroutine[Any, Any, Any]:
-        """The handler's coroutine, not begun, on an argument in the journal's form.
-
-        Raises:
-            InvalidArgumentError: the argument does not fit the parameters.
-        """
-        if isinstance(ctx, SharedContext):
-            ctx.share_state_with(instance.__dict__[STATE_VIEW])
-        return self._call(instance, ctx, argument)
-
-    def start_decoded(self, instance: Actor, ctx: Context, decoded: Decoded) -> Coroutine[Any, Any, Any]:
-        """The same, on arguments that `decode_in_slices` made for this attempt."""
-        if isinstance(ctx, SharedContext):
-            ctx.share_state_with(instance.__dict__[STATE_VIEW])
-        return self._call_decoded(instance, ctx, decoded)
+    def context(self, instance: Actor, port: Port, key: str) -> Context:
+        """The context of an attempt, which shares the state with its `self`."""
+        return make_context(self.kind, port, self.info, key, instance.__dict__[STATE_VIEW])
 
 
 class MissingHandler(BoundActorHandler):
@@ -92,11 +88,10 @@ class MissingHandler(BoundActorHandler):
         handler.signature.scope = definition.scope
         super().__init__(definition, handler)
         self.decode_in_slices = _nothing_in_slices
+        self.start = self._refuse
+        self.start_decoded = self._refuse
 
-    def start_decoded(self, instance: Actor, ctx: Context, decoded: Decoded) -> Coroutine[Any, Any, Any]:
-        return self.start(instance, ctx, b"")
-
-    def start(self, instance: Actor, ctx: Context, argument: bytes) -> Coroutine[Any, Any, Any]:
+    def _refuse(self, instance: Actor, ctx: Context, argument: bytes | Decoded) -> Coroutine[Any, Any, Any]:
         raise HandlerMistakeError(
             f"{self.service} has no handler {self.name!r} any more, and the store holds an invocation of it. Bring the "
             "handler back, and resume the invocation."

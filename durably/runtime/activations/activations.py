@@ -119,17 +119,6 @@ class Activations:
         elif activation.stored_tail and activation.current is None and not activation.loading:
             self._begin_load(activation)
 
-    def waiting(self, address: Address) -> int:
-        """Messages that wait for this object, as far as anybody has asked for it."""
-        activation = self.by_address.get(address)
-        if activation is None:
-            return 0
-        return (
-            len(activation.mailbox)
-            + activation.stored_tail
-            + (0 if activation.load_buffer is None else len(activation.load_buffer.messages))
-        )
-
     def _dispatch(self, activation: Activation, invocation: InvocationRun) -> None:
         if invocation.handler.kind != "exclusive":
             activation.shared[invocation.number] = invocation

@@ -106,12 +106,15 @@ class Committer:
         """Too much is ahead of the disk (rule X2)."""
         return self._bytes_writing + self.batch.bytes_held > self._settings.undurable_limit_bytes
 
-    def congestion(self) -> str | None:
-        """Why the store wants nothing more from outside for now (rule X6).
+    def refusal(self) -> str | None:
+        """Why nothing more is wanted from outside for now: memory is full, or the store is congested.
 
         Congestion begins with a commit, so it is looked for after each; while it lasts, each request looks again.
         """
-        if self._congestion is not None:
+        ahead = self._bytes_writing + self.batch.bytes_held + self._ready.arrived_bytes
+        if ahead > self._settings.undurable_limit_bytes:  # Rule X2
+            return "More is waiting to be written than the store keeps up with. Try again later."
+        if self._congestion is not None:  # Rule X6
             self._congestion = self._store.congestion()
         return self._congestion
 
@@ -125,15 +128,14 @@ class Committer:
             self.batch.opened_at = self._clock.monotonic()
 
     async def until_durable(self) -> None:
-        """Wait until everything that is in the log now is on disk, and the store is known to be ours (rule X9).
+        """Wait until everything that has come by now is on disk, and the store is known to be ours (rule X9).
 
         Raises:
             StoreUnavailableError: it never will be, in this incarnation.
         """
         durable: asyncio.Future[None] = self._host.create_future()
         self._durable_waiters[durable] = None
-        self.when_answerable(_resolve, durable)
-        self._ready.schedule()
+        self._ready.arrive(partial(self.when_answerable, _resolve, durable))  # Behind the requests that came before.
         try:
             await durable
         finally:
@@ -246,7 +248,7 @@ class Committer:
             self._incarnation.progressed()
         if self._observer.detailed:
             self._observer.committed(self.durable)
-        if self._ready.invocations:
+        if self._ready.invocations or self._ready.requests:
             self._ready.schedule()
         if self._idleness.is_awaited:
             self._idleness.changed()

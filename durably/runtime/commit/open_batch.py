@@ -8,7 +8,7 @@ cut, from the invocations as they then stand, so that what is coalesced away cos
 from __future__ import annotations
 
 from durably.ids import Address
-from durably.runtime.execution.step import Step, encode_step
+from durably.runtime.execution.step import Answer, Step, encode_step
 from durably.runtime.invocations.invocation import InvocationRun
 from durably.storage.records import (
     NO_COMMAND,
@@ -25,6 +25,8 @@ from durably.storage.records import (
     TimerRecord,
 )
 
+_KEPT_BYTES = 4 * 1024
+"""A larger answer stays a record of its own: in a step its bytes take a third more."""
 _RECORD_BYTES = 64
 """What a record takes besides its payload, roughly; for the limits only."""
 
@@ -33,7 +35,8 @@ class OpenBatch:
     """The batch that is being filled."""
 
     __slots__ = (
-        "_accepted", "_aliases", "_attachments", "_changed", "_completions", "_ended", "_orders", "_orders_done",
+        "_accepted", "_aliases", "_attachments", "_changed", "_completions", "_ended", "_holds_history",
+        "_orders", "_orders_done",
         "_removed", "_state", "_steps", "_timers", "_timers_cleared", "_woken", "bytes_held", "opened_at",
         "transitions",
     )  # fmt: skip
@@ -42,6 +45,8 @@ class OpenBatch:
         self.transitions = 0
         self.bytes_held = 0
         self.opened_at: int | None = None
+        self._holds_history = False
+        """There are steps, completions, timers, attachments or aliases; most batches of calls have none."""
         self._accepted: dict[int, InvocationRun] = {}
         self._changed: dict[int, InvocationRun] = {}
         self._woken: set[int] = set()
@@ -89,14 +94,17 @@ class OpenBatch:
             self._removed.add(number)
             self._changed.pop(number, None)
             self._ended.discard(number)
-        self._aliases.pop(number, None)
-        self._forget_history(number)
+        if self._holds_history:
+            self._aliases.pop(number, None)
+            self._forget_history(number)
 
     def step(self, number: int, index: int, step: Step) -> None:
+        self._holds_history = True
         self._steps.setdefault(number, []).append((index, step))
         self.bytes_held += _RECORD_BYTES
 
     def complete(self, completion: CompletionRecord) -> None:
+        self._holds_history = True
         self._completions.setdefault(completion.number, []).append(completion)
         self.bytes_held += _RECORD_BYTES + len(completion.value)
 
@@ -106,6 +114,7 @@ class OpenBatch:
 
     def set_timer(self, timer: TimerRecord) -> None:
         key = timer.key
+        self._holds_history = True
         self._timers.setdefault(timer.number, {})[key] = timer
         self._timers_cleared.discard(key)
         self.bytes_held += _RECORD_BYTES
@@ -119,10 +128,12 @@ class OpenBatch:
             self._timers_cleared.add(key)
 
     def attach(self, number: int, caller: CallerRecord) -> None:
+        self._holds_history = True
         self._attachments.setdefault(number, []).append(AttachmentRecord(number, caller))
         self.bytes_held += _RECORD_BYTES
 
     def alias(self, id: str, number: int) -> None:
+        self._holds_history = True
         self._aliases.setdefault(number, []).append(AliasRecord(id, number))
         self.bytes_held += _RECORD_BYTES
 
@@ -141,6 +152,7 @@ class OpenBatch:
 
     def cut(self, last_position: int) -> Batch | None:
         """The rows of this batch, or None if everything in it cancelled out."""
+        steps = self._step_records()  # Takes answers out of the completions.
         batch = Batch(
             last_position=last_position,
             accepted=[invocation.record() for invocation in self._accepted.values()],
@@ -148,11 +160,7 @@ class OpenBatch:
             woken=list(self._woken),
             removed=list(self._removed),
             ended=list(self._ended),
-            steps=[
-                StepRecord(number, index, encode_step(step))
-                for number, steps in self._steps.items()
-                for index, step in steps
-            ],
+            steps=steps,
             completions=[completion for completions in self._completions.values() for completion in completions],
             timers=[timer for timers in self._timers.values() for timer in timers.values()],
             timers_cleared=list(self._timers_cleared),
@@ -163,6 +171,29 @@ class OpenBatch:
             orders_done=self._orders_done,
         )
         return batch if self._holds_anything(batch) else None
+
+    def _step_records(self) -> list[StepRecord]:
+        """Steps with the answers that were recorded and taken in within this batch (rule C2); cancels stand apart."""
+        records: list[StepRecord] = []
+        for number, steps in self._steps.items():
+            completions = self._completions.get(number, [])
+            for index, step in steps:
+                kept: list[Answer] = []
+                if completions and step.deliveries:
+                    kept = [
+                        Answer(one.command, one.failed, one.value)
+                        for one in completions
+                        if one.command in step.deliveries and one.command >= 0 and len(one.value) <= _KEPT_BYTES
+                    ]
+                if kept:
+                    commands = {answer.command for answer in kept}
+                    completions = [one for one in completions if one.command not in commands]
+                records.append(StepRecord(number, index, encode_step(step, kept)))
+            if completions:
+                self._completions[number] = completions
+            else:
+                self._completions.pop(number, None)
+        return records
 
     def _forget_history(self, number: int) -> None:
         self._steps.pop(number, None)

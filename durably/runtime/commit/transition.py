@@ -142,7 +142,11 @@ class Transition:
 
     def change_state(self, activation: Activation, changes: Mapping[str, bytes | None]) -> None:
         """Changed fields become part of the object's snapshot."""
-        activation.apply(changes)
+        snapshot, address, batch = activation.snapshot, activation.address, self._batch
         activation.changed_at = self.position
         for name, value in changes.items():
-            self._batch.set_state(activation.address, name, value)
+            if value is None:
+                snapshot.pop(name, None)
+            else:
+                snapshot[name] = value
+            batch.set_state(address, name, value)

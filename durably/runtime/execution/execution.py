@@ -20,7 +20,6 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from durably.actors.context import make_context
 from durably.actors.definition.arguments import Decoded
 from durably.actors.definition.binding import BoundActor, BoundActorHandler
 from durably.actors.headers import apart, joined
@@ -260,8 +259,7 @@ class Execution:
         self._snapshot = snapshot
         self._is_shared = handler.kind == "shared"
         self._observer = observer
-        self._forgotten_await = settings.forgotten_await
-        self._watch = settings.watch
+        self._settings = settings
         self._host = host
         self.coding = coding
         if arguments is not None:
@@ -288,7 +286,8 @@ class Execution:
         host = self._host or events._get_running_loop()
         before = enter(self.loop)
         try:
-            outcome = self._run(deliveries) if self._watch is None else self._run_watched(self._watch, deliveries)
+            watch = self._settings.watch
+            outcome = self._run(deliveries) if watch is None else self._run_watched(watch, deliveries)
         except (SystemExit, KeyboardInterrupt) as error:
             let_signals_pass(error)  # Rule E3: the host's business; nothing is recorded.
             return AttemptFailure(_exit_mistake(error))
@@ -423,7 +422,8 @@ class Execution:
                     self._note_lost(task, error)
                 self._report_lost_errors(raises=False)
             outcome = self._outcome(main)
-            self._report_lost_errors(raises=True)
+            if self._lost_errors is not None:
+                self._report_lost_errors(raises=True)
             if self._unawaited is not None and not outcome.failed:
                 self._check_awaited(self._unawaited)
             return outcome
@@ -438,10 +438,10 @@ class Execution:
 
     def _start(self) -> asyncio.Task[Any]:
         handler = self.handler
-        context = make_context(handler.kind, self, handler.info, self.key)
         instance = self._actor.instance(self.key, self, writable=not self._is_shared)
         argument, coding = self._accepted.argument, self.coding
         began = None if coding is None or len(argument) < MEASURED_BYTES else coding.monotonic()
+        context = handler.context(instance, self, self.key)
         if self._arguments is None:
             coroutine = handler.start(instance, context, argument)
         elif isinstance(self._arguments, InvalidArgumentError):
@@ -536,7 +536,7 @@ class Execution:
         names = "; ".join(f"{operation.what}, at {operation.site}" for operation in unawaited)
         handler = f"{self.handler.service}/{self.handler.name}"
         message = f"{handler} returned without having awaited: {names}. Write `await` before it."
-        if self._forgotten_await == "error":
+        if self._settings.forgotten_await == "error":
             raise ForgottenAwaitError(message)
         if not self.replaying:
             self._observer.warned(self, message)
@@ -554,7 +554,7 @@ class Execution:
         """
         for position, (task, error) in enumerate(self._lost_errors or ()):
             mistake = find_mistake(error)
-            if mistake is None and self._forgotten_await == "warn":
+            if mistake is None and self._settings.forgotten_await == "warn":
                 self._observer.task_failed(self, task, error)
                 continue
             if not raises:

@@ -21,6 +21,7 @@ from durably.runtime.gateway.pending_requests import (
     PendingRequest,
     PendingRequests,
     QuestionOperation,
+    unknown_outcome,
 )
 from durably.runtime.gateway.queries import Queries
 from durably.runtime.gateway.requests import Effect
@@ -44,7 +45,6 @@ class Desks:
             acceptance=parts.acceptance,
             admission=Admission(
                 activations=parts.activations,
-                committer=parts.committer,
                 settings=engine.settings,
                 targets=parts.targets,
             ),
@@ -91,6 +91,12 @@ class Gateway:
         """From now on requests are refused."""
         self._desks = None
 
+    def refuse_unaccepted(self) -> None:
+        """The incarnation is over: those whose request had not been accepted can ask again."""
+        for request in self.pending:
+            if not request.id:
+                request.refuse(unknown_outcome(self.pending.failure, request.id))
+
     @property
     def is_open(self) -> bool:
         """Requests are served."""
@@ -125,7 +131,7 @@ class Gateway:
         if self._desks is None:
             self._refuse(operation)
         else:
-            self._desks.queries.attach(operation, scope)
+            self._desks.intake.attach(operation, scope)
 
     def result(self, operation: OutcomeOperation[Any], id: str) -> None:
         """Wait for the outcome of the invocation with this id."""

@@ -26,27 +26,38 @@ A = TypeVar("A")
 R = TypeVar("R")
 
 
+PRUNE_AT = 1_024
+
+
 class PendingRequests:
     """All who wait, across incarnations, in the order in which they came: they hear of a failure in that order."""
 
     def __init__(self, slice_bytes: int) -> None:
         """Results that are larger than `slice_bytes` are decoded in slices."""
         self.host = asyncio.get_running_loop()
+        self.create_future = self.host.create_future
         self.slice_bytes = slice_bytes
         self.sliced_work = SlicedWork(self._mistaken, _no_one_waits)
         self.failure: BaseException | None = None
         """Why the last incarnation ended."""
-        self.waiting: dict[PendingRequest[Any], None] = {}
+        self._waiting: dict[PendingRequest[Any], None] = {}
+        self._prune_at = PRUNE_AT
+        self.ended = self._waiting.pop
+        """`ended(request, None)`: it has been told its result."""
 
     def __len__(self) -> int:
-        return len(self.waiting)
+        return sum(1 for _ in self)
 
     def __iter__(self) -> Iterator[PendingRequest[Any]]:
-        return iter([*self.waiting])
+        return iter([request for request in self._waiting if not request.future.done()])
 
-    def lost(self) -> BaseException:
-        """What a caller hears whose request may or may not have been accepted."""
-        return unknown_outcome(self.failure)
+    def add(self, request: PendingRequest[Any]) -> None:
+        """One more waits. Those that were cancelled tell no one: they make room when the number has doubled."""
+        self._waiting[request] = None
+        if len(self._waiting) >= self._prune_at:
+            for one in [one for one in self._waiting if one.future.done()]:
+                del self._waiting[one]
+            self._prune_at = max(2 * len(self._waiting), PRUNE_AT)
 
     def _mistaken(self, error: BaseException) -> None:
         self.host.call_exception_handler({"message": "durably failed to hand over a result", "exception": error})
@@ -75,8 +86,11 @@ class PendingRequest(HostOperation[R]):
     def __init__(self, pending: PendingRequests, what: object, site: CallSite | None) -> None:
         self._pending = pending
         self.id = ""
-        super().__init__(pending.host, what, site)
-        pending.waiting[self] = None
+        self.future = pending.create_future()
+        self.what = what
+        self.site = site
+        self.taken = False
+        pending.add(self)
 
     def __del__(self) -> None:
         if not self.taken and self.site is not None:
@@ -86,22 +100,16 @@ class PendingRequest(HostOperation[R]):
                 self.site.filename,
                 self.site.line,
             )
-        super().__del__()
-
-    def cancel(self, msg: Any | None = None) -> bool:
-        """Nobody wants the reply any more; the invocation goes on (rule D6)."""
-        self._pending.waiting.pop(self, None)
-        return super().cancel(msg)
 
     def finish(self, result: R) -> None:
-        self._pending.waiting.pop(self, None)
-        if not self.done():
-            self.set_result(result)
+        self._pending.ended(self, None)
+        if not self.future.done():
+            self.future.set_result(result)
 
     def refuse(self, error: BaseException, /) -> None:
-        self._pending.waiting.pop(self, None)
-        if not self.done():
-            self.set_exception(error)
+        self._pending.ended(self, None)
+        if not self.future.done():
+            self.future.set_exception(error)
 
     def found(self, machine: Recoverer, found: InvocationRun | InvocationRecord) -> None:
         """The invocation that it asks about exists."""
@@ -110,7 +118,7 @@ class PendingRequest(HostOperation[R]):
     def found_again(self, machine: Recoverer, found: Found) -> None:
         """After a failure of the store: whether its invocation is there."""
         if found is None:
-            self.refuse(self._pending.lost())
+            self.refuse(unknown_outcome(self._pending.failure, self.id))
         else:
             self.found(machine, found)
 
@@ -205,7 +213,7 @@ class QuestionOperation(PendingRequest[R]):
     __slots__ = ()
 
     def found(self, machine: Recoverer, found: InvocationRun | InvocationRecord) -> None:
-        self.refuse(self._pending.lost())
+        self.refuse(unknown_outcome(self._pending.failure, self.id))
 
 
 class CancelOperation(QuestionOperation[Any]):
@@ -221,11 +229,18 @@ def _no_one_waits() -> None:
     return None
 
 
-def unknown_outcome(error: BaseException | None) -> StoreUnavailableError:
-    """What is said of a request that was under way when the store failed."""
+def unknown_outcome(error: BaseException | None, id: str) -> StoreUnavailableError:
+    """What is said of a request that was under way when the store failed; it has an id once it was accepted."""
     reason = "it was closed." if error is None else str(error)
-    told = StoreUnavailableError(
-        f"The store failed, so the outcome is unknown. With an idempotency key it is safe to ask again. {reason}"
-    )
+    if id:
+        told = StoreUnavailableError(
+            f"The store failed, so the outcome is unknown. With an idempotency key it is safe to ask again. {reason}"
+        )
+    else:
+        told = StoreUnavailableError(
+            f"The store failed before the request was accepted. Nothing was accepted, so it is safe to ask again. "
+            f"{reason}",
+            nothing_accepted=True,
+        )
     told.__cause__ = error
     return told

@@ -82,9 +82,10 @@ class Activation:
         apply_changes(view, current.journal.changes)
         return view
 
-    def apply(self, changes: Mapping[str, bytes | None]) -> None:
-        """Changed fields become part of the snapshot; only `Transition.change_state` does that."""
-        apply_changes(self.snapshot, changes)
+    def waiting(self) -> int:
+        """How many messages wait for this object, as far as it is known in memory."""
+        waiting = len(self.mailbox) + self.stored_tail
+        return waiting if self.load_buffer is None else waiting + len(self.load_buffer.messages)
 
     def find(self, number: int) -> InvocationRun | None:
         """The started invocation of this number."""

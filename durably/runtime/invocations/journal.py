@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from durably.actors.protocol.commands import Attach, Cancel, Command, GetStatus, Run, Send, Sleep
-from durably.runtime.execution.step import Delivery, Step, decode_step, is_cancel
+from durably.runtime.execution.step import Delivery, Step, decode_step, decode_stored_step, is_cancel
 from durably.storage.records import StoredInvocation
 
 NO_CHANGES: Mapping[str, bytes | None] = {}
@@ -141,12 +141,21 @@ class Journal:
         return self.pending.pop(number, None)
 
 
+def deliveries_of(stored: StoredInvocation) -> dict[int, Delivery]:
+    """Every recorded answer, by command: those that steps keep, and those with a record of their own, in log order."""
+    answers: dict[int, Delivery] = {}
+    for step in stored.steps:
+        for kept in decode_stored_step(step.content)[1]:
+            answers[kept.command] = Delivery(kept.command, kept.failed, kept.value)
+    for one in stored.completions:  # Rule C3: the first answer to a command is the one that counts.
+        answers.setdefault(one.command, Delivery(one.command, one.failed, one.value))
+    return answers
+
+
 def journal_of(stored: StoredInvocation) -> Journal:
     """What a stored invocation remembers."""
     journal = Journal()
-    answers: dict[int, Delivery] = {}
-    for completion in stored.completions:  # Rule C3: the first answer to a command is the one that counts.
-        answers.setdefault(completion.command, Delivery(completion.command, completion.failed, completion.value))
+    answers = deliveries_of(stored)
     for record in stored.steps:
         step = decode_step(record.content)
         for offset, command in enumerate(step.commands):

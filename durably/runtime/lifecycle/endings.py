@@ -109,7 +109,9 @@ class Endings:
 
     def keep_until(self, invocation: InvocationRun) -> int | None:
         """Until when an outcome that is known now is kept for those who come later; None: it goes with the reply."""
-        keep_us = self._keep_outcome_us(invocation)
+        keep_us = invocation.keep_outcome_us
+        if keep_us is None and invocation.sender_id is not None:
+            keep_us = self._kept_for_sender_us(invocation, invocation.sender_id)
         return None if keep_us is None else self._clock.now() + keep_us
 
     def _end(self, transition: Transition, invocation: InvocationRun, outcome: Outcome) -> None:
@@ -178,11 +180,9 @@ class Endings:
         journal.pending.clear()
         journal.unanswered.clear()
 
-    def _keep_outcome_us(self, invocation: InvocationRun) -> int | None:
-        """How long the outcome is kept for those who come later (rule X7)."""
-        if invocation.keep_outcome_us is not None or invocation.sender_id is None:
-            return invocation.keep_outcome_us
-        may_ask = self._registry.may_ask(invocation.sender_id, invocation.sender_unfinished)
+    def _kept_for_sender_us(self, invocation: InvocationRun, sender_id: str) -> int | None:
+        """How long the outcome of a handler's message is kept, in case the handler asks for it (rule X7)."""
+        may_ask = self._registry.may_ask(sender_id, invocation.sender_unfinished)
         return self._targets.retention_us(invocation.handler) if may_ask else None
 
 

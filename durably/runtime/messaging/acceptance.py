@@ -84,6 +84,7 @@ class Acceptance:
             number,
             message.id,
             activation,
+            activation.address,
             handler,
             message.seed,
             message.argument,

@@ -32,7 +32,7 @@ from durably.runtime.messaging.orders import Orders
 from durably.runtime.observation.observer import Observer
 from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.settings import Settings
-from durably.runtime.steps.preparation import WAITS_FOR_OTHERS, Preparation
+from durably.runtime.steps.preparation import Preparation
 from durably.storage.records import CallerRecord, OrderKind
 
 NO_DELIVERIES: Sequence[Delivery] = ()
@@ -77,14 +77,19 @@ class Steps:
 
     def advance(self, invocation: InvocationRun) -> None:
         """Advance an invocation by what has come for it, if there is anything."""
-        if invocation.outcome is not None or invocation.held_step is not None or invocation.status in WAITS_FOR_OTHERS:
-            return
-        if invocation.is_preparing:
-            return
+        status = invocation.status
+        if (
+            invocation.outcome is not None
+            or invocation.held_step is not None
+            or invocation.is_preparing
+            or status is InvocationStatus.PAUSED
+            or status is InvocationStatus.BACKING_OFF
+        ):
+            return  # A person or a timer ends the last two.
         journal = invocation.journal
         execution = invocation.execution
         if execution is None:
-            if invocation.status is InvocationStatus.PENDING and self._deadlines.prevents_start(invocation):
+            if status is InvocationStatus.PENDING and self._deadlines.prevents_start(invocation):
                 return
             load_error = invocation.load_error or invocation.activation.load_error
             if load_error is not None:  # Rule L5

@@ -12,6 +12,7 @@ import contextlib
 import os
 import socket
 from collections.abc import Coroutine, Mapping
+from functools import partial
 from typing import Any
 
 from durably.actors.definition.binding import BoundActor
@@ -179,6 +180,7 @@ class Supervisor:
         self._failures += 1
         self._suspects = [*self._suspects[-_SUSPECTS_KEPT:], incarnation.suspect]
         engine.kill()
+        self.gateway.refuse_unaccepted()
         if isinstance(error, StoreInUseError | StoreLostError):
             self._give_up(error)
         else:
@@ -294,12 +296,12 @@ class Supervisor:
         error = self.gateway.pending.failure
         if self.engine is not None and self._failures < _HOPELESS_FAILURES:
             return  # It is back; nothing has had to be written yet.
-        self.gateway.pending.refuse_all(lambda id: unknown_outcome(error))
+        self.gateway.pending.refuse_all(partial(unknown_outcome, error))
 
     def _give_up(self, error: BaseException) -> None:
         self._final = error
         self._observer.stopped_for_good(error)
-        self.gateway.pending.refuse_all(lambda id: unknown_outcome(error))
+        self.gateway.pending.refuse_all(partial(unknown_outcome, error))
         # Another runtime goes on with these invocations: no side effect of ours may be started or tried again.
         self.actions.stop()
 
@@ -318,7 +320,7 @@ class Supervisor:
         if engine is not None:
             engine.kill()
         if not is_durable:
-            self.gateway.pending.refuse_all(lambda id: unknown_outcome(self.gateway.pending.failure))
+            self.gateway.pending.refuse_all(partial(unknown_outcome, self.gateway.pending.failure))
         self.gateway.pending.refuse_all(stopped_error)
         left = [] if is_durable or engine is None else ["the last batch, of which nobody knows whether it is durable"]
         if not await self._in_time(deadline - clock.monotonic(), self._let_go(engine, is_durable)):

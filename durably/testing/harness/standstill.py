@@ -90,7 +90,7 @@ class Standstill:
 
     def _awaited(self, supervisor: Supervisor) -> PendingRequest[Any] | None:
         """What the test stands at, if nobody else is there who could let time pass."""
-        waiting = {id(operation): operation for operation in supervisor.gateway.pending}
+        waiting = {id(operation.future): operation for operation in supervisor.gateway.pending}
         others = asyncio.all_tasks(self._loop) - self._others - supervisor.own_tasks() - {self._test}
         if self._test is None or not all(id(_stands_at(task)) in waiting for task in others):
             return None

@@ -35,7 +35,7 @@ from durably.ids import Address, InvocationStatus, derived_invocation_id
 from durably.runtime.actions.actions import ActionKey
 from durably.runtime.commit.committer import Committer
 from durably.runtime.commit.open_batch import OpenBatch
-from durably.runtime.execution.step import Outcome, decode_step
+from durably.runtime.execution.step import Outcome, decode_step, decode_stored_step
 from durably.runtime.invocations.invocation import InvocationRun
 from durably.runtime.invocations.outcomes import decode_outcome
 from durably.storage.memory import StoredRow, holds_mailbox
@@ -224,7 +224,7 @@ class Guarantees:
         row = self._row(id)
         if row is None or number >= _commands(row) or id in self._ends:
             self._broken(3, f"the action {name!r} of {shown_id(id)} starts, and nothing durable asks for it.")
-        elif any(command == number for _, command in row.completions):
+        elif number in _answered(row):
             self._broken(3, f"the action {name!r} of {shown_id(id)} starts again, and its completion is durable.")
 
     # ------------------------------------------------------------------ what leaves it
@@ -311,7 +311,7 @@ class Guarantees:
         for row in self._unfinished():
             if row.record.address.service not in known:
                 continue
-            answered = {command for _, command in row.completions}
+            answered = _answered(row)
             for number, command in _pending(row).items():
                 if not isinstance(command, Call) or number in answered:
                     continue
@@ -469,7 +469,7 @@ class Guarantees:
 
     def _is_sent_at_once(self, row: StoredRow, command: Call | Send, number: int) -> bool:
         """Not one that joins an earlier message, or waits for an outcome (rule V6), or cannot be delivered."""
-        if command.idempotency_key is not None or any(answered == number for _, answered in row.completions):
+        if command.idempotency_key is not None or number in _answered(row):
             return False
         if isinstance(command, Call):
             return True
@@ -537,3 +537,9 @@ def _pending(row: StoredRow) -> dict[int, Command]:
 def _commands(row: StoredRow) -> int:
     """How many commands of an invocation are durable."""
     return sum(len(decode_step(step.content).commands) for step in row.steps.values())
+
+
+def _answered(row: StoredRow) -> set[int]:
+    """The commands of an invocation whose answers are durable, in records of their own or in steps."""
+    kept = {one.command for step in row.steps.values() for one in decode_stored_step(step.content)[1]}
+    return kept | {command for _, command in row.completions}

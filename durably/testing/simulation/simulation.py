@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Self, TypeVar, Unpack
 
 from durably.actors.actor import Actor, Service, VirtualObject
 from durably.actors.definition.definition import definition_of
-from durably.actors.protocol.operations import Operation
+from durably.actors.protocol.operations import HostOperation
 from durably.actors.transport import Invocation as InvocationHandle
 from durably.actors.values.durations import Duration, delay_us, duration_us
 from durably.actors.values.error_envelopes import decode_failure
@@ -148,7 +148,7 @@ class Simulation:
         self._had = chosen
         self._dice = Random(f"{seed} dice").getstate()
         self._requests: dict[str, int] = {}
-        self._issued: list[Operation[Any]] = []
+        self._issued: list[HostOperation[Any]] = []
         self._default = SimulatedClient(self, "somebody")
         self.loop.on_time_passing = self._processes.check_at_rest
         self.loop.on_error = self.fail
@@ -405,7 +405,7 @@ class Simulation:
         self._requests[client] = self._requests.get(client, 0) + 1
         return self._requests[client]
 
-    def issued(self, operation: Operation[Any], /) -> None:
+    def issued(self, operation: HostOperation[Any], /) -> None:
         self._issued.append(operation)
 
     def reached(self) -> SimulatedProcess | None:
