@@ -1,4 +1,4 @@
-"""The garbage collector beside many requests: what `tune_garbage_collection` sets, and who is told that it would help."""
+"""The garbage collector beside many requests: what `tune_garbage_collection` sets, and when the log says that it helps."""
 
 from __future__ import annotations
 

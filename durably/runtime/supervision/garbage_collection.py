@@ -1,7 +1,7 @@
-"""Python's garbage collector, beside many requests that wait: `tune_garbage_collection`, and who tells that it would help.
+"""Python's garbage collector beside many requests that wait: `tune_garbage_collection`, and who says that it would help.
 
-A full collection goes through all objects that the process holds, and holds up the event loop meanwhile. Everybody who
-waits is such an object, and with Python's thresholds a loop that falls behind looks through all of them again and again.
+A full collection goes through all objects that the process holds, and holds up the event loop meanwhile. All who wait
+are such objects, and with Python's thresholds a loop that falls behind looks through them again and again.
 """
 
 from __future__ import annotations
