@@ -738,12 +738,12 @@ def an_actor_looks_at_a_global(patch: Patch) -> None:
 CANCELS = (WORKLOADS["cancels"],)
 
 
-@mutant("guarantee 9", where=CANCELS)
+@mutant("guarantee 11", where=CANCELS)
 def cancels_do_not_reach_callees(patch: Patch) -> None:
     patch.setattr(Steps, "_cancel_below", _nothing)
 
 
-@mutant("guarantee 9", where=CANCELS)
+@mutant("guarantee 11", where=CANCELS)
 def kills_do_not_reach_callees(patch: Patch) -> None:
     def kill(original: Any, self: Cancellation, transition: Any, invocation: InvocationRun) -> None:
         with pytest.MonkeyPatch.context() as inner:
@@ -753,7 +753,7 @@ def kills_do_not_reach_callees(patch: Patch) -> None:
     around(patch, Cancellation, "kill", kill)
 
 
-@mutant("guarantee 9", where=CANCELS)
+@mutant("guarantee 11", where=CANCELS)
 def orders_are_forgotten_at_recovery(patch: Patch) -> None:
     async def orders(self: MemoryStore, *_: Any) -> list[OrderRecord]:
         return []
@@ -761,17 +761,17 @@ def orders_are_forgotten_at_recovery(patch: Patch) -> None:
     patch.setattr(MemoryStore, "orders", orders)
 
 
-@mutant("guarantee 9", "guarantee 7", "guarantee 2", "check", where=CANCELS)
+@mutant("guarantee 11", "guarantee 7", "guarantee 2", "check", where=CANCELS)
 def orders_are_not_recorded(patch: Patch) -> None:
     patch.setattr(OpenBatch, "order", _nothing)
 
 
-@mutant("guarantee 10", "guarantee 7", where=CANCELS)
+@mutant("guarantee 12", "guarantee 7", where=CANCELS)
 def deadlines_do_nothing(patch: Patch) -> None:
     patch.setattr(Deadlines, "_reached", _nothing)
 
 
-@mutant("guarantee 2", "guarantee 5", "guarantee 10", "check", where=CANCELS)
+@mutant("guarantee 2", "guarantee 5", "guarantee 12", "check", where=CANCELS)
 def deadlines_are_not_final(patch: Patch) -> None:
     def fix(self: Transition, invocation: InvocationRun, outcome: Outcome, *, expires_at: int | None) -> None:
         self._batch.clear_timer(invocation.number, TimerKind.DEADLINE)
@@ -779,7 +779,7 @@ def deadlines_are_not_final(patch: Patch) -> None:
     patch.setattr(Transition, "fix", fix)
 
 
-@mutant("guarantee 7", "guarantee 9", "stuck", "check", where=CANCELS)
+@mutant("guarantee 7", "guarantee 11", "stuck", "check", where=CANCELS)
 def what_is_resumed_does_not_go_on(patch: Patch) -> None:
     def resume(self: Pauses, invocation: InvocationRun) -> bool:
         if invocation.status is InvocationStatus.PAUSED:
@@ -800,7 +800,7 @@ def what_is_killed_keeps_its_object(patch: Patch) -> None:
     around(patch, Cancellation, "kill", kill)
 
 
-@mutant("guarantee 10", "guarantee 7", "stuck", where=CANCELS)
+@mutant("guarantee 12", "guarantee 7", "stuck", where=CANCELS)
 def callers_are_not_told_of_what_is_cancelled(patch: Patch) -> None:
     def answer_all(
         original: Any, self: Attachments, transition: Any, invocation: InvocationRun, outcome: Outcome
@@ -812,7 +812,7 @@ def callers_are_not_told_of_what_is_cancelled(patch: Patch) -> None:
     around(patch, Attachments, "answer_all", answer_all)
 
 
-@mutant("guarantee 9", "guarantee 7", "guarantee 10", "check", "machine", where=CANCELS)
+@mutant("guarantee 11", "guarantee 7", "guarantee 12", "check", "machine", where=CANCELS)
 def a_cancel_is_lost_in_a_crash(patch: Patch) -> None:
     def complete(original: Any, self: OpenBatch, completion: CompletionRecord) -> None:
         if completion.command >= 0:
