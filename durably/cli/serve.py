@@ -36,7 +36,12 @@ DEFAULT_PORT: Final = 8080
 GOODBYE_SECONDS: Final = 5
 """How long connections may take to close once everything is answered."""
 
-_KINDS: Final = {"service": "freely", "exclusive": "alone on its key", "shared": "beside others"}
+_KINDS: Final = {
+    "service": "freely",
+    "exclusive": "alone on its key",
+    "shared": "beside others",
+    "workflow": "once for each id",
+}
 
 
 def serve(target: str, *, host: str, port: int, store: str | None) -> None:
@@ -184,7 +189,7 @@ def _announce(runtime: Runtime, listener: socket.socket) -> None:
 
 
 def _service_table(service: ServiceDescription) -> Table:
-    kind = "virtual object" if service.kind == "object" else "service"
+    kind = "virtual object" if service.kind == "object" else service.kind
     table = Table(
         title=Text.assemble((service.name, "bold"), f" ({kind}{', private' if service.private else ''})"),
         title_justify="left", title_style="", box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from durably.actors.actor import Actor
 from durably.actors.context import Context, HandlerInfo, SharedContext
@@ -16,13 +16,16 @@ from durably.actors.definition.definition import ActorDefinition, AnyHandler, de
 from durably.actors.definition.dependencies import construct
 from durably.actors.definition.type_bindings import bindings_of
 from durably.actors.handlers import Handler, HandlerKind
+from durably.actors.promises import PROMISE_VIEW, DurablePromise, PromiseField, PromiseView
 from durably.actors.protocol.port import Port
 from durably.actors.retry import RetryPolicy
 from durably.actors.state import STATE_VIEW, BoundField, StateField, StateView
-from durably.actors.values.descriptions import MISSING, named
+from durably.actors.values.descriptions import MISSING, describe, named
 from durably.actors.values.parts import parts_of
-from durably.actors.values.serde import codec_for
+from durably.actors.values.serde import TypeCodec, codec_for
 from durably.errors import DefinitionError, HandlerMistakeError, UndecodableError, UnencodableError
+
+EXCLUSIVE_KINDS = ("exclusive", "workflow")
 
 
 class BoundActorHandler:
@@ -34,6 +37,8 @@ class BoundActorHandler:
         self.name = handler.name
         """The name on the wire."""
         self.kind: HandlerKind = definition.kind_of(handler)
+        self.is_exclusive = self.kind in EXCLUSIVE_KINDS
+        """It holds its object while it runs, and may change its state."""
         self.atomic = handler.atomic
         self.private = handler.private or options.private
         self.retry: RetryPolicy | None = handler.retry or options.retry
@@ -71,6 +76,7 @@ class MissingHandler(BoundActorHandler):
 
     def __init__(self, definition: ActorDefinition, name: str, *, shared: bool) -> None:
         handler: AnyHandler = Handler(_is_missing, name=name, shared=shared)
+        handler.is_run = definition.kind == "workflow" and not shared
         handler.signature.scope = definition.scope
         super().__init__(definition, handler)
 
@@ -94,6 +100,7 @@ class BoundActor:
         prototype: Actor,
         handlers: Mapping[str, BoundActorHandler],
         fields: Mapping[str, BoundField],
+        promises: Mapping[str, TypeCodec[Any]],
     ) -> None:
         self.definition = definition
         self.handlers = handlers
@@ -101,7 +108,9 @@ class BoundActor:
         self._cls: type[Actor] = definition.actor
         self._attributes = dict(prototype.__dict__)
         self._fields = fields
-        self._has_key = definition.kind == "object"
+        self._promises = promises
+        self._has_key = definition.kind != "service"
+        self._has_promises = definition.kind == "workflow"
 
     def __repr__(self) -> str:
         return f"<bound {self.definition.kind} {self.definition.name}>"
@@ -123,6 +132,8 @@ class BoundActor:
         if self._has_key:
             own["key"] = key
         own[STATE_VIEW] = StateView(port, self._fields, writable=writable)
+        if self._has_promises:
+            own[PROMISE_VIEW] = PromiseView(port, self._promises)
         return made
 
 
@@ -144,9 +155,10 @@ def bind(
         )
     handlers = {name: BoundActorHandler(definition, handler) for name, handler in definition.handlers.items()}
     fields = {field.attribute: _bound_field(definition, field) for field in definition.fields.values()}
+    promises = {promise.name: _promise_codec(definition, promise) for promise in definition.promises.values()}
     prototype = construct(definition, dependencies, detached)
     definition.scope.close()
-    return BoundActor(definition, prototype, handlers, fields)
+    return BoundActor(definition, prototype, handlers, fields, promises)
 
 
 def _info(definition: ActorDefinition, handler: AnyHandler) -> HandlerInfo:
@@ -162,12 +174,33 @@ def _info(definition: ActorDefinition, handler: AnyHandler) -> HandlerInfo:
     )
 
 
-def _bound_field(definition: ActorDefinition, field: StateField) -> BoundField:
-    where = f"{named(definition.actor)}.{field.attribute}"
+def _annotated(definition: ActorDefinition, field: StateField | PromiseField) -> Any:
+    """The type in the annotation of a field, resolved."""
     scope = definition_of(field.owner).scope
     annotation = inspect.get_annotations(field.owner)[field.attribute]
     written = scope.resolve({field.attribute: annotation}, named(definition.actor))
-    resolved = bindings_of(definition.actor, field.owner, definition.scope).apply(written)[field.attribute]
+    return bindings_of(definition.actor, field.owner, definition.scope).apply(written)[field.attribute]
+
+
+def _promise_codec(definition: ActorDefinition, promise: PromiseField) -> TypeCodec[Any]:
+    where = f"{named(definition.actor)}.{promise.attribute}"
+    annotation = _annotated(definition, promise)
+    if annotation is DurablePromise:
+        return codec_for(MISSING)
+    if get_origin(annotation) is not DurablePromise:
+        raise DefinitionError(
+            f"The promise {where} is annotated {describe(annotation)}. Write `{promise.attribute}: DurablePromise[...] "
+            "= promise()`, with the type of its value in the brackets."
+        )
+    try:
+        return codec_for(get_args(annotation)[0])
+    except DefinitionError as error:
+        raise DefinitionError(f"The type of the promise {where} does not work: {error.message}") from error
+
+
+def _bound_field(definition: ActorDefinition, field: StateField) -> BoundField:
+    where = f"{named(definition.actor)}.{field.attribute}"
+    resolved = _annotated(definition, field)
     try:
         codec = codec_for(resolved)
     except DefinitionError as error:

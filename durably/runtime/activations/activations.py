@@ -50,8 +50,8 @@ class Activations:
         self.by_address = by_address
         self.on_queued: Callable[[InvocationRun, InvocationRun], None] = _no_one_listens
         """Hears that a message waits behind the invocation that holds its object."""
-        self.on_loaded: Callable[[Activation], None] = _no_one_loads
-        """Hears that an object is in memory."""
+        self.on_loaded: list[Callable[[Activation], None]] = []
+        """Hear that an object is in memory."""
         self._actors = actors
         self._attempts = attempts
         self._committer = committer
@@ -133,7 +133,7 @@ class Activations:
         )
 
     def _dispatch(self, activation: Activation, invocation: InvocationRun) -> None:
-        if invocation.handler.kind != "exclusive":
+        if not invocation.handler.is_exclusive:
             activation.shared[invocation.number] = invocation
             self._ready.push(invocation)
         elif activation.stored_tail or len(activation.mailbox) >= self._pending_in_memory:
@@ -167,6 +167,8 @@ class Activations:
             activation.is_rehydrated = True
             activation.snapshot = dict(stored.state)
             activation.load_error = state_load_error(stored)
+            if stored.promises:
+                activation.promises = {promise.name: promise for promise in stored.promises}
             for row in stored.started:
                 if row.record.number <= activation.load_position and row.record.number not in came:
                     self._take_up(activation, self._restored(activation, row))
@@ -179,7 +181,8 @@ class Activations:
         self._take_arrived(activation, load_buffer)
         for callback in load_buffer.callbacks:
             callback(activation)
-        self.on_loaded(activation)
+        for hear in self.on_loaded:
+            hear(activation)
         self.start_next(activation)
         self._passivation.mark_idle(activation)
 
@@ -231,10 +234,6 @@ class Activations:
 
     def _is_idle(self) -> bool:
         return not self._load.outstanding
-
-
-def _no_one_loads(activation: Activation) -> None:
-    raise AssertionError("an object was loaded before the machine was put together")
 
 
 def _no_one_listens(invocation: InvocationRun, holder: InvocationRun) -> None:

@@ -8,7 +8,19 @@ from typing import Any
 
 from durably.actors.definition.binding import BoundActor
 from durably.actors.protocol.coding import CodingMeter
-from durably.actors.protocol.commands import Attach, Call, Command, GetStatus, Run, Send, Sleep
+from durably.actors.protocol.commands import (
+    Attach,
+    Call,
+    Command,
+    CompletePromise,
+    GetOutput,
+    GetPromise,
+    GetStatus,
+    PeekPromise,
+    Run,
+    Send,
+    Sleep,
+)
 from durably.ids import Address, Entropy
 from durably.runtime.actions.actions import Actions
 from durably.runtime.activations.activations import Activations
@@ -17,7 +29,12 @@ from durably.runtime.activations.passivation import Passivation
 from durably.runtime.clock import Clock
 from durably.runtime.commands.command_kind import CommandKind
 from durably.runtime.commands.message_commands import CallCommands, SendCommands
-from durably.runtime.commands.question_commands import AttachCommands, GetStatusCommands
+from durably.runtime.commands.promise_commands import (
+    CompletePromiseCommands,
+    GetPromiseCommands,
+    PeekPromiseCommands,
+)
+from durably.runtime.commands.question_commands import AttachCommands, GetOutputCommands, GetStatusCommands
 from durably.runtime.commands.run_commands import RunCommands
 from durably.runtime.commands.sleep_commands import SleepCommands
 from durably.runtime.commit.committer import Committer
@@ -29,6 +46,7 @@ from durably.runtime.incarnation.incarnation import Incarnation
 from durably.runtime.incarnation.ready_queue import ReadyQueue
 from durably.runtime.invocations.activation import Activation
 from durably.runtime.lifecycle.action_endings import ActionEndings
+from durably.runtime.lifecycle.continuations import Continuations
 from durably.runtime.lifecycle.deadlines import Deadlines
 from durably.runtime.lifecycle.deadlocks import Deadlocks
 from durably.runtime.lifecycle.endings import Endings
@@ -39,10 +57,12 @@ from durably.runtime.lifecycle.recovery import Recovery
 from durably.runtime.lifecycle.retention import Retention
 from durably.runtime.lifecycle.retries import Retries
 from durably.runtime.lifecycle.timer_dispatch import TimerDispatch
+from durably.runtime.lifecycle.workflow_retention import WorkflowRetention
 from durably.runtime.messaging.acceptance import Acceptance
 from durably.runtime.messaging.attachments import Attachments
 from durably.runtime.messaging.completions import Completions
 from durably.runtime.messaging.messages import Messages
+from durably.runtime.messaging.promises import Promises
 from durably.runtime.messaging.targets import Targets
 from durably.runtime.observation.observer import Observer
 from durably.runtime.registry.reads import Reads
@@ -205,10 +225,16 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         ready=ready,
         registry=registry,
     )
+    promises = Promises(clock=clock, committer=committer, completions=completions, targets=targets)
+    activations.on_loaded.append(promises.look_at_loaded)
     commands: dict[type[Command], CommandKind[Any]] = {
         Attach: AttachCommands(attachments),
         Call: CallCommands(messages),
+        CompletePromise: CompletePromiseCommands(promises, completions, observer),
+        GetOutput: GetOutputCommands(attachments),
+        GetPromise: GetPromiseCommands(promises, completions),
         GetStatus: GetStatusCommands(attachments),
+        PeekPromise: PeekPromiseCommands(promises, completions),
         Run: RunCommands(
             incarnation, actions=around.actions, committer=committer, listener=action_endings, settings=settings
         ),
@@ -226,6 +252,27 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         registry=registry,
         targets=targets,
         timers=timers,
+    )
+    workflow_retention = WorkflowRetention(
+        incarnation,
+        activations=activations,
+        clock=clock,
+        committer=committer,
+        promises=promises,
+        ready=ready,
+        registry=registry,
+        settings=settings,
+    )
+    registry.on_workflow_expired = workflow_retention.expire
+    endings.on_left = workflow_retention.handler_has_ended
+    continuations = Continuations(
+        endings=endings,
+        entropy=around.entropy,
+        observer=observer,
+        ready=ready,
+        registry=registry,
+        timers=timers,
+        waiters=waiters,
     )
     retries = Retries(
         clock=clock,
@@ -268,13 +315,14 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         settings=settings,
         waiters=waiters,
     )
-    activations.on_loaded = deadlocks.look_at_loaded
+    activations.on_loaded.append(deadlocks.look_at_loaded)
     attachments.on_attached.append(deadlocks.attached)
     steps = Steps(
         attempts=attempts,
         clock=clock,
         commands=commands,
         committer=committer,
+        continuations=continuations,
         deadlines=deadlines,
         deadlocks=deadlocks,
         endings=endings,
@@ -283,6 +331,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         registry=registry,
         retries=retries,
         settings=settings,
+        targets=targets,
     )
     Pump(
         incarnation,
@@ -327,6 +376,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
             registry=registry,
             settings=settings,
             store=store,
+            workflows=workflow_retention,
         ),
         scheduled=scheduled,
         targets=targets,

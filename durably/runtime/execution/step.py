@@ -43,6 +43,13 @@ class Step(msgspec.Struct, frozen=True, array_like=True, gc=False):
     outcome: Outcome | None = None
     attempt: int = 1
     """Which attempt made this step, which the handler may look at."""
+    continues_with: bytes | None = None
+    """The argument of the execution that follows this one (rule T5); then there is no outcome."""
+
+    @property
+    def is_last(self) -> bool:
+        """It ends its execution."""
+        return self.outcome is not None or self.continues_with is not None
 
 
 class AttemptFailure(msgspec.Struct):

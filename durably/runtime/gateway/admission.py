@@ -52,6 +52,7 @@ class Admission:
             OverloadedError: a limit is reached.
         """
         handler = self._targets.find(request.service, request.key, request.handler)
+        self._targets.scope(handler, request.key, request.idempotency_key)
         if request.headers or request.idempotency_key is not None:
             _check_names(request)
         if len(body) > self._settings.payload_bytes:

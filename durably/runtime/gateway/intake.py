@@ -7,19 +7,23 @@ from typing import Any
 
 from durably.actors.definition.binding import BoundActorHandler
 from durably.actors.transport import Delay
+from durably.actors.values.error_envelopes import encode_failure
 from durably.ids import Entropy, KeyScope, new_identity
 from durably.runtime.clock import Clock
 from durably.runtime.commit.committer import Committer
+from durably.runtime.execution.step import Outcome
 from durably.runtime.gateway.admission import Admission, OutsideMessage
 from durably.runtime.gateway.pending_requests import AcceptanceOperation, OutcomeOperation
 from durably.runtime.gateway.queries import Queries
 from durably.runtime.gateway.requests import Acceptance as Accepted
 from durably.runtime.incarnation.ready_queue import ReadyQueue
-from durably.runtime.invocations.invocation import Found
+from durably.runtime.invocations.invocation import Found, InvocationRun
 from durably.runtime.messaging.acceptance import Acceptance, Message
+from durably.runtime.messaging.messages import already_started
 from durably.runtime.messaging.targets import Targets
 from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.registry.waiters import Waiters
+from durably.storage.records import InvocationRecord
 
 
 class Intake:
@@ -59,10 +63,10 @@ class Intake:
         except Exception as error:
             operation.refuse(error)
             return
-        if request.idempotency_key is None:
+        scope = self._targets.scope(handler, request.key, request.idempotency_key)
+        if scope is None:
             self._accept_call(operation, handler, argument, request, None)
         else:
-            scope = _scope(request)
             self._registry.by_key(scope, partial(self._call_keyed, operation, handler, argument, request, scope))
 
     def _call_keyed(
@@ -76,6 +80,9 @@ class Intake:
     ) -> None:
         if found is None:
             self._accept_call(operation, handler, argument, request, scope)
+        elif scope.is_workflow_id:
+            self._committer.when_answerable(_refuse_second_start, (operation, found))
+            self._ready.schedule()
         else:
             operation.found(self._queries, found)
 
@@ -108,10 +115,10 @@ class Intake:
         except Exception as error:
             operation.refuse(error)
             return
-        if request.idempotency_key is None:
+        scope = self._targets.scope(handler, request.key, request.idempotency_key)
+        if scope is None:
             self._send(operation, handler, argument, request, delay, None, None)
         else:
-            scope = _scope(request)
             self._registry.by_key(scope, partial(self._send, operation, handler, argument, request, delay, scope))
 
     def _send(
@@ -134,12 +141,15 @@ class Intake:
             )
             self._acceptance.accept(self._committer.begin(), message)
         else:
-            operation.id, due = found.id, found.due
+            operation.joins(found.id)
+            due = found.due
         accepted = Accepted(id=operation.id, previously_accepted=found is not None, due=due)
         self._committer.when_answerable(operation.accepted, accepted)
         self._ready.schedule()
 
 
-def _scope(request: OutsideMessage) -> KeyScope:
-    assert request.idempotency_key is not None
-    return KeyScope(request.service, request.key or "", request.handler, request.idempotency_key)
+def _refuse_second_start(told: tuple[OutcomeOperation[Any], InvocationRun | InvocationRecord]) -> None:
+    """A workflow that was started before, durably. The operation has nothing of its own in the store."""
+    operation, first = told
+    operation.id = first.id
+    operation.answer(Outcome(True, encode_failure(already_started(first))), None)

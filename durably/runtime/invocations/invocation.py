@@ -39,6 +39,8 @@ class InvocationRun:
     attachments: tuple[CallerRecord, ...] = ()
     execution: Execution | None = None
     journal: Journal | None = None
+    sent_before: bool = False
+    """An earlier execution of it has sent messages, and this one may ask for their outcomes."""
     sender_unfinished: bool = False
     """The sender had no outcome when this one was loaded."""
     held_step: Step | None = None
@@ -100,7 +102,7 @@ class InvocationRun:
 
     @property
     def is_exclusive(self) -> bool:
-        return self.handler.kind == "exclusive"
+        return self.handler.is_exclusive
 
     def record(self) -> InvocationRecord:
         """The row that accepts this invocation."""
@@ -143,6 +145,10 @@ class InvocationRun:
             outcome=None if self.outcome is None else encode_outcome(self.outcome),
             expires_at=self.expires_at,
         )
+
+    def has_sent(self) -> bool:
+        """It has sent messages, and may ask for their outcomes (rule X7)."""
+        return self.sent_before or (self.journal is not None and self.journal.has_sent)
 
     def note_stored(self) -> None:
         """The store, or a batch on its way there, says the same of it as memory."""
@@ -194,7 +200,7 @@ def from_stored(stored: StoredInvocation, activation: Activation, handler: Bound
     invocation.load_error = journal_load_error(stored)
     if stored.steps:
         invocation.journal = journal_of(stored)
-        invocation.journal.reload(holds_sends=handler.atomic)
+        invocation.journal.reload(is_atomic=handler.atomic)
     return invocation
 
 

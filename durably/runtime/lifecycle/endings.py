@@ -6,7 +6,9 @@ there are all of them or none.
 
 from __future__ import annotations
 
-from durably.actors.protocol.commands import Command, Send
+from collections.abc import Callable
+
+from durably.actors.protocol.commands import Command
 from durably.actors.values.error_envelopes import encode_failure
 from durably.errors import TerminalError
 from durably.runtime.activations.activations import Activations
@@ -17,8 +19,9 @@ from durably.runtime.commit.committer import Committer
 from durably.runtime.commit.transition import Transition
 from durably.runtime.execution.execution import Execution
 from durably.runtime.execution.step import Outcome, Step
+from durably.runtime.invocations.activation import Activation
 from durably.runtime.invocations.invocation import InvocationRun, throw_away
-from durably.runtime.invocations.journal import Journal
+from durably.runtime.invocations.journal import HELD_BY_ATOMIC, Journal
 from durably.runtime.messaging.attachments import Attachments
 from durably.runtime.messaging.messages import KeysFound
 from durably.runtime.messaging.targets import Targets
@@ -45,6 +48,8 @@ class Endings:
         targets: Targets,
         timers: TimerService,
     ) -> None:
+        self.on_left: Callable[[Activation], None] = _no_one_listens
+        """Hears that a handler of a workflow has ended whose retention is over."""
         self._activations = activations
         self._attachments = attachments
         self._clock = clock
@@ -60,30 +65,41 @@ class Endings:
         self, transition: Transition, invocation: InvocationRun, last: Step, outcome: Outcome, found: KeysFound
     ) -> None:
         """Its handler has ended with this step."""
+        self.take_last_step(
+            transition, invocation, last, found, drops=outcome.failed and invocation.handler.atomic
+        )  # Rule V6
+        self._end(transition, invocation, outcome)
+
+    def take_last_step(
+        self, transition: Transition, invocation: InvocationRun, last: Step, found: KeysFound, *, drops: bool
+    ) -> None:
+        """What the last step of an execution asked for and changed becomes real; `drops`: what was held back does not.
+
+        State, and what an atomic handler holds back, is dropped when it fails (rule V6).
+        """
         journal = invocation.journal
-        if last.commands or (journal is not None and journal.held_sends):
-            self._issue_last(transition, invocation, last, outcome, found)
+        if last.commands or (journal is not None and journal.held):
+            self._issue_last(transition, invocation, last, found, drops=drops)
         execution = invocation.execution
         if execution is not None and execution.made_tasks:
             self._warn_leftovers(execution)
-        if invocation.handler.kind == "exclusive" and not (outcome.failed and invocation.handler.atomic):  # Rule V6
+        if invocation.is_exclusive and not drops:
             if journal is not None:
                 transition.change_state(invocation.activation, journal.changes)
             if last.changes is not None:
                 transition.change_state(invocation.activation, last.changes)
-        self._end(transition, invocation, outcome)
 
     def fail(self, transition: Transition, invocation: InvocationRun, error: TerminalError) -> None:
         """End an invocation without its handler. What its steps changed stands, unless it is atomic (rule V6)."""
         journal = invocation.journal
-        if journal is not None and invocation.handler.kind == "exclusive" and not invocation.handler.atomic:
+        if journal is not None and invocation.is_exclusive and not invocation.handler.atomic:
             transition.change_state(invocation.activation, journal.changes)
         self._end(transition, invocation, Outcome(True, encode_failure(error)))
 
     def _end(self, transition: Transition, invocation: InvocationRun, outcome: Outcome) -> None:
         throw_away(invocation)
         if invocation.journal is not None:
-            self._withdraw_pending(invocation, invocation.journal)
+            self.withdraw_pending(invocation, invocation.journal)
         if invocation.deadline is not None:
             self._timers.forget(invocation.number, TimerKind.DEADLINE)
         keep_us = self._keep_outcome_us(invocation)
@@ -109,19 +125,20 @@ class Endings:
                 self._activations.start_next(activation)
         else:
             activation.shared.pop(invocation.number, None)
+        if activation.expiring is not None:
+            self.on_left(activation)
         self._passivation.mark_idle(activation)
 
     def _issue_last(
-        self, transition: Transition, invocation: InvocationRun, last: Step, outcome: Outcome, found: KeysFound
+        self, transition: Transition, invocation: InvocationRun, last: Step, found: KeysFound, *, drops: bool
     ) -> None:
         """Calls and sends of the last step stand; no handler waits for the answers of the calls (rule S6)."""
         journal = invocation.journal
         first = 0 if journal is None else journal.next_command
-        issued: list[tuple[int, Command]] = [] if journal is None else list(journal.held_sends)
+        issued: list[tuple[int, Command]] = [] if journal is None else list(journal.held)
         issued += enumerate(last.commands, first)
-        drop_sends = outcome.failed and invocation.handler.atomic  # Rule V6
         for number, command in issued:
-            if not (drop_sends and isinstance(command, Send)):
+            if not (drops and isinstance(command, HELD_BY_ATOMIC)):
                 self._commands[type(command)].issue_unawaited(transition, invocation, number, command, found)
 
     def _warn_leftovers(self, execution: Execution) -> None:
@@ -131,7 +148,8 @@ class Endings:
                 execution, f"the handler ended and left tasks behind, which are thrown away: {', '.join(leftovers)}"
             )
 
-    def _withdraw_pending(self, invocation: InvocationRun, journal: Journal) -> None:
+    def withdraw_pending(self, invocation: InvocationRun, journal: Journal) -> None:
+        """What is still waited for is waited for no longer."""
         for number, command in journal.pending.items():
             self._commands[type(command)].withdraw(invocation, number, command)
         journal.pending.clear()
@@ -143,3 +161,7 @@ class Endings:
             return invocation.keep_outcome_us
         may_ask = self._registry.may_ask(invocation.sender_id, invocation.sender_unfinished)
         return self._targets.retention_us(invocation.handler) if may_ask else None
+
+
+def _no_one_listens(activation: Activation) -> None:
+    raise AssertionError("a handler ended before the machine was put together")

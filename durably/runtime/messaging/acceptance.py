@@ -70,7 +70,7 @@ class Acceptance:
         """
         handler, due = message.handler, message.due
         key = message.id if message.key is None else message.key
-        is_exclusive = handler.kind == "exclusive"
+        is_exclusive = handler.is_exclusive
         number = transition.position
         now = self._clock.now()
         timeout_us = handler.timeout_us if message.timeout_us is None else message.timeout_us

@@ -14,7 +14,19 @@ from typing import Any
 import structlog
 
 from durably.actors.protocol.coding import CodingMeter
-from durably.actors.protocol.commands import Attach, Call, Command, GetStatus, Run, Send, Sleep
+from durably.actors.protocol.commands import (
+    Attach,
+    Call,
+    Command,
+    CompletePromise,
+    GetOutput,
+    GetPromise,
+    GetStatus,
+    PeekPromise,
+    Run,
+    Send,
+    Sleep,
+)
 from durably.errors import TerminalError
 from durably.ids import Address
 from durably.runtime.execution.execution import Execution
@@ -167,9 +179,9 @@ class RuntimeLogger(Observer):
             )
         self._of(invocation).warning(SLOW_HANDLER if handler_us >= coding.spent_us else SLOW_CODING, **fields)
 
-    def undeliverable(self, sender: InvocationRun, command: Call | Send, error: TerminalError) -> None:
+    def undeliverable(self, sender: InvocationRun, command: Command, error: TerminalError) -> None:
         self._of(sender).error(
-            "a message cannot be delivered", command=describe_command(command), error=describe_failure(error)
+            "what a handler asked for cannot be done", command=describe_command(command), error=describe_failure(error)
         )
 
     def nobody_home(self, address: Address) -> None:
@@ -249,3 +261,11 @@ def describe_command(command: Command) -> str:
             return "attach"
         case GetStatus():
             return "look"
+        case GetOutput():
+            return "look at an outcome"
+        case GetPromise():
+            return f"wait for promise {command.name!r}"
+        case PeekPromise():
+            return f"look at promise {command.name!r}"
+        case CompletePromise():
+            return f"{'reject' if command.failed else 'resolve'} promise {command.name!r}"

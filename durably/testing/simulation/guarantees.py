@@ -342,6 +342,9 @@ class Guarantees:
         """Not one that joins an earlier message, or waits for an outcome (rule V6), or cannot be delivered."""
         if command.idempotency_key is not None or any(answered == number for _, answered in row.completions):
             return False
+        receiver = self.handlers.get((command.service, command.handler))
+        if receiver is not None and receiver.kind == "workflow":
+            return False
         if isinstance(command, Call):
             return True
         sender = self.handlers.get((row.record.address.service, row.record.handler))

@@ -15,7 +15,7 @@ from random import Random
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from durably.actors.actor import Actor, Service, VirtualObject
+from durably.actors.actor import Actor, Service, VirtualObject, Workflow
 from durably.actors.definition.binding import bind
 from durably.actors.definition.definition import definition_of
 from durably.actors.protocol.operations import Operation
@@ -52,6 +52,7 @@ from durably.testing.stores.snapshots import Snapshots
 T = TypeVar("T")
 ServiceT = TypeVar("ServiceT", bound=Service)
 ObjectT = TypeVar("ObjectT", bound=VirtualObject)
+WorkflowT = TypeVar("WorkflowT", bound=Workflow)
 
 TEN_YEARS = 10 * 365 * 86_400.0
 SETTLE_US = 20_000
@@ -257,6 +258,13 @@ class Simulation:
         """A reference to a virtual object, for somebody outside who insists until there is an answer."""
         return self._default.object(actor, key)
 
+    def workflow(self, actor: type[WorkflowT], id: str, /) -> WorkflowT:
+        """A reference to a workflow, for somebody outside who insists until there is an answer.
+
+        A call of its `run` is not repeated, since the second one is refused: send it, and attach.
+        """
+        return self._default.workflow(actor, id)
+
     def service(self, actor: type[ServiceT], /) -> ServiceT:
         """A reference to a service, for somebody outside who insists until there is an answer."""
         return self._default.service(actor)
@@ -347,7 +355,7 @@ class Simulation:
         """
         self.conditions.sometimes(name, condition)
 
-    def bounded(self, actor: type[VirtualObject], /, *, bytes: int) -> None:
+    def bounded(self, actor: type[VirtualObject] | type[Workflow], /, *, bytes: int) -> None:
         """The durable state of no object of this class is ever larger, however long it lives."""
         self.conditions.bounded(self._known(actor), bytes)
 
@@ -500,7 +508,7 @@ class Simulation:
             await self._pass(step_us)
             step_us = min(2 * step_us, LONGEST_STEP_US)
 
-    def _known(self, actor: type[VirtualObject]) -> str:
+    def _known(self, actor: type[VirtualObject] | type[Workflow]) -> str:
         """The name of a class that is simulated."""
         name = definition_of(actor).name
         if name not in self._bound:

@@ -39,6 +39,7 @@ from durably.storage.records import (
     InvocationUpdate,
     Opened,
     Owner,
+    PromiseRecord,
     StateRecord,
     StepRecord,
     TimerKey,
@@ -418,6 +419,8 @@ async def everything(store: InspectableStore, disk: Disk) -> list[object]:
         await store.timers(LATEST_TIME // 2, 1000),
         await store.expired(LATEST_TIME // 2, 1000),
         await store.expired(LATEST_TIME, 2),
+        await store.expired_promises(LATEST_TIME // 2, 1000),
+        await store.expired_promises(LATEST_TIME, 1),
         await store.paused(2),
         await store.objects(places),
         await store.invocations(after=0, limit=1000),
@@ -486,6 +489,16 @@ class Histories:
                     st.builds(StateRecord, addresses, st.sampled_from(FIELDS), st.none() | payloads),
                     max_size=4,
                     unique_by=lambda record: (record.address, record.field),
+                )
+            ),
+            vacated=self.draw(st.lists(addresses, max_size=2, unique=True)),
+            promises=self.draw(
+                st.lists(
+                    st.builds(
+                        PromiseRecord, addresses, st.sampled_from(FIELDS), st.booleans(), payloads, st.none() | times
+                    ),
+                    max_size=4,
+                    unique_by=lambda record: (record.address, record.name),
                 )
             ),
             last_position=self.next_position(),
