@@ -25,7 +25,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from durably.errors import DurablyError
+from durably.errors import DurablyError, UnknownTargetError
 from durably.ingress.answers import (
     NOT_SERVING,
     SAFE_WITH_A_KEY,
@@ -33,11 +33,13 @@ from durably.ingress.answers import (
     Headers,
     acceptance_answer,
     error_answer,
+    lookup_answer,
     refusal_answer,
     result_answer,
 )
 from durably.ingress.delays import parse_delay
 from durably.ingress.paths import path_segments, scope_below
+from durably.ingress.questions import FIRST_SEGMENTS, Which, question_of, target_in
 from durably.ingress.targets import RefusedRequestError, Target, Targets
 from durably.runtime.gateway.requests import Acceptance, InvocationRequest, Reply, ServiceDescription
 
@@ -46,6 +48,7 @@ PATIENCE_SECONDS: Final = 1.0
 """How long a call waits before the ingress begins to look whether its client is still there."""
 
 RESERVED: Final = b"restate"
+EXPLICIT: Final = frozenset({b"call", b"send"})
 IDEMPOTENCY_KEY: Final = b"idempotency-key"
 KEPT_BACK: Final = frozenset({b"connection", b"host", b"idempotency-key", b"idempotency-expires"})
 """Headers that are about the connection or for the ingress; a handler sees all others."""
@@ -63,6 +66,9 @@ class ServedRuntime(Protocol):
     def describe(self) -> list[ServiceDescription]: ...
     def request_call(self, request: InvocationRequest, /) -> Awaitable[Reply]: ...
     def request_send(self, request: InvocationRequest, /) -> Awaitable[Acceptance]: ...
+    def request_attach(self, which: Which, /) -> Awaitable[Reply]: ...
+    def request_output(self, which: Which, /) -> Awaitable[Reply]: ...
+    def request_lookup(self, which: Which, /) -> Awaitable[str]: ...
 
 
 class Ingress:
@@ -80,7 +86,7 @@ class Ingress:
             await self._reserved(scope, receive, send)
             return
         segments = path_segments(scope)
-        if segments and segments[0] == RESERVED:
+        if segments and segments[0] == RESERVED and not _is_direct(segments):
             await self._reserved(scope_below(scope, segments), receive, send)
             return
         try:
@@ -97,14 +103,42 @@ class Ingress:
         if method not in ("POST", "GET"):
             return _other_method(method, scope)
         try:
+            if segments[:1] == [RESERVED] and segments[1] not in EXPLICIT:
+                return await self._ask(scope, receive, segments[1:])
             return await self._invoke(scope, receive, segments)
         except RefusedRequestError as refused:
             return error_answer(refused.status, refused.message, headers=list(refused.headers))
 
+    async def _ask(self, scope: Scope, receive: Receive, segments: Sequence[bytes]) -> Answer | None:
+        """Attach to an invocation that exists, look at its outcome, or look up its id."""
+        question = question_of(scope["method"], segments)
+        which = question.which
+        if which is None:
+            body = await _read_body(receive, None, self._body_limit_bytes)
+            if body is None:
+                return None
+            which = target_in(body)
+        try:
+            with DisconnectWatch(receive) as client:
+                match question.verb:
+                    case "attach":
+                        return result_answer(await self._runtime.request_attach(which))
+                    case "output":
+                        return result_answer(await self._runtime.request_output(which))
+                    case "lookup":
+                        return lookup_answer(await self._runtime.request_lookup(which))
+            assert client.has_left
+            return None
+        except UnknownTargetError as error:
+            return error_answer(404, f"invocation not found. {error.message}")
+        except DurablyError as error:
+            return refusal_answer(error, is_keyed=True)  # It changes nothing, so it can be repeated.
+
     async def _invoke(self, scope: Scope, receive: Receive, segments: Sequence[bytes]) -> Answer | None:
         if self._targets is None:
             self._targets = Targets(self._runtime.describe())
-        target = self._targets.find(segments)
+        is_explicit = segments[:1] == [RESERVED]
+        target = self._targets.find_explicit(segments[1:]) if is_explicit else self._targets.find(segments)
         delay_us = _delay_us(scope["query_string"], target)
         headers, idempotency_key = _forwarded(scope["headers"])
         body = await _read_body(receive, headers.get("content-length"), self._body_limit_bytes)
@@ -168,6 +202,11 @@ class DisconnectWatch:
 
 
 # ---------------------------------------------------------------- what comes in
+def _is_direct(segments: Sequence[bytes]) -> bool:
+    """It goes the direct way, though it stands under `/restate/`: a call, a send, or a question about an invocation."""
+    return len(segments) > 1 and (segments[1] in EXPLICIT or segments[1] in FIRST_SEGMENTS)
+
+
 def _forwarded(raw: Sequence[tuple[bytes, bytes]]) -> tuple[dict[str, str], str | None]:
     """The headers for the handler (repeated ones joined as HTTP says), and the idempotency key.
 

@@ -1,6 +1,7 @@
 """Which handler a path names: `Targets.find` answers with a `Target`, or raises what is answered instead.
 
-    /{service}/{handler}[/send]             /{object}/{key}/{handler}[/send]
+    /{service}/{handler}[/send]                   /{object or workflow}/{key}/{handler}[/send]
+    /restate/{call|send}/{service}/{handler}      /restate/{call|send}/{object or workflow}/{key}/{handler}
 
 Whether a path means the one or the other is decided by what its first segment names. Segments are split before they are
 decoded, so a key may contain any character, `/` as `%2F` too.
@@ -12,20 +13,11 @@ from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
+from durably.ingress.refusals import RefusedRequestError as RefusedRequestError
 from durably.runtime.gateway.requests import ServiceDescription
 
 BAD_PATH: Final = "bad path, expected either /:service-name/:handler or /:object-name/:object-key/:handler"
 SEND: Final = b"send"
-
-
-class RefusedRequestError(Exception):
-    """A request that the ingress itself refuses; nothing was accepted."""
-
-    def __init__(self, status: int, message: str, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
-        super().__init__(message)
-        self.status = status
-        self.headers = tuple(headers)
-        self.message = message
 
 
 class Target(NamedTuple):
@@ -57,6 +49,19 @@ class Targets:
             RefusedRequestError: 400 or 404.
 
         """
+        return self._find(segments, None)
+
+    def find_explicit(self, segments: Sequence[bytes]) -> Target:
+        """The target of a path that begins with `call` or `send`.
+
+        Raises:
+            RefusedRequestError: 400 or 404.
+
+        """
+        return self._find(segments[1:], segments[0] == SEND)
+
+    def _find(self, segments: Sequence[bytes], is_send: bool | None) -> Target:
+        """`is_send` None: the end of the path says so."""
         if len(segments) < 2 or not segments[0]:
             raise RefusedRequestError(400, BAD_PATH)
         name = _decode(segments[0])
@@ -66,14 +71,16 @@ class Targets:
                 404, f"service '{name}' not found, make sure to register the service before calling it."
             )
         key, rest = (_decode(segments[1]), segments[2:]) if service.has_key else (None, segments[1:])
-        if not rest or len(rest) > 2 or key == "" or (len(rest) == 2 and rest[1] != SEND):
+        longest = 2 if is_send is None else 1
+        if not rest or len(rest) > longest or key == "" or (len(rest) == 2 and rest[1] != SEND):
             raise RefusedRequestError(400, BAD_PATH)
-        return Target(name, key, _public_handler(name, service, rest[0]), len(rest) == 2)
+        is_send = len(rest) == 2 if is_send is None else is_send
+        return Target(name, key, _public_handler(name, service, rest[0]), is_send)
 
 
 def _callable(service: ServiceDescription) -> _Callable:
     return _Callable(
-        has_key=service.kind == "object",
+        has_key=service.kind != "service",
         handlers={
             handler.name.encode(): (handler.name, not (service.private or handler.private))
             for handler in service.handlers
