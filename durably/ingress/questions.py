@@ -96,13 +96,11 @@ def target_in(body: bytes) -> Which:
             '{"target":"invocation","invocationId":...}, {"target":"workflow","workflowName":...,"workflowKey":...} '
             'and {"target":"idempotentInvocation","service":...,"key":...,"handler":...,"idempotencyKey":...}',
         ) from None
-    match target:
-        case _Invocation():
-            return _invocation_id(target.invocation_id)
-        case _Workflow():
-            return run_scope(target.workflow_name, target.workflow_key)
-        case _Keyed():
-            return _scope(target.service, target.key or "", target.handler, target.idempotency_key)
+    if isinstance(target, _Invocation):
+        return _invocation_id(target.invocation_id)
+    if isinstance(target, _Workflow):
+        return run_scope(target.workflow_name, target.workflow_key)
+    return _scope(target.service, target.key or "", target.handler, target.idempotency_key)
 
 
 def _invocation(names: list[str]) -> Which:
