@@ -10,6 +10,7 @@ from workloads.bank import BANK
 from workloads.counters import COUNTERS
 from workloads.promises import PROMISES
 from workloads.trees import TREES
+from workloads.workflows import WORKFLOWS
 
 WORKLOADS: Mapping[str, Workload] = {
     "bank": BANK,
@@ -17,5 +18,6 @@ WORKLOADS: Mapping[str, Workload] = {
     "asyncio_programs": ASYNCIO_PROGRAMS,
     "trees": TREES,
     "promises": PROMISES,
+    "workflows": WORKFLOWS,
 }
 """By name, as `--workload` takes them."""

@@ -373,6 +373,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
             background=background,
             clock=clock,
             committer=committer,
+            ready=ready,
             registry=registry,
             settings=settings,
             store=store,

@@ -7,11 +7,9 @@ from typing import Any
 
 from durably.actors.definition.binding import BoundActorHandler
 from durably.actors.transport import Delay
-from durably.actors.values.error_envelopes import encode_failure
 from durably.ids import Entropy, KeyScope, new_identity
 from durably.runtime.clock import Clock
 from durably.runtime.commit.committer import Committer
-from durably.runtime.execution.step import Outcome
 from durably.runtime.gateway.admission import Admission, OutsideMessage
 from durably.runtime.gateway.pending_requests import AcceptanceOperation, OutcomeOperation
 from durably.runtime.gateway.queries import Queries
@@ -151,5 +149,4 @@ class Intake:
 def _refuse_second_start(told: tuple[OutcomeOperation[Any], InvocationRun | InvocationRecord]) -> None:
     """A workflow that was started before, durably. The operation has nothing of its own in the store."""
     operation, first = told
-    operation.id = first.id
-    operation.answer(Outcome(True, encode_failure(already_started(first))), None)
+    operation.refuse_second_start(first.id, already_started(first))

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 from durably.actors.protocol.operations import CallSite, HostOperation
 from durably.actors.values.error_envelopes import decode_failure
-from durably.errors import StoreUnavailableError
+from durably.errors import AlreadyStartedError, StoreUnavailableError
 from durably.runtime.execution.step import Outcome
 from durably.runtime.gateway.requests import Acceptance, Reply
 from durably.runtime.invocations.invocation import Found, InvocationRun
@@ -118,6 +118,10 @@ class OutcomeOperation(PendingRequest[R]):
     def comes_from(self, found: InvocationRun | InvocationRecord) -> None:
         """The answer to come is that of this invocation."""
 
+    def refuse_second_start(self, id: str, error: AlreadyStartedError) -> None:
+        """It asked for the `run` of a workflow that has been started, as this invocation."""
+        self.refuse(error)
+
     def found(self, machine: Recoverer, found: InvocationRun | InvocationRecord) -> None:
         self.id = found.id
         self.comes_from(found)
@@ -172,6 +176,10 @@ class ReplyOperation(OutcomeOperation[Reply]):
         self._content_type = content_type
         self._content_type_of = content_type_of
         self._keyed = keyed
+
+    def refuse_second_start(self, id: str, error: AlreadyStartedError) -> None:
+        """To clients outside that is the failure of a call, which must not be repeated."""
+        self.finish(Reply(id=id, body=b"", content_type=None, failure=error, expires_at=None))
 
     def comes_from(self, found: InvocationRun | InvocationRecord) -> None:
         if self._content_type_of is not None:

@@ -79,7 +79,7 @@ class Endings:
         """
         journal = invocation.journal
         if last.commands or (journal is not None and journal.held):
-            self._issue_last(transition, invocation, last, found, drops=drops)
+            self._issue_last(transition, invocation, last, found, drops)
         execution = invocation.execution
         if execution is not None and execution.made_tasks:
             self._warn_leftovers(execution)
@@ -130,7 +130,7 @@ class Endings:
         self._passivation.mark_idle(activation)
 
     def _issue_last(
-        self, transition: Transition, invocation: InvocationRun, last: Step, found: KeysFound, *, drops: bool
+        self, transition: Transition, invocation: InvocationRun, last: Step, found: KeysFound, drops: bool
     ) -> None:
         """Calls and sends of the last step stand; no handler waits for the answers of the calls (rule S6)."""
         journal = invocation.journal

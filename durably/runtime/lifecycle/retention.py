@@ -13,6 +13,7 @@ from durably.runtime.clock import Cancellable, Clock
 from durably.runtime.commit.committer import Committer
 from durably.runtime.incarnation.background import Background
 from durably.runtime.incarnation.incarnation import Incarnation
+from durably.runtime.incarnation.ready_queue import ReadyQueue
 from durably.runtime.lifecycle.workflow_retention import WorkflowRetention
 from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.settings import Settings
@@ -35,6 +36,7 @@ class Retention:
         background: Background,
         clock: Clock,
         committer: Committer,
+        ready: ReadyQueue,
         registry: InvocationRegistry,
         settings: Settings,
         store: Store,
@@ -44,6 +46,7 @@ class Retention:
         self._background = background
         self._clock = clock
         self._committer = committer
+        self._ready = ready
         self._registry = registry
         self._settings = settings
         self._store = store
@@ -85,6 +88,7 @@ class Retention:
                 workflows.append(record)
             else:
                 self._registry.expire(record.number)
+        self._ready.schedule()  # Loads wait until what has expired so far is durable.
         await self._all(self._workflows.expire, workflows)
 
     async def _forget_promises(self) -> bool:
