@@ -259,6 +259,8 @@ async def call_once(sim: Simulation, id: str, left: int) -> None:
         return
     except AlreadyStartedError:
         return
+    except TerminalError as error:
+        raise AssertionError("a second call was accepted, and failed") from error
     raise AssertionError("a second call was accepted")
 
 
