@@ -19,6 +19,7 @@ from durably.actors.retry import RetryPolicy as RetryPolicy
 from durably.actors.select import select as select
 from durably.actors.state import state as state
 from durably.actors.transport import Invocation as Invocation
+from durably.actors.values.msgpack_serde import MsgpackSerde as MsgpackSerde
 from durably.actors.values.serde import BytesSerde as BytesSerde
 from durably.actors.values.serde import JsonSerde as JsonSerde
 from durably.actors.values.serde import Serde as Serde
@@ -31,6 +32,7 @@ __all__ = [
     "HandlerInfo",
     "Invocation",
     "JsonSerde",
+    "MsgpackSerde",
     "ObjectContext",
     "Request",
     "RetryPolicy",

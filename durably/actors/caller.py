@@ -6,12 +6,12 @@ from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar
 
 from durably.actors.actor import Service, VirtualObject, Workflow
-from durably.actors.bound_handlers import plain_headers
+from durably.actors.headers import plain_headers
 from durably.actors.protocol.operations import CallSite, frame_above
 from durably.actors.reference_classes import reference
 from durably.actors.transport import Delay, Invocation, Outgoing, Transport
 from durably.actors.values.durations import Duration, duration_us
-from durably.actors.values.serde import codec_for
+from durably.actors.values.serde import Serde, codec_named
 from durably.actors.values.type_checks import is_bytes
 from durably.ids import RUN, is_storable
 
@@ -43,11 +43,11 @@ class Caller(Transport):
         """
         return reference(self, actor, "workflow", id)
 
-    def invocation(self, id: str, returns: type[T], /) -> Invocation[T]:
-        """A handle on an invocation whose result is of this type."""
+    def invocation(self, id: str, returns: type[T] | Serde[T], /) -> Invocation[T]:
+        """A handle on an invocation whose result is of this type, or as a Serde reads it."""
         if not is_storable(id):
             raise TypeError(f"The id of an invocation is Unicode text without NUL; {id!r} is not.")
-        return Invocation(self, id, codec_for(returns).decode)
+        return Invocation(self, id, codec_named(returns, self._serde).decode)
 
     def call(
         self,
@@ -102,7 +102,16 @@ def _outgoing(
     # Without the class it is not known whether this runs a workflow.
     may_join = idempotency_key is not None or (key is not None and handler == RUN)
     return Outgoing(
-        service, key, handler, bytes(body), _unchanged, plain_headers(headers), idempotency_key, None, True, may_join
+        service,
+        key,
+        handler,
+        bytes(body),
+        _unchanged,
+        plain_headers(headers),
+        idempotency_key,
+        None,
+        True,
+        may_join=may_join,
     )
 
 

@@ -12,11 +12,12 @@ from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeAlias, TypeVar, overload
 
-from durably.actors.bound_handlers import NO_HEADERS, BoundHandler, Target
+from durably.actors.bound_handlers import BoundHandler, Target
 from durably.actors.class_bodies import class_body_of
 from durably.actors.definition.arguments import HandlerFunction
 from durably.actors.definition.signature import HandlerSignature
 from durably.actors.definition.type_bindings import TypeBindings
+from durably.actors.headers import NO_HEADERS
 from durably.actors.protocol.operations import frame_above
 from durably.actors.retry import RetryPolicy
 from durably.actors.transport import Transport
@@ -139,8 +140,8 @@ class Handler(Generic[P, R]):
         self.attribute = attribute
         if not hasattr(owner, "__durably__"):
             raise DefinitionError(
-                f"{named(owner)}.{attribute} is a handler, and {named(owner)} is no Service, VirtualObject or "
-                "Workflow. Subclass one of them."
+                f"{named(owner)}.{attribute} is a handler, and {named(owner)} is neither a Service nor a "
+                "VirtualObject, nor a Workflow. Subclass one of them."
             )
         self.owner, self._class_body = owner, None
 
@@ -160,8 +161,10 @@ class Handler(Generic[P, R]):
         transport: Transport | None = own.get(TRANSPORT)
         if transport is None:
             raise HandlerMistakeError(self._called_on_self(owner))
+        serde = transport._serde  # pyright: ignore[reportPrivateUsage]
+        signature = self.signature if serde is None else self.signature.under(serde)
         return BoundHandler(
-            Target(transport, own[SERVICE], own.get("key"), self.name, self.signature, NO_HEADERS, is_run=self.is_run)
+            Target(transport, own[SERVICE], own.get("key"), self.name, signature, NO_HEADERS, is_run=self.is_run)
         )
 
     if not TYPE_CHECKING:  # Type checkers say so by themselves.

@@ -17,11 +17,14 @@ from durably.actors.protocol.commands import CompletePromise, GetPromise, PeekPr
 from durably.actors.protocol.operations import CallSite, frame_above
 from durably.actors.protocol.port import Port
 from durably.actors.values.error_envelopes import encode_failure
-from durably.actors.values.serde import TypeCodec
+from durably.actors.values.serde import Serde, TypeCodec
 from durably.errors import DefinitionError, HandlerMistakeError, TerminalError, UnencodableError
 from durably.ids import is_storable
 
 T = TypeVar("T")
+
+PEEKED = b"="
+"""Begins the answer to a look at a promise that is resolved; its value follows."""
 
 PROMISE_VIEW = "__durably_promises__"
 """Where the `self` of a workflow's attempt keeps its view of the declared promises."""
@@ -91,7 +94,7 @@ class DurablePromise(Generic[T]):
         return self._port.issue(command, _nothing, f"completion of promise {self.name!r}", site)
 
     def _peeked(self, data: bytes) -> T | None:
-        return self._codec.decode(data) if data else None
+        return self._codec.decode(data[1:]) if data.startswith(PEEKED) else None
 
     if not TYPE_CHECKING:  # Type checkers say so by themselves.
 
@@ -105,8 +108,10 @@ class DurablePromise(Generic[T]):
 class PromiseField:
     """What `promise()` leaves in the class: `Signup.confirmed` is the definition, `self.confirmed` the promise."""
 
-    def __init__(self, name: str | None) -> None:
+    def __init__(self, name: str | None, serde: Serde[Any] | None) -> None:
         self._name = name
+        self.serde = serde
+        """Writes its value, instead of the class's."""
         self.attribute = ""
         self.owner: type = object
 
@@ -140,15 +145,15 @@ class PromiseField:
         )
 
 
-def promise(*, name: str | None = None) -> Any:
+def promise(*, name: str | None = None, serde: Serde[Any] | None = None) -> Any:
     """A durable promise of a workflow, declared like state: `paid: DurablePromise[str] = promise()`.
 
     Then `await self.paid`, `await self.paid.resolve(...)`. `name` is what it is kept under, the attribute's name if
-    left out: give it when you rename the attribute.
+    left out: give it when you rename the attribute. `serde` writes the value instead of the class's.
     """
     if name is not None and not (name and is_storable(name)):
         raise DefinitionError(f"The name of a promise is Unicode text without NUL, and not empty; {name!r} is not.")
-    return PromiseField(name)
+    return PromiseField(name, serde)
 
 
 class PromiseView:

@@ -14,7 +14,9 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from durably.actors.headers import Forwarding
 from durably.actors.protocol.operations import CallSite, Operation, frame_above
+from durably.actors.values.serde import SerdeFactory
 from durably.ids import InvocationStatus
 
 R = TypeVar("R")
@@ -34,6 +36,8 @@ class Outgoing(msgspec.Struct, Generic[R], frozen=True, gc=False):
     idempotency_key: str | None = None
     timeout_us: int | None = None
     wire: bool = False
+    forwarding: Forwarding | None = None
+    """Which headers of the sending invocation it carries on; None leaves that to the class and the runtime."""
     may_join: bool = False
     """It has an idempotency key, or runs a workflow: there may be an earlier invocation, which it joins."""
 
@@ -53,6 +57,11 @@ class Transport:
     """What carries messages: a handler's journal, a runtime in this process, HTTP. Subclasses implement all of it."""
 
     __slots__ = ()
+
+    @property
+    def _serde(self) -> SerdeFactory | None:
+        """Makes the Serdes of classes that have none of their own; None: their values are JSON."""
+        return None
 
     def _issue_call(self, outgoing: Outgoing[R], site: CallSite, /) -> Operation[R]:
         """Call, and end with the answer."""

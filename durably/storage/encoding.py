@@ -259,7 +259,7 @@ def _completion_row(completion: CompletionRecord) -> tuple[object, ...]:
 
 
 def _timer_row(timer: TimerRecord) -> tuple[object, ...]:
-    return (timer.number, timer.kind, timer.command, timer.due, timer.address[0], timer.address[1])
+    return (timer.number, timer.kind, timer.command, timer.due, *timer.address, timer.asked_at)
 
 
 def _promise_row(promise: PromiseRecord) -> tuple[object, ...]:

@@ -7,6 +7,7 @@ completion in log order counts (rule E5).
 
 from __future__ import annotations
 
+from durably.actors.promises import PEEKED
 from durably.actors.protocol.commands import CompletePromise, GetPromise
 from durably.actors.values.error_envelopes import encode_failure
 from durably.errors import AlreadyCompletedError, TerminalError
@@ -20,8 +21,8 @@ from durably.runtime.messaging.completions import Completions
 from durably.runtime.messaging.targets import Targets
 from durably.storage.records import PromiseRecord
 
-NOT_COMPLETED = Outcome(False, b"")
-"""The answer to a look at a promise that is not completed. No value is written as nothing."""
+NOT_COMPLETED = Outcome(False, b"-")
+"""The answer to a look at a promise that is not completed."""
 GONE_CODE = 410
 
 
@@ -47,11 +48,10 @@ class Promises:
 
     def peek(self, invocation: InvocationRun, name: str) -> Outcome:
         """What a handler sees that does not wait."""
-        kept = invocation.activation.promises.get(name)
-        held = _held(invocation, name)
-        if held is not None:
-            return Outcome(held.failed, held.value)
-        return NOT_COMPLETED if kept is None else Outcome(kept.failed, kept.value)
+        seen = _held(invocation, name) or invocation.activation.promises.get(name)
+        if seen is None:
+            return NOT_COMPLETED
+        return Outcome(True, seen.value) if seen.failed else Outcome(False, PEEKED + seen.value)
 
     def refusal(self, invocation: InvocationRun, name: str) -> Outcome | None:
         """Why a promise cannot be completed any more; None: it can."""
