@@ -65,8 +65,8 @@ class Actor:
             return
         if cls.__durably_kind__ is None:
             raise DefinitionError(
-                f"{named(cls)} subclasses Actor, which has no handlers yet. Subclass Service, "
-                "VirtualObject or Workflow."
+                f"{named(cls)} subclasses Actor, which has no handlers yet. Subclass Service or "
+                "VirtualObject, or Workflow."
             )
         options = ActorOptions(
             name=name,
