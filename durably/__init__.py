@@ -3,8 +3,8 @@
 - To write: `VirtualObject`, `Service` and `Workflow` are subclassed; `handler` and `shared` make methods callable by
   message; `state` declares durable fields, and `promise` the `DurablePromise`s of a workflow. A handler gets an
   `ObjectContext`, a `SharedContext` or a `Context` (in a workflow a `WorkflowContext` or a `SharedWorkflowContext`),
-  which talks to others (`Caller`), runs side effects, sleeps and tells the time; `select` waits for the first of
-  several.
+  which talks to others (`Caller`), runs side effects, sleeps, tells the time and undoes what was done
+  (`Compensations`); `select` waits for the first of several.
 - To run: `Runtime` in your event loop, with `Limits`, on a `SqliteStore` or a `MemoryStore`. What is sent is an
   `Invocation`, whose `InvocationStatus` says where it stands. `RetryPolicy` says when what failed is tried again.
 - To put on the wire: `JsonSerde`, `BytesSerde`, or a `Serde` of your own.
@@ -14,6 +14,7 @@
 
 from durably.actors import BytesSerde as BytesSerde
 from durably.actors import Caller as Caller
+from durably.actors import Compensations as Compensations
 from durably.actors import Context as Context
 from durably.actors import DurablePromise as DurablePromise
 from durably.actors import HandlerInfo as HandlerInfo
@@ -48,6 +49,7 @@ from durably.errors import DurablyError as DurablyError
 from durably.errors import ForgottenAwaitError as ForgottenAwaitError
 from durably.errors import HandlerMistakeError as HandlerMistakeError
 from durably.errors import InvalidArgumentError as InvalidArgumentError
+from durably.errors import InvocationStatusError as InvocationStatusError
 from durably.errors import NonDeterminismError as NonDeterminismError
 from durably.errors import NotReadyError as NotReadyError
 from durably.errors import OverloadedError as OverloadedError
@@ -81,6 +83,7 @@ __all__ = [
     "BytesSerde",
     "Caller",
     "CancelledInvocationError",
+    "Compensations",
     "Context",
     "DeadlineExceededError",
     "DeadlockError",
@@ -93,6 +96,7 @@ __all__ = [
     "InvalidArgumentError",
     "Invocation",
     "InvocationStatus",
+    "InvocationStatusError",
     "JsonSerde",
     "Limits",
     "MemoryStore",

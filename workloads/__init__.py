@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from durably.testing import Workload
 from workloads.asyncio_programs import ASYNCIO_PROGRAMS
 from workloads.bank import BANK
+from workloads.cancels import CANCELS
 from workloads.counters import COUNTERS
+from workloads.pauses import PAUSES
 from workloads.promises import PROMISES
 from workloads.trees import TREES
 from workloads.workflows import WORKFLOWS
@@ -18,6 +20,8 @@ WORKLOADS: Mapping[str, Workload] = {
     "asyncio_programs": ASYNCIO_PROGRAMS,
     "trees": TREES,
     "promises": PROMISES,
+    "cancels": CANCELS,
+    "pauses": PAUSES,
     "workflows": WORKFLOWS,
 }
 """By name, as `--workload` takes them."""

@@ -4,6 +4,7 @@ from durably.actors.actor import Service as Service
 from durably.actors.actor import VirtualObject as VirtualObject
 from durably.actors.actor import Workflow as Workflow
 from durably.actors.caller import Caller as Caller
+from durably.actors.compensations import Compensations as Compensations
 from durably.actors.context import Context as Context
 from durably.actors.context import HandlerInfo as HandlerInfo
 from durably.actors.context import ObjectContext as ObjectContext

@@ -17,12 +17,14 @@ import msgspec
 
 from durably.actors.actor import Actor, Workflow
 from durably.actors.caller import Caller
+from durably.actors.compensations import Compensations
 from durably.actors.definition.definition import definition_of
 from durably.actors.handlers import Handler, HandlerKind
 from durably.actors.promises import DurablePromise
 from durably.actors.protocol.commands import (
     Attach,
     Call,
+    Cancel,
     GetOutput,
     GetStatus,
     Send,
@@ -138,6 +140,10 @@ class Context(Caller):
         due = self._port.at() + delay_us("sleep", delay, days, hours, minutes, seconds)
         return self._port.issue(Sleep(due), _nothing, "sleep", CallSite(frame_above(1)))
 
+    def compensations(self) -> Compensations:
+        """`async with ctx.compensations() as undo:` undoes what was done if the block fails or is cancelled."""
+        return Compensations(self._port)
+
     # What references and `call` do with this transport.
 
     def _issue_call(self, outgoing: Outgoing[R], site: CallSite, /) -> Operation[R]:
@@ -184,6 +190,9 @@ class Context(Caller):
 
     def _issue_status(self, id: str, site: CallSite, /) -> Operation[InvocationStatus]:
         return self._port.issue(GetStatus(id), _status, f"status of {id}", site)
+
+    def _issue_cancel(self, id: str, site: CallSite, /) -> Operation[None]:
+        return self._port.issue_one_way(Cancel(id), f"cancel of {id}", site)
 
 
 class SharedContext(Context):

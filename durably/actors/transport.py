@@ -91,6 +91,10 @@ class Transport:
         """End with where an invocation stands."""
         raise NotImplementedError
 
+    def _issue_cancel(self, id: str, site: CallSite, /) -> Operation[None]:
+        """Cancel an invocation."""
+        raise NotImplementedError
+
 
 class Invocation(Generic[R_co]):
     """A handle on an accepted invocation, from `send` or `caller.invocation(id, T)`."""
@@ -136,3 +140,15 @@ class Invocation(Generic[R_co]):
     def status(self) -> Coroutine[Any, Any, InvocationStatus]:
         """Where the invocation stands."""
         return self._transport._issue_status(self.id, CallSite(frame_above(1)))
+
+    def cancel(self) -> Coroutine[Any, Any, None]:
+        """Cancel the invocation: its handler gets `asyncio.CancelledError`, and so do the handlers that it calls.
+
+        One that has not started ends at once. In a handler this is one-way: it never waits, and what has ended or is
+        not there is left alone. Outside it ends when the cancel is durable.
+
+        Raises:
+            UnknownTargetError: outside: there is no such invocation.
+            InvocationStatusError: outside: it has ended.
+        """
+        return self._transport._issue_cancel(self.id, CallSite(frame_above(1)))

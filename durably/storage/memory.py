@@ -25,6 +25,7 @@ from durably.storage.records import (
     InvocationRecord,
     InvocationUpdate,
     Opened,
+    OrderRecord,
     Owner,
     PromiseRecord,
     StateRecord,
@@ -39,6 +40,10 @@ from durably.storage.store import VERIFIED
 
 LOAD_LIMIT_BYTES = 1 << 30
 NOT_STARTED = (InvocationStatus.PENDING, InvocationStatus.SCHEDULED, InvocationStatus.COMPLETED)
+
+
+class ContradictionError(StoreUnavailableError):
+    """A batch contradicts what is stored, by a mistake of the program that made it."""
 
 
 class StoredRow:
@@ -77,6 +82,7 @@ class Disk:
         self.state: dict[Address, dict[str, bytes]] = {}
         self.promises: dict[Address, dict[str, PromiseRecord]] = {}
         self.aliases: dict[str, int] = {}
+        self.orders: dict[int, OrderRecord] = {}
 
         # Where to look, so that a load does not walk over everything. Each follows from `rows`.
         self.numbers_by_id: dict[str, int] = {}
@@ -122,6 +128,10 @@ class Disk:
             self._change_state(change)
         for promise in batch.promises:
             self.promises.setdefault(promise.address, {})[promise.name] = promise
+        for position in batch.orders_done:
+            self.orders.pop(position, None)
+        for order in batch.orders:
+            self.orders[order.position] = order
         self.last_position = max(self.last_position, batch.last_position)
 
     def _renew(self, execution: ExecutionRecord) -> None:
@@ -332,7 +342,7 @@ def mailbox_order(record: InvocationRecord) -> int:
 
 def _refuse_unless(condition: bool, what: str, number: int) -> None:
     if not condition:
-        raise StoreUnavailableError(
+        raise ContradictionError(
             f"The batch was refused: {what} of invocation {number} contradicts what is stored. "
             "This is a mistake of the program that made the batch; please report it."
         )
@@ -420,6 +430,10 @@ class MemoryStore:
         ]
         due.sort(key=lambda timer: timer.place)
         return [timer for timer in due if after is None or timer.place > after][:limit]
+
+    async def orders(self, after: int, limit: int, /) -> list[OrderRecord]:
+        orders = self._opened().orders
+        return [orders[position] for position in sorted(orders) if position > after][:limit]
 
     async def expired(self, now: int, limit: int, /) -> list[InvocationRecord]:
         finished = (r for r in self._opened().records() if r.status is InvocationStatus.COMPLETED)

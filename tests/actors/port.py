@@ -87,6 +87,12 @@ class FakePort:
         self.check("continue_as_new")
         raise ContinueAsNew(argument)
 
+    def issue_one_way(self, command: Command, what: object, site: CallSite, /) -> Operation[None]:
+        self.check(what)
+        operation: Operation[None] = self._operation(command, what, site)
+        operation.set_result(None)
+        return operation
+
     def issue_run(
         self, command: Run, action: Action[R], decode: Callable[[bytes], R], site: CallSite, /
     ) -> Operation[R]:

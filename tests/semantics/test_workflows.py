@@ -11,10 +11,13 @@ import pytest
 from durably import (
     AlreadyCompletedError,
     AlreadyStartedError,
+    CancelledInvocationError,
     Context,
+    DeadlineExceededError,
     DurablePromise,
     InvalidArgumentError,
     InvocationStatus,
+    InvocationStatusError,
     NotReadyError,
     Service,
     SharedWorkflowContext,
@@ -589,3 +592,107 @@ async def test_an_outcome_is_looked_at_without_waiting_by_id_key_and_workflow(su
         ]  # fmt: skip
         assert await app.service(Desk).output(lingering.id) == "a"
         assert await lingering.status() is InvocationStatus.COMPLETED
+
+
+# ---------------------------------------------------------------------- with cancels, kills, deadlines and purges
+
+
+class Rounds(Workflow):
+    """Goes on in a new execution, or begins anew when it is cancelled."""
+
+    rounds: int = state(default=0)
+    unused: DurablePromise[int] = promise()
+
+    @handler
+    async def run(self, ctx: WorkflowContext, left: int, *, begins_anew: bool = False) -> int:
+        self.rounds += 1
+        try:
+            await ctx.sleep(10)
+        except asyncio.CancelledError:
+            if not begins_anew:
+                raise
+            ctx.continue_as_new(Rounds.run, 0)
+        if left:
+            ctx.continue_as_new(Rounds.run, left - 1, begins_anew=begins_anew)
+        return self.rounds
+
+    @shared
+    async def complete(self, ctx: SharedWorkflowContext) -> None:
+        await self.unused.resolve(1)
+
+    @shared
+    async def linger(self, ctx: SharedWorkflowContext, seconds: int) -> None:
+        await ctx.sleep(seconds)
+
+
+async def test_a_later_execution_is_cancelled_and_may_begin_anew(suspend_after: float) -> None:
+    async with Harness(Rounds, suspend_after=suspend_after) as app:
+        plain = await app.workflow(Rounds, "plain").run.send(3)
+        anew = await app.workflow(Rounds, "anew").run.send(3, begins_anew=True)
+        await app.advance(25)
+        for invocation in (plain, anew):
+            assert list(await app.cancel(invocation.id)) == [invocation.id]
+        await app.advance(20)
+        with pytest.raises(CancelledInvocationError):
+            await plain
+        assert await anew == 4
+
+
+async def test_an_execution_ends_at_the_deadline_of_the_first(suspend_after: float) -> None:
+    async with Harness(Rounds, suspend_after=suspend_after) as app:
+        sent = await app.workflow(Rounds, "a").run.options(timeout=25).send(3)
+        await app.advance(26)
+        with pytest.raises(DeadlineExceededError):
+            await sent
+        await app.advance(20)
+        assert await sent.status() is InvocationStatus.COMPLETED
+        assert await app.state(Rounds, "a") == {"rounds": 3}
+
+
+async def test_a_purged_workflow_goes_with_its_last_handler(suspend_after: float) -> None:
+    async with Harness(Rounds, suspend_after=suspend_after) as app:
+        rounds = app.workflow(Rounds, "a")
+        await rounds.complete()
+        sent = await rounds.run.send(0)
+        await app.advance(10)
+        lingering = begin(rounds.linger(100))
+        await app.settle()
+        assert list(await app.purge(sent.id)) == [sent.id]
+        assert await sent.status() is InvocationStatus.COMPLETED
+        await app.advance(100)
+        await lingering
+        with pytest.raises(UnknownTargetError):
+            await sent.status()
+        assert await app.state(Rounds, "a") == {}
+        await rounds.complete()
+        assert not (await rounds.run.send(0)).previously_accepted
+
+
+async def test_a_killed_workflow_frees_its_id_when_it_is_purged_and_is_not_restarted(suspend_after: float) -> None:
+    async with Harness(Rounds, suspend_after=suspend_after) as app:
+        run = app.workflow(Rounds, "a").run
+        sent = await run.send(3)
+        await app.advance(15)
+        await app.kill(sent.id)
+        with pytest.raises(CancelledInvocationError):
+            await sent
+        assert await app.state(Rounds, "a") == {"rounds": 2}
+        with pytest.raises(InvocationStatusError, match="executes once for each id") as refused:
+            await app.restart_as_new(sent.id)
+        assert refused.value.code == 422
+        await app.purge(sent.id)
+        assert await app.state(Rounds, "a") == {}
+        assert not (await run.send(0)).previously_accepted
+
+
+async def test_a_workflow_expires_beside_other_outcomes(suspend_after: float) -> None:
+    """The store is asked for a workflow while what else has expired is on its way to the disk."""
+    store = MemoryStore()
+    async with harness(suspend_after, store, retention_seconds=100) as app:
+        ann = app.workflow(Signup, "ann")
+        await ann.confirm("7")
+        await ann.run.send("a")
+        await ann.peek.options(idempotency_key="k")()
+        await app.advance(seconds=1)
+        await app.advance(seconds=200)
+        assert rows_of(store, "ann") == []

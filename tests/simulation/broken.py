@@ -23,25 +23,42 @@ from durably.runtime.commands.run_commands import RunCommands
 from durably.runtime.commit.committer import Committer
 from durably.runtime.commit.open_batch import OpenBatch
 from durably.runtime.commit.transition import Transition
+from durably.runtime.commit.verification import Verification
 from durably.runtime.execution.step import Outcome
 from durably.runtime.gateway import intake
 from durably.runtime.gateway import requests as gateway_requests
+from durably.runtime.gateway.control import Control, Verb
 from durably.runtime.gateway.pending_requests import AcceptanceOperation, OutcomeOperation
 from durably.runtime.invocations.activation import Activation
-from durably.runtime.invocations.invocation import InvocationRun
+from durably.runtime.invocations.invocation import Found, InvocationRun
+from durably.runtime.invocations.journal import Journal
+from durably.runtime.lifecycle.cancellation import Cancellation
+from durably.runtime.lifecycle.deadlines import Deadlines
 from durably.runtime.lifecycle.endings import Endings
+from durably.runtime.lifecycle.pauses import Pauses
 from durably.runtime.lifecycle.retention import Retention
+from durably.runtime.lifecycle.timer_dispatch import TimerDispatch
 from durably.runtime.lifecycle.workflow_retention import WorkflowRetention
 from durably.runtime.messaging.acceptance import Acceptance
 from durably.runtime.messaging.attachments import Attachments
 from durably.runtime.messaging.messages import Messages
+from durably.runtime.messaging.orders import Orders
 from durably.runtime.messaging.promises import Promises
 from durably.runtime.messaging.targets import Targets
 from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.registry.waiters import Waiters
-from durably.runtime.timers.scheduled_messages import ScheduledMessages
+from durably.runtime.steps.steps import Steps
 from durably.storage.memory import MemoryStore
-from durably.storage.records import NO_COMMAND, Batch, StoredInvocation, StoredObject, TimerKind, TimerRecord
+from durably.storage.records import (
+    NO_COMMAND,
+    Batch,
+    CompletionRecord,
+    OrderRecord,
+    StoredInvocation,
+    StoredObject,
+    TimerKind,
+    TimerRecord,
+)
 from durably.testing import Faults, Simulation, Workload
 from durably.testing.simulation import process
 from durably.testing.simulation.disk import SimulatedStore
@@ -229,11 +246,10 @@ SLOW_COUNTERS = replace(WORKLOADS["counters"], faults=Faults.slow(rate=0.3) | Fa
 
 @mutant("guarantee 4", where=(SLOW_COUNTERS,))
 def a_delayed_message_that_rings_twice_comes_twice(patch: Patch) -> None:
-    def bring(original: Any, self: ScheduledMessages, number: int, then: Any) -> None:
-        self._coming.pop(number, None)
-        original(self, number, then)
+    def brought(original: Any, self: TimerDispatch, stored: Any, attached: Any, is_still_there: bool) -> Any:
+        return original(self, stored, attached, True)
 
-    around(patch, ScheduledMessages, "bring", bring)
+    around(patch, TimerDispatch, "_start_brought", brought)
 
 
 @mutant("guarantee 4", "guarantee 1", "machine")
@@ -330,6 +346,123 @@ def the_store_lets_two_in(patch: Patch) -> None:
     around(patch, MemoryStore, "open", open)
 
 
+# ---------------------------------------------------------------------- owners that were superseded
+
+
+@mutant("guarantee 9")
+def no_batch_checks_the_epoch(patch: Patch) -> None:
+    patch.setattr(MemoryStore, "_refuse_if_superseded", _nothing)
+
+
+@mutant("guarantee 9")
+def what_follows_from_no_commit_is_not_verified(patch: Patch) -> None:
+    def holds(*_: object) -> bool:
+        return True
+
+    patch.setattr(Verification, "holds", holds)
+
+
+@mutant("guarantee 9")
+def a_check_counts_for_what_was_asked_after_it(patch: Patch) -> None:
+    """The store is believed to be ours for a second after it said so."""
+    confirmed: dict[Verification, int] = {}
+
+    def holds(original: Any, self: Verification, then: Callable[[], None]) -> bool:
+        now = self._clock.monotonic()
+        if now - confirmed.get(self, -1_000_001) < 1_000_000:
+            return True
+
+        def confirm() -> None:
+            confirmed[self] = now
+            then()
+
+        is_ours: bool = original(self, confirm)
+        return is_ours
+
+    around(patch, Verification, "holds", holds)
+
+
+# ---------------------------------------------------------------------- what an operator resumes
+
+PAUSES = (WORKLOADS["pauses"],)
+
+
+def _resuming(patch: Patch, change: Callable[[InvocationRun], object]) -> None:
+    """A resume does something else besides."""
+
+    def resume(original: Any, self: Pauses, invocation: InvocationRun) -> bool:
+        is_resumed: bool = original(self, invocation)
+        if is_resumed:
+            change(invocation)
+        return is_resumed
+
+    around(patch, Pauses, "resume", resume)
+
+
+@mutant("guarantee 7", "stuck", where=PAUSES)
+def a_resume_loses_callers(patch: Patch) -> None:
+    def change(invocation: InvocationRun) -> None:
+        invocation.caller, invocation.attachments = None, ()
+
+    _resuming(patch, change)
+
+
+@mutant("machine", "guarantee 3", "guarantee 4", "guarantee 6", "check", where=PAUSES)
+def a_resume_runs_steps_twice(patch: Patch) -> None:
+    def change(invocation: InvocationRun) -> None:
+        invocation.journal = None
+
+    _resuming(patch, change)
+
+
+@mutant("guarantee 7", "stuck", where=PAUSES)
+def a_resume_forgets_the_mailbox_behind(patch: Patch) -> None:
+    def change(invocation: InvocationRun) -> None:
+        invocation.activation.mailbox.clear()
+
+    _resuming(patch, change)
+
+
+@mutant("guarantee 7", "guarantee 1", where=PAUSES)
+def a_pause_lets_the_next_in_the_mailbox_begin(patch: Patch) -> None:
+    def pause(original: Any, self: Pauses, invocation: InvocationRun, error: BaseException) -> None:
+        original(self, invocation, error)
+        if invocation.activation.current is invocation:
+            invocation.activation.current = None
+            for following in list(invocation.activation.mailbox)[:1]:
+                invocation.activation.mailbox.popleft()
+                invocation.activation.current = following
+                self._ready.push(following)
+
+    around(patch, Pauses, "pause", pause)
+
+
+@mutant("guarantee 5", where=PAUSES)
+def a_resume_is_told_before_it_is_durable(patch: Patch) -> None:
+    def act(self: Control, operation: Any, verb: Verb, id: str) -> None:
+        def reached(found: Found) -> None:
+            if found is None or found.status is InvocationStatus.COMPLETED:
+                self._queries.refuse_unknown(operation, id)
+            else:
+                operation.finish(self._does[verb](self._unfinished(found)))
+            self._ready.schedule()
+
+        self._reach_or_refuse(operation, id, reached)
+
+    patch.setattr(Control, "act", act)
+
+
+@mutant("guarantee 10", where=PAUSES)
+def a_restart_resumes_what_is_paused(patch: Patch) -> None:
+    def change(stored: StoredInvocation) -> StoredInvocation:
+        if stored.record.status is not InvocationStatus.PAUSED:
+            return stored
+        record = msgspec.structs.replace(stored.record, status=InvocationStatus.RUNNING)
+        return msgspec.structs.replace(stored, record=record)
+
+    _reloaded(patch, change)
+
+
 # ---------------------------------------------------------------------- what takes a crash, a wait or a long time
 
 PROMISES = (WORKLOADS["promises"],)
@@ -393,7 +526,7 @@ def the_last_message_of_a_long_step_is_lost(patch: Patch) -> None:
     around(patch, Endings, "_issue_last", issue_last)
 
 
-@mutant("check", "guarantee 2", "guarantee 4", "guarantee 7", "machine", "stuck", where=PROMISES)
+@mutant("check", "guarantee 1", "guarantee 2", "guarantee 4", "guarantee 7", "machine", "stuck", where=PROMISES)
 def expiry_removes_what_has_not_ended(patch: Patch) -> None:
     async def expired(original: Any, self: MemoryStore, now: int, limit: int) -> Any:
         found = await original(self, now, limit)
@@ -409,7 +542,7 @@ def expiry_removes_what_has_not_ended(patch: Patch) -> None:
 WORKFLOWS = (WORKLOADS["workflows"],)
 
 
-@mutant("check", "guarantee 4", "guarantee 9", where=WORKFLOWS)
+@mutant("check", "guarantee 4", "guarantee 13", where=WORKFLOWS)
 def a_workflow_is_started_again_and_again(patch: Patch) -> None:
     def scope(original: Any, self: Targets, handler: Any, key: Any, idempotency_key: Any) -> Any:
         return None if handler.kind == "workflow" else original(self, handler, key, idempotency_key)
@@ -445,7 +578,7 @@ def a_second_send_is_said_to_be_the_first(patch: Patch) -> None:
     patch.setattr(intake, "Accepted", acceptance)
 
 
-@mutant("guarantee 9", "check", where=WORKFLOWS)
+@mutant("guarantee 13", "check", where=WORKFLOWS)
 def promises_can_be_completed_again(patch: Patch) -> None:
     patch.setattr(Promises, "refusal", _nothing)
 
@@ -455,7 +588,7 @@ def who_waits_for_a_promise_is_not_told(patch: Patch) -> None:
     patch.setattr(Promises, "_answer", _nothing)
 
 
-@mutant("guarantee 9", "guarantee 7", "check", "paused", where=WORKFLOWS)
+@mutant("guarantee 13", "guarantee 7", "check", "paused", where=WORKFLOWS)
 def completed_promises_are_lost_at_recovery(patch: Patch) -> None:
     async def load(original: Any, self: MemoryStore, *args: Any, **kwargs: Any) -> list[StoredObject]:
         found: list[StoredObject] = await original(self, *args, **kwargs)
@@ -464,12 +597,12 @@ def completed_promises_are_lost_at_recovery(patch: Patch) -> None:
     around(patch, MemoryStore, "load", load)
 
 
-@mutant("guarantee 9", "check", "paused", where=WORKFLOWS)
+@mutant("guarantee 13", "check", "paused", where=WORKFLOWS)
 def a_workflow_leaves_its_state_behind(patch: Patch) -> None:
     patch.setattr(Transition, "vacate", _nothing)
 
 
-@mutant("guarantee 9", "check", "machine", "paused", where=WORKFLOWS)
+@mutant("guarantee 13", "check", "machine", "paused", where=WORKFLOWS)
 def a_workflow_goes_while_a_handler_of_it_is_in_flight(patch: Patch) -> None:
     def let_go(original: Any, self: WorkflowRetention, activation: Activation) -> None:
         patch.setattr(Activation, "is_at_rest", _always)
@@ -491,7 +624,7 @@ def who_waits_when_a_retention_ends_waits_on(patch: Patch) -> None:
     patch.setattr(Promises, "give_up", _nothing)
 
 
-@mutant("guarantee 10", "check", where=WORKFLOWS)
+@mutant("guarantee 14", "check", where=WORKFLOWS)
 def outcomes_are_kept_for_ever(patch: Patch) -> None:
     patch.setattr(Retention, "_expire_again", _nothing)
 
@@ -632,3 +765,96 @@ async def adding(sim: Simulation) -> None:
 @mutant("paused", where=(Workload(program=adding, actors=(Careless,)),))
 def an_actor_looks_at_a_global(patch: Patch) -> None:
     """The runtime is sound."""
+
+
+# ---------------------------------------------------------------------- cancels, kills, deadlines
+
+CANCELS = (WORKLOADS["cancels"],)
+
+
+@mutant("guarantee 9", where=CANCELS)
+def cancels_do_not_reach_callees(patch: Patch) -> None:
+    patch.setattr(Steps, "_cancel_below", _nothing)
+
+
+@mutant("guarantee 9", where=CANCELS)
+def kills_do_not_reach_callees(patch: Patch) -> None:
+    def kill(original: Any, self: Cancellation, transition: Any, invocation: InvocationRun) -> None:
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(Orders, "give", _nothing)
+            original(self, transition, invocation)
+
+    around(patch, Cancellation, "kill", kill)
+
+
+@mutant("guarantee 9", where=CANCELS)
+def orders_are_forgotten_at_recovery(patch: Patch) -> None:
+    async def orders(self: MemoryStore, *_: Any) -> list[OrderRecord]:
+        return []
+
+    patch.setattr(MemoryStore, "orders", orders)
+
+
+@mutant("guarantee 9", "guarantee 7", "guarantee 2", "check", where=CANCELS)
+def orders_are_not_recorded(patch: Patch) -> None:
+    patch.setattr(OpenBatch, "order", _nothing)
+
+
+@mutant("guarantee 10", "guarantee 7", where=CANCELS)
+def deadlines_do_nothing(patch: Patch) -> None:
+    patch.setattr(Deadlines, "_reached", _nothing)
+
+
+@mutant("guarantee 2", "guarantee 5", "guarantee 10", "check", where=CANCELS)
+def deadlines_are_not_final(patch: Patch) -> None:
+    def fix(self: Transition, invocation: InvocationRun, outcome: Outcome, *, expires_at: int | None) -> None:
+        self._batch.clear_timer(invocation.number, TimerKind.DEADLINE)
+
+    patch.setattr(Transition, "fix", fix)
+
+
+@mutant("guarantee 7", "guarantee 9", "stuck", "check", where=CANCELS)
+def what_is_resumed_does_not_go_on(patch: Patch) -> None:
+    def resume(self: Pauses, invocation: InvocationRun) -> bool:
+        if invocation.status is InvocationStatus.PAUSED:
+            self._committer.begin().move(invocation, InvocationStatus.RUNNING)
+        return True
+
+    patch.setattr(Pauses, "resume", resume)
+
+
+@mutant("guarantee 7", "guarantee 1", "machine", "stuck", "check", where=CANCELS)
+def what_is_killed_keeps_its_object(patch: Patch) -> None:
+    def kill(original: Any, self: Cancellation, transition: Any, invocation: InvocationRun) -> None:
+        activation, is_current = invocation.activation, invocation.activation.current is invocation
+        original(self, transition, invocation)
+        if is_current and activation.current is None:
+            activation.current = invocation
+
+    around(patch, Cancellation, "kill", kill)
+
+
+@mutant("guarantee 10", "guarantee 7", "stuck", where=CANCELS)
+def callers_are_not_told_of_what_is_cancelled(patch: Patch) -> None:
+    def answer_all(
+        original: Any, self: Attachments, transition: Any, invocation: InvocationRun, outcome: Outcome
+    ) -> None:
+        if b"CancelledInvocationError" in outcome.value:
+            invocation.caller = None
+        original(self, transition, invocation, outcome)
+
+    around(patch, Attachments, "answer_all", answer_all)
+
+
+@mutant("guarantee 9", "guarantee 7", "guarantee 10", "check", "machine", where=CANCELS)
+def a_cancel_is_lost_in_a_crash(patch: Patch) -> None:
+    def complete(original: Any, self: OpenBatch, completion: CompletionRecord) -> None:
+        if completion.command >= 0:
+            original(self, completion)
+
+    around(patch, OpenBatch, "complete", complete)
+
+
+@mutant("check", "stuck", "guarantee 7", where=CANCELS)
+def a_handler_that_fails_when_told_is_tried_again(patch: Patch) -> None:
+    patch.setattr(Journal, "takes_cancel", property(lambda _: False))

@@ -2,7 +2,7 @@
 
 A command is what the journal records and what replay compares, so it holds bytes and names, never objects. Its number
 is its place in the order of issue within one execution, counted from 0; the answer to it, where there is one, refers
-to that number. All are answered but a `Send` that cannot join an earlier invocation.
+to that number. All are answered but a `Send` that cannot join an earlier invocation, and a `Cancel`.
 
 `gc=False`, here and elsewhere: plain values are in no cycle, and the garbage collector need not look at them.
 """
@@ -113,8 +113,14 @@ class GetStatus(msgspec.Struct, frozen=True, tag="look", array_like=True):
     invocation_id: str
 
 
+class Cancel(msgspec.Struct, frozen=True, tag="cancel", array_like=True):
+    """Cancel an invocation. One way: whether it is there, and what becomes of it, is not answered (rule E1)."""
+
+    invocation_id: str
+
+
 Command: TypeAlias = (
-    Call | Send | Run | Sleep | Attach | GetOutput | GetStatus | GetPromise | PeekPromise | CompletePromise
+    Call | Send | Run | Sleep | Attach | GetOutput | GetStatus | GetPromise | PeekPromise | CompletePromise | Cancel
 )
 
 

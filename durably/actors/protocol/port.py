@@ -127,6 +127,10 @@ class Port(Protocol):
         """
         ...
 
+    def issue_one_way(self, command: Command, what: object, site: CallSite, /) -> Operation[None]:
+        """Journal a command that is not answered. The operation has ended."""
+        ...
+
     def issue_run(
         self, command: Run, action: Action[R], decode: Callable[[bytes], R], site: CallSite, /
     ) -> Operation[R]:

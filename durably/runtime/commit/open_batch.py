@@ -22,6 +22,7 @@ from durably.storage.records import (
     ExecutionRecord,
     InvocationRecord,
     InvocationUpdate,
+    OrderRecord,
     PromiseRecord,
     StateRecord,
     StepRecord,
@@ -38,9 +39,9 @@ class OpenBatch:
     """The batch that is being filled."""
 
     __slots__ = (
-        "_accepted", "_aliases", "_attachments", "_changed", "_completions", "_ended", "_postponed", "_promises",
-        "_removed", "_renewed", "_state", "_steps", "_timers", "_timers_cleared", "_vacated", "_woken", "bytes_held",
-        "opened_at", "transitions",
+        "_accepted", "_aliases", "_attachments", "_changed", "_completions", "_ended", "_orders", "_orders_done",
+        "_postponed", "_promises", "_removed", "_renewed", "_state", "_steps", "_timers", "_timers_cleared", "_vacated",
+        "_woken", "bytes_held", "opened_at", "transitions",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -64,6 +65,8 @@ class OpenBatch:
         self._state: dict[tuple[Address, str], bytes | None] = {}
         self._vacated: dict[Address, None] = {}
         self._promises: dict[tuple[Address, str], PromiseRecord] = {}
+        self._orders: dict[int, OrderRecord] = {}
+        self._orders_done: list[int] = []
 
     def accept(self, invocation: InvocationRun) -> None:
         self._accepted[invocation.number] = invocation
@@ -156,6 +159,15 @@ class OpenBatch:
         self._aliases.setdefault(number, []).append(AliasRecord(id, number))
         self.bytes_held += _RECORD_BYTES
 
+    def order(self, order: OrderRecord) -> None:
+        self._orders[order.position] = order
+        self.bytes_held += _RECORD_BYTES
+
+    def order_done(self, position: int) -> None:
+        """One that was given in this very batch leaves no row."""
+        if self._orders.pop(position, None) is None:
+            self._orders_done.append(position)
+
     def set_state(self, address: Address, field: str, value: bytes | None) -> None:
         self._state[address, field] = value
         self.bytes_held += _RECORD_BYTES + (0 if value is None else len(value))
@@ -215,6 +227,8 @@ class OpenBatch:
             vacated=[*self._vacated],
             state=[StateRecord(address, field, value) for (address, field), value in self._state.items()],
             promises=[*self._promises.values()],
+            orders=list(self._orders.values()),
+            orders_done=self._orders_done,
         )
         return batch if self._holds_anything(batch) else None
 
@@ -229,5 +243,5 @@ class OpenBatch:
         return bool(
             batch.renewed or batch.accepted or batch.updated or batch.removed or batch.ended or batch.steps
             or batch.completions or batch.timers or batch.timers_cleared or batch.attachments or batch.aliases
-            or batch.vacated or batch.state or batch.promises
+            or batch.vacated or batch.state or batch.promises or batch.orders or batch.orders_done
         )  # fmt: skip

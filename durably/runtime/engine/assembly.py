@@ -11,6 +11,7 @@ from durably.actors.protocol.coding import CodingMeter
 from durably.actors.protocol.commands import (
     Attach,
     Call,
+    Cancel,
     Command,
     CompletePromise,
     GetOutput,
@@ -27,6 +28,7 @@ from durably.runtime.activations.activations import Activations
 from durably.runtime.activations.attempts import Attempts
 from durably.runtime.activations.passivation import Passivation
 from durably.runtime.clock import Clock
+from durably.runtime.commands.cancel_commands import CancelCommands
 from durably.runtime.commands.command_kind import CommandKind
 from durably.runtime.commands.message_commands import CallCommands, SendCommands
 from durably.runtime.commands.promise_commands import (
@@ -44,15 +46,19 @@ from durably.runtime.incarnation.background import Background
 from durably.runtime.incarnation.idleness import Idleness
 from durably.runtime.incarnation.incarnation import Incarnation
 from durably.runtime.incarnation.ready_queue import ReadyQueue
+from durably.runtime.incarnation.sliced_work import SlicedWork
 from durably.runtime.invocations.activation import Activation
 from durably.runtime.lifecycle.action_endings import ActionEndings
+from durably.runtime.lifecycle.cancellation import Cancellation
 from durably.runtime.lifecycle.continuations import Continuations
 from durably.runtime.lifecycle.deadlines import Deadlines
 from durably.runtime.lifecycle.deadlocks import Deadlocks
 from durably.runtime.lifecycle.endings import Endings
+from durably.runtime.lifecycle.obedience import Obedience
 from durably.runtime.lifecycle.pause_notices import PauseNotices
 from durably.runtime.lifecycle.pause_search import PauseSearch
 from durably.runtime.lifecycle.pauses import Pauses
+from durably.runtime.lifecycle.reach import Reach
 from durably.runtime.lifecycle.recovery import Recovery
 from durably.runtime.lifecycle.retention import Retention
 from durably.runtime.lifecycle.retries import Retries
@@ -62,6 +68,7 @@ from durably.runtime.messaging.acceptance import Acceptance
 from durably.runtime.messaging.attachments import Attachments
 from durably.runtime.messaging.completions import Completions
 from durably.runtime.messaging.messages import Messages
+from durably.runtime.messaging.orders import Orders
 from durably.runtime.messaging.promises import Promises
 from durably.runtime.messaging.targets import Targets
 from durably.runtime.observation.observer import Observer
@@ -69,6 +76,7 @@ from durably.runtime.registry.reads import Reads
 from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.registry.waiters import Waiters
 from durably.runtime.settings import Settings
+from durably.runtime.steps.preparation import Preparation
 from durably.runtime.steps.steps import Steps
 from durably.runtime.timers.scheduled_messages import ScheduledMessages
 from durably.runtime.timers.timer_service import TimerService
@@ -100,19 +108,23 @@ class Parts:
     acceptance: Acceptance
     activations: Activations
     background: Background
+    cancellation: Cancellation
     committer: Committer
     idleness: Idleness
     pause_search: PauseSearch
     pauses: Pauses
+    reach: Reach
     ready: ReadyQueue
     recovery: Recovery
     registry: InvocationRegistry
     retention: Retention
     scheduled: ScheduledMessages
     passivation: Passivation
+    sliced_work: SlicedWork
     targets: Targets
     timers: TimerService
     waiters: Waiters
+    workflows: WorkflowRetention
 
 
 def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
@@ -149,7 +161,9 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         settings=settings,
         store=store,
     )
-    scheduled = ScheduledMessages(incarnation, committer=committer, idleness=idleness, reads=reads, ready=ready)
+    scheduled = ScheduledMessages(
+        incarnation, committer=committer, idleness=idleness, reads=reads, ready=ready, registry=registry
+    )
     passivation = Passivation(
         by_address, clock=clock, committer=committer, observer=observer, registry=registry, settings=settings
     )
@@ -215,7 +229,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
     )
     activations.on_queued = notices.message_queued
     attachments.on_attached.append(notices.attached)
-    pauses = Pauses(committer=committer, notices=notices, observer=observer, ready=ready)
+    pauses = Pauses(committer=committer, notices=notices, observer=observer, ready=ready, timers=timers)
     action_endings = ActionEndings(
         incarnation,
         actions=around.actions,
@@ -228,9 +242,11 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
     )
     promises = Promises(clock=clock, committer=committer, completions=completions, targets=targets)
     activations.on_loaded.append(promises.look_at_loaded)
+    orders = Orders(registry=registry)
     commands: dict[type[Command], CommandKind[Any]] = {
         Attach: AttachCommands(attachments),
         Call: CallCommands(messages),
+        Cancel: CancelCommands(orders),
         CompletePromise: CompletePromiseCommands(promises, completions, observer),
         GetOutput: GetOutputCommands(attachments),
         GetPromise: GetPromiseCommands(promises, completions),
@@ -249,6 +265,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         commands=commands,
         committer=committer,
         observer=observer,
+        orders=orders,
         passivation=passivation,
         registry=registry,
         targets=targets,
@@ -265,6 +282,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         settings=settings,
     )
     registry.on_workflow_expired = workflow_retention.expire
+    activations.on_loaded.append(workflow_retention.look_at_loaded)
     endings.on_left = workflow_retention.handler_has_ended
     continuations = Continuations(
         endings=endings,
@@ -285,15 +303,28 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         settings=settings,
         timers=timers,
     )
+    reach = Reach(activations=activations, registry=registry, scheduled=scheduled, timers=timers)
+    cancellation = Cancellation(
+        attempts=attempts,
+        completions=completions,
+        endings=endings,
+        observer=observer,
+        reach=reach,
+        ready=ready,
+        timers=timers,
+        waiters=waiters,
+    )
+    obedience = Obedience(cancellation=cancellation, committer=committer, reach=reach, ready=ready)
+    orders.carry_out = cancellation.carry_out
+    orders.look_up = obedience.look_up
     deadlines = Deadlines(
-        activations=activations,
         attachments=attachments,
+        cancellation=cancellation,
         clock=clock,
         committer=committer,
         endings=endings,
+        reach=reach,
         ready=ready,
-        scheduled=scheduled,
-        timers=timers,
     )
     timers.on_due = TimerDispatch(
         acceptance=acceptance,
@@ -318,6 +349,21 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
     )
     activations.on_loaded.append(deadlocks.look_at_loaded)
     attachments.on_attached.append(deadlocks.attached)
+    sliced_work = SlicedWork(incarnation.fail, idleness.changed)
+    idleness.add(sliced_work.is_idle)
+    preparation = Preparation(
+        attempts=attempts,
+        clock=clock,
+        commands=commands,
+        deadlines=deadlines,
+        observer=observer,
+        pauses=pauses,
+        ready=ready,
+        registry=registry,
+        retries=retries,
+        settings=settings,
+        sliced_work=sliced_work,
+    )
     steps = Steps(
         attempts=attempts,
         clock=clock,
@@ -328,7 +374,9 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         deadlocks=deadlocks,
         endings=endings,
         observer=observer,
+        orders=orders,
         pauses=pauses,
+        preparation=preparation,
         registry=registry,
         retries=retries,
         settings=settings,
@@ -341,7 +389,6 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         committer=committer,
         idleness=idleness,
         observer=observer,
-        pauses=pauses,
         poisoned=around.poisoned,
         ready=ready,
         registry=registry,
@@ -352,17 +399,21 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         acceptance=acceptance,
         activations=activations,
         background=background,
+        cancellation=cancellation,
         committer=committer,
         idleness=idleness,
         passivation=passivation,
         pause_search=pause_search,
         pauses=pauses,
+        reach=reach,
         ready=ready,
         recovery=Recovery(
             incarnation,
             activations=activations,
             actors=actors,
             background=background,
+            last_position=around.last_position,
+            obedience=obedience,
             observer=observer,
             settings=settings,
             store=store,
@@ -381,7 +432,9 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
             workflows=workflow_retention,
         ),
         scheduled=scheduled,
+        sliced_work=sliced_work,
         targets=targets,
         timers=timers,
         waiters=waiters,
+        workflows=workflow_retention,
     )

@@ -14,9 +14,10 @@ from durably.actors.protocol.commands import Command
 
 
 class Delivery(msgspec.Struct, frozen=True):
-    """An answer on its way to the handler."""
+    """An answer on its way to the handler, or a cancel (rule E1)."""
 
     command: int
+    """The number of the command that it answers. A cancel answers none: the first has the number -1, the next -2."""
     failed: bool
     value: bytes
     cause: BaseException | None = None
@@ -43,6 +44,8 @@ class Step(msgspec.Struct, frozen=True, array_like=True, gc=False):
     outcome: Outcome | None = None
     attempt: int = 1
     """Which attempt made this step, which the handler may look at."""
+    cancelled: tuple[int, ...] = ()
+    """Calls that a cancel has reached: their callees are cancelled, and they wait for the end of that (rule E1)."""
     continues_with: bytes | None = None
     """The argument of the execution that follows this one (rule T5); then there is no outcome."""
 
@@ -50,6 +53,11 @@ class Step(msgspec.Struct, frozen=True, array_like=True, gc=False):
     def is_last(self) -> bool:
         """It ends its execution."""
         return self.outcome is not None or self.continues_with is not None
+
+
+def is_cancel(delivery: Delivery) -> bool:
+    """It answers no command: it cancels."""
+    return delivery.command < 0
 
 
 class AttemptFailure(msgspec.Struct):

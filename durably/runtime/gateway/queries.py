@@ -12,8 +12,7 @@ from durably.runtime.commit.committer import Committer
 from durably.runtime.execution.step import Outcome
 from durably.runtime.gateway.pending_requests import OutcomeOperation, PendingRequest, QuestionOperation
 from durably.runtime.incarnation.ready_queue import ReadyQueue
-from durably.runtime.invocations.invocation import Found, InvocationRun
-from durably.runtime.invocations.outcomes import decode_outcome
+from durably.runtime.invocations.invocation import Found, InvocationRun, known_outcome
 from durably.runtime.lifecycle.pause_errors import pause_error
 from durably.runtime.lifecycle.pause_search import PauseSearch
 from durably.runtime.messaging.attachments import name_of_scope, not_ready
@@ -57,10 +56,10 @@ class Queries:
         def answer(found: InvocationRun | InvocationRecord) -> None:
             if keyed_only and found.scope is None:
                 self._committer.when_answerable(operation.refuse, InvalidArgumentError(NO_OUTPUT))
-            elif found.outcome is None:
+            elif (outcome := known_outcome(found)) is None:
                 self._committer.when_answerable(operation.refuse, not_ready(found))
             else:
-                self._committer.when_answerable(_answer_as, (operation, found, _outcome(found)))
+                self._committer.when_answerable(_answer_as, (operation, found, outcome))
             self._ready.schedule()
 
         self.with_invocation(operation, which, answer)
@@ -101,7 +100,7 @@ class Queries:
 
         def found(one: Found) -> None:
             if one is None:
-                self._refuse_unknown(operation, name)
+                self.refuse_unknown(operation, name)
             else:
                 then(one)
 
@@ -114,8 +113,8 @@ class Queries:
             return
         operation.refuse(_unknown(name))
 
-    def _refuse_unknown(self, operation: PendingRequest[Any], name: str) -> None:
-        """Once that is durable (rule X1): it may have expired a moment ago."""
+    def refuse_unknown(self, operation: PendingRequest[Any], name: str) -> None:
+        """There is no such invocation. Told once that is durable (rule X1): it may have expired a moment ago."""
         self._committer.when_answerable(operation.refuse, _unknown(name))
         self._ready.schedule()
 
@@ -126,8 +125,9 @@ class Queries:
 
     def wait_for(self, request: OutcomeOperation[Any], found: InvocationRun | InvocationRecord, /) -> None:
         """Answer if it has ended, refuse if it is paused or waits for what is; otherwise wait."""
-        if found.outcome is not None:
-            self._committer.when_answerable(_answer, (request, _outcome(found), found.expires_at))
+        outcome = known_outcome(found)
+        if outcome is not None:
+            self._committer.when_answerable(_answer, (request, outcome, found.expires_at))
         elif found.status is InvocationStatus.PAUSED:
             self._committer.when_answerable(request.refuse, pause_error(found))
         else:
@@ -137,11 +137,6 @@ class Queries:
 
 def _unknown(name: str) -> UnknownTargetError:
     return UnknownTargetError(f"There is no invocation {name}, or its outcome is no longer kept.")
-
-
-def _outcome(found: InvocationRun | InvocationRecord) -> Outcome:
-    assert found.outcome is not None
-    return found.outcome if isinstance(found.outcome, Outcome) else decode_outcome(found.outcome)
 
 
 def _answer_as(told: tuple[OutcomeOperation[Any], InvocationRun | InvocationRecord, Outcome]) -> None:

@@ -6,9 +6,11 @@ held, so nothing runs in between; who waits for the invocation goes on waiting.
 
 from __future__ import annotations
 
+from durably.actors.values.error_envelopes import encode_failure
+from durably.errors import CancelledInvocationError
 from durably.ids import Entropy, new_seed
 from durably.runtime.commit.transition import Transition
-from durably.runtime.execution.step import Step
+from durably.runtime.execution.step import Outcome, Step, is_cancel
 from durably.runtime.incarnation.ready_queue import ReadyQueue
 from durably.runtime.invocations.invocation import InvocationRun, throw_away
 from durably.runtime.lifecycle.endings import Endings
@@ -42,10 +44,23 @@ class Continuations:
         self._timers = timers
         self._waiters = waiters
 
+    def outcome_instead(self, invocation: InvocationRun, taken: int) -> Outcome | None:
+        """What an invocation ends with that would go on, and may not: None if it may.
+
+        Its outcome is fixed already (rule E7), or a cancel has come for it that its last step, which took in the first
+        `taken` answers, has not seen (rule E1).
+        """
+        if invocation.fixed is not None:
+            return invocation.fixed
+        journal = invocation.journal
+        if journal is not None and any(map(is_cancel, journal.undelivered[taken:])):
+            return Outcome(True, encode_failure(CancelledInvocationError("The invocation was cancelled.")))
+        return None
+
     def continue_as_new(self, transition: Transition, invocation: InvocationRun, last: Step, found: KeysFound) -> None:
         """Its handler has asked for it with this step. Calls under way are abandoned; their answers find nobody."""
         assert last.continues_with is not None
-        self._endings.take_last_step(transition, invocation, last, found, drops=False)
+        left = self._endings.take_last_step(transition, invocation, last, found, drops=False)
         throw_away(invocation)
         invocation.sent_before = invocation.has_sent()
         if invocation.journal is not None:
@@ -59,6 +74,7 @@ class Continuations:
         self._waiters.move(previous, invocation.number)
         if invocation.deadline is not None:
             self._timers.set(transition, invocation, TimerKind.DEADLINE, invocation.deadline)
+        self._endings.cancel_left(transition, left)
         if self._observer.detailed:
             self._observer.continued(invocation, previous)
         self._ready.push(invocation)

@@ -49,6 +49,8 @@ class WorkflowRetention:
         self._promises = promises
         self._registry = registry
         self._look_again_us = settings.expire_every_us
+        self._expiring: dict[Address, int] = {}
+        """Those that wait for their last handler, by the number of their `run`; they may leave memory meanwhile."""
 
     # ------------------------------------------------------------------ a workflow that has run
 
@@ -62,13 +64,17 @@ class WorkflowRetention:
         else:
             then()
 
+    def look_at_loaded(self, activation: Activation) -> None:
+        """A workflow is back in memory: its last handler may be about to end."""
+        activation.expiring = self._expiring.get(activation.address)
+
     def handler_has_ended(self, activation: Activation) -> None:
         """One of a workflow whose retention is over: it may have been the last. A transition may still be made now."""
         self._host.call_soon(self._let_go_if_at_rest, activation)
 
     def _expire_loaded(self, record: InvocationRecord, then: Callable[[], None], activation: Activation) -> None:
         if not self._registry.has_left(record.number):
-            activation.expiring = record.number
+            activation.expiring = self._expiring[activation.address] = record.number
             self._let_go_if_at_rest(activation)
             if not self._registry.has_left(record.number):
                 transition = self._committer.begin()
@@ -83,6 +89,7 @@ class WorkflowRetention:
         if self._activations.by_address.get(activation.address) is not activation:
             return  # It has left memory; its row is looked at again.
         activation.expiring = None
+        self._expiring.pop(activation.address, None)
         if not self._registry.has_left(number):
             transition = self._committer.begin()
             transition.vacate(activation)

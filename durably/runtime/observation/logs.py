@@ -17,6 +17,7 @@ from durably.actors.protocol.coding import CodingMeter
 from durably.actors.protocol.commands import (
     Attach,
     Call,
+    Cancel,
     Command,
     CompletePromise,
     GetOutput,
@@ -293,3 +294,5 @@ def describe_command(command: Command) -> str:
             return f"look at promise {command.name!r}"
         case CompletePromise():
             return f"{'reject' if command.failed else 'resolve'} promise {command.name!r}"
+        case Cancel():
+            return "cancel"

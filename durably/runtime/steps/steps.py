@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from durably.actors.protocol.commands import Command, Send
+from durably.actors.protocol.commands import Call, Command, Send
 from durably.errors import NonDeterminismError
-from durably.ids import InvocationStatus
+from durably.ids import InvocationStatus, derived_invocation_id
 from durably.runtime.activations.attempts import Attempts
 from durably.runtime.clock import Clock
 from durably.runtime.commands.command_kind import CommandTable
@@ -29,14 +29,15 @@ from durably.runtime.lifecycle.endings import Endings
 from durably.runtime.lifecycle.pauses import Pauses
 from durably.runtime.lifecycle.retries import Retries
 from durably.runtime.messaging.messages import NO_KEYS, KeysFound
+from durably.runtime.messaging.orders import Orders
 from durably.runtime.messaging.targets import Targets
 from durably.runtime.observation.observer import Observer
 from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.settings import Settings
+from durably.runtime.steps.preparation import WAITS_FOR_OTHERS, Preparation
+from durably.storage.records import CallerRecord, OrderKind
 
 NO_DELIVERIES: Sequence[Delivery] = ()
-WAITS_FOR_OTHERS = (InvocationStatus.PAUSED, InvocationStatus.BACKING_OFF)
-"""A person or a timer ends these; nothing else advances such an invocation."""
 
 
 class Steps:
@@ -54,7 +55,9 @@ class Steps:
         deadlocks: Deadlocks,
         endings: Endings,
         observer: Observer,
+        orders: Orders,
         pauses: Pauses,
+        preparation: Preparation,
         registry: InvocationRegistry,
         retries: Retries,
         settings: Settings,
@@ -69,15 +72,20 @@ class Steps:
         self._deadlocks = deadlocks
         self._endings = endings
         self._observer = observer
+        self._orders = orders
         self._pauses = pauses
+        self._preparation = preparation
         self._registry = registry
         self._retries = retries
         self._scope_of = targets.scope_of
+        self._slice_bytes = settings.slice_bytes
         self._verify_replay = settings.verify_replay
 
     def advance(self, invocation: InvocationRun) -> None:
         """Advance an invocation by what has come for it, if there is anything."""
         if invocation.outcome is not None or invocation.held_step is not None or invocation.status in WAITS_FOR_OTHERS:
+            return
+        if invocation.is_preparing:
             return
         journal = invocation.journal
         execution = invocation.execution
@@ -86,7 +94,12 @@ class Steps:
                 return
             load_error = invocation.load_error or invocation.activation.load_error
             if load_error is not None:  # Rule L5
-                self._pauses.pause(invocation, load_error)
+                self.pause(invocation, load_error)
+                return
+            if len(invocation.argument) > self._slice_bytes or (
+                journal is not None and self._preparation.is_needed_to_replay(journal)
+            ):
+                self._preparation.begin(invocation)
                 return
             execution = invocation.execution = self._attempts.make(invocation)
             if journal is not None and not self._replay(invocation, execution, journal):
@@ -98,6 +111,9 @@ class Steps:
             return
         else:
             at, deliveries = max(self._clock.now(), journal.not_before), journal.undelivered  # Rule T1
+            if self._preparation.is_needed_to_deliver(execution, deliveries):
+                self._preparation.deliver(invocation, execution, deliveries)
+                return
         if invocation.handler.kind == "shared":
             execution.use_snapshot(invocation.activation.view())
         taken = len(deliveries)
@@ -113,6 +129,13 @@ class Steps:
         else:
             self._append(invocation, step, taken, NO_KEYS)
 
+    def pause(self, invocation: InvocationRun, error: BaseException) -> None:
+        """It cannot be advanced, and waits for a person; one that is cancelled ends (rule E1)."""
+        if invocation.journal is not None and invocation.journal.takes_cancel:
+            self._retries.attempt_failed(invocation, error)
+        else:
+            self._pauses.pause(invocation, error)
+
     # ------------------------------------------------------------------ replay
 
     def _replay(self, invocation: InvocationRun, execution: Execution, journal: Journal) -> bool:
@@ -120,7 +143,7 @@ class Steps:
         try:
             execution.replay(journal.steps, journal.deliveries)
         except NonDeterminismError as error:
-            self._pauses.pause(invocation, error)
+            self.pause(invocation, error)
             return False
         except MemoryError as error:  # Rule E3
             self._retries.attempt_failed(invocation, error)
@@ -128,11 +151,7 @@ class Steps:
         except BaseException:  # Rule E3
             throw_away(invocation)
             raise
-        if self._observer.detailed:
-            self._observer.replayed(invocation, len(journal.steps))
-        for number in sorted(journal.unanswered):
-            command = journal.pending[number]
-            self._commands[type(command)].resume(invocation, number, command)
+        self._preparation.replayed(invocation, journal)
         return True
 
     def _verify(self, invocation: InvocationRun, last: Step) -> bool:
@@ -146,7 +165,7 @@ class Steps:
         try:
             execution.replay(steps, deliveries)
         except NonDeterminismError as error:
-            self._pauses.pause(invocation, error)
+            self.pause(invocation, error)
             return False
         finally:
             execution.close()
@@ -162,6 +181,8 @@ class Steps:
             self._append(invocation, step, taken, NO_KEYS)
             return
         invocation.held_step = step
+        if invocation.journal is not None:
+            invocation.journal.taken_by_held_step = taken
         self._registry.pin(scopes, unknown, partial(self._keys_known, invocation, step, taken))
 
     def _keys_known(self, invocation: InvocationRun, step: Step, taken: int, found: KeysFound) -> None:
@@ -169,7 +190,9 @@ class Steps:
             return
         invocation.held_step = None
         self._append(invocation, step, taken, found)
-        if invocation.journal is not None and invocation.journal.undelivered:
+        if invocation.journal is not None:
+            invocation.journal.release()
+        if invocation.outcome is None and invocation.journal is not None and invocation.journal.undelivered:
             self._attempts.wake(self._committer.begin(), invocation)
 
     def _append(self, invocation: InvocationRun, step: Step, taken: int, found: KeysFound) -> None:
@@ -179,8 +202,9 @@ class Steps:
         if step.is_last:
             if self._verify_replay and not self._verify(invocation, step):
                 return
-            if step.outcome is not None:
-                self._endings.finish(self._committer.begin(), invocation, step, step.outcome, found)
+            outcome = step.outcome or self._continuations.outcome_instead(invocation, taken)
+            if outcome is not None:
+                self._endings.finish(self._committer.begin(), invocation, step, outcome, found)
             else:
                 self._continuations.continue_as_new(self._committer.begin(), invocation, step, found)
             return
@@ -193,12 +217,15 @@ class Steps:
         journal.take(step, taken)
         if self._observer.detailed:
             self._observer.journaled(invocation, step)
+        cancelled = _calls(step, journal, first) if step.cancelled else ()
         for number in step.abandoned:
             if number < first:
                 self._give_up(transition, invocation, journal, number)
         abandoned = frozenset(step.abandoned) if step.abandoned else ()
         for number, command in enumerate(step.commands, first):
             self._issue(transition, invocation, journal, number, command, found, number in abandoned)
+        for number, call in cancelled:
+            self._cancel_below(transition, invocation, number, call)
         self._attempts.park(transition, invocation, journal)
         self._deadlocks.look_at(transition, invocation)
 
@@ -231,6 +258,21 @@ class Steps:
         command = journal.give_up(number)
         if command is not None:
             self._commands[type(command)].give_up(transition, invocation, number, command)
+
+    def _cancel_below(self, transition: Transition, invocation: InvocationRun, number: int, call: Call) -> None:
+        """A cancel has reached a call: its callee is cancelled, and the end of that is waited for (rule E1)."""
+        id = derived_invocation_id(invocation.id, invocation.seed, number, call.service, call.key)
+        caller = CallerRecord(invocation.address, invocation.number, number)
+        self._orders.give(transition, id, OrderKind.CANCEL_OWN, caller)
+
+
+def _calls(step: Step, journal: Journal, first: int) -> list[tuple[int, Call]]:
+    """The calls that a cancel has reached in this step, and that are not answered: also if it then gave them up."""
+    found = (
+        (number, step.commands[number - first] if number >= first else journal.pending.get(number))
+        for number in step.cancelled
+    )
+    return [(number, command) for number, command in found if isinstance(command, Call)]
 
 
 def _leaving_now(invocation: InvocationRun, step: Step) -> list[Command]:

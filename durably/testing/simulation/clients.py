@@ -8,27 +8,34 @@ insist gets `ConnectionLostError`, as it would from HTTP, and knows no more.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from random import Random
 from typing import Any, Protocol, TypeVar, TypeVarTuple
 
 import msgspec
 
 from durably.actors.caller import Caller
-from durably.actors.protocol.operations import CallSite, HostOperation, Operation
+from durably.actors.protocol.operations import CallSite, HostOperation, Operation, frame_above
 from durably.actors.transport import Delay, Invocation, Outgoing
 from durably.actors.values.error_envelopes import decode_failure
-from durably.errors import OverloadedError, RuntimeStoppedError, StoreUnavailableError
+from durably.errors import (
+    InvocationStatusError,
+    OverloadedError,
+    RuntimeStoppedError,
+    StoreInUseError,
+    StoreUnavailableError,
+)
 from durably.ids import InvocationStatus
 from durably.runtime.execution.failure_text import describe_failure
 from durably.runtime.execution.loop import is_in_a_handler
 from durably.runtime.execution.step import Outcome
-from durably.runtime.gateway.requests import Acceptance
+from durably.runtime.gateway.control import Verb
+from durably.runtime.gateway.requests import Acceptance, Effect
 from durably.testing.simulation.faults import Place
 from durably.testing.simulation.history import History
 from durably.testing.simulation.injection import Injection, Strike
 from durably.testing.simulation.latencies import Latencies
-from durably.testing.simulation.loop import SimulatedLoop
+from durably.testing.simulation.loop import SimulatedLoop, outside_context
 from durably.testing.simulation.process import Ask, SimulatedProcess
 from durably.testing.simulation.trace import Trace, shown_id
 
@@ -58,9 +65,12 @@ class World(Protocol):
     latencies: Latencies
     trace: Trace
     history: History
-    process: SimulatedProcess | None
     travelling: int
     """Messages on their way, in both directions."""
+
+    def reached(self) -> SimulatedProcess | None:
+        """The process that a request comes to."""
+        ...
 
     def next_request(self, client: str, /) -> int:
         """Counts what a client has asked for."""
@@ -148,6 +158,29 @@ class SimulatedClient(Caller):
             return told
 
         return self._issue(converse(), f"status of {id}", site)
+
+    def _issue_cancel(self, id: str, site: CallSite, /) -> Operation[None]:
+        async def converse() -> None:
+            await self._converse(f"cancels {id}", lambda process: process.act(Verb.CANCEL, id), True)
+
+        return self._issue(converse(), f"cancel of {id}", site)
+
+    def act(self, verb: Verb, id: str) -> Operation[Effect]:
+        """Do something to an invocation, as an operator: kill it, pause it, and so on. It may be done twice."""
+
+        async def converse() -> Effect:
+            effect: Effect = await self._converse(f"{verb}s {id}", lambda process: process.act(verb, id), True)
+            return effect
+
+        return self._issue(converse(), f"{verb} of {id}", CallSite(frame_above(1)))
+
+    async def resume(self, id: str) -> Sequence[str]:
+        """Let a paused invocation try again, as an operator does; the ids of what was paused."""
+        try:
+            effect = await self.act(Verb.RESUME, id)
+        except InvocationStatusError:  # The order came twice, and it has ended meanwhile.
+            return []
+        return [id] if effect is Effect.DONE else []
 
     # ------------------------------------------------------------------ inside
 
@@ -254,12 +287,20 @@ class SimulatedClient(Caller):
     def _arrives(self, ask: Ask, answer: asyncio.Future[Any], reply_lost: bool) -> None:
         """A request comes to where the process should be."""
         world = self._world
-        process = world.process
+        process = world.reached()
         if process is None or not process.is_up:
             _ends_with(answer, NobodyThereError("There is no process to connect to. Nothing was accepted."))
             return
-        operation = process.context.run(ask, process)
         process.connections[answer] = None
+        if process.halted:  # The system takes the connection, and the process will find it.
+            world.loop.call_soon(self._taken_in, process, ask, answer, reply_lost, context=process.context)
+        else:
+            process.context.run(self._taken_in, process, ask, answer, reply_lost)
+
+    def _taken_in(self, process: SimulatedProcess, ask: Ask, answer: asyncio.Future[Any], reply_lost: bool) -> None:
+        """The process reads the request; run in its context."""
+        world = self._world
+        operation = ask(process)
 
         def answered(operation: asyncio.Future[Any]) -> None:
             if process.connections.pop(answer, ...) is ... or answer.done():
@@ -271,7 +312,7 @@ class SimulatedClient(Caller):
                 world.injection.passes("reply")
                 self._travels(self._travel_us("reply"), _hand_over, operation, answer)
 
-        operation.add_done_callback(answered)
+        operation.add_done_callback(answered, context=outside_context())
 
     def _breaks(self, answer: asyncio.Future[Any], after_us: tuple[int, int]) -> None:
         error = ConnectionLostError("No answer came. The request may have arrived or not.")
@@ -305,6 +346,8 @@ def _hand_over(operation: asyncio.Future[Any], answer: asyncio.Future[Any]) -> N
     error = operation.exception()
     if error is None:
         answer.set_result(operation.result())
+    elif isinstance(error, StoreInUseError):  # The process has stopped for good, and will be replaced.
+        answer.set_exception(NobodyThereError(f"The process serves nobody any more: {error}"))
     else:
         answer.set_exception(error)
 

@@ -11,9 +11,14 @@ on the disk. The numbers are those of the list in `docs/architecture.md`:
 6. replay issues the recorded commands;
 7. every pending invocation has something that will wake it;
 8. a second runtime on the same store fails at start;
-9. a promise is completed once, and whoever waits for it gets that value; what a workflow leaves goes together, when
-   none of its handlers is in flight;
-10. what need not be kept any longer goes.
+9. an owner of the store that was superseded answers nothing, reads included, commits nothing and starts no action;
+10. a paused invocation goes on when a person has resumed it, and not before;
+11. a cancel or a kill reaches every callee that it is for, and a killed tree is free;
+12. an invocation has its outcome at its deadline, and keeps it; nobody waits for one that has an outcome; nothing of
+    one that has ended is left behind;
+13. a promise is completed once, and whoever waits for it gets that value; what a workflow leaves goes together, when
+    none of its handlers is in flight;
+14. what need not be kept any longer goes.
 
 The sixth is checked by the runtime itself, which is set to replay every invocation when it ends, and by the simulation
 for what is under way whenever the process dies; the eighth by the simulation, which tries.
@@ -28,8 +33,6 @@ from typing import NamedTuple
 
 from durably.actors.definition.binding import BoundActorHandler
 from durably.actors.protocol.commands import Call, Command, GetPromise, Send
-from durably.actors.values.error_envelopes import decode_failure
-from durably.errors import DeadlineExceededError
 from durably.ids import RUN, Address, InvocationStatus, derived_invocation_id, run_scope
 from durably.runtime.actions.actions import ActionKey
 from durably.runtime.commit.committer import Committer
@@ -55,8 +58,8 @@ from durably.testing.simulation.trace import shown, shown_id
 
 OVERDUE_US = 5_000_000
 """How long a due timer may go unnoticed by a runtime that has nothing else to do."""
-KEPT_TOO_LONG_US = 180_000_000
-"""How long after its time a kept outcome may still be there: it is looked for once a minute."""
+KEPT_TOO_LONG_US = 9_000_000_000
+"""How long after its time a kept outcome may still be there: it is looked for once an hour, or more often."""
 KEPT_AFTER_JUMPS_US = 90_000_000_000
 """The same where the wall clock was set: no one looks before anything can have expired by a clock that goes on."""
 LOADS_ALL_BYTES = 1 << 60
@@ -125,6 +128,15 @@ class Guarantees:
         """The `run`s of workflows that are on the disk, by number."""
         self._expired: dict[tuple[str, int], int] = {}
         """When something was first seen that need not be kept any longer, by the monotonic clock."""
+        self._doomed: dict[str, tuple[int, str]] = {}
+        """Callees of killed invocations: where in the log their caller was killed, and which it is."""
+        self._told: dict[str, tuple[int, str]] = {}
+        """The same of callees that a cancel of their caller goes to."""
+        self._seen_at_rest: tuple[int, int, set[ActionKey]] | None = None
+        """What the last look at rest was at: it need not look again before something has changed."""
+        self._next_overdue_us = 0
+        self._resumed: set[str] = set()
+        """Let go on by a person since they were paused, whether that is durable or not."""
 
     # ------------------------------------------------------------------ what the machine does
 
@@ -133,6 +145,11 @@ class Guarantees:
         due = self._starts.get(invocation.number)
         if due is not None and due > self._clock.latest:
             self._broken(4, f"{shown(invocation)} begins {(due - self._clock.latest) / 1_000_000:.3f} s too early.")
+        record = self._disk.find(invocation.id)
+        takes_cancel = invocation.journal is not None and invocation.journal.takes_cancel  # Rule E1 (e)
+        is_paused = record is not None and record.status is InvocationStatus.PAUSED
+        if is_paused and not takes_cancel and invocation.id not in self._resumed:
+            self._broken(10, f"{shown(invocation)} runs, and is paused: it was not let go on.")
         self._attempted.add(invocation.id)
         self._history.begins(invocation)
 
@@ -142,6 +159,7 @@ class Guarantees:
         self._check_alone(invocation, position)
         if invocation.is_exclusive:
             self._current[invocation.address] = invocation.id
+        self._note_cancelled_calls(invocation, position)
 
     def ended(self, invocation: InvocationRun, position: int, committer: Committer | None) -> None:
         """Its outcome is in the log."""
@@ -156,15 +174,26 @@ class Guarantees:
         self._young_ends[invocation.id] = position
         self._history.ended(invocation)
 
+    def killed(self, invocation: InvocationRun, position: int) -> None:
+        """It ends, and so do the callees that it waits for."""
+        journal = invocation.journal
+        for number, command in () if journal is None else journal.pending.items():
+            if isinstance(command, Call):
+                self._doomed[_callee_id(invocation, number, command)] = position, shown(invocation)
+
     def incarnation_begins(self) -> None:
         """What was not durable has not happened; what is on the disk goes on."""
         durable = self._disk.last_position
         self._attempted.clear()
+        self._resumed.clear()
         for id, position in self._young_ends.items():
             if position > durable:
                 del self._ends[id]
                 self._history.taken_back(id)
         self._young_ends.clear()
+        for ordered in (self._doomed, self._told):
+            for id in [id for id, (position, _) in ordered.items() if position > durable]:
+                del ordered[id]
         self._note_durable_turns(durable)
         self._young_turns.clear()
         self._turns = dict(self._durable_turns)
@@ -197,11 +226,9 @@ class Guarantees:
 
     # ------------------------------------------------------------------ what leaves it
 
-    def answered(self, id: str, outcome: Outcome) -> None:
-        """Somebody outside is told an outcome."""
-        if self._is_of_a_deadline(id, outcome):
-            return
-        if not self._is_durable_end(id):
+    def answered(self, id: str, outcome: Outcome, *, is_owner: bool = True) -> None:
+        """Somebody outside is told an outcome, by the owner of the store or by one that was superseded right then."""
+        if is_owner and not self._is_durable_end(id):
             self._broken(5, f"the outcome of {shown_id(id)} was told, and it is not on the disk.")
         known = self._answers.setdefault(id, self._outcome(id) or outcome)
         if known != outcome:
@@ -219,17 +246,91 @@ class Guarantees:
         if status is InvocationStatus.COMPLETED and not self._is_durable_end(id):
             self._broken(5, f"{shown_id(id)} was said to be completed, and that is not on the disk.")
 
+    def superseded_owner_answers(self, who: str, what: str) -> None:
+        """Something leaves a process that another one has taken the store over from."""
+        self._broken(9, f"{who} {what}, and another process had taken its store over.")
+
+    # ------------------------------------------------------------------ pauses
+
+    def paused(self, invocation: InvocationRun) -> None:
+        """It waits for a person from now on."""
+        self._resumed.discard(invocation.id)
+
+    def is_resumed(self, id: str) -> None:
+        """A person lets it go on."""
+        self._resumed.add(id)
+
+    def told_resumed(self, id: str) -> None:
+        """A person is told that this one goes on."""
+        record = self._disk.find(id)
+        if record is not None and record.status is InvocationStatus.PAUSED and id in self._resumed:
+            self._broken(5, f"{shown_id(id)} was said to go on, and is paused on the disk.")
+
     # ------------------------------------------------------------------ when nothing happens
 
     def at_rest(self, running: set[ActionKey], now_us: int) -> None:
         """The runtime says that nothing can happen unless time passes or somebody asks: see whether that is so."""
         self._check_kept(now_us)
+        seen = (self._disk.last_position, len(self.handlers), running)
+        if seen == self._seen_at_rest and now_us <= self._next_overdue_us:
+            return
+        self._seen_at_rest = (*seen[:2], set(running))
+        dues = (timer.due for row in self._unfinished() for timer in row.timers.values())
+        self._next_overdue_us = min(dues, default=now_us + OVERDUE_US) + OVERDUE_US
         waited_for = self._waited_for()
         known = {service for service, _ in self.handlers}
         for row in self._unfinished():
             if row.record.address.service in known:
                 self._check_has_waker(row, running, now_us, waited_for)
         self._check_circles(known)
+        self._check_orders(known)
+        self._check_answered(known)
+        self._check_leftovers(now_us)
+
+    def _check_orders(self, known: AbstractSet[str]) -> None:
+        """Guarantee 9."""
+        for order in self._disk.orders.values():
+            record = self._disk.find(order.id)
+            if record is None or record.address.service in known:
+                self._broken(11, f"an order to {order.kind} {shown_id(order.id)} is recorded, and not carried out.")
+        for id, (_, caller) in self._doomed.items():
+            row = self._row(id)
+            if row is not None and row.record.status is not InvocationStatus.COMPLETED:
+                self._broken(11, f"{_place(row.record)} goes on, and {caller}, which called it, was killed.")
+        for id, (_, caller) in self._told.items():
+            row = self._row(id)
+            if row is None or row.record.scope is not None or row.record.status is InvocationStatus.COMPLETED:
+                continue
+            if row.record.outcome is None and all(command >= 0 for _, command in row.completions):
+                self._broken(11, f"{_place(row.record)} was not cancelled, and {caller}, which called it, was.")
+
+    def _check_answered(self, known: AbstractSet[str]) -> None:
+        """Guarantee 10: whose callee has an outcome has its answer."""
+        for row in self._unfinished():
+            if row.record.address.service not in known:
+                continue
+            answered = {command for _, command in row.completions}
+            for number, command in _pending(row).items():
+                if not isinstance(command, Call) or number in answered:
+                    continue
+                callee = self._disk.find(_callee_id(row.record, number, command))
+                if callee is not None and callee.outcome is not None:
+                    self._broken(12, f"{_place(row.record)} waits for {_place(callee)}, which has an outcome.")
+
+    def _check_leftovers(self, now_us: int) -> None:
+        """Guarantee 10."""
+        for row in self._disk.rows.values():
+            record = row.record
+            if record.status is InvocationStatus.COMPLETED:
+                if row.timers or row.steps:
+                    self._broken(12, f"{_place(record)} has ended, and left timers or steps behind.")
+                continue
+            for kind, status in _TIMERS_OF.items():
+                if record.status is not status and (kind, NO_COMMAND) in row.timers:
+                    self._broken(12, f"{_place(record)} is {record.status}, and has a timer of kind {kind}.")
+            deadline, has_service = record.deadline, (record.address.service, record.handler) in self.handlers
+            if deadline is not None and record.outcome is None and deadline + OVERDUE_US < now_us and has_service:
+                self._broken(12, f"the deadline of {_place(record)} has passed, and it has no outcome.")
 
     def _check_circles(self, known: AbstractSet[str]) -> None:
         """Who waits only for each other waits for ever. That is a mistake of the actors, not of durably."""
@@ -339,14 +440,15 @@ class Guarantees:
         is_open = end.committer is not None and end.committer.batch is end.batch
         return not is_open and (in_flight is None or in_flight.last_position < end.position)
 
-    def _is_of_a_deadline(self, id: str, outcome: Outcome) -> bool:
-        """Those who wait are told that the deadline has passed; the invocation goes on, and may end otherwise."""
-        if not outcome.failed or not isinstance(decode_failure(outcome.value), DeadlineExceededError):
-            return False
-        record, end = self._disk.find(id), self._ends.get(id)
-        if record is not None and record.outcome is None:
-            return record.deadline is not None
-        return end is not None and end.outcome != outcome
+    def _note_cancelled_calls(self, invocation: InvocationRun, position: int) -> None:
+        journal = invocation.journal
+        if journal is None or not journal.steps[-1].cancelled:
+            return
+        commands = [command for step in journal.steps for command in step.commands]
+        for number in journal.steps[-1].cancelled:
+            command = commands[number]
+            if isinstance(command, Call):
+                self._told[_callee_id(invocation, number, command)] = position, shown(invocation)
 
     def _check_messages(self, number: int, commands: Iterable[object], index: int) -> None:
         """Guarantee 4: a step and the messages that it sent are durable together."""
@@ -375,7 +477,7 @@ class Guarantees:
         return sender is not None and not sender.atomic and (command.service, command.handler) in self.handlers
 
     def _check_workflows(self, batch: Batch) -> None:
-        """Guarantee 9, of what a batch has done; it is on the disk."""
+        """Guarantee 13, of what a batch has done; it is on the disk."""
         accepted = {record.number for record in batch.accepted}
         for execution in batch.renewed:
             address = self._runs.pop(execution.previous, None)
@@ -386,7 +488,7 @@ class Guarantees:
         for address in batch.vacated:
             left = {*self._disk.unfinished.get(address, ())} - accepted
             if left or address in self._runs.values():
-                self._broken(9, f"the state of {'/'.join(address)} went, and something of it goes on or is kept.")
+                self._broken(13, f"the state of {'/'.join(address)} went, and something of it goes on or is kept.")
             self._promises.pop(address, None)
         self._runs.update({
             record.number: record.address
@@ -396,13 +498,13 @@ class Guarantees:
         for promise in batch.promises:
             known = self._promises.setdefault(promise.address, {}).setdefault(promise.name, promise)
             if (known.failed, known.value) != (promise.failed, promise.value):
-                self._broken(9, f"the promise {promise.name!r} of {'/'.join(promise.address)} is completed again.")
+                self._broken(13, f"the promise {promise.name!r} of {'/'.join(promise.address)} is completed again.")
         for completion in batch.completions:
             self._check_promise_answer(completion)
 
     def _check_let_go(self, address: Address | None, batch: Batch) -> None:
         if address is not None and address not in batch.vacated and self._promises.get(address):
-            self._broken(9, f"the outcome of {'/'.join(address)} went, and its promises stay.")
+            self._broken(13, f"the outcome of {'/'.join(address)} went, and its promises stay.")
 
     def _check_promise_answer(self, completion: CompletionRecord) -> None:
         row = self._disk.rows.get(completion.number)
@@ -413,10 +515,10 @@ class Guarantees:
         kept = promises.get(command.name) if isinstance(command, GetPromise) else None
         if kept is None or (kept.failed, kept.value) == (completion.failed, completion.value):
             return
-        self._broken(9, f"{_place(row.record)} heard something else of the promise {kept.name!r} than it holds.")
+        self._broken(13, f"{_place(row.record)} heard something else of the promise {kept.name!r} than it holds.")
 
     def _check_kept(self, now_us: int) -> None:
-        """Guarantee 10."""
+        """Guarantee 14."""
         for row in self._disk.rows.values():
             expires_at = row.record.expires_at
             if row.record.status is InvocationStatus.COMPLETED and expires_at is not None:
@@ -433,7 +535,7 @@ class Guarantees:
         now = self._clock.monotonic()
         kept_us = now - self._expired.setdefault((what, expires_at), now)
         if kept_us > (KEPT_AFTER_JUMPS_US if self._clock.jumped_at_us else KEPT_TOO_LONG_US):
-            self._broken(10, f"what {what} left is kept {kept_us / 1_000_000:.0f} s too long.")
+            self._broken(14, f"what {what} left is kept {kept_us / 1_000_000:.0f} s too long.")
 
     def _awaited_promises(self, row: StoredRow) -> list[str]:
         """The promises that an invocation waits for."""
@@ -494,6 +596,27 @@ def _command(row: StoredRow, number: int) -> Command | None:
             return commands[number - first]
         first += len(commands)
     return None
+
+
+_TIMERS_OF = {
+    TimerKind.RETRY: InvocationStatus.BACKING_OFF,
+    TimerKind.START: InvocationStatus.SCHEDULED,
+}
+"""Timers that an invocation has only while it stands so."""
+
+
+def _callee_id(caller: InvocationRun | InvocationRecord, number: int, call: Call) -> str:
+    return derived_invocation_id(caller.id, caller.seed, number, call.service, call.key)
+
+
+def _pending(row: StoredRow) -> dict[int, Command]:
+    """The commands of an unfinished invocation that no step has taken the answer of, or given up."""
+    steps = [decode_step(row.steps[index].content) for index in sorted(row.steps)]
+    pending = dict(enumerate(command for step in steps for command in step.commands))
+    for step in steps:
+        for number in (*step.deliveries, *step.abandoned):
+            pending.pop(number, None)
+    return pending
 
 
 def _commands(row: StoredRow) -> int:

@@ -115,6 +115,17 @@ create table aliases (
 
 create index aliases_by_number on aliases (number);
 
+-- What one invocation has ordered another to do, until it is carried out.
+create table orders (
+    position integer primary key,
+    id text not null,
+    kind text not null,
+    caller_service text,
+    caller_key text,
+    caller_number integer,
+    caller_command integer
+) strict;
+
 -- Completed promises of workflows. One with an expires_at goes then, unless the workflow has been started by then.
 create table promises (
     service text not null,
