@@ -117,6 +117,8 @@ class Ingress:
         """The answer to one request; None if nobody is there any more to hear it."""
         is_keyed = False
         try:
+            if scope["method"] not in METHODS:
+                return _other_method(scope["method"], scope)
             answering: Awaitable[Reply] | Awaitable[Answer]
             if segments[:1] == [RESERVED] and segments[1] not in EXPLICIT:
                 is_keyed = True  # A question changes nothing, so it can be repeated.
@@ -129,8 +131,6 @@ class Ingress:
                     which = target_in(body)
                 answering = self._ask(question.verb, which)
             else:
-                if scope["method"] not in METHODS:
-                    return _other_method(scope["method"], scope)
                 request, is_send = self._request(scope, segments)
                 is_keyed = request.idempotency_key is not None
                 body = _whole_body(message := await receive(), self._body_limit_bytes)
