@@ -394,7 +394,8 @@ class SimulatedProcess:
         self._world.guarantees.deadlocked(invocation, command, parts.registry.live.values(), parts.waiters.has)
 
     def killed(self, invocation: InvocationRun, /) -> None:
-        self._world.guarantees.killed(invocation, self._position())
+        if self.superseded_at_us is None:
+            self._world.guarantees.killed(invocation, self._position())
 
     def gave_up(self, error: BaseException, /) -> None:
         """A cancelled invocation ends whatever is wrong with it; a replay that differs fails the run all the same."""
