@@ -13,6 +13,7 @@ from workloads.counters import COUNTERS
 from workloads.pauses import PAUSES
 from workloads.promises import PROMISES
 from workloads.trees import TREES
+from workloads.workflows import WORKFLOWS
 
 WORKLOADS: Mapping[str, Workload] = {
     "bank": BANK,
@@ -23,5 +24,6 @@ WORKLOADS: Mapping[str, Workload] = {
     "circles": CIRCLES,
     "cancels": CANCELS,
     "pauses": PAUSES,
+    "workflows": WORKFLOWS,
 }
 """By name, as `--workload` takes them."""

@@ -42,7 +42,12 @@ DEFAULT_PORT: Final = 8080
 DEFAULT_ADMIN_PORT: Final = 9070
 DEFAULT_SERVER: Final = ServerName.UVICORN
 
-_KINDS: Final = {"service": "freely", "exclusive": "alone on its key", "shared": "beside others"}
+_KINDS: Final = {
+    "service": "freely",
+    "exclusive": "alone on its key",
+    "shared": "beside others",
+    "workflow": "once for each id",
+}
 
 
 def serve(
@@ -229,7 +234,7 @@ def _shown(listener: socket.socket) -> str:
 
 
 def _service_table(service: ServiceDescription) -> Table:
-    kind = "virtual object" if service.kind == "object" else "service"
+    kind = "virtual object" if service.kind == "object" else service.kind
     table = Table(
         title=Text.assemble((service.name, "bold"), f" ({kind}{', private' if service.private else ''})"),
         title_justify="left", title_style="", box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0),

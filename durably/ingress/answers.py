@@ -83,6 +83,11 @@ def acceptance_answer(acceptance: Acceptance) -> Answer:
     return Answer(202, [JSON, (INVOCATION_ID, acceptance.id.encode())], _encode(body))
 
 
+def lookup_answer(invocation_id: str) -> Answer:
+    """The id of an invocation that was named otherwise."""
+    return Answer(200, [JSON, (INVOCATION_ID, invocation_id.encode())], _encode({"invocationId": invocation_id}))
+
+
 def error_answer(
     status: int, message: str, *, source: Source = "ingress", code: int | None = None,
     metadata: Mapping[str, str] | None = None, invocation_id: str | None = None, headers: Headers | None = None,

@@ -26,18 +26,20 @@ from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
 from durably.actors.headers import REPEATED
-from durably.errors import DurablyError
+from durably.errors import DurablyError, UnknownTargetError
 from durably.ingress.answers import (
     NOT_SERVING,
     SAFE_WITH_A_KEY,
     Answer,
     acceptance_answer,
     error_answer,
+    lookup_answer,
     refusal_answer,
     result_answer,
 )
 from durably.ingress.delays import parse_delay
 from durably.ingress.paths import path_segments, scope_below
+from durably.ingress.questions import FIRST_SEGMENTS, Which, question_of, target_in
 from durably.ingress.targets import RefusedRequestError, Target, Targets
 from durably.runtime.gateway.requests import Acceptance, InvocationRequest, Reply, ServiceDescription
 
@@ -47,6 +49,7 @@ PATIENCE_SECONDS: Final = 1.0
 
 METHODS: Final = frozenset({"POST", "GET"})
 RESERVED: Final = b"restate"
+EXPLICIT: Final = frozenset({b"call", b"send"})
 IDEMPOTENCY_KEY: Final = b"idempotency-key"
 KEPT_BACK: Final = frozenset({b"connection", b"host", b"idempotency-key", b"idempotency-expires"})
 """Headers that are about the connection or for the ingress; a handler sees all others."""
@@ -74,6 +77,9 @@ class ServedRuntime(Protocol):
     def describe(self) -> list[ServiceDescription]: ...
     def request_call(self, request: InvocationRequest, /) -> Awaitable[Reply]: ...
     def request_send(self, request: InvocationRequest, /) -> Awaitable[Acceptance]: ...
+    def request_attach(self, which: Which, /) -> Awaitable[Reply]: ...
+    def request_output(self, which: Which, /) -> Awaitable[Reply]: ...
+    def request_lookup(self, which: Which, /) -> Awaitable[str]: ...
 
 
 class Ingress:
@@ -92,7 +98,7 @@ class Ingress:
             await self._reserved(scope, receive, send)
             return
         segments = path_segments(scope)
-        if segments and segments[0] == RESERVED:
+        if segments and segments[0] == RESERVED and not _is_direct(segments):
             await self._reserved(scope_below(scope, segments), receive, send)
             return
         failure: Exception | None = None
@@ -113,17 +119,31 @@ class Ingress:
         try:
             if scope["method"] not in METHODS:
                 return _other_method(scope["method"], scope)
-            request, is_send = self._request(scope, segments)
-            is_keyed = request.idempotency_key is not None
-            body = _whole_body(message := await receive(), self._body_limit_bytes)
-            if body is None and (body := await _body_in_parts(message, receive, self._body_limit_bytes)) is None:
-                return None
-            request.body = body
-            if is_send:
-                return acceptance_answer(await self._runtime.request_send(request))
+            answering: Awaitable[Reply] | Awaitable[Answer]
+            if segments[:1] == [RESERVED] and segments[1] not in EXPLICIT:
+                is_keyed = True  # A question changes nothing, so it can be repeated.
+                question = question_of(scope["method"], segments[1:])
+                which = question.which
+                if which is None:
+                    body = await self._read_body(receive)
+                    if body is None:
+                        return None
+                    which = target_in(body)
+                answering = self._ask(question.verb, which)
+            else:
+                request, is_send = self._request(scope, segments)
+                is_keyed = request.idempotency_key is not None
+                body = _whole_body(message := await receive(), self._body_limit_bytes)
+                if body is None and (body := await _body_in_parts(message, receive, self._body_limit_bytes)) is None:
+                    return None
+                request.body = body
+                if is_send:
+                    return acceptance_answer(await self._runtime.request_send(request))
+                answering = self._runtime.request_call(request)
             caller = self._clients.expect_answer(receive)
             try:
-                return result_answer(await self._runtime.request_call(request))
+                answer = await answering
+                return answer if isinstance(answer, Answer) else result_answer(answer)
             except asyncio.CancelledError:
                 if not self._clients.has_left(caller):
                     raise
@@ -136,6 +156,25 @@ class Ingress:
         except DurablyError as error:
             return refusal_answer(error, is_keyed=is_keyed)
 
+    async def _read_body(self, receive: Receive) -> bytes | None:
+        """The whole body; None if the client left before it was complete."""
+        message = await receive()
+        body = _whole_body(message, self._body_limit_bytes)
+        return await _body_in_parts(message, receive, self._body_limit_bytes) if body is None else body
+
+    async def _ask(self, verb: str, which: Which) -> Answer:
+        """Attach to an invocation that exists, look at its outcome, or look up its id."""
+        try:
+            match verb:
+                case "attach":
+                    return result_answer(await self._runtime.request_attach(which))
+                case "output":
+                    return result_answer(await self._runtime.request_output(which))
+                case _:
+                    return lookup_answer(await self._runtime.request_lookup(which))
+        except UnknownTargetError as error:
+            return error_answer(404, f"invocation not found. {error.message}")
+
     def _request(self, scope: Scope, segments: Sequence[bytes]) -> tuple[InvocationRequest, bool]:
         """What is asked, as far as the head of the request says it, and whether it is a send.
 
@@ -145,7 +184,8 @@ class Ingress:
         """
         if self._targets is None:
             self._targets = Targets(self._runtime.describe())
-        target = self._targets.find(segments)
+        is_explicit = segments[:1] == [RESERVED]
+        target = self._targets.find_explicit(segments[1:]) if is_explicit else self._targets.find(segments)
         query: bytes = scope["query_string"]
         delay_us = _delay_us(query, target) if query else None
         headers, idempotency_key = _forwarded(scope["headers"])
@@ -232,6 +272,11 @@ class _Watcher:
 
 
 # ---------------------------------------------------------------- what comes in
+def _is_direct(segments: Sequence[bytes]) -> bool:
+    """It goes the direct way, though it stands under `/restate/`: a call, a send, or a question about an invocation."""
+    return len(segments) > 1 and (segments[1] in EXPLICIT or segments[1] in FIRST_SEGMENTS)
+
+
 def _forwarded(raw: Sequence[tuple[bytes, bytes]]) -> tuple[dict[str, str], str | None]:
     """The headers for the handler, in their stored form, and the idempotency key.
 

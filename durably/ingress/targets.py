@@ -1,6 +1,7 @@
 """Which handler a path names: `Targets.find` answers with a `Target`, or raises what is answered instead.
 
-    /{service}/{handler}[/send]             /{object}/{key}/{handler}[/send]
+    /{service}/{handler}[/send]                   /{object or workflow}/{key}/{handler}[/send]
+    /restate/{call|send}/{service}/{handler}      /restate/{call|send}/{object or workflow}/{key}/{handler}
 
 Whether a path means the one or the other is decided by what its first segment names. Segments are split before they are
 decoded, so a key may contain any character, `/` as `%2F` too.
@@ -14,20 +15,11 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 
+from durably.ingress.refusals import RefusedRequestError as RefusedRequestError
 from durably.runtime.gateway.requests import ServiceDescription
 
 BAD_PATH: Final = "bad path, expected either /:service-name/:handler or /:object-name/:object-key/:handler"
 SEND: Final = b"send"
-
-
-class RefusedRequestError(Exception):
-    """A request that the ingress itself refuses; nothing was accepted."""
-
-    def __init__(self, status: int, message: str, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
-        super().__init__(message)
-        self.status = status
-        self.headers = tuple(headers)
-        self.message = message
 
 
 class Target(msgspec.Struct, frozen=True, gc=False):
@@ -67,15 +59,28 @@ class Targets:
             RefusedRequestError: 400 or 404.
 
         """
+        return self._find(segments, None)
+
+    def find_explicit(self, segments: Sequence[bytes]) -> Target:
+        """The target of a path that begins with `call` or `send`.
+
+        Raises:
+            RefusedRequestError: 400 or 404.
+
+        """
+        return self._find(segments[1:], segments[0] == SEND)
+
+    def _find(self, segments: Sequence[bytes], sends: bool | None) -> Target:
+        """`sends` None: the end of the path says so."""
         count = len(segments)
         if count < 2 or not segments[0]:
             raise RefusedRequestError(400, BAD_PATH)
         service = self._services.get(segments[0]) or self._service_spelled_otherwise(segments[0])
         key, place = (_decode(segments[1]), 2) if service.has_key else (None, 1)
-        is_send = count == place + 2 and segments[-1] == SEND
-        if key == "" or not (count == place + 1 or is_send):
+        is_suffixed = sends is None and count == place + 2 and segments[-1] == SEND
+        if key == "" or not (count == place + 1 or is_suffixed):
             raise RefusedRequestError(400, BAD_PATH)
-        return Target(service.name, key, _public_handler(service, segments[place]), is_send)
+        return Target(service.name, key, _public_handler(service, segments[place]), is_suffixed or sends is True)
 
     def _service_spelled_otherwise(self, segment: bytes) -> _Service:
         """A service whose name is percent-encoded in the path."""
@@ -91,7 +96,7 @@ class Targets:
 def _service(service: ServiceDescription) -> _Service:
     return _Service(
         service.name,
-        service.kind == "object",
+        service.kind != "service",
         {
             handler.name.encode(): _Handler(handler.name, not (service.private or handler.private))
             for handler in service.handlers

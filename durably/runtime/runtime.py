@@ -11,9 +11,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 from urllib.parse import unquote
 
-from durably.actors.actor import Actor, VirtualObject
+from durably.actors.actor import Actor, VirtualObject, Workflow
 from durably.actors.caller import Caller
-from durably.actors.definition.binding import BoundActor, bind
+from durably.actors.definition.binding import BoundActor, BoundActorHandler, bind
 from durably.actors.definition.definition import definition_of
 from durably.actors.headers import ForwardHeaders, forwarding
 from durably.actors.protocol.operations import CallSite, HostOperation
@@ -233,11 +233,12 @@ class Runtime(Caller):
                 StoreUnavailableError) nothing can be said of the outcome yet.
         """
         gateway = self._running().gateway
-        actor = self._actors.get(request.service)
-        handler = None if actor is None else actor.handlers.get(request.handler)
-        content_type = None if handler is None else handler.content_type
+        handler = self._handler(request.service, request.handler)
         operation = ReplyOperation(
-            gateway.pending, request.handler, content_type=content_type, keyed=request.idempotency_key is not None
+            gateway.pending,
+            request.handler,
+            content_type=None if handler is None else handler.content_type,
+            keyed=request.idempotency_key is not None or (handler is not None and handler.kind == "workflow"),
         )
         gateway.call(operation, request, request.body, wire=True)
         return operation
@@ -255,6 +256,53 @@ class Runtime(Caller):
         gateway.send(operation, request, request.body, Delay(after_us=request.delay_us), wire=True)
         return operation
 
+    def request_attach(self, which: str | KeyScope) -> Awaitable[Reply]:
+        """Wait for an invocation that exists, given by id, idempotency key or workflow id (`run_scope`).
+
+        Raises:
+            UnknownTargetError: there is none.
+            DurablyError: as `request_call`.
+        """
+        gateway = self._running().gateway
+        operation = self._reply_operation("attach")
+        gateway.result(operation, which)
+        return operation
+
+    def request_output(self, which: str | KeyScope) -> Awaitable[Reply]:
+        """The outcome of such an invocation as it is now.
+
+        Raises:
+            NotReadyError: there is none yet.
+            InvalidArgumentError: it has neither an idempotency key nor a workflow id.
+            DurablyError: as `request_attach`.
+        """
+        gateway = self._running().gateway
+        operation = self._reply_operation("output")
+        gateway.output(operation, which, keyed_only=True)
+        return operation
+
+    def request_lookup(self, which: str | KeyScope) -> Awaitable[str]:
+        """The id of such an invocation.
+
+        Raises:
+            DurablyError: as `request_attach`.
+        """
+        gateway = self._running().gateway
+        operation: QuestionOperation[str] = QuestionOperation(gateway.pending, "lookup", None)
+        gateway.lookup(operation, which)
+        return operation
+
+    def _reply_operation(self, what: str) -> ReplyOperation:
+        return ReplyOperation(self._running().gateway.pending, what, content_type_of=self._content_type_of, keyed=True)
+
+    def _content_type_of(self, service: str, handler: str) -> str | None:
+        bound = self._handler(service, handler)
+        return None if bound is None else bound.content_type
+
+    def _handler(self, service: str, handler: str) -> BoundActorHandler | None:
+        actor = self._actors.get(service)
+        return None if actor is None else actor.handlers.get(handler)
+
     def request_control(self, verb: Verb, id: str, /) -> Awaitable[Effect]:
         """Do something to one invocation; what is awaited is durable.
 
@@ -271,8 +319,8 @@ class Runtime(Caller):
         """What it runs, with types, in the order given."""
         return [describe_actor(actor) for actor in self._actors.values()]
 
-    async def state(self, actor: type[VirtualObject], key: str, /) -> Mapping[str, Any]:
-        """The state of an object after its last completed invocation, by stored name.
+    async def state(self, actor: type[VirtualObject] | type[Workflow], key: str, /) -> Mapping[str, Any]:
+        """The state of an object or workflow after its last completed invocation, by stored name.
 
         Declared fields are decoded by their types.
         """
@@ -381,7 +429,7 @@ class Runtime(Caller):
         gateway = self._running().gateway
 
         def handle(acceptance: Acceptance) -> Invocation[R]:
-            return Invocation(self, acceptance.id, outgoing.decode)
+            return Invocation(self, acceptance.id, outgoing.decode, acceptance.previously_accepted)
 
         operation = AcceptanceOperation(gateway.pending, f"send to {outgoing}", site, handle)
         gateway.send(operation, outgoing, outgoing.argument, delay or NO_DELAY, wire=outgoing.wire)
@@ -390,10 +438,19 @@ class Runtime(Caller):
     def _issue_attach(self, outgoing: Outgoing[R], site: CallSite, /) -> HostOperation[R]:
         gateway = self._running().gateway
         operation = ResultOperation(gateway.pending, f"attach to {outgoing}", site, outgoing.decode)
-        assert outgoing.idempotency_key is not None
-        gateway.attach(
-            operation, KeyScope(outgoing.service, outgoing.key or "", outgoing.handler, outgoing.idempotency_key)
-        )
+        gateway.result(operation, _scope(outgoing))
+        return operation
+
+    def _issue_output(self, outgoing: Outgoing[R], site: CallSite, /) -> HostOperation[R]:
+        gateway = self._running().gateway
+        operation = ResultOperation(gateway.pending, f"output of {outgoing}", site, outgoing.decode)
+        gateway.output(operation, _scope(outgoing))
+        return operation
+
+    def _issue_output_of(self, id: str, decode: Callable[[bytes], R], site: CallSite, /) -> HostOperation[R]:
+        gateway = self._running().gateway
+        operation = ResultOperation(gateway.pending, f"output of {id}", site, decode)
+        gateway.output(operation, id)
         return operation
 
     def _issue_result(self, id: str, decode: Callable[[bytes], R], site: CallSite, /) -> HostOperation[R]:
@@ -549,6 +606,11 @@ class _PausedHook(Observer):
 
     def pause_durable(self, invocation: InvocationRun, error: BaseException, heard: bool) -> None:
         self._tell(invocation, error)
+
+
+def _scope(outgoing: Outgoing[Any]) -> KeyScope:
+    """What an idempotency key is unique in; without one, it is the `run` of a workflow."""
+    return KeyScope(outgoing.service, outgoing.key or "", outgoing.handler, outgoing.idempotency_key or "")
 
 
 async def _touched(asked: Iterable[tuple[str, Awaitable[Effect]]]) -> list[str]:

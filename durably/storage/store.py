@@ -161,6 +161,13 @@ class Store(Protocol):
         """
         ...
 
+    async def expired_promises(self, now: int, limit: int, /) -> list[tuple[int, Address]]:
+        """(when, address) of the objects of which the last promise that has an `expires_at` expires at or before `now`.
+
+        The first to expire first; none only if there is none.
+        """
+        ...
+
     async def paused(self, limit: int, /) -> list[InvocationRecord]:
         """Invocations that wait for a person, by number; fewer than `limit` where they are large."""
         ...

@@ -50,6 +50,8 @@ class Activations:
         self.by_address = by_address
         self.on_queued: list[Callable[[InvocationRun, InvocationRun], None]] = []
         """Hear that a message waits behind the invocation that holds its object, in the transition that brings it."""
+        self.on_loaded: list[Callable[[Activation], None]] = []
+        """Hear that an object is in memory."""
         self._actors = actors
         self._attempts = attempts
         self._committer = committer
@@ -120,7 +122,7 @@ class Activations:
             self._begin_load(activation)
 
     def _dispatch(self, activation: Activation, invocation: InvocationRun) -> None:
-        if invocation.handler.kind != "exclusive":
+        if not invocation.handler.is_exclusive:
             activation.shared[invocation.number] = invocation
             self._ready.push(invocation)
         elif activation.stored_tail or len(activation.mailbox) >= self._pending_in_memory:
@@ -157,6 +159,8 @@ class Activations:
             activation.is_rehydrated = True
             activation.snapshot = dict(stored.state)
             activation.load_error = state_load_error(stored)
+            if stored.promises:
+                activation.promises = {promise.name: promise for promise in stored.promises}
             for row in stored.started:
                 if row.record.number <= activation.load_position and row.record.number not in came:
                     self._take_up(activation, self._restored(activation, row))
@@ -169,6 +173,8 @@ class Activations:
         self._take_arrived(activation, load_buffer)
         for callback in load_buffer.callbacks:
             callback(activation)
+        for hear in self.on_loaded:
+            hear(activation)
         self.start_next(activation)
         self._passivation.mark_idle(activation)
 

@@ -8,7 +8,20 @@ from typing import Any
 
 from durably.actors.definition.binding import BoundActor
 from durably.actors.protocol.coding import CodingMeter
-from durably.actors.protocol.commands import Attach, Call, Cancel, Command, GetStatus, Run, Send, Sleep
+from durably.actors.protocol.commands import (
+    Attach,
+    Call,
+    Cancel,
+    Command,
+    CompletePromise,
+    GetOutput,
+    GetPromise,
+    GetStatus,
+    PeekPromise,
+    Run,
+    Send,
+    Sleep,
+)
 from durably.ids import Address, Entropy
 from durably.runtime.actions.actions import Actions
 from durably.runtime.activations.activations import Activations
@@ -18,7 +31,12 @@ from durably.runtime.clock import Clock
 from durably.runtime.commands.cancel_commands import CancelCommands
 from durably.runtime.commands.command_kind import CommandKind
 from durably.runtime.commands.message_commands import CallCommands, SendCommands
-from durably.runtime.commands.question_commands import AttachCommands, GetStatusCommands
+from durably.runtime.commands.promise_commands import (
+    CompletePromiseCommands,
+    GetPromiseCommands,
+    PeekPromiseCommands,
+)
+from durably.runtime.commands.question_commands import AttachCommands, GetOutputCommands, GetStatusCommands
 from durably.runtime.commands.run_commands import RunCommands
 from durably.runtime.commands.sleep_commands import SleepCommands
 from durably.runtime.commit.committer import Committer
@@ -32,6 +50,7 @@ from durably.runtime.incarnation.sliced_work import SlicedWork
 from durably.runtime.invocations.activation import Activation
 from durably.runtime.lifecycle.action_endings import ActionEndings
 from durably.runtime.lifecycle.cancellation import Cancellation
+from durably.runtime.lifecycle.continuations import Continuations
 from durably.runtime.lifecycle.deadlines import Deadlines
 from durably.runtime.lifecycle.deadlocks import Deadlocks
 from durably.runtime.lifecycle.endings import Endings
@@ -45,11 +64,13 @@ from durably.runtime.lifecycle.retention import Retention
 from durably.runtime.lifecycle.retries import Retries
 from durably.runtime.lifecycle.timer_dispatch import TimerDispatch
 from durably.runtime.lifecycle.wait_graph import WaitGraph
+from durably.runtime.lifecycle.workflow_retention import WorkflowRetention
 from durably.runtime.messaging.acceptance import Acceptance
 from durably.runtime.messaging.attachments import Attachments
 from durably.runtime.messaging.completions import Completions
 from durably.runtime.messaging.messages import Messages
 from durably.runtime.messaging.orders import Orders
+from durably.runtime.messaging.promises import Promises
 from durably.runtime.messaging.targets import Targets
 from durably.runtime.observation.observer import Observer
 from durably.runtime.registry.reads import Reads
@@ -105,6 +126,7 @@ class Parts:
     timers: TimerService
     wait_graph: WaitGraph
     waiters: Waiters
+    workflows: WorkflowRetention
 
 
 def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
@@ -220,12 +242,18 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         ready=ready,
         registry=registry,
     )
+    promises = Promises(clock=clock, committer=committer, completions=completions, targets=targets)
+    activations.on_loaded.append(promises.look_at_loaded)
     orders = Orders(registry=registry)
     commands: dict[type[Command], CommandKind[Any]] = {
         Attach: AttachCommands(attachments),
         Call: CallCommands(messages),
         Cancel: CancelCommands(orders),
+        CompletePromise: CompletePromiseCommands(promises, completions, observer),
+        GetOutput: GetOutputCommands(attachments),
+        GetPromise: GetPromiseCommands(promises, completions),
         GetStatus: GetStatusCommands(attachments),
+        PeekPromise: PeekPromiseCommands(promises, completions),
         Run: RunCommands(
             incarnation, actions=around.actions, committer=committer, listener=action_endings, settings=settings
         ),
@@ -244,6 +272,28 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         registry=registry,
         targets=targets,
         timers=timers,
+    )
+    workflow_retention = WorkflowRetention(
+        incarnation,
+        activations=activations,
+        clock=clock,
+        committer=committer,
+        promises=promises,
+        ready=ready,
+        registry=registry,
+        settings=settings,
+    )
+    registry.on_workflow_expired = workflow_retention.expire
+    activations.on_loaded.append(workflow_retention.look_at_loaded)
+    endings.on_left = workflow_retention.handler_has_ended
+    continuations = Continuations(
+        endings=endings,
+        entropy=around.entropy,
+        observer=observer,
+        ready=ready,
+        registry=registry,
+        timers=timers,
+        waiters=waiters,
     )
     retries = Retries(
         clock=clock,
@@ -326,6 +376,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         clock=clock,
         commands=commands,
         committer=committer,
+        continuations=continuations,
         deadlines=deadlines,
         deadlocks=deadlocks,
         endings=endings,
@@ -336,6 +387,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         registry=registry,
         retries=retries,
         settings=settings,
+        targets=targets,
     )
     Pump(
         incarnation,
@@ -381,9 +433,11 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
             background=background,
             clock=clock,
             committer=committer,
+            ready=ready,
             registry=registry,
             settings=settings,
             store=store,
+            workflows=workflow_retention,
         ),
         scheduled=scheduled,
         sliced_work=sliced_work,
@@ -391,4 +445,5 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         timers=timers,
         wait_graph=wait_graph,
         waiters=waiters,
+        workflows=workflow_retention,
     )

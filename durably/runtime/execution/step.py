@@ -46,6 +46,13 @@ class Step(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Which attempt made this step, which the handler may look at."""
     cancelled: tuple[int, ...] = ()
     """Calls that a cancel has reached: their callees are cancelled, and they wait for the end of that (rule E1)."""
+    continues_with: bytes | None = None
+    """The argument of the execution that follows this one (rule T5); then there is no outcome."""
+
+    @property
+    def is_last(self) -> bool:
+        """It ends its execution."""
+        return self.outcome is not None or self.continues_with is not None
 
 
 def is_cancel(delivery: Delivery) -> bool:
@@ -85,7 +92,7 @@ def encode_step(step: Step, answers: Sequence[Answer] = ()) -> bytes:
     if answers:
         step = _StoredStep(
             step.at, step.deliveries, step.commands, step.changes, step.abandoned, step.reads, step.outcome,
-            step.attempt, step.cancelled, tuple(answers),
+            step.attempt, step.cancelled, step.continues_with, tuple(answers),
         )  # fmt: skip
     return _encoder.encode(step)
 

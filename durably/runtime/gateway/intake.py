@@ -22,11 +22,13 @@ from durably.runtime.gateway.queries import Queries
 from durably.runtime.gateway.requests import Acceptance as Accepted
 from durably.runtime.incarnation.ready_queue import ReadyQueue
 from durably.runtime.incarnation.sliced_work import SlicedWork
-from durably.runtime.invocations.invocation import Found
+from durably.runtime.invocations.invocation import Found, InvocationRun
 from durably.runtime.messaging.acceptance import Acceptance, Message
+from durably.runtime.messaging.messages import already_started
 from durably.runtime.messaging.targets import Targets
 from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.registry.waiters import Waiters
+from durably.storage.records import InvocationRecord
 
 REQUEST_BYTES = 512
 """What a request that waits takes besides its body, roughly; for the limit only."""
@@ -93,10 +95,10 @@ class Intake:
 
     def _call_admitted(self, operation: OutcomeOperation[Any], request: OutsideMessage, admitted: Admitted) -> None:
         handler, argument = admitted
-        if request.idempotency_key is None:
+        scope = self._targets.scope(handler, request.key, request.idempotency_key)
+        if scope is None:
             self._accept_call(operation, handler, argument, request, None)
         else:
-            scope = _scope(request)
             self._registry.by_key(scope, partial(self._call_keyed, operation, handler, argument, request, scope))
 
     def _call_keyed(
@@ -110,6 +112,9 @@ class Intake:
     ) -> None:
         if found is None:
             self._accept_call(operation, handler, argument, request, scope)
+        elif scope.is_workflow_id:
+            self._committer.when_answerable(_refuse_second_start, (operation, found))
+            self._ready.schedule()
         else:
             operation.found(self._queries, found)
 
@@ -157,10 +162,10 @@ class Intake:
         self, operation: AcceptanceOperation[Any], request: OutsideMessage, delay: Delay, admitted: Admitted
     ) -> None:
         handler, argument = admitted
-        if request.idempotency_key is None:
+        scope = self._targets.scope(handler, request.key, request.idempotency_key)
+        if scope is None:
             self._accept_send(operation, handler, argument, request, delay, None, None)
         else:
-            scope = _scope(request)
             self._registry.by_key(
                 scope, partial(self._accept_send, operation, handler, argument, request, delay, scope)
             )
@@ -185,15 +190,16 @@ class Intake:
             )
             self._acceptance.accept(self._committer.begin(), message)
         else:
-            operation.id, due = found.id, found.due
+            operation.joins(found.id)
+            due = found.due
         accepted = Accepted(id=operation.id, previously_accepted=found is not None, due=due)
         self._committer.when_answerable(operation.accepted, accepted)
 
     # ------------------------------------------------------------------ questions about what has been asked for
 
-    def attach(self, operation: OutcomeOperation[Any], scope: KeyScope) -> None:
-        """Wait for the invocation with this idempotency key, which may have arrived just before."""
-        self._ready.arrive(partial(self._queries.attach, operation, scope))
+    def attach(self, operation: OutcomeOperation[Any], which: str | KeyScope) -> None:
+        """Wait for an invocation, by id or by idempotency key, which may have arrived just before."""
+        self._ready.arrive(partial(self._queries.result, operation, which))
 
     # ------------------------------------------------------------------ large bodies
 
@@ -215,6 +221,7 @@ class Intake:
         self._sliced_work.begin(self._admission.admit_in_slices(request, body, wire=wire), accept, operation.refuse)
 
 
-def _scope(request: OutsideMessage) -> KeyScope:
-    assert request.idempotency_key is not None
-    return KeyScope(request.service, request.key or "", request.handler, request.idempotency_key)
+def _refuse_second_start(told: tuple[OutcomeOperation[Any], InvocationRun | InvocationRecord]) -> None:
+    """A workflow that was started before, durably. The operation has nothing of its own in the store."""
+    operation, first = told
+    operation.refuse_second_start(first.id, already_started(first))

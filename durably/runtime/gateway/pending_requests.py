@@ -15,7 +15,7 @@ from durably.actors.protocol.operations import CallSite, HostOperation
 from durably.actors.values.error_envelopes import decode_failure
 from durably.actors.values.slices import decode_in_slices
 from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
-from durably.errors import StoreUnavailableError
+from durably.errors import AlreadyStartedError, StoreUnavailableError
 from durably.runtime.execution.step import Outcome
 from durably.runtime.gateway.requests import Acceptance, Reply
 from durably.runtime.incarnation.sliced_work import SlicedWork
@@ -132,8 +132,16 @@ class OutcomeOperation(PendingRequest[R]):
         """The invocation has ended, durably. `cause` is the handler's error, where it is in memory."""
         raise NotImplementedError
 
+    def comes_from(self, found: InvocationRun | InvocationRecord) -> None:
+        """The answer to come is that of this invocation."""
+
+    def refuse_second_start(self, id: str, error: AlreadyStartedError) -> None:
+        """It asked for the `run` of a workflow that has been started, as this invocation."""
+        self.refuse(error)
+
     def found(self, machine: Recoverer, found: InvocationRun | InvocationRecord) -> None:
         self.id = found.id
+        self.comes_from(found)
         machine.wait_for(self, found)
 
 
@@ -168,13 +176,34 @@ class ResultOperation(OutcomeOperation[R]):
 class ReplyOperation(OutcomeOperation[Reply]):
     """For ingresses: bytes, and failures as values."""
 
-    __slots__ = ("_content_type", "_keyed")
+    __slots__ = ("_content_type", "_content_type_of", "_keyed")
 
-    def __init__(self, pending: PendingRequests, what: object, *, content_type: str | None, keyed: bool) -> None:
-        """`content_type` is that of the handler's results; `keyed` requests are told how long the outcome is kept."""
+    def __init__(
+        self,
+        pending: PendingRequests,
+        what: object,
+        *,
+        content_type: str | None = None,
+        content_type_of: Callable[[str, str], str | None] | None = None,
+        keyed: bool,
+    ) -> None:
+        """`content_type` is that of the handler's results; `keyed` requests are told how long the outcome is kept.
+
+        `content_type_of` a service and a handler, where it is not known yet whose outcome it will be.
+        """
         super().__init__(pending, what, None)
         self._content_type = content_type
+        self._content_type_of = content_type_of
         self._keyed = keyed
+
+    def refuse_second_start(self, id: str, error: AlreadyStartedError) -> None:
+        """To clients outside that is the failure of a call, which must not be repeated."""
+        self.finish(Reply(id=id, body=b"", content_type=None, failure=error, expires_at=None))
+
+    def comes_from(self, found: InvocationRun | InvocationRecord) -> None:
+        if self._content_type_of is not None:
+            handler = found.handler.name if isinstance(found, InvocationRun) else found.handler
+            self._content_type = self._content_type_of(found.address.service, handler)
 
     def answer(self, outcome: Outcome, expires_at: int | None, cause: BaseException | None = None, /) -> None:
         try:
@@ -192,19 +221,26 @@ class ReplyOperation(OutcomeOperation[Reply]):
 class AcceptanceOperation(PendingRequest[R]):
     """Waits until a message is durable."""
 
-    __slots__ = ("_make",)
+    __slots__ = ("_make", "_previously_accepted")
 
     def __init__(
         self, pending: PendingRequests, what: object, site: CallSite | None, make: Callable[[Acceptance], R]
     ) -> None:
         super().__init__(pending, what, site)
         self._make = make
+        self._previously_accepted = False
+
+    def joins(self, id: str) -> None:
+        """It is answered with an invocation that was there before."""
+        self.id, self._previously_accepted = id, True
 
     def accepted(self, acceptance: Acceptance) -> None:
         self.finish(self._make(acceptance))
 
     def found(self, machine: Recoverer, found: InvocationRun | InvocationRecord) -> None:
-        machine.when_answerable(self.accepted, Acceptance(id=self.id, previously_accepted=False, due=found.due))
+        machine.when_answerable(
+            self.accepted, Acceptance(id=self.id, previously_accepted=self._previously_accepted, due=found.due)
+        )
 
 
 class QuestionOperation(PendingRequest[R]):

@@ -59,6 +59,8 @@ class InvocationRun(msgspec.Struct, eq=False):
     attachments: tuple[CallerRecord, ...] = ()
     execution: Execution | None = None
     journal: Journal | None = None
+    sent_before: bool = False
+    """An earlier execution of it has sent messages, and this one may ask for their outcomes."""
     sender_unfinished: bool = False
     """The sender had no outcome when this one was loaded."""
     held_step: Step | None = None
@@ -91,7 +93,7 @@ class InvocationRun(msgspec.Struct, eq=False):
 
     @property
     def is_exclusive(self) -> bool:
-        return self.handler.kind == "exclusive"
+        return self.handler.is_exclusive
 
     def record(self) -> InvocationRecord:
         """The row that accepts this invocation."""
@@ -134,6 +136,10 @@ class InvocationRun(msgspec.Struct, eq=False):
             outcome=_encoded(self.known_outcome),
             expires_at=self.expires_at,
         )
+
+    def has_sent(self) -> bool:
+        """It has sent messages, and may ask for their outcomes (rule X7)."""
+        return self.sent_before or (self.journal is not None and self.journal.has_sent)
 
     def note_stored(self) -> None:
         """The store, or a batch on its way there, says the same of it as memory."""
@@ -198,7 +204,7 @@ def from_stored(stored: StoredInvocation, activation: Activation, handler: Bound
     if stored.steps:
         invocation.journal = journal_of(stored)
         is_suspended = record.status is InvocationStatus.SUSPENDED
-        invocation.journal.reload(is_suspended=is_suspended, holds_sends=handler.atomic)
+        invocation.journal.reload(is_suspended=is_suspended, is_atomic=handler.atomic)
     return invocation
 
 

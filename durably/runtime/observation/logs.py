@@ -14,7 +14,20 @@ from typing import Any
 import structlog
 
 from durably.actors.protocol.coding import CodingMeter
-from durably.actors.protocol.commands import Attach, Call, Cancel, Command, GetStatus, Run, Send, Sleep
+from durably.actors.protocol.commands import (
+    Attach,
+    Call,
+    Cancel,
+    Command,
+    CompletePromise,
+    GetOutput,
+    GetPromise,
+    GetStatus,
+    PeekPromise,
+    Run,
+    Send,
+    Sleep,
+)
 from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 from durably.errors import TerminalError
 from durably.ids import Address
@@ -188,9 +201,9 @@ class RuntimeLogger(Observer):
             "invocations waited for each other; the newest call gets a DeadlockError", cycle=" -> ".join(cycle)
         )
 
-    def undeliverable(self, sender: InvocationRun, command: Call | Send, error: TerminalError) -> None:
+    def undeliverable(self, sender: InvocationRun, command: Command, error: TerminalError) -> None:
         self._of(sender).error(
-            "a message cannot be delivered", command=describe_command(command), error=describe_failure(error)
+            "what a handler asked for cannot be done", command=describe_command(command), error=describe_failure(error)
         )
 
     def nobody_home(self, address: Address) -> None:
@@ -285,5 +298,13 @@ def describe_command(command: Command) -> str:
             return "attach"
         case GetStatus():
             return "look"
+        case GetOutput():
+            return "look at an outcome"
+        case GetPromise():
+            return f"wait for promise {command.name!r}"
+        case PeekPromise():
+            return f"look at promise {command.name!r}"
+        case CompletePromise():
+            return f"{'reject' if command.failed else 'resolve'} promise {command.name!r}"
         case Cancel():
             return "cancel"

@@ -14,7 +14,7 @@ from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 
 if TYPE_CHECKING:
     from durably.actors.protocol.coding import CodingMeter
-    from durably.actors.protocol.commands import Call, Send
+    from durably.actors.protocol.commands import Command
     from durably.errors import TerminalError
     from durably.ids import Address
     from durably.runtime.execution.execution import Execution
@@ -92,6 +92,9 @@ class Observer:
     def replayed(self, invocation: InvocationRun, steps: int) -> None:
         """Detailed. A new attempt has reached the end of the journal."""
 
+    def continued(self, invocation: InvocationRun, previous: int) -> None:
+        """Detailed. It goes on in a new execution; `previous` was its number before."""
+
     def ended(self, invocation: InvocationRun) -> None:
         """Detailed. It has its outcome."""
 
@@ -118,8 +121,8 @@ class Observer:
         decoding, and is reset afterwards.
         """
 
-    def undeliverable(self, sender: InvocationRun, command: Call | Send, error: TerminalError) -> None:
-        """It sent a message that no handler can take."""
+    def undeliverable(self, sender: InvocationRun, command: Command, error: TerminalError) -> None:
+        """What it has asked for, without waiting for an answer, cannot be done."""
 
     def handler_logged(self, execution: Execution, level: str, event: str, fields: Mapping[str, Any], /) -> None:
         """Its handler wrote a log line, not for the first time if it replays."""

@@ -22,13 +22,15 @@ from durably.runtime.execution.execution import Execution
 from durably.runtime.execution.step import AttemptFailure, Delivery, Step
 from durably.runtime.invocations.invocation import InvocationRun, throw_away
 from durably.runtime.invocations.journal import Journal
+from durably.runtime.lifecycle.continuations import Continuations
 from durably.runtime.lifecycle.deadlines import Deadlines
 from durably.runtime.lifecycle.deadlocks import Deadlocks
 from durably.runtime.lifecycle.endings import Endings
 from durably.runtime.lifecycle.pauses import Pauses
 from durably.runtime.lifecycle.retries import Retries
-from durably.runtime.messaging.messages import NO_KEYS, KeysFound, has_key, scope_of
+from durably.runtime.messaging.messages import NO_KEYS, KeysFound
 from durably.runtime.messaging.orders import Orders
+from durably.runtime.messaging.targets import Targets
 from durably.runtime.observation.observer import Observer
 from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.settings import Settings
@@ -48,6 +50,7 @@ class Steps:
         clock: Clock,
         commands: CommandTable,
         committer: Committer,
+        continuations: Continuations,
         deadlines: Deadlines,
         deadlocks: Deadlocks,
         endings: Endings,
@@ -58,11 +61,13 @@ class Steps:
         registry: InvocationRegistry,
         retries: Retries,
         settings: Settings,
+        targets: Targets,
     ) -> None:
         self._attempts = attempts
         self._clock = clock
         self._commands = commands
         self._committer = committer
+        self._continuations = continuations
         self._deadlines = deadlines
         self._deadlocks = deadlocks
         self._endings = endings
@@ -72,6 +77,7 @@ class Steps:
         self._preparation = preparation
         self._registry = registry
         self._retries = retries
+        self._scope_of = targets.scope_of
         self._slice_bytes = settings.slice_bytes
         self._verify_replay = settings.verify_replay
 
@@ -124,7 +130,7 @@ class Steps:
             raise
         if isinstance(step, AttemptFailure):
             self._retries.attempt_failed(invocation, step.error)
-        elif (step.commands and any(map(has_key, step.commands))) or (journal is not None and journal.held_sends):
+        elif (step.commands and any(map(self._scope_of, step.commands))) or (journal is not None and journal.held):
             self._look_keys_up(invocation, step, taken)
         else:
             self._append(invocation, step, taken, NO_KEYS)
@@ -175,7 +181,7 @@ class Steps:
 
     def _look_keys_up(self, invocation: InvocationRun, step: Step, taken: int) -> None:
         """A step that uses idempotency keys is appended when it is known what they stand for (rule L3)."""
-        scopes = [scope for command in _leaving_now(invocation, step) if (scope := scope_of(command)) is not None]
+        scopes = [scope for command in _leaving_now(invocation, step) if (scope := self._scope_of(command)) is not None]
         unknown = [scope for scope in scopes if scope not in self._registry.keyed]
         if not unknown:
             self._append(invocation, step, taken, NO_KEYS)
@@ -199,9 +205,14 @@ class Steps:
         """The step becomes part of the log, and everything inside the process may act on it."""
         if invocation.attempts:
             invocation.attempts, invocation.failing_since, invocation.failure = 0, None, None
-        if step.outcome is not None:
-            if not self._verify_replay or self._verify(invocation, step):
-                self._endings.finish(self._committer.begin(), invocation, step, step.outcome, found)
+        if step.is_last:
+            if self._verify_replay and not self._verify(invocation, step):
+                return
+            outcome = step.outcome or self._continuations.outcome_instead(invocation, taken)
+            if outcome is not None:
+                self._endings.finish(self._committer.begin(), invocation, step, outcome, found)
+            else:
+                self._continuations.continue_as_new(self._committer.begin(), invocation, step, found)
             return
         journal = invocation.journal
         if journal is None:
@@ -274,7 +285,7 @@ def _leaving_now(invocation: InvocationRun, step: Step) -> list[Command]:
     """The commands that are acted on when this step is; an atomic handler's messages wait for its outcome (rule V6)."""
     if not invocation.handler.atomic:
         return list(step.commands)
-    if step.outcome is None:
+    if not step.is_last:
         return [command for command in step.commands if not isinstance(command, Send)]
-    held = [] if invocation.journal is None else [command for _, command in invocation.journal.held_sends]
+    held = [] if invocation.journal is None else [command for _, command in invocation.journal.held]
     return [*held, *step.commands]

@@ -119,12 +119,11 @@ class SimulatedClient(Caller):
         self, outgoing: Outgoing[R], delay: Delay | None, site: CallSite, /
     ) -> HostOperation[Invocation[R]]:
         outgoing = self._keyed(outgoing)
-        keyed = outgoing.idempotency_key is not None
         arrives = self._asked_by(lambda process: process.send(outgoing, delay or Delay()))
 
         async def converse() -> Invocation[R]:
-            acceptance: Acceptance = await self._converse(f"sends {_asked(outgoing)}", arrives, keyed)
-            return Invocation(self, acceptance.id, outgoing.decode)
+            acceptance: Acceptance = await self._converse(f"sends {_asked(outgoing)}", arrives, outgoing.may_join)
+            return Invocation(self, acceptance.id, outgoing.decode, acceptance.previously_accepted)
 
         return self._issue(converse(), outgoing, site)
 
@@ -134,6 +133,20 @@ class SimulatedClient(Caller):
             return outgoing.decode(_value(await self._converse(asked, lambda process: process.attach(outgoing), True)))
 
         return self._issue(converse(), f"attach to {outgoing}", site)
+
+    def _issue_output(self, outgoing: Outgoing[R], site: CallSite, /) -> HostOperation[R]:
+        async def converse() -> R:
+            asked = f"looks at the outcome of {_asked(outgoing)}"
+            return outgoing.decode(_value(await self._converse(asked, lambda process: process.output(outgoing), True)))
+
+        return self._issue(converse(), f"output of {outgoing}", site)
+
+    def _issue_output_of(self, id: str, decode: Callable[[bytes], R], site: CallSite, /) -> HostOperation[R]:
+        async def converse() -> R:
+            asked = f"looks at the outcome of {id}"
+            return decode(_value(await self._converse(asked, lambda process: process.output_of(id), True)))
+
+        return self._issue(converse(), f"output of {id}", site)
 
     def _issue_result(self, id: str, decode: Callable[[bytes], R], site: CallSite, /) -> HostOperation[R]:
         async def converse() -> R:
@@ -174,11 +187,11 @@ class SimulatedClient(Caller):
     # ------------------------------------------------------------------ inside
 
     def _keyed(self, outgoing: Outgoing[R]) -> Outgoing[R]:
-        """A client that insists may have to ask more than once."""
-        if not self.insists or outgoing.idempotency_key is not None:
+        """A client that insists may have to ask more than once. Of the `run` of a workflow there is one anyhow."""
+        if not self.insists or outgoing.may_join:
             return outgoing
         number = self._world.next_request(self.name)
-        return msgspec.structs.replace(outgoing, idempotency_key=f"{self.name}-{number}")
+        return msgspec.structs.replace(outgoing, idempotency_key=f"{self.name}-{number}", may_join=True)
 
     def _asked_by(self, ask: Ask) -> Ask:
         def asked(process: SimulatedProcess) -> Any:

@@ -221,6 +221,10 @@ class SimulatedStore(WrappedStore):
         await self._takes(READ_US)
         return answer
 
+    async def expired_promises(self, now: int, limit: int, /) -> list[tuple[int, Address]]:
+        await self._reads()
+        return await super().expired_promises(now, limit)
+
     async def paused(self, limit: int, /) -> list[InvocationRecord]:
         await self._reads()
         return await super().paused(limit)

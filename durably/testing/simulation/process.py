@@ -74,6 +74,11 @@ class World(StoreWorld, Protocol):
     def invocation_ended(self, invocation: InvocationRun, /) -> None: ...
 
 
+def _scope(outgoing: Outgoing[Any]) -> KeyScope:
+    """What an idempotency key is unique in; without one, it is the `run` of a workflow."""
+    return KeyScope(outgoing.service, outgoing.key or "", outgoing.handler, outgoing.idempotency_key or "")
+
+
 class Tuning:
     """The numbers that a run's runtime runs by: small ones reach the corners of the machine sooner."""
 
@@ -287,13 +292,24 @@ class SimulatedProcess:
         return operation
 
     def attach(self, outgoing: Outgoing[Any]) -> PendingRequest[Outcome]:
-        """Take in the question how an invocation with an idempotency key ended."""
+        """Take in the question how an invocation with an idempotency key, or a workflow, ended."""
         runtime = self._up()
-        assert outgoing.idempotency_key is not None
         operation = _Call(runtime.supervisor.gateway.pending, f"attach to {outgoing}", self)
-        runtime.supervisor.gateway.attach(
-            operation, KeyScope(outgoing.service, outgoing.key or "", outgoing.handler, outgoing.idempotency_key)
-        )
+        runtime.supervisor.gateway.result(operation, _scope(outgoing))
+        return operation
+
+    def output(self, outgoing: Outgoing[Any]) -> PendingRequest[Outcome]:
+        """Take in the question how such an invocation has ended, if it has."""
+        runtime = self._up()
+        operation = _Call(runtime.supervisor.gateway.pending, f"output of {outgoing}", self)
+        runtime.supervisor.gateway.output(operation, _scope(outgoing))
+        return operation
+
+    def output_of(self, id: str) -> PendingRequest[Outcome]:
+        """Take in the question how an invocation has ended, if it has."""
+        runtime = self._up()
+        operation = _Call(runtime.supervisor.gateway.pending, f"output of {id}", self)
+        runtime.supervisor.gateway.output(operation, id)
         return operation
 
     def result(self, id: str) -> PendingRequest[Outcome]:
@@ -378,7 +394,8 @@ class SimulatedProcess:
         self._world.guarantees.deadlocked(invocation, command, parts.registry.live.values(), parts.waiters.has)
 
     def killed(self, invocation: InvocationRun, /) -> None:
-        self._world.guarantees.killed(invocation, self._position())
+        if self.superseded_at_us is None:
+            self._world.guarantees.killed(invocation, self._position())
 
     def gave_up(self, error: BaseException, /) -> None:
         """A cancelled invocation ends whatever is wrong with it; a replay that differs fails the run all the same."""

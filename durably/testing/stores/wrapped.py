@@ -80,6 +80,9 @@ class WrappedStore:
     async def expired(self, now: int, limit: int, /) -> list[InvocationRecord]:
         return await self.inner.expired(now, limit)
 
+    async def expired_promises(self, now: int, limit: int, /) -> list[tuple[int, Address]]:
+        return await self.inner.expired_promises(now, limit)
+
     async def paused(self, limit: int, /) -> list[InvocationRecord]:
         return await self.inner.paused(limit)
 
