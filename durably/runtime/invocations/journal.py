@@ -193,5 +193,6 @@ def journal_of(stored: StoredInvocation) -> Journal:
 
 
 def _is_answered(command: Command) -> bool:
-    """A handler waits for the answer; those of an atomic one never do for what is held back, as `reload` knows."""
-    return not isinstance(command, Cancel) and (not isinstance(command, Send) or command.idempotency_key is not None)
+    """The handler waits for an answer; not so an atomic one for what is held back, as `reload` knows."""
+    is_one_way = isinstance(command, Send) and not command.may_join and command.idempotency_key is None
+    return not is_one_way and not isinstance(command, Cancel)
