@@ -25,6 +25,7 @@ from durably.storage.records import (
     ExecutionRecord,
     InvocationRecord,
     InvocationUpdate,
+    SignalRecord,
     StateRecord,
     StepRecord,
     TimerRecord,
@@ -134,6 +135,8 @@ def encode_batch(batch: Batch, epoch: int) -> EncodedBatch:
         encode_rows(batch.aliases, _alias_row),
         encode_rows(cleared),
         encode_rows(state),
+        encode_rows(batch.signals and large.without_signals(batch.signals), _signal_row),
+        encode_rows(batch.signals_taken),
     )
     return EncodedBatch(parameters, large.puts())
 
@@ -168,6 +171,16 @@ class LargePayloads:
                 key = (one.number, one.position, one.command, int(one.failed), one.number)
                 self._found["put_completion", *key] = one.value
         return [one for one in first.values() if len(one.value) <= LARGE_BYTES]
+
+    def without_signals(self, signals: list[SignalRecord]) -> list[SignalRecord]:
+        """The signals whose value is small."""
+        if not any(len(signal.value) > LARGE_BYTES for signal in signals):
+            return signals
+        for one in signals:
+            if len(one.value) > LARGE_BYTES:
+                key = (one.number, one.position, one.name, int(one.failed), one.number)
+                self._found["put_signal", *key] = one.value
+        return [signal for signal in signals if len(signal.value) <= LARGE_BYTES]
 
     def put_state(self, changes: list[StateRecord]) -> None:
         """Take the fields whose value is large."""
@@ -245,6 +258,10 @@ def _completion_row(completion: CompletionRecord) -> tuple[object, ...]:
         int(completion.failed),
         text_of(completion.value),
     )
+
+
+def _signal_row(signal: SignalRecord) -> tuple[object, ...]:
+    return (signal.number, signal.position, signal.name, int(signal.failed), text_of(signal.value))
 
 
 def _timer_row(timer: TimerRecord) -> tuple[object, ...]:

@@ -29,6 +29,7 @@ from durably.ids import Address, InvocationStatus, KeyScope
 from durably.storage.introspection import InspectableStore
 from durably.storage.memory import LOAD_LIMIT_BYTES, Disk, MemoryStore
 from durably.storage.records import (
+    AWAKEABLE_PREFIX,
     AliasRecord,
     AttachmentRecord,
     Batch,
@@ -39,6 +40,7 @@ from durably.storage.records import (
     InvocationUpdate,
     Opened,
     Owner,
+    SignalRecord,
     StateRecord,
     StepRecord,
     TimerKey,
@@ -247,6 +249,10 @@ class StoreContract:
                     timers=[TimerRecord(1, TimerKind.SLEEP, 1, 5, Address("Ticket", "mary"))],
                     attachments=[AttachmentRecord(1, waiting)],
                     aliases=[AliasRecord("alias", 1)],
+                    signals=[
+                        SignalRecord(1, 3, "approved", False, b"yes"),
+                        SignalRecord(1, 4, f"{AWAKEABLE_PREFIX}id", False, b"old"),
+                    ],
                 )
             )
             execution = ExecutionRecord(number=9, previous=1, seed=b"f" * 16, argument=b"[2]")
@@ -258,6 +264,7 @@ class StoreContract:
             assert (stored.record.seed, stored.record.argument) == (execution.seed, execution.argument)
             assert (stored.steps, stored.completions) == ([step], [])
             assert stored.attachments == [AttachmentRecord(9, waiting)]
+            assert stored.signals == [SignalRecord(9, 3, "approved", False, b"yes")]
             assert (await store.find(["alias"]))["alias"].number == 9
             assert await store.timers(LATEST_TIME, 10) == []
 
@@ -468,6 +475,7 @@ class Histories:
         forgotten = {*removed, *ended}
         # Whoever answers, attaches or wakes need not know whether the other is still there.
         anybody = [*living, *removed, *self.began.values(), UNKNOWN_NUMBER]
+        waiting = [(number, place) for number, row in self.disk.rows.items() for place in row.signals]
         return Batch(
             renewed=renewed,
             accepted=accepted,
@@ -488,6 +496,8 @@ class Histories:
                     unique_by=lambda record: (record.address, record.field),
                 )
             ),
+            signals=[self.signal(number) for number in self.some(anybody, repeat=True)],
+            signals_taken=self.draw(st.lists(st.sampled_from(waiting), max_size=2, unique=True)) if waiting else [],
             last_position=self.next_position(),
         )
 
@@ -580,6 +590,10 @@ class Histories:
     def completion(self, number: int) -> CompletionRecord:
         command = self.draw(st.integers(-2, 12))
         return CompletionRecord(number, command, self.next_position(), self.draw(st.booleans()), self.draw(payloads))
+
+    def signal(self, number: int) -> SignalRecord:
+        name = self.draw(st.sampled_from(("approved", "", f"{AWAKEABLE_PREFIX}id")))
+        return SignalRecord(number, self.next_position(), name, self.draw(st.booleans()), self.draw(payloads))
 
     def timer_keys(self, numbers: Sequence[int]) -> st.SearchStrategy[TimerKey]:
         return st.tuples(st.sampled_from(numbers), st.sampled_from(TimerKind), st.integers(0, 3))
