@@ -10,6 +10,7 @@
 - To test: `durably.testing`, above all `Harness`. To serve from a shell: `durably serve`.
 """
 
+from durably.actors import Awakeable as Awakeable
 from durably.actors import BytesSerde as BytesSerde
 from durably.actors import Caller as Caller
 from durably.actors import Context as Context
@@ -38,6 +39,7 @@ from durably.errors import DurablyError as DurablyError
 from durably.errors import ForgottenAwaitError as ForgottenAwaitError
 from durably.errors import HandlerMistakeError as HandlerMistakeError
 from durably.errors import InvalidArgumentError as InvalidArgumentError
+from durably.errors import InvocationEndedError as InvocationEndedError
 from durably.errors import NonDeterminismError as NonDeterminismError
 from durably.errors import OverloadedError as OverloadedError
 from durably.errors import PausedInvocationError as PausedInvocationError
@@ -64,6 +66,7 @@ from durably.storage import Store as Store
 __all__ = [
     "ActionFailedError",
     "ActionTimeoutError",
+    "Awakeable",
     "BlockingIOInHandlerError",
     "BytesSerde",
     "Caller",
@@ -78,6 +81,7 @@ __all__ = [
     "HandlerMistakeError",
     "InvalidArgumentError",
     "Invocation",
+    "InvocationEndedError",
     "InvocationStatus",
     "JsonSerde",
     "Limits",

@@ -7,6 +7,7 @@
     │   ├── DeadlineExceededError         504
     │   ├── UnknownTargetError            404
     │   ├── InvalidArgumentError          400
+    │   ├── InvocationEndedError          409
     │   └── ActionFailedError             500: an action of `ctx.run` failed for good
     │       └── ActionTimeoutError        408: its last attempt ran into its time limit
     ├── RetryableError                    try again, not before a given time
@@ -174,6 +175,12 @@ class InvalidArgumentError(TerminalError):
     def __init__(self, message: str = "", *, path: str = "$") -> None:
         super().__init__(message)
         self.path = path
+
+
+class InvocationEndedError(TerminalError):
+    """The invocation has ended, and takes nothing in any more."""
+
+    code = 409
 
 
 class ActionFailedError(TerminalError):

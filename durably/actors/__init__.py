@@ -2,6 +2,7 @@
 
 from durably.actors.actor import Service as Service
 from durably.actors.actor import VirtualObject as VirtualObject
+from durably.actors.awakeable import Awakeable as Awakeable
 from durably.actors.caller import Caller as Caller
 from durably.actors.context import Context as Context
 from durably.actors.context import HandlerInfo as HandlerInfo
@@ -19,6 +20,7 @@ from durably.actors.values.serde import JsonSerde as JsonSerde
 from durably.actors.values.serde import Serde as Serde
 
 __all__ = [
+    "Awakeable",
     "BytesSerde",
     "Caller",
     "Context",

@@ -16,13 +16,25 @@ from uuid import UUID
 import msgspec
 
 from durably.actors.actor import Actor
+from durably.actors.awakeable import Awakeable, issue_completion
 from durably.actors.caller import Caller
 from durably.actors.handlers import HandlerKind
-from durably.actors.protocol.commands import Attach, Call, GetStatus, Send, Sleep, StatusAnswer
+from durably.actors.protocol.commands import (
+    Attach,
+    AwaitSignal,
+    Call,
+    CompleteAwakeable,
+    GetStatus,
+    Send,
+    SendSignal,
+    Sleep,
+    StatusAnswer,
+)
 from durably.actors.protocol.operations import CallSite, Operation, frame_above
 from durably.actors.protocol.port import Port
 from durably.actors.protocol.request import Request as Request
 from durably.actors.run import Run
+from durably.actors.sent_values import Sent, checked_signal_name, decoding
 from durably.actors.state import StateView
 from durably.actors.transport import Delay, Invocation, Outgoing
 from durably.actors.values.descriptions import MISSING
@@ -115,6 +127,32 @@ class Context(Caller):
         due = self._port.at() + duration_us(delay, "The delay of sleep")
         return self._port.issue(Sleep(due), _nothing, "sleep", CallSite(frame_above(1)))
 
+    @overload
+    def awakeable(self, /) -> Awakeable[Any]: ...
+    @overload
+    def awakeable(self, returns: type[T], /) -> Awakeable[T]: ...
+    def awakeable(self, returns: Any = MISSING, /) -> Awakeable[Any]:
+        """A value of this type that somebody outside will supply: give its `id` away, then await it.
+
+        Whoever has the id resolves or rejects it: another handler, the program around the runtime, HTTP. Waiting for it
+        holds no memory. A value that does not fit the type raises `InvalidArgumentError` where it is awaited.
+        """
+        site = CallSite(frame_above(1))
+        return Awakeable(self._port.issue_awakeable(decoding(returns, "an awakeable"), site))
+
+    @overload
+    def signal(self, name: str, /) -> Coroutine[Any, Any, Any]: ...
+    @overload
+    def signal(self, name: str, returns: type[T], /) -> Coroutine[Any, Any, T]: ...
+    def signal(self, name: str, returns: Any = MISSING, /) -> Coroutine[Any, Any, Any]:
+        """The next signal of this name that is sent to this invocation (`Invocation.signal()`), sent already or not.
+
+        The first `ctx.signal(name)` takes the first signal of that name, the second the second, and so on; one whose
+        wait was cancelled takes none. A value that does not fit the type raises `InvalidArgumentError`.
+        """
+        what = f"the signal {checked_signal_name(name)!r}"
+        return self._port.issue(AwaitSignal(name), decoding(returns, what), what, CallSite(frame_above(1)))
+
     # What references and `call` do with this transport.
 
     def _issue_call(self, outgoing: Outgoing[R], site: CallSite, /) -> Operation[R]:
@@ -149,6 +187,13 @@ class Context(Caller):
 
     def _issue_status(self, id: str, site: CallSite, /) -> Operation[InvocationStatus]:
         return self._port.issue(GetStatus(id), _status, f"status of {id}", site)
+
+    def _issue_completion(self, command: CompleteAwakeable, site: CallSite, /) -> Operation[None]:
+        return issue_completion(self._port, command, site)
+
+    def _issue_signal(self, id: str, name: str, sent: Sent, site: CallSite, /) -> Operation[None]:
+        command = SendSignal(id, name, sent.failed, sent.value)
+        return self._port.issue_signal(command, f"signal {name!r} to {id}", site)
 
 
 class SharedContext(Context):

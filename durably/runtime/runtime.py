@@ -14,8 +14,10 @@ from durably.actors.actor import Actor, VirtualObject
 from durably.actors.caller import Caller
 from durably.actors.definition.binding import BoundActor, bind
 from durably.actors.definition.definition import definition_of
+from durably.actors.protocol.commands import CompleteAwakeable, SendSignal
 from durably.actors.protocol.operations import CallSite, Operation
 from durably.actors.retry import RetryPolicy
+from durably.actors.sent_values import Sent
 from durably.actors.transport import Delay, Invocation, Outgoing
 from durably.actors.values.durations import Duration, duration_us
 from durably.actors.values.serde import MISSING, codec_for
@@ -26,6 +28,7 @@ from durably.runtime.execution.loop import is_in_a_handler
 from durably.runtime.gateway.describe import describe_actor
 from durably.runtime.gateway.pending_requests import (
     AcceptanceOperation,
+    CompletionOperation,
     QuestionOperation,
     ReplyOperation,
     ResultOperation,
@@ -303,6 +306,18 @@ class Runtime(Caller):
         gateway = self._running().gateway
         operation: QuestionOperation[InvocationStatus] = QuestionOperation(gateway.pending, f"status of {id}", site)
         gateway.status(operation, id)
+        return operation
+
+    def _issue_completion(self, command: CompleteAwakeable, site: CallSite | None, /) -> Operation[None]:
+        gateway = self._running().gateway
+        operation = CompletionOperation(gateway.pending, f"completion of {command.id}", site, command)
+        gateway.complete(operation)
+        return operation
+
+    def _issue_signal(self, id: str, name: str, sent: Sent, site: CallSite | None, /) -> Operation[None]:
+        gateway = self._running().gateway
+        operation: QuestionOperation[None] = QuestionOperation(gateway.pending, f"signal {name!r} to {id}", site)
+        gateway.signal(operation, SendSignal(id, name, sent.failed, sent.value))
         return operation
 
     # ------------------------------------------------------------------ inside

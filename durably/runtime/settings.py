@@ -26,6 +26,8 @@ class Settings:
     """For handlers that have no policy of their own."""
     suspend_after_us: int = 60_000_000
     """How long an invocation waits in memory before its attempt is thrown away; 0 at every wait."""
+    nothing_resident: bool = False
+    """For tests: no attempt survives an await, whatever answers it and however soon, and no object stays idle."""
     passivate_after_us: int = 300_000_000
     """How long an idle object stays in memory."""
     retention_us: int = 86_400_000_000

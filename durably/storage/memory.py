@@ -12,10 +12,9 @@ from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
 import msgspec
 
 from durably.errors import StoreInUseError, StoreUnavailableError
-from durably.ids import Address, InvocationStatus, KeyScope
+from durably.ids import AWAKEABLE_PREFIX, Address, InvocationStatus, KeyScope
 from durably.storage.ownership import held_sentence, taken_over_sentence
 from durably.storage.records import (
-    AWAKEABLE_PREFIX,
     PENDING_BYTES,
     AliasRecord,
     AttachmentRecord,

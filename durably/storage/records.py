@@ -38,9 +38,6 @@ TimerKey: TypeAlias = tuple[int, TimerKind, int]
 TimerPlace: TypeAlias = tuple[int, int, TimerKind, int]
 """(due, number, kind, command) orders timers."""
 
-AWAKEABLE_PREFIX = "sign_1"
-"""The ids of awakeables begin like this, and no name of a signal does."""
-
 PENDING_BYTES = 1 << 20
 """Of a stored mailbox no further message is loaded once the arguments of those before it hold so many bytes."""
 

@@ -8,13 +8,16 @@ from random import Random
 from typing import Any, TypeVar
 
 from durably.actors.protocol.coding import CodingMeter
-from durably.actors.protocol.commands import Command, Run, Send
+from durably.actors.protocol.commands import Command, CompleteAwakeable, MakeAwakeable, Run, Send, SendSignal
 from durably.actors.protocol.operations import CallSite, Operation
 from durably.actors.protocol.port import Action, Flush
 from durably.actors.protocol.request import Request
 from durably.errors import WrongContextError
+from durably.ids import SystemEntropy, awakeable_id, new_identity
 
 R = TypeVar("R")
+
+INVOCATION_ID, SEED = new_identity(SystemEntropy(), "Service", None)
 
 
 class FakePort:
@@ -35,6 +38,7 @@ class FakePort:
         self.flushes: list[Flush] = []
         self.lines: list[tuple[str, str, Mapping[str, Any]]] = []
         self.now = 1_700_000_000_000_000
+        self.awakeables: dict[str, Operation[Any]] = {}
         self.closed = False
 
     def check(self, what: object, /) -> None:
@@ -72,6 +76,25 @@ class FakePort:
         self.check("run")
         self.actions.append(action)
         return self._issued(command, f"run {command.name!r}", site, decode)
+
+    def issue_one_way(self, command: CompleteAwakeable, what: object, site: CallSite, /) -> Operation[None]:
+        self.check(what)
+        operation: Operation[None] = self._operation(command, what, site)
+        operation.set_result(None)
+        return operation
+
+    def issue_signal(self, command: SendSignal, what: object, site: CallSite, /) -> Operation[None]:
+        self.check(what)
+        return self._issued(command, what, site, lambda _: None)
+
+    def issue_awakeable(self, decode: Callable[[bytes], Any], site: CallSite, /) -> str:
+        self.check("an awakeable")
+        id = awakeable_id(INVOCATION_ID, SEED, len(self.commands))
+        self.awakeables[id] = self._issued(MakeAwakeable(), "awakeable", site, decode)
+        return id
+
+    def awakeable(self, id: str, /) -> Operation[Any] | None:
+        return self.awakeables.get(id)
 
     def _issued(self, command: Command, what: object, site: CallSite, decode: Callable[[bytes], R]) -> Operation[R]:
         operation: Operation[R] = self._operation(command, what, site)

@@ -15,7 +15,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import msgspec
 
 from durably.actors.protocol.coding import CodingMeter
-from durably.actors.protocol.commands import Command, Run, Send
+from durably.actors.protocol.commands import Command, CompleteAwakeable, Run, Send, SendSignal
 from durably.actors.protocol.operations import CallSite, Operation
 from durably.actors.protocol.request import Request
 from durably.actors.retry import RetryPolicy
@@ -103,6 +103,25 @@ class Port(Protocol):
         That is at once, but with an idempotency key: then the message may join an earlier invocation, whose id is the
         recorded answer. An atomic handler's message is sent with its outcome, so its id is not looked up (rule V6).
         """
+        ...
+
+    def issue_one_way(self, command: CompleteAwakeable, what: object, site: CallSite, /) -> Operation[None]:
+        """Journal a command that no answer comes to; the operation has ended already."""
+        ...
+
+    def issue_signal(self, command: SendSignal, what: object, site: CallSite, /) -> Operation[None]:
+        """Journal a signal to another invocation; it ends when that has it, or with the failure that it cannot.
+
+        An atomic handler's signal is sent with its outcome, so it has no answer (rule V6).
+        """
+        ...
+
+    def issue_awakeable(self, decode: Callable[[bytes], Any], site: CallSite, /) -> str:
+        """Journal an awakeable; its id."""
+        ...
+
+    def awakeable(self, id: str, /) -> Operation[Any] | None:
+        """What waits for an awakeable of this execution; None: it is none of its own."""
         ...
 
     def issue_run(

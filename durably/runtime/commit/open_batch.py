@@ -17,6 +17,8 @@ from durably.storage.records import (
     Batch,
     CallerRecord,
     CompletionRecord,
+    SignalKey,
+    SignalRecord,
     StateRecord,
     StepRecord,
     TimerKey,
@@ -32,8 +34,9 @@ class OpenBatch:
     """The batch that is being filled."""
 
     __slots__ = (
-        "_accepted", "_aliases", "_attachments", "_changed", "_completions", "_ended", "_removed", "_state", "_steps",
-        "_timers", "_timers_cleared", "_woken", "bytes_held", "opened_at", "transitions",
+        "_accepted", "_aliases", "_attachments", "_changed", "_completions", "_ended", "_removed", "_signals",
+        "_signals_taken", "_state", "_steps", "_timers", "_timers_cleared", "_woken", "bytes_held", "opened_at",
+        "transitions",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -51,6 +54,8 @@ class OpenBatch:
         self._timers_cleared: set[TimerKey] = set()
         self._attachments: dict[int, list[AttachmentRecord]] = {}
         self._aliases: dict[int, list[AliasRecord]] = {}
+        self._signals: dict[int, dict[int, SignalRecord]] = {}
+        self._signals_taken: list[SignalKey] = []
         self._state: dict[tuple[Address, str], bytes | None] = {}
 
     def accept(self, invocation: InvocationRun) -> None:
@@ -122,6 +127,16 @@ class OpenBatch:
         self._aliases.setdefault(number, []).append(AliasRecord(id, number))
         self.bytes_held += _RECORD_BYTES
 
+    def signal(self, signal: SignalRecord) -> None:
+        self._signals.setdefault(signal.number, {})[signal.position] = signal
+        self.bytes_held += _RECORD_BYTES + len(signal.value)
+
+    def take_signal(self, signal: SignalRecord) -> None:
+        """One that came in this very batch leaves no row."""
+        signals = self._signals.get(signal.number)
+        if signals is None or signals.pop(signal.position, None) is None:
+            self._signals_taken.append((signal.number, signal.position))
+
     def set_state(self, address: Address, field: str, value: bytes | None) -> None:
         self._state[address, field] = value
         self.bytes_held += _RECORD_BYTES + (0 if value is None else len(value))
@@ -146,6 +161,8 @@ class OpenBatch:
             attachments=[attachment for attachments in self._attachments.values() for attachment in attachments],
             aliases=[alias for aliases in self._aliases.values() for alias in aliases],
             state=[StateRecord(address, field, value) for (address, field), value in self._state.items()],
+            signals=[signal for signals in self._signals.values() for signal in signals.values()],
+            signals_taken=self._signals_taken,
         )
         return batch if self._holds_anything(batch) else None
 
@@ -154,10 +171,12 @@ class OpenBatch:
         self._completions.pop(number, None)
         self._timers.pop(number, None)
         self._attachments.pop(number, None)
+        self._signals.pop(number, None)
 
     @staticmethod
     def _holds_anything(batch: Batch) -> bool:
         return bool(
             batch.accepted or batch.updated or batch.removed or batch.ended or batch.steps or batch.completions
             or batch.timers or batch.timers_cleared or batch.attachments or batch.aliases or batch.state
+            or batch.signals or batch.signals_taken
         )  # fmt: skip

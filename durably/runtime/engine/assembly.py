@@ -8,7 +8,19 @@ from typing import Any
 
 from durably.actors.definition.binding import BoundActor
 from durably.actors.protocol.coding import CodingMeter
-from durably.actors.protocol.commands import Attach, Call, Command, GetStatus, Run, Send, Sleep
+from durably.actors.protocol.commands import (
+    Attach,
+    AwaitSignal,
+    Call,
+    Command,
+    CompleteAwakeable,
+    GetStatus,
+    MakeAwakeable,
+    Run,
+    Send,
+    SendSignal,
+    Sleep,
+)
 from durably.ids import Address, Entropy
 from durably.runtime.actions.actions import Actions
 from durably.runtime.activations.activations import Activations
@@ -19,6 +31,12 @@ from durably.runtime.commands.command_kind import CommandKind
 from durably.runtime.commands.message_commands import CallCommands, SendCommands
 from durably.runtime.commands.question_commands import AttachCommands, GetStatusCommands
 from durably.runtime.commands.run_commands import RunCommands
+from durably.runtime.commands.signal_commands import (
+    AwaitSignalCommands,
+    CompleteAwakeableCommands,
+    MakeAwakeableCommands,
+    SendSignalCommands,
+)
 from durably.runtime.commands.sleep_commands import SleepCommands
 from durably.runtime.commit.committer import Committer
 from durably.runtime.commit.thread_yielding import ThreadYielding
@@ -43,6 +61,7 @@ from durably.runtime.messaging.acceptance import Acceptance
 from durably.runtime.messaging.attachments import Attachments
 from durably.runtime.messaging.completions import Completions
 from durably.runtime.messaging.messages import Messages
+from durably.runtime.messaging.signals import Signals
 from durably.runtime.messaging.targets import Targets
 from durably.runtime.observation.observer import Observer
 from durably.runtime.registry.reads import Reads
@@ -89,6 +108,7 @@ class Parts:
     registry: InvocationRegistry
     retention: Retention
     scheduled: ScheduledMessages
+    signals: Signals
     passivation: Passivation
     targets: Targets
     timers: TimerService
@@ -165,6 +185,14 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         scheduled=scheduled,
         waiters=waiters,
     )
+    signals = Signals(
+        activations=activations,
+        committer=committer,
+        completions=completions,
+        registry=registry,
+        scheduled=scheduled,
+    )
+    activations.on_signalled = signals.settle
     targets = Targets(actors, settings)
     acceptance = Acceptance(
         activations=activations,
@@ -207,12 +235,16 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
     )
     commands: dict[type[Command], CommandKind[Any]] = {
         Attach: AttachCommands(attachments),
+        AwaitSignal: AwaitSignalCommands(signals),
         Call: CallCommands(messages),
+        CompleteAwakeable: CompleteAwakeableCommands(signals, registry),
         GetStatus: GetStatusCommands(attachments),
+        MakeAwakeable: MakeAwakeableCommands(signals),
         Run: RunCommands(
             incarnation, actions=around.actions, committer=committer, listener=action_endings, settings=settings
         ),
         Send: SendCommands(messages, completions),
+        SendSignal: SendSignalCommands(signals, completions, observer, registry),
         Sleep: SleepCommands(timers),
     }
     endings = Endings(
@@ -283,6 +315,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         registry=registry,
         retries=retries,
         settings=settings,
+        signals=signals,
     )
     Pump(
         incarnation,
@@ -329,6 +362,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
             store=store,
         ),
         scheduled=scheduled,
+        signals=signals,
         targets=targets,
         timers=timers,
         waiters=waiters,

@@ -22,7 +22,15 @@ import msgspec
 from durably.actors.context import make_context
 from durably.actors.definition.binding import BoundActor, BoundActorHandler
 from durably.actors.protocol.coding import MEASURED_BYTES, CodingMeter
-from durably.actors.protocol.commands import Command, Run, Send, Sleep
+from durably.actors.protocol.commands import (
+    Command,
+    CompleteAwakeable,
+    MakeAwakeable,
+    Run,
+    Send,
+    SendSignal,
+    Sleep,
+)
 from durably.actors.protocol.operations import CallSite, Operation
 from durably.actors.protocol.port import Action, Flush
 from durably.actors.protocol.request import Request
@@ -36,7 +44,7 @@ from durably.errors import (
     StuckError,
     find_mistake,
 )
-from durably.ids import Address, KeyScope, derived_invocation_id
+from durably.ids import Address, KeyScope, awakeable_id, derived_invocation_id
 from durably.runtime.execution.answers import decode_id, from_timestamp
 from durably.runtime.execution.loop import DeterministicLoop, DurableTimer, enter, is_task, leave
 from durably.runtime.execution.replay import replay
@@ -156,6 +164,7 @@ class Execution:
     _earlier_changes: dict[str, bytes | None] | None = None
     """What the steps before this one have changed."""
     _recorded_reads: Mapping[str, bytes | None] | None = None
+    _awakeables: dict[str, DurableOperation[Any]] | None = None
 
     # Of the step that is under way.
     _at: int = 0
@@ -506,13 +515,34 @@ class Execution:
         if command.idempotency_key is not None and not self.handler.atomic:  # Rule C7
             return self.issue(command, lambda answer: sent(decode_id(answer)), what, site)
         self.check(what)
-        operation: DurableOperation[R] = DurableOperation(self, self.next_command, _never_decoded, what, site)
-        if not self.loop.dead:
-            number, accepted = self._record(command, site), self._accepted
-            id = derived_invocation_id(accepted.id, accepted.seed, number, command.service, command.key)
-            operation.set_result(sent(id))
-            self._note_issued(operation)
-        return operation
+        accepted, number = self._accepted, self.next_command
+        id = derived_invocation_id(accepted.id, accepted.seed, number, command.service, command.key)
+        return self._issue_unanswered(command, sent(id), what, site)
+
+    def issue_one_way(self, command: CompleteAwakeable, what: object, site: CallSite, /) -> DurableOperation[None]:
+        self.check(what)
+        return self._issue_unanswered(command, None, what, site)
+
+    def issue_signal(self, command: SendSignal, what: object, site: CallSite, /) -> DurableOperation[None]:
+        if not self.handler.atomic:
+            return self.issue(command, _nothing, what, site)
+        self.check(what)
+        return self._issue_unanswered(command, None, what, site)
+
+    def issue_awakeable(self, decode: Callable[[bytes], Any], site: CallSite, /) -> str:
+        accepted = self._accepted
+        id = awakeable_id(accepted.id, accepted.seed, self.next_command)
+        operation = self.issue(MakeAwakeable(), decode, f"awakeable {id}", site)
+        operation.taken = True  # Its id is what it is for; who gives that away need not wait.
+        operation.add_done_callback(_note_failure)
+        if self._awakeables is None:
+            self._awakeables = {}
+        self._awakeables[id] = operation
+        return id
+
+    def awakeable(self, id: str, /) -> DurableOperation[Any] | None:
+        self.check("An awakeable")
+        return None if self._awakeables is None else self._awakeables.get(id)
 
     def issue_run(
         self, command: Run, action: Action[R], decode: Callable[[bytes], R], site: CallSite, /
@@ -581,6 +611,15 @@ class Execution:
         self._sites.append(site)
         return number
 
+    def _issue_unanswered(self, command: Command, result: R, what: object, site: CallSite) -> DurableOperation[R]:
+        """Journal a command that no answer comes to."""
+        operation: DurableOperation[R] = DurableOperation(self, self.next_command, _never_decoded, what, site)
+        if not self.loop.dead:
+            self._record(command, site)
+            operation.set_result(result)
+            self._note_issued(operation)
+        return operation
+
     def _await_answer(self, number: int, operation: DurableOperation[Any] | TimerOperation) -> None:
         if self._pending is None:
             self._pending = {}
@@ -624,6 +663,16 @@ class Execution:
 
 FIELD_LISTING = ""
 """The name under which a shared handler's look at the names of all fields is recorded; no field can be called that."""
+
+
+def _nothing(_answer: bytes) -> None:
+    return None
+
+
+def _note_failure(operation: asyncio.Future[Any]) -> None:
+    """An awakeable that was rejected need not be awaited: asyncio is not to complain of it."""
+    if not operation.cancelled():
+        operation.exception()
 
 
 def _never_decoded(_answer: bytes) -> Any:

@@ -274,6 +274,11 @@ class DeterministicLoop(IsolatedLoop):
         self.at = 0
         """The time of the step, microseconds since 1970 UTC."""
 
+    @property
+    def handler_port(self) -> object:
+        """The port of the handler that runs on it, for values that find it by the loop (`Awakeable`)."""
+        return self._owner
+
     # ------------------------------------------------------------------ for the host
 
     def start(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:

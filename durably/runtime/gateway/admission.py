@@ -59,13 +59,28 @@ class Admission:
                 f"The argument of {request.service}/{request.handler} has {len(body)} bytes; at most "
                 f"{self._settings.payload_bytes} are allowed. Keep large things elsewhere and pass their name."
             )
-        self._check_load(request)
+        self._check_store()
+        self._check_mailbox(request)
         if wire:
             return handler, handler.admit(body)
         handler.check(body)
         return handler, body
 
-    def _check_load(self, request: OutsideMessage) -> None:
+    def check_sent(self, what: str, value: bytes) -> None:
+        """Check what is sent to an invocation under way.
+
+        Raises:
+            InvalidArgumentError: it is too large.
+            OverloadedError: a limit is reached.
+        """
+        if len(value) > self._settings.payload_bytes:
+            raise InvalidArgumentError(
+                f"{what} has {len(value)} bytes; at most {self._settings.payload_bytes} are allowed. Keep large things "
+                "elsewhere and send their name."
+            )
+        self._check_store()
+
+    def _check_store(self) -> None:
         if self._committer.is_behind():  # Rule X2
             raise OverloadedError(
                 "More is waiting to be written than the store keeps up with. Try again later.",
@@ -74,6 +89,8 @@ class Admission:
         congestion = self._committer.congestion()
         if congestion is not None:  # Rule X6
             raise OverloadedError(congestion, retry_after=OVERLOAD_RETRY_SECONDS)
+
+    def _check_mailbox(self, request: OutsideMessage) -> None:
         if request.key is not None:
             waiting = self._activations.waiting(Address(request.service, request.key))
             if waiting >= self._settings.mailbox_messages:  # Rule C8

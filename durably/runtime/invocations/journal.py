@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from durably.actors.protocol.commands import Attach, Command, GetStatus, Run, Send, Sleep
+from durably.actors.protocol.commands import HELD_BACK, Attach, AwaitSignal, Command, GetStatus, Run, Send, Sleep
 from durably.runtime.execution.step import Delivery, Step, decode_step
 from durably.storage.records import StoredInvocation
 
@@ -22,8 +22,8 @@ class Journal:
     """Steps, answers, and what is still waited for."""
 
     __slots__ = (
-        "changes", "deliveries", "has_sent", "held_sends", "next_command", "not_before", "pending", "steps",
-        "unanswered", "undelivered",
+        "changes", "deliveries", "has_sent", "held_back", "next_command", "not_before", "pending", "steps",
+        "taken_signals", "unanswered", "undelivered",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -36,11 +36,13 @@ class Journal:
         """Commands that are waited for and have no recorded answer."""
         self.unanswered: set[int] = set()
         """Those of `pending` that this process itself must answer (actions, look-ups): while there are any, it runs."""
+        self.taken_signals: dict[int, str] | None = None
+        """Names of signals that are recorded answers which no handler has seen yet, by command; None: never any."""
         self.next_command = 0
         self.changes: Mapping[str, bytes | None] = NO_CHANGES
         """What the steps so far have changed of the object's state."""
-        self.held_sends: list[tuple[int, Command]] = []
-        """Messages of an atomic handler, kept until its outcome (rule V6)."""
+        self.held_back: list[tuple[int, Command]] = []
+        """What an atomic handler sends, kept until its outcome (rule V6)."""
         self.has_sent = False
         """It has sent messages, and may ask for their outcomes."""
         self.not_before = 0
@@ -49,6 +51,9 @@ class Journal:
     def take(self, step: Step, taken: int) -> None:
         """Fold a step in: it took in the first `taken` undelivered answers."""
         self.steps.append(step)
+        if self.taken_signals:
+            for number in step.deliveries:
+                self.taken_signals.pop(number, None)
         for delivery in self.undelivered[:taken]:
             self.deliveries[delivery.command] = delivery
         del self.undelivered[:taken]
@@ -70,20 +75,23 @@ class Journal:
         self.undelivered.append(delivery)
         if isinstance(answered, Sleep):
             self.not_before = max(self.not_before, answered.due)
+        elif isinstance(answered, AwaitSignal):
+            self.taken_signals = {} if self.taken_signals is None else self.taken_signals
+            self.taken_signals[delivery.command] = answered.name
         return True
 
-    def reload(self, *, holds_sends: bool) -> None:
-        """It comes from the store: note what this process has to answer again, and which messages are held back.
+    def reload(self, *, holds_back: bool) -> None:
+        """It comes from the store: note what this process has to answer again, and what is held back.
 
-        Messages of an atomic handler are not in the store as such: they are found in its steps (rule V6).
+        What an atomic handler sends is not in the store as such: it is found in its steps (rule V6).
         """
         for number, command in self.pending.items():
             if isinstance(command, ANSWERED_BY_THIS_PROCESS):
                 self.unanswered.add(number)
-        if holds_sends:
+        if holds_back:
             commands = (command for step in self.steps for command in step.commands)
-            self.held_sends += [
-                (number, command) for number, command in enumerate(commands) if isinstance(command, Send)
+            self.held_back += [
+                (number, command) for number, command in enumerate(commands) if isinstance(command, HELD_BACK)
             ]
 
     def issued_at(self, number: int) -> int:
@@ -94,6 +102,17 @@ class Journal:
             if number < first:
                 return step.at
         raise LookupError(number)
+
+    def unseen_signal(self, number: int) -> tuple[str, Delivery] | None:
+        """The signal that answered a command, with its name, if no handler has seen it; it is no answer from now on."""
+        name = None if self.taken_signals is None else self.taken_signals.pop(number, None)
+        if name is None:
+            return None
+        for delivery in self.undelivered:
+            if delivery.command == number:
+                self.undelivered.remove(delivery)
+                return name, delivery
+        return name, self.deliveries.pop(number)
 
     def give_up(self, number: int) -> Command | None:
         """The handler does not want this answer any more (rule C5): the command, if it was still waited for."""

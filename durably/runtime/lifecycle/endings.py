@@ -6,7 +6,7 @@ there are all of them or none.
 
 from __future__ import annotations
 
-from durably.actors.protocol.commands import Command, Send
+from durably.actors.protocol.commands import HELD_BACK, Command
 from durably.actors.values.error_envelopes import encode_failure
 from durably.errors import TerminalError
 from durably.runtime.activations.activations import Activations
@@ -61,7 +61,7 @@ class Endings:
     ) -> None:
         """Its handler has ended with this step."""
         journal = invocation.journal
-        if last.commands or (journal is not None and journal.held_sends):
+        if last.commands or (journal is not None and journal.held_back):
             self._issue_last(transition, invocation, last, outcome, found)
         execution = invocation.execution
         if execution is not None and execution.made_tasks:
@@ -117,11 +117,11 @@ class Endings:
         """Calls and sends of the last step stand; no handler waits for the answers of the calls (rule S6)."""
         journal = invocation.journal
         first = 0 if journal is None else journal.next_command
-        issued: list[tuple[int, Command]] = [] if journal is None else list(journal.held_sends)
+        issued: list[tuple[int, Command]] = [] if journal is None else list(journal.held_back)
         issued += enumerate(last.commands, first)
-        drop_sends = outcome.failed and invocation.handler.atomic  # Rule V6
+        is_dropped = outcome.failed and invocation.handler.atomic  # Rule V6
         for number, command in issued:
-            if not (drop_sends and isinstance(command, Send)):
+            if not (is_dropped and isinstance(command, HELD_BACK)):
                 self._commands[type(command)].issue_unawaited(transition, invocation, number, command, found)
 
     def _warn_leftovers(self, execution: Execution) -> None:

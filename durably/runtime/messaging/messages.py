@@ -9,23 +9,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeAlias
 
-from durably.actors.protocol.commands import Call, Command, Send, key_scope
+from durably.actors.protocol.commands import Call, Command, CompleteAwakeable, Send, SendSignal, key_scope
 from durably.actors.values.error_envelopes import encode_failure
 from durably.errors import TerminalError
-from durably.ids import Entropy, KeyScope, derived_invocation_id, new_seed
+from durably.ids import Entropy, KeyScope, derived_invocation_id, new_seed, parse_awakeable_id
 from durably.runtime.commit.transition import Transition
 from durably.runtime.execution.step import Outcome
-from durably.runtime.invocations.invocation import InvocationRun
+from durably.runtime.invocations.invocation import Found, InvocationRun
 from durably.runtime.messaging.acceptance import Acceptance, Message
 from durably.runtime.messaging.attachments import Attachments
 from durably.runtime.messaging.completions import Completions
 from durably.runtime.messaging.targets import Targets
 from durably.runtime.observation.observer import Observer
 from durably.runtime.registry.registry import InvocationRegistry
-from durably.storage.records import CallerRecord, InvocationRecord
+from durably.storage.records import CallerRecord
 
-KeysFound: TypeAlias = Mapping[KeyScope, InvocationRecord | None]
-"""What the store knows of idempotency keys that a step uses."""
+KeysFound: TypeAlias = Mapping[KeyScope | str, Found]
+"""What is known of the idempotency keys, and of the ids of other invocations, that a step uses."""
 
 NO_KEYS: KeysFound = {}
 
@@ -104,8 +104,9 @@ class Messages:
         self, transition: Transition, id: str, scope: KeyScope, caller: CallerRecord | None, found: KeysFound
     ) -> str | None:
         """Let a duplicate join the first, if there is one, whose id this is; its own id leads there too (rule C7)."""
-        live = self._registry.in_memory(scope)
-        first = self._registry.stored(found.get(scope)) if live is None else live
+        live, known = self._registry.in_memory(scope), found.get(scope)
+        assert not isinstance(known, InvocationRun)  # Of a key that is in memory, nothing is looked up.
+        first = self._registry.stored(known) if live is None else live
         if first is None:
             return None
         transition.alias(id, first.number)
@@ -116,9 +117,27 @@ class Messages:
         return first.id
 
 
-def has_key(command: Command) -> bool:
-    """It is a message with an idempotency key."""
-    return isinstance(command, Call | Send) and command.idempotency_key is not None
+def names_another(command: Command) -> bool:
+    """It says by an idempotency key, or by an id, which invocation it is about: that has to be looked up."""
+    match command:
+        case Call() | Send():
+            return command.idempotency_key is not None
+        case CompleteAwakeable() | SendSignal():
+            return True
+        case _:
+            return False
+
+
+def id_named(command: Command) -> str | None:
+    """The id of the invocation that a one-way command is about."""
+    match command:
+        case CompleteAwakeable():
+            awakeable = parse_awakeable_id(command.id)
+            return None if awakeable is None else awakeable.invocation_id
+        case SendSignal():
+            return command.invocation_id
+        case _:
+            return None
 
 
 def scope_of(command: Command) -> KeyScope | None:

@@ -14,7 +14,19 @@ from typing import Any
 import structlog
 
 from durably.actors.protocol.coding import CodingMeter
-from durably.actors.protocol.commands import Attach, Call, Command, GetStatus, Run, Send, Sleep
+from durably.actors.protocol.commands import (
+    Attach,
+    AwaitSignal,
+    Call,
+    Command,
+    CompleteAwakeable,
+    GetStatus,
+    MakeAwakeable,
+    Run,
+    Send,
+    SendSignal,
+    Sleep,
+)
 from durably.errors import TerminalError
 from durably.ids import Address
 from durably.runtime.execution.execution import Execution
@@ -167,7 +179,7 @@ class RuntimeLogger(Observer):
             )
         self._of(invocation).warning(SLOW_HANDLER if handler_us >= coding.spent_us else SLOW_CODING, **fields)
 
-    def undeliverable(self, sender: InvocationRun, command: Call | Send, error: TerminalError) -> None:
+    def undeliverable(self, sender: InvocationRun, command: Call | Send | SendSignal, error: TerminalError) -> None:
         self._of(sender).error(
             "a message cannot be delivered", command=describe_command(command), error=describe_failure(error)
         )
@@ -249,3 +261,11 @@ def describe_command(command: Command) -> str:
             return "attach"
         case GetStatus():
             return "look"
+        case MakeAwakeable():
+            return "awakeable"
+        case CompleteAwakeable():
+            return f"{'reject' if command.failed else 'resolve'} {command.id}"
+        case AwaitSignal():
+            return f"signal {command.name!r}"
+        case SendSignal():
+            return f"send signal {command.name!r} to {command.invocation_id}"

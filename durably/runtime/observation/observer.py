@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from durably.actors.protocol.coding import CodingMeter
-    from durably.actors.protocol.commands import Call, Send
+    from durably.actors.protocol.commands import Call, Send, SendSignal
     from durably.errors import TerminalError
     from durably.ids import Address
     from durably.runtime.execution.execution import Execution
@@ -104,7 +104,7 @@ class Observer:
         decoding, and is reset afterwards.
         """
 
-    def undeliverable(self, sender: InvocationRun, command: Call | Send, error: TerminalError) -> None:
+    def undeliverable(self, sender: InvocationRun, command: Call | Send | SendSignal, error: TerminalError) -> None:
         """It sent a message that no handler can take."""
 
     def handler_logged(self, execution: Execution, level: str, event: str, fields: Mapping[str, Any], /) -> None:

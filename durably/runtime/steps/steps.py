@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from durably.actors.protocol.commands import Command, Send
+from durably.actors.protocol.commands import HELD_BACK, Command
 from durably.errors import NonDeterminismError
-from durably.ids import InvocationStatus
+from durably.ids import InvocationStatus, KeyScope, is_storable
 from durably.runtime.activations.attempts import Attempts
 from durably.runtime.clock import Clock
 from durably.runtime.commands.command_kind import CommandTable
@@ -27,7 +27,8 @@ from durably.runtime.lifecycle.deadlocks import Deadlocks
 from durably.runtime.lifecycle.endings import Endings
 from durably.runtime.lifecycle.pauses import Pauses
 from durably.runtime.lifecycle.retries import Retries
-from durably.runtime.messaging.messages import NO_KEYS, KeysFound, has_key, scope_of
+from durably.runtime.messaging.messages import NO_KEYS, KeysFound, id_named, names_another, scope_of
+from durably.runtime.messaging.signals import Signals
 from durably.runtime.observation.observer import Observer
 from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.settings import Settings
@@ -55,6 +56,7 @@ class Steps:
         registry: InvocationRegistry,
         retries: Retries,
         settings: Settings,
+        signals: Signals,
     ) -> None:
         self._attempts = attempts
         self._clock = clock
@@ -67,6 +69,8 @@ class Steps:
         self._pauses = pauses
         self._registry = registry
         self._retries = retries
+        self._signals = signals
+        self._nothing_resident = settings.nothing_resident
         self._verify_replay = settings.verify_replay
 
     def advance(self, invocation: InvocationRun) -> None:
@@ -75,6 +79,9 @@ class Steps:
             return
         journal = invocation.journal
         execution = invocation.execution
+        if execution is not None and self._nothing_resident and journal is not None:
+            throw_away(invocation)
+            execution = None
         if execution is None:
             if invocation.status is InvocationStatus.PENDING and self._deadlines.prevents_start(invocation):
                 return
@@ -102,7 +109,7 @@ class Steps:
             raise
         if isinstance(step, AttemptFailure):
             self._retries.attempt_failed(invocation, step.error)
-        elif (step.commands and any(map(has_key, step.commands))) or (journal is not None and journal.held_sends):
+        elif (step.commands and any(map(names_another, step.commands))) or (journal is not None and journal.held_back):
             self._look_keys_up(invocation, step, taken)
         else:
             self._append(invocation, step, taken, NO_KEYS)
@@ -149,14 +156,17 @@ class Steps:
     # ------------------------------------------------------------------ append
 
     def _look_keys_up(self, invocation: InvocationRun, step: Step, taken: int) -> None:
-        """A step that uses idempotency keys is appended when it is known what they stand for (rule L3)."""
-        scopes = [scope for command in _leaving_now(invocation, step) if (scope := scope_of(command)) is not None]
-        unknown = [scope for scope in scopes if scope not in self._registry.keyed]
+        """A step that names other invocations is appended when it is known what the names stand for (rule L3)."""
+        leaving = _leaving_now(invocation, step)
+        scopes = [scope for command in leaving if (scope := scope_of(command)) is not None]
+        ids = [id for command in leaving if (id := id_named(command)) is not None and is_storable(id)]
+        unknown: list[KeyScope | str] = [scope for scope in scopes if scope not in self._registry.keyed]
+        unknown += [id for id in ids if id not in self._registry.live]
         if not unknown:
             self._append(invocation, step, taken, NO_KEYS)
             return
         invocation.held_step = step
-        self._registry.pin(scopes, unknown, partial(self._keys_known, invocation, step, taken))
+        self._registry.pin(scopes, ids, unknown, partial(self._keys_known, invocation, step, taken))
 
     def _keys_known(self, invocation: InvocationRun, step: Step, taken: int, found: KeysFound) -> None:
         if invocation.held_step is not step:  # It was paused meanwhile: the step has not happened.
@@ -218,16 +228,19 @@ class Steps:
 
     def _give_up(self, transition: Transition, invocation: InvocationRun, journal: Journal, number: int) -> None:
         """The handler does not want this answer any more (rule C5)."""
+        if journal.taken_signals and number in journal.taken_signals:
+            self._signals.give_back(transition, invocation, number)
+            return
         command = journal.give_up(number)
         if command is not None:
             self._commands[type(command)].give_up(transition, invocation, number, command)
 
 
 def _leaving_now(invocation: InvocationRun, step: Step) -> list[Command]:
-    """The commands that are acted on when this step is; an atomic handler's messages wait for its outcome (rule V6)."""
+    """The commands that are acted on with this step; what an atomic handler sends waits for its outcome (rule V6)."""
     if not invocation.handler.atomic:
         return list(step.commands)
     if step.outcome is None:
-        return [command for command in step.commands if not isinstance(command, Send)]
-    held = [] if invocation.journal is None else [command for _, command in invocation.journal.held_sends]
+        return [command for command in step.commands if not isinstance(command, HELD_BACK)]
+    held = [] if invocation.journal is None else [command for _, command in invocation.journal.held_back]
     return [*held, *step.commands]

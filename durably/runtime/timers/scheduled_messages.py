@@ -17,10 +17,21 @@ from durably.runtime.incarnation.ready_queue import ReadyQueue
 from durably.runtime.invocations.invocation import InvocationRun
 from durably.runtime.registry.batched_lookup import BatchedLookup
 from durably.runtime.registry.reads import Reads
-from durably.storage.records import CallerRecord, StoredInvocation
+from durably.storage.records import CallerRecord, SignalRecord, StoredInvocation
 
-Coming: TypeAlias = Callable[[StoredInvocation | None, list[CallerRecord]], None]
-"""Hears the rows of a message, if it is there still, and who attached to it while it was on its way."""
+
+class CameMeanwhile:
+    """What came for a message while it was on its way from the store."""
+
+    __slots__ = ("attachments", "signals")
+
+    def __init__(self) -> None:
+        self.attachments: list[CallerRecord] = []
+        self.signals: list[SignalRecord] = []
+
+
+Coming: TypeAlias = Callable[[StoredInvocation | None, CameMeanwhile], None]
+"""Hears the rows of a message, if it is there still, and what came for it meanwhile."""
 
 
 class ScheduledMessages:
@@ -30,7 +41,7 @@ class ScheduledMessages:
         self, incarnation: Incarnation, *, committer: Committer, idleness: Idleness, reads: Reads, ready: ReadyQueue
     ) -> None:
         self._soon: dict[int, InvocationRun] = {}
-        self._coming: dict[int, list[CallerRecord]] = {}
+        self._coming: dict[int, CameMeanwhile] = {}
         self._fetch: BatchedLookup[int, StoredInvocation | None] = BatchedLookup(
             incarnation, ready, reads.fetch, durable=lambda: committer.durable, gate=committer.when_durable
         )
@@ -59,7 +70,7 @@ class ScheduledMessages:
         """
         if number in self._coming:
             return
-        self._coming[number] = []
+        self._coming[number] = CameMeanwhile()
         self._fetch(number, partial(self._brought, number, then))
 
     def look_at(self, number: int, then: Callable[[StoredInvocation | None], None]) -> None:
@@ -71,7 +82,15 @@ class ScheduledMessages:
         coming = self._coming.get(number)
         if coming is None:
             return False
-        coming.append(caller)
+        coming.attachments.append(caller)
+        return True
+
+    def signal(self, signal: SignalRecord) -> bool:
+        """If its message is on its way, let it come too."""
+        coming = self._coming.get(signal.number)
+        if coming is None:
+            return False
+        coming.signals.append(signal)
         return True
 
     def kill(self) -> None:
@@ -85,4 +104,4 @@ class ScheduledMessages:
         return not self._fetch.outstanding
 
     def _brought(self, number: int, then: Coming, stored: StoredInvocation | None) -> None:
-        then(stored, self._coming.pop(number, []))
+        then(stored, self._coming.pop(number, CameMeanwhile()))

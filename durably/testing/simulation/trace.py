@@ -10,7 +10,7 @@ from hashlib import blake2b
 from typing import Any, NamedTuple, Protocol
 
 from durably.actors.protocol.coding import CodingMeter
-from durably.actors.protocol.commands import Call, Send
+from durably.actors.protocol.commands import Call, Send, SendSignal
 from durably.actors.values.error_envelopes import decode_failure
 from durably.errors import TerminalError
 from durably.ids import Address
@@ -142,7 +142,7 @@ class TraceLog(Observer):
     def slow(self, invocation: InvocationRun, took_us: int, coding: CodingMeter) -> None:
         """Cannot happen: no time passes while code runs."""
 
-    def undeliverable(self, sender: InvocationRun, command: Call | Send, error: TerminalError) -> None:
+    def undeliverable(self, sender: InvocationRun, command: Call | Send | SendSignal, error: TerminalError) -> None:
         told = describe_failure(error)
         self._note(f"{shown(sender)} asked to {describe_command(command)}, which cannot be delivered: {told}")
 

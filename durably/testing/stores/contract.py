@@ -25,11 +25,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
 from durably.errors import StoreInUseError, StoreUnavailableError
-from durably.ids import Address, InvocationStatus, KeyScope
+from durably.ids import AWAKEABLE_PREFIX, Address, InvocationStatus, KeyScope
 from durably.storage.introspection import InspectableStore
 from durably.storage.memory import LOAD_LIMIT_BYTES, Disk, MemoryStore
 from durably.storage.records import (
-    AWAKEABLE_PREFIX,
     AliasRecord,
     AttachmentRecord,
     Batch,

@@ -96,7 +96,7 @@ class ReadOnlyPort:
     def issue(self, *args: Any) -> Never:
         _refuse("A command was issued")
 
-    issue_send = issue_run = issue
+    issue_send = issue_run = issue_one_way = issue_signal = issue_awakeable = awakeable = issue
 
     def callee_id(self, *args: Any) -> Never:
         _refuse("An id was asked for")
