@@ -15,6 +15,9 @@ from durably.actors.values.type_checks import is_text
 from durably.errors import InvalidArgumentError, TerminalError, UndecodableError
 from durably.ids import AWAKEABLE_PREFIX, is_storable, parse_awakeable_id
 
+REJECTION_CODE = 500
+"""Of a rejection that names no code."""
+
 
 class Sent(msgspec.Struct, frozen=True):
     """A value or a failure on its way to an awakeable or as a signal."""
@@ -30,6 +33,20 @@ def sent_value(value: Any) -> Sent:
         UnencodableError: it cannot be written.
     """
     return Sent(False, codec_for(MISSING).encode(value))
+
+
+def sent_body(body: bytes) -> Sent:
+    """A value as it comes over HTTP: JSON, or nothing, which is null.
+
+    Raises:
+        InvalidArgumentError: it is neither, or could not be stored.
+    """
+    try:
+        return Sent(False, codec_for(MISSING).admit(body or b"null"))
+    except UndecodableError as error:
+        raise InvalidArgumentError(
+            f"The body is a value as JSON, or empty. {error.message}", path=error.path
+        ) from error
 
 
 def sent_failure(reason: str, code: int) -> Sent:

@@ -37,6 +37,7 @@ from durably.ingress.answers import (
     result_answer,
 )
 from durably.ingress.delays import parse_delay
+from durably.ingress.deliveries import ReadBody, Recipient, delivery_routes
 from durably.ingress.paths import path_segments, scope_below
 from durably.ingress.targets import RefusedRequestError, Target, Targets
 from durably.runtime.gateway.requests import Acceptance, InvocationRequest, Reply, ServiceDescription
@@ -55,7 +56,7 @@ ACCEPTED_CODING: Final = ((b"accept-encoding", b"identity"),)
 OUR_MISTAKE: Final = f"durably itself failed; the server's log has the traceback. {SAFE_WITH_A_KEY}"
 
 
-class ServedRuntime(Protocol):
+class ServedRuntime(Recipient, Protocol):
     """The part of a `Runtime` that an ingress speaks to."""
 
     @property
@@ -72,7 +73,11 @@ class Ingress:
         self._runtime = runtime
         self._body_limit_bytes = body_limit_bytes
         self._targets: Targets | None = None
-        self._reserved = _reserved_paths(runtime)
+        self._reserved = _reserved_paths(runtime, self._read_body)
+
+    def _read_body(self, scope: Scope, receive: Receive) -> Awaitable[bytes | None]:
+        announced = dict(scope["headers"]).get(b"content-length")
+        return _read_body(receive, None if announced is None else announced.decode("latin-1"), self._body_limit_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection scope (ASGI 3)."""
@@ -290,8 +295,8 @@ def _other_method(method: str, scope: Scope) -> Answer:
 
 
 # ---------------------------------------------------------------- what stands under /restate/
-def _reserved_paths(runtime: ServedRuntime) -> Starlette:
-    """Health, and 404 for everything else, in the words of the ingress."""
+def _reserved_paths(runtime: ServedRuntime, read_body: ReadBody) -> Starlette:
+    """Health, what is sent to invocations, and 404 for everything else, in the words of the ingress."""
 
     async def health(_: Request) -> Response:
         if not runtime.accepts_requests:
@@ -299,11 +304,23 @@ def _reserved_paths(runtime: ServedRuntime) -> Starlette:
         names = [service.name for service in runtime.describe()]
         return Response(msgspec.json.encode({"services": names}), media_type="application/json")
 
-    return Starlette(
-        routes=[Route("/restate/health", health, methods=["GET"])],
+    application = Starlette(
+        routes=[
+            Route("/restate/health", health, methods=["GET"]),
+            *delivery_routes(runtime, read_body, _respond_plainly),
+        ],
         middleware=[Middleware(CORSMiddleware, allow_origins=["*"], allow_headers=["*"], expose_headers=["*"])],
         exception_handlers={HTTPException: _refuse},
     )
+    application.router.redirect_slashes = False  # Slashes at the end do not matter.
+    return application
+
+
+async def _respond_plainly(answer: Answer, scope: Scope, send: Send) -> None:
+    """The middleware around it tells pages what they may read."""
+    answer.headers.append((b"content-length", b"%d" % len(answer.body)))
+    await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+    await send({"type": "http.response.body", "body": answer.body})
 
 
 async def _refuse(_: Request, error: Exception) -> Response:

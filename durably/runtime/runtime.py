@@ -214,6 +214,18 @@ class Runtime(Caller):
         gateway.send(operation, request, request.body, Delay(after_us=request.delay_us), wire=True)
         return operation
 
+    def request_completion(self, command: CompleteAwakeable) -> Awaitable[None]:
+        """Resolve or reject an awakeable; awaited, it is durable. The id has been checked."""
+        return self._issue_completion(command, None)
+
+    def request_signal(self, command: SendSignal) -> Awaitable[None]:
+        """Send a signal; awaited, it is durable.
+
+        Raises:
+            DurablyError: it was refused, or (StoreUnavailableError) nobody knows.
+        """
+        return self._issue_signal(command.invocation_id, command.name, Sent(command.failed, command.value), None)
+
     def describe(self) -> list[ServiceDescription]:
         """What it runs, with types, in the order given."""
         return [describe_actor(actor) for actor in self._actors.values()]

@@ -15,8 +15,8 @@ from durably.runtime.commit.committer import Committer
 from durably.runtime.incarnation.idleness import Idleness
 from durably.runtime.incarnation.ready_queue import ReadyQueue
 from durably.runtime.registry.reads import Reads
-from durably.runtime.timers.scheduled_messages import ScheduledMessages
-from durably.storage.records import CallerRecord, StoredInvocation
+from durably.runtime.timers.scheduled_messages import CameMeanwhile, ScheduledMessages
+from durably.storage.records import StoredInvocation
 from tests.regressions.test_lookups import incarnation, turns
 
 
@@ -31,7 +31,7 @@ def at_once(go: Callable[[Any], None], group: Any) -> None:
 async def test_a_message_whose_timer_rings_twice_comes_once() -> None:
     came: list[int] = []
 
-    def comes(stored: StoredInvocation | None, attached: list[CallerRecord]) -> None:
+    def comes(stored: StoredInvocation | None, attached: CameMeanwhile) -> None:
         came.append(7)
 
     life = incarnation()

@@ -164,10 +164,10 @@ async def test_each_name_has_its_own_signals(way: dict[str, Any]) -> None:
         await taking.signal("number", 7)
         await taking.signal("word", "seven")
         assert await taking.result() == ["seven", 7]
-        taking = await listener.take_what_comes_first.send()
+        racing = await listener.take_what_comes_first.send()
         await app.settle()
-        await taking.signal("stop", "now")
-        assert await taking.result() == "stop now"
+        await racing.signal("stop", "now")
+        assert await racing.result() == "stop now"
 
 
 async def test_a_rejected_signal_is_a_terminal_error_where_it_is_awaited(way: dict[str, Any]) -> None:
@@ -230,15 +230,19 @@ async def test_who_signals_what_has_ended_or_never_was_is_told(way: dict[str, An
         ended = await app.object(Listener, "a").take.send(0)
         assert await ended.result() == []
         unknown = "inv_1" + "0" * 33
-        for send in (
-            lambda id: app.invocation(id, str).signal("word", "x"),
-            lambda id: app.service(Sender).send(id, ["x"]),
-        ):
+
+        async def send(id: str, *, from_outside: bool) -> None:
+            if from_outside:
+                await app.invocation(id, str).signal("word", "x")
+            else:
+                await app.service(Sender).send(id, ["x"])
+
+        for from_outside in (True, False):
             with pytest.raises(InvocationEndedError, match="has ended") as refused:
-                await send(ended.id)
+                await send(ended.id, from_outside=from_outside)
             assert refused.value.code == 409
             with pytest.raises(UnknownTargetError, match="There is no invocation"):
-                await send(unknown)
+                await send(unknown, from_outside=from_outside)
         with pytest.raises(UnknownTargetError):
             await app.invocation("no id", str).signal("word")
 
@@ -277,9 +281,10 @@ async def test_a_value_of_another_type_is_a_terminal_400_where_it_is_awaited(way
 async def test_a_name_that_is_an_awakeables_id_is_refused() -> None:
     async with Harness(Listener) as app:
         taking = await app.object(Listener, "a").take.send(1)
-        for name in ("sign_1abc", "a\0b", 7):
+        names: list[Any] = ["sign_1abc", "a\0b", 7]
+        for name in names:
             with pytest.raises(TypeError, match="The name of a signal is"):
-                taking.signal(name)  # type: ignore[arg-type]
+                await taking.signal(name)
         await taking.signal("word", "x")
 
 
