@@ -10,6 +10,7 @@
 - To test: `durably.testing`, above all `Harness`. To serve from a shell: `durably serve`.
 """
 
+from durably.actors import ActionContext as ActionContext
 from durably.actors import Awakeable as Awakeable
 from durably.actors import BytesSerde as BytesSerde
 from durably.actors import Caller as Caller
@@ -24,8 +25,11 @@ from durably.actors import Serde as Serde
 from durably.actors import Service as Service
 from durably.actors import SharedContext as SharedContext
 from durably.actors import VirtualObject as VirtualObject
+from durably.actors import action_context as action_context
+from durably.actors import first_success as first_success
 from durably.actors import handler as handler
 from durably.actors import select as select
+from durably.actors import settled as settled
 from durably.actors import shared as shared
 from durably.actors import state as state
 from durably.errors import ActionFailedError as ActionFailedError
@@ -64,6 +68,7 @@ from durably.storage import SqliteStore as SqliteStore
 from durably.storage import Store as Store
 
 __all__ = [
+    "ActionContext",
     "ActionFailedError",
     "ActionTimeoutError",
     "Awakeable",
@@ -112,8 +117,11 @@ __all__ = [
     "UnsetStateError",
     "VirtualObject",
     "WrongContextError",
+    "action_context",
+    "first_success",
     "handler",
     "select",
+    "settled",
     "shared",
     "state",
 ]

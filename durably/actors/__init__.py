@@ -1,5 +1,7 @@
 """What may be asked: services, virtual objects, their handlers and state, contexts and references."""
 
+from durably.actors.action_context import ActionContext as ActionContext
+from durably.actors.action_context import action_context as action_context
 from durably.actors.actor import Service as Service
 from durably.actors.actor import VirtualObject as VirtualObject
 from durably.actors.awakeable import Awakeable as Awakeable
@@ -12,7 +14,9 @@ from durably.actors.context import SharedContext as SharedContext
 from durably.actors.decorators import handler as handler
 from durably.actors.decorators import shared as shared
 from durably.actors.retry import RetryPolicy as RetryPolicy
+from durably.actors.select import first_success as first_success
 from durably.actors.select import select as select
+from durably.actors.select import settled as settled
 from durably.actors.state import state as state
 from durably.actors.transport import Invocation as Invocation
 from durably.actors.values.serde import BytesSerde as BytesSerde
@@ -20,6 +24,7 @@ from durably.actors.values.serde import JsonSerde as JsonSerde
 from durably.actors.values.serde import Serde as Serde
 
 __all__ = [
+    "ActionContext",
     "Awakeable",
     "BytesSerde",
     "Caller",
@@ -34,8 +39,11 @@ __all__ = [
     "Service",
     "SharedContext",
     "VirtualObject",
+    "action_context",
+    "first_success",
     "handler",
     "select",
+    "settled",
     "shared",
     "state",
 ]

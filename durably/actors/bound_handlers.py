@@ -21,6 +21,7 @@ from durably.actors.protocol.operations import CallSite, frame_above
 from durably.actors.transport import Delay, Invocation, Outgoing, Transport
 from durably.actors.values.durations import Duration, delay_us, duration_us, moment_us
 from durably.actors.values.type_checks import is_text
+from durably.errors import HandlerMistakeError
 from durably.ids import is_storable
 
 P = ParamSpec("P")
@@ -130,7 +131,7 @@ class BoundHandler(Generic[P, R]):
         from acceptance to outcome: a timedelta or seconds.
         """
         target = self._target
-        return BoundHandler(
+        return self._with(
             msgspec.structs.replace(
                 target,
                 idempotency_key=target.idempotency_key
@@ -140,6 +141,28 @@ class BoundHandler(Generic[P, R]):
                 timeout_us=target.timeout_us if timeout is None else duration_us(timeout, "options(timeout=...)"),
             )
         )
+
+    def _with(self, target: Target[R]) -> BoundHandler[P, R]:
+        return BoundHandler(target)
+
+
+class OwnHandler(BoundHandler[P, R]):
+    """`self.handler` in a handler: `await self.remind.after(days=1).send()`. It is sent, never called."""
+
+    __slots__ = ("_refusal",)
+
+    def __init__(self, target: Target[R], refusal: str, /) -> None:
+        super().__init__(target)
+        self._refusal = refusal
+        """Why it is not called."""
+
+    if not TYPE_CHECKING:
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            raise HandlerMistakeError(self._refusal)
+
+    def _with(self, target: Target[R]) -> BoundHandler[P, R]:
+        return OwnHandler(target, self._refusal)
 
 
 class DelayedHandler(Generic[P, R]):

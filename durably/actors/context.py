@@ -40,6 +40,7 @@ from durably.actors.transport import Delay, Invocation, Outgoing
 from durably.actors.values.descriptions import MISSING
 from durably.actors.values.durations import Duration, duration_us, moment
 from durably.actors.values.serde import codec_for
+from durably.actors.values.type_checks import is_text
 from durably.errors import SharedStateError, UndecodableError, UnencodableError
 from durably.ids import InvocationStatus, is_storable
 
@@ -126,6 +127,21 @@ class Context(Caller):
         """Wait, durably: a timedelta or seconds. Whoever waits long holds no memory."""
         due = self._port.at() + duration_us(delay, "The delay of sleep")
         return self._port.issue(Sleep(due), _nothing, "sleep", CallSite(frame_above(1)))
+
+    def patched(self, change: str, /) -> bool:
+        """Whether to run the code as it is since a change, which is named here; False: as it was before.
+
+            if ctx.patched("charge before shipping"):
+                ...
+
+        An invocation that was under way when the code changed goes on as it began, all others run the new code; each
+        invocation has one answer for a name. Once no older invocation is left, the old branch and the call can go.
+        """
+        if not is_text(change) or not is_storable(change):
+            raise TypeError(
+                f"ctx.patched() takes the name of a change, which is Unicode text without NUL, not {change!r}."
+            )
+        return self._port.patched(change)
 
     @overload
     def awakeable(self, /) -> Awakeable[Any]: ...

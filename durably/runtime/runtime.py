@@ -61,6 +61,8 @@ class Limits:
     """Idle objects kept in memory; the least recently used go first."""
     payload_bytes: int = 32 * 1024 * 1024
     """Of one argument from outside."""
+    action_threads: int = 32
+    """Plain functions that `ctx.run` runs at a time; further ones wait for a thread. Coroutines have no limit."""
 
 
 class Runtime(Caller):
@@ -117,6 +119,7 @@ class Runtime(Caller):
             active_objects=limits.active_objects,
             mailbox_messages=limits.mailbox_messages,
             payload_bytes=limits.payload_bytes,
+            action_threads=limits.action_threads,
         )
         self._observer = Observer()
         self._supervisor: Supervisor | None = None

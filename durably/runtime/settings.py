@@ -82,6 +82,9 @@ class Settings:
     expire_every_us: int = 60_000_000
     """How often, at most, outcomes that need not be kept any longer are looked for."""
     action_threads: int = 32
+    """How many plain functions `ctx.run` runs at a time."""
+    action_thread_wait_us: int = 5_000_000
+    """How long an action waits for a thread before a warning says so."""
     reopen_first_us: int = 50_000
     reopen_last_us: int = 5_000_000
     outcome_unknown_after_us: int = 10_000_000

@@ -136,6 +136,10 @@ class FakePort:
             self.write_field(name, value)
         return changes
 
+    def patched(self, change: str, /) -> bool:
+        self.check("patched")
+        return True
+
     def log(self, level: str, event: str, fields: Mapping[str, Any], /) -> None:
         self.lines.append((level, event, fields))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -53,7 +53,7 @@ class Permit(VirtualObject):
         asked = self.asked = ctx.awakeable(str)
         name, first = await select(word=asked, never=ctx.awakeable())
         async with asyncio.TaskGroup() as group:
-            task = group.create_task(asked)
+            task: asyncio.Task[str] = group.create_task(cast("Any", asked))
         (done,), _ = await asyncio.wait([asyncio.ensure_future(asked)])
         gathered = await asyncio.gather(asked, asyncio.shield(asked), asyncio.wait_for(asked, 5))
         return [name, first, task.result(), await done, *gathered]

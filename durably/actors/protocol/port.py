@@ -35,6 +35,8 @@ class Action(msgspec.Struct, Generic[R], frozen=True, kw_only=True):
     retry: RetryPolicy | None
     timeout_us: int | None
     """Limit of one attempt."""
+    request: Request
+    """What started the invocation of the handler."""
     context: Context
     """The handler's context variables when it asked (rule D4)."""
     encode_value: Callable[[R], bytes]
@@ -144,6 +146,10 @@ class Port(Protocol):
 
     def watch_fields(self, flush: Flush, /) -> None:
         """Ask, at the end of each step, for fields whose values were changed in place (rule V2)."""
+        ...
+
+    def patched(self, change: str, /) -> bool:
+        """Whether the code with this change made the journal from here on, or makes it now (rule W4)."""
         ...
 
     def log(self, level: str, event: str, fields: Mapping[str, Any], /) -> None:

@@ -21,6 +21,7 @@ import msgspec
 
 from durably.actors.context import make_context
 from durably.actors.definition.binding import BoundActor, BoundActorHandler
+from durably.actors.handlers import CONTEXT
 from durably.actors.protocol.coding import MEASURED_BYTES, CodingMeter
 from durably.actors.protocol.commands import (
     Command,
@@ -165,6 +166,9 @@ class Execution:
     """What the steps before this one have changed."""
     _recorded_reads: Mapping[str, bytes | None] | None = None
     _awakeables: dict[str, DurableOperation[Any]] | None = None
+    _patched: dict[str, bool] | None = None
+    """What `ctx.patched` has answered: the first answer for a name holds."""
+    _recorded_patches: frozenset[str] = frozenset()
 
     # Of the step that is under way.
     _at: int = 0
@@ -176,6 +180,7 @@ class Execution:
     _changes: dict[str, bytes | None] | None = None
     _abandoned: list[int] | None = None
     _reads: dict[str, bytes | None] | None = None
+    _patches: tuple[str, ...] | None = None
 
     def __init__(
         self,
@@ -247,6 +252,7 @@ class Execution:
             NonDeterminismError: the handler asked for something else than recorded.
         """
         self.replaying = True
+        self._recorded_patches = frozenset(name for step in steps for name in step.patches or ())
         try:
             replay(self.advance, steps, deliveries, self.where)
         finally:
@@ -325,6 +331,7 @@ class Execution:
         handler = self.handler
         context = make_context(handler.kind, self, handler.info, self.key)
         instance = self._actor.instance(self.key, self, writable=not self._is_shared)
+        instance.__dict__[CONTEXT] = context
         argument, coding = self._accepted.argument, self.coding
         began = None if coding is None or len(argument) < MEASURED_BYTES else coding.monotonic()
         coroutine = handler.start(instance, context, argument)
@@ -352,10 +359,11 @@ class Execution:
             self._reads,
             outcome,
             self._attempt,
+            self._patches,
         )
         self._first_command = self.next_command - len(step.commands)
         self._deliveries = ()
-        self._commands = self._changes = self._reads = self._abandoned = None
+        self._commands = self._changes = self._reads = self._abandoned = self._patches = None
         if changes is not None:
             earlier = self._earlier_changes
             self._earlier_changes = changes if earlier is None else {**earlier, **changes}
@@ -585,6 +593,17 @@ class Execution:
 
     def watch_fields(self, flush: Flush, /) -> None:
         self._flush = flush
+
+    def patched(self, change: str, /) -> bool:
+        self.check(f"ctx.patched({change!r})")
+        if self._patched is None:
+            self._patched = {}
+        answer = self._patched.get(change)
+        if answer is None:  # Rule W4
+            answer = self._patched[change] = not self.replaying or change in self._recorded_patches
+            if not self.replaying:
+                self._patches = (*(self._patches or ()), change)
+        return answer
 
     def log(self, level: str, event: str, fields: Mapping[str, Any], /) -> None:
         self.check("ctx.log")

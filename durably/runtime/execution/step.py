@@ -43,6 +43,8 @@ class Step(msgspec.Struct, frozen=True, array_like=True, gc=False):
     outcome: Outcome | None = None
     attempt: int = 1
     """Which attempt made this step, which the handler may look at."""
+    patches: tuple[str, ...] | None = None
+    """Changes of the code that the handler asked for in this step for the first time (rule W4)."""
 
 
 class AttemptFailure(msgspec.Struct):

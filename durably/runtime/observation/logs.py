@@ -228,6 +228,20 @@ class RuntimeLogger(Observer):
         )
         log.write(level, event, fields)
 
+    def action_logged(
+        self, id: str, action: str, attempt: int, level: str, event: str, fields: Mapping[str, Any], /
+    ) -> None:
+        self._log.bind(invocation=id, action=action, attempt=attempt).write(level, event, fields)
+
+    def threads_busy(self, waiting: list[str], running: list[str]) -> None:
+        self._log.warning(
+            "actions wait for a thread, and none has become free; if those that run wait for a handler that waits for "
+            "one of them, that never ends: make them `async def`, or raise Limits(action_threads=...)",
+            waiting=len(waiting),
+            first=waiting[0],
+            running=sorted({*running})[:_ACTIONS_SHOWN],
+        )
+
     def warned(self, execution: Execution, message: str, /) -> None:
         self.handler_logged(execution, "warning", message, {})
 

@@ -101,6 +101,9 @@ class ReadOnlyPort:
     def callee_id(self, *args: Any) -> Never:
         _refuse("An id was asked for")
 
+    def patched(self, *args: Any) -> Never:
+        _refuse("A change of the code was asked for")
+
     def log(self, *args: Any) -> Never:
         _refuse("A line was logged")
 
