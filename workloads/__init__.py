@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from durably.testing import Workload
+from workloads.approvals import APPROVALS
 from workloads.asyncio_programs import ASYNCIO_PROGRAMS
 from workloads.bank import BANK
 from workloads.counters import COUNTERS
@@ -17,5 +18,6 @@ WORKLOADS: Mapping[str, Workload] = {
     "asyncio_programs": ASYNCIO_PROGRAMS,
     "trees": TREES,
     "promises": PROMISES,
+    "approvals": APPROVALS,
 }
 """By name, as `--workload` takes them."""

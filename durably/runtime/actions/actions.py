@@ -287,8 +287,10 @@ class Actions:
             self._watch_threads(self._thread_wait_us)
         self._thread_yielding.begin()
         try:
-            run = contextvars.copy_context().run
-            value, error = await self._host.run_in_executor(self._executor, run, self._invoked, action, waits)
+            context = contextvars.copy_context()
+            value, error = await self._host.run_in_executor(
+                self._executor, lambda: context.run(self._invoked, action, waits)
+            )
             if error is not None:
                 raise error
             return value

@@ -24,18 +24,19 @@ from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 from durably.actors.definition.binding import BoundActorHandler
-from durably.actors.protocol.commands import Call, Send
+from durably.actors.protocol.commands import AwaitSignal, Call, Command, MakeAwakeable, Send
 from durably.actors.values.error_envelopes import decode_failure
 from durably.errors import DeadlineExceededError
-from durably.ids import Address, InvocationStatus, derived_invocation_id
+from durably.ids import Address, InvocationStatus, awakeable_id, derived_invocation_id, parse_awakeable_id
 from durably.runtime.actions.actions import ActionKey
 from durably.runtime.commit.committer import Committer
 from durably.runtime.commit.open_batch import OpenBatch
 from durably.runtime.execution.step import Outcome, decode_step
 from durably.runtime.invocations.invocation import InvocationRun
+from durably.runtime.invocations.journal import journal_of
 from durably.runtime.invocations.outcomes import decode_outcome
 from durably.storage.memory import StoredRow, holds_mailbox
-from durably.storage.records import NO_COMMAND, Batch, InvocationRecord, TimerKind
+from durably.storage.records import NO_COMMAND, Batch, InvocationRecord, StoredInvocation, TimerKind
 from durably.testing.simulation.clock import SimulatedClock
 from durably.testing.simulation.disk import SimulatedDisk
 from durably.testing.simulation.history import History
@@ -103,6 +104,8 @@ class Guarantees:
         self._answers: dict[str, Outcome] = {}
         """What was told to somebody outside."""
         self._acknowledged: dict[str, None] = {}
+        self._signalled: dict[tuple[str, str], int] = {}
+        """How many signals of a name to an invocation were acknowledged."""
 
     # ------------------------------------------------------------------ what the machine does
 
@@ -196,6 +199,39 @@ class Guarantees:
         if status is InvocationStatus.COMPLETED and not self._is_durable_end(id):
             self._broken(5, f"{shown_id(id)} was said to be completed, and that is not on the disk.")
 
+    def told_completed(self, id: str) -> None:
+        """Somebody outside is told that an awakeable has what it waits for, or that nobody asks any more (rule E5)."""
+        awakeable = parse_awakeable_id(id)
+        row = None if awakeable is None else self._row(awakeable.invocation_id)
+        if awakeable is None or row is None or row.record.outcome is not None or not awakeable.is_of(row.record.seed):
+            return
+        is_there = any(command == awakeable.command for _, command in row.completions) or any(
+            signal.name == id for signal in row.signals.values()
+        )
+        if not is_there and awakeable.invocation_id not in self._ends:
+            self._broken(
+                5, f"an awakeable of {shown_id(awakeable.invocation_id)} was completed, which is not on the disk."
+            )
+
+    def told_signalled(self, id: str, name: str) -> None:
+        """Somebody outside is told that an invocation has a signal."""
+        told = self._signalled[id, name] = self._signalled.get((id, name), 0) + 1
+        row = self._row(id)
+        if row is None or row.record.outcome is not None or id in self._ends:
+            return
+        steps = [row.steps[index] for index in sorted(row.steps)]
+        commands = [command for step in steps for command in decode_step(step.content).commands]
+        answered = {number for _, number in row.completions}
+        taken = sum(
+            isinstance(command, AwaitSignal) and command.name == name and number in answered
+            for number, command in enumerate(commands)
+        )
+        waiting = sum(signal.name == name for signal in row.signals.values())
+        if taken + waiting < told:
+            self._broken(
+                5, f"{told} signals {name!r} to {shown_id(id)} were acknowledged, {taken + waiting} are there."
+            )
+
     # ------------------------------------------------------------------ when nothing happens
 
     def at_rest(self, running: set[ActionKey], now_us: int) -> None:
@@ -245,7 +281,7 @@ class Guarantees:
     def _wakes_by_itself(self, row: StoredRow, known: AbstractSet[str]) -> bool:
         """It needs no other invocation to go on."""
         status = row.record.status
-        if row.record.address.service not in known or row.timers:
+        if row.record.address.service not in known or row.timers or _waits_for_others(row):
             return True
         return status not in (InvocationStatus.SUSPENDED, InvocationStatus.PENDING)
 
@@ -372,10 +408,39 @@ class Guarantees:
                 self._broken(7, f"{what} is to be tried again, and no timer is set.")
             case InvocationStatus.SCHEDULED if (TimerKind.START, NO_COMMAND) not in row.timers:
                 self._broken(7, f"{what} is to begin later, and no timer is set.")
-            case InvocationStatus.SUSPENDED if due is None and record.number not in waited_for:
+            case InvocationStatus.SUSPENDED if _has_what_it_waits_for(row):
+                self._broken(7, f"{what} waits for what is there, and nobody gives it to it.")
+            case InvocationStatus.SUSPENDED if (
+                due is None and record.number not in waited_for and not _waits_for_others(row)
+            ):
                 self._broken(7, f"{what} waits, and nothing will ever wake it.")
             case _:
                 pass
+
+
+def _pending(row: StoredRow) -> Mapping[int, Command]:
+    """The commands that an invocation waits for, by number."""
+    ordered = [row.steps[index] for index in sorted(row.steps)]
+    completions = [row.completions[place] for place in sorted(row.completions)]
+    return journal_of(StoredInvocation(row.record, ordered, completions, [], False)).pending
+
+
+def _waits_for_others(row: StoredRow) -> bool:
+    """It waits for a signal or an awakeable: anybody may wake it, at any time."""
+    return any(isinstance(command, AwaitSignal | MakeAwakeable) for command in _pending(row).values())
+
+
+def _has_what_it_waits_for(row: StoredRow) -> bool:
+    """A signal is there that one of its commands waits for."""
+    if not row.signals:
+        return False
+    record, there = row.record, {signal.name for signal in row.signals.values()}
+    waited_for = {
+        command.name if isinstance(command, AwaitSignal) else awakeable_id(record.id, record.seed, number)
+        for number, command in _pending(row).items()
+        if isinstance(command, AwaitSignal | MakeAwakeable)
+    }
+    return bool(there & waited_for)
 
 
 def _place(record: InvocationRecord) -> str:
