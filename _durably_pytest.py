@@ -220,6 +220,45 @@ def _without_part(item: pytest.Function, part: object) -> str:
     return item.nodeid if part is None else item.nodeid.partition("[")[0]
 
 
+# ---------------------------------------------------------------------- reports
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failure shows the code under test: no word about frames that we hide, and the real error in the summary."""
+    report = yield
+    errors = sys.modules.get("durably.errors")
+    if errors is None or call.excinfo is None:
+        return report
+    for trace, _, _ in getattr(report.longrepr, "chain", ()):
+        if str(trace.extraline).startswith("All traceback entries are hidden"):
+            trace.extraline = None
+    crash = getattr(report.longrepr, "reprcrash", None)
+    if crash is not None:
+        crash.message = _summary(call.excinfo.value, errors) or crash.message
+    return report
+
+
+def _summary(error: BaseException, errors: Any) -> str | None:
+    """The real error in one line, where ours stands for it; None for every other one."""
+    seed: int | None = getattr(error, "seed", None) if isinstance(error, AssertionError) else None
+    if seed is not None and error.__cause__ is not None:
+        cause = error.__cause__
+        return f"{_summary(cause, errors) or _one_line(cause)} (seed {seed})"
+    if isinstance(error, errors.PausedInvocationError):
+        cause = error.__cause__
+        reason = getattr(error, "reason", "") if cause is None else _one_line(cause)
+        return f"{reason} (the invocation is paused)"
+    return None
+
+
+def _one_line(error: BaseException) -> str:
+    text = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
 # ---------------------------------------------------------------------- the summary
 
 

@@ -18,6 +18,7 @@ from durably.actors import Context as Context
 from durably.actors import HandlerInfo as HandlerInfo
 from durably.actors import Invocation as Invocation
 from durably.actors import JsonSerde as JsonSerde
+from durably.actors import MsgpackSerde as MsgpackSerde
 from durably.actors import ObjectContext as ObjectContext
 from durably.actors import Request as Request
 from durably.actors import RetryPolicy as RetryPolicy
@@ -91,6 +92,7 @@ __all__ = [
     "JsonSerde",
     "Limits",
     "MemoryStore",
+    "MsgpackSerde",
     "NonDeterminismError",
     "ObjectContext",
     "OverloadedError",

@@ -277,12 +277,13 @@ class WrongContextError(HandlerMistakeError):
 
 
 class ProcessExitError(HandlerMistakeError):
-    """A handler raised SystemExit, as `sys.exit()` and argparse's `--help` do: it would end every process to come."""
+    """A handler raised SystemExit (as `sys.exit()` and argparse's `--help` do) or KeyboardInterrupt."""
 
-    def __init__(self, code: object = None) -> None:
+    def __init__(self, error: SystemExit | KeyboardInterrupt) -> None:
+        raised = f"{error!r}, as sys.exit() does" if isinstance(error, SystemExit) else repr(error)
         super().__init__(
-            f"A handler raised SystemExit({code!r}), as sys.exit() does. A handler cannot end the process: raise a "
-            "TerminalError to fail the invocation, and stop the service from outside."
+            f"A handler raised {raised}. A handler cannot end the process: raise a TerminalError to fail the "
+            "invocation, and stop the service from outside."
         )
 
 
@@ -349,7 +350,7 @@ class PausedInvocationError(DurablyError):
 
     def __init__(self, id: str, reason: str) -> None:
         super().__init__(
-            f"Invocation {id} is paused and waits for a person; it has not failed. The reason: {reason.rstrip('.')}. "
+            f"{reason.rstrip('.')}. For this reason the invocation {id} is paused; it has not failed. "
             "Mend the cause, then let it go on: await runtime.resume(id)."
         )
         self.id = id

@@ -16,7 +16,7 @@ from zipfile import ZipFile
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PLUGIN = "_durably_pytest.py"
+OUTSIDE_THE_PACKAGE = ("_durably_command.py", "_durably_pytest.py")
 PACKAGED_EXAMPLES = "durably/cli/packaged/examples"
 
 
@@ -31,7 +31,7 @@ def expected_in_the_wheel() -> Mapping[str, bytes]:
         for path in files_under(ROOT / "examples")
         if path.suffix == ".py"
     }
-    return package | examples | {PLUGIN: (ROOT / PLUGIN).read_bytes()}
+    return package | examples | {name: (ROOT / name).read_bytes() for name in OUTSIDE_THE_PACKAGE}
 
 
 def expected_in_the_sdist() -> set[str]:
@@ -90,7 +90,7 @@ def requirements(*extras: str) -> set[str]:
 
 def test_what_is_required_is_imported() -> None:
     code = "\n".join(path.read_text("utf-8") for path in files_under(ROOT / "durably") if path.suffix == ".py")
-    code += (ROOT / PLUGIN).read_text("utf-8")
+    code += "".join((ROOT / name).read_text("utf-8") for name in OUTSIDE_THE_PACKAGE)
     required = requirements(*EXTRAS_IN_THE_WHEEL)
     imported = {name for name in required if re.search(rf"^ *(import|from) {name}\b", code, re.MULTILINE)}
     assert required - imported == set(LOADED_BY)

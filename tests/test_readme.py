@@ -8,6 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import httpx
+
+from durably import Context, Service, TerminalError, handler
+from durably.testing import Harness
 from tests.processes import ROOT, environment_with
 
 README = (ROOT / "README.md").read_text("utf-8")
@@ -25,10 +29,32 @@ def test_the_program_in_the_readme_runs_and_remembers(tmp_path: Path) -> None:
 
 
 async def test_the_test_in_the_readme_passes() -> None:
-    program, test = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    program, *_, test = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     names: dict[str, Any] = {"__name__": "readme"}
     exec(program.replace("asyncio.run(main())", "") + test, names)
     await names["test_a_seat_comes_back_after_fifteen_minutes"]()
+
+
+async def test_the_recipe_for_terminal_errors_answers_with_their_code() -> None:
+    (recipe,) = re.findall(r"```python\n(from fastapi.*?)```", README, re.DOTALL)
+    names: dict[str, Any] = {"__name__": "readme"}
+    exec(recipe, names)
+
+    class Seats(Service):
+        @handler
+        async def reserve(self, ctx: Context) -> None:
+            raise TerminalError("sold out", code=409)
+
+    async with Harness(Seats) as app:
+
+        @names["app"].post("/reserve")  # type: ignore[untyped-decorator, unused-ignore]
+        async def reserve() -> None:
+            await app.service(Seats).reserve()
+
+        transport = httpx.ASGITransport(names["app"])
+        async with httpx.AsyncClient(transport=transport, base_url="http://app") as client:
+            answer = await client.post("/reserve")
+    assert (answer.status_code, answer.json()) == (409, {"code": 409, "message": "sold out"})
 
 
 def test_continuous_integration_runs_the_readmes_test_command() -> None:

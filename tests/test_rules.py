@@ -54,6 +54,7 @@ def test_every_rule_that_is_cited_exists() -> None:
     rules = {*declared()}
     everywhere = [
         *sources("durably", "tests", "workloads", "examples", "benchmarks"),
+        ROOT / "_durably_command.py",
         ROOT / "_durably_pytest.py",
         *pages(),
     ]

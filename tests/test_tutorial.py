@@ -44,12 +44,12 @@ def test_the_tutorial_runs_and_finds_its_bug(tmp_path: Path) -> None:
         check=False,
     )
     assert re.findall(r"^FAILED test_page.py::(\S+)", done.stdout, re.MULTILINE) == [
-        "test_nobody_shares_a_seat",
+        "test_no_seat_is_shared",
         "TestShopping::runTest",
     ], done.stdout
     repeat = "Repeat it with: simulate(rush, Ticket, HastyCart, seed=1)"
     for told in (
-        "The condition nobody_shares_a_seat does not hold after a commit",
+        "The condition no_seat_is_shared does not hold after a commit",
         repeat,
         "state = ShoppingMachine()",
     ):

@@ -19,6 +19,7 @@ from durably.actors.select import select as select
 from durably.actors.select import settled as settled
 from durably.actors.state import state as state
 from durably.actors.transport import Invocation as Invocation
+from durably.actors.values.msgpack_serde import MsgpackSerde as MsgpackSerde
 from durably.actors.values.serde import BytesSerde as BytesSerde
 from durably.actors.values.serde import JsonSerde as JsonSerde
 from durably.actors.values.serde import Serde as Serde
@@ -32,6 +33,7 @@ __all__ = [
     "HandlerInfo",
     "Invocation",
     "JsonSerde",
+    "MsgpackSerde",
     "ObjectContext",
     "Request",
     "RetryPolicy",

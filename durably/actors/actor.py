@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from durably.actors.definition.definition import DEFINITION, ActorDefinition, ActorKind, ActorOptions, define
 from durably.actors.definition.scope import Scope
+from durably.actors.headers import ForwardHeaders, forwarding
 from durably.actors.protocol.operations import frame_above
 from durably.actors.retry import RetryPolicy
 from durably.actors.state import STATE_VIEW, StateView
 from durably.actors.values.descriptions import named
 from durably.actors.values.durations import Duration, optional_duration_us
+from durably.actors.values.serde import SerdeFactory, checked_factory
 from durably.errors import DefinitionError, UndeclaredStateError
 
 REFERENCE_MARK = "__durably_is_reference__"
@@ -42,13 +44,18 @@ class Actor:
         metadata: Mapping[str, str] | None = None,
         retention: Duration | None = None,
         suspend_after: Duration | None = None,
+        forward_headers: ForwardHeaders | None = None,
+        serde: SerdeFactory | None = None,
     ) -> None:
         """The class keywords. `name` is the name on the wire, the class's own if left out.
 
         An `abstract` class with a name is a contract: callers use it, an implementation subclasses it and answers to
         its name. `private` refuses requests from outside, `retry` applies to handlers that have none of their own.
         `retention` is how long outcomes are kept, `suspend_after` how long an invocation waits before it leaves memory:
-        timedeltas or seconds.
+        timedeltas or seconds. `forward_headers` says which headers of an invocation go on with the calls that it makes:
+        all (True), none, or those of these names; never those about one message or connection. `serde`
+        makes the Serde of each type that the class takes, gives and keeps, such as `MsgpackSerde`; without one, values
+        are as the runtime says, JSON if that says nothing.
 
         Raises:
             DefinitionError: the class cannot work; says what to write.
@@ -68,6 +75,8 @@ class Actor:
             metadata=dict(metadata or {}),
             retention_us=optional_duration_us(retention, f"retention= of {named(cls)}"),
             suspend_after_us=optional_duration_us(suspend_after, f"suspend_after= of {named(cls)}"),
+            forwarding=forwarding(forward_headers, f"forward_headers= of {named(cls)}"),
+            serde=checked_factory(serde, f"serde= of {named(cls)}"),
         )
         setattr(cls, DEFINITION, define(cls, cls.__durably_kind__, options, Scope(cls, frame_above(1))))
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 import msgspec
 
 from durably.actors.definition.signature import HandlerSignature
+from durably.actors.headers import ForwardHeaders, Forwarding, forwarding, plain_headers
 from durably.actors.protocol.operations import CallSite, frame_above
 from durably.actors.transport import Delay, Invocation, Outgoing, Transport
 from durably.actors.values.durations import Duration, delay_us, duration_us, moment_us
@@ -39,6 +40,7 @@ class Target(msgspec.Struct, Generic[R], frozen=True):
     headers: dict[str, str]
     idempotency_key: str | None = None
     timeout_us: int | None = None
+    forwarding: Forwarding | None = None
 
     def __str__(self) -> str:
         key = "" if self.key is None else f"/{self.key}"
@@ -47,12 +49,8 @@ class Target(msgspec.Struct, Generic[R], frozen=True):
     def outgoing(self, argument: bytes) -> Outgoing[R]:
         return Outgoing(
             self.service, self.key, self.handler, argument, self.signature.types.result.decode,
-            self.headers, self.idempotency_key, self.timeout_us,
+            self.headers, self.idempotency_key, self.timeout_us, False, self.forwarding,
         )  # fmt: skip
-
-
-NO_HEADERS: dict[str, str] = {}
-"""Shared by all messages without headers; nobody changes the headers of a message."""
 
 
 class BoundHandler(Generic[P, R]):
@@ -111,7 +109,7 @@ class BoundHandler(Generic[P, R]):
         self, *delay: Duration, days: float = 0, hours: float = 0, minutes: float = 0, seconds: float = 0
     ) -> DelayedHandler[P, R]:
         """The handler a while from now: it can be sent, not called. A bare number is seconds."""
-        microseconds = delay_us(*delay, days=days, hours=hours, minutes=minutes, seconds=seconds)
+        microseconds = delay_us("after", delay, days, hours, minutes, seconds)
         return DelayedHandler(self._target, Delay(after_us=microseconds))
 
     def at(self, when: datetime, /) -> DelayedHandler[P, R]:
@@ -124,23 +122,16 @@ class BoundHandler(Generic[P, R]):
         idempotency_key: str | None = None,
         headers: Mapping[str, str] | None = None,
         timeout: Duration | None = None,
+        forward_headers: ForwardHeaders | None = None,
     ) -> BoundHandler[P, R]:
         """The same handler, with options for the next message; what is left out stays as it was.
 
         With an `idempotency_key`, repeating the message joins the first one. `timeout` bounds the whole invocation,
-        from acceptance to outcome: a timedelta or seconds.
+        from acceptance to outcome: a timedelta or seconds. `forward_headers` says which headers of the invocation that
+        sends it go on with this message, whatever the class and the runtime say: all (True), none (False), or those of
+        these names. `headers` win over them.
         """
-        target = self._target
-        return self._with(
-            msgspec.structs.replace(
-                target,
-                idempotency_key=target.idempotency_key
-                if idempotency_key is None
-                else _idempotency_key(idempotency_key),
-                headers=target.headers if headers is None else plain_headers(headers),
-                timeout_us=target.timeout_us if timeout is None else duration_us(timeout, "options(timeout=...)"),
-            )
-        )
+        return self._with(_with_options(self._target, idempotency_key, headers, timeout, forward_headers))
 
     def _with(self, target: Target[R]) -> BoundHandler[P, R]:
         return BoundHandler(target)
@@ -185,6 +176,18 @@ class DelayedHandler(Generic[P, R]):
                 ".send before the arguments, as in `await reference.handler.after(days=3).send(...)`."
             )
 
+    def options(
+        self,
+        *,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: Duration | None = None,
+        forward_headers: ForwardHeaders | None = None,
+    ) -> DelayedHandler[P, R]:
+        """The same, with options for the message, as before the delay: `options(...).after(...)`."""
+        target = _with_options(self._target, idempotency_key, headers, timeout, forward_headers)
+        return DelayedHandler(target, self._delay)
+
     def send(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Invocation[R]]:
         """Have the message accepted now; it joins the mailbox when it is due, behind what is there (rule C6)."""
         target = self._target
@@ -192,14 +195,23 @@ class DelayedHandler(Generic[P, R]):
         return target.transport._issue_send(target.outgoing(argument), self._delay, CallSite(frame_above(1)))
 
 
-def plain_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
-    """A copy of what a user gave as headers, names in lower case; refused where they are not strings."""
-    if not headers:
-        return NO_HEADERS
-    for name, value in headers.items():
-        if not (is_text(name) and is_text(value) and is_storable(name) and is_storable(value)):
-            raise TypeError(f"Headers are Unicode text without NUL; {name!r}: {value!r} is not.")
-    return {name.lower(): value for name, value in headers.items()}
+def _with_options(
+    target: Target[R],
+    idempotency_key: str | None,
+    headers: Mapping[str, str] | None,
+    timeout: Duration | None,
+    forward_headers: ForwardHeaders | None,
+) -> Target[R]:
+    """What is left out stays as it was."""
+    return msgspec.structs.replace(
+        target,
+        idempotency_key=target.idempotency_key if idempotency_key is None else _idempotency_key(idempotency_key),
+        headers=target.headers if headers is None else plain_headers(headers),
+        timeout_us=target.timeout_us if timeout is None else duration_us(timeout, "options(timeout=...)"),
+        forwarding=target.forwarding
+        if forward_headers is None
+        else forwarding(forward_headers, "options(forward_headers=...)"),
+    )
 
 
 def _idempotency_key(key: str) -> str:

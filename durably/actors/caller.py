@@ -6,13 +6,13 @@ from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar
 
 from durably.actors.actor import Service, VirtualObject
-from durably.actors.bound_handlers import plain_headers
+from durably.actors.headers import plain_headers
 from durably.actors.protocol.operations import CallSite, frame_above
 from durably.actors.reference_classes import reference
 from durably.actors.sent_values import rejection, resolution
 from durably.actors.transport import Delay, Invocation, Outgoing, Transport
 from durably.actors.values.durations import Duration, duration_us
-from durably.actors.values.serde import codec_for
+from durably.actors.values.serde import Serde, codec_named
 from durably.actors.values.type_checks import is_bytes
 from durably.ids import is_storable
 
@@ -34,11 +34,11 @@ class Caller(Transport):
         """A reference to the virtual object with this key: its handlers are called by message."""
         return reference(self, actor, "object", key)
 
-    def invocation(self, id: str, returns: type[T], /) -> Invocation[T]:
-        """A handle on an invocation whose result is of this type."""
+    def invocation(self, id: str, returns: type[T] | Serde[T], /) -> Invocation[T]:
+        """A handle on an invocation whose result is of this type, or as a Serde reads it."""
         if not is_storable(id):
             raise TypeError(f"The id of an invocation is Unicode text without NUL; {id!r} is not.")
-        return Invocation(self, id, codec_for(returns).decode)
+        return Invocation(self, id, codec_named(returns, self._serde).decode)
 
     def call(
         self,

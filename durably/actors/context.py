@@ -38,8 +38,8 @@ from durably.actors.sent_values import Sent, checked_signal_name, decoding
 from durably.actors.state import StateView
 from durably.actors.transport import Delay, Invocation, Outgoing
 from durably.actors.values.descriptions import MISSING
-from durably.actors.values.durations import Duration, duration_us, moment
-from durably.actors.values.serde import codec_for
+from durably.actors.values.durations import Duration, delay_us, moment
+from durably.actors.values.serde import Serde, SerdeFactory, codec_named
 from durably.actors.values.type_checks import is_text
 from durably.errors import SharedStateError, UndecodableError, UnencodableError
 from durably.ids import InvocationStatus, is_storable
@@ -97,6 +97,10 @@ class Context(Caller):
         """The handler that runs."""
 
     @property
+    def _serde(self) -> SerdeFactory | None:
+        return self._port.runtime_serde
+
+    @property
     def request(self) -> Request:
         """What started this invocation."""
         return self._port.request()
@@ -123,9 +127,17 @@ class Context(Caller):
         """A random UUID, the same on replay: fit as an idempotency key for others."""
         return UUID(int=self._port.uuid_bits(), version=UUID_VERSION)
 
-    def sleep(self, delay: Duration, /) -> Coroutine[Any, Any, None]:
-        """Wait, durably: a timedelta or seconds. Whoever waits long holds no memory."""
-        due = self._port.at() + duration_us(delay, "The delay of sleep")
+    @overload
+    def sleep(self, delay: Duration, /) -> Coroutine[Any, Any, None]: ...
+    @overload
+    def sleep(
+        self, *, days: float = 0, hours: float = 0, minutes: float = 0, seconds: float = 0
+    ) -> Coroutine[Any, Any, None]: ...
+    def sleep(
+        self, *delay: Duration, days: float = 0, hours: float = 0, minutes: float = 0, seconds: float = 0
+    ) -> Coroutine[Any, Any, None]:
+        """Wait, durably: `sleep(minutes=5)`, a timedelta, or a bare number of seconds. A long wait holds no memory."""
+        due = self._port.at() + delay_us("sleep", delay, days, hours, minutes, seconds)
         return self._port.issue(Sleep(due), _nothing, "sleep", CallSite(frame_above(1)))
 
     def patched(self, change: str, /) -> bool:
@@ -173,21 +185,25 @@ class Context(Caller):
 
     def _issue_call(self, outgoing: Outgoing[R], site: CallSite, /) -> Operation[R]:
         command = Call(
-            outgoing.service, outgoing.key, outgoing.handler, outgoing.argument,
-            outgoing.headers, outgoing.idempotency_key, outgoing.timeout_us, outgoing.wire,
+            outgoing.service, outgoing.key, outgoing.handler, outgoing.argument, self._headers(outgoing),
+            outgoing.idempotency_key, outgoing.timeout_us, outgoing.wire, outgoing.forwarding is not None,
         )  # fmt: skip
         return self._port.issue(command, outgoing.decode, outgoing, site)
 
     def _issue_send(self, outgoing: Outgoing[R], delay: Delay | None, site: CallSite, /) -> Operation[Invocation[R]]:
         command = Send(
             outgoing.service, outgoing.key, outgoing.handler, outgoing.argument,
-            outgoing.headers, outgoing.idempotency_key, outgoing.timeout_us, self._due(delay), outgoing.wire,
+            self._headers(outgoing), outgoing.idempotency_key, outgoing.timeout_us, self._due(delay), outgoing.wire,
         )  # fmt: skip
 
         def sent(id: str) -> Invocation[R]:
             return Invocation(self, id, outgoing.decode)
 
         return self._port.issue_send(command, sent, f"send to {outgoing}", site)
+
+    def _headers(self, outgoing: Outgoing[Any]) -> dict[str, str]:
+        forwarding = outgoing.forwarding
+        return outgoing.headers if forwarding is None else forwarding.add(self._port.headers(), outgoing.headers)
 
     def _due(self, delay: Delay | None) -> int | None:
         if delay is None:
@@ -232,11 +248,13 @@ class SharedContext(Context):
         return self._key
 
     @overload
-    def get(self, name: str, returns: type[T], /) -> T | None: ...
+    def get(self, name: str, returns: type[T] | Serde[T], /) -> T | None: ...
     @overload
-    def get(self, name: str, returns: type[T], default: T, /) -> T: ...
-    def get(self, name: str, returns: type[T], default: Any = None, /) -> Any:
-        """State by its stored name; `default` where it has no value (a stored null is None, whatever the default).
+    def get(self, name: str, returns: type[T] | Serde[T], default: T, /) -> T: ...
+    def get(self, name: str, returns: Any, default: Any = None, /) -> Any:
+        """State by its stored name, of a type or as a Serde reads it; `default` where it has no value.
+
+        A stored null is None, whatever the default.
 
         Raises:
             UndecodableError: what is stored is not of this type.
@@ -245,10 +263,11 @@ class SharedContext(Context):
         data = self._port.read_field(name)
         if data is None:
             return default
-        if data == b"null":
+        codec = codec_named(returns, self._port.serde)
+        if data == b"null" and codec.is_json:
             return None
         try:
-            return codec_for(returns).decode(data)
+            return codec.decode(data)
         except UndecodableError as error:
             raise UndecodableError(
                 f"The stored value of {name!r}: {error.message}", path=error.path, reason=error.reason
@@ -279,15 +298,15 @@ class ObjectContext(SharedContext):
 
     __slots__ = ()
 
-    def set(self, name: str, value: Any, /) -> None:
-        """Set state by its stored name.
+    def set(self, name: str, value: T, /, *, serde: Serde[T] | None = None) -> None:
+        """Set state by its stored name; `serde` writes it instead of the class's.
 
         Raises:
             UnencodableError: the value cannot be written.
         """
         self._port.check(f"ctx.set({name!r})")
         try:
-            data = codec_for(MISSING).encode_exactly(value)
+            data = codec_named(MISSING if serde is None else serde, self._port.serde).encode_exactly(value)
         except UnencodableError as error:
             raise UnencodableError(f"The state {name!r} cannot be given this value: {error.message}") from error
         self._write(name, data)

@@ -12,11 +12,12 @@ from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeAlias, TypeVar, overload
 
-from durably.actors.bound_handlers import NO_HEADERS, BoundHandler, OwnHandler, Target
+from durably.actors.bound_handlers import BoundHandler, OwnHandler, Target
 from durably.actors.class_bodies import class_body_of
 from durably.actors.definition.arguments import HandlerFunction
 from durably.actors.definition.signature import HandlerSignature
 from durably.actors.definition.type_bindings import TypeBindings
+from durably.actors.headers import NO_HEADERS
 from durably.actors.protocol.operations import frame_above
 from durably.actors.retry import RetryPolicy
 from durably.actors.transport import Transport
@@ -160,7 +161,8 @@ class Handler(Generic[P, R]):
         transport: Transport | None = own.get(TRANSPORT)
         if transport is None:
             return self._own(instance, owner)
-        return BoundHandler(Target(transport, own[SERVICE], own.get("key"), self.name, self.signature, NO_HEADERS))
+        key, signature = own.get("key"), self._under(transport)
+        return BoundHandler(Target(transport, own[SERVICE], key, self.name, signature, NO_HEADERS))
 
     if not TYPE_CHECKING:  # Type checkers say so by themselves.
 
@@ -177,8 +179,13 @@ class Handler(Generic[P, R]):
         if context is None:
             raise HandlerMistakeError(self._called_on_self(owner))
         service: str = getattr(owner, DEFINITION).name
-        target: Target[R] = Target(context, service, own.get("key"), self.name, self.signature, NO_HEADERS)
+        target: Target[R] = Target(context, service, own.get("key"), self.name, self._under(context), NO_HEADERS)
         return OwnHandler(target, self._called_on_self(owner))
+
+    def _under(self, transport: Transport) -> HandlerSignature:
+        """What a message of this transport is coded by."""
+        serde = transport._serde  # pyright: ignore[reportPrivateUsage]
+        return self.signature if serde is None else self.signature.under(serde)
 
     def _called_on_self(self, owner: type) -> str:
         definition = getattr(owner, DEFINITION, None)

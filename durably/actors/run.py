@@ -19,7 +19,7 @@ from durably.actors.protocol.port import Action, Port
 from durably.actors.retry import RetryPolicy
 from durably.actors.values.descriptions import MISSING
 from durably.actors.values.durations import Duration, duration_us
-from durably.actors.values.serde import Serde, TypeCodec, codec_for, encoder_of
+from durably.actors.values.serde import Serde, SerdeFactory, TypeCodec, codec_under, encoder_of
 from durably.errors import DefinitionError, UnencodableError
 from durably.ids import is_storable
 
@@ -79,7 +79,7 @@ class Run:
         if not callable(action):  # pyright: ignore[reportUnnecessaryComparison]
             raise TypeError(_not_callable(name, action))
         frame = frame_above(1)
-        codec, runs_on_loop = _result_of(action, frame, name, self._serde)
+        codec, runs_on_loop = _result_of(action, frame, name, self._serde, self._port.serde)
         described = Action(
             name=name,
             invoke=functools.partial(action, *args, **kwargs) if args or kwargs else action,
@@ -145,18 +145,27 @@ _results: WeakKeyDictionary[FunctionType, _Result] = WeakKeyDictionary()
 """By the function that is called, not by what it wraps, since a wrapper may be plain where that is async."""
 
 
-def _result_of(action: Callable[..., Any], frame: FrameType, name: str, serde: Serde[Any] | None) -> _Result:
+def _result_of(
+    action: Callable[..., Any], frame: FrameType, name: str, serde: Serde[Any] | None, factory: SerdeFactory | None
+) -> _Result:
     """How an action's result is coded and where the action runs, by its code and by what it says that it returns."""
     called = action if isinstance(action, FunctionType) else _called(action)
-    known = _results.get(called) if isinstance(called, FunctionType) else None
+    known = _results.get(called) if isinstance(called, FunctionType) and factory is None else None
     if known is None:
-        known = _new_result(action, called, frame, name, serde)
-        if isinstance(called, FunctionType) and serde is None:
+        known = _new_result(action, called, frame, name, serde, factory)
+        if isinstance(called, FunctionType) and serde is None and factory is None:
             _results[called] = known
     return known if serde is None else known._replace(codec=serde)
 
 
-def _new_result(action: object, called: Any, frame: FrameType, name: str, serde: Serde[Any] | None) -> _Result:
+def _new_result(
+    action: object,
+    called: Any,
+    frame: FrameType,
+    name: str,
+    serde: Serde[Any] | None,
+    factory: SerdeFactory | None,
+) -> _Result:
     if inspect.isasyncgenfunction(called) or inspect.isgeneratorfunction(called):
         raise TypeError(
             f"The action of run {name!r} contains `yield`, and an action answers once. Return a list instead."
@@ -165,7 +174,7 @@ def _new_result(action: object, called: Any, frame: FrameType, name: str, serde:
     try:
         returned = _result_annotation(called, frame, name)
         says_awaitable, awaited = (False, returned) if is_async else _awaited(returned)
-        return _Result(codec_for(awaited) if serde is None else serde, is_async or says_awaitable)
+        return _Result(codec_under(factory, awaited) if serde is None else serde, is_async or says_awaitable)
     except DefinitionError as error:
         if serde is not None:  # Nothing depends on the annotation then, but where a plain function runs.
             return _Result(serde, is_async)

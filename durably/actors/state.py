@@ -6,15 +6,16 @@ that can change in place is encoded again at the end of the step and reported if
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from durably.actors.protocol.coding import MEASURED_BYTES
 from durably.actors.protocol.port import Port
-from durably.actors.values.descriptions import MISSING
+from durably.actors.values.descriptions import MISSING, named
 from durably.actors.values.parts import SMALLEST_BYTES, Parts, Split
-from durably.actors.values.serde import TypeCodec
+from durably.actors.values.serde import Serde, TypeCodec
 from durably.errors import (
     DefinitionError,
     HandlerMistakeError,
@@ -34,9 +35,13 @@ REMEMBERED_ENCODINGS = 1_024
 class StateField:
     """What `state(...)` leaves in the class: `Cart.tickets` is the definition, `self.tickets` the value."""
 
-    def __init__(self, default: Any, name: str | None) -> None:
+    def __init__(
+        self, default: Any, name: str | None, default_factory: Callable[[], Any] | None, serde: Serde[Any] | None
+    ) -> None:
         self.default = default
         """MISSING where there is none."""
+        self.default_factory = default_factory
+        self.serde = serde
         self._name = name
         self.attribute = ""
         self.owner: type = object
@@ -85,17 +90,55 @@ class StateField:
 
 
 @overload
-def state(*, default: T, name: str | None = None) -> T: ...
+def state(*, default: T, name: str | None = None, serde: Serde[Any] | None = None) -> T: ...
 @overload
-def state(*, name: str | None = None) -> Any: ...
-def state(*, default: Any = MISSING, name: str | None = None) -> Any:
+def state(
+    *,
+    default_factory: type[list[Any]] | type[dict[Any, Any]] | type[set[Any]],
+    name: str | None = None,
+    serde: Serde[Any] | None = None,
+) -> Any: ...  # Both checkers would infer list[Unknown] from `list`, and refuse it where the annotation says more.
+@overload
+def state(*, default_factory: Callable[[], T], name: str | None = None, serde: Serde[Any] | None = None) -> T: ...
+@overload
+def state(*, name: str | None = None, serde: Serde[Any] | None = None) -> Any: ...
+def state(
+    *,
+    default: Any = MISSING,
+    default_factory: Callable[[], Any] | None = None,
+    name: str | None = None,
+    serde: Serde[Any] | None = None,
+) -> Any:
     """A durable field of a virtual object: `tickets: list[str] = state(default=[])`.
 
     Reads are typed, in-place changes are seen, `del self.field` returns it to its default. The default is copied
     through the serde for each read, so a list is safe; without one, reading before writing raises UnsetStateError.
-    `name` is what it is stored under, the attribute's name if left out: give it when you rename the attribute.
+    `default_factory` is called when a handler first reads the field, and what it gives an exclusive handler is written
+    (rule V4): it may be different for each object. It must not look at clocks or chance, as handlers must not. In a
+    shared handler its value lasts for that read. `name` is what the field is stored under, the attribute's name if
+    left out: give it when you rename the attribute. `serde` writes the values instead of the class's.
+
+    Raises:
+        DefinitionError: both a default and a factory are given, or the factory cannot be called without arguments.
     """
-    return StateField(default, name)
+    if default_factory is not None:
+        _check_factory(default, default_factory)
+    return StateField(default, name, default_factory, serde)
+
+
+def _check_factory(default: Any, factory: Any) -> None:
+    if default is not MISSING:
+        raise DefinitionError("state() was given default= and default_factory=. Leave one of them.")
+    if not callable(factory):
+        raise DefinitionError(
+            f"state(default_factory={factory!r}) is called for a value, and is no function. Write default=... for a "
+            "value."
+        )
+    if iscoroutinefunction(factory):
+        raise DefinitionError(
+            f"state(default_factory={named(factory)}) is `async def`, and the field is read without `await`. Make it a "
+            "plain function, or assign the field in a handler."
+        )
 
 
 class OwnWords:
@@ -132,6 +175,8 @@ class BoundField:
     """For sentences: `self.tickets`."""
     codec: TypeCodec[Any]
     default: bytes | None
+    factory: Callable[[], Any] | None = None
+    """Gives the first value, where there is no default."""
     parts: Parts | None = None
     """Set where the type is a collection whose parts can be verified by themselves."""
     own_words: OwnWords = field(default_factory=OwnWords)
@@ -184,6 +229,8 @@ class StateView:
         if data is None:
             data = field.default
             if data is None:
+                if field.factory is not None:
+                    return self._first_value(field, field.factory)
                 raise UnsetStateError(
                     f"{field.what} was read before it was written, and it has no default. "
                     f"Declare one, with state(default=...), or assign it first."
@@ -200,6 +247,16 @@ class StateView:
         coding.add(field.what, len(data), began)
         return self._hold(field, data, value, None)
 
+    def _first_value(self, field: BoundField, factory: Callable[[], Any]) -> Any:
+        """Let the factory give the value, which is a change of this step where the handler may change it (rule V4)."""
+        data = _encoded(field, factory())
+        held = self._values.get(field.attribute)
+        if held is not None and held.data == data:
+            return held.value
+        if self._writable:
+            self._port.write_field(field.name, data)
+        return self._hold(field, data, _decoded(field, data), None)  # A copy: the factory may give one object twice.
+
     def write(self, attribute: str, value: Any) -> None:
         """Set a field.
 
@@ -213,12 +270,7 @@ class StateView:
         codec, coding = field.codec, self._port.coding
         # Values that cannot change in place are small as a rule, and the most frequent ones: not worth measuring.
         began = None if coding is None or codec.immutable else coding.monotonic()
-        try:
-            data = codec.encode_exactly(value)
-        except UnencodableError as error:
-            raise UnencodableError(
-                f"{field.what} cannot be given this value: {error.message}", path=error.path
-            ) from error
+        data = _encoded(field, value)
         if coding is not None and began is not None and len(data) >= MEASURED_BYTES:
             coding.add(field.what, len(data), began)
         self._port.write_field(field.name, data)  # Raises outside the handler's advance (rule D1).
@@ -315,6 +367,13 @@ def _verified(field: BoundField, held: _Value, data: bytes) -> Split | None:
         field.codec.verify(held.value, data)
         return None
     return field.parts.verify(held.value, data, held.data if held.parts is None else held.parts)
+
+
+def _encoded(field: BoundField, value: Any) -> bytes:
+    try:
+        return field.codec.encode_exactly(value)
+    except UnencodableError as error:
+        raise UnencodableError(f"{field.what} cannot be given this value: {error.message}", path=error.path) from error
 
 
 def _decoded(field: BoundField, data: bytes) -> Any:

@@ -14,9 +14,11 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from durably.actors.headers import Forwarding
 from durably.actors.protocol.commands import CompleteAwakeable
 from durably.actors.protocol.operations import CallSite, Operation, frame_above
 from durably.actors.sent_values import Sent, checked_signal_name, sent_failure, sent_value
+from durably.actors.values.serde import SerdeFactory
 from durably.ids import InvocationStatus
 
 R = TypeVar("R")
@@ -36,6 +38,8 @@ class Outgoing(msgspec.Struct, Generic[R], frozen=True, gc=False):
     idempotency_key: str | None = None
     timeout_us: int | None = None
     wire: bool = False
+    forwarding: Forwarding | None = None
+    """Which headers of the sending invocation it carries on; None leaves that to the class and the runtime."""
 
     def __str__(self) -> str:
         """For sentences: `TicketObject/reserve`."""
@@ -53,6 +57,11 @@ class Transport:
     """What carries messages: a handler's journal, a runtime in this process, HTTP. Subclasses implement all of it."""
 
     __slots__ = ()
+
+    @property
+    def _serde(self) -> SerdeFactory | None:
+        """Makes the Serdes of classes that have none of their own; None: their values are JSON."""
+        return None
 
     def _issue_call(self, outgoing: Outgoing[R], site: CallSite, /) -> Operation[R]:
         """Call, and end with the answer."""

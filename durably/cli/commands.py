@@ -27,7 +27,7 @@ def run() -> None:
         application()
     except CommandError as error:
         Console(stderr=True, soft_wrap=True).print(str(error), style="bold red", markup=False, highlight=False)
-        raise SystemExit(1) from None
+        raise SystemExit(error.status) from None
 
 
 def _print_version(wanted: bool) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from durably.actors.values.user_errors import USER_ERRORS, is_from_signal
 from durably.cli.examples import EXAMPLES, examples_folder, serve_command
-from durably.cli.failures import CommandError
+from durably.cli.failures import CommandError, InterruptedCommandError
 from durably.errors import DurablyError
 from durably.runtime.runtime import Runtime
 
@@ -55,7 +56,7 @@ def _import(name: str, target: str) -> ModuleType:
     except SyntaxError as error:
         where = f" in {error.filename}, line {error.lineno}" if error.filename else ""
         raise CommandError(f"Importing {name} failed{where}: {type(error).__name__}: {error.msg}") from error
-    except Exception as error:
+    except USER_ERRORS as error:
         raise _user_code_failed(f"Importing {name}", error) from error
 
 
@@ -86,7 +87,7 @@ def _made_by(found: Any, target: str) -> Any:
         return found
     try:
         return found()
-    except Exception as error:
+    except USER_ERRORS as error:
         raise _user_code_failed(f"Calling {target}", error) from error
 
 
@@ -94,13 +95,20 @@ def _described(value: object) -> str:
     return f"the class {value.__name__}" if isinstance(value, type) else f"of type {type(value).__name__}"
 
 
-def _user_code_failed(what: str, error: Exception) -> CommandError:
+def _user_code_failed(what: str, error: BaseException) -> CommandError:
     """Where and why. The place is the last line in the user's own folder: an error in a library began there."""
+    if is_from_signal(error):
+        return InterruptedCommandError(f"{what} was interrupted. Nothing was served.")
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
     if isinstance(error, DurablyError):
         frames = [frame for frame in frames if Path(__file__).parents[1] not in Path(frame.filename).parents]
     frames = [frame for frame in frames if _is_of_the_user(Path(frame.filename))] or frames
     where = f" in {frames[-1].filename}, line {frames[-1].lineno}" if frames else ""
+    if isinstance(error, SystemExit):
+        return CommandError(
+            f"{what} failed{where}: it ended the process, by {error!r}. Put what a script does at its end under "
+            "`if __name__ == '__main__':`."
+        )
     return CommandError(f"{what} failed{where}: {type(error).__name__}: {error}")
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import sys
 from enum import StrEnum
+from typing import Final
 
 import orjson
 import structlog
 from structlog.typing import EventDict, Processor
 
 from durably.runtime.execution.failure_text import TRACEBACK
+
+_TIME_OF_DAY: Final = "%H:%M:%S.%f"
 
 
 class LogLevel(StrEnum):
@@ -30,6 +33,8 @@ def configure_logs(level: LogLevel, *, as_json: bool) -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    if not as_json and sys.stderr.isatty():
+        shared[-1] = structlog.processors.TimeStamper(fmt=_TIME_OF_DAY, utc=False)
     last = _json_lines() if as_json else _readable_lines()
     structlog.configure(
         processors=[*shared, *last],
@@ -63,8 +68,19 @@ def _json_lines() -> list[Processor]:
 
 def _readable_lines() -> list[Processor]:
     if sys.stderr.isatty():
-        return [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+        return [
+            _leave_out_what_the_traceback_says,
+            structlog.dev.ConsoleRenderer(pad_event=0, exception_formatter=structlog.dev.plain_traceback),
+        ]
     return [structlog.processors.format_exc_info, _name_the_traceback, _plain_line]
+
+
+def _leave_out_what_the_traceback_says(_logger: object, _method: str, fields: EventDict) -> EventDict:
+    """On a terminal the traceback stands below the line: its last lines are the error and where it was raised."""
+    if TRACEBACK in fields:
+        fields.pop("at", None)
+        fields.pop("error", None)
+    return fields
 
 
 def _name_the_traceback(_logger: object, _method: str, fields: EventDict) -> EventDict:

@@ -1,7 +1,8 @@
-"""The entry point: says in a sentence if the extras are missing, and hands over to the commands otherwise."""
+"""What the command does first: it says in a sentence if the extras are missing, else it hands over to the commands."""
 
 from __future__ import annotations
 
+import signal
 import sys
 from importlib.util import find_spec
 
@@ -16,6 +17,9 @@ def main() -> None:
     if missing:
         print(EXTRAS_MISSING.format(missing=", ".join(missing)), file=sys.stderr)
         raise SystemExit(1)
+    # Ctrl-C ends the process while only imports run: a traceback of them tells nothing.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     from durably.cli.commands import run
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     run()

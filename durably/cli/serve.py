@@ -18,17 +18,21 @@ from collections.abc import Callable, Coroutine, Generator
 from contextlib import AsyncExitStack, contextmanager, suppress
 from typing import Any, Final
 
+import structlog
 import uvicorn
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from durably.actors.values.user_errors import is_from_signal
 from durably.cli.failures import CommandError
 from durably.cli.loading import load_runtime
 from durably.cli.tuning import tune_for_serving
 from durably.errors import DefinitionError, StoreInUseError, StoreUnavailableError
 from durably.ingress import Ingress
+from durably.runtime.execution.failure_text import failure_fields
 from durably.runtime.gateway.requests import HandlerDescription, ServiceDescription
+from durably.runtime.observation.standard_library import LOGGER_NAME
 from durably.runtime.runtime import Runtime
 
 DEFAULT_HOST: Final = "127.0.0.1"
@@ -108,12 +112,29 @@ class _Server(uvicorn.Server):
 
 
 def run_on_the_fastest_loop(main: Coroutine[Any, Any, None]) -> None:
-    """Run a program on uvloop where there is one."""
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(main)
+    """Run a program on uvloop where there is one, to its end.
+
+    Rule E3: SystemExit and KeyboardInterrupt that user code raises in a callback leave asyncio's loop. They are logged,
+    and the loop goes on with what was ready; only a signal ends it.
+    """
+    with asyncio.Runner(loop_factory=fastest_loop()) as runner:
+        loop = runner.get_loop()
+        task = loop.create_task(main)
+        while True:
+            try:
+                loop.run_until_complete(task)
+            except (SystemExit, KeyboardInterrupt) as error:
+                if task.done() or is_from_signal(error):
+                    raise
+                structlog.get_logger(LOGGER_NAME).error(
+                    "user code tried to end the process; the server goes on", **failure_fields(error, is_first=True)
+                )
+            else:
+                return
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def fastest_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """The maker of uvloop's event loops; None for asyncio's own, where there is no uvloop."""
     try:
         import uvloop
     except ModuleNotFoundError:

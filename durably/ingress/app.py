@@ -25,6 +25,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from durably.actors.headers import REPEATED
 from durably.errors import DurablyError
 from durably.ingress.answers import (
     NOT_SERVING,
@@ -50,6 +51,9 @@ RESERVED: Final = b"restate"
 IDEMPOTENCY_KEY: Final = b"idempotency-key"
 KEPT_BACK: Final = frozenset({b"connection", b"host", b"idempotency-key", b"idempotency-expires"})
 """Headers that are about the connection or for the ingress; a handler sees all others."""
+
+QUERY_PARAMETERS: Final = ("delay", "limit-key")
+"""Those of Restate's ingress. Requests are not limited by key here, so `limit-key` changes nothing."""
 
 ACCEPTED_CODING: Final = ((b"accept-encoding", b"identity"),)
 
@@ -174,7 +178,7 @@ class DisconnectWatch:
 
 # ---------------------------------------------------------------- what comes in
 def _forwarded(raw: Sequence[tuple[bytes, bytes]]) -> tuple[dict[str, str], str | None]:
-    """The headers for the handler (repeated ones joined as HTTP says), and the idempotency key.
+    """The headers for the handler, in their stored form, and the idempotency key.
 
     Raises:
         RefusedRequestError: 400 or 415.
@@ -188,9 +192,9 @@ def _forwarded(raw: Sequence[tuple[bytes, bytes]]) -> tuple[dict[str, str], str 
                 idempotency_key = _idempotency_key(raw_value, idempotency_key)
             continue
         name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
-        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        headers[name] = f"{headers[name]}{REPEATED}{value}" if name in headers else value
     if "content-encoding" in headers:
-        _check_coding(headers["content-encoding"])
+        _check_coding(headers["content-encoding"].replace(REPEATED, ","))
     return headers, idempotency_key
 
 
@@ -218,9 +222,15 @@ def _check_coding(coding: str) -> None:
 
 
 def _delay_us(query: bytes, target: Target) -> int | None:
-    if b"delay" not in query:
+    if not query:
         return None
-    delays = parse_qs(query.decode("latin-1"), keep_blank_values=True).get("delay")
+    parameters = parse_qs(query.decode("latin-1"), keep_blank_values=True)
+    unknown = [name for name in parameters if name not in QUERY_PARAMETERS]
+    if unknown:
+        raise RefusedRequestError(
+            400, f"unknown query parameter '{unknown[0]}', this ingress knows {' and '.join(QUERY_PARAMETERS)}"
+        )
+    delays = parameters.get("delay")
     if not delays:
         return None
     if not target.is_send:

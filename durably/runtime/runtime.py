@@ -14,15 +14,18 @@ from durably.actors.actor import Actor, VirtualObject
 from durably.actors.caller import Caller
 from durably.actors.definition.binding import BoundActor, bind
 from durably.actors.definition.definition import definition_of
+from durably.actors.headers import ForwardHeaders, forwarding
 from durably.actors.protocol.commands import CompleteAwakeable, SendSignal
 from durably.actors.protocol.operations import CallSite, Operation
 from durably.actors.retry import RetryPolicy
 from durably.actors.sent_values import Sent
 from durably.actors.transport import Delay, Invocation, Outgoing
 from durably.actors.values.durations import Duration, duration_us
-from durably.actors.values.serde import MISSING, codec_for
+from durably.actors.values.serde import MISSING, SerdeFactory, checked_factory, codec_under
+from durably.actors.values.user_errors import let_signals_pass
 from durably.errors import DefinitionError, RuntimeStoppedError, WrongContextError
 from durably.ids import OLDER_PREFIX, Address, InvocationStatus, KeyScope
+from durably.runtime.actions.contained import Contained, without_containment
 from durably.runtime.environment import Environment
 from durably.runtime.execution.loop import is_in_a_handler
 from durably.runtime.gateway.describe import describe_actor
@@ -78,7 +81,11 @@ class Runtime(Caller):
     `suspend_after` leaves memory, an object that is idle for longer than `passivate_after` too; outcomes of sends and
     of requests with an idempotency key are kept for `retention`. Durations are timedeltas or seconds. `on_paused` is
     told of invocations that wait for a person. A call from an exclusive handler to its own object could only wait for
-    itself: it raises `DeadlockError` in the handler; `deadlocks="wait"` lets it wait. `environment` is for tests and
+    itself: it raises `DeadlockError` in the handler; `deadlocks="wait"` lets it wait. `forward_headers`
+    says which headers of an invocation go on with the calls that it makes: all (True), none, or those of these names;
+    never those about one message or connection. A class may say it for its handlers. `serde` makes the Serde
+    of each type that classes without one of their own take, give and keep, such as `MsgpackSerde`; without one, values
+    are JSON. `environment` is for tests and
     simulations: where time, randomness and the numbers that the machine runs by come from.
 
     Raises:
@@ -100,12 +107,15 @@ class Runtime(Caller):
         stop_timeout: Duration = 10.0,
         on_paused: OnPaused | None = None,
         deadlocks: Literal["error", "wait"] = "error",
+        forward_headers: ForwardHeaders | None = None,
+        serde: SerdeFactory | None = None,
         environment: Environment | None = None,
     ) -> None:
         self._environment = Environment() if environment is None else environment
         limits = Limits() if limits is None else limits
         self._store = store_from_url(store) if isinstance(store, str) else store
-        self._actors = _bind_all(actors, {} if dependencies is None else dependencies)
+        self._default_serde = checked_factory(serde, "Runtime(serde=...)")
+        self._actors = _bind_all(actors, {} if dependencies is None else dependencies, self._default_serde)
         self._on_paused = on_paused
         self._settings = replace(
             self._environment.settings,
@@ -116,6 +126,7 @@ class Runtime(Caller):
             drain_us=duration_us(drain, "Runtime(drain=...)"),
             stop_us=duration_us(stop_timeout, "Runtime(stop_timeout=...)"),
             deadlocks=deadlocks,
+            forwarding=forwarding(forward_headers, "Runtime(forward_headers=...)"),
             active_objects=limits.active_objects,
             mailbox_messages=limits.mailbox_messages,
             payload_bytes=limits.payload_bytes,
@@ -129,6 +140,10 @@ class Runtime(Caller):
 
     def __repr__(self) -> str:
         return f"<Runtime of {', '.join(self._actors)} on {self._store.describe()}>"
+
+    @property
+    def _serde(self) -> SerdeFactory | None:
+        return self._default_serde
 
     # ------------------------------------------------------------------ its life
 
@@ -159,9 +174,13 @@ class Runtime(Caller):
         stopping = asyncio.ensure_future(supervisor.stop(interrupted=interrupted))
         try:
             await asyncio.shield(stopping)
-        finally:  # Whoever cancels us gets a runtime that has stopped, and a store that is free.
-            await stopping
+        finally:  # Who cancels us gets a runtime that has stopped, and a store that is free.
+            ctrl_c = await stopping
         self._observer.stopped()
+        if ctrl_c is not None:
+            task = asyncio.current_task()
+            # asyncio.run cancels its task at the first Ctrl-C, and makes a KeyboardInterrupt of that cancellation.
+            raise ctrl_c if task is None or not task.cancelling() else asyncio.CancelledError
 
     @property
     def store(self) -> str:
@@ -258,7 +277,7 @@ class Runtime(Caller):
         service, key, handler = self._parse_target(target)
         await supervisor.until_durable()
         async for record in self._pages(supervisor, service, key, handler, status):
-            yield Invocation(self, record.id, codec_for(MISSING).decode)
+            yield Invocation(self, record.id, codec_under(self._default_serde, MISSING).decode)
 
     def resume(self, what: str, /) -> Awaitable[Sequence[str]]:
         """Let paused invocations try again, from their journals; anything else is left as it is.
@@ -347,10 +366,16 @@ class Runtime(Caller):
         task.add_done_callback(self._hooks.discard)
 
     async def _tell_paused(self, hook: OnPaused, handle: Invocation[Any], error: BaseException) -> None:
-        try:
+        async def call() -> None:
             await hook(handle, error)
-        except Exception as failure:
-            self._observer.hook_failed(failure)
+
+        try:
+            await Contained(asyncio.get_running_loop(), call())
+        except asyncio.CancelledError:
+            raise
+        except BaseException as failure:  # Rule E3
+            let_signals_pass(failure)
+            self._observer.hook_failed(without_containment(failure))
 
     def _resume_one(self, supervisor: Supervisor, id: str) -> QuestionOperation[Sequence[str]]:
         gateway = supervisor.gateway
@@ -447,12 +472,14 @@ def _itself(acceptance: Acceptance) -> Acceptance:
 NO_DELAY = Delay()
 
 
-def _bind_all(actors: Iterable[type[Actor]], dependencies: Mapping[Any, Any]) -> dict[str, BoundActor]:
+def _bind_all(
+    actors: Iterable[type[Actor]], dependencies: Mapping[Any, Any], serde: SerdeFactory | None
+) -> dict[str, BoundActor]:
     if isinstance(actors, type):
         raise DefinitionError(f"A runtime takes a list of classes of actors: write [{actors.__name__}].")
     bound: dict[str, BoundActor] = {}
     for cls in actors:
-        actor = bind(cls, dependencies)
+        actor = bind(cls, dependencies, serde=serde)
         name = actor.definition.name
         if name in bound:
             raise DefinitionError(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from durably.actors.definition.binding import BoundActorHandler
+from durably.actors.headers import Forwarding
 from durably.actors.retry import RetryPolicy
 
 Watch: TypeAlias = Callable[[str], AbstractContextManager[object, None]]
@@ -40,6 +41,8 @@ class Settings:
     """Replay every invocation when it ends and pause it if anything differs."""
     deadlocks: Literal["error", "wait"] = "error"
     """Whether a call that can only wait for itself is answered with an error (rule E8)."""
+    forwarding: Forwarding | None = None
+    """Which headers of an invocation its calls carry on, where its class says nothing."""
     forgotten_await: Literal["warn", "error"] = "warn"
     watch: Watch | None = None
     """Who looks on while handlers run. None: nobody."""

@@ -104,7 +104,7 @@ decode_attachment_rows = msgspec.json.Decoder(list[tuple[int, int, str, str]]).d
 _decode_journals = msgspec.json.Decoder(list[JournalRow]).decode
 _decode_objects = msgspec.json.Decoder(list[ObjectRow]).decode
 _decode_recoverable = msgspec.json.Decoder(list[tuple[int, str, str]]).decode
-_decode_timers = msgspec.json.Decoder(list[tuple[int, TimerKind, int, int, str, str]]).decode
+_decode_timers = msgspec.json.Decoder(list[tuple[int, TimerKind, int, int, str, str, int]]).decode
 
 
 def small(stored: StoredPayload, statement: str, *key: object) -> bytes:
@@ -146,8 +146,8 @@ def decode_recoverable(answer: str) -> list[tuple[int, Address]]:
 def decode_timers(answer: str) -> list[TimerRecord]:
     rows = _decode_timers(answer)
     return [
-        TimerRecord(number, kind, command, due, Address(service, key))
-        for number, kind, command, due, service, key in rows
+        TimerRecord(number, kind, command, due, Address(service, key), asked_at)
+        for number, kind, command, due, service, key, asked_at in rows
     ]
 
 

@@ -265,7 +265,7 @@ def _signal_row(signal: SignalRecord) -> tuple[object, ...]:
 
 
 def _timer_row(timer: TimerRecord) -> tuple[object, ...]:
-    return (timer.number, timer.kind, timer.command, timer.due, timer.address[0], timer.address[1])
+    return (timer.number, timer.kind, timer.command, timer.due, *timer.address, timer.asked_at)
 
 
 def _alias_row(alias: AliasRecord) -> tuple[object, ...]:

@@ -15,6 +15,7 @@ from durably.errors import StoreInUseError, StoreUnavailableError
 from durably.ids import AWAKEABLE_PREFIX, Address, InvocationStatus, KeyScope
 from durably.storage.ownership import held_sentence, taken_over_sentence
 from durably.storage.records import (
+    EVER,
     PENDING_BYTES,
     AliasRecord,
     AttachmentRecord,
@@ -412,9 +413,16 @@ class MemoryStore:
         found = (record for record in disk.records() if record.number > after and disk.can_run(record))
         return [(record.number, record.address) for record in found][:limit]
 
-    async def timers(self, until: int, limit: int, /, *, after: TimerPlace | None = None) -> list[TimerRecord]:
+    async def timers(
+        self, until: int, limit: int, /, *, after: TimerPlace | None = None, asked_after: int = EVER
+    ) -> list[TimerRecord]:
         rows = self._opened().rows.values()
-        due = [timer for row in rows for timer in row.timers.values() if timer.due <= until]
+        due = [
+            timer
+            for row in rows
+            for timer in row.timers.values()
+            if timer.due <= until and timer.asked_at > asked_after
+        ]
         due.sort(key=lambda timer: timer.place)
         return [timer for timer in due if after is None or timer.place > after][:limit]
 

@@ -38,6 +38,9 @@ TimerKey: TypeAlias = tuple[int, TimerKind, int]
 TimerPlace: TypeAlias = tuple[int, int, TimerKind, int]
 """(due, number, kind, command) orders timers."""
 
+EVER = -1
+"""Comes before every time of day."""
+
 PENDING_BYTES = 1 << 20
 """Of a stored mailbox no further message is loaded once the arguments of those before it hold so many bytes."""
 
@@ -154,6 +157,8 @@ class TimerRecord(msgspec.Struct, frozen=True, gc=False):
     command: int
     due: int
     address: Address
+    asked_at: int = 0
+    """The time of day at which the wait began, by the clock of then: `due - asked_at` is how long it was to be."""
 
     @property
     def key(self) -> TimerKey:

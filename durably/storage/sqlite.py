@@ -49,6 +49,7 @@ from durably.storage.migrations import is_ours, migrate, refuse_foreign, refuse_
 from durably.storage.ownership import OwnerLock, taken_over_sentence
 from durably.storage.pieces import PAGE_RECORDS, PieceReader
 from durably.storage.records import (
+    EVER,
     PENDING_BYTES,
     Batch,
     InvocationRecord,
@@ -419,10 +420,12 @@ class SqliteStore:
     async def recoverable(self, after: int, limit: int, /) -> list[tuple[int, Address]]:
         return decode_recoverable(await self._read("recoverable", {"after": after, "limit": limit}))
 
-    async def timers(self, until: int, limit: int, /, *, after: TimerPlace | None = None) -> list[TimerRecord]:
+    async def timers(
+        self, until: int, limit: int, /, *, after: TimerPlace | None = None, asked_after: int = EVER
+    ) -> list[TimerRecord]:
         due, number, kind, command = after if after is not None else FIRST_TIMER
         parameters = {
-            "until": until, "limit": limit,
+            "until": until, "limit": limit, "asked_after": asked_after,
             "after_due": due, "after_number": number, "after_kind": kind, "after_command": command,
         }  # fmt: skip
         return decode_timers(await self._read("timers", parameters))

@@ -32,6 +32,7 @@ from typing import Any, Final, Protocol
 
 from durably.ids import Address, KeyScope
 from durably.storage.records import (
+    EVER,
     Batch,
     InvocationRecord,
     Opened,
@@ -131,8 +132,13 @@ class Store(Protocol):
         """
         ...
 
-    async def timers(self, until: int, limit: int, /, *, after: TimerPlace | None = None) -> list[TimerRecord]:
-        """Timers due at or before `until`, by (due, number, kind, command), beyond `after`, at most `limit`."""
+    async def timers(
+        self, until: int, limit: int, /, *, after: TimerPlace | None = None, asked_after: int = EVER
+    ) -> list[TimerRecord]:
+        """Timers due at or before `until`, by (due, number, kind, command), beyond `after`, at most `limit`.
+
+        With `asked_after` only those whose `asked_at` is later.
+        """
         ...
 
     async def expired(self, now: int, limit: int, /) -> list[InvocationRecord]:

@@ -12,6 +12,7 @@ from durably.actors.protocol.commands import Command, CompleteAwakeable, MakeAwa
 from durably.actors.protocol.operations import CallSite, Operation
 from durably.actors.protocol.port import Action, Flush
 from durably.actors.protocol.request import Request
+from durably.actors.values.serde import SerdeFactory
 from durably.errors import WrongContextError
 from durably.ids import SystemEntropy, awakeable_id, new_identity
 
@@ -28,6 +29,8 @@ class FakePort:
         self.loop.close()  # Operations only need to know it.
         self.invocation_id = "inv_test"
         self.coding: CodingMeter | None = None
+        self.serde: SerdeFactory | None = None
+        self.runtime_serde: SerdeFactory | None = None
         self.state = dict(state or {})
         self.commands: list[Command] = []
         self.actions: list[Action[Any]] = []
@@ -46,7 +49,17 @@ class FakePort:
             raise WrongContextError(f"{what} is used outside its handler.")
 
     def request(self) -> Request:
-        return Request(id="inv_1", headers={"a": "b"}, body=b"{}", idempotency_key=None, deadline=None, attempt=1)
+        return Request(
+            id="inv_1",
+            headers={"a": "b"},
+            body=b"{}",
+            idempotency_key=None,
+            deadline=None,
+            attempt=1,
+        )
+
+    def headers(self) -> Mapping[str, str]:
+        return {"a": "b"}
 
     def at(self) -> int:
         self.check("now")

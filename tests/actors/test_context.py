@@ -61,9 +61,14 @@ def test_a_sleep_ends_at_a_time() -> None:
     port = FakePort()
     port.answers[0] = b""
     assert finished(object_context(port).sleep(timedelta(seconds=2))) is None
-    assert port.commands == [Sleep(port.now + 2_000_000)]
-    with pytest.raises(ValueError, match="The delay of sleep cannot be negative"):
+    issue(object_context(port).sleep(minutes=5, seconds=1))
+    issue(object_context(port).sleep(0.5))
+    assert port.commands == [Sleep(port.now + wait_us) for wait_us in (2_000_000, 301_000_000, 500_000)]
+    with pytest.raises(ValueError, match=r"The delay of sleep\(\.\.\.\) cannot be negative"):
         issue(object_context(port).sleep(-1))
+    wrong: Any = object_context(port)
+    with pytest.raises(TypeError, match="one duration or named parts"):
+        issue(wrong.sleep(5, minutes=1))
 
 
 def test_calls_and_sends_are_commands() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, ClassVar
@@ -11,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from durably.actors.values.error_envelopes import LOST_FIELDS, decode_failure, encode_failure, terminal
+from durably.actors.values.error_envelopes import LOST_FIELDS, asked_delay, decode_failure, encode_failure, terminal
 from durably.errors import (
     CancelledInvocationError,
     DeadlockError,
+    HandlerMistakeError,
     InvalidArgumentError,
     RetryableError,
     TerminalError,
@@ -167,10 +169,40 @@ def test_anything_else_is_worth_another_attempt(error: BaseException) -> None:
     assert terminal(error) is None
 
 
-def test_the_cause_of_an_error_does_not_make_it_terminal() -> None:
+def raised_from(*errors: Exception) -> Exception:
+    """The first, raised from the second, and so on."""
+    for error, cause in itertools.pairwise(errors):
+        error.__cause__ = cause
+    return errors[0]
+
+
+def test_wrapping_a_terminal_error_leaves_it_terminal() -> None:
+    ends = TerminalError("y", code=409)
+    assert terminal(raised_from(ValueError("x"), KeyError("x"), ends)) is ends
+    assert terminal(ExceptionGroup("both", [raised_from(ValueError("x"), ends)])) is ends
+
+
+def test_what_an_error_came_up_beside_does_not_make_it_terminal() -> None:
     error = ValueError("x")
-    error.__cause__ = TerminalError("y")
+    error.__context__ = TerminalError("y")
     assert terminal(error) is None
+
+
+@pytest.mark.parametrize("error", [HandlerMistakeError("x"), RetryableError("x")])
+def test_an_error_that_says_what_to_do_is_not_overruled_by_its_cause(error: Exception) -> None:
+    assert terminal(raised_from(error, TerminalError("y"))) is None
+    assert terminal(raised_from(ValueError("x"), error, TerminalError("y"))) is None
+
+
+def test_a_ring_of_causes_ends() -> None:
+    first, second = ValueError("x"), KeyError("y")
+    first.__cause__, second.__cause__ = second, first
+    assert terminal(first) is None
+
+
+def test_the_delay_that_a_wrapped_error_asks_for_is_found() -> None:
+    assert asked_delay(raised_from(ValueError("x"), RetryableError("y", retry_after=7))) == 7
+    assert asked_delay(ValueError("x")) is None
 
 
 def test_a_timeout_that_leaves_the_handler_is_408() -> None:

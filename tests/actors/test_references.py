@@ -145,6 +145,16 @@ def test_a_message_may_be_delayed(caller: RecordingCaller) -> None:
     ]
 
 
+def test_options_may_come_before_or_after_the_delay(caller: RecordingCaller) -> None:
+    add = caller.object(Cart, "mary").add_ticket
+    issue(add.options(idempotency_key="k", timeout=5, headers={"a": "b"}).after(minutes=15).send("a"))
+    issue(add.after(minutes=15).options(idempotency_key="k", timeout=5).options(headers={"a": "b"}).send("a"))
+    (before, after) = [
+        (outgoing.idempotency_key, outgoing.timeout_us, outgoing.headers, delay) for _, outgoing, delay in caller.asked
+    ]
+    assert before == after == ("k", 5_000_000, {"a": "b"}, Delay(after_us=900_000_000))
+
+
 def test_a_delayed_handler_cannot_be_called(caller: RecordingCaller) -> None:
     delayed: Any = caller.object(Cart, "mary").add_ticket.after(5)
     with pytest.raises(TypeError, match=r"CartObject/mary/addTicket .* Put \.send before the arguments"):

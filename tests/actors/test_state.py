@@ -9,6 +9,7 @@ import pytest
 from durably.actors import ObjectContext, SharedContext, VirtualObject, handler, shared, state
 from durably.actors.definition.binding import bind
 from durably.errors import (
+    DefinitionError,
     HandlerMistakeError,
     SharedStateError,
     UndeclaredStateError,
@@ -73,6 +74,75 @@ def test_a_field_has_its_default_until_it_is_written() -> None:
 def test_the_default_is_copied_for_each_attempt() -> None:
     attempt(FakePort()).tickets.append("2B")
     assert attempt(FakePort()).tickets == []
+
+
+COMMON: list[str] = []
+
+
+class Made(VirtualObject):
+    tags: list[str] = state(default_factory=list)
+    by_name: dict[str, int] = state(default_factory=dict)
+    seen: set[str] = state(default_factory=set)
+    common: list[str] = state(default_factory=lambda: COMMON)
+    wrong: int = state(default_factory=lambda: "none")  # type: ignore[assignment]
+
+    @handler
+    async def add(self, ctx: ObjectContext) -> None: ...
+
+
+def made(port: FakePort, *, writable: bool = True) -> Made:
+    instance = bind(Made, {}).instance("mary", port, writable=writable)
+    assert isinstance(instance, Made)
+    return instance
+
+
+def test_an_empty_collection_by_a_factory_is_a_default_and_not_written() -> None:
+    port = FakePort()
+    actor = made(port)
+    assert (actor.tags, actor.by_name, actor.seen) == ([], {}, set())
+    assert (port.flushed(), port.state) == ({}, {})
+
+
+def test_what_a_factory_gives_an_exclusive_handler_is_a_change_of_its_step() -> None:
+    port = FakePort()
+    actor = made(port)
+    assert actor.common == []
+    assert port.state == {"common": b"[]"}
+    actor.common.append("x")
+    assert port.flushed() == {"common": b'["x"]'}
+    assert COMMON == []  # An attempt has a copy (rule V1).
+
+
+def test_what_a_factory_gives_a_shared_handler_is_not_written_and_stays_for_its_attempt() -> None:
+    port = FakePort()
+    actor = made(port, writable=False)
+    assert actor.common is actor.common
+    assert port.state == {}
+
+
+def test_a_factory_that_gives_another_type_is_named_where_it_is_read() -> None:
+    with pytest.raises(UnencodableError, match=r"self\.wrong cannot be given this value"):
+        _ = made(FakePort()).wrong
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"default": [], "default_factory": list}, "Leave one of them"),
+        ({"default_factory": []}, "is no function"),
+    ],
+)
+def test_a_factory_that_makes_no_sense_is_refused_at_definition(options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(DefinitionError, match=sentence):
+        state(**options)
+
+
+def test_a_coroutine_function_is_no_factory() -> None:
+    async def later() -> int:
+        return 1
+
+    with pytest.raises(DefinitionError, match="async def"):
+        _ = state(default_factory=later)
 
 
 def test_reading_changes_nothing() -> None:

@@ -10,6 +10,8 @@ from durably.cli.failures import CommandError
 from durably.cli.loading import load_runtime
 
 ACTOR = """
+import signal
+import sys
 from durably import Context, Runtime, Service, handler
 
 class Greeter(Service):
@@ -21,7 +23,7 @@ def make():
     return Runtime("memory:", [Greeter])
 """
 
-FAILED = r"Importing application failed in .*application\.py, line 11: "
+FAILED = r"Importing application failed in .*application\.py, line 13: "
 
 Write = Callable[[str], None]
 
@@ -77,7 +79,7 @@ def test_an_attribute_of_an_attribute_is_found(application: Write) -> None:
         ("", "application:Runtime", r"application:Runtime is the class Runtime, not a Runtime"),
         ("def runtime(): return 7", "application:runtime", r"application:runtime is of type int, not a Runtime"),
         ("def runtime(store): ...", "application:runtime", r"Calling application:runtime failed.*TypeError"),
-        ("def runtime(): 1/0", "application:runtime", r"Calling .* failed in .*application\.py, line 11: Zero"),
+        ("def runtime(): 1/0", "application:runtime", r"Calling .* failed in .*application\.py, line 13: Zero"),
         ("runtime = Runtime('memory:', Greeter)", "application:runtime", FAILED + r".*write \[Greeter\]"),
         ("runtime = Runtime('mongodb://x', [Greeter])", "application:runtime", FAILED + "DefinitionError: .*mongodb"),
     ],
@@ -87,3 +89,16 @@ def test_what_cannot_be_loaded_is_told_in_one_sentence(application: Write, text:
     with pytest.raises(CommandError, match=says) as error:
         load_runtime(target)
     assert "\n" not in str(error.value)
+
+
+def test_a_module_that_ends_the_process_is_a_sentence(application: Write) -> None:
+    application("sys.exit(0)")
+    with pytest.raises(CommandError, match=r"application\.py, line 13: it ended the process, by SystemExit\(0\)"):
+        load_runtime("application:make")
+
+
+def test_ctrl_c_while_a_module_is_imported_is_a_sentence(application: Write) -> None:
+    application("signal.raise_signal(signal.SIGINT)")
+    with pytest.raises(CommandError, match="Importing application was interrupted") as interrupted:
+        load_runtime("application:make")
+    assert interrupted.value.status == 130

@@ -18,7 +18,7 @@ from durably.runtime.engine.engine import Engine
 from durably.runtime.runtime import Runtime
 from durably.storage.introspection import InspectableStore
 from durably.storage.memory import MemoryStore
-from durably.storage.records import StoredInvocation, StoredObject, TimerPlace, TimerRecord
+from durably.storage.records import EVER, StoredInvocation, StoredObject, TimerPlace, TimerRecord
 from durably.storage.sqlite import SqliteStore
 from durably.testing.harness.harness import Harness
 from durably.testing.stores.wrapped import WrappedStore
@@ -71,8 +71,10 @@ class CountingStore(WrappedStore):
         self.read += len(found)
         return found
 
-    async def timers(self, until: int, limit: int, /, *, after: TimerPlace | None = None) -> list[TimerRecord]:
-        timers = await self.inner.timers(until, limit, after=after)
+    async def timers(
+        self, until: int, limit: int, /, *, after: TimerPlace | None = None, asked_after: int = EVER
+    ) -> list[TimerRecord]:
+        timers = await self.inner.timers(until, limit, after=after, asked_after=asked_after)
         self.read += len(timers)
         return timers
 

@@ -118,7 +118,7 @@ async def test_headers_reach_the_handler_but_those_of_the_connection(
     await client.post("/CheckoutService/handle", headers=headers, content=b"{}")
     seen = runtime.calls[0].headers
     assert seen["x-tenant"] == "blue"
-    assert seen["x-tag"] == "a, b"
+    assert seen["x-tag"] == "a\nb"
     assert not {"host", "connection", "idempotency-key", "idempotency-expires"} & set(seen)
 
 
@@ -208,6 +208,27 @@ async def test_a_call_cannot_be_delayed(client: httpx.AsyncClient, runtime: Fake
     assert response.status_code == 400
     assert "only a send" in error_of(response)["message"]
     assert runtime.calls == []
+
+
+@pytest.mark.parametrize("path", ["/CheckoutService/handle", "/CheckoutService/handle/send"])
+@pytest.mark.parametrize("query", ["dealy=10s", "delay=10s&x=1", "Delay=10s", "x"])
+async def test_an_unknown_query_parameter_is_refused(
+    path: str, query: str, client: httpx.AsyncClient, runtime: FakeRuntime
+) -> None:
+    response = await client.post(f"{path}?{query}")
+    assert response.status_code == 400
+    name = "x" if "x" in query else query.partition("=")[0]
+    says = f"unknown query parameter '{name}', this ingress knows delay and limit-key"
+    assert error_of(response)["message"] == says
+    assert runtime.calls == runtime.sends == []
+
+
+@pytest.mark.parametrize("query", ["", "&", "limit-key=mary"])
+async def test_query_parameters_of_restate_are_allowed(
+    query: str, client: httpx.AsyncClient, runtime: FakeRuntime
+) -> None:
+    assert (await client.post(f"/CheckoutService/handle/send?{query}")).status_code == 202
+    assert (await client.post(f"/CheckoutService/handle?{query}")).status_code == 200
 
 
 # ---------------------------------------------------------------- paths

@@ -224,3 +224,26 @@ async def test_a_stop_that_nobody_interrupts_speaks_of_no_key(caplog: pytest.Log
         await stopping
         await call
     assert "waits for 1 action 'charge' (Shop/wait) up_to_seconds=30" in caplog.text
+
+
+async def test_a_traceback_is_logged_once_however_often_the_same_error_comes(caplog: pytest.LogCaptureFixture) -> None:
+    causes = ["the first", "the first", "the first", "another", "another"]
+
+    class Flaky(Service):
+        @handler
+        async def act(self, ctx: Context) -> None:
+            raise ConnectionError(causes.pop(0))
+
+    async with Harness(Flaky, retry=RetryPolicy(max_attempts=5, initial=1)) as app:
+        sent = await app.service(Flaky).act.send()
+        asking = begin(sent.result())
+        await app.advance(minutes=1)
+        with pytest.raises(PausedInvocationError):
+            await asking
+        lines = [record.getMessage() for record in caplog.records if "ConnectionError" in record.getMessage()]
+        assert [line.startswith("paused") for line in lines] == [False, False, False, False, True]
+        assert all("error='ConnectionError: " in line for line in lines)
+        traces = [str(record.exc_text) for record in caplog.records if record.exc_text]
+    assert len(traces) == 2
+    assert "the first" in traces[0]
+    assert "another" in traces[1]

@@ -17,7 +17,7 @@ from durably.runtime.engine.engine import Engine
 from durably.runtime.runtime import Runtime
 from durably.runtime.supervision.supervisor import Supervisor
 from durably.storage.memory import MemoryStore
-from durably.storage.records import Batch, InvocationRecord, Opened, Owner, StoredObject, TimerPlace, TimerRecord
+from durably.storage.records import EVER, Batch, InvocationRecord, Opened, Owner, StoredObject, TimerPlace, TimerRecord
 from durably.testing import Harness
 from durably.testing.stores.wrapped import Barrier, HeldReads
 
@@ -196,9 +196,12 @@ class PuppetStore(HeldReads):
         self.loaded += addresses
         return await super().load(addresses, pending_limit=pending_limit)
 
-    async def timers(self, until: int, limit: int, /, *, after: TimerPlace | None = None) -> list[TimerRecord]:
-        answer = await self.inner.timers(until, limit, after=after)
-        await self.timer_reads.passed()
+    async def timers(
+        self, until: int, limit: int, /, *, after: TimerPlace | None = None, asked_after: int = EVER
+    ) -> list[TimerRecord]:
+        answer = await self.inner.timers(until, limit, after=after, asked_after=asked_after)
+        if asked_after == EVER:
+            await self.timer_reads.passed()
         return answer
 
     # ------------------------------------------------------------------ what is on disk

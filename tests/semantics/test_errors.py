@@ -10,14 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from pydantic import BaseModel, field_validator
 
 from durably import (
-    ActionFailedError,
     CancelledInvocationError,
     Context,
     HandlerMistakeError,
-    InvalidArgumentError,
     Invocation,
     InvocationStatus,
     ObjectContext,
@@ -127,64 +124,6 @@ class TestE3:
             assert failed.value.code == 409
             assert type(failed.value) is CancelledInvocationError
 
-    def test_ctrl_c_passes_to_the_host_and_leaves_no_record(self) -> None:
-        exits = [KeyboardInterrupt("enough")]
-
-        class Quitter(VirtualObject):
-            count: int = state(default=0)
-
-            @handler
-            async def quit(self, ctx: ObjectContext) -> int:
-                self.count += 1
-                if exits:
-                    raise exits.pop()
-                return self.count
-
-        store = MemoryStore()
-
-        async def run(*, quits: bool) -> int:
-            async with Runtime(store, [Quitter], drain=0) as runtime:
-                quitter = runtime.object(Quitter, "q")
-                return await quitter.quit.options(idempotency_key="k")()
-
-        with pytest.raises(KeyboardInterrupt):
-            asyncio.run(run(quits=True))
-        assert asyncio.run(run(quits=False)) == 1
-
-    def test_ctrl_c_does_not_keep_the_others_from_their_turn(self) -> None:
-        class Two(Service):
-            @handler
-            async def quit(self, ctx: Context) -> None:
-                asyncio.get_running_loop().call_soon(self._quit)
-                await ctx.sleep(1)
-
-            def _quit(self) -> None:
-                raise KeyboardInterrupt("enough")
-
-            @handler
-            async def work(self, ctx: Context) -> str:
-                return "done"
-
-        runtime = Runtime(MemoryStore(), [Two], drain=0)
-
-        begun: list[asyncio.Task[Any]] = []
-
-        async def enter() -> None:
-            await runtime.__aenter__()
-            begun.extend((begin(runtime.service(Two).quit()), begin(runtime.service(Two).work())))
-            await turns()
-
-        async def leave() -> str:
-            worked: str = await asyncio.wait_for(begun[1], 5)
-            begun[0].cancel()
-            await runtime.__aexit__(None, None, None)
-            return worked
-
-        with asyncio.Runner() as runner:
-            with pytest.raises(KeyboardInterrupt):
-                runner.run(enter())
-            assert runner.run(leave()) == "done"
-
     @pytest.mark.parametrize("where", ["at once", "in a task", "in a callback", "after a wait"])
     async def test_a_handler_that_exits_is_paused_and_the_others_go_on(self, where: str, suspend_after: float) -> None:
         class Exits(VirtualObject):
@@ -214,52 +153,6 @@ class TestE3:
             assert await app.object(Exits, "e").peek() == "fine"
             await app.crash()
             assert await app.object(Exits, "e").peek() == "fine"
-
-    @pytest.mark.parametrize("where", ["loop", "thread"])
-    async def test_an_action_that_exits_fails_for_good_and_the_process_goes_on(
-        self, where: str, suspend_after: float
-    ) -> None:
-        async def exit_on_the_loop() -> None:
-            sys.exit(2)
-
-        def exit_in_a_thread() -> None:
-            sys.exit(2)
-
-        class Parser(Service):
-            @handler
-            async def parse(self, ctx: Context) -> str:
-                try:
-                    if where == "loop":
-                        await ctx.run("parse", exit_on_the_loop)
-                    else:
-                        await ctx.run("parse", exit_in_a_thread)
-                except ActionFailedError as error:
-                    return f"{error.error_type} after {error.attempts}"
-                return "parsed"
-
-        async with Harness(Parser, retry=RetryPolicy(), suspend_after=suspend_after) as app:
-            assert await app.service(Parser).parse() == "SystemExit after 1"
-
-    async def test_a_validator_that_exits_refuses_the_value(self) -> None:
-        class Exiting(BaseModel):
-            number: int
-
-            @field_validator("number")
-            @classmethod
-            def leave(cls, number: int) -> int:
-                if number == 13:
-                    sys.exit("unlucky")
-                return number
-
-        class Counter(Service):
-            @handler
-            async def count(self, ctx: Context, given: Exiting) -> int:
-                return given.number
-
-        async with Harness(Counter) as app:
-            with pytest.raises(InvalidArgumentError, match="unlucky"):
-                await app.call("Counter", "count", b'{"number": 13}')
-            assert await app.service(Counter).count(Exiting(number=1)) == 1
 
     async def test_running_out_of_memory_is_a_failed_attempt(self) -> None:
         errors = [MemoryError("too much"), MemoryError("too much")]

@@ -201,6 +201,29 @@ class TestT1:
             assert times[-1] - times[1] >= timedelta(seconds=20)
             assert times[-1] - times[1] < timedelta(seconds=25)
 
+    @pytest.mark.parametrize("window_us", [0, 60 * SECOND_US], ids=["none", "minute"])
+    async def test_what_was_asked_for_in_a_glitch_waits_no_longer_than_it_asked_after_a_restart(
+        self, world: World, suspend_after: float, window_us: int
+    ) -> None:
+        """Its time of day is ten years ahead; the store says how long it was to wait, too."""
+        app = Harness(Sleeper, dependencies={World: world}, suspend_after=suspend_after)
+        async with tuned(app, timer_window_us=window_us):
+            before = await app.object(Sleeper, "before").sleep.send(500)
+            app.clock.set_back(-TEN_YEARS_US)
+            during = [await app.object(Sleeper, f"during {number}").sleep.send(100 + number) for number in range(3)]
+            sent = await app.object(Sleeper, "sent").wake.after(100).send()
+            await turns()
+            app.clock.set_back(TEN_YEARS_US)
+            await app.crash()
+            await turns()
+            await wait_a_little(app, 99)
+            assert {await one.status() for one in (*during, sent)} & {InvocationStatus.COMPLETED} == set()
+            await wait_a_little(app, 10)
+            assert {await one.status() for one in (*during, sent)} == {InvocationStatus.COMPLETED}
+            assert await before.status() is not InvocationStatus.COMPLETED
+            await wait_a_little(app, 400)
+            assert await before.status() is InvocationStatus.COMPLETED
+
     @pytest.mark.parametrize("window_us", [SECOND_US, 60 * SECOND_US], ids=["second", "minute"])
     @settings(max_examples=25, deadline=None)
     @given(

@@ -444,3 +444,37 @@ def test_what_fails_shows_the_tests_own_line_and_nothing_of_durably(
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines([f"E * {account}"])
     result.stdout.no_fnmatch_line("*durably/testing/*.py:*")
+
+
+def test_the_summary_of_pytest_names_the_real_error(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        dedent(ACTORS)
+        + dedent("""
+        class Broken(VirtualObject):
+            @handler
+            async def act(self, ctx: ObjectContext) -> None:
+                raise KeyError("no such seat")
+
+        async def test_a_call(durable: Durable) -> None:
+            app = await durable(Broken)
+            await app.object(Broken, "a").act()
+
+        @pytest.mark.simulate(Broken, runs=1)
+        async def test_a_simulation(simulation) -> None:
+            await simulation.object(Broken, "a").act()
+
+        @pytest.mark.simulate(Seat, runs=1)
+        async def test_an_assertion(simulation) -> None:
+            assert not await simulation.object(Seat, "a").reserve()
+        """)
+    )
+    result = pytester.runpytest(*AUTO, "-p", PLUGIN, "-vv")
+    result.stdout.fnmatch_lines(
+        [
+            "FAILED *::test_a_call - KeyError: 'no such seat' (the invocation is paused)",
+            "FAILED *::test_a_simulation - KeyError: 'no such seat' (the invocation is paused) (seed 0)",
+            "FAILED *::test_an_assertion - AssertionError: assert not True (seed 0)",
+        ]
+    )
+    result.stdout.no_fnmatch_line("*traceback entries are hidden*")
+    result.stdout.no_fnmatch_line("*run_until_complete*")

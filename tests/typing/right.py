@@ -56,6 +56,9 @@ class Ticket(VirtualObject, name="TicketObject"):
     status: Seat = state(default=Seat.FREE)
     holder: str | None = state(default=None)
     log: list[str] = state(name="history")
+    tags: list[str] = state(default_factory=list)
+    counts: dict[str, int] = state(default_factory=dict)
+    limit: int = state(default_factory=lambda: 3)
 
     @handler
     async def reserve(self, ctx: ObjectContext, user: str = "") -> bool:
@@ -141,6 +144,7 @@ class Checkout(Service, name="CheckoutService", retry=RetryPolicy(initial=timede
             for seat in order.seats:
                 group.create_task(ctx.object(Ticket, seat).mark_as_sold())
         await ctx.sleep(timedelta(seconds=refunded))
+        await ctx.sleep(minutes=5, seconds=0.5)
         return paid
 
     @handler(accepts=BytesSerde(), returns=BytesSerde())
@@ -167,6 +171,8 @@ async def everywhere(caller: Caller, seats: list[str]) -> bool:
     by_default: bool = await ticket.reserve()
     sent: Invocation[bool] = await ticket.reserve.send("mary")
     later: Invocation[bool] = await ticket.reserve.after(minutes=15).send("mary")
+    keyed_later: Invocation[bool] = await ticket.reserve.after(5).options(idempotency_key="k").send("mary")
+    assert await keyed_later.result()
     at: Invocation[bool] = await ticket.reserve.at(datetime(2030, 1, 1, tzinfo=UTC)).send()
     keyed: bool = await ticket.reserve.options(idempotency_key="k", headers={"a": "b"}, timeout=5)("mary")
     attached: bool = await ticket.reserve.options(idempotency_key="k").attach()

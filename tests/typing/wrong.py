@@ -28,6 +28,7 @@ from durably.testing import Durable
 class Cart(VirtualObject):
     tickets: list[str] = state(default=[])
     count: int = state(default="none")  # refused: the default has another type
+    limit: int = state(default_factory=lambda: "none")  # refused: the factory gives another type
 
     @handler
     async def add(self, ctx: ObjectContext, ticket: str, count: int = 1) -> bool:
@@ -62,6 +63,7 @@ class Checkout(Service):
     async def handle(self, ctx: Context, user: str) -> None:
         ctx.get("x", int)  # refused: a service has no state
         await ctx.sleep("5 s")  # refused: a duration is a timedelta or seconds
+        await ctx.sleep(5, minutes=1)  # refused: a duration or parts, not both
 
     @shared  # refused: a service has no shared handlers
     async def look(self, ctx: Context) -> None: ...

@@ -25,8 +25,9 @@ import msgspec
 
 from durably.actors.values.descriptions import MISSING, describe, shortened_bytes
 from durably.actors.values.malformed_text import malformed_text
-from durably.actors.values.serde import Serde, TypeCodec, admit, encode_readably, located
+from durably.actors.values.serde import JSON, Serde, TypeCodec, admit, encode_readably, located
 from durably.actors.values.unknown_keys import UnknownKeys
+from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 from durably.errors import InvalidArgumentError, UndecodableError, UnencodableError
 
 HandlerFunction: TypeAlias = Callable[..., Coroutine[Any, Any, Any]]
@@ -105,6 +106,11 @@ class Arguments(Protocol):
         """
         ...
 
+    @property
+    def accepts(self) -> str | None:
+        """The media range of bodies from outside; None where there is nothing to be sent."""
+        ...
+
 
 class JsonArguments:
     """Arguments by name, each with the codec of its annotation."""
@@ -134,6 +140,10 @@ class JsonArguments:
         self._decode = msgspec.json.Decoder(self._structure).decode
         self._unknown_keys = _unknown_keys(parameters, codecs)
         self._only = parameters[0].name if len(parameters) == 1 and not parameters[0].keyword_only else None
+
+    @property
+    def accepts(self) -> str | None:
+        return JSON if self._parameters else None
 
     def encode(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], /) -> bytes:
         count = len(args)
@@ -178,7 +188,8 @@ class JsonArguments:
             decoded = self._decode(argument)
             if self._apart_codecs:
                 self._decode_apart(decoded)
-        except (Exception, SystemExit) as error:  # Validators of users' classes may raise anything.
+        except USER_ERRORS as error:  # Validators of users' classes may raise anything.
+            let_signals_pass(error)
             raise self._refusal(argument, error) from _cause_of_users(error)
         return decoded
 
@@ -201,7 +212,8 @@ class JsonArguments:
             return self._admitted(body.strip(JSON_SPACE))
         except InvalidArgumentError:
             raise
-        except (Exception, SystemExit) as error:  # As above.
+        except USER_ERRORS as error:  # As above.
+            let_signals_pass(error)
             raise self._refusal(body, error) from _cause_of_users(error)
 
     def _admitted(self, body: bytes) -> bytes:
@@ -305,10 +317,16 @@ class SerdeArguments:
         self._decoded(argument)
 
     def admit(self, body: bytes, /) -> bytes:
+        if not body and not self._parameter.required:
+            return self.encode((), {})
         return self._explained(self._admit, body)
 
     def _admit(self, body: bytes) -> bytes:
         return admit(self._serde, body)
+
+    @property
+    def accepts(self) -> str | None:
+        return accepted_by(self._serde)
 
     def _decoded(self, data: bytes) -> Any:
         return self._explained(self._serde.decode, data)
@@ -316,11 +334,75 @@ class SerdeArguments:
     def _explained(self, decode: Callable[[bytes], T], data: bytes) -> T:
         try:
             return decode(data)
-        except (Exception, SystemExit) as error:  # The Serde is the user's.
+        except USER_ERRORS as error:  # The Serde is the user's.
+            let_signals_pass(error)
             raise InvalidArgumentError(
                 f"Handler {self._handler!r} expects {self._serde.content_type}, and got {shortened_bytes(data)}: "
                 f"{error}."
             ) from error
+
+
+class RecordArguments:
+    """Several arguments as one record, by the Serde that a class or a runtime has for it."""
+
+    def __init__(
+        self,
+        handler: str,
+        function: HandlerFunction,
+        parameters: Sequence[Parameter],
+        structure: type[msgspec.Struct],
+        serde: Serde[Any],
+    ) -> None:
+        self._function = function
+        self._parameters = tuple(parameters)
+        self._positional = sum(not one.keyword_only for one in parameters)
+        self._python = _python_signature(parameters)
+        self._structure = structure
+        whole = Parameter(name="arguments", annotation=structure, default=MISSING, keyword_only=False)
+        self._whole = SerdeArguments(handler, function, whole, serde)
+        self._handler = handler
+        self._optional = not any(one.required for one in parameters)
+
+    def encode(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], /) -> bytes:
+        try:
+            given = self._python.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            raise TypeError(f"Handler {self._handler!r} takes {in_words(self._parameters)}: {error}.") from None
+        return self._whole.encode((self._structure(**given),), {})
+
+    def call(self, actor: Any, ctx: Any, argument: bytes, /) -> Coroutine[Any, Any, Any]:
+        args, kwargs = self.decode(argument)
+        return self._function(actor, ctx, *args, **kwargs)
+
+    def decode(self, argument: bytes, /) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        _, whole = self._whole.decode(argument)
+        values = {one.name: getattr(whole["arguments"], one.name) for one in self._parameters}
+        positional = tuple(values.pop(one.name) for one in self._parameters[: self._positional])
+        return positional, values
+
+    def check(self, argument: bytes, /) -> None:
+        self._whole.check(argument)
+
+    def admit(self, body: bytes, /) -> bytes:
+        return self.encode((), {}) if not body and self._optional else self._whole.admit(body)
+
+    @property
+    def accepts(self) -> str | None:
+        return self._whole.accepts
+
+
+def accepted_by(serde: Serde[Any]) -> str:
+    """The media range that a Serde takes."""
+    accepts: str = getattr(serde, "accepts", serde.content_type)
+    return accepts
+
+
+def structure_of(parameters: Sequence[Parameter]) -> type[msgspec.Struct]:
+    """A record of all parameters, in which those with a default may be left out."""
+    fields: list[Any] = [
+        (one.name, Any if one.annotation is MISSING else one.annotation, _field(one)) for one in parameters
+    ]
+    return msgspec.defstruct("Arguments", fields, kw_only=True, forbid_unknown_fields=True)
 
 
 def _cause_of_users(error: BaseException) -> BaseException | None:

@@ -21,15 +21,19 @@ from durably.actors.retry import RetryPolicy
 from durably.actors.state import STATE_VIEW, BoundField, StateField, StateView
 from durably.actors.values.descriptions import MISSING, named
 from durably.actors.values.parts import parts_of
-from durably.actors.values.serde import codec_for
+from durably.actors.values.serde import SerdeFactory, codec_of, codec_under
 from durably.errors import DefinitionError, HandlerMistakeError, UndecodableError, UnencodableError
+
+EMPTY_COLLECTIONS: tuple[Callable[[], Any], ...] = (list, dict, set)
 
 
 class BoundActorHandler:
     """One handler of a bound class: what the machine needs to accept, run and answer an invocation."""
 
-    def __init__(self, definition: ActorDefinition, handler: AnyHandler) -> None:
+    def __init__(self, definition: ActorDefinition, handler: AnyHandler, serde: SerdeFactory | None = None) -> None:
+        """`serde` is the runtime's: what a class without one of its own is written by."""
         options = definition.options
+        signature = handler.signature.under(serde)
         self.service = definition.name
         self.name = handler.name
         """The name on the wire."""
@@ -40,16 +44,19 @@ class BoundActorHandler:
         self.retention_us = options.retention_us if handler.retention_us is None else handler.retention_us
         self.timeout_us = handler.timeout_us
         self.suspend_after_us = options.suspend_after_us
+        self.forwarding = options.forwarding
         self.documentation = inspect.cleandoc(handler.__doc__ or "")
-        self.signature = handler.signature
-        self.content_type = handler.signature.content_type
-        self.admit = handler.signature.types.arguments.admit
+        self.signature = signature
+        self.accepts = signature.accepts
+        """The media range of bodies from outside; None where there is nothing to be sent."""
+        self.content_type = signature.content_type
+        self.admit = signature.types.arguments.admit
         """A body from outside to the journal's form of it; raises InvalidArgumentError."""
-        self.check = handler.signature.types.arguments.check
+        self.check = signature.types.arguments.check
         """Raises InvalidArgumentError if an argument in the journal's form does not fit."""
-        self.encode_result = handler.signature.types.result.encode
+        self.encode_result = signature.types.result.encode
         """Raises UnencodableError."""
-        self._call = handler.signature.types.arguments.call
+        self._call = signature.types.arguments.call
         self.info = _info(definition, handler)
 
     def __repr__(self) -> str:
@@ -94,8 +101,13 @@ class BoundActor:
         prototype: Actor,
         handlers: Mapping[str, BoundActorHandler],
         fields: Mapping[str, BoundField],
+        serde: SerdeFactory | None,
     ) -> None:
         self.definition = definition
+        self.runtime_serde = serde
+        """Makes the Serdes of classes without some of their own."""
+        self.serde = definition.serde or serde
+        """Makes the Serdes of its state and actions; None: they are JSON."""
         self.handlers = handlers
         """By name on the wire."""
         self._cls: type[Actor] = definition.actor
@@ -113,7 +125,7 @@ class BoundActor:
     def decode_state(self, name: str, data: bytes) -> Any:
         """A stored value by its stored name: of its annotated type if it is declared, plain JSON if not."""
         codec = next((field.codec for field in self._fields.values() if field.name == name), None)
-        return (codec_for(MISSING) if codec is None else codec).decode(data)
+        return (codec_under(self.serde, MISSING) if codec is None else codec).decode(data)
 
     def instance(self, key: str, port: Port, *, writable: bool) -> Actor:
         """A fresh `self` for one attempt, with its own view of the state (rule V1)."""
@@ -127,12 +139,16 @@ class BoundActor:
 
 
 def bind(
-    actor: type[Actor], dependencies: Mapping[Any, Any], *, detached: Callable[[type], Any] | None = None
+    actor: type[Actor],
+    dependencies: Mapping[Any, Any],
+    *,
+    detached: Callable[[type], Any] | None = None,
+    serde: SerdeFactory | None = None,
 ) -> BoundActor:
     """Make a class ready to run: resolve its types, find its dependencies, call its constructor once.
 
     `detached` makes a value for a class that the constructor asks for and `dependencies` lacks; without it, that is a
-    mistake.
+    mistake. `serde` makes the Serdes of a class without some of its own; without one, values are JSON.
 
     Raises:
         DefinitionError: it cannot work; says why and what to write.
@@ -142,11 +158,11 @@ def bind(
         raise DefinitionError(
             f"{named(actor)} is abstract: it says what may be asked. Give the runtime a class that implements it."
         )
-    handlers = {name: BoundActorHandler(definition, handler) for name, handler in definition.handlers.items()}
-    fields = {field.attribute: _bound_field(definition, field) for field in definition.fields.values()}
+    handlers = {name: BoundActorHandler(definition, handler, serde) for name, handler in definition.handlers.items()}
+    fields = {field.attribute: _bound_field(definition, field, serde) for field in definition.fields.values()}
     prototype = construct(definition, dependencies, detached)
     definition.scope.close()
-    return BoundActor(definition, prototype, handlers, fields)
+    return BoundActor(definition, prototype, handlers, fields, serde)
 
 
 def _info(definition: ActorDefinition, handler: AnyHandler) -> HandlerInfo:
@@ -162,19 +178,23 @@ def _info(definition: ActorDefinition, handler: AnyHandler) -> HandlerInfo:
     )
 
 
-def _bound_field(definition: ActorDefinition, field: StateField) -> BoundField:
+def _bound_field(definition: ActorDefinition, field: StateField, runtime_serde: SerdeFactory | None) -> BoundField:
     where = f"{named(definition.actor)}.{field.attribute}"
     scope = definition_of(field.owner).scope
     annotation = inspect.get_annotations(field.owner)[field.attribute]
     written = scope.resolve({field.attribute: annotation}, named(definition.actor))
     resolved = bindings_of(definition.actor, field.owner, definition.scope).apply(written)[field.attribute]
     try:
-        codec = codec_for(resolved)
+        serde = definition.serde or runtime_serde
+        codec = codec_under(serde, resolved) if field.serde is None else codec_of(field.serde, resolved)
     except DefinitionError as error:
         raise DefinitionError(f"The type of the state {where} does not work: {error.message}") from error
-    default = None if field.default is MISSING else _encoded_default(where, codec.encode_exactly, field.default)
-    parts = None if codec.immutable else parts_of(resolved, codec)
-    return BoundField(field.name, field.attribute, f"self.{field.attribute}", codec, default, parts)
+    given, factory = field.default, field.default_factory
+    if factory is not None and factory in EMPTY_COLLECTIONS:  # They always give the same: it need not be written.
+        given, factory = factory(), None
+    default = None if given is MISSING else _encoded_default(where, codec.encode_exactly, given)
+    parts = None if codec.immutable or not codec.is_json else parts_of(resolved, codec)
+    return BoundField(field.name, field.attribute, f"self.{field.attribute}", codec, default, factory, parts)
 
 
 def _encoded_default(where: str, encode: Callable[[Any], bytes], default: Any) -> bytes:

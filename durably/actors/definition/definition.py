@@ -18,9 +18,11 @@ from durably.actors.definition.contexts import check_context
 from durably.actors.definition.scope import Scope
 from durably.actors.definition.type_bindings import NO_BINDINGS, bindings_of
 from durably.actors.handlers import Handler, HandlerKind
+from durably.actors.headers import Forwarding
 from durably.actors.retry import RetryPolicy
 from durably.actors.state import StateField
 from durably.actors.values.descriptions import named
+from durably.actors.values.serde import SerdeFactory
 from durably.actors.values.type_checks import is_text
 from durably.errors import DefinitionError
 
@@ -44,6 +46,10 @@ class ActorOptions:
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
     retention_us: int | None = None
     suspend_after_us: int | None = None
+    forwarding: Forwarding | None = None
+    """Which headers of an invocation its calls carry on."""
+    serde: SerdeFactory | None = None
+    """Makes the Serdes of arguments, results, state and actions; None: those of its contract, else the runtime's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +67,9 @@ class ActorDefinition:
     options: ActorOptions
     documentation: str
     scope: Scope
+
+    serde: SerdeFactory | None = None
+    """Makes the Serdes of arguments, results, state and actions; None: the runtime's."""
 
     @property
     def is_contract(self) -> bool:
@@ -98,15 +107,17 @@ def define(actor: type, kind: ActorKind, options: ActorOptions, scope: Scope) ->
         DefinitionError: it cannot work; says what to write.
     """
     _check_class_body(actor)
+    serde = _serde(actor, options)
     definition = ActorDefinition(
         actor=actor,
         name=_name(actor, options),
         kind=kind,
-        handlers=_handlers(actor, kind, scope),
+        handlers=_handlers(actor, kind, scope, serde),
         fields=_fields(actor, kind),
         options=options,
         documentation=inspect.cleandoc(actor.__doc__ or ""),
         scope=scope,
+        serde=serde,
     )
     _check_name(definition)
     _check_contracts(definition)
@@ -152,15 +163,28 @@ def _check_class_body(actor: type) -> None:
             )
 
 
-def _handlers(actor: type, kind: ActorKind, scope: Scope) -> dict[str, AnyHandler]:
+def _serde(actor: type, options: ActorOptions) -> SerdeFactory | None:
+    """Its own, or that of the nearest class that it extends. Callers of a contract rely on the contract's."""
+    for base in actor.__mro__[1:]:
+        inherited = vars(base).get(DEFINITION)
+        if isinstance(inherited, ActorDefinition) and inherited.serde is not None:
+            if options.serde not in (None, inherited.serde) and inherited.is_contract:
+                raise DefinitionError(
+                    f"{named(actor)} has another serde= than {named(base)}, whose callers rely on that. Leave it out."
+                )
+            return inherited.serde if options.serde is None else options.serde
+    return options.serde
+
+
+def _handlers(actor: type, kind: ActorKind, scope: Scope, serde: SerdeFactory | None) -> dict[str, AnyHandler]:
     handlers: dict[str, AnyHandler] = {}
     for attribute, one in _members(actor, Handler).items():
         handler: AnyHandler = one
         if attribute in vars(actor):
-            handler.signature.scope = scope
+            handler.signature.scope, handler.signature.serde = scope, serde
             _check_handler(actor, kind, handler, scope)
         else:
-            handler = _inherited(actor, attribute, handler, scope)
+            handler = _inherited(actor, attribute, handler, scope, serde)
         twin = handlers.get(handler.name)
         if twin is not None:
             raise DefinitionError(
@@ -171,13 +195,16 @@ def _handlers(actor: type, kind: ActorKind, scope: Scope) -> dict[str, AnyHandle
     return handlers
 
 
-def _inherited(actor: type, attribute: str, handler: AnyHandler, scope: Scope) -> AnyHandler:
-    """A handler as it is in a subclass: of a generic class, one of its own."""
+def _inherited(
+    actor: type, attribute: str, handler: AnyHandler, scope: Scope, serde: SerdeFactory | None
+) -> AnyHandler:
+    """A handler as it is in a subclass: of a generic class, or one with other Serdes, one of its own."""
     defined = handler.signature.scope
     bindings = NO_BINDINGS if defined is None else bindings_of(actor, defined.owner, scope)
-    if not bindings:
+    if not bindings and handler.signature.serde is serde:
         return handler
-    bound = handler.bound_by(bindings)
+    bound = handler.bound_by(bindings or handler.signature.bindings)
+    bound.signature.serde = serde
     setattr(actor, attribute, bound)
     return bound
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from types import FrameType, SimpleNamespace
 from typing import Any
 
+from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 from durably.errors import DefinitionError
 
 
@@ -53,7 +54,8 @@ def _resolve(
     holder: Any = SimpleNamespace(__annotations__={name: annotation})
     try:
         return typing.get_type_hints(holder, global_names, dict(local_names), include_extras=True)[name]
-    except Exception as error:  # An annotation is an expression of the user's; it may raise anything.
+    except USER_ERRORS as error:  # An annotation is an expression of the user's; it may raise anything.
+        let_signals_pass(error)
         raise DefinitionError(
             f"The annotation {annotation!r} of {name!r} in {where} cannot be resolved: {error}. If its name is "
             "imported only under `if TYPE_CHECKING:`, import it at run time too: values are encoded and decoded by "

@@ -13,12 +13,21 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-from durably.actors.definition.arguments import Arguments, HandlerFunction, JsonArguments, Parameter, SerdeArguments
+from durably.actors.definition.arguments import (
+    Arguments,
+    HandlerFunction,
+    JsonArguments,
+    Parameter,
+    RecordArguments,
+    SerdeArguments,
+    structure_of,
+)
 from durably.actors.definition.scope import Scope
 from durably.actors.definition.type_bindings import NO_BINDINGS, TypeBindings
 from durably.actors.values.constraints import is_field_info
 from durably.actors.values.descriptions import MISSING, describe, shortened
-from durably.actors.values.serde import JSON, Serde, TypeCodec, codec_for, encode_readably
+from durably.actors.values.serde import JSON, Serde, SerdeFactory, TypeCodec, codec_for, encode_readably, make_serde
+from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 from durably.errors import DefinitionError, UndecodableError, UnencodableError
 
 OWN_PARAMETERS = 2
@@ -46,6 +55,9 @@ class HandlerSignature:
         """What type variables of a generic class stand for; set in classes that inherit the handler from one."""
         self._accepts = accepts
         self._returns = returns
+        self.serde: SerdeFactory | None = None
+        """Makes the Serdes of what has none of its own, where the class says so; else values are JSON."""
+        self._under: dict[SerdeFactory, HandlerSignature] = {}
 
     @cached_property
     def types(self) -> Types:
@@ -68,8 +80,18 @@ class HandlerSignature:
     def bound_by(self, bindings: TypeBindings) -> HandlerSignature:
         """The same, in a class for which type variables stand for something."""
         bound = HandlerSignature(self.function, self.name, accepts=self._accepts, returns=self._returns)
-        bound.scope, bound.bindings = self.scope, bindings
+        bound.scope, bound.serde, bound.bindings = self.scope, self.serde, bindings
         return bound
+
+    def under(self, serde: SerdeFactory | None) -> HandlerSignature:
+        """The same, on a runtime whose values are written by these Serdes; the class's own come first."""
+        if serde is None or self.serde is not None:
+            return self
+        known = self._under.get(serde)
+        if known is None:
+            known = self._under[serde] = self.bound_by(self.bindings)
+            known.serde = serde
+        return known
 
     @property
     def has_own_serde(self) -> bool:
@@ -85,14 +107,27 @@ class HandlerSignature:
                 )
         if self._accepts is not None:
             return SerdeArguments(self.name, self.function, parameters[0], self._accepts)
+        if self.serde is not None and parameters:
+            return self._arguments_by(self.serde, parameters, where)
         codecs = {one.name: _codec(one.annotation, f"the parameter {one.name!r} of {where}") for one in parameters}
         return JsonArguments(self.name, self.function, parameters, codecs)
+
+    def _arguments_by(self, serde: SerdeFactory, parameters: tuple[Parameter, ...], where: str) -> Arguments:
+        if len(parameters) == 1:
+            only = parameters[0]
+            made = serde_of(serde, only.annotation, f"the parameter {only.name!r} of {where}")
+            return SerdeArguments(self.name, self.function, only, made)
+        structure = structure_of(parameters)
+        made = serde_of(serde, structure, f"the parameters of {where}, which are written together,")
+        return RecordArguments(self.name, self.function, parameters, structure, made)
 
     def _result(self, annotation: Any, where: str) -> Result:
         if self._returns is not None:
             return SerdeResult(self.name, self._returns)
         if annotation in (None, type(None)):
             return NoResult(self.name)
+        if self.serde is not None:
+            return SerdeResult(self.name, serde_of(self.serde, annotation, f"the result of {where}"))
         return JsonResult(self.name, _codec(annotation, f"the result of {where}"))
 
     def encode_arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], /) -> bytes:
@@ -110,6 +145,11 @@ class HandlerSignature:
             UndecodableError: the bytes are something else.
         """
         return self.types.result.decode(data)
+
+    @property
+    def accepts(self) -> str | None:
+        """The media range of bodies from outside; None where there is nothing to be sent."""
+        return self.types.arguments.accepts
 
     @property
     def content_type(self) -> str | None:
@@ -197,13 +237,15 @@ class SerdeResult:
     def encode(self, value: Any, /) -> bytes:
         try:
             return encode_readably(self._serde, value)
-        except Exception as error:  # The Serde is the user's.
+        except USER_ERRORS as error:  # The Serde is the user's.
+            let_signals_pass(error)
             raise UnencodableError(f"The result of handler {self._handler!r}, {shortened(value)}: {error}.") from error
 
     def decode(self, data: bytes, /) -> Any:
         try:
             return self._serde.decode(data)
-        except Exception as error:  # As above.
+        except USER_ERRORS as error:  # As above.
+            let_signals_pass(error)
             raise UndecodableError(f"The result of handler {self._handler!r}: {error}.") from error
 
 
@@ -228,6 +270,18 @@ def _codec(annotation: Any, where: str) -> TypeCodec[Any]:
         return codec_for(annotation)
     except DefinitionError as error:
         raise DefinitionError(f"The type of {where} does not work: {error.message}") from None
+
+
+def serde_of(factory: SerdeFactory, annotation: Any, where: str) -> Serde[Any]:
+    """What a factory makes for a type.
+
+    Raises:
+        DefinitionError: it makes none; names the place.
+    """
+    try:
+        return make_serde(factory, annotation)
+    except DefinitionError as error:
+        raise DefinitionError(f"The type of {where} does not work: {error.message}") from error
 
 
 def _call_shape(parameter: Parameter) -> tuple[str, bool, bool]:

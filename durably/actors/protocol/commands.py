@@ -28,6 +28,8 @@ class Call(msgspec.Struct, frozen=True, tag="call", array_like=True, gc=False):
     timeout_us: int | None
     wire: bool = False
     """The argument is a body as it would come from outside (calls by name and bytes), for the callee's types."""
+    has_all_headers: bool = False
+    """None of the caller's is added to `headers`: the handler has said which go on."""
 
 
 class Send(msgspec.Struct, frozen=True, tag="send", array_like=True, gc=False):

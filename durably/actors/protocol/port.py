@@ -19,6 +19,7 @@ from durably.actors.protocol.commands import Command, CompleteAwakeable, Run, Se
 from durably.actors.protocol.operations import CallSite, Operation
 from durably.actors.protocol.request import Request
 from durably.actors.retry import RetryPolicy
+from durably.actors.values.serde import SerdeFactory
 from durably.errors import UnencodableError
 
 R = TypeVar("R")
@@ -71,6 +72,16 @@ class Port(Protocol):
         ...
 
     @property
+    def serde(self) -> SerdeFactory | None:
+        """Makes the Serdes of state and actions that have none of their own; None: they are JSON."""
+        ...
+
+    @property
+    def runtime_serde(self) -> SerdeFactory | None:
+        """Makes those of messages to classes that have none of their own."""
+        ...
+
+    @property
     def loop(self) -> AbstractEventLoop:
         """The loop that the handler runs on."""
         ...
@@ -81,6 +92,10 @@ class Port(Protocol):
 
     def request(self) -> Request:
         """What started the invocation."""
+        ...
+
+    def headers(self) -> Mapping[str, str]:
+        """What came with the invocation, as it is stored: see `durably.actors.headers`."""
         ...
 
     def at(self) -> int:

@@ -14,10 +14,13 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     """Of the invocation."""
     headers: Mapping[str, str]
+    """Names in lower case; values of one that came several times are joined by commas."""
     body: bytes
     """The arguments, in the form in which they are stored."""
     idempotency_key: str | None
     deadline: datetime | None
     """When the invocation must have ended; aware, UTC."""
+    attempt_headers: Mapping[str, tuple[str, ...]] = {}
+    """The same headers, each with all of its values. An embedded runtime has no others for each attempt."""
     attempt: int
     """Counted from 1, since the last progress: an invocation that goes on after a wait begins anew."""

@@ -20,6 +20,7 @@ from durably.actors.values.descriptions import describe, shortened_bytes
 from durably.actors.values.encoding import unencodable
 from durably.actors.values.models import features_of_schema, place_and_reason, sorted_like
 from durably.actors.values.type_checks import is_mapping, is_sequence
+from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 from durably.errors import DefinitionError, UndecodableError
 
 if TYPE_CHECKING:
@@ -57,10 +58,8 @@ class Adapter:
         try:
             self._adapter, self._validate = _adapter(annotation)
             _, self._validate_outside = _adapter(annotation, extra="forbid")
-        except (
-            Exception,
-            SystemExit,
-        ) as error:  # User classes may raise anything.
+        except USER_ERRORS as error:  # User classes may raise anything.
+            let_signals_pass(error)
             raise DefinitionError(
                 f"{describe(annotation)} cannot be stored and sent as JSON: {str(error).splitlines()[0]}"
             ) from error
@@ -73,7 +72,8 @@ class Adapter:
                 return written
             (parts,) = self._adapter.dump_python((value,), by_alias=True, round_trip=True, warnings=False)
             return msgspec.json.encode(sorted_like(parts, msgspec.json.decode(written)))
-        except (Exception, SystemExit) as error:  # Whatever a user's serializer raises: the value is to blame.
+        except USER_ERRORS as error:  # Whatever a user's serializer raises: the value is to blame.
+            let_signals_pass(error)
             raise unencodable(value, _last_line(error)) from error
 
     def decode(self, data: bytes) -> Any:
@@ -87,7 +87,8 @@ class Adapter:
         try:
             _well_formed(data)  # pydantic would take NaN and Infinity, which are no JSON.
             return validate(b"[" + data + b"]")[0]
-        except (Exception, SystemExit) as error:  # Validators of users' classes may raise anything.
+        except USER_ERRORS as error:  # Validators of users' classes may raise anything.
+            let_signals_pass(error)
             path, reason = place_and_reason(error, depth=1)  # The tuple is no part of the value.
             raise UndecodableError(
                 f"Expected {describe(self._annotation)}, got {shortened_bytes(data)}: "

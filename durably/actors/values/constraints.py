@@ -17,6 +17,7 @@ import msgspec
 from durably.actors.values.descriptions import describe, named
 from durably.actors.values.models import is_model_class, model_fields
 from durably.actors.values.type_checks import is_class
+from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 from durably.errors import DefinitionError
 
 _HARMLESS = ("Unit", "DocInfo", "FieldInfo")
@@ -187,5 +188,6 @@ def _fields(cls: Any) -> Iterable[tuple[str, Any]]:
         return ()
     try:
         return typing.get_type_hints(cls, include_extras=True).items()
-    except Exception:  # An annotation is an expression of the user's; it may raise anything.
+    except USER_ERRORS as error:  # An annotation is an expression of the user's; it may raise anything.
+        let_signals_pass(error)
         return ()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
+
 
 class _Missing:
     def __repr__(self) -> str:
@@ -56,7 +58,8 @@ def _with_article(name: str) -> str:
 def _repr(value: Any) -> str:
     try:
         return repr(value)
-    except Exception:  # Of a class of the user's, or too deep: a sentence must not fail for it.
+    except USER_ERRORS as error:  # Of a class of the user's, or too deep: a sentence must not fail for it.
+        let_signals_pass(error)
         return _with_article(type(value).__qualname__)
 
 

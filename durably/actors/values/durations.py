@@ -38,16 +38,18 @@ def optional_duration_us(duration: Duration | None, what: str) -> int | None:
     return None if duration is None else duration_us(duration, what)
 
 
-def delay_us(*delay: Duration, days: float = 0, hours: float = 0, minutes: float = 0, seconds: float = 0) -> int:
-    """What `.after(...)` was given: one duration, or named parts that add up, never both."""
+def delay_us(
+    verb: str, delay: tuple[Duration, ...], days: float = 0, hours: float = 0, minutes: float = 0, seconds: float = 0
+) -> int:
+    """What a verb such as `after` or `sleep` was given: one duration, or named parts that add up, never both."""
     parts = {"days": days, "hours": hours, "minutes": minutes, "seconds": seconds}
     if len(delay) > 1 or (delay and any(parts.values())):
-        raise TypeError("after(...) takes one duration or named parts (days, hours, minutes, seconds), not both.")
+        raise TypeError(f"{verb}(...) takes one duration or named parts (days, hours, minutes, seconds), not both.")
     if delay:
-        return duration_us(delay[0], "The delay of after(...)")
+        return duration_us(delay[0], f"The delay of {verb}(...)")
     for name, part in parts.items():
-        duration_us(part, f"{name} in after(...)")
-    return duration_us(((days * 24 + hours) * 60 + minutes) * 60 + seconds, "The delay of after(...)")
+        duration_us(part, f"{name} in {verb}(...)")
+    return duration_us(((days * 24 + hours) * 60 + minutes) * 60 + seconds, f"The delay of {verb}(...)")
 
 
 def moment_us(when: datetime) -> int:

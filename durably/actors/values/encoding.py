@@ -1,6 +1,7 @@
 """Values as JSON, in one way only: what is equal has equal bytes in every process, so that replay can compare them.
 
 Two ways lead there. Types without sets are written by msgspec as they are. What may hold a set, whose order differs
+from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 from process to process, goes through orjson with its elements sorted; what orjson does not know is written as
 msgspec would.
 """
@@ -20,6 +21,7 @@ from durably.actors.values.descriptions import shortened
 from durably.actors.values.models import has_sets, is_model, model_json, model_parts
 from durably.actors.values.records import fields_of, is_record, parts_of
 from durably.actors.values.type_checks import is_mapping, is_sequence, is_set
+from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 from durably.errors import UnencodableError
 
 
@@ -47,7 +49,8 @@ def encode_plainly(value: Any) -> bytes:
     """For types without sets: their values have one encoding anyway."""
     try:
         return plain_encoder.encode(value)
-    except (Exception, SystemExit) as error:  # Whatever a user's property or serializer raises: the value is to blame.
+    except USER_ERRORS as error:  # Whatever a user's property or serializer raises: the value is to blame.
+        let_signals_pass(error)
         raise unencodable(value, error) from error
 
 
@@ -58,7 +61,8 @@ def encode_canonically(value: Any) -> bytes:
     """For types that may hold sets: their elements are sorted by encoding."""
     try:
         return orjson.dumps(value, _canonical_parts, _CANONICAL)
-    except (Exception, SystemExit) as error:  # As above.
+    except USER_ERRORS as error:  # As above.
+        let_signals_pass(error)
         if _only_lacks_big_integers(error):
             return encode_plainly(_without_sets(value))
         raise unencodable(value, error.__cause__ or error) from error
@@ -149,7 +153,8 @@ def _culprit(value: Any, path: str) -> tuple[str, Any]:
     for step, part in _parts(value):
         try:
             plain_encoder.encode(part)
-        except Exception:  # That it cannot be encoded is what is asked here; why is told by the first attempt.
+        except USER_ERRORS as error:  # What it raises was reported by the first attempt.
+            let_signals_pass(error)
             return _culprit(part, path + step)
     return path, value
 

@@ -10,23 +10,29 @@ from __future__ import annotations
 import asyncio
 import sys
 import typing
+from datetime import timedelta
 from inspect import get_annotations
 from types import SimpleNamespace
-from typing import Any, ClassVar, cast, get_origin
+from typing import Any, ClassVar, TypeVar, cast, get_origin
 from weakref import WeakKeyDictionary
 
 import msgspec
 
 from durably.actors.values.serde import TypeCodec, codec_for
+from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 from durably.errors import (
     CancelledInvocationError,
     DefinitionError,
+    HandlerMistakeError,
+    RetryableError,
     TerminalError,
     UndecodableError,
     UnencodableError,
     error_class_name,
     known_error_class,
 )
+
+ErrorT = TypeVar("ErrorT", bound=BaseException)
 
 LOST_FIELDS = "lost_fields"
 """The metadata entry that names fields which did not travel."""
@@ -51,12 +57,41 @@ def terminal(error: BaseException) -> TerminalError | None:
     """The terminal error that `error` is for callers, or None where another attempt may help (rule E3)."""
     if isinstance(error, asyncio.CancelledError):
         return _cancelled(error)
-    if isinstance(error, TerminalError):
-        return error
+    raised = raised_terminal(error)
+    if raised is not None:
+        return raised
     if isinstance(error, TimeoutError):
         return TerminalError(str(error) or "The handler ran into a time limit of its own.", code=TIMEOUT_CODE)
     if isinstance(error, BaseExceptionGroup):
         return _terminal_group(cast("BaseExceptionGroup[BaseException]", error))
+    return None
+
+
+def raised_terminal(error: BaseException) -> TerminalError | None:
+    """The terminal error that this one is, or was raised from: wrapping it says more, and does not undo it."""
+    return _first_of(TerminalError, error)
+
+
+def asked_delay(error: BaseException) -> timedelta | float | None:
+    """The `retry_after` of the `RetryableError` that this error is, or was raised from."""
+    found = _first_of(RetryableError, error)
+    return getattr(found, "retry_after", None)  # A subclass may have made it without `__init__`.
+
+
+def _first_of(kind: type[ErrorT], error: BaseException) -> ErrorT | None:
+    """The first of its class among an error and what that was explicitly raised from (`raise ... from`).
+
+    A mistake ends the search, and so does an error that says what is to be done in another way.
+    """
+    seen: set[int] = set()
+    one: BaseException | None = error
+    while one is not None and id(one) not in seen:  # A chain of causes may be a ring.
+        if isinstance(one, kind):
+            return one
+        if isinstance(one, HandlerMistakeError | RetryableError | TerminalError):
+            return None
+        seen.add(id(one))
+        one = one.__cause__
     return None
 
 
@@ -171,7 +206,8 @@ def _class_names(cls: type[TerminalError]) -> list[str]:
 def _message_of(error: TerminalError) -> str:
     try:
         return error.message
-    except Exception as problem:  # The message may be a property or a repr of the user's; it must not hide the failure.
+    except USER_ERRORS as problem:  # The message may be a property of the user's; it must not hide the failure.
+        let_signals_pass(problem)
         return f"{type(error).__qualname__} (its message cannot be read: {type(problem).__qualname__})"
 
 
@@ -187,7 +223,8 @@ def _plain_code(error: TerminalError) -> int:
 def _plain_metadata(error: TerminalError) -> dict[str, str]:
     try:
         return {_plain_text(name): _plain_text(value) for name, value in error.metadata.items()}
-    except Exception:  # Metadata is for people; a broken one must not hide the failure.
+    except USER_ERRORS as problem:  # Metadata is for people; a broken one must not hide the failure.
+        let_signals_pass(problem)
         return {}
 
 
@@ -222,7 +259,8 @@ def _field_codec(cls: type, name: str, annotation: Any) -> TypeCodec[Any] | None
         resolved = typing.get_type_hints(holder, vars(module) if module else {}, dict(vars(cls)), include_extras=True)[
             name
         ]
-    except Exception:  # Whatever an annotation evaluates to, the failure itself must travel.
+    except USER_ERRORS as error:  # Whatever an annotation evaluates to, the failure itself must travel.
+        let_signals_pass(error)
         return codec_for(Any)
     if resolved is ClassVar or get_origin(resolved) is ClassVar:
         return None

@@ -15,6 +15,7 @@ import msgspec
 from durably.actors.values.descriptions import describe, shortened, shortened_bytes
 from durably.actors.values.encoding import encode_plainly, plain_encoder, unencodable
 from durably.actors.values.type_codec import ALWAYS, Proof, TypeCodec
+from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 from durably.errors import UndecodableError, UnencodableError
 
 _PATH = re.compile(r" - at `(?:key in )?(\$[^`]*)`$")
@@ -26,7 +27,8 @@ def explained(decoder: msgspec.json.Decoder[Any], annotation: Any) -> Callable[[
     def decode_or_explain(data: bytes) -> Any:
         try:
             return decode(data)
-        except (Exception, SystemExit) as error:  # Validators of users' classes may raise anything.
+        except USER_ERRORS as error:  # Validators of users' classes may raise anything.
+            let_signals_pass(error)
             path, reason = located(error)
             raise UndecodableError(
                 f"Expected {describe(annotation)}, got {shortened_bytes(data)}: "

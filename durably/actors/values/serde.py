@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache, partial
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast
 
 import msgspec
 from msgspec.inspect import type_info
@@ -19,16 +19,18 @@ from durably.actors.values.adapters import Adapter, has_pydantic
 from durably.actors.values.certainty import certain
 from durably.actors.values.constraints import Declarations, declarations_in
 from durably.actors.values.descriptions import MISSING as MISSING
-from durably.actors.values.descriptions import describe, named, shortened
-from durably.actors.values.encoding import encode_canonically, encode_plainly
+from durably.actors.values.descriptions import describe, named, shortened, shortened_bytes
+from durably.actors.values.encoding import encode_canonically, encode_plainly, place_in
 from durably.actors.values.models import decode_custom
 from durably.actors.values.plain_codecs import PLAIN_CODECS, explained
 from durably.actors.values.plain_codecs import located as located
-from durably.actors.values.type_checks import is_bytes
-from durably.actors.values.type_codec import Proof
+from durably.actors.values.round_trip import Difference, IncomparableError, compare
+from durably.actors.values.type_checks import is_bytes, is_class
+from durably.actors.values.type_codec import ALWAYS, Proof
 from durably.actors.values.type_codec import TypeCodec as TypeCodec
 from durably.actors.values.type_features import Features
-from durably.errors import DefinitionError, DurablyError, UnencodableError
+from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
+from durably.errors import DefinitionError, DurablyError, UndecodableError, UnencodableError
 
 T = TypeVar("T")
 
@@ -38,7 +40,13 @@ JSON = "application/json"
 
 
 class Serde(Protocol[T]):
-    """Bytes and back, for one kind of content. Shipped: `JsonSerde` and `BytesSerde`."""
+    """Bytes and back, for one kind of content. Shipped: `JsonSerde`, `BytesSerde`, `MsgpackSerde`, and those of
+    `durably.protobuf`.
+
+    What `encode` gives is decoded again and compared, so that nothing is stored that would be read as something else
+    (rule V5). A Serde that sees to that by itself may say so with an attribute `is_exact = True`. One with an attribute
+    `accepts` takes other content types than it gives: `accepts = "*/*"`.
+    """
 
     content_type: str
 
@@ -46,10 +54,15 @@ class Serde(Protocol[T]):
     def decode(self, data: bytes, /) -> T: ...
 
 
+SerdeFactory: TypeAlias = Callable[[Any], Serde[Any]]
+"""Gives the Serde of a type, such as the class `MsgpackSerde`: for a class of actors, or a whole runtime."""
+
+
 class JsonSerde(Generic[T]):
     """JSON of one type; without an argument, of whatever JSON can say."""
 
     content_type = JSON
+    is_exact = True
 
     def __init__(self, returns: type[T] | Any = Any) -> None:
         self._codec: TypeCodec[T] = codec_for(returns)
@@ -68,7 +81,12 @@ class JsonSerde(Generic[T]):
 class BytesSerde:
     """Bytes as they are."""
 
-    content_type = "application/octet-stream"
+    is_exact = True
+
+    def __init__(self, content_type: str = "application/octet-stream", *, accepts: str = "*/*") -> None:
+        """What it gives is said to be of `content_type`; what it is given may be of any type in `accepts`."""
+        self.content_type = content_type
+        self.accepts = accepts
 
     def encode(self, value: bytes, /) -> bytes:
         if not is_bytes(value):
@@ -85,25 +103,47 @@ def encoder_of(serde: Serde[T] | TypeCodec[T]) -> Callable[[T], bytes]:
 
 
 def encode_readably(serde: Serde[T], value: T) -> bytes:
-    """The bytes of a value by a Serde, which for one of the user's are seen to be read again (rule V5).
+    """The bytes of a value by a Serde, which for one of the user's are seen to be read as the value again (rule V5).
 
     Raises:
-        UnencodableError: what it gave is not bytes, or is refused by its own `decode`. Whatever its `encode` raises.
+        UnencodableError: what it gave is not bytes, is refused by its own `decode`, or is read as something else.
+            Whatever its `encode` raises.
     """
     data: Any = serde.encode(value)
-    if isinstance(serde, JsonSerde | BytesSerde):
-        return cast("bytes", data)
+    if getattr(serde, "is_exact", False) is True and isinstance(data, bytes):
+        return data
     if not isinstance(data, bytes):
         raise UnencodableError(
             f"{type(serde).__name__}.encode gave {shortened(data)} for {shortened(value)}, not bytes."
         )
     try:
-        serde.decode(data)
-    except (Exception, SystemExit) as error:  # The Serde is the user's.
+        read = serde.decode(data)
+        _compare_with(serde, value, data, read)
+    except Difference as difference:
+        raise UnencodableError(
+            f"{type(serde).__name__} reads {shortened(difference.value)}{place_in(difference.path)} as "
+            f"{shortened(difference.read)} again. Mend its decode(), or give it a value that it can write.",
+            path=f"${difference.path}",
+        ) from None
+    except USER_ERRORS as error:  # The Serde is the user's.
+        let_signals_pass(error)
         raise UnencodableError(
             f"{type(serde).__name__} cannot decode again what it made of {shortened(value)}: {error}."
         ) from error
     return data
+
+
+def _compare_with(serde: Serde[T], value: T, data: bytes, read: T) -> None:
+    """See that a value is the one that was written, by its parts, or by its bytes where nothing compares them.
+
+    Raises:
+        Difference: it is not.
+    """
+    try:
+        compare(value, read, loose=False)
+    except IncomparableError:
+        if serde.encode(read) != data:
+            raise Difference("", value, read) from None
 
 
 def admit(serde: Serde[Any], data: bytes) -> bytes:
@@ -112,6 +152,104 @@ def admit(serde: Serde[Any], data: bytes) -> bytes:
         return serde.admit(data)
     serde.decode(data)
     return data
+
+
+def codec_under(serde: SerdeFactory | None, annotation: Any) -> TypeCodec[Any]:
+    """The codec of a resolved annotation where values are written by these Serdes; None: as JSON.
+
+    Raises:
+        DefinitionError: the factory has no Serde for this type.
+    """
+    return codec_for(annotation) if serde is None else codec_of(make_serde(serde, annotation), annotation)
+
+
+def checked_factory(factory: Any, where: str) -> SerdeFactory | None:
+    """What makes Serdes, as it was given.
+
+    Raises:
+        TypeError: it is a Serde itself, or cannot be called.
+    """
+    if factory is None or (callable(factory) and not is_serde(factory)):
+        return cast("SerdeFactory | None", factory)
+    hint = (
+        f"Write {type(factory).__name__}, without parentheses." if is_serde(factory) else "Give it a class of Serdes."
+    )
+    raise TypeError(f"{where} makes a Serde for each type, and {factory!r} does not. {hint}")
+
+
+def codec_named(returns: Any, serde: SerdeFactory | None) -> TypeCodec[Any]:
+    """The codec of what a user names as `returns`: a type, or a Serde of its own."""
+    return codec_of(returns) if is_serde(returns) else codec_under(serde, returns)
+
+
+def make_serde(factory: SerdeFactory, annotation: Any) -> Serde[Any]:
+    """What a factory makes for a resolved annotation.
+
+    Raises:
+        DefinitionError: it makes none.
+    """
+    try:
+        made = factory(Any if annotation is MISSING else annotation)
+    except DurablyError:
+        raise
+    except USER_ERRORS as error:  # The factory is the user's.
+        let_signals_pass(error)
+        raise DefinitionError(
+            f"{getattr(factory, '__name__', factory)} makes no Serde for {describe(annotation)}: {error}."
+        ) from error
+    if not is_serde(made):
+        raise DefinitionError(
+            f"{getattr(factory, '__name__', factory)} made {shortened(made)} for {describe(annotation)}, which is no "
+            "Serde: it has no encode(), decode() and content_type."
+        )
+    return made
+
+
+def codec_of(serde: Serde[T], annotation: Any = Any) -> TypeCodec[T]:
+    """The codec that a Serde is."""
+    return TypeCodec(
+        annotation,
+        partial(encode_by, serde),
+        partial(decode_by, serde),
+        immutable=_is_immutable(annotation),
+        proof=Proof(test=ALWAYS),
+        is_json=False,
+    )
+
+
+def encode_by(serde: Serde[T], value: T) -> bytes:
+    """The same as `encode_readably`, whatever the Serde raises.
+
+    Raises:
+        UnencodableError: the Serde cannot write the value.
+    """
+    try:
+        return encode_readably(serde, value)
+    except UnencodableError:
+        raise
+    except USER_ERRORS as error:  # The Serde is the user's.
+        let_signals_pass(error)
+        raise UnencodableError(f"{type(serde).__name__} cannot write {shortened(value)}: {error}.") from error
+
+
+def decode_by(serde: Serde[T], data: bytes) -> T:
+    """The value in some bytes by a Serde.
+
+    Raises:
+        UndecodableError: the Serde refuses them.
+    """
+    try:
+        return serde.decode(data)
+    except UndecodableError:
+        raise
+    except USER_ERRORS as error:  # The Serde is the user's.
+        let_signals_pass(error)
+        raise UndecodableError(f"{type(serde).__name__} cannot read {shortened_bytes(data)}: {error}.") from error
+
+
+def is_serde(value: object) -> bool:
+    """A Serde, and no type that names what is to be decoded."""
+    return not is_class(value) and all(hasattr(value, name) for name in ("encode", "decode", "content_type"))
 
 
 def codec_for(annotation: Any) -> TypeCodec[Any]:
@@ -151,7 +289,8 @@ def _make_codec(annotation: Any) -> TypeCodec[Any]:
         decoder = msgspec.json.Decoder(annotation, dec_hook=decode_custom)
     except DefinitionError:
         raise
-    except Exception as error:  # msgspec evaluates user classes here, and anything may come out of them.
+    except USER_ERRORS as error:  # msgspec evaluates user classes here, and anything may come out of them.
+        let_signals_pass(error)
         if _is_union_for_pydantic(error):
             return _adapted_codec(
                 annotation, declared, f"{describe(annotation)} holds a union that JSON cannot tell apart"
@@ -210,7 +349,7 @@ def _adapted_codec(annotation: Any, declared: Declarations, why: str) -> TypeCod
     )
 
 
-def _is_union_for_pydantic(error: Exception) -> bool:
+def _is_union_for_pydantic(error: BaseException) -> bool:
     """What msgspec says of unions whose members look alike in JSON. Lists and sets nothing tells apart."""
     text = str(error)
     return ("type union" in text.lower()) and "array-like" not in text

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from datetime import datetime
 from typing import Any, TypeGuard
 
@@ -39,6 +39,11 @@ def is_mapping(value: object) -> TypeGuard[Mapping[Any, Any]]:
 def is_sequence(value: object) -> TypeGuard[Sequence[Any]]:
     """A list or tuple: text and bytes are values of their own."""
     return isinstance(value, list | tuple)
+
+
+def is_iterable(value: object) -> TypeGuard[Iterable[Any]]:
+    """Anything with items; text is a value of its own."""
+    return isinstance(value, Iterable) and not isinstance(value, str | bytes)
 
 
 def is_set(value: object) -> TypeGuard[Set[Any]]:

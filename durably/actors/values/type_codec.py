@@ -18,6 +18,7 @@ from durably.actors.values.encoding import check_depth, encode_if_plain, place_i
 from durably.actors.values.records import is_record
 from durably.actors.values.round_trip import Difference, compare
 from durably.actors.values.type_checks import is_mapping
+from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 from durably.errors import UndecodableError, UnencodableError
 
 T = TypeVar("T")
@@ -68,6 +69,7 @@ class TypeCodec(Generic[T]):
         "encode_exactly",
         "immutable",
         "is_certain",
+        "is_json",
         "refuses_unknown_keys",
     )
 
@@ -79,6 +81,8 @@ class TypeCodec(Generic[T]):
     """A value of this type cannot change in place (rule V2)."""
     is_certain: bool
     """What decodes can be encoded again, and is the same then; decoding it again gives the same too."""
+    is_json: bool
+    """What it gives is JSON, not the bytes of a Serde."""
     refuses_unknown_keys: bool
     """`admit` looks for keys that no field stands for; of other types that is left to `UnknownKeys`."""
 
@@ -91,6 +95,7 @@ class TypeCodec(Generic[T]):
         immutable: bool,
         proof: Proof,
         decode_outside: Callable[[bytes], T] | None = None,
+        is_json: bool = True,
     ) -> None:
         """`decode_outside` is for what comes from outside, if it refuses more: unknown keys."""
         self.annotation = annotation
@@ -98,6 +103,7 @@ class TypeCodec(Generic[T]):
         self.decode = decode
         self._decode_outside = decode_outside or decode
         self.refuses_unknown_keys = decode_outside is not None
+        self.is_json = is_json
         self.immutable = immutable
         self.is_certain = proof.test is not None and not proof.draws_defaults
         self._has_floats = proof.has_floats
@@ -105,7 +111,7 @@ class TypeCodec(Generic[T]):
         self._test = proof.test
         self._loose = proof.loose
         self._deep = proof.deep
-        self._plain_json = annotation in (Any, object)
+        self._plain_json = is_json and annotation in (Any, object)
         self._draws_defaults = proof.draws_defaults
         if proof.test is ALWAYS:
             self.encode_exactly = encode
@@ -142,7 +148,8 @@ class TypeCodec(Generic[T]):
             compare(value, read, loose=self._loose)
         except Difference as difference:
             raise _lossy(difference, self.annotation) from None
-        except Exception as error:  # IncomparableError, or whatever an `__eq__` of the user's raises.
+        except USER_ERRORS as error:  # IncomparableError, or whatever an `__eq__` of the user's raises.
+            let_signals_pass(error)
             if self.encode(read) != data:
                 raise UnencodableError(
                     f"{shortened(value)} is not the same when it is read as {describe(self.annotation)} again: {error}."
@@ -151,7 +158,8 @@ class TypeCodec(Generic[T]):
     def _is_certainly_right(self, value: T) -> bool:
         try:
             return self._test is not None and self._test(value)
-        except Exception:  # A field that was never set, or an attribute of the user's that raises.
+        except USER_ERRORS as error:  # A field that was never set, or an attribute of the user's that raises.
+            let_signals_pass(error)
             return False
 
     def _read_again(self, value: T, data: bytes) -> T:
@@ -202,7 +210,8 @@ def _encoding_if_certain(
     def encode_if_certain(value: T) -> bytes:
         try:
             certain = test(value)
-        except Exception:  # As above.
+        except USER_ERRORS as error:  # As above.
+            let_signals_pass(error)
             certain = False
         return encode(value) if certain else encode_and_prove(value)
 
@@ -215,7 +224,8 @@ def _lost_in_json(value: Any, data: bytes) -> UnencodableError | None:
         compare(value, msgspec.json.decode(data), loose=True)
     except Difference as difference:
         return _lossy(difference, Any)
-    except Exception:  # It says nothing, then.
+    except USER_ERRORS as error:  # It says nothing, then.
+        let_signals_pass(error)
         return None
     return None
 

@@ -17,6 +17,7 @@ from msgspec import inspect as shapes
 from durably.actors.values.constraints import declarations_in
 from durably.actors.values.descriptions import named
 from durably.actors.values.type_checks import is_mapping, is_sequence
+from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 from durably.errors import UndecodableError
 
 _OBJECTS = (
@@ -60,7 +61,8 @@ def _shape_for_msgspec(annotation: Any) -> shapes.Type:
     """The shape of a type that msgspec reads. What only pydantic reads has its names and its rule for others there."""
     try:
         return shapes.AnyType() if declarations_in(annotation).foreign is not None else shapes.type_info(annotation)
-    except Exception:  # A union that only pydantic tells apart, for one.
+    except USER_ERRORS as error:  # A union that only pydantic tells apart, for one.
+        let_signals_pass(error)
         return shapes.AnyType()
 
 

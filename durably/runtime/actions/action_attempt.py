@@ -13,8 +13,8 @@ from typing import Any, Self, cast
 from durably.actors.protocol.port import Action
 from durably.actors.retry import RetryPolicy
 from durably.actors.values.durations import duration_us
-from durably.actors.values.error_envelopes import terminal
-from durably.errors import ActionFailedError, ActionTimeoutError, RetryableError, TerminalError
+from durably.actors.values.error_envelopes import asked_delay, raised_terminal, terminal
+from durably.errors import ActionFailedError, ActionTimeoutError, TerminalError
 from durably.runtime.clock import US_PER_SECOND, Cancellable, Clock
 from durably.runtime.execution.failure_text import describe_failure, text_of_error
 
@@ -77,7 +77,7 @@ def terminal_error_of_action(error: BaseException) -> TerminalError | None:
 def _is_terminal(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return all(map(_is_terminal, cast("BaseExceptionGroup[BaseException]", error).exceptions))
-    return isinstance(error, TerminalError)
+    return raised_terminal(error) is not None
 
 
 def given_up_error(name: str, error: BaseException, attempts: int, *, is_time_limit: bool) -> ActionFailedError:
@@ -97,8 +97,8 @@ def given_up_error(name: str, error: BaseException, attempts: int, *, is_time_li
 def retry_delay(policy: RetryPolicy, failures: int, error: BaseException) -> int:
     """Microseconds until the next attempt: the policy's, and not before the error itself asks for it."""
     delay = policy.delay_us(failures)
-    asked_for = getattr(error, "retry_after", None) if isinstance(error, RetryableError) else None
     try:
+        asked_for = asked_delay(error)
         return delay if asked_for is None else max(delay, duration_us(asked_for))
     except (TypeError, ValueError):  # It asks for what is no duration.
         return delay

@@ -22,8 +22,10 @@ from durably.actors.action_context import ActionContext, ActionLog
 from durably.actors.protocol.port import Action
 from durably.actors.retry import RetryPolicy
 from durably.actors.values.error_envelopes import encode_failure
+from durably.actors.values.user_errors import USER_ERRORS, is_from_signal, let_signals_pass
 from durably.errors import TerminalError, find_mistake
 from durably.runtime.actions.action_attempt import TimeLimit, given_up_error, retry_delay, terminal_error_of_action
+from durably.runtime.actions.contained import Contained, ExitInTaskError, has_exited, without_containment
 from durably.runtime.clock import Cancellable, Clock
 from durably.runtime.commit.thread_yielding import ThreadYielding
 from durably.runtime.execution.failure_text import failure_fields, text_of_error
@@ -208,9 +210,13 @@ class Actions:
             self._begin_attempt(running, limit)
             try:
                 running.result = _encoded(action, await self._attempted(action, fallback, limit, context))
-            except (asyncio.CancelledError, KeyboardInterrupt):
+            except asyncio.CancelledError:
                 raise
-            except BaseException as error:
+            except BaseException as raised:
+                if is_from_signal(raised):  # Rule E3: the host's business, which asyncio need not report again.
+                    _this_task().add_done_callback(_forget_error)
+                    raise
+                error = without_containment(raised)
                 failures += 1
                 elapsed = self._clock.monotonic() - started
                 if action.retry is not None:
@@ -260,11 +266,10 @@ class Actions:
         token = context.enter()
         try:
             with limit:
-                return await self._called(action)
+                return await Contained(self._host, self._called(action))
         except asyncio.CancelledError:
             context.given_up.set()
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
+            if _this_task().cancelling():
                 raise
             raise RuntimeError("the action was cancelled from within") from None
         except TimeoutError as error:
@@ -318,6 +323,8 @@ class Actions:
             return action.invoke(), None
         except StopIteration as error:
             return None, RuntimeError(f"the action raised {error!r}")
+        except KeyboardInterrupt as error:  # Rule E3: no signal raises it in a thread.
+            return None, ExitInTaskError(error)
         except BaseException as error:
             return None, error
         finally:
@@ -326,6 +333,16 @@ class Actions:
 
 def _nobody_listens() -> None:
     return None
+
+
+def _forget_error(task: asyncio.Task[Any]) -> None:
+    task.exception()
+
+
+def _this_task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    assert task is not None
+    return task
 
 
 def _after_failure(
@@ -337,7 +354,7 @@ def _after_failure(
         return ActionResult(failed=True, value=encode_failure(ends), cause=error.__cause__)
     if find_mistake(error) is not None:
         return ActionResult(failed=True, value=b"", exhausted=error)
-    if not (policy.gives_up_on(error) or isinstance(error, SystemExit)):  # Rule E3: it would exit each time.
+    if not (policy.gives_up_on(error) or has_exited(error)):  # Rule E3: it would exit each time.
         if not policy.exhausted(failures, elapsed_us):
             return None
         if action.retry is None and policy.then == "pause":
@@ -355,5 +372,6 @@ def _told(delay_us: int, failures: int, error: BaseException) -> dict[str, Any]:
 def _encoded(action: Action[Any], value: Any) -> ActionResult:
     try:
         return ActionResult(failed=False, value=action.encode(value))
-    except (Exception, SystemExit) as error:  # Rule V5: what cannot be encoded raises in the handler, named.
+    except USER_ERRORS as error:  # Rule V5: what cannot be encoded raises in the handler, named.
+        let_signals_pass(error)
         return ActionResult(failed=True, value=encode_failure(TerminalError(text_of_error(error))))

@@ -210,6 +210,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         entropy=around.entropy,
         observer=observer,
         registry=registry,
+        settings=settings,
         targets=targets,
     )
     pause_search = PauseSearch(activations=activations, committer=committer, registry=registry, scheduled=scheduled)

@@ -22,7 +22,7 @@ class Engine:
 
     def start(self) -> None:
         """Recover in the background; requests are served meanwhile, through the same loads (rule T3)."""
-        self.parts.timers.open_window()
+        self.parts.timers.take_over()
         self.parts.recovery.start()
         self.parts.retention.start()
 

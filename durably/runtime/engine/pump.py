@@ -7,6 +7,7 @@ other callbacks get their turns.
 from __future__ import annotations
 
 from durably.actors.protocol.coding import CodingMeter
+from durably.actors.values.user_errors import USER_ERRORS, is_from_signal
 from durably.runtime.clock import Clock
 from durably.runtime.commit.committer import Committer
 from durably.runtime.incarnation.idleness import Idleness
@@ -61,14 +62,14 @@ class Pump:
         self._ready.in_turn = True
         try:
             self._work_off()
-        except KeyboardInterrupt:
-            # Rule E3: the host's business. If that goes on, so do the others, and after a while this one too.
-            self._ready.in_turn = False
-            self._clock.call_later(self._settings.host_error_pause_us, self._again, self._incarnation.suspect)
-            self._ready.schedule()
-            raise
-        except (Exception, SystemExit) as error:  # A mistake of ours: fail and recover, rather than go on half.
-            self._incarnation.fail(error)
+        except USER_ERRORS as error:
+            if is_from_signal(error):
+                # Rule E3: the host's business. If that goes on, so do the others, and after a while this one too.
+                self._ready.in_turn = False
+                self._clock.call_later(self._settings.host_error_pause_us, self._again, self._incarnation.suspect)
+                self._ready.schedule()
+                raise
+            self._incarnation.fail(error)  # A mistake of ours: fail and recover, rather than go on half.
         finally:
             self._ready.in_turn = False
         self._end_turn()

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
+from durably.actors.values.user_errors import let_signals_pass
+
 CLOSINGS = 1000
 """How often a thrown-away coroutine may await again while it is being closed."""
 
@@ -52,8 +54,7 @@ def _ignoring_errors(function: Callable[..., Any], *args: Any) -> bool:
     """Call something whose errors are of no interest; tells whether there was one."""
     try:
         function(*args)
-    except KeyboardInterrupt:
-        raise
-    except BaseException:
+    except BaseException as error:
+        let_signals_pass(error)
         return True
     return False

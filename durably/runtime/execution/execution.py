@@ -22,6 +22,7 @@ import msgspec
 from durably.actors.context import make_context
 from durably.actors.definition.binding import BoundActor, BoundActorHandler
 from durably.actors.handlers import CONTEXT
+from durably.actors.headers import apart, joined
 from durably.actors.protocol.coding import MEASURED_BYTES, CodingMeter
 from durably.actors.protocol.commands import (
     Command,
@@ -36,6 +37,8 @@ from durably.actors.protocol.operations import CallSite, Operation
 from durably.actors.protocol.port import Action, Flush
 from durably.actors.protocol.request import Request
 from durably.actors.values.error_envelopes import decode_failure, encode_failure, terminal
+from durably.actors.values.serde import SerdeFactory
+from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 from durably.errors import (
     ForgottenAwaitError,
     HandlerMistakeError,
@@ -118,7 +121,8 @@ class DurableOperation(Operation[R]):
         began = None if coding is None or len(delivery.value) < MEASURED_BYTES else coding.monotonic()
         try:
             result = self._decode(delivery.value)
-        except Exception as error:
+        except USER_ERRORS as error:
+            let_signals_pass(error)
             self.set_exception(error)
         else:
             self.set_result(result)
@@ -235,9 +239,8 @@ class Execution:
         before = enter(self.loop)
         try:
             outcome = self._run(deliveries) if self._watch is None else self._run_watched(self._watch, deliveries)
-        except KeyboardInterrupt:  # Rule E3: the host's business; nothing is recorded.
-            raise
-        except SystemExit as error:
+        except (SystemExit, KeyboardInterrupt) as error:
+            let_signals_pass(error)  # Rule E3: the host's business; nothing is recorded.
             return AttemptFailure(_exit_mistake(error))
         except BaseException as error:
             return AttemptFailure(error)
@@ -483,13 +486,25 @@ class Execution:
         if request is None or request.attempt != self._attempt:
             request = self._request = Request(
                 id=accepted.id,
-                headers=accepted.headers,
+                headers=joined(accepted.headers),
+                attempt_headers=apart(accepted.headers),
                 body=accepted.argument,
                 idempotency_key=None if accepted.scope is None else accepted.scope.idempotency_key,
                 deadline=None if accepted.deadline is None else from_timestamp(accepted.deadline),
                 attempt=self._attempt,
             )
         return request
+
+    @property
+    def serde(self) -> SerdeFactory | None:
+        return self._actor.serde
+
+    @property
+    def runtime_serde(self) -> SerdeFactory | None:
+        return self._actor.runtime_serde
+
+    def headers(self) -> Mapping[str, str]:
+        return self._accepted.headers
 
     def at(self) -> int:
         self.check("The time of the handler")
@@ -704,8 +719,8 @@ def _name_of(coroutine: object) -> str:
     return name
 
 
-def _exit_mistake(error: SystemExit) -> ProcessExitError:
+def _exit_mistake(error: SystemExit | KeyboardInterrupt) -> ProcessExitError:
     """A handler cannot end the process: recovered, it would end every process to come (rule E3)."""
-    mistake = ProcessExitError(error.code)
+    mistake = ProcessExitError(error)
     mistake.__cause__ = error
     return mistake.with_traceback(error.__traceback__)

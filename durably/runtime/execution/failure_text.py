@@ -10,6 +10,8 @@ from typing import cast
 
 import msgspec
 
+from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
+
 TRACEBACK = "stack"
 """The field of a log line that holds a traceback as text. structlog's console prints a `stack` on lines of its own."""
 _PACKAGE = Path(__file__).resolve().parents[2]
@@ -46,7 +48,8 @@ def text_of_error(error: BaseException) -> str:
     """What an exception says, as text that any store and terminal can take."""
     try:
         text = str(error)
-    except (Exception, SystemExit) as failure:
+    except USER_ERRORS as failure:
+        let_signals_pass(failure)
         return f"(it has no text: {type(failure).__name__} was raised when it was asked for it)"
     return _storable(text)
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 from durably.actors.protocol.commands import CompleteAwakeable
 from durably.actors.protocol.operations import CallSite, HostOperation
 from durably.actors.values.error_envelopes import decode_failure
+from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 from durably.errors import StoreUnavailableError
 from durably.runtime.execution.step import Outcome
 from durably.runtime.gateway.requests import Acceptance, Reply
@@ -140,10 +141,8 @@ class ResultOperation(OutcomeOperation[R]):
                 self.refuse(failure)
             else:
                 self.finish(self._decode(outcome.value))
-        except (
-            Exception,
-            SystemExit,
-        ) as error:  # User code decodes.
+        except USER_ERRORS as error:  # User code decodes.
+            let_signals_pass(error)
             self.refuse(error)
 
 
@@ -161,7 +160,8 @@ class ReplyOperation(OutcomeOperation[Reply]):
     def answer(self, outcome: Outcome, expires_at: int | None, cause: BaseException | None = None, /) -> None:
         try:
             failure = decode_failure(outcome.value) if outcome.failed else None
-        except (Exception, SystemExit) as error:  # An error class of the user's may refuse to be made.
+        except USER_ERRORS as error:  # An error class of the user's may refuse to be made.
+            let_signals_pass(error)
             self.refuse(error)
             return
         body = b"" if outcome.failed else outcome.value

@@ -22,6 +22,7 @@ from durably.runtime.messaging.completions import Completions
 from durably.runtime.messaging.targets import Targets
 from durably.runtime.observation.observer import Observer
 from durably.runtime.registry.registry import InvocationRegistry
+from durably.runtime.settings import Settings
 from durably.storage.records import CallerRecord
 
 KeysFound: TypeAlias = Mapping[KeyScope | str, Found]
@@ -42,12 +43,14 @@ class Messages:
         entropy: Entropy,
         observer: Observer,
         registry: InvocationRegistry,
+        settings: Settings,
         targets: Targets,
     ) -> None:
         self._acceptance = acceptance
         self._attachments = attachments
         self._completions = completions
         self._entropy = entropy
+        self._forwarding = settings.forwarding
         self._observer = observer
         self._registry = registry
         self._targets = targets
@@ -87,7 +90,7 @@ class Messages:
             argument,
             id,
             new_seed(self._entropy),
-            command.headers,
+            self._headers(sender, command),
             command.timeout_us,
             scope,
             command.due if isinstance(command, Send) else None,
@@ -99,6 +102,16 @@ class Messages:
         transition.next_position()
         self._acceptance.accept(transition, message)
         return id
+
+    def _headers(self, sender: InvocationRun, command: Call | Send) -> dict[str, str]:
+        """Those of a call, with what the caller's class or the runtime forwards. A send carries its own only.
+
+        They are added here, not in the command: the journal holds when the setting changes.
+        """
+        if not sender.headers or not isinstance(command, Call) or command.has_all_headers:
+            return command.headers
+        forwarding = sender.handler.forwarding or self._forwarding
+        return command.headers if forwarding is None else forwarding.add(sender.headers, command.headers)
 
     def _join_first(
         self, transition: Transition, id: str, scope: KeyScope, caller: CallerRecord | None, found: KeysFound

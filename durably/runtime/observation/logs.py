@@ -2,7 +2,7 @@
 
 Where the host has configured structlog, lines go through its processors; otherwise to the standard library's logger
 `durably`, which says nothing below a warning. The machine's lines are at level debug and cost nothing while that is
-off. A traceback is told with the first failure, not again with those that follow.
+off. A traceback comes with the first failure of an invocation, and again only when it changes.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ from durably.actors.protocol.commands import (
     SendSignal,
     Sleep,
 )
+from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 from durably.errors import TerminalError
 from durably.ids import Address
 from durably.runtime.execution.execution import Execution
-from durably.runtime.execution.failure_text import describe_failure, failure_fields
+from durably.runtime.execution.failure_text import TRACEBACK, describe_failure, failure_fields
 from durably.runtime.execution.step import Step
 from durably.runtime.invocations.invocation import InvocationRun
 from durably.runtime.observation.observer import Observer
@@ -44,6 +45,8 @@ SLOW_CODING = (
 )
 
 _ACTIONS_SHOWN = 5
+_TRACES_REMEMBERED = 256
+"""Of so many invocations a traceback is not logged twice in a row."""
 
 
 class StructlogLogger:
@@ -91,7 +94,8 @@ class QuietOnFailure:
         """Write a line of any level."""
         try:
             self._logger.write(level, event, fields)
-        except Exception as error:
+        except USER_ERRORS as error:
+            let_signals_pass(error)
             if not QuietOnFailure._has_told:
                 QuietOnFailure._has_told = True
                 logging.getLogger(LOGGER_NAME).error(
@@ -108,6 +112,8 @@ class RuntimeLogger(Observer):
         logger = StructlogLogger(structlog.get_logger(LOGGER_NAME)) if is_structlog else StandardLibraryLogger()
         self._log = QuietOnFailure(logger)
         self.detailed = logger.is_enabled_for(logging.DEBUG)
+        self._last_traces: dict[str, str] = {}
+        """By invocation, oldest first: the last traceback in the log."""
 
     # ------------------------------------------------------------------ the machine's lines
 
@@ -154,17 +160,20 @@ class RuntimeLogger(Observer):
             "an attempt failed and will be tried again",
             delay_seconds=delay_us / 1_000_000,
             failed_attempts=invocation.attempts,
-            **failure_fields(error, is_first=invocation.attempts == 1),
+            **self._without_repetition(invocation, failure_fields(error, is_first=invocation.attempts == 1)),
         )
 
     def action_retries(self, invocation: InvocationRun, action: str, fields: dict[str, Any]) -> None:
-        self._of(invocation).warning("an action failed and will be tried again", action=action, **fields)
+        told = self._without_repetition(invocation, fields)
+        self._of(invocation).warning("an action failed and will be tried again", action=action, **told)
 
     def gave_up(self, invocation: InvocationRun, error: BaseException) -> None:
-        self._of(invocation).error("failed for good", **failure_fields(error, is_first=True))
+        fields = self._without_repetition(invocation, failure_fields(error, is_first=True))
+        self._of(invocation).error("failed for good", **fields)
 
     def paused(self, invocation: InvocationRun, error: BaseException) -> None:
-        self._of(invocation).error("paused", **failure_fields(error, is_first=True))
+        fields = self._without_repetition(invocation, failure_fields(error, is_first=True))
+        self._of(invocation).error("paused", **fields)
 
     def slow(self, invocation: InvocationRun, took_us: int, coding: CodingMeter) -> None:
         """A step held up the event loop; `coding` tells how much of that was durably's own encoding and decoding."""
@@ -214,6 +223,21 @@ class RuntimeLogger(Observer):
 
     def hook_failed(self, error: BaseException) -> None:
         self._log.error("on_paused raised", error=describe_failure(error))
+
+    def observer_failed(self, event: str, error: BaseException) -> None:
+        self._log.error("an observer raised", observed=event, error=describe_failure(error))
+
+    def _without_repetition(self, invocation: InvocationRun, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The fields of a failure, without the traceback if the last one of this invocation was the same."""
+        trace = fields.get(TRACEBACK)
+        if trace is None:
+            return fields
+        if self._last_traces.pop(invocation.id, None) == trace:
+            fields = {name: value for name, value in fields.items() if name != TRACEBACK}
+        self._last_traces[invocation.id] = trace
+        if len(self._last_traces) > _TRACES_REMEMBERED:
+            del self._last_traces[next(iter(self._last_traces))]
+        return fields
 
     def _of(self, invocation: InvocationRun) -> QuietOnFailure:
         return self._log.bind(

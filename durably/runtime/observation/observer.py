@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
+
 if TYPE_CHECKING:
     from durably.actors.protocol.coding import CodingMeter
     from durably.actors.protocol.commands import Call, Send, SendSignal
@@ -60,6 +62,9 @@ class Observer:
 
     def hook_failed(self, error: BaseException) -> None:
         """The host's `on_paused` raised."""
+
+    def observer_failed(self, event: str, error: BaseException) -> None:
+        """An observer raised while it heard of an event."""
 
     def nobody_home(self, address: Address) -> None:
         """The store holds work of a class that this runtime does not have."""
@@ -140,15 +145,29 @@ class Observer:
 
 
 class Observers(Observer):
-    """Several observers as one: each event goes straight to those that override it, in their order."""
+    """Several observers as one: each event goes to those that override it, in their order.
+
+    What an observer raises is reported as `observer_failed`; it never reaches the machine (rule E3).
+    """
 
     def __init__(self, observers: Iterable[Observer]) -> None:
         heard = [*observers]
         self.detailed = any(observer.detailed for observer in heard)
         for event in _EVENTS:
-            told = [getattr(observer, event) for observer in heard if _overrides(observer, event)]
+            told = [self._guarded(event, getattr(observer, event)) for observer in heard if _overrides(observer, event)]
             if told:
                 setattr(self, event, told[0] if len(told) == 1 else _all(told))
+
+    def _guarded(self, event: str, hear: Callable[..., None]) -> Callable[..., None]:
+        def tell(*details: Any) -> None:
+            try:
+                hear(*details)
+            except USER_ERRORS as error:
+                let_signals_pass(error)
+                if event != Observer.observer_failed.__name__:
+                    self.observer_failed(event, error)
+
+        return tell
 
 
 _EVENTS = tuple(name for name in vars(Observer) if not name.startswith("_") and callable(getattr(Observer, name)))
@@ -160,8 +179,8 @@ def _overrides(observer: Observer, event: str) -> bool:
 
 
 def _all(told: list[Callable[..., None]]) -> Callable[..., None]:
-    def tell(*event: Any) -> None:
+    def tell(*details: Any) -> None:
         for one in told:
-            one(*event)
+            one(*details)
 
     return tell

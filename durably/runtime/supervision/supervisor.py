@@ -79,30 +79,37 @@ class Supervisor:
         """
         await self._incarnate()
 
-    async def stop(self, *, interrupted: bool = False) -> None:
+    async def stop(self, *, interrupted: bool = False) -> KeyboardInterrupt | None:
         """Let what runs come to a rest, commit the last batch, tell who still waits, and let the store go (rule T4).
 
         What has not come about by then is left: nobody is told that it is durable, and the next start goes on from what
         the store holds. Being cancelled cuts the waiting short, not the rest. `interrupted`: somebody pressed Ctrl-C,
-        and may do so again.
+        and may do so again. If that comes while this very task runs, it is returned: raised here, it would end the
+        event loop before the task of the host had ended.
         """
         engine = self.engine
-        cut_short: asyncio.CancelledError | KeyboardInterrupt | None = None
+        cut_short: asyncio.CancelledError | None = None
+        ctrl_c: KeyboardInterrupt | None = None
         if engine is not None:
             engine.incarnation.stopping = True
             self.gateway.close()
             try:
                 await self._drain(engine, interrupted)
-            except (asyncio.CancelledError, KeyboardInterrupt) as error:  # The latter if it comes in this very task.
+            except asyncio.CancelledError as error:
                 cut_short = error
+                self._observer.stops_at_once()
+            except KeyboardInterrupt as error:
+                ctrl_c = error
                 self._observer.stops_at_once()
         self._closing = True
         stop_us = self._settings.stop_us
-        left = await self._end(stop_us if cut_short is None else min(stop_us, _AT_ONCE_US))
+        is_at_once = cut_short is not None or ctrl_c is not None
+        left = await self._end(min(stop_us, _AT_ONCE_US) if is_at_once else stop_us)
         if left:
             self._observer.left_behind(left)
         if cut_short is not None:
             raise cut_short
+        return ctrl_c
 
     async def _drain(self, engine: Engine, interrupted: bool) -> None:
         actions = self._actions_under_way(engine)

@@ -72,9 +72,10 @@ class TimerService:
         The wait is what is left until `due` from now, or from `not_before`, the time of the step that asks for it: a
         handler whose time ran ahead with a wrong clock still waits for as long as it asked.
         """
-        timer = TimerRecord(invocation.number, kind, command, due, invocation.address)
+        asked_at = max(self._clock.now(), not_before)
+        timer = TimerRecord(invocation.number, kind, command, due, invocation.address, asked_at)
         transition.set_timer(timer)
-        wait_us = due - max(self._clock.now(), not_before)
+        wait_us = due - asked_at
         is_soon = wait_us <= self._settings.timer_window_us
         if is_soon or len(self._heap) < self._settings.timers_in_memory:
             moment = self._clock.monotonic() + wait_us
@@ -102,6 +103,11 @@ class TimerService:
         due, moment = coming
         return min(due, self._clock.now() + moment - self._clock.monotonic())
 
+    def take_over(self) -> None:
+        """At the start: look ahead, and find what was asked for while the clock was ahead of what it says now."""
+        self._background.spawn(self._read_what_was_asked_ahead(self._clock.now()))
+        self.open_window()
+
     def open_window(self) -> None:
         """Look further ahead (rule T2): move the window, then read what the store has in it, once that is all there."""
         if self._dead:
@@ -126,6 +132,21 @@ class TimerService:
             self._window_timer.cancel()
         early_us = self._settings.timer_window_us // 2
         self._window_timer = self._clock.call_at(due - early_us, self.open_window, within_us=wait_us - early_us)
+
+    async def _read_what_was_asked_ahead(self, now: int) -> None:
+        """Rule T1: their times of day come from a wrong clock, so they wait from now on, for as long as was asked."""
+        elapsed = self._clock.monotonic()
+        after: TimerPlace | None = None
+        portion = self._settings.recovery_portion
+        while not self._dead:
+            timers = await self._store.timers(LAST_MOMENT, portion, after=after, asked_after=now)
+            for timer in timers:
+                self._heap.add(timer, elapsed + timer.due - timer.asked_at)
+            if timers:
+                self._wind()
+            if len(timers) < portion:
+                return
+            after = timers[-1].place
 
     def _look_ahead(self, until: int) -> None:
         self._background.spawn(self._read(until))

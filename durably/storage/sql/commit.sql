@@ -155,8 +155,8 @@ begin
         from (select value as line from json_each(new.timers_cleared) limit -1) where line is not null
     );
 
-    insert or replace into timers (number, kind, command, due, service, key)
-    select line ->> 0, line ->> 1, line ->> 2, line ->> 3, line ->> 4, line ->> 5
+    insert or replace into timers (number, kind, command, due, service, key, asked_at)
+    select line ->> 0, line ->> 1, line ->> 2, line ->> 3, line ->> 4, line ->> 5, line ->> 6
     from (select value as line from json_each(new.timers) limit -1) where line is not null;
 
     insert or ignore into attachments (number, caller_number, caller_command, caller_service, caller_key)

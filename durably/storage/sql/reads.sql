@@ -309,12 +309,12 @@ from (
 );
 
 -- name: timers
--- Timers due by a moment, after a place in their order.
-select json_group_array(json_array(number, kind, command, due, service, key))
+-- Timers due by a moment and asked for after another, after a place in their order.
+select json_group_array(json_array(number, kind, command, due, service, key, asked_at))
 from (
-    select number, kind, command, due, service, key from timers
+    select number, kind, command, due, service, key, asked_at from timers
     where
-        due <= :until
+        due <= :until and asked_at > :asked_after
         and (due, number, kind, command) > (:after_due, :after_number, :after_kind, :after_command)
     order by due, number, kind, command
     limit :limit

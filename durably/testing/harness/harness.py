@@ -13,8 +13,10 @@ from typing import Any, Literal, Self
 
 from durably.actors.actor import Actor, VirtualObject
 from durably.actors.definition.definition import definition_of
+from durably.actors.headers import ForwardHeaders
 from durably.actors.retry import RetryPolicy
 from durably.actors.values.durations import MICROSECOND, Duration, delay_us, duration_us
+from durably.actors.values.serde import SerdeFactory
 from durably.errors import RuntimeStoppedError
 from durably.runtime.environment import Environment
 from durably.runtime.invocations.invocation import InvocationRun
@@ -82,6 +84,8 @@ class Harness(Runtime):
         store: InspectableStore | None = None,
         allow: Collection[str] = (),
         deadlocks: Literal["error", "wait"] = "error",
+        forward_headers: ForwardHeaders | None = None,
+        serde: SerdeFactory | None = None,
         nothing_resident: bool = False,
     ) -> None:
         clock, entropy, ledger = VirtualClock(), SeededEntropy(seed), _Ledger()
@@ -95,6 +99,8 @@ class Harness(Runtime):
             retry=retry,
             suspend_after=suspend_after,
             deadlocks=deadlocks,
+            forward_headers=forward_headers,
+            serde=serde,
             environment=Environment(
                 clock=clock,
                 entropy=entropy,
@@ -166,7 +172,7 @@ class Harness(Runtime):
             As `settle` does.
         """
         self._supervised()
-        await self._advance(delay_us(*delay, days=days, hours=hours, minutes=minutes, seconds=seconds), due=due)
+        await self._advance(delay_us("advance", delay, days, hours, minutes, seconds), due=due)
 
     async def until(self, condition: Condition, /, *, within: Duration = 60.0) -> None:
         """Let time pass, from one moment when something is due to the next, until something is true of the state.

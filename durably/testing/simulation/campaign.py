@@ -222,6 +222,7 @@ class Campaign:
 
     def attempt(self, seed: int, faults: Faults, order: str | None = None, *, asked: Faults | None = None) -> Attempt:
         """Make a run, whether it fails or not."""
+        __tracebackhide__ = True
         asked = faults if asked is None else asked
         order = self._order if order is None else order
         error: Exception | None = None

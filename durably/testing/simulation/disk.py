@@ -16,6 +16,7 @@ from durably.errors import StoreUnavailableError
 from durably.ids import Address, InvocationStatus, KeyScope
 from durably.storage.memory import Disk, MemoryStore
 from durably.storage.records import (
+    EVER,
     Batch,
     InvocationRecord,
     Opened,
@@ -158,9 +159,11 @@ class SimulatedStore(WrappedStore):
         await self._reads()
         return await super().recoverable(after, limit)
 
-    async def timers(self, until: int, limit: int, /, *, after: TimerPlace | None = None) -> list[TimerRecord]:
+    async def timers(
+        self, until: int, limit: int, /, *, after: TimerPlace | None = None, asked_after: int = EVER
+    ) -> list[TimerRecord]:
         await self._reads()
-        answer = await super().timers(until, limit, after=after)
+        answer = await super().timers(until, limit, after=after, asked_after=asked_after)
         await self._takes(READ_US)
         return answer
 

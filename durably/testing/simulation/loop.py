@@ -108,6 +108,7 @@ class SimulatedLoop(IsolatedLoop):
         self._gateway = outside_context()
         self._thread = get_ident()
         self._running = False
+        self._task_factory: Any = None
         self._closed = False
         self._stop: BaseException | None = None
         self.on_time_passing: Callable[[], None] | None = None
@@ -124,6 +125,7 @@ class SimulatedLoop(IsolatedLoop):
             SimulationStuckError: nothing can happen any more, or only what can happen for ever.
             Whatever `stop_with` was given.
         """
+        __tracebackhide__ = True
         hooks = sys.get_asyncgen_hooks()
         outer = events._get_running_loop()
         if outer is not None:
@@ -307,6 +309,9 @@ class SimulatedLoop(IsolatedLoop):
         context: Context | None = None,
         **ignored: Any,
     ) -> asyncio.Task[T]:
+        if self._task_factory is not None:
+            made: asyncio.Task[T] = self._task_factory(self, coro, name=name, context=context)
+            return made
         number = self.number()
         context = copy_context() if context is None else context
         title = f"task-{number}" if name is None else str(name)
@@ -373,8 +378,11 @@ class SimulatedLoop(IsolatedLoop):
     def get_exception_handler(self) -> None:
         return None
 
-    def get_task_factory(self) -> None:
-        return None
+    def get_task_factory(self) -> Any:
+        return self._task_factory
+
+    def set_task_factory(self, factory: Any) -> None:
+        self._task_factory = factory
 
     async def shutdown_asyncgens(self) -> None:
         """`close` does that."""

@@ -282,7 +282,7 @@ class Simulation:
         self, *delay: Duration, days: float = 0, hours: float = 0, minutes: float = 0, seconds: float = 0
     ) -> None:
         """Let virtual time pass. A bare number is seconds."""
-        await self._pass(delay_us(*delay, days=days, hours=hours, minutes=minutes, seconds=seconds))
+        await self._pass(delay_us("advance", delay, days, hours, minutes, seconds))
 
     async def settle(self) -> None:
         """Wait until nothing can happen unless more time passes or somebody asks.

@@ -155,6 +155,9 @@ class TraceLog(Observer):
     def hook_failed(self, error: BaseException) -> None:
         self._note(f"on_paused raised: {describe_failure(error)}")
 
+    def observer_failed(self, event: str, error: BaseException) -> None:
+        self._note(f"an observer of {event!r} raised: {describe_failure(error)}")
+
     def incarnation_failed(self, error: BaseException) -> None:
         self._note(f"the store failed, everything in memory is void: {describe_failure(error)}")
         self._watcher.incarnation_failed(error)

@@ -422,6 +422,7 @@ async def everything(store: InspectableStore, disk: Disk) -> list[object]:
         await store.recoverable(0, 1000),
         await store.timers(LATEST_TIME, 1000),
         await store.timers(LATEST_TIME // 2, 1000),
+        await store.timers(LATEST_TIME, 1000, asked_after=LATEST_TIME // 2),
         await store.expired(LATEST_TIME // 2, 1000),
         await store.expired(LATEST_TIME, 2),
         await store.paused(2),
@@ -601,7 +602,7 @@ class Histories:
         keys: Iterable[TimerKey] = ()
         if living:
             keys = self.draw(st.lists(self.timer_keys(living), max_size=3, unique=True))
-        return [TimerRecord(*key, self.draw(times), self.draw(addresses)) for key in keys]
+        return [TimerRecord(*key, self.draw(times), self.draw(addresses), self.draw(times)) for key in keys]
 
 
 async def _next_turn() -> None:

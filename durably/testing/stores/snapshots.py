@@ -84,6 +84,9 @@ class ReadOnlyPort:
     def request(self) -> Never:
         _refuse("A request was asked for")
 
+    def headers(self) -> Never:
+        _refuse("The headers were asked for")
+
     def at(self) -> Never:
         _refuse("The time was asked for")
 
@@ -106,6 +109,14 @@ class ReadOnlyPort:
 
     def log(self, *args: Any) -> Never:
         _refuse("A line was logged")
+
+    @property
+    def serde(self) -> Any:
+        return None
+
+    @property
+    def runtime_serde(self) -> Any:
+        return None
 
     @property
     def loop(self) -> Any:

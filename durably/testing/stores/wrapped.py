@@ -14,6 +14,7 @@ from durably.errors import StoreUnavailableError
 from durably.ids import Address, InvocationStatus, KeyScope
 from durably.storage.introspection import InspectableStore
 from durably.storage.records import (
+    EVER,
     Batch,
     InvocationRecord,
     Opened,
@@ -64,8 +65,10 @@ class WrappedStore:
     async def recoverable(self, after: int, limit: int, /) -> list[tuple[int, Address]]:
         return await self.inner.recoverable(after, limit)
 
-    async def timers(self, until: int, limit: int, /, *, after: TimerPlace | None = None) -> list[TimerRecord]:
-        return await self.inner.timers(until, limit, after=after)
+    async def timers(
+        self, until: int, limit: int, /, *, after: TimerPlace | None = None, asked_after: int = EVER
+    ) -> list[TimerRecord]:
+        return await self.inner.timers(until, limit, after=after, asked_after=asked_after)
 
     async def expired(self, now: int, limit: int, /) -> list[InvocationRecord]:
         return await self.inner.expired(now, limit)

@@ -92,10 +92,12 @@ create table timers (
     due integer not null,
     service text not null,
     key text not null,
+    asked_at integer not null,
     primary key (number, kind, command)
 ) strict, without rowid;
 
-create index timers_by_due on timers (due, number, kind, command);
+-- With `asked_at`, so that a look for timers of a clock that ran ahead reads no row that it does not want.
+create index timers_by_due on timers (due, number, kind, command, asked_at);
 
 create table attachments (
     number integer not null,

@@ -1,0 +1,24 @@
+"""`CodecChain`: one codec after the other."""
+
+from __future__ import annotations
+
+from durably.storage.payload_coding import Codec
+
+
+class CodecChain:
+    """Encodes with each codec in the order given, and decodes in the opposite one. Compress first, then encrypt."""
+
+    def __init__(self, *codecs: Codec) -> None:
+        if not codecs:
+            raise TypeError("CodecChain() has no codecs. Give it some, or leave codec= out.")
+        self._codecs = codecs
+
+    def encode(self, data: bytes, /) -> bytes:
+        for codec in self._codecs:
+            data = codec.encode(data)
+        return data
+
+    def decode(self, data: bytes, /) -> bytes:
+        for codec in reversed(self._codecs):
+            data = codec.decode(data)
+        return data

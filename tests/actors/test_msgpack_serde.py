@@ -1,0 +1,187 @@
+"""What MessagePack of one type promises: what is given arrives equal, or is refused where it is given."""
+
+from __future__ import annotations
+
+import enum
+import uuid
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import pydantic
+import pytest
+from hypothesis import HealthCheck, assume, given, note, settings
+from hypothesis import strategies as some
+
+from durably import DefinitionError, MsgpackSerde, UndecodableError, UnencodableError
+from durably.actors.values.type_checks import is_mapping, is_sequence
+from tests.actors.test_round_trip import same
+from tests.actors.typed_values import ODD, Strategy, typed
+
+
+@MsgpackSerde.register
+@dataclass
+class Point:
+    x: int
+    y: Any = None
+
+
+@MsgpackSerde.register
+class Mood(enum.Enum):
+    GLAD = "glad"
+
+
+@MsgpackSerde.register
+class Card(pydantic.BaseModel):
+    number: int
+    spent: Decimal = Decimal(0)
+
+
+@dataclass
+class Unknown:
+    x: int
+
+
+@dataclass
+class Order:
+    lines: list[Point]
+    at: datetime | None = None
+    notes: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+@settings(suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
+@given(typed(), some.booleans(), some.data())
+def test_what_is_written_is_read_as_it_was_or_refused(
+    drawn: tuple[Any, Strategy], is_odd: bool, data: some.DataObject
+) -> None:
+    annotation, values = drawn
+    try:
+        serde = MsgpackSerde[Any](annotation)
+    except DefinitionError:
+        assume(False)
+        raise
+    value = data.draw(ODD if is_odd else values)
+    try:
+        written = serde.encode(value)
+    except UnencodableError as error:
+        note(error.message)
+        return
+    read = serde.decode(written)
+    assert serde.encode(read) == written
+    assert same(value, read)
+
+
+KEYS: Strategy = some.text() | some.integers() | some.uuids() | some.dates() | some.tuples(some.integers(), some.text())
+UNTYPED: Strategy = some.recursive(
+    some.none()
+    | some.booleans()
+    | some.integers(-(2**80), 2**80)
+    | some.floats(allow_nan=False)
+    | some.text(some.characters(exclude_categories=["Cs"]))
+    | some.binary()
+    | some.datetimes(timezones=some.none() | some.just(UTC) | some.just(timezone(timedelta(seconds=7))))
+    | some.dates()
+    | some.times()
+    | some.timedeltas()
+    | some.decimals(allow_nan=False)
+    | some.uuids()
+    | some.just(Mood.GLAD)
+    | some.builds(Card, number=some.integers(-(2**63), 2**63 - 1)),
+    lambda parts: (
+        some.lists(parts, max_size=3)
+        | some.tuples(parts, parts)
+        | some.dictionaries(KEYS, parts, max_size=3)
+        | some.sets(KEYS, max_size=3)
+        | some.frozensets(KEYS, max_size=3)
+        | some.builds(Point, some.integers(), parts)
+    ),
+    max_leaves=8,
+)
+
+
+def classes(value: Any) -> Any:
+    """The classes in a value: `True == 1` and `{1} == frozenset({1})`, and neither is the other."""
+    if is_mapping(value):
+        return type(value), [(classes(name), classes(part)) for name, part in value.items()]
+    if is_sequence(value):
+        return type(value), [classes(part) for part in value]
+    if isinstance(value, Point):
+        return Point, classes(value.y)
+    return value.__class__
+
+
+@given(UNTYPED)
+def test_an_untyped_value_comes_back_as_what_it_was(value: Any) -> None:
+    serde = MsgpackSerde()
+    read = serde.decode(serde.encode(value))
+    assert read == value
+    assert classes(read) == classes(value)
+
+
+def test_equal_sets_have_one_encoding_whatever_their_order() -> None:
+    serde = MsgpackSerde()
+    assert serde.encode({"a", "b", "c"}) == serde.encode({"c", "b", "a"})
+
+
+def test_an_annotation_needs_no_registration() -> None:
+    serde = MsgpackSerde(Order)
+    order = Order([Point(1, {2})], datetime(2026, 1, 1, tzinfo=UTC), {"due": date(2026, 2, 1), "at": time(1, 2)})
+    assert serde.decode(serde.encode(order)) == order
+
+
+def test_an_instance_of_an_unknown_class_is_refused_with_its_place() -> None:
+    with pytest.raises(UnencodableError, match=r"Unknown.*at \$\.notes\.x.*register") as refused:
+        MsgpackSerde(Order).encode(Order([], None, {"x": Unknown(1)}))
+    assert refused.value.path == "$.notes.x"
+
+
+@pytest.mark.parametrize("value", [object(), lambda: 1, {"x": object()}])
+def test_what_has_no_form_is_refused_with_its_class(value: Any) -> None:
+    with pytest.raises(UnencodableError, match=r"cannot be written as MessagePack: its class"):
+        MsgpackSerde().encode(value)
+
+
+def test_what_is_nested_too_deep_is_refused() -> None:
+    value: Any = []
+    for _ in range(300):
+        value = [value]
+    with pytest.raises(UnencodableError, match="deeper than"):
+        MsgpackSerde().encode(value)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xc1",
+        msgspec.msgpack.encode(msgspec.msgpack.Ext(127, b"x")),
+        msgspec.msgpack.encode(msgspec.msgpack.Ext(11, msgspec.msgpack.encode(["os.system", 1]))),
+    ],
+)
+def test_bytes_of_something_else_are_refused(data: bytes) -> None:
+    with pytest.raises(UndecodableError):
+        MsgpackSerde().decode(data)
+
+
+@given(some.binary(max_size=40))
+def test_any_bytes_are_a_value_or_refused(data: bytes) -> None:
+    serde = MsgpackSerde()
+    try:
+        read = serde.decode(data)
+    except UndecodableError:
+        return
+    try:
+        assert same(serde.decode(serde.encode(read)), read)
+    except UnencodableError as error:
+        note(error.message)
+
+
+def test_only_classes_with_parts_are_registered_and_a_name_belongs_to_one() -> None:
+    with pytest.raises(DefinitionError, match="no dataclass"):
+        MsgpackSerde.register(uuid.UUID)
+    other: type = msgspec.defstruct("Other", [("x", int)], module="elsewhere")
+    MsgpackSerde.register(Unknown, name="taken-by-unknown")
+    with pytest.raises(DefinitionError, match="another name"):
+        MsgpackSerde.register(other, name="taken-by-unknown")

@@ -1,0 +1,265 @@
+"""Serdes of handlers, classes, fields, operations and runtimes: at every border what is given arrives equal, or is
+refused where it is given, live, replayed, after a crash, and over HTTP (rules V1 and V5).
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, Generic, TypeVar
+from uuid import UUID
+
+import httpx
+import msgspec
+import pytest
+
+from durably import (
+    BytesSerde,
+    Context,
+    DefinitionError,
+    InvalidArgumentError,
+    JsonSerde,
+    MsgpackSerde,
+    ObjectContext,
+    PausedInvocationError,
+    Runtime,
+    Service,
+    SharedContext,
+    VirtualObject,
+    handler,
+    shared,
+    state,
+)
+from durably.ingress import Ingress
+from durably.storage.memory import MemoryStore
+from durably.testing import Harness
+
+T = TypeVar("T")
+
+RICH: dict[Any, Any] = {
+    "at": datetime(2026, 11, 27, 12, tzinfo=UTC),
+    "price": Decimal("9.90"),
+    "id": UUID(int=7),
+    "seats": {"2B", "2C"},
+    "raw": b"\xff\x00",
+    "pair": (1, 2.5),
+    3: frozenset({1}),
+}
+"""What JSON has no types for."""
+
+
+class Desk(VirtualObject):
+    """Keeps and hands on whatever it is given; says nothing of Serdes."""
+
+    held: Any = state(default=None)
+    kept: dict[str, Any] = state(default_factory=dict)
+
+    @handler
+    async def hold(self, ctx: ObjectContext, value: Any) -> Any:
+        self.held = await ctx.run("look", _itself, value)
+        ctx.set("by-name", value)
+        await ctx.sleep(1)
+        return await ctx.object(Desk, "other").keep(value, name="x")
+
+    @handler
+    async def keep(self, ctx: ObjectContext, value: Any, *, name: str = "y", times: int = 1) -> Any:
+        self.kept[name] = [value] * times
+        return self.kept[name][0]
+
+    @shared
+    async def look(self, ctx: SharedContext) -> Any:
+        return self.held, ctx.get("by-name", object), self.kept
+
+    @shared
+    async def nothing(self, ctx: SharedContext) -> None: ...
+
+
+async def _itself(value: Any) -> Any:
+    return value
+
+
+class RichDesk(Desk, serde=MsgpackSerde):
+    """The same class with Serdes of its own."""
+
+    @handler
+    async def hold(self, ctx: ObjectContext, value: Any) -> Any:
+        self.held = await ctx.run("look", _itself, value)
+        ctx.set("by-name", value)
+        await ctx.sleep(1)
+        return await ctx.object(RichDesk, "other").keep(value, name="x")
+
+
+@pytest.mark.parametrize(("actor", "serde"), [(Desk, MsgpackSerde), (RichDesk, None), (RichDesk, JsonSerde)])
+@pytest.mark.parametrize("suspend_after", [0, 60])
+async def test_what_a_serde_writes_arrives_equal_at_every_border(
+    actor: type[Desk], serde: Any, suspend_after: float
+) -> None:
+    async with Harness(actor, serde=serde, suspend_after=suspend_after) as app:
+        desk = app.object(actor, "front")
+        begun = await desk.hold.options(idempotency_key="k").send(RICH)
+        await app.settle()
+        await app.crash()
+        await app.advance(1)
+        assert await begun.result() == RICH
+        assert await desk.hold.options(idempotency_key="k").attach() == RICH
+        held, by_name, _ = await desk.look()
+        assert (held, by_name) == (RICH, RICH)
+        _, _, kept = await app.object(actor, "other").look()
+        assert kept == {"x": [RICH]}
+        assert await app.object(actor, "other").keep(RICH, times=2) == RICH
+        await desk.nothing()
+
+
+async def test_a_runtime_with_its_own_serde_answers_over_http_in_it() -> None:
+    async with Runtime(MemoryStore(), [Desk], serde=MsgpackSerde) as runtime:
+        transport = httpx.ASGITransport(Ingress(runtime))
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            body = MsgpackSerde().encode({"value": RICH, "name": "z"})
+            kept = await client.post("/Desk/a/keep", content=body)
+            assert kept.headers["content-type"] == "application/msgpack"
+            assert MsgpackSerde().decode(kept.content) == RICH
+            refused = await client.post("/Desk/a/keep", content=b"\xc1")
+            assert (refused.status_code, refused.json()["source"]) == (400, "ingress")
+            assert (await client.post("/Desk/a/nothing")).content == b""
+
+
+@dataclass
+class Tensor:
+    rows: list[float]
+
+
+class PickleSerde(Generic[T]):
+    """As a user would write one."""
+
+    content_type = "application/x-python"
+
+    def encode(self, value: T, /) -> bytes:
+        return pickle.dumps(value)
+
+    def decode(self, data: bytes, /) -> T:
+        value: T = pickle.loads(data)
+        return value
+
+
+class Upper:
+    """Reads something else than it wrote."""
+
+    content_type = "text/plain"
+
+    def encode(self, value: str, /) -> bytes:
+        return value.upper().encode()
+
+    def decode(self, data: bytes, /) -> str:
+        return data.decode()
+
+
+class Files(VirtualObject):
+    raw: bytes = state(default=b"", serde=BytesSerde())
+    tensor: Tensor = state(default=Tensor([]), serde=PickleSerde())
+    loud: str = state(default="", serde=Upper())
+
+    @handler(accepts=BytesSerde(), returns=BytesSerde("image/png"))
+    async def put(self, ctx: ObjectContext, raw: bytes) -> bytes:
+        self.raw = raw
+        self.tensor.rows.append(float(len(raw)))
+        ctx.set("copy", raw, serde=BytesSerde())
+        return raw[::-1]
+
+    @shared(returns=PickleSerde())
+    async def look(self, ctx: SharedContext) -> tuple[bytes, Tensor, bytes | None]:
+        return self.raw, self.tensor, ctx.get("copy", BytesSerde())
+
+    @handler
+    async def shout(self, ctx: ObjectContext, text: str) -> None:
+        self.loud = text
+
+
+async def test_a_field_and_an_operation_have_serdes_of_their_own() -> None:
+    async with Harness(Files) as app:
+        files = app.object(Files, "f")
+        for raw in (b"null", b"\xff\xfe", b""):
+            assert await files.put(raw) == raw[::-1]
+            await app.crash()
+        assert await files.look() == (b"", Tensor([4.0, 2.0, 0.0]), b"")
+        assert app.snapshots.of(Files)["f"].raw == b""
+
+
+async def test_a_serde_that_reads_something_else_is_found_out_where_the_value_is_given() -> None:
+    async with Harness(Files) as app:
+        with pytest.raises(
+            PausedInvocationError, match=r"self\.loud cannot be given this value: Upper reads 'x' as 'X'"
+        ):
+            await app.object(Files, "f").shout("x")
+        await app.object(Files, "g").shout("X")
+
+
+class Contract(VirtualObject, abstract=True, name="Stock", serde=MsgpackSerde):
+    @handler
+    async def add(self, ctx: ObjectContext, item: Any) -> Any: ...
+
+
+class Stock(Contract):
+    items: list[Any] = state(default_factory=list)
+
+    @handler
+    async def add(self, ctx: ObjectContext, item: Any) -> Any:
+        self.items.append(item)
+        return self.items
+
+
+async def test_an_implementation_is_written_as_its_contract_says() -> None:
+    async with Harness(Stock) as app:
+        assert await app.object(Contract, "s").add(RICH) == [RICH]
+    options = {"__module__": __name__, "__qualname__": "Other"}
+    with pytest.raises(DefinitionError, match="another serde= than Contract"):
+        type("Other", (Contract,), options, serde=JsonSerde)
+
+
+class Teller(Service):
+    """Calls a class with Serdes, and one without, from a runtime that has some."""
+
+    @handler
+    async def both(self, ctx: Context) -> Any:
+        return await ctx.object(Stock, "s").add(RICH), await ctx.object(Desk, "d").keep(RICH)
+
+
+async def test_callers_write_what_the_callee_reads() -> None:
+    async with Harness(Teller, Stock, Desk, serde=MsgpackSerde) as app:
+        assert list(await app.service(Teller).both()) == [[RICH], RICH]
+
+
+def test_what_makes_no_serde_is_refused_at_definition_with_what_to_write() -> None:
+    with pytest.raises(TypeError, match="without parentheses"):
+        Runtime(MemoryStore(), [Desk], serde=MsgpackSerde())  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="makes a Serde for each type"):
+        type("Wrong", (VirtualObject,), {"__module__": __name__, "__qualname__": "Wrong"}, serde="msgpack")
+    with pytest.raises(DefinitionError, match="no Serde"):
+        Runtime(MemoryStore(), [Desk], serde=lambda _: "x")  # type: ignore[arg-type, return-value]
+    with pytest.raises(DefinitionError, match="parameter 'value' of handler"):
+        Runtime(MemoryStore(), [Desk], serde=_refuses_any)
+
+
+def _refuses_any(annotation: Any) -> Any:
+    raise ValueError(f"nothing for {annotation}")
+
+
+async def test_a_stored_value_of_another_serde_is_named() -> None:
+    store = MemoryStore()
+    async with Runtime(store, [Desk]) as runtime:
+        await runtime.object(Desk, "d").keep("plain", name="x")
+    async with Runtime(store, [Desk], serde=MsgpackSerde) as runtime:
+        with pytest.raises(PausedInvocationError, match=r"self\.kept does not fit its type"):
+            await runtime.object(Desk, "d").keep("plain", name="x")
+
+
+async def test_a_body_that_a_serde_refuses_is_the_callers_error() -> None:
+    async with Harness(RichDesk) as app:
+        with pytest.raises(InvalidArgumentError, match="application/msgpack"):
+            await app.call("RichDesk", "hold", json.dumps({"x": 1}).encode() + b"\xc1", key="a")
+        assert (
+            msgspec.msgpack.decode(await app.call("RichDesk", "keep", MsgpackSerde().encode({"value": 1}), key="a"))
+            == 1
+        )
