@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from benchmarks.load import burn
 from durably import Context, ObjectContext, Service, VirtualObject, handler, state
 
@@ -50,3 +52,26 @@ class Link(VirtualObject):
             return 0
         lane, _, place = self.key.partition("/")
         return 1 + await ctx.object(Link, f"{lane}/{int(place) + 1}").pass_on(calls - 1)
+
+
+@dataclass
+class Line:
+    """One of many small objects in a large body."""
+
+    name: str
+    price: float
+    count: int
+
+
+class Large(VirtualObject):
+    """Takes and keeps what is large."""
+
+    kept: str = state(default="")
+
+    @handler
+    async def take(self, ctx: ObjectContext, lines: list[Line]) -> int:
+        return len(lines)
+
+    @handler
+    async def keep(self, ctx: ObjectContext, size_bytes: int) -> None:
+        self.kept = "x" * size_bytes

@@ -13,7 +13,17 @@ from time import perf_counter_ns, process_time
 import msgspec
 
 from benchmarks.http_load import ask, drive, serving
-from benchmarks.load import Observed, Window, beside, closed_loop, never_idle, open_loop, prepare, window_from_now
+from benchmarks.load import (
+    TICK_SECONDS,
+    Observed,
+    Window,
+    beside,
+    closed_loop,
+    never_idle,
+    open_loop,
+    prepare,
+    window_from_now,
+)
 from benchmarks.measurement import NANOSECONDS, Counts, Sample, Spec, latency_of
 from benchmarks.subject import InProcess, Running, Served, subject_named
 
@@ -27,7 +37,8 @@ async def measure(spec: Spec, folder: Path, *, prepared_at_most: int | None = No
     match subject_named(spec.subject):
         case InProcess() as subject:
             async with subject.open(folder, spec.workload) as running:
-                prepared = subject.prepared if prepared_at_most is None else min(subject.prepared, prepared_at_most)
+                prepared = subject.prepared if running.prepared is None else running.prepared
+                prepared = prepared if prepared_at_most is None else min(prepared, prepared_at_most)
                 return await _measure_in_process(spec, running, prepared)
         case Served() as subject:
             async with serving(subject.command(folder), folder) as port:
@@ -36,7 +47,8 @@ async def measure(spec: Spec, folder: Path, *, prepared_at_most: int | None = No
 
 async def _measure_in_process(spec: Spec, running: Running, prepared: int) -> Sample:
     await prepare(running.operation, prepared, at_once=PREPARED_AT_ONCE)
-    async with beside(never_idle if spec.beside_burner else None):
+    ticker = Ticker()
+    async with beside(never_idle if spec.beside_burner else ticker.tick if spec.watches_loop else None):
         window = window_from_now(spec.warm_up_seconds, spec.seconds)
         async with _edges(window, running.counts) as edges:
             if spec.rate_per_second is None:
@@ -49,7 +61,8 @@ async def _measure_in_process(spec: Spec, running: Running, prepared: int) -> Sa
                     random=Random(ARRIVALS_SEED),
                 )
     cpu_us = edges.cpu_seconds * MICROSECONDS / observed.ended if observed.ended else None
-    return _sample(window, observed, cpu_us, edges.counts)
+    sample = _sample(window, observed, cpu_us, edges.counts)
+    return msgspec.structs.replace(sample, longest_hold_us=ticker.longest_us) if spec.watches_loop else sample
 
 
 async def _measure_served(spec: Spec, subject: Served, port: int) -> Sample:
@@ -61,6 +74,21 @@ async def _measure_served(spec: Spec, subject: Served, port: int) -> Sample:
     observed = await drive(port, subject.requests[spec.workload], connections=spec.callers, window=window)
     counts = _difference(None if before is None else await before, None if after is None else await after)
     return _sample(window, observed, None, counts)
+
+
+class Ticker:
+    """Sees how long the loop gives others no turn."""
+
+    def __init__(self) -> None:
+        self.longest_us = 0.0
+
+    async def tick(self) -> None:
+        last_ns = perf_counter_ns()
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            now_ns = perf_counter_ns()
+            self.longest_us = max(self.longest_us, (now_ns - last_ns) / 1000)
+            last_ns = now_ns
 
 
 def _sample(window: Window, observed: Observed, cpu_us: float | None, counts: Counts | None) -> Sample:

@@ -20,6 +20,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     """Of an open loop, instead of the callers: how many arrive in a second, whether or not the others were answered."""
     beside_burner: bool = False
     """A host task that never lets the event loop idle runs beside (rule X8)."""
+    watches_loop: bool = False
+    """A ticker runs beside, which sees how long the event loop is held up."""
     warm_up_seconds: float
     seconds: float
 
@@ -63,6 +65,8 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     """Processor time of the measuring process, its threads included. None where the subject is a server."""
     counts: Counts | None
     """Within the window; None where the subject cannot tell."""
+    longest_hold_us: float | None = None
+    """How long the event loop gave no turn to others, at most; None where nothing watched."""
 
     @property
     def rate_per_second(self) -> float:

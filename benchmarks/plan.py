@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
+from benchmarks.subject import SIZES_MB
+
 Measure: TypeAlias = Literal["rate", "latency"]
 
 
@@ -51,7 +53,18 @@ class CostAtMost:
         return f"≤ {self.times:g} times {self.of}"
 
 
-Target: TypeAlias = RateAtLeast | RatioAtMost | OneCommitEach | CostAtMost
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoldAtMost:
+    """The event loop is held up for no longer than this: `slow_advance_ms`."""
+
+    milliseconds: int
+
+    @property
+    def text(self) -> str:
+        return f"holds the loop ≤ {self.milliseconds} ms"
+
+
+Target: TypeAlias = RateAtLeast | RatioAtMost | OneCommitEach | CostAtMost | HoldAtMost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +77,7 @@ class Load:
     peak_of: str = ""
     """The benchmark whose rate is that peak."""
     beside_burner: bool = False
+    watches_loop: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +189,27 @@ BENCHMARKS: Final = (
         load=Load(share=0.9, peak_of="calls-1024"),
         subjects=("durably", "mailbox"),
         measure="latency",
+    ),
+    *(
+        Benchmark(
+            name=f"sizes-{size_mb}",
+            title=f"a call with {size_mb} MB of objects",
+            workload=f"size-{size_mb}",
+            load=Load(callers=1, watches_loop=True),
+            subjects=("durably", "decode"),
+            measure="latency",
+            targets=(HoldAtMost(milliseconds=100),),
+        )
+        for size_mb in SIZES_MB
+    ),
+    Benchmark(
+        name="sizes-field",
+        title="one call, beside a field of 10 MB",
+        workload="call-beside-field",
+        load=Load(callers=1),
+        subjects=("durably", "commit"),
+        measure="latency",
+        targets=(RatioAtMost(times=1.5),),
     ),
     Benchmark(
         name="http-64",

@@ -57,6 +57,10 @@ class SubjectResult(msgspec.Struct, frozen=True, kw_only=True):
         return _median([sample.operations_per_commit for sample in self.samples])
 
     @property
+    def longest_hold_us(self) -> float | None:
+        return _median([sample.longest_hold_us for sample in self.samples])
+
+    @property
     def unfinished(self) -> int:
         return sum(sample.unfinished for sample in self.samples)
 

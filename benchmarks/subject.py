@@ -22,6 +22,9 @@ KEYS: Final = 1_000
 CHAIN_CALLS: Final = 10
 LANES: Final = 100
 """Chains that do not get in each other's way; operation n takes lane n modulo this."""
+SIZES_MB: Final = (1, 10, 30)
+FIELD_BYTES: Final = 10_000_000
+"""How large a field of another object is in the workload `call-beside-field`."""
 BURN_SECONDS: Final = 0.0002
 """How long a handler of the workload `burning` keeps the processor busy."""
 
@@ -32,6 +35,8 @@ class Running:
 
     operation: Operation
     counts: Callable[[], Counts | None]
+    prepared: int | None = None
+    """How many operations go before everything else, where this workload needs another number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +67,7 @@ SUBJECTS: Final = MappingProxyType(
         "mailbox": "mailbox_on_sqlite",
         "memory": "mailbox_in_memory",
         "commit": "aiosqlite_commit",
+        "decode": "decode_and_insert",
         "durably-http": "durably_over_http",
         "asgi": "asgi_hello",
     }
@@ -74,6 +80,7 @@ TITLES: Final = MappingProxyType(
         "mailbox": "mailbox on SQLite",
         "memory": "mailbox in memory",
         "commit": "aiosqlite commit",
+        "decode": "msgspec and an insert",
         "durably-http": "durably serve",
         "asgi": "uvicorn, bare ASGI",
     }
@@ -86,6 +93,12 @@ def subject_named(name: str) -> Subject:
     subject = module.subject
     assert isinstance(subject, InProcess | Served), f"{module.__name__} has no subject"
     return subject
+
+
+def large_body(size_mb: int) -> bytes:
+    """A list of small objects as JSON."""
+    item = b'{"name":"abcdefgh","price":12.5,"count":3}'
+    return b"[" + b",".join([item] * (size_mb * 1_000_000 // (len(item) + 1))) + b"]"
 
 
 def http_request(path: str, body: bytes) -> bytes:

@@ -19,7 +19,16 @@ import msgspec
 
 from benchmarks.machine import Machine
 from benchmarks.measurement import Sample, Spec
-from benchmarks.plan import Benchmark, CostAtMost, OneCommitEach, RateAtLeast, RatioAtMost, Target, benchmark_named
+from benchmarks.plan import (
+    Benchmark,
+    CostAtMost,
+    HoldAtMost,
+    OneCommitEach,
+    RateAtLeast,
+    RatioAtMost,
+    Target,
+    benchmark_named,
+)
 from benchmarks.results import FORMAT, BenchmarkResult, Report, SubjectResult, Verdict
 from benchmarks.subject import TITLES
 
@@ -104,6 +113,7 @@ class Suite:
             callers=benchmark.load.callers,
             rate_per_second=rate,
             beside_burner=benchmark.load.beside_burner,
+            watches_loop=benchmark.load.watches_loop,
             warm_up_seconds=self._settings.warm_up_seconds,
             seconds=self._settings.seconds,
         )
@@ -143,6 +153,9 @@ class Suite:
                 unit = None if other is None else other.ours.cpu_us_per_operation
                 cost = result.ours.cpu_us_per_operation
                 return None if unit is None or cost is None else cost <= target.times * unit
+            case HoldAtMost():
+                held_us = result.ours.longest_hold_us
+                return None if held_us is None else held_us <= target.milliseconds * 1000
             case _:
                 assert_never(target)
 

@@ -13,10 +13,10 @@ from benchmarks.results import BenchmarkResult, Ratio, Report, SubjectResult, Ve
 
 NOTHING = "-"
 HEADINGS = (
-    "benchmark", "subject", "per second", "p50 ms", "p90 ms", "p99 ms", "CPU µs", "calls/commit", "by", "durably / it",
-    "must reach",
+    "benchmark", "subject", "per second", "p50 ms", "p90 ms", "p99 ms", "CPU µs", "calls/commit", "held ms",
+    "by", "durably / it", "must reach",
 )  # fmt: skip
-FIGURES = range(2, 10)
+FIGURES = range(2, 11)
 """The columns of numbers among them."""
 MARKS = {True: ("✓", "green"), False: ("✗", "red"), None: ("?", "yellow")}
 
@@ -103,6 +103,7 @@ def _figures(subject: SubjectResult) -> list[str]:
         *(_number(None if value is None else value / 1000, 2) for value in milliseconds),
         _number(subject.cpu_us_per_operation, 0),
         _number(subject.operations_per_commit, 2 if (subject.operations_per_commit or 0) < 10 else 0),
+        _number(None if subject.longest_hold_us is None else subject.longest_hold_us / 1000, 0),
     ]
 
 

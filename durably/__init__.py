@@ -2,7 +2,8 @@
 
 - To write: `VirtualObject` and `Service` are subclassed; `handler` and `shared` make methods callable by message;
   `state` declares durable fields. A handler gets an `ObjectContext`, a `SharedContext` or a `Context`, which talks to
-  others (`Caller`), runs side effects, sleeps and tells the time; `select` waits for the first of several.
+  others (`Caller`), runs side effects, sleeps, tells the time and undoes what was done (`Compensations`); `select`
+  waits for the first of several.
 - To run: `Runtime` in your event loop, with `Limits`, on a `SqliteStore` or a `MemoryStore`. What is sent is an
   `Invocation`, whose `InvocationStatus` says where it stands. `RetryPolicy` says when what failed is tried again.
 - To put on the wire: `JsonSerde`, `BytesSerde`, or a `Serde` of your own.
@@ -14,6 +15,7 @@ from durably.actors import ActionContext as ActionContext
 from durably.actors import Awakeable as Awakeable
 from durably.actors import BytesSerde as BytesSerde
 from durably.actors import Caller as Caller
+from durably.actors import Compensations as Compensations
 from durably.actors import Context as Context
 from durably.actors import HandlerInfo as HandlerInfo
 from durably.actors import Invocation as Invocation
@@ -44,7 +46,7 @@ from durably.errors import DurablyError as DurablyError
 from durably.errors import ForgottenAwaitError as ForgottenAwaitError
 from durably.errors import HandlerMistakeError as HandlerMistakeError
 from durably.errors import InvalidArgumentError as InvalidArgumentError
-from durably.errors import InvocationEndedError as InvocationEndedError
+from durably.errors import InvocationStatusError as InvocationStatusError
 from durably.errors import NonDeterminismError as NonDeterminismError
 from durably.errors import OverloadedError as OverloadedError
 from durably.errors import PausedInvocationError as PausedInvocationError
@@ -77,6 +79,7 @@ __all__ = [
     "BytesSerde",
     "Caller",
     "CancelledInvocationError",
+    "Compensations",
     "Context",
     "DeadlineExceededError",
     "DeadlockError",
@@ -87,8 +90,8 @@ __all__ = [
     "HandlerMistakeError",
     "InvalidArgumentError",
     "Invocation",
-    "InvocationEndedError",
     "InvocationStatus",
+    "InvocationStatusError",
     "JsonSerde",
     "Limits",
     "MemoryStore",

@@ -7,7 +7,7 @@
     │   ├── DeadlineExceededError         504
     │   ├── UnknownTargetError            404
     │   ├── InvalidArgumentError          400
-    │   ├── InvocationEndedError          409
+    │   ├── InvocationStatusError         409, or 425 where the invocation has not started
     │   └── ActionFailedError             500: an action of `ctx.run` failed for good
     │       └── ActionTimeoutError        408: its last attempt ran into its time limit
     ├── RetryableError                    try again, not before a given time
@@ -177,8 +177,8 @@ class InvalidArgumentError(TerminalError):
         self.path = path
 
 
-class InvocationEndedError(TerminalError):
-    """The invocation has ended, and takes nothing in any more."""
+class InvocationStatusError(TerminalError):
+    """What is asked for does not fit where the invocation stands: it has ended, has not ended, or has not started."""
 
     code = 409
 
@@ -351,7 +351,8 @@ class PausedInvocationError(DurablyError):
     def __init__(self, id: str, reason: str) -> None:
         super().__init__(
             f"{reason.rstrip('.')}. For this reason the invocation {id} is paused; it has not failed. "
-            "Mend the cause, then let it go on: await runtime.resume(id)."
+            "Mend the cause, then let it go on: await runtime.resume(id). Or end it: await runtime.cancel(id) lets the "
+            "handler clean up, await runtime.kill(id) does not."
         )
         self.id = id
         self.reason = reason

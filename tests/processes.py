@@ -114,7 +114,7 @@ def serving(
     target: str, *options: str, cwd: Path, port: int = 0, environment: Mapping[str, str] | None = None
 ) -> Generator[ServerProcess]:
     """`durably serve`, from its readiness to its end."""
-    command = [sys.executable, "-m", "durably.cli", "serve", target, "--port", str(port), *options]
+    command = [sys.executable, "-m", "durably.cli", "serve", target, "--port", str(port), "--admin-port", "0", *options]
     server = ServerProcess(command, cwd=cwd, environment=environment or {})
     try:
         yield server

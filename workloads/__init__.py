@@ -8,6 +8,7 @@ from durably.testing import Workload
 from workloads.approvals import APPROVALS
 from workloads.asyncio_programs import ASYNCIO_PROGRAMS
 from workloads.bank import BANK
+from workloads.cancels import CANCELS
 from workloads.counters import COUNTERS
 from workloads.promises import PROMISES
 from workloads.trees import TREES
@@ -19,5 +20,6 @@ WORKLOADS: Mapping[str, Workload] = {
     "trees": TREES,
     "promises": PROMISES,
     "approvals": APPROVALS,
+    "cancels": CANCELS,
 }
 """By name, as `--workload` takes them."""

@@ -13,7 +13,7 @@ from random import Random
 from durably import (
     Awakeable,
     Context,
-    InvocationEndedError,
+    InvocationStatusError,
     ObjectContext,
     RetryPolicy,
     Service,
@@ -119,7 +119,7 @@ class Sender(Service, name="SoakSender"):
         for sent, number in enumerate(numbers):
             try:
                 await ctx.invocation(id, list[int]).signal("number", number)
-            except InvocationEndedError:
+            except InvocationStatusError:
                 return sent
             if seconds:
                 await ctx.sleep(seconds)
@@ -225,7 +225,7 @@ async def _sends_from_outside(sim: Simulation, random: Random, key: str, id: str
         await wander(sim, random)
         try:
             await client.invocation(id, list[int]).signal("number", number)
-        except (*UNKNOWN, InvocationEndedError):
+        except (*UNKNOWN, InvocationStatusError):
             return
 
 

@@ -22,7 +22,7 @@ UPSERT: Final = "insert into state values (?, ?) on conflict do update set value
 
 @asynccontextmanager
 async def _open(folder: Path, workload: str) -> AsyncGenerator[Running]:
-    assert workload == "call", "it does nothing else"
+    assert workload in ("call", "call-beside-field"), "it does nothing else"
     async with aiosqlite.connect(folder / "commit.db", isolation_level=None) as connection:
         await connection.executescript(SCRIPT)
         commits = 0

@@ -6,18 +6,27 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from benchmarks.actors import Counter, Link, Steps
+from benchmarks.actors import Counter, Large, Link, Steps
 from benchmarks.inside import counts_of
 from benchmarks.load import Operation
-from benchmarks.subject import BURN_SECONDS, CHAIN_CALLS, KEYS, LANES, InProcess, Running
+from benchmarks.subject import BURN_SECONDS, CHAIN_CALLS, FIELD_BYTES, KEYS, LANES, InProcess, Running, large_body
 from durably.runtime.runtime import Runtime
 from durably.storage import SqliteStore
 
 
 @asynccontextmanager
 async def _open(folder: Path, workload: str) -> AsyncGenerator[Running]:
-    async with Runtime(SqliteStore(folder / "durably.db"), [Counter, Steps, Link]) as runtime:
-        yield Running(operation=_operations(runtime)[workload], counts=lambda: counts_of(runtime))
+    async with Runtime(SqliteStore(folder / "durably.db"), [Counter, Steps, Link, Large]) as runtime:
+        if workload == "call-beside-field":
+            await runtime.object(Large, "field").keep(FIELD_BYTES)
+        sized = workload.startswith("size-")
+        operation = _sized(runtime, int(workload.removeprefix("size-"))) if sized else _operations(runtime)[workload]
+        yield Running(operation=operation, counts=lambda: counts_of(runtime), prepared=1 if sized else None)
+
+
+def _sized(runtime: Runtime, size_mb: int) -> Operation:
+    body = large_body(size_mb)
+    return lambda number: runtime.call("Large", "take", body, key="one")
 
 
 def _operations(runtime: Runtime) -> dict[str, Operation]:
@@ -25,6 +34,7 @@ def _operations(runtime: Runtime) -> dict[str, Operation]:
     lanes = [f"{number}/0" for number in range(LANES)]
     return {
         "call": lambda number: runtime.object(Counter, keys[number % KEYS]).add(1),
+        "call-beside-field": lambda number: runtime.object(Counter, keys[number % KEYS]).add(1),
         "burning": lambda number: runtime.object(Counter, keys[number % KEYS]).burn(BURN_SECONDS),
         "steps": lambda number: runtime.service(Steps).three(number),
         "chain": lambda number: runtime.object(Link, lanes[number % LANES]).pass_on(CHAIN_CALLS),

@@ -6,6 +6,7 @@ from durably.actors.actor import Service as Service
 from durably.actors.actor import VirtualObject as VirtualObject
 from durably.actors.awakeable import Awakeable as Awakeable
 from durably.actors.caller import Caller as Caller
+from durably.actors.compensations import Compensations as Compensations
 from durably.actors.context import Context as Context
 from durably.actors.context import HandlerInfo as HandlerInfo
 from durably.actors.context import ObjectContext as ObjectContext

@@ -18,11 +18,13 @@ import msgspec
 from durably.actors.actor import Actor
 from durably.actors.awakeable import Awakeable, issue_completion
 from durably.actors.caller import Caller
+from durably.actors.compensations import Compensations
 from durably.actors.handlers import HandlerKind
 from durably.actors.protocol.commands import (
     Attach,
     AwaitSignal,
     Call,
+    Cancel,
     CompleteAwakeable,
     GetStatus,
     Send,
@@ -181,6 +183,10 @@ class Context(Caller):
         what = f"the signal {checked_signal_name(name)!r}"
         return self._port.issue(AwaitSignal(name), decoding(returns, what), what, CallSite(frame_above(1)))
 
+    def compensations(self) -> Compensations:
+        """`async with ctx.compensations() as undo:` undoes what was done if the block fails or is cancelled."""
+        return Compensations(self._port)
+
     # What references and `call` do with this transport.
 
     def _issue_call(self, outgoing: Outgoing[R], site: CallSite, /) -> Operation[R]:
@@ -226,6 +232,9 @@ class Context(Caller):
     def _issue_signal(self, id: str, name: str, sent: Sent, site: CallSite, /) -> Operation[None]:
         command = SendSignal(id, name, sent.failed, sent.value)
         return self._port.issue_signal(command, f"signal {name!r} to {id}", site)
+
+    def _issue_cancel(self, id: str, site: CallSite, /) -> Operation[None]:
+        return self._port.issue_one_way(Cancel(id), f"cancel of {id}", site)
 
 
 class SharedContext(Context):

@@ -91,6 +91,10 @@ class Transport:
         """Send a signal to an invocation, and end when it has it."""
         raise NotImplementedError
 
+    def _issue_cancel(self, id: str, site: CallSite, /) -> Operation[None]:
+        """Cancel an invocation."""
+        raise NotImplementedError
+
 
 class Invocation(Generic[R_co]):
     """A handle on an accepted invocation, from `send` or `caller.invocation(id, T)`."""
@@ -123,7 +127,7 @@ class Invocation(Generic[R_co]):
 
         Raises:
             UnknownTargetError: there is no such invocation (404).
-            InvocationEndedError: it has ended and takes no signal any more (409).
+            InvocationStatusError: it has ended and takes no signal any more (409).
             UnencodableError: the value cannot be written.
         """
         sent = sent_value(value)
@@ -133,3 +137,15 @@ class Invocation(Generic[R_co]):
         """Send a signal that raises a `TerminalError` where it is awaited. Raises what `signal` does."""
         sent = sent_failure(reason, code)
         return self._transport._issue_signal(self.id, checked_signal_name(name), sent, CallSite(frame_above(1)))
+
+    def cancel(self) -> Coroutine[Any, Any, None]:
+        """Cancel the invocation: its handler gets `asyncio.CancelledError`, and so do the handlers that it calls.
+
+        One that has not started ends at once. In a handler this is one-way: it never waits, and what has ended or is
+        not there is left alone. Outside it ends when the cancel is durable.
+
+        Raises:
+            UnknownTargetError: outside: there is no such invocation.
+            InvocationStatusError: outside: it has ended.
+        """
+        return self._transport._issue_cancel(self.id, CallSite(frame_above(1)))

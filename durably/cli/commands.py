@@ -14,7 +14,7 @@ from durably.cli.demo import demo
 from durably.cli.export_journals import export
 from durably.cli.failures import CommandError
 from durably.cli.logs import LogLevel, configure_logs
-from durably.cli.serve import DEFAULT_HOST, DEFAULT_PORT, serve
+from durably.cli.serve import DEFAULT_ADMIN_PORT, DEFAULT_HOST, DEFAULT_PORT, serve
 
 application = typer.Typer(
     name="durably", help="Durable virtual objects for asyncio.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -62,6 +62,15 @@ def serve_command(
     port: Annotated[
         int, typer.Option(min=0, max=65_535, help="The port to listen on; 0 takes a free one.")
     ] = DEFAULT_PORT,
+    admin_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65_535,
+            help="The port for operators, on this machine only; 0 takes a free one.",
+            show_default=str(DEFAULT_ADMIN_PORT),
+        ),
+    ] = None,
     store: Annotated[
         str | None, typer.Option(help="A store instead of the runtime's own, such as sqlite:///app.db or memory:.")
     ] = None,
@@ -70,7 +79,7 @@ def serve_command(
 ) -> None:
     """Serve a runtime over HTTP until SIGTERM or Ctrl-C."""
     configure_logs(log_level, as_json=json_logs)
-    serve(target, host=host, port=port, store=store)
+    serve(target, host=host, port=port, admin_port=admin_port, store=store)
 
 
 @application.command("demo")

@@ -82,7 +82,7 @@ class Server:
     def command(self) -> list[str]:
         """What a person would type, with this interpreter in front."""
         serve = [sys.executable, "-m", "durably.cli", "serve", TARGET]
-        return [*serve, "--port", str(self.port), "--log-level", "warning"]
+        return [*serve, "--port", str(self.port), "--admin-port", "0", "--log-level", "warning"]
 
     def start(self) -> int:
         """Start the process and wait until it answers; its process id."""

@@ -16,7 +16,7 @@ from durably.cli.failures import CommandError
 from durably.errors import DefinitionError, StoreInUseError, StoreUnavailableError
 from durably.storage.connect import store_from_url
 from durably.storage.sqlite import SqliteStore
-from durably.testing.replaying.export import export_journals
+from durably.testing.replaying.export import export_journals, is_known
 from durably.testing.replaying.journals import ExportedJournal
 
 
@@ -36,6 +36,12 @@ def export(url: str, folder: Path, *, target: str | None, limit: int | None, as_
         raise CommandError(str(error)) from error
     except OSError as error:
         raise CommandError(f"The journals cannot be written to {folder}: {error.strerror or error}.") from error
+    if target is not None and not tally.is_known:
+        raise CommandError(
+            f"{target} names nothing in the store {store.describe()}: there is no invocation of it, and no state. "
+            "Targets are Service, Service/handler, Object/key and Object/key/handler, with the names that the store "
+            "knows."
+        )
     if as_json:
         told = {"journals": tally.journals, "steps": tally.steps, "folder": str(folder)}
         typer.echo(orjson.dumps(told).decode())
@@ -49,6 +55,8 @@ class Tally:
     def __init__(self) -> None:
         self.journals = 0
         self.steps = 0
+        self.is_known = True
+        """The store holds something of what was asked for, be it under way or not."""
 
     def add(self, journal: ExportedJournal) -> None:
         self.journals += 1
@@ -69,6 +77,8 @@ async def _export(store: SqliteStore, folder: Path, *, target: str | None, limit
                 status.update(f"Exported {tally}")
 
             await export_journals(store, folder, target=target, limit=limit, on_exported=exported)
+            if tally.journals == 0 and target is not None:
+                tally.is_known = await is_known(store, target)
     finally:
         await store.close()
     return tally
@@ -80,9 +90,8 @@ def _sentence(tally: Tally, store: SqliteStore, folder: Path, target: str | None
     if target is None:
         return f"Nothing is under way in the store {store.describe()}, so there are no journals to export."
     return (
-        f"Nothing of {target} is under way in the store {store.describe()}: there is no such target, or all that was "
-        "asked of it has ended, so there are no journals to export. Targets are Service, Service/handler, Object/key "
-        "and Object/key/handler, with the names that the store knows."
+        f"Nothing of {target} is under way in the store {store.describe()}: all that was asked of it has ended, so "
+        "there are no journals to export."
     )
 
 

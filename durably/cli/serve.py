@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine, Generator
-from contextlib import AsyncExitStack, contextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 from typing import Any, Final
 
 import structlog
@@ -25,6 +25,7 @@ from rich.table import Table
 from rich.text import Text
 
 from durably.actors.values.user_errors import is_from_signal
+from durably.admin import Admin
 from durably.cli.failures import CommandError
 from durably.cli.loading import load_runtime
 from durably.cli.tuning import tune_for_serving
@@ -37,14 +38,18 @@ from durably.runtime.runtime import Runtime
 
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 8080
+DEFAULT_ADMIN_PORT: Final = 9070
 GOODBYE_SECONDS: Final = 5
 """How long connections may take to close once everything is answered."""
 
 _KINDS: Final = {"service": "freely", "exclusive": "alone on its key", "shared": "beside others"}
 
 
-def serve(target: str, *, host: str, port: int, store: str | None) -> None:
+def serve(target: str, *, host: str, port: int, admin_port: int | None, store: str | None) -> None:
     """Serve the runtime that `target` names until a signal comes.
+
+    Operators have a port of their own, on the loopback interface. None is the usual one, or none at all if that is in
+    use: a second server on the same machine must not fail for it.
 
     Raises:
         CommandError: it cannot be served.
@@ -54,23 +59,23 @@ def serve(target: str, *, host: str, port: int, store: str | None) -> None:
     try:
         if store is not None:
             runtime.use_store(store)
-        with _listening_socket(host, port) as listener:
-            run_on_the_fastest_loop(_serve(runtime, listener))
+        with ExitStack() as stack:
+            listener = stack.enter_context(_listening_socket(host, port))
+            admin_listener = _admin_socket(admin_port)
+            if admin_listener is not None:
+                stack.enter_context(admin_listener)
+            run_on_the_fastest_loop(_serve(runtime, listener, admin_listener))
     except (StoreInUseError, StoreUnavailableError, DefinitionError) as error:
         raise CommandError(str(error)) from error
 
 
-async def _serve(runtime: Runtime, listener: socket.socket) -> None:
-    server = _Server(
-        uvicorn.Config(
-            Ingress(runtime), lifespan="off", ws="none", log_config=None, access_log=False, server_header=False,
-            proxy_headers=False, timeout_graceful_shutdown=GOODBYE_SECONDS,
-        ),
-        when_ready=lambda: _announce(runtime, listener),
-    )  # fmt: skip
+async def _serve(runtime: Runtime, listener: socket.socket, admin_listener: socket.socket | None) -> None:
+    server = _Server(_config(Ingress(runtime)), when_ready=lambda: _announce(runtime, listener, admin_listener))
+    admin = _Server(_config(Admin(runtime, ingress_endpoint=f"http://{_shown(listener)}")), when_ready=_nothing)
     stop = _stop_signal()
     tune_for_serving()
     serving: asyncio.Task[None] | None = None
+    administering: asyncio.Task[None] | None = None
     with suppress(_Interrupt):
         async with AsyncExitStack() as stack:
             starting = asyncio.create_task(stack.enter_async_context(runtime))
@@ -82,13 +87,28 @@ async def _serve(runtime: Runtime, listener: socket.socket) -> None:
                 Console(stderr=True).print("Stopped before the store could be opened.")
                 return
             await starting
+            if admin_listener is not None:
+                administering = asyncio.create_task(admin.serve(sockets=[admin_listener]))
             serving = asyncio.create_task(server.serve(sockets=[listener]))
             await asyncio.wait({serving, stop}, return_when=asyncio.FIRST_COMPLETED)
             Console(stderr=True).print("Stopping: what runs may finish, the rest goes on at the next start.")
             raise _Interrupt  # The runtime says what it waits for, and that a second signal stops it.
     assert serving is not None
-    server.should_exit = True
+    server.should_exit = admin.should_exit = True
     await serving
+    if administering is not None:
+        await administering
+
+
+def _config(application: Ingress | Admin) -> uvicorn.Config:
+    return uvicorn.Config(
+        application, lifespan="off", ws="none", log_config=None, access_log=False, server_header=False,
+        proxy_headers=False, timeout_graceful_shutdown=GOODBYE_SECONDS,
+    )  # fmt: skip
+
+
+def _nothing() -> None:
+    """The other server says when it is ready."""
 
 
 class _Interrupt(KeyboardInterrupt):
@@ -170,7 +190,7 @@ def _stop_now(number: int, _frame: object) -> None:
     signal.raise_signal(number)
 
 
-def _listening_socket(host: str, port: int) -> socket.socket:
+def _listening_socket(host: str, port: int, option: str = "--port") -> socket.socket:
     """A socket bound to the address; connections are refused until the server listens on it."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -183,25 +203,41 @@ def _listening_socket(host: str, port: int) -> socket.socket:
         listener.bind(address)
     except OSError as error:
         listener.close()
-        raise CommandError(_why_not_bound(host, port, error)) from error
+        raise CommandError(_why_not_bound(host, port, option, error)) from error
     return listener
 
 
-def _why_not_bound(host: str, port: int, error: OSError) -> str:
+def _admin_socket(port: int | None) -> socket.socket | None:
+    if port is not None:
+        return _listening_socket(DEFAULT_HOST, port, "--admin-port")
+    try:
+        return _listening_socket(DEFAULT_HOST, DEFAULT_ADMIN_PORT, "--admin-port")
+    except CommandError as error:
+        Console(stderr=True, soft_wrap=True).print(f"{error} This server runs without one for operators.")
+        return None
+
+
+def _why_not_bound(host: str, port: int, option: str, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
-        return f"Port {port} on {host} is in use by another process. Stop it, or choose another one with --port."
+        return f"Port {port} on {host} is in use by another process. Stop it, or choose another one with {option}."
     return f"Cannot listen on {host}, port {port}: {error.strerror}."
 
 
 # ---------------------------------------------------------------- what is printed at the start
-def _announce(runtime: Runtime, listener: socket.socket) -> None:
+def _announce(runtime: Runtime, listener: socket.socket, admin_listener: socket.socket | None) -> None:
     console = Console(highlight=False, soft_wrap=True)
     for service in runtime.describe():
         console.print(_service_table(service))
-    host, port = listener.getsockname()[:2]
-    shown = f"[{host}]" if listener.family == socket.AF_INET6 else host
     console.print(Text.assemble("Store: ", str(runtime.store)))
-    console.print(Text.assemble("Listening on ", (f"http://{shown}:{port}", "bold green"), " (Ctrl-C stops)"))
+    if admin_listener is not None:
+        console.print(Text.assemble("For operators: ", (f"http://{_shown(admin_listener)}", "bold")))
+    console.print(Text.assemble("Listening on ", (f"http://{_shown(listener)}", "bold green"), " (Ctrl-C stops)"))
+
+
+def _shown(listener: socket.socket) -> str:
+    """Its address as it stands in a URL."""
+    host, port = listener.getsockname()[:2]
+    return f"[{host}]:{port}" if listener.family == socket.AF_INET6 else f"{host}:{port}"
 
 
 def _service_table(service: ServiceDescription) -> Table:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import events
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 from urllib.parse import unquote
 
 from durably.actors.actor import Actor, VirtualObject
@@ -23,20 +24,28 @@ from durably.actors.transport import Delay, Invocation, Outgoing
 from durably.actors.values.durations import Duration, duration_us
 from durably.actors.values.serde import MISSING, SerdeFactory, checked_factory, codec_under
 from durably.actors.values.user_errors import let_signals_pass
-from durably.errors import DefinitionError, RuntimeStoppedError, WrongContextError
+from durably.errors import (
+    DefinitionError,
+    InvocationStatusError,
+    RuntimeStoppedError,
+    UnknownTargetError,
+    WrongContextError,
+)
 from durably.ids import OLDER_PREFIX, Address, InvocationStatus, KeyScope
 from durably.runtime.actions.contained import Contained, without_containment
 from durably.runtime.environment import Environment
 from durably.runtime.execution.loop import is_in_a_handler
+from durably.runtime.gateway.control import Verb
 from durably.runtime.gateway.describe import describe_actor
 from durably.runtime.gateway.pending_requests import (
     AcceptanceOperation,
+    CancelOperation,
     CompletionOperation,
     QuestionOperation,
     ReplyOperation,
     ResultOperation,
 )
-from durably.runtime.gateway.requests import Acceptance, InvocationRequest, Reply, ServiceDescription
+from durably.runtime.gateway.requests import Acceptance, Effect, InvocationRequest, Reply, ServiceDescription
 from durably.runtime.invocations.invocation import InvocationRun
 from durably.runtime.observation.observer import Observer, Observers
 from durably.runtime.supervision.supervisor import Supervisor
@@ -45,6 +54,7 @@ from durably.storage.introspection import InspectableStore
 from durably.storage.records import InvocationRecord
 
 if TYPE_CHECKING:
+    from durably.admin import Admin
     from durably.ingress import Ingress
 
 R = TypeVar("R")
@@ -198,9 +208,24 @@ class Runtime(Caller):
             raise RuntimeError("The runtime is running; its store can only be changed before.")
         self._store = store_from_url(store) if isinstance(store, str) else store
 
-    def asgi(self) -> Ingress:
-        """The HTTP ingress of this runtime: an ASGI application, to be served or mounted. Needs the extra `http`."""
-        from durably.ingress import Ingress  # The one import upwards: the composition root hands out its own door.
+    @overload
+    def asgi(self) -> Ingress: ...
+    @overload
+    def asgi(self, *, admin: Literal[False]) -> Ingress: ...
+    @overload
+    def asgi(self, *, admin: Literal[True]) -> Admin: ...
+    def asgi(self, *, admin: bool = False) -> Ingress | Admin:
+        """The HTTP ingress of this runtime: an ASGI application, to be served or mounted. Needs the extra `http`.
+
+        With `admin=True` it is the one for operators, who cancel, kill, pause and so on. Nobody else may reach that: it
+        asks for no credentials.
+        """
+        # The one import upwards: the composition root hands out its own doors.
+        if admin:
+            from durably.admin import Admin
+
+            return Admin(self)
+        from durably.ingress import Ingress
 
         return Ingress(self)
 
@@ -248,6 +273,18 @@ class Runtime(Caller):
         """
         return self._issue_signal(command.invocation_id, command.name, Sent(command.failed, command.value), None)
 
+    def request_control(self, verb: Verb, id: str, /) -> Awaitable[Effect]:
+        """Do something to one invocation; what is awaited is durable.
+
+        Raises:
+            UnknownTargetError, InvocationStatusError: it is not there, or the verb does not fit where it stands.
+            StoreUnavailableError: nobody knows.
+        """
+        gateway = self._running().gateway
+        operation: QuestionOperation[Effect] = QuestionOperation(gateway.pending, f"{verb} of {id}", None)
+        gateway.act(operation, verb, id)
+        return operation
+
     def describe(self) -> list[ServiceDescription]:
         """What it runs, with types, in the order given."""
         return [describe_actor(actor) for actor in self._actors.values()]
@@ -290,18 +327,63 @@ class Runtime(Caller):
             UnknownTargetError: there is no invocation of this id.
             ValueError: the target names nothing that runs here.
         """
-        supervisor = self._running()
-        if not isinstance(what, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise TypeError(
-                "resume() takes the id of an invocation, or a target such as 'Cart/mary', as text, not "
-                f"{type(what).__name__}."
-            )
-        if what.startswith(OLDER_PREFIX) and "/" not in what:
-            return self._resume_one(supervisor, what)
-        service, key, handler = self._parse_target(what)
-        if service is not None and handler is not None:
-            self._check_handler(service, handler)
-        return self._resume_all(supervisor, service, key, handler)
+        return self._act(Verb.RESUME, what)
+
+    def cancel(self, what: str, /) -> Awaitable[Sequence[str]]:
+        """Cancel an invocation, or all that have not ended of a target. Returns the ids of those that were cancelled.
+
+        The handler gets `asyncio.CancelledError`, and so do the handlers that it calls; `ctx.compensations()` runs.
+        What has not started ends at once. Callers get `CancelledInvocationError`, unless the handler ends otherwise.
+        `what` is as for `resume`.
+
+        Raises:
+            TypeError, UnknownTargetError, ValueError: as `resume`.
+            InvocationStatusError: the invocation of this id has ended.
+        """
+        return self._act(Verb.CANCEL, what)
+
+    def kill(self, what: str, /) -> Awaitable[Sequence[str]]:
+        """End an invocation, or all of a target, at once and without running its code, callees included.
+
+        For what a cancel does not end. What its steps have changed stands; nothing is compensated. `what`, what is
+        returned and what is raised are as for `cancel`.
+        """
+        return self._act(Verb.KILL, what)
+
+    def pause(self, what: str, /) -> Awaitable[Sequence[str]]:
+        """Let an invocation, or all of a target that have started, begin nothing more until `resume`.
+
+        Callers outside get `PausedInvocationError`; its object stays held. `what` is as for `resume`; returned are the
+        ids of those that have been paused.
+
+        Raises:
+            TypeError, UnknownTargetError, ValueError: as `resume`.
+            InvocationStatusError: the invocation of this id has ended or has not started.
+        """
+        return self._act(Verb.PAUSE, what)
+
+    def purge(self, what: str, /) -> Awaitable[Sequence[str]]:
+        """Forget the outcome of an invocation that has ended, or of all of a target. `what` is as for `resume`.
+
+        An idempotency key can then be used anew.
+
+        Raises:
+            TypeError, UnknownTargetError, ValueError: as `resume`.
+            InvocationStatusError: the invocation of this id has not ended.
+        """
+        return self._act(Verb.PURGE, what)
+
+    async def restart_as_new(self, id: str, /) -> Invocation[Any]:
+        """Begin an invocation that has ended once more, with its arguments and headers, under a new id.
+
+        Raises:
+            UnknownTargetError: there is none, or its outcome is no longer kept; or its handler is gone.
+            InvocationStatusError: it has not ended.
+        """
+        gateway = self._running().gateway
+        operation: QuestionOperation[str] = QuestionOperation(gateway.pending, f"restart of {id}", None)
+        gateway.restart_as_new(operation, id)
+        return Invocation(self, await operation, codec_under(self._default_serde, MISSING).decode)
 
     # ------------------------------------------------------------------ for references (Transport)
 
@@ -354,6 +436,12 @@ class Runtime(Caller):
         gateway.signal(operation, SendSignal(id, name, sent.failed, sent.value))
         return operation
 
+    def _issue_cancel(self, id: str, site: CallSite, /) -> Operation[None]:
+        gateway = self._running().gateway
+        operation = CancelOperation(gateway.pending, f"cancel of {id}", site)
+        gateway.act(operation, Verb.CANCEL, id)
+        return operation
+
     # ------------------------------------------------------------------ inside
 
     def _invocation_paused(self, invocation: InvocationRun, error: BaseException) -> None:
@@ -377,20 +465,42 @@ class Runtime(Caller):
             let_signals_pass(failure)
             self._observer.hook_failed(without_containment(failure))
 
-    def _resume_one(self, supervisor: Supervisor, id: str) -> QuestionOperation[Sequence[str]]:
-        gateway = supervisor.gateway
-        operation: QuestionOperation[Sequence[str]] = QuestionOperation(gateway.pending, f"resume of {id}", None)
-        gateway.resume(operation, id)
-        return operation
+    def _act(self, verb: Verb, what: str) -> Awaitable[Sequence[str]]:
+        supervisor = self._running()
+        if not isinstance(what, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(
+                f"{verb}() takes the id of an invocation, or a target such as 'Cart/mary', as text, not "
+                f"{type(what).__name__}."
+            )
+        if what.startswith(OLDER_PREFIX) and "/" not in what:
+            return self._act_on_one(verb, self.request_control(verb, what), what)
+        service, key, handler = self._parse_target(what)
+        if service is not None and handler is not None:
+            self._check_handler(service, handler)
+        return self._act_on_all(supervisor, verb, service, key, handler)
 
-    async def _resume_all(
-        self, supervisor: Supervisor, service: str | None, key: str | None, handler: str | None
+    async def _act_on_one(self, verb: Verb, effect: Awaitable[Effect], id: str) -> Sequence[str]:
+        try:
+            return [] if await effect is Effect.NOTHING else [id]
+        except InvocationStatusError:
+            if verb is Verb.RESUME:  # What is not paused is left as it is.
+                return []
+            raise
+
+    async def _act_on_all(
+        self, supervisor: Supervisor, verb: Verb, service: str | None, key: str | None, handler: str | None
     ) -> Sequence[str]:
+        """Those that have ended meanwhile, or where it does not fit, are left as they are."""
         await supervisor.until_durable()
-        resumed: list[str] = []
-        async for record in self._pages(supervisor, service, key, handler, InvocationStatus.PAUSED):
-            resumed += await self._resume_one(supervisor, record.id)
-        return resumed
+        touched: list[str] = []
+        asked: list[tuple[str, Awaitable[Effect]]] = []
+        async for record in self._pages(supervisor, service, key, handler, _ONLY.get(verb)):
+            if record.status in _FITTING[verb]:
+                asked.append((record.id, self.request_control(verb, record.id)))
+            if len(asked) >= _PAGE:
+                touched += await _touched(asked)
+                asked = []
+        return touched + await _touched(asked)
 
     async def _pages(
         self,
@@ -408,8 +518,11 @@ class Runtime(Caller):
             await supervisor.until_durable()  # Rule X9
             if not page:
                 return
+            now = self._environment.clock.now()
             for record in page:
-                yield record
+                # Rule C7: what has expired is there no longer, whenever it is removed.
+                if record.expires_at is None or record.expires_at > now:
+                    yield record
             after = page[-1].number
 
     def _running(self) -> Supervisor:
@@ -463,6 +576,32 @@ class _PausedHook(Observer):
 
     def pause_durable(self, invocation: InvocationRun, error: BaseException, heard: bool) -> None:
         self._tell(invocation, error)
+
+
+async def _touched(asked: Iterable[tuple[str, Awaitable[Effect]]]) -> list[str]:
+    """Of several that were asked for, those on which it had an effect."""
+    touched: list[str] = []
+    for id, effect in asked:
+        with suppress(InvocationStatusError, UnknownTargetError):
+            if await effect is not Effect.NOTHING:
+                touched.append(id)
+    return touched
+
+
+_UNFINISHED = frozenset(InvocationStatus) - {InvocationStatus.COMPLETED}
+_FITTING: Mapping[Verb, Collection[InvocationStatus]] = {
+    Verb.CANCEL: _UNFINISHED,
+    Verb.KILL: _UNFINISHED,
+    Verb.PAUSE: _UNFINISHED,
+    Verb.RESUME: (InvocationStatus.PAUSED,),
+    Verb.PURGE: (InvocationStatus.COMPLETED,),
+}
+"""Where invocations of a target stand to which a verb is applied."""
+_ONLY: Mapping[Verb, InvocationStatus] = {
+    Verb.RESUME: InvocationStatus.PAUSED,
+    Verb.PURGE: InvocationStatus.COMPLETED,
+}
+"""Where there is but one such status the store looks for it."""
 
 
 def _itself(acceptance: Acceptance) -> Acceptance:

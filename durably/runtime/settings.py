@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 from durably.actors.definition.binding import BoundActorHandler
 from durably.actors.headers import Forwarding
 from durably.actors.retry import RetryPolicy
+from durably.actors.values.slices import SLICE_BYTES
 
 Watch: TypeAlias = Callable[[str], AbstractContextManager[object, None]]
 """Given a handler's name, what is entered around a run of its code; an error that it raises fails the attempt."""
@@ -55,6 +56,8 @@ class Settings:
     mailbox_messages: int = 10_000
     """Waiting messages of one object; beyond them, requests from outside are refused (rule C8)."""
     payload_bytes: int = 32 * 1024 * 1024
+    slice_bytes: int = SLICE_BYTES
+    """What is larger is decoded in slices of about this size, with a turn of the loop between two."""
     pending_in_memory: int = 1_000
     """How much of a stored mailbox is loaded at once."""
     timer_window_us: int = 60_000_000

@@ -139,7 +139,7 @@ class Checkpointer:
 
     async def _checkpoint(self, connection: Connection) -> None:
         try:
-            answer = await connection.run(checkpoint, self._shall_shrink())
+            answer = await connection.run(checkpoint, self._files, self._shall_shrink())
             if answer.blocked and answer.frames * FRAME_BYTES > self._limit_bytes and self._readers is not None:
                 answer = await self._checkpoint_without_readers(connection, self._readers)
         except sqlite3.Error as error:
@@ -150,7 +150,7 @@ class Checkpointer:
     async def _checkpoint_without_readers(self, connection: Connection, readers: Readers) -> CheckpointAnswer:
         taken = await readers.take_all()
         try:
-            return await connection.run(checkpoint, self._shall_shrink())
+            return await connection.run(checkpoint, self._files, self._shall_shrink())
         finally:
             readers.give_back(taken)
 
@@ -186,10 +186,12 @@ class Checkpointer:
             return 0
 
 
-def checkpoint(connection: sqlite3.Connection, shrink: bool) -> CheckpointAnswer:
+def checkpoint(connection: sqlite3.Connection, files: StoreFiles, shrink: bool) -> CheckpointAnswer:
     """Copy most of the log beside the writer, then the rest while it waits, which is then short."""
-    run(connection, "checkpoint_beside_writer")
-    return run(connection, "checkpoint_and_shrink" if shrink else "checkpoint_and_reuse")
+    files.check()  # Nothing is copied into what somebody else has put there.
+    with files.checkpoint():
+        run(connection, "checkpoint_beside_writer")
+        return run(connection, "checkpoint_and_shrink" if shrink else "checkpoint_and_reuse")
 
 
 def run(connection: sqlite3.Connection, name: str) -> CheckpointAnswer:

@@ -18,6 +18,8 @@ from durably.storage.records import (
     CallerRecord,
     CompletionRecord,
     InvocationRecord,
+    OrderKind,
+    OrderRecord,
     SignalRecord,
     StepRecord,
     StoredInvocation,
@@ -104,6 +106,9 @@ decode_attachment_rows = msgspec.json.Decoder(list[tuple[int, int, str, str]]).d
 _decode_journals = msgspec.json.Decoder(list[JournalRow]).decode
 _decode_objects = msgspec.json.Decoder(list[ObjectRow]).decode
 _decode_recoverable = msgspec.json.Decoder(list[tuple[int, str, str]]).decode
+_decode_orders = msgspec.json.Decoder(
+    list[tuple[int, str, OrderKind, str | None, str | None, int | None, int | None]]
+).decode
 _decode_timers = msgspec.json.Decoder(list[tuple[int, TimerKind, int, int, str, str, int]]).decode
 
 
@@ -141,6 +146,13 @@ def decode_objects(answer: str, addresses: Sequence[Address]) -> list[StoredObje
 
 def decode_recoverable(answer: str) -> list[tuple[int, Address]]:
     return [(number, Address(service, key)) for number, service, key in _decode_recoverable(answer)]
+
+
+def decode_orders(answer: str) -> list[OrderRecord]:
+    return [
+        OrderRecord(position, id, kind, caller_of(service, key, number, command))
+        for position, id, kind, service, key, number, command in _decode_orders(answer)
+    ]
 
 
 def decode_timers(answer: str) -> list[TimerRecord]:
@@ -203,7 +215,7 @@ def invocation_of(row: InvocationRow, read: ReadPayload = small) -> InvocationRe
         argument=read(row.argument, "large_argument", number),
         headers={} if row.headers == NO_HEADERS else _decode_headers(row.headers),
         scope=_scope(row),
-        caller=_caller(row),
+        caller=caller_of(row.caller_service, row.caller_key, row.caller_number, row.caller_command),
         sender_id=row.sender_id,
         deadline=row.deadline,
         accepted_at=row.accepted_at,
@@ -227,10 +239,11 @@ def _scope(row: InvocationRow) -> KeyScope | None:
     return KeyScope(row.scope_service, row.scope_key, row.scope_handler, row.idempotency_key)
 
 
-def _caller(row: InvocationRow) -> CallerRecord | None:
-    if row.caller_number is None:
+def caller_of(service: str | None, key: str | None, number: int | None, command: int | None) -> CallerRecord | None:
+    """Four columns as the command that they name, if they name one."""
+    if number is None:
         return None
-    assert row.caller_service is not None
-    assert row.caller_key is not None
-    assert row.caller_command is not None
-    return CallerRecord(Address(row.caller_service, row.caller_key), row.caller_number, row.caller_command)
+    assert service is not None
+    assert key is not None
+    assert command is not None
+    return CallerRecord(Address(service, key), number, command)

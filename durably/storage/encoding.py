@@ -25,6 +25,7 @@ from durably.storage.records import (
     ExecutionRecord,
     InvocationRecord,
     InvocationUpdate,
+    OrderRecord,
     SignalRecord,
     StateRecord,
     StepRecord,
@@ -98,6 +99,12 @@ class EncodedBatch(NamedTuple):
     """What is stored after that, in the same transaction; empty for nearly all batches (rule X5)."""
 
     @property
+    def last_position(self) -> int:
+        position = self.parameters[1]
+        assert isinstance(position, int)
+        return position
+
+    @property
     def size_bytes(self) -> int:
         inline = sum(len(part) for part in self.parameters if isinstance(part, bytes))
         return inline + sum(len(part) for _, values in self.puts for part in values if isinstance(part, bytes))
@@ -137,6 +144,8 @@ def encode_batch(batch: Batch, epoch: int) -> EncodedBatch:
         encode_rows(state),
         encode_rows(batch.signals and large.without_signals(batch.signals), _signal_row),
         encode_rows(batch.signals_taken),
+        encode_rows(batch.orders, _order_row),
+        encode_rows(batch.orders_done),
     )
     return EncodedBatch(parameters, large.puts())
 
@@ -270,6 +279,12 @@ def _timer_row(timer: TimerRecord) -> tuple[object, ...]:
 
 def _alias_row(alias: AliasRecord) -> tuple[object, ...]:
     return (alias.id, alias.number)
+
+
+def _order_row(order: OrderRecord) -> tuple[object, ...]:
+    caller = order.caller
+    place = (None,) * 4 if caller is None else (*caller.address, caller.number, caller.command)
+    return (order.position, order.id, order.kind, *place)
 
 
 def _attachment_row(record: AttachmentRecord) -> tuple[object, ...]:

@@ -13,14 +13,20 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from durably.errors import StoreUnavailableError
+from durably.storage.file_changes import FileChanges, StoredIdentity
 
 LOCK_SUFFIX = ".lock"
 LOG_SUFFIX = "-wal"
 LOG_INDEX_SUFFIX = "-shm"
+
+
+DATABASE: Final = "its database"
 
 
 class FileIdentity(NamedTuple):
@@ -48,6 +54,9 @@ class StoreFiles:
         self._database: Path | None = None
         self._pinned: tuple[PinnedFile, ...] = ()
         self._pinned_for_owner: tuple[PinnedFile, ...] = ()
+        self._mode = 0
+        self.changes: FileChanges | None = None
+        """While the store is open: whether somebody else writes to its files."""
         self.log_path = ""
         """Where the write-ahead log lies; known once the path is resolved."""
 
@@ -96,11 +105,16 @@ class StoreFiles:
             )
         return FileIdentity(found.st_dev, found.st_ino)
 
-    def pin(self, database: FileIdentity, lock: FileIdentity) -> None:
-        """From now on these files, and those of the log that lie there now, are the open ones."""
+    def pin(self, database: FileIdentity, lock: FileIdentity, read: Callable[[], StoredIdentity | None]) -> None:
+        """From now on these files, and those of the log that lie there now, are the open ones.
+
+        `read` looks into the database without its log.
+        """
         path = self.resolve()
+        self._mode = os.stat(path).st_mode
+        self.changes = FileChanges(self._store, path, self.log_path, read)
         pinned = [
-            PinnedFile(str(path), *database, "its database"),
+            PinnedFile(str(path), *database, DATABASE),
             PinnedFile(str(self.lock), *lock, "its lock file"),
         ]
         for suffix, what in ((LOG_SUFFIX, "its write-ahead log"), (LOG_INDEX_SUFFIX, "the index of its log")):
@@ -113,6 +127,35 @@ class StoreFiles:
 
     def unpin(self) -> None:
         self._pinned = self._pinned_for_owner = ()
+        self.changes = None
+
+    def has_log(self) -> bool:
+        """A write-ahead log lies beside the database."""
+        return os.path.exists(self.log_path)
+
+    def note_commit(self, position: int) -> None:
+        """All up to there is in the database or its log."""
+        if self.changes is not None:
+            self.changes.committed = position
+
+    def check_log(self) -> None:
+        """Return if the write-ahead log holds all that was written to it.
+
+        Raises:
+            StoreUnavailableError: it was cut off.
+        """
+        changes = self.changes
+        if changes is not None:
+            changes.check_log()
+
+    @contextmanager
+    def checkpoint(self) -> Generator[None]:
+        """Around a checkpoint, which changes the database and its log."""
+        if self.changes is None:
+            yield
+        else:
+            with self.changes.checkpoint():
+                yield
 
     def check_owner(self) -> None:
         """Return if the open database and the lock are the ones at the path: then nobody else owns it (rule X9).
@@ -131,6 +174,7 @@ class StoreFiles:
             StoreUnavailableError: one of them was deleted, renamed or replaced.
         """
         self._check(self._pinned)
+        self.check_log()
 
     def _check(self, pinned: tuple[PinnedFile, ...]) -> None:
         for path, device, inode, what in pinned:
@@ -143,6 +187,26 @@ class StoreFiles:
                     f"The store {self._store} has lost {what}: another file lies at {path} than the one that was "
                     "opened. Nothing more is acknowledged until the store has been opened again."
                 )
+            if what is DATABASE:
+                self._check_database(found)
+
+    def _check_database(self, found: os.stat_result) -> None:
+        if found.st_nlink > 1:
+            raise StoreUnavailableError(
+                f"The store {self._store} has got another name while it was open: {self._database} has "
+                f"{found.st_nlink} (hard links). Under another name SQLite would not find its write-ahead log, and two "
+                "runtimes could run on it at once. Nothing more is acknowledged until the other names are deleted."
+            )
+        if found.st_mode != self._mode:
+            if not os.access(self.resolve(), os.R_OK | os.W_OK):
+                raise StoreUnavailableError(
+                    f"The store {self._store} may not be read and written any more: the permissions of "
+                    f"{self._database} were taken away while it was open. Nothing more is acknowledged until they are "
+                    "given back."
+                )
+            self._mode = found.st_mode
+        if self.changes is not None:
+            self.changes.check_database(found)
 
     def _gone_sentence(self, path: str, what: str, error: OSError) -> str:
         if isinstance(error, FileNotFoundError | NotADirectoryError):

@@ -7,13 +7,18 @@ instead (rules X3 and X9).
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
 from durably.errors import StoreInUseError, StoreLostError
+from durably.storage.connections import Mode, database_uri
+from durably.storage.file_changes import StoredIdentity
 from durably.storage.files import FileIdentity
 from durably.storage.ownership import taken_over_sentence
 from durably.storage.records import Owner
+from durably.storage.statements import SQL
 
 
 class OwnerRow(NamedTuple):
@@ -91,6 +96,18 @@ class KnownStore:
                 "`-wal` file was deleted. Nothing is written to it. Put the right files back and start the runtime "
                 "again."
             )
+
+
+def stored_identity(database: Path) -> StoredIdentity | None:
+    """What the database says by itself, without its log; None if it is not ours.
+
+    SQLite may open and close the file here, beside itself: it keeps the locks that its other connections hold.
+    """
+    try:
+        with closing(sqlite3.connect(f"{database_uri(database, Mode.READ_ONLY)}&immutable=1", uri=True)) as connection:
+            return StoredIdentity(*connection.execute(SQL["stored_identity"]).fetchone())
+    except (sqlite3.Error, TypeError):
+        return None
 
 
 def foreign_sentence(store: str, path: Path) -> str:

@@ -25,6 +25,7 @@ from durably.storage.records import (
     InvocationRecord,
     InvocationUpdate,
     Opened,
+    OrderRecord,
     Owner,
     SignalRecord,
     StateRecord,
@@ -78,6 +79,7 @@ class Disk:
         self.rows: dict[int, StoredRow] = {}
         self.state: dict[Address, dict[str, bytes]] = {}
         self.aliases: dict[str, int] = {}
+        self.orders: dict[int, OrderRecord] = {}
 
         # Where to look, so that a load does not walk over everything. Each follows from `rows`.
         self.numbers_by_id: dict[str, int] = {}
@@ -125,6 +127,10 @@ class Disk:
             self.aliases[alias.id] = alias.number
         for change in batch.state:
             self._change_state(change)
+        for position in batch.orders_done:
+            self.orders.pop(position, None)
+        for order in batch.orders:
+            self.orders[order.position] = order
         self.last_position = max(self.last_position, batch.last_position)
 
     def _renew(self, execution: ExecutionRecord) -> None:
@@ -425,6 +431,10 @@ class MemoryStore:
         ]
         due.sort(key=lambda timer: timer.place)
         return [timer for timer in due if after is None or timer.place > after][:limit]
+
+    async def orders(self, after: int, limit: int, /) -> list[OrderRecord]:
+        orders = self._opened().orders
+        return [orders[position] for position in sorted(orders) if position > after][:limit]
 
     async def expired(self, now: int, limit: int, /) -> list[InvocationRecord]:
         finished = (r for r in self._opened().records() if r.status is InvocationStatus.COMPLETED)

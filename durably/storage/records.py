@@ -81,7 +81,7 @@ class InvocationRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     failure: bytes | None = None
     """The last failure of an attempt, encoded by the runtime."""
     outcome: bytes | None = None
-    """The encoded outcome, once there is one."""
+    """The encoded outcome, once there is one. It is fixed at the deadline, while the status says that code runs on."""
     expires_at: int | None = None
     """When a kept outcome may be forgotten."""
     due: int | None = None
@@ -183,6 +183,29 @@ class AliasRecord(msgspec.Struct, frozen=True):
     number: int
 
 
+class OrderKind(StrEnum):
+    """What an order does to the invocation that it is for. The store keeps the name."""
+
+    CANCEL = "cancel"
+    """Cancel it."""
+    CANCEL_OWN = "cancel-own"
+    """Cancel it, unless the call that gave its id had joined an invocation of somebody else."""
+    KILL_OWN = "kill-own"
+    """Kill it, with the same exception."""
+
+
+class OrderRecord(msgspec.Struct, frozen=True, gc=False):
+    """An order of one invocation to another, given at log position `position` and not carried out yet (rules E1, E2).
+
+    `id` is the other one's. `caller` is the command that waits for it, if it is to be told that it need not.
+    """
+
+    position: int
+    id: str
+    kind: OrderKind
+    caller: CallerRecord | None
+
+
 class StateRecord(msgspec.Struct, frozen=True, gc=False):
     """A field of an object's snapshot. None: the field is cleared."""
 
@@ -222,6 +245,9 @@ class Batch(msgspec.Struct, kw_only=True):
     signals: list[SignalRecord] = []
     signals_taken: list[SignalKey] = []
     """Signals that wait no longer; one that does not exist is no error."""
+    orders: list[OrderRecord] = []
+    orders_done: list[int] = []
+    """By position; one that does not exist is no error."""
 
 
 class StoredInvocation(msgspec.Struct, frozen=True):

@@ -10,6 +10,7 @@ anew on fresh connections, has found the same store, and has made durable everyt
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -38,12 +39,13 @@ from durably.storage.decoding import (
     decode_journals,
     decode_keyed,
     decode_objects,
+    decode_orders,
     decode_recoverable,
     decode_timers,
 )
 from durably.storage.encoding import EncodedBatch, encode_batch, encode_rows
 from durably.storage.files import StoreFiles
-from durably.storage.identity import KnownStore, OwnerRow, foreign_sentence
+from durably.storage.identity import KnownStore, OwnerRow, foreign_sentence, stored_identity
 from durably.storage.lock_waiting import LockWaiting
 from durably.storage.migrations import is_ours, migrate, refuse_foreign, refuse_older
 from durably.storage.ownership import OwnerLock, taken_over_sentence
@@ -54,6 +56,7 @@ from durably.storage.records import (
     Batch,
     InvocationRecord,
     Opened,
+    OrderRecord,
     Owner,
     StoredInvocation,
     StoredObject,
@@ -80,6 +83,7 @@ CHECK_ALL_EVERY_SECONDS = 0.4
 WRITER_DEFINITIONS = (
     "renewal", "renewal_is_applied", "removal", "removal_is_applied", "clearance", "clearance_is_applied",
     "signalling", "signalling_is_applied",
+    "ordering", "ordering_is_applied",
     "batch", "batch_is_applied", "state_is_applied",
 )  # fmt: skip
 NOTHING_LOADED = -1
@@ -147,6 +151,7 @@ class Writer:
         """Commit a batch. It is tried again while somebody else writes: busy is no failure (rule X3)."""
         write = self._write_with_large_payloads if batch.puts else self._write
         try:
+            self._files.check_log()  # What is written behind a gap is not durable either.
             while True:
                 try:
                     write(connection, batch)
@@ -155,6 +160,7 @@ class Writer:
                         continue
                     raise
                 break
+            self._files.note_commit(batch.last_position)
             self._files.check()  # What is written into a file without a name is not durable.
         except BaseException:
             self.failed = True
@@ -214,6 +220,8 @@ class SqliteStore:
         """The store that was open and has not been closed."""
         self._check_all_at = 0.0
         self._is_read_only = False
+        self._is_without_log = False
+        """It was opened for reads alone, where no write-ahead log lay beside the database."""
 
     def describe(self) -> str:
         return f"sqlite {self.path}"
@@ -253,7 +261,7 @@ class SqliteStore:
     async def open_read_only(self) -> None:
         """Open for reads alone, beside whoever owns the store or after them: nothing is taken over or migrated.
 
-        The database stays as it is. Where nobody has it open, SQLite may leave its side files, `-wal` and `-shm`.
+        The database stays as it is, and `close` leaves no side files, `-wal` and `-shm`, that were not there before.
 
         Raises:
             StoreInUseError: this very object is open already.
@@ -265,6 +273,7 @@ class SqliteStore:
             raise StoreUnavailableError(f"The store {self.describe()} is not there. Check the path.")
         await self._drop_connections()
         waiting = LockWaiting(self.describe())
+        self._is_without_log = not self._files.has_log()
         try:
             await waiting.unlocked(self._open_readers)
         except sqlite3.Error as error:
@@ -286,9 +295,25 @@ class SqliteStore:
 
     async def close(self) -> None:
         await self._drop_connections()
+        if self._is_without_log:
+            self._is_without_log = False
+            await self._remove_empty_log()
         self._known = None
         if self._lock is not None:
             self._lock.release()
+
+    async def _remove_empty_log(self) -> None:
+        """Let SQLite delete the empty log that it has made for the readers, unless somebody else uses it by now.
+
+        The last connection that may write does so when it closes, after it has made sure that it is the last.
+        """
+        with contextlib.suppress(OSError, sqlite3.Error):
+            if os.stat(self._files.log_path).st_size == 0:
+                connection = await connect(self._files.resolve(), Mode.EXISTING)
+                try:
+                    await connection.run(is_ours)
+                finally:
+                    await connection.close()
 
     async def _open_connections(self, owner: Owner, lock: OwnerLock) -> Opened:
         files, known = self._files, self._known
@@ -299,7 +324,7 @@ class SqliteStore:
         found = files.find()  # Now that it was written to: some file systems give a file another number at that moment.
         if found is None:
             raise StoreUnavailableError(f"The store {self.describe()} was deleted while it was being opened.")
-        files.pin(found, lock.identity())
+        files.pin(found, lock.identity(), partial(stored_identity, path))
         await self._readers.open(path)
         await self._checkpointer.open(self._readers)
         files.check()
@@ -318,21 +343,35 @@ class SqliteStore:
     async def _drop_connections(self) -> None:
         """Close everything, to the end even if the caller is cancelled: nobody else knows of these connections."""
         writer, self._writer = self._writer, None
+        is_overwritten = self._files.changes is not None and self._files.changes.is_overwritten
         self._files.unpin()
         self._is_read_only = False
         if writer is not None:
             writer.stopping = True
-        closing = asyncio.ensure_future(self._close_connections(writer))
+        closing = asyncio.ensure_future(self._close_connections(writer, leaves_log=is_overwritten))
         try:
             await asyncio.shield(closing)
         finally:
             await closing
 
-    async def _close_connections(self, writer: Writer | None) -> None:
+    async def _close_connections(self, writer: Writer | None, *, leaves_log: bool) -> None:
+        """`leaves_log`: the log is not copied into the database, as the last connection to close otherwise does."""
+        last = await self._reading_connection() if leaves_log else None
         await self._readers.close()
         await self._checkpointer.close()
         if writer is not None:
             await writer.connection.close()
+        if last is not None:
+            await last.close()
+
+    async def _reading_connection(self) -> Connection | None:
+        connection = await connect(self._files.resolve(), Mode.READ_ONLY)
+        try:
+            await connection.run(is_ours)
+        except sqlite3.Error:
+            await connection.close()
+            return None
+        return connection
 
     # ------------------------------------------------------------ writing
 
@@ -429,6 +468,9 @@ class SqliteStore:
             "after_due": due, "after_number": number, "after_kind": kind, "after_command": command,
         }  # fmt: skip
         return decode_timers(await self._read("timers", parameters))
+
+    async def orders(self, after: int, limit: int, /) -> list[OrderRecord]:
+        return decode_orders(await self._read("orders", {"after": after, "limit": limit}))
 
     async def expired(self, now: int, limit: int, /) -> list[InvocationRecord]:
         return await self._page("expired", {"now": now}, limit)

@@ -36,6 +36,7 @@ from durably.storage.records import (
     Batch,
     InvocationRecord,
     Opened,
+    OrderRecord,
     Owner,
     StoredInvocation,
     StoredObject,
@@ -139,6 +140,10 @@ class Store(Protocol):
 
         With `asked_after` only those whose `asked_at` is later.
         """
+        ...
+
+    async def orders(self, after: int, limit: int, /) -> list[OrderRecord]:
+        """Orders that are not carried out, by position and above `after`."""
         ...
 
     async def expired(self, now: int, limit: int, /) -> list[InvocationRecord]:

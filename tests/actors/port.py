@@ -8,7 +8,7 @@ from random import Random
 from typing import Any, TypeVar
 
 from durably.actors.protocol.coding import CodingMeter
-from durably.actors.protocol.commands import Command, CompleteAwakeable, MakeAwakeable, Run, Send, SendSignal
+from durably.actors.protocol.commands import Command, MakeAwakeable, Run, Send, SendSignal
 from durably.actors.protocol.operations import CallSite, Operation
 from durably.actors.protocol.port import Action, Flush
 from durably.actors.protocol.request import Request
@@ -83,18 +83,18 @@ class FakePort:
         operation.set_result(sent(f"inv_callee{len(self.commands) - 1}"))
         return operation
 
+    def issue_one_way(self, command: Command, what: object, site: CallSite, /) -> Operation[None]:
+        self.check(what)
+        operation: Operation[None] = self._operation(command, what, site)
+        operation.set_result(None)
+        return operation
+
     def issue_run(
         self, command: Run, action: Action[R], decode: Callable[[bytes], R], site: CallSite, /
     ) -> Operation[R]:
         self.check("run")
         self.actions.append(action)
         return self._issued(command, f"run {command.name!r}", site, decode)
-
-    def issue_one_way(self, command: CompleteAwakeable, what: object, site: CallSite, /) -> Operation[None]:
-        self.check(what)
-        operation: Operation[None] = self._operation(command, what, site)
-        operation.set_result(None)
-        return operation
 
     def issue_signal(self, command: SendSignal, what: object, site: CallSite, /) -> Operation[None]:
         self.check(what)

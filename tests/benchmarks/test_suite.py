@@ -76,7 +76,14 @@ def check_shape(benchmark: Benchmark, result: BenchmarkResult) -> None:
     assert [verdict.text for verdict in result.verdicts] == [target.text for target in benchmark.targets]
 
 
-@pytest.mark.parametrize("benchmark_", [one for one in BENCHMARKS if is_in_process(one)], ids=lambda one: one.name)
+IN_PROCESS = [
+    pytest.param(one, marks=[pytest.mark.slow] if one.name in ("sizes-10", "sizes-30") else [], id=one.name)
+    for one in BENCHMARKS
+    if is_in_process(one)
+]
+
+
+@pytest.mark.parametrize("benchmark_", IN_PROCESS)
 def test_every_benchmark_in_process_runs_and_fits_into_the_report(benchmark_: Benchmark, machine: Machine) -> None:
     report = Suite(MOMENT, run_here, quiet).report([benchmark_], machine)
     check_shape(benchmark_, report.benchmarks[0])

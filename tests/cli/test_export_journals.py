@@ -105,15 +105,16 @@ async def test_changed_code_fails_in_the_test_instead_of_in_production(tmp_path:
 async def test_options_choose_and_count_for_programs(tmp_path: Path) -> None:
     async with mary_pays(tmp_path / "app.db"):
         chosen = await export_beside(tmp_path, "--target", "CartObject/Mary", "--limit", "1", "--json")
+        ended = await export_beside(tmp_path, "--target", "CartObject/Mary/addTicket")
         none = await export_beside(tmp_path, "--target", "CartObject/Joe")
     assert json.loads(chosen.stdout) == {"journals": 1, "steps": 0, "folder": "journals"}
     assert [journal.target for journal in read_journals(tmp_path / "journals")] == ["CartObject/Mary/expireTicket"]
-    assert none.returncode == 0
-    assert none.stdout == (
-        "Nothing of CartObject/Joe is under way in the store sqlite app.db: there is no such target, or all that was "
-        "asked of it has ended, so there are no journals to export. Targets are Service, Service/handler, Object/key "
-        "and Object/key/handler, with the names that the store knows.\n"
+    assert none.returncode == 1
+    assert none.stderr.endswith(
+        "CartObject/Joe names nothing in the store sqlite app.db: there is no invocation of it, and no state. Targets "
+        "are Service, Service/handler, Object/key and Object/key/handler, with the names that the store knows.\n"
     )
+    assert ended.stdout == ""
 
 
 async def test_after_the_owner_has_gone_the_store_is_read_too(tmp_path: Path) -> None:

@@ -202,7 +202,7 @@ def test_a_store_that_cannot_be_had_is_a_sentence(folder: Path, store: str) -> N
 
 
 def test_a_server_that_waits_for_its_store_says_so_and_can_be_stopped(folder: Path) -> None:
-    command = [sys.executable, "-m", "durably.cli", "serve", "application:runtime", "--port", "0"]
+    command = [sys.executable, "-m", "durably.cli", "serve", "application:runtime", "--port", "0", "--admin-port", "0"]
     with closing(sqlite3.connect(folder / "other.db", isolation_level=None)) as other:
         other.execute("begin exclusive")
         with subprocess.Popen(
@@ -221,3 +221,33 @@ def test_an_address_that_is_none_is_a_sentence(folder: Path) -> None:
     assert ended.returncode == 1
     assert "no.such.host.invalid" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_operators_have_a_port_of_their_own(folder: Path, server: ServerProcess) -> None:
+    told = re.search(r"For operators: (http://127\.0\.0\.1:\d+)", server.output)
+    assert told is not None
+    admin = told[1]
+    assert httpx.get(f"{admin}/health", trust_env=False).status_code == 200
+    assert httpx.get(f"{admin}/version", trust_env=False).json()["ingress_endpoint"] == server.url
+    with ThreadPoolExecutor(1) as pool:
+        sent = call(server, "Waiter/wait/send", b'"never"').json()["invocationId"]
+        waiting = pool.submit(call, server, "Waiter/wait", b'"never"')
+        assert eventually((folder / "begun").exists)
+        assert httpx.patch(f"{admin}/invocations/{sent}/cancel", trust_env=False).status_code == 202
+        batch = f"{admin}/internal/invocations_batch_operations/kill"
+        assert eventually(
+            lambda: len(httpx.post(batch, json={"target": "Waiter"}, trust_env=False).json()["succeeded"]) == 1
+        )
+        assert waiting.result().status_code == 409
+    assert server.stop() == 0
+
+
+def test_an_admin_port_in_use_is_a_sentence(folder: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        ended = durably("serve", "application:runtime", "--port", "0", "--admin-port", str(port), cwd=folder)
+    assert ended.returncode == 1
+    assert f"Port {port} on 127.0.0.1 is in use" in ended.stderr
+    assert "--admin-port" in ended.stderr

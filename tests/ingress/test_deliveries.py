@@ -9,7 +9,7 @@ from fastapi import FastAPI
 
 from durably import (
     Awakeable,
-    InvocationEndedError,
+    InvocationStatusError,
     ObjectContext,
     SharedContext,
     TerminalError,
@@ -100,7 +100,7 @@ async def test_what_is_no_id_or_no_value_is_refused() -> None:
             assert (await client.post(path)).status_code == 404
         assert (await client.get("/restate/awakeables/sign_1/resolve")).status_code == 405
         assert (runtime.completions, runtime.signals) == ([], [])
-        runtime.error = InvocationEndedError("it has ended")
+        runtime.error = InvocationStatusError("it has ended")
         response = await client.post("/restate/invocations/inv_1/signals/go")
         assert (response.status_code, error_of(response)["message"]) == (409, "it has ended")
 

@@ -15,8 +15,9 @@ from durably.runtime.commit.committer import Committer
 from durably.runtime.incarnation.idleness import Idleness
 from durably.runtime.incarnation.ready_queue import ReadyQueue
 from durably.runtime.registry.reads import Reads
-from durably.runtime.timers.scheduled_messages import CameMeanwhile, ScheduledMessages
-from durably.storage.records import StoredInvocation
+from durably.runtime.registry.registry import InvocationRegistry
+from durably.runtime.timers.scheduled_messages import ScheduledMessages
+from durably.storage.records import CallerRecord, StoredInvocation
 from tests.regressions.test_lookups import incarnation, turns
 
 
@@ -29,10 +30,11 @@ def at_once(go: Callable[[Any], None], group: Any) -> None:
 
 
 async def test_a_message_whose_timer_rings_twice_comes_once() -> None:
-    came: list[int] = []
+    is_first: list[bool] = []
 
-    def comes(stored: StoredInvocation | None, attached: CameMeanwhile) -> None:
-        came.append(7)
+    def comes(stored: StoredInvocation | None, attached: list[CallerRecord], is_still_there: bool) -> bool:
+        is_first.append(is_still_there)
+        return True
 
     life = incarnation()
     delayed = ScheduledMessages(
@@ -41,13 +43,14 @@ async def test_a_message_whose_timer_rings_twice_comes_once() -> None:
         idleness=Idleness(life, lambda: 0),
         reads=cast(Reads, SimpleNamespace(fetch=fetch)),
         ready=ReadyQueue(),
+        registry=cast(InvocationRegistry, SimpleNamespace(read_begins=int, read_ended=int, has_ended=bool)),
     )
     delayed.bring(7, comes)
     await asyncio.sleep(0)
     delayed.bring(7, comes)
     assert delayed.is_coming(7)
     await turns()
-    assert came == [7]
+    assert is_first == [True, False]
     delayed.bring(7, comes)
     await turns()
-    assert came == [7, 7]
+    assert is_first == [True, False, True]

@@ -137,6 +137,15 @@ async def test_an_id_leads_nowhere_from_then_on(app: Harness) -> None:
             await asking()
 
 
+async def test_it_is_not_listed_from_then_on(app: Harness) -> None:
+    sent = await app.object(Counter, "a").add.send(5)
+    await app.settle()
+    await app.clock.advance(KEPT_US - 1, turns)
+    assert [one.id async for one in app.invocations()] == [sent.id]
+    await app.clock.advance(1, turns)
+    assert [one.id async for one in app.invocations(target="Counter/a")] == []
+
+
 async def test_what_has_expired_stays_so_when_the_clock_is_set_back(app: Harness) -> None:
     sent = await app.object(Counter, "a").add.options(idempotency_key="k").send(5)
     await app.settle()

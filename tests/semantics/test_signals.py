@@ -10,8 +10,8 @@ import pytest
 from durably import (
     Context,
     InvalidArgumentError,
-    InvocationEndedError,
     InvocationStatus,
+    InvocationStatusError,
     ObjectContext,
     OverloadedError,
     Service,
@@ -238,7 +238,7 @@ async def test_who_signals_what_has_ended_or_never_was_is_told(way: dict[str, An
                 await app.service(Sender).send(id, ["x"])
 
         for from_outside in (True, False):
-            with pytest.raises(InvocationEndedError, match="has ended") as refused:
+            with pytest.raises(InvocationStatusError, match="has ended") as refused:
                 await send(ended.id, from_outside=from_outside)
             assert refused.value.code == 409
             with pytest.raises(UnknownTargetError, match="There is no invocation"):
@@ -344,7 +344,7 @@ async def test_an_invocation_that_ends_leaves_no_signals_behind(way: dict[str, A
         for word in ("taken", "too much", "more"):
             try:
                 await taking.signal("word", word)
-            except InvocationEndedError:
+            except InvocationStatusError:
                 assert word != "taken"
         assert await taking.result() == ["taken"]
         await app.settle()

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from durably import (
     Context,
-    DeadlineExceededError,
     InvocationStatus,
     ObjectContext,
     PausedInvocationError,
@@ -408,69 +407,4 @@ class TestT2:
             await turns()
             await wait_a_little(app, 10)
             assert await call == 10
-            assert await app.object(Sleeper, "s").count() == 1
-
-
-class TestDeadlines:
-    """DESIGN 5.5: a deadline that has passed before the invocation started ends it; it never starts."""
-
-    async def called(self, app: Harness, calls: int) -> int:
-        first = begin(app.object(Sleeper, "s").sleep(100))
-        await turns()
-        for _ in range(calls - 1):
-            await app.object(Sleeper, "s").wake.send()
-        late = begin(app.object(Sleeper, "s").wake.options(timeout=5)())
-        await turns()
-        await wait_a_little(app, 5)
-        assert late.done()
-        with pytest.raises(DeadlineExceededError) as told:
-            await late
-        assert told.value.code == 504
-        await wait_a_little(app, 100)
-        await first
-        return await app.object(Sleeper, "s").count()
-
-    async def test_one_that_waits_in_the_mailbox_is_not_started(self, world: World, suspend_after: float) -> None:
-        async with Harness(Sleeper, dependencies={World: world}, suspend_after=suspend_after) as app:
-            assert await self.called(app, 1) == 1
-
-    async def test_one_in_the_tail_of_a_long_mailbox_is_not_started(self, world: World, suspend_after: float) -> None:
-        app = Harness(Sleeper, dependencies={World: world}, suspend_after=suspend_after)
-        async with tuned(app, pending_in_memory=2):
-            assert await self.called(app, 5) == 5
-
-    async def test_a_delayed_one_beyond_the_window_is_not_started(self, world: World) -> None:
-        app = Harness(Sleeper, dependencies={World: world})
-        async with tuned(app, timer_window_us=60 * SECOND_US):
-            sent = await app.object(Sleeper, "s").wake.options(timeout=1000).after(2000).send()
-            await wait_a_little(app, 1001)
-            with pytest.raises(DeadlineExceededError):
-                await asyncio.wait_for(sent.result(), 1)
-            await wait_a_little(app, 2000)
-            assert await app.object(Sleeper, "s").count() == 0
-
-    async def test_whoever_waits_for_one_under_way_is_told_and_it_goes_on(
-        self, world: World, suspend_after: float
-    ) -> None:
-        async with Harness(Sleeper, dependencies={World: world}, suspend_after=suspend_after) as app:
-            call = begin(app.object(Sleeper, "s").sleep.options(timeout=5)(10))
-            await turns()
-            await wait_a_little(app, 5)
-            with pytest.raises(DeadlineExceededError):
-                await call
-            await app.crash()
-            await wait_a_little(app, 10)
-            assert await app.object(Sleeper, "s").count() == 1
-
-    async def test_it_survives_a_crash(self, world: World, suspend_after: float) -> None:
-        async with Harness(Sleeper, dependencies={World: world}, suspend_after=suspend_after) as app:
-            first = begin(app.object(Sleeper, "s").sleep(100))
-            await turns()
-            late = await app.object(Sleeper, "s").wake.options(timeout=5).send()
-            await app.crash()
-            await wait_a_little(app, 5)
-            with pytest.raises(DeadlineExceededError):
-                await asyncio.wait_for(late.result(), 1)
-            await wait_a_little(app, 100)
-            await first
             assert await app.object(Sleeper, "s").count() == 1

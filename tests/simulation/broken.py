@@ -29,16 +29,24 @@ from durably.runtime.execution.step import Outcome
 from durably.runtime.gateway.deliveries import Deliveries
 from durably.runtime.invocations.activation import Activation
 from durably.runtime.invocations.invocation import InvocationRun
+from durably.runtime.invocations.journal import Journal
+from durably.runtime.lifecycle.cancellation import Cancellation
+from durably.runtime.lifecycle.deadlines import Deadlines
 from durably.runtime.lifecycle.endings import Endings
+from durably.runtime.lifecycle.pauses import Pauses
+from durably.runtime.lifecycle.timer_dispatch import TimerDispatch
 from durably.runtime.messaging.acceptance import Acceptance
 from durably.runtime.messaging.attachments import Attachments
+from durably.runtime.messaging.orders import Orders
 from durably.runtime.messaging.signals import Signals
 from durably.runtime.registry.registry import InvocationRegistry
-from durably.runtime.timers.scheduled_messages import ScheduledMessages
+from durably.runtime.steps.steps import Steps
 from durably.storage.memory import MemoryStore
 from durably.storage.records import (
     NO_COMMAND,
     Batch,
+    CompletionRecord,
+    OrderRecord,
     SignalRecord,
     StoredInvocation,
     StoredObject,
@@ -232,11 +240,10 @@ SLOW_COUNTERS = replace(WORKLOADS["counters"], faults=Faults.slow(rate=0.3) | Fa
 
 @mutant("guarantee 4", where=(SLOW_COUNTERS,))
 def a_delayed_message_that_rings_twice_comes_twice(patch: Patch) -> None:
-    def bring(original: Any, self: ScheduledMessages, number: int, then: Any) -> None:
-        self._coming.pop(number, None)
-        original(self, number, then)
+    def brought(original: Any, self: TimerDispatch, stored: Any, attached: Any, is_still_there: bool) -> Any:
+        return original(self, stored, attached, True)
 
-    around(patch, ScheduledMessages, "bring", bring)
+    around(patch, TimerDispatch, "_start_brought", brought)
 
 
 @mutant("guarantee 4", "guarantee 1", "machine")
@@ -595,3 +602,96 @@ async def adding(sim: Simulation) -> None:
 @mutant("paused", where=(Workload(program=adding, actors=(Careless,)),))
 def an_actor_looks_at_a_global(patch: Patch) -> None:
     """The runtime is sound."""
+
+
+# ---------------------------------------------------------------------- cancels, kills, deadlines
+
+CANCELS = (WORKLOADS["cancels"],)
+
+
+@mutant("guarantee 9", where=CANCELS)
+def cancels_do_not_reach_callees(patch: Patch) -> None:
+    patch.setattr(Steps, "_cancel_below", _nothing)
+
+
+@mutant("guarantee 9", where=CANCELS)
+def kills_do_not_reach_callees(patch: Patch) -> None:
+    def kill(original: Any, self: Cancellation, transition: Any, invocation: InvocationRun) -> None:
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(Orders, "give", _nothing)
+            original(self, transition, invocation)
+
+    around(patch, Cancellation, "kill", kill)
+
+
+@mutant("guarantee 9", where=CANCELS)
+def orders_are_forgotten_at_recovery(patch: Patch) -> None:
+    async def orders(self: MemoryStore, *_: Any) -> list[OrderRecord]:
+        return []
+
+    patch.setattr(MemoryStore, "orders", orders)
+
+
+@mutant("guarantee 9", "guarantee 7", "guarantee 2", "check", where=CANCELS)
+def orders_are_not_recorded(patch: Patch) -> None:
+    patch.setattr(OpenBatch, "order", _nothing)
+
+
+@mutant("guarantee 10", "guarantee 7", where=CANCELS)
+def deadlines_do_nothing(patch: Patch) -> None:
+    patch.setattr(Deadlines, "_reached", _nothing)
+
+
+@mutant("guarantee 2", "guarantee 5", "guarantee 10", "check", where=CANCELS)
+def deadlines_are_not_final(patch: Patch) -> None:
+    def fix(self: Transition, invocation: InvocationRun, outcome: Outcome, *, expires_at: int | None) -> None:
+        self._batch.clear_timer(invocation.number, TimerKind.DEADLINE)
+
+    patch.setattr(Transition, "fix", fix)
+
+
+@mutant("guarantee 7", "guarantee 9", "stuck", "check", where=CANCELS)
+def what_is_resumed_does_not_go_on(patch: Patch) -> None:
+    def resume(self: Pauses, invocation: InvocationRun) -> bool:
+        if invocation.status is InvocationStatus.PAUSED:
+            self._committer.begin().move(invocation, InvocationStatus.RUNNING)
+        return True
+
+    patch.setattr(Pauses, "resume", resume)
+
+
+@mutant("guarantee 7", "guarantee 1", "machine", "stuck", "check", where=CANCELS)
+def what_is_killed_keeps_its_object(patch: Patch) -> None:
+    def kill(original: Any, self: Cancellation, transition: Any, invocation: InvocationRun) -> None:
+        activation, is_current = invocation.activation, invocation.activation.current is invocation
+        original(self, transition, invocation)
+        if is_current and activation.current is None:
+            activation.current = invocation
+
+    around(patch, Cancellation, "kill", kill)
+
+
+@mutant("guarantee 10", "guarantee 7", "stuck", where=CANCELS)
+def callers_are_not_told_of_what_is_cancelled(patch: Patch) -> None:
+    def answer_all(
+        original: Any, self: Attachments, transition: Any, invocation: InvocationRun, outcome: Outcome
+    ) -> None:
+        if b"CancelledInvocationError" in outcome.value:
+            invocation.caller = None
+        original(self, transition, invocation, outcome)
+
+    around(patch, Attachments, "answer_all", answer_all)
+
+
+@mutant("guarantee 9", "guarantee 7", "guarantee 10", "check", "machine", where=CANCELS)
+def a_cancel_is_lost_in_a_crash(patch: Patch) -> None:
+    def complete(original: Any, self: OpenBatch, completion: CompletionRecord) -> None:
+        if completion.command >= 0:
+            original(self, completion)
+
+    around(patch, OpenBatch, "complete", complete)
+
+
+@mutant("check", "stuck", "guarantee 7", where=CANCELS)
+def a_handler_that_fails_when_told_is_tried_again(patch: Patch) -> None:
+    patch.setattr(Journal, "takes_cancel", property(lambda _: False))

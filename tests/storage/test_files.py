@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -39,6 +40,10 @@ def _rename_the_folder(path: Path) -> None:
     path.parent.rename(path.parent.with_name("renamed"))
 
 
+def _cut_short(path: Path) -> None:
+    os.truncate(path, path.stat().st_size - 4096)
+
+
 HARMS: dict[str, Harm] = {
     "deleted": lambda path: path.unlink(),
     "renamed": lambda path: path.rename(path.with_name("renamed.db")),
@@ -49,7 +54,19 @@ HARMS: dict[str, Harm] = {
     "with another lock file": lambda path: _replace(path.with_name("app.db.lock")),
     "without its write-ahead log": lambda path: path.with_name("app.db-wal").unlink(),
     "without the index of its log": lambda path: path.with_name("app.db-shm").unlink(),
+    "with another log": lambda path: _replace(path.with_name("app.db-wal")),
+    "with another index": lambda path: _replace(path.with_name("app.db-shm")),
+    "with a log cut to nothing": lambda path: os.truncate(path.with_name("app.db-wal"), 0),
+    "with a log cut short": lambda path: _cut_short(path.with_name("app.db-wal")),
+    "cut to nothing": lambda path: os.truncate(path, 0),
+    "cut short": _cut_short,
+    "with another name": lambda path: path.with_name("other.db").hardlink_to(path),
+    "in a folder that was removed": lambda path: shutil.rmtree(path.parent),
 }
+FOUND_AGAIN = [
+    "without its lock file", "with another lock file", "without its write-ahead log", "without the index of its log",
+    "with another log", "with another index",
+]  # fmt: skip
 
 
 async def make_store(path: Path, new_store: NewStore) -> None:
@@ -91,7 +108,7 @@ async def test_nothing_is_acknowledged_or_verified_while_the_files_are_not_the_o
         await store.commit(Batch(last_position=2, state=[field("a", b"2")]))
 
 
-@pytest.mark.parametrize("harm", [harm for harm in HARMS if "lock" in harm or "log" in harm])
+@pytest.mark.parametrize("harm", FOUND_AGAIN)
 async def test_an_owner_that_lost_a_side_file_alone_finds_everything_again(
     path: Path, new_store: NewStore, harm: str
 ) -> None:
@@ -108,7 +125,14 @@ async def test_an_owner_that_lost_a_side_file_alone_finds_everything_again(
 
 
 @pytest.mark.parametrize(
-    "harm", ["deleted", "renamed", "deleted with everything beside it", "in a folder that was renamed"]
+    "harm",
+    [
+        "deleted",
+        "renamed",
+        "deleted with everything beside it",
+        "in a folder that was renamed",
+        "in a folder that was removed",
+    ],
 )
 async def test_a_store_that_is_gone_is_never_created_anew(path: Path, new_store: NewStore, harm: str) -> None:
     store = new_store(path)
@@ -346,3 +370,88 @@ class TestReopening:
         opened = await store.open(OWNER)
         assert opened.epoch == 3
         assert opened.last_position == 1
+
+
+async def test_an_owner_whose_log_was_cut_off_stops_for_good_unless_all_is_there(
+    path: Path, new_store: NewStore
+) -> None:
+    store = new_store(path)
+    await store.open(OWNER)
+    await store.commit(Batch(last_position=1, state=[field("a", b"1")]))
+    os.truncate(path.with_name("app.db-wal"), 0)
+    with pytest.raises(StoreUnavailableError, match="was cut off while it was open"):
+        await store.commit(Batch(last_position=2))
+    with pytest.raises(StoreLostError, match="is older than it was before the failure"):
+        await store.open(OWNER)
+
+
+async def test_a_checkpoint_of_another_program_is_no_harm(path: Path, new_store: NewStore) -> None:
+    store = new_store(path)
+    await store.open(OWNER)
+    for position in range(1, 4):
+        await store.commit(Batch(last_position=position, state=[field("a", b"%d" % position)]))
+        with closing(sqlite3.connect(path)) as connection:
+            assert connection.execute("pragma wal_checkpoint(truncate)").fetchone() == (0, 0, 0)
+        assert path.with_name("app.db-wal").stat().st_size == 0
+    await store.commit(Batch(last_position=4))
+    assert await store.state(MARY) == {"a": b"3"}
+
+
+@pytest.mark.parametrize("restored", ["an older copy", "another store", "something else"])
+async def test_what_is_copied_over_the_open_database_is_noticed_and_a_store_is_left_as_it_is(
+    tmp_path: Path, path: Path, new_store: NewStore, restored: str
+) -> None:
+    await make_store(path, new_store)
+    content = path.read_bytes()
+    if restored == "another store":
+        await make_store(tmp_path / "other.db", new_store)
+        content = (tmp_path / "other.db").read_bytes()
+    elif restored == "something else":
+        content = b"nothing of durably" * 1_000
+    store = new_store(path)
+    await store.open(OWNER)
+    await store.commit(Batch(last_position=6, state=[field("a", b"1")]))
+    number = path.stat().st_ino
+    path.write_bytes(content + b"\0" * max(path.stat().st_size - len(content), 0))
+    assert path.stat().st_ino == number
+    put = path.read_bytes()
+    with pytest.raises(StoreLostError, match="was overwritten while it was open"):
+        await store.verify()
+    with pytest.raises(StoreLostError, match="was overwritten while it was open"):
+        await store.commit(Batch(last_position=7))
+    await store.close()
+    if restored != "something else":  # Which SQLite cannot open to keep its log from being copied.
+        assert path.read_bytes() == put
+
+
+async def test_a_backup_of_this_very_run_that_is_copied_back_is_noticed(
+    path: Path, new_store: NewStore, tmp_path: Path
+) -> None:
+    store = new_store(path, checkpoint_mib=0)
+    await store.open(OWNER)
+    copy = path.read_bytes()
+    await store.commit(Batch(last_position=6, state=[field("a", b"1" * 100_000)]))
+    await store._checkpointer.close()  # pyright: ignore[reportPrivateUsage] # When its checkpoint has ended.
+    assert path.read_bytes() != copy
+    path.write_bytes(copy + b"\0" * (path.stat().st_size - len(copy)))
+    with pytest.raises(StoreLostError, match="was overwritten while it was open"):
+        await store.verify()
+
+
+def _refuse_access(path: Path, mode: int) -> bool:
+    return False
+
+
+async def test_permissions_that_are_taken_away_are_noticed(
+    path: Path, new_store: NewStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = new_store(path)
+    await store.open(OWNER)
+    path.chmod(0o640)
+    await store.verify()  # It may still be read and written.
+    monkeypatch.setattr(os, "access", _refuse_access)  # The tests may run as root, who may do anything.
+    path.chmod(0)
+    with pytest.raises(StoreUnavailableError, match=r"permissions of .* were taken away"):
+        await store.verify()
+    with pytest.raises(StoreUnavailableError, match=r"permissions of .* were taken away"):
+        await store.commit(Batch(last_position=1))

@@ -93,6 +93,31 @@ async def test_a_connection_that_is_read_only_cannot_be_made_to_write(tmp_path: 
     assert (path.read_bytes(), log.read_bytes()) == before
 
 
+async def test_a_reader_leaves_no_files_that_were_not_there_before(tmp_path: Path, new_store: NewStore) -> None:
+    owner = new_store(tmp_path / "app.db")
+    await owner.open(OWNER)
+    await owner.commit(Batch(last_position=1, state=[field("a", b"1")]))
+    await owner.close()
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    assert "app.db-wal" not in before
+    reader = new_store(tmp_path / "app.db")
+    await reader.open_read_only()
+    assert await reader.state(MARY) == {"a": b"1"}
+    await reader.close()
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+async def test_a_reader_leaves_the_log_to_an_owner_who_came_meanwhile(tmp_path: Path, new_store: NewStore) -> None:
+    owner, reader = new_store(tmp_path / "app.db"), new_store(tmp_path / "app.db")
+    await owner.open(OWNER)
+    await owner.close()
+    await reader.open_read_only()
+    await owner.open(OWNER)
+    await reader.close()
+    await owner.commit(Batch(last_position=1, state=[field("a", b"1")]))
+    assert await owner.state(MARY) == {"a": b"1"}
+
+
 async def test_a_reader_may_become_the_owner(tmp_path: Path, new_store: NewStore) -> None:
     store = new_store(tmp_path / "app.db")
     await store.open(OWNER)

@@ -21,6 +21,7 @@ from durably import (
     InvocationStatus,
     ObjectContext,
     RetryPolicy,
+    Runtime,
     Service,
     SharedContext,
     TerminalError,
@@ -124,6 +125,30 @@ async def actions(ctx: Context, fetch: Fetch, some: Callable[..., Awaitable[int]
     sent: Coroutine[object, object, bytes] = ctx.run("j", fetch, "https://example.org")
     print(by_protocol, by_any_arguments, by_object, by_partial, by_plain_partial, by_lambda, by_plain_lambda)
     print(by_class, by_options, await sent)
+
+
+class Trip(Service):
+    def __init__(self, payments: Payments) -> None:
+        self.payments = payments
+
+    @handler
+    async def book(self, ctx: Context, seat: str) -> bool:
+        async with ctx.compensations() as undo:
+            undo.add(ctx.object(Ticket, seat).mark_as_sold)
+            undo.add(ctx.object(Ticket, seat).reserve, user="mary")
+            undo.add(ctx.object(Ticket, seat).reserve.send, "mary")
+            undo.add(self.payments.charge, "key", 40, currency="USD")
+            undo.add(lambda: ctx.run("refund", self.payments.refund, seat))
+            sent = await ctx.object(Ticket, seat).reserve.after(minutes=15).send("mary")
+            await sent.cancel()
+            await ctx.invocation("inv_1", bool).cancel()
+        return True
+
+
+async def operate(runtime: Runtime, sent: Invocation[bool]) -> list[str]:
+    ids = [*await runtime.cancel(sent.id), *await runtime.kill("TicketObject/2B"), *await runtime.pause("TicketObject")]
+    again = await runtime.restart_as_new(sent.id)
+    return [*ids, *await runtime.resume("TicketObject/2B/reserve"), *await runtime.purge(sent.id), again.id]
 
 
 class Checkout(Service, name="CheckoutService", retry=RetryPolicy(initial=timedelta(seconds=1))):

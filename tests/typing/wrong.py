@@ -111,6 +111,10 @@ async def use(caller: Caller, ctx: Context) -> None:
     number: int = await sent.result()  # fine: a bool is an int
     other: str = await sent.result()  # refused: the result has another type
     sent.status()  # refused: the await is forgotten
+    sent.cancel()  # refused: the await is forgotten
+    async with ctx.compensations() as undo:
+        undo.add(cart.add, 5)  # refused: an argument of another type, of a compensation
+        undo.add(refund, 5)  # refused: a compensation is awaited
     await caller.call("Cart", "add", "text")  # refused: a body is bytes
     await ctx.run("charge", charge, "5")  # refused: an argument of another type, of an action
     await ctx.run("charge", charge)  # refused: an argument of the action is missing

@@ -16,6 +16,7 @@ A handler with `accepts=` has one parameter, and both forms are the bytes of tha
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,8 @@ import msgspec
 
 from durably.actors.values.descriptions import MISSING, describe, shortened_bytes
 from durably.actors.values.malformed_text import malformed_text
-from durably.actors.values.serde import JSON, Serde, TypeCodec, admit, encode_readably, located
+from durably.actors.values.serde import JSON, JsonSerde, Serde, TypeCodec, admit, encode_readably, located
+from durably.actors.values.slices import ADMITTING, DECODING, Reading, Slices, members_in_slices, value_in_slices
 from durably.actors.values.unknown_keys import UnknownKeys
 from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 from durably.errors import InvalidArgumentError, UndecodableError, UnencodableError
@@ -90,6 +92,14 @@ class Arguments(Protocol):
         """
         ...
 
+    def decode_in_slices(self, argument: bytes, size_bytes: int, /) -> Slices[Decoded]:
+        """The same, in slices, for `call_decoded`."""
+        ...
+
+    def call_decoded(self, actor: Any, ctx: Any, decoded: Decoded, /) -> Coroutine[Any, Any, Any]:
+        """The coroutine of the handler's function on arguments that were decoded for this very call (rule V1)."""
+        ...
+
     def check(self, argument: bytes, /) -> None:
         """See that an argument in journal form fits.
 
@@ -106,10 +116,18 @@ class Arguments(Protocol):
         """
         ...
 
+    def admit_in_slices(self, body: bytes, size_bytes: int, /) -> Slices[bytes]:
+        """The same, in slices."""
+        ...
+
     @property
     def accepts(self) -> str | None:
         """The media range of bodies from outside; None where there is nothing to be sent."""
         ...
+
+
+Decoded: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
+"""Arguments by position and by name."""
 
 
 class JsonArguments:
@@ -138,6 +156,7 @@ class JsonArguments:
         self._apart_codecs = tuple((name, codec) for name, codec in codecs.items() if not codec.is_certain)
         """Of the parameters that are decoded one by one, since more is to be seen of them than msgspec sees."""
         self._decode = msgspec.json.Decoder(self._structure).decode
+        self._decode_names = msgspec.json.Decoder(_structure(parameters, {})).decode
         self._unknown_keys = _unknown_keys(parameters, codecs)
         self._only = parameters[0].name if len(parameters) == 1 and not parameters[0].keyword_only else None
 
@@ -183,6 +202,30 @@ class JsonArguments:
     def decode(self, argument: bytes, /) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return self._apart(self._structured(argument))
 
+    def call_decoded(self, actor: Any, ctx: Any, decoded: Decoded, /) -> Coroutine[Any, Any, Any]:
+        args, kwargs = decoded
+        return self._function(actor, ctx, *args, **kwargs)
+
+    def decode_in_slices(self, argument: bytes, size_bytes: int, /) -> Slices[Decoded]:
+        try:
+            parts = yield from self._parts_in_slices(argument, size_bytes, DECODING)
+        except USER_ERRORS as error:  # As in `_structured`.
+            let_signals_pass(error)
+            raise self._refusal(argument, error, in_slices=True) from _cause_of_users(error)
+        return self._apart(self._structure(**parts))
+
+    def _parts_in_slices(self, argument: bytes, size_bytes: int, reading: Reading) -> Slices[dict[str, Any]]:
+        """What becomes of each argument that is given by name."""
+        members = yield from members_in_slices(argument, size_bytes)
+        self._check_names(members)
+        parts: dict[str, Any] = {}
+        for name, part in members.items():
+            try:
+                parts[name] = yield from value_in_slices(self._codecs[name], part, size_bytes, reading)
+            except UndecodableError as error:
+                raise _below(name, error) from error
+        return parts
+
     def _structured(self, argument: bytes) -> msgspec.Struct:
         try:
             decoded = self._decode(argument)
@@ -215,6 +258,46 @@ class JsonArguments:
         except USER_ERRORS as error:  # As above.
             let_signals_pass(error)
             raise self._refusal(body, error) from _cause_of_users(error)
+
+    def admit_in_slices(self, body: bytes, size_bytes: int, /) -> Slices[bytes]:
+        try:
+            admitted = yield from self._admitted_in_slices(body.strip(JSON_SPACE), size_bytes)
+        except InvalidArgumentError:
+            raise
+        except USER_ERRORS as error:  # As above.
+            let_signals_pass(error)
+            raise self._refusal(body, error, in_slices=True) from _cause_of_users(error)
+        return admitted
+
+    def _admitted_in_slices(self, body: bytes, size_bytes: int) -> Slices[bytes]:
+        """As `_admitted`."""
+        if not self._parameters or not body:
+            return self._admitted(body)
+        if len(self._parameters) == 1:
+            return (yield from self._bare_in_slices(self._parameters[0], body, size_bytes))
+        if len(self._required) == 1:
+            only = self._required[0]
+            members = (yield from members_in_slices(body, size_bytes)) if body.startswith(b"{") else {}
+            if only.name not in members:
+                return (yield from self._bare_in_slices(only, body, size_bytes))
+            if not members.keys() <= self._encoder_of.keys():
+                with contextlib.suppress(UndecodableError):
+                    return (yield from self._bare_in_slices(only, body, size_bytes))
+        return (yield from self._by_name_in_slices(body, size_bytes))
+
+    def _bare_in_slices(self, parameter: Parameter, body: bytes, size_bytes: int) -> Slices[bytes]:
+        admitted = yield from value_in_slices(self._codecs[parameter.name], body, size_bytes, ADMITTING)
+        return b'{"%s":%s}' % (parameter.name.encode(), admitted)
+
+    def _by_name_in_slices(self, body: bytes, size_bytes: int) -> Slices[bytes]:
+        parts: dict[str, bytes] = yield from self._parts_in_slices(body, size_bytes, ADMITTING)
+        if not any(codec.draws_defaults for codec in self._codecs.values()):
+            return body
+        return msgspec.json.encode({name: msgspec.Raw(part) for name, part in parts.items()})
+
+    def _check_names(self, members: Mapping[str, bytes]) -> None:
+        """See that all required arguments are there and no others, in msgspec's words."""
+        self._decode_names(msgspec.json.encode(dict.fromkeys(members)))
 
     def _admitted(self, body: bytes) -> bytes:
         if not self._parameters:
@@ -263,8 +346,8 @@ class JsonArguments:
         except UndecodableError:
             return self._admitted_by_name(body)
 
-    def _refusal(self, data: bytes, error: BaseException | None) -> InvalidArgumentError:
-        malformed = malformed_text(data)
+    def _refusal(self, data: bytes, error: BaseException | None, *, in_slices: bool = False) -> InvalidArgumentError:
+        malformed = None if in_slices else malformed_text(data)  # Each slice was looked at.
         if malformed is not None:
             path, reason = "$", malformed
         elif isinstance(error, UndecodableError):
@@ -312,6 +395,31 @@ class SerdeArguments:
 
     def decode(self, argument: bytes, /) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return (), {self._parameter.name: self._decoded(argument)}
+
+    def call_decoded(self, actor: Any, ctx: Any, decoded: Decoded, /) -> Coroutine[Any, Any, Any]:
+        return self._function(actor, ctx, **decoded[1])
+
+    def decode_in_slices(self, argument: bytes, size_bytes: int, /) -> Slices[Decoded]:
+        if not isinstance(self._serde, JsonSerde):  # The user's, which is one slice.
+            yield
+            return self.decode(argument)
+        return (), {self._parameter.name: (yield from self._in_slices(self._serde, argument, size_bytes, DECODING))}
+
+    def admit_in_slices(self, body: bytes, size_bytes: int, /) -> Slices[bytes]:
+        if not isinstance(self._serde, JsonSerde):
+            yield
+            return self.admit(body)
+        admitted: bytes = yield from self._in_slices(self._serde, body, size_bytes, ADMITTING)
+        return admitted
+
+    def _in_slices(self, serde: JsonSerde[Any], data: bytes, size_bytes: int, reading: Reading) -> Slices[Any]:
+        try:
+            return (yield from value_in_slices(serde.codec, data, size_bytes, reading))
+        except UndecodableError as error:
+            raise InvalidArgumentError(
+                f"Handler {self._handler!r} expects {self._serde.content_type}, and got {shortened_bytes(data)}: "
+                f"{error.reason} at {error.path}."
+            ) from error
 
     def check(self, argument: bytes, /) -> None:
         self._decoded(argument)
@@ -380,6 +488,18 @@ class RecordArguments:
         positional = tuple(values.pop(one.name) for one in self._parameters[: self._positional])
         return positional, values
 
+    def call_decoded(self, actor: Any, ctx: Any, decoded: Decoded, /) -> Coroutine[Any, Any, Any]:
+        args, kwargs = decoded
+        return self._function(actor, ctx, *args, **kwargs)
+
+    def decode_in_slices(self, argument: bytes, size_bytes: int, /) -> Slices[Decoded]:
+        yield
+        return self.decode(argument)  # What a Serde reads is one slice.
+
+    def admit_in_slices(self, body: bytes, size_bytes: int, /) -> Slices[bytes]:
+        yield
+        return self.admit(body)
+
     def check(self, argument: bytes, /) -> None:
         self._whole.check(argument)
 
@@ -447,7 +567,8 @@ def _python_signature(parameters: Sequence[Parameter]) -> inspect.Signature:
 def _structure(parameters: Sequence[Parameter], codecs: Mapping[str, TypeCodec[Any]]) -> type[msgspec.Struct]:
     """A class with a field for each parameter, so that one call decodes all arguments, or finds them."""
     fields: list[Any] = [
-        (one.name, one.annotation if codecs[one.name].is_certain else msgspec.Raw, _field(one)) for one in parameters
+        (one.name, one.annotation if one.name in codecs and codecs[one.name].is_certain else msgspec.Raw, _field(one))
+        for one in parameters
     ]
     return msgspec.defstruct("Arguments", fields, kw_only=True, forbid_unknown_fields=True)
 
@@ -457,7 +578,11 @@ def _under(name: str, decode: Callable[[bytes], T], part: bytes) -> T:
     try:
         return decode(part)
     except UndecodableError as error:
-        raise UndecodableError(error.message, path=f"$.{name}{error.path[1:]}", reason=error.reason) from error
+        raise _below(name, error) from error
+
+
+def _below(name: str, error: UndecodableError) -> UndecodableError:
+    return UndecodableError(error.message, path=f"$.{name}{error.path[1:]}", reason=error.reason)
 
 
 def _field(parameter: Parameter) -> Any:

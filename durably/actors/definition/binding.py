@@ -12,6 +12,7 @@ from typing import Any
 
 from durably.actors.actor import Actor
 from durably.actors.context import Context, HandlerInfo, SharedContext
+from durably.actors.definition.arguments import Decoded
 from durably.actors.definition.definition import ActorDefinition, AnyHandler, definition_of
 from durably.actors.definition.dependencies import construct
 from durably.actors.definition.type_bindings import bindings_of
@@ -22,6 +23,7 @@ from durably.actors.state import STATE_VIEW, BoundField, StateField, StateView
 from durably.actors.values.descriptions import MISSING, named
 from durably.actors.values.parts import parts_of
 from durably.actors.values.serde import SerdeFactory, codec_of, codec_under
+from durably.actors.values.slices import Slices
 from durably.errors import DefinitionError, HandlerMistakeError, UndecodableError, UnencodableError
 
 EMPTY_COLLECTIONS: tuple[Callable[[], Any], ...] = (list, dict, set)
@@ -54,9 +56,12 @@ class BoundActorHandler:
         """A body from outside to the journal's form of it; raises InvalidArgumentError."""
         self.check = signature.types.arguments.check
         """Raises InvalidArgumentError if an argument in the journal's form does not fit."""
+        self.admit_in_slices = signature.types.arguments.admit_in_slices
+        self.decode_in_slices = signature.types.arguments.decode_in_slices
         self.encode_result = signature.types.result.encode
         """Raises UnencodableError."""
         self._call = signature.types.arguments.call
+        self._call_decoded = signature.types.arguments.call_decoded
         self.info = _info(definition, handler)
 
     def __repr__(self) -> str:
@@ -72,6 +77,12 @@ class BoundActorHandler:
             ctx.share_state_with(instance.__dict__[STATE_VIEW])
         return self._call(instance, ctx, argument)
 
+    def start_decoded(self, instance: Actor, ctx: Context, decoded: Decoded) -> Coroutine[Any, Any, Any]:
+        """The same, on arguments that `decode_in_slices` made for this attempt."""
+        if isinstance(ctx, SharedContext):
+            ctx.share_state_with(instance.__dict__[STATE_VIEW])
+        return self._call_decoded(instance, ctx, decoded)
+
 
 class MissingHandler(BoundActorHandler):
     """Stands in for a handler that an accepted invocation names and the class does not have (any more)."""
@@ -80,12 +91,21 @@ class MissingHandler(BoundActorHandler):
         handler: AnyHandler = Handler(_is_missing, name=name, shared=shared)
         handler.signature.scope = definition.scope
         super().__init__(definition, handler)
+        self.decode_in_slices = _nothing_in_slices
+
+    def start_decoded(self, instance: Actor, ctx: Context, decoded: Decoded) -> Coroutine[Any, Any, Any]:
+        return self.start(instance, ctx, b"")
 
     def start(self, instance: Actor, ctx: Context, argument: bytes) -> Coroutine[Any, Any, Any]:
         raise HandlerMistakeError(
             f"{self.service} has no handler {self.name!r} any more, and the store holds an invocation of it. Bring the "
             "handler back, and resume the invocation."
         )
+
+
+def _nothing_in_slices(argument: bytes, size_bytes: int, /) -> Slices[Decoded]:
+    yield
+    return (), {}
 
 
 async def _is_missing(actor: Any, ctx: Any) -> None:

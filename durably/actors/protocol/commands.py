@@ -2,7 +2,7 @@
 
 A command is what the journal records and what replay compares, so it holds bytes and names, never objects. Its number
 is its place in the order of issue within one execution, counted from 0; the answer to it, where there is one, refers
-to that number. All are answered but a `Send` without an idempotency key and a `CompleteAwakeable`.
+to that number. All are answered but a `Send` without an idempotency key, a `CompleteAwakeable` and a `Cancel`.
 
 `gc=False`, here and elsewhere: plain values are in no cycle, and the garbage collector need not look at them.
 """
@@ -108,11 +108,27 @@ class SendSignal(msgspec.Struct, frozen=True, tag="send-signal", array_like=True
     value: bytes
 
 
+class Cancel(msgspec.Struct, frozen=True, tag="cancel", array_like=True):
+    """Cancel an invocation. One way: whether it is there, and what becomes of it, is not answered (rule E1)."""
+
+    invocation_id: str
+
+
 Command: TypeAlias = (
-    Call | Send | Run | Sleep | Attach | GetStatus | MakeAwakeable | CompleteAwakeable | AwaitSignal | SendSignal
+    Call
+    | Send
+    | Run
+    | Sleep
+    | Attach
+    | GetStatus
+    | MakeAwakeable
+    | CompleteAwakeable
+    | AwaitSignal
+    | SendSignal
+    | Cancel
 )
 
-HELD_BACK = (Send, CompleteAwakeable, SendSignal)
+HELD_BY_ATOMIC = (Send, CompleteAwakeable, SendSignal, Cancel)
 """What an atomic handler asks for and what is not acted on before its outcome (rule V6)."""
 
 

@@ -15,7 +15,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import msgspec
 
 from durably.actors.protocol.coding import CodingMeter
-from durably.actors.protocol.commands import Command, CompleteAwakeable, Run, Send, SendSignal
+from durably.actors.protocol.commands import Command, Run, Send, SendSignal
 from durably.actors.protocol.operations import CallSite, Operation
 from durably.actors.protocol.request import Request
 from durably.actors.retry import RetryPolicy
@@ -122,8 +122,8 @@ class Port(Protocol):
         """
         ...
 
-    def issue_one_way(self, command: CompleteAwakeable, what: object, site: CallSite, /) -> Operation[None]:
-        """Journal a command that no answer comes to; the operation has ended already."""
+    def issue_one_way(self, command: Command, what: object, site: CallSite, /) -> Operation[None]:
+        """Journal a command that is not answered. The operation has ended."""
         ...
 
     def issue_signal(self, command: SendSignal, what: object, site: CallSite, /) -> Operation[None]:

@@ -176,7 +176,7 @@ def _is_dict(shape: shapes.DictType, within: tuple[type, ...]) -> Test:
 def _is_record(shape: Record, within: tuple[type, ...]) -> Test:
     cls: type = get_origin(shape.cls) or shape.cls  # Of `Box[int]`, instances are of `Box`.
     names = [field.name for field in shape.fields]
-    if cls in within or not names or not _is_plain(cls, names):
+    if cls in within or not names or not is_plain(cls, names):
         raise _UncertainType
     compared: list[str] = []
     known: dict[str, Any] = {"cls": cls}
@@ -193,7 +193,7 @@ def _is_record(shape: Record, within: tuple[type, ...]) -> Test:
     return test
 
 
-def _is_plain(cls: Any, names: list[str]) -> bool:
+def is_plain(cls: Any, names: list[str]) -> bool:
     """Decoding makes an instance of nothing but the values of its fields, and these are what its attributes say."""
     if hasattr(cls, "__post_init__") or any(isinstance(getattr(cls, name, None), property) for name in names):
         return False

@@ -65,17 +65,17 @@ class JsonSerde(Generic[T]):
     is_exact = True
 
     def __init__(self, returns: type[T] | Any = Any) -> None:
-        self._codec: TypeCodec[T] = codec_for(returns)
+        self.codec: TypeCodec[T] = codec_for(returns)
 
     def encode(self, value: T, /) -> bytes:
-        return self._codec.encode_exactly(value)
+        return self.codec.encode_exactly(value)
 
     def decode(self, data: bytes, /) -> T:
-        return self._codec.decode(data)
+        return self.codec.decode(data)
 
     def admit(self, data: bytes, /) -> bytes:
         """What is stored of bytes from outside; raises UndecodableError."""
-        return self._codec.admit(data)
+        return self.codec.admit(data)
 
 
 class BytesSerde:

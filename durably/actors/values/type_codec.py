@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -41,6 +42,14 @@ class Proof:
     """A field that is left out gets a value that may differ from one reading to the next."""
 
 
+_by_decode: WeakValueDictionary[Callable[[bytes], Any], TypeCodec[Any]] = WeakValueDictionary()
+
+
+def codec_of_decode(decode: Callable[[bytes], Any]) -> TypeCodec[Any] | None:
+    """The codec of JSON whose `decode` this is; None for any other function, that of a Serde too."""
+    return _by_decode.get(decode)
+
+
 def ALWAYS(_value: Any) -> bool:  # noqa: N802 - a constant
     """For codecs whose `encode` proves everything by itself."""
     return True
@@ -55,9 +64,8 @@ class TypeCodec(Generic[T]):
     """
 
     __slots__ = (
+        "__weakref__",
         "_decode_outside",
-        "_deep",
-        "_draws_defaults",
         "_excludes",
         "_has_floats",
         "_loose",
@@ -65,10 +73,12 @@ class TypeCodec(Generic[T]):
         "_test",
         "annotation",
         "decode",
+        "draws_defaults",
         "encode",
         "encode_exactly",
         "immutable",
         "is_certain",
+        "is_deep",
         "is_json",
         "refuses_unknown_keys",
     )
@@ -83,6 +93,10 @@ class TypeCodec(Generic[T]):
     """What decodes can be encoded again, and is the same then; decoding it again gives the same too."""
     is_json: bool
     """What it gives is JSON, not the bytes of a Serde."""
+    is_deep: bool
+    """Its values may be nested however deep."""
+    draws_defaults: bool
+    """`admit` may change what it is given: a default that is drawn anew each time is written into it."""
     refuses_unknown_keys: bool
     """`admit` looks for keys that no field stands for; of other types that is left to `UnknownKeys`."""
 
@@ -110,9 +124,11 @@ class TypeCodec(Generic[T]):
         self._excludes = proof.excludes
         self._test = proof.test
         self._loose = proof.loose
-        self._deep = proof.deep
+        self.is_deep = proof.deep
         self._plain_json = is_json and annotation in (Any, object)
-        self._draws_defaults = proof.draws_defaults
+        self.draws_defaults = proof.draws_defaults
+        if is_json:
+            _by_decode[decode] = self
         if proof.test is ALWAYS:
             self.encode_exactly = encode
         elif self._plain_json:
@@ -164,7 +180,7 @@ class TypeCodec(Generic[T]):
 
     def _read_again(self, value: T, data: bytes) -> T:
         try:
-            if self._deep:
+            if self.is_deep:
                 check_depth(data)
             return self.decode(data)
         except UndecodableError as error:
@@ -199,7 +215,7 @@ class TypeCodec(Generic[T]):
         except RecursionError as error:
             raise UndecodableError(str(error), reason=str(error)) from error
         # A default that is drawn when it is read would be another one each time, so it is stored.
-        return again if self._draws_defaults else data
+        return again if self.draws_defaults else data
 
 
 def _encoding_if_certain(

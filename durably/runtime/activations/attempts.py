@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 
+from durably.actors.definition.arguments import Decoded
 from durably.actors.protocol.coding import CodingMeter
+from durably.errors import InvalidArgumentError
 from durably.ids import InvocationStatus
 from durably.runtime.activations.passivation import Passivation
 from durably.runtime.commit.committer import Committer
@@ -43,8 +45,8 @@ class Attempts:
         self._ready = ready
         self._settings = settings
 
-    def make(self, invocation: InvocationRun) -> Execution:
-        """A fresh attempt, not begun."""
+    def make(self, invocation: InvocationRun, arguments: Decoded | InvalidArgumentError | None = None) -> Execution:
+        """A fresh attempt, not begun; with its arguments, or why there are none, if they were decoded before."""
         observer, activation = self._observer, invocation.activation
         if observer.detailed:
             observer.invoked(invocation)
@@ -57,6 +59,7 @@ class Attempts:
             self._settings,
             self._host,
             self._coding,
+            arguments,
         )
 
     def park(self, transition: Transition, invocation: InvocationRun, journal: Journal) -> None:

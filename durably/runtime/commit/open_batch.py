@@ -17,6 +17,7 @@ from durably.storage.records import (
     Batch,
     CallerRecord,
     CompletionRecord,
+    OrderRecord,
     SignalKey,
     SignalRecord,
     StateRecord,
@@ -34,8 +35,9 @@ class OpenBatch:
     """The batch that is being filled."""
 
     __slots__ = (
-        "_accepted", "_aliases", "_attachments", "_changed", "_completions", "_ended", "_removed", "_signals",
-        "_signals_taken", "_state", "_steps", "_timers", "_timers_cleared", "_woken", "bytes_held", "opened_at",
+        "_accepted", "_aliases", "_attachments", "_changed", "_completions", "_ended", "_orders", "_orders_done",
+        "_removed", "_signals", "_signals_taken", "_state", "_steps", "_timers", "_timers_cleared", "_woken",
+        "bytes_held", "opened_at",
         "transitions",
     )  # fmt: skip
 
@@ -57,6 +59,8 @@ class OpenBatch:
         self._signals: dict[int, dict[int, SignalRecord]] = {}
         self._signals_taken: list[SignalKey] = []
         self._state: dict[tuple[Address, str], bytes | None] = {}
+        self._orders: dict[int, OrderRecord] = {}
+        self._orders_done: list[int] = []
 
     def accept(self, invocation: InvocationRun) -> None:
         self._accepted[invocation.number] = invocation
@@ -137,6 +141,15 @@ class OpenBatch:
         if signals is None or signals.pop(signal.position, None) is None:
             self._signals_taken.append((signal.number, signal.position))
 
+    def order(self, order: OrderRecord) -> None:
+        self._orders[order.position] = order
+        self.bytes_held += _RECORD_BYTES
+
+    def order_done(self, position: int) -> None:
+        """One that was given in this very batch leaves no row."""
+        if self._orders.pop(position, None) is None:
+            self._orders_done.append(position)
+
     def set_state(self, address: Address, field: str, value: bytes | None) -> None:
         self._state[address, field] = value
         self.bytes_held += _RECORD_BYTES + (0 if value is None else len(value))
@@ -163,6 +176,8 @@ class OpenBatch:
             state=[StateRecord(address, field, value) for (address, field), value in self._state.items()],
             signals=[signal for signals in self._signals.values() for signal in signals.values()],
             signals_taken=self._signals_taken,
+            orders=list(self._orders.values()),
+            orders_done=self._orders_done,
         )
         return batch if self._holds_anything(batch) else None
 
@@ -179,4 +194,5 @@ class OpenBatch:
             batch.accepted or batch.updated or batch.removed or batch.ended or batch.steps or batch.completions
             or batch.timers or batch.timers_cleared or batch.attachments or batch.aliases or batch.state
             or batch.signals or batch.signals_taken
+            or batch.orders or batch.orders_done
         )  # fmt: skip

@@ -19,6 +19,7 @@ from durably.storage.records import (
     NO_COMMAND,
     CallerRecord,
     CompletionRecord,
+    OrderRecord,
     SignalRecord,
     TimerKind,
     TimerRecord,
@@ -87,6 +88,12 @@ class Transition:
         invocation.activation.changed_at = self.position
         return self._batch.end(invocation, keep=expires_at is not None)
 
+    def fix(self, invocation: InvocationRun, outcome: Outcome, *, expires_at: int | None) -> None:
+        """Its outcome is known from now on, whatever its code still does (rule E7)."""
+        invocation.fixed, invocation.expires_at = outcome, expires_at
+        invocation.position = invocation.activation.changed_at = self.position
+        self._batch.change(invocation)
+
     def remove(self, number: int) -> None:
         """A kept outcome is wanted no longer."""
         self._batch.remove(number)
@@ -140,6 +147,15 @@ class Transition:
     def alias(self, id: str, number: int) -> None:
         """`id` leads to the invocation `number` too (rule C7)."""
         self._batch.alias(id, number)
+
+    # ------------------------------------------------------------------ orders
+
+    def order(self, order: OrderRecord) -> None:
+        """An order to another invocation, until it is carried out."""
+        self._batch.order(order)
+
+    def order_done(self, position: int) -> None:
+        self._batch.order_done(position)
 
     # ------------------------------------------------------------------ timers and state
 

@@ -12,6 +12,7 @@ from durably.actors.protocol.commands import (
     Attach,
     AwaitSignal,
     Call,
+    Cancel,
     Command,
     CompleteAwakeable,
     GetStatus,
@@ -27,6 +28,7 @@ from durably.runtime.activations.activations import Activations
 from durably.runtime.activations.attempts import Attempts
 from durably.runtime.activations.passivation import Passivation
 from durably.runtime.clock import Clock
+from durably.runtime.commands.cancel_commands import CancelCommands
 from durably.runtime.commands.command_kind import CommandKind
 from durably.runtime.commands.message_commands import CallCommands, SendCommands
 from durably.runtime.commands.question_commands import AttachCommands, GetStatusCommands
@@ -45,14 +47,18 @@ from durably.runtime.incarnation.background import Background
 from durably.runtime.incarnation.idleness import Idleness
 from durably.runtime.incarnation.incarnation import Incarnation
 from durably.runtime.incarnation.ready_queue import ReadyQueue
+from durably.runtime.incarnation.sliced_work import SlicedWork
 from durably.runtime.invocations.activation import Activation
 from durably.runtime.lifecycle.action_endings import ActionEndings
+from durably.runtime.lifecycle.cancellation import Cancellation
 from durably.runtime.lifecycle.deadlines import Deadlines
 from durably.runtime.lifecycle.deadlocks import Deadlocks
 from durably.runtime.lifecycle.endings import Endings
+from durably.runtime.lifecycle.obedience import Obedience
 from durably.runtime.lifecycle.pause_notices import PauseNotices
 from durably.runtime.lifecycle.pause_search import PauseSearch
 from durably.runtime.lifecycle.pauses import Pauses
+from durably.runtime.lifecycle.reach import Reach
 from durably.runtime.lifecycle.recovery import Recovery
 from durably.runtime.lifecycle.retention import Retention
 from durably.runtime.lifecycle.retries import Retries
@@ -61,6 +67,7 @@ from durably.runtime.messaging.acceptance import Acceptance
 from durably.runtime.messaging.attachments import Attachments
 from durably.runtime.messaging.completions import Completions
 from durably.runtime.messaging.messages import Messages
+from durably.runtime.messaging.orders import Orders
 from durably.runtime.messaging.signals import Signals
 from durably.runtime.messaging.targets import Targets
 from durably.runtime.observation.observer import Observer
@@ -68,6 +75,7 @@ from durably.runtime.registry.reads import Reads
 from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.registry.waiters import Waiters
 from durably.runtime.settings import Settings
+from durably.runtime.steps.preparation import Preparation
 from durably.runtime.steps.steps import Steps
 from durably.runtime.timers.scheduled_messages import ScheduledMessages
 from durably.runtime.timers.timer_service import TimerService
@@ -99,10 +107,12 @@ class Parts:
     acceptance: Acceptance
     activations: Activations
     background: Background
+    cancellation: Cancellation
     committer: Committer
     idleness: Idleness
     pause_search: PauseSearch
     pauses: Pauses
+    reach: Reach
     ready: ReadyQueue
     recovery: Recovery
     registry: InvocationRegistry
@@ -110,6 +120,7 @@ class Parts:
     scheduled: ScheduledMessages
     signals: Signals
     passivation: Passivation
+    sliced_work: SlicedWork
     targets: Targets
     timers: TimerService
     waiters: Waiters
@@ -149,7 +160,9 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         settings=settings,
         store=store,
     )
-    scheduled = ScheduledMessages(incarnation, committer=committer, idleness=idleness, reads=reads, ready=ready)
+    scheduled = ScheduledMessages(
+        incarnation, committer=committer, idleness=idleness, reads=reads, ready=ready, registry=registry
+    )
     passivation = Passivation(
         by_address, clock=clock, committer=committer, observer=observer, registry=registry, settings=settings
     )
@@ -223,7 +236,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
     )
     activations.on_queued = notices.message_queued
     attachments.on_attached.append(notices.attached)
-    pauses = Pauses(committer=committer, notices=notices, observer=observer, ready=ready)
+    pauses = Pauses(committer=committer, notices=notices, observer=observer, ready=ready, timers=timers)
     action_endings = ActionEndings(
         incarnation,
         actions=around.actions,
@@ -234,10 +247,12 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         ready=ready,
         registry=registry,
     )
+    orders = Orders(registry=registry)
     commands: dict[type[Command], CommandKind[Any]] = {
         Attach: AttachCommands(attachments),
         AwaitSignal: AwaitSignalCommands(signals),
         Call: CallCommands(messages),
+        Cancel: CancelCommands(orders),
         CompleteAwakeable: CompleteAwakeableCommands(signals, registry),
         GetStatus: GetStatusCommands(attachments),
         MakeAwakeable: MakeAwakeableCommands(signals),
@@ -255,6 +270,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         commands=commands,
         committer=committer,
         observer=observer,
+        orders=orders,
         passivation=passivation,
         registry=registry,
         targets=targets,
@@ -270,15 +286,28 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         settings=settings,
         timers=timers,
     )
+    reach = Reach(activations=activations, registry=registry, scheduled=scheduled, timers=timers)
+    cancellation = Cancellation(
+        attempts=attempts,
+        completions=completions,
+        endings=endings,
+        observer=observer,
+        reach=reach,
+        ready=ready,
+        timers=timers,
+        waiters=waiters,
+    )
+    obedience = Obedience(cancellation=cancellation, committer=committer, reach=reach, ready=ready)
+    orders.carry_out = cancellation.carry_out
+    orders.look_up = obedience.look_up
     deadlines = Deadlines(
-        activations=activations,
         attachments=attachments,
+        cancellation=cancellation,
         clock=clock,
         committer=committer,
         endings=endings,
+        reach=reach,
         ready=ready,
-        scheduled=scheduled,
-        timers=timers,
     )
     timers.on_due = TimerDispatch(
         acceptance=acceptance,
@@ -303,6 +332,21 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
     )
     activations.on_loaded = deadlocks.look_at_loaded
     attachments.on_attached.append(deadlocks.attached)
+    sliced_work = SlicedWork(incarnation.fail, idleness.changed)
+    idleness.add(sliced_work.is_idle)
+    preparation = Preparation(
+        attempts=attempts,
+        clock=clock,
+        commands=commands,
+        deadlines=deadlines,
+        observer=observer,
+        pauses=pauses,
+        ready=ready,
+        registry=registry,
+        retries=retries,
+        settings=settings,
+        sliced_work=sliced_work,
+    )
     steps = Steps(
         attempts=attempts,
         clock=clock,
@@ -312,7 +356,9 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         deadlocks=deadlocks,
         endings=endings,
         observer=observer,
+        orders=orders,
         pauses=pauses,
+        preparation=preparation,
         registry=registry,
         retries=retries,
         settings=settings,
@@ -325,7 +371,6 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         committer=committer,
         idleness=idleness,
         observer=observer,
-        pauses=pauses,
         poisoned=around.poisoned,
         ready=ready,
         registry=registry,
@@ -336,17 +381,21 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         acceptance=acceptance,
         activations=activations,
         background=background,
+        cancellation=cancellation,
         committer=committer,
         idleness=idleness,
         passivation=passivation,
         pause_search=pause_search,
         pauses=pauses,
+        reach=reach,
         ready=ready,
         recovery=Recovery(
             incarnation,
             activations=activations,
             actors=actors,
             background=background,
+            last_position=around.last_position,
+            obedience=obedience,
             observer=observer,
             settings=settings,
             store=store,
@@ -364,6 +413,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         ),
         scheduled=scheduled,
         signals=signals,
+        sliced_work=sliced_work,
         targets=targets,
         timers=timers,
         waiters=waiters,

@@ -32,7 +32,7 @@ class Engine:
         parts = self.parts
         for part in (
             parts.committer, parts.registry, parts.activations, parts.passivation, parts.timers, parts.scheduled,
-            parts.retention, parts.background,
+            parts.retention, parts.background, parts.sliced_work,
         ):  # fmt: skip
             part.kill()
         for invocation in parts.registry.live.values():

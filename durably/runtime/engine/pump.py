@@ -14,7 +14,6 @@ from durably.runtime.incarnation.idleness import Idleness
 from durably.runtime.incarnation.incarnation import Incarnation
 from durably.runtime.incarnation.ready_queue import ReadyQueue
 from durably.runtime.invocations.invocation import InvocationRun
-from durably.runtime.lifecycle.pauses import Pauses
 from durably.runtime.observation.observer import Observer
 from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.settings import Settings
@@ -33,7 +32,6 @@ class Pump:
         committer: Committer,
         idleness: Idleness,
         observer: Observer,
-        pauses: Pauses,
         poisoned: str,
         ready: ReadyQueue,
         registry: InvocationRegistry,
@@ -47,7 +45,6 @@ class Pump:
         self._committer = committer
         self._idleness = idleness
         self._observer = observer
-        self._pauses = pauses
         self._poisoned = poisoned
         self._ready = ready
         self._registry = registry
@@ -104,7 +101,7 @@ class Pump:
         error = RuntimeError(
             "the runtime itself failed twice while it advanced this invocation; please report it, with the log"
         )
-        self._pauses.pause(invocation, error)
+        self._steps.pause(invocation, error)
 
     def _end_turn(self) -> None:
         """See whether a batch can go, and whether anything is left."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from asyncio import events
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from io import StringIO
 from random import Random
 from threading import get_ident
@@ -20,13 +21,14 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from durably.actors.context import make_context
+from durably.actors.definition.arguments import Decoded
 from durably.actors.definition.binding import BoundActor, BoundActorHandler
 from durably.actors.handlers import CONTEXT
 from durably.actors.headers import apart, joined
 from durably.actors.protocol.coding import MEASURED_BYTES, CodingMeter
 from durably.actors.protocol.commands import (
+    Call,
     Command,
-    CompleteAwakeable,
     MakeAwakeable,
     Run,
     Send,
@@ -38,10 +40,12 @@ from durably.actors.protocol.port import Action, Flush
 from durably.actors.protocol.request import Request
 from durably.actors.values.error_envelopes import decode_failure, encode_failure, terminal
 from durably.actors.values.serde import SerdeFactory
+from durably.actors.values.slices import Slices, decode_in_slices
 from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 from durably.errors import (
     ForgottenAwaitError,
     HandlerMistakeError,
+    InvalidArgumentError,
     NonDeterminismError,
     ProcessExitError,
     SharedStateError,
@@ -51,7 +55,7 @@ from durably.errors import (
 from durably.ids import Address, KeyScope, awakeable_id, derived_invocation_id
 from durably.runtime.execution.answers import decode_id, from_timestamp
 from durably.runtime.execution.loop import DeterministicLoop, DurableTimer, enter, is_task, leave
-from durably.runtime.execution.replay import replay
+from durably.runtime.execution.replay import replay, replay_in_slices
 from durably.runtime.execution.step import AttemptFailure, Delivery, Outcome, Step
 from durably.runtime.settings import Settings, Watch
 
@@ -117,6 +121,9 @@ class DurableOperation(Operation[R]):
             failure.__cause__ = delivery.cause
             self.set_exception(failure)
             return
+        if self._execution.has_prepared(delivery.command):
+            self._set(self._execution.take_prepared(delivery.command))
+            return
         coding = self._execution.coding
         began = None if coding is None or len(delivery.value) < MEASURED_BYTES else coding.monotonic()
         try:
@@ -129,11 +136,55 @@ class DurableOperation(Operation[R]):
         if coding is not None and began is not None:
             coding.add(f"the answer to {self.what}", len(delivery.value), began)
 
+    def prepared(self, data: bytes, size_bytes: int) -> Slices[Callable[[], R]]:
+        """Decode an answer in slices; what comes of it returns the result, or raises why there is none."""
+        try:
+            result = yield from decode_in_slices(self._decode, data, size_bytes)
+        except USER_ERRORS as error:
+            let_signals_pass(error)
+            return partial(_raised, error)
+        self._execution.keep_large(result)
+        return lambda: result
+
+    def _set(self, prepared: Callable[[], R]) -> None:
+        try:
+            self.set_result(prepared())
+        except USER_ERRORS as error:  # It was seen to be none of a signal's when it was decoded.
+            self.set_exception(error)
+
     def cancel(self, msg: Any | None = None) -> bool:
         if not super().cancel(msg):
             return False
         self.action = None
         self._execution.give_up(self.number)
+        return True
+
+
+class CallOperation(DurableOperation[R]):
+    """The operation behind a call. A cancel of the whole invocation that reaches it goes on to the callee (rule E1).
+
+    Then the call stays pending until the callee has ended, however it ends, and is cancelled at that moment.
+    """
+
+    __slots__ = ("is_cancelled_below",)
+
+    def __init__(
+        self, execution: Execution, number: int, decode: Callable[[bytes], R], what: object, site: CallSite
+    ) -> None:
+        self.is_cancelled_below = False
+        """Its callee has been cancelled."""
+        super().__init__(execution, number, decode, what, site)
+
+    def complete(self, delivery: Delivery) -> None:
+        if self.is_cancelled_below:
+            super(DurableOperation, self).cancel()
+        else:
+            super().complete(delivery)
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        if self.is_cancelled_below or not self._execution.cancel_below(self):
+            return super().cancel(msg)
+        self.is_cancelled_below = True
         return True
 
 
@@ -164,6 +215,11 @@ class Execution:
     _random: Random | None = None
     _uuids: Random | None = None
     _unawaited: list[Operation[Any]] | None = None
+    _arguments: Decoded | InvalidArgumentError | None = None
+    large: list[Any] | None = None
+    """What was decoded for it in slices, and takes as long to be freed."""
+    _answers: dict[int, Callable[[], Any]] | None = None
+    """What gives the results that were decoded before their delivery, by command."""
     _lost_errors: list[tuple[str, BaseException]] | None = None
     """Tasks that failed in this step, and whose errors nothing can ask for any more."""
     _earlier_changes: dict[str, bytes | None] | None = None
@@ -173,6 +229,12 @@ class Execution:
     _patched: dict[str, bool] | None = None
     """What `ctx.patched` has answered: the first answer for a name holds."""
     _recorded_patches: frozenset[str] = frozenset()
+    has_waited: bool = False
+    """Set where nothing is to be resident: it has come to an await, and another attempt goes on from there."""
+    was_cancelled: bool = False
+    """It has taken in a cancel."""
+    _is_spreading: bool = False
+    """A cancel is on its way through the handler's code: calls that it reaches are cancelled below."""
 
     # Of the step that is under way.
     _at: int = 0
@@ -185,6 +247,7 @@ class Execution:
     _abandoned: list[int] | None = None
     _reads: dict[str, bytes | None] | None = None
     _patches: tuple[str, ...] | None = None
+    _cancelled: list[int] | None = None
 
     def __init__(
         self,
@@ -196,11 +259,12 @@ class Execution:
         settings: Settings,
         host: asyncio.AbstractEventLoop | None = None,
         coding: CodingMeter | None = None,
+        arguments: Decoded | InvalidArgumentError | None = None,
     ) -> None:
         """`snapshot` is the object's state when the invocation began; shared handlers are given another for each step.
 
         `host` is the loop whose callbacks advance it; None finds out each time, which costs a system call. `coding`
-        measures how long encoding and decoding take.
+        measures how long encoding and decoding take. `arguments` were decoded for this attempt, or could not be.
         """
         self.invocation_id = accepted.id
         self.handler = handler
@@ -216,6 +280,8 @@ class Execution:
         self._watch = settings.watch
         self._host = host
         self.coding = coding
+        if arguments is not None:
+            self._arguments = arguments
 
     # ------------------------------------------------------------------ for the machine
 
@@ -261,6 +327,48 @@ class Execution:
         finally:
             self.replaying = False
 
+    def replay_in_slices(
+        self, steps: Sequence[Step], deliveries: Mapping[int, Delivery], size_bytes: int
+    ) -> Slices[None]:
+        """The same, with large answers decoded in slices before the steps that take them in.
+
+        Raises:
+            NonDeterminismError: the handler asked for something else than recorded.
+        """
+        self.replaying = True
+        try:
+            yield from replay_in_slices(
+                self.advance, steps, deliveries, self.where, partial(self.prepare_answers, size_bytes=size_bytes)
+            )
+        finally:
+            self.replaying = False
+
+    def prepare_answers(self, deliveries: Sequence[Delivery], size_bytes: int) -> Slices[None]:
+        """Decode the large ones among these answers before they are delivered."""
+        for delivery in deliveries:
+            if len(delivery.value) > size_bytes:
+                operation = None if self._pending is None else self._pending.get(delivery.command)
+                prepared: Callable[[], Any] = _never_asked_for
+                if isinstance(operation, DurableOperation) and not delivery.failed:
+                    prepared = yield from operation.prepared(delivery.value, size_bytes)
+                if self._answers is None:
+                    self._answers = {}
+                self._answers[delivery.command] = prepared
+
+    def has_prepared(self, command: int) -> bool:
+        """The answer to this command was decoded."""
+        return self._answers is not None and command in self._answers
+
+    def take_prepared(self, command: int) -> Callable[[], Any]:
+        """What gives the result; the handler alone has it then."""
+        assert self._answers is not None
+        return self._answers.pop(command)
+
+    def keep_large(self, *values: Any) -> None:
+        """Note what was decoded for this attempt."""
+        if self.large is not None:
+            self.large += values
+
     def use_snapshot(self, snapshot: Mapping[str, bytes]) -> None:
         """What a shared handler sees in its next step (rule V3)."""
         self._snapshot = snapshot
@@ -274,7 +382,7 @@ class Execution:
     def close(self) -> None:
         """Throw the attempt away; whatever it still does is ignored (rule D3)."""
         self.loop.kill()
-        self._pending = self._flush = self._main = None
+        self._pending = self._flush = self._main = self._answers = None
 
     @property
     def pending(self) -> Sequence[int]:
@@ -285,6 +393,17 @@ class Execution:
         """The side effect behind a command that it waits for, if there is one."""
         operation = None if self._pending is None else self._pending.get(command)
         return None if operation is None else operation.action
+
+    def open_calls(self) -> Sequence[int]:
+        """The calls that it waits for, but for those that are shielded."""
+        if self._pending is None:
+            return ()
+        shielded = {id(future) for future in self.loop.shielded()}
+        return [
+            number
+            for number, operation in self._pending.items()
+            if isinstance(operation, CallOperation) and id(operation) not in shielded
+        ]
 
     @property
     def made_tasks(self) -> bool:
@@ -307,8 +426,12 @@ class Execution:
         for delivery in deliveries:
             if main.done():
                 break
-            self._deliver(delivery)
+            if delivery.command < 0:
+                self._cancel(delivery.command, main)
+            else:
+                self._deliver(delivery)
             loop.run_ready(main)
+            self._is_spreading = False
         if self._flush is not None:
             self._take_changes(self._flush(verify=not self.replaying))
         if main.done():
@@ -337,7 +460,14 @@ class Execution:
         instance.__dict__[CONTEXT] = context
         argument, coding = self._accepted.argument, self.coding
         began = None if coding is None or len(argument) < MEASURED_BYTES else coding.monotonic()
-        coroutine = handler.start(instance, context, argument)
+        if self._arguments is None:
+            coroutine = handler.start(instance, context, argument)
+        elif isinstance(self._arguments, InvalidArgumentError):
+            raise self._arguments
+        else:
+            arguments, self._arguments = self._arguments, None
+            self.keep_large(*arguments[0], *arguments[1].values())
+            coroutine = handler.start_decoded(instance, context, arguments)
         if coding is not None and began is not None:
             coding.add("the arguments", len(argument), began)
         self._main = self.loop.start(coroutine)
@@ -348,7 +478,22 @@ class Execution:
         if operation is None:  # Rule C3
             return
         self._deliveries += (delivery.command,)
+        if isinstance(operation, CallOperation) and operation.is_cancelled_below:
+            self._is_spreading = True  # The same cancel goes on from here.
         operation.complete(delivery)
+
+    def _cancel(self, number: int, main: asyncio.Task[Any]) -> None:
+        """Rule E1: once, on the main task. What an earlier one has cancelled below is waited for no longer."""
+        self._deliveries += (number,)
+        self.was_cancelled = self._is_spreading = True
+        earlier = [
+            operation
+            for operation in (self._pending or {}).values()
+            if isinstance(operation, CallOperation) and operation.is_cancelled_below
+        ]
+        main.cancel()
+        for operation in earlier:
+            operation.cancel()
 
     def _end_step(self, at: int, outcome: Outcome | None) -> Step:
         """What the step was; the next one begins with nothing."""
@@ -362,11 +507,12 @@ class Execution:
             self._reads,
             outcome,
             self._attempt,
+            () if self._cancelled is None else tuple(self._cancelled),
             self._patches,
         )
         self._first_command = self.next_command - len(step.commands)
         self._deliveries = ()
-        self._commands = self._changes = self._reads = self._abandoned = self._patches = None
+        self._commands = self._changes = self._reads = self._abandoned = self._cancelled = self._patches = None
         if changes is not None:
             earlier = self._earlier_changes
             self._earlier_changes = changes if earlier is None else {**earlier, **changes}
@@ -526,7 +672,9 @@ class Execution:
         self, command: Command, decode: Callable[[bytes], R], what: object, site: CallSite, /
     ) -> DurableOperation[R]:
         self.check(what)
-        operation = DurableOperation(self, self.next_command, decode, what, site)
+        operation = (CallOperation if type(command) is Call else DurableOperation)(
+            self, self.next_command, decode, what, site
+        )
         if not self.loop.dead:
             self._await_answer(self._record(command, site), operation)
             self._note_issued(operation)
@@ -541,10 +689,6 @@ class Execution:
         accepted, number = self._accepted, self.next_command
         id = derived_invocation_id(accepted.id, accepted.seed, number, command.service, command.key)
         return self._issue_unanswered(command, sent(id), what, site)
-
-    def issue_one_way(self, command: CompleteAwakeable, what: object, site: CallSite, /) -> DurableOperation[None]:
-        self.check(what)
-        return self._issue_unanswered(command, None, what, site)
 
     def issue_signal(self, command: SendSignal, what: object, site: CallSite, /) -> DurableOperation[None]:
         if not self.handler.atomic:
@@ -566,6 +710,10 @@ class Execution:
     def awakeable(self, id: str, /) -> DurableOperation[Any] | None:
         self.check("An awakeable")
         return None if self._awakeables is None else self._awakeables.get(id)
+
+    def issue_one_way(self, command: Command, what: object, site: CallSite, /) -> DurableOperation[None]:
+        self.check(what)
+        return self._issue_unanswered(command, None, what, site)
 
     def issue_run(
         self, command: Run, action: Action[R], decode: Callable[[bytes], R], site: CallSite, /
@@ -632,6 +780,15 @@ class Execution:
         if self._abandoned is None:
             self._abandoned = []
         self._abandoned.append(command)
+
+    def cancel_below(self, call: CallOperation[Any]) -> bool:
+        """A cancel has reached this call; whether its callee is to be cancelled, and the call to stay (rule E1)."""
+        if not self._is_spreading or self.loop.dead or self._pending is None or call.number not in self._pending:
+            return False
+        if self._cancelled is None:
+            self._cancelled = []
+        self._cancelled.append(call.number)
+        return True
 
     # ------------------------------------------------------------------ inside
 
@@ -724,3 +881,11 @@ def _exit_mistake(error: SystemExit | KeyboardInterrupt) -> ProcessExitError:
     mistake = ProcessExitError(error)
     mistake.__cause__ = error
     return mistake.with_traceback(error.__traceback__)
+
+
+def _raised(error: BaseException) -> Any:
+    raise error
+
+
+def _never_asked_for() -> Any:
+    """Of an answer that has no result, or that nothing waits for any more."""

@@ -32,6 +32,7 @@ Args = TypeVarTuple("Args")
 US_PER_SECOND = 1_000_000
 _TASKS_NEVER_TIDIED = 1024
 _TASKS_TIDIED_PER_STEP = 64
+_SHIELDED_NEVER_TIDIED = 64
 _CALLBACKS_PER_TASK = 8
 """What each task adds to the limit of an advance, once: enough to be cancelled and to clean up."""
 
@@ -218,6 +219,10 @@ def is_task(future: object) -> TypeGuard[asyncio.Task[Any]]:
     return isinstance(future, asyncio.Task)
 
 
+def _is_future(future: object) -> TypeGuard[asyncio.Future[Any]]:
+    return isinstance(future, asyncio.Future)
+
+
 def has_unheard_error(task: asyncio.Task[Any]) -> bool:
     """It failed, and nobody has asked for its error: asyncio keeps that to itself."""
     return bool(getattr(task, "_log_traceback", False))
@@ -227,7 +232,18 @@ def _is_asyncio_tasks(code: CodeType) -> bool:
     return code.co_filename == _ASYNCIO_TASKS_FILE
 
 
+def _add_awaited(future: object, found: list[asyncio.Future[Any]]) -> None:
+    """A future, and what it waits for: what its task stands at, what it gathers. Asyncio has no public way to tell."""
+    if not _is_future(future) or future.done() or future in found:
+        return
+    found.append(future)
+    for child in getattr(future, "_children", ()):
+        _add_awaited(child, found)
+    _add_awaited(getattr(future, "_fut_waiter", None), found)
+
+
 _ASYNCIO_TASKS_FILE = asyncio.as_completed.__code__.co_filename
+_SHIELD: CodeType = asyncio.shield.__code__
 
 
 class DeterministicLoop(IsolatedLoop):
@@ -241,6 +257,7 @@ class DeterministicLoop(IsolatedLoop):
         "_next_number",
         "_owner",
         "_ready",
+        "_shielded",
         "_steps_untidied",
         "_tasks",
         "_tidied_beyond",
@@ -265,6 +282,8 @@ class DeterministicLoop(IsolatedLoop):
         self._heard: set[int] | None = None
         """When the main task was done first: the ids of tasks of whose end somebody was about to hear."""
         self._asyncgens: list[AsyncGenerator[Any, Any]] | None = None
+        self._shielded: list[asyncio.Future[Any]] | None = None
+        """What `asyncio.shield` was given."""
         self.salt = salt
         self.main: asyncio.Task[Any] | None = None
         self.dead = False
@@ -337,6 +356,19 @@ class DeterministicLoop(IsolatedLoop):
         main, tasks = self.main, self._tasks or ()
         return [task for task in (main, *tasks) if task is not None and not task.done()]
 
+    def shielded(self) -> list[asyncio.Future[Any]]:
+        """What was shielded from cancels and has not ended, with all that it waits for itself."""
+        found: list[asyncio.Future[Any]] = []
+        for future in self._shielded or ():
+            _add_awaited(future, found)
+        return found
+
+    def _note_shielded(self, inner: asyncio.Future[Any]) -> None:
+        known = self._shielded or []
+        if len(known) >= _SHIELDED_NEVER_TIDIED:
+            known = [future for future in known if not future.done()]
+        self._shielded = [*known, inner]
+
     def tidy(self) -> None:
         """At the end of a step: forget tasks that are done. Asyncio reports those whose error nothing can ask for.
 
@@ -389,7 +421,7 @@ class DeterministicLoop(IsolatedLoop):
         if self._tasks is not None or self._asyncgens is not None or (self.main is not None and not self.main.done()):
             self._close_everything()
         # What a loop, its execution and its tasks know of each other would keep them until the garbage collector comes.
-        self.main = self._tasks = self._asyncgens = self._owner = None
+        self.main = self._tasks = self._asyncgens = self._shielded = self._owner = None
 
     def _close_everything(self) -> None:
         tasks = self.live_tasks()
@@ -486,6 +518,9 @@ class DeterministicLoop(IsolatedLoop):
             self._owner.drop_timer(handle)
 
     def create_future(self) -> asyncio.Future[Any]:
+        caller = frame_above(1)
+        if caller.f_code is _SHIELD:
+            self._note_shielded(caller.f_locals["inner"])
         return NumberedFuture(self.number(), loop=self)
 
     def create_task(

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from msgspec import structs
 
+from durably.actors.values.slices import Slices
 from durably.errors import NonDeterminismError
 from durably.runtime.execution.step import AttemptFailure, Delivery, Step
 
@@ -21,6 +22,28 @@ class Advance(Protocol):
     def __call__(
         self, at: int, deliveries: Sequence[Delivery], attempt: int, reads: Mapping[str, bytes | None] | None, /
     ) -> Step | AttemptFailure: ...
+
+
+def replay_in_slices(
+    advance: Advance,
+    steps: Sequence[Step],
+    deliveries: Mapping[int, Delivery],
+    where: Callable[[int], str],
+    prepare: Callable[[Sequence[Delivery]], Slices[None]],
+) -> Slices[None]:
+    """Run a fresh execution along its journal; `prepare` is given the answers of each step before they are delivered.
+
+    `where(n)` tells the source line that issued command number n in this replay.
+
+    Raises:
+        NonDeterminismError: the code asked for something else than the journal says.
+    """
+    first_command = 0
+    for index, recorded in enumerate(steps):
+        taken_in = [deliveries[command] for command in recorded.deliveries]
+        yield from prepare(taken_in)
+        _compare(advance, index, first_command, recorded, taken_in, where)
+        first_command += len(recorded.commands)
 
 
 def replay(
@@ -36,15 +59,26 @@ def replay(
     first_command = 0
     for index, recorded in enumerate(steps):
         taken_in = [deliveries[command] for command in recorded.deliveries]
-        attempted = advance(recorded.at, taken_in, recorded.attempt, recorded.reads)
-        if isinstance(attempted, AttemptFailure) and isinstance(attempted.error, MemoryError):  # Rule E3
-            raise attempted.error
-        if recorded.patches is not None and not isinstance(attempted, AttemptFailure):
-            # Rule W4: code that no longer asks, since no older journal is left, follows the journal too.
-            attempted = structs.replace(attempted, patches=recorded.patches)
-        if attempted != recorded:
-            raise NonDeterminismError(explain(index, first_command, recorded, attempted, where))
+        _compare(advance, index, first_command, recorded, taken_in, where)
         first_command += len(recorded.commands)
+
+
+def _compare(
+    advance: Advance,
+    index: int,
+    first_command: int,
+    recorded: Step,
+    taken_in: Sequence[Delivery],
+    where: Callable[[int], str],
+) -> None:
+    attempted = advance(recorded.at, taken_in, recorded.attempt, recorded.reads)
+    if isinstance(attempted, AttemptFailure) and isinstance(attempted.error, MemoryError):  # Rule E3
+        raise attempted.error
+    if recorded.patches is not None and not isinstance(attempted, AttemptFailure):
+        # Rule W4: code that no longer asks, since no older journal is left, follows the journal too.
+        attempted = structs.replace(attempted, patches=recorded.patches)
+    if attempted != recorded:
+        raise NonDeterminismError(explain(index, first_command, recorded, attempted, where))
 
 
 def explain(
@@ -83,6 +117,7 @@ def _lines(step: Step) -> list[str]:
         for name, value in (step.changes or {}).items()
     ]
     lines += [f"gave up command {number}" for number in step.abandoned]
+    lines += [f"cancelled call {number}" for number in step.cancelled]
     lines += [f"read {name}" for name in step.reads or ()]
     lines.append("goes on" if step.outcome is None else f"ends: {step.outcome.value.decode(errors='replace')}")
     return lines

@@ -14,9 +14,10 @@ from durably.actors.protocol.commands import Command
 
 
 class Delivery(msgspec.Struct, frozen=True):
-    """An answer on its way to the handler."""
+    """An answer on its way to the handler, or a cancel (rule E1)."""
 
     command: int
+    """The number of the command that it answers. A cancel answers none: the first has the number -1, the next -2."""
     failed: bool
     value: bytes
     cause: BaseException | None = None
@@ -43,8 +44,15 @@ class Step(msgspec.Struct, frozen=True, array_like=True, gc=False):
     outcome: Outcome | None = None
     attempt: int = 1
     """Which attempt made this step, which the handler may look at."""
+    cancelled: tuple[int, ...] = ()
+    """Calls that a cancel has reached: their callees are cancelled, and they wait for the end of that (rule E1)."""
     patches: tuple[str, ...] | None = None
     """Changes of the code that the handler asked for in this step for the first time (rule W4)."""
+
+
+def is_cancel(delivery: Delivery) -> bool:
+    """It answers no command: it cancels."""
+    return delivery.command < 0
 
 
 class AttemptFailure(msgspec.Struct):

@@ -5,9 +5,11 @@ What is refused raises before anything is accepted (rules V5, C8).
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, TypeAlias
+from urllib.parse import quote
 
 from durably.actors.definition.binding import BoundActorHandler
+from durably.actors.values.slices import Slices
 from durably.errors import InvalidArgumentError, OverloadedError
 from durably.ids import Address, is_storable
 from durably.runtime.activations.activations import Activations
@@ -16,6 +18,9 @@ from durably.runtime.messaging.targets import Targets
 from durably.runtime.settings import Settings
 
 OVERLOAD_RETRY_SECONDS = 1.0
+
+Admitted: TypeAlias = tuple[BoundActorHandler, bytes]
+"""The handler, and the argument as it is stored."""
 
 
 class OutsideMessage(Protocol):
@@ -44,13 +49,32 @@ class Admission:
         self._settings = settings
         self._targets = targets
 
-    def admit(self, request: OutsideMessage, body: bytes, *, wire: bool) -> tuple[BoundActorHandler, bytes]:
+    def admit(self, request: OutsideMessage, body: bytes, *, wire: bool) -> Admitted:
         """Find the handler and check the argument; `wire`: the body is as a client sends it.
 
         Raises:
             UnknownTargetError, InvalidArgumentError: it cannot be understood.
             OverloadedError: a limit is reached.
         """
+        handler = self._find(request, body)
+        if wire:
+            return handler, handler.admit(body)
+        handler.check(body)
+        return handler, body
+
+    def admit_in_slices(self, request: OutsideMessage, body: bytes, *, wire: bool) -> Slices[Admitted]:
+        """The same for a large body."""
+        handler = self._find(request, body)
+        if wire:
+            body = yield from handler.admit_in_slices(body, self._settings.slice_bytes)
+        else:
+            yield from handler.decode_in_slices(body, self._settings.slice_bytes)
+        self._check_store()
+        self._check_mailbox(request)
+        return handler, body
+
+    def _find(self, request: OutsideMessage, body: bytes) -> BoundActorHandler:
+        """Find the handler, if the request may be accepted as far as is known without its body."""
         handler = self._targets.find(request.service, request.key, request.handler)
         if request.headers or request.idempotency_key is not None:
             _check_names(request)
@@ -61,10 +85,7 @@ class Admission:
             )
         self._check_store()
         self._check_mailbox(request)
-        if wire:
-            return handler, handler.admit(body)
-        handler.check(body)
-        return handler, body
+        return handler
 
     def check_sent(self, what: str, value: bytes) -> None:
         """Check what is sent to an invocation under way.
@@ -96,7 +117,8 @@ class Admission:
             if waiting >= self._settings.mailbox_messages:  # Rule C8
                 raise OverloadedError(
                     f"{request.service}/{request.key} has {waiting} messages waiting, which is its limit. Try again "
-                    "later.",
+                    "later. If what holds it is stuck: runtime.resume(), cancel() or kill() "
+                    f"of '{quote(request.service, safe='')}/{quote(request.key, safe='')}' lets it go on or ends it.",
                     retry_after=OVERLOAD_RETRY_SECONDS,
                 )
 

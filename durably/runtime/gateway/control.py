@@ -2,58 +2,186 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Any, TypeAlias
 
-from durably.errors import UnknownTargetError
-from durably.runtime.activations.activations import Activations
+from durably.errors import InvocationStatusError, UnknownTargetError
+from durably.ids import Entropy, InvocationStatus, is_storable, new_identity
 from durably.runtime.commit.committer import Committer
-from durably.runtime.gateway.pending_requests import QuestionOperation
+from durably.runtime.gateway.pending_requests import PendingRequest, QuestionOperation
 from durably.runtime.gateway.queries import Queries
+from durably.runtime.gateway.requests import Effect
 from durably.runtime.incarnation.ready_queue import ReadyQueue
-from durably.runtime.invocations.invocation import InvocationRun
+from durably.runtime.invocations.invocation import Found, InvocationRun
+from durably.runtime.lifecycle.cancellation import Cancellation
 from durably.runtime.lifecycle.pauses import Pauses
+from durably.runtime.lifecycle.reach import Reach
+from durably.runtime.messaging.acceptance import Acceptance, Message
+from durably.runtime.messaging.targets import Targets
 from durably.runtime.registry.registry import InvocationRegistry
 from durably.storage.records import InvocationRecord
 
+TOO_EARLY = 425
+BAD_REQUEST = 400
+NOT_STARTED = (InvocationStatus.SCHEDULED, InvocationStatus.PENDING)
+
+
+class Verb(StrEnum):
+    """What can be done to one invocation."""
+
+    CANCEL = "cancel"
+    KILL = "kill"
+    PAUSE = "pause"
+    RESUME = "resume"
+    PURGE = "purge"
+    PURGE_JOURNAL = "purge-journal"
+    """The journal of what has ended is gone already, so this changes nothing."""
+
+
+OF_THE_ENDED = (Verb.PURGE, Verb.PURGE_JOURNAL)
+
+Does: TypeAlias = Callable[[InvocationRun], Effect]
+
 
 class Control:
-    """Orders from outside, for one incarnation; done when they are durable."""
+    """Orders from outside, for one incarnation; done, or refused, when that is durable (rule X1)."""
 
     def __init__(
         self,
         *,
-        activations: Activations,
+        acceptance: Acceptance,
+        cancellation: Cancellation,
         committer: Committer,
+        entropy: Entropy,
         pauses: Pauses,
         queries: Queries,
+        reach: Reach,
         ready: ReadyQueue,
         registry: InvocationRegistry,
+        targets: Targets,
     ) -> None:
-        self._activations = activations
+        self._acceptance = acceptance
+        self._cancellation = cancellation
         self._committer = committer
+        self._entropy = entropy
         self._pauses = pauses
         self._queries = queries
+        self._reach = reach
         self._ready = ready
         self._registry = registry
+        self._targets = targets
+        self._does: dict[Verb, Does] = {
+            Verb.CANCEL: self._cancel,
+            Verb.KILL: self._kill,
+            Verb.PAUSE: self._pause,
+            Verb.RESUME: self._resume,
+        }
 
-    def resume(self, operation: QuestionOperation[Sequence[str]], id: str) -> None:
-        """Let a paused invocation try again."""
+    def act(self, operation: QuestionOperation[Effect], verb: Verb, id: str) -> None:
+        """Do something to one invocation.
 
-        def found(one: InvocationRun | InvocationRecord) -> None:
-            if isinstance(one, InvocationRun):
-                self._resume(operation, one)
-            elif self._activations.hosts(one.address):
-                self._activations.with_loaded(
-                    one.address, lambda _: self._resume(operation, self._registry.live.get(one.id))
-                )
+        The operation ends with what came of it, or with `UnknownTargetError` or `InvocationStatusError`.
+        """
+
+        def reached(found: Found) -> None:
+            if found is None:
+                self._queries.refuse_unknown(operation, id)
+                return
+            try:
+                effect = self._purge(verb, found) if verb in OF_THE_ENDED else self._does[verb](self._unfinished(found))
+            except (InvocationStatusError, UnknownTargetError) as error:
+                self._committer.when_answerable(operation.refuse, error)
             else:
-                operation.refuse(
-                    UnknownTargetError(f"This runtime does not have {one.address.service}, so {id} cannot go on here.")
-                )
+                self._committer.when_answerable(operation.finish, effect)
+            self._ready.schedule()
 
-        self._queries.with_invocation(operation, id, found)
+        self._reach_or_refuse(operation, id, reached)
 
-    def _resume(self, operation: QuestionOperation[Sequence[str]], invocation: InvocationRun | None) -> None:
-        resumed = [invocation.id] if invocation is not None and self._pauses.resume(invocation) else []
-        self._committer.when_answerable(operation.finish, resumed)
-        self._ready.schedule()
+    def restart_as_new(self, operation: QuestionOperation[str], id: str) -> None:
+        """Begin what has ended once more, as a new invocation, whose id is the answer (rule W2)."""
+
+        def reached(found: Found) -> None:
+            if found is None:
+                self._queries.refuse_unknown(operation, id)
+                return
+            try:
+                new_id = self._restart(found)
+            except (InvocationStatusError, UnknownTargetError) as error:
+                self._committer.when_answerable(operation.refuse, error)
+            else:
+                self._committer.when_answerable(operation.finish, new_id)
+            self._ready.schedule()
+
+        self._reach_or_refuse(operation, id, reached)
+
+    # ------------------------------------------------------------------ inside
+
+    def _reach_or_refuse(self, operation: PendingRequest[Any], id: str, reached: Callable[[Found], None]) -> None:
+        if is_storable(id):
+            self._reach.by_id(id, reached)
+        else:
+            self._queries.refuse_unknown(operation, id)
+
+    def _unfinished(self, found: InvocationRun | InvocationRecord) -> InvocationRun:
+        if found.status is InvocationStatus.COMPLETED:
+            raise InvocationStatusError(f"The invocation '{found.id}' was already completed.")
+        if isinstance(found, InvocationRun):
+            return found
+        raise UnknownTargetError(
+            f"This runtime does not have {found.address.service}, so nothing can be done here to {found.id}."
+        )
+
+    def _cancel(self, invocation: InvocationRun) -> Effect:
+        self._cancellation.cancel(self._committer.begin(), invocation)
+        return Effect.APPENDED if invocation.outcome is None else Effect.DONE
+
+    def _kill(self, invocation: InvocationRun) -> Effect:
+        self._cancellation.kill(self._committer.begin(), invocation)
+        return Effect.DONE
+
+    def _pause(self, invocation: InvocationRun) -> Effect:
+        if invocation.status is InvocationStatus.PAUSED:
+            return Effect.NOTHING
+        if invocation.status in NOT_STARTED:
+            raise InvocationStatusError(f"The invocation '{invocation.id}' is not running: it has not started.")
+        if invocation.journal is not None and invocation.journal.takes_cancel:
+            raise InvocationStatusError(f"The invocation '{invocation.id}' is being cancelled.")
+        self._pauses.pause_by_hand(invocation)
+        return Effect.APPENDED
+
+    def _resume(self, invocation: InvocationRun) -> Effect:
+        if invocation.status in NOT_STARTED:
+            raise InvocationStatusError(f"The invocation '{invocation.id}' has not started.", code=TOO_EARLY)
+        return Effect.DONE if self._pauses.resume(invocation) else Effect.NOTHING
+
+    def _purge(self, verb: Verb, found: InvocationRun | InvocationRecord) -> Effect:
+        if found.status is not InvocationStatus.COMPLETED:
+            raise InvocationStatusError(f"The invocation '{found.id}' is not yet completed.")
+        if verb is Verb.PURGE_JOURNAL or found.expires_at is None:
+            return Effect.NOTHING
+        self._registry.forget_outcome(found)
+        return Effect.DONE
+
+    def _restart(self, found: InvocationRun | InvocationRecord) -> str:
+        if found.status in NOT_STARTED:
+            raise InvocationStatusError(f"The invocation '{found.id}' has not started.", code=TOO_EARLY)
+        if found.status is not InvocationStatus.COMPLETED:
+            raise InvocationStatusError(f"The invocation '{found.id}' is not yet completed.")
+        service, key = found.address
+        name = found.handler.name if isinstance(found, InvocationRun) else found.handler
+        own_key = None if key == found.id else key
+        handler = self._targets.find(service, own_key, name)
+        id, seed = new_identity(self._entropy, service, own_key)
+        message = Message(
+            handler,
+            own_key,
+            found.argument,
+            id,
+            seed,
+            found.headers,
+            None,
+            keep_outcome_us=self._targets.retention_us(handler),
+        )
+        self._acceptance.accept(self._committer.begin(), message)
+        return id

@@ -6,7 +6,7 @@ hear that the outcome is unknown (rule X3). What is accepted is acknowledged onl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from durably.actors.protocol.commands import SendSignal
@@ -14,7 +14,7 @@ from durably.actors.transport import Delay
 from durably.ids import Entropy, InvocationStatus, KeyScope
 from durably.runtime.engine.engine import Engine
 from durably.runtime.gateway.admission import Admission, OutsideMessage
-from durably.runtime.gateway.control import Control
+from durably.runtime.gateway.control import Control, Verb
 from durably.runtime.gateway.deliveries import Deliveries
 from durably.runtime.gateway.intake import Intake
 from durably.runtime.gateway.pending_requests import (
@@ -26,6 +26,7 @@ from durably.runtime.gateway.pending_requests import (
     QuestionOperation,
 )
 from durably.runtime.gateway.queries import Queries
+from durably.runtime.gateway.requests import Effect
 
 
 class Desks:
@@ -57,16 +58,22 @@ class Desks:
             queries=self.queries,
             ready=parts.ready,
             registry=parts.registry,
+            slice_bytes=engine.settings.slice_bytes,
+            sliced_work=parts.sliced_work,
             targets=parts.targets,
             waiters=parts.waiters,
         )
         self.control = Control(
-            activations=parts.activations,
+            acceptance=parts.acceptance,
+            cancellation=parts.cancellation,
             committer=parts.committer,
+            entropy=entropy,
             pauses=parts.pauses,
             queries=self.queries,
+            reach=parts.reach,
             ready=parts.ready,
             registry=parts.registry,
+            targets=parts.targets,
         )
         self.deliveries = Deliveries(
             admission=admission,
@@ -81,9 +88,9 @@ class Desks:
 class Gateway:
     """The door. Every refusal goes through the operation that asked."""
 
-    def __init__(self, refusal: Callable[[], BaseException], entropy: Entropy) -> None:
+    def __init__(self, refusal: Callable[[], BaseException], entropy: Entropy, slice_bytes: int) -> None:
         """`refusal` says why no request is served while the gateway is closed."""
-        self.pending = PendingRequests()
+        self.pending = PendingRequests(slice_bytes)
         self._refusal = refusal
         self._entropy = entropy
         self._desks: Desks | None = None
@@ -163,12 +170,19 @@ class Gateway:
         else:
             self._desks.deliveries.signal(operation, command)
 
-    def resume(self, operation: QuestionOperation[Sequence[str]], id: str) -> None:
-        """Let a paused invocation try again."""
+    def act(self, operation: QuestionOperation[Effect], verb: Verb, id: str) -> None:
+        """Do something to an invocation: cancel it, kill it, and so on."""
         if self._desks is None:
             self._refuse(operation)
         else:
-            self._desks.control.resume(operation, id)
+            self._desks.control.act(operation, verb, id)
+
+    def restart_as_new(self, operation: QuestionOperation[str], id: str) -> None:
+        """Begin what has ended once more, as a new invocation."""
+        if self._desks is None:
+            self._refuse(operation)
+        else:
+            self._desks.control.restart_as_new(operation, id)
 
     def _refuse(self, operation: PendingRequest[Any]) -> None:
         operation.refuse(self._refusal())

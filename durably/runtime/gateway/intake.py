@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -10,11 +11,12 @@ from durably.actors.transport import Delay
 from durably.ids import Entropy, KeyScope, new_identity
 from durably.runtime.clock import Clock
 from durably.runtime.commit.committer import Committer
-from durably.runtime.gateway.admission import Admission, OutsideMessage
-from durably.runtime.gateway.pending_requests import AcceptanceOperation, OutcomeOperation
+from durably.runtime.gateway.admission import Admission, Admitted, OutsideMessage
+from durably.runtime.gateway.pending_requests import AcceptanceOperation, OutcomeOperation, PendingRequest
 from durably.runtime.gateway.queries import Queries
 from durably.runtime.gateway.requests import Acceptance as Accepted
 from durably.runtime.incarnation.ready_queue import ReadyQueue
+from durably.runtime.incarnation.sliced_work import SlicedWork
 from durably.runtime.invocations.invocation import Found
 from durably.runtime.messaging.acceptance import Acceptance, Message
 from durably.runtime.messaging.targets import Targets
@@ -36,6 +38,8 @@ class Intake:
         queries: Queries,
         ready: ReadyQueue,
         registry: InvocationRegistry,
+        slice_bytes: int,
+        sliced_work: SlicedWork,
         targets: Targets,
         waiters: Waiters,
     ) -> None:
@@ -47,6 +51,8 @@ class Intake:
         self._queries = queries
         self._ready = ready
         self._registry = registry
+        self._slice_bytes = slice_bytes
+        self._sliced_work = sliced_work
         self._targets = targets
         self._waiters = waiters
 
@@ -54,11 +60,18 @@ class Intake:
 
     def call(self, operation: OutcomeOperation[Any], request: OutsideMessage, body: bytes, *, wire: bool) -> None:
         """Accept a call, or join the one with the same idempotency key."""
+        if len(body) > self._slice_bytes:
+            self._admit_in_slices(operation, request, body, partial(self._call, operation, request), wire=wire)
+            return
         try:
-            handler, argument = self._admission.admit(request, body, wire=wire)
+            admitted = self._admission.admit(request, body, wire=wire)
         except Exception as error:
             operation.refuse(error)
             return
+        self._call(operation, request, admitted)
+
+    def _call(self, operation: OutcomeOperation[Any], request: OutsideMessage, admitted: Admitted) -> None:
+        handler, argument = admitted
         if request.idempotency_key is None:
             self._accept_call(operation, handler, argument, request, None)
         else:
@@ -103,11 +116,21 @@ class Intake:
         self, operation: AcceptanceOperation[Any], request: OutsideMessage, body: bytes, delay: Delay, *, wire: bool
     ) -> None:
         """Accept a message, or find the one with the same idempotency key; acknowledged when it is durable."""
+        if len(body) > self._slice_bytes:
+            then = partial(self._send_admitted, operation, request, delay)
+            self._admit_in_slices(operation, request, body, then, wire=wire)
+            return
         try:
-            handler, argument = self._admission.admit(request, body, wire=wire)
+            admitted = self._admission.admit(request, body, wire=wire)
         except Exception as error:
             operation.refuse(error)
             return
+        self._send_admitted(operation, request, delay, admitted)
+
+    def _send_admitted(
+        self, operation: AcceptanceOperation[Any], request: OutsideMessage, delay: Delay, admitted: Admitted
+    ) -> None:
+        handler, argument = admitted
         if request.idempotency_key is None:
             self._send(operation, handler, argument, request, delay, None, None)
         else:
@@ -138,6 +161,20 @@ class Intake:
         accepted = Accepted(id=operation.id, previously_accepted=found is not None, due=due)
         self._committer.when_answerable(operation.accepted, accepted)
         self._ready.schedule()
+
+    # ------------------------------------------------------------------ large bodies
+
+    def _admit_in_slices(
+        self,
+        operation: PendingRequest[Any],
+        request: OutsideMessage,
+        body: bytes,
+        then: Callable[[Admitted], None],
+        *,
+        wire: bool,
+    ) -> None:
+        """Check a large body without holding the loop up. What comes meanwhile may be accepted before it."""
+        self._sliced_work.begin(self._admission.admit_in_slices(request, body, wire=wire), then, operation.refuse)
 
 
 def _scope(request: OutsideMessage) -> KeyScope:

@@ -14,10 +14,12 @@ from typing import Any, Protocol, TypeVar
 from durably.actors.protocol.commands import CompleteAwakeable
 from durably.actors.protocol.operations import CallSite, HostOperation
 from durably.actors.values.error_envelopes import decode_failure
+from durably.actors.values.slices import decode_in_slices
 from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 from durably.errors import StoreUnavailableError
 from durably.runtime.execution.step import Outcome
 from durably.runtime.gateway.requests import Acceptance, Reply
+from durably.runtime.incarnation.sliced_work import SlicedWork
 from durably.runtime.invocations.invocation import Found, InvocationRun
 from durably.storage.records import InvocationRecord
 
@@ -28,8 +30,11 @@ R = TypeVar("R")
 class PendingRequests:
     """All who wait, across incarnations, in the order in which they came: they hear of a failure in that order."""
 
-    def __init__(self) -> None:
+    def __init__(self, slice_bytes: int) -> None:
+        """Results that are larger than `slice_bytes` are decoded in slices."""
         self.host = asyncio.get_running_loop()
+        self.slice_bytes = slice_bytes
+        self.sliced_work = SlicedWork(self._mistaken, _no_one_waits)
         self.failure: BaseException | None = None
         """Why the last incarnation ended."""
         self.waiting: dict[PendingRequest[Any], None] = {}
@@ -43,6 +48,9 @@ class PendingRequests:
     def lost(self) -> BaseException:
         """What a caller hears whose request may or may not have been accepted."""
         return unknown_outcome(self.failure)
+
+    def _mistaken(self, error: BaseException) -> None:
+        self.host.call_exception_handler({"message": "durably failed to hand over a result", "exception": error})
 
     def refuse_all(self, error: Callable[[str], BaseException]) -> None:
         """Tell all who wait that they wait in vain; `error` makes the reason for an invocation's id."""
@@ -139,6 +147,10 @@ class ResultOperation(OutcomeOperation[R]):
                 failure = decode_failure(outcome.value)
                 failure.__cause__ = cause
                 self.refuse(failure)
+            elif len(outcome.value) > self._pending.slice_bytes:
+                size_bytes = self._pending.slice_bytes
+                slices = decode_in_slices(self._decode, outcome.value, size_bytes)
+                self._pending.sliced_work.begin(slices, self.finish, self.refuse)
             else:
                 self.finish(self._decode(outcome.value))
         except USER_ERRORS as error:  # User code decodes.
@@ -207,6 +219,19 @@ class CompletionOperation(PendingRequest[None]):
     ) -> None:
         super().__init__(pending, what, site)
         self.command = command
+
+
+class CancelOperation(QuestionOperation[Any]):
+    """For handles: nothing is said of how an invocation was cancelled."""
+
+    __slots__ = ()
+
+    def finish(self, result: Any) -> None:
+        super().finish(None)
+
+
+def _no_one_waits() -> None:
+    return None
 
 
 def unknown_outcome(error: BaseException | None) -> StoreUnavailableError:

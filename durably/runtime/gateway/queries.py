@@ -12,8 +12,7 @@ from durably.runtime.commit.committer import Committer
 from durably.runtime.execution.step import Outcome
 from durably.runtime.gateway.pending_requests import OutcomeOperation, PendingRequest, QuestionOperation
 from durably.runtime.incarnation.ready_queue import ReadyQueue
-from durably.runtime.invocations.invocation import Found, InvocationRun
-from durably.runtime.invocations.outcomes import decode_outcome
+from durably.runtime.invocations.invocation import Found, InvocationRun, known_outcome
 from durably.runtime.lifecycle.pause_errors import pause_error
 from durably.runtime.lifecycle.pause_search import PauseSearch
 from durably.runtime.registry.registry import InvocationRegistry
@@ -75,7 +74,7 @@ class Queries:
 
         def found(one: Found) -> None:
             if one is None:
-                self._refuse_unknown(operation, id)
+                self.refuse_unknown(operation, id)
             else:
                 then(one)
 
@@ -87,12 +86,12 @@ class Queries:
     def _attach_found(self, operation: OutcomeOperation[Any], scope: KeyScope, found: Found) -> None:
         if found is None:
             name = f"of {scope.service}/{scope.handler} with the idempotency key {scope.idempotency_key!r}"
-            self._refuse_unknown(operation, name)
+            self.refuse_unknown(operation, name)
         else:
             operation.found(self, found)
 
-    def _refuse_unknown(self, operation: PendingRequest[Any], name: str) -> None:
-        """Once that is durable (rule X1): it may have expired a moment ago."""
+    def refuse_unknown(self, operation: PendingRequest[Any], name: str) -> None:
+        """There is no such invocation. Told once that is durable (rule X1): it may have expired a moment ago."""
         self._committer.when_answerable(operation.refuse, _unknown(name))
         self._ready.schedule()
 
@@ -103,8 +102,8 @@ class Queries:
 
     def wait_for(self, request: OutcomeOperation[Any], found: InvocationRun | InvocationRecord, /) -> None:
         """Answer if it has ended, refuse if it is paused or waits for what is; otherwise wait."""
-        if found.outcome is not None:
-            outcome = found.outcome if isinstance(found.outcome, Outcome) else decode_outcome(found.outcome)
+        outcome = known_outcome(found)
+        if outcome is not None:
             self._committer.when_answerable(_answer, (request, outcome, found.expires_at))
         elif found.status is InvocationStatus.PAUSED:
             self._committer.when_answerable(request.refuse, pause_error(found))

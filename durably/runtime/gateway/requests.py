@@ -6,6 +6,7 @@ ingress can always tell the refusal of a request from the failure of an invocati
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Literal
 
 import msgspec
@@ -50,6 +51,16 @@ class Reply(msgspec.Struct, kw_only=True, frozen=True):
     failure: TerminalError | None
     expires_at: int | None
     """For a repeated keyed request: until when the outcome is kept, microseconds since 1970 UTC."""
+
+
+class Effect(StrEnum):
+    """What came of something that was done to an invocation; durable."""
+
+    DONE = "done"
+    APPENDED = "appended"
+    """The invocation takes it in as soon as it can."""
+    NOTHING = "nothing"
+    """It was so already."""
 
 
 class HandlerDescription(msgspec.Struct, kw_only=True, frozen=True):

@@ -124,6 +124,7 @@ def is_dormant(invocation: InvocationRun) -> bool:
     return (
         invocation.execution is None
         and not invocation.is_queued
+        and not invocation.is_preparing
         and invocation.held_step is None
         and not (invocation.journal is not None and (invocation.journal.undelivered or invocation.journal.unanswered))
         and invocation.status in (InvocationStatus.SUSPENDED, InvocationStatus.BACKING_OFF, InvocationStatus.PAUSED)

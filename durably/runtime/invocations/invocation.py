@@ -16,7 +16,7 @@ from durably.runtime.execution.step import Outcome, Step
 from durably.runtime.invocations.activation import Activation
 from durably.runtime.invocations.journal import Journal, journal_of
 from durably.runtime.invocations.load_errors import journal_load_error
-from durably.runtime.invocations.outcomes import encode_outcome
+from durably.runtime.invocations.outcomes import decode_outcome, encode_outcome
 from durably.storage.records import CallerRecord, InvocationRecord, InvocationUpdate, SignalRecord, StoredInvocation
 
 
@@ -33,6 +33,8 @@ class InvocationRun:
     """The handler's error that became its outcome, though it is none that callers know."""
     outcome: Outcome | None = None
     """Set by `Transition.end`, as `status` is by `Transition.move`."""
+    fixed: Outcome | None = None
+    """Set by `Transition.fix`: its outcome, while its code still runs (rule E7)."""
     expires_at: int | None = None
     due: int | None = None
     """When it was to join its mailbox, if it is a delayed message."""
@@ -48,6 +50,8 @@ class InvocationRun:
     load_error: LoadLimitError | None = None
     """Why it cannot go on: its journal is in the store only."""
     is_queued: bool = False
+    is_preparing: bool = False
+    """Something large is being decoded for its next advance."""
     parked_in: dict[int, Any] | None = None
     """Where it waits for its attempt to be thrown away."""
     position: int = 0
@@ -101,6 +105,11 @@ class InvocationRun:
         return f"{service}/{self.handler.name}" if key == self.id else f"{service}/{key}/{self.handler.name}"
 
     @property
+    def known_outcome(self) -> Outcome | None:
+        """What it has ended with, or will end with whatever its code still does."""
+        return self.fixed if self.outcome is None else self.outcome
+
+    @property
     def is_exclusive(self) -> bool:
         return self.handler.kind == "exclusive"
 
@@ -125,7 +134,7 @@ class InvocationRun:
             mailbox_position=self.mailbox_position,
             attempts=self.attempts,
             failure=self.failure,
-            outcome=None if self.outcome is None else encode_outcome(self.outcome),
+            outcome=_encoded(self.known_outcome),
             expires_at=self.expires_at,
             due=self.due,
         )
@@ -142,7 +151,7 @@ class InvocationRun:
             mailbox_position=self.mailbox_position,
             attempts=self.attempts,
             failure=self.failure,
-            outcome=None if self.outcome is None else encode_outcome(self.outcome),
+            outcome=_encoded(self.known_outcome),
             expires_at=self.expires_at,
         )
 
@@ -151,7 +160,9 @@ class InvocationRun:
         self.stored = self._changeable()
 
     def _changeable(self) -> tuple[object, ...]:
-        return (self.status, self.mailbox_position, self.attempts, self.failure, self.outcome, self.expires_at)
+        return (
+            self.status, self.mailbox_position, self.attempts, self.failure, self.known_outcome, self.expires_at
+        )  # fmt: skip
 
 
 def throw_away(invocation: InvocationRun) -> None:
@@ -163,6 +174,13 @@ def throw_away(invocation: InvocationRun) -> None:
         if invocation.parked_in is not None:
             invocation.parked_in.pop(invocation.number, None)
             invocation.parked_in = None
+
+
+def drop_held_step(invocation: InvocationRun) -> None:
+    """A step that waits for the look-up of its keys has not happened."""
+    invocation.held_step = None
+    if invocation.journal is not None:
+        invocation.journal.release()
 
 
 def from_stored(stored: StoredInvocation, activation: Activation, handler: BoundActorHandler) -> InvocationRun:
@@ -188,6 +206,8 @@ def from_stored(stored: StoredInvocation, activation: Activation, handler: Bound
     invocation.attempts = record.attempts
     invocation.failure = record.failure
     invocation.due = record.due
+    if record.outcome is not None:
+        invocation.fixed, invocation.expires_at = decode_outcome(record.outcome), record.expires_at
     if record.failure is not None and record.attempts:
         invocation.failing_since = decode_attempt_failure(record.failure).since
     invocation.sender_unfinished = stored.sender_unfinished
@@ -199,6 +219,17 @@ def from_stored(stored: StoredInvocation, activation: Activation, handler: Bound
         invocation.journal = journal_of(stored)
         invocation.journal.reload(holds_back=handler.atomic)
     return invocation
+
+
+def known_outcome(found: InvocationRun | InvocationRecord) -> Outcome | None:
+    """What one has ended with, or will end with whatever its code still does."""
+    if isinstance(found, InvocationRun):
+        return found.known_outcome
+    return None if found.outcome is None else decode_outcome(found.outcome)
+
+
+def _encoded(outcome: Outcome | None) -> bytes | None:
+    return None if outcome is None else encode_outcome(outcome)
 
 
 Found: TypeAlias = InvocationRun | InvocationRecord | None

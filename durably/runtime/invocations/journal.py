@@ -8,8 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from durably.actors.protocol.commands import HELD_BACK, Attach, AwaitSignal, Command, GetStatus, Run, Send, Sleep
-from durably.runtime.execution.step import Delivery, Step, decode_step
+from durably.actors.protocol.commands import (
+    HELD_BY_ATOMIC,
+    Attach,
+    AwaitSignal,
+    Command,
+    GetStatus,
+    Run,
+    Send,
+    Sleep,
+)
+from durably.runtime.execution.step import Delivery, Step, decode_step, is_cancel
 from durably.storage.records import StoredInvocation
 
 NO_CHANGES: Mapping[str, bytes | None] = {}
@@ -22,8 +31,8 @@ class Journal:
     """Steps, answers, and what is still waited for."""
 
     __slots__ = (
-        "changes", "deliveries", "has_sent", "held_back", "next_command", "not_before", "pending", "steps",
-        "taken_signals", "unanswered", "undelivered",
+        "cancelled_calls", "cancels", "changes", "deliveries", "has_sent", "held_back", "next_command", "not_before",
+        "pending", "steps", "taken_by_held_step", "taken_signals", "unanswered", "undelivered", "was_cancelled",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -31,7 +40,15 @@ class Journal:
         self.deliveries: dict[int, Delivery] = {}
         """Answers that steps refer to, by command."""
         self.undelivered: list[Delivery] = []
-        """Recorded answers that no step has taken in yet, in log order."""
+        """What no step has taken in yet: cancels, then recorded answers, in log order (rule E1)."""
+        self.cancels = 0
+        """How many have been recorded."""
+        self.was_cancelled = False
+        """A step has taken in a cancel."""
+        self.cancelled_calls: set[int] = set()
+        """Calls that a cancel has reached, whose callees have been told (rule E1)."""
+        self.taken_by_held_step = 0
+        """So many of the undelivered ones are in a step that is not in the journal yet."""
         self.pending: dict[int, Command] = {}
         """Commands that are waited for and have no recorded answer."""
         self.unanswered: set[int] = set()
@@ -57,6 +74,10 @@ class Journal:
         for delivery in self.undelivered[:taken]:
             self.deliveries[delivery.command] = delivery
         del self.undelivered[:taken]
+        if step.deliveries and min(step.deliveries) < 0:
+            self.was_cancelled = True
+        if step.cancelled:
+            self.cancelled_calls.update(step.cancelled)
         if step.changes is not None:
             self.changes = {**self.changes, **step.changes}
         self.next_command += len(step.commands)
@@ -80,6 +101,27 @@ class Journal:
             self.taken_signals[delivery.command] = answered.name
         return True
 
+    def cancel(self, value: bytes) -> Delivery:
+        """A cancel is recorded; it comes before all answers that no step has taken in."""
+        self.cancels += 1
+        delivery = Delivery(-self.cancels, True, value)
+        place = self.taken_by_held_step
+        while place < len(self.undelivered) and is_cancel(self.undelivered[place]):
+            place += 1
+        self.undelivered.insert(place, delivery)
+        return delivery
+
+    def release(self) -> None:
+        """The step that was held has not happened, or is in the journal now."""
+        if self.taken_by_held_step:
+            self.taken_by_held_step = 0
+            self.undelivered.sort(key=lambda delivery: not is_cancel(delivery))
+
+    @property
+    def takes_cancel(self) -> bool:
+        """The next advance takes in a cancel."""
+        return bool(self.undelivered) and is_cancel(self.undelivered[0])
+
     def reload(self, *, holds_back: bool) -> None:
         """It comes from the store: note what this process has to answer again, and what is held back.
 
@@ -91,7 +133,7 @@ class Journal:
         if holds_back:
             commands = (command for step in self.steps for command in step.commands)
             self.held_back += [
-                (number, command) for number, command in enumerate(commands) if isinstance(command, HELD_BACK)
+                (number, command) for number, command in enumerate(commands) if isinstance(command, HELD_BY_ATOMIC)
             ]
 
     def issued_at(self, number: int) -> int:
@@ -136,6 +178,11 @@ def journal_of(stored: StoredInvocation) -> Journal:
             if number in answers:
                 journal.deliveries[number] = answers.pop(number)
         journal.take(step, 0)
+    for delivery in answers.values():
+        if is_cancel(delivery):
+            journal.undelivered.append(delivery)
+    journal.undelivered.sort(key=lambda delivery: -delivery.command)
+    journal.cancels = sum(completion.command < 0 for completion in stored.completions)
     for delivery in answers.values():
         journal.answer(delivery)
     return journal

@@ -8,6 +8,7 @@ from durably.runtime.actions.actions import ActionKey, ActionResult, Actions
 from durably.runtime.commit.committer import Committer
 from durably.runtime.incarnation.incarnation import Incarnation
 from durably.runtime.incarnation.ready_queue import ReadyQueue
+from durably.runtime.invocations.invocation import throw_away
 from durably.runtime.lifecycle.pauses import Pauses
 from durably.runtime.messaging.completions import Completions
 from durably.runtime.observation.observer import Observer
@@ -65,7 +66,13 @@ class ActionEndings:
             return
         if result.exhausted is not None:
             self._settled(key)
-            self._pauses.pause(invocation, result.exhausted)
+            if (
+                invocation.journal.takes_cancel
+            ):  # Rule E1 (e): a new attempt takes that in, and may try the action again.
+                throw_away(invocation)
+                self._ready.push(invocation)
+            else:
+                self._pauses.pause(invocation, result.exhausted)
         else:
             self._completions.complete(
                 self._committer.begin(), invocation, number, result.failed, result.value, result.cause

@@ -6,9 +6,12 @@ there are all of them or none.
 
 from __future__ import annotations
 
-from durably.actors.protocol.commands import HELD_BACK, Command
+from collections.abc import Mapping
+
+from durably.actors.protocol.commands import HELD_BY_ATOMIC, Call, Command
 from durably.actors.values.error_envelopes import encode_failure
 from durably.errors import TerminalError
+from durably.ids import InvocationStatus, derived_invocation_id
 from durably.runtime.activations.activations import Activations
 from durably.runtime.activations.passivation import Passivation
 from durably.runtime.clock import Clock
@@ -21,11 +24,12 @@ from durably.runtime.invocations.invocation import InvocationRun, throw_away
 from durably.runtime.invocations.journal import Journal
 from durably.runtime.messaging.attachments import Attachments
 from durably.runtime.messaging.messages import KeysFound
+from durably.runtime.messaging.orders import Orders
 from durably.runtime.messaging.targets import Targets
 from durably.runtime.observation.observer import Observer
 from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.timers.timer_service import TimerService
-from durably.storage.records import TimerKind
+from durably.storage.records import OrderKind, TimerKind
 
 
 class Endings:
@@ -40,6 +44,7 @@ class Endings:
         commands: CommandTable,
         committer: Committer,
         observer: Observer,
+        orders: Orders,
         passivation: Passivation,
         registry: InvocationRegistry,
         targets: Targets,
@@ -51,6 +56,7 @@ class Endings:
         self._commands = commands
         self._committer = committer
         self._observer = observer
+        self._orders = orders
         self._passivation = passivation
         self._registry = registry
         self._targets = targets
@@ -64,37 +70,72 @@ class Endings:
         if last.commands or (journal is not None and journal.held_back):
             self._issue_last(transition, invocation, last, outcome, found)
         execution = invocation.execution
-        if execution is not None and execution.made_tasks:
-            self._warn_leftovers(execution)
-        if invocation.handler.kind == "exclusive" and not (outcome.failed and invocation.handler.atomic):  # Rule V6
+        left: list[str] = []
+        if execution is not None:
+            if execution.made_tasks:
+                self._warn_leftovers(execution)
+            if execution.was_cancelled:
+                left = _left_callees(invocation, execution, last)
+            if invocation.fixed is not None and not outcome.failed:
+                self._observer.warned(execution, "the handler returned after its deadline; what it returned is dropped")
+        if invocation.handler.kind == "exclusive" and not _is_dropped(invocation, outcome):  # Rule V6
             if journal is not None:
                 transition.change_state(invocation.activation, journal.changes)
             if last.changes is not None:
                 transition.change_state(invocation.activation, last.changes)
         self._end(transition, invocation, outcome)
+        for id in left:
+            self._orders.give(transition, id, OrderKind.CANCEL_OWN)
 
-    def fail(self, transition: Transition, invocation: InvocationRun, error: TerminalError) -> None:
-        """End an invocation without its handler. What its steps changed stands, unless it is atomic (rule V6)."""
+    def fail(
+        self,
+        transition: Transition,
+        invocation: InvocationRun,
+        error: TerminalError,
+        order: OrderKind | None = None,
+    ) -> None:
+        """End an invocation without its handler. What its steps changed stands, unless it is atomic (rule V6).
+
+        `order` is what becomes of the callees that it waits for (rules E1, E2).
+        """
         journal = invocation.journal
+        callees = [] if order is None or journal is None else _callees(invocation, journal.pending)
         if journal is not None and invocation.handler.kind == "exclusive" and not invocation.handler.atomic:
             transition.change_state(invocation.activation, journal.changes)
         self._end(transition, invocation, Outcome(True, encode_failure(error)))
+        for id in callees:
+            assert order is not None
+            self._orders.give(transition, id, order)
+
+    def keep_until(self, invocation: InvocationRun) -> int | None:
+        """Until when an outcome that is known now is kept for those who come later; None: it goes with the reply."""
+        keep_us = self._keep_outcome_us(invocation)
+        return None if keep_us is None else self._clock.now() + keep_us
 
     def _end(self, transition: Transition, invocation: InvocationRun, outcome: Outcome) -> None:
         throw_away(invocation)
+        invocation.held_step = None
         if invocation.journal is not None:
             self._withdraw_pending(invocation, invocation.journal)
         if invocation.deadline is not None:
             self._timers.forget(invocation.number, TimerKind.DEADLINE)
-        keep_us = self._keep_outcome_us(invocation)
-        expires_at = None if keep_us is None else self._clock.now() + keep_us
+        if invocation.status is InvocationStatus.BACKING_OFF:
+            self._timers.forget(invocation.number, TimerKind.RETRY)
+        fixed = invocation.fixed
+        if fixed is None:
+            expires_at = self.keep_until(invocation)
+        else:  # Rule E7: everybody has been answered, and the retention counts from then.
+            outcome, expires_at = fixed, invocation.expires_at
+            if expires_at is not None and expires_at <= self._clock.now():
+                expires_at = None
         was_stored = transition.end(invocation, outcome, expires_at=expires_at)
         if self._observer.detailed:
             self._observer.ended(invocation)
-        self._attachments.answer_all(transition, invocation, outcome)
+        if fixed is None:
+            self._attachments.answer_all(transition, invocation, outcome)
         if was_stored:
             self._registry.note_end(invocation.number)
-        if keep_us is None and invocation.scope is None:
+        if expires_at is None and invocation.scope is None:
             self._registry.forget(invocation)
         else:
             self._committer.when_durable(self._registry.forget, invocation)
@@ -119,9 +160,9 @@ class Endings:
         first = 0 if journal is None else journal.next_command
         issued: list[tuple[int, Command]] = [] if journal is None else list(journal.held_back)
         issued += enumerate(last.commands, first)
-        is_dropped = outcome.failed and invocation.handler.atomic  # Rule V6
+        drop_held = _is_dropped(invocation, outcome)
         for number, command in issued:
-            if not (is_dropped and isinstance(command, HELD_BACK)):
+            if not (drop_held and isinstance(command, HELD_BY_ATOMIC)):
                 self._commands[type(command)].issue_unawaited(transition, invocation, number, command, found)
 
     def _warn_leftovers(self, execution: Execution) -> None:
@@ -143,3 +184,26 @@ class Endings:
             return invocation.keep_outcome_us
         may_ask = self._registry.may_ask(invocation.sender_id, invocation.sender_unfinished)
         return self._targets.retention_us(invocation.handler) if may_ask else None
+
+
+def _is_dropped(invocation: InvocationRun, outcome: Outcome) -> bool:
+    """Rule V6: an atomic handler that has not ended well, in time, changes and sends nothing."""
+    return invocation.handler.atomic and (outcome.failed or invocation.fixed is not None)
+
+
+def _left_callees(invocation: InvocationRun, execution: Execution, last: Step) -> list[str]:
+    """Rule E1 (f): the callees of calls that a cancelled execution leaves pending, but for shielded ones."""
+    journal = invocation.journal
+    assert journal is not None
+    commands = journal.pending | dict(enumerate(last.commands, journal.next_command))
+    wanted = {*execution.open_calls(), *last.cancelled} - journal.cancelled_calls
+    return _callees(invocation, {number: commands[number] for number in sorted(wanted) if number in commands})
+
+
+def _callees(invocation: InvocationRun, commands: Mapping[int, Command]) -> list[str]:
+    """The ids that these commands gave to what they called."""
+    return [
+        derived_invocation_id(invocation.id, invocation.seed, number, command.service, command.key)
+        for number, command in commands.items()
+        if isinstance(command, Call)
+    ]

@@ -18,7 +18,7 @@ from durably.ids import InvocationStatus
 from durably.runtime.activations.activations import Activations
 from durably.runtime.commit.committer import Committer
 from durably.runtime.invocations.activation import Activation
-from durably.runtime.invocations.invocation import InvocationRun
+from durably.runtime.invocations.invocation import InvocationRun, known_outcome
 from durably.runtime.lifecycle.pause_search import PauseSearch
 from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.registry.waiters import Waiter, Waiters
@@ -87,7 +87,7 @@ class PauseNotices:
 
     def attached(self, caller: CallerRecord, target: InvocationRun | InvocationRecord) -> None:
         """A command waits for another invocation from now on."""
-        if target.outcome is None:
+        if known_outcome(target) is None:
             self._search.begin(target, partial(self._found_below_caller, caller))
 
     def _look_below(self, invocation: InvocationRun) -> None:

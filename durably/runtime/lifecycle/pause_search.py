@@ -68,7 +68,7 @@ class PauseSearch:
         self._come_to(Inquiry(tell), found)
 
     def _come_to(self, inquiry: Inquiry, found: Found) -> None:
-        if found is None or found.outcome is not None or not inquiry.comes_to(found.number):
+        if found is None or found.status is InvocationStatus.COMPLETED or not inquiry.comes_to(found.number):
             return
         if found.status is InvocationStatus.PAUSED:
             self._end(inquiry, pause_error(found))

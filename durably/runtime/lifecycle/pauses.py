@@ -8,30 +8,56 @@ from durably.ids import InvocationStatus
 from durably.runtime.commit.committer import Committer
 from durably.runtime.execution.failure_text import encode_attempt_failure
 from durably.runtime.incarnation.ready_queue import ReadyQueue
-from durably.runtime.invocations.invocation import InvocationRun, throw_away
+from durably.runtime.invocations.invocation import InvocationRun, drop_held_step, throw_away
 from durably.runtime.lifecycle.pause_errors import pause_error
 from durably.runtime.lifecycle.pause_notices import PauseNotices
 from durably.runtime.observation.observer import Observer
+from durably.runtime.timers.timer_service import TimerService
+from durably.storage.records import TimerKind
+
+
+class PausedByHandError(Exception):
+    """Why an invocation is paused that nothing is wrong with. Nobody raises it."""
 
 
 class Pauses:
     """Pausing and resuming."""
 
-    def __init__(self, *, committer: Committer, notices: PauseNotices, observer: Observer, ready: ReadyQueue) -> None:
+    def __init__(
+        self,
+        *,
+        committer: Committer,
+        notices: PauseNotices,
+        observer: Observer,
+        ready: ReadyQueue,
+        timers: TimerService,
+    ) -> None:
         self._committer = committer
         self._notices = notices
         self._observer = observer
         self._ready = ready
+        self._timers = timers
 
     def pause(self, invocation: InvocationRun, error: BaseException) -> None:
         """Wait for a person, and refuse those outside who wait."""
         throw_away(invocation)
-        invocation.held_step = None
+        drop_held_step(invocation)
         invocation.failure = encode_attempt_failure(error)
         invocation.paused_error = error
         self._committer.begin().move(invocation, InvocationStatus.PAUSED)
         self._observer.paused(invocation, error)
         self._notices.spread(invocation, pause_error(invocation), partial(self._noticed, invocation, error))
+
+    def pause_by_hand(self, invocation: InvocationRun) -> None:
+        """A person says: stop. What runs outside goes on, and its result is kept; nothing more is begun."""
+        self._timers.drop(transition := self._committer.begin(), invocation.number, TimerKind.RETRY)
+        throw_away(invocation)
+        drop_held_step(invocation)
+        error = PausedByHandError("somebody paused it")
+        invocation.failure, invocation.paused_error = encode_attempt_failure(error), error
+        transition.move(invocation, InvocationStatus.PAUSED)
+        self._observer.paused(invocation, error)
+        self._notices.spread(invocation, pause_error(invocation), _nobody_is_told)
 
     def resume(self, invocation: InvocationRun) -> bool:
         """A person says: try again, from the journal. Returns whether it was paused."""
@@ -47,3 +73,7 @@ class Pauses:
 
     def _tell_durable(self, told: tuple[InvocationRun, BaseException, bool]) -> None:
         self._observer.pause_durable(*told)
+
+
+def _nobody_is_told(heard: bool) -> None:
+    """Who pauses something by hand knows of it."""

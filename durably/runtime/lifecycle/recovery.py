@@ -13,6 +13,7 @@ from durably.ids import Address
 from durably.runtime.activations.activations import Activations
 from durably.runtime.incarnation.background import Background
 from durably.runtime.incarnation.incarnation import Incarnation
+from durably.runtime.lifecycle.obedience import Obedience
 from durably.runtime.observation.observer import Observer
 from durably.runtime.settings import Settings
 from durably.storage.store import Store
@@ -28,17 +29,22 @@ class Recovery:
         activations: Activations,
         actors: Mapping[str, BoundActor],
         background: Background,
+        last_position: int,
+        obedience: Obedience,
         observer: Observer,
         settings: Settings,
         store: Store,
     ) -> None:
+        """`last_position` is that of the log when the store was opened."""
         self._incarnation = incarnation
         self._activations = activations
         self._actors = actors
         self._background = background
+        self._obedience = obedience
         self._observer = observer
         self._portion = settings.recovery_portion
         self._store = store
+        self._until = last_position
 
     def start(self) -> None:
         self._background.spawn(self._recover())
@@ -53,9 +59,22 @@ class Recovery:
             if len(found) < self._portion:
                 break
             after = max(number for number, _ in found)
+        await self._carry_out_orders()
         paused = await self._store.paused(self._portion)
         if paused:
             self._observer.waiting_for_people(len(paused), paused[0])
+
+    async def _carry_out_orders(self) -> None:
+        """Those of earlier lives; this one has looked up its own."""
+        after = 0
+        while not self._incarnation.dead:
+            orders = await self._store.orders(after, self._portion)
+            for order in orders:
+                if order.position <= self._until:
+                    self._obedience.look_up(order)
+            if len(orders) < self._portion or orders[-1].position > self._until:
+                break
+            after = orders[-1].position
 
     def _activate(self, found: list[tuple[int, Address]]) -> None:
         for _, address in found:

@@ -6,7 +6,7 @@ failure is recorded (rule S2). The next attempt replays the journal and advances
 
 from __future__ import annotations
 
-from durably.errors import TerminalError, find_mistake
+from durably.errors import CancelledInvocationError, TerminalError, find_mistake
 from durably.ids import InvocationStatus
 from durably.runtime.actions.action_attempt import retry_delay
 from durably.runtime.clock import Clock
@@ -20,7 +20,7 @@ from durably.runtime.lifecycle.pauses import Pauses
 from durably.runtime.observation.observer import Observer
 from durably.runtime.settings import Settings
 from durably.runtime.timers.timer_service import TimerService
-from durably.storage.records import TimerKind
+from durably.storage.records import OrderKind, TimerKind
 
 
 class Retries:
@@ -50,6 +50,9 @@ class Retries:
     def attempt_failed(self, invocation: InvocationRun, error: BaseException) -> None:
         """An attempt ended in an error that is no outcome."""
         throw_away(invocation)
+        if invocation.journal is not None and invocation.journal.takes_cancel:
+            self._fail_cancelled(invocation, error)
+            return
         if find_mistake(error) is not None:
             self._give_up(invocation, error)
             return
@@ -87,6 +90,15 @@ class Retries:
         self._observer.gave_up(invocation, error)
         invocation.failed_with = error
         self._endings.fail(self._committer.begin(), invocation, TerminalError(describe_failure(error)))
+
+    def _fail_cancelled(self, invocation: InvocationRun, error: BaseException) -> None:
+        """Rule E1 (e): whatever is wrong with its code, it can be cancelled."""
+        self._observer.gave_up(invocation, error)
+        invocation.failed_with = error
+        told = CancelledInvocationError(
+            f"The invocation was cancelled, and its handler failed as it was told: {describe_failure(error)}"
+        )
+        self._endings.fail(self._committer.begin(), invocation, told, OrderKind.CANCEL_OWN)
 
     def _back_off(self, invocation: InvocationRun, error: BaseException, now: int, delay_us: int) -> None:
         transition = self._committer.begin()

@@ -20,7 +20,7 @@ from durably.runtime.lifecycle.retries import Retries
 from durably.runtime.messaging.acceptance import Acceptance
 from durably.runtime.messaging.completions import Completions
 from durably.runtime.observation.observer import Observer
-from durably.runtime.timers.scheduled_messages import CameMeanwhile, ScheduledMessages
+from durably.runtime.timers.scheduled_messages import ScheduledMessages
 from durably.storage.records import CallerRecord, StoredInvocation, TimerKind, TimerRecord
 
 SLEEP_ANSWER = Outcome(False, b"null")
@@ -80,13 +80,16 @@ class TimerDispatch:
         else:
             self._scheduled.bring(timer.number, self._start_brought)
 
-    def _start_brought(self, stored: StoredInvocation | None, came: CameMeanwhile) -> None:
-        if stored is None or stored.record.status is not InvocationStatus.SCHEDULED:
-            return
+    def _start_brought(
+        self, stored: StoredInvocation | None, attached: list[CallerRecord], is_still_there: bool
+    ) -> bool:
+        """Its timer may ring twice, if it was read ahead while it rang."""
+        if stored is None or not is_still_there or stored.record.status is not InvocationStatus.SCHEDULED:
+            return False
         actor = self._actors[stored.record.address.service]
         handler = actor.handler_or_missing(stored.record.handler, shared=False)
         invocation = from_stored(stored, self._activations.detached(stored.record.address), handler)
-        invocation.attachments += tuple(caller for caller in came.attachments if caller not in invocation.attachments)
-        invocation.signals += tuple(signal for signal in came.signals if signal not in invocation.signals)
+        invocation.attachments += tuple(caller for caller in attached if caller not in invocation.attachments)
         if not self._deadlines.prevents_start(invocation):
             self._acceptance.join_mailbox(self._committer.begin(), invocation)
+        return True

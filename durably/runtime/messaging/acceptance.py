@@ -39,6 +39,8 @@ class Message(msgspec.Struct, gc=False):
     """Who sent it and may still ask for its outcome."""
     not_before: int = 0
     """The time of the step that sends it: `due` counts from there if the clock says less (rule T1)."""
+    deadline: int | None = None
+    """Of the handler that calls (rule E7)."""
 
 
 class Acceptance:
@@ -73,7 +75,6 @@ class Acceptance:
         is_exclusive = handler.kind == "exclusive"
         number = transition.position
         now = self._clock.now()
-        timeout_us = handler.timeout_us if message.timeout_us is None else message.timeout_us
         if due is not None:
             status, activation = InvocationStatus.SCHEDULED, self._activations.detached(Address(handler.service, key))
         else:
@@ -90,7 +91,7 @@ class Acceptance:
             message.scope,
             message.caller,
             message.sender_id,
-            None if timeout_us is None else now + timeout_us,
+            _deadline(message, now),
             now,
             message.keep_outcome_us,
             status,
@@ -124,3 +125,12 @@ class Acceptance:
             self._scheduled.keep(invocation)
         else:
             self._committer.when_durable(self._registry.forget, invocation)
+
+
+def _deadline(message: Message, now: int) -> int | None:
+    """Rule E7: the earlier of the caller's and its own, which counts from when it joins its mailbox."""
+    timeout_us = message.handler.timeout_us if message.timeout_us is None else message.timeout_us
+    if timeout_us is None:
+        return message.deadline
+    own = (now if message.due is None else max(message.due, now)) + timeout_us
+    return own if message.deadline is None else min(own, message.deadline)

@@ -16,7 +16,7 @@ from durably.runtime.commit.committer import Committer
 from durably.runtime.commit.transition import Transition
 from durably.runtime.execution.answers import encode_status
 from durably.runtime.execution.step import Outcome
-from durably.runtime.invocations.invocation import Found, InvocationRun
+from durably.runtime.invocations.invocation import Found, InvocationRun, known_outcome
 from durably.runtime.invocations.outcomes import decode_outcome
 from durably.runtime.messaging.completions import Completions
 from durably.runtime.registry.registry import InvocationRegistry
@@ -58,6 +58,7 @@ class Attachments:
             self._completions.answer(transition, invocation.caller, outcome)
         for caller in invocation.attachments:
             self._completions.answer(transition, caller, outcome)
+        invocation.attachments = ()
         waiting = self._waiters.take(invocation.number)
         if waiting is not None:
             self._committer.when_answerable(
@@ -70,7 +71,7 @@ class Attachments:
             self._attach_to_live(transition, caller, target)
         else:
             self._attach_to_stored(transition, caller, target)
-        if target.outcome is None:
+        if known_outcome(target) is None:
             self._host.call_soon(self._tell_attached, caller, target)  # Not at once: a transition is being made.
 
     def _tell_attached(self, caller: CallerRecord, target: InvocationRun | InvocationRecord) -> None:
@@ -78,8 +79,9 @@ class Attachments:
             hear(caller, target)
 
     def _attach_to_live(self, transition: Transition, caller: CallerRecord, target: InvocationRun) -> None:
-        if target.outcome is not None:
-            self._completions.answer(transition, caller, target.outcome)
+        outcome = target.known_outcome
+        if outcome is not None:
+            self._completions.answer(transition, caller, outcome)
             return
         if caller not in target.attachments:
             target.attachments += (caller,)

@@ -98,6 +98,7 @@ class Messages:
             caller,
             sender.id if caller is None else None,
             0 if sender.journal is None else sender.journal.not_before,
+            sender.deadline if isinstance(command, Call) and sender.fixed is None else None,  # Rule E7
         )
         transition.next_position()
         self._acceptance.accept(transition, message)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TypeGuard
 
 from durably.actors.protocol.commands import AwaitSignal, MakeAwakeable
-from durably.errors import InvocationEndedError, TerminalError, UnknownTargetError
+from durably.errors import InvocationStatusError, TerminalError, UnknownTargetError
 from durably.ids import AWAKEABLE_PREFIX, AwakeableId, InvocationStatus, awakeable_id, parse_awakeable_id
 from durably.runtime.activations.activations import Activations
 from durably.runtime.commit.committer import Committer
@@ -67,7 +67,7 @@ class Signals:
                 f"There is no invocation {id} that could take the signal {name!r}, or its outcome is no longer kept."
             )
         if _has_ended(target):
-            return InvocationEndedError(
+            return InvocationStatusError(
                 f"Invocation {id} has ended, so nothing will take the signal {name!r} any more."
             )
         if not self._is_in_memory(target):

@@ -18,6 +18,7 @@ from durably.actors.protocol.commands import (
     Attach,
     AwaitSignal,
     Call,
+    Cancel,
     Command,
     CompleteAwakeable,
     GetStatus,
@@ -307,3 +308,5 @@ def describe_command(command: Command) -> str:
             return f"signal {command.name!r}"
         case SendSignal():
             return f"send signal {command.name!r} to {command.invocation_id}"
+        case Cancel():
+            return "cancel"

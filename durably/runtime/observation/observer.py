@@ -92,6 +92,9 @@ class Observer:
     def ended(self, invocation: InvocationRun) -> None:
         """Detailed. It has its outcome."""
 
+    def killed(self, invocation: InvocationRun) -> None:
+        """Detailed. It is about to end because somebody killed it, or its caller."""
+
     def retries(self, invocation: InvocationRun, error: BaseException, delay_us: int) -> None:
         """An attempt failed; the next one comes after the delay."""
 

@@ -116,6 +116,17 @@ class InvocationRegistry:
         if len(self._ends) >= self._tidy_at:
             self._tidy()
 
+    def has_ended(self, number: int) -> bool:
+        """It has ended, and an answer of the store may not know that yet."""
+        return number in self._ends
+
+    def forget_outcome(self, found: InvocationRun | InvocationRecord) -> None:
+        """Nobody wants a kept outcome any more."""
+        if isinstance(found, InvocationRun):
+            self._drop(found)
+        else:
+            self.expire(found.number)
+
     def expire(self, number: int) -> None:
         """A kept outcome is forgotten. This is a transition (rule C7); the second time it is none."""
         if number in self._expired:
@@ -133,7 +144,8 @@ class InvocationRegistry:
         """A row of the store as it stands now: None if its outcome has expired."""
         if record is None or record.number in self._expired:
             return None
-        if not self._has_expired(record.expires_at):
+        # Rule E7: an outcome that is fixed before its code has ended stays until then.
+        if record.status is not InvocationStatus.COMPLETED or not self._has_expired(record.expires_at):
             return record
         self.expire(record.number)
         return None
@@ -250,21 +262,24 @@ class InvocationRegistry:
             self._tell(then, self.stored(record) if known is None else known)
 
     def _is_old(self, record: InvocationRecord | None) -> bool:
-        return record is not None and record.outcome is None and record.number in self._ends
+        return record is not None and record.status is not InvocationStatus.COMPLETED and record.number in self._ends
 
     def _has_expired(self, expires_at: int | None) -> bool:
         return expires_at is not None and expires_at <= self._clock.now()
 
     def _unexpired(self, known: InvocationRun | None) -> InvocationRun | None:
         """One in memory, unless it has ended and its time is over already: then it leaves memory."""
-        if known is None or not self._has_expired(known.expires_at):
+        if known is None or known.outcome is None or not self._has_expired(known.expires_at):
             return known
+        self._drop(known)
+        return None
+
+    def _drop(self, known: InvocationRun) -> None:
         self.expire(known.number)
         if self.live.get(known.id) is known:
             del self.live[known.id]
         if known.scope is not None and self.keyed.get(known.scope) is known:
             del self.keyed[known.scope]
-        return None
 
     def _durable(self) -> int:
         return self._committer.durable

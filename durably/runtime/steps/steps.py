@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from durably.actors.protocol.commands import HELD_BACK, Command
+from durably.actors.protocol.commands import HELD_BY_ATOMIC, Call, Command
 from durably.errors import NonDeterminismError
-from durably.ids import InvocationStatus, KeyScope, is_storable
+from durably.ids import InvocationStatus, KeyScope, derived_invocation_id, is_storable
 from durably.runtime.activations.attempts import Attempts
 from durably.runtime.clock import Clock
 from durably.runtime.commands.command_kind import CommandTable
@@ -28,14 +28,15 @@ from durably.runtime.lifecycle.endings import Endings
 from durably.runtime.lifecycle.pauses import Pauses
 from durably.runtime.lifecycle.retries import Retries
 from durably.runtime.messaging.messages import NO_KEYS, KeysFound, id_named, names_another, scope_of
+from durably.runtime.messaging.orders import Orders
 from durably.runtime.messaging.signals import Signals
 from durably.runtime.observation.observer import Observer
 from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.settings import Settings
+from durably.runtime.steps.preparation import WAITS_FOR_OTHERS, Preparation
+from durably.storage.records import CallerRecord, OrderKind
 
 NO_DELIVERIES: Sequence[Delivery] = ()
-WAITS_FOR_OTHERS = (InvocationStatus.PAUSED, InvocationStatus.BACKING_OFF)
-"""A person or a timer ends these; nothing else advances such an invocation."""
 
 
 class Steps:
@@ -52,7 +53,9 @@ class Steps:
         deadlocks: Deadlocks,
         endings: Endings,
         observer: Observer,
+        orders: Orders,
         pauses: Pauses,
+        preparation: Preparation,
         registry: InvocationRegistry,
         retries: Retries,
         settings: Settings,
@@ -66,20 +69,25 @@ class Steps:
         self._deadlocks = deadlocks
         self._endings = endings
         self._observer = observer
+        self._orders = orders
         self._pauses = pauses
+        self._preparation = preparation
         self._registry = registry
         self._retries = retries
         self._signals = signals
         self._nothing_resident = settings.nothing_resident
+        self._slice_bytes = settings.slice_bytes
         self._verify_replay = settings.verify_replay
 
     def advance(self, invocation: InvocationRun) -> None:
         """Advance an invocation by what has come for it, if there is anything."""
         if invocation.outcome is not None or invocation.held_step is not None or invocation.status in WAITS_FOR_OTHERS:
             return
+        if invocation.is_preparing:
+            return
         journal = invocation.journal
         execution = invocation.execution
-        if execution is not None and self._nothing_resident and journal is not None:
+        if execution is not None and execution.has_waited:
             throw_away(invocation)
             execution = None
         if execution is None:
@@ -87,7 +95,12 @@ class Steps:
                 return
             load_error = invocation.load_error or invocation.activation.load_error
             if load_error is not None:  # Rule L5
-                self._pauses.pause(invocation, load_error)
+                self.pause(invocation, load_error)
+                return
+            if len(invocation.argument) > self._slice_bytes or (
+                journal is not None and self._preparation.is_needed_to_replay(journal)
+            ):
+                self._preparation.begin(invocation)
                 return
             execution = invocation.execution = self._attempts.make(invocation)
             if journal is not None and not self._replay(invocation, execution, journal):
@@ -99,6 +112,9 @@ class Steps:
             return
         else:
             at, deliveries = max(self._clock.now(), journal.not_before), journal.undelivered  # Rule T1
+            if self._preparation.is_needed_to_deliver(execution, deliveries):
+                self._preparation.deliver(invocation, execution, deliveries)
+                return
         if invocation.handler.kind == "shared":
             execution.use_snapshot(invocation.activation.view())
         taken = len(deliveries)
@@ -114,6 +130,13 @@ class Steps:
         else:
             self._append(invocation, step, taken, NO_KEYS)
 
+    def pause(self, invocation: InvocationRun, error: BaseException) -> None:
+        """It cannot be advanced, and waits for a person; one that is cancelled ends (rule E1)."""
+        if invocation.journal is not None and invocation.journal.takes_cancel:
+            self._retries.attempt_failed(invocation, error)
+        else:
+            self._pauses.pause(invocation, error)
+
     # ------------------------------------------------------------------ replay
 
     def _replay(self, invocation: InvocationRun, execution: Execution, journal: Journal) -> bool:
@@ -121,7 +144,7 @@ class Steps:
         try:
             execution.replay(journal.steps, journal.deliveries)
         except NonDeterminismError as error:
-            self._pauses.pause(invocation, error)
+            self.pause(invocation, error)
             return False
         except MemoryError as error:  # Rule E3
             self._retries.attempt_failed(invocation, error)
@@ -129,11 +152,7 @@ class Steps:
         except BaseException:  # Rule E3
             throw_away(invocation)
             raise
-        if self._observer.detailed:
-            self._observer.replayed(invocation, len(journal.steps))
-        for number in sorted(journal.unanswered):
-            command = journal.pending[number]
-            self._commands[type(command)].resume(invocation, number, command)
+        self._preparation.replayed(invocation, journal)
         return True
 
     def _verify(self, invocation: InvocationRun, last: Step) -> bool:
@@ -147,7 +166,7 @@ class Steps:
         try:
             execution.replay(steps, deliveries)
         except NonDeterminismError as error:
-            self._pauses.pause(invocation, error)
+            self.pause(invocation, error)
             return False
         finally:
             execution.close()
@@ -166,6 +185,8 @@ class Steps:
             self._append(invocation, step, taken, NO_KEYS)
             return
         invocation.held_step = step
+        if invocation.journal is not None:
+            invocation.journal.taken_by_held_step = taken
         self._registry.pin(scopes, ids, unknown, partial(self._keys_known, invocation, step, taken))
 
     def _keys_known(self, invocation: InvocationRun, step: Step, taken: int, found: KeysFound) -> None:
@@ -173,7 +194,9 @@ class Steps:
             return
         invocation.held_step = None
         self._append(invocation, step, taken, found)
-        if invocation.journal is not None and invocation.journal.undelivered:
+        if invocation.journal is not None:
+            invocation.journal.release()
+        if invocation.outcome is None and invocation.journal is not None and invocation.journal.undelivered:
             self._attempts.wake(self._committer.begin(), invocation)
 
     def _append(self, invocation: InvocationRun, step: Step, taken: int, found: KeysFound) -> None:
@@ -193,12 +216,17 @@ class Steps:
         journal.take(step, taken)
         if self._observer.detailed:
             self._observer.journaled(invocation, step)
+        cancelled = _calls(step, journal, first) if step.cancelled else ()
         for number in step.abandoned:
             if number < first:
                 self._give_up(transition, invocation, journal, number)
         abandoned = frozenset(step.abandoned) if step.abandoned else ()
+        if self._nothing_resident and invocation.execution is not None:
+            invocation.execution.has_waited = True
         for number, command in enumerate(step.commands, first):
             self._issue(transition, invocation, journal, number, command, found, number in abandoned)
+        for number, call in cancelled:
+            self._cancel_below(transition, invocation, number, call)
         self._attempts.park(transition, invocation, journal)
         self._deadlocks.look_at(transition, invocation)
 
@@ -235,12 +263,27 @@ class Steps:
         if command is not None:
             self._commands[type(command)].give_up(transition, invocation, number, command)
 
+    def _cancel_below(self, transition: Transition, invocation: InvocationRun, number: int, call: Call) -> None:
+        """A cancel has reached a call: its callee is cancelled, and the end of that is waited for (rule E1)."""
+        id = derived_invocation_id(invocation.id, invocation.seed, number, call.service, call.key)
+        caller = CallerRecord(invocation.address, invocation.number, number)
+        self._orders.give(transition, id, OrderKind.CANCEL_OWN, caller)
+
+
+def _calls(step: Step, journal: Journal, first: int) -> list[tuple[int, Call]]:
+    """The calls that a cancel has reached in this step, and that are not answered: also if it then gave them up."""
+    found = (
+        (number, step.commands[number - first] if number >= first else journal.pending.get(number))
+        for number in step.cancelled
+    )
+    return [(number, command) for number, command in found if isinstance(command, Call)]
+
 
 def _leaving_now(invocation: InvocationRun, step: Step) -> list[Command]:
     """The commands that are acted on with this step; what an atomic handler sends waits for its outcome (rule V6)."""
     if not invocation.handler.atomic:
         return list(step.commands)
     if step.outcome is None:
-        return [command for command in step.commands if not isinstance(command, HELD_BACK)]
+        return [command for command in step.commands if not isinstance(command, HELD_BY_ATOMIC)]
     held = [] if invocation.journal is None else [command for _, command in invocation.journal.held_back]
     return [*held, *step.commands]

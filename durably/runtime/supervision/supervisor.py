@@ -45,7 +45,7 @@ class Supervisor:
 
     def __init__(self, *, store: Store, actors: Mapping[str, BoundActor], environment: Environment) -> None:
         settings = environment.settings
-        self.gateway = Gateway(self._refusal, environment.entropy)
+        self.gateway = Gateway(self._refusal, environment.entropy, environment.settings.slice_bytes)
         self.engine: Engine | None = None
         self.incarnations = 0
         self._store = store

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeAlias
 
+from msgspec import structs
+
 from durably.runtime.commit.committer import Committer
 from durably.runtime.incarnation.idleness import Idleness
 from durably.runtime.incarnation.incarnation import Incarnation
@@ -17,31 +19,43 @@ from durably.runtime.incarnation.ready_queue import ReadyQueue
 from durably.runtime.invocations.invocation import InvocationRun
 from durably.runtime.registry.batched_lookup import BatchedLookup
 from durably.runtime.registry.reads import Reads
+from durably.runtime.registry.registry import InvocationRegistry
 from durably.storage.records import CallerRecord, SignalRecord, StoredInvocation
 
+Coming: TypeAlias = Callable[[StoredInvocation | None, list[CallerRecord], bool], bool]
+"""Hears the rows of a message, if there are any, who attached to it while it was on its way, and whether it is where it
+was: somebody else who waited for it may have started or ended it. Returns whether it has done so itself.
+"""
 
-class CameMeanwhile:
-    """What came for a message while it was on its way from the store."""
 
-    __slots__ = ("attachments", "signals")
+class _OnItsWay:
+    """A message that the store has been asked for."""
+
+    __slots__ = ("attached", "callbacks", "signals")
 
     def __init__(self) -> None:
-        self.attachments: list[CallerRecord] = []
+        self.attached: list[CallerRecord] = []
+        self.callbacks: list[Coming] = []
         self.signals: list[SignalRecord] = []
-
-
-Coming: TypeAlias = Callable[[StoredInvocation | None, CameMeanwhile], None]
-"""Hears the rows of a message, if it is there still, and what came for it meanwhile."""
+        """What has come for it meanwhile."""
 
 
 class ScheduledMessages:
     """The messages of one incarnation whose time is still to come."""
 
     def __init__(
-        self, incarnation: Incarnation, *, committer: Committer, idleness: Idleness, reads: Reads, ready: ReadyQueue
+        self,
+        incarnation: Incarnation,
+        *,
+        committer: Committer,
+        idleness: Idleness,
+        reads: Reads,
+        ready: ReadyQueue,
+        registry: InvocationRegistry,
     ) -> None:
+        self._registry = registry
         self._soon: dict[int, InvocationRun] = {}
-        self._coming: dict[int, CameMeanwhile] = {}
+        self._coming: dict[int, _OnItsWay] = {}
         self._fetch: BatchedLookup[int, StoredInvocation | None] = BatchedLookup(
             incarnation, ready, reads.fetch, durable=lambda: committer.durable, gate=committer.when_durable
         )
@@ -55,23 +69,21 @@ class ScheduledMessages:
         """It is on its way from the store, because its time has come."""
         return number in self._coming
 
-    def keeps(self, number: int) -> bool:
-        """It is in memory."""
-        return number in self._soon
+    def kept(self, number: int) -> InvocationRun | None:
+        """The one of this number, if it is in memory."""
+        return self._soon.get(number)
 
     def take(self, number: int) -> InvocationRun | None:
         """Take one out that is in memory."""
         return self._soon.pop(number, None)
 
     def bring(self, number: int, then: Coming) -> None:
-        """Fetch one whose time has come from the store.
-
-        Its timer may ring twice, if it was read ahead while it rang: what is on its way comes once.
-        """
-        if number in self._coming:
-            return
-        self._coming[number] = CameMeanwhile()
-        self._fetch(number, partial(self._brought, number, then))
+        """Fetch one from the store that is about to start or to end. What is on its way comes once, for all who ask."""
+        coming = self._coming.get(number)
+        if coming is None:
+            coming = self._coming[number] = _OnItsWay()
+            self._fetch(number, partial(self._brought, number, self._registry.read_begins()))
+        coming.callbacks.append(then)
 
     def look_at(self, number: int, then: Callable[[StoredInvocation | None], None]) -> None:
         """Ask the store for one that stays there for now."""
@@ -82,7 +94,7 @@ class ScheduledMessages:
         coming = self._coming.get(number)
         if coming is None:
             return False
-        coming.attachments.append(caller)
+        coming.attached.append(caller)
         return True
 
     def signal(self, signal: SignalRecord) -> bool:
@@ -103,5 +115,15 @@ class ScheduledMessages:
     def _is_idle(self) -> bool:
         return not self._fetch.outstanding
 
-    def _brought(self, number: int, then: Coming, stored: StoredInvocation | None) -> None:
-        then(stored, self._coming.pop(number, CameMeanwhile()))
+    def _brought(self, number: int, read: int, stored: StoredInvocation | None) -> None:
+        coming = self._coming.pop(number)
+        if self._registry.has_ended(number):  # What was read does not know that yet.
+            stored = None
+        self._registry.read_ended(read)
+        if stored is not None and coming.signals:
+            later = [signal for signal in coming.signals if signal not in stored.signals]
+            stored = structs.replace(stored, signals=[*stored.signals, *later])
+        is_there = True
+        for then in coming.callbacks:
+            if then(stored, coming.attached, is_there):
+                is_there = False

@@ -4,7 +4,7 @@ create temp view batch as
 select
     null as epoch, null as last_position, null as renewed, null as forgotten, null as removed, null as accepted,
     null as woken, null as updated, null as steps, null as completions, null as timers_cleared, null as timers, null as attachments, null as aliases,
-    null as state_cleared, null as state, null as signals, null as signals_taken;
+    null as state_cleared, null as state, null as signals, null as signals_taken, null as orders, null as orders_done;
 
 -- name: renewal
 -- What a batch inserts its new executions into, if it has any.
@@ -91,6 +91,21 @@ begin
     where exists (select 1 from invocations where number = line ->> 0 and status <> 'completed');
 end;
 
+-- name: ordering
+-- What a batch inserts its orders into, and the positions of those that are carried out, if there are any.
+create temp view ordering as select null as orders, null as orders_done;
+
+-- name: ordering_is_applied
+-- Keeps orders until they are carried out (rules E1, E2).
+create temp trigger ordering_is_applied instead of insert on ordering
+begin
+    delete from orders where position in (select value from json_each(new.orders_done));
+
+    insert into orders (position, id, kind, caller_service, caller_key, caller_number, caller_command)
+    select line ->> 0, line ->> 1, line ->> 2, line ->> 3, line ->> 4, line ->> 5, line ->> 6
+    from (select value as line from json_each(new.orders) limit -1) where line is not null;
+end;
+
 -- name: batch_is_applied
 -- Applies a batch. All of it is one statement, so it is one transaction and hands the interpreter's lock back once (rule X5).
 -- SQLite renders json_each's `value` anew wherever it is mentioned. A subquery with a limit below a `where` is not merged
@@ -98,7 +113,7 @@ end;
 create temp trigger batch_is_applied instead of insert on batch
 when coalesce(
     new.renewed, new.forgotten, new.accepted, new.woken, new.updated, new.steps, new.completions, new.timers_cleared,
-    new.timers, new.attachments, new.aliases, new.signals, new.signals_taken
+    new.timers, new.attachments, new.aliases, new.signals, new.signals_taken, new.orders, new.orders_done
 ) is not null
 begin
     -- Rule X4.
@@ -177,6 +192,9 @@ begin
     select line ->> 0, line ->> 1, line ->> 2, line ->> 3
     from (select value as line from json_each(new.state) limit -1) where line is not null
     on conflict (service, key, field) do update set value = excluded.value;
+
+    insert into ordering select new.orders, new.orders_done
+    where coalesce(new.orders, new.orders_done) is not null;
 end;
 
 -- name: state_is_applied
@@ -185,7 +203,7 @@ end;
 create temp trigger state_is_applied instead of insert on batch
 when coalesce(
     new.renewed, new.forgotten, new.accepted, new.woken, new.updated, new.steps, new.completions, new.timers_cleared,
-    new.timers, new.attachments, new.aliases, new.signals, new.signals_taken
+    new.timers, new.attachments, new.aliases, new.signals, new.signals_taken, new.orders, new.orders_done
 ) is null
 begin
     -- Rule X4.
@@ -206,7 +224,7 @@ end;
 insert into batch values (
     ?, ?, cast(? as text), cast(? as text), cast(? as text), cast(? as text), cast(? as text), cast(? as text), cast(? as text), cast(? as text),
     cast(? as text), cast(? as text), cast(? as text), cast(? as text), cast(? as text), cast(? as text),
-    cast(? as text), cast(? as text)
+    cast(? as text), cast(? as text), cast(? as text), cast(? as text)
 );
 
 -- name: put_argument

@@ -62,6 +62,10 @@ update owner set epoch = epoch + 1, host = ?, process_id = ?, since = ?;
 -- Which store this is, how far it has come, and whose it is.
 select store_id, epoch, last_position, host, process_id, since from owner;
 
+-- name: stored_identity
+-- What tells a database from another store, and from an older copy.
+select store_id, epoch, last_position from owner;
+
 -- name: checkpoint_beside_writer
 -- Copy what can be copied into the database while the writer goes on. Answers (blocked, frames, frames copied).
 pragma wal_checkpoint(passive);

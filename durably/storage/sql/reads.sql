@@ -320,6 +320,11 @@ from (
     limit :limit
 );
 
+-- name: orders
+-- Orders that are not carried out, by position.
+select json_group_array(json_array(position, id, kind, caller_service, caller_key, caller_number, caller_command))
+from (select * from orders where position > :after order by position limit :limit);
+
 -- name: expired
 -- Finished invocations whose outcome may be forgotten.
 select '[' || coalesce(group_concat(record), '') || ']'

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import structlog
 
-from durably.ids import InvocationStatus
+from durably.ids import Address, InvocationStatus
 from durably.runtime.execution.step import Delivery, decode_step
 from durably.storage.introspection import Introspection
 from durably.storage.records import InvocationRecord, StoredInvocation, StoredObject
@@ -68,6 +68,17 @@ async def journals_under_way(store: Introspection, *, target: str | None = None)
         if not page:
             return
         after = page[-1].number
+
+
+async def is_known(store: Introspection, target: str) -> bool:
+    """Whether the store holds anything of a target: an invocation, be it over, or the state of an object."""
+    service, _, key = target.partition("/")
+    after = 0
+    while page := await store.invocations(after=after, limit=_PAGE_INVOCATIONS, service=service):
+        if any(_is(record, target) for record in page):
+            return True
+        after = page[-1].number
+    return bool(key and await store.state(Address(service, key)))
 
 
 async def _journals(store: Introspection, records: list[InvocationRecord]) -> list[ExportedJournal]:

@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from durably.actors.protocol.commands import Attach, Call, Command, GetStatus, Run, Send, Sleep
+from durably.actors.protocol.commands import Attach, Call, Cancel, Command, GetStatus, Run, Send, Sleep
 from durably.errors import DurablyError
 from durably.ids import Address, InvocationStatus, KeyScope
 from durably.runtime.execution.step import Delivery, Step
@@ -157,6 +157,7 @@ class _StepDocument(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=Tr
     changes: dict[str, msgspec.Raw] | None = None
     abandoned: tuple[int, ...] = ()
     reads: dict[str, msgspec.Raw] | None = None
+    cancelled: tuple[int, ...] = ()
 
 
 class _AnswerDocument(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
@@ -186,7 +187,7 @@ class _JournalDocument(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
 
 
 _COMMANDS: dict[str, type[Command]] = {
-    str(cls.__struct_config__.tag): cls for cls in (Attach, Call, GetStatus, Run, Send, Sleep)
+    str(cls.__struct_config__.tag): cls for cls in (Attach, Call, Cancel, GetStatus, Run, Send, Sleep)
 }
 _KIND = "command"
 _INDENT_SPACES = 2
@@ -270,6 +271,7 @@ def _step_document(step: Step) -> _StepDocument:
         changes=_fields_shown(step.changes),
         abandoned=step.abandoned,
         reads=_fields_shown(step.reads),
+        cancelled=step.cancelled,
     )
 
 
@@ -282,6 +284,7 @@ def _step(document: _StepDocument) -> Step:
         abandoned=document.abandoned,
         reads=_fields(document.reads),
         attempt=document.attempt,
+        cancelled=document.cancelled,
     )
 
 

@@ -16,7 +16,7 @@ import msgspec
 
 from durably.actors.caller import Caller
 from durably.actors.protocol.commands import CompleteAwakeable, SendSignal
-from durably.actors.protocol.operations import CallSite, HostOperation, Operation
+from durably.actors.protocol.operations import CallSite, HostOperation, Operation, frame_above
 from durably.actors.sent_values import Sent
 from durably.actors.transport import Delay, Invocation, Outgoing
 from durably.actors.values.error_envelopes import decode_failure
@@ -25,7 +25,8 @@ from durably.ids import InvocationStatus
 from durably.runtime.execution.failure_text import describe_failure
 from durably.runtime.execution.loop import is_in_a_handler
 from durably.runtime.execution.step import Outcome
-from durably.runtime.gateway.requests import Acceptance
+from durably.runtime.gateway.control import Verb
+from durably.runtime.gateway.requests import Acceptance, Effect
 from durably.testing.simulation.faults import Place
 from durably.testing.simulation.history import History
 from durably.testing.simulation.injection import Injection, Strike
@@ -154,6 +155,21 @@ class SimulatedClient(Caller):
             await self._converse(f"signals {name!r} to {id}", lambda process: process.signal(command), False)
 
         return self._issue(converse(), f"signal {name!r} to {id}", site)
+
+    def _issue_cancel(self, id: str, site: CallSite, /) -> Operation[None]:
+        async def converse() -> None:
+            await self._converse(f"cancels {id}", lambda process: process.act(Verb.CANCEL, id), True)
+
+        return self._issue(converse(), f"cancel of {id}", site)
+
+    def act(self, verb: Verb, id: str) -> Operation[Effect]:
+        """Do something to an invocation, as an operator: kill it, pause it, and so on. It may be done twice."""
+
+        async def converse() -> Effect:
+            effect: Effect = await self._converse(f"{verb}s {id}", lambda process: process.act(verb, id), True)
+            return effect
+
+        return self._issue(converse(), f"{verb} of {id}", CallSite(frame_above(1)))
 
     # ------------------------------------------------------------------ inside
 

@@ -20,6 +20,7 @@ from durably.storage.records import (
     Batch,
     InvocationRecord,
     Opened,
+    OrderRecord,
     Owner,
     StoredInvocation,
     StoredObject,
@@ -164,6 +165,12 @@ class SimulatedStore(WrappedStore):
     ) -> list[TimerRecord]:
         await self._reads()
         answer = await super().timers(until, limit, after=after, asked_after=asked_after)
+        await self._takes(READ_US)
+        return answer
+
+    async def orders(self, after: int, limit: int, /) -> list[OrderRecord]:
+        await self._reads()
+        answer = await super().orders(after, limit)
         await self._takes(READ_US)
         return answer
 

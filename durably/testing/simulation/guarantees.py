@@ -10,7 +10,10 @@ on the disk. The numbers are those of the list in `docs/architecture.md`:
 5. nobody outside sees anything that a crash can take back;
 6. replay issues the recorded commands;
 7. every pending invocation has something that will wake it;
-8. a second runtime on the same store fails at start.
+8. a second runtime on the same store fails at start;
+9. a cancel or a kill reaches every callee that it is for, and a killed tree is free;
+10. an invocation has its outcome at its deadline, and keeps it; nobody waits for one that has an outcome; nothing of
+    one that has ended is left behind.
 
 The sixth is checked by the runtime itself, which is set to replay every invocation when it ends, and by the simulation
 for what is under way whenever the process dies; the eighth by the simulation, which tries.
@@ -25,8 +28,6 @@ from typing import NamedTuple
 
 from durably.actors.definition.binding import BoundActorHandler
 from durably.actors.protocol.commands import AwaitSignal, Call, Command, MakeAwakeable, Send
-from durably.actors.values.error_envelopes import decode_failure
-from durably.errors import DeadlineExceededError
 from durably.ids import Address, InvocationStatus, awakeable_id, derived_invocation_id, parse_awakeable_id
 from durably.runtime.actions.actions import ActionKey
 from durably.runtime.commit.committer import Committer
@@ -106,6 +107,10 @@ class Guarantees:
         self._acknowledged: dict[str, None] = {}
         self._signalled: dict[tuple[str, str], int] = {}
         """How many signals of a name to an invocation were acknowledged."""
+        self._doomed: dict[str, tuple[int, str]] = {}
+        """Callees of killed invocations: where in the log their caller was killed, and which it is."""
+        self._told: dict[str, tuple[int, str]] = {}
+        """The same of callees that a cancel of their caller goes to."""
 
     # ------------------------------------------------------------------ what the machine does
 
@@ -123,6 +128,7 @@ class Guarantees:
         self._check_alone(invocation, position)
         if invocation.is_exclusive:
             self._current[invocation.address] = invocation.id
+        self._note_cancelled_calls(invocation, position)
 
     def ended(self, invocation: InvocationRun, position: int, committer: Committer | None) -> None:
         """Its outcome is in the log."""
@@ -137,6 +143,13 @@ class Guarantees:
         self._young_ends[invocation.id] = position
         self._history.ended(invocation)
 
+    def killed(self, invocation: InvocationRun, position: int) -> None:
+        """It ends, and so do the callees that it waits for."""
+        journal = invocation.journal
+        for number, command in () if journal is None else journal.pending.items():
+            if isinstance(command, Call):
+                self._doomed[_callee_id(invocation, number, command)] = position, shown(invocation)
+
     def incarnation_begins(self) -> None:
         """What was not durable has not happened; what is on the disk goes on."""
         durable = self._disk.last_position
@@ -146,6 +159,9 @@ class Guarantees:
                 del self._ends[id]
                 self._history.taken_back(id)
         self._young_ends.clear()
+        for ordered in (self._doomed, self._told):
+            for id in [id for id, (position, _) in ordered.items() if position > durable]:
+                del ordered[id]
         self._note_durable_turns(durable)
         self._young_turns.clear()
         self._turns = dict(self._durable_turns)
@@ -179,8 +195,6 @@ class Guarantees:
 
     def answered(self, id: str, outcome: Outcome) -> None:
         """Somebody outside is told an outcome."""
-        if self._is_of_a_deadline(id, outcome):
-            return
         if not self._is_durable_end(id):
             self._broken(5, f"the outcome of {shown_id(id)} was told, and it is not on the disk.")
         known = self._answers.setdefault(id, self._outcome(id) or outcome)
@@ -242,6 +256,54 @@ class Guarantees:
             if row.record.address.service in known:
                 self._check_has_waker(row, running, now_us, waited_for)
         self._check_circles(known)
+        self._check_orders(known)
+        self._check_answered(known)
+        self._check_leftovers(now_us)
+
+    def _check_orders(self, known: AbstractSet[str]) -> None:
+        """Guarantee 9."""
+        for order in self._disk.orders.values():
+            record = self._disk.find(order.id)
+            if record is None or record.address.service in known:
+                self._broken(9, f"an order to {order.kind} {shown_id(order.id)} is recorded, and not carried out.")
+        for id, (_, caller) in self._doomed.items():
+            row = self._row(id)
+            if row is not None and row.record.status is not InvocationStatus.COMPLETED:
+                self._broken(9, f"{_place(row.record)} goes on, and {caller}, which called it, was killed.")
+        for id, (_, caller) in self._told.items():
+            row = self._row(id)
+            if row is None or row.record.scope is not None or row.record.status is InvocationStatus.COMPLETED:
+                continue
+            if row.record.outcome is None and all(command >= 0 for _, command in row.completions):
+                self._broken(9, f"{_place(row.record)} was not cancelled, and {caller}, which called it, was.")
+
+    def _check_answered(self, known: AbstractSet[str]) -> None:
+        """Guarantee 10: whose callee has an outcome has its answer."""
+        for row in self._unfinished():
+            if row.record.address.service not in known:
+                continue
+            answered = {command for _, command in row.completions}
+            for number, command in _pending(row).items():
+                if not isinstance(command, Call) or number in answered:
+                    continue
+                callee = self._disk.find(_callee_id(row.record, number, command))
+                if callee is not None and callee.outcome is not None:
+                    self._broken(10, f"{_place(row.record)} waits for {_place(callee)}, which has an outcome.")
+
+    def _check_leftovers(self, now_us: int) -> None:
+        """Guarantee 10."""
+        for row in self._disk.rows.values():
+            record = row.record
+            if record.status is InvocationStatus.COMPLETED:
+                if row.timers or row.steps:
+                    self._broken(10, f"{_place(record)} has ended, and left timers or steps behind.")
+                continue
+            for kind, status in _TIMERS_OF.items():
+                if record.status is not status and (kind, NO_COMMAND) in row.timers:
+                    self._broken(10, f"{_place(record)} is {record.status}, and has a timer of kind {kind}.")
+            deadline, has_service = record.deadline, (record.address.service, record.handler) in self.handlers
+            if deadline is not None and record.outcome is None and deadline + OVERDUE_US < now_us and has_service:
+                self._broken(10, f"the deadline of {_place(record)} has passed, and it has no outcome.")
 
     def _check_circles(self, known: AbstractSet[str]) -> None:
         """Who waits only for each other waits for ever. That is a mistake of the actors, not of durably."""
@@ -351,14 +413,15 @@ class Guarantees:
         is_open = end.committer is not None and end.committer.batch is end.batch
         return not is_open and (in_flight is None or in_flight.last_position < end.position)
 
-    def _is_of_a_deadline(self, id: str, outcome: Outcome) -> bool:
-        """Those who wait are told that the deadline has passed; the invocation goes on, and may end otherwise."""
-        if not outcome.failed or not isinstance(decode_failure(outcome.value), DeadlineExceededError):
-            return False
-        record, end = self._disk.find(id), self._ends.get(id)
-        if record is not None and record.outcome is None:
-            return record.deadline is not None
-        return end is not None and end.outcome != outcome
+    def _note_cancelled_calls(self, invocation: InvocationRun, position: int) -> None:
+        journal = invocation.journal
+        if journal is None or not journal.steps[-1].cancelled:
+            return
+        commands = [command for step in journal.steps for command in step.commands]
+        for number in journal.steps[-1].cancelled:
+            command = commands[number]
+            if isinstance(command, Call):
+                self._told[_callee_id(invocation, number, command)] = position, shown(invocation)
 
     def _check_messages(self, number: int, commands: Iterable[object], index: int) -> None:
         """Guarantee 4: a step and the messages that it sent are durable together."""
@@ -418,8 +481,8 @@ class Guarantees:
                 pass
 
 
-def _pending(row: StoredRow) -> Mapping[int, Command]:
-    """The commands that an invocation waits for, by number."""
+def _unanswered(row: StoredRow) -> Mapping[int, Command]:
+    """The commands that an invocation waits for, and that have no answer, by number."""
     ordered = [row.steps[index] for index in sorted(row.steps)]
     completions = [row.completions[place] for place in sorted(row.completions)]
     return journal_of(StoredInvocation(row.record, ordered, completions, [], False)).pending
@@ -427,7 +490,7 @@ def _pending(row: StoredRow) -> Mapping[int, Command]:
 
 def _waits_for_others(row: StoredRow) -> bool:
     """It waits for a signal or an awakeable: anybody may wake it, at any time."""
-    return any(isinstance(command, AwaitSignal | MakeAwakeable) for command in _pending(row).values())
+    return any(isinstance(command, AwaitSignal | MakeAwakeable) for command in _unanswered(row).values())
 
 
 def _has_what_it_waits_for(row: StoredRow) -> bool:
@@ -437,7 +500,7 @@ def _has_what_it_waits_for(row: StoredRow) -> bool:
     record, there = row.record, {signal.name for signal in row.signals.values()}
     waited_for = {
         command.name if isinstance(command, AwaitSignal) else awakeable_id(record.id, record.seed, number)
-        for number, command in _pending(row).items()
+        for number, command in _unanswered(row).items()
         if isinstance(command, AwaitSignal | MakeAwakeable)
     }
     return bool(there & waited_for)
@@ -447,6 +510,27 @@ def _place(record: InvocationRecord) -> str:
     service, key = record.address
     place = service if key == record.id else f"{service}/{key}"
     return f"{place}/{record.handler} ({shown_id(record.id)})"
+
+
+_TIMERS_OF = {
+    TimerKind.RETRY: InvocationStatus.BACKING_OFF,
+    TimerKind.START: InvocationStatus.SCHEDULED,
+}
+"""Timers that an invocation has only while it stands so."""
+
+
+def _callee_id(caller: InvocationRun | InvocationRecord, number: int, call: Call) -> str:
+    return derived_invocation_id(caller.id, caller.seed, number, call.service, call.key)
+
+
+def _pending(row: StoredRow) -> dict[int, Command]:
+    """The commands of an unfinished invocation that no step has taken the answer of, or given up."""
+    steps = [decode_step(row.steps[index].content) for index in sorted(row.steps)]
+    pending = dict(enumerate(command for step in steps for command in step.commands))
+    for step in steps:
+        for number in (*step.deliveries, *step.abandoned):
+            pending.pop(number, None)
+    return pending
 
 
 def _commands(row: StoredRow) -> int:

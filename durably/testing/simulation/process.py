@@ -20,12 +20,14 @@ from durably.actors.actor import Actor
 from durably.actors.protocol.commands import CompleteAwakeable, SendSignal
 from durably.actors.retry import RetryPolicy
 from durably.actors.transport import Delay, Outgoing
-from durably.errors import StoreInUseError, StoreUnavailableError
+from durably.actors.values.slices import SLICE_BYTES
+from durably.errors import NonDeterminismError, StoreInUseError, StoreUnavailableError
 from durably.ids import InvocationStatus, KeyScope
 from durably.runtime.actions.actions import ActionKey
 from durably.runtime.engine.engine import Engine
 from durably.runtime.environment import Environment
 from durably.runtime.execution.step import Outcome
+from durably.runtime.gateway.control import Verb
 from durably.runtime.gateway.pending_requests import (
     AcceptanceOperation,
     CompletionOperation,
@@ -34,7 +36,7 @@ from durably.runtime.gateway.pending_requests import (
     PendingRequests,
     QuestionOperation,
 )
-from durably.runtime.gateway.requests import Acceptance
+from durably.runtime.gateway.requests import Acceptance, Effect
 from durably.runtime.invocations.invocation import InvocationRun
 from durably.runtime.observation.observer import Observer
 from durably.runtime.runtime import Limits, Runtime
@@ -86,6 +88,7 @@ class Tuning:
         self.expiry_portion = random.choice((1, 1_000))
         self.pump_budget_us = random.choice((-1, 5_000))
         self.nothing_resident = random.choice((False, False, False, True))
+        self.slice_bytes = random.choice((1, 16, SLICE_BYTES))
 
     def settings(self, watch: Watch) -> Settings:
         """The numbers that no argument of a runtime sets."""
@@ -102,6 +105,7 @@ class Tuning:
             expiry_portion=self.expiry_portion,
             pump_budget_us=self.pump_budget_us,
             nothing_resident=self.nothing_resident,
+            slice_bytes=self.slice_bytes,
         )
 
 
@@ -301,6 +305,15 @@ class SimulatedProcess:
         runtime.supervisor.gateway.signal(operation, command)
         return operation
 
+    def act(self, verb: Verb, id: str) -> PendingRequest[Effect]:
+        """Take in what somebody wants done to an invocation."""
+        runtime = self._up()
+        operation: QuestionOperation[Effect] = QuestionOperation(
+            runtime.supervisor.gateway.pending, f"{verb} of {id}", None
+        )
+        runtime.supervisor.gateway.act(operation, verb, id)
+        return operation
+
     def _up(self) -> SimulatedRuntime:
         assert self.runtime is not None
         return self.runtime
@@ -322,6 +335,14 @@ class SimulatedProcess:
         engine = None if runtime is None else runtime.engine
         self._world.guarantees.ended(invocation, self._position(), None if engine is None else engine.parts.committer)
         self._world.invocation_ended(invocation)
+
+    def killed(self, invocation: InvocationRun, /) -> None:
+        self._world.guarantees.killed(invocation, self._position())
+
+    def gave_up(self, error: BaseException, /) -> None:
+        """A cancelled invocation ends whatever is wrong with it; a replay that differs fails the run all the same."""
+        if isinstance(error, NonDeterminismError):
+            self._world.fail(error)
 
     def incarnation_failed(self, error: BaseException, /) -> None:
         if not isinstance(error, StoreUnavailableError | StoreInUseError):

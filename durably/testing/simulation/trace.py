@@ -74,6 +74,8 @@ class Watcher(Protocol):
     def attempted(self, invocation: InvocationRun, /) -> None: ...
     def stepped(self, invocation: InvocationRun, /) -> None: ...
     def ended(self, invocation: InvocationRun, /) -> None: ...
+    def killed(self, invocation: InvocationRun, /) -> None: ...
+    def gave_up(self, error: BaseException, /) -> None: ...
     def incarnation_failed(self, error: BaseException, /) -> None: ...
 
 
@@ -135,6 +137,11 @@ class TraceLog(Observer):
 
     def gave_up(self, invocation: InvocationRun, error: BaseException) -> None:
         self._note(f"{shown(invocation)} fails for good: {describe_failure(error)}")
+        self._watcher.gave_up(error)
+
+    def killed(self, invocation: InvocationRun) -> None:
+        self._watcher.killed(invocation)
+        self._note(f"{shown(invocation)} is killed")
 
     def paused(self, invocation: InvocationRun, error: BaseException) -> None:
         self._note(f"{shown(invocation)} is paused: {describe_failure(error)}")

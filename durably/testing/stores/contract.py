@@ -38,6 +38,8 @@ from durably.storage.records import (
     InvocationRecord,
     InvocationUpdate,
     Opened,
+    OrderKind,
+    OrderRecord,
     Owner,
     SignalRecord,
     StateRecord,
@@ -426,12 +428,21 @@ async def everything(store: InspectableStore, disk: Disk) -> list[object]:
         await store.expired(LATEST_TIME // 2, 1000),
         await store.expired(LATEST_TIME, 2),
         await store.paused(2),
+        await store.orders(0, 1000),
         await store.objects(places),
         await store.invocations(after=0, limit=1000),
     ]
     answers += [await store.invocations(after=0, limit=1000, status=status) for status in InvocationStatus]
     answers += [await store.state(place) for place in places]
-    return [*answers, await portions_of_timers(store), await portions_of_recoverable(store)]
+    answers += [await portions_of_timers(store), await portions_of_recoverable(store)]
+    return [*answers, await portions_of_orders(store)]
+
+
+async def portions_of_orders(store: InspectableStore) -> list[OrderRecord]:
+    found: list[OrderRecord] = []
+    while portion := await store.orders(found[-1].position if found else 0, 2):
+        found += portion
+    return found
 
 
 async def portions_of_timers(store: InspectableStore) -> list[TimerRecord]:
@@ -498,6 +509,8 @@ class Histories:
             ),
             signals=[self.signal(number) for number in self.some(anybody, repeat=True)],
             signals_taken=self.draw(st.lists(st.sampled_from(waiting), max_size=2, unique=True)) if waiting else [],
+            orders=[self.order() for _ in range(self.draw(st.integers(0, 2)))],
+            orders_done=self.some([*self.disk.orders, UNKNOWN_NUMBER]),
             last_position=self.next_position(),
         )
 
@@ -594,6 +607,10 @@ class Histories:
     def signal(self, number: int) -> SignalRecord:
         name = self.draw(st.sampled_from(("approved", "", f"{AWAKEABLE_PREFIX}id")))
         return SignalRecord(number, self.next_position(), name, self.draw(st.booleans()), self.draw(payloads))
+
+    def order(self) -> OrderRecord:
+        kind, caller = self.draw(st.sampled_from(OrderKind)), self.draw(st.none() | callers)
+        return OrderRecord(self.next_position(), self.draw(st.sampled_from(KEYS)), kind, caller)
 
     def timer_keys(self, numbers: Sequence[int]) -> st.SearchStrategy[TimerKey]:
         return st.tuples(st.sampled_from(numbers), st.sampled_from(TimerKind), st.integers(0, 3))

@@ -18,6 +18,7 @@ from durably.storage.records import (
     Batch,
     InvocationRecord,
     Opened,
+    OrderRecord,
     Owner,
     StoredInvocation,
     StoredObject,
@@ -69,6 +70,9 @@ class WrappedStore:
         self, until: int, limit: int, /, *, after: TimerPlace | None = None, asked_after: int = EVER
     ) -> list[TimerRecord]:
         return await self.inner.timers(until, limit, after=after, asked_after=asked_after)
+
+    async def orders(self, after: int, limit: int, /) -> list[OrderRecord]:
+        return await self.inner.orders(after, limit)
 
     async def expired(self, now: int, limit: int, /) -> list[InvocationRecord]:
         return await self.inner.expired(now, limit)

@@ -125,6 +125,17 @@ create table aliases (
 
 create index aliases_by_number on aliases (number);
 
+-- What one invocation has ordered another to do, until it is carried out.
+create table orders (
+    position integer primary key,
+    id text not null,
+    kind text not null,
+    caller_service text,
+    caller_key text,
+    caller_number integer,
+    caller_command integer
+) strict;
+
 create table state (
     service text not null,
     key text not null,

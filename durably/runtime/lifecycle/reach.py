@@ -1,0 +1,136 @@
+"""`Reach`: brings an invocation into hand, wherever it is, so that something can be done to it.
+
+It may be in memory, in a mailbox, on its way there, far back in a mailbox of which the store keeps the tail, scheduled
+for later, or in the store only. What has not started can then be taken out of the place where it waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TypeAlias
+
+from durably.ids import Address, InvocationStatus
+from durably.runtime.activations.activations import Activations
+from durably.runtime.invocations.activation import Activation
+from durably.runtime.invocations.invocation import Found, InvocationRun, from_stored
+from durably.runtime.registry.registry import InvocationRegistry
+from durably.runtime.timers.scheduled_messages import ScheduledMessages
+from durably.runtime.timers.timer_service import TimerService
+from durably.storage.records import CallerRecord, InvocationRecord, StoredInvocation, TimerKind
+
+WhenReached: TypeAlias = Callable[[Found], None]
+"""Hears the invocation; its row if it has ended, or its class is not here; None if there is none. No transition is
+being made then.
+"""
+
+
+class Reach:
+    """Reaches the invocations of one incarnation."""
+
+    def __init__(
+        self,
+        *,
+        activations: Activations,
+        registry: InvocationRegistry,
+        scheduled: ScheduledMessages,
+        timers: TimerService,
+    ) -> None:
+        self._activations = activations
+        self._registry = registry
+        self._scheduled = scheduled
+        self._timers = timers
+
+    def by_id(self, id: str, then: WhenReached) -> None:
+        """Reach an invocation by its id, or by an id that leads to it."""
+        self._registry.by_id(id, partial(self._found, then))
+
+    def by_number(self, address: Address, number: int, then: WhenReached) -> None:
+        """Reach an unfinished invocation by its number; None if it has ended."""
+        invocation = self._scheduled.kept(number)
+        if invocation is not None:
+            then(invocation)
+        else:
+            self._activations.with_loaded(address, partial(self._look_in_object, number, then))
+
+    def take_out(self, invocation: InvocationRun) -> None:
+        """It ends without having started: it leaves the place where it waits."""
+        activation = invocation.activation
+        if invocation.status is InvocationStatus.SCHEDULED:
+            self._scheduled.take(invocation.number)
+            self._timers.forget(invocation.number, TimerKind.START)
+        elif activation.current is invocation or activation.shared.get(invocation.number) is invocation:
+            return  # It leaves when it has ended.
+        elif invocation in activation.mailbox:
+            activation.mailbox.remove(invocation)
+        elif activation.stored_tail:
+            activation.stored_tail -= 1
+
+    # ------------------------------------------------------------------ by id
+
+    def _found(self, then: WhenReached, found: Found) -> None:
+        if isinstance(found, InvocationRun):
+            if found.outcome is None and found.activation.loading:
+                self._activations.with_loaded(found.address, lambda _: self.by_id(found.id, then))
+            else:
+                then(found)
+        elif found is None or found.status is InvocationStatus.COMPLETED or not self._activations.hosts(found.address):
+            then(found)
+        elif found.status is InvocationStatus.SCHEDULED:
+            again = partial(self.by_id, found.id, then)
+            self._scheduled.bring(found.number, partial(self._brought, again, again, then))
+        else:
+            self._activations.with_loaded(found.address, partial(self._look_up_again, found, then))
+
+    def _look_up_again(self, found: InvocationRecord, then: WhenReached, activation: Activation) -> None:
+        again = partial(self.by_id, found.id, then)
+        if found.id in self._registry.live or not activation.stored_tail:
+            again()
+        else:
+            self._scheduled.bring(found.number, partial(self._brought, again, again, then))
+
+    # ------------------------------------------------------------------ by number
+
+    def _look_in_object(self, number: int, then: WhenReached, activation: Activation) -> None:
+        invocation = activation.find(number) or activation.find_waiting(number)
+        if invocation is not None:
+            then(invocation)
+        else:
+            again = partial(self.by_number, activation.address, number, then)
+            self._scheduled.bring(number, partial(self._brought, again, partial(then, None), then))
+
+    # ------------------------------------------------------------------ from the store
+
+    def _brought(
+        self,
+        again: Callable[[], None],
+        gone: Callable[[], None],
+        then: WhenReached,
+        stored: StoredInvocation | None,
+        attached: list[CallerRecord],
+        is_still_there: bool,
+    ) -> bool:
+        """The rows of one that has not started are here. Returns whether it has ended now."""
+        if stored is None:
+            gone()
+            return False
+        invocation = self._restored(stored) if is_still_there else None
+        if invocation is None:
+            again()
+            return False
+        invocation.attachments += tuple(caller for caller in attached if caller not in invocation.attachments)
+        then(invocation)
+        return invocation.outcome is not None
+
+    def _restored(self, stored: StoredInvocation) -> InvocationRun | None:
+        """None if it is in memory by now, or on its way there."""
+        record = stored.record
+        if record.id in self._registry.live:
+            return None
+        activation = self._activations.by_address.get(record.address)
+        if record.status is InvocationStatus.SCHEDULED:
+            activation = self._activations.detached(record.address)
+        elif activation is None or activation.loading or not activation.stored_tail:
+            return None
+        handler = activation.actor.handler_or_missing(record.handler, shared=record.mailbox_position is None)
+        return from_stored(stored, activation, handler)

@@ -1,0 +1,185 @@
+"""Large values are read in slices as they are read at once."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from random import Random
+from typing import Any, TypeAlias, cast
+
+import msgspec
+import pydantic
+import pytest
+
+from durably.actors.values.json_portions import portions
+from durably.actors.values.serde import codec_for
+from durably.actors.values.slices import ADMITTING, Reading, decode_in_slices, done, release_in_slices, value_in_slices
+from durably.actors.values.unknown_keys import UnknownKeys
+from durably.errors import UndecodableError
+from tests.levels import level
+
+TEXTS = ("", "x", 'a"b', "\\", '\\"', "[{", "]},", "é" * 9, "a,b", "\\\\")
+
+
+@dataclass
+class Line:
+    name: str
+    price: float
+    tags: list[str] = field(default_factory=list[str])
+
+
+@dataclass
+class Order:
+    lines: list[Line]
+    by_name: dict[str, Line]
+    note: str | None = None
+
+
+class Shelf(msgspec.Struct, rename="camel"):
+    all_lines: list[Line]
+    rows: int = 3
+
+
+class Point(pydantic.BaseModel):
+    x: int
+    others: list[int] = []
+
+
+def line(random: Random) -> dict[str, Any]:
+    return {"name": random.choice(TEXTS), "price": random.random(), "tags": ["t"] * random.randrange(4)}
+
+
+def lines(random: Random) -> list[Any]:
+    return [line(random) for _ in range(random.randrange(30))]
+
+
+def named_lines(random: Random) -> dict[str, Any]:
+    return {f"{random.choice(TEXTS)}{number}": line(random) for number in range(random.randrange(20))}
+
+
+Make: TypeAlias = Callable[[Random], Any]
+
+
+def making(annotation: Any, make: Make) -> Any:
+    return pytest.param(annotation, make, id=str(annotation))
+
+
+MADE = [
+    making(list[Line], lines),
+    making(list[Line] | None, lines),
+    making(dict[str, Line], named_lines),
+    making(Order, lambda random: {"lines": lines(random), "by_name": named_lines(random)}),
+    making(Shelf, lambda random: {"allLines": lines(random)}),
+    making(tuple[int, ...], lambda random: list(range(random.randrange(200)))),
+    making(set[str], lambda random: [str(number) for number in range(random.randrange(90))]),
+    making(frozenset[int], lambda random: list(range(random.randrange(90)))),
+    making(dict[int, list[int]], lambda random: {str(number): list(range(number)) for number in range(20)}),
+    making(list[Point], lambda random: [{"x": number, "others": [1] * number} for number in range(20)]),
+    making(list[pydantic.PositiveInt], lambda random: list(range(1, random.randrange(2, 90)))),
+    making(list[list[list[int]]], lambda random: [[list(range(30)) for _ in range(6)]] * random.randrange(4)),
+    making(Any, lambda random: {"a": lines(random), "b": {"c": [[1] * 20] * 9, "d": named_lines(random)}}),
+]
+
+
+def attempt(read: Callable[[], Any]) -> Any:
+    try:
+        return read()
+    except UndecodableError:
+        return UndecodableError
+
+
+def admit(annotation: Any, data: bytes) -> bytes:
+    admitted = codec_for(annotation).admit(data)
+    unknown = UnknownKeys(annotation)
+    if unknown.may_occur:
+        unknown.refuse(msgspec.json.decode(data), "$")
+    return admitted.strip()
+
+
+@pytest.mark.parametrize(("annotation", "make"), MADE)
+def test_a_value_is_read_in_slices_as_it_is_at_once_and_so_is_what_is_no_value(annotation: Any, make: Make) -> None:
+    random = Random(7)
+    codec = codec_for(annotation)
+    for _ in range(level().examples):
+        data = msgspec.json.encode(make(random))
+        if random.random() < 0.3:
+            data = msgspec.json.format(data, indent=1)
+        if random.random() < 0.5:
+            place = random.randrange(len(data))
+            data = data[:place] + random.choice((b",", b'"', b"1", b"]", b"}", b"", b"null")) + data[place + 1 :]
+        size = random.choice((1, 10, 50, 300))
+
+        whole = attempt(partial(codec.decode, data))
+        sliced = attempt(partial(done, decode_in_slices(codec.decode, data, size)))
+        assert sliced == whole, data
+        assert type(sliced) is type(whole), data
+
+        whole = attempt(partial(admit, annotation, data))
+        sliced = attempt(partial(done, value_in_slices(codec, data, size, ADMITTING)))
+        assert (sliced if sliced is UndecodableError else sliced.strip()) == whole, data
+
+
+@pytest.mark.parametrize(
+    ("annotation", "data", "path"),
+    [
+        (list[Line], b'[{"name":"a","price":1},{"name":"b","price":2},{"name":"c","price":"d"}]', "$[2].price"),
+        (list[list[int]], b"[[1,2,3],[4,5,6],[7,8,null]]", "$[2][2]"),
+        (Order, b'{"lines":[],"by_name":{"a":{"name":1,"price":2}}}', "$.by_name[...].name"),
+        (list[Point], b'[{"x":1},{"x":2},{"x":"y"}]', "$[2]"),
+    ],
+)
+def test_a_refusal_says_the_same_place(annotation: Any, data: bytes, path: str) -> None:
+    codec = codec_for(annotation)
+    with pytest.raises(UndecodableError) as whole:
+        codec.decode(data)
+    for size in (1, 10, 30):
+        with pytest.raises(UndecodableError) as sliced:
+            done(decode_in_slices(codec.decode, data, size))
+        assert sliced.value.path == path == whole.value.path
+        assert str(sliced.value) == str(whole.value)
+
+
+def test_no_slice_is_much_larger_than_asked_for_unless_one_text_is() -> None:
+    random = Random(3)
+    data = msgspec.json.encode({"a": lines(random) * 20, "b": ["x" * 900, *lines(random)]})
+    read: list[int] = []
+
+    class Measured:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(ADMITTING, name)
+
+        def read(self, codec: Any, data: bytes, levels: int) -> Any:
+            read.append(len(data))
+            return ADMITTING.read(codec, data, levels)
+
+    done(value_in_slices(codec_for(Any), data, 100, cast("Reading", Measured())))
+    assert max(read) <= 950
+    assert sorted(read)[-2] < 400
+    assert len(read) > len(data) / 400
+
+
+def test_a_list_nested_deeper_than_can_be_stored_is_refused_in_slices_too() -> None:
+    codec = codec_for(Any)
+    fits, too_deep = (b"[" * levels + b"1,2,3" + b"]" * levels for levels in (254, 255))
+    assert done(value_in_slices(codec, fits, 4, ADMITTING)) == codec.admit(fits)
+    with pytest.raises(UndecodableError, match="deeper than 254"):
+        done(value_in_slices(codec, too_deep, 4, ADMITTING))
+
+
+def test_a_portion_ends_where_an_item_does_whatever_its_strings_hold() -> None:
+    data = b'["a\\\\",",]\\"[{","}",[1,{"]":2}],3]'
+    found = [data[portion.start : portion.end] for portion in portions(data, 1) if portion is not None]
+    assert b",".join(found) == data[1:-1]
+    assert [msgspec.json.decode(part) for part in found] == msgspec.json.decode(data)
+
+
+def test_what_nothing_else_refers_to_is_freed_in_portions_and_what_is_shared_stays() -> None:
+    shared = list(range(100_000))
+    values: list[Any] = [shared, Order([Line("a", 1.0)] * 90_000, {}), dict.fromkeys(range(50000), 1)]
+    turns = sum(1 for _ in release_in_slices(values))
+    assert turns >= 5 + 3 - 1
+    assert not values
+    assert len(shared) == 100_000
+    assert sys.getrefcount(shared) == 2

@@ -1,0 +1,260 @@
+"""The workload `cancels`: trees of calls that are cancelled, killed, paused and late, at any time and more than once.
+
+Each limb of a tree writes down that it began, and how it ended: by itself, or told to. The end says of every one that
+began and was not killed that it ended once, that its object is free, and that nothing of it is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass, field
+from random import Random
+
+from durably import (
+    InvocationStatus,
+    InvocationStatusError,
+    ObjectContext,
+    PausedInvocationError,
+    RetryPolicy,
+    TerminalError,
+    UnknownTargetError,
+    VirtualObject,
+    handler,
+    state,
+)
+from durably.runtime.gateway.control import Verb
+from durably.testing import Simulation, Workload
+from workloads.program_parts import all_of, randomness, restart_at_times, until_all_ended, wander
+
+KEYS = "abcdefgh"
+LONG_SECONDS = 500.0
+LATE_SECONDS = 120.0
+"""Longer than any request is on its way."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one limb does. Its children are on objects further on in the alphabet, so no two wait for each other."""
+
+    number: int
+    key: str
+    how: str
+    seconds: float
+    cleanup_seconds: float
+    timeout: float | None = None
+    swallows: bool = False
+    children: list[Plan] = field(default_factory=list["Plan"])
+
+
+class Limb(VirtualObject, name="SoakLimb"):
+    """Writes `+n` when it begins, `=n` when it ends by itself, `~n` when it is told to end."""
+
+    log: list[str] = state(default=[])
+
+    @handler
+    async def grow(self, ctx: ObjectContext, plan: Plan) -> int:
+        self.log.append(f"+{plan.number}")
+        try:
+            async with ctx.compensations() as undo:
+                undo.add(ctx.object(Limb, "undone").note.send, f"-{plan.number}")
+                await self._wait_for_children(ctx, plan)
+                await ctx.sleep(plan.seconds)
+        except (asyncio.CancelledError, TimeoutError):
+            self.log.append(f"~{plan.number}")
+            await ctx.sleep(plan.cleanup_seconds)
+            if not plan.swallows:
+                raise
+            return -plan.number
+        self.log.append(f"={plan.number}")
+        return plan.number
+
+    async def _wait_for_children(self, ctx: ObjectContext, plan: Plan) -> None:
+        match plan.how:
+            case "gather":
+                await asyncio.gather(*(self._call(ctx, child) for child in plan.children), return_exceptions=True)
+            case "group":
+                async with asyncio.TaskGroup() as group:
+                    for child in plan.children:
+                        group.create_task(self._call(ctx, child))
+            case "limit":
+                async with asyncio.timeout(LONG_SECONDS / 2):
+                    for child in plan.children:
+                        await self._call(ctx, child)
+            case _:
+                for child in plan.children:
+                    await self._call(ctx, child)
+
+    async def _call(self, ctx: ObjectContext, child: Plan) -> int | str:
+        grow = ctx.object(Limb, child.key).grow
+        grow = grow if child.timeout is None else grow.options(timeout=child.timeout)
+        try:
+            return await grow(child)
+        except TerminalError as error:
+            return f"{error.code}"
+
+    @handler(retry=RetryPolicy(initial=10.0, maximum=10.0))
+    async def crash_for_ever(self, ctx: ObjectContext, number: int) -> int:
+        self.log.append(f"!{number}")
+        await ctx.sleep(1)
+        raise ValueError(f"{number} crashes for ever")
+
+    @handler(retry=RetryPolicy(initial=10.0, maximum=10.0))
+    async def crash_when_told(self, ctx: ObjectContext, number: int) -> int:
+        try:
+            await ctx.sleep(LONG_SECONDS)
+            return number
+        except asyncio.CancelledError:
+            raise ValueError(f"{number} crashes when it is told") from None
+
+    @handler
+    async def note(self, ctx: ObjectContext, what: str) -> None:
+        self.log.append(what)
+
+    @handler
+    async def is_free(self, ctx: ObjectContext) -> bool:
+        return True
+
+
+class Forester:
+    """Plans trees, and knows what has been done to them."""
+
+    def __init__(self, random: Random) -> None:
+        self.random = random
+        self.numbers = 0
+        self.plans: dict[int, Plan] = {}
+        self.killed: set[int] = set()
+        """The numbers of all limbs of trees of which something was killed."""
+
+    def tree(self, first_key: int = 0, depth: int = 3) -> Plan:
+        random = self.random
+        self.numbers += 1
+        number, place = self.numbers, random.randrange(first_key, min(first_key + 3, len(KEYS)))
+        children: list[Plan] = []
+        if depth and place + 1 < len(KEYS):
+            children = [self.tree(place + 1, depth - 1) for _ in range(random.choice((0, 1, 1, 2, 3)))]
+        plan = Plan(
+            number,
+            KEYS[place],
+            random.choice(("await", "gather", "group", "limit")),
+            random.choice((0.0, 1.0, 30.0, LONG_SECONDS)),
+            random.choice((0.0, 2.0, 40.0)),
+            random.choice((None, None, None, 0.5, 20.0)),
+            random.random() < 0.1,
+            children,
+        )
+        self.plans[number] = plan
+        return plan
+
+    def note_kill(self, plan: Plan) -> None:
+        self.killed.add(plan.number)
+        for child in plan.children:
+            self.note_kill(child)
+
+
+async def program(sim: Simulation) -> None:
+    """Some grow trees, and do to them whatever there is; in the end all of it has ended, and every object is free."""
+    random = randomness(sim)
+    forester = Forester(random)
+    outcomes: dict[int, set[str]] = {}
+
+    async def outcome_of(name: str, id: str) -> str:
+        client = sim.client(name)
+        while True:
+            try:
+                return f"{await client.invocation(id, int).result()}"
+            except PausedInvocationError as error:  # Whoever paused it may have lost the answer.
+                with suppress(InvocationStatusError, UnknownTargetError):
+                    await client.act(Verb.RESUME, error.id)
+            except TerminalError as error:
+                return f"{error.code}"
+
+    async def grow(name: str) -> None:
+        client = sim.client(name)
+        for _ in range(random.choice((1, 2, 3))):
+            await wander(sim, random)
+            plan = forester.tree()
+            grow = client.object(Limb, plan.key).grow
+            if plan.timeout is not None:
+                grow = grow.options(timeout=plan.timeout)
+            sent = await (grow.after(random.choice((0.5, 60.0))) if random.random() < 0.2 else grow).send(plan)
+            for _ in range(random.choice((0, 1, 1, 2, 4))):
+                await wander(sim, random)
+                await meddle(name, sent.id, plan)
+            heard = outcomes.setdefault(plan.number, set())
+            if random.random() < 0.7:
+                heard.add(await outcome_of(name, sent.id))
+                heard.add(await outcome_of(f"{name} again", sent.id))
+                assert len(heard) == 1, f"{plan.number} ended with {heard}"
+
+    async def meddle(name: str, id: str, plan: Plan) -> None:
+        client = sim.client(name)
+        verb = random.choice((Verb.CANCEL, Verb.CANCEL, Verb.CANCEL, Verb.KILL, Verb.PAUSE))
+        if verb is Verb.KILL:
+            forester.note_kill(plan)
+        try:
+            await client.act(verb, id)
+            if verb is Verb.PAUSE:
+                await wander(sim, random)
+                await client.act(random.choice((Verb.RESUME, Verb.RESUME, Verb.CANCEL)), id)
+        except InvocationStatusError:
+            pass
+
+    async def end_what_crashes(number: int) -> None:
+        """A handler that crashes for ever can be cancelled."""
+        client = sim.client(f"crash {number}")
+        limb = client.object(Limb, f"crash {number}")
+        sent = await (limb.crash_when_told if number else limb.crash_for_ever).send(number)
+        await wander(sim, random)
+        with suppress(InvocationStatusError):  # The answer to the first try was lost.
+            await sent.cancel()
+        heard = await outcome_of("crash", sent.id)
+        assert heard == "409" or (number > 0 and heard == f"{number}"), f"what crashes ended with {heard}"
+        assert await client.object(Limb, f"crash {number}").is_free()
+
+    await all_of(
+        *(grow(name) for name in ("ann", "bob", "cid")),
+        *(end_what_crashes(number) for number in range(random.choice((0, 1, 2)))),
+        restart_at_times(sim, random),
+    )
+    await resume_all(sim)
+    await until_all_ended(sim)
+    for key in KEYS:
+        assert await sim.client("looker").object(Limb, key).is_free()
+    undone = Counter(sim.snapshots[Limb, "undone"].log)
+    for key in KEYS:
+        check(sim.snapshots[Limb, key].log, forester.killed, undone)
+
+
+async def resume_all(sim: Simulation) -> None:
+    """A request to pause may have been on its way for long."""
+    while True:
+        await sim.advance(LATE_SECONDS)
+        paused = [row.record.id for row in sim.disk.rows.values() if row.record.status is InvocationStatus.PAUSED]
+        if not paused:
+            return
+        for id in paused:
+            with suppress(InvocationStatusError, UnknownTargetError):
+                await sim.client("caretaker").act(Verb.RESUME, id)
+
+
+def check(log: list[str], killed: set[int], undone: Counter[str]) -> None:
+    """What the limbs of one object have written down."""
+    ends: dict[int, list[str]] = {}
+    for entry in log:
+        kind, number = entry[0], int(entry[1:])
+        if kind == "+":
+            assert number not in ends, f"{number} began twice"
+            ends[number] = []
+        else:
+            ends[number].append(kind)
+    for number, kinds in ends.items():
+        assert len(kinds) == 1 or (not kinds and number in killed), f"{number} ended {len(kinds)} times: {kinds}"
+        told = undone[f"-{number}"]
+        assert told <= 1, f"{number} was undone {told} times"
+        assert not (told and kinds == ["="]), f"{number} ended well, and was undone"
+        assert told or number in killed or kinds == ["="], f"{number} was told to end, and not undone"
+
+
+CANCELS = Workload(program=program, actors=(Limb,), retry=RetryPolicy(initial=0.5))
