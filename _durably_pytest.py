@@ -11,7 +11,8 @@ works under every plugin that runs async tests in asyncio: pytest-asyncio, anyio
 runs under `durably.testing.simulation.simulate`, as its program, and needs none; fixtures besides `simulation` are made
 once for all the runs. `--simulate=N` makes it N runs, `--seed=N` repeats exactly the run of this seed, and both
 together make it so many runs from this seed on. `--simulate-jobs=N` shares the runs out among N processes; the workers
-of pytest-xdist share them too, each with a part of the seeds. Seeds that fail are kept in the folder `.durably`.
+of pytest-xdist share them too, each with a part of the seeds. `--simulate-hash-seeds` makes the first runs of each test
+in two processes with other hash seeds, too, and compares them. Seeds that fail are kept in the folder `.durably`.
 
 pytest loads this file in every test session on a machine that has durably, so it stands outside the package and imports
 it only when a test uses it.
@@ -45,6 +46,7 @@ _USUAL_RUNS, _FEWEST_RUNS = 200, 25
 """How many runs a marked test makes, and how many at least are worth a part of their own."""
 _STARTED = pytest.StashKey["Durable"]()
 _RUNS, _SEED, _JOBS = "durably_simulate", "durably_seed", "durably_jobs"
+_HASH_SEEDS, _RUNS_PER_HASH_SEED = "durably_hash_seeds", 20
 _FAILURES, _FOLDER = "DURABLY_FAILURES", ".durably"
 
 
@@ -63,6 +65,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="N",
         type=_at_least_one,
         help="share the runs of each test that is marked with `simulate` out among N processes",
+    )
+    group.addoption(
+        "--simulate-hash-seeds",
+        dest=_HASH_SEEDS,
+        action="store_true",
+        help="compare the first runs of each test that is marked with `simulate` in processes with other hash seeds",
     )
     group.addoption("--simulate-seed", dest=_SEED, metavar="N", type=_a_seed, help="the same as --seed")
 
@@ -214,6 +222,16 @@ def _simulate(item: pytest.Function, marker: pytest.Mark) -> None:
         if failed is not None:
             error.add_note(f"As a test: pytest {_without_part(item, part)} --seed={failed}")
         raise
+    if item.config.getoption(_HASH_SEEDS) and not (part or (0, 0))[0]:
+        _compare_hash_seeds(item, min(options.get("runs", _USUAL_RUNS), _RUNS_PER_HASH_SEED))
+
+
+def _compare_hash_seeds(item: pytest.Function, runs: int) -> None:
+    """Repeat the test in sessions of its own."""
+    part = getattr(getattr(item, "callspec", None), "params", {}).get("simulation")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--simulate={runs}"]
+    compare = import_module("durably.testing.simulation.hash_seeds").compare_hash_seeds_of_command
+    compare([*command, _without_part(item, part)], item.config.rootpath)
 
 
 def _without_part(item: pytest.Function, part: object) -> str:

@@ -132,7 +132,8 @@ class CancelledInvocationError(TerminalError):
 class DeadlockError(TerminalError):
     """The call would wait for itself: it closes a cycle of exclusive handlers.
 
-    `cycle` names the handlers, first to last; the last one calls the first.
+    `cycle` names the handlers, such as `Cart/mary.checkout`. Each waits for the next, and the last one cannot end
+    before the first has ended: it is queued behind it, or is the first itself.
     """
 
     code = 508

@@ -9,7 +9,9 @@ from workloads.approvals import APPROVALS
 from workloads.asyncio_programs import ASYNCIO_PROGRAMS
 from workloads.bank import BANK
 from workloads.cancels import CANCELS
+from workloads.circles import CIRCLES
 from workloads.counters import COUNTERS
+from workloads.pauses import PAUSES
 from workloads.promises import PROMISES
 from workloads.trees import TREES
 
@@ -20,6 +22,8 @@ WORKLOADS: Mapping[str, Workload] = {
     "trees": TREES,
     "promises": PROMISES,
     "approvals": APPROVALS,
+    "circles": CIRCLES,
     "cancels": CANCELS,
+    "pauses": PAUSES,
 }
 """By name, as `--workload` takes them."""

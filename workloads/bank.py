@@ -26,6 +26,7 @@ from workloads.acts import World
 from workloads.program_parts import (
     UNKNOWN,
     all_of,
+    looked,
     randomness,
     restart_at_times,
     until_all_ended,
@@ -218,10 +219,11 @@ async def program(sim: Simulation) -> None:
     async def auditor() -> None:
         """What was seen cannot be taken back."""
         seen: Counter[str] = Counter()
-        for _ in range(4):
+        for _ in range(12):
             await wander(sim, random)
             key = str(random.randrange(KEYS))
-            count = await sim.client("auditor").object(Account, key).look()
+            account = sim.client("auditor", insists=False).object(Account, key)
+            count = await looked(sim, account.look)
             assert count >= seen[key], f"account {key} had {seen[key]} payments, and now has {count}"
             seen[key] = count
 

@@ -24,6 +24,7 @@ from durably.testing.simulation.simulation import Simulation
 from workloads.program_parts import (
     UNKNOWN,
     all_of,
+    looked,
     randomness,
     restart_at_times,
     until_all_ended,
@@ -243,10 +244,11 @@ async def program(sim: Simulation) -> None:
             await one.request(first + place * 10, random.choice(keys))
 
     async def looker() -> None:
-        for _ in range(6):
+        for _ in range(12):
             await wander(sim, random)
             key = random.choice(keys)
-            count = await sim.client("looker").object(Tally, key).count()
+            tally = sim.client("looker", insists=False).object(Tally, key)
+            count = await looked(sim, tally.count)
             assert count >= seen[key], f"{key} had {seen[key]} numbers, and now has {count}"
             seen[key] = count
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 from durably.errors import RuntimeStoppedError, StoreUnavailableError
 from durably.testing import ConnectionLostError, NobodyThereError, Simulation
+
+R = TypeVar("R")
 
 UNKNOWN = (ConnectionLostError, NobodyThereError, StoreUnavailableError, RuntimeStoppedError)
 """What a client hears who does not insist, where others ask again: it may have been accepted or not."""
@@ -23,6 +26,15 @@ def randomness(sim: Simulation) -> Random:
 async def wander(sim: Simulation, random: Random) -> None:
     """Wait a random while: mostly moments, now and then longer than anything here takes."""
     await sim.advance(random.choice((0, 0.001, 0.05, 2, 60)) * random.random())
+
+
+async def looked(sim: Simulation, look: Callable[[], Awaitable[R]]) -> R:
+    """What somebody outside reads without an idempotency key: reading again is safe, and leaves nothing behind."""
+    while True:
+        try:
+            return await look()
+        except UNKNOWN:
+            await sim.advance(seconds=0.5)
 
 
 async def until_all_ended(sim: Simulation) -> None:

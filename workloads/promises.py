@@ -2,7 +2,8 @@
 
 Headers are the same on every attempt; failed attempts are counted through crashes; a shared handler sees what an
 exclusive one has changed so far; a handler hears how its messages ended, however long ago; all messages of a step
-arrive; and a request with an idempotency key that takes longer than outcomes are kept is carried out once.
+arrive; a call to one's own object is refused; what is rolled is rolled once; and a request with an idempotency key that
+takes longer than outcomes are kept is carried out once.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections import Counter
 
 from durably import (
     Context,
+    DeadlockError,
     Invocation,
     ObjectContext,
     RetryPolicy,
@@ -55,6 +57,16 @@ class Keeper(VirtualObject, name="SoakKeeper"):
         await ctx.sleep(seconds)
         return await ctx.object(Keeper, self.key).look()
 
+    @handler
+    async def ask_itself(self, ctx: ObjectContext, thing: int, seconds: float) -> int:
+        """Call the object that is busy with this very call, which is answered with an error (rule E8)."""
+        await ctx.sleep(seconds)
+        try:
+            await ctx.object(Keeper, self.key).put(thing)
+        except DeadlockError:
+            return thing
+        return -1
+
     @shared
     async def look(self, ctx: SharedContext) -> int:
         return self.level
@@ -78,6 +90,14 @@ class Promiser(Service, name="SoakPromiser"):
         before = ctx.request.headers.get("x-number", "lost")
         await ctx.sleep(seconds)
         return [before, ctx.request.headers.get("x-number", "lost")]
+
+    @handler
+    async def dice(self, ctx: Context, seconds: float) -> list[str]:
+        """What is rolled before a wait is rolled again by each replay, and no other time."""
+        before = [str(ctx.uuid()), str(ctx.random().random())]
+        ctx.log.info("rolled", numbers=before)
+        await ctx.sleep(seconds)
+        return [*before, str(ctx.uuid()), str(ctx.random().random())]
 
     @handler(retry=RetryPolicy(initial=5.0, maximum=5.0, max_attempts=MOST_ATTEMPTS, then="fail"))
     async def fail(self, ctx: Context, number: int) -> None:
@@ -106,6 +126,7 @@ async def program(sim: Simulation) -> None:
     attempts: Attempts = sim.dependencies[Attempts]
     expected: dict[str, Counter[int]] = {key: Counter() for key in "ab"}
     failing: list[int] = []
+    rolled: list[str] = []
 
     async def customer(name: str, first: int) -> None:
         client = sim.client(name)
@@ -113,7 +134,7 @@ async def program(sim: Simulation) -> None:
         for number in range(first, first + random.choice((10, 30)), 10):
             await wander(sim, random)
             key, seconds = random.choice("ab"), random.choice((0.0, 0.5, 20.0))
-            match random.choice(("headers", "fail", "level", "follow", "burst", "burst", "long")):
+            match random.choice(("headers", "fail", "level", "follow", "burst", "burst", "long", "itself", "dice")):
                 case "headers":
                     said = await promiser.headers.options(headers={"x-number": str(number)})(seconds)
                     assert said == [str(number)] * 2, f"the headers of {number} were {said}"
@@ -127,6 +148,12 @@ async def program(sim: Simulation) -> None:
                 case "level":
                     seen = await client.object(Keeper, f"level {number}").raise_to(number, seconds)
                     assert seen == number, f"a shared handler saw {seen}, and {number} was set"
+                case "itself":
+                    told = await client.object(Keeper, key).ask_itself(number, seconds)
+                    assert told == number, f"{number} called its own object, and was not told"
+                case "dice":
+                    rolled.extend(await promiser.dice(seconds))
+                    assert len(set(rolled)) == len(rolled), f"what {number} rolled had been rolled before"
                 case "follow":
                     expected[key] += Counter((number, number + 1))
                     ends = await promiser.follow(number, key, random.choice((0.5, 20.0, 3_000.0)))

@@ -9,6 +9,7 @@ from durably.testing.simulation.simulation import Simulation
 from workloads.acts import OBJECTS, Act, Maker, Node, Worker, World, make_root
 from workloads.program_parts import (
     all_of,
+    looked,
     randomness,
     restart_at_times,
     until_all_ended,
@@ -43,9 +44,10 @@ async def program(sim: Simulation) -> None:
     async def look(index: int) -> None:
         """What somebody outside has seen cannot be taken back."""
         seen = 0
+        node = sim.client(f"looker {index}", insists=False).object(Node, str(index))
         for _ in range(3):
             await wander(sim, random)
-            total = await sim.client(f"looker {index}").object(Node, str(index)).look()
+            total = await looked(sim, node.look)
             assert seen <= total <= expected.totals[index], f"the total of object {index} went from {seen} to {total}"
             seen = total
 
@@ -56,7 +58,7 @@ async def program(sim: Simulation) -> None:
         node = sim.snapshots[Node, str(index)]
         assert node.total == expected.totals[index], f"the total of object {index}: {node.total}"
         check_log(index, node.log, expected)
-    check_ledger(sim.actions(), expected, lives=sim.lives, failed=sim.failed_attempts)
+    check_ledger(sim.actions(), expected, sim.lives, sim.failed_attempts, sim.actions(of_owners=True))
 
 
 TREES = Workload(

@@ -90,8 +90,8 @@ class Runtime(Caller):
     values. `retry` is for handlers that have no policy of their own. An invocation that waits longer than
     `suspend_after` leaves memory, an object that is idle for longer than `passivate_after` too; outcomes of sends and
     of requests with an idempotency key are kept for `retention`. Durations are timedeltas or seconds. `on_paused` is
-    told of invocations that wait for a person. A call from an exclusive handler to its own object could only wait for
-    itself: it raises `DeadlockError` in the handler; `deadlocks="wait"` lets it wait. `forward_headers`
+    told of invocations that wait for a person. Where some wait for nothing but each other, the newest call raises
+    `DeadlockError` in its handler; `deadlocks="wait"` lets them wait. `forward_headers`
     says which headers of an invocation go on with the calls that it makes: all (True), none, or those of these names;
     never those about one message or connection. A class may say it for its handlers. `serde` makes the Serde
     of each type that classes without one of their own take, give and keep, such as `MsgpackSerde`; without one, values

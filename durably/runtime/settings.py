@@ -41,7 +41,7 @@ class Settings:
     verify_replay: bool = False
     """Replay every invocation when it ends and pause it if anything differs."""
     deadlocks: Literal["error", "wait"] = "error"
-    """Whether a call that can only wait for itself is answered with an error (rule E8)."""
+    """Whether invocations that wait for nothing but each other are told so (rules E4, E8)."""
     forwarding: Forwarding | None = None
     """Which headers of an invocation its calls carry on, where its class says nothing."""
     forgotten_await: Literal["warn", "error"] = "warn"

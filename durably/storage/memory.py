@@ -42,6 +42,10 @@ LOAD_LIMIT_BYTES = 1 << 30
 NOT_STARTED = (InvocationStatus.PENDING, InvocationStatus.SCHEDULED, InvocationStatus.COMPLETED)
 
 
+class ContradictionError(StoreUnavailableError):
+    """A batch contradicts what is stored, by a mistake of the program that made it."""
+
+
 class StoredRow:
     """An invocation with everything that belongs to it."""
 
@@ -310,6 +314,18 @@ class Disk:
             for other in others
         )
 
+    def is_held_up(self, record: InvocationRecord) -> bool:
+        """It may wait in a circle (rule E4): only other invocations can wake it, and others wait for it."""
+        row = self.rows[record.number]
+        if record.status is not InvocationStatus.SUSPENDED or any(kind is TimerKind.SLEEP for kind, _ in row.timers):
+            return False
+        if row.attachments or record.mailbox_position is None:
+            return bool(row.attachments)
+        queued = (self.rows[number] for number in self.unfinished[record.address])
+        return any(
+            waits_in_mailbox(one.record) and (one.record.caller is not None or one.attachments) for one in queued
+        )
+
 
 def _now(number: int, began: Mapping[int, int]) -> int:
     """The number under which a stored invocation goes on."""
@@ -343,7 +359,7 @@ def mailbox_order(record: InvocationRecord) -> int:
 
 def _refuse_unless(condition: bool, what: str, number: int) -> None:
     if not condition:
-        raise StoreUnavailableError(
+        raise ContradictionError(
             f"The batch was refused: {what} of invocation {number} contradicts what is stored. "
             "This is a mistake of the program that made the batch; please report it."
         )
@@ -417,6 +433,11 @@ class MemoryStore:
     async def recoverable(self, after: int, limit: int, /) -> list[tuple[int, Address]]:
         disk = self._opened()
         found = (record for record in disk.records() if record.number > after and disk.can_run(record))
+        return [(record.number, record.address) for record in found][:limit]
+
+    async def held_up(self, after: int, limit: int, /) -> list[tuple[int, Address]]:
+        disk = self._opened()
+        found = (record for record in disk.records() if record.number > after and disk.is_held_up(record))
         return [(record.number, record.address) for record in found][:limit]
 
     async def timers(

@@ -459,6 +459,9 @@ class SqliteStore:
     async def recoverable(self, after: int, limit: int, /) -> list[tuple[int, Address]]:
         return decode_recoverable(await self._read("recoverable", {"after": after, "limit": limit}))
 
+    async def held_up(self, after: int, limit: int, /) -> list[tuple[int, Address]]:
+        return decode_recoverable(await self._read("held_up", {"after": after, "limit": limit}))
+
     async def timers(
         self, until: int, limit: int, /, *, after: TimerPlace | None = None, asked_after: int = EVER
     ) -> list[TimerRecord]:

@@ -25,16 +25,23 @@ from durably.runtime.commands.signal_commands import CompleteAwakeableCommands
 from durably.runtime.commit.committer import Committer
 from durably.runtime.commit.open_batch import OpenBatch
 from durably.runtime.commit.transition import Transition
+from durably.runtime.commit.verification import Verification
 from durably.runtime.execution.step import Outcome
+from durably.runtime.gateway.control import Control, Verb
 from durably.runtime.gateway.deliveries import Deliveries
 from durably.runtime.invocations.activation import Activation
-from durably.runtime.invocations.invocation import InvocationRun
+from durably.runtime.invocations.invocation import Found, InvocationRun
 from durably.runtime.invocations.journal import Journal
+from durably.runtime.lifecycle import deadlocks
 from durably.runtime.lifecycle.cancellation import Cancellation
 from durably.runtime.lifecycle.deadlines import Deadlines
+from durably.runtime.lifecycle.deadlocks import Deadlocks
 from durably.runtime.lifecycle.endings import Endings
+from durably.runtime.lifecycle.knots import Knot
 from durably.runtime.lifecycle.pauses import Pauses
+from durably.runtime.lifecycle.recovery import Recovery
 from durably.runtime.lifecycle.timer_dispatch import TimerDispatch
+from durably.runtime.lifecycle.wait_graph import WaitGraph, WaitReason
 from durably.runtime.messaging.acceptance import Acceptance
 from durably.runtime.messaging.attachments import Attachments
 from durably.runtime.messaging.orders import Orders
@@ -246,7 +253,7 @@ def a_delayed_message_that_rings_twice_comes_twice(patch: Patch) -> None:
     around(patch, TimerDispatch, "_start_brought", brought)
 
 
-@mutant("guarantee 4", "guarantee 1", "machine")
+@mutant("guarantee 4", "guarantee 1", "guarantee 7", "machine")
 def objects_are_loaded_before_the_log_is_durable(patch: Patch) -> None:
     def init(original: Any, self: Activations, *args: Any, **kwargs: Any) -> None:
         original(self, *args, **kwargs)
@@ -340,6 +347,123 @@ def the_store_lets_two_in(patch: Patch) -> None:
     around(patch, MemoryStore, "open", open)
 
 
+# ---------------------------------------------------------------------- owners that were superseded
+
+
+@mutant("guarantee 9")
+def no_batch_checks_the_epoch(patch: Patch) -> None:
+    patch.setattr(MemoryStore, "_refuse_if_superseded", _nothing)
+
+
+@mutant("guarantee 9")
+def what_follows_from_no_commit_is_not_verified(patch: Patch) -> None:
+    def holds(*_: object) -> bool:
+        return True
+
+    patch.setattr(Verification, "holds", holds)
+
+
+@mutant("guarantee 9")
+def a_check_counts_for_what_was_asked_after_it(patch: Patch) -> None:
+    """The store is believed to be ours for a second after it said so."""
+    confirmed: dict[Verification, int] = {}
+
+    def holds(original: Any, self: Verification, then: Callable[[], None]) -> bool:
+        now = self._clock.monotonic()
+        if now - confirmed.get(self, -1_000_001) < 1_000_000:
+            return True
+
+        def confirm() -> None:
+            confirmed[self] = now
+            then()
+
+        is_ours: bool = original(self, confirm)
+        return is_ours
+
+    around(patch, Verification, "holds", holds)
+
+
+# ---------------------------------------------------------------------- what an operator resumes
+
+PAUSES = (WORKLOADS["pauses"],)
+
+
+def _resuming(patch: Patch, change: Callable[[InvocationRun], object]) -> None:
+    """A resume does something else besides."""
+
+    def resume(original: Any, self: Pauses, invocation: InvocationRun) -> bool:
+        is_resumed: bool = original(self, invocation)
+        if is_resumed:
+            change(invocation)
+        return is_resumed
+
+    around(patch, Pauses, "resume", resume)
+
+
+@mutant("guarantee 7", "stuck", where=PAUSES)
+def a_resume_loses_callers(patch: Patch) -> None:
+    def change(invocation: InvocationRun) -> None:
+        invocation.caller, invocation.attachments = None, ()
+
+    _resuming(patch, change)
+
+
+@mutant("machine", "guarantee 3", "guarantee 4", "guarantee 6", "check", where=PAUSES)
+def a_resume_runs_steps_twice(patch: Patch) -> None:
+    def change(invocation: InvocationRun) -> None:
+        invocation.journal = None
+
+    _resuming(patch, change)
+
+
+@mutant("guarantee 7", "stuck", where=PAUSES)
+def a_resume_forgets_the_mailbox_behind(patch: Patch) -> None:
+    def change(invocation: InvocationRun) -> None:
+        invocation.activation.mailbox.clear()
+
+    _resuming(patch, change)
+
+
+@mutant("guarantee 7", "guarantee 1", where=PAUSES)
+def a_pause_lets_the_next_in_the_mailbox_begin(patch: Patch) -> None:
+    def pause(original: Any, self: Pauses, invocation: InvocationRun, error: BaseException) -> None:
+        original(self, invocation, error)
+        if invocation.activation.current is invocation:
+            invocation.activation.current = None
+            for following in list(invocation.activation.mailbox)[:1]:
+                invocation.activation.mailbox.popleft()
+                invocation.activation.current = following
+                self._ready.push(following)
+
+    around(patch, Pauses, "pause", pause)
+
+
+@mutant("guarantee 5", where=PAUSES)
+def a_resume_is_told_before_it_is_durable(patch: Patch) -> None:
+    def act(self: Control, operation: Any, verb: Verb, id: str) -> None:
+        def reached(found: Found) -> None:
+            if found is None or found.status is InvocationStatus.COMPLETED:
+                self._queries.refuse_unknown(operation, id)
+            else:
+                operation.finish(self._does[verb](self._unfinished(found)))
+            self._ready.schedule()
+
+        self._reach_or_refuse(operation, id, reached)
+
+    patch.setattr(Control, "act", act)
+
+
+@mutant("guarantee 10", where=PAUSES)
+def a_restart_resumes_what_is_paused(patch: Patch) -> None:
+    def change(stored: StoredInvocation) -> StoredInvocation:
+        if stored.record.status is not InvocationStatus.PAUSED:
+            return stored
+        record = msgspec.structs.replace(stored.record, status=InvocationStatus.RUNNING)
+        return msgspec.structs.replace(stored, record=record)
+
+    _reloaded(patch, change)
+
+
 # ---------------------------------------------------------------------- what takes a crash, a wait or a long time
 
 PROMISES = (WORKLOADS["promises"],)
@@ -403,7 +527,7 @@ def the_last_message_of_a_long_step_is_lost(patch: Patch) -> None:
     around(patch, Endings, "_issue_last", issue_last)
 
 
-@mutant("check", "guarantee 2", "guarantee 4", "guarantee 7", "machine", "stuck", where=PROMISES)
+@mutant("check", "guarantee 1", "guarantee 2", "guarantee 4", "guarantee 7", "machine", "stuck", where=PROMISES)
 def expiry_removes_what_has_not_ended(patch: Patch) -> None:
     async def expired(original: Any, self: MemoryStore, now: int, limit: int) -> Any:
         found = await original(self, now, limit)
@@ -505,6 +629,109 @@ def signals_are_acknowledged_before_they_are_durable(patch: Patch) -> None:
         operation.finish(None)
 
     around(patch, Deliveries, "_signalled", signalled)
+
+
+# ---------------------------------------------------------------------- deadlocks
+
+CIRCLES = (WORKLOADS["circles"],)
+
+
+@mutant("guarantee 13", "stuck", where=CIRCLES)
+def deadlocks_are_never_looked_for(patch: Patch) -> None:
+    patch.setattr(Deadlocks, "_look", _nothing)
+
+
+@mutant("guarantee 13", where=CIRCLES)
+def only_circles_of_one_object_are_seen(patch: Patch) -> None:
+    def undo(original: Any, self: Deadlocks, knot: Knot, hunt: Any) -> None:
+        if len({member.address for member in knot.members.values()}) == 1:
+            original(self, knot, hunt)
+        elif hunt is not None:
+            self._end_hunt(hunt)
+
+    around(patch, Deadlocks, "_undo", undo)
+
+
+@mutant("guarantee 13", where=CIRCLES)
+def only_what_is_queued_can_close_a_circle(patch: Patch) -> None:
+    patch.setattr(Deadlocks, "attached", _nothing)
+
+
+@mutant("guarantee 13", where=CIRCLES)
+def a_step_without_new_calls_closes_no_circle(patch: Patch) -> None:
+    def step_ended(original: Any, self: Deadlocks, invocation: InvocationRun, first: int) -> None:
+        original(self, invocation, 0)
+
+    around(patch, Deadlocks, "step_ended", step_ended)
+
+
+@mutant("guarantee 13", where=CIRCLES)
+def circles_through_the_store_are_not_followed(patch: Patch) -> None:
+    def hunt_next(self: Deadlocks) -> None:
+        self._undecided.clear()
+
+    patch.setattr(Deadlocks, "_hunt_next", hunt_next)
+
+
+@mutant("guarantee 13", "stuck", where=CIRCLES)
+def circles_that_a_crash_left_are_not_looked_for(patch: Patch) -> None:
+    async def look_for_deadlocks(self: Recovery) -> None:
+        """Not done."""
+
+    patch.setattr(Recovery, "_look_for_deadlocks", look_for_deadlocks)
+
+
+@mutant("guarantee 13", where=CIRCLES)
+def the_oldest_call_of_a_deadlock_is_answered(patch: Patch) -> None:
+    def newest_call(self: Knot) -> Any:
+        calls = [(wait.target.number, waiter, wait) for waiter, wait in self._edges() if wait.target is not None]
+        return min(calls, key=lambda one: one[0])[1:]
+
+    patch.setattr(Knot, "newest_call", newest_call)
+
+
+@mutant("guarantee 13", "check", where=CIRCLES)
+def the_message_of_a_deadlock_stays_in_its_mailbox(patch: Patch) -> None:
+    def others_wait(*_: object) -> bool:
+        return True
+
+    patch.setattr(deadlocks, "_others_wait", others_wait)
+
+
+@mutant("check", where=CIRCLES)
+def a_message_that_was_sent_goes_with_a_deadlock(patch: Patch) -> None:
+    def is_own_message(*_: object) -> bool:
+        return True
+
+    patch.setattr(deadlocks, "is_own_message", is_own_message)
+
+
+@mutant("guarantee 13", where=CIRCLES)
+def a_deadlock_is_told_although_a_timer_is_set(patch: Patch) -> None:
+    def waits_of(original: Any, self: WaitGraph, *args: Any) -> Any:
+        waits = [*original(self, *args)]
+        return iter([wait for wait in waits if wait.reason is not WaitReason.TIMER] or waits)
+
+    around(patch, WaitGraph, "waits_of", waits_of)
+
+
+@mutant("guarantee 13", where=CIRCLES)
+def a_deadlock_is_told_although_one_of_it_is_to_be_woken(patch: Patch) -> None:
+    def answers_of(original: Any, self: WaitGraph, waiter: InvocationRun, brought: Any) -> Any:
+        journal = waiter.journal
+        if journal is None or not journal.pending:
+            return original(self, waiter, brought)
+        return iter([self._answer_of(waiter, *one, brought) for one in reversed(journal.pending.items())])
+
+    around(patch, WaitGraph, "_answers_of", answers_of)
+
+
+@mutant("guarantee 13", "guarantee 4", "guarantee 1", "guarantee 7", "machine", "check", where=CIRCLES)
+def what_a_search_has_brought_leaves_memory_at_once(patch: Patch) -> None:
+    def end_hunt(self: Deadlocks, hunt: Any) -> None:
+        self._let_go(hunt)
+
+    patch.setattr(Deadlocks, "_end_hunt", end_hunt)
 
 
 # ---------------------------------------------------------------------- actors that are wrong

@@ -60,7 +60,7 @@ def test_a_program_of_one_call_sees_every_kind_of_fault_and_many_crashes() -> No
     assert report.crashes >= 30
     assert set(report.faults) == {
         "crash", "commit_fails", "disk_full", "reads_fail", "slow", "clock_jumps", "client_retries",
-        "action_fails_before", "action_fails_after", "action_slow",
+        "action_fails_before", "action_fails_after", "action_slow", "superseded",
     }  # fmt: skip
 
 

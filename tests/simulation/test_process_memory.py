@@ -68,3 +68,28 @@ def test_what_is_replaced_is_put_back_as_the_same_object() -> None:
     assert sorted(memory.begin_process()) == names
     assert GLOBALS["SEEN"] is before
     assert GLOBALS["TABLE"] == {"a": 1}
+
+
+def test_bare_simulations_of_the_same_program_see_what_has_changed_between_them() -> None:
+    """Where variables are is remembered from one to the next; what they hold is not."""
+
+    async def ask(sim: Simulation) -> None:
+        await sim.object(Keeper, "x").hear("one")
+
+    def changed(value: Any) -> list[str]:
+        GLOBALS["TABLE"]["a"] = value
+        with Simulation(Keeper) as sim:
+            sim.run(ask(sim))
+        assert GLOBALS["TABLE"] == {"a": value}, "what was set outside is not taken back"
+        return sorted(name.rpartition(".")[2] for name in sim.report().globals_changed)
+
+    assert changed(1) == changed(2) == changed(1) == ["LEDGER", "SEEN", "cache", "count", "spelled"]
+    original = GLOBALS["spelled"]
+    try:
+        GLOBALS["FOUND"] = []
+        exec("def spelled(word): FOUND.append(word)", forgetful.__dict__)
+        assert "FOUND" in changed(1), "the code is looked through anew"
+    finally:
+        GLOBALS["spelled"] = original
+        del GLOBALS["FOUND"]
+    assert is_remembered() == NOTHING

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from durably import ObjectContext, VirtualObject, handler, state
-from durably.testing import Faults, Simulation, SimulationFailedError, simulate
+from durably.ids import Address
+from durably.testing import Faults, Simulation, SimulationFailedError, Snapshots, simulate
+from durably.testing.simulation.concerned import events_of_concern
 from durably.testing.simulation.failures import FOLDER_VARIABLE, Failures
+from durably.testing.simulation.trace import Entry
 
 
 class Note(VirtualObject, name="ShrinkingNote"):
@@ -116,3 +119,64 @@ def test_parts_of_a_campaign_are_the_campaign() -> None:
 
 async def no_seed_fails(sim: Simulation) -> None:
     await sim.object(Note, "x").write("ann")
+
+
+class Desk(VirtualObject, name="ShrinkingDesk"):
+    """Sends what it is given to a note of its name."""
+
+    @handler
+    async def post(self, ctx: ObjectContext, who: str) -> int:
+        return await ctx.object(Note, self.key).write(who)
+
+
+async def one_desk_of_many_is_wrong(sim: Simulation) -> None:
+    def nothing_but_ann(snapshots: Snapshots) -> None:
+        assert snapshots[Note, "b"].writers in ([], ["ann"])
+
+    sim.invariant(nothing_but_ann)
+    for number in range(20):
+        await sim.client("crowd").object(Desk, f"other {number}").post("somebody")
+    await sim.client("bob").object(Desk, "b").post("bob")
+
+
+def test_only_the_events_of_the_objects_concerned_are_told_and_all_stand_in_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
+    with pytest.raises(SimulationFailedError) as failed:
+        simulate(one_desk_of_many_is_wrong, Note, Desk, runs=1)
+    told = str(failed.value)
+    assert 'the disk   ShrinkingNote/b: writers = ["bob"]' in told, "the state as it changed"
+    assert "ShrinkingDesk/b/post" in told, "who asked an object has to do with it"
+    assert "process 1  starts" in told, "what concerns no object may concern all"
+    assert "other 7" not in told
+    assert "events of other objects are left out" in told
+    (file,) = tmp_path.rglob("*.trace")
+    assert str(file) in told
+    assert "ShrinkingDesk/other 7/post" in file.read_text("utf-8")
+
+
+async def an_answer_is_wrong(sim: Simulation) -> None:
+    await sim.object(Note, "b").write("bob")
+    assert await sim.object(Note, "other").write("bob") == 2
+
+
+def test_all_events_are_told_where_no_object_is_known() -> None:
+    told = str(failure_of(an_answer_is_wrong, runs=1))
+    assert "ShrinkingNote/b" in told
+    assert "ShrinkingNote/other" in told
+    assert "left out" not in told
+
+
+def test_a_promise_that_is_broken_names_the_objects() -> None:
+    entries = [
+        Entry(0, "ann", "calls Seat/A/reserve"),
+        Entry(1, "bob", "calls Seat/AB/reserve"),
+        Entry(2, "process 1", "Cart/x/add (inv_...abcdef) waits; asked for: call Seat/A/reserve"),
+        Entry(3, "process 1", "Seat/AB/reserve (inv_...uvwxyz) -> true"),
+        Entry(4, "the disk", 'Cart/x: seats = ["A"]'),
+        Entry(5, "process 1", "is killed"),
+    ]
+    known = [Address("Seat", "A"), Address("Seat", "AB"), Address("Cart", "x")]
+    told = events_of_concern(entries, named_in="a timer of Seat/A/reserve was due", read=(), known=known)
+    assert [entry.at_us for entry in told] == [0, 2, 4, 5]

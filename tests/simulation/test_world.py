@@ -15,7 +15,7 @@ from durably.ids import Address
 from durably.runtime.observation.logs import RuntimeLogger
 from durably.testing import Faults, Simulation, SimulationFailedError, Snapshots, simulate
 from durably.testing.simulation.loop import SimulatedLoop
-from durably.testing.simulation.trace import Trace, TraceLog
+from durably.testing.simulation.trace import Trace, TraceLog, tail
 
 
 class Guest(VirtualObject, name="WorldGuest"):
@@ -104,7 +104,7 @@ def test_work_of_a_service_that_is_not_there_is_told_in_the_trace(caplog: pytest
     loop: Any = SimpleNamespace(elapsed_us=0)
     trace = Trace(loop)
     TraceLog(trace, "process 1", cast("Any", None)).nobody_home(Address("Gone", "a"))
-    assert "work of Gone" in trace.tail(1)
+    assert "work of Gone" in tail(trace.entries, 1)
     assert caplog.records == []
 
 

@@ -8,12 +8,17 @@ import datetime as calendar
 import email.utils
 import gc
 import logging
+import os
 import random
 import secrets
+import socket
+import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, date, datetime
 from os import urandom
 from pathlib import Path
@@ -160,6 +165,64 @@ async def test_a_handler_that_reads_it_is_told_where_and_what_to_use(
     line = function.__code__.co_firstlineno
     assert message.startswith(f"Caller/call called {title} at {__file__}:{line} (in <lambda>). ")
     assert message.endswith(advice)
+
+
+OF_THE_PROCESS = {
+    "hash(text)": (lambda: hash("a word"), "hash()", "hashlib"),
+    "hash(parts)": (lambda: hash((1, ("a word", 2))), "hash()", "hashlib"),
+    "hash(bytes)": (lambda: hash(b"a word"), "hash()", "hashlib"),
+    "os.getpid": (lambda: os.getpid(), "os.getpid()", "as a dependency"),
+    "os.getppid": (lambda: os.getppid(), "os.getppid()", "as a dependency"),
+    "threading.get_ident": (lambda: threading.get_ident(), "threading.get_ident()", "as a dependency"),
+    "threading.get_native_id": (lambda: threading.get_native_id(), "threading.get_native_id()", "as a dependency"),
+    "os.environ[]": (lambda: os.environ["PATH"], "os.environ()", "as a dependency"),
+    "os.environ.get": (lambda: os.environ.get("PATH"), "os.environ()", "as a dependency"),
+    "os.getenv": (lambda: os.getenv("PATH"), "os.environ()", "as a dependency"),
+    "list(os.environ)": (lambda: list(os.environ), "os.environ()", "as a dependency"),
+    "open": (lambda: open(__file__).close(), "open()", "as a dependency"),
+    "Path.read_text": (lambda: Path(__file__).read_text("utf-8"), "pathlib.", "as a dependency"),
+    "os.listdir": (lambda: os.listdir("."), "os.listdir()", "as a dependency"),
+    "os.scandir": (lambda: os.scandir(".").close(), "os.scandir()", "as a dependency"),
+    "Path.iterdir": (lambda: list(Path().iterdir()), "pathlib.", "as a dependency"),
+    "socket.socket": (lambda: socket.socket().close(), "socket.socket()", "Connect in a function"),
+    "socket.create_connection": (lambda: socket.create_connection(("::1", 9)), "socket.socket()", "Connect in a"),
+    "subprocess.run": (lambda: subprocess.run(["true"], check=True), "subprocess.Popen()", "Start it in a function"),
+    "subprocess.Popen": (lambda: subprocess.Popen(["true"]).wait(), "subprocess.Popen()", "Start it in a function"),
+}
+
+
+@pytest.mark.parametrize(("function", "title", "advice"), OF_THE_PROCESS.values(), ids=OF_THE_PROCESS)
+async def test_a_handler_that_looks_at_its_process_is_told_where_and_what_to_do(
+    function: Callable[[], Any], title: str, advice: str
+) -> None:
+    message = (await refused(function)).message
+    assert message.startswith(f"Caller/call called {title}")
+    assert f"at {__file__}:{function.__code__.co_firstlineno} (in <lambda>). " in message
+    assert advice in message
+
+
+@pytest.mark.parametrize("function", [value[0] for value in OF_THE_PROCESS.values()], ids=OF_THE_PROCESS)
+async def test_an_action_may_look_at_its_process(function: Callable[[], Any]) -> None:
+    def look() -> str:
+        with suppress(OSError):
+            function()
+        return "looked"
+
+    await allowed(look, "call_inside_an_action")
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda: hash(7),
+        lambda: {"a word": 1}["a word"],
+        lambda: len({"a", "b"} | {"c"}),
+        lambda: os.path.join("a", "b"),
+        lambda: Path("a") / "b",
+    ],
+)
+async def test_what_is_the_same_in_each_process_is_allowed(function: Callable[[], Any]) -> None:
+    await allowed(function)
 
 
 @pytest.mark.parametrize(

@@ -348,6 +348,99 @@ class TestASimulatedTest:
         result.stdout.fnmatch_lines(["durably: 24 simulated runs, 12 crashes, 6.0 hours of virtual time"])
 
 
+REAL = """
+    import os
+    import pytest
+    from durably import ObjectContext, VirtualObject, handler, state
+
+    class Post(VirtualObject, name="PluginPost"):
+        got: int = state(default=0)
+
+        @handler
+        async def send(self, ctx: ObjectContext, names: list[str]) -> None:
+            for name in (sorted(set(names)) if ORDERED else set(names)):
+                await ctx.object(Post, name).get.send()
+
+        @handler
+        async def get(self, ctx: ObjectContext) -> None:
+            self.got += 1
+
+    @pytest.mark.simulate(Post, runs=60)
+    async def test_letters(simulation):
+        with open("seeds", "a") as file:
+            file.write(f"{os.getpid()} {simulation.seed}\\n")
+        await simulation.object(Post, "start").send(["ann", "bob", "eve", "joe", "sue"])
+        assert simulation.seed != FAILS
+"""
+
+
+class TestACampaign:
+    """The real simulator, in a session of its own process."""
+
+    def session(
+        self,
+        pytester: pytest.Pytester,
+        monkeypatch: pytest.MonkeyPatch,
+        *options: str,
+        ordered: bool = True,
+        fails: int = -1,
+    ) -> pytest.RunResult:
+        monkeypatch.delenv("DURABLY_FAILURES", raising=False)
+        monkeypatch.setenv("PYTEST_ADDOPTS", f"-p {PLUGIN}")
+        pytester.makeconftest("")
+        pytester.makepyfile(f"ORDERED, FAILS = {ordered}, {fails}\n{dedent(REAL)}")
+        (pytester.path / "seeds").unlink(missing_ok=True)
+        return pytester.runpytest_subprocess(*options)
+
+    def ran(self, pytester: pytest.Pytester) -> list[tuple[int, int]]:
+        """The process and the seed of each run."""
+        lines = (pytester.path / "seeds").read_text("utf-8").splitlines()
+        return [(int(process), int(seed)) for process, seed in map(str.split, lines)]
+
+    @pytest.mark.slow
+    def test_is_split_among_the_workers_of_xdist_and_each_seed_runs_once(
+        self, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        result = self.session(pytester, monkeypatch, "-p", "xdist.plugin", "-n2")
+        result.assert_outcomes(passed=2)
+        ran = self.ran(pytester)
+        assert {seed for _, seed in ran} == set(range(60))
+        assert len({process for process, _ in ran}) == 2
+        assert len([seed for _, seed in ran if seed]) == 59, "only the undisturbed run is made by each worker"
+        result.stdout.fnmatch_lines(["durably: 6[01] simulated runs, *"])
+
+    @pytest.mark.slow
+    def test_is_shared_out_among_processes(self, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+        result = self.session(pytester, monkeypatch, "--simulate-jobs=2", fails=7)
+        result.assert_outcomes(failed=1)
+        result.stdout.fnmatch_lines(["*The run with seed 7 failed*", "*As a test: pytest *::test_letters --seed=7*"])
+        assert len({process for process, _ in self.ran(pytester)}) == 3
+
+    @pytest.mark.slow
+    def test_keeps_the_seeds_that_failed_and_begins_with_them(
+        self, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.session(pytester, monkeypatch, fails=7).assert_outcomes(failed=1)
+        (kept,) = (pytester.path / ".durably").rglob("*.trace")
+        assert kept.name == "7.trace"
+        assert "PluginPost/start/send" in kept.read_text("utf-8")
+        self.session(pytester, monkeypatch, fails=7).assert_outcomes(failed=1)
+        assert [seed for _, seed in self.ran(pytester)][:2] == [0, 7], "the undisturbed run, and the one that failed"
+        self.session(pytester, monkeypatch).assert_outcomes(passed=1)
+        assert not [*(pytester.path / ".durably").rglob("*.trace")]
+
+    @pytest.mark.slow
+    def test_is_compared_between_processes_with_other_hash_seeds(
+        self, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        option = ("--simulate-hash-seeds", "--simulate=3")
+        self.session(pytester, monkeypatch, *option).assert_outcomes(passed=1)
+        assert [seed for _, seed in self.ran(pytester)] == [0, 1, 2] * 3
+        result = self.session(pytester, monkeypatch, *option, ordered=False)
+        result.assert_outcomes(failed=1)
+        result.stdout.fnmatch_lines(["*HashSeedError: The run with seed 0 depends on the hash of text*"])
+
+
 class TestTheCommandLine:
     def test_a_seed_of_the_users_own_stays_theirs(self, pytester: pytest.Pytester) -> None:
         result = run(

@@ -74,8 +74,8 @@ def raised_terminal(error: BaseException) -> TerminalError | None:
 
 def asked_delay(error: BaseException) -> timedelta | float | None:
     """The `retry_after` of the `RetryableError` that this error is, or was raised from."""
-    found = _first_of(RetryableError, error)
-    return getattr(found, "retry_after", None)  # A subclass may have made it without `__init__`.
+    # A subclass of the user's may never have called __init__.
+    return getattr(_first_of(RetryableError, error), "retry_after", None)
 
 
 def _first_of(kind: type[ErrorT], error: BaseException) -> ErrorT | None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from durably.actors.definition.binding import BoundActor, BoundActorHandler
-from durably.ids import Address
+from durably.ids import Address, InvocationStatus
 from durably.runtime.activations.attempts import Attempts
 from durably.runtime.activations.passivation import Passivation
 from durably.runtime.commit.committer import Committer
@@ -48,10 +48,8 @@ class Activations:
         settings: Settings,
     ) -> None:
         self.by_address = by_address
-        self.on_queued: Callable[[InvocationRun, InvocationRun], None] = _no_one_listens
-        """Hears that a message waits behind the invocation that holds its object."""
-        self.on_loaded: Callable[[Activation], None] = _no_one_loads
-        """Hears that an object is in memory."""
+        self.on_queued: list[Callable[[InvocationRun, InvocationRun], None]] = []
+        """Hear that a message waits behind the invocation that holds its object, in the transition that brings it."""
         self.on_signalled: Callable[[InvocationRun], None] = _no_one_settles
         """Hears that an invocation is in memory for which something came while it was not."""
         self._actors = actors
@@ -142,15 +140,18 @@ class Activations:
             # Rule C8: the tail stays in the store; it is loaded when the head has been worked off.
             activation.stored_tail += 1
             self._committer.when_durable(self._registry.forget, invocation)
-            if activation.current is not None:
-                self.on_queued(invocation, activation.current)
+            self._tell_queued(activation, invocation)
         elif activation.current is None and not activation.mailbox and not self._incarnation.stopping:
             activation.current = invocation
             self._ready.push(invocation)
         else:
             activation.mailbox.append(invocation)
-            if activation.current is not None:
-                self.on_queued(invocation, activation.current)
+            self._tell_queued(activation, invocation)
+
+    def _tell_queued(self, activation: Activation, invocation: InvocationRun) -> None:
+        if activation.current is not None:
+            for hear in self.on_queued:
+                hear(invocation, activation.current)
 
     # ------------------------------------------------------------------ rehydration
 
@@ -181,7 +182,6 @@ class Activations:
         self._take_arrived(activation, load_buffer)
         for callback in load_buffer.callbacks:
             callback(activation)
-        self.on_loaded(activation)
         self.start_next(activation)
         self._passivation.mark_idle(activation)
 
@@ -213,9 +213,13 @@ class Activations:
     def _answer(self, activation: Activation, number: int, delivery: Delivery) -> None:
         """An answer that was recorded while its invocation was on its way; that may have ended since (rule C3)."""
         invocation = activation.find(number)
-        if invocation is not None and invocation.journal is not None and invocation.journal.answer(delivery):
-            invocation.stored = ()  # The row may have been woken since it was read.
+        if invocation is None or invocation.journal is None:
+            return
+        invocation.stored = ()  # The row may have been woken since it was read.
+        if invocation.journal.answer(delivery):
             self._attempts.take_up(invocation)
+        elif invocation.status is InvocationStatus.SUSPENDED:  # Woken in vain: it had that answer, or had given it up.
+            self._committer.begin().move(invocation, InvocationStatus.SUSPENDED)
 
     def _signal(self, activation: Activation, signal: SignalRecord) -> None:
         """It was recorded while its invocation was on its way; that may have ended since, or wait in the store only."""
@@ -254,11 +258,3 @@ class Activations:
 
 def _no_one_settles(invocation: InvocationRun) -> None:
     raise AssertionError("a signal came before the machine was put together")
-
-
-def _no_one_loads(activation: Activation) -> None:
-    raise AssertionError("an object was loaded before the machine was put together")
-
-
-def _no_one_listens(invocation: InvocationRun, holder: InvocationRun) -> None:
-    raise AssertionError("a message came before the machine was put together")

@@ -63,6 +63,7 @@ from durably.runtime.lifecycle.recovery import Recovery
 from durably.runtime.lifecycle.retention import Retention
 from durably.runtime.lifecycle.retries import Retries
 from durably.runtime.lifecycle.timer_dispatch import TimerDispatch
+from durably.runtime.lifecycle.wait_graph import WaitGraph
 from durably.runtime.messaging.acceptance import Acceptance
 from durably.runtime.messaging.attachments import Attachments
 from durably.runtime.messaging.completions import Completions
@@ -123,6 +124,7 @@ class Parts:
     sliced_work: SlicedWork
     targets: Targets
     timers: TimerService
+    wait_graph: WaitGraph
     waiters: Waiters
 
 
@@ -234,7 +236,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         registry=registry,
         waiters=waiters,
     )
-    activations.on_queued = notices.message_queued
+    activations.on_queued.append(notices.message_queued)
     attachments.on_attached.append(notices.attached)
     pauses = Pauses(committer=committer, notices=notices, observer=observer, ready=ready, timers=timers)
     action_endings = ActionEndings(
@@ -320,17 +322,22 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         retries=retries,
         scheduled=scheduled,
     ).time_has_come
+    wait_graph = WaitGraph(activations=activations, registry=registry)
     deadlocks = Deadlocks(
+        incarnation,
         activations=activations,
         committer=committer,
         completions=completions,
         endings=endings,
-        registry=registry,
-        scheduled=scheduled,
+        graph=wait_graph,
+        idleness=idleness,
+        observer=observer,
+        passivation=passivation,
+        reach=reach,
         settings=settings,
         waiters=waiters,
     )
-    activations.on_loaded = deadlocks.look_at_loaded
+    activations.on_queued.append(deadlocks.message_queued)
     attachments.on_attached.append(deadlocks.attached)
     sliced_work = SlicedWork(incarnation.fail, idleness.changed)
     idleness.add(sliced_work.is_idle)
@@ -394,6 +401,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
             activations=activations,
             actors=actors,
             background=background,
+            deadlocks=deadlocks,
             last_position=around.last_position,
             obedience=obedience,
             observer=observer,
@@ -416,5 +424,6 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         sliced_work=sliced_work,
         targets=targets,
         timers=timers,
+        wait_graph=wait_graph,
         waiters=waiters,
     )

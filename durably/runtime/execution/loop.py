@@ -95,10 +95,16 @@ class IsolatedLoop(asyncio.AbstractEventLoop):
     """
 
     __slots__ = ()
+    _next_number: int
 
     def number(self) -> int:
         """The next creation number; what is numbered hashes by it."""
-        raise NotImplementedError
+        number = self._next_number
+        self._next_number = number + 1
+        return number
+
+    def create_future(self) -> asyncio.Future[Any]:
+        return NumberedFuture(self.number(), loop=self)
 
     def refuse(self, name: str) -> NoReturn:
         """Raise a sentence: this method of a loop reaches outside."""
@@ -552,11 +558,6 @@ class DeterministicLoop(IsolatedLoop):
         if len(self._tasks) > self._tidied_beyond:
             self._forget_done()
         return task
-
-    def number(self) -> int:
-        number = self._next_number
-        self._next_number = number + 1
-        return number
 
     def refuse(self, name: str) -> NoReturn:
         raise BlockingIOInHandlerError(

@@ -52,6 +52,8 @@ class Activation:
     """Why nothing of this object can go on: its snapshot is in the store only."""
     stored_tail: int = 0
     """How many messages wait in the store only, behind those in memory (rule C8)."""
+    is_held: bool = False
+    """Something looks at it that needs it in memory for a while."""
     is_rehydrated: bool = False
     """The snapshot and what had started are in memory; a further load is for the rest of the mailbox only."""
 
@@ -116,7 +118,7 @@ class Activation:
 
     def can_passivate(self, durable: int) -> bool:
         """All of rule L4: nothing running, waiting in memory, loading, shared in flight, or not durable."""
-        return self.changed_at <= durable and self.is_dormant()
+        return not self.is_held and self.changed_at <= durable and self.is_dormant()
 
 
 def is_dormant(invocation: InvocationRun) -> bool:

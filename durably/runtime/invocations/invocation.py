@@ -217,7 +217,8 @@ def from_stored(stored: StoredInvocation, activation: Activation, handler: Bound
     invocation.load_error = journal_load_error(stored)
     if stored.steps:
         invocation.journal = journal_of(stored)
-        invocation.journal.reload(holds_back=handler.atomic)
+        is_suspended = record.status is InvocationStatus.SUSPENDED
+        invocation.journal.reload(is_suspended=is_suspended, holds_back=handler.atomic)
     return invocation
 
 

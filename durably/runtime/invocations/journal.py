@@ -12,7 +12,9 @@ from durably.actors.protocol.commands import (
     HELD_BY_ATOMIC,
     Attach,
     AwaitSignal,
+    Cancel,
     Command,
+    CompleteAwakeable,
     GetStatus,
     Run,
     Send,
@@ -122,19 +124,22 @@ class Journal:
         """The next advance takes in a cancel."""
         return bool(self.undelivered) and is_cancel(self.undelivered[0])
 
-    def reload(self, *, holds_back: bool) -> None:
+    def reload(self, *, is_suspended: bool, holds_back: bool) -> None:
         """It comes from the store: note what this process has to answer again, and what is held back.
 
-        What an atomic handler sends is not in the store as such: it is found in its steps (rule V6).
+        One that was suspended has nothing of that: what it attached to knows it. What an atomic handler sends is not in
+        the store as such: it is found in its steps (rule V6).
         """
         for number, command in self.pending.items():
-            if isinstance(command, ANSWERED_BY_THIS_PROCESS):
+            if isinstance(command, ANSWERED_BY_THIS_PROCESS) and not is_suspended:
                 self.unanswered.add(number)
         if holds_back:
             commands = (command for step in self.steps for command in step.commands)
             self.held_back += [
                 (number, command) for number, command in enumerate(commands) if isinstance(command, HELD_BY_ATOMIC)
             ]
+            for number, _ in self.held_back:  # They have no answer, as when they were issued.
+                self.pending.pop(number, None)
 
     def issued_at(self, number: int) -> int:
         """The time of the step that issued a command."""
@@ -172,7 +177,8 @@ def journal_of(stored: StoredInvocation) -> Journal:
     for record in stored.steps:
         step = decode_step(record.content)
         for offset, command in enumerate(step.commands):
-            journal.pending[journal.next_command + offset] = command
+            if _is_answered(command):
+                journal.pending[journal.next_command + offset] = command
         for number in (*step.deliveries, *step.abandoned):
             journal.pending.pop(number, None)
             if number in answers:
@@ -186,3 +192,10 @@ def journal_of(stored: StoredInvocation) -> Journal:
     for delivery in answers.values():
         journal.answer(delivery)
     return journal
+
+
+def _is_answered(command: Command) -> bool:
+    """A handler waits for the answer; those of an atomic one never do for what is held back, as `reload` knows."""
+    if isinstance(command, Send):
+        return command.idempotency_key is not None
+    return not isinstance(command, Cancel | CompleteAwakeable)

@@ -189,6 +189,11 @@ class RuntimeLogger(Observer):
             )
         self._of(invocation).warning(SLOW_HANDLER if handler_us >= coding.spent_us else SLOW_CODING, **fields)
 
+    def deadlocked(self, invocation: InvocationRun, command: int, cycle: tuple[str, ...]) -> None:
+        self._of(invocation).warning(
+            "invocations waited for each other; the newest call gets a DeadlockError", cycle=" -> ".join(cycle)
+        )
+
     def undeliverable(self, sender: InvocationRun, command: Call | Send | SendSignal, error: TerminalError) -> None:
         self._of(sender).error(
             "a message cannot be delivered", command=describe_command(command), error=describe_failure(error)

@@ -107,6 +107,9 @@ class Observer:
     def pause_durable(self, invocation: InvocationRun, error: BaseException, heard: bool) -> None:
         """The pause is on disk. `heard`: a caller outside waited for it and has been refused."""
 
+    def deadlocked(self, invocation: InvocationRun, command: int, cycle: tuple[str, ...]) -> None:
+        """A command of it is about to be answered with an error: it would wait for ever, in this circle (rule E4)."""
+
     def slow(self, invocation: InvocationRun, took_us: int, coding: CodingMeter) -> None:
         """One advance of it held up the event loop. `coding` says how much of that was durably's own encoding and
         decoding, and is reset afterwards.

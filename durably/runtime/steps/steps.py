@@ -108,7 +108,8 @@ class Steps:
         if journal is None:
             at, deliveries = max(self._clock.now(), invocation.due or 0), NO_DELIVERIES  # Rule T1
         elif not journal.undelivered:
-            self._attempts.park(self._committer.begin(), invocation, journal)  # Woken by what it had given up.
+            self._attempts.park(self._committer.begin(), invocation, journal)  # Resumed, or woken by what it gave up.
+            self._deadlocks.waits_anew(invocation)
             return
         else:
             at, deliveries = max(self._clock.now(), journal.not_before), journal.undelivered  # Rule T1
@@ -228,7 +229,7 @@ class Steps:
         for number, call in cancelled:
             self._cancel_below(transition, invocation, number, call)
         self._attempts.park(transition, invocation, journal)
-        self._deadlocks.look_at(transition, invocation)
+        self._deadlocks.step_ended(invocation, first)
 
     # ------------------------------------------------------------------ act
 

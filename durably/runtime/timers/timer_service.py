@@ -135,11 +135,11 @@ class TimerService:
 
     async def _read_what_was_asked_ahead(self, now: int) -> None:
         """Rule T1: their times of day come from a wrong clock, so they wait from now on, for as long as was asked."""
-        elapsed = self._clock.monotonic()
         after: TimerPlace | None = None
         portion = self._settings.recovery_portion
         while not self._dead:
             timers = await self._store.timers(LAST_MOMENT, portion, after=after, asked_after=now)
+            elapsed = self._clock.monotonic()  # Not earlier: a timer that was set meanwhile would ring too soon.
             for timer in timers:
                 self._heap.add(timer, elapsed + timer.due - timer.asked_at)
             if timers:

@@ -308,6 +308,35 @@ from (
     limit :limit
 );
 
+-- name: held_up
+-- (number, service, key) of suspended invocations without a sleep timer for which others wait: calls that are queued in
+-- a mailbox which they hold, and commands that attached to them.
+select json_group_array(json_array(number, service, key))
+from (
+    select holder.number as number, holder.service as service, holder.key as key
+    from invocations as head
+    cross join invocations as holder
+    on
+        holder.service = head.service and holder.key = head.key
+        and holder.status = 'suspended' and holder.status <> 'completed' and holder.mailbox_position is not null
+    where
+        head.status = 'pending' and head.status in ('running', 'pending', 'backing-off', 'paused')
+        and head.mailbox_position is not null
+        and (
+            head.caller_number is not null
+            or exists (select 1 from attachments as waits where waits.number = head.number)
+        )
+        and holder.number > :after
+        and not exists (select 1 from timers where timers.number = holder.number and timers.kind = 'sleep')
+    union
+    select target.number, target.service, target.key
+    from (select distinct number from attachments where number > :after) as attached
+    cross join invocations as target on target.number = attached.number and target.status = 'suspended'
+    where not exists (select 1 from timers where timers.number = target.number and timers.kind = 'sleep')
+    order by number
+    limit :limit
+);
+
 -- name: timers
 -- Timers due by a moment and asked for after another, after a place in their order.
 select json_group_array(json_array(number, kind, command, due, service, key, asked_at))

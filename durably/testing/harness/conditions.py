@@ -7,7 +7,7 @@ hold.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple, TypeAlias, cast
 
 from durably.actors.definition.binding import BoundActor
@@ -23,7 +23,11 @@ Condition: TypeAlias = Callable[[Snapshots], object]
 
 
 class InvariantError(AssertionError):
-    """A condition of the user's does not hold."""
+    """A condition of the user's does not hold. `read` are the objects that it looked at."""
+
+    def __init__(self, message: str, read: Iterable[Address] = ()) -> None:
+        super().__init__(message)
+        self.read = tuple(read)
 
 
 class InTheEnd(NamedTuple):
@@ -77,17 +81,18 @@ class Conditions:
 
     def check(self, condition: Condition, snapshots: Snapshots, when: str) -> None:
         """Fail the run unless it holds."""
+        snapshots.read.clear()
         try:
             answer = condition(snapshots)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # pytest.fail raises what is no Exception.
-            told = InvariantError(f"{name_of(condition)} does not hold {when}: {describe(error)}")
+            told = InvariantError(f"{name_of(condition)} does not hold {when}: {describe(error)}", snapshots.read)
             told.__cause__ = error
             self._fail(told)
             return
         if answer is False:
-            self._fail(InvariantError(f"{name_of(condition)} does not hold {when}."))
+            self._fail(InvariantError(f"{name_of(condition)} does not hold {when}.", snapshots.read))
 
     def _measure(self, address: Address) -> None:
         fields = self._disk.state.get(address, {})

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from datetime import date, time
 from dis import get_instructions
+from functools import cache
 from os import sep
 from sysconfig import get_path
 from types import FrameType, TracebackType
@@ -213,10 +214,11 @@ class _Watching:
 
     def _note(self, frame: FrameType, event: str, argument: Any) -> None:
         # Called for all that a handler does, so what is most often false is asked first.
-        if event == "c_call" and argument.__name__ in _NAMES:
-            title = _title(argument, frame)
-            if title is not None:
-                self._refuse(title, frame)
+        if event == "c_call":
+            if argument.__name__ in _NAMES and not _is_machinery(frame.f_globals.get("__name__", "")):
+                title = _title(argument, frame)
+                if title is not None:
+                    self._refuse(title, frame)
         elif event == "call" and id(frame.f_code) in _PYTHON_OF_THE_PROCESS and frame.f_back is not None:
             self._refuse(_PYTHON_OF_THE_PROCESS[id(frame.f_code)], frame.f_back)
 
@@ -237,7 +239,7 @@ class _Watching:
             caller = caller.f_back
         if caller is not None and is_of_process and _is_in_a_library(caller):
             return
-        if caller is None or _is_in(_module(caller), _MACHINERY) or self._is_allowed(caller):
+        if caller is None or _is_machinery(_module(caller)) or self._is_allowed(caller):
             return
         error = UnrepeatableCallError(f"{self._handler} {self._sentences(title, caller)}")
         if self._found is None:
@@ -321,6 +323,12 @@ def _hashes_by_process(value: object) -> bool:
 
 def _module(frame: FrameType) -> str:
     return str(frame.f_globals.get("__name__", ""))
+
+
+@cache
+def _is_machinery(module: str) -> bool:
+    """Asked for each step of each handler, whose loop asks in which thread it is."""
+    return _is_in(module, _MACHINERY)
 
 
 def _is_in_a_library(frame: FrameType) -> bool:

@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeAlias, TypedDict, Unpack
+from typing import Any, TypeAlias, Unpack
 
 from durably.actors.actor import Actor
-from durably.actors.retry import RetryPolicy
-from durably.actors.values.durations import Duration
 from durably.actors.values.type_checks import is_mapping
 from durably.testing import report as reports
 from durably.testing.harness.accounts import describe
 from durably.testing.report import Report
 from durably.testing.simulation.failures import Failures
 from durably.testing.simulation.faults import PLACES, Extent, Faults, Place
+from durably.testing.simulation.options import Known, Options
 from durably.testing.simulation.parallel import Share, can_run_in_parallel, run_in_parallel
 from durably.testing.simulation.process_memory import ProcessMemory
+from durably.testing.simulation.recording import record
 from durably.testing.simulation.shrinking import Attempt, plainest
 from durably.testing.simulation.simulation import Simulation
 
 Program: TypeAlias = Callable[[Simulation], Coroutine[Any, Any, object]]
 """What happens in the world outside: a coroutine function that asks, waits, and asserts."""
-
-Dependencies: TypeAlias = Mapping[Any, Any] | Callable[[], Mapping[Any, Any]]
 
 UNDISTURBED_SEED = 0
 """The run that tells how long a program is, if seeds place the faults."""
@@ -43,19 +41,6 @@ class SimulationFailedError(AssertionError):
 
 class NeverHappenedError(AssertionError):
     """What `Simulation.sometimes` names has to happen in one run of a campaign at least, and did not."""
-
-
-class Options(TypedDict, total=False):
-    """How simulations are made, besides their seeds; see `Simulation`."""
-
-    dependencies: Dependencies | None
-    """Should be a function that makes them, unless they remember nothing."""
-    retry: RetryPolicy
-    suspend_after: Duration | None
-    longest: Duration
-    """Virtual time after which a program that has not ended is given up."""
-    allow: Collection[str]
-    """Modules that may read clocks and roll dice in handlers."""
 
 
 def simulate(
@@ -240,6 +225,7 @@ class Campaign:
                 raise
             finally:
                 reports.TOTALS.add(simulation.report())
+                record(seed, simulation.trace)
         return Attempt(seed=seed, faults=faults, asked=asked, order=order, simulation=simulation, error=error)
 
     def passed(self, attempt: Attempt) -> Report:
@@ -268,8 +254,7 @@ class Campaign:
             seed=seed,
             faults=faults,
             order=order,
-            extent=self._extent,
-            memory=self._memory,
+            known=Known(extent=self._extent, memory=self._memory),
             **self._options,
         )
 
@@ -303,11 +288,17 @@ class Campaign:
         if told is not failed:
             lines.append(f"This is the plainest run that fails like it: {self._repeat(told)}")
         repeat = f"Repeat it with: {self._repeat(failed)}"
-        trace = told.simulation.trace.tail(len(told.simulation.trace.entries))
+        trace = "\n".join(map(str, told.simulation.trace.entries))
         path = self._failures.keep(failed.seed, "\n".join((header, *lines, repeat, trace, "")))
         if path is not None:
             lines.append(f"All that happened stands in {path}; this seed comes first the next time.")
-        return "\n\n".join([header, told.simulation.account(), "\n".join([*lines, repeat])])
+        return "\n\n".join(
+            [
+                header,
+                told.simulation.account(error),
+                "\n".join([*lines, repeat]),
+            ]
+        )
 
     def _repeat(self, attempt: Attempt) -> str:
         """The call that does the same again, as far as it can be written down."""

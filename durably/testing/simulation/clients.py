@@ -8,7 +8,7 @@ insist gets `ConnectionLostError`, as it would from HTTP, and knows no more.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from random import Random
 from typing import Any, Protocol, TypeVar, TypeVarTuple
 
@@ -20,7 +20,13 @@ from durably.actors.protocol.operations import CallSite, HostOperation, Operatio
 from durably.actors.sent_values import Sent
 from durably.actors.transport import Delay, Invocation, Outgoing
 from durably.actors.values.error_envelopes import decode_failure
-from durably.errors import OverloadedError, RuntimeStoppedError, StoreUnavailableError
+from durably.errors import (
+    InvocationStatusError,
+    OverloadedError,
+    RuntimeStoppedError,
+    StoreInUseError,
+    StoreUnavailableError,
+)
 from durably.ids import InvocationStatus
 from durably.runtime.execution.failure_text import describe_failure
 from durably.runtime.execution.loop import is_in_a_handler
@@ -31,7 +37,7 @@ from durably.testing.simulation.faults import Place
 from durably.testing.simulation.history import History
 from durably.testing.simulation.injection import Injection, Strike
 from durably.testing.simulation.latencies import Latencies
-from durably.testing.simulation.loop import SimulatedLoop
+from durably.testing.simulation.loop import SimulatedLoop, outside_context
 from durably.testing.simulation.process import Ask, SimulatedProcess
 from durably.testing.simulation.trace import Trace, shown_id
 
@@ -61,9 +67,12 @@ class World(Protocol):
     latencies: Latencies
     trace: Trace
     history: History
-    process: SimulatedProcess | None
     travelling: int
     """Messages on their way, in both directions."""
+
+    def reached(self) -> SimulatedProcess | None:
+        """The process that a request comes to."""
+        ...
 
     def next_request(self, client: str, /) -> int:
         """Counts what a client has asked for."""
@@ -171,6 +180,14 @@ class SimulatedClient(Caller):
 
         return self._issue(converse(), f"{verb} of {id}", CallSite(frame_above(1)))
 
+    async def resume(self, id: str) -> Sequence[str]:
+        """Let a paused invocation try again, as an operator does; the ids of what was paused."""
+        try:
+            effect = await self.act(Verb.RESUME, id)
+        except InvocationStatusError:  # The order came twice, and it has ended meanwhile.
+            return []
+        return [id] if effect is Effect.DONE else []
+
     # ------------------------------------------------------------------ inside
 
     def _keyed(self, outgoing: Outgoing[R]) -> Outgoing[R]:
@@ -276,12 +293,20 @@ class SimulatedClient(Caller):
     def _arrives(self, ask: Ask, answer: asyncio.Future[Any], reply_lost: bool) -> None:
         """A request comes to where the process should be."""
         world = self._world
-        process = world.process
+        process = world.reached()
         if process is None or not process.is_up:
             _ends_with(answer, NobodyThereError("There is no process to connect to. Nothing was accepted."))
             return
-        operation = process.context.run(ask, process)
         process.connections[answer] = None
+        if process.halted:  # The system takes the connection, and the process will find it.
+            world.loop.call_soon(self._taken_in, process, ask, answer, reply_lost, context=process.context)
+        else:
+            process.context.run(self._taken_in, process, ask, answer, reply_lost)
+
+    def _taken_in(self, process: SimulatedProcess, ask: Ask, answer: asyncio.Future[Any], reply_lost: bool) -> None:
+        """The process reads the request; run in its context."""
+        world = self._world
+        operation = ask(process)
 
         def answered(operation: asyncio.Future[Any]) -> None:
             if process.connections.pop(answer, ...) is ... or answer.done():
@@ -293,7 +318,7 @@ class SimulatedClient(Caller):
                 world.injection.passes("reply")
                 self._travels(self._travel_us("reply"), _hand_over, operation, answer)
 
-        operation.add_done_callback(answered)
+        operation.add_done_callback(answered, context=outside_context())
 
     def _breaks(self, answer: asyncio.Future[Any], after_us: tuple[int, int]) -> None:
         error = ConnectionLostError("No answer came. The request may have arrived or not.")
@@ -327,6 +352,8 @@ def _hand_over(operation: asyncio.Future[Any], answer: asyncio.Future[Any]) -> N
     error = operation.exception()
     if error is None:
         answer.set_result(operation.result())
+    elif isinstance(error, StoreInUseError):  # The process has stopped for good, and will be replaced.
+        answer.set_exception(NobodyThereError(f"The process serves nobody any more: {error}"))
     else:
         answer.set_exception(error)
 

@@ -8,13 +8,13 @@ that is on its way at that moment the seed decides.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from random import Random
-from typing import Protocol
+from typing import Any, Protocol
 
 from durably.errors import StoreUnavailableError
 from durably.ids import Address, InvocationStatus, KeyScope
-from durably.storage.memory import Disk, MemoryStore
+from durably.storage.memory import ContradictionError, Disk, MemoryStore
 from durably.storage.records import (
     EVER,
     Batch,
@@ -36,6 +36,17 @@ COMMIT_US = (200, 2_000)
 READ_US = (20, 400)
 
 
+class Process(Protocol):
+    """The process that has opened a store."""
+
+    name: str
+    number: int
+    takes_over: bool
+    """Another process has the store, and does not stand in the way."""
+    superseded_at_us: int | None
+    """When another process had the store; None: it is the owner."""
+
+
 class World(Protocol):
     """What a store has to do with besides the disk."""
 
@@ -51,8 +62,20 @@ class World(Protocol):
         """A batch is on the disk."""
         ...
 
-    def opened(self) -> None:
-        """What is on the disk is what has happened; a new incarnation begins."""
+    def opened(self, process: Any, /) -> None:
+        """What is on the disk is what has happened; a new incarnation of this process begins."""
+        ...
+
+    def refused(self, error: ContradictionError, /) -> None:
+        """A batch contradicts what is on the disk."""
+        ...
+
+    def superseded_owner_committed(self, name: str, /) -> None:
+        """A batch of a process became durable that was not the owner of the store any more."""
+        ...
+
+    def may_be_superseded(self, place: Place, /) -> None:
+        """A moment at which another process may begin to take the store over."""
         ...
 
     def note(self, what: str, /) -> None: ...
@@ -70,6 +93,10 @@ class SimulatedDisk(Disk):
         self.in_flight: Batch | None = None
         self.full_until_us = 0
 
+    def addresses(self) -> Iterable[Address]:
+        """All objects that it knows."""
+        return {**dict.fromkeys(self.state), **dict.fromkeys(row.record.address for row in self.rows.values())}
+
     def lose_power(self, random: Random) -> Batch | None:
         """The process is gone, and its lock; the batch that was on its way is on the disk, or not: then it is None."""
         self.holder = None
@@ -83,10 +110,11 @@ class SimulatedDisk(Disk):
 class SimulatedStore(WrappedStore):
     """The store of one simulated process."""
 
-    def __init__(self, disk: SimulatedDisk, world: World) -> None:
+    def __init__(self, disk: SimulatedDisk, world: World, process: Process) -> None:
         super().__init__(MemoryStore(disk))
         self.disk = disk
         self._world = world
+        self._process = process
         self._host = asyncio.get_running_loop()
         self._failed = False
 
@@ -96,17 +124,24 @@ class SimulatedStore(WrappedStore):
     async def open(self, owner: Owner, /) -> Opened:
         await self._takes(READ_US)
         self._refuse_if_full()
-        opened = await self.inner.open(owner)
+        if self._process.takes_over:
+            self.disk.holder = None
+        opened = await self.inner.open(Owner("simulated", self._process.number, owner.since))
         self._failed = False
-        self._world.opened()
+        self._world.opened(self._process)
         return opened
 
     async def commit(self, batch: Batch, /) -> None:
         if self._failed:
             raise StoreUnavailableError("A commit failed before. Open the store again first.")
         disk, world = self.disk, self._world
+        if self._process.superseded_at_us is not None:  # Faults are for the owner.
+            await self._takes(COMMIT_US)
+            await self._apply(batch)
+            return
         disk.commits += 1
         world.injection.passes("before_commit", disk.commits)
+        world.may_be_superseded("before_commit")
         await self._crash("before_commit")
         failing = world.injection.strikes("commit_fails", "before_commit")
         if failing is None:
@@ -114,7 +149,8 @@ class SimulatedStore(WrappedStore):
             self._refuse_if_full()
         disk.in_flight = batch
         await self._takes(COMMIT_US, "before_commit")
-        disk.in_flight = None
+        if disk.in_flight is batch:
+            disk.in_flight = None
         if failing is not None:
             self._failed = True
             durable = failing.dice.random() < 0.5 if failing.fault.durable is None else failing.fault.durable
@@ -126,6 +162,7 @@ class SimulatedStore(WrappedStore):
         await self._apply(batch)
         world.injection.passes("after_commit", disk.commits)
         world.clock_may_jump()
+        world.may_be_superseded("after_commit")
         await self._crash("after_commit")
 
     async def verify(self) -> None:
@@ -159,6 +196,10 @@ class SimulatedStore(WrappedStore):
     async def recoverable(self, after: int, limit: int, /) -> list[tuple[int, Address]]:
         await self._reads()
         return await super().recoverable(after, limit)
+
+    async def held_up(self, after: int, limit: int, /) -> list[tuple[int, Address]]:
+        await self._reads()
+        return await super().held_up(after, limit)
 
     async def timers(
         self, until: int, limit: int, /, *, after: TimerPlace | None = None, asked_after: int = EVER
@@ -196,10 +237,19 @@ class SimulatedStore(WrappedStore):
     # ------------------------------------------------------------------ inside
 
     async def _apply(self, batch: Batch) -> None:
-        await self.inner.commit(batch)
+        try:
+            await self.inner.commit(batch)
+        except ContradictionError as error:
+            self._world.refused(error)
+            raise
+        if self._process.superseded_at_us is not None:
+            self._world.superseded_owner_committed(self._process.name)
         self._world.committed(batch)
 
     async def _reads(self) -> None:
+        if self._process.superseded_at_us is not None:
+            await self._takes(READ_US)
+            return
         self._world.injection.passes("read")
         fails = self._world.injection.strikes("reads_fail", "read")
         await self._takes(READ_US, "read")

@@ -30,6 +30,7 @@ Kind: TypeAlias = Literal[
     "slow",
     "clock_jumps",
     "client_retries",
+    "superseded",
     "action_fails_before",
     "action_fails_after",
     "action_hangs",
@@ -120,6 +121,7 @@ _MANNERS: dict[Kind, _Manner] = {
     "slow": _Manner(("before_commit", "read", "message", "reply"), 0.1, duration="up_to"),
     "clock_jumps": _Manner(("after_commit",), 0.05, duration="up_to"),
     "client_retries": _Manner(("message",), 0.1),
+    "superseded": _Manner(("before_commit", "after_commit"), 0.01, 0.1, "lasts"),
     "action_fails_before": _Manner(("before_action",), 0.05),
     "action_fails_after": _Manner(("after_action",), 0.05),
     "action_hangs": _Manner(("before_action",), 0.02, duration="lasts"),
@@ -242,6 +244,15 @@ class Faults:
     def client_retries(*, rate: float | None = None, at: str | None = None) -> Faults:
         """Requests and replies are lost, late, or come twice, and clients ask again; the rate is per message."""
         return _one(Fault("client_retries", _rate(rate, at), _point(at)))
+
+    @staticmethod
+    def superseded(*, rate: float | None = None, at: str | None = None, lasts: Duration = 30.0) -> Faults:
+        """Another process takes the store over while this one lives on, because its lock was lost or it stood still.
+
+        For up to `lasts` both are there, and clients reach either. The older one must answer nothing.
+        """
+        lasts_us = duration_us(lasts, "Faults.superseded(lasts=...)")
+        return _one(Fault("superseded", _rate(rate, at), _point(at), for_us=lasts_us))
 
     @staticmethod
     def actions(
@@ -402,4 +413,5 @@ _ALL = (
     | Faults.clock_jumps()
     | Faults.client_retries()
     | Faults.actions(fail_before=None, fail_after=None, slow=None, counts=False)
+    | Faults.superseded()
 )

@@ -11,9 +11,12 @@ on the disk. The numbers are those of the list in `docs/architecture.md`:
 6. replay issues the recorded commands;
 7. every pending invocation has something that will wake it;
 8. a second runtime on the same store fails at start;
-9. a cancel or a kill reaches every callee that it is for, and a killed tree is free;
-10. an invocation has its outcome at its deadline, and keeps it; nobody waits for one that has an outcome; nothing of
-    one that has ended is left behind.
+9. an owner of the store that was superseded answers nothing, reads included, commits nothing and starts no action;
+10. a paused invocation goes on when a person has resumed it, and not before;
+11. a cancel or a kill reaches every callee that it is for, and a killed tree is free;
+12. an invocation has its outcome at its deadline, and keeps it; nobody waits for one that has an outcome; nothing of
+    one that has ended is left behind;
+13. nobody waits in a deadlock, and a `DeadlockError` is the answer to the newest call of one.
 
 The sixth is checked by the runtime itself, which is set to replay every invocation when it ends, and by the simulation
 for what is under way whenever the process dies; the eighth by the simulation, which tries.
@@ -41,8 +44,8 @@ from durably.storage.records import NO_COMMAND, Batch, InvocationRecord, StoredI
 from durably.testing.simulation.clock import SimulatedClock
 from durably.testing.simulation.disk import SimulatedDisk
 from durably.testing.simulation.history import History
-from durably.testing.simulation.loop import SimulationStuckError
 from durably.testing.simulation.trace import shown, shown_id
+from durably.testing.simulation.waiting import Waiting
 
 OVERDUE_US = 5_000_000
 """How long a due timer may go unnoticed by a runtime that has nothing else to do."""
@@ -107,10 +110,17 @@ class Guarantees:
         self._acknowledged: dict[str, None] = {}
         self._signalled: dict[tuple[str, str], int] = {}
         """How many signals of a name to an invocation were acknowledged."""
+        self._withdrawn: dict[str, int] = {}
+        """Messages that are to be gone because their call was answered with a `DeadlockError`, by number."""
         self._doomed: dict[str, tuple[int, str]] = {}
         """Callees of killed invocations: where in the log their caller was killed, and which it is."""
         self._told: dict[str, tuple[int, str]] = {}
         """The same of callees that a cancel of their caller goes to."""
+        self._seen_at_rest: tuple[int, int, set[ActionKey]] | None = None
+        """What the last look at rest was at: it need not look again before something has changed."""
+        self._next_overdue_us = 0
+        self._resumed: set[str] = set()
+        """Let go on by a person since they were paused, whether that is durable or not."""
 
     # ------------------------------------------------------------------ what the machine does
 
@@ -119,6 +129,13 @@ class Guarantees:
         due = self._starts.get(invocation.number)
         if due is not None and due > self._clock.latest:
             self._broken(4, f"{shown(invocation)} begins {(due - self._clock.latest) / 1_000_000:.3f} s too early.")
+        if self._withdrawn.get(invocation.id) == invocation.number:
+            self._broken(13, f"{shown(invocation)} begins, and its call was answered with a DeadlockError.")
+        record = self._disk.find(invocation.id)
+        takes_cancel = invocation.journal is not None and invocation.journal.takes_cancel  # Rule E1 (e)
+        is_paused = record is not None and record.status is InvocationStatus.PAUSED
+        if is_paused and not takes_cancel and invocation.id not in self._resumed:
+            self._broken(10, f"{shown(invocation)} runs, and is paused: it was not let go on.")
         self._attempted.add(invocation.id)
         self._history.begins(invocation)
 
@@ -143,6 +160,26 @@ class Guarantees:
         self._young_ends[invocation.id] = position
         self._history.ended(invocation)
 
+    def deadlocked(
+        self,
+        invocation: InvocationRun,
+        command: int,
+        live: Iterable[InvocationRun],
+        is_awaited_outside: Callable[[int], bool],
+    ) -> None:
+        """A command of it is about to be answered with a `DeadlockError`."""
+        waiting = Waiting(self._disk, live, self._ends.__contains__)
+        party = waiting.parties.get(invocation.number)
+        if party is None or invocation.number not in waiting.blocked:
+            self._broken(13, f"{shown(invocation)} is told of a deadlock, and there is none.")
+            return
+        members = waiting.knot_of(invocation.number)
+        target, newest = party.waits[command], waiting.newest_queued_call(members)
+        if target not in members or newest not in (None, target):
+            self._broken(13, f"{shown(invocation)} is told of a deadlock, and the newest call in it is another one.")
+        elif newest is not None and not (is_awaited_outside(target) or waiting.is_wanted(target, party.number)):
+            self._withdrawn[waiting.parties[target].id] = target
+
     def killed(self, invocation: InvocationRun, position: int) -> None:
         """It ends, and so do the callees that it waits for."""
         journal = invocation.journal
@@ -153,7 +190,9 @@ class Guarantees:
     def incarnation_begins(self) -> None:
         """What was not durable has not happened; what is on the disk goes on."""
         durable = self._disk.last_position
+        self._withdrawn = {id: number for id, number in self._withdrawn.items() if number not in self._disk.rows}
         self._attempted.clear()
+        self._resumed.clear()
         for id, position in self._young_ends.items():
             if position > durable:
                 del self._ends[id]
@@ -193,9 +232,9 @@ class Guarantees:
 
     # ------------------------------------------------------------------ what leaves it
 
-    def answered(self, id: str, outcome: Outcome) -> None:
-        """Somebody outside is told an outcome."""
-        if not self._is_durable_end(id):
+    def answered(self, id: str, outcome: Outcome, *, is_owner: bool = True) -> None:
+        """Somebody outside is told an outcome, by the owner of the store or by one that was superseded right then."""
+        if is_owner and not self._is_durable_end(id):
             self._broken(5, f"the outcome of {shown_id(id)} was told, and it is not on the disk.")
         known = self._answers.setdefault(id, self._outcome(id) or outcome)
         if known != outcome:
@@ -246,10 +285,36 @@ class Guarantees:
                 5, f"{told} signals {name!r} to {shown_id(id)} were acknowledged, {taken + waiting} are there."
             )
 
+    def superseded_owner_answers(self, who: str, what: str) -> None:
+        """Something leaves a process that another one has taken the store over from."""
+        self._broken(9, f"{who} {what}, and another process had taken its store over.")
+
+    # ------------------------------------------------------------------ pauses
+
+    def paused(self, invocation: InvocationRun) -> None:
+        """It waits for a person from now on."""
+        self._resumed.discard(invocation.id)
+
+    def is_resumed(self, id: str) -> None:
+        """A person lets it go on."""
+        self._resumed.add(id)
+
+    def told_resumed(self, id: str) -> None:
+        """A person is told that this one goes on."""
+        record = self._disk.find(id)
+        if record is not None and record.status is InvocationStatus.PAUSED and id in self._resumed:
+            self._broken(5, f"{shown_id(id)} was said to go on, and is paused on the disk.")
+
     # ------------------------------------------------------------------ when nothing happens
 
     def at_rest(self, running: set[ActionKey], now_us: int) -> None:
         """The runtime says that nothing can happen unless time passes or somebody asks: see whether that is so."""
+        seen = (self._disk.last_position, len(self.handlers), running)
+        if seen == self._seen_at_rest and now_us <= self._next_overdue_us:
+            return
+        self._seen_at_rest = (*seen[:2], set(running))
+        dues = (timer.due for row in self._unfinished() for timer in row.timers.values())
+        self._next_overdue_us = min(dues, default=now_us + OVERDUE_US) + OVERDUE_US
         waited_for = self._waited_for()
         known = {service for service, _ in self.handlers}
         for row in self._unfinished():
@@ -265,17 +330,17 @@ class Guarantees:
         for order in self._disk.orders.values():
             record = self._disk.find(order.id)
             if record is None or record.address.service in known:
-                self._broken(9, f"an order to {order.kind} {shown_id(order.id)} is recorded, and not carried out.")
+                self._broken(11, f"an order to {order.kind} {shown_id(order.id)} is recorded, and not carried out.")
         for id, (_, caller) in self._doomed.items():
             row = self._row(id)
             if row is not None and row.record.status is not InvocationStatus.COMPLETED:
-                self._broken(9, f"{_place(row.record)} goes on, and {caller}, which called it, was killed.")
+                self._broken(11, f"{_place(row.record)} goes on, and {caller}, which called it, was killed.")
         for id, (_, caller) in self._told.items():
             row = self._row(id)
             if row is None or row.record.scope is not None or row.record.status is InvocationStatus.COMPLETED:
                 continue
             if row.record.outcome is None and all(command >= 0 for _, command in row.completions):
-                self._broken(9, f"{_place(row.record)} was not cancelled, and {caller}, which called it, was.")
+                self._broken(11, f"{_place(row.record)} was not cancelled, and {caller}, which called it, was.")
 
     def _check_answered(self, known: AbstractSet[str]) -> None:
         """Guarantee 10: whose callee has an outcome has its answer."""
@@ -288,7 +353,7 @@ class Guarantees:
                     continue
                 callee = self._disk.find(_callee_id(row.record, number, command))
                 if callee is not None and callee.outcome is not None:
-                    self._broken(10, f"{_place(row.record)} waits for {_place(callee)}, which has an outcome.")
+                    self._broken(12, f"{_place(row.record)} waits for {_place(callee)}, which has an outcome.")
 
     def _check_leftovers(self, now_us: int) -> None:
         """Guarantee 10."""
@@ -296,17 +361,17 @@ class Guarantees:
             record = row.record
             if record.status is InvocationStatus.COMPLETED:
                 if row.timers or row.steps:
-                    self._broken(10, f"{_place(record)} has ended, and left timers or steps behind.")
+                    self._broken(12, f"{_place(record)} has ended, and left timers or steps behind.")
                 continue
             for kind, status in _TIMERS_OF.items():
                 if record.status is not status and (kind, NO_COMMAND) in row.timers:
-                    self._broken(10, f"{_place(record)} is {record.status}, and has a timer of kind {kind}.")
+                    self._broken(12, f"{_place(record)} is {record.status}, and has a timer of kind {kind}.")
             deadline, has_service = record.deadline, (record.address.service, record.handler) in self.handlers
             if deadline is not None and record.outcome is None and deadline + OVERDUE_US < now_us and has_service:
-                self._broken(10, f"the deadline of {_place(record)} has passed, and it has no outcome.")
+                self._broken(12, f"the deadline of {_place(record)} has passed, and it has no outcome.")
 
     def _check_circles(self, known: AbstractSet[str]) -> None:
-        """Who waits only for each other waits for ever. That is a mistake of the actors, not of durably."""
+        """Guarantee 13. Who waits only for each other would wait for ever."""
         rows = {row.record.number: row for row in self._unfinished()}
         waits: dict[int, list[int]] = {number: [] for number in rows}
         for number, row in rows.items():
@@ -325,7 +390,7 @@ class Guarantees:
                 circle.append(following)
             circle = [*circle[circle.index(following) :], following]
             told = ", which waits for ".join(_place(rows[number].record) for number in circle)
-            self._fail(SimulationStuckError(f"A deadlock: {told}. Nothing will ever end that."))
+            self._broken(13, f"a deadlock stays: {told}.")
 
     def _ahead_of(self, record: InvocationRecord) -> list[int]:
         """The invocations of the same object that have to end before it can begin."""
@@ -343,7 +408,8 @@ class Guarantees:
     def _wakes_by_itself(self, row: StoredRow, known: AbstractSet[str]) -> bool:
         """It needs no other invocation to go on."""
         status = row.record.status
-        if row.record.address.service not in known or row.timers or _waits_for_others(row):
+        kinds = {kind for kind, _ in row.timers}
+        if row.record.address.service not in known or kinds - {TimerKind.DEADLINE} or _waits_for_others(row):
             return True
         return status not in (InvocationStatus.SUSPENDED, InvocationStatus.PENDING)
 

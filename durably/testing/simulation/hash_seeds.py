@@ -11,12 +11,18 @@ import os
 import pickle
 import subprocess
 import sys
+from collections.abc import Sequence
 from itertools import zip_longest
-from typing import Any, Unpack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Unpack
 
 from durably.actors.actor import Actor
-from durably.testing.simulation.campaign import Campaign, Options, Program, check_program
+from durably.testing.simulation.campaign import Campaign, Program, check_program
+from durably.testing.simulation.failures import FOLDER_VARIABLE
 from durably.testing.simulation.faults import Faults
+from durably.testing.simulation.options import Options
+from durably.testing.simulation.recording import TRACES_VARIABLE, Recorded, recorded
 
 HASH_SEEDS = ("1", "2")
 
@@ -50,8 +56,25 @@ def compare_hash_seeds(
             f"Other processes find a program, its actors and its options by their names: {error}. Write them at the "
             "top of a module, as functions and classes."
         ) from error
-    first, second = (_in_a_process(work, hash_seed) for hash_seed in HASH_SEEDS)
-    for seed, (one, other) in enumerate(zip(first, second, strict=True)):
+    first, second = (_in_a_process([sys.executable, "-m", __name__], work, hash_seed) for hash_seed in HASH_SEEDS)
+    return _compared(first, second)
+
+
+def compare_hash_seeds_of_command(command: Sequence[str], folder: Path) -> int:
+    """Run a command that makes simulated runs in two processes with other hash seeds, and compare all that happened.
+
+    How many runs that were. The command is run in a folder, and has to succeed.
+
+    Raises:
+        HashSeedError: a run differs; shows the first difference.
+        RuntimeError: the command failed.
+    """
+    first, second = (_in_a_process(command, b"", hash_seed, folder) for hash_seed in HASH_SEEDS)
+    return _compared(first, second)
+
+
+def _compared(first: Sequence[Recorded], second: Sequence[Recorded]) -> int:
+    for (seed, one), (_, other) in zip(first, second, strict=True):
         for left, right in zip_longest(one, other, fillvalue="(nothing more)"):
             if left != right:
                 raise HashSeedError(
@@ -62,30 +85,38 @@ def compare_hash_seeds(
     return len(first)
 
 
-def _in_a_process(work: bytes, hash_seed: str) -> list[list[str]]:
-    """What happened in each run, a line each."""
-    done = subprocess.run(
-        [sys.executable, "-m", __name__],
-        input=work,
-        capture_output=True,
-        check=False,
-        env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-    )
-    if done.returncode:
-        raise RuntimeError(f"The other process failed: {done.stderr.decode(errors='replace').strip()}")
-    found: list[list[str]] = pickle.loads(done.stdout)
-    return found
+def _in_a_process(
+    command: Sequence[str], work: bytes, hash_seed: str, folder: Path | None = None
+) -> Sequence[Recorded]:
+    """What happened in each run."""
+    with TemporaryDirectory(prefix="durably-") as place:
+        traces = Path(place) / "traces"
+        done = subprocess.run(
+            command,
+            input=work,
+            capture_output=True,
+            check=False,
+            cwd=folder,
+            env={
+                **os.environ,
+                "PYTHONHASHSEED": hash_seed,
+                "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+                TRACES_VARIABLE: str(traces),
+                FOLDER_VARIABLE: "",
+            },
+        )
+        if done.returncode:
+            told = (done.stderr or done.stdout).decode(errors="replace").strip()
+            raise RuntimeError(f"The process with PYTHONHASHSEED={hash_seed} failed: {told}")
+        return recorded(traces)
 
 
 def _main() -> None:
-    """In another process: make the runs, and tell what happened."""
+    """In another process: make the runs, which are recorded."""
     program, actors, runs, faults, options = pickle.load(sys.stdin.buffer)
     campaign = Campaign("simulate", program, actors, options)
-    told: list[list[str]] = []
     for seed in range(runs):
-        attempt: Any = campaign.attempt_seed(seed, faults)
-        told.append([str(tuple(entry)) for entry in attempt.simulation.trace.entries])
-    sys.stdout.buffer.write(pickle.dumps(told))
+        campaign.attempt_seed(seed, faults)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,6 @@ from typing import Any, NoReturn, Protocol, TypeVar, TypeVarTuple
 from durably.runtime.execution.closing import CLOSINGS, close_asyncgen, close_coroutine
 from durably.runtime.execution.loop import (
     IsolatedLoop,
-    NumberedFuture,
     NumberedTask,
     has_unheard_error,
     never_report,
@@ -41,16 +40,30 @@ MOST_CALLBACKS = 20_000_000
 
 
 class Owner(Protocol):
-    """Whoever callbacks belong to."""
+    """A process that callbacks belong to."""
 
     @property
-    def dead(self) -> bool: ...
+    def dead(self) -> bool:
+        """None of its callbacks runs any more."""
+        ...
+
+    @property
+    def halted(self) -> bool:
+        """It is dead or stands still."""
+        ...
+
+    @property
+    def backlog(self) -> list[Any]:
+        """Callbacks that became ready while it stood still."""
+        ...
 
 
 class Outside:
     """Owns what belongs to no process."""
 
-    dead = False
+    def __init__(self) -> None:
+        self.dead = self.halted = False
+        self.backlog: list[Any] = []
 
 
 OUTSIDE = Outside()
@@ -189,10 +202,15 @@ class SimulatedLoop(IsolatedLoop):
         if len(batch) > 1:
             self._shuffle(batch)
         for handle in batch:
-            if handle.cancelled() or handle.owner.dead:
+            owner = handle.owner
+            if handle.cancelled():
+                continue
+            if owner.halted:
+                if not owner.dead:
+                    owner.backlog.append(handle)
                 continue
             self.callbacks += 1
-            self.owner = handle.owner
+            self.owner = owner
             handle._run()
             if self._stop is not None:
                 return
@@ -202,6 +220,11 @@ class SimulatedLoop(IsolatedLoop):
                 f"The simulation ran {MOST_CALLBACKS:,} callbacks and did not come to an end. Most likely something "
                 f"goes round in circles.\n{self._describe()}"
             )
+
+    def go_on(self, owner: Owner) -> None:
+        """What became ready while a process stood still is ready now."""
+        self._ready += owner.backlog
+        owner.backlog.clear()
 
     def _jump(self) -> None:
         timers = self._timers
@@ -298,9 +321,6 @@ class SimulatedLoop(IsolatedLoop):
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
         """Asyncio's hook: a cancelled timer is passed over when its time comes."""
 
-    def create_future(self) -> asyncio.Future[Any]:
-        return NumberedFuture(self.number(), loop=self)
-
     def create_task(
         self,
         coro: Generator[Any, None, T] | Coroutine[Any, Any, T],
@@ -337,11 +357,6 @@ class SimulatedLoop(IsolatedLoop):
         failed, self._failed = self._failed, []
         unheard = [task for task in failed if has_unheard_error(task)]
         return [error for task in unheard if (error := task.exception()) is not None]
-
-    def number(self) -> int:
-        number = self._next_number
-        self._next_number = number + 1
-        return number
 
     def run_in_executor(self, executor: Any, func: Callable[[*Args], T], *args: *Args) -> asyncio.Future[T]:
         """There are no threads here: the function runs a moment later, in a callback of its own."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from random import Random
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
 from durably.actors.actor import Actor
 from durably.actors.protocol.commands import CompleteAwakeable, SendSignal
@@ -51,6 +51,8 @@ from durably.testing.simulation.guarantees import Guarantees, MachineError
 from durably.testing.simulation.loop import SimulatedLoop, owner_variable
 from durably.testing.simulation.trace import Trace, TraceLog
 
+R = TypeVar("R")
+
 RESTART_US = 500_000
 _CENTURY_US = 100 * 365 * 86_400 * 1_000_000
 
@@ -66,10 +68,10 @@ class World(StoreWorld, Protocol):
     trace: Trace
     guarantees: Guarantees
 
-    def paused(self, invocation: InvocationRun, error: BaseException, /) -> None: ...
+    def pause_durable(self, invocation: InvocationRun, error: BaseException, /) -> None: ...
     def fail(self, error: BaseException, /) -> None: ...
-    def action_begins(self, name: str, /) -> None: ...
-    def action_ended(self, name: str, /) -> None: ...
+    def action_begins(self, name: str, id: str = "", /) -> None: ...
+    def action_ended(self, name: str, id: str = "", /) -> None: ...
     def action_failed(self, name: str, what: str, /) -> None: ...
     def invocation_ended(self, invocation: InvocationRun, /) -> None: ...
 
@@ -138,7 +140,7 @@ class SimulatedRuntime(Runtime):
     def __init__(self, process: SimulatedProcess, program: Program, world: World) -> None:
         tuning = program.tuning
         super().__init__(
-            SimulatedStore(world.disk, world),
+            SimulatedStore(world.disk, world, process),
             program.actors,
             dependencies=program.dependencies,
             retry=program.retry,
@@ -189,15 +191,15 @@ class _ActionWatch(Observer):
         self._world = world
 
     def pause_durable(self, invocation: InvocationRun, error: BaseException, heard: bool) -> None:
-        self._world.paused(invocation, error)
+        self._world.pause_durable(invocation, error)
 
     def action_attempt_started(self, id: str, command: int, name: str) -> None:
-        self._world.guarantees.action_starts((id, command), name)
-        self._world.action_begins(name)
+        self._process.action_starts((id, command), name)
+        self._world.action_begins(name, id)
         self._stop_if_dead()
 
     def action_attempt_ended(self, id: str, command: int, name: str) -> None:
-        self._world.action_ended(name)
+        self._world.action_ended(name, id)
         self._stop_if_dead()
 
     def _stop_if_dead(self) -> None:
@@ -211,13 +213,24 @@ class SimulatedProcess:
 
     def __init__(self, world: World, program: Program, number: int) -> None:
         self.name = f"process {number}"
+        self.number = number
         self.program = program
         self.dead = False
+        self.halted = False
+        """It is dead or stands still."""
+        self.backlog: list[Any] = []
+        """Callbacks that became ready while it stood still."""
+        self.takes_over = False
+        """Another process has the store, and does not stand in the way."""
+        self.superseded_at_us: int | None = None
+        """When another process had the store, or when it went on after that; None: it is the owner."""
         self.runtime: SimulatedRuntime | None = None
         """Once it has started."""
         self.connections: dict[asyncio.Future[Any], None] = {}
         """Requests that were taken in and not answered."""
         self._world = world
+        self._actions: set[ActionKey] = set()
+        """Side effects that were started."""
         self.context = copy_context()
         self.context.run(owner_variable.set, self)
 
@@ -234,7 +247,12 @@ class SimulatedProcess:
         """Stop gracefully; run in the process's own context."""
         if self.runtime is not None:
             await self.runtime.__aexit__(None, None, None)
-        self.dead = True
+        self.die()
+
+    def die(self) -> None:
+        """Nothing of it runs any more."""
+        self.dead = self.halted = True
+        self.backlog.clear()
 
     async def _main(self) -> None:
         while True:
@@ -244,6 +262,10 @@ class SimulatedProcess:
             except StoreUnavailableError as error:
                 self._world.trace.note(self.name, f"cannot start: {error}")
                 await asyncio.sleep(RESTART_US / 1_000_000)
+            except StoreInUseError as error:
+                if self.superseded_at_us is None:
+                    self._world.fail(error)
+                return
             except Exception as error:
                 self._world.fail(error)
                 return
@@ -286,9 +308,9 @@ class SimulatedProcess:
 
     def status(self, id: str) -> PendingRequest[InvocationStatus]:
         """Take in the question where an invocation stands."""
-        runtime = self._up()
-        operation = _Status(runtime.supervisor.gateway.pending, id, self)
-        runtime.supervisor.gateway.status(operation, id)
+        gateway = self._up().supervisor.gateway
+        operation = _Question(gateway.pending, f"status of {id}", self, partial(self.guarantees.told_status, id))
+        gateway.status(operation, id)
         return operation
 
     def complete(self, command: CompleteAwakeable) -> PendingRequest[None]:
@@ -307,16 +329,42 @@ class SimulatedProcess:
 
     def act(self, verb: Verb, id: str) -> PendingRequest[Effect]:
         """Take in what somebody wants done to an invocation."""
-        runtime = self._up()
-        operation: QuestionOperation[Effect] = QuestionOperation(
-            runtime.supervisor.gateway.pending, f"{verb} of {id}", None
-        )
-        runtime.supervisor.gateway.act(operation, verb, id)
+        gateway = self._up().supervisor.gateway
+        if verb is Verb.RESUME and self.superseded_at_us is None:
+            self.guarantees.is_resumed(id)
+        operation = _Question(gateway.pending, f"{verb} of {id}", self, partial(self._is_told, verb, id))
+        gateway.act(operation, verb, id)
         return operation
+
+    def _is_told(self, verb: Verb, id: str, effect: Effect) -> None:
+        if verb is Verb.RESUME and effect is Effect.DONE:
+            self.guarantees.told_resumed(id)
 
     def _up(self) -> SimulatedRuntime:
         assert self.runtime is not None
         return self.runtime
+
+    # ------------------------------------------------------------------ what leaves it
+
+    def answers(self, what: str, *, is_late: bool) -> bool:
+        """Something leaves it; whether it has to be on the disk, as with all that the owner of the store lets out.
+
+        `is_late`: it was asked for when the process had been superseded. What is let out at that very moment, and was
+        asked for before, may follow from a commit or a check that ended right before it (rule X9).
+        """
+        since_us = self.superseded_at_us
+        if since_us is not None and (is_late or self._world.loop.elapsed_us > since_us):
+            self.guarantees.superseded_owner_answers(self.name, what)
+        return since_us is None
+
+    def action_starts(self, key: ActionKey, name: str) -> None:
+        """A side effect is about to begin."""
+        is_new = key not in self._actions
+        self._actions.add(key)
+        if self.superseded_at_us is None:
+            self.guarantees.action_starts(key, name)
+        elif is_new:
+            self.answers(f"started the action {name!r}", is_late=False)
 
     @property
     def guarantees(self) -> Guarantees:
@@ -325,16 +373,26 @@ class SimulatedProcess:
     # ------------------------------------------------------------------ what its log tells (Watcher)
 
     def attempted(self, invocation: InvocationRun, /) -> None:
-        self._world.guarantees.attempted(invocation)
+        if self.superseded_at_us is None:
+            self._world.guarantees.attempted(invocation)
 
     def stepped(self, invocation: InvocationRun, /) -> None:
-        self._world.guarantees.stepped(invocation, self._position())
+        if self.superseded_at_us is None:
+            self._world.guarantees.stepped(invocation, self._position())
 
     def ended(self, invocation: InvocationRun, /) -> None:
+        if self.superseded_at_us is not None:  # It has not happened: nothing of it can become durable.
+            return
         runtime = self.runtime
         engine = None if runtime is None else runtime.engine
         self._world.guarantees.ended(invocation, self._position(), None if engine is None else engine.parts.committer)
         self._world.invocation_ended(invocation)
+
+    def deadlocked(self, invocation: InvocationRun, command: int, /) -> None:
+        engine = None if self.runtime is None else self.runtime.engine
+        assert engine is not None
+        parts = engine.parts
+        self._world.guarantees.deadlocked(invocation, command, parts.registry.live.values(), parts.waiters.has)
 
     def killed(self, invocation: InvocationRun, /) -> None:
         self._world.guarantees.killed(invocation, self._position())
@@ -343,6 +401,10 @@ class SimulatedProcess:
         """A cancelled invocation ends whatever is wrong with it; a replay that differs fails the run all the same."""
         if isinstance(error, NonDeterminismError):
             self._world.fail(error)
+
+    def paused(self, invocation: InvocationRun, /) -> None:
+        if self.superseded_at_us is None:
+            self._world.guarantees.paused(invocation)
 
     def incarnation_failed(self, error: BaseException, /) -> None:
         if not isinstance(error, StoreUnavailableError | StoreInUseError):
@@ -361,9 +423,11 @@ class _Call(OutcomeOperation[Outcome]):
     def __init__(self, owner: PendingRequests, what: str, process: SimulatedProcess) -> None:
         super().__init__(owner, what, None)
         self._process = process
+        self._is_late = process.superseded_at_us is not None
 
     def answer(self, outcome: Outcome, expires_at: int | None, cause: BaseException | None = None, /) -> None:
-        self._process.guarantees.answered(self.id, outcome)
+        is_owner = self._process.answers(f"answered the {self.what}", is_late=self._is_late)
+        self._process.guarantees.answered(self.id, outcome, is_owner=is_owner)
         self.finish(outcome)
 
 
@@ -373,22 +437,28 @@ class _Send(AcceptanceOperation[Acceptance]):
     def __init__(self, owner: PendingRequests, what: str, process: SimulatedProcess) -> None:
         super().__init__(owner, what, None, _itself)
         self._process = process
+        self._is_late = process.superseded_at_us is not None
 
     def accepted(self, acceptance: Acceptance) -> None:
-        self._process.guarantees.acknowledged(acceptance.id)
+        if self._process.answers(f"acknowledged the {self.what}", is_late=self._is_late):
+            self._process.guarantees.acknowledged(acceptance.id)
         super().accepted(acceptance)
 
 
-class _Status(QuestionOperation[InvocationStatus]):
-    """Answers where an invocation stands, and has that checked."""
+class _Question(QuestionOperation[R]):
+    """Answers a question, and has the answer checked."""
 
-    def __init__(self, owner: PendingRequests, id: str, process: SimulatedProcess) -> None:
-        super().__init__(owner, f"status of {id}", None)
-        self._asked = id
+    def __init__(
+        self, owner: PendingRequests, what: str, process: SimulatedProcess, check: Callable[[R], None]
+    ) -> None:
+        super().__init__(owner, what, None)
+        self._check = check
         self._process = process
+        self._is_late = process.superseded_at_us is not None
 
-    def finish(self, result: InvocationStatus) -> None:
-        self._process.guarantees.told_status(self._asked, result)
+    def finish(self, result: R) -> None:
+        if self._process.answers(f"answered the question for the {self.what}", is_late=self._is_late):
+            self._check(result)
         super().finish(result)
 
 

@@ -7,7 +7,7 @@ as few shuffles as it takes. What counts is that the same kind of error comes ag
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from durably.testing.harness.conditions import InvariantError
@@ -80,12 +80,27 @@ def plainest(failed: Attempt, attempt: Try) -> Attempt:
     order = failed.order
     if search.fails(Faults(tuple(happened)), order):
         _fewest(happened, lambda fewer: search.fails(Faults(tuple(fewer)), order))
+        _one_alone(search, order)
     faults = search.best.faults
     if failed.order is None and not search.fails(faults, order_but([])):
         made = search.best.simulation.shuffles.made
         if made and search.fails(faults, order_but(made)):
             _fewest(made, lambda fewer: search.fails(faults, order_but([*fewer])))
     return search.best
+
+
+def _one_alone(search: _Search, order: str | None) -> None:
+    """Try each fault that is left alone and earlier: without the others, its point may never come."""
+    left = search.best.faults.kinds
+    if len(left) < 2:
+        return
+    for fault in reversed(left):
+        at = fault.at
+        if at is None:
+            continue
+        for number in range(at.number, 0, -1):
+            if search.fails(Faults((replace(fault, at=replace(at, number=number)),)), order):
+                return
 
 
 def _fewest(all_of_them: Sequence[T], still_fails: Callable[[Sequence[T]], bool]) -> None:

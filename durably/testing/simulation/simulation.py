@@ -10,22 +10,21 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from random import Random
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar, Unpack
 
 from durably.actors.actor import Actor, Service, VirtualObject
-from durably.actors.definition.binding import bind
 from durably.actors.definition.definition import definition_of
 from durably.actors.protocol.operations import Operation
-from durably.actors.retry import RetryPolicy
 from durably.actors.transport import Invocation as InvocationHandle
 from durably.actors.values.durations import Duration, delay_us, duration_us
 from durably.actors.values.error_envelopes import decode_failure
 from durably.errors import ForgottenAwaitError, PausedInvocationError, StoreInUseError
+from durably.ids import Address, InvocationStatus
 from durably.runtime.invocations.invocation import InvocationRun
-from durably.storage.memory import LOAD_LIMIT_BYTES, MemoryStore
+from durably.storage.memory import LOAD_LIMIT_BYTES, ContradictionError, MemoryStore
 from durably.storage.records import Batch, Owner
 from durably.testing.harness.conditions import Condition, Conditions, InTheEnd, InvariantError, holds, name_of, plain
 from durably.testing.harness.guard import ClockGuard
@@ -34,19 +33,22 @@ from durably.testing.histories.linearizability import check_linearizable
 from durably.testing.replaying.export import journal_of
 from durably.testing.replaying.replay import ReplayError, replay_journals
 from durably.testing.report import Report
-from durably.testing.simulation.clients import SimulatedClient, break_connections
+from durably.testing.simulation.clients import SimulatedClient
 from durably.testing.simulation.clock import SimulatedClock
+from durably.testing.simulation.concerned import events_of_concern
 from durably.testing.simulation.disk import SimulatedDisk
-from durably.testing.simulation.faults import Extent, Faults, Place
-from durably.testing.simulation.guarantees import GuaranteeError, Guarantees
+from durably.testing.simulation.faults import Faults, Place
+from durably.testing.simulation.guarantees import GuaranteeError, Guarantees, MachineError
 from durably.testing.simulation.history import History
 from durably.testing.simulation.injection import Injection, Strike
 from durably.testing.simulation.latencies import Latencies
-from durably.testing.simulation.loop import SimulatedLoop, outside_context
+from durably.testing.simulation.loop import SimulatedLoop
+from durably.testing.simulation.options import NOTHING_KNOWN, Dependencies, Known, Options
 from durably.testing.simulation.process import Program, SimulatedProcess, Tuning
 from durably.testing.simulation.process_memory import ProcessMemory
+from durably.testing.simulation.processes import LONGEST_STEP_US, SETTLE_US, Processes, wait_us
 from durably.testing.simulation.schedule import Schedule, Shuffles, ready_queues
-from durably.testing.simulation.trace import Trace, shown
+from durably.testing.simulation.trace import Entry, Trace, shown, shown_id, tail
 from durably.testing.stores.snapshots import Snapshots
 
 T = TypeVar("T")
@@ -54,11 +56,17 @@ ServiceT = TypeVar("ServiceT", bound=Service)
 ObjectT = TypeVar("ObjectT", bound=VirtualObject)
 
 TEN_YEARS = 10 * 365 * 86_400.0
-SETTLE_US = 20_000
 UNTIL_US = 1_000
-LONGEST_STEP_US = 60_000_000
 ACTION_PATIENCE_US = 3_600_000_000
 SHOWN_EVENTS = 40
+
+
+class Attempted(NamedTuple):
+    """An attempt of an action."""
+
+    name: str
+    by_owner: bool
+    """The process had the store, as far as can be known."""
 
 
 class Simulation:
@@ -79,20 +87,13 @@ class Simulation:
         *actors: type[Actor],
         seed: int = 0,
         faults: Faults | None = None,
-        dependencies: Mapping[Any, Any] | Callable[[], Mapping[Any, Any]] | None = None,
-        retry: RetryPolicy = ONE_ATTEMPT,
-        suspend_after: Duration | None = None,
-        longest: Duration = TEN_YEARS,
-        allow: Collection[str] = (),
         order: str | None = None,
-        extent: Extent | None = None,
-        memory: ProcessMemory | None = None,
+        known: Known = NOTHING_KNOWN,
+        **options: Unpack[Options],
     ) -> None:
         """`order` is None for what the seed wants, `"fifo"`, or `"fifo but 17, 23"` with the numbers of some shuffles.
 
-        `extent` says how long the program is, for faults that the seed places; None: it guesses.
-
-        `memory` is what the actors' code has in globals; None: it is looked for when the first program runs.
+        `known` is what a campaign has found out about the program.
         """
         if not isinstance(faults, Faults | None):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"faults= takes a value such as Faults.crash() | Faults.slow(), not {faults!r}.")
@@ -105,12 +106,12 @@ class Simulation:
         self.loop = SimulatedLoop(
             Random(self.random.getrandbits(64)),
             shuffle=self.shuffles,
-            longest_us=duration_us(longest, "Simulation(longest=...)"),
+            longest_us=duration_us(options.get("longest", TEN_YEARS), "Simulation(longest=...)"),
         )
         self.identities = Random(self.random.getrandbits(64))
         self.travelling = 0
         self.latencies = Latencies(Random(self.random.getrandbits(64)), schedule.latencies)
-        chosen = (Faults.none() if faults is None else faults).chosen(Random(f"{seed} chosen faults"), extent)
+        chosen = (Faults.none() if faults is None else faults).chosen(Random(f"{seed} chosen faults"), known.extent)
         self.injection = Injection(seed, chosen)
         self.clock = SimulatedClock(self.loop)
         self.disk = SimulatedDisk()
@@ -118,43 +119,38 @@ class Simulation:
         self.history = History()
         self.conditions = Conditions(self.disk, self.fail)
         self.guarantees = Guarantees(self.disk, self.history, self.clock, self.fail)
-        self.process: SimulatedProcess | None = None
-        self.crashes = 0
         self.outcomes: Counter[str] = Counter()
         """How often each handler ended in each way: `Seat.reserve -> NotFreeError`."""
-        self.ledger: list[str] = []
+        self.ledger: list[Attempted] = []
         self.failed_attempts: Counter[str] = Counter()
         """Attempts of actions that failed because of a fault, by name."""
-        self.dependencies: Mapping[Any, Any] = _made(dependencies)
+        self.dependencies: Mapping[Any, Any] = _made(options.get("dependencies"))
         """What the actors depend on: the world outside."""
-        self._memory = memory
-        self._globals_changed: dict[str, int] = {}
-        self._program = Program(
+        suspend_after = options.get("suspend_after")
+        program = Program(
             actors=actors,
             dependencies=self.dependencies,
-            retry=retry,
+            retry=options.get("retry", ONE_ATTEMPT),
             suspend_after_us=None
             if suspend_after is None
             else duration_us(suspend_after, "Simulation(suspend_after=...)"),
             tuning=Tuning(self.random),
             ready_queue=ready_queues(schedule, Random(f"{seed} priorities")),
-            watch=ClockGuard(allow),
+            watch=ClockGuard(options.get("allow", ())),
         )
-        self._bound = {definition_of(actor).name: bind(actor, self.dependencies) for actor in actors}
-        self._has_old_journals = False
-        """What is under way may have been begun by other code."""
-        self.lives = 0
-        """Processes that were started, one after the other."""
-        self._dead: list[SimulatedProcess] = []
-        """Kept, so that nothing of a killed process runs, not even when the garbage collector comes."""
+        self._processes = Processes(self, program)
+        self._processes.memory = known.memory
         self._models: dict[str, Callable[[], Any]] = {}
         self._failure: BaseException | None = None
+        self._may_pause = False
+        self._taken: tuple[int, Snapshots] | None = None
+        """The last snapshots that were asked for, and in which callback."""
         self._had = chosen
         self._dice = Random(f"{seed} dice").getstate()
         self._requests: dict[str, int] = {}
         self._issued: list[Operation[Any]] = []
         self._default = SimulatedClient(self, "somebody")
-        self.loop.on_time_passing = self._check_at_rest
+        self.loop.on_time_passing = self._processes.check_at_rest
         self.loop.on_error = self.fail
 
     # ------------------------------------------------------------------ its life
@@ -177,11 +173,12 @@ class Simulation:
             Whatever the program raises.
         """
         __tracebackhide__ = True
-        if self._memory is None:
-            self._memory = ProcessMemory(self._program.actors, (program,), self.dependencies)
-        if not self.lives and asyncio._get_running_loop() is None:
-            self._memory.begin_run()
-            self._begin_life()
+        processes = self._processes
+        if processes.memory is None:
+            processes.memory = ProcessMemory(processes.program.actors, (program,), self.dependencies)
+        if not processes.lives and asyncio._get_running_loop() is None:
+            processes.memory.begin_run()
+            processes.begin_life()
         before = random.getstate()
         random.setstate(self._dice)
         try:
@@ -216,11 +213,23 @@ class Simulation:
 
     def close(self) -> None:
         """Throw everything away."""
-        self._forget_memory()
-        for process in (*self._dead, self.process):
-            if process is not None and process.runtime is not None and process.runtime.engine is not None:
-                process.runtime.engine.kill()
+        self._processes.close()
         self.loop.close()
+
+    @property
+    def process(self) -> SimulatedProcess | None:
+        """The process that has the store, or is about to open it; None: it is down."""
+        return self._processes.current
+
+    @property
+    def lives(self) -> int:
+        """Processes that were started."""
+        return self._processes.lives
+
+    @property
+    def crashes(self) -> int:
+        """Processes that were killed."""
+        return self._processes.crashes
 
     def roll_anew(self, what: str) -> None:
         """From here on, chance depends on the seed and on this text, and no more on what has been rolled so far."""
@@ -242,14 +251,24 @@ class Simulation:
             outcomes=dict(self.outcomes),
             sometimes=self.conditions.met(),
             largest_bytes=self.conditions.largest,
-            globals_changed=self._globals_changed,
+            globals_changed=self._processes.globals_changed,
         )
 
-    def account(self) -> str:
-        """What went wrong in the world, and the last things that happened, a line each."""
+    def account(self, error: BaseException | None = None) -> str:
+        """What went wrong in the world, and the last things that happened, a line each.
+
+        Of an error, what happened to the objects that it concerns.
+        """
+        entries: Sequence[Entry] = self.trace.entries
+        if error is not None:
+            entries = events_of_concern(
+                entries, named_in=str(error), read=self._read_by(error), known=self.disk.addresses()
+            )
+        left_out = len(self.trace.entries) - len(entries)
+        others = f" ({left_out} events of other objects are left out)" if left_out else ""
         times = "once" if self.crashes == 1 else f"{self.crashes} times"
         crashed = f"; it was killed {times}" if self.crashes else ""
-        return f"What happened last, with {self._had!r}{crashed}:\n{self.trace.tail(SHOWN_EVENTS)}"
+        return f"What happened last, with {self._had!r}{crashed}{others}:\n{tail(entries, SHOWN_EVENTS)}"
 
     # ------------------------------------------------------------------ for programs
 
@@ -269,20 +288,26 @@ class Simulation:
         """Somebody outside. One who does not insist hears of lost connections, and does not send idempotency keys."""
         return SimulatedClient(self, name, insists=insists)
 
-    def actions(self, name: str | None = None) -> Sequence[str]:
-        """The ledger of `ctx.run`: the name of each attempt of an action, in order; of one name, if given."""
-        return [entry for entry in self.ledger if name is None or entry == name]
+    def actions(self, name: str | None = None, *, of_owners: bool = False) -> Sequence[str]:
+        """The ledger of `ctx.run`: the name of each attempt of an action, in order; of one name, if given.
+
+        `of_owners` leaves out the attempts of a process that had been superseded and did not know it yet.
+        """
+        ledger = [entry.name for entry in self.ledger if entry.by_owner or not of_owners]
+        return [entry for entry in ledger if name is None or entry == name]
 
     @property
     def snapshots(self) -> Snapshots:
         """The state of all objects as it is on the disk."""
-        return Snapshots(self.disk, self._bound)
+        taken = Snapshots(self.disk, self._processes.bound)
+        self._taken = (self.loop.callbacks, taken)
+        return taken
 
     async def advance(
         self, *delay: Duration, days: float = 0, hours: float = 0, minutes: float = 0, seconds: float = 0
     ) -> None:
         """Let virtual time pass. A bare number is seconds."""
-        await self._pass(delay_us("advance", delay, days, hours, minutes, seconds))
+        await wait_us(delay_us("advance", delay, days, hours, minutes, seconds))
 
     async def settle(self) -> None:
         """Wait until nothing can happen unless more time passes or somebody asks.
@@ -292,43 +317,38 @@ class Simulation:
         quiet, step_us = 0, SETTLE_US
         patience_until = self.loop.elapsed_us + ACTION_PATIENCE_US
         while quiet < 3:
-            await self._pass(step_us)
-            if self._is_at_rest(but_for_actions=self.loop.elapsed_us > patience_until):
+            await wait_us(step_us)
+            is_patient = self.loop.elapsed_us <= patience_until
+            if not self.travelling and self._processes.is_at_rest(but_for_actions=not is_patient):
                 quiet, step_us = quiet + 1, SETTLE_US
             else:
                 quiet, step_us = 0, min(2 * step_us, LONGEST_STEP_US)
 
     async def crash(self) -> None:
         """Kill the process, as `kill -9` does; it is started again at once."""
-        self.kill("a program's wish", self.random)
-        await self._up()
+        await self._processes.crash()
 
     async def passivate(self) -> None:
         """Throw out of memory what the runtime may throw out: idle objects, and attempts that wait; nothing is lost."""
-        await self._up()
-        process = self.process
-        if process is not None and process.runtime is not None and process.runtime.engine is not None:
-            self.trace.note(process.name, "throws out of memory what idles and waits")
-            process.context.run(process.runtime.engine.parts.passivation.passivate_all)
+        await self._processes.passivate()
 
     async def restart(self, *actors: type[Actor]) -> None:
         """Stop the process gracefully and start it again, with other code if classes are given."""
-        await self._up()
-        process = self.process
-        assert process is not None
-        if actors:
-            self._has_old_journals = True
-            self._program = self._program.running(*actors)
-            self._bound = {definition_of(actor).name: bind(actor, self.dependencies) for actor in actors}
-        self.trace.note(process.name, "is stopped")
-        stopping = self.loop.create_task(process.stop(), context=process.context)
-        while self.process is process and not stopping.done():
-            await self._pass(SETTLE_US)
-        if self.process is process:  # Otherwise it was killed while it stopped, and the next life begins by itself.
-            stopping.result()
-            self._forget_memory()
-            self._begin_life()
-        await self._up()
+        await self._processes.restart(*actors)
+
+    def allow_pauses(self) -> None:
+        """From now on a paused invocation does not end the run: its callers hear of it, and an operator resumes it."""
+        self._may_pause = True
+
+    @property
+    def paused(self) -> Sequence[str]:
+        """The ids of the invocations that are paused, as the disk says."""
+        records = self.disk.records()
+        return [record.id for record in records if record.status is InvocationStatus.PAUSED]
+
+    async def resume(self, id: str, /) -> Sequence[str]:
+        """Let a paused invocation try again, as an operator does with `Runtime.resume`. The ids of what was paused."""
+        return await self._default.resume(id)
 
     def invariant(self, condition: Condition, /) -> None:
         """Something that is true of the durable state after every commit, from now on."""
@@ -364,7 +384,7 @@ class Simulation:
             left_us = deadline_us - self.loop.elapsed_us
             if left_us <= 0:
                 raise InvariantError(f"{name_of(condition)} did not come true within {within} of virtual time.")
-            await self._pass(min(step_us, left_us))
+            await wait_us(min(step_us, left_us))
             step_us = min(2 * step_us, LONGEST_STEP_US)
 
     def linearizable(self, actor: type[VirtualObject], model: Callable[[], Any], /) -> None:
@@ -388,44 +408,22 @@ class Simulation:
     def issued(self, operation: Operation[Any], /) -> None:
         self._issued.append(operation)
 
-    def kill(self, reason: str, dice: Random, /, *, down_us: int = 0) -> None:
-        """The process dies, and is started again when it was down for a while."""
-        process = self.process
-        if process is None or process.dead:
-            return
-        process.dead = True
-        self.crashes += 1
-        self.trace.note(process.name, f"is killed: {reason}")
-        break_connections(process, self.loop, self.random)
-        self._dead.append(process)
-        self.process = None
-        written = self.disk.lose_power(dice)
-        if written is not None:
-            self.note("the batch that was on its way is on the disk")
-            self.committed(written)
-        self._forget_memory()
-        self._check_journals()
-        self.loop.call_outside(down_us, self._begin_life)
+    def reached(self) -> SimulatedProcess | None:
+        return self._processes.reached()
 
     def crash_by(self, strike: Strike, /) -> bool:
-        point = strike.point
-        reason = f"{point.place.replace('_', ' ')} {point.number}"
-        down_us = strike.lasts_us
-        if not point.later:
-            self.kill(reason, strike.dice, down_us=down_us)
-            return True
-        process, left = self.process, point.later
+        return self._processes.kill_by(strike)
 
-        def count_down() -> None:
-            nonlocal left
-            left -= 1
-            if left > 0:
-                self.loop.call_soon(count_down)
-            elif self.process is process:
-                self.kill(f"a little later than {reason}", strike.dice, down_us=down_us)
+    def may_be_superseded(self, place: Place, /) -> None:
+        strike = self.injection.strikes("superseded", place)
+        if strike is not None:
+            self._processes.supersede(strike)
 
-        self.loop.call_soon(count_down, context=outside_context())
-        return False
+    def refused(self, error: ContradictionError, /) -> None:
+        self.fail(MachineError(str(error)))
+
+    def superseded_owner_committed(self, name: str, /) -> None:
+        self.guarantees.superseded_owner_answers(name, "committed a batch")
 
     def clock_may_jump(self) -> None:
         strike = self.injection.strikes("clock_jumps", "after_commit")
@@ -442,24 +440,29 @@ class Simulation:
         self.guarantees.committed(batch)
         self.conditions.after_commit(batch, self.snapshots)
 
-    def opened(self) -> None:
+    def opened(self, process: SimulatedProcess, /) -> None:
+        self._processes.opened(process)
         self.guarantees.incarnation_begins()
 
-    def action_begins(self, name: str, /) -> None:
-        self.ledger.append(name)
+    def action_begins(self, name: str, id: str = "", /) -> None:
+        process = self.loop.owner
+        by_owner = not isinstance(process, SimulatedProcess) or process.superseded_at_us is None
+        self.ledger.append(Attempted(name, by_owner))
         self.injection.passes("before_action")
-        self.trace.note("an action", f"{name!r} begins")
+        self.trace.note("an action", f"{name!r}{_of(id)} begins")
         self._may_crash("before_action")
 
     def action_failed(self, name: str, what: str, /) -> None:
         self.failed_attempts[name] += 1
         self.trace.note("an action", f"{name!r} {what}")
 
-    def action_ended(self, name: str, /) -> None:
-        self.trace.note("an action", f"{name!r} has ended")
+    def action_ended(self, name: str, id: str = "", /) -> None:
+        self.trace.note("an action", f"{name!r}{_of(id)} has ended")
         self._may_crash("after_action")
 
-    def paused(self, invocation: InvocationRun, error: BaseException, /) -> None:
+    def pause_durable(self, invocation: InvocationRun, error: BaseException, /) -> None:
+        if self._may_pause:
+            return
         told = PausedInvocationError(invocation.id, f"{shown(invocation)}: {error!r}")
         told.__cause__ = error
         self.fail(told)
@@ -478,76 +481,36 @@ class Simulation:
 
     # ------------------------------------------------------------------ inside
 
-    def _begin_life(self) -> None:
-        self.lives += 1
-        self.process = SimulatedProcess(self, self._program, self.lives)
-        self.guarantees.handlers = {
-            (service, name): handler
-            for service, actor in self._bound.items()
-            for name, handler in actor.handlers.items()
-        }
-        self.process.start()
-
-    def _forget_memory(self) -> None:
-        """The process is gone, and with it what handlers kept in globals."""
-        for name in () if self._memory is None else self._memory.begin_process():
-            self._globals_changed[name] = 1
-            self.note(f"the global {name} is lost with the process: handlers had changed it")
-
-    async def _up(self) -> None:
-        step_us = SETTLE_US
-        while self.process is None or not self.process.is_up:
-            await self._pass(step_us)
-            step_us = min(2 * step_us, LONGEST_STEP_US)
+    def _read_by(self, error: BaseException) -> Iterable[Address]:
+        """The objects whose state led to an error: of a condition, or of the program at its end."""
+        if isinstance(error, InvariantError):
+            return error.read
+        is_of_program = self._taken is not None and self._taken[0] == self.loop.callbacks
+        return self._taken[1].read if is_of_program and self._taken is not None else ()
 
     def _known(self, actor: type[VirtualObject]) -> str:
         """The name of a class that is simulated."""
         name = definition_of(actor).name
-        if name not in self._bound:
+        if name not in self._processes.bound:
             raise ValueError(f"The simulation does not run {name}. Give {actor.__name__} to it after the program.")
         return name
-
-    async def _pass(self, by_us: int) -> None:
-        await asyncio.sleep(by_us / 1_000_000)
 
     def _may_crash(self, place: Place) -> None:
         strike = self.injection.strikes("crash", place)
         if strike is not None:
             self.crash_by(strike)
 
-    def _is_at_rest(self, *, but_for_actions: bool) -> bool:
-        process = self.process
-        if self.travelling or process is None or not process.is_up or process.runtime is None:
-            return False
-        engine = process.runtime.engine
-        if engine is None:  # The store failed and is opened again: what was under way goes on after that.
-            return False
-        idleness = engine.parts.idleness
-        return idleness.is_waiting() if but_for_actions else idleness.is_idle()
-
-    def _check_at_rest(self) -> None:
-        """Time is about to pass: whatever could happen has happened."""
-        process = self.process
-        if process is None or process.runtime is None or not process.is_up:
-            return
-        engine = process.runtime.engine
-        if engine is None or engine.incarnation.stopping or not engine.parts.idleness.is_idle():
-            return
-        if self.loop.elapsed_us - self.clock.jumped_at_us < 10_000_000 and self.clock.jumped_at_us:
-            return
-        self.guarantees.at_rest(process.runtime.running_actions, self.clock.now())
-
     async def _end(self) -> None:
-        await self._up()
+        await self._processes.up()
         await self.settle()
         for expected in self.conditions.in_the_end:
             if expected.within_us:
-                await self._pass(expected.within_us)
+                await wait_us(expected.within_us)
                 await self.settle()
             self.conditions.check(expected.condition, self.snapshots, "in the end")
         self.guarantees.at_the_end()
         self._check_forgotten()
-        self._check_journals()
+        self.check_journals()
         for service, model in self._models.items():
             for key, calls in self.history.calls(service).items():
                 check_linearizable(calls, model, name=f"{service}/{key}")
@@ -566,14 +529,17 @@ class Simulation:
         for error in self.loop.unheard_errors():
             self.fail(error)
 
-    def _check_journals(self) -> None:
+    def check_journals(self) -> None:
         """Guarantee 6, for what would be replayed if the process died now."""
-        if self._has_old_journals:
+        processes = self._processes
+        if processes.has_old_journals:
             return
         loaded = [self.disk.load(address, 0, LOAD_LIMIT_BYTES) for address in self.disk.unfinished]
         journals = [journal_of(row, stored) for stored in loaded for row in stored.started if row.steps]
+        if not journals:
+            return
         try:
-            replay_journals(journals, *self._program.actors, dependencies=self.dependencies)
+            replay_journals(journals, *processes.program.actors, dependencies=self.dependencies)
         except ReplayError as error:
             self.fail(GuaranteeError(6, str(error)))
 
@@ -586,7 +552,11 @@ class Simulation:
         self.fail(GuaranteeError(8, "a second runtime could open the store."))
 
 
-def _made(dependencies: Mapping[Any, Any] | Callable[[], Mapping[Any, Any]] | None) -> Mapping[Any, Any]:
+def _of(id: str) -> str:
+    return f" of {shown_id(id)}" if id else ""
+
+
+def _made(dependencies: Dependencies | None) -> Mapping[Any, Any]:
     if dependencies is None:
         return {}
     return dependencies() if callable(dependencies) else dependencies

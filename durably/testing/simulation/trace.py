@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, NamedTuple, Protocol
 
@@ -54,12 +54,6 @@ class Trace:
     def note(self, who: str, what: str) -> None:
         self.entries.append(Entry(self._loop.elapsed_us, who, what))
 
-    def tail(self, count: int) -> str:
-        """The last things that happened, a line each."""
-        left_out = max(len(self.entries) - count, 0)
-        lines = [f"    ... {left_out} before that"] if left_out else []
-        return "\n".join([*lines, *map(str, self.entries[left_out:])])
-
     def digest(self) -> str:
         """The same for two runs if and only if they were the same."""
         hashed = blake2b(digest_size=16)
@@ -68,14 +62,23 @@ class Trace:
         return hashed.hexdigest()
 
 
+def tail(entries: Sequence[Entry], count: int) -> str:
+    """The last things that happened, a line each."""
+    left_out = max(len(entries) - count, 0)
+    lines = [f"    ... {left_out} before that"] if left_out else []
+    return "\n".join([*lines, *map(str, entries[left_out:])])
+
+
 class Watcher(Protocol):
     """Who wants to know what the machine does."""
 
     def attempted(self, invocation: InvocationRun, /) -> None: ...
     def stepped(self, invocation: InvocationRun, /) -> None: ...
     def ended(self, invocation: InvocationRun, /) -> None: ...
+    def deadlocked(self, invocation: InvocationRun, command: int, /) -> None: ...
     def killed(self, invocation: InvocationRun, /) -> None: ...
     def gave_up(self, error: BaseException, /) -> None: ...
+    def paused(self, invocation: InvocationRun, /) -> None: ...
     def incarnation_failed(self, error: BaseException, /) -> None: ...
 
 
@@ -144,10 +147,15 @@ class TraceLog(Observer):
         self._note(f"{shown(invocation)} is killed")
 
     def paused(self, invocation: InvocationRun, error: BaseException) -> None:
+        self._watcher.paused(invocation)
         self._note(f"{shown(invocation)} is paused: {describe_failure(error)}")
 
     def slow(self, invocation: InvocationRun, took_us: int, coding: CodingMeter) -> None:
         """Cannot happen: no time passes while code runs."""
+
+    def deadlocked(self, invocation: InvocationRun, command: int, cycle: tuple[str, ...]) -> None:
+        self._note(f"{shown(invocation)} is told of a deadlock: {' -> '.join(cycle)}")
+        self._watcher.deadlocked(invocation, command)
 
     def undeliverable(self, sender: InvocationRun, command: Call | Send | SendSignal, error: TerminalError) -> None:
         told = describe_failure(error)

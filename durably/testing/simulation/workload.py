@@ -11,8 +11,9 @@ from durably.actors.actor import Actor
 from durably.actors.retry import RetryPolicy
 from durably.testing.harness.harness import ONE_ATTEMPT
 from durably.testing.report import Report
-from durably.testing.simulation.campaign import Campaign, Options, Program
+from durably.testing.simulation.campaign import Campaign, Program
 from durably.testing.simulation.faults import Faults
+from durably.testing.simulation.options import Options
 
 
 @dataclass(frozen=True, kw_only=True)

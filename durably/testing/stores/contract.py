@@ -422,6 +422,8 @@ async def everything(store: InspectableStore, disk: Disk) -> list[object]:
         await store.find_keyed(list(disk.numbers_by_scope)),
         await store.fetch(list(disk.rows)),
         await store.recoverable(0, 1000),
+        await store.held_up(0, 1000),
+        await store.held_up(0, 2),
         await store.timers(LATEST_TIME, 1000),
         await store.timers(LATEST_TIME // 2, 1000),
         await store.timers(LATEST_TIME, 1000, asked_after=LATEST_TIME // 2),

@@ -25,6 +25,8 @@ class Snapshots:
     """
 
     def __init__(self, disk: Disk, actors: Mapping[str, BoundActor]) -> None:
+        self.read: dict[Address, None] = {}
+        """The objects that were looked at."""
         self._disk = disk
         self._actors = actors
 
@@ -35,7 +37,7 @@ class Snapshots:
     def by_name(self, actor: type[VirtualObject], key: str) -> Mapping[str, Any]:
         """The state of an object by stored name, what was set with `ctx.set` too."""
         name = definition_of(actor).name
-        stored = self._disk.state.get(Address(name, key), {})
+        stored = self._stored(name, key)
         bound = self._bound(name)
         return {field: bound.decode_state(field, value) for field, value in stored.items()}
 
@@ -48,8 +50,13 @@ class Snapshots:
     def _object(self, actor: type[ObjectT], key: str) -> ObjectT:
         name = definition_of(actor).name
         bound = self._bound(name)
-        stored = self._disk.state.get(Address(name, key), {})
+        stored = self._stored(name, key)
         return cast("ObjectT", bound.instance(key, ReadOnlyPort(stored), writable=False))
+
+    def _stored(self, name: str, key: str) -> Mapping[str, bytes]:
+        address = Address(name, key)
+        self.read[address] = None
+        return self._disk.state.get(address, {})
 
     def _bound(self, name: str) -> BoundActor:
         if name not in self._actors:
