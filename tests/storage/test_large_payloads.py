@@ -164,7 +164,7 @@ async def test_what_takes_too_long_to_load_is_left_out_and_named_and_the_others_
     large, small = await store.load([MARY, JOE], pending_limit=1)
     assert (large.state, large.left_out_bytes) == ({}, len(LARGE))
     (journal,) = large.started
-    assert (journal.record.id, journal.left_out_bytes) == (invocation(1).id, 3 * len(LARGE))
+    assert (journal.record.id, journal.left_out_bytes) == (invocation(1).id, 4 * len(LARGE))
     assert (small.state, small.left_out_bytes) == ({"a": SMALL}, None)
     assert await store.load([JOE], pending_limit=1) == [small]
 
