@@ -61,14 +61,16 @@ class Passivation:
         if activation.actor.definition.kind == "service" and activation.is_at_rest():
             self._by_address.pop(address, None)
             return
-        if self._settings.nothing_resident:
+        is_at_rest = activation.is_at_rest()
+        if self._settings.nothing_resident and is_at_rest:
             self._passivate_when_durable(address)
             return
         if self._sweep_timer is None:
             self._arm_sweep()
         self._idle[address] = self._swept_at
         self._idle.move_to_end(address)
-        if len(self._idle) > self._settings.active_objects:
+        # One that has just been loaded is wanted by somebody, who looks into it in the next turn of the loop.
+        if len(self._idle) > self._settings.active_objects and (is_at_rest or next(iter(self._idle)) != address):
             self._passivate_when_durable(self._idle.popitem(last=False)[0])
 
     def park(self, invocation: InvocationRun) -> None:

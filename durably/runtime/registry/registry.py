@@ -164,7 +164,7 @@ class InvocationRegistry:
         known = self._unexpired(self.live.get(id))
         if known is not None:
             # Not at once: whoever asks is in the middle of a transition.
-            self._host.call_soon(self._tell, then, known)
+            self._host.call_soon(self._tell_known, id, then, known)
         else:
             self._by_id(id, partial(self._found_id, id, then))
 
@@ -299,6 +299,13 @@ class InvocationRegistry:
 
     def _is_idle(self) -> bool:
         return not self.outstanding
+
+    def _tell_known(self, id: str, then: WhenFound, known: InvocationRun) -> None:
+        """It was in memory a moment ago; if it has left since to wait in the store, that is where it is found."""
+        if known.outcome is None and self.live.get(known.id) is not known and not self._dead:
+            self.by_id(id, then)
+        else:
+            self._tell(then, known)
 
     def _tell(self, then: WhenFound, found: Found) -> None:
         if not self._dead:

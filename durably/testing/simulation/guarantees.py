@@ -134,7 +134,9 @@ class Guarantees:
         record = self._disk.find(invocation.id)
         takes_cancel = invocation.journal is not None and invocation.journal.takes_cancel  # Rule E1 (e)
         is_paused = record is not None and record.status is InvocationStatus.PAUSED
-        if is_paused and not takes_cancel and invocation.id not in self._resumed:
+        if is_paused and takes_cancel:
+            self._resumed.add(invocation.id)
+        elif is_paused and invocation.id not in self._resumed:
             self._broken(10, f"{shown(invocation)} runs, and is paused: it was not let go on.")
         self._attempted.add(invocation.id)
         self._history.begins(invocation)
