@@ -17,7 +17,7 @@ from enum import StrEnum
 from functools import partial
 from typing import NamedTuple, TypeAlias
 
-from durably.actors.protocol.commands import Attach, Call, Command, Run, Sleep, key_scope
+from durably.actors.protocol.commands import Attach, Call, Command, GetPromise, Run, Sleep, key_scope
 from durably.ids import Address, InvocationStatus, KeyScope, derived_invocation_id
 from durably.runtime.activations.activations import Activations
 from durably.runtime.invocations.activation import Activation
@@ -39,6 +39,7 @@ class WaitReason(StrEnum):
     """It is queued, and nothing holds the mailbox: it starts when its turn comes."""
     TIMER = "timer"
     ACTION = "action"
+    PROMISE = "promise"
     BACKOFF = "backoff"
     PERSON = "person"
     """It is paused."""
@@ -145,6 +146,8 @@ class WaitGraph:
                 return Wait(WaitReason.TIMER, number)
             case Run():
                 return Wait(WaitReason.ACTION, number)
+            case GetPromise():
+                return Wait(WaitReason.PROMISE, number)
             case _:
                 return Wait(WaitReason.ELSEWHERE, number)
 
@@ -228,6 +231,7 @@ _SAID = {
     WaitReason.TURN: "waits for its turn",
     WaitReason.TIMER: "waits for a timer",
     WaitReason.ACTION: "waits for an action",
+    WaitReason.PROMISE: "waits for a promise",
     WaitReason.BACKOFF: "failed and is tried again later",
     WaitReason.PERSON: "is paused",
 }
