@@ -637,6 +637,147 @@ def a_deadlock_is_told_although_one_of_it_is_to_be_woken(patch: Patch) -> None:
     around(patch, WaitGraph, "_answers_of", answers_of)
 
 
+@mutant("guarantee 13", "guarantee 4", "guarantee 1", "guarantee 7", "machine", "check", where=CIRCLES)
+def what_a_search_has_brought_leaves_memory_at_once(patch: Patch) -> None:
+    def end_hunt(self: Deadlocks, hunt: Any) -> None:
+        self._let_go(hunt)
+
+    patch.setattr(Deadlocks, "_end_hunt", end_hunt)
+
+
+# ---------------------------------------------------------------------- workflows
+
+WORKFLOWS = (WORKLOADS["workflows"],)
+
+
+@mutant("check", "guarantee 4", "guarantee 14", where=WORKFLOWS)
+def a_workflow_is_started_again_and_again(patch: Patch) -> None:
+    def scope(original: Any, self: Targets, handler: Any, key: Any, idempotency_key: Any) -> Any:
+        return None if handler.kind == "workflow" else original(self, handler, key, idempotency_key)
+
+    around(patch, Targets, "scope", scope)
+
+
+@mutant("check", where=WORKFLOWS)
+def a_second_caller_of_a_workflow_is_not_refused(patch: Patch) -> None:
+    def refuse(self: Any, id: str, error: BaseException) -> None:
+        self.finish(Outcome(False, b'"started"'))
+
+    patch.setattr(OutcomeOperation, "refuse_second_start", refuse)
+    patch.setattr(Messages, "_refuse_second_start", _answered_all_the_same)
+
+
+def _answered_all_the_same(self: Messages, transition: Any, first: Any, caller: Any) -> None:
+    if caller is not None:
+        self._attachments.attach(transition, caller, first)
+
+
+@mutant("check", where=WORKFLOWS)
+def a_second_send_is_said_to_be_the_first(patch: Patch) -> None:
+    def joins(self: AcceptanceOperation[Any], id: str) -> None:
+        self.id = id
+
+    patch.setattr(AcceptanceOperation, "joins", joins)
+    original = gateway_requests.Acceptance
+
+    def acceptance(*, id: str, previously_accepted: bool, due: int | None) -> Any:
+        return original(id=id, previously_accepted=False, due=due)
+
+    patch.setattr(intake, "Accepted", acceptance)
+
+
+@mutant("guarantee 14", "check", where=WORKFLOWS)
+def promises_can_be_completed_again(patch: Patch) -> None:
+    patch.setattr(Promises, "refusal", _nothing)
+
+
+@mutant("guarantee 7", "stuck", where=WORKFLOWS)
+def who_waits_for_a_promise_is_not_told(patch: Patch) -> None:
+    patch.setattr(Promises, "_answer", _nothing)
+
+
+@mutant("guarantee 14", "guarantee 7", "check", "paused", where=WORKFLOWS)
+def completed_promises_are_lost_at_recovery(patch: Patch) -> None:
+    async def load(original: Any, self: MemoryStore, *args: Any, **kwargs: Any) -> list[StoredObject]:
+        found: list[StoredObject] = await original(self, *args, **kwargs)
+        return [msgspec.structs.replace(one, promises=[]) for one in found]
+
+    around(patch, MemoryStore, "load", load)
+
+
+@mutant("guarantee 14", "check", "paused", where=WORKFLOWS)
+def a_workflow_leaves_its_state_behind(patch: Patch) -> None:
+    patch.setattr(Transition, "vacate", _nothing)
+
+
+@mutant("guarantee 14", "check", "machine", "paused", where=WORKFLOWS)
+def a_workflow_goes_while_a_handler_of_it_is_in_flight(patch: Patch) -> None:
+    def let_go(original: Any, self: WorkflowRetention, activation: Activation) -> None:
+        patch.setattr(Activation, "is_at_rest", _always)
+        original(self, activation)
+        patch.setattr(Activation, "is_at_rest", AT_REST)
+
+    around(patch, WorkflowRetention, "_let_go_if_at_rest", let_go)
+
+
+AT_REST = Activation.is_at_rest
+
+
+def _always(_: object) -> bool:
+    return True
+
+
+@mutant("stuck", "check", where=WORKFLOWS)
+def who_waits_when_a_retention_ends_waits_on(patch: Patch) -> None:
+    patch.setattr(Promises, "give_up", _nothing)
+
+
+@mutant("guarantee 15", "check", where=WORKFLOWS)
+def outcomes_are_kept_for_ever(patch: Patch) -> None:
+    patch.setattr(Retention, "_expire_again", _nothing)
+
+
+@mutant("check", "machine", "guarantee 7", "guarantee 3", "paused", "stuck", where=WORKFLOWS)
+def an_execution_that_goes_on_keeps_its_number(patch: Patch) -> None:
+    def renew(original: Any, self: Transition, invocation: InvocationRun, seed: bytes, argument: bytes) -> None:
+        invocation.seed, invocation.argument = seed, argument
+        self.move(invocation, InvocationStatus.RUNNING)
+
+    around(patch, Transition, "renew", renew)
+
+
+@mutant("check", "guarantee 4", "machine", where=WORKFLOWS)
+def an_execution_that_goes_on_keeps_its_seed(patch: Patch) -> None:
+    def renew(original: Any, self: Transition, invocation: InvocationRun, seed: bytes, argument: bytes) -> None:
+        original(self, invocation, invocation.seed, argument)
+
+    around(patch, Transition, "renew", renew)
+
+
+@mutant("check", "guarantee 7", "guarantee 2", "stuck", where=WORKFLOWS)
+def who_waits_for_an_execution_that_goes_on_is_forgotten(patch: Patch) -> None:
+    def renew(original: Any, self: OpenBatch, invocation: InvocationRun, previous: int) -> None:
+        original(self, invocation, previous)
+        self._attachments.pop(invocation.number, None)
+
+    around(patch, OpenBatch, "renew", renew)
+    patch.setattr(Waiters, "move", _nothing)
+
+
+@mutant("check", "stuck", where=WORKFLOWS)
+def the_state_of_an_execution_that_goes_on_is_lost(patch: Patch) -> None:
+    def take_last_step(
+        original: Any, self: Endings, transition: Any, invocation: InvocationRun, last: Any, found: Any, *, drops: bool
+    ) -> None:
+        if last.continues_with is not None:
+            last = msgspec.structs.replace(last, changes=None)
+            if invocation.journal is not None:
+                invocation.journal.changes = {}
+        original(self, transition, invocation, last, found, drops=drops)
+
+    around(patch, Endings, "take_last_step", take_last_step)
+
+
 # ---------------------------------------------------------------------- actors that are wrong
 
 
