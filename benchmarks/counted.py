@@ -12,7 +12,7 @@ import gc
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -53,6 +53,7 @@ class Part:
 PARTS: Final = {
     "calls-1": Part(title="one call, one caller", workload="call", callers=1, calls_each=100),
     "calls-64": Part(title="calls, 64 callers", workload="call", callers=64, calls_each=16),
+    "ingress-64": Part(title="calls through the ingress, 64 callers", workload="ingress", callers=64, calls_each=16),
     "calls-1024": Part(title="calls, 1,024 callers", workload="call", callers=1024, calls_each=3),
     "steps-1024": Part(title="three steps, 1,024 callers", workload="steps", callers=1024, calls_each=1),
     "chain-20": Part(title="chain of ten, 20 callers", workload="chain", callers=20, calls_each=8),
@@ -87,7 +88,7 @@ async def count(folder: Path, names: list[str]) -> None:
     environment = Environment(clock=SlowClock(), settings=Settings(give_way_us=None))
     actors = [Counter, Steps, Link]
     async with Runtime(SqliteStore(folder / "counted.db"), actors, environment=environment) as runtime:
-        operations = operations_on(runtime)
+        operations = operations_on(runtime) | {"ingress": through_the_ingress(runtime)}
         await prepare(operations["call"], KEYS, at_once=64)
         for name in names:
             part = PARTS[name]
@@ -98,6 +99,25 @@ async def count(folder: Path, names: list[str]) -> None:
             mark()
             await asyncio.gather(*[_call_repeatedly(operation, caller, part) for caller in range(part.callers)])
             mark()
+
+
+def through_the_ingress(runtime: Runtime) -> Callable[[int], Any]:
+    """A call as a server hands it over; what the server itself does for it is not in it."""
+    application = runtime.asgi()
+    headers = [(b"host", b"127.0.0.1"), (b"content-type", b"application/json"), (b"content-length", b"1")]
+    head = {"type": "http", "http_version": "1.1", "method": "POST", "root_path": "", "query_string": b""}
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"1", "more_body": False}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        assert message.get("status", 200) == 200, message
+
+    async def call(number: int) -> None:
+        path = f"/Counter/counter-{number % KEYS}/add"
+        await application({**head, "path": path, "raw_path": path.encode(), "headers": headers}, receive, send)
+
+    return call
 
 
 async def _call_repeatedly(operation: Callable[[int], Any], caller: int, part: Part) -> None:

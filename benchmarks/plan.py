@@ -216,7 +216,7 @@ BENCHMARKS: Final = (
         title="calls over HTTP, 64 connections",
         workload="call",
         load=Load(callers=64),
-        subjects=("durably-http", "asgi"),
+        subjects=("durably-http", "asgi", "durably-granian"),
         targets=(RateAtLeast(per_second=8_000),),
     ),
 )

@@ -69,6 +69,7 @@ SUBJECTS: Final = MappingProxyType(
         "commit": "aiosqlite_commit",
         "decode": "decode_and_insert",
         "durably-http": "durably_over_http",
+        "durably-granian": "durably_over_granian",
         "asgi": "asgi_hello",
     }
 )
@@ -81,7 +82,8 @@ TITLES: Final = MappingProxyType(
         "memory": "mailbox in memory",
         "commit": "aiosqlite commit",
         "decode": "msgspec and an insert",
-        "durably-http": "durably serve",
+        "durably-http": "durably serve, uvicorn",
+        "durably-granian": "durably serve, granian",
         "asgi": "uvicorn, bare ASGI",
     }
 )

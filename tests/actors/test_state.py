@@ -220,7 +220,7 @@ def test_an_undeclared_attribute_is_refused() -> None:
         cart.other = 1
     with pytest.raises(UndeclaredStateError, match=r"self\._visits"):
         cart._visits = 2
-    with pytest.raises(UndeclaredStateError, match="which object this is"):
+    with pytest.raises(UndeclaredStateError, match="which object or workflow this is"):
         cart.key = "joe"
 
 

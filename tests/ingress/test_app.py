@@ -462,12 +462,12 @@ async def test_lifespan_events_are_answered(runtime: FakeRuntime) -> None:
 class Connection:
     """One request by hand, so that the client can leave when the test says so."""
 
-    def __init__(self, runtime: FakeRuntime, *headers: tuple[bytes, bytes]) -> None:
+    def __init__(self, runtime: FakeRuntime, *headers: tuple[bytes, bytes], application: Ingress | None = None) -> None:
         self.sent: list[Message] = []
         self._incoming: asyncio.Queue[Message] = asyncio.Queue()
         scope: Scope = {"type": "http", "method": "POST", "path": "/CheckoutService/handle", "query_string": b""}
         scope["headers"] = headers
-        self.task = asyncio.create_task(Ingress(runtime)(scope, self._incoming.get, self._send))
+        self.task = asyncio.create_task((application or Ingress(runtime))(scope, self._incoming.get, self._send))
 
     async def _send(self, message: Message) -> None:
         self.sent.append(message)
@@ -547,3 +547,48 @@ async def test_once_a_client_has_its_answer_nobody_looks_after_it_any_more(runti
     assert [message.get("status") for message in connection.sent] == [200, None]
     await let_others_run()
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_all_clients_that_wait_share_one_timer_and_none_has_a_task_before_it_ends(
+    runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop, timers = asyncio.get_running_loop(), list[float]()
+    call_later = loop.call_later
+
+    def counted(delay: float, *details: Any, **options: Any) -> asyncio.TimerHandle:
+        timers.append(delay)
+        return call_later(delay, *details, **options)
+
+    monkeypatch.setattr(loop, "call_later", counted)
+    runtime.gate, application = asyncio.Event(), Ingress(runtime)
+    connections = [Connection(runtime, application=application) for _ in range(50)]
+    for connection in connections:
+        connection.says(BODY)
+    await let_others_run()
+    assert len(runtime.calls) == 50
+    assert timers == [app.PATIENCE_SECONDS / 2]
+    assert len(asyncio.all_tasks()) == 51
+    runtime.gate.set()
+    await asyncio.gather(*(connection.task for connection in connections))
+
+
+def test_an_ingress_that_goes_to_another_event_loop_looks_after_clients_there(
+    runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    application = Ingress(runtime)
+
+    async def answered_at_once() -> None:
+        connection = Connection(runtime, application=application)
+        connection.says(BODY)
+        await connection.task
+
+    async def left() -> None:
+        runtime.gate = asyncio.Event()
+        connection = Connection(runtime, application=application)
+        connection.says(BODY, GONE)
+        assert await connection.is_over()
+
+    asyncio.run(answered_at_once())  # Its timer is lost with its loop.
+    monkeypatch.setattr(app, "PATIENCE_SECONDS", 0.0)
+    asyncio.run(left())
+    assert runtime.was_cancelled

@@ -1,4 +1,4 @@
-"""The garbage collector beside many requests: what `tune_garbage_collection` sets, and when the log tells of it."""
+"""The garbage collector beside many requests: what `tune_garbage_collection` sets, and when the log advises it."""
 
 from __future__ import annotations
 

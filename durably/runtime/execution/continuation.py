@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 
 class ContinueAsNew(BaseException):
     """Raised by `ctx.continue_as_new()`. No `Exception`, so that handlers that catch errors let it pass."""
@@ -18,5 +20,6 @@ def continuation_in(error: BaseException) -> ContinueAsNew | None:
         return error
     if not isinstance(error, BaseExceptionGroup):
         return None
-    found = [continuation_in(part) for part in error.exceptions]
+    group = cast("BaseExceptionGroup[BaseException]", error)
+    found = [continuation_in(part) for part in group.exceptions]
     return found[0] if all(found) else None

@@ -1,4 +1,4 @@
-"""Python's garbage collector beside many requests that wait: `tune_garbage_collection`, and a line when it would help.
+"""Python's garbage collector beside many requests that wait: `tune_garbage_collection`, and the advice to call it.
 
 A full collection goes through all objects that the process holds, and holds up the event loop meanwhile. All who wait
 are such objects, and with Python's thresholds a loop that falls behind looks through them again and again.
