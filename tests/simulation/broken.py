@@ -735,14 +735,6 @@ def a_deadlock_is_told_although_one_of_it_is_to_be_woken(patch: Patch) -> None:
     around(patch, WaitGraph, "_answers_of", answers_of)
 
 
-@mutant("guarantee 13", "guarantee 4", "guarantee 1", "guarantee 7", "machine", "check", where=CIRCLES)
-def what_a_search_has_brought_leaves_memory_at_once(patch: Patch) -> None:
-    def end_hunt(self: Deadlocks, hunt: Any) -> None:
-        self._let_go(hunt)
-
-    patch.setattr(Deadlocks, "_end_hunt", end_hunt)
-
-
 # ---------------------------------------------------------------------- workflows
 
 WORKFLOWS = (WORKLOADS["workflows"],)

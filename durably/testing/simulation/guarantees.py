@@ -420,8 +420,11 @@ class Guarantees:
         stuck = [number for number in rows if number not in waked]
         if stuck:
             circle = [stuck[0]]
-            while (following := next(other for other in waits[circle[-1]] if other in rows)) not in circle:
+            while (following := next((other for other in waits[circle[-1]] if other in rows), None)) not in circle:
+                if following is None:
+                    return  # It waits for one that is gone, which is another guarantee.
                 circle.append(following)
+            assert following is not None
             circle = [*circle[circle.index(following) :], following]
             told = ", which waits for ".join(_place(rows[number].record) for number in circle)
             self._broken(13, f"a deadlock stays: {told}.")
