@@ -317,7 +317,7 @@ async def test_completions_that_come_while_the_object_loads_count_in_the_order_o
     store = PuppetStore()
     async with Harness(Permit, store=store, nothing_resident=True) as app:
         asked, id = await ask(app)
-        await app.settle()
+        await app.advance(minutes=10)  # Whoever looked at the object has kept it in memory for a while.
         engine = engine_of(app)
         assert not engine.parts.activations.by_address
         store.loads.hold()
@@ -351,7 +351,7 @@ async def test_only_its_own_handler_can_await_it() -> None:
 async def test_those_who_wait_hold_no_memory_and_are_not_replayed_for_others() -> None:
     async with Harness(Permit, nothing_resident=True) as app:
         waiting = [await ask(app, str(number)) for number in range(20)]
-        await app.settle()
+        await app.advance(minutes=10)
         engine = engine_of(app)
         assert len(engine.parts.activations.by_address) == 0
         assert len(engine.parts.registry.live) == 0

@@ -41,6 +41,7 @@ class Durable:
         deadlocks: Literal["error", "wait"] = "error",
         forward_headers: ForwardHeaders | None = None,
         serde: SerdeFactory | None = None,
+        nothing_resident: bool = False,
     ) -> Harness:
         """Start one. The parameters are those of `Harness`."""
         harness = Harness(
@@ -54,5 +55,6 @@ class Durable:
             deadlocks=deadlocks,
             forward_headers=forward_headers,
             serde=serde,
+            nothing_resident=nothing_resident,
         )
         return await self.started.enter_async_context(harness)
