@@ -1,6 +1,6 @@
 """Codecs around every stored value (rule V8): compression, encryption, and one after the other.
 
-    store = SqliteStore("app.db", codec=CodecChain(CompressionCodec(), AesGcmCodec(key)))
+    runtime = Runtime("sqlite:///app.db", actors, codec=CodecChain(CompressionCodec(), AesGcmCodec(key)))
 
 What a codec wraps, and what stays readable, says `durably.storage.payload_coding`.
 """

@@ -50,7 +50,9 @@ from durably.runtime.invocations.invocation import InvocationRun
 from durably.runtime.observation.observer import Observer, Observers
 from durably.runtime.supervision.supervisor import Supervisor
 from durably.storage.connect import store_from_url
+from durably.storage.encoded import EncodedStore
 from durably.storage.introspection import InspectableStore
+from durably.storage.payload_coding import Codec
 from durably.storage.records import InvocationRecord
 
 if TYPE_CHECKING:
@@ -95,7 +97,7 @@ class Runtime(Caller):
     says which headers of an invocation go on with the calls that it makes: all (True), none, or those of these names;
     never those about one message or connection. A class may say it for its handlers. `serde` makes the Serde
     of each type that classes without one of their own take, give and keep, such as `MsgpackSerde`; without one, values
-    are JSON. `environment` is for tests and
+    are JSON. `codec` wraps all values that are stored: see `durably.codecs`. `environment` is for tests and
     simulations: where time, randomness and the numbers that the machine runs by come from.
 
     Raises:
@@ -119,11 +121,13 @@ class Runtime(Caller):
         deadlocks: Literal["error", "wait"] = "error",
         forward_headers: ForwardHeaders | None = None,
         serde: SerdeFactory | None = None,
+        codec: Codec | None = None,
         environment: Environment | None = None,
     ) -> None:
         self._environment = Environment() if environment is None else environment
         limits = Limits() if limits is None else limits
-        self._store = store_from_url(store) if isinstance(store, str) else store
+        self._codec = codec
+        self._store = self._encoded(store_from_url(store) if isinstance(store, str) else store)
         self._default_serde = checked_factory(serde, "Runtime(serde=...)")
         self._actors = _bind_all(actors, {} if dependencies is None else dependencies, self._default_serde)
         self._on_paused = on_paused
@@ -206,7 +210,10 @@ class Runtime(Caller):
         """Run on another store than it was made with; before it is entered."""
         if self._supervisor is not None:
             raise RuntimeError("The runtime is running; its store can only be changed before.")
-        self._store = store_from_url(store) if isinstance(store, str) else store
+        self._store = self._encoded(store_from_url(store) if isinstance(store, str) else store)
+
+    def _encoded(self, store: InspectableStore) -> InspectableStore:
+        return store if self._codec is None else EncodedStore(store, self._codec)
 
     @overload
     def asgi(self) -> Ingress: ...

@@ -1,0 +1,94 @@
+"""`WrappedStore`: a store around another one, which it passes everything on to."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping, Sequence
+
+from durably.ids import Address, InvocationStatus, KeyScope
+from durably.storage.introspection import InspectableStore
+from durably.storage.records import (
+    EVER,
+    Batch,
+    InvocationRecord,
+    Opened,
+    OrderRecord,
+    Owner,
+    StoredInvocation,
+    StoredObject,
+    TimerPlace,
+    TimerRecord,
+)
+
+
+class WrappedStore:
+    """Passes everything on to `inner`. Override what shall be different."""
+
+    def __init__(self, inner: InspectableStore) -> None:
+        self.inner = inner
+
+    def describe(self) -> str:
+        return self.inner.describe()
+
+    def congestion(self) -> str | None:
+        return self.inner.congestion()
+
+    async def open(self, owner: Owner, /) -> Opened:
+        return await self.inner.open(owner)
+
+    async def close(self) -> None:
+        await self.inner.close()
+
+    async def commit(self, batch: Batch, /) -> None:
+        await self.inner.commit(batch)
+
+    def verify(self) -> Awaitable[None]:
+        return self.inner.verify()
+
+    async def load(self, addresses: Sequence[Address], /, *, pending_limit: int) -> list[StoredObject]:
+        return await self.inner.load(addresses, pending_limit=pending_limit)
+
+    async def find(self, ids: Sequence[str], /) -> Mapping[str, InvocationRecord]:
+        return await self.inner.find(ids)
+
+    async def find_keyed(self, scopes: Sequence[KeyScope], /) -> Mapping[KeyScope, InvocationRecord]:
+        return await self.inner.find_keyed(scopes)
+
+    async def fetch(self, numbers: Sequence[int], /) -> Mapping[int, StoredInvocation]:
+        return await self.inner.fetch(numbers)
+
+    async def recoverable(self, after: int, limit: int, /) -> list[tuple[int, Address]]:
+        return await self.inner.recoverable(after, limit)
+
+    async def held_up(self, after: int, limit: int, /) -> list[tuple[int, Address]]:
+        return await self.inner.held_up(after, limit)
+
+    async def timers(
+        self, until: int, limit: int, /, *, after: TimerPlace | None = None, asked_after: int = EVER
+    ) -> list[TimerRecord]:
+        return await self.inner.timers(until, limit, after=after, asked_after=asked_after)
+
+    async def orders(self, after: int, limit: int, /) -> list[OrderRecord]:
+        return await self.inner.orders(after, limit)
+
+    async def expired(self, now: int, limit: int, /) -> list[InvocationRecord]:
+        return await self.inner.expired(now, limit)
+
+    async def expired_promises(self, now: int, limit: int, /) -> list[tuple[int, Address]]:
+        return await self.inner.expired_promises(now, limit)
+
+    async def paused(self, limit: int, /) -> list[InvocationRecord]:
+        return await self.inner.paused(limit)
+
+    async def objects(self, addresses: Sequence[Address], /) -> list[StoredObject]:
+        return await self.inner.objects(addresses)
+
+    async def state(self, address: Address, /) -> Mapping[str, bytes]:
+        return await self.inner.state(address)
+
+    async def invocations(
+        self, *, after: int, limit: int, service: str | None = None, key: str | None = None, handler: str | None = None,
+        status: InvocationStatus | None = None,
+    ) -> list[InvocationRecord]:  # fmt: skip
+        return await self.inner.invocations(
+            after=after, limit=limit, service=service, key=key, handler=handler, status=status
+        )
