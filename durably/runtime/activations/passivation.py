@@ -7,6 +7,7 @@ something durable.
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 
 from durably.ids import Address
@@ -62,8 +63,11 @@ class Passivation:
             self._by_address.pop(address, None)
             return
         is_at_rest = activation.is_at_rest()
-        if self._settings.nothing_resident and is_at_rest:
-            self._passivate_when_durable(address)
+        if self._settings.nothing_resident:
+            if is_at_rest:
+                self._passivate_when_durable(address)
+            else:  # What has just been loaded is wanted by somebody, who looks into it in the next turn of the loop.
+                asyncio.get_running_loop().call_soon(self._passivate_when_durable, address)
             return
         if self._sweep_timer is None:
             self._arm_sweep()
@@ -122,7 +126,7 @@ class Passivation:
     def _passivate_when_durable(self, address: Address) -> None:
         """One synchronous decision; a message one tick later makes a new activation (rule L4)."""
         activation = self._by_address.get(address)
-        if activation is None or not activation.is_dormant():
+        if activation is None or self._dead or not activation.is_dormant():
             return
         if activation.changed_at > self._committer.durable:
             self._committer.when_durable(self._passivate_when_durable, address)

@@ -61,6 +61,7 @@ class Deliveries:
 
     def _completed(self, operation: CompletionOperation, awakeable: AwakeableId, found: Found) -> None:
         command = operation.command
+        operation.id = awakeable.invocation_id  # From now on it has been done, or may have been.
         transition = self._committer.begin()
         self._signals.complete(transition, awakeable, found, Outcome(command.failed, command.value))
         self._committer.when_answerable(operation.finish, None)
@@ -76,6 +77,7 @@ class Deliveries:
                 )
             )
             return
+        operation.id = command.invocation_id
         transition = self._committer.begin()
         outcome = Outcome(command.failed, command.value)
         error = self._signals.send(transition, command.invocation_id, found, command.name, outcome)
