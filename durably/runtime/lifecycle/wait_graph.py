@@ -17,7 +17,17 @@ from enum import StrEnum
 from functools import partial
 from typing import NamedTuple, TypeAlias
 
-from durably.actors.protocol.commands import Attach, Call, Command, GetPromise, Run, Sleep, key_scope
+from durably.actors.protocol.commands import (
+    Attach,
+    AwaitSignal,
+    Call,
+    Command,
+    GetPromise,
+    MakeAwakeable,
+    Run,
+    Sleep,
+    key_scope,
+)
 from durably.ids import Address, InvocationStatus, KeyScope, derived_invocation_id
 from durably.runtime.activations.activations import Activations
 from durably.runtime.invocations.activation import Activation
@@ -40,6 +50,8 @@ class WaitReason(StrEnum):
     TIMER = "timer"
     ACTION = "action"
     PROMISE = "promise"
+    AWAKEABLE = "awakeable"
+    SIGNAL = "signal"
     BACKOFF = "backoff"
     PERSON = "person"
     """It is paused."""
@@ -148,6 +160,10 @@ class WaitGraph:
                 return Wait(WaitReason.ACTION, number)
             case GetPromise():
                 return Wait(WaitReason.PROMISE, number)
+            case MakeAwakeable():
+                return Wait(WaitReason.AWAKEABLE, number)
+            case AwaitSignal():
+                return Wait(WaitReason.SIGNAL, number)
             case _:
                 return Wait(WaitReason.ELSEWHERE, number)
 
@@ -232,6 +248,8 @@ _SAID = {
     WaitReason.TIMER: "waits for a timer",
     WaitReason.ACTION: "waits for an action",
     WaitReason.PROMISE: "waits for a promise",
+    WaitReason.AWAKEABLE: "waits for an awakeable",
+    WaitReason.SIGNAL: "waits for a signal",
     WaitReason.BACKOFF: "failed and is tried again later",
     WaitReason.PERSON: "is paused",
 }

@@ -446,7 +446,6 @@ class Guarantees:
         """It needs no other invocation to go on."""
         status = row.record.status
         kinds = {kind for kind, _ in row.timers}
-        kinds = {kind for kind, _ in row.timers}
         if row.record.address.service not in known or kinds - {TimerKind.DEADLINE}:
             return True
         if self._awaited_promises(row) or _waits_for_others(row):
