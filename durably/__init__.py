@@ -13,6 +13,8 @@
 - To test: `durably.testing`, above all `Harness`. To serve from a shell: `durably serve`.
 """
 
+from durably.actors import ActionContext as ActionContext
+from durably.actors import Awakeable as Awakeable
 from durably.actors import BytesSerde as BytesSerde
 from durably.actors import Caller as Caller
 from durably.actors import Compensations as Compensations
@@ -32,9 +34,12 @@ from durably.actors import SharedWorkflowContext as SharedWorkflowContext
 from durably.actors import VirtualObject as VirtualObject
 from durably.actors import Workflow as Workflow
 from durably.actors import WorkflowContext as WorkflowContext
+from durably.actors import action_context as action_context
+from durably.actors import first_success as first_success
 from durably.actors import handler as handler
 from durably.actors import promise as promise
 from durably.actors import select as select
+from durably.actors import settled as settled
 from durably.actors import shared as shared
 from durably.actors import state as state
 from durably.errors import ActionFailedError as ActionFailedError
@@ -77,10 +82,12 @@ from durably.storage import SqliteStore as SqliteStore
 from durably.storage import Store as Store
 
 __all__ = [
+    "ActionContext",
     "ActionFailedError",
     "ActionTimeoutError",
     "AlreadyCompletedError",
     "AlreadyStartedError",
+    "Awakeable",
     "BlockingIOInHandlerError",
     "BytesSerde",
     "Caller",
@@ -133,9 +140,12 @@ __all__ = [
     "Workflow",
     "WorkflowContext",
     "WrongContextError",
+    "action_context",
+    "first_success",
     "handler",
     "promise",
     "select",
+    "settled",
     "shared",
     "state",
     "tune_garbage_collection",

@@ -14,9 +14,11 @@ form replays. Ids are looked up as text, whatever their form.
 from __future__ import annotations
 
 import os
+from base64 import b64decode, urlsafe_b64encode
 from enum import StrEnum
 from functools import lru_cache
 from hashlib import blake2b
+from hmac import compare_digest
 from io import BytesIO
 from struct import Struct
 from typing import NamedTuple, Protocol
@@ -33,6 +35,11 @@ HASHED_ADDRESSES = 4096
 OLDER_PREFIX = "inv_"
 OLDER_BYTES = 16
 OLDER_LENGTH = len(OLDER_PREFIX) + 2 * OLDER_BYTES
+
+AWAKEABLE_PREFIX = "sign_1"
+"""The ids of awakeables begin like this, and no name of a signal does."""
+AWAKEABLE_COMMAND_BYTES = 4
+AWAKEABLE_PROOF_BYTES = 8
 
 BASE62 = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -185,6 +192,88 @@ def derived_invocation_id(id: str, seed: bytes, command: int, service: str, key:
     drawn = blake2b(purpose, digest_size=UNIQUE_DIGITS + ADDRESS_DIGITS, key=seed).digest()
     prefix = _prefix(drawn[UNIQUE_DIGITS:]) if key is None else _address_prefix(service, key)
     return f"{prefix}{_LEADING_UNIQUE_DIGIT[drawn[0]]}{drawn[1:UNIQUE_DIGITS].translate(_DIGIT).decode()}"
+
+
+class AwakeableId(NamedTuple):
+    """What the id of an awakeable says: which command of which invocation, and the proof that its execution made it."""
+
+    invocation_id: str
+    command: int
+    proof: bytes
+
+    def is_of(self, seed: bytes) -> bool:
+        """The execution with this seed made it (rule C4): neither one before it, nor somebody who guesses."""
+        return compare_digest(self.proof, _awakeable_proof(seed, self.command))
+
+
+def awakeable_id(id: str, seed: bytes, command: int) -> str:
+    """The id of the awakeable that command number `command` makes: the same on replay.
+
+    `id` and `seed` are those of the execution that issues the command.
+    """
+    number = command.to_bytes(AWAKEABLE_COMMAND_BYTES, "big")
+    content = _bits_of(id) + number + _awakeable_proof(seed, command)
+    return AWAKEABLE_PREFIX + urlsafe_b64encode(content).decode().rstrip("=")
+
+
+def parse_awakeable_id(text: str) -> AwakeableId | None:
+    """What the id of an awakeable says, or None for what cannot be one."""
+    digits = text[len(AWAKEABLE_PREFIX) :]
+    if not text.startswith(AWAKEABLE_PREFIX) or not text.isascii() or len(digits) not in _AWAKEABLE_DIGITS:
+        return None
+    padded = digits + "=" * (-len(digits) % 4)
+    try:
+        content = b64decode(padded, altchars=b"-_", validate=True)
+    except ValueError:
+        return None
+    if urlsafe_b64encode(content).decode() != padded:  # The last digit says more than there is to say.
+        return None
+    proof_at = len(content) - AWAKEABLE_PROOF_BYTES
+    command_at = proof_at - AWAKEABLE_COMMAND_BYTES
+    command = int.from_bytes(content[command_at:proof_at], "big")
+    return AwakeableId(_id_of(content[:command_at]), command, content[proof_at:])
+
+
+_AWAKEABLE_DIGITS = tuple(
+    -(-(bits + AWAKEABLE_COMMAND_BYTES + AWAKEABLE_PROOF_BYTES) * 4 // 3) for bits in (8 + SEED_BYTES, OLDER_BYTES)
+)
+"""How many digits follow the prefix: for ids of today's form, and of the older one."""
+
+
+def _awakeable_proof(seed: bytes, command: int) -> bytes:
+    return blake2b(b"awakeable%d" % command, digest_size=AWAKEABLE_PROOF_BYTES, key=seed).digest()
+
+
+def _bits_of(id: str) -> bytes:
+    """The numbers that an invocation's id is made of."""
+    if len(id) == OLDER_LENGTH:
+        return bytes.fromhex(id[len(OLDER_PREFIX) :])
+    digits = id[len(INVOCATION_PREFIX) :]
+    address, unique = digits[:ADDRESS_DIGITS], digits[ADDRESS_DIGITS:]
+    return _number_of(address).to_bytes(8, "big") + _number_of(unique).to_bytes(16, "big")
+
+
+def _id_of(bits: bytes) -> str:
+    """The invocation's id that is made of these numbers."""
+    if len(bits) == OLDER_BYTES:
+        return OLDER_PREFIX + bits.hex()
+    address, unique = int.from_bytes(bits[:8], "big"), int.from_bytes(bits[8:], "big")
+    return f"{INVOCATION_PREFIX}{_digits_of(address, ADDRESS_DIGITS)}{_digits_of(unique, UNIQUE_DIGITS)}"
+
+
+def _number_of(digits: str) -> int:
+    number = 0
+    for digit in digits:
+        number = number * len(BASE62) + BASE62.index(digit)
+    return number
+
+
+def _digits_of(number: int, count: int) -> str:
+    digits: list[str] = []
+    for _ in range(count):
+        number, digit = divmod(number, len(BASE62))
+        digits.append(BASE62[digit])
+    return "".join(reversed(digits))
 
 
 @lru_cache(HASHED_ADDRESSES)

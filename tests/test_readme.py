@@ -35,6 +35,21 @@ async def test_the_test_in_the_readme_passes() -> None:
     await names["test_a_seat_comes_back_after_fifteen_minutes"]()
 
 
+async def test_the_approval_in_the_readme_waits_for_a_person() -> None:
+    (program,) = [one for one in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "class Expense" in one]
+    letters: list[str] = []
+    names: dict[str, Any] = {"__name__": "readme", "send_letter": lambda to, amount, id: letters.append(id)}
+    exec(compile(f"from durably import *\n{program}", "readme", "exec", dont_inherit=True), names)
+    async with Harness(names["Expense"], nothing_resident=True) as app:
+        for number, is_by_id in (("1", True), ("2", False)):
+            expense = app.object(names["Expense"], number)
+            submitted = await expense.submit.send(5)
+            await app.advance(days=3)
+            await app.crash()
+            await (app.resolve_awakeable(letters[-1], True) if is_by_id else expense.decide(False))
+            assert await submitted.result() == ("approved" if is_by_id else "refused")
+
+
 async def test_the_recipe_for_terminal_errors_answers_with_their_code() -> None:
     (recipe,) = re.findall(r"```python\n(from fastapi.*?)```", README, re.DOTALL)
     names: dict[str, Any] = {"__name__": "readme"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from durably.testing import Workload
+from workloads.approvals import APPROVALS
 from workloads.asyncio_programs import ASYNCIO_PROGRAMS
 from workloads.bank import BANK
 from workloads.cancels import CANCELS
@@ -21,6 +22,7 @@ WORKLOADS: Mapping[str, Workload] = {
     "asyncio_programs": ASYNCIO_PROGRAMS,
     "trees": TREES,
     "promises": PROMISES,
+    "approvals": APPROVALS,
     "circles": CIRCLES,
     "cancels": CANCELS,
     "pauses": PAUSES,

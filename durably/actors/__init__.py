@@ -1,8 +1,11 @@
 """What may be asked: services, virtual objects, their handlers and state, contexts and references."""
 
+from durably.actors.action_context import ActionContext as ActionContext
+from durably.actors.action_context import action_context as action_context
 from durably.actors.actor import Service as Service
 from durably.actors.actor import VirtualObject as VirtualObject
 from durably.actors.actor import Workflow as Workflow
+from durably.actors.awakeable import Awakeable as Awakeable
 from durably.actors.caller import Caller as Caller
 from durably.actors.compensations import Compensations as Compensations
 from durably.actors.context import Context as Context
@@ -17,7 +20,9 @@ from durably.actors.decorators import shared as shared
 from durably.actors.promises import DurablePromise as DurablePromise
 from durably.actors.promises import promise as promise
 from durably.actors.retry import RetryPolicy as RetryPolicy
+from durably.actors.select import first_success as first_success
 from durably.actors.select import select as select
+from durably.actors.select import settled as settled
 from durably.actors.state import state as state
 from durably.actors.transport import Invocation as Invocation
 from durably.actors.values.msgpack_serde import MsgpackSerde as MsgpackSerde
@@ -26,6 +31,8 @@ from durably.actors.values.serde import JsonSerde as JsonSerde
 from durably.actors.values.serde import Serde as Serde
 
 __all__ = [
+    "ActionContext",
+    "Awakeable",
     "BytesSerde",
     "Caller",
     "Context",
@@ -44,9 +51,12 @@ __all__ = [
     "VirtualObject",
     "Workflow",
     "WorkflowContext",
+    "action_context",
+    "first_success",
     "handler",
     "promise",
     "select",
+    "settled",
     "shared",
     "state",
 ]

@@ -22,6 +22,7 @@ from durably.actors.protocol.operations import CallSite, frame_above
 from durably.actors.transport import Delay, Invocation, Outgoing, Transport
 from durably.actors.values.durations import Duration, delay_us, duration_us, moment_us
 from durably.actors.values.type_checks import is_text
+from durably.errors import HandlerMistakeError
 from durably.ids import is_storable
 
 P = ParamSpec("P")
@@ -154,7 +155,29 @@ class BoundHandler(Generic[P, R]):
                 f"{target} runs once for each id of the workflow, so the id is its idempotency key already. Leave "
                 "idempotency_key= out."
             )
-        return BoundHandler(_with_options(target, idempotency_key, headers, timeout, forward_headers))
+        return self._with(_with_options(target, idempotency_key, headers, timeout, forward_headers))
+
+    def _with(self, target: Target[R]) -> BoundHandler[P, R]:
+        return BoundHandler(target)
+
+
+class OwnHandler(BoundHandler[P, R]):
+    """`self.handler` in a handler: `await self.remind.after(days=1).send()`. It is sent, never called."""
+
+    __slots__ = ("_refusal",)
+
+    def __init__(self, target: Target[R], refusal: str, /) -> None:
+        super().__init__(target)
+        self._refusal = refusal
+        """Why it is not called."""
+
+    if not TYPE_CHECKING:
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            raise HandlerMistakeError(self._refusal)
+
+    def _with(self, target: Target[R]) -> BoundHandler[P, R]:
+        return OwnHandler(target, self._refusal)
 
 
 class DelayedHandler(Generic[P, R]):

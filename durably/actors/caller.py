@@ -9,6 +9,7 @@ from durably.actors.actor import Service, VirtualObject, Workflow
 from durably.actors.headers import plain_headers
 from durably.actors.protocol.operations import CallSite, frame_above
 from durably.actors.reference_classes import reference
+from durably.actors.sent_values import rejection, resolution
 from durably.actors.transport import Delay, Invocation, Outgoing, Transport
 from durably.actors.values.durations import Duration, duration_us
 from durably.actors.values.serde import Serde, codec_named
@@ -82,6 +83,23 @@ class Caller(Transport):
         outgoing = _outgoing(service, key, handler, body, headers, idempotency_key)
         after_us = duration_us(after, "send(after=...)")
         return self._issue_send(outgoing, Delay(after_us=after_us) if after_us else None, CallSite(frame_above(1)))
+
+    def resolve_awakeable(self, id: str, value: Any = None, /) -> Coroutine[Any, Any, None]:
+        """Supply the value that an awakeable waits for. The first one counts; a late one changes nothing (rule E5).
+
+        Raises:
+            InvalidArgumentError: the id is not that of an awakeable (400).
+            UnencodableError: the value cannot be written.
+        """
+        return self._issue_completion(resolution(id, value), CallSite(frame_above(1)))
+
+    def reject_awakeable(self, id: str, reason: str, /, *, code: int = 500) -> Coroutine[Any, Any, None]:
+        """Let the handler that awaits an awakeable get a `TerminalError`.
+
+        Raises:
+            InvalidArgumentError: the id is not that of an awakeable (400).
+        """
+        return self._issue_completion(rejection(id, reason, code), CallSite(frame_above(1)))
 
 
 def _outgoing(

@@ -16,6 +16,7 @@ from uuid import UUID
 import msgspec
 
 from durably.actors.actor import Actor, Workflow
+from durably.actors.awakeable import Awakeable, issue_completion
 from durably.actors.caller import Caller
 from durably.actors.compensations import Compensations
 from durably.actors.definition.definition import definition_of
@@ -23,11 +24,14 @@ from durably.actors.handlers import Handler, HandlerKind
 from durably.actors.promises import DurablePromise
 from durably.actors.protocol.commands import (
     Attach,
+    AwaitSignal,
     Call,
     Cancel,
+    CompleteAwakeable,
     GetOutput,
     GetStatus,
     Send,
+    SendSignal,
     Sleep,
     StatusAnswer,
 )
@@ -35,6 +39,7 @@ from durably.actors.protocol.operations import CallSite, Operation, frame_above
 from durably.actors.protocol.port import Port
 from durably.actors.protocol.request import Request as Request
 from durably.actors.run import Run
+from durably.actors.sent_values import Sent, checked_signal_name, decoding
 from durably.actors.state import StateView
 from durably.actors.transport import Delay, Invocation, Outgoing
 from durably.actors.values.descriptions import MISSING
@@ -140,6 +145,47 @@ class Context(Caller):
         due = self._port.at() + delay_us("sleep", delay, days, hours, minutes, seconds)
         return self._port.issue(Sleep(due), _nothing, "sleep", CallSite(frame_above(1)))
 
+    def patched(self, change: str, /) -> bool:
+        """Whether to run the code as it is since a change, which is named here; False: as it was before.
+
+            if ctx.patched("charge before shipping"):
+                ...
+
+        An invocation that was under way when the code changed goes on as it began, all others run the new code; each
+        invocation has one answer for a name. Once no older invocation is left, the old branch and the call can go.
+        """
+        if not is_text(change) or not is_storable(change):
+            raise TypeError(
+                f"ctx.patched() takes the name of a change, which is Unicode text without NUL, not {change!r}."
+            )
+        return self._port.patched(change)
+
+    @overload
+    def awakeable(self, /) -> Awakeable[Any]: ...
+    @overload
+    def awakeable(self, returns: type[T], /) -> Awakeable[T]: ...
+    def awakeable(self, returns: Any = MISSING, /) -> Awakeable[Any]:
+        """A value of this type that somebody outside will supply: give its `id` away, then await it.
+
+        Whoever has the id resolves or rejects it: another handler, the program around the runtime, HTTP. Waiting for it
+        holds no memory. A value that does not fit the type raises `InvalidArgumentError` where it is awaited.
+        """
+        site = CallSite(frame_above(1))
+        return Awakeable(self._port.issue_awakeable(decoding(returns, "an awakeable"), site))
+
+    @overload
+    def signal(self, name: str, /) -> Coroutine[Any, Any, Any]: ...
+    @overload
+    def signal(self, name: str, returns: type[T], /) -> Coroutine[Any, Any, T]: ...
+    def signal(self, name: str, returns: Any = MISSING, /) -> Coroutine[Any, Any, Any]:
+        """The next signal of this name that is sent to this invocation (`Invocation.signal()`), sent already or not.
+
+        The first `ctx.signal(name)` takes the first signal of that name, the second the second, and so on; one whose
+        wait was cancelled takes none. A value that does not fit the type raises `InvalidArgumentError`.
+        """
+        what = f"the signal {checked_signal_name(name)!r}"
+        return self._port.issue(AwaitSignal(name), decoding(returns, what), what, CallSite(frame_above(1)))
+
     def compensations(self) -> Compensations:
         """`async with ctx.compensations() as undo:` undoes what was done if the block fails or is cancelled."""
         return Compensations(self._port)
@@ -190,6 +236,13 @@ class Context(Caller):
 
     def _issue_status(self, id: str, site: CallSite, /) -> Operation[InvocationStatus]:
         return self._port.issue(GetStatus(id), _status, f"status of {id}", site)
+
+    def _issue_completion(self, command: CompleteAwakeable, site: CallSite, /) -> Operation[None]:
+        return issue_completion(self._port, command, site)
+
+    def _issue_signal(self, id: str, name: str, sent: Sent, site: CallSite, /) -> Operation[None]:
+        command = SendSignal(id, name, sent.failed, sent.value)
+        return self._port.issue_signal(command, f"signal {name!r} to {id}", site)
 
     def _issue_cancel(self, id: str, site: CallSite, /) -> Operation[None]:
         return self._port.issue_one_way(Cancel(id), f"cancel of {id}", site)

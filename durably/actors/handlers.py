@@ -12,7 +12,7 @@ from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeAlias, TypeVar, overload
 
-from durably.actors.bound_handlers import BoundHandler, Target
+from durably.actors.bound_handlers import BoundHandler, OwnHandler, Target
 from durably.actors.class_bodies import class_body_of
 from durably.actors.definition.arguments import HandlerFunction
 from durably.actors.definition.signature import HandlerSignature
@@ -37,6 +37,9 @@ HANDLER_NAME = re.compile(r"([a-zA-Z]|_[a-zA-Z0-9])[a-zA-Z0-9_]*")
 HIDING_NAMES = ("handler", "shared")
 TRANSPORT = "__durably_transport__"
 """Where a reference keeps what carries its messages; an instance without it is no reference."""
+CONTEXT = "__durably_context__"
+"""Where the `self` of a handler keeps the context of its attempt, which carries what it sends to itself."""
+DEFINITION = "__durably__"
 SERVICE = "__durably_service__"
 """Where a reference keeps the wire name of its service."""
 
@@ -160,12 +163,8 @@ class Handler(Generic[P, R]):
         own = instance.__dict__
         transport: Transport | None = own.get(TRANSPORT)
         if transport is None:
-            raise HandlerMistakeError(self._called_on_self(owner))
-        serde = transport._serde  # pyright: ignore[reportPrivateUsage]
-        signature = self.signature if serde is None else self.signature.under(serde)
-        return BoundHandler(
-            Target(transport, own[SERVICE], own.get("key"), self.name, signature, NO_HEADERS, is_run=self.is_run)
-        )
+            return self._own(instance, owner)
+        return BoundHandler(self._target(transport, own[SERVICE], own.get("key")))
 
     if not TYPE_CHECKING:  # Type checkers say so by themselves.
 
@@ -176,15 +175,29 @@ class Handler(Generic[P, R]):
                 "Workflow, or `ctx.service(...)` for a Service."
             )
 
+    def _own(self, instance: object, owner: type) -> BoundHandler[P, R]:
+        """`self.handler` in a handler: to be sent to oneself."""
+        own = instance.__dict__
+        context: Transport | None = own.get(CONTEXT)
+        if context is None:
+            raise HandlerMistakeError(self._called_on_self(owner))
+        service: str = getattr(owner, DEFINITION).name
+        return OwnHandler(self._target(context, service, own.get("key")), self._called_on_self(owner))
+
+    def _target(self, transport: Transport, service: str, key: str | None) -> Target[R]:
+        serde = transport._serde  # pyright: ignore[reportPrivateUsage]
+        signature = self.signature if serde is None else self.signature.under(serde)
+        return Target(transport, service, key, self.name, signature, NO_HEADERS, is_run=self.is_run)
+
     def _called_on_self(self, owner: type) -> str:
-        definition = getattr(owner, "__durably__", None)
+        definition = getattr(owner, DEFINITION, None)
         kind = "service" if definition is None else definition.kind
         how = f"ctx.service({owner.__name__})" if kind == "service" else f"ctx.{kind}({owner.__name__}, self.key)"
         return (
             f"self.{self.attribute} is a handler, and handlers are called by message. To share code between handlers, "
-            "put it in a method without a decorator; to have it done later, send: "
-            f"`await {how}.{self.attribute}.send(...)`. (An exclusive handler that calls its own object waits for "
-            "itself.)"
+            f"put it in a method without a decorator; to have it done later, send: `await self.{self.attribute}"
+            f".send(...)`. To wait for the answer, `await {how}.{self.attribute}(...)`. (An exclusive handler that "
+            "calls its own object waits for itself.)"
         )
 
 

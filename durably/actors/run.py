@@ -86,6 +86,7 @@ class Run:
             runs_on_loop=runs_on_loop,
             retry=self._retry,
             timeout_us=self._timeout_us,
+            request=self._port.request(),
             context=copy_context(),
             encode_value=encoder_of(codec),
         )

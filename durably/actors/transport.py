@@ -15,7 +15,9 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from durably.actors.headers import Forwarding
+from durably.actors.protocol.commands import CompleteAwakeable
 from durably.actors.protocol.operations import CallSite, frame_above
+from durably.actors.sent_values import Sent, checked_signal_name, sent_failure, sent_value
 from durably.actors.values.serde import SerdeFactory
 from durably.ids import InvocationStatus
 
@@ -93,6 +95,14 @@ class Transport:
         """End with where an invocation stands."""
         raise NotImplementedError
 
+    def _issue_completion(self, command: CompleteAwakeable, site: CallSite, /) -> Coroutine[Any, Any, None]:
+        """Resolve or reject an awakeable."""
+        raise NotImplementedError
+
+    def _issue_signal(self, id: str, name: str, sent: Sent, site: CallSite, /) -> Coroutine[Any, Any, None]:
+        """Send a signal to an invocation, and end when it has it."""
+        raise NotImplementedError
+
     def _issue_cancel(self, id: str, site: CallSite, /) -> Coroutine[Any, Any, None]:
         """Cancel an invocation."""
         raise NotImplementedError
@@ -142,6 +152,22 @@ class Invocation(Generic[R_co]):
     def status(self) -> Coroutine[Any, Any, InvocationStatus]:
         """Where the invocation stands."""
         return self._transport._issue_status(self.id, CallSite(frame_above(1)))
+
+    def signal(self, name: str, value: Any = None) -> Coroutine[Any, Any, None]:
+        """Send a signal: the next `ctx.signal(name)` of the invocation that has none takes it, now or later.
+
+        Raises:
+            UnknownTargetError: there is no such invocation (404).
+            InvocationStatusError: it has ended and takes no signal any more (409).
+            UnencodableError: the value cannot be written.
+        """
+        sent = sent_value(value)
+        return self._transport._issue_signal(self.id, checked_signal_name(name), sent, CallSite(frame_above(1)))
+
+    def reject_signal(self, name: str, reason: str, /, *, code: int = 500) -> Coroutine[Any, Any, None]:
+        """Send a signal that raises a `TerminalError` where it is awaited. Raises what `signal` does."""
+        sent = sent_failure(reason, code)
+        return self._transport._issue_signal(self.id, checked_signal_name(name), sent, CallSite(frame_above(1)))
 
     def cancel(self) -> Coroutine[Any, Any, None]:
         """Cancel the invocation: its handler gets `asyncio.CancelledError`, and so do the handlers that it calls.

@@ -38,6 +38,7 @@ from durably.ingress.answers import (
     result_answer,
 )
 from durably.ingress.delays import parse_delay
+from durably.ingress.deliveries import ReadBody, Recipient, delivery_routes
 from durably.ingress.paths import path_segments, scope_below
 from durably.ingress.questions import FIRST_SEGMENTS, Which, question_of, target_in
 from durably.ingress.targets import RefusedRequestError, Target, Targets
@@ -69,7 +70,7 @@ Caller: TypeAlias = "asyncio.Task[Any]"
 """The task of one request."""
 
 
-class ServedRuntime(Protocol):
+class ServedRuntime(Recipient, Protocol):
     """The part of a `Runtime` that an ingress speaks to."""
 
     @property
@@ -90,7 +91,12 @@ class Ingress:
         self._body_limit_bytes = body_limit_bytes
         self._targets: Targets | None = None
         self._clients = Clients()
-        self._reserved = _reserved_paths(runtime)
+        self._reserved = _reserved_paths(runtime, self._body_of_reserved)
+
+    def _body_of_reserved(self, scope: Scope, receive: Receive) -> Awaitable[bytes | None]:
+        announced = dict(scope["headers"]).get(b"content-length")
+        _check_announced(None if announced is None else announced.decode("latin-1"), self._body_limit_bytes)
+        return self._read_body(receive)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection scope (ASGI 3)."""
@@ -189,9 +195,7 @@ class Ingress:
         query: bytes = scope["query_string"]
         delay_us = _delay_us(query, target) if query else None
         headers, idempotency_key = _forwarded(scope["headers"])
-        announced = headers.get("content-length")
-        if announced is not None and announced.isdecimal() and int(announced) > self._body_limit_bytes:
-            raise _too_large(self._body_limit_bytes)
+        _check_announced(headers.get("content-length"), self._body_limit_bytes)
         request = InvocationRequest(
             service=target.service,
             key=target.key,
@@ -372,6 +376,11 @@ async def _body_in_parts(message: Message, receive: Receive, limit_bytes: int) -
     return None
 
 
+def _check_announced(announced: str | None, limit_bytes: int) -> None:
+    if announced is not None and announced.isdecimal() and int(announced) > limit_bytes:
+        raise _too_large(limit_bytes)
+
+
 def _too_large(limit_bytes: int) -> RefusedRequestError:
     return RefusedRequestError(413, f"the request body is larger than {limit_bytes} bytes")
 
@@ -406,8 +415,8 @@ def _other_method(method: str, scope: Scope) -> Answer:
 
 
 # ---------------------------------------------------------------- what stands under /restate/
-def _reserved_paths(runtime: ServedRuntime) -> Starlette:
-    """Health, and 404 for everything else, in the words of the ingress."""
+def _reserved_paths(runtime: ServedRuntime, read_body: ReadBody) -> Starlette:
+    """Health, what is sent to invocations, and 404 for everything else, in the words of the ingress."""
 
     async def health(_: Request) -> Response:
         if not runtime.accepts_requests:
@@ -415,11 +424,23 @@ def _reserved_paths(runtime: ServedRuntime) -> Starlette:
         names = [service.name for service in runtime.describe()]
         return Response(msgspec.json.encode({"services": names}), media_type="application/json")
 
-    return Starlette(
-        routes=[Route("/restate/health", health, methods=["GET"])],
+    application = Starlette(
+        routes=[
+            Route("/restate/health", health, methods=["GET"]),
+            *delivery_routes(runtime, read_body, _respond_plainly),
+        ],
         middleware=[Middleware(CORSMiddleware, allow_origins=["*"], allow_headers=["*"], expose_headers=["*"])],
         exception_handlers={HTTPException: _refuse},
     )
+    application.router.redirect_slashes = False  # Slashes at the end do not matter.
+    return application
+
+
+async def _respond_plainly(answer: Answer, scope: Scope, send: Send) -> None:
+    """The middleware around it tells pages what they may read."""
+    answer.headers.append((b"content-length", b"%d" % len(answer.body)))
+    await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+    await send({"type": "http.response.body", "body": answer.body})
 
 
 async def _refuse(_: Request, error: Exception) -> Response:

@@ -28,9 +28,12 @@ def path_segments(scope: Scope) -> list[bytes]:
 
 
 def scope_below(scope: Scope, segments: Sequence[bytes]) -> Scope:
-    """The scope of an application that routes by `path`: it sees the segments, decoded, and no mount point."""
+    """The scope of an application that routes by `path`: it sees the segments, decoded, and no mount point.
+
+    `path_segments` of it are the same segments.
+    """
     path = "/" + "/".join(unquote(segment.decode("latin-1")) for segment in segments)
-    return {**scope, "path": path, "root_path": ""}
+    return {**scope, "path": path, "raw_path": b"/" + b"/".join(segments), "root_path": ""}
 
 
 def _raw_path(scope: Scope) -> bytes:

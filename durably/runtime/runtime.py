@@ -16,8 +16,10 @@ from durably.actors.caller import Caller
 from durably.actors.definition.binding import BoundActor, BoundActorHandler, bind
 from durably.actors.definition.definition import definition_of
 from durably.actors.headers import ForwardHeaders, forwarding
+from durably.actors.protocol.commands import CompleteAwakeable, SendSignal
 from durably.actors.protocol.operations import CallSite, HostOperation
 from durably.actors.retry import RetryPolicy
+from durably.actors.sent_values import Sent
 from durably.actors.transport import Delay, Invocation, Outgoing
 from durably.actors.values.durations import Duration, duration_us
 from durably.actors.values.serde import MISSING, SerdeFactory, checked_factory, codec_under
@@ -38,6 +40,7 @@ from durably.runtime.gateway.describe import describe_actor
 from durably.runtime.gateway.pending_requests import (
     AcceptanceOperation,
     CancelOperation,
+    CompletionOperation,
     QuestionOperation,
     ReplyOperation,
     ResultOperation,
@@ -71,6 +74,8 @@ class Limits:
     """Idle objects kept in memory; the least recently used go first."""
     payload_bytes: int = 32 * 1024 * 1024
     """Of one argument from outside."""
+    action_threads: int = 32
+    """Plain functions that `ctx.run` runs at a time; further ones wait for a thread. Coroutines have no limit."""
 
 
 class Runtime(Caller):
@@ -135,6 +140,7 @@ class Runtime(Caller):
             active_objects=limits.active_objects,
             mailbox_messages=limits.mailbox_messages,
             payload_bytes=limits.payload_bytes,
+            action_threads=limits.action_threads,
         )
         self._observer = Observer()
         self._supervisor: Supervisor | None = None
@@ -303,6 +309,18 @@ class Runtime(Caller):
         actor = self._actors.get(service)
         return None if actor is None else actor.handlers.get(handler)
 
+    def request_completion(self, command: CompleteAwakeable) -> Awaitable[None]:
+        """Resolve or reject an awakeable; awaited, it is durable. The id has been checked."""
+        return self._issue_completion(command, None)
+
+    def request_signal(self, command: SendSignal) -> Awaitable[None]:
+        """Send a signal; awaited, it is durable.
+
+        Raises:
+            DurablyError: it was refused, or (StoreUnavailableError) nobody knows.
+        """
+        return self._issue_signal(command.invocation_id, command.name, Sent(command.failed, command.value), None)
+
     def request_control(self, verb: Verb, id: str, /) -> Awaitable[Effect]:
         """Do something to one invocation; what is awaited is durable.
 
@@ -463,6 +481,18 @@ class Runtime(Caller):
         gateway = self._running().gateway
         operation: QuestionOperation[InvocationStatus] = QuestionOperation(gateway.pending, f"status of {id}", site)
         gateway.status(operation, id)
+        return operation
+
+    def _issue_completion(self, command: CompleteAwakeable, site: CallSite | None, /) -> HostOperation[None]:
+        gateway = self._running().gateway
+        operation = CompletionOperation(gateway.pending, f"completion of {command.id}", site, command)
+        gateway.complete(operation)
+        return operation
+
+    def _issue_signal(self, id: str, name: str, sent: Sent, site: CallSite | None, /) -> HostOperation[None]:
+        gateway = self._running().gateway
+        operation: QuestionOperation[None] = QuestionOperation(gateway.pending, f"signal {name!r} to {id}", site)
+        gateway.signal(operation, SendSignal(id, name, sent.failed, sent.value))
         return operation
 
     def _issue_cancel(self, id: str, site: CallSite, /) -> HostOperation[None]:

@@ -28,6 +28,8 @@ class Settings:
     """For handlers that have no policy of their own."""
     suspend_after_us: int = 60_000_000
     """How long an invocation waits in memory before its attempt is thrown away; 0 at every wait."""
+    nothing_resident: bool = False
+    """For tests: no attempt survives an await, whatever answers it and however soon, and no object stays idle."""
     passivate_after_us: int = 300_000_000
     """How long an idle object stays in memory."""
     retention_us: int = 86_400_000_000
@@ -90,6 +92,9 @@ class Settings:
     expire_every_us: int = 60_000_000
     """How often, at most, outcomes that need not be kept any longer are looked for."""
     action_threads: int = 32
+    """How many plain functions `ctx.run` runs at a time."""
+    action_thread_wait_us: int = 5_000_000
+    """How long an action waits for a thread before a warning says so."""
     reopen_first_us: int = 50_000
     reopen_last_us: int = 5_000_000
     outcome_unknown_after_us: int = 10_000_000

@@ -37,7 +37,10 @@ SETTINGS = (
     "temporary_tables_in_memory",
     "write_ahead_log",
 )
-READER_VIEWS = ("sized_invocations", "encoded_invocations", "encoded_steps", "encoded_completions", "encoded_journals")
+READER_VIEWS = (
+    "sized_invocations", "encoded_invocations", "encoded_steps", "encoded_completions", "encoded_signals",
+    "encoded_journals",
+)  # fmt: skip
 ANSWER_LIMIT_BYTES = 4 << 20
 """Of an answer in one piece, because the event loop decodes it. What is longer is read in smaller parts."""
 VALUE_LIMIT_BYTES = 1 << 30

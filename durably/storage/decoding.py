@@ -21,6 +21,7 @@ from durably.storage.records import (
     OrderKind,
     OrderRecord,
     PromiseRecord,
+    SignalRecord,
     StepRecord,
     StoredInvocation,
     StoredObject,
@@ -82,6 +83,7 @@ class JournalRow(msgspec.Struct, array_like=True):
     completions: list[tuple[int, int, int, StoredPayload]]
     attachments: list[tuple[int, int, str, str]]
     sender_unfinished: int
+    signals: list[tuple[int, str, int, StoredPayload]]
 
 
 class ObjectRow(msgspec.Struct, array_like=True):
@@ -101,6 +103,7 @@ decode_found_rows = msgspec.json.Decoder(list[tuple[str, InvocationRow]]).decode
 decode_keyed_rows = msgspec.json.Decoder(list[tuple[int, InvocationRow]]).decode
 decode_step_rows = msgspec.json.Decoder(list[tuple[int, StoredPayload]]).decode
 decode_completion_rows = msgspec.json.Decoder(list[tuple[int, int, int, StoredPayload]]).decode
+decode_signal_rows = msgspec.json.Decoder(list[tuple[int, str, int, StoredPayload]]).decode
 decode_attachment_rows = msgspec.json.Decoder(list[tuple[int, int, str, str]]).decode
 _decode_journals = msgspec.json.Decoder(list[JournalRow]).decode
 _decode_objects = msgspec.json.Decoder(list[ObjectRow]).decode
@@ -194,6 +197,10 @@ def _journal(row: JournalRow) -> StoredInvocation:
         ],
         attachments=attachments_of(number, row.attachments),
         sender_unfinished=bool(row.sender_unfinished),
+        signals=[
+            SignalRecord(number, position, name, bool(failed), small(value, "large_signal", number, position))
+            for position, name, failed, value in row.signals
+        ],
     )
 
 

@@ -27,6 +27,7 @@ from durably.storage.records import (
     InvocationUpdate,
     OrderRecord,
     PromiseRecord,
+    SignalRecord,
     StateRecord,
     StepRecord,
     TimerRecord,
@@ -142,6 +143,8 @@ def encode_batch(batch: Batch, epoch: int) -> EncodedBatch:
         encode_rows(batch.aliases, _alias_row),
         encode_rows(cleared),
         encode_rows(state),
+        encode_rows(batch.signals and large.without_signals(batch.signals), _signal_row),
+        encode_rows(batch.signals_taken),
         encode_rows([tuple(address) for address in batch.vacated]),
         encode_rows(batch.promises and large.without_promises(batch.promises), _promise_row),
         encode_rows(batch.orders, _order_row),
@@ -188,6 +191,16 @@ class LargePayloads:
                 key = (*promise.address, promise.name, int(promise.failed), promise.expires_at)
                 self._found["put_promise", *key] = promise.value
         return [promise for promise in promises if len(promise.value) <= LARGE_BYTES]
+
+    def without_signals(self, signals: list[SignalRecord]) -> list[SignalRecord]:
+        """The signals whose value is small."""
+        if not any(len(signal.value) > LARGE_BYTES for signal in signals):
+            return signals
+        for one in signals:
+            if len(one.value) > LARGE_BYTES:
+                key = (one.number, one.position, one.name, int(one.failed), one.number)
+                self._found["put_signal", *key] = one.value
+        return [signal for signal in signals if len(signal.value) <= LARGE_BYTES]
 
     def put_state(self, changes: list[StateRecord]) -> None:
         """Take the fields whose value is large."""
@@ -265,6 +278,10 @@ def _completion_row(completion: CompletionRecord) -> tuple[object, ...]:
         int(completion.failed),
         text_of(completion.value),
     )
+
+
+def _signal_row(signal: SignalRecord) -> tuple[object, ...]:
+    return (signal.number, signal.position, signal.name, int(signal.failed), text_of(signal.value))
 
 
 def _timer_row(timer: TimerRecord) -> tuple[object, ...]:

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
 import msgspec
 
 from durably.errors import StoreInUseError, StoreUnavailableError
-from durably.ids import Address, InvocationStatus, KeyScope
+from durably.ids import AWAKEABLE_PREFIX, Address, InvocationStatus, KeyScope
 from durably.storage.ownership import held_sentence, taken_over_sentence
 from durably.storage.records import (
     EVER,
@@ -28,6 +28,7 @@ from durably.storage.records import (
     OrderRecord,
     Owner,
     PromiseRecord,
+    SignalRecord,
     StateRecord,
     StepRecord,
     StoredInvocation,
@@ -49,7 +50,7 @@ class ContradictionError(StoreUnavailableError):
 class StoredRow:
     """An invocation with everything that belongs to it."""
 
-    __slots__ = ("attachments", "completions", "record", "steps", "timers")
+    __slots__ = ("attachments", "completions", "record", "signals", "steps", "timers")
 
     def __init__(self, record: InvocationRecord) -> None:
         self.record = record
@@ -61,6 +62,7 @@ class StoredRow:
         self.completions: dict[tuple[int, int], CompletionRecord] = {}
         self.timers: dict[tuple[TimerKind, int], TimerRecord] = {}
         self.attachments: dict[tuple[int, int], AttachmentRecord] = {}
+        self.signals: dict[int, SignalRecord] = {}
 
     def size_bytes(self) -> int:
         """What a load of it has to hold."""
@@ -68,6 +70,7 @@ class StoredRow:
             len(self.record.argument)
             + sum(len(step.content) for step in self.steps.values())
             + sum(len(completion.value) for completion in self.completions.values())
+            + sum(len(signal.value) for signal in self.signals.values())
         )
 
 
@@ -119,6 +122,13 @@ class Disk:
             if attachment.number in self.rows:
                 key = (attachment.caller.number, attachment.caller.command)
                 self.rows[attachment.number].attachments.setdefault(key, attachment)
+        for number, position in batch.signals_taken:
+            if number in self.rows:
+                self.rows[number].signals.pop(position, None)
+        for signal in batch.signals:
+            row = self.rows.get(signal.number)
+            if row is not None and row.record.status is not InvocationStatus.COMPLETED:
+                row.signals[signal.position] = signal
         for alias in batch.aliases:
             self.aliases[alias.id] = alias.number
         for address in batch.vacated:
@@ -145,6 +155,9 @@ class Disk:
         )
         for place, attachment in old.attachments.items():
             row.attachments[place] = AttachmentRecord(execution.number, attachment.caller)
+        for position, signal in old.signals.items():
+            if not signal.name.startswith(AWAKEABLE_PREFIX):
+                row.signals[position] = msgspec.structs.replace(signal, number=execution.number)
         self.rows[execution.number] = row
         self.numbers_by_id[row.record.id] = execution.number
         if row.record.scope is not None:
@@ -287,6 +300,7 @@ class Disk:
             attachments=[row.attachments[caller] for caller in sorted(row.attachments)],
             sender_unfinished=self.is_unfinished(row.record.sender_id),
             left_out_bytes=size_bytes if is_left_out else None,
+            signals=[] if is_left_out else [row.signals[position] for position in sorted(row.signals)],
         )
 
     def is_unfinished(self, invocation_id: str | None) -> bool:

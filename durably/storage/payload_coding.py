@@ -1,8 +1,8 @@
 """`PayloadCoding`: a codec around every stored value (rule V8).
 
 Wrapped are arguments, results, failures, header values, state, steps (with the arguments, changed fields and results in
-them), completions and promises. Readable stay the names of services, handlers, fields,
-promises, headers and actions, keys, ids, idempotency keys and times: the store finds records by them.
+them), completions, promises and signals. Readable stay the names of services, handlers, fields, promises, signals,
+headers and actions, keys, ids, idempotency keys and times: the store finds records by them.
 
 What is wrapped begins with a mark. Values without it were written before there was a codec, and are read as they are.
 So a store can be given a codec at any time, and `durably encrypt` wraps what is left.
@@ -82,6 +82,7 @@ class PayloadCoding:
             ],
             steps=[replace(one, content=wrap(one.content)) for one in batch.steps],
             completions=[replace(one, value=wrap(one.value)) for one in batch.completions],
+            signals=[replace(one, value=wrap(one.value)) for one in batch.signals],
             state=[replace(one, value=_if_any(wrap, one.value)) for one in batch.state],
             promises=[replace(one, value=wrap(one.value)) for one in batch.promises],
         )
@@ -114,6 +115,7 @@ class PayloadCoding:
             record=self.invocation(stored.record),
             steps=[replace(one, content=self.unwrap(one.content)) for one in stored.steps],
             completions=[replace(one, value=self.unwrap(one.value)) for one in stored.completions],
+            signals=[replace(one, value=self.unwrap(one.value)) for one in stored.signals],
         )
 
     def object(self, stored: StoredObject) -> StoredObject:

@@ -23,6 +23,7 @@ from durably.storage.decoding import (
     decode_invocation_row,
     decode_invocation_rows,
     decode_keyed_rows,
+    decode_signal_rows,
     decode_step_rows,
     invocation_of,
     promises_of,
@@ -33,6 +34,7 @@ from durably.storage.records import (
     CompletionRecord,
     InvocationRecord,
     PromiseRecord,
+    SignalRecord,
     StepRecord,
     StoredInvocation,
     StoredObject,
@@ -42,7 +44,7 @@ from durably.storage.statements import SQL
 T = TypeVar("T")
 
 PORTION_RECORDS = 32
-"""How many steps or completions come in one piece."""
+"""How many steps, completions or signals come in one piece."""
 PAGE_BYTES = 32 << 20
 """A page of records ends once their payloads hold so much."""
 PAGE_RECORDS = 25_000
@@ -125,11 +127,16 @@ class PieceReader:
                 "completions_of_number", number, decode_completion_rows
             )
         ]
+        signals = [
+            (position, name, failed, kept.add(value))
+            for position, name, failed, value in self._portions("signals_of_number", number, decode_signal_rows)
+        ]
         ((attachments,),) = self._rows("attachments_of_number", {"number": number})
         left_out = kept.size_bytes > limit_bytes
         if left_out:
             steps.clear()
             completions.clear()
+            signals.clear()
             row.argument = ""
         return StoredInvocation(
             record=invocation_of(row, self._payload),
@@ -146,6 +153,12 @@ class PieceReader:
             attachments=attachments_of(number, decode_attachment_rows(attachments)),
             sender_unfinished=sender_unfinished,
             left_out_bytes=kept.size_bytes if left_out else None,
+            signals=[
+                SignalRecord(
+                    number, position, name, bool(failed), self._payload(value, "large_signal", number, position)
+                )
+                for position, name, failed, value in sorted(signals, key=lambda signal: signal[0])
+            ],
         )
 
     def _portions(self, name: str, number: int, decode: Callable[[str], list[T]]) -> Iterator[T]:

@@ -91,8 +91,8 @@ class InvocationRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class ExecutionRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A stored invocation goes on in a new execution, under a new number (rule W1).
 
-    Its id, key, callers, attachments and aliases stay. The steps, completions and timers of the previous execution go,
-    so a late answer to one of its commands finds nothing to answer.
+    Its id, key, callers, attachments, aliases and waiting signals stay. The steps, completions, timers and awakeables
+    of the previous execution go, so a late answer to one of its commands finds nothing to answer.
     """
 
     number: int
@@ -130,6 +130,23 @@ class CompletionRecord(msgspec.Struct, frozen=True):
     position: int
     failed: bool
     value: bytes
+
+
+class SignalRecord(msgspec.Struct, frozen=True):
+    """What came for the invocation `number` at log position `position` and no command has taken yet.
+
+    `name` is that of a signal, or the id of an awakeable that had not been asked for.
+    """
+
+    number: int
+    position: int
+    name: str
+    failed: bool
+    value: bytes
+
+
+SignalKey: TypeAlias = tuple[int, int]
+"""(number, position) identifies a signal that waits."""
 
 
 class TimerRecord(msgspec.Struct, frozen=True, gc=False):
@@ -214,7 +231,8 @@ class Batch(msgspec.Struct, kw_only=True):
 
     The store applies it as if in this order: `renewed`, `ended`, `removed`, `accepted`, `woken`, `updated`, then
     everything else. A completion or attachment of an invocation that is not there is ignored, and so is a second answer
-    to a command: whoever answers need not know whether the asker still waits (rule C3).
+    to a command: whoever answers need not know whether the asker still waits (rule C3). A signal of an invocation that
+    is not there, or has ended, is ignored too.
     """
 
     last_position: int
@@ -238,6 +256,9 @@ class Batch(msgspec.Struct, kw_only=True):
     vacated: list[Address] = []
     """Objects whose state and promises go, before those of this batch come."""
     state: list[StateRecord] = []
+    signals: list[SignalRecord] = []
+    signals_taken: list[SignalKey] = []
+    """Signals that wait no longer; one that does not exist is no error."""
     promises: list[PromiseRecord] = []
     """One that is there already is replaced."""
     orders: list[OrderRecord] = []
@@ -255,7 +276,9 @@ class StoredInvocation(msgspec.Struct, frozen=True):
     sender_unfinished: bool
     """The invocation `record.sender_id` exists and has no outcome yet."""
     left_out_bytes: int | None = None
-    """The argument, steps and completions hold so many bytes, more than the store loads, and are left out."""
+    """The argument, steps, completions and signals hold so many bytes, more than the store loads, and are left out."""
+    signals: list[SignalRecord] = []
+    """What waits to be taken, by position."""
 
 
 class StoredObject(msgspec.Struct, frozen=True):

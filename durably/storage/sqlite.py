@@ -83,7 +83,8 @@ CHECK_ALL_EVERY_SECONDS = 0.4
 """How often `verify` looks at the files of the log too; each commit, which depends on them, looks at them itself."""
 WRITER_DEFINITIONS = (
     "renewal", "renewal_is_applied", "removal", "removal_is_applied", "clearance", "clearance_is_applied",
-    "ordering", "ordering_is_applied", "workflow_changes", "workflow_changes_are_applied",
+    "signalling", "signalling_is_applied", "ordering", "ordering_is_applied", "workflow_changes",
+    "workflow_changes_are_applied",
     "batch", "batch_is_applied", "state_is_applied",
 )  # fmt: skip
 NOTHING_LOADED = -1

@@ -8,14 +8,17 @@ from random import Random
 from typing import Any, Never, TypeVar
 
 from durably.actors.protocol.coding import CodingMeter
-from durably.actors.protocol.commands import Command, Run, Send
+from durably.actors.protocol.commands import Command, MakeAwakeable, Run, Send, SendSignal
 from durably.actors.protocol.operations import CallSite, Operation
 from durably.actors.protocol.port import Action, Flush, Sent
 from durably.actors.protocol.request import Request
 from durably.actors.values.serde import SerdeFactory
 from durably.errors import WrongContextError
+from durably.ids import SystemEntropy, awakeable_id, new_identity
 
 R = TypeVar("R")
+
+INVOCATION_ID, SEED = new_identity(SystemEntropy(), "Service", None)
 
 
 class ContinueAsNew(BaseException):
@@ -42,6 +45,7 @@ class FakePort:
         self.flushes: list[Flush] = []
         self.lines: list[tuple[str, str, Mapping[str, Any]]] = []
         self.now = 1_700_000_000_000_000
+        self.awakeables: dict[str, Operation[Any]] = {}
         self.closed = False
 
     def check(self, what: object, /) -> None:
@@ -100,6 +104,19 @@ class FakePort:
         self.actions.append(action)
         return self._issued(command, f"run {command.name!r}", site, decode)
 
+    def issue_signal(self, command: SendSignal, what: object, site: CallSite, /) -> Operation[None]:
+        self.check(what)
+        return self._issued(command, what, site, lambda _: None)
+
+    def issue_awakeable(self, decode: Callable[[bytes], Any], site: CallSite, /) -> str:
+        self.check("an awakeable")
+        id = awakeable_id(INVOCATION_ID, SEED, len(self.commands))
+        self.awakeables[id] = self._issued(MakeAwakeable(), "awakeable", site, decode)
+        return id
+
+    def awakeable(self, id: str, /) -> Operation[Any] | None:
+        return self.awakeables.get(id)
+
     def _issued(self, command: Command, what: object, site: CallSite, decode: Callable[[bytes], R]) -> Operation[R]:
         operation: Operation[R] = self._operation(command, what, site)
         answer = self.answers.get(len(self.commands) - 1)
@@ -139,6 +156,10 @@ class FakePort:
         for name, value in changes.items():
             self.write_field(name, value)
         return changes
+
+    def patched(self, change: str, /) -> bool:
+        self.check("patched")
+        return True
 
     def log(self, level: str, event: str, fields: Mapping[str, Any], /) -> None:
         self.lines.append((level, event, fields))

@@ -276,11 +276,11 @@ def test_an_inherited_class_has_references_of_its_own(caller: RecordingCaller) -
 def test_a_handler_is_not_called_on_self() -> None:
     cart = bind(Cart, {}).instance("mary", FakePort(), writable=True)
     assert isinstance(cart, Cart)
-    with pytest.raises(HandlerMistakeError, match=r"`await ctx\.object\(Cart, self\.key\)\.peek\.send\(\.\.\.\)`"):
+    with pytest.raises(HandlerMistakeError, match=r"`await ctx\.object\(Cart, self\.key\)\.peek\(\.\.\.\)`"):
         issue(cart.peek())
     checkout = bind(Checkout, {}).instance("", FakePort(), writable=True)
     assert isinstance(checkout, Checkout)
-    with pytest.raises(HandlerMistakeError, match=r"`await ctx\.service\(Checkout\)\.handle\.send\(\.\.\.\)`"):
+    with pytest.raises(HandlerMistakeError, match=r"`await ctx\.service\(Checkout\)\.handle\(\.\.\.\)`"):
         issue(checkout.handle("mary"))
 
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from durably.actors import select
+from durably.actors import first_success, select, settled
 
 
 async def test_the_first_to_finish_wins_by_name() -> None:
@@ -88,3 +88,36 @@ async def test_cancelling_a_select_ends_its_coroutines() -> None:
 async def test_nothing_to_wait_for_is_a_mistake() -> None:
     with pytest.raises(TypeError, match="at least one"):
         await select()
+
+
+async def test_the_first_that_succeeds_wins_and_failures_before_it_are_passed_over() -> None:
+    loop = asyncio.get_running_loop()
+    failed, late, never = (loop.create_future() for _ in range(3))
+    failed.set_exception(ValueError("no"))
+    loop.call_soon(late.set_result, 7)
+    assert await first_success(failed=failed, late=late, never=never) == ("late", 7)
+    assert not never.done()
+
+
+async def test_if_none_succeeds_all_errors_are_raised_in_the_order_of_the_arguments() -> None:
+    async def fail(error: Exception) -> int:
+        raise error
+
+    with pytest.raises(ExceptionGroup) as failed:
+        await first_success(a=fail(ValueError("a")), b=fail(KeyError("b")))
+    assert [repr(error) for error in failed.value.exceptions] == ["ValueError('a')", "KeyError('b')"]
+    with pytest.raises(TypeError, match=r"first_success\(\) needs at least one"):
+        await first_success()
+
+
+async def test_settled_has_every_result_and_every_error_by_name() -> None:
+    async def give(value: int) -> int:
+        if value < 0:
+            raise ValueError(value)
+        return value
+
+    results = await settled(a=give(1), b=give(-1), c=give(2))
+    assert (results["a"], results["c"]) == (1, 2)
+    assert isinstance(results["b"], ValueError)
+    assert [*results] == ["a", "b", "c"]
+    assert await settled() == {}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from durably.actors.actor import VirtualObject, Workflow
+from durably.actors.awakeable import Awakeable
 from durably.actors.retry import RetryPolicy
 from durably.errors import RuntimeStoppedError, StoreUnavailableError, TerminalError
 from durably.ids import InvocationStatus
@@ -28,7 +29,8 @@ from durably.storage.memory import MemoryStore
 from durably.storage.records import Batch
 from durably.testing.harness.harness import Harness
 from durably.testing.stores.wrapped import FailingStore, WrappedStore
-from examples import state_machine
+from examples import approval, state_machine
+from examples.approval import Expense
 from examples.providers import Ledger, MailProvider, PaymentProvider
 from examples.signup import Carrier, ParcelWatch, Signup
 from examples.state_machine import Resource
@@ -138,6 +140,29 @@ async def additions(scenario: Scenario) -> None:
         await scenario.answered()
 
 
+async def approvals(scenario: Scenario) -> None:
+    """Two expenses are decided on by several at once, from outside and by a handler; the first word counts."""
+    for number, yes in (("1", True), ("2", False)):
+        expense = scenario.app.object(Expense, number)
+        scenario.ask(f"submit {number}", partial(expense.submit.options(idempotency_key="once"), 250, "boss"))
+        while await _outcome(scenario, number) == "open":
+            await scenario.app.advance(seconds=1)
+        for word in range(2):
+            decide = expense.decide.options(idempotency_key=str(word))
+            scenario.ask(f"decide {number} {word}", partial(decide, yes=yes))
+        await scenario.answered()
+        scenario.answers[f"late {number}"] = await _outcome(scenario, number)
+
+
+async def _outcome(scenario: Scenario, number: str) -> str:
+    while True:
+        await scenario.app.settle()
+        try:
+            return await scenario.app.object(Expense, number).outcome()
+        except (StoreUnavailableError, RuntimeStoppedError):
+            await scenario.app.advance(seconds=1)
+
+
 def program(seed: int) -> Play:
     """A random program of messages, as in `tests/properties`."""
 
@@ -178,6 +203,7 @@ def stopped(how: str) -> Play:
 
 PLAYS: dict[str, Play] = {
     "tour": tour, "expiry": expiry, "machines": machines, "additions": additions, "workflows": workflows,
+    "approvals": approvals,
     **{f"a tree {how}": stopped(how) for how in ("cancelled", "killed", "late")},
     **{f"program {seed}": program(seed) for seed in range(5)},
 }  # fmt: skip
@@ -188,6 +214,7 @@ OBJECTS_OF_PLAYS: list[tuple[type[VirtualObject] | type[Workflow], tuple[str, ..
     (Limb, ("a", "b", "c")),
     (Signup, ("ann", "bob")),
     (ParcelWatch, ("42",)),
+    (Expense, ("1", "2")),
     (Node, tuple(str(index) for index in range(OBJECTS))),
 ]
 
@@ -236,7 +263,7 @@ class End:
 async def run(play: Play, suspend_after: int, store: FailingStore | DeadlyStore) -> End:
     ledger = Ledger()
     app = Harness(
-        Ticket, Cart, Checkout, Resource, Limb, Node, Worker, Signup, ParcelWatch,
+        Ticket, Cart, Checkout, Resource, Limb, Node, Worker, Signup, ParcelWatch, Expense,
         dependencies={
             PaymentProvider: PaymentProvider(ledger), MailProvider: MailProvider(ledger), World: World(),
             Carrier: Carrier(delivered_after=5),
@@ -254,7 +281,7 @@ async def run(play: Play, suspend_after: int, store: FailingStore | DeadlyStore)
         if isinstance(store, DeadlyStore) and store.crashing is not None:
             await store.crashing
         state = {
-            f"{actor.__name__} {key}": dict(await app.state(actor, key))
+            f"{actor.__name__} {key}": _without_ids(await app.state(actor, key))
             for actor, keys in OBJECTS_OF_PLAYS
             for key in keys
         }
@@ -268,6 +295,11 @@ async def run(play: Play, suspend_after: int, store: FailingStore | DeadlyStore)
     )
 
 
+def _without_ids(state: Mapping[str, Any]) -> dict[str, Any]:
+    """An invocation that was asked for again has another id, and so have its awakeables."""
+    return {name: "an awakeable" if isinstance(value, Awakeable) else value for name, value in state.items()}
+
+
 def misbehaving(number: int, way: str) -> FailingStore | DeadlyStore:
     if way.startswith("fails"):
         return FailingStore(MemoryStore(), fail_at=number, durable=way == "fails after")
@@ -278,9 +310,14 @@ def undisturbed(play: Play, suspend_after: int) -> End:
     return asyncio.run(run(play, suspend_after, FailingStore(MemoryStore(), fail_at=0, durable=False)))
 
 
+def _no_letter(to: str, text: str) -> None:
+    """Nobody is written to."""
+
+
 @pytest.fixture(autouse=True)
 def machines_take_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(state_machine, "SECONDS", 0)
+    monkeypatch.setattr(approval, "send_letter", _no_letter)
 
 
 @pytest.mark.parametrize("suspend_after", [0, 60])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from durably.actors.protocol.commands import CompleteAwakeable, SendSignal
 from durably.ids import KeyScope
 from durably.ingress.app import ServedRuntime
 from durably.runtime.gateway.requests import (
@@ -50,6 +51,8 @@ class FakeRuntime(ServedRuntime):
         self.calls: list[InvocationRequest] = []
         self.sends: list[InvocationRequest] = []
         self.questions: list[tuple[str, str | KeyScope]] = []
+        self.completions: list[CompleteAwakeable] = []
+        self.signals: list[SendSignal] = []
         self.reply = Reply(id="inv_1", body=b"true", content_type="application/json", failure=None, expires_at=None)
         self.acceptance = Acceptance(id="inv_2", previously_accepted=False, due=None)
         self.error: Exception | None = None
@@ -75,6 +78,16 @@ class FakeRuntime(ServedRuntime):
                 self.was_cancelled = True
                 raise
         return self.reply
+
+    async def request_completion(self, command: CompleteAwakeable, /) -> None:
+        self.completions.append(command)
+        if self.error is not None:
+            raise self.error
+
+    async def request_signal(self, command: SendSignal, /) -> None:
+        self.signals.append(command)
+        if self.error is not None:
+            raise self.error
 
     async def request_send(self, request: InvocationRequest, /) -> Acceptance:
         self.sends.append(request)

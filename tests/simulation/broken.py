@@ -16,10 +16,12 @@ import pytest
 
 from durably import Context, ObjectContext, Service, VirtualObject, handler, shared, state
 from durably.actors.context import SharedContext
-from durably.ids import InvocationStatus
+from durably.actors.protocol.commands import AwaitSignal
+from durably.ids import AWAKEABLE_PREFIX, AwakeableId, InvocationStatus
 from durably.runtime.activations.activations import Activations
 from durably.runtime.activations.attempts import Attempts
 from durably.runtime.commands.run_commands import RunCommands
+from durably.runtime.commands.signal_commands import CompleteAwakeableCommands
 from durably.runtime.commit.committer import Committer
 from durably.runtime.commit.open_batch import OpenBatch
 from durably.runtime.commit.transition import Transition
@@ -28,6 +30,7 @@ from durably.runtime.execution.step import Outcome
 from durably.runtime.gateway import intake
 from durably.runtime.gateway import requests as gateway_requests
 from durably.runtime.gateway.control import Control, Verb
+from durably.runtime.gateway.deliveries import Deliveries
 from durably.runtime.gateway.pending_requests import AcceptanceOperation, OutcomeOperation
 from durably.runtime.invocations.activation import Activation
 from durably.runtime.invocations.invocation import Found, InvocationRun
@@ -49,6 +52,7 @@ from durably.runtime.messaging.attachments import Attachments
 from durably.runtime.messaging.messages import Messages
 from durably.runtime.messaging.orders import Orders
 from durably.runtime.messaging.promises import Promises
+from durably.runtime.messaging.signals import Signals
 from durably.runtime.messaging.targets import Targets
 from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.registry.waiters import Waiters
@@ -59,6 +63,7 @@ from durably.storage.records import (
     Batch,
     CompletionRecord,
     OrderRecord,
+    SignalRecord,
     StoredInvocation,
     StoredObject,
     TimerKind,
@@ -542,6 +547,99 @@ def expiry_removes_what_has_not_ended(patch: Patch) -> None:
     around(patch, MemoryStore, "expired", expired)
 
 
+# ---------------------------------------------------------------------- what is sent to those who wait
+
+APPROVALS = (WORKLOADS["approvals"],)
+
+
+@mutant("guarantee 5", "guarantee 7", "check", "stuck", where=APPROVALS)
+def signals_are_lost_at_recovery(patch: Patch) -> None:
+    _reloaded(patch, lambda stored: msgspec.structs.replace(stored, signals=[]))
+
+
+@mutant("guarantee 7", where=APPROVALS)
+def whoever_has_a_signal_in_the_store_is_not_woken(patch: Patch) -> None:
+    patch.setattr(Transition, "wake", _nothing)
+    patch.setattr(Activations, "_signal", _nothing)
+
+
+@mutant("check", "guarantee 7", where=APPROVALS)
+def a_signal_that_was_taken_stays_in_the_store(patch: Patch) -> None:
+    def take_signal(self: OpenBatch, signal: SignalRecord) -> None:
+        self._signals.get(signal.number, {}).pop(signal.position, None)
+
+    patch.setattr(OpenBatch, "take_signal", take_signal)
+
+
+@mutant("check", "stuck", where=APPROVALS)
+def a_signal_of_a_wait_that_ended_in_vain_is_lost(patch: Patch) -> None:
+    def give_back(self: Signals, transition: Transition, invocation: InvocationRun, number: int) -> None:
+        assert invocation.journal is not None
+        invocation.journal.unseen_signal(number)
+
+    patch.setattr(Signals, "give_back", give_back)
+
+
+@mutant("check", where=APPROVALS)
+def signals_go_to_the_newest_wait(patch: Patch) -> None:
+    def waiting(self: Signals, invocation: InvocationRun, name: str) -> int | None:
+        pending = {} if invocation.journal is None else invocation.journal.pending
+        found = [number for number, command in pending.items() if isinstance(command, AwaitSignal)]
+        named = [number for number in found if getattr(pending[number], "name", "") == name]
+        return named[-1] if named else None
+
+    patch.setattr(Signals, "_waiting", waiting)
+
+
+@mutant("check", where=APPROVALS)
+def signals_that_wait_change_places(patch: Patch) -> None:
+    def keep(original: Any, self: Signals, transition: Transition, target: InvocationRun, *rest: Any) -> None:
+        original(self, transition, target, *rest)
+        target.signals = target.signals[-1:] + target.signals[:-1]
+
+    around(patch, Signals, "_keep", keep)
+
+
+@mutant("check", "guarantee 5", where=APPROVALS)
+def whoever_guesses_an_awakeable_completes_it(patch: Patch) -> None:
+    def is_of(*_: object) -> bool:
+        return True
+
+    patch.setattr(AwakeableId, "is_of", is_of)
+
+
+@mutant("check", where=APPROVALS)
+def atomic_handlers_complete_awakeables_before_their_outcome(patch: Patch) -> None:
+    patch.setattr(CompleteAwakeableCommands, "issue", CompleteAwakeableCommands.issue_unawaited)
+
+
+@mutant("guarantee 5", "guarantee 7", "check", "stuck", where=APPROVALS)
+def what_comes_for_an_awakeable_while_its_object_loads_is_lost(patch: Patch) -> None:
+    def store(original: Any, self: Signals, transition: Transition, target: Any, name: str, outcome: Any) -> None:
+        if not name.startswith(AWAKEABLE_PREFIX):
+            original(self, transition, target, name, outcome)
+
+    around(patch, Signals, "_store", store)
+
+
+@mutant("guarantee 5", where=APPROVALS)
+def completions_are_acknowledged_before_they_are_durable(patch: Patch) -> None:
+    def completed(original: Any, self: Deliveries, operation: Any, *rest: Any) -> None:
+        original(self, operation, *rest)
+        operation.finish(None)
+
+    around(patch, Deliveries, "_completed", completed)
+
+
+@mutant("guarantee 5", where=APPROVALS)
+def signals_are_acknowledged_before_they_are_durable(patch: Patch) -> None:
+    def signalled(original: Any, self: Deliveries, operation: Any, *rest: Any) -> None:
+        original(self, operation, *rest)
+        operation.finish(None)
+
+    around(patch, Deliveries, "_signalled", signalled)
+
+
 # ---------------------------------------------------------------------- deadlocks
 
 CIRCLES = (WORKLOADS["circles"],)
@@ -635,14 +733,6 @@ def a_deadlock_is_told_although_one_of_it_is_to_be_woken(patch: Patch) -> None:
         return iter([self._answer_of(waiter, *one, brought) for one in reversed(journal.pending.items())])
 
     around(patch, WaitGraph, "_answers_of", answers_of)
-
-
-@mutant("guarantee 13", "guarantee 4", "guarantee 1", "guarantee 7", "machine", "check", where=CIRCLES)
-def what_a_search_has_brought_leaves_memory_at_once(patch: Patch) -> None:
-    def end_hunt(self: Deadlocks, hunt: Any) -> None:
-        self._let_go(hunt)
-
-    patch.setattr(Deadlocks, "_end_hunt", end_hunt)
 
 
 # ---------------------------------------------------------------------- workflows

@@ -25,7 +25,7 @@ GOLDEN = Path(__file__).parent / "golden"
 ROOT = Path(__file__).resolve().parents[2]
 LARGE = "x" * LARGE_BYTES
 DONE_AFTER_SECONDS = 4_000
-RESULTS = ["1", "1", "2", "2", "3", "mended", "mended"]
+RESULTS = sorted(["1", "1", "2", "2", "3", "mended", "mended", str(4 + LARGE_BYTES)])
 """Of all that is in the store in the end, sorted."""
 
 
@@ -65,6 +65,12 @@ class LayoutClerk(Service):
         first, joined = write(written), write(written)
         return await first + await joined
 
+    @handler
+    async def wait_for_word(self, ctx: Context) -> int:
+        await ctx.sleep(600)
+        first, second = await ctx.signal("word", int), await ctx.signal("word", str)
+        return first + len(second)
+
     @handler(retry=RetryPolicy(initial=600.0, maximum=600.0))
     async def fail_and_back_off(self, ctx: Context) -> str:
         await ctx.sleep(1)
@@ -98,6 +104,10 @@ async def begin(path: Path) -> None:
         heard = asyncio.create_task(hear_of_the_pause((await clerk.fail_and_pause.send()).result()))
         await app.advance(2)
         await heard
+        waiting = await clerk.wait_for_word.send()
+        await waiting.signal("word", 4)
+        await waiting.signal("word", LARGE)
+        await app.settle()
 
 
 async def hear_of_the_pause(result: Awaitable[str]) -> None:

@@ -11,7 +11,7 @@ from durably.ids import Address, KeyScope
 from durably.storage import connections, pieces
 from durably.storage.introspection import InspectableStore
 from durably.storage.memory import MemoryStore
-from durably.storage.records import PENDING_BYTES, Batch, CompletionRecord, InvocationRecord, StepRecord
+from durably.storage.records import PENDING_BYTES, Batch, CompletionRecord, InvocationRecord, SignalRecord, StepRecord
 from tests.storage.conftest import NewStore
 from tests.storage.samples import MARY, OWNER, field, invocation
 
@@ -57,6 +57,7 @@ def content() -> Batch:
         steps=[StepRecord(1, index, ARGUMENT) for index in range(2)],
         completions=[CompletionRecord(2, 1, 20, False, b"\0\xff")],
         state=[field(name, ARGUMENT) for name in "abcdef"],
+        signals=[SignalRecord(3, position, "approved", False, ARGUMENT) for position in range(21, 23)],
     )
 
 

@@ -15,7 +15,7 @@ from durably.ids import Address, InvocationStatus
 from durably.storage.connections import ReadLimitError, TimeLimit
 from durably.storage.encoding import LARGE_BYTES, encode_batch
 from durably.storage.pieces import PORTION_RECORDS, PieceReader
-from durably.storage.records import Batch, CompletionRecord, InvocationUpdate, StepRecord
+from durably.storage.records import Batch, CompletionRecord, InvocationUpdate, SignalRecord, StepRecord
 from durably.storage.sqlite import SqliteStore
 from tests.storage.conftest import NewStore
 from tests.storage.samples import MARY, OWNER, field, invocation
@@ -35,6 +35,7 @@ def everything(payload: bytes, number: int = 1) -> Batch:
         steps=[StepRecord(number, 0, payload)],
         completions=[CompletionRecord(number, 0, number + 1, False, payload)],
         state=[field("a", payload)],
+        signals=[SignalRecord(number, number + 1, "approved", False, payload)],
     )
 
 
@@ -42,7 +43,8 @@ def test_no_large_payload_is_in_the_json_of_a_batch() -> None:
     large, small = encode_batch(everything(LARGE), 1), encode_batch(everything(SMALL), 1)
     assert json_bytes(large.parameters) <= json_bytes(small.parameters)
     assert sorted(name for name, _ in large.puts) == [
-        "put_argument", "put_completion", "put_failure", "put_outcome", "put_state", "put_step",
+        "put_argument", "put_completion", "put_failure", "put_outcome", "put_signal", "put_state",
+        "put_step",
     ]  # fmt: skip
     assert all(values[0] is LARGE for _, values in large.puts)
     assert small.puts == []
@@ -61,8 +63,8 @@ async def test_a_large_payload_is_one_statement_more_and_only_for_the_batch_that
     statements = trace(store)
     await store.commit(everything(LARGE))
     assert sorted(distinct(statements)) == [
-        "begin immediate", "commit", "insert arguments", "insert batch", "insert completions", "insert state",
-        "insert steps", "update invocations",
+        "begin immediate", "commit", "insert arguments", "insert batch", "insert completions",
+        "insert signals", "insert state", "insert steps", "update invocations",
     ]  # fmt: skip
     statements.clear()
     await store.commit(Batch(last_position=3, state=[field("a", SMALL, JOE)]))
@@ -79,7 +81,7 @@ async def test_a_batch_with_a_large_payload_is_all_there_or_not_at_all(tmp_path:
     assert await store.state(MARY) == {}
 
 
-@pytest.mark.parametrize("table", ["invocations", "steps", "completions", "state"])
+@pytest.mark.parametrize("table", ["invocations", "steps", "completions", "signals", "state"])
 async def test_the_trees_in_which_rows_are_found_hold_no_payload(
     table: str, tmp_path: Path, new_store: NewStore
 ) -> None:
@@ -162,7 +164,7 @@ async def test_what_takes_too_long_to_load_is_left_out_and_named_and_the_others_
     large, small = await store.load([MARY, JOE], pending_limit=1)
     assert (large.state, large.left_out_bytes) == ({}, len(LARGE))
     (journal,) = large.started
-    assert (journal.record.id, journal.left_out_bytes) == (invocation(1).id, 3 * len(LARGE))
+    assert (journal.record.id, journal.left_out_bytes) == (invocation(1).id, 4 * len(LARGE))
     assert (small.state, small.left_out_bytes) == ({"a": SMALL}, None)
     assert await store.load([JOE], pending_limit=1) == [small]
 

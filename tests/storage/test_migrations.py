@@ -108,7 +108,16 @@ async def test_a_store_of_each_layout_opens_with_open_journals_and_all_of_it_end
     path = tmp_path / "app.db"
     restore(version, path)
     statuses, results = await finish(path)
-    assert statuses == ["backing-off", "completed", "paused", "pending", "scheduled", "suspended", "suspended"]
+    assert statuses == [
+        "backing-off",
+        "completed",
+        "paused",
+        "pending",
+        "scheduled",
+        "suspended",
+        "suspended",
+        "suspended",
+    ]
     assert results == RESULTS
 
 

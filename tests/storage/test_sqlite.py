@@ -22,6 +22,7 @@ from durably.storage.records import (
     Batch,
     CallerRecord,
     CompletionRecord,
+    SignalRecord,
     StepRecord,
     TimerKind,
     TimerRecord,
@@ -32,7 +33,7 @@ from durably.storage.statements import SQL
 from tests.storage.conftest import NewStore
 from tests.storage.samples import MARY, OWNER, RIVAL, field, invocation
 
-TABLES = ("invocations", "aliases", "steps", "completions", "timers", "attachments")
+TABLES = ("invocations", "aliases", "steps", "completions", "timers", "attachments", "signals")
 
 ENDLESS = "with recursive numbers (n) as (select 1 union all select n + 1 from numbers) select count(*) from numbers"
 
@@ -302,11 +303,12 @@ async def test_nothing_stays_of_what_was_removed(tmp_path: Path, new_store: NewS
             timers=[TimerRecord(number, TimerKind.SLEEP, 0, 5, MARY) for number in (1, 2)],
             attachments=[AttachmentRecord(number, caller) for number in (1, 2)],
             aliases=[AliasRecord(f"alias_{number}", number) for number in (1, 2)],
+            signals=[SignalRecord(number, 2, "approved", False, b"1") for number in (1, 2)],
         )
     )
     await store.commit(Batch(last_position=3, removed=[1], ended=[2]))
     left = {table: await count_rows(store, table) for table in TABLES}
-    assert left == {"invocations": 1, "aliases": 1, "steps": 0, "completions": 0, "timers": 0, "attachments": 0}
+    assert left == {**dict.fromkeys(TABLES, 0), "invocations": 1, "aliases": 1}
 
 
 async def count_rows(store: SqliteStore, table: str) -> int:

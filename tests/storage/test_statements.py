@@ -88,7 +88,7 @@ def test_a_script_is_split_where_statements_end() -> None:
     [
         "load", "find", "find_keyed", "fetch", "recoverable", "timers", "expired", "paused", "invocations_in_hand",
         "records_of_object", "waiting_of_object", "record_of_number", "state_of_object", "steps_of_number",
-        "completions_of_number", "attachments_of_number",
+        "completions_of_number", "attachments_of_number", "signals_of_number",
     ],
 )  # fmt: skip
 def test_no_read_of_the_runtime_walks_over_a_table(name: str, connection: sqlite3.Connection) -> None:
@@ -101,6 +101,7 @@ def test_no_read_of_the_runtime_walks_over_a_table(name: str, connection: sqlite
         "completions",
         "timers",
         "attachments",
+        "signals",
         "aliases",
         "state",
         "head",

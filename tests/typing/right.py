@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
 from durably import (
+    Awakeable,
     BytesSerde,
     Caller,
     Context,
@@ -30,9 +31,12 @@ from durably import (
     VirtualObject,
     Workflow,
     WorkflowContext,
+    action_context,
+    first_success,
     handler,
     promise,
     select,
+    settled,
     shared,
     state,
 )
@@ -309,3 +313,44 @@ class Spread(VirtualObject):
     @handler
     async def work(self, ctx: ObjectContext, left: int) -> int:
         return ctx.continue_as_new(Spread.work, left - 1)
+
+
+class Approval(VirtualObject):
+    asked: Awakeable[bool] | None = state(default=None)
+
+    @handler
+    async def ask(self, ctx: ObjectContext) -> bool:
+        asked = self.asked = ctx.awakeable(bool)
+        await ctx.run("ask", print_attempt, asked.id)
+        await self.remind.after(days=1).send(3)
+        if ctx.patched("signals"):
+            number: int = await ctx.signal("number", int)
+            print(number)
+        both: tuple[bool, bool] = await asyncio.gather(asked, asyncio.wait_for(asked, 5))
+        name, first = await select(one=asked, other=asked)
+        name, first = await first_success(one=asked, other=asked)
+        ended: dict[str, bool | BaseException] = await settled(one=asked)
+        print(both, name, first, ended)
+        return await asked
+
+    @handler
+    async def remind(self, ctx: ObjectContext, left: int) -> None:
+        await ctx.invocation(ctx.request.id, bool).signal("number", left)
+        await ctx.reject_awakeable("sign_1", "no", code=409)
+
+    @shared
+    async def allow(self, ctx: SharedContext) -> None:
+        if self.asked is not None:
+            await self.asked.resolve(True)
+            await self.asked.reject("no", code=403)
+
+
+def print_attempt(id: str) -> int:
+    mine = action_context()
+    mine.log.info("asked", id=id, tenant=mine.request.headers.get("tenant"))
+    return mine.attempt if not mine.given_up.is_set() else 0
+
+
+async def approve(runtime: Runtime, id: str) -> None:
+    await runtime.resolve_awakeable(id, True)
+    await runtime.invocation(id, bool).reject_signal("number", "no")

@@ -124,6 +124,12 @@ async def use(caller: Caller, ctx: Context) -> None:
     await ctx.run("charge", charge, "5")  # refused: an argument of another type, of an action
     await ctx.run("charge", charge)  # refused: an argument of the action is missing
     ctx.run("refund", refund, 5)  # refused: the await is forgotten
+    asked = ctx.awakeable(bool)
+    word: str = await asked  # refused: an awakeable has the type that was asked for
+    await asked.resolve("yes")  # refused: a value of another type, for an awakeable
+    ctx.resolve_awakeable(asked.id, True)  # refused: the await is forgotten
+    signalled: str = await ctx.signal("number", int)  # refused: a signal has the type that was asked for
+    print(word, signalled)
     amount: str = await ctx.run("refund", refund, 5)  # refused: the result of the action has another type
     paid: int = await ctx.run("refund", refund, 5)
     seats: int = await ctx.run("fetch", fetch, "2B")  # refused: the result of the awaitable has another type

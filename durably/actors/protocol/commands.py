@@ -2,7 +2,8 @@
 
 A command is what the journal records and what replay compares, so it holds bytes and names, never objects. Its number
 is its place in the order of issue within one execution, counted from 0; the answer to it, where there is one, refers
-to that number. All are answered but a `Send` that cannot join an earlier invocation, and a `Cancel`.
+to that number. All are answered but a `Send` that cannot join an earlier invocation, a `CompleteAwakeable` and a
+`Cancel`.
 
 `gc=False`, here and elsewhere: plain values are in no cycle, and the garbage collector need not look at them.
 """
@@ -113,6 +114,33 @@ class GetStatus(msgspec.Struct, frozen=True, tag="look", array_like=True):
     invocation_id: str
 
 
+class MakeAwakeable(msgspec.Struct, frozen=True, tag="awakeable", array_like=True):
+    """Wait for a value that anybody supplies to an id. The id follows from the execution's seed and the number."""
+
+
+class CompleteAwakeable(msgspec.Struct, frozen=True, tag="complete-awakeable", array_like=True):
+    """Supply the value (or the failure) that an awakeable waits for. The first one counts (rule E5)."""
+
+    id: str
+    failed: bool
+    value: bytes
+
+
+class AwaitSignal(msgspec.Struct, frozen=True, tag="signal", array_like=True):
+    """Take the next signal of this name, sent or to be sent."""
+
+    name: str
+
+
+class SendSignal(msgspec.Struct, frozen=True, tag="send-signal", array_like=True):
+    """Send a signal to an invocation. The answer is nothing, or the failure that it is unknown or has ended."""
+
+    invocation_id: str
+    name: str
+    failed: bool
+    value: bytes
+
+
 class Cancel(msgspec.Struct, frozen=True, tag="cancel", array_like=True):
     """Cancel an invocation. One way: whether it is there, and what becomes of it, is not answered (rule E1)."""
 
@@ -120,8 +148,25 @@ class Cancel(msgspec.Struct, frozen=True, tag="cancel", array_like=True):
 
 
 Command: TypeAlias = (
-    Call | Send | Run | Sleep | Attach | GetOutput | GetStatus | GetPromise | PeekPromise | CompletePromise | Cancel
+    Call
+    | Send
+    | Run
+    | Sleep
+    | Attach
+    | GetOutput
+    | GetStatus
+    | GetPromise
+    | PeekPromise
+    | CompletePromise
+    | MakeAwakeable
+    | CompleteAwakeable
+    | AwaitSignal
+    | SendSignal
+    | Cancel
 )
+
+HELD_BY_ATOMIC = (Send, CompletePromise, CompleteAwakeable, SendSignal, Cancel)
+"""What an atomic handler asks for and what is not acted on before its outcome (rule V6)."""
 
 
 class StatusAnswer(msgspec.Struct, frozen=True):

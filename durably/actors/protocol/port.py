@@ -15,7 +15,7 @@ from typing import Any, Generic, Never, Protocol, TypeVar
 import msgspec
 
 from durably.actors.protocol.coding import CodingMeter
-from durably.actors.protocol.commands import Command, Run, Send
+from durably.actors.protocol.commands import Command, Run, Send, SendSignal
 from durably.actors.protocol.operations import CallSite, Operation
 from durably.actors.protocol.request import Request
 from durably.actors.retry import RetryPolicy
@@ -37,6 +37,8 @@ class Action(msgspec.Struct, Generic[R], frozen=True, kw_only=True):
     retry: RetryPolicy | None
     timeout_us: int | None
     """Limit of one attempt."""
+    request: Request
+    """What started the invocation of the handler."""
     context: Context
     """The handler's context variables when it asked (rule D4)."""
     encode_value: Callable[[R], bytes]
@@ -131,6 +133,21 @@ class Port(Protocol):
         """Journal a command that is not answered. The operation has ended."""
         ...
 
+    def issue_signal(self, command: SendSignal, what: object, site: CallSite, /) -> Operation[None]:
+        """Journal a signal to another invocation; it ends when that has it, or with the failure that it cannot.
+
+        An atomic handler's signal is sent with its outcome, so it has no answer (rule V6).
+        """
+        ...
+
+    def issue_awakeable(self, decode: Callable[[bytes], Any], site: CallSite, /) -> str:
+        """Journal an awakeable; its id."""
+        ...
+
+    def awakeable(self, id: str, /) -> Operation[Any] | None:
+        """What waits for an awakeable of this execution; None: it is none of its own."""
+        ...
+
     def issue_run(
         self, command: Run, action: Action[R], decode: Callable[[bytes], R], site: CallSite, /
     ) -> Operation[R]:
@@ -155,6 +172,10 @@ class Port(Protocol):
 
     def watch_fields(self, flush: Flush, /) -> None:
         """Ask, at the end of each step, for fields whose values were changed in place (rule V2)."""
+        ...
+
+    def patched(self, change: str, /) -> bool:
+        """Whether the code with this change made the journal from here on, or makes it now (rule W4)."""
         ...
 
     def log(self, level: str, event: str, fields: Mapping[str, Any], /) -> None:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import msgspec
 
+from durably.actors.action_context import ActionContext, ActionLog
 from durably.actors.protocol.port import Action
 from durably.actors.retry import RetryPolicy
 from durably.actors.values.error_envelopes import encode_failure
@@ -25,7 +26,7 @@ from durably.actors.values.user_errors import USER_ERRORS, is_from_signal, let_s
 from durably.errors import TerminalError, find_mistake
 from durably.runtime.actions.action_attempt import TimeLimit, given_up_error, retry_delay, terminal_error_of_action
 from durably.runtime.actions.contained import Contained, ExitInTaskError, has_exited, without_containment
-from durably.runtime.clock import Clock
+from durably.runtime.clock import Cancellable, Clock
 from durably.runtime.commit.thread_yielding import ThreadYielding
 from durably.runtime.execution.failure_text import failure_fields, text_of_error
 from durably.runtime.observation.observer import Observer
@@ -98,6 +99,7 @@ class Actions:
         thread_yielding: ThreadYielding,
         observer: Observer,
         around_attempt: AroundAttempt | None = None,
+        thread_wait_us: int = 5_000_000,
     ) -> None:
         self.on_rest: Callable[[], None] = _nobody_listens
         """Hears when an action has ended, or backs off."""
@@ -115,6 +117,10 @@ class Actions:
         """What a stop has cancelled and has not ended, with its name."""
         self._in_threads: dict[int, str] = {}
         """What runs in threads, which may outlive whoever waits for it."""
+        self._waiting: dict[object, str] = {}
+        """What waits for a thread."""
+        self._thread_wait_us = thread_wait_us
+        self._thread_watch: Cancellable | None = None
 
     def keys(self) -> set[ActionKey]:
         """The actions under way, and those whose completion is not durable yet."""
@@ -186,6 +192,9 @@ class Actions:
                 running.task.add_done_callback(lambda task: self._cancelled.pop(task, None))
                 running.task.cancel()
         self._running.clear()
+        if self._thread_watch is not None:
+            self._thread_watch.cancel()
+            self._thread_watch = None
         if self._executor is not None:
             self._executor.shutdown(wait=False, cancel_futures=True)
             self._executor = None
@@ -208,9 +217,10 @@ class Actions:
         failures = 0
         while running.result is None:
             limit = TimeLimit(self._clock, action)
+            context = self._context(key, action, failures + 1)
             self._begin_attempt(running, limit)
             try:
-                running.result = _encoded(action, await self._attempted(action, fallback, limit))
+                running.result = _encoded(action, await self._attempted(action, fallback, limit, context))
             except asyncio.CancelledError:
                 raise
             except BaseException as raised:
@@ -251,19 +261,34 @@ class Actions:
             self._host.call_soon(self.on_rest)
         self._observer.action_attempt_ended(*running.key, running.name)
 
-    def _attempted(self, action: Action[Any], fallback: RetryPolicy, limit: TimeLimit) -> Awaitable[Any]:
-        if self._around_attempt is None:
-            return self._attempt(action, limit)
-        return self._around_attempt(action, fallback, partial(self._attempt, limit=limit))
+    def _context(self, key: ActionKey, action: Action[Any], attempt: int) -> ActionContext:
+        """What `action_context()` gives in this attempt."""
+        write = partial(self._observer.action_logged, key[0], action.name, attempt)
+        return ActionContext(action.name, attempt, action.request, ActionLog(write))
 
-    async def _attempt(self, action: Action[Any], limit: TimeLimit) -> Any:
+    def _attempted(
+        self, action: Action[Any], fallback: RetryPolicy, limit: TimeLimit, context: ActionContext
+    ) -> Awaitable[Any]:
+        if self._around_attempt is None:
+            return self._attempt(action, limit, context)
+        return self._around_attempt(action, fallback, partial(self._attempt, limit=limit, context=context))
+
+    async def _attempt(self, action: Action[Any], limit: TimeLimit, context: ActionContext) -> Any:
+        token = context.enter()
         try:
             with limit:
                 return await Contained(self._host, self._called(action))
         except asyncio.CancelledError:
+            context.given_up.set()
             if _this_task().cancelling():
                 raise
             raise RuntimeError("the action was cancelled from within") from None
+        except TimeoutError as error:
+            if error is limit.error:
+                context.given_up.set()
+            raise
+        finally:
+            context.leave(token)
 
     async def _called(self, action: Action[Any]) -> Any:
         value = action.invoke() if action.runs_on_loop else await self._in_thread(action)
@@ -272,20 +297,39 @@ class Actions:
     async def _in_thread(self, action: Action[Any]) -> Any:
         if self._executor is None:
             self._executor = ThreadPoolExecutor(self._threads, thread_name_prefix="durably-action")
+        waits = object()
+        self._waiting[waits] = action.name
+        if len(self._waiting) + len(self._in_threads) > self._threads:
+            self._watch_threads(self._thread_wait_us)
         self._thread_yielding.begin()
         try:
             context = contextvars.copy_context()
-            value, error = await self._host.run_in_executor(self._executor, lambda: context.run(self._invoked, action))
+            value, error = await self._host.run_in_executor(
+                self._executor, lambda: context.run(self._invoked, action, waits)
+            )
             if error is not None:
                 raise error
             return value
         finally:
+            self._waiting.pop(waits, None)
             self._thread_yielding.end()
 
-    def _invoked(self, action: Action[Any]) -> tuple[Any, BaseException | None]:
+    def _watch_threads(self, after_us: int) -> None:
+        """See after a while whether something still waits for a thread, and say so: it may do that for ever."""
+        if self._thread_watch is None:
+            self._thread_watch = self._clock.call_later(after_us, self._look_at_threads, after_us)
+
+    def _look_at_threads(self, after_us: int) -> None:
+        self._thread_watch = None
+        if self._waiting:
+            self._observer.threads_busy([*self._waiting.values()], [*self._in_threads.values()])
+            self._watch_threads(2 * after_us)
+
+    def _invoked(self, action: Action[Any], waits: object) -> tuple[Any, BaseException | None]:
         """Call in the thread; an error is returned, because futures cannot carry every kind (StopIteration)."""
         thread = get_ident()
         self._in_threads[thread] = action.name
+        self._waiting.pop(waits, None)
         try:
             return action.invoke(), None
         except StopIteration as error:

@@ -26,7 +26,7 @@ from durably.runtime.registry.batched_lookup import BatchedLookup
 from durably.runtime.registry.reads import Reads
 from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.settings import Settings
-from durably.storage.records import CallerRecord, StoredInvocation, StoredObject
+from durably.storage.records import CallerRecord, SignalRecord, StoredInvocation, StoredObject
 
 
 class Activations:
@@ -52,6 +52,8 @@ class Activations:
         """Hear that a message waits behind the invocation that holds its object, in the transition that brings it."""
         self.on_loaded: list[Callable[[Activation], None]] = []
         """Hear that an object is in memory."""
+        self.on_signalled: Callable[[InvocationRun], None] = _no_one_settles
+        """Hears that an invocation is in memory for which something came while it was not."""
         self._actors = actors
         self._attempts = attempts
         self._committer = committer
@@ -184,6 +186,8 @@ class Activations:
             activation.current = invocation
         else:  # Also what was accepted as shared, and is exclusive in today's code.
             activation.shared[invocation.number] = invocation
+        if invocation.signals:
+            self.on_signalled(invocation)
         self._attempts.take_up(invocation)
 
     def _take_arrived(self, activation: Activation, load_buffer: LoadBuffer) -> None:
@@ -191,6 +195,8 @@ class Activations:
             self._attach(activation, number, caller)
         for number, delivery in load_buffer.answers:
             self._answer(activation, number, delivery)
+        for signal in load_buffer.signals:
+            self._signal(activation, signal)
         for message in load_buffer.messages:
             self._dispatch(activation, message)
 
@@ -210,9 +216,22 @@ class Activations:
         elif invocation.status is InvocationStatus.SUSPENDED:  # Woken in vain: it had that answer, or had given it up.
             self._committer.begin().move(invocation, InvocationStatus.SUSPENDED)
 
+    def _signal(self, activation: Activation, signal: SignalRecord) -> None:
+        """It was recorded while its invocation was on its way; that may have ended since, or wait in the store only."""
+        invocation = activation.find(signal.number) or activation.find_waiting(signal.number)
+        if invocation is not None:
+            invocation.stored = ()  # The row may have been woken since it was read.
+            invocation.signals += (signal,)
+            self.on_signalled(invocation)
+
     def _restored(self, activation: Activation, row: StoredInvocation) -> InvocationRun:
         is_shared = row.record.mailbox_position is None
-        return from_stored(row, activation, activation.actor.handler_or_missing(row.record.handler, shared=is_shared))
+        handler = activation.actor.handler_or_missing(row.record.handler, shared=is_shared)
+        invocation = from_stored(row, activation, handler)
+        if invocation.signals:  # Rule L2: later ones come through the activation.
+            known = (one for one in invocation.signals if one.position <= activation.load_position)
+            invocation.signals = tuple(known)
+        return invocation
 
     # ------------------------------------------------------------------ its life
 
@@ -230,3 +249,7 @@ class Activations:
 
     def _is_idle(self) -> bool:
         return not self._load.outstanding
+
+
+def _no_one_settles(invocation: InvocationRun) -> None:
+    raise AssertionError("a signal came before the machine was put together")

@@ -7,6 +7,7 @@ something durable.
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 
 from durably.ids import Address
@@ -54,25 +55,33 @@ class Passivation:
         self._dead = False
 
     def mark_idle(self, activation: Activation) -> None:
-        """If nothing of this object is left to do, let it idle, or let it go."""
-        if not activation.is_at_rest():
+        """If nothing of this object is left to do but what waits for something durable, let it idle, or let it go."""
+        if not activation.is_dormant():
             return
         address = activation.address
-        if activation.actor.definition.kind == "service":
+        if activation.actor.definition.kind == "service" and activation.is_at_rest():
             self._by_address.pop(address, None)
+            return
+        is_at_rest = activation.is_at_rest()
+        if self._settings.nothing_resident:
+            if is_at_rest:
+                self._passivate_when_durable(address)
+            else:  # What has just been loaded is wanted by somebody, who looks into it in the next turn of the loop.
+                asyncio.get_running_loop().call_soon(self._passivate_when_durable, address)
             return
         if self._sweep_timer is None:
             self._arm_sweep()
         self._idle[address] = self._swept_at
         self._idle.move_to_end(address)
-        if len(self._idle) > self._settings.active_objects:
+        # One that has just been loaded is wanted by somebody, who looks into it in the next turn of the loop.
+        if len(self._idle) > self._settings.active_objects and (is_at_rest or next(iter(self._idle)) != address):
             self._passivate_when_durable(self._idle.popitem(last=False)[0])
 
     def park(self, invocation: InvocationRun) -> None:
         """It waits for something durable: its attempt may be thrown away after a while."""
         after = invocation.handler.suspend_after_us
         after = self._settings.suspend_after_us if after is None else after
-        if after == 0:
+        if after == 0 or self._settings.nothing_resident:
             self._committer.when_durable(self.suspend, invocation)
             return
         parked = self._parked.setdefault(after, OrderedDict())
@@ -117,7 +126,7 @@ class Passivation:
     def _passivate_when_durable(self, address: Address) -> None:
         """One synchronous decision; a message one tick later makes a new activation (rule L4)."""
         activation = self._by_address.get(address)
-        if activation is None or not activation.is_at_rest():
+        if activation is None or self._dead or not activation.is_dormant():
             return
         if activation.changed_at > self._committer.durable:
             self._committer.when_durable(self._passivate_when_durable, address)

@@ -48,7 +48,7 @@ class SendCommands(CommandKind[Send]):
     ) -> None:
         if invocation.handler.atomic:
             assert invocation.journal is not None
-            invocation.journal.held.append((number, command))
+            invocation.journal.held_back.append((number, command))
             return
         answer = self._messages.send(transition, invocation, number, command, found, is_awaited=False)
         if self.is_answered(invocation, command):

@@ -62,7 +62,7 @@ class CompletePromiseCommands(CommandKind[CompletePromise]):
         refusal = self._promises.refusal(invocation, command.name)
         if refusal is None and invocation.handler.atomic:
             assert invocation.journal is not None
-            invocation.journal.held.append((number, command))
+            invocation.journal.held_back.append((number, command))
         elif refusal is None:
             self._promises.complete(transition, invocation.activation, command)
         self._completions.answer(transition, _asker(invocation, number), COMPLETED if refusal is None else refusal)

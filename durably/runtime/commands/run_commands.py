@@ -8,7 +8,8 @@ from durably.runtime.commands.command_kind import CommandKind
 from durably.runtime.commit.committer import Committer
 from durably.runtime.commit.transition import Transition
 from durably.runtime.incarnation.incarnation import Incarnation
-from durably.runtime.invocations.invocation import InvocationRun
+from durably.runtime.invocations.invocation import InvocationRun, throw_away
+from durably.runtime.invocations.journal import Journal
 from durably.runtime.messaging.messages import KeysFound
 from durably.runtime.settings import Settings
 
@@ -64,3 +65,13 @@ class RunCommands(CommandKind[Run]):
             return
         policy = self._settings.retry_policy(invocation.handler)
         self._actions.start((invocation.id, number), invocation.number, action, policy, self._listener)
+        if self._settings.nothing_resident:
+            self._leave_memory(invocation, journal)
+
+    def _leave_memory(self, invocation: InvocationRun, journal: Journal) -> None:
+        """Throw the attempt away once all that it waits for is under way without it."""
+        under_way = self._actions.keys()
+        starts = [number for number in journal.unanswered if isinstance(journal.pending[number], Run)]
+        is_busy = journal.undelivered or invocation.is_queued or invocation.held_step is not None
+        if not is_busy and all((invocation.id, number) in under_way for number in starts):
+            throw_away(invocation)

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from durably.ids import Address
 from durably.runtime.execution.step import Answer, Step, encode_step
 from durably.runtime.invocations.invocation import InvocationRun
+from durably.runtime.invocations.signals import outlives
 from durably.storage.records import (
     NO_COMMAND,
     AliasRecord,
@@ -24,6 +27,8 @@ from durably.storage.records import (
     InvocationUpdate,
     OrderRecord,
     PromiseRecord,
+    SignalKey,
+    SignalRecord,
     StateRecord,
     StepRecord,
     TimerKey,
@@ -42,8 +47,8 @@ class OpenBatch:
 
     __slots__ = (
         "_accepted", "_aliases", "_attachments", "_changed", "_completions", "_ended", "_holds_history", "_orders",
-        "_orders_done", "_postponed", "_promises", "_removed", "_renewed", "_state", "_steps", "_timers",
-        "_timers_cleared", "_vacated", "_woken", "bytes_held", "opened_at", "transitions",
+        "_orders_done", "_postponed", "_promises", "_removed", "_renewed", "_signals", "_signals_taken", "_state",
+        "_steps", "_timers", "_timers_cleared", "_vacated", "_woken", "bytes_held", "opened_at", "transitions",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -66,6 +71,8 @@ class OpenBatch:
         self._timers_cleared: set[TimerKey] = set()
         self._attachments: dict[int, list[AttachmentRecord]] = {}
         self._aliases: dict[int, list[AliasRecord]] = {}
+        self._signals: dict[int, dict[int, SignalRecord]] = {}
+        self._signals_taken: list[SignalKey] = []
         self._state: dict[tuple[Address, str], bytes | None] = {}
         self._vacated: dict[Address, None] = {}
         self._promises: dict[tuple[Address, str], PromiseRecord] = {}
@@ -96,12 +103,17 @@ class OpenBatch:
             self._changed.pop(previous, None)
             self._changed[number] = invocation
         self._woken.discard(previous)
+        signals = self._signals.pop(previous, {})
+        self._signals_taken = [(number if one == previous else one, position) for one, position in self._signals_taken]
         attachments, aliases = self._attachments.pop(previous, []), self._aliases.pop(previous, [])
         self._forget_history(previous)
         if attachments:
             self._attachments[number] = [AttachmentRecord(number, attachment.caller) for attachment in attachments]
         if aliases:
             self._aliases[number] = [AliasRecord(alias.id, number) for alias in aliases]
+        kept = {signal.position: replace(signal, number=number) for signal in signals.values() if outlives(signal)}
+        if kept:
+            self._signals[number] = kept
 
     def end(self, invocation: InvocationRun, *, keep: bool) -> bool:
         """It has its outcome; the row stays only if a caller may still ask for it (rule X7).
@@ -169,6 +181,17 @@ class OpenBatch:
         self._aliases.setdefault(number, []).append(AliasRecord(id, number))
         self.bytes_held += _RECORD_BYTES
 
+    def signal(self, signal: SignalRecord) -> None:
+        self._holds_history = True
+        self._signals.setdefault(signal.number, {})[signal.position] = signal
+        self.bytes_held += _RECORD_BYTES + len(signal.value)
+
+    def take_signal(self, signal: SignalRecord) -> None:
+        """One that came in this very batch leaves no row."""
+        signals = self._signals.get(signal.number)
+        if signals is None or signals.pop(signal.position, None) is None:
+            self._signals_taken.append((signal.number, signal.position))
+
     def order(self, order: OrderRecord) -> None:
         self._orders[order.position] = order
         self.bytes_held += _RECORD_BYTES
@@ -234,6 +257,8 @@ class OpenBatch:
             vacated=[*self._vacated],
             state=[StateRecord(address, field, value) for (address, field), value in self._state.items()],
             promises=[*self._promises.values()],
+            signals=[signal for signals in self._signals.values() for signal in signals.values()],
+            signals_taken=self._signals_taken,
             orders=list(self._orders.values()),
             orders_done=self._orders_done,
         )
@@ -267,11 +292,13 @@ class OpenBatch:
         self._completions.pop(number, None)
         self._timers.pop(number, None)
         self._attachments.pop(number, None)
+        self._signals.pop(number, None)
 
     @staticmethod
     def _holds_anything(batch: Batch) -> bool:
         return bool(
             batch.renewed or batch.accepted or batch.updated or batch.removed or batch.ended or batch.steps
             or batch.completions or batch.timers or batch.timers_cleared or batch.attachments or batch.aliases
-            or batch.vacated or batch.state or batch.promises or batch.orders or batch.orders_done
+            or batch.vacated or batch.state or batch.promises or batch.signals or batch.signals_taken
+            or batch.orders or batch.orders_done
         )  # fmt: skip

@@ -12,8 +12,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
+from msgspec.structs import replace
+
 from durably.ids import InvocationStatus
 from durably.runtime.invocations.activation import Activation
+from durably.runtime.invocations.signals import outlives
 from durably.runtime.invocations.statuses import LEGAL_MOVES, illegal_move
 from durably.storage.records import (
     NO_COMMAND,
@@ -22,6 +25,7 @@ from durably.storage.records import (
     InvocationRecord,
     OrderRecord,
     PromiseRecord,
+    SignalRecord,
     TimerKind,
     TimerRecord,
 )
@@ -83,6 +87,8 @@ class Transition:
         previous = invocation.number
         invocation.number = invocation.position = invocation.activation.changed_at = self.next_position()
         invocation.seed, invocation.argument = seed, argument
+        number = invocation.number
+        invocation.signals = tuple(replace(one, number=number) for one in invocation.signals if outlives(one))
         invocation.status = running
         self._batch.renew(invocation, previous)
 
@@ -130,6 +136,30 @@ class Transition:
             activation.changed_at = position
         self._batch.complete(CompletionRecord(caller.number, caller.command, position, outcome.failed, outcome.value))
         self._batch.wake(caller.number)
+
+    def signal(
+        self, number: int, name: str, outcome: Outcome, activation: Activation | None, place: int | None = None
+    ) -> SignalRecord:
+        """Something came for an unfinished invocation by name, and waits until it is taken.
+
+        `activation` is its object's, if that is in memory or on its way; `place` is for what had come before.
+        """
+        position = self.next_position()
+        if activation is not None:
+            activation.changed_at = position
+        position = position if place is None else place
+        signal = SignalRecord(number, position, name, outcome.failed, outcome.value)
+        self._batch.signal(signal)
+        return signal
+
+    def take_signal(self, invocation: InvocationRun, signal: SignalRecord) -> None:
+        """It waits no longer: a command has taken it, or none ever will."""
+        invocation.activation.changed_at = self.position
+        self._batch.take_signal(signal)
+
+    def wake(self, number: int) -> None:
+        """Something has come for an invocation that is in the store only (rule T3)."""
+        self._batch.wake(number)
 
     def attach(self, number: int, caller: CallerRecord) -> None:
         """One more command is answered when the invocation `number` ends."""

@@ -10,16 +10,20 @@ from durably.actors.definition.binding import BoundActor
 from durably.actors.protocol.coding import CodingMeter
 from durably.actors.protocol.commands import (
     Attach,
+    AwaitSignal,
     Call,
     Cancel,
     Command,
+    CompleteAwakeable,
     CompletePromise,
     GetOutput,
     GetPromise,
     GetStatus,
+    MakeAwakeable,
     PeekPromise,
     Run,
     Send,
+    SendSignal,
     Sleep,
 )
 from durably.ids import Address, Entropy
@@ -38,6 +42,12 @@ from durably.runtime.commands.promise_commands import (
 )
 from durably.runtime.commands.question_commands import AttachCommands, GetOutputCommands, GetStatusCommands
 from durably.runtime.commands.run_commands import RunCommands
+from durably.runtime.commands.signal_commands import (
+    AwaitSignalCommands,
+    CompleteAwakeableCommands,
+    MakeAwakeableCommands,
+    SendSignalCommands,
+)
 from durably.runtime.commands.sleep_commands import SleepCommands
 from durably.runtime.commit.committer import Committer
 from durably.runtime.commit.thread_yielding import ThreadYielding
@@ -71,6 +81,7 @@ from durably.runtime.messaging.completions import Completions
 from durably.runtime.messaging.messages import Messages
 from durably.runtime.messaging.orders import Orders
 from durably.runtime.messaging.promises import Promises
+from durably.runtime.messaging.signals import Signals
 from durably.runtime.messaging.targets import Targets
 from durably.runtime.observation.observer import Observer
 from durably.runtime.registry.reads import Reads
@@ -120,6 +131,7 @@ class Parts:
     registry: InvocationRegistry
     retention: Retention
     scheduled: ScheduledMessages
+    signals: Signals
     passivation: Passivation
     sliced_work: SlicedWork
     targets: Targets
@@ -201,6 +213,14 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         scheduled=scheduled,
         waiters=waiters,
     )
+    signals = Signals(
+        activations=activations,
+        committer=committer,
+        completions=completions,
+        registry=registry,
+        scheduled=scheduled,
+    )
+    activations.on_signalled = signals.settle
     targets = Targets(actors, settings)
     acceptance = Acceptance(
         activations=activations,
@@ -247,17 +267,21 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
     orders = Orders(registry=registry)
     commands: dict[type[Command], CommandKind[Any]] = {
         Attach: AttachCommands(attachments),
+        AwaitSignal: AwaitSignalCommands(signals),
         Call: CallCommands(messages),
         Cancel: CancelCommands(orders),
+        CompleteAwakeable: CompleteAwakeableCommands(signals, registry),
         CompletePromise: CompletePromiseCommands(promises, completions, observer),
         GetOutput: GetOutputCommands(attachments),
         GetPromise: GetPromiseCommands(promises, completions),
         GetStatus: GetStatusCommands(attachments),
+        MakeAwakeable: MakeAwakeableCommands(signals),
         PeekPromise: PeekPromiseCommands(promises, completions),
         Run: RunCommands(
             incarnation, actions=around.actions, committer=committer, listener=action_endings, settings=settings
         ),
         Send: SendCommands(messages, completions),
+        SendSignal: SendSignalCommands(signals, completions, observer, registry),
         Sleep: SleepCommands(timers),
     }
     endings = Endings(
@@ -292,6 +316,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         observer=observer,
         ready=ready,
         registry=registry,
+        signals=signals,
         timers=timers,
         waiters=waiters,
     )
@@ -387,6 +412,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         registry=registry,
         retries=retries,
         settings=settings,
+        signals=signals,
         targets=targets,
     )
     Pump(
@@ -440,6 +466,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
             workflows=workflow_retention,
         ),
         scheduled=scheduled,
+        signals=signals,
         sliced_work=sliced_work,
         targets=targets,
         timers=timers,

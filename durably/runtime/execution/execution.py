@@ -22,9 +22,18 @@ import msgspec
 
 from durably.actors.definition.arguments import Decoded
 from durably.actors.definition.binding import BoundActor, BoundActorHandler
+from durably.actors.handlers import CONTEXT
 from durably.actors.headers import apart, joined
 from durably.actors.protocol.coding import MEASURED_BYTES, CodingMeter
-from durably.actors.protocol.commands import Call, Command, Run, Send, Sleep
+from durably.actors.protocol.commands import (
+    Call,
+    Command,
+    MakeAwakeable,
+    Run,
+    Send,
+    SendSignal,
+    Sleep,
+)
 from durably.actors.protocol.operations import CallSite, Operation
 from durably.actors.protocol.port import Action, Flush, Sent
 from durably.actors.protocol.request import Request
@@ -42,7 +51,7 @@ from durably.errors import (
     StuckError,
     find_mistake,
 )
-from durably.ids import Address, KeyScope, derived_invocation_id
+from durably.ids import Address, KeyScope, awakeable_id, derived_invocation_id
 from durably.runtime.execution.answers import decode_send_answer, from_timestamp
 from durably.runtime.execution.continuation import ContinueAsNew, continuation_in
 from durably.runtime.execution.loop import DeterministicLoop, DurableTimer, enter, is_task, leave
@@ -216,6 +225,12 @@ class Execution:
     _earlier_changes: dict[str, bytes | None] | None = None
     """What the steps before this one have changed."""
     _recorded_reads: Mapping[str, bytes | None] | None = None
+    _awakeables: dict[str, DurableOperation[Any]] | None = None
+    _patched: dict[str, bool] | None = None
+    """What `ctx.patched` has answered: the first answer for a name holds."""
+    _recorded_patches: frozenset[str] = frozenset()
+    has_waited: bool = False
+    """Set where nothing is to be resident: it has come to an await, and another attempt goes on from there."""
     was_cancelled: bool = False
     """It has taken in a cancel."""
     _is_spreading: bool = False
@@ -231,6 +246,7 @@ class Execution:
     _changes: dict[str, bytes | None] | None = None
     _abandoned: list[int] | None = None
     _reads: dict[str, bytes | None] | None = None
+    _patches: tuple[str, ...] | None = None
     _cancelled: list[int] | None = None
 
     def __init__(
@@ -305,6 +321,7 @@ class Execution:
             NonDeterminismError: the handler asked for something else than recorded.
         """
         self.replaying = True
+        self._recorded_patches = frozenset(name for step in steps for name in step.patches or ())
         try:
             replay(self.advance, steps, deliveries, self.where)
         finally:
@@ -443,6 +460,7 @@ class Execution:
         argument, coding = self._accepted.argument, self.coding
         began = None if coding is None or len(argument) < MEASURED_BYTES else coding.monotonic()
         context = handler.context(instance, self, self.key)
+        instance.__dict__[CONTEXT] = context
         if self._arguments is None:
             coroutine = handler.start(instance, context, argument)
         elif isinstance(self._arguments, InvalidArgumentError):
@@ -491,11 +509,12 @@ class Execution:
             end if isinstance(end, Outcome) else None,
             self._attempt,
             () if self._cancelled is None else tuple(self._cancelled),
+            self._patches,
             end.argument if isinstance(end, ContinueAsNew) else None,
         )
         self._first_command = self.next_command - len(step.commands)
         self._deliveries = ()
-        self._commands = self._changes = self._reads = self._abandoned = self._cancelled = None
+        self._commands = self._changes = self._reads = self._abandoned = self._cancelled = self._patches = None
         if changes is not None:
             earlier = self._earlier_changes
             self._earlier_changes = changes if earlier is None else {**earlier, **changes}
@@ -675,22 +694,34 @@ class Execution:
 
             return self.issue(command, decode, what, site)
         self.check(what)
-        operation: DurableOperation[R] = DurableOperation(self, self.next_command, _never_decoded, what, site)
-        if not self.loop.dead:
-            number, accepted = self._record(command, site), self._accepted
-            id = derived_invocation_id(accepted.id, accepted.seed, number, command.service, command.key)
-            operation.set_result(sent(id))
-            self._note_issued(operation)
-        return operation
+        accepted, number = self._accepted, self.next_command
+        id = derived_invocation_id(accepted.id, accepted.seed, number, command.service, command.key)
+        return self._issue_unanswered(command, sent(id), what, site)
+
+    def issue_signal(self, command: SendSignal, what: object, site: CallSite, /) -> DurableOperation[None]:
+        if not self.handler.atomic:
+            return self.issue(command, _nothing, what, site)
+        self.check(what)
+        return self._issue_unanswered(command, None, what, site)
+
+    def issue_awakeable(self, decode: Callable[[bytes], Any], site: CallSite, /) -> str:
+        accepted = self._accepted
+        id = awakeable_id(accepted.id, accepted.seed, self.next_command)
+        operation = self.issue(MakeAwakeable(), decode, f"awakeable {id}", site)
+        operation.taken = True  # Its id is what it is for; who gives that away need not wait.
+        operation.add_done_callback(_note_failure)
+        if self._awakeables is None:
+            self._awakeables = {}
+        self._awakeables[id] = operation
+        return id
+
+    def awakeable(self, id: str, /) -> DurableOperation[Any] | None:
+        self.check("An awakeable")
+        return None if self._awakeables is None else self._awakeables.get(id)
 
     def issue_one_way(self, command: Command, what: object, site: CallSite, /) -> DurableOperation[None]:
         self.check(what)
-        operation: DurableOperation[None] = DurableOperation(self, self.next_command, _never_decoded, what, site)
-        if not self.loop.dead:
-            self._record(command, site)
-            operation.set_result(None)
-            self._note_issued(operation)
-        return operation
+        return self._issue_unanswered(command, None, what, site)
 
     def issue_run(
         self, command: Run, action: Action[R], decode: Callable[[bytes], R], site: CallSite, /
@@ -738,6 +769,17 @@ class Execution:
     def watch_fields(self, flush: Flush, /) -> None:
         self._flush = flush
 
+    def patched(self, change: str, /) -> bool:
+        self.check(f"ctx.patched({change!r})")
+        if self._patched is None:
+            self._patched = {}
+        answer = self._patched.get(change)
+        if answer is None:  # Rule W4
+            answer = self._patched[change] = not self.replaying or change in self._recorded_patches
+            if not self.replaying:
+                self._patches = (*(self._patches or ()), change)
+        return answer
+
     def log(self, level: str, event: str, fields: Mapping[str, Any], /) -> None:
         self.check("ctx.log")
         if not self.replaying and not self.loop.dead:
@@ -771,6 +813,15 @@ class Execution:
         assert self._sites is not None
         self._sites.append(site)
         return number
+
+    def _issue_unanswered(self, command: Command, result: R, what: object, site: CallSite) -> DurableOperation[R]:
+        """Journal a command that no answer comes to."""
+        operation: DurableOperation[R] = DurableOperation(self, self.next_command, _never_decoded, what, site)
+        if not self.loop.dead:
+            self._record(command, site)
+            operation.set_result(result)
+            self._note_issued(operation)
+        return operation
 
     def _await_answer(self, number: int, operation: DurableOperation[Any] | TimerOperation) -> None:
         if self._pending is None:
@@ -815,6 +866,16 @@ class Execution:
 
 FIELD_LISTING = ""
 """The name under which a shared handler's look at the names of all fields is recorded; no field can be called that."""
+
+
+def _nothing(_answer: bytes) -> None:
+    return None
+
+
+def _note_failure(operation: asyncio.Future[Any]) -> None:
+    """An awakeable that was rejected need not be awaited: asyncio is not to complain of it."""
+    if not operation.cancelled():
+        operation.exception()
 
 
 def _never_decoded(_answer: bytes) -> Any:

@@ -281,6 +281,11 @@ class DeterministicLoop(IsolatedLoop):
         self._ready: list[ReadyCallback] = []
         self.salt = salt
 
+    @property
+    def handler_port(self) -> object:
+        """The port of the handler that runs on it, for values that find it by the loop (`Awakeable`)."""
+        return self._owner
+
     # ------------------------------------------------------------------ for the host
 
     def start(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:

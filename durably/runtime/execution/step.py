@@ -46,6 +46,8 @@ class Step(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Which attempt made this step, which the handler may look at."""
     cancelled: tuple[int, ...] = ()
     """Calls that a cancel has reached: their callees are cancelled, and they wait for the end of that (rule E1)."""
+    patches: tuple[str, ...] | None = None
+    """Changes of the code that the handler asked for in this step for the first time (rule W4)."""
     continues_with: bytes | None = None
     """The argument of the execution that follows this one (rule T5); then there is no outcome."""
 
@@ -92,7 +94,7 @@ def encode_step(step: Step, answers: Sequence[Answer] = ()) -> bytes:
     if answers:
         step = _StoredStep(
             step.at, step.deliveries, step.commands, step.changes, step.abandoned, step.reads, step.outcome,
-            step.attempt, step.cancelled, step.continues_with, tuple(answers),
+            step.attempt, step.cancelled, step.patches, step.continues_with, tuple(answers),
         )  # fmt: skip
     return _encoder.encode(step)
 

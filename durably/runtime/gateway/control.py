@@ -112,6 +112,7 @@ class Control:
             if found is None:
                 self._queries.refuse_unknown(operation, id)
                 return
+            operation.id = found.id
             try:
                 new_id = self._restart(found)
             except (InvocationStatusError, UnknownTargetError) as error:

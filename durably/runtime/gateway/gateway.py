@@ -9,14 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from durably.actors.protocol.commands import SendSignal
 from durably.actors.transport import Delay
 from durably.ids import Entropy, InvocationStatus, KeyScope
 from durably.runtime.engine.engine import Engine
 from durably.runtime.gateway.admission import Admission, OutsideMessage
 from durably.runtime.gateway.control import Control, Verb
+from durably.runtime.gateway.deliveries import Deliveries
 from durably.runtime.gateway.intake import Intake
 from durably.runtime.gateway.pending_requests import (
     AcceptanceOperation,
+    CompletionOperation,
     OutcomeOperation,
     PendingRequest,
     PendingRequests,
@@ -30,7 +33,7 @@ from durably.runtime.gateway.requests import Effect
 class Desks:
     """What answers requests in one incarnation."""
 
-    __slots__ = ("control", "intake", "queries")
+    __slots__ = ("control", "deliveries", "intake", "queries")
 
     def __init__(self, engine: Engine, entropy: Entropy) -> None:
         parts = engine.parts
@@ -41,13 +44,10 @@ class Desks:
             registry=parts.registry,
             waiters=parts.waiters,
         )
+        admission = Admission(activations=parts.activations, settings=engine.settings, targets=parts.targets)
         self.intake = Intake(
             acceptance=parts.acceptance,
-            admission=Admission(
-                activations=parts.activations,
-                settings=engine.settings,
-                targets=parts.targets,
-            ),
+            admission=admission,
             clock=engine.clock,
             committer=parts.committer,
             entropy=entropy,
@@ -71,6 +71,13 @@ class Desks:
             registry=parts.registry,
             targets=parts.targets,
             workflows=parts.workflows,
+        )
+        self.deliveries = Deliveries(
+            committer=parts.committer,
+            ready=parts.ready,
+            registry=parts.registry,
+            settings=engine.settings,
+            signals=parts.signals,
         )
 
 
@@ -107,7 +114,10 @@ class Gateway:
         """Those who have waited since before find their invocations in this incarnation."""
         assert self._desks is not None
         for request in self.pending:
-            self._desks.queries.recover(request)
+            if isinstance(request, CompletionOperation):
+                self._desks.deliveries.complete(request)
+            else:
+                self._desks.queries.recover(request)
 
     # ------------------------------------------------------------------ requests
 
@@ -154,6 +164,20 @@ class Gateway:
             self._refuse(operation)
         else:
             self._desks.queries.status(operation, id)
+
+    def complete(self, operation: CompletionOperation) -> None:
+        """Resolve or reject an awakeable."""
+        if self._desks is None:
+            self._refuse(operation)
+        else:
+            self._desks.deliveries.complete(operation)
+
+    def signal(self, operation: QuestionOperation[None], command: SendSignal) -> None:
+        """Send a signal to an invocation."""
+        if self._desks is None:
+            self._refuse(operation)
+        else:
+            self._desks.deliveries.signal(operation, command)
 
     def act(self, operation: QuestionOperation[Effect], verb: Verb, id: str) -> None:
         """Do something to an invocation: cancel it, kill it, and so on."""

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
+from durably.actors.protocol.commands import CompleteAwakeable
 from durably.actors.protocol.operations import CallSite, HostOperation
 from durably.actors.values.error_envelopes import decode_failure
 from durably.actors.values.slices import decode_in_slices
@@ -250,6 +251,18 @@ class QuestionOperation(PendingRequest[R]):
 
     def found(self, machine: Recoverer, found: InvocationRun | InvocationRecord) -> None:
         self.refuse(unknown_outcome(self._pending.failure, self.id))
+
+
+class CompletionOperation(PendingRequest[None]):
+    """Waits until an awakeable is completed. After a failure that can be done again, since the first one counts."""
+
+    __slots__ = ("command",)
+
+    def __init__(
+        self, pending: PendingRequests, what: object, site: CallSite | None, command: CompleteAwakeable
+    ) -> None:
+        super().__init__(pending, what, site)
+        self.command = command
 
 
 class CancelOperation(QuestionOperation[Any]):

@@ -18,18 +18,19 @@ from durably.ids import Address, InvocationStatus
 if TYPE_CHECKING:
     from durably.runtime.execution.step import Delivery
     from durably.runtime.invocations.invocation import InvocationRun
-    from durably.storage.records import CallerRecord, PromiseRecord
+    from durably.storage.records import CallerRecord, PromiseRecord, SignalRecord
 
 
 class LoadBuffer:
     """What comes for an object while it is on its way from the store."""
 
-    __slots__ = ("answers", "attachments", "callbacks", "messages")
+    __slots__ = ("answers", "attachments", "callbacks", "messages", "signals")
 
     def __init__(self) -> None:
         self.messages: list[InvocationRun] = []
         self.answers: list[tuple[int, Delivery]] = []
         self.attachments: list[tuple[int, CallerRecord]] = []
+        self.signals: list[SignalRecord] = []
         self.callbacks: list[Callable[[Activation], None]] = []
         """Whoever needs it in memory."""
 
@@ -111,6 +112,14 @@ class Activation:
         """Nothing is left to do."""
         return not (self.current or self.shared or self.mailbox or self.stored_tail) and self.load_buffer is None
 
+    def is_dormant(self) -> bool:
+        """What is left to do waits for something durable."""
+        if self.mailbox or self.stored_tail or self.load_buffer is not None:
+            return False
+        if self.current is not None and not is_dormant(self.current):
+            return False
+        return all(map(is_dormant, self.shared.values()))
+
     def next_to_start(self) -> InvocationRun | None:
         """Take the head of the mailbox, if nothing holds it."""
         if self.current is not None or not self.mailbox or self.load_buffer is not None:
@@ -120,17 +129,7 @@ class Activation:
 
     def can_passivate(self, durable: int) -> bool:
         """All of rule L4: nothing running, waiting in memory, loading, shared in flight, or not durable."""
-        if (
-            self.load_buffer is not None
-            or self.mailbox
-            or self.stored_tail
-            or self.is_held
-            or self.changed_at > durable
-        ):
-            return False
-        if self.current is not None and not is_dormant(self.current):
-            return False
-        return all(is_dormant(invocation) for invocation in self.shared.values())
+        return not self.is_held and self.changed_at <= durable and self.is_dormant()
 
 
 def is_dormant(invocation: InvocationRun) -> bool:

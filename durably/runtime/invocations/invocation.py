@@ -19,7 +19,7 @@ from durably.runtime.invocations.activation import Activation
 from durably.runtime.invocations.journal import Journal, journal_of
 from durably.runtime.invocations.load_errors import journal_load_error
 from durably.runtime.invocations.outcomes import decode_outcome, encode_outcome
-from durably.storage.records import CallerRecord, InvocationRecord, InvocationUpdate, StoredInvocation
+from durably.storage.records import CallerRecord, InvocationRecord, InvocationUpdate, SignalRecord, StoredInvocation
 
 
 class InvocationRun(msgspec.Struct, eq=False):
@@ -57,6 +57,8 @@ class InvocationRun(msgspec.Struct, eq=False):
     due: int | None = None
     """When it was to join its mailbox, if it is a delayed message."""
     attachments: tuple[CallerRecord, ...] = ()
+    signals: tuple[SignalRecord, ...] = ()
+    """What came for it and no command has taken yet, in log order."""
     execution: Execution | None = None
     journal: Journal | None = None
     sent_before: bool = False
@@ -199,6 +201,7 @@ def from_stored(stored: StoredInvocation, activation: Activation, handler: Bound
         invocation.failing_since = decode_attempt_failure(record.failure).since
     invocation.sender_unfinished = stored.sender_unfinished
     invocation.attachments = tuple(attachment.caller for attachment in stored.attachments)
+    invocation.signals = tuple(stored.signals)
     invocation.note_stored()
     invocation.load_error = journal_load_error(stored)
     if stored.steps:

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from durably.actors.protocol.commands import (
+    HELD_BY_ATOMIC,
     Attach,
+    AwaitSignal,
     Cancel,
     Command,
-    CompletePromise,
+    CompleteAwakeable,
     GetOutput,
     GetStatus,
     Run,
@@ -27,16 +29,13 @@ NO_CHANGES: Mapping[str, bytes | None] = {}
 ANSWERED_BY_THIS_PROCESS = (Run, GetOutput, GetStatus, Attach)
 """Commands whose answer this process has to find out itself; all others are answered by something durable."""
 
-HELD_BY_ATOMIC = (Send, Cancel, CompletePromise)
-"""What an atomic handler asks for is done with its good outcome, and not at all without one (rule V6)."""
-
 
 class Journal:
     """Steps, answers, and what is still waited for."""
 
     __slots__ = (
-        "cancelled_calls", "cancels", "changes", "deliveries", "has_sent", "held", "next_command", "not_before",
-        "pending", "steps", "taken_by_held_step", "unanswered", "undelivered", "was_cancelled",
+        "cancelled_calls", "cancels", "changes", "deliveries", "has_sent", "held_back", "next_command", "not_before",
+        "pending", "steps", "taken_by_held_step", "taken_signals", "unanswered", "undelivered", "was_cancelled",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -57,10 +56,12 @@ class Journal:
         """Commands that are waited for and have no recorded answer."""
         self.unanswered: set[int] = set()
         """Those of `pending` that this process itself must answer (actions, look-ups): while there are any, it runs."""
+        self.taken_signals: dict[int, str] | None = None
+        """Names of signals that are recorded answers which no handler has seen yet, by command; None: never any."""
         self.next_command = 0
         self.changes: Mapping[str, bytes | None] = NO_CHANGES
         """What the steps so far have changed of the object's state."""
-        self.held: list[tuple[int, Command]] = []
+        self.held_back: list[tuple[int, Command]] = []
         """What an atomic handler has asked for, kept until its outcome (rule V6)."""
         self.has_sent = False
         """It has sent messages, and may ask for their outcomes."""
@@ -70,6 +71,9 @@ class Journal:
     def take(self, step: Step, taken: int) -> None:
         """Fold a step in: it took in the first `taken` undelivered answers."""
         self.steps.append(step)
+        if self.taken_signals:
+            for number in step.deliveries:
+                self.taken_signals.pop(number, None)
         for delivery in self.undelivered[:taken]:
             self.deliveries[delivery.command] = delivery
         del self.undelivered[:taken]
@@ -95,6 +99,9 @@ class Journal:
         self.undelivered.append(delivery)
         if isinstance(answered, Sleep):
             self.not_before = max(self.not_before, answered.due)
+        elif isinstance(answered, AwaitSignal):
+            self.taken_signals = {} if self.taken_signals is None else self.taken_signals
+            self.taken_signals[delivery.command] = answered.name
         return True
 
     def cancel(self, value: bytes) -> Delivery:
@@ -133,12 +140,12 @@ class Journal:
                 delivery.command for delivery in (*self.deliveries.values(), *self.undelivered) if delivery.failed
             }
             commands = (command for step in self.steps for command in step.commands)
-            self.held += [
+            self.held_back += [
                 (number, command)
                 for number, command in enumerate(commands)
                 if isinstance(command, HELD_BY_ATOMIC) and number not in refused
             ]
-            for number, _ in self.held:  # They have no answer, as when they were issued.
+            for number, _ in self.held_back:  # They have no answer, as when they were issued.
                 self.pending.pop(number, None)
 
     def issued_at(self, number: int) -> int:
@@ -149,6 +156,17 @@ class Journal:
             if number < first:
                 return step.at
         raise LookupError(number)
+
+    def unseen_signal(self, number: int) -> tuple[str, Delivery] | None:
+        """The signal that answered a command, with its name, if no handler has seen it; it is no answer from now on."""
+        name = None if self.taken_signals is None else self.taken_signals.pop(number, None)
+        if name is None:
+            return None
+        for delivery in self.undelivered:
+            if delivery.command == number:
+                self.undelivered.remove(delivery)
+                return name, delivery
+        return name, self.deliveries.pop(number)
 
     def give_up(self, number: int) -> Command | None:
         """The handler does not want this answer any more (rule C5): the command, if it was still waited for."""
@@ -195,4 +213,4 @@ def journal_of(stored: StoredInvocation) -> Journal:
 def _is_answered(command: Command) -> bool:
     """The handler waits for an answer; not so an atomic one for what is held back, as `reload` knows."""
     is_one_way = isinstance(command, Send) and not command.may_join and command.idempotency_key is None
-    return not is_one_way and not isinstance(command, Cancel)
+    return not is_one_way and not isinstance(command, Cancel | CompleteAwakeable)

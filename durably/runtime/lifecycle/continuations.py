@@ -15,6 +15,7 @@ from durably.runtime.incarnation.ready_queue import ReadyQueue
 from durably.runtime.invocations.invocation import InvocationRun, throw_away
 from durably.runtime.lifecycle.endings import Endings
 from durably.runtime.messaging.messages import KeysFound
+from durably.runtime.messaging.signals import Signals
 from durably.runtime.observation.observer import Observer
 from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.registry.waiters import Waiters
@@ -33,6 +34,7 @@ class Continuations:
         observer: Observer,
         ready: ReadyQueue,
         registry: InvocationRegistry,
+        signals: Signals,
         timers: TimerService,
         waiters: Waiters,
     ) -> None:
@@ -41,6 +43,7 @@ class Continuations:
         self._observer = observer
         self._ready = ready
         self._registry = registry
+        self._signals = signals
         self._timers = timers
         self._waiters = waiters
 
@@ -65,6 +68,7 @@ class Continuations:
         invocation.sent_before = invocation.has_sent()
         if invocation.journal is not None:
             self._endings.withdraw_pending(invocation, invocation.journal)
+            self._signals.give_back_unseen(transition, invocation)
             invocation.journal = None
         previous = invocation.number
         if invocation.deadline is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from durably.actors.protocol.commands import Call, Command
+from durably.actors.protocol.commands import HELD_BY_ATOMIC, Call, Command
 from durably.actors.values.error_envelopes import encode_failure
 from durably.errors import TerminalError
 from durably.ids import InvocationStatus, derived_invocation_id
@@ -22,7 +22,7 @@ from durably.runtime.execution.execution import Execution
 from durably.runtime.execution.step import Outcome, Step
 from durably.runtime.invocations.activation import Activation
 from durably.runtime.invocations.invocation import InvocationRun, throw_away
-from durably.runtime.invocations.journal import HELD_BY_ATOMIC, Journal
+from durably.runtime.invocations.journal import Journal
 from durably.runtime.messaging.attachments import Attachments
 from durably.runtime.messaging.messages import KeysFound
 from durably.runtime.messaging.orders import Orders
@@ -90,7 +90,7 @@ class Endings:
         cancelled execution leaves pending.
         """
         journal = invocation.journal
-        if last.commands or (journal is not None and journal.held):
+        if last.commands or (journal is not None and journal.held_back):
             self._issue_last(transition, invocation, last, found, drops)
         execution = invocation.execution
         left: list[str] = []
@@ -183,7 +183,7 @@ class Endings:
         """Calls and sends of the last step stand; no handler waits for the answers of the calls (rule S6)."""
         journal = invocation.journal
         first = 0 if journal is None else journal.next_command
-        issued: list[tuple[int, Command]] = [] if journal is None else list(journal.held)
+        issued: list[tuple[int, Command]] = [] if journal is None else list(journal.held_back)
         issued += enumerate(last.commands, first)
         for number, command in issued:
             if not (drops and isinstance(command, HELD_BY_ATOMIC)):

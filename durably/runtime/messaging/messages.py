@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeAlias
 
-from durably.actors.protocol.commands import Call, Send, SendAnswer
+from durably.actors.protocol.commands import Call, Command, CompleteAwakeable, Send, SendAnswer, SendSignal
 from durably.actors.values.error_envelopes import encode_failure
 from durably.errors import AlreadyStartedError, TerminalError
-from durably.ids import Entropy, KeyScope, derived_invocation_id, new_seed
+from durably.ids import Entropy, KeyScope, derived_invocation_id, new_seed, parse_awakeable_id
 from durably.runtime.commit.transition import Transition
 from durably.runtime.execution.step import Outcome
 from durably.runtime.invocations.invocation import Found, InvocationRun
@@ -25,8 +25,8 @@ from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.settings import Settings
 from durably.storage.records import CallerRecord, InvocationRecord
 
-KeysFound: TypeAlias = Mapping[KeyScope, InvocationRecord | None]
-"""What the store knows of idempotency keys that a step uses."""
+KeysFound: TypeAlias = Mapping[KeyScope | str, Found]
+"""What is known of the idempotency keys, and of the ids of other invocations, that a step uses."""
 
 NO_KEYS: KeysFound = {}
 
@@ -120,8 +120,9 @@ class Messages:
 
     def _first(self, scope: KeyScope, found: KeysFound) -> Found:
         """The invocation that has this scope already, if there is one."""
-        live = self._registry.in_memory(scope)
-        return self._registry.stored(found.get(scope)) if live is None else live
+        live, known = self._registry.in_memory(scope), found.get(scope)
+        assert not isinstance(known, InvocationRun)  # Of a key that is in memory, nothing is looked up.
+        return self._registry.stored(known) if live is None else live
 
     def _join(
         self, transition: Transition, id: str, first: InvocationRun | InvocationRecord, caller: CallerRecord | None
@@ -147,3 +148,15 @@ def already_started(first: InvocationRun | InvocationRecord) -> AlreadyStartedEr
         f"the workflow method was already invoked: {service}/{id} has been started, and its run executes once. Wait "
         "for its result with run.attach(), or look with run.output()."
     )
+
+
+def id_named(command: Command) -> str | None:
+    """The id of the invocation that a one-way command is about."""
+    match command:
+        case CompleteAwakeable():
+            awakeable = parse_awakeable_id(command.id)
+            return None if awakeable is None else awakeable.invocation_id
+        case SendSignal():
+            return command.invocation_id
+        case _:
+            return None

@@ -130,5 +130,5 @@ def _awaited(invocation: InvocationRun) -> list[str]:
 
 def _held(invocation: InvocationRun, name: str) -> CompletePromise | None:
     """The completion of this promise that an atomic handler holds back."""
-    held = () if invocation.journal is None else invocation.journal.held
+    held = () if invocation.journal is None else invocation.journal.held_back
     return next((one for _, one in held if isinstance(one, CompletePromise) and one.name == name), None)

@@ -16,16 +16,20 @@ import structlog
 from durably.actors.protocol.coding import CodingMeter
 from durably.actors.protocol.commands import (
     Attach,
+    AwaitSignal,
     Call,
     Cancel,
     Command,
+    CompleteAwakeable,
     CompletePromise,
     GetOutput,
     GetPromise,
     GetStatus,
+    MakeAwakeable,
     PeekPromise,
     Run,
     Send,
+    SendSignal,
     Sleep,
 )
 from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
@@ -265,6 +269,20 @@ class RuntimeLogger(Observer):
         )
         log.write(level, event, fields)
 
+    def action_logged(
+        self, id: str, action: str, attempt: int, level: str, event: str, fields: Mapping[str, Any], /
+    ) -> None:
+        self._log.bind(invocation=id, action=action, attempt=attempt).write(level, event, fields)
+
+    def threads_busy(self, waiting: list[str], running: list[str]) -> None:
+        self._log.warning(
+            "actions wait for a thread, and none has become free; if those that run wait for a handler that waits for "
+            "one of them, that never ends: make them `async def`, or raise Limits(action_threads=...)",
+            waiting=len(waiting),
+            first=waiting[0],
+            running=sorted({*running})[:_ACTIONS_SHOWN],
+        )
+
     def warned(self, execution: Execution, message: str, /) -> None:
         self.handler_logged(execution, "warning", message, {})
 
@@ -306,5 +324,13 @@ def describe_command(command: Command) -> str:
             return f"look at promise {command.name!r}"
         case CompletePromise():
             return f"{'reject' if command.failed else 'resolve'} promise {command.name!r}"
+        case MakeAwakeable():
+            return "awakeable"
+        case CompleteAwakeable():
+            return f"{'reject' if command.failed else 'resolve'} {command.id}"
+        case AwaitSignal():
+            return f"signal {command.name!r}"
+        case SendSignal():
+            return f"send signal {command.name!r} to {command.invocation_id}"
         case Cancel():
             return "cancel"

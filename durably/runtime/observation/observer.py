@@ -144,6 +144,14 @@ class Observer:
     def action_retries(self, invocation: InvocationRun, action: str, fields: dict[str, Any]) -> None:
         """An action failed and will be tried again."""
 
+    def action_logged(
+        self, id: str, action: str, attempt: int, level: str, event: str, fields: Mapping[str, Any], /
+    ) -> None:
+        """An action wrote a log line, perhaps in a thread."""
+
+    def threads_busy(self, waiting: list[str], running: list[str]) -> None:
+        """Actions have waited for a thread for long; `running` are those that have one."""
+
     def committed(self, position: int) -> None:
         """Detailed. Everything in the log up to this position is on disk."""
 

@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TypeAlias
 
+from msgspec import structs
+
 from durably.ids import InvocationStatus, KeyScope
 from durably.runtime.clock import Clock
 from durably.runtime.commit.committer import Committer
@@ -175,7 +177,7 @@ class InvocationRegistry:
         known = self._unexpired(self.live.get(id))
         if known is not None:
             # Not at once: whoever asks is in the middle of a transition.
-            self._host.call_soon(self._tell, then, known)
+            self._host.call_soon(self._tell_known, id, then, known)
         else:
             self._by_id(id, partial(self._found_id, id, then))
 
@@ -190,24 +192,50 @@ class InvocationRegistry:
     def pin(
         self,
         scopes: Iterable[KeyScope],
-        unknown: Iterable[KeyScope],
-        then: Callable[[dict[KeyScope, InvocationRecord | None]], None],
+        ids: Iterable[str],
+        unknown: Iterable[KeyScope | str],
+        then: Callable[[dict[KeyScope | str, Found]], None],
     ) -> None:
-        """Ask for those of several keys that are `unknown`, and hold all of them in memory until the answers come."""
+        """Ask for those of several keys and ids that are `unknown`, and hold the keys in memory until the answers come.
+
+        `then` hears of the unknown keys what the store has, and of all ids what they stood for; `known_by_now` says
+        what an id stands for when that is used.
+        """
         held, wanted = list(dict.fromkeys(scopes)), list(dict.fromkeys(unknown))  # Sets iterate at random.
         self._pinned.update(held)
-        found: dict[KeyScope, InvocationRecord | None] = {}
-        read = self.read_begins()
+        found: dict[KeyScope | str, Found] = {id: self.live[id] for id in ids if id in self.live}
+        read, asked = self.read_begins(), set(wanted)
 
-        def one_found(scope: KeyScope, one: Found) -> None:
-            found[scope] = one if isinstance(one, InvocationRecord) else None
-            if len(found) == len(wanted):
+        def one_found(name: KeyScope | str, one: Found) -> None:
+            asked.discard(name)
+            found[name] = one if isinstance(name, str) or isinstance(one, InvocationRecord) else None
+            if not asked:
                 then(found)
                 self.read_ended(read)
                 self._unpin(held)
 
-        for scope in wanted:
-            self._by_key(scope, partial(self._found_key, scope, partial(one_found, scope)))
+        for name in wanted:
+            told = partial(one_found, name)
+            if isinstance(name, str):
+                self._by_id(name, partial(self._found_id, name, told))
+            else:
+                self._by_key(name, partial(self._found_key, name, told))
+
+    def known_by_now(self, id: str, found: Found) -> Found:
+        """What an id stands for now that stood for `found` when it was looked up, while a read was under way.
+
+        An invocation that has left memory is good enough to tell where it is: in the store only.
+        """
+        known = self._unexpired(self.live.get(id if found is None else found.id))
+        if known is not None or found is None:
+            return known
+        if found.number in self._expired:
+            return None
+        if found.outcome is None and found.number in self._ends:
+            if not isinstance(found, InvocationRecord):
+                return None
+            return structs.replace(found, status=InvocationStatus.COMPLETED)
+        return self.stored(found) if isinstance(found, InvocationRecord) else found
 
     def kill(self) -> None:
         self._dead = True
@@ -303,6 +331,13 @@ class InvocationRegistry:
 
     def _is_idle(self) -> bool:
         return not self.outstanding
+
+    def _tell_known(self, id: str, then: WhenFound, known: InvocationRun) -> None:
+        """It was in memory a moment ago; if it has left since to wait in the store, that is where it is found."""
+        if known.outcome is None and self.live.get(known.id) is not known and not self._dead:
+            self.by_id(id, then)
+        else:
+            self._tell(then, known)
 
     def _tell(self, then: WhenFound, found: Found) -> None:
         if not self._dead:

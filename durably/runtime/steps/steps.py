@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from durably.actors.protocol.commands import Call, Command, Send
+from durably.actors.protocol.commands import HELD_BY_ATOMIC, Call, Command, CompleteAwakeable, SendSignal
 from durably.errors import NonDeterminismError
-from durably.ids import InvocationStatus, derived_invocation_id
+from durably.ids import InvocationStatus, KeyScope, derived_invocation_id, is_storable
 from durably.runtime.activations.attempts import Attempts
 from durably.runtime.clock import Clock
 from durably.runtime.commands.command_kind import CommandTable
@@ -28,8 +28,9 @@ from durably.runtime.lifecycle.deadlocks import Deadlocks
 from durably.runtime.lifecycle.endings import Endings
 from durably.runtime.lifecycle.pauses import Pauses
 from durably.runtime.lifecycle.retries import Retries
-from durably.runtime.messaging.messages import NO_KEYS, KeysFound
+from durably.runtime.messaging.messages import NO_KEYS, KeysFound, id_named
 from durably.runtime.messaging.orders import Orders
+from durably.runtime.messaging.signals import Signals
 from durably.runtime.messaging.targets import Targets
 from durably.runtime.observation.observer import Observer
 from durably.runtime.registry.registry import InvocationRegistry
@@ -62,6 +63,7 @@ class Steps:
         retries: Retries,
         settings: Settings,
         targets: Targets,
+        signals: Signals,
     ) -> None:
         self._attempts = attempts
         self._clock = clock
@@ -78,6 +80,8 @@ class Steps:
         self._registry = registry
         self._retries = retries
         self._scope_of = targets.scope_of
+        self._signals = signals
+        self._nothing_resident = settings.nothing_resident
         self._slice_bytes = settings.slice_bytes
         self._verify_replay = settings.verify_replay
 
@@ -94,6 +98,9 @@ class Steps:
             return  # A person or a timer ends the last two.
         journal = invocation.journal
         execution = invocation.execution
+        if execution is not None and execution.has_waited:
+            throw_away(invocation)
+            execution = None
         if execution is None:
             if status is InvocationStatus.PENDING and self._deadlines.prevents_start(invocation):
                 return
@@ -130,7 +137,7 @@ class Steps:
             raise
         if isinstance(step, AttemptFailure):
             self._retries.attempt_failed(invocation, step.error)
-        elif (step.commands and any(map(self._scope_of, step.commands))) or (journal is not None and journal.held):
+        elif any(map(self._names_another, step.commands)) or (journal is not None and journal.held_back):
             self._look_keys_up(invocation, step, taken)
         else:
             self._append(invocation, step, taken, NO_KEYS)
@@ -180,16 +187,19 @@ class Steps:
     # ------------------------------------------------------------------ append
 
     def _look_keys_up(self, invocation: InvocationRun, step: Step, taken: int) -> None:
-        """A step that uses idempotency keys is appended when it is known what they stand for (rule L3)."""
-        scopes = [scope for command in _leaving_now(invocation, step) if (scope := self._scope_of(command)) is not None]
-        unknown = [scope for scope in scopes if scope not in self._registry.keyed]
+        """A step that names other invocations is appended when it is known what the names stand for (rule L3)."""
+        leaving = _leaving_now(invocation, step)
+        scopes = [scope for command in leaving if (scope := self._scope_of(command)) is not None]
+        ids = [id for command in leaving if (id := id_named(command)) is not None and is_storable(id)]
+        unknown: list[KeyScope | str] = [scope for scope in scopes if scope not in self._registry.keyed]
+        unknown += [id for id in ids if id not in self._registry.live]
         if not unknown:
             self._append(invocation, step, taken, NO_KEYS)
             return
         invocation.held_step = step
         if invocation.journal is not None:
             invocation.journal.taken_by_held_step = taken
-        self._registry.pin(scopes, unknown, partial(self._keys_known, invocation, step, taken))
+        self._registry.pin(scopes, ids, unknown, partial(self._keys_known, invocation, step, taken))
 
     def _keys_known(self, invocation: InvocationRun, step: Step, taken: int, found: KeysFound) -> None:
         if invocation.held_step is not step:  # It was paused meanwhile: the step has not happened.
@@ -228,6 +238,8 @@ class Steps:
             if number < first:
                 self._give_up(transition, invocation, journal, number)
         abandoned = frozenset(step.abandoned) if step.abandoned else ()
+        if self._nothing_resident and invocation.execution is not None:
+            invocation.execution.has_waited = True
         for number, command in enumerate(step.commands, first):
             self._issue(transition, invocation, journal, number, command, found, number in abandoned)
         for number, call in cancelled:
@@ -236,6 +248,10 @@ class Steps:
         self._deadlocks.step_ended(invocation, first)
 
     # ------------------------------------------------------------------ act
+
+    def _names_another(self, command: Command) -> bool:
+        """It says by a key, or by an id, which invocation it is about: that has to be looked up."""
+        return self._scope_of(command) is not None or isinstance(command, CompleteAwakeable | SendSignal)
 
     def _issue(
         self,
@@ -261,6 +277,9 @@ class Steps:
 
     def _give_up(self, transition: Transition, invocation: InvocationRun, journal: Journal, number: int) -> None:
         """The handler does not want this answer any more (rule C5)."""
+        if journal.taken_signals and number in journal.taken_signals:
+            self._signals.give_back(transition, invocation, number)
+            return
         command = journal.give_up(number)
         if command is not None:
             self._commands[type(command)].give_up(transition, invocation, number, command)
@@ -282,10 +301,10 @@ def _calls(step: Step, journal: Journal, first: int) -> list[tuple[int, Call]]:
 
 
 def _leaving_now(invocation: InvocationRun, step: Step) -> list[Command]:
-    """The commands that are acted on when this step is; an atomic handler's messages wait for its outcome (rule V6)."""
+    """The commands that are acted on with this step; what an atomic handler sends waits for its outcome (rule V6)."""
     if not invocation.handler.atomic:
         return list(step.commands)
     if not step.is_last:
-        return [command for command in step.commands if not isinstance(command, Send)]
-    held = [] if invocation.journal is None else [command for _, command in invocation.journal.held]
+        return [command for command in step.commands if not isinstance(command, HELD_BY_ATOMIC)]
+    held = [] if invocation.journal is None else [command for _, command in invocation.journal.held_back]
     return [*held, *step.commands]

@@ -216,7 +216,12 @@ class Supervisor:
     def _new_actions(self) -> Actions:
         settings = self._settings
         return Actions(
-            self._clock, settings.action_threads, self._thread_yielding, self._observer, settings.around_attempt
+            self._clock,
+            settings.action_threads,
+            self._thread_yielding,
+            self._observer,
+            settings.around_attempt,
+            settings.action_thread_wait_us,
         )
 
     async def _incarnate(self) -> None:

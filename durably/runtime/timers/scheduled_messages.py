@@ -10,6 +10,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeAlias
 
+from msgspec import structs
+
 from durably.runtime.commit.committer import Committer
 from durably.runtime.incarnation.idleness import Idleness
 from durably.runtime.incarnation.incarnation import Incarnation
@@ -18,7 +20,7 @@ from durably.runtime.invocations.invocation import InvocationRun
 from durably.runtime.registry.batched_lookup import BatchedLookup
 from durably.runtime.registry.reads import Reads
 from durably.runtime.registry.registry import InvocationRegistry
-from durably.storage.records import CallerRecord, StoredInvocation
+from durably.storage.records import CallerRecord, SignalRecord, StoredInvocation
 
 Coming: TypeAlias = Callable[[StoredInvocation | None, list[CallerRecord], bool], bool]
 """Hears the rows of a message, if there are any, who attached to it while it was on its way, and whether it is where it
@@ -29,11 +31,13 @@ was: somebody else who waited for it may have started or ended it. Returns wheth
 class _OnItsWay:
     """A message that the store has been asked for."""
 
-    __slots__ = ("attached", "callbacks")
+    __slots__ = ("attached", "callbacks", "signals")
 
     def __init__(self) -> None:
         self.attached: list[CallerRecord] = []
         self.callbacks: list[Coming] = []
+        self.signals: list[SignalRecord] = []
+        """What has come for it meanwhile."""
 
 
 class ScheduledMessages:
@@ -93,6 +97,14 @@ class ScheduledMessages:
         coming.attached.append(caller)
         return True
 
+    def signal(self, signal: SignalRecord) -> bool:
+        """If its message is on its way, let it come too."""
+        coming = self._coming.get(signal.number)
+        if coming is None:
+            return False
+        coming.signals.append(signal)
+        return True
+
     def kill(self) -> None:
         self._fetch.kill()
 
@@ -108,6 +120,9 @@ class ScheduledMessages:
         if self._registry.has_ended(number):  # What was read does not know that yet.
             stored = None
         self._registry.read_ended(read)
+        if stored is not None and coming.signals:
+            later = [signal for signal in coming.signals if signal not in stored.signals]
+            stored = structs.replace(stored, signals=[*stored.signals, *later])
         is_there = True
         for then in coming.callbacks:
             if then(stored, coming.attached, is_there):

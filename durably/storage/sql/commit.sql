@@ -4,7 +4,8 @@ create temp view batch as
 select
     null as epoch, null as last_position, null as renewed, null as forgotten, null as removed, null as accepted,
     null as woken, null as updated, null as steps, null as completions, null as timers_cleared, null as timers, null as attachments, null as aliases,
-    null as state_cleared, null as state, null as vacated, null as promises, null as orders, null as orders_done;
+    null as state_cleared, null as state, null as signals, null as signals_taken, null as vacated, null as promises,
+    null as orders, null as orders_done;
 
 -- name: renewal
 -- What a batch inserts its new executions into, if it has any.
@@ -27,6 +28,14 @@ begin
     update aliases set number = line ->> 0
     from (select value as line from json_each(new.renewed) limit -1)
     where aliases.number = line ->> 1;
+
+    -- The awakeables of the old execution are asked for by nobody any more.
+    delete from signals
+    where number in (select value ->> 1 from json_each(new.renewed)) and name glob 'sign_1*';
+
+    update signals set number = line ->> 0
+    from (select value as line from json_each(new.renewed) limit -1)
+    where signals.number = line ->> 1;
 end;
 
 -- name: removal
@@ -41,6 +50,7 @@ begin
     delete from completions where number in (select value from json_each(new.forgotten));
     delete from timers where number in (select value from json_each(new.forgotten));
     delete from attachments where number in (select value from json_each(new.forgotten));
+    delete from signals where number in (select value from json_each(new.forgotten));
 
     delete from invocations where number in (select value from json_each(new.removed));
     delete from aliases where number in (select value from json_each(new.removed));
@@ -60,6 +70,26 @@ begin
         select line ->> 0, line ->> 1, line ->> 2
         from (select value as line from json_each(new.state_cleared) limit -1) where line is not null
     );
+end;
+
+-- name: signalling
+-- What a batch inserts signals into that wait, and the (number, position) of those that do so no longer, if there are any.
+create temp view signalling as select null as signals, null as signals_taken;
+
+-- name: signalling_is_applied
+-- Signals of an invocation that has ended are ignored.
+create temp trigger signalling_is_applied instead of insert on signalling
+begin
+    delete from signals
+    where (number, position) in (
+        select line ->> 0, line ->> 1
+        from (select value as line from json_each(new.signals_taken) limit -1) where line is not null
+    );
+
+    insert into signals (number, position, name, failed, value)
+    select line ->> 0, line ->> 1, line ->> 2, line ->> 3, line ->> 4
+    from (select value as line from json_each(new.signals) limit -1)
+    where exists (select 1 from invocations where number = line ->> 0 and status <> 'completed');
 end;
 
 -- name: workflow_changes
@@ -111,7 +141,8 @@ end;
 create temp trigger batch_is_applied instead of insert on batch
 when coalesce(
     new.renewed, new.forgotten, new.accepted, new.woken, new.updated, new.steps, new.completions, new.timers_cleared,
-    new.timers, new.attachments, new.aliases, new.vacated, new.promises, new.orders, new.orders_done
+    new.timers, new.attachments, new.aliases, new.signals, new.signals_taken, new.vacated, new.promises, new.orders,
+    new.orders_done
 ) is not null
 begin
     -- Rule X4.
@@ -181,6 +212,9 @@ begin
     select line ->> 0, line ->> 1
     from (select value as line from json_each(new.aliases) limit -1) where line is not null;
 
+    insert into signalling select new.signals, new.signals_taken
+    where coalesce(new.signals, new.signals_taken) is not null;
+
     insert into workflow_changes select new.vacated, new.promises
     where coalesce(new.vacated, new.promises) is not null;
 
@@ -201,7 +235,8 @@ end;
 create temp trigger state_is_applied instead of insert on batch
 when coalesce(
     new.renewed, new.forgotten, new.accepted, new.woken, new.updated, new.steps, new.completions, new.timers_cleared,
-    new.timers, new.attachments, new.aliases, new.vacated, new.promises, new.orders, new.orders_done
+    new.timers, new.attachments, new.aliases, new.signals, new.signals_taken, new.vacated, new.promises, new.orders,
+    new.orders_done
 ) is null
 begin
     -- Rule X4.
@@ -220,9 +255,9 @@ end;
 -- name: commit_batch
 -- A commit. JSON comes as bytes: reading them as text costs nothing here, and a decoding and an encoding in Python.
 insert into batch values (
-    ?, ?, cast(? as text), cast(? as text), cast(? as text), cast(? as text), cast(? as text), cast(? as text), cast(? as text), cast(? as text),
-    cast(? as text), cast(? as text), cast(? as text), cast(? as text), cast(? as text), cast(? as text), cast(? as text), cast(? as text),
-    cast(? as text), cast(? as text)
+    ?, ?, cast(? as text), cast(? as text), cast(? as text), cast(? as text), cast(? as text), cast(? as text),
+    cast(? as text), cast(? as text), cast(? as text), cast(? as text), cast(? as text), cast(? as text), cast(? as text),
+    cast(? as text), cast(? as text), cast(? as text), cast(? as text), cast(? as text), cast(? as text), cast(? as text)
 );
 
 -- name: put_argument
@@ -246,6 +281,12 @@ insert into steps (content, number, idx) values (?, ?, ?);
 insert or ignore into completions (value, number, position, command, failed)
 select ?, ?, ?, ?, ?
 where exists (select 1 from invocations where number = ?);
+
+-- name: put_signal
+-- A signal with a large value, as in a batch.
+insert into signals (value, number, position, name, failed)
+select ?, ?, ?, ?, ?
+where exists (select 1 from invocations where number = ? and status <> 'completed');
 
 -- name: put_state
 -- A field with a large value.

@@ -43,8 +43,17 @@ select
     json_array(position, command, failed, iif(typeof(value) = 'blob', length(value), value)) as record
 from completions;
 
+-- name: encoded_signals
+-- The same of signals.
+create temp view encoded_signals as
+select
+    number, position,
+    json_array(position, name, failed, iif(typeof(value) = 'blob', length(value), value)) as record
+from signals;
+
 -- name: encoded_journals
--- Each invocation with its record, steps, completions and attachments, and whether its sender is unfinished, as a JSON array.
+-- Each invocation with its record, steps, completions and attachments, whether its sender is unfinished, and its signals,
+-- as a JSON array.
 create temp view encoded_journals as
 select
     *,
@@ -63,7 +72,12 @@ select
             select caller_number, caller_command, caller_service, caller_key from attachments
             where attachments.number = invocation.number order by caller_number, caller_command
         )
-    ) || ',' || sender_unfinished || ']' as journal
+    ) || ',' || sender_unfinished || ',[' || coalesce((
+        select group_concat(record)
+        from (
+            select record from encoded_signals as signal where signal.number = invocation.number order by position
+        )
+    ), '') || ']]' as journal
 from encoded_invocations as invocation;
 
 -- name: load
@@ -219,6 +233,18 @@ from (
     select caller_number, caller_command, caller_service, caller_key from attachments
     where number = :number order by caller_number, caller_command
 );
+
+-- name: signals_of_number
+-- The signals of an invocation, some of them at a time.
+select '[' || group_concat(record) || ']'
+from (
+    select row_number() over (order by position) - 1 as place, record from encoded_signals where number = :number
+)
+group by place / :portion;
+
+-- name: large_signal
+-- The value of a signal.
+select value from signals where number = ? and position = ?;
 
 -- name: large_argument
 -- The argument of an invocation that is not in its row.

@@ -59,7 +59,8 @@ class Harness(Runtime):
 
     By default each invocation gets one attempt, so that a bug reaches the test as `PausedInvocationError` with the
     handler's error as its cause; give `retry` to test retries. `suspend_after=0` throws every waiting attempt away at
-    once, so that each await replays. The same `seed` gives the same ids and random numbers.
+    once, unless its answer comes first. `nothing_resident=True` keeps none: each await replays, and each object is
+    loaded again for each message. The same `seed` gives the same ids and random numbers.
 
     A handler that calls `time.time()`, `datetime.now()`, `uuid4()`, `random.choice()` or the like gets an
     `UnrepeatableCallError` that names what to use instead. What needs them belongs in `ctx.run`; logging and tracing
@@ -85,6 +86,7 @@ class Harness(Runtime):
         deadlocks: Literal["error", "wait"] = "error",
         forward_headers: ForwardHeaders | None = None,
         serde: SerdeFactory | None = None,
+        nothing_resident: bool = False,
     ) -> None:
         clock, entropy, ledger = VirtualClock(), SeededEntropy(seed), _Ledger()
         watched = MemoryStore() if store is None else store
@@ -112,6 +114,7 @@ class Harness(Runtime):
                     slow_collection_us=None,
                     verify_every_us=None,
                     expire_every_us=_AN_HOUR_US,
+                    nothing_resident=nothing_resident,
                 ),
             ),
         )

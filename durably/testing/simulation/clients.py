@@ -15,7 +15,9 @@ from typing import Any, Protocol, TypeVar, TypeVarTuple
 import msgspec
 
 from durably.actors.caller import Caller
+from durably.actors.protocol.commands import CompleteAwakeable, SendSignal
 from durably.actors.protocol.operations import CallSite, HostOperation, frame_above
+from durably.actors.sent_values import Sent
 from durably.actors.transport import Delay, Invocation, Outgoing
 from durably.actors.values.error_envelopes import decode_failure
 from durably.errors import (
@@ -160,6 +162,23 @@ class SimulatedClient(Caller):
             return told
 
         return self._issue(converse(), f"status of {id}", site)
+
+    def _issue_completion(self, command: CompleteAwakeable, site: CallSite, /) -> HostOperation[None]:
+        """Repeated until it is answered: the first one counts (rule E5)."""
+
+        async def converse() -> None:
+            await self._converse(f"completes {command.id}", lambda process: process.complete(command), True)
+
+        return self._issue(converse(), f"completion of {command.id}", site)
+
+    def _issue_signal(self, id: str, name: str, sent: Sent, site: CallSite, /) -> HostOperation[None]:
+        """Not repeated: it would be another signal."""
+        command = SendSignal(id, name, sent.failed, sent.value)
+
+        async def converse() -> None:
+            await self._converse(f"signals {name!r} to {id}", lambda process: process.signal(command), False)
+
+        return self._issue(converse(), f"signal {name!r} to {id}", site)
 
     def _issue_cancel(self, id: str, site: CallSite, /) -> HostOperation[None]:
         async def converse() -> None:

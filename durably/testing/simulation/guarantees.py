@@ -33,8 +33,16 @@ from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 from durably.actors.definition.binding import BoundActorHandler
-from durably.actors.protocol.commands import Call, Command, GetPromise, Send
-from durably.ids import RUN, Address, InvocationStatus, derived_invocation_id, run_scope
+from durably.actors.protocol.commands import AwaitSignal, Call, Command, GetPromise, MakeAwakeable, Send
+from durably.ids import (
+    RUN,
+    Address,
+    InvocationStatus,
+    awakeable_id,
+    derived_invocation_id,
+    parse_awakeable_id,
+    run_scope,
+)
 from durably.runtime.actions.actions import ActionKey
 from durably.runtime.commit.committer import Committer
 from durably.runtime.commit.open_batch import OpenBatch
@@ -49,6 +57,7 @@ from durably.storage.records import (
     CompletionRecord,
     InvocationRecord,
     PromiseRecord,
+    StoredInvocation,
     TimerKind,
 )
 from durably.testing.simulation.clock import SimulatedClock
@@ -123,6 +132,8 @@ class Guarantees:
         self._answers: dict[str, Outcome] = {}
         """What was told to somebody outside."""
         self._acknowledged: dict[str, None] = {}
+        self._signalled: dict[tuple[str, str], int] = {}
+        """How many signals of a name to an invocation were acknowledged."""
         self._withdrawn: dict[str, int] = {}
         """Messages that are to be gone because their call was answered with a `DeadlockError`, by number."""
         self._promises: dict[Address, dict[str, PromiseRecord]] = {}
@@ -153,7 +164,7 @@ class Guarantees:
         record = self._disk.find(invocation.id)
         takes_cancel = invocation.journal is not None and invocation.journal.takes_cancel  # Rule E1 (e)
         is_paused = record is not None and record.status is InvocationStatus.PAUSED
-        if takes_cancel:
+        if is_paused and takes_cancel:
             self._resumed.add(invocation.id)
         elif is_paused and invocation.id not in self._resumed:
             self._broken(10, f"{shown(invocation)} runs, and is paused: it was not let go on.")
@@ -274,6 +285,39 @@ class Guarantees:
         if status is InvocationStatus.COMPLETED and not self._is_durable_end(id):
             self._broken(5, f"{shown_id(id)} was said to be completed, and that is not on the disk.")
 
+    def told_completed(self, id: str) -> None:
+        """Somebody outside is told that an awakeable has what it waits for, or that nobody asks any more (rule E5)."""
+        awakeable = parse_awakeable_id(id)
+        row = None if awakeable is None else self._row(awakeable.invocation_id)
+        if awakeable is None or row is None or row.record.outcome is not None or not awakeable.is_of(row.record.seed):
+            return
+        is_there = any(command == awakeable.command for _, command in row.completions) or any(
+            signal.name == id for signal in row.signals.values()
+        )
+        if not is_there and awakeable.invocation_id not in self._ends:
+            self._broken(
+                5, f"an awakeable of {shown_id(awakeable.invocation_id)} was completed, which is not on the disk."
+            )
+
+    def told_signalled(self, id: str, name: str) -> None:
+        """Somebody outside is told that an invocation has a signal."""
+        told = self._signalled[id, name] = self._signalled.get((id, name), 0) + 1
+        row = self._row(id)
+        if row is None or row.record.outcome is not None or id in self._ends:
+            return
+        steps = [row.steps[index] for index in sorted(row.steps)]
+        commands = [command for step in steps for command in decode_step(step.content).commands]
+        answered = {number for _, number in row.completions}
+        taken = sum(
+            isinstance(command, AwaitSignal) and command.name == name and number in answered
+            for number, command in enumerate(commands)
+        )
+        waiting = sum(signal.name == name for signal in row.signals.values())
+        if taken + waiting < told:
+            self._broken(
+                5, f"{told} signals {name!r} to {shown_id(id)} were acknowledged, {taken + waiting} are there."
+            )
+
     def superseded_owner_answers(self, who: str, what: str) -> None:
         """Something leaves a process that another one has taken the store over from."""
         self._broken(9, f"{who} {what}, and another process had taken its store over.")
@@ -376,8 +420,11 @@ class Guarantees:
         stuck = [number for number in rows if number not in waked]
         if stuck:
             circle = [stuck[0]]
-            while (following := next(other for other in waits[circle[-1]] if other in rows)) not in circle:
+            while (following := next((other for other in waits[circle[-1]] if other in rows), None)) not in circle:
+                if following is None:
+                    return  # It waits for one that is gone, which is another guarantee.
                 circle.append(following)
+            assert following is not None
             circle = [*circle[circle.index(following) :], following]
             told = ", which waits for ".join(_place(rows[number].record) for number in circle)
             self._broken(13, f"a deadlock stays: {told}.")
@@ -399,7 +446,10 @@ class Guarantees:
         """It needs no other invocation to go on."""
         status = row.record.status
         kinds = {kind for kind, _ in row.timers}
-        if row.record.address.service not in known or kinds - {TimerKind.DEADLINE} or self._awaited_promises(row):
+        kinds = {kind for kind, _ in row.timers}
+        if row.record.address.service not in known or kinds - {TimerKind.DEADLINE}:
+            return True
+        if self._awaited_promises(row) or _waits_for_others(row):
             return True
         return status not in (InvocationStatus.SUSPENDED, InvocationStatus.PENDING)
 
@@ -604,10 +654,37 @@ class Guarantees:
                 completed = self._disk.promises.get(record.address, {}).keys() & promises
                 if completed:
                     self._broken(7, f"{what} waits for the promise {min(completed)!r}, which is completed.")
-                elif due is None and record.number not in waited_for and not promises:
+                elif _has_what_it_waits_for(row):
+                    self._broken(7, f"{what} waits for what is there, and nobody gives it to it.")
+                elif due is None and record.number not in waited_for and not promises and not _waits_for_others(row):
                     self._broken(7, f"{what} waits, and nothing will ever wake it.")
             case _:
                 pass
+
+
+def _unanswered(row: StoredRow) -> Mapping[int, Command]:
+    """The commands that an invocation waits for, and that have no answer, by number."""
+    ordered = [row.steps[index] for index in sorted(row.steps)]
+    completions = [row.completions[place] for place in sorted(row.completions)]
+    return journal_of(StoredInvocation(row.record, ordered, completions, [], False)).pending
+
+
+def _waits_for_others(row: StoredRow) -> bool:
+    """It waits for a signal or an awakeable: anybody may wake it, at any time."""
+    return any(isinstance(command, AwaitSignal | MakeAwakeable) for command in _unanswered(row).values())
+
+
+def _has_what_it_waits_for(row: StoredRow) -> bool:
+    """A signal is there that one of its commands waits for."""
+    if not row.signals:
+        return False
+    record, there = row.record, {signal.name for signal in row.signals.values()}
+    waited_for = {
+        command.name if isinstance(command, AwaitSignal) else awakeable_id(record.id, record.seed, number)
+        for number, command in _unanswered(row).items()
+        if isinstance(command, AwaitSignal | MakeAwakeable)
+    }
+    return bool(there & waited_for)
 
 
 def _place(record: InvocationRecord) -> str:

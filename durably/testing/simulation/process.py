@@ -17,6 +17,7 @@ from random import Random
 from typing import Any, Protocol, Self, TypeVar
 
 from durably.actors.actor import Actor
+from durably.actors.protocol.commands import CompleteAwakeable, SendSignal
 from durably.actors.retry import RetryPolicy
 from durably.actors.transport import Delay, Outgoing
 from durably.actors.values.slices import SLICE_BYTES
@@ -29,6 +30,7 @@ from durably.runtime.execution.step import Outcome
 from durably.runtime.gateway.control import Verb
 from durably.runtime.gateway.pending_requests import (
     AcceptanceOperation,
+    CompletionOperation,
     OutcomeOperation,
     PendingRequest,
     PendingRequests,
@@ -92,6 +94,7 @@ class Tuning:
         self.recovery_portion = random.choice((1, 3, 1_000))
         self.expiry_portion = random.choice((1, 1_000))
         self.pump_budget_us = random.choice((-1, 5_000))
+        self.nothing_resident = random.choice((False, False, False, True))
         self.slice_bytes = random.choice((1, 16, SLICE_BYTES))
 
     def settings(self, watch: Watch) -> Settings:
@@ -109,6 +112,7 @@ class Tuning:
             recovery_portion=self.recovery_portion,
             expiry_portion=self.expiry_portion,
             pump_budget_us=self.pump_budget_us,
+            nothing_resident=self.nothing_resident,
             slice_bytes=self.slice_bytes,
         )
 
@@ -326,6 +330,20 @@ class SimulatedProcess:
         gateway.status(operation, id)
         return operation
 
+    def complete(self, command: CompleteAwakeable) -> PendingRequest[None]:
+        """Take in what an awakeable waits for."""
+        runtime = self._up()
+        operation = _Completion(runtime.supervisor.gateway.pending, command, self)
+        runtime.supervisor.gateway.complete(operation)
+        return operation
+
+    def signal(self, command: SendSignal) -> PendingRequest[None]:
+        """Take in a signal for an invocation."""
+        runtime = self._up()
+        operation = _Signal(runtime.supervisor.gateway.pending, command, self)
+        runtime.supervisor.gateway.signal(operation, command)
+        return operation
+
     def act(self, verb: Verb, id: str) -> PendingRequest[Effect]:
         """Take in what somebody wants done to an invocation."""
         gateway = self._up().supervisor.gateway
@@ -459,6 +477,31 @@ class _Question(QuestionOperation[R]):
     def finish(self, result: R) -> None:
         if self._process.answers(f"answered the question for the {self.what}", is_late=self._is_late):
             self._check(result)
+        super().finish(result)
+
+
+class _Completion(CompletionOperation):
+    """Answers when an awakeable is completed, and has that checked."""
+
+    def __init__(self, owner: PendingRequests, command: CompleteAwakeable, process: SimulatedProcess) -> None:
+        super().__init__(owner, f"completion of {command.id}", None, command)
+        self._process = process
+
+    def finish(self, result: None) -> None:
+        self._process.guarantees.told_completed(self.command.id)
+        super().finish(result)
+
+
+class _Signal(QuestionOperation[None]):
+    """Answers when an invocation has a signal, and has that checked."""
+
+    def __init__(self, owner: PendingRequests, command: SendSignal, process: SimulatedProcess) -> None:
+        super().__init__(owner, f"signal {command.name!r} to {command.invocation_id}", None)
+        self._command = command
+        self._process = process
+
+    def finish(self, result: None) -> None:
+        self._process.guarantees.told_signalled(self._command.invocation_id, self._command.name)
         super().finish(result)
 
 

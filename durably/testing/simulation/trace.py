@@ -193,6 +193,15 @@ class TraceLog(Observer):
         told = "".join(f" {name}={value!r}" for name, value in fields.items())
         self._note(f"{execution.handler.service}/{execution.key}/{execution.handler.name} logs: {event}{told}")
 
+    def action_logged(
+        self, id: str, action: str, attempt: int, level: str, event: str, fields: Mapping[str, Any], /
+    ) -> None:
+        told = "".join(f" {name}={value!r}" for name, value in fields.items())
+        self._note(f"the action {action!r} of {shown_id(id)} logs: {event}{told}")
+
+    def threads_busy(self, waiting: list[str], running: list[str]) -> None:
+        self._note(f"{len(waiting)} actions wait for a thread")
+
     def warned(self, execution: Execution, message: str, /) -> None:
         self.handler_logged(execution, "warning", message, {})
 

@@ -25,7 +25,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
 from durably.errors import StoreInUseError, StoreUnavailableError
-from durably.ids import Address, InvocationStatus, KeyScope
+from durably.ids import AWAKEABLE_PREFIX, Address, InvocationStatus, KeyScope
 from durably.storage.introspection import InspectableStore
 from durably.storage.memory import LOAD_LIMIT_BYTES, Disk, MemoryStore
 from durably.storage.records import (
@@ -42,6 +42,7 @@ from durably.storage.records import (
     OrderRecord,
     Owner,
     PromiseRecord,
+    SignalRecord,
     StateRecord,
     StepRecord,
     TimerKey,
@@ -250,6 +251,10 @@ class StoreContract:
                     timers=[TimerRecord(1, TimerKind.SLEEP, 1, 5, Address("Ticket", "mary"))],
                     attachments=[AttachmentRecord(1, waiting)],
                     aliases=[AliasRecord("alias", 1)],
+                    signals=[
+                        SignalRecord(1, 3, "approved", False, b"yes"),
+                        SignalRecord(1, 4, f"{AWAKEABLE_PREFIX}id", False, b"old"),
+                    ],
                 )
             )
             execution = ExecutionRecord(number=9, previous=1, seed=b"f" * 16, argument=b"[2]")
@@ -261,6 +266,7 @@ class StoreContract:
             assert (stored.record.seed, stored.record.argument) == (execution.seed, execution.argument)
             assert (stored.steps, stored.completions) == ([step], [])
             assert stored.attachments == [AttachmentRecord(9, waiting)]
+            assert stored.signals == [SignalRecord(9, 3, "approved", False, b"yes")]
             assert (await store.find(["alias"]))["alias"].number == 9
             assert await store.timers(LATEST_TIME, 10) == []
 
@@ -485,6 +491,7 @@ class Histories:
         forgotten = {*removed, *ended}
         # Whoever answers, attaches or wakes need not know whether the other is still there.
         anybody = [*living, *removed, *self.began.values(), UNKNOWN_NUMBER]
+        waiting = [(number, place) for number, row in self.disk.rows.items() for place in row.signals]
         return Batch(
             renewed=renewed,
             accepted=accepted,
@@ -505,6 +512,8 @@ class Histories:
                     unique_by=lambda record: (record.address, record.field),
                 )
             ),
+            signals=[self.signal(number) for number in self.some(anybody, repeat=True)],
+            signals_taken=self.draw(st.lists(st.sampled_from(waiting), max_size=2, unique=True)) if waiting else [],
             vacated=self.draw(st.lists(addresses, max_size=2, unique=True)),
             promises=self.draw(
                 st.lists(
@@ -609,6 +618,10 @@ class Histories:
     def completion(self, number: int) -> CompletionRecord:
         command = self.draw(st.integers(-2, 12))
         return CompletionRecord(number, command, self.next_position(), self.draw(st.booleans()), self.draw(payloads))
+
+    def signal(self, number: int) -> SignalRecord:
+        name = self.draw(st.sampled_from(("approved", "", f"{AWAKEABLE_PREFIX}id")))
+        return SignalRecord(number, self.next_position(), name, self.draw(st.booleans()), self.draw(payloads))
 
     def order(self) -> OrderRecord:
         kind, caller = self.draw(st.sampled_from(OrderKind)), self.draw(st.none() | callers)

@@ -106,13 +106,16 @@ class ReadOnlyPort:
     def issue(self, *args: Any) -> Never:
         _refuse("A command was issued")
 
-    issue_send = issue_one_way = issue_run = issue
+    issue_send = issue_run = issue_one_way = issue_signal = issue_awakeable = awakeable = issue
 
     def continue_as_new(self, argument: bytes, /) -> Never:
         _refuse("A new execution was asked for")
 
     def callee_id(self, *args: Any) -> Never:
         _refuse("An id was asked for")
+
+    def patched(self, *args: Any) -> Never:
+        _refuse("A change of the code was asked for")
 
     def log(self, *args: Any) -> Never:
         _refuse("A line was logged")

@@ -3,7 +3,7 @@
 -- Tables that hold payloads are rowid tables: the B-tree that finds a row holds keys only, so a large payload costs
 -- nothing where other rows are written. Times are microseconds since 1970 UTC.
 -- `number` is the number of an execution. A new execution of an invocation takes a new number, which replaces the old
--- one in `invocations`, `attachments` and `aliases`; the steps, completions and timers of the old number go (rule W1).
+-- one in `invocations`, `attachments`, `aliases` and `signals`; the steps, completions and timers of the old number go (rule W1).
 
 -- `store_id` tells this store from every other one: an owner that opens it again after a failure compares it.
 create table owner (
@@ -107,6 +107,16 @@ create table attachments (
     caller_key text not null,
     primary key (number, caller_number, caller_command)
 ) strict, without rowid;
+
+-- What came for an invocation before it was asked for. `name` is that of a signal, or the id of an awakeable.
+create table signals (
+    number integer not null,
+    position integer not null,
+    name text not null,
+    failed integer not null,
+    value any not null,
+    primary key (number, position)
+) strict;
 
 create table aliases (
     id text not null primary key,

@@ -1,0 +1,114 @@
+"""`action_context()`: what an action of `ctx.run` may know of itself while it runs, on the loop or in a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar, Token
+from typing import Any, TypeAlias
+
+from durably.actors.protocol.request import Request
+from durably.errors import WrongContextError
+
+Write: TypeAlias = Callable[[str, str, Mapping[str, Any]], None]
+"""Writes a line of a level, with an event and fields."""
+
+
+class GivenUp:
+    """Whether anybody still waits for the attempt: it is set when the handler has given it up or has ended, when its
+    time limit has passed, or when the runtime stops. An action in a thread has to look, because nothing can end it.
+    """
+
+    __slots__ = ("_event", "_waiting")
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._waiting: list[asyncio.Future[None]] = []
+
+    def is_set(self) -> bool:
+        return self._event.is_set()
+
+    async def wait(self) -> None:
+        """Wait until it is set; on the event loop that the action runs on."""
+        if not self._event.is_set():
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append(waiter)
+            await waiter
+
+    def wait_in_thread(self, seconds: float | None = None) -> bool:
+        """Block the thread until it is set, for so long at most; whether it is."""
+        return self._event.wait(seconds)
+
+    def set(self) -> None:
+        """Only the runtime does."""
+        self._event.set()
+        for waiter in self._waiting:
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+class ActionLog:
+    """Lines with fields, bound to the action. An action is never replayed, so each is written when it is said."""
+
+    __slots__ = ("_write",)
+
+    def __init__(self, write: Write) -> None:
+        self._write = write
+
+    def debug(self, event: str, /, **fields: Any) -> None:
+        self._write("debug", event, fields)
+
+    def info(self, event: str, /, **fields: Any) -> None:
+        self._write("info", event, fields)
+
+    def warning(self, event: str, /, **fields: Any) -> None:
+        self._write("warning", event, fields)
+
+    def error(self, event: str, /, **fields: Any) -> None:
+        self._write("error", event, fields)
+
+
+class ActionContext:
+    """One attempt of an action."""
+
+    __slots__ = ("attempt", "given_up", "log", "name", "request")
+
+    def __init__(self, name: str, attempt: int, request: Request, log: ActionLog) -> None:
+        self.name = name
+        """What `ctx.run` was told."""
+        self.attempt = attempt
+        """Counted from 1, in this process."""
+        self.request = request
+        """What started the invocation; `request.id` with `name` makes an idempotency key for others."""
+        self.log = log
+        self.given_up = GivenUp()
+
+    def __repr__(self) -> str:
+        return f"<attempt {self.attempt} of the action {self.name!r}>"
+
+    def enter(self) -> Token[ActionContext | None]:
+        """From now on it is the one that `action_context()` gives; only the runtime does that."""
+        return _current.set(self)
+
+    @staticmethod
+    def leave(token: Token[ActionContext | None]) -> None:
+        _current.reset(token)
+
+
+_current: ContextVar[ActionContext | None] = ContextVar("durably_action", default=None)
+
+
+def action_context() -> ActionContext:
+    """The action that runs: its log, its request, the number of this attempt, and whether it has been given up.
+
+    Raises:
+        WrongContextError: no action runs here.
+    """
+    found = _current.get()
+    if found is None:
+        raise WrongContextError(
+            "action_context() was called where no action of `ctx.run` runs. In a handler, use its context: `ctx.log`, "
+            "`ctx.request`."
+        )
+    return found

@@ -1,0 +1,232 @@
+"""The workload `approvals`: what is sent to invocations that wait arrives once, in order, and the first word counts.
+
+Awakeables are completed by several at once, from handlers, atomic ones too, and from outside, with forged ids among
+them; whoever waits hears one value, and everybody the same. Signals are sent to invocations before, while and after
+they wait, with waits that are given up in between; each is taken once, in the order in which it was sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from random import Random
+
+from durably import (
+    Awakeable,
+    Context,
+    InvocationStatusError,
+    ObjectContext,
+    RetryPolicy,
+    Service,
+    SharedContext,
+    TerminalError,
+    VirtualObject,
+    handler,
+    select,
+    shared,
+    state,
+)
+from durably.ids import awakeable_id, parse_awakeable_id
+from durably.testing import Simulation, Workload
+from workloads.program_parts import UNKNOWN, all_of, randomness, restart_at_times, until_all_ended, wander
+
+REFUSED = "refused"
+
+
+class Permit(VirtualObject, name="SoakPermit"):
+    """Asks for one word after the other."""
+
+    asked: Awakeable[str] | None = state(default=None)
+    heard: list[str] = state(default=[])
+
+    @handler
+    async def ask(self, ctx: ObjectContext, patience: float) -> str:
+        """Wait for the word, looking up from time to time; every wait for it ends alike."""
+        asked = self.asked = ctx.awakeable(str)
+        while True:
+            try:
+                async with asyncio.timeout(patience):
+                    word = await asked
+                    break
+            except TimeoutError:
+                continue
+            except TerminalError as error:
+                word = error.message
+                break
+        again = (await asyncio.gather(asked, return_exceptions=True))[0]
+        assert word == (again.message if isinstance(again, TerminalError) else again)
+        self.asked = None
+        self.heard.append(word)
+        return word
+
+    @shared
+    async def pending(self, ctx: SharedContext) -> str:
+        return "" if self.asked is None else self.asked.id
+
+    @shared
+    async def answer(self, ctx: SharedContext, word: str) -> None:
+        """From its own state; nobody may be waiting."""
+        if self.asked is not None:
+            await (self.asked.reject(REFUSED) if word == REFUSED else self.asked.resolve(word))
+
+
+class Official(VirtualObject, name="SoakOfficial"):
+    """Gives the word, or only says so."""
+
+    @handler(atomic=True)
+    async def decide(self, ctx: ObjectContext, id: str, word: str, seconds: float, *, holds: bool) -> None:
+        await ctx.resolve_awakeable(id, word)
+        await ctx.sleep(seconds)
+        if not holds:
+            raise TerminalError("it does not hold")
+
+
+class Listener(VirtualObject, name="SoakListener"):
+    """Takes signals, with waits that end in vain between them."""
+
+    taken: list[int] = state(default=[])
+
+    @handler
+    async def take(self, ctx: ObjectContext, count: int, way: str, seconds: float) -> list[int]:
+        taken: list[int] = []
+        if way == "late":
+            await ctx.sleep(seconds)
+        while len(taken) < count:
+            match way:
+                case "in vain":
+                    try:
+                        async with asyncio.timeout(seconds):
+                            taken.append(await ctx.signal("number", int))
+                    except TimeoutError:
+                        continue
+                case "side by side":
+                    taken += await asyncio.gather(*(ctx.signal("number", int) for _ in range(count)))
+                case "raced":
+                    name, number = await select(number=ctx.signal("number", int), never=ctx.signal("never", int))
+                    assert name == "number"
+                    taken.append(number)
+                case _:
+                    taken.append(await ctx.signal("number", int))
+        self.taken += taken
+        return taken
+
+
+class Sender(Service, name="SoakSender"):
+    """Sends numbers."""
+
+    @handler
+    async def send(self, ctx: Context, id: str, numbers: list[int], seconds: float) -> int:
+        """How many of them were taken in."""
+        for sent, number in enumerate(numbers):
+            try:
+                await ctx.invocation(id, list[int]).signal("number", number)
+            except InvocationStatusError:
+                return sent
+            if seconds:
+                await ctx.sleep(seconds)
+        return len(numbers)
+
+    @handler
+    async def start_and_send(self, ctx: Context, key: str, numbers: list[int], way: str, seconds: float) -> list[int]:
+        """All in one step: the invocation is accepted with its signals."""
+        started = await ctx.object(Listener, key).take.send(len(numbers), way, seconds)
+        for number in numbers:
+            await started.signal("number", number)
+        return await started.result()
+
+
+async def program(sim: Simulation) -> None:
+    """Some ask and are answered by many; others listen and are told."""
+    random = randomness(sim)
+    await all_of(
+        *(_asks(sim, Random(random.random()), f"permit {number}") for number in range(random.randint(1, 3))),
+        *(_listens(sim, Random(random.random()), f"listener {number}") for number in range(random.randint(1, 3))),
+        restart_at_times(sim, random),
+    )
+    await until_all_ended(sim)
+    left = [row.signals for row in sim.disk.rows.values() if row.signals]
+    assert not left, f"signals of what has ended are left: {left}"
+
+
+async def _asks(sim: Simulation, random: Random, key: str) -> None:
+    """One question after the other; the answers of others than the first are ignored."""
+    client = sim.client(f"asker of {key}")
+    expected: list[str] = []
+    for number in range(random.randint(1, 3)):
+        permit = client.object(Permit, key)
+        asking = await permit.ask.send(random.choice((0.5, 30.0)))
+        while not (id := await permit.pending()):
+            await sim.advance(1)
+        words = [f"{number}.{word}" for word in range(random.randint(1, 4))] + [REFUSED] * random.randint(0, 1)
+        await all_of(*(_answers(sim, Random(random.random()), key, id, word) for word in words))
+        word = await asking.result()
+        assert word in words, f"{key} heard {word!r}, and was told one of {words}"
+        expected.append(word)
+    heard = sim.snapshots[Permit, key].heard
+    assert heard == expected, f"{key} heard {heard}, and said {expected}"
+
+
+async def _answers(sim: Simulation, random: Random, key: str, id: str, word: str) -> None:
+    """One of those who know the id; what nobody is to hear is sent by those who only guess."""
+    client = sim.client(f"teller of {word}")
+    await wander(sim, random)
+    match random.choice(("outside", "forged", "own state", "atomic", "nothing holds", "reject")):
+        case "forged":
+            parsed = parse_awakeable_id(id)
+            assert parsed is not None
+            await client.resolve_awakeable(awakeable_id(parsed.invocation_id, b"x" * 16, parsed.command), "forged")
+            await client.resolve_awakeable(id, word)
+        case "own state":
+            await client.object(Permit, key).answer(word)
+            await client.resolve_awakeable(id, word)
+        case "atomic":
+            await client.object(Official, word).decide(id, word, random.choice((0.0, 5.0)), holds=True)
+        case "nothing holds":
+            try:
+                await client.object(Official, word).decide(id, "not to be heard", 1.0, holds=False)
+            except TerminalError:
+                await client.resolve_awakeable(id, word)
+        case "reject" if word == REFUSED:
+            await client.reject_awakeable(id, word)
+        case _:
+            await client.resolve_awakeable(id, word)
+
+
+async def _listens(sim: Simulation, random: Random, key: str) -> None:
+    """Numbers in order, told by a handler, which sends each once; then some from outside, which may be lost."""
+    client = sim.client(f"asker of {key}")
+    for turn in range(random.randint(1, 3)):
+        numbers = [turn * 100 + number for number in range(random.randint(1, 5))]
+        way = random.choice(("plain", "late", "in vain", "side by side", "raced"))
+        seconds = random.choice((0.5, 3.0))
+        if random.random() < 0.3:
+            taken = await client.service(Sender).start_and_send(key, numbers, way, seconds)
+            assert taken == numbers, f"{key} took {taken} of {numbers} ({way})"
+            continue
+        take = client.object(Listener, key).take
+        sent_later = random.choice((0.0, 2.0))
+        started = await (take.after(sent_later) if sent_later else take).send(len(numbers), way, seconds)
+        await wander(sim, random)
+        telling = client.service(Sender).send(started.id, [*numbers, -1], random.choice((0.0, 0.2, 4.0)))
+        guessing = _sends_from_outside(sim, Random(random.random()), key, started.id)
+        _, told = await asyncio.gather(guessing, telling)
+        taken = await started.result()
+        from_outside = [number for number in taken if number < -1]
+        from_handler = [number for number in taken if number >= -1]
+        assert len(taken) == len(numbers), f"{key} took {taken}, and was to take {len(numbers)} ({way})"
+        assert from_handler == [*numbers, -1][: len(from_handler)], f"{key} took {taken} of {numbers} ({way})"
+        assert from_outside == sorted({*from_outside}, reverse=True), f"{key} took {taken} ({way})"
+        assert told >= len(from_handler)
+
+
+async def _sends_from_outside(sim: Simulation, random: Random, key: str, id: str) -> None:
+    """Numbers below -1, downwards; each at most once, because a signal is not repeated."""
+    client = sim.client(f"teller of {key}", insists=False)
+    for number in range(-2, -2 - random.randint(0, 2), -1):
+        await wander(sim, random)
+        try:
+            await client.invocation(id, list[int]).signal("number", number)
+        except (*UNKNOWN, InvocationStatusError):
+            return
+
+
+APPROVALS = Workload(program=program, actors=(Permit, Official, Listener, Sender), retry=RetryPolicy(initial=0.5))
