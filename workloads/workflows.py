@@ -135,7 +135,8 @@ class Brief(Workflow, name="SoakBrief", retention=SHORT_SECONDS):
             async with asyncio.timeout(LONG_SECONDS):
                 await self.never
         except TimeoutError:
-            assert not was_started, "the retention is over, and somebody still waits"
+            if was_started:
+                raise TerminalError("the retention is over, and somebody still waits") from None
             return GONE
         except TerminalError as error:
             await ctx.sleep(seconds)
@@ -201,7 +202,10 @@ async def program(sim: Simulation) -> None:
                 case "clerk":
                     started = client.service(Clerk).start(id, rounds[id], seconds)
                     await complete(name, id)
-                    first, again, *ends = await started
+                    try:
+                        first, again, *ends = await started
+                    except TerminalError as error:
+                        raise AssertionError("a second call was accepted, and failed") from error
                     known[id].update((first, again))
                     assert len(set(ends)) == 1, f"one workflow ended in several ways: {ends}"
                 case "complete":
@@ -273,7 +277,8 @@ async def brief(sim: Simulation, name: str, number: int, seconds: float) -> None
         assert await end_of(sent) != "0", "a workflow ended without its number"
     else:
         assert await end_of(sent) in (str(number), "failed 404"), "a workflow ended with the number of another"
-    assert await waiting == GONE, "a promise that nobody completes was completed"
+    heard = await end_of(waiting)
+    assert heard == str(GONE), f"somebody who waited in vain heard {heard}"
 
 
 WORKFLOWS = Workload(

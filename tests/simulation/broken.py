@@ -740,7 +740,7 @@ def a_deadlock_is_told_although_one_of_it_is_to_be_woken(patch: Patch) -> None:
 WORKFLOWS = (WORKLOADS["workflows"],)
 
 
-@mutant("check", "guarantee 4", "guarantee 14", where=WORKFLOWS)
+@mutant("check", "guarantee 4", "guarantee 14", "stuck", where=WORKFLOWS)
 def a_workflow_is_started_again_and_again(patch: Patch) -> None:
     def scope(original: Any, self: Targets, handler: Any, key: Any, idempotency_key: Any) -> Any:
         return None if handler.kind == "workflow" else original(self, handler, key, idempotency_key)
@@ -858,12 +858,12 @@ def who_waits_for_an_execution_that_goes_on_is_forgotten(patch: Patch) -> None:
 def the_state_of_an_execution_that_goes_on_is_lost(patch: Patch) -> None:
     def take_last_step(
         original: Any, self: Endings, transition: Any, invocation: InvocationRun, last: Any, found: Any, *, drops: bool
-    ) -> None:
+    ) -> Any:
         if last.continues_with is not None:
             last = msgspec.structs.replace(last, changes=None)
             if invocation.journal is not None:
                 invocation.journal.changes = {}
-        original(self, transition, invocation, last, found, drops=drops)
+        return original(self, transition, invocation, last, found, drops=drops)
 
     around(patch, Endings, "take_last_step", take_last_step)
 
