@@ -114,7 +114,7 @@ class Guarantees:
         """What the last look at rest was at: it need not look again before something has changed."""
         self._next_overdue_us = 0
         self._resumed: set[str] = set()
-        """Let go on by a person since they were paused, whether that is durable or not."""
+        """Let go on by a person or a cancel since they were paused, whether that is durable or not."""
 
     # ------------------------------------------------------------------ what the machine does
 
@@ -124,9 +124,10 @@ class Guarantees:
         if due is not None and due > self._clock.latest:
             self._broken(4, f"{shown(invocation)} begins {(due - self._clock.latest) / 1_000_000:.3f} s too early.")
         record = self._disk.find(invocation.id)
-        takes_cancel = invocation.journal is not None and invocation.journal.takes_cancel  # Rule E1 (e)
+        if invocation.journal is not None and invocation.journal.takes_cancel:  # Rule E1 (e): it goes on by itself.
+            self._resumed.add(invocation.id)
         is_paused = record is not None and record.status is InvocationStatus.PAUSED
-        if is_paused and not takes_cancel and invocation.id not in self._resumed:
+        if is_paused and invocation.id not in self._resumed:
             self._broken(10, f"{shown(invocation)} runs, and is paused: it was not let go on.")
         self._attempted.add(invocation.id)
         self._history.begins(invocation)
