@@ -11,6 +11,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from benchmarks.counted import PARTS
+from benchmarks.instructions import CountingError, count_instructions, instructions_table, keep, kept, rises, why_not
 from benchmarks.machine import look_at_machine
 from benchmarks.measurement import Sample, Spec
 from benchmarks.plan import BENCHMARKS, Benchmark
@@ -49,12 +51,22 @@ def benchmark(
     folder: Annotated[
         Path | None, typer.Option(exists=True, file_okay=False, help="Where the databases go; a disk, not memory.")
     ] = None,
+    instructions: Annotated[
+        bool,
+        typer.Option("--instructions", help="Count instructions per call with callgrind, beside those that are kept."),
+    ] = False,
+    keep_counts: Annotated[
+        bool, typer.Option("--keep", help="With --instructions: keep the figures in benchmarks/instructions.json.")
+    ] = False,
     names: Annotated[bool, typer.Option("--list", help="Print the names of the benchmarks and stop.")] = False,
 ) -> None:
     """Measure durable calls beside the bare limits of what they are made of."""
     if names:
         for one in BENCHMARKS:
             typer.echo(f"{one.name:14} {one.title}")
+        return
+    if instructions:
+        _count(only or [], folder or _disk(), keeps=keep_counts)
         return
     chosen = _chosen(only or [])
     earlier = None if compare is None else _read(compare)
@@ -74,6 +86,31 @@ def benchmark(
         console.print(comparison_table(report, earlier))
     if as_json:
         typer.echo(msgspec.json.format(msgspec.json.encode(report)).decode())
+
+
+def _count(names: list[str], folder: Path | None, *, keeps: bool) -> None:
+    """What has risen is named and is no failure; where nothing can be counted, the reason is."""
+    unknown = [name for name in names if name not in PARTS]
+    if unknown:
+        raise typer.BadParameter(
+            f"Instructions of {unknown[0]!r} are not counted. There are: {', '.join(PARTS)}.", param_hint="--only"
+        )
+    reason = why_not()
+    if reason is not None:
+        typer.echo(reason)
+        return
+    with tempfile.TemporaryDirectory(prefix="durably-instructions-", dir=folder) as files:
+        try:
+            counted = count_instructions(names or [*PARTS], Path(files))
+        except CountingError as error:
+            typer.echo(str(error), err=True)
+            raise typer.Exit(1) from error
+    before = kept()
+    Console(width=FILE_COLUMNS).print(instructions_table(counted, before))
+    for sentence in rises(counted, before):
+        typer.echo(f"Dearer than before. {sentence}")
+    if keeps:
+        keep(counted)
 
 
 def _run(chosen: list[Benchmark], settings: Settings, folder: Path) -> Report:

@@ -1,11 +1,13 @@
 """Durable virtual objects for asyncio: state, messages, timers and side effects that survive `kill -9`.
 
-- To write: `VirtualObject` and `Service` are subclassed; `handler` and `shared` make methods callable by message;
-  `state` declares durable fields. A handler gets an `ObjectContext`, a `SharedContext` or a `Context`, which talks to
-  others (`Caller`), runs side effects, sleeps, tells the time and undoes what was done (`Compensations`); `select`
-  waits for the first of several.
+- To write: `VirtualObject`, `Service` and `Workflow` are subclassed; `handler` and `shared` make methods callable by
+  message; `state` declares durable fields, and `promise` the `DurablePromise`s of a workflow. A handler gets an
+  `ObjectContext`, a `SharedContext` or a `Context` (in a workflow a `WorkflowContext` or a `SharedWorkflowContext`),
+  which talks to others (`Caller`), runs side effects, sleeps, tells the time and undoes what was done
+  (`Compensations`); `select` waits for the first of several.
 - To run: `Runtime` in your event loop, with `Limits`, on a `SqliteStore` or a `MemoryStore`. What is sent is an
   `Invocation`, whose `InvocationStatus` says where it stands. `RetryPolicy` says when what failed is tried again.
+  `tune_garbage_collection` sets Python's collector for many requests at a time.
 - To put on the wire: `JsonSerde`, `BytesSerde`, or a `Serde` of your own.
 - What goes wrong is a `DurablyError`; a handler that means to fail for good raises `TerminalError`.
 - To test: `durably.testing`, above all `Harness`. To serve from a shell: `durably serve`.
@@ -15,6 +17,7 @@ from durably.actors import BytesSerde as BytesSerde
 from durably.actors import Caller as Caller
 from durably.actors import Compensations as Compensations
 from durably.actors import Context as Context
+from durably.actors import DurablePromise as DurablePromise
 from durably.actors import HandlerInfo as HandlerInfo
 from durably.actors import Invocation as Invocation
 from durably.actors import JsonSerde as JsonSerde
@@ -25,13 +28,19 @@ from durably.actors import RetryPolicy as RetryPolicy
 from durably.actors import Serde as Serde
 from durably.actors import Service as Service
 from durably.actors import SharedContext as SharedContext
+from durably.actors import SharedWorkflowContext as SharedWorkflowContext
 from durably.actors import VirtualObject as VirtualObject
+from durably.actors import Workflow as Workflow
+from durably.actors import WorkflowContext as WorkflowContext
 from durably.actors import handler as handler
+from durably.actors import promise as promise
 from durably.actors import select as select
 from durably.actors import shared as shared
 from durably.actors import state as state
 from durably.errors import ActionFailedError as ActionFailedError
 from durably.errors import ActionTimeoutError as ActionTimeoutError
+from durably.errors import AlreadyCompletedError as AlreadyCompletedError
+from durably.errors import AlreadyStartedError as AlreadyStartedError
 from durably.errors import BlockingIOInHandlerError as BlockingIOInHandlerError
 from durably.errors import CancelledInvocationError as CancelledInvocationError
 from durably.errors import DeadlineExceededError as DeadlineExceededError
@@ -43,6 +52,7 @@ from durably.errors import HandlerMistakeError as HandlerMistakeError
 from durably.errors import InvalidArgumentError as InvalidArgumentError
 from durably.errors import InvocationStatusError as InvocationStatusError
 from durably.errors import NonDeterminismError as NonDeterminismError
+from durably.errors import NotReadyError as NotReadyError
 from durably.errors import OverloadedError as OverloadedError
 from durably.errors import PausedInvocationError as PausedInvocationError
 from durably.errors import RetryableError as RetryableError
@@ -61,6 +71,7 @@ from durably.errors import WrongContextError as WrongContextError
 from durably.ids import InvocationStatus as InvocationStatus
 from durably.runtime.runtime import Limits as Limits
 from durably.runtime.runtime import Runtime as Runtime
+from durably.runtime.supervision.garbage_collection import tune_garbage_collection as tune_garbage_collection
 from durably.storage import MemoryStore as MemoryStore
 from durably.storage import SqliteStore as SqliteStore
 from durably.storage import Store as Store
@@ -68,6 +79,8 @@ from durably.storage import Store as Store
 __all__ = [
     "ActionFailedError",
     "ActionTimeoutError",
+    "AlreadyCompletedError",
+    "AlreadyStartedError",
     "BlockingIOInHandlerError",
     "BytesSerde",
     "Caller",
@@ -77,6 +90,7 @@ __all__ = [
     "DeadlineExceededError",
     "DeadlockError",
     "DefinitionError",
+    "DurablePromise",
     "DurablyError",
     "ForgottenAwaitError",
     "HandlerInfo",
@@ -90,6 +104,7 @@ __all__ = [
     "MemoryStore",
     "MsgpackSerde",
     "NonDeterminismError",
+    "NotReadyError",
     "ObjectContext",
     "OverloadedError",
     "PausedInvocationError",
@@ -102,6 +117,7 @@ __all__ = [
     "Service",
     "SharedContext",
     "SharedStateError",
+    "SharedWorkflowContext",
     "SqliteStore",
     "Store",
     "StoreInUseError",
@@ -114,9 +130,13 @@ __all__ = [
     "UnknownTargetError",
     "UnsetStateError",
     "VirtualObject",
+    "Workflow",
+    "WorkflowContext",
     "WrongContextError",
     "handler",
+    "promise",
     "select",
     "shared",
     "state",
+    "tune_garbage_collection",
 ]

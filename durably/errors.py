@@ -7,6 +7,9 @@
     │   ├── DeadlineExceededError         504
     │   ├── UnknownTargetError            404
     │   ├── InvalidArgumentError          400
+    │   ├── AlreadyStartedError           409
+    │   ├── AlreadyCompletedError         409
+    │   ├── NotReadyError                 470
     │   ├── InvocationStatusError         409, or 425 where the invocation has not started
     │   └── ActionFailedError             500: an action of `ctx.run` failed for good
     │       └── ActionTimeoutError        408: its last attempt ran into its time limit
@@ -132,7 +135,8 @@ class CancelledInvocationError(TerminalError):
 class DeadlockError(TerminalError):
     """The call would wait for itself: it closes a cycle of exclusive handlers.
 
-    `cycle` names the handlers, first to last; the last one calls the first.
+    `cycle` names the handlers, such as `Cart/mary.checkout`. Each waits for the next, and the last one cannot end
+    before the first has ended: it is queued behind it, or is the first itself.
     """
 
     code = 508
@@ -175,6 +179,24 @@ class InvalidArgumentError(TerminalError):
     def __init__(self, message: str = "", *, path: str = "$") -> None:
         super().__init__(message)
         self.path = path
+
+
+class AlreadyStartedError(TerminalError):
+    """The workflow was started before under this id, and its `run` executes once."""
+
+    code = 409
+
+
+class AlreadyCompletedError(TerminalError):
+    """The promise was completed before."""
+
+    code = 409
+
+
+class NotReadyError(TerminalError):
+    """The invocation exists and has no outcome yet."""
+
+    code = 470
 
 
 class InvocationStatusError(TerminalError):

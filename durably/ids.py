@@ -45,12 +45,29 @@ class Address(NamedTuple):
 
 
 class KeyScope(NamedTuple):
-    """What an idempotency key is unique in (rule C7). `key` is the object's, and empty for a service."""
+    """What an idempotency key is unique in (rule C7). `key` is the object's, and empty for a service.
+
+    The `run` of a workflow has one without an idempotency key, which no user can give: so one scope is one workflow id.
+    """
 
     service: str
     key: str
     handler: str
     idempotency_key: str
+
+    @property
+    def is_workflow_id(self) -> bool:
+        """It stands for the `run` of a workflow."""
+        return not self.idempotency_key
+
+
+RUN = "run"
+"""The name of the handler of a workflow that executes once."""
+
+
+def run_scope(service: str, id: str) -> KeyScope:
+    """The scope of the `run` of a workflow."""
+    return KeyScope(service, id, RUN, "")
 
 
 class InvocationStatus(StrEnum):

@@ -8,10 +8,12 @@ from durably.testing import Workload
 from workloads.asyncio_programs import ASYNCIO_PROGRAMS
 from workloads.bank import BANK
 from workloads.cancels import CANCELS
+from workloads.circles import CIRCLES
 from workloads.counters import COUNTERS
 from workloads.pauses import PAUSES
 from workloads.promises import PROMISES
 from workloads.trees import TREES
+from workloads.workflows import WORKFLOWS
 
 WORKLOADS: Mapping[str, Workload] = {
     "bank": BANK,
@@ -19,7 +21,9 @@ WORKLOADS: Mapping[str, Workload] = {
     "asyncio_programs": ASYNCIO_PROGRAMS,
     "trees": TREES,
     "promises": PROMISES,
+    "circles": CIRCLES,
     "cancels": CANCELS,
     "pauses": PAUSES,
+    "workflows": WORKFLOWS,
 }
 """By name, as `--workload` takes them."""

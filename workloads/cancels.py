@@ -100,7 +100,7 @@ class Limb(VirtualObject, name="SoakLimb"):
         await ctx.sleep(1)
         raise ValueError(f"{number} crashes for ever")
 
-    @handler(retry=RetryPolicy(initial=10.0, maximum=10.0))
+    @handler(retry=RetryPolicy(initial=1.0, max_attempts=3, then="fail"))
     async def crash_when_told(self, ctx: ObjectContext, number: int) -> int:
         try:
             await ctx.sleep(LONG_SECONDS)

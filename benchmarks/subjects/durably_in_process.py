@@ -20,7 +20,7 @@ async def _open(folder: Path, workload: str) -> AsyncGenerator[Running]:
         if workload == "call-beside-field":
             await runtime.object(Large, "field").keep(FIELD_BYTES)
         sized = workload.startswith("size-")
-        operation = _sized(runtime, int(workload.removeprefix("size-"))) if sized else _operations(runtime)[workload]
+        operation = _sized(runtime, int(workload.removeprefix("size-"))) if sized else operations_on(runtime)[workload]
         yield Running(operation=operation, counts=lambda: counts_of(runtime), prepared=1 if sized else None)
 
 
@@ -29,7 +29,8 @@ def _sized(runtime: Runtime, size_mb: int) -> Operation:
     return lambda number: runtime.call("Large", "take", body, key="one")
 
 
-def _operations(runtime: Runtime) -> dict[str, Operation]:
+def operations_on(runtime: Runtime) -> dict[str, Operation]:
+    """What the callers of each workload do."""
     keys = [f"counter-{number}" for number in range(KEYS)]
     lanes = [f"{number}/0" for number in range(LANES)]
     return {

@@ -2,6 +2,7 @@
 
 from durably.actors.actor import Service as Service
 from durably.actors.actor import VirtualObject as VirtualObject
+from durably.actors.actor import Workflow as Workflow
 from durably.actors.caller import Caller as Caller
 from durably.actors.compensations import Compensations as Compensations
 from durably.actors.context import Context as Context
@@ -9,8 +10,12 @@ from durably.actors.context import HandlerInfo as HandlerInfo
 from durably.actors.context import ObjectContext as ObjectContext
 from durably.actors.context import Request as Request
 from durably.actors.context import SharedContext as SharedContext
+from durably.actors.context import SharedWorkflowContext as SharedWorkflowContext
+from durably.actors.context import WorkflowContext as WorkflowContext
 from durably.actors.decorators import handler as handler
 from durably.actors.decorators import shared as shared
+from durably.actors.promises import DurablePromise as DurablePromise
+from durably.actors.promises import promise as promise
 from durably.actors.retry import RetryPolicy as RetryPolicy
 from durably.actors.select import select as select
 from durably.actors.state import state as state
@@ -24,6 +29,7 @@ __all__ = [
     "BytesSerde",
     "Caller",
     "Context",
+    "DurablePromise",
     "HandlerInfo",
     "Invocation",
     "JsonSerde",
@@ -34,8 +40,12 @@ __all__ = [
     "Serde",
     "Service",
     "SharedContext",
+    "SharedWorkflowContext",
     "VirtualObject",
+    "Workflow",
+    "WorkflowContext",
     "handler",
+    "promise",
     "select",
     "shared",
     "state",

@@ -1,4 +1,4 @@
-"""`Service` and `VirtualObject`: what users subclass.
+"""`Service`, `VirtualObject` and `Workflow`: what users subclass.
 
 An instance is the `self` of one attempt: dependencies from the constructor, declared state, and the key. In a handler
 nothing else can be assigned, because it would be lost with the attempt.
@@ -65,7 +65,8 @@ class Actor:
             return
         if cls.__durably_kind__ is None:
             raise DefinitionError(
-                f"{named(cls)} subclasses Actor, which has no handlers yet. Subclass Service or VirtualObject."
+                f"{named(cls)} subclasses Actor, which has no handlers yet. Subclass Service or "
+                "VirtualObject, or Workflow."
             )
         options = ActorOptions(
             name=name,
@@ -84,7 +85,7 @@ class Actor:
         # Hidden from type checkers, which would take every attribute for declared.
         def __setattr__(self, name: str, value: Any) -> None:
             view: StateView | None = self.__dict__.get(STATE_VIEW)
-            if view is not None and view.declares(name):  # What assignments in handlers are for, so it comes first.
+            if view is not None and name in view.fields:  # What assignments in handlers are for, so it comes first.
                 view.write(name, value)
             elif view is None or _has_setter(type(self), name):
                 object.__setattr__(self, name, value)
@@ -106,6 +107,20 @@ class VirtualObject(Actor):
     key: str
 
 
+class Workflow(Actor):
+    """One for each id. `run`, its only `@handler`, executes exactly once for the id; `@shared` handlers run before,
+    during and after it, read its state, and complete its promises.
+
+    What it leaves (the result of `run`, state, promises) is kept for `retention` after `run` has ended, which is a day
+    unless the class, its `run` or the runtime says otherwise. Then the id is free.
+    """
+
+    __durably_kind__ = "workflow"
+
+    key: str
+    """The id."""
+
+
 def _has_setter(cls: type, name: str) -> bool:
     """A state field, or a property of the user's."""
     return hasattr(getattr(cls, name, None), "__set__")
@@ -113,8 +128,8 @@ def _has_setter(cls: type, name: str) -> bool:
 
 def _undeclared(cls: type, name: str) -> str:
     if name == "key":
-        return "self.key says which object this is, and cannot be assigned."
-    if not issubclass(cls, VirtualObject):
+        return "self.key says which object or workflow this is, and cannot be assigned."
+    if issubclass(cls, Service):
         return f"self.{name} was assigned in a handler of a Service, which keeps no state. Use a local variable."
     return (
         f"self.{name} was assigned in a handler and is not declared as state, so it would be lost with this attempt. "

@@ -40,6 +40,8 @@ class Target(msgspec.Struct, Generic[R], frozen=True):
     idempotency_key: str | None = None
     timeout_us: int | None = None
     forwarding: Forwarding | None = None
+    is_run: bool = False
+    """The handler is the `run` of a workflow, of which there is one invocation for each id."""
 
     def __str__(self) -> str:
         key = "" if self.key is None else f"/{self.key}"
@@ -49,6 +51,7 @@ class Target(msgspec.Struct, Generic[R], frozen=True):
         return Outgoing(
             self.service, self.key, self.handler, argument, self.signature.types.result.decode,
             self.headers, self.idempotency_key, self.timeout_us, False, self.forwarding,
+            may_join=self.is_run or self.idempotency_key is not None,
         )  # fmt: skip
 
 
@@ -85,18 +88,33 @@ class BoundHandler(Generic[P, R]):
         return target.transport._issue_send(target.outgoing(argument), None, CallSite(frame_above(1)))
 
     def attach(self) -> Coroutine[Any, Any, R]:
-        """Wait for the invocation that was started with `options(idempotency_key=...)`, starting none.
+        """Wait for the workflow, or for the invocation with `options(idempotency_key=...)`, starting none.
 
         Raises:
             UnknownTargetError: there is none.
         """
         target = self._target
-        if target.idempotency_key is None:
-            raise TypeError(
-                f"attach() to {target} does not say to which invocation. "
-                "Write .options(idempotency_key=...).attach(), or use caller.invocation(id, type).result()."
-            )
+        self._check_names_one("attach", "result")
         return target.transport._issue_attach(target.outgoing(b""), CallSite(frame_above(1)))
+
+    def output(self) -> Coroutine[Any, Any, R]:
+        """The outcome of the invocation that `attach` would wait for, without waiting.
+
+        Raises:
+            NotReadyError: there is none yet.
+            UnknownTargetError: there is no such invocation.
+        """
+        target = self._target
+        self._check_names_one("output", "output")
+        return target.transport._issue_output(target.outgoing(b""), CallSite(frame_above(1)))
+
+    def _check_names_one(self, asked: str, instead: str) -> None:
+        target = self._target
+        if target.idempotency_key is None and not target.is_run:
+            raise TypeError(
+                f"{asked}() of {target} does not say of which invocation. Write .options(idempotency_key=...)"
+                f".{asked}(), or use caller.invocation(id, type).{instead}()."
+            )
 
     @overload
     def after(self, delay: Duration, /) -> DelayedHandler[P, R]: ...
@@ -130,7 +148,13 @@ class BoundHandler(Generic[P, R]):
         sends it go on with this message, whatever the class and the runtime say: all (True), none (False), or those of
         these names. `headers` win over them.
         """
-        return BoundHandler(_with_options(self._target, idempotency_key, headers, timeout, forward_headers))
+        target = self._target
+        if idempotency_key is not None and target.is_run:
+            raise TypeError(
+                f"{target} runs once for each id of the workflow, so the id is its idempotency key already. Leave "
+                "idempotency_key= out."
+            )
+        return BoundHandler(_with_options(target, idempotency_key, headers, timeout, forward_headers))
 
 
 class DelayedHandler(Generic[P, R]):

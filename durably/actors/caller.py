@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar
 
-from durably.actors.actor import Service, VirtualObject
+from durably.actors.actor import Service, VirtualObject, Workflow
 from durably.actors.headers import plain_headers
 from durably.actors.protocol.operations import CallSite, frame_above
 from durably.actors.reference_classes import reference
@@ -13,15 +13,16 @@ from durably.actors.transport import Delay, Invocation, Outgoing, Transport
 from durably.actors.values.durations import Duration, duration_us
 from durably.actors.values.serde import Serde, codec_named
 from durably.actors.values.type_checks import is_bytes
-from durably.ids import is_storable
+from durably.ids import RUN, is_storable
 
 T = TypeVar("T")
 ServiceT = TypeVar("ServiceT", bound=Service)
 ObjectT = TypeVar("ObjectT", bound=VirtualObject)
+WorkflowT = TypeVar("WorkflowT", bound=Workflow)
 
 
 class Caller(Transport):
-    """Gives references to services and objects, and handles on invocations."""
+    """Gives references to services, objects and workflows, and handles on invocations."""
 
     __slots__ = ()
 
@@ -32,6 +33,15 @@ class Caller(Transport):
     def object(self, actor: type[ObjectT], key: str, /) -> ObjectT:
         """A reference to the virtual object with this key: its handlers are called by message."""
         return reference(self, actor, "object", key)
+
+    def workflow(self, actor: type[WorkflowT], id: str, /) -> WorkflowT:
+        """A reference to the workflow with this id: its handlers are called by message.
+
+        `run.send(...)` submits it, `run(...)` waits for its result too, `run.attach()` waits for one that was
+        submitted, `run.output()` looks. It executes once: a second call raises `AlreadyStartedError`, and a second
+        send gives the handle of the first.
+        """
+        return reference(self, actor, "workflow", id)
 
     def invocation(self, id: str, returns: type[T] | Serde[T], /) -> Invocation[T]:
         """A handle on an invocation whose result is of this type, or as a Serde reads it."""
@@ -89,7 +99,20 @@ def _outgoing(
     for name in (service, key or "", handler, idempotency_key or ""):
         if not is_storable(name):
             raise TypeError(f"Names and keys are Unicode text without NUL; {name!r} is not.")
-    return Outgoing(service, key, handler, bytes(body), _unchanged, plain_headers(headers), idempotency_key, None, True)
+    # Without the class it is not known whether this runs a workflow.
+    may_join = idempotency_key is not None or (key is not None and handler == RUN)
+    return Outgoing(
+        service,
+        key,
+        handler,
+        bytes(body),
+        _unchanged,
+        plain_headers(headers),
+        idempotency_key,
+        None,
+        True,
+        may_join=may_join,
+    )
 
 
 def _unchanged(data: bytes) -> bytes:

@@ -10,16 +10,27 @@ import random
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Never, ParamSpec, TypeVar, overload
 from uuid import UUID
 
 import msgspec
 
-from durably.actors.actor import Actor
+from durably.actors.actor import Actor, Workflow
 from durably.actors.caller import Caller
 from durably.actors.compensations import Compensations
-from durably.actors.handlers import HandlerKind
-from durably.actors.protocol.commands import Attach, Call, Cancel, GetStatus, Send, Sleep, StatusAnswer
+from durably.actors.definition.definition import definition_of
+from durably.actors.handlers import Handler, HandlerKind
+from durably.actors.promises import DurablePromise
+from durably.actors.protocol.commands import (
+    Attach,
+    Call,
+    Cancel,
+    GetOutput,
+    GetStatus,
+    Send,
+    Sleep,
+    StatusAnswer,
+)
 from durably.actors.protocol.operations import CallSite, Operation, frame_above
 from durably.actors.protocol.port import Port
 from durably.actors.protocol.request import Request as Request
@@ -29,7 +40,8 @@ from durably.actors.transport import Delay, Invocation, Outgoing
 from durably.actors.values.descriptions import MISSING
 from durably.actors.values.durations import Duration, delay_us, moment
 from durably.actors.values.serde import Serde, SerdeFactory, codec_named
-from durably.errors import SharedStateError, UndecodableError, UnencodableError
+from durably.actors.values.type_checks import is_text
+from durably.errors import HandlerMistakeError, SharedStateError, UndecodableError, UnencodableError
 from durably.ids import InvocationStatus, is_storable
 
 P = ParamSpec("P")
@@ -145,10 +157,11 @@ class Context(Caller):
         command = Send(
             outgoing.service, outgoing.key, outgoing.handler, outgoing.argument,
             self._headers(outgoing), outgoing.idempotency_key, outgoing.timeout_us, self._due(delay), outgoing.wire,
+            outgoing.may_join,
         )  # fmt: skip
 
-        def sent(id: str) -> Invocation[R]:
-            return Invocation(self, id, outgoing.decode)
+        def sent(id: str, previously_accepted: bool = False, /) -> Invocation[R]:
+            return Invocation(self, id, outgoing.decode, previously_accepted)
 
         return self._port.issue_send(command, sent, f"send to {outgoing}", site)
 
@@ -165,6 +178,13 @@ class Context(Caller):
         command = Attach(None, outgoing.service, outgoing.key, outgoing.handler, outgoing.idempotency_key)
         return self._port.issue(command, outgoing.decode, f"attach to {outgoing}", site)
 
+    def _issue_output(self, outgoing: Outgoing[R], site: CallSite, /) -> Operation[R]:
+        command = GetOutput(None, outgoing.service, outgoing.key, outgoing.handler, outgoing.idempotency_key)
+        return self._port.issue(command, outgoing.decode, f"output of {outgoing}", site)
+
+    def _issue_output_of(self, id: str, decode: Callable[[bytes], R], site: CallSite, /) -> Operation[R]:
+        return self._port.issue(GetOutput(id), decode, f"output of {id}", site)
+
     def _issue_result(self, id: str, decode: Callable[[bytes], R], site: CallSite, /) -> Operation[R]:
         return self._port.issue(Attach(id), decode, f"result of {id}", site)
 
@@ -180,13 +200,11 @@ class SharedContext(Context):
 
     __slots__ = ("_key", "_view")
 
-    def __init__(self, port: Port, handler: HandlerInfo, key: str) -> None:
-        super().__init__(port, handler)
+    def __init__(self, port: Port, handler: HandlerInfo, key: str, view: StateView | None = None) -> None:
+        """`view` is that of `self` of the same attempt: each sees what is changed through the other."""
+        self._port = port
+        self.handler = handler
         self._key = key
-        self._view: StateView | None = None
-
-    def share_state_with(self, view: StateView) -> None:
-        """`self` of the same attempt sees what is changed here by name, and the other way round."""
         self._view = view
 
     @property
@@ -262,6 +280,26 @@ class ObjectContext(SharedContext):
         """Remove state by its stored name; a declared field returns to its default."""
         self._write(name, None)
 
+    def continue_as_new(self, handler: Handler[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Never:
+        """End this execution and begin the next, of the same handler with these arguments and an empty journal.
+
+        Id, key, state, promises, callers and the deadline stay, and the object stays held. Calls under way are
+        abandoned, timers and actions are cancelled; messages that were sent stand (rules T5, W1). Nothing after this
+        line runs but `finally` blocks: what is raised here is no `Exception`.
+
+        Raises:
+            InvalidArgumentError: the arguments do not fit.
+        """
+        self._port.check("ctx.continue_as_new()")
+        own = self.handler
+        if not _is_handler(handler) or handler.name != own.name or not _is_of(handler, own.actor):
+            raise HandlerMistakeError(
+                f"ctx.continue_as_new() takes the handler that runs, as in `ctx.continue_as_new({own.actor.__name__}"
+                f".{own.name}, ...)`, not {handler!r}. To have another handler do something, call it or send to it."
+            )
+        signature = definition_of(own.actor).handlers[own.name].signature
+        self._port.continue_as_new(signature.types.arguments.encode(args, kwargs))
+
     def clear_all(self) -> None:
         """Remove all state of this object; declared fields return to their defaults."""
         self._settle()
@@ -279,15 +317,48 @@ class ObjectContext(SharedContext):
             self._view.forget(name)
 
 
-def make_context(kind: HandlerKind, port: Port, handler: HandlerInfo, key: str) -> Context:
-    """The context of one attempt; `key` is not used for a service."""
+class SharedWorkflowContext(SharedContext):
+    """What a shared handler of a workflow may do: read its state, wait for its promises and complete them."""
+
+    __slots__ = ()
+
+    def promise(self, name: str, returns: type[T] | Serde[T], /) -> DurablePromise[T]:
+        """A promise of this workflow by its name, declared or not, of a type or as a Serde writes it."""
+        self._port.check(f"ctx.promise({name!r})")
+        if not (is_text(name) and name and is_storable(name)):
+            raise TypeError(f"The name of a promise is Unicode text without NUL, and not empty; {name!r} is not.")
+        return DurablePromise(self._port, name, codec_named(returns, self._port.serde))
+
+
+class WorkflowContext(SharedWorkflowContext, ObjectContext):
+    """What the `run` of a workflow may do."""
+
+    __slots__ = ()
+
+
+def make_context(
+    kind: HandlerKind, port: Port, handler: HandlerInfo, key: str, view: StateView | None = None
+) -> Context:
+    """The context of one attempt; `key` and `view` are not used for a service."""
     match kind:
         case "service":
             return Context(port, handler)
         case "exclusive":
-            return ObjectContext(port, handler, key)
+            return ObjectContext(port, handler, key, view)
+        case "workflow":
+            return WorkflowContext(port, handler, key, view)
         case "shared":
-            return SharedContext(port, handler, key)
+            is_of_workflow = issubclass(handler.actor, Workflow)
+            return (SharedWorkflowContext if is_of_workflow else SharedContext)(port, handler, key, view)
+
+
+def _is_handler(given: object) -> bool:
+    """Also where nobody checks types."""
+    return isinstance(given, Handler)
+
+
+def _is_of(handler: Handler[Any, Any], actor: type[Actor]) -> bool:
+    return handler.owner is not None and issubclass(actor, handler.owner)
 
 
 _status_decoder = msgspec.json.Decoder(StatusAnswer)

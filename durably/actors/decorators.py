@@ -9,8 +9,8 @@ from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
-from durably.actors.actor import Service, VirtualObject
-from durably.actors.context import Context, ObjectContext, SharedContext
+from durably.actors.actor import Service, VirtualObject, Workflow
+from durably.actors.context import Context, ObjectContext, SharedContext, SharedWorkflowContext, WorkflowContext
 from durably.actors.handlers import Handler
 from durably.actors.retry import RetryPolicy
 from durably.actors.values.durations import Duration
@@ -21,6 +21,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 ServiceT = TypeVar("ServiceT", bound=Service)
 ObjectT = TypeVar("ObjectT", bound=VirtualObject)
+WorkflowT = TypeVar("WorkflowT", bound=Workflow)
 
 
 class _HandlerDecorator(Protocol):
@@ -30,11 +31,20 @@ class _HandlerDecorator(Protocol):
     def __call__(
         self, fn: Callable[Concatenate[ObjectT, ObjectContext, P], Coroutine[Any, Any, R]], /
     ) -> Handler[P, R]: ...
+    @overload
+    def __call__(
+        self, fn: Callable[Concatenate[WorkflowT, WorkflowContext, P], Coroutine[Any, Any, R]], /
+    ) -> Handler[P, R]: ...
 
 
 class _SharedDecorator(Protocol):
+    @overload
     def __call__(
         self, fn: Callable[Concatenate[ObjectT, SharedContext, P], Coroutine[Any, Any, R]], /
+    ) -> Handler[P, R]: ...
+    @overload
+    def __call__(
+        self, fn: Callable[Concatenate[WorkflowT, SharedWorkflowContext, P], Coroutine[Any, Any, R]], /
     ) -> Handler[P, R]: ...
 
 
@@ -42,6 +52,8 @@ class _SharedDecorator(Protocol):
 def handler(fn: Callable[Concatenate[ServiceT, Context, P], Coroutine[Any, Any, R]], /) -> Handler[P, R]: ...
 @overload
 def handler(fn: Callable[Concatenate[ObjectT, ObjectContext, P], Coroutine[Any, Any, R]], /) -> Handler[P, R]: ...
+@overload
+def handler(fn: Callable[Concatenate[WorkflowT, WorkflowContext, P], Coroutine[Any, Any, R]], /) -> Handler[P, R]: ...
 @overload
 def handler(
     *,
@@ -56,7 +68,8 @@ def handler(
     metadata: Mapping[str, str] | None = None,
 ) -> _HandlerDecorator: ...
 def handler(fn: Any = None, /, **options: Any) -> Any:
-    """Make a method callable by message: alone on its key in a VirtualObject, any number at once in a Service.
+    """Make a method callable by message: alone on its key in a VirtualObject, any number at once in a Service, once for
+    each id as the `run` of a Workflow.
 
     Written as `@handler` or with options, all by name: `@handler(name="addTicket", timeout=60)`.
 
@@ -65,7 +78,8 @@ def handler(fn: Any = None, /, **options: Any) -> Any:
     - `private: bool = False`: requests from outside are refused.
     - `retry: RetryPolicy`: when to try again; without it, as the runtime says.
     - `timeout: timedelta | seconds`: bounds an invocation from acceptance to outcome.
-    - `retention: timedelta | seconds`: how long an outcome is kept for those who ask again.
+    - `retention: timedelta | seconds`: how long an outcome is kept for those who ask again; of the `run` of a workflow,
+      how long everything of the workflow is kept after its end.
     - `accepts: Serde`, `returns: Serde`: instead of JSON.
     - `metadata: Mapping[str, str]`: for tools.
 
@@ -79,6 +93,10 @@ def handler(fn: Any = None, /, **options: Any) -> Any:
 
 @overload
 def shared(fn: Callable[Concatenate[ObjectT, SharedContext, P], Coroutine[Any, Any, R]], /) -> Handler[P, R]: ...
+@overload
+def shared(
+    fn: Callable[Concatenate[WorkflowT, SharedWorkflowContext, P], Coroutine[Any, Any, R]], /
+) -> Handler[P, R]: ...
 @overload
 def shared(
     *,

@@ -30,7 +30,8 @@ from durably.errors import DefinitionError, HandlerMistakeError
 P = ParamSpec("P")
 R = TypeVar("R")
 
-HandlerKind: TypeAlias = Literal["service", "exclusive", "shared"]
+HandlerKind: TypeAlias = Literal["service", "exclusive", "shared", "workflow"]
+"""`workflow`: the `run` of a workflow, which is exclusive, and executes once for each id."""
 
 HANDLER_NAME = re.compile(r"([a-zA-Z]|_[a-zA-Z0-9])[a-zA-Z0-9_]*")
 HIDING_NAMES = ("handler", "shared")
@@ -77,6 +78,8 @@ class Handler(Generic[P, R]):
         self.name = name if name is not None else self.attribute
         """The name on the wire."""
         self.shared = shared
+        self.is_run = False
+        """It is the `run` of a workflow; known when the class is defined."""
         self.atomic = atomic
         self.private = private
         self.retry = retry
@@ -138,7 +141,7 @@ class Handler(Generic[P, R]):
         if not hasattr(owner, "__durably__"):
             raise DefinitionError(
                 f"{named(owner)}.{attribute} is a handler, and {named(owner)} is neither a Service nor a "
-                "VirtualObject. Subclass one of them."
+                "VirtualObject, nor a Workflow. Subclass one of them."
             )
         self.owner, self._class_body = owner, None
 
@@ -160,20 +163,23 @@ class Handler(Generic[P, R]):
             raise HandlerMistakeError(self._called_on_self(owner))
         serde = transport._serde  # pyright: ignore[reportPrivateUsage]
         signature = self.signature if serde is None else self.signature.under(serde)
-        return BoundHandler(Target(transport, own[SERVICE], own.get("key"), self.name, signature, NO_HEADERS))
+        return BoundHandler(
+            Target(transport, own[SERVICE], own.get("key"), self.name, signature, NO_HEADERS, is_run=self.is_run)
+        )
 
     if not TYPE_CHECKING:  # Type checkers say so by themselves.
 
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
             raise HandlerMistakeError(
                 f"{self.__qualname__} was called on the class, or used as a decorator. A handler is called through a "
-                f"reference: `await ctx.object(..., key).{self.attribute}(...)`, or `ctx.service(...)` for a Service."
+                f"reference: `await ctx.object(..., key).{self.attribute}(...)`, `ctx.workflow(..., id)` for a "
+                "Workflow, or `ctx.service(...)` for a Service."
             )
 
     def _called_on_self(self, owner: type) -> str:
         definition = getattr(owner, "__durably__", None)
-        is_object = definition is not None and definition.kind == "object"
-        how = f"ctx.object({owner.__name__}, self.key)" if is_object else f"ctx.service({owner.__name__})"
+        kind = "service" if definition is None else definition.kind
+        how = f"ctx.service({owner.__name__})" if kind == "service" else f"ctx.{kind}({owner.__name__}, self.key)"
         return (
             f"self.{self.attribute} is a handler, and handlers are called by message. To share code between handlers, "
             "put it in a method without a decorator; to have it done later, send: "

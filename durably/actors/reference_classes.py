@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Never, TypeVar, cast
 from durably.actors.actor import REFERENCE_MARK, Actor
 from durably.actors.definition.definition import DEFINITION, ActorDefinition, ActorKind, definition_of
 from durably.actors.handlers import SERVICE, TRANSPORT, Handler
+from durably.actors.promises import PromiseField
 from durably.actors.state import StateField
 from durably.actors.transport import Transport
 from durably.actors.values.type_checks import is_text
@@ -37,9 +38,10 @@ def reference(transport: Transport, actor: type[ActorT], kind: ActorKind, key: s
     own = made.__dict__
     own[TRANSPORT] = transport
     own[SERVICE] = definition.name
-    if kind == "object":
+    if kind != "service":
         if not key or not is_text(key):
-            raise TypeError(f"The key of {definition.name} is a string that is not empty, not {key!r}.")
+            what = "id" if kind == "workflow" else "key"
+            raise TypeError(f"The {what} of {definition.name} is a string that is not empty, not {key!r}.")
         own["key"] = key
     return made
 
@@ -47,8 +49,10 @@ def reference(transport: Transport, actor: type[ActorT], kind: ActorKind, key: s
 def _wrong_kind(definition: ActorDefinition) -> str:
     name = definition.actor.__name__
     if definition.kind == "object":
-        return f"{name} is a VirtualObject, and each has a key. Write object({name}, key) instead of service({name})."
-    return f"{name} is a Service, and has no key. Write service({name}) instead of object({name}, ...)."
+        return f"{name} is a VirtualObject, and each has a key. Write object({name}, key)."
+    if definition.kind == "workflow":
+        return f"{name} is a Workflow, and each has an id. Write workflow({name}, id)."
+    return f"{name} is a Service, and has no key. Write service({name})."
 
 
 def _reference_class(actor: type[ActorT]) -> type[ActorT]:
@@ -76,7 +80,7 @@ def _static(cls: type, name: str) -> Any:
 
 def _works_remotely(value: Any) -> bool:
     """Handlers, and what belongs to the class and not to an object: constants, class methods, nested classes."""
-    local = (StateField, FunctionType, property, functools.cached_property, functools.partialmethod)
+    local = (StateField, PromiseField, FunctionType, property, functools.cached_property, functools.partialmethod)
     return isinstance(value, Handler) or not isinstance(value, local)
 
 
@@ -120,7 +124,9 @@ def _refuse(instance: object, name: str) -> Never:
     definition: ActorDefinition = vars(type(instance))[DEFINITION]
     state = any(field.attribute == name for field in definition.fields.values())
     handlers = ", ".join(one.attribute for one in definition.handlers.values()) or "none"
-    if state:
+    if any(one.attribute == name for one in definition.promises.values()):
+        what = f"{name!r} is a promise of {instance!r}, for its own handlers only. Let a @shared handler complete it."
+    elif state:
         what = f"{name!r} is state of {instance!r}, for its own handlers only. Let a @shared handler return it."
     else:
         what = f"{instance!r} has no handler {name!r}."

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Iterable
 from typing import TypeVar
 
-from durably.actors.protocol.operations import Operation
+from durably.actors.protocol.operations import HostOperation, Operation
 
 T = TypeVar("T")
 
@@ -19,10 +19,17 @@ async def select(**racers: Awaitable[T]) -> tuple[str, T]:
     """
     if not racers:
         raise TypeError("select() needs at least one thing to wait for: select(answer=..., timeout=...).")
-    futures = {
-        name: racer if isinstance(racer, Operation) else asyncio.ensure_future(racer) for name, racer in racers.items()
-    }
-    own = [future for name, future in futures.items() if future is not racers[name]]
+    futures: dict[str, asyncio.Future[T]] = {}
+    own: list[asyncio.Future[T]] = []
+    for name, racer in racers.items():
+        if isinstance(racer, Operation):
+            futures[name] = racer
+        elif isinstance(racer, HostOperation):
+            futures[name] = racer.taken_over()
+        else:
+            futures[name] = asyncio.ensure_future(racer)
+            if futures[name] is not racer:
+                own.append(futures[name])
     try:
         await _first_done(futures.values())
         name = next(name for name, future in futures.items() if future.done())

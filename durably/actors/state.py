@@ -204,18 +204,15 @@ class _Value:
 class StateView:
     """The fields of one object as one attempt sees them."""
 
-    __slots__ = ("_changeable", "_fields", "_port", "_values", "_writable")
+    __slots__ = ("_changeable", "_port", "_values", "_writable", "fields")
 
     def __init__(self, port: Port, fields: Mapping[str, BoundField], *, writable: bool) -> None:
         self._port = port
-        self._fields = fields
+        self.fields = fields
         self._writable = writable
         self._values: dict[str, _Value] = {}
         self._changeable: dict[str, _Value] | None = None
         """Those of the values that can change in place: encoded again at the end of each step. None: never any."""
-
-    def declares(self, attribute: str) -> bool:
-        return attribute in self._fields
 
     def read(self, attribute: str) -> Any:
         """The value of a field.
@@ -224,7 +221,11 @@ class StateView:
             UnsetStateError: it has none, and no default.
             UndecodableError: what is stored is not of the annotated type.
         """
-        field = self._fields[attribute]
+        held = self._values.get(attribute)
+        if held is not None and self._writable:  # Whatever else changes it makes this view forget it.
+            self._port.check(self.fields[attribute].what)
+            return held.value
+        field = self.fields[attribute]
         data = self._port.read_field(field.name)  # Raises outside the handler's advance (rule D1).
         if data is None:
             data = field.default
@@ -235,7 +236,6 @@ class StateView:
                     f"{field.what} was read before it was written, and it has no default. "
                     f"Declare one, with state(default=...), or assign it first."
                 )
-        held = self._values.get(attribute)
         # Equal bytes: what we hold is current. In a shared handler they may have changed since its last step (rule V3).
         if held is not None and held.data == data:
             return held.value
@@ -264,7 +264,7 @@ class StateView:
             UnencodableError: the value is not of the annotated type, or cannot be written at all (rule V5).
             SharedStateError: the handler is shared.
         """
-        field = self._fields[attribute]
+        field = self.fields[attribute]
         if not self._writable:
             self._refuse_if_shared(field)
         codec, coding = field.codec, self._port.coding
@@ -278,7 +278,7 @@ class StateView:
 
     def clear(self, attribute: str) -> None:
         """Return a field to its default."""
-        field = self._fields[attribute]
+        field = self.fields[attribute]
         self._refuse_if_shared(field)
         self._port.write_field(field.name, None)
         self._forget(attribute)
@@ -290,7 +290,7 @@ class StateView:
 
     def forget(self, name: str | None = None) -> None:
         """The field stored under `name`, or every field, was changed by name: what is held of it is void."""
-        for attribute in [one for one in self._values if name is None or self._fields[one].name == name]:
+        for attribute in [one for one in self._values if name is None or self.fields[one].name == name]:
             self._forget(attribute)
 
     def flush(self, *, verify: bool = True) -> dict[str, bytes | None]:
@@ -302,7 +302,7 @@ class StateView:
         changed: dict[str, bytes | None] = {}
         coding = self._port.coding
         for attribute, held in (self._changeable or {}).items():
-            field = self._fields[attribute]
+            field = self.fields[attribute]
             began = None if coding is None else coding.monotonic()
             data = _changed(field, held, verify)
             if data is not None:
@@ -348,7 +348,8 @@ def _changed(field: BoundField, held: _Value, verify: bool) -> bytes | None:
             if codec.is_ambiguous(data):
                 codec.verify(held.value, data)
             return None
-        if held.encoded is None and held.data not in field.own_words:
+        is_longer = field.parts is not None and field.parts.is_longer(data, held.data)
+        if held.encoded is None and not is_longer and held.data not in field.own_words:
             held.encoded = codec.encode(codec.decode(held.data))
             if data == held.encoded:
                 return None

@@ -9,13 +9,13 @@ A handler's context, a runtime in this process and an HTTP client are transports
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Generic, TypeVar
 
 import msgspec
 
 from durably.actors.headers import Forwarding
-from durably.actors.protocol.operations import CallSite, Operation, frame_above
+from durably.actors.protocol.operations import CallSite, frame_above
 from durably.actors.values.serde import SerdeFactory
 from durably.ids import InvocationStatus
 
@@ -38,6 +38,8 @@ class Outgoing(msgspec.Struct, Generic[R], frozen=True, gc=False):
     wire: bool = False
     forwarding: Forwarding | None = None
     """Which headers of the sending invocation it carries on; None leaves that to the class and the runtime."""
+    may_join: bool = False
+    """It has an idempotency key, or runs a workflow: there may be an earlier invocation, which it joins."""
 
     def __str__(self) -> str:
         """For sentences: `TicketObject/reserve`."""
@@ -61,27 +63,37 @@ class Transport:
         """Makes the Serdes of classes that have none of their own; None: their values are JSON."""
         return None
 
-    def _issue_call(self, outgoing: Outgoing[R], site: CallSite, /) -> Operation[R]:
+    def _issue_call(self, outgoing: Outgoing[R], site: CallSite, /) -> Coroutine[Any, Any, R]:
         """Call, and end with the answer."""
         raise NotImplementedError
 
-    def _issue_send(self, outgoing: Outgoing[R], delay: Delay | None, site: CallSite, /) -> Operation[Invocation[R]]:
+    def _issue_send(
+        self, outgoing: Outgoing[R], delay: Delay | None, site: CallSite, /
+    ) -> Coroutine[Any, Any, Invocation[R]]:
         """Send, and end when the message is accepted."""
         raise NotImplementedError
 
-    def _issue_attach(self, outgoing: Outgoing[R], site: CallSite, /) -> Operation[R]:
+    def _issue_attach(self, outgoing: Outgoing[R], site: CallSite, /) -> Coroutine[Any, Any, R]:
         """End with the outcome of the invocation that has this idempotency key, starting none."""
         raise NotImplementedError
 
-    def _issue_result(self, id: str, decode: Callable[[bytes], R], site: CallSite, /) -> Operation[R]:
+    def _issue_output(self, outgoing: Outgoing[R], site: CallSite, /) -> Coroutine[Any, Any, R]:
+        """End with the outcome of the invocation that `_issue_attach` would wait for, as it is now."""
+        raise NotImplementedError
+
+    def _issue_result(self, id: str, decode: Callable[[bytes], R], site: CallSite, /) -> Coroutine[Any, Any, R]:
         """End with the outcome of an invocation."""
         raise NotImplementedError
 
-    def _issue_status(self, id: str, site: CallSite, /) -> Operation[InvocationStatus]:
+    def _issue_output_of(self, id: str, decode: Callable[[bytes], R], site: CallSite, /) -> Coroutine[Any, Any, R]:
+        """End with the outcome of an invocation, as it is now."""
+        raise NotImplementedError
+
+    def _issue_status(self, id: str, site: CallSite, /) -> Coroutine[Any, Any, InvocationStatus]:
         """End with where an invocation stands."""
         raise NotImplementedError
 
-    def _issue_cancel(self, id: str, site: CallSite, /) -> Operation[None]:
+    def _issue_cancel(self, id: str, site: CallSite, /) -> Coroutine[Any, Any, None]:
         """Cancel an invocation."""
         raise NotImplementedError
 
@@ -89,12 +101,16 @@ class Transport:
 class Invocation(Generic[R_co]):
     """A handle on an accepted invocation, from `send` or `caller.invocation(id, T)`."""
 
-    __slots__ = ("_decode", "_transport", "id")
+    __slots__ = ("_decode", "_transport", "id", "previously_accepted")
 
-    def __init__(self, transport: Transport, id: str, decode: Callable[[bytes], R_co]) -> None:
+    def __init__(
+        self, transport: Transport, id: str, decode: Callable[[bytes], R_co], previously_accepted: bool = False
+    ) -> None:
         self._transport = transport
         self._decode = decode
         self.id = id
+        self.previously_accepted = previously_accepted
+        """The message joined an invocation that was there before: nothing new was accepted."""
 
     def __repr__(self) -> str:
         return f"<invocation {self.id}>"
@@ -107,6 +123,21 @@ class Invocation(Generic[R_co]):
             UnknownTargetError: there is no such invocation, or its outcome is not kept any longer.
         """
         return self._transport._issue_result(self.id, self._decode, CallSite(frame_above(1)))
+
+    def __await__(self) -> Generator[Any, None, R_co]:
+        """`await invocation` is `await invocation.result()`."""
+        operation = self._transport._issue_result(self.id, self._decode, CallSite(frame_above(1)))
+        return operation.__await__()
+
+    def output(self) -> Coroutine[Any, Any, R_co]:
+        """The outcome, without waiting for it.
+
+        Raises:
+            NotReadyError: there is none yet.
+            TerminalError: the invocation failed; the handler's own class and fields.
+            UnknownTargetError: there is no such invocation, or its outcome is not kept any longer.
+        """
+        return self._transport._issue_output_of(self.id, self._decode, CallSite(frame_above(1)))
 
     def status(self) -> Coroutine[Any, Any, InvocationStatus]:
         """Where the invocation stands."""

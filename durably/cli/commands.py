@@ -14,7 +14,8 @@ from durably.cli.demo import demo
 from durably.cli.export_journals import export
 from durably.cli.failures import CommandError
 from durably.cli.logs import LogLevel, configure_logs
-from durably.cli.serve import DEFAULT_ADMIN_PORT, DEFAULT_HOST, DEFAULT_PORT, serve
+from durably.cli.serve import DEFAULT_ADMIN_PORT, DEFAULT_HOST, DEFAULT_PORT, DEFAULT_SERVER, serve
+from durably.cli.servers.server import ServerName
 
 application = typer.Typer(
     name="durably", help="Durable virtual objects for asyncio.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -74,12 +75,13 @@ def serve_command(
     store: Annotated[
         str | None, typer.Option(help="A store instead of the runtime's own, such as sqlite:///app.db or memory:.")
     ] = None,
+    server: Annotated[ServerName, typer.Option(help="The HTTP server in front of it.")] = DEFAULT_SERVER,
     log_level: Annotated[LogLevel, typer.Option(case_sensitive=False, help="What to log at least.")] = LogLevel.INFO,
     json_logs: Annotated[bool, typer.Option("--json-logs", help="Log one JSON object per line.")] = False,
 ) -> None:
     """Serve a runtime over HTTP until SIGTERM or Ctrl-C."""
     configure_logs(log_level, as_json=json_logs)
-    serve(target, host=host, port=port, admin_port=admin_port, store=store)
+    serve(target, host=host, port=port, admin_port=admin_port, store=store, server=server)
 
 
 @application.command("demo")

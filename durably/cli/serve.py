@@ -14,12 +14,11 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine, Generator
-from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack, ExitStack, suppress
 from typing import Any, Final
 
 import structlog
-import uvicorn
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -28,6 +27,8 @@ from durably.actors.values.user_errors import is_from_signal
 from durably.admin import Admin
 from durably.cli.failures import CommandError
 from durably.cli.loading import load_runtime
+from durably.cli.servers import uvicorn_server
+from durably.cli.servers.server import Server, ServerMaker, ServerName, server_named
 from durably.cli.tuning import tune_for_serving
 from durably.errors import DefinitionError, StoreInUseError, StoreUnavailableError
 from durably.ingress import Ingress
@@ -39,13 +40,19 @@ from durably.runtime.runtime import Runtime
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 8080
 DEFAULT_ADMIN_PORT: Final = 9070
-GOODBYE_SECONDS: Final = 5
-"""How long connections may take to close once everything is answered."""
+DEFAULT_SERVER: Final = ServerName.UVICORN
 
-_KINDS: Final = {"service": "freely", "exclusive": "alone on its key", "shared": "beside others"}
+_KINDS: Final = {
+    "service": "freely",
+    "exclusive": "alone on its key",
+    "shared": "beside others",
+    "workflow": "once for each id",
+}
 
 
-def serve(target: str, *, host: str, port: int, admin_port: int | None, store: str | None) -> None:
+def serve(
+    target: str, *, host: str, port: int, admin_port: int | None, store: str | None, server: ServerName = DEFAULT_SERVER
+) -> None:
     """Serve the runtime that `target` names until a signal comes.
 
     Operators have a port of their own, on the loopback interface. None is the usual one, or none at all if that is in
@@ -55,6 +62,7 @@ def serve(target: str, *, host: str, port: int, admin_port: int | None, store: s
         CommandError: it cannot be served.
 
     """
+    make_server = server_named(server)
     runtime = load_runtime(target)
     try:
         if store is not None:
@@ -64,14 +72,20 @@ def serve(target: str, *, host: str, port: int, admin_port: int | None, store: s
             admin_listener = _admin_socket(admin_port)
             if admin_listener is not None:
                 stack.enter_context(admin_listener)
-            run_on_the_fastest_loop(_serve(runtime, listener, admin_listener))
+            run_on_the_fastest_loop(_serve(runtime, listener, admin_listener, make_server))
     except (StoreInUseError, StoreUnavailableError, DefinitionError) as error:
         raise CommandError(str(error)) from error
 
 
-async def _serve(runtime: Runtime, listener: socket.socket, admin_listener: socket.socket | None) -> None:
-    server = _Server(_config(Ingress(runtime)), when_ready=lambda: _announce(runtime, listener, admin_listener))
-    admin = _Server(_config(Admin(runtime, ingress_endpoint=f"http://{_shown(listener)}")), when_ready=_nothing)
+async def _serve(
+    runtime: Runtime, listener: socket.socket, admin_listener: socket.socket | None, make_server: ServerMaker
+) -> None:
+    where = _shown(listener)
+    admin_where = None if admin_listener is None else _shown(admin_listener)
+    server = make_server(Ingress(runtime), listener, lambda: _announce(runtime, where, admin_where))
+    admin: Server | None = None
+    if admin_listener is not None:  # Operators ask seldom, so which server answers them is no matter of speed.
+        admin = uvicorn_server.make(Admin(runtime, ingress_endpoint=f"http://{where}"), admin_listener, _nothing)
     stop = _stop_signal()
     tune_for_serving()
     serving: asyncio.Task[None] | None = None
@@ -87,24 +101,19 @@ async def _serve(runtime: Runtime, listener: socket.socket, admin_listener: sock
                 Console(stderr=True).print("Stopped before the store could be opened.")
                 return
             await starting
-            if admin_listener is not None:
-                administering = asyncio.create_task(admin.serve(sockets=[admin_listener]))
-            serving = asyncio.create_task(server.serve(sockets=[listener]))
+            if admin is not None:
+                administering = asyncio.create_task(admin.serve())
+            serving = asyncio.create_task(server.serve())
             await asyncio.wait({serving, stop}, return_when=asyncio.FIRST_COMPLETED)
             Console(stderr=True).print("Stopping: what runs may finish, the rest goes on at the next start.")
             raise _Interrupt  # The runtime says what it waits for, and that a second signal stops it.
     assert serving is not None
-    server.should_exit = admin.should_exit = True
+    server.stop()
+    if admin is not None:
+        admin.stop()
     await serving
     if administering is not None:
         await administering
-
-
-def _config(application: Ingress | Admin) -> uvicorn.Config:
-    return uvicorn.Config(
-        application, lifespan="off", ws="none", log_config=None, access_log=False, server_header=False,
-        proxy_headers=False, timeout_graceful_shutdown=GOODBYE_SECONDS,
-    )  # fmt: skip
 
 
 def _nothing() -> None:
@@ -113,22 +122,6 @@ def _nothing() -> None:
 
 class _Interrupt(KeyboardInterrupt):
     """A signal has come. It never leaves this file."""
-
-
-class _Server(uvicorn.Server):
-    """A uvicorn server that says when it listens, and leaves signals alone: the runtime has to stop before it does."""
-
-    def __init__(self, config: uvicorn.Config, *, when_ready: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._when_ready = when_ready
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self._when_ready()
-
-    @contextmanager
-    def capture_signals(self) -> Generator[None]:
-        yield
 
 
 def run_on_the_fastest_loop(main: Coroutine[Any, Any, None]) -> None:
@@ -224,14 +217,14 @@ def _why_not_bound(host: str, port: int, option: str, error: OSError) -> str:
 
 
 # ---------------------------------------------------------------- what is printed at the start
-def _announce(runtime: Runtime, listener: socket.socket, admin_listener: socket.socket | None) -> None:
+def _announce(runtime: Runtime, where: str, admin_where: str | None) -> None:
     console = Console(highlight=False, soft_wrap=True)
     for service in runtime.describe():
         console.print(_service_table(service))
     console.print(Text.assemble("Store: ", str(runtime.store)))
-    if admin_listener is not None:
-        console.print(Text.assemble("For operators: ", (f"http://{_shown(admin_listener)}", "bold")))
-    console.print(Text.assemble("Listening on ", (f"http://{_shown(listener)}", "bold green"), " (Ctrl-C stops)"))
+    if admin_where is not None:
+        console.print(Text.assemble("For operators: ", (f"http://{admin_where}", "bold")))
+    console.print(Text.assemble("Listening on ", (f"http://{where}", "bold green"), " (Ctrl-C stops)"))
 
 
 def _shown(listener: socket.socket) -> str:
@@ -241,7 +234,7 @@ def _shown(listener: socket.socket) -> str:
 
 
 def _service_table(service: ServiceDescription) -> Table:
-    kind = "virtual object" if service.kind == "object" else "service"
+    kind = "virtual object" if service.kind == "object" else service.kind
     table = Table(
         title=Text.assemble((service.name, "bold"), f" ({kind}{', private' if service.private else ''})"),
         title_justify="left", title_style="", box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0),

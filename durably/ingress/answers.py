@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from math import ceil
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -32,7 +32,8 @@ INVOCATION_ID: Final = b"x-restate-id"
 EXPIRES: Final = b"idempotency-expires"
 ERROR_SOURCE: Final = b"x-restate-error-source"
 RETRY_AFTER: Final = b"retry-after"
-JSON: Final = (b"content-type", b"application/json")
+JSON_TYPE: Final = "application/json"
+JSON: Final = (b"content-type", JSON_TYPE.encode())
 
 SAFE_WITH_THIS_KEY: Final = "The request has an 'idempotency-key', so it can be safely retried."
 SAFE_WITH_A_KEY: Final = (
@@ -49,7 +50,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _encode = msgspec.json.Encoder().encode
 
 
-class Answer(NamedTuple):
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """One HTTP response."""
 
     status: int
@@ -62,7 +63,9 @@ def result_answer(reply: Reply) -> Answer:
     if reply.failure is not None:
         return _failure_answer(reply.id, reply.failure)
     headers: Headers = [(INVOCATION_ID, reply.id.encode())]
-    if reply.content_type is not None:
+    if reply.content_type == JSON_TYPE:
+        headers.append(JSON)
+    elif reply.content_type is not None:
         headers.append((b"content-type", reply.content_type.encode()))
     if reply.expires_at is not None:
         headers.append((EXPIRES, rfc3339(reply.expires_at).encode()))
@@ -78,6 +81,11 @@ def acceptance_answer(acceptance: Acceptance) -> Answer:
     if acceptance.due is not None:
         body["executionTime"] = rfc3339(acceptance.due)
     return Answer(202, [JSON, (INVOCATION_ID, acceptance.id.encode())], _encode(body))
+
+
+def lookup_answer(invocation_id: str) -> Answer:
+    """The id of an invocation that was named otherwise."""
+    return Answer(200, [JSON, (INVOCATION_ID, invocation_id.encode())], _encode({"invocationId": invocation_id}))
 
 
 def error_answer(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Sequence
-from typing import Any, Final, Protocol, Self, cast
+from typing import Any, Final, Protocol, TypeAlias, cast
 from urllib.parse import parse_qs
 
 import msgspec.json
@@ -23,30 +23,33 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from durably.actors.headers import REPEATED
-from durably.errors import DurablyError
+from durably.errors import DurablyError, UnknownTargetError
 from durably.ingress.answers import (
     NOT_SERVING,
     SAFE_WITH_A_KEY,
     Answer,
-    Headers,
     acceptance_answer,
     error_answer,
+    lookup_answer,
     refusal_answer,
     result_answer,
 )
 from durably.ingress.delays import parse_delay
 from durably.ingress.paths import path_segments, scope_below
+from durably.ingress.questions import FIRST_SEGMENTS, Which, question_of, target_in
 from durably.ingress.targets import RefusedRequestError, Target, Targets
 from durably.runtime.gateway.requests import Acceptance, InvocationRequest, Reply, ServiceDescription
 
 BODY_LIMIT_BYTES: Final = 32 * 1024 * 1024
 PATIENCE_SECONDS: Final = 1.0
-"""How long a call waits before the ingress begins to look whether its client is still there."""
+"""How long a call waits, at most, before the ingress begins to look whether its client is still there."""
 
+METHODS: Final = frozenset({"POST", "GET"})
 RESERVED: Final = b"restate"
+EXPLICIT: Final = frozenset({b"call", b"send"})
 IDEMPOTENCY_KEY: Final = b"idempotency-key"
 KEPT_BACK: Final = frozenset({b"connection", b"host", b"idempotency-key", b"idempotency-expires"})
 """Headers that are about the connection or for the ingress; a handler sees all others."""
@@ -56,7 +59,14 @@ QUERY_PARAMETERS: Final = ("delay", "limit-key")
 
 ACCEPTED_CODING: Final = ((b"accept-encoding", b"identity"),)
 
+CROSS_ORIGIN: Final = ((b"access-control-allow-origin", b"*"), (b"access-control-expose-headers", b"*"))
+"""Any page may read any answer; without credentials, because the ingress knows none."""
+
 OUR_MISTAKE: Final = f"durably itself failed; the server's log has the traceback. {SAFE_WITH_A_KEY}"
+
+
+Caller: TypeAlias = "asyncio.Task[Any]"
+"""The task of one request."""
 
 
 class ServedRuntime(Protocol):
@@ -67,6 +77,9 @@ class ServedRuntime(Protocol):
     def describe(self) -> list[ServiceDescription]: ...
     def request_call(self, request: InvocationRequest, /) -> Awaitable[Reply]: ...
     def request_send(self, request: InvocationRequest, /) -> Awaitable[Acceptance]: ...
+    def request_attach(self, which: Which, /) -> Awaitable[Reply]: ...
+    def request_output(self, which: Which, /) -> Awaitable[Reply]: ...
+    def request_lookup(self, which: Which, /) -> Awaitable[str]: ...
 
 
 class Ingress:
@@ -76,6 +89,7 @@ class Ingress:
         self._runtime = runtime
         self._body_limit_bytes = body_limit_bytes
         self._targets: Targets | None = None
+        self._clients = Clients()
         self._reserved = _reserved_paths(runtime)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -84,94 +98,185 @@ class Ingress:
             await self._reserved(scope, receive, send)
             return
         segments = path_segments(scope)
-        if segments and segments[0] == RESERVED:
+        if segments and segments[0] == RESERVED and not _is_direct(segments):
             await self._reserved(scope_below(scope, segments), receive, send)
             return
+        failure: Exception | None = None
         try:
             answer = await self._answer(scope, receive, segments)
-        except Exception:
-            await _respond(error_answer(500, OUR_MISTAKE), scope, send)
-            raise  # The server logs it.
+        except Exception as error:
+            answer, failure = error_answer(500, OUR_MISTAKE), error
         if answer is not None:
-            await _respond(answer, scope, send)
+            start, body = _messages(answer, scope)
+            await send(start)
+            await send(body)
+        if failure is not None:
+            raise failure  # The server logs it.
 
     async def _answer(self, scope: Scope, receive: Receive, segments: Sequence[bytes]) -> Answer | None:
         """The answer to one request; None if nobody is there any more to hear it."""
-        method = scope["method"]
-        if method not in ("POST", "GET"):
-            return _other_method(method, scope)
+        is_keyed = False
         try:
-            return await self._invoke(scope, receive, segments)
+            answering: Awaitable[Reply] | Awaitable[Answer]
+            if segments[:1] == [RESERVED] and segments[1] not in EXPLICIT:
+                is_keyed = True  # A question changes nothing, so it can be repeated.
+                question = question_of(scope["method"], segments[1:])
+                which = question.which
+                if which is None:
+                    body = await self._read_body(receive)
+                    if body is None:
+                        return None
+                    which = target_in(body)
+                answering = self._ask(question.verb, which)
+            else:
+                if scope["method"] not in METHODS:
+                    return _other_method(scope["method"], scope)
+                request, is_send = self._request(scope, segments)
+                is_keyed = request.idempotency_key is not None
+                body = _whole_body(message := await receive(), self._body_limit_bytes)
+                if body is None and (body := await _body_in_parts(message, receive, self._body_limit_bytes)) is None:
+                    return None
+                request.body = body
+                if is_send:
+                    return acceptance_answer(await self._runtime.request_send(request))
+                answering = self._runtime.request_call(request)
+            caller = self._clients.expect_answer(receive)
+            try:
+                answer = await answering
+                return answer if isinstance(answer, Answer) else result_answer(answer)
+            except asyncio.CancelledError:
+                if not self._clients.has_left(caller):
+                    raise
+                caller.uncancel()
+                return None
+            finally:
+                self._clients.forget(caller)
         except RefusedRequestError as refused:
             return error_answer(refused.status, refused.message, headers=list(refused.headers))
+        except DurablyError as error:
+            return refusal_answer(error, is_keyed=is_keyed)
 
-    async def _invoke(self, scope: Scope, receive: Receive, segments: Sequence[bytes]) -> Answer | None:
+    async def _read_body(self, receive: Receive) -> bytes | None:
+        """The whole body; None if the client left before it was complete."""
+        message = await receive()
+        body = _whole_body(message, self._body_limit_bytes)
+        return await _body_in_parts(message, receive, self._body_limit_bytes) if body is None else body
+
+    async def _ask(self, verb: str, which: Which) -> Answer:
+        """Attach to an invocation that exists, look at its outcome, or look up its id."""
+        try:
+            match verb:
+                case "attach":
+                    return result_answer(await self._runtime.request_attach(which))
+                case "output":
+                    return result_answer(await self._runtime.request_output(which))
+                case _:
+                    return lookup_answer(await self._runtime.request_lookup(which))
+        except UnknownTargetError as error:
+            return error_answer(404, f"invocation not found. {error.message}")
+
+    def _request(self, scope: Scope, segments: Sequence[bytes]) -> tuple[InvocationRequest, bool]:
+        """What is asked, as far as the head of the request says it, and whether it is a send.
+
+        Raises:
+            RefusedRequestError: nothing of the body need be read.
+
+        """
         if self._targets is None:
             self._targets = Targets(self._runtime.describe())
-        target = self._targets.find(segments)
-        delay_us = _delay_us(scope["query_string"], target)
+        is_explicit = segments[:1] == [RESERVED]
+        target = self._targets.find_explicit(segments[1:]) if is_explicit else self._targets.find(segments)
+        query: bytes = scope["query_string"]
+        delay_us = _delay_us(query, target) if query else None
         headers, idempotency_key = _forwarded(scope["headers"])
-        body = await _read_body(receive, headers.get("content-length"), self._body_limit_bytes)
-        if body is None:
-            return None
+        announced = headers.get("content-length")
+        if announced is not None and announced.isdecimal() and int(announced) > self._body_limit_bytes:
+            raise _too_large(self._body_limit_bytes)
         request = InvocationRequest(
             service=target.service,
             key=target.key,
             handler=target.handler,
-            body=body,
+            body=b"",
             headers=headers,
             idempotency_key=idempotency_key,
             delay_us=delay_us,
         )
-        try:
-            if target.is_send:
-                return acceptance_answer(await self._runtime.request_send(request))
-            with DisconnectWatch(receive) as client:
-                return result_answer(await self._runtime.request_call(request))
-            assert client.has_left
-            return None
-        except DurablyError as error:
-            return refusal_answer(error, is_keyed=idempotency_key is not None)
+        return request, target.is_send
 
 
-class DisconnectWatch:
-    """Ends its `with` block, quietly and from outside, when the client goes away while the block waits for a reply.
+class Clients:
+    """The clients that wait for the reply to a call: one that goes away ends the task of its request, from outside.
 
-    It begins to look after `PATIENCE_SECONDS` only: most calls are answered long before, and looking costs a task.
+    A call that is answered soon costs two operations on a dict. One timer for all of them finds those that have waited
+    for long, and only they get a task that looks after their client.
     """
 
-    def __init__(self, receive: Receive) -> None:
-        self.has_left = False
-        self._receive = receive
-        self._watcher: asyncio.Task[None] | None = None
+    def __init__(self) -> None:
+        self._new: dict[Caller, Receive] = {}
+        self._waiting: dict[Caller, Receive] = {}
+        """Those that were there already when the timer last ended."""
+        self._watchers: dict[Caller, _Watcher] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """That of the timer; None if there is none."""
 
-    def __enter__(self) -> Self:
+    def expect_answer(self, receive: Receive) -> Caller:
+        """The task that runs waits from now on, until `forget`."""
         loop = asyncio.get_running_loop()
-        self._caller = cast("asyncio.Task[Any]", asyncio.current_task(loop))
-        self._begin = loop.call_later(PATIENCE_SECONDS, self._watch)
-        return self
+        caller = cast("Caller", asyncio.current_task(loop))
+        self._new[caller] = receive
+        if self._loop is not loop:
+            self._begin_timer(loop)
+        return caller
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object, /) -> bool:
-        self._begin.cancel()
-        if self._watcher is not None:
-            self._watcher.cancel()
-        # Safe because the watcher runs only while the caller is suspended in the block: its cancellation arrives there.
-        if not (self.has_left and isinstance(error, asyncio.CancelledError)):
-            return False
-        self._caller.uncancel()
-        return True
+    def has_left(self, caller: Caller) -> bool:
+        """Whether it was cancelled because its client is gone."""
+        watcher = self._watchers.get(caller)
+        return watcher is not None and watcher.has_seen_the_end
 
-    def _watch(self) -> None:
-        self._watcher = asyncio.get_running_loop().create_task(self._wait_for_the_end())
+    def forget(self, caller: Caller) -> None:
+        """It waits no longer."""
+        if self._new.pop(caller, None) is None and self._waiting.pop(caller, None) is None:
+            self._watchers.pop(caller).stop()
 
-    async def _wait_for_the_end(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
+    def _begin_timer(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        loop.call_later(PATIENCE_SECONDS / 2, self._look, loop)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        for caller, receive in self._waiting.items():
+            self._watchers[caller] = _Watcher(caller, receive, loop)
+        self._new, self._waiting = {}, self._new
+        if self._waiting:
+            self._begin_timer(loop)
+        else:
+            self._loop = None
+
+
+class _Watcher:
+    """Reads what comes from one client until it goes away, and then cancels the task that works for it."""
+
+    def __init__(self, caller: Caller, receive: Receive, loop: asyncio.AbstractEventLoop) -> None:
+        self.has_seen_the_end = False
+        self._caller = caller
+        self._task = loop.create_task(self._read(receive))
+
+    def stop(self) -> None:
+        self._task.cancel()
+
+    async def _read(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
             pass
-        self.has_left = True
+        # Safe because `forget` stops this as soon as the caller goes on: the cancellation arrives where it waits.
+        self.has_seen_the_end = True
         self._caller.cancel()
 
 
 # ---------------------------------------------------------------- what comes in
+def _is_direct(segments: Sequence[bytes]) -> bool:
+    """It goes the direct way, though it stands under `/restate/`: a call, a send, or a question about an invocation."""
+    return len(segments) > 1 and (segments[1] in EXPLICIT or segments[1] in FIRST_SEGMENTS)
+
+
 def _forwarded(raw: Sequence[tuple[bytes, bytes]]) -> tuple[dict[str, str], str | None]:
     """The headers for the handler, in their stored form, and the idempotency key.
 
@@ -217,8 +322,6 @@ def _check_coding(coding: str) -> None:
 
 
 def _delay_us(query: bytes, target: Target) -> int | None:
-    if not query:
-        return None
     parameters = parse_qs(query.decode("latin-1"), keep_blank_values=True)
     unknown = [name for name in parameters if name not in QUERY_PARAMETERS]
     if unknown:
@@ -236,21 +339,28 @@ def _delay_us(query: bytes, target: Target) -> int | None:
         raise RefusedRequestError(400, f"bad delay query parameter '{delays[-1]}': {error}") from None
 
 
-async def _read_body(receive: Receive, announced: str | None, limit_bytes: int) -> bytes | None:
-    """The whole body; None if the client left before it was complete.
+def _whole_body(message: Message, limit_bytes: int) -> bytes | None:
+    """The body, if the first message has all of it.
 
     Raises:
         RefusedRequestError: 413.
 
     """
-    if announced is not None and announced.isdecimal() and int(announced) > limit_bytes:
+    if message["type"] != "http.request" or message.get("more_body", False):
+        return None
+    body: bytes = message.get("body", b"")
+    if len(body) > limit_bytes:
         raise _too_large(limit_bytes)
-    message = await receive()
-    if message["type"] == "http.request" and not message.get("more_body", False):
-        body: bytes = message.get("body", b"")
-        if len(body) > limit_bytes:
-            raise _too_large(limit_bytes)
-        return body
+    return body
+
+
+async def _body_in_parts(message: Message, receive: Receive, limit_bytes: int) -> bytes | None:
+    """The whole body, of which a message is the first part; None if the client left before it was complete.
+
+    Raises:
+        RefusedRequestError: 413.
+
+    """
     parts = bytearray()
     while message["type"] == "http.request":
         parts += message.get("body", b"")
@@ -267,20 +377,16 @@ def _too_large(limit_bytes: int) -> RefusedRequestError:
 
 
 # ---------------------------------------------------------------- what goes out
-async def _respond(answer: Answer, scope: Scope, send: Send) -> None:
-    headers = answer.headers
-    headers.append((b"content-length", b"%d" % len(answer.body)))
-    headers += _cross_origin(scope)
-    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    await send({"type": "http.response.body", "body": answer.body})
-
-
-def _cross_origin(scope: Scope) -> Headers:
-    """Any page may read any answer; without credentials, because the ingress knows none."""
+def _messages(answer: Answer, scope: Scope) -> tuple[Message, Message]:
+    """Head and body, as ASGI has them."""
+    body = answer.body
+    headers = [*answer.headers, (b"content-length", b"%d" % len(body))]
     for name, _ in scope["headers"]:
         if name == b"origin":
-            return [(b"access-control-allow-origin", b"*"), (b"access-control-expose-headers", b"*")]
-    return []
+            headers += CROSS_ORIGIN
+            break
+    start = {"type": "http.response.start", "status": answer.status, "headers": headers}
+    return start, {"type": "http.response.body", "body": body}
 
 
 def _other_method(method: str, scope: Scope) -> Answer:

@@ -36,7 +36,9 @@ def scope_below(scope: Scope, segments: Sequence[bytes]) -> Scope:
 def _raw_path(scope: Scope) -> bytes:
     """The path as it came over the wire. `raw_path` is optional in ASGI, and some servers leave the query on it."""
     raw: bytes | None = scope.get("raw_path")
-    return quote(scope["path"], safe="/").encode() if not raw else raw.partition(b"?")[0]
+    if not raw:
+        return quote(scope["path"], safe="/").encode()
+    return raw.partition(b"?")[0] if b"?" in raw else raw
 
 
 def _mount_points(scope: Scope, root: str) -> list[bytes]:

@@ -1,6 +1,7 @@
 """Which handler a path names: `Targets.find` answers with a `Target`, or raises what is answered instead.
 
-    /{service}/{handler}[/send]             /{object}/{key}/{handler}[/send]
+    /{service}/{handler}[/send]                   /{object or workflow}/{key}/{handler}[/send]
+    /restate/{call|send}/{service}/{handler}      /restate/{call|send}/{object or workflow}/{key}/{handler}
 
 Whether a path means the one or the other is decided by what its first segment names. Segments are split before they are
 decoded, so a key may contain any character, `/` as `%2F` too.
@@ -9,26 +10,19 @@ decoded, so a key may contain any character, `/` as `%2F` too.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 from urllib.parse import unquote_to_bytes
 
+import msgspec
+
+from durably.ingress.refusals import RefusedRequestError as RefusedRequestError
 from durably.runtime.gateway.requests import ServiceDescription
 
 BAD_PATH: Final = "bad path, expected either /:service-name/:handler or /:object-name/:object-key/:handler"
 SEND: Final = b"send"
 
 
-class RefusedRequestError(Exception):
-    """A request that the ingress itself refuses; nothing was accepted."""
-
-    def __init__(self, status: int, message: str, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
-        super().__init__(message)
-        self.status = status
-        self.headers = tuple(headers)
-        self.message = message
-
-
-class Target(NamedTuple):
+class Target(msgspec.Struct, frozen=True, gc=False):
     """What a request addresses, and how."""
 
     service: str
@@ -37,18 +31,26 @@ class Target(NamedTuple):
     is_send: bool
 
 
-class _Callable(NamedTuple):
-    """What the ingress has to know of a service: its kind, and which of its handlers anyone may call."""
+class _Handler(msgspec.Struct, frozen=True):
+    """What the ingress has to know of a handler."""
 
+    name: str
+    is_public: bool
+
+
+class _Service(msgspec.Struct, frozen=True):
+    """What the ingress has to know of a service."""
+
+    name: str
     has_key: bool
-    handlers: dict[bytes, tuple[str, bool]]
+    handlers: dict[bytes, _Handler]
 
 
 class Targets:
     """The handlers of one runtime, by path."""
 
     def __init__(self, services: Iterable[ServiceDescription]) -> None:
-        self._services = {service.name: _callable(service) for service in services}
+        self._services = {service.name.encode(): _service(service) for service in services}
 
     def find(self, segments: Sequence[bytes]) -> Target:
         """The target of a path, given as its segments as they came over the wire.
@@ -57,42 +59,62 @@ class Targets:
             RefusedRequestError: 400 or 404.
 
         """
-        if len(segments) < 2 or not segments[0]:
+        return self._find(segments, None)
+
+    def find_explicit(self, segments: Sequence[bytes]) -> Target:
+        """The target of a path that begins with `call` or `send`.
+
+        Raises:
+            RefusedRequestError: 400 or 404.
+
+        """
+        return self._find(segments[1:], segments[0] == SEND)
+
+    def _find(self, segments: Sequence[bytes], sends: bool | None) -> Target:
+        """`sends` None: the end of the path says so."""
+        count = len(segments)
+        if count < 2 or not segments[0]:
             raise RefusedRequestError(400, BAD_PATH)
-        name = _decode(segments[0])
-        service = self._services.get(name)
+        service = self._services.get(segments[0]) or self._service_spelled_otherwise(segments[0])
+        key, place = (_decode(segments[1]), 2) if service.has_key else (None, 1)
+        is_suffixed = sends is None and count == place + 2 and segments[-1] == SEND
+        if key == "" or not (count == place + 1 or is_suffixed):
+            raise RefusedRequestError(400, BAD_PATH)
+        return Target(service.name, key, _public_handler(service, segments[place]), is_suffixed or sends is True)
+
+    def _service_spelled_otherwise(self, segment: bytes) -> _Service:
+        """A service whose name is percent-encoded in the path."""
+        name = _decode(segment)
+        service = self._services.get(name.encode())
         if service is None:
             raise RefusedRequestError(
                 404, f"service '{name}' not found, make sure to register the service before calling it."
             )
-        key, rest = (_decode(segments[1]), segments[2:]) if service.has_key else (None, segments[1:])
-        if not rest or len(rest) > 2 or key == "" or (len(rest) == 2 and rest[1] != SEND):
-            raise RefusedRequestError(400, BAD_PATH)
-        return Target(name, key, _public_handler(name, service, rest[0]), len(rest) == 2)
+        return service
 
 
-def _callable(service: ServiceDescription) -> _Callable:
-    return _Callable(
-        has_key=service.kind == "object",
-        handlers={
-            handler.name.encode(): (handler.name, not (service.private or handler.private))
+def _service(service: ServiceDescription) -> _Service:
+    return _Service(
+        service.name,
+        service.kind != "service",
+        {
+            handler.name.encode(): _Handler(handler.name, not (service.private or handler.private))
             for handler in service.handlers
         },
     )
 
 
-def _public_handler(service_name: str, service: _Callable, segment: bytes) -> str:
+def _public_handler(service: _Service, segment: bytes) -> str:
     found = service.handlers.get(segment) or service.handlers.get(unquote_to_bytes(segment))
     if found is None:
         raise RefusedRequestError(
             404,
-            f"the service '{service_name}' exists, but the handler '{_decode(segment)}' was not found, "
+            f"the service '{service.name}' exists, but the handler '{_decode(segment)}' was not found, "
             "check that the handler exists in the latest registered service version.",
         )
-    name, is_public = found
-    if not is_public:
+    if not found.is_public:
         raise RefusedRequestError(400, "the invoked service is not public")
-    return name
+    return found.name
 
 
 def _decode(segment: bytes) -> str:

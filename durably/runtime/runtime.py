@@ -11,12 +11,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 from urllib.parse import unquote
 
-from durably.actors.actor import Actor, VirtualObject
+from durably.actors.actor import Actor, VirtualObject, Workflow
 from durably.actors.caller import Caller
-from durably.actors.definition.binding import BoundActor, bind
+from durably.actors.definition.binding import BoundActor, BoundActorHandler, bind
 from durably.actors.definition.definition import definition_of
 from durably.actors.headers import ForwardHeaders, forwarding
-from durably.actors.protocol.operations import CallSite, Operation
+from durably.actors.protocol.operations import CallSite, HostOperation
 from durably.actors.retry import RetryPolicy
 from durably.actors.transport import Delay, Invocation, Outgoing
 from durably.actors.values.durations import Duration, duration_us
@@ -85,8 +85,8 @@ class Runtime(Caller):
     values. `retry` is for handlers that have no policy of their own. An invocation that waits longer than
     `suspend_after` leaves memory, an object that is idle for longer than `passivate_after` too; outcomes of sends and
     of requests with an idempotency key are kept for `retention`. Durations are timedeltas or seconds. `on_paused` is
-    told of invocations that wait for a person. A call from an exclusive handler to its own object could only wait for
-    itself: it raises `DeadlockError` in the handler; `deadlocks="wait"` lets it wait. `forward_headers`
+    told of invocations that wait for a person. Where some wait for nothing but each other, the newest call raises
+    `DeadlockError` in its handler; `deadlocks="wait"` lets them wait. `forward_headers`
     says which headers of an invocation go on with the calls that it makes: all (True), none, or those of these names;
     never those about one message or connection. A class may say it for its handlers. `serde` makes the Serde
     of each type that classes without one of their own take, give and keep, such as `MsgpackSerde`; without one, values
@@ -233,11 +233,12 @@ class Runtime(Caller):
                 StoreUnavailableError) nothing can be said of the outcome yet.
         """
         gateway = self._running().gateway
-        actor = self._actors.get(request.service)
-        handler = None if actor is None else actor.handlers.get(request.handler)
-        content_type = None if handler is None else handler.content_type
+        handler = self._handler(request.service, request.handler)
         operation = ReplyOperation(
-            gateway.pending, request.handler, content_type=content_type, keyed=request.idempotency_key is not None
+            gateway.pending,
+            request.handler,
+            content_type=None if handler is None else handler.content_type,
+            keyed=request.idempotency_key is not None or (handler is not None and handler.kind == "workflow"),
         )
         gateway.call(operation, request, request.body, wire=True)
         return operation
@@ -255,6 +256,53 @@ class Runtime(Caller):
         gateway.send(operation, request, request.body, Delay(after_us=request.delay_us), wire=True)
         return operation
 
+    def request_attach(self, which: str | KeyScope) -> Awaitable[Reply]:
+        """Wait for an invocation that exists, given by id, idempotency key or workflow id (`run_scope`).
+
+        Raises:
+            UnknownTargetError: there is none.
+            DurablyError: as `request_call`.
+        """
+        gateway = self._running().gateway
+        operation = self._reply_operation("attach")
+        gateway.result(operation, which)
+        return operation
+
+    def request_output(self, which: str | KeyScope) -> Awaitable[Reply]:
+        """The outcome of such an invocation as it is now.
+
+        Raises:
+            NotReadyError: there is none yet.
+            InvalidArgumentError: it has neither an idempotency key nor a workflow id.
+            DurablyError: as `request_attach`.
+        """
+        gateway = self._running().gateway
+        operation = self._reply_operation("output")
+        gateway.output(operation, which, keyed_only=True)
+        return operation
+
+    def request_lookup(self, which: str | KeyScope) -> Awaitable[str]:
+        """The id of such an invocation.
+
+        Raises:
+            DurablyError: as `request_attach`.
+        """
+        gateway = self._running().gateway
+        operation: QuestionOperation[str] = QuestionOperation(gateway.pending, "lookup", None)
+        gateway.lookup(operation, which)
+        return operation
+
+    def _reply_operation(self, what: str) -> ReplyOperation:
+        return ReplyOperation(self._running().gateway.pending, what, content_type_of=self._content_type_of, keyed=True)
+
+    def _content_type_of(self, service: str, handler: str) -> str | None:
+        bound = self._handler(service, handler)
+        return None if bound is None else bound.content_type
+
+    def _handler(self, service: str, handler: str) -> BoundActorHandler | None:
+        actor = self._actors.get(service)
+        return None if actor is None else actor.handlers.get(handler)
+
     def request_control(self, verb: Verb, id: str, /) -> Awaitable[Effect]:
         """Do something to one invocation; what is awaited is durable.
 
@@ -271,8 +319,8 @@ class Runtime(Caller):
         """What it runs, with types, in the order given."""
         return [describe_actor(actor) for actor in self._actors.values()]
 
-    async def state(self, actor: type[VirtualObject], key: str, /) -> Mapping[str, Any]:
-        """The state of an object after its last completed invocation, by stored name.
+    async def state(self, actor: type[VirtualObject] | type[Workflow], key: str, /) -> Mapping[str, Any]:
+        """The state of an object or workflow after its last completed invocation, by stored name.
 
         Declared fields are decoded by their types.
         """
@@ -369,44 +417,55 @@ class Runtime(Caller):
 
     # ------------------------------------------------------------------ for references (Transport)
 
-    def _issue_call(self, outgoing: Outgoing[R], site: CallSite, /) -> Operation[R]:
+    def _issue_call(self, outgoing: Outgoing[R], site: CallSite, /) -> HostOperation[R]:
         gateway = self._running().gateway
         operation = ResultOperation(gateway.pending, outgoing, site, outgoing.decode)
         gateway.call(operation, outgoing, outgoing.argument, wire=outgoing.wire)
         return operation
 
-    def _issue_send(self, outgoing: Outgoing[R], delay: Delay | None, site: CallSite, /) -> Operation[Invocation[R]]:
+    def _issue_send(
+        self, outgoing: Outgoing[R], delay: Delay | None, site: CallSite, /
+    ) -> HostOperation[Invocation[R]]:
         gateway = self._running().gateway
 
         def handle(acceptance: Acceptance) -> Invocation[R]:
-            return Invocation(self, acceptance.id, outgoing.decode)
+            return Invocation(self, acceptance.id, outgoing.decode, acceptance.previously_accepted)
 
         operation = AcceptanceOperation(gateway.pending, f"send to {outgoing}", site, handle)
         gateway.send(operation, outgoing, outgoing.argument, delay or NO_DELAY, wire=outgoing.wire)
         return operation
 
-    def _issue_attach(self, outgoing: Outgoing[R], site: CallSite, /) -> Operation[R]:
+    def _issue_attach(self, outgoing: Outgoing[R], site: CallSite, /) -> HostOperation[R]:
         gateway = self._running().gateway
         operation = ResultOperation(gateway.pending, f"attach to {outgoing}", site, outgoing.decode)
-        assert outgoing.idempotency_key is not None
-        gateway.attach(
-            operation, KeyScope(outgoing.service, outgoing.key or "", outgoing.handler, outgoing.idempotency_key)
-        )
+        gateway.result(operation, _scope(outgoing))
         return operation
 
-    def _issue_result(self, id: str, decode: Callable[[bytes], R], site: CallSite, /) -> Operation[R]:
+    def _issue_output(self, outgoing: Outgoing[R], site: CallSite, /) -> HostOperation[R]:
+        gateway = self._running().gateway
+        operation = ResultOperation(gateway.pending, f"output of {outgoing}", site, outgoing.decode)
+        gateway.output(operation, _scope(outgoing))
+        return operation
+
+    def _issue_output_of(self, id: str, decode: Callable[[bytes], R], site: CallSite, /) -> HostOperation[R]:
+        gateway = self._running().gateway
+        operation = ResultOperation(gateway.pending, f"output of {id}", site, decode)
+        gateway.output(operation, id)
+        return operation
+
+    def _issue_result(self, id: str, decode: Callable[[bytes], R], site: CallSite, /) -> HostOperation[R]:
         gateway = self._running().gateway
         operation = ResultOperation(gateway.pending, f"result of {id}", site, decode)
         gateway.result(operation, id)
         return operation
 
-    def _issue_status(self, id: str, site: CallSite, /) -> Operation[InvocationStatus]:
+    def _issue_status(self, id: str, site: CallSite, /) -> HostOperation[InvocationStatus]:
         gateway = self._running().gateway
         operation: QuestionOperation[InvocationStatus] = QuestionOperation(gateway.pending, f"status of {id}", site)
         gateway.status(operation, id)
         return operation
 
-    def _issue_cancel(self, id: str, site: CallSite, /) -> Operation[None]:
+    def _issue_cancel(self, id: str, site: CallSite, /) -> HostOperation[None]:
         gateway = self._running().gateway
         operation = CancelOperation(gateway.pending, f"cancel of {id}", site)
         gateway.act(operation, Verb.CANCEL, id)
@@ -491,7 +550,8 @@ class Runtime(Caller):
             now = self._environment.clock.now()
             for record in page:
                 # Rule C7: what has expired is there no longer, whenever it is removed.
-                if record.expires_at is None or record.expires_at > now:
+                is_under_way = record.status is not InvocationStatus.COMPLETED  # Rule E7: its code has not ended.
+                if is_under_way or record.expires_at is None or record.expires_at > now:
                     yield record
             after = page[-1].number
 
@@ -546,6 +606,11 @@ class _PausedHook(Observer):
 
     def pause_durable(self, invocation: InvocationRun, error: BaseException, heard: bool) -> None:
         self._tell(invocation, error)
+
+
+def _scope(outgoing: Outgoing[Any]) -> KeyScope:
+    """What an idempotency key is unique in; without one, it is the `run` of a workflow."""
+    return KeyScope(outgoing.service, outgoing.key or "", outgoing.handler, outgoing.idempotency_key or "")
 
 
 async def _touched(asked: Iterable[tuple[str, Awaitable[Effect]]]) -> list[str]:

@@ -39,7 +39,7 @@ class Settings:
     verify_replay: bool = False
     """Replay every invocation when it ends and pause it if anything differs."""
     deadlocks: Literal["error", "wait"] = "error"
-    """Whether a call that can only wait for itself is answered with an error (rule E8)."""
+    """Whether invocations that wait for nothing but each other are told so (rules E4, E8)."""
     forwarding: Forwarding | None = None
     """Which headers of an invocation its calls carry on, where its class says nothing."""
     forgotten_await: Literal["warn", "error"] = "warn"
@@ -67,7 +67,9 @@ class Settings:
     pump_budget_us: int = 5_000
     """How long the machine works before it lets the host's other callbacks run."""
     gates_at_once: int = 256
-    """How many replies and starts of side effects go out in one turn of the loop."""
+    """How many replies and starts of side effects go out in one turn of the loop, at least."""
+    gate_turns: int = 4
+    """Over so many turns of the loop goes out what became durable together, if it is more than that."""
     batch_limit_transitions: int = 20_000
     batch_limit_bytes: int = 8 * 1024 * 1024
     batch_limit_us: int = 100_000
@@ -79,6 +81,8 @@ class Settings:
     """How often an idle runtime asks whether its store is still there and its own (rule X9). None: never by itself."""
     advance_limit_callbacks: int = 100_000
     slow_advance_us: int = 100_000
+    slow_collection_us: int | None = 20_000
+    """How long a full garbage collection may take while many requests wait, before it is told once. None: any time."""
     host_error_pause_us: int = 1_000_000
     """How long an invocation rests whose attempt raised what is the host's business (rule E3)."""
     recovery_portion: int = 1_000

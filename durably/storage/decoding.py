@@ -20,6 +20,7 @@ from durably.storage.records import (
     InvocationRecord,
     OrderKind,
     OrderRecord,
+    PromiseRecord,
     StepRecord,
     StoredInvocation,
     StoredObject,
@@ -90,6 +91,7 @@ class ObjectRow(msgspec.Struct, array_like=True):
     started: list[JournalRow]
     pending: list[JournalRow]
     waiting: int
+    promises: list[tuple[str, int, int | None, StoredPayload]]
 
 
 _decode_headers = msgspec.json.Decoder(dict[str, str]).decode
@@ -103,6 +105,7 @@ decode_attachment_rows = msgspec.json.Decoder(list[tuple[int, int, str, str]]).d
 _decode_journals = msgspec.json.Decoder(list[JournalRow]).decode
 _decode_objects = msgspec.json.Decoder(list[ObjectRow]).decode
 _decode_recoverable = msgspec.json.Decoder(list[tuple[int, str, str]]).decode
+_decode_moments = msgspec.json.Decoder(list[tuple[int, str, str]]).decode
 _decode_orders = msgspec.json.Decoder(
     list[tuple[int, str, OrderKind, str | None, str | None, int | None, int | None]]
 ).decode
@@ -145,6 +148,10 @@ def decode_recoverable(answer: str) -> list[tuple[int, Address]]:
     return [(number, Address(service, key)) for number, service, key in _decode_recoverable(answer)]
 
 
+def decode_moments(answer: str) -> list[tuple[int, Address]]:
+    return [(moment, Address(service, key)) for moment, service, key in _decode_moments(answer)]
+
+
 def decode_orders(answer: str) -> list[OrderRecord]:
     return [
         OrderRecord(position, id, kind, caller_of(service, key, number, command))
@@ -168,6 +175,7 @@ def _object(address: Address, row: ObjectRow) -> StoredObject:
         started=_journals(started),
         pending=_journals(row.pending),
         pending_beyond=row.waiting - len(row.pending),
+        promises=promises_of(address, row.promises),
     )
 
 
@@ -187,6 +195,16 @@ def _journal(row: JournalRow) -> StoredInvocation:
         attachments=attachments_of(number, row.attachments),
         sender_unfinished=bool(row.sender_unfinished),
     )
+
+
+def promises_of(
+    address: Address, rows: Iterable[tuple[str, int, int | None, StoredPayload]], read: ReadPayload = small
+) -> list[PromiseRecord]:
+    """The promises of an object, by name."""
+    return [
+        PromiseRecord(address, name, bool(failed), read(value, "large_promise", *address, name), expires_at)
+        for name, failed, expires_at, value in rows
+    ]
 
 
 def attachments_of(number: int, rows: Iterable[tuple[int, int, str, str]]) -> list[AttachmentRecord]:

@@ -26,6 +26,7 @@ from durably.storage.records import (
     InvocationRecord,
     InvocationUpdate,
     OrderRecord,
+    PromiseRecord,
     StateRecord,
     StepRecord,
     TimerRecord,
@@ -141,6 +142,8 @@ def encode_batch(batch: Batch, epoch: int) -> EncodedBatch:
         encode_rows(batch.aliases, _alias_row),
         encode_rows(cleared),
         encode_rows(state),
+        encode_rows([tuple(address) for address in batch.vacated]),
+        encode_rows(batch.promises and large.without_promises(batch.promises), _promise_row),
         encode_rows(batch.orders, _order_row),
         encode_rows(batch.orders_done),
     )
@@ -177,6 +180,14 @@ class LargePayloads:
                 key = (one.number, one.position, one.command, int(one.failed), one.number)
                 self._found["put_completion", *key] = one.value
         return [one for one in first.values() if len(one.value) <= LARGE_BYTES]
+
+    def without_promises(self, promises: list[PromiseRecord]) -> list[PromiseRecord]:
+        """The promises whose value is small."""
+        for promise in promises:
+            if len(promise.value) > LARGE_BYTES:
+                key = (*promise.address, promise.name, int(promise.failed), promise.expires_at)
+                self._found["put_promise", *key] = promise.value
+        return [promise for promise in promises if len(promise.value) <= LARGE_BYTES]
 
     def put_state(self, changes: list[StateRecord]) -> None:
         """Take the fields whose value is large."""
@@ -258,6 +269,10 @@ def _completion_row(completion: CompletionRecord) -> tuple[object, ...]:
 
 def _timer_row(timer: TimerRecord) -> tuple[object, ...]:
     return (timer.number, timer.kind, timer.command, timer.due, *timer.address, timer.asked_at)
+
+
+def _promise_row(promise: PromiseRecord) -> tuple[object, ...]:
+    return (*promise.address, promise.name, int(promise.failed), promise.expires_at, text_of(promise.value))
 
 
 def _alias_row(alias: AliasRecord) -> tuple[object, ...]:

@@ -27,6 +27,7 @@ from durably.storage.records import (
     Opened,
     OrderRecord,
     Owner,
+    PromiseRecord,
     StateRecord,
     StepRecord,
     StoredInvocation,
@@ -79,6 +80,7 @@ class Disk:
         self.holder: Owner | None = None
         self.rows: dict[int, StoredRow] = {}
         self.state: dict[Address, dict[str, bytes]] = {}
+        self.promises: dict[Address, dict[str, PromiseRecord]] = {}
         self.aliases: dict[str, int] = {}
         self.orders: dict[int, OrderRecord] = {}
 
@@ -119,8 +121,13 @@ class Disk:
                 self.rows[attachment.number].attachments.setdefault(key, attachment)
         for alias in batch.aliases:
             self.aliases[alias.id] = alias.number
+        for address in batch.vacated:
+            self.state.pop(address, None)
+            self.promises.pop(address, None)
         for change in batch.state:
             self._change_state(change)
+        for promise in batch.promises:
+            self.promises.setdefault(promise.address, {})[promise.name] = promise
         for position in batch.orders_done:
             self.orders.pop(position, None)
         for order in batch.orders:
@@ -257,7 +264,8 @@ class Disk:
         ]  # fmt: skip
         head = list(_bounded(pending[:pending_limit]))
         state = self.state.get(address, {})
-        state_bytes = sum(len(value) for value in state.values())
+        promises = self.promises.get(address, {})
+        state_bytes = sum(map(len, state.values())) + sum(len(promise.value) for promise in promises.values())
         is_left_out = state_bytes > limit_bytes
         return StoredObject(
             address=address,
@@ -265,6 +273,7 @@ class Disk:
             started=[self.journal(row, limit_bytes) for row in started],
             pending=[self.journal(row, limit_bytes) for row in head],
             pending_beyond=len(pending) - len(head),
+            promises=[] if is_left_out else [promises[name] for name in sorted(promises)],
             left_out_bytes=state_bytes if is_left_out else None,
         )
 
@@ -298,6 +307,18 @@ class Disk:
         return not any(
             holds_mailbox(other) or (waits_in_mailbox(other) and mailbox_order(other) < mailbox_order(record))
             for other in others
+        )
+
+    def is_held_up(self, record: InvocationRecord) -> bool:
+        """It may wait in a circle (rule E4): only other invocations can wake it, and others wait for it."""
+        row = self.rows[record.number]
+        if record.status is not InvocationStatus.SUSPENDED or any(kind is TimerKind.SLEEP for kind, _ in row.timers):
+            return False
+        if row.attachments or record.mailbox_position is None:
+            return bool(row.attachments)
+        queued = (self.rows[number] for number in self.unfinished[record.address])
+        return any(
+            waits_in_mailbox(one.record) and (one.record.caller is not None or one.attachments) for one in queued
         )
 
 
@@ -409,6 +430,11 @@ class MemoryStore:
         found = (record for record in disk.records() if record.number > after and disk.can_run(record))
         return [(record.number, record.address) for record in found][:limit]
 
+    async def held_up(self, after: int, limit: int, /) -> list[tuple[int, Address]]:
+        disk = self._opened()
+        found = (record for record in disk.records() if record.number > after and disk.is_held_up(record))
+        return [(record.number, record.address) for record in found][:limit]
+
     async def timers(
         self, until: int, limit: int, /, *, after: TimerPlace | None = None, asked_after: int = EVER
     ) -> list[TimerRecord]:
@@ -431,6 +457,14 @@ class MemoryStore:
         expired = [(r.expires_at, r.number, r) for r in finished if r.expires_at is not None and r.expires_at <= now]
         expired.sort(key=lambda entry: entry[:2])
         return [record for _, _, record in expired[:limit]]
+
+    async def expired_promises(self, now: int, limit: int, /) -> list[tuple[int, Address]]:
+        found: list[tuple[int, Address]] = []
+        for address, promises in self._opened().promises.items():
+            moments = [promise.expires_at for promise in promises.values() if promise.expires_at is not None]
+            if moments and max(moments) <= now:
+                found.append((max(moments), address))
+        return sorted(found)[:limit]
 
     async def paused(self, limit: int, /) -> list[InvocationRecord]:
         return [record for record in self._opened().records() if record.status is InvocationStatus.PAUSED][:limit]

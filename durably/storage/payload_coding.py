@@ -1,8 +1,8 @@
 """`PayloadCoding`: a codec around every stored value (rule V8).
 
 Wrapped are arguments, results, failures, header values, state, steps (with the arguments, changed fields and results in
-them) and completions. Readable stay the names of services, handlers, fields, headers and actions' timers, keys, ids,
-idempotency keys and times: the store finds records by them.
+them), completions and promises. Readable stay the names of services, handlers, fields,
+promises, headers and actions, keys, ids, idempotency keys and times: the store finds records by them.
 
 What is wrapped begins with a mark. Values without it were written before there was a codec, and are read as they are.
 So a store can be given a codec at any time, and `durably encrypt` wraps what is left.
@@ -83,6 +83,7 @@ class PayloadCoding:
             steps=[replace(one, content=wrap(one.content)) for one in batch.steps],
             completions=[replace(one, value=wrap(one.value)) for one in batch.completions],
             state=[replace(one, value=_if_any(wrap, one.value)) for one in batch.state],
+            promises=[replace(one, value=wrap(one.value)) for one in batch.promises],
         )
 
     def _accepted(self, record: InvocationRecord) -> InvocationRecord:
@@ -122,6 +123,7 @@ class PayloadCoding:
             state=self.state(stored.state),
             started=[self.stored(one) for one in stored.started],
             pending=[self.stored(one) for one in stored.pending],
+            promises=[replace(one, value=self.unwrap(one.value)) for one in stored.promises],
         )
 
     def state(self, state: Mapping[str, bytes]) -> dict[str, bytes]:

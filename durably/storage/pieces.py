@@ -25,12 +25,14 @@ from durably.storage.decoding import (
     decode_keyed_rows,
     decode_step_rows,
     invocation_of,
+    promises_of,
 )
 from durably.storage.encoding import bytes_of
 from durably.storage.records import (
     PENDING_BYTES,
     CompletionRecord,
     InvocationRecord,
+    PromiseRecord,
     StepRecord,
     StoredInvocation,
     StoredObject,
@@ -60,7 +62,7 @@ class PieceReader:
         """One object, as `Store.load` answers."""
         place = {"service": address.service, "key": address.key}
         with self._snapshot():
-            state, left_out_bytes = self._state(address, limit_bytes)
+            state, promises, left_out_bytes = self._kept(address, limit_bytes)
             parameters = {**place, "pending_limit": pending_limit, "pending_bytes": PENDING_BYTES}
             found = [*self._rows("records_of_object", parameters)]
             journals = [
@@ -76,6 +78,7 @@ class PieceReader:
             started=sorted(started, key=lambda journal: journal.record.number),
             pending=pending,
             pending_beyond=waiting - len(pending),
+            promises=promises,
             left_out_bytes=left_out_bytes,
         )
 
@@ -92,14 +95,22 @@ class PieceReader:
     def state(self, address: Address) -> dict[str, bytes]:
         """The snapshot of one object, however large it is."""
         with self._snapshot():
-            return self._state(address, None)[0]
+            return self._state(address, self._stored_state(address))
 
-    def _state(self, address: Address, limit_bytes: int | None) -> tuple[dict[str, bytes], int | None]:
-        stored = dict(self._rows("state_of_object", {"service": address.service, "key": address.key}))
-        size = sum(_size_of(value) for value in stored.values())
-        if limit_bytes is not None and size > limit_bytes:
-            return {}, size
-        return {field: self._payload(value, "large_state", *address, field) for field, value in stored.items()}, None
+    def _kept(self, address: Address, limit_bytes: int) -> tuple[dict[str, bytes], list[PromiseRecord], int | None]:
+        """State and promises, or the bytes that they hold where these are too many to load."""
+        state = self._stored_state(address)
+        promises = [*self._rows("promises_of_object", {"service": address.service, "key": address.key})]
+        size = sum(map(_size_of, state.values())) + sum(_size_of(value) for *_, value in promises)
+        if size > limit_bytes:
+            return {}, [], size
+        return self._state(address, state), promises_of(address, promises, self._payload), None
+
+    def _stored_state(self, address: Address) -> dict[str, StoredPayload]:
+        return dict(self._rows("state_of_object", {"service": address.service, "key": address.key}))
+
+    def _state(self, address: Address, stored: Mapping[str, StoredPayload]) -> dict[str, bytes]:
+        return {field: self._payload(value, "large_state", *address, field) for field, value in stored.items()}
 
     def _journal(self, row: InvocationRow, sender_unfinished: bool, limit_bytes: int) -> StoredInvocation:
         number = row.number

@@ -197,6 +197,18 @@ class StateRecord(msgspec.Struct, frozen=True, gc=False):
     value: bytes | None
 
 
+class PromiseRecord(msgspec.Struct, frozen=True, gc=False):
+    """A promise of a workflow that is completed; one that is not has no record."""
+
+    address: Address
+    name: str
+    failed: bool
+    value: bytes
+    expires_at: int | None
+    """When it may be forgotten if the `run` of the workflow has not been accepted by then (rule W3). None: the `run`
+    decides."""
+
+
 class Batch(msgspec.Struct, kw_only=True):
     """What becomes durable together, or not at all. Each record appears at most once in each list.
 
@@ -223,7 +235,11 @@ class Batch(msgspec.Struct, kw_only=True):
     """Timers that are not wanted any more; one that does not exist is no error."""
     attachments: list[AttachmentRecord] = []
     aliases: list[AliasRecord] = []
+    vacated: list[Address] = []
+    """Objects whose state and promises go, before those of this batch come."""
     state: list[StateRecord] = []
+    promises: list[PromiseRecord] = []
+    """One that is there already is replaced."""
     orders: list[OrderRecord] = []
     orders_done: list[int] = []
     """By position; one that does not exist is no error."""
@@ -255,8 +271,10 @@ class StoredObject(msgspec.Struct, frozen=True):
     started: list[StoredInvocation]
     pending: list[StoredInvocation]
     pending_beyond: int
+    promises: list[PromiseRecord] = []
+    """Those that are completed, by name."""
     left_out_bytes: int | None = None
-    """The fields of the snapshot hold so many bytes, more than the store loads, and are left out."""
+    """The fields of the snapshot and the promises hold so many bytes, more than the store loads, and are left out."""
 
 
 class Owner(msgspec.Struct, frozen=True):

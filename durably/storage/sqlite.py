@@ -38,6 +38,7 @@ from durably.storage.decoding import (
     decode_invocations,
     decode_journals,
     decode_keyed,
+    decode_moments,
     decode_objects,
     decode_orders,
     decode_recoverable,
@@ -82,7 +83,7 @@ CHECK_ALL_EVERY_SECONDS = 0.4
 """How often `verify` looks at the files of the log too; each commit, which depends on them, looks at them itself."""
 WRITER_DEFINITIONS = (
     "renewal", "renewal_is_applied", "removal", "removal_is_applied", "clearance", "clearance_is_applied",
-    "ordering", "ordering_is_applied",
+    "ordering", "ordering_is_applied", "workflow_changes", "workflow_changes_are_applied",
     "batch", "batch_is_applied", "state_is_applied",
 )  # fmt: skip
 NOTHING_LOADED = -1
@@ -458,6 +459,9 @@ class SqliteStore:
     async def recoverable(self, after: int, limit: int, /) -> list[tuple[int, Address]]:
         return decode_recoverable(await self._read("recoverable", {"after": after, "limit": limit}))
 
+    async def held_up(self, after: int, limit: int, /) -> list[tuple[int, Address]]:
+        return decode_recoverable(await self._read("held_up", {"after": after, "limit": limit}))
+
     async def timers(
         self, until: int, limit: int, /, *, after: TimerPlace | None = None, asked_after: int = EVER
     ) -> list[TimerRecord]:
@@ -473,6 +477,9 @@ class SqliteStore:
 
     async def expired(self, now: int, limit: int, /) -> list[InvocationRecord]:
         return await self._page("expired", {"now": now}, limit)
+
+    async def expired_promises(self, now: int, limit: int, /) -> list[tuple[int, Address]]:
+        return decode_moments(await self._read("expired_promises", {"now": now, "limit": limit}))
 
     async def paused(self, limit: int, /) -> list[InvocationRecord]:
         return await self._page("paused", {}, limit)

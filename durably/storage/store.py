@@ -133,6 +133,14 @@ class Store(Protocol):
         """
         ...
 
+    async def held_up(self, after: int, limit: int, /) -> list[tuple[int, Address]]:
+        """(number, address), by number and above `after`, of what may wait in a circle (rule E4).
+
+        That is every suspended invocation without a sleep timer that something waits for: it holds a mailbox in which
+        a message with a caller, or one that another command attached to, is pending; or a command attached to it.
+        """
+        ...
+
     async def timers(
         self, until: int, limit: int, /, *, after: TimerPlace | None = None, asked_after: int = EVER
     ) -> list[TimerRecord]:
@@ -150,6 +158,13 @@ class Store(Protocol):
         """Finished invocations whose outcome need not be kept any longer (`expires_at` at or before `now`).
 
         The first to expire first; fewer than `limit` where they are large, and none only if there is none.
+        """
+        ...
+
+    async def expired_promises(self, now: int, limit: int, /) -> list[tuple[int, Address]]:
+        """(when, address) of the objects of which the last promise that has an `expires_at` expires at or before `now`.
+
+        The first to expire first; none only if there is none.
         """
         ...
 

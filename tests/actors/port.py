@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
-from typing import Any, TypeVar
+from typing import Any, Never, TypeVar
 
 from durably.actors.protocol.coding import CodingMeter
 from durably.actors.protocol.commands import Command, Run, Send
 from durably.actors.protocol.operations import CallSite, Operation
-from durably.actors.protocol.port import Action, Flush
+from durably.actors.protocol.port import Action, Flush, Sent
 from durably.actors.protocol.request import Request
 from durably.actors.values.serde import SerdeFactory
 from durably.errors import WrongContextError
 
 R = TypeVar("R")
+
+
+class ContinueAsNew(BaseException):
+    """What a port raises to unwind a handler."""
 
 
 class FakePort:
@@ -73,11 +77,15 @@ class FakePort:
         self.check(what)
         return self._issued(command, what, site, decode)
 
-    def issue_send(self, command: Send, sent: Callable[[str], R], what: object, site: CallSite, /) -> Operation[R]:
+    def issue_send(self, command: Send, sent: Sent[R], what: object, site: CallSite, /) -> Operation[R]:
         self.check(what)
         operation: Operation[R] = self._operation(command, what, site)
         operation.set_result(sent(f"inv_callee{len(self.commands) - 1}"))
         return operation
+
+    def continue_as_new(self, argument: bytes, /) -> Never:
+        self.check("continue_as_new")
+        raise ContinueAsNew(argument)
 
     def issue_one_way(self, command: Command, what: object, site: CallSite, /) -> Operation[None]:
         self.check(what)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, field_serializer, field_validator
 from durably import ObjectContext, Runtime, VirtualObject, handler, state
 from durably.actors.definition.binding import bind
 from durably.actors.protocol.coding import CodingMeter
+from durably.actors.values.parts import Parts
 from tests.actors.port import FakePort
 
 CODINGS_PER_CHANGE = 3
@@ -176,6 +177,36 @@ def test_of_a_large_collection_only_the_parts_that_changed_are_verified() -> Non
     for change in changes:
         change()
         assert codings(port.flushed) <= 2 * size + 10  # Both fields are encoded, and at most a few items verified.
+
+
+def refuse(*_: object) -> None:
+    raise AssertionError("it was cut into its parts")
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["written-by-this-process", "by-an-earlier-one"])
+def test_appending_to_a_large_collection_reads_it_once_and_writes_it_once(
+    is_known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And cuts it into its parts never, which costs as much as ten codings."""
+    size = 4_000
+    port = FakePort()
+    first = attempt(port)
+    first.items = [Item(number=number) for number in range(size)]
+    first.by_name = {str(number): Item(number=number) for number in range(size)}
+    bound = BOUND if is_known else bind(Shop, {})
+    later = FakePort(dict(port.state))
+    shop = bound.instance("a", later, writable=True)
+    assert isinstance(shop, Shop)
+    monkeypatch.setattr(Parts, "_changed_places", refuse)
+
+    def append() -> None:
+        shop.items.append(Item(number=-1))
+        shop.by_name["new"] = Item(number=-1)
+        later.flushed()
+
+    assert codings(append) <= 2 * 2 * size + 10
+    assert codings(append) <= 2 * size + 10  # It need not be read again.
+    assert later.state["items"].endswith(b'{"number":-1},{"number":-1}]')
 
 
 async def test_the_cost_of_a_step_does_not_depend_on_how_many_there_were() -> None:

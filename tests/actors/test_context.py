@@ -150,9 +150,10 @@ def test_state_by_name_that_does_not_fit_is_named() -> None:
 
 def both(port: FakePort) -> tuple[Cart, ObjectContext]:
     """`self` and `ctx` of one attempt."""
-    instance, ctx = BOUND.instance("mary", port, writable=True), object_context(port)
-    BOUND.handlers["add"].start(instance, ctx, b'{"ticket":"x"}').close()
+    instance = BOUND.instance("mary", port, writable=True)
+    ctx = BOUND.handlers["add"].context(instance, port, "mary")
     assert isinstance(instance, Cart)
+    assert isinstance(ctx, ObjectContext)
     return instance, ctx
 
 

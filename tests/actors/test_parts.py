@@ -78,7 +78,17 @@ def compare(annotation: Any, before: Any, value: Any) -> None:
     assert refused(by_parts.verify, value, data, verified) == expected
     if expected is None:
         again = by_parts.verify(value, data, verified)
-        assert refused(by_parts.verify, value, data, again) is None
+        assert refused(by_parts.verify, value, data, data if again is None else again) is None
+
+
+@given(before=st.lists(RIGHT, min_size=1), added=st.lists(ANY))
+def test_lists_to_which_something_was_added(before: list[Job], added: list[Job]) -> None:
+    compare(list[Job], before, [*before, *added])
+
+
+@given(before=st.dictionaries(KEYS, RIGHT, min_size=1), added=st.dictionaries(st.sampled_from(["x", 1, "1"]), ANY))
+def test_dicts_to_which_something_was_added(before: dict[str, Job], added: dict[Any, Job]) -> None:
+    compare(dict[str, Job], before, {**before, **added})
 
 
 @pytest.mark.parametrize("key", [1, None, 1.5])

@@ -9,12 +9,14 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from importlib.util import find_spec
 from pathlib import Path
 
 import httpx
 import orjson
 import pytest
 
+from durably.cli.servers.server import ServerName
 from tests.processes import PATIENCE_SECONDS, ROOT, ServerProcess, durably, environment_with, eventually, serving
 
 pytestmark = pytest.mark.slow
@@ -66,10 +68,19 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture(params=list(ServerName))
+def in_front(request: pytest.FixtureRequest) -> str:
+    """The option for each HTTP server."""
+    name: ServerName = request.param
+    if find_spec(name) is None:
+        pytest.skip(f"{name} is not installed")
+    return f"--server={name}"
+
+
 @pytest.fixture
-def server(folder: Path) -> Iterator[ServerProcess]:
+def server(folder: Path, in_front: str) -> Iterator[ServerProcess]:
     """`durably serve`, ready."""
-    with serving("application:runtime", cwd=folder) as server:
+    with serving("application:runtime", in_front, cwd=folder) as server:
         yield server
 
 
@@ -175,15 +186,35 @@ def test_logs_can_be_json(folder: Path) -> None:
     assert any(line["event"] == "waiting" and line["name"] == "go" for line in logged)
 
 
-def test_a_port_in_use_is_a_sentence(folder: Path) -> None:
+def test_a_port_in_use_is_a_sentence(folder: Path, in_front: str) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        ended = durably("serve", "application:runtime", "--port", str(port), cwd=folder)
+        ended = durably("serve", "application:runtime", "--port", str(port), in_front, cwd=folder)
     assert ended.returncode == 1
     assert ended.stderr.startswith(f"Port {port} on 127.0.0.1 is in use")
     assert "Traceback" not in ended.stderr
+
+
+def test_a_port_served_by_another_server_is_a_sentence_and_the_store_is_not_touched(
+    folder: Path, server: ServerProcess, in_front: str
+) -> None:
+    other = f"sqlite:///{folder / 'other.db'}"
+    ended = durably(
+        "serve", "application:runtime", "--port", str(server.port), "--store", other, in_front, cwd=folder
+    )  # fmt: skip
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(f"Port {server.port} on 127.0.0.1 is in use")
+    assert not (folder / "other.db").exists()
+
+
+def test_half_a_request_does_not_keep_it_from_ending_well(server: ServerProcess) -> None:
+    with socket.create_connection(("127.0.0.1", server.port)) as slow:
+        slow.sendall(b"POST /Counter/a/add HTTP/1.1\r\nhost: here\r\n")
+        assert call(server, "Counter/a/add").content == b"1"
+        assert server.stop() == 0
+    assert "Traceback" not in server.output
 
 
 def test_a_store_in_use_is_a_sentence_that_names_the_holder(folder: Path, server: ServerProcess) -> None:

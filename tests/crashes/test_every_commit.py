@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -19,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from durably.actors.actor import VirtualObject
+from durably.actors.actor import VirtualObject, Workflow
 from durably.actors.retry import RetryPolicy
 from durably.errors import RuntimeStoppedError, StoreUnavailableError, TerminalError
 from durably.ids import InvocationStatus
@@ -29,10 +30,12 @@ from durably.testing.harness.harness import Harness
 from durably.testing.stores.wrapped import FailingStore, WrappedStore
 from examples import state_machine
 from examples.providers import Ledger, MailProvider, PaymentProvider
+from examples.signup import Carrier, ParcelWatch, Signup
 from examples.state_machine import Resource
 from examples.tickets import Cart, Checkout, Ticket
 from tests.levels import level
 from workloads.acts import OBJECTS, Act, Maker, Node, Worker, World
+from workloads.cancels import Limb, Plan
 
 WAYS = ("fails before", "fails after", "crash before", "crash after", "crash a little later")
 """How the n-th commit goes wrong: the store fails or everything dies; before it is durable, after it, or soon after."""
@@ -105,6 +108,28 @@ async def machines(scenario: Scenario) -> None:
         await scenario.answered()
 
 
+async def workflows(scenario: Scenario) -> None:
+    """Two sign up, one of them with the wrong code, and a parcel is watched through several executions."""
+    for user in ("ann", "bob"):
+        scenario.ask(f"{user} starts", partial(scenario.app.workflow(Signup, user).run.send, f"{user}@example.org"))
+    scenario.ask("watch", partial(scenario.app.workflow(ParcelWatch, "42").run.send, 2))
+    await scenario.answered()
+    for user in ("ann", "bob"):
+        signup = scenario.app.workflow(Signup, user)
+        scenario.ask(f"{user} waits", signup.run.attach)
+        code = next((str(mail["text"]) for mail in scenario.ledger.of("mail") if user in str(mail["to"])), "")
+        scenario.ask(
+            f"{user} confirms",
+            partial(signup.confirm.options(idempotency_key="c"), "wrong" if user == "bob" else code),
+        )
+        await scenario.answered()
+    scenario.ask("watched", scenario.app.workflow(ParcelWatch, "42").run.attach)
+    await scenario.app.advance(hours=8)
+    await scenario.answered()
+    for started in ("ann starts", "bob starts", "watch"):  # Handles and ids differ from one run to the next.
+        scenario.answers[started] = "started"
+
+
 async def additions(scenario: Scenario) -> None:
     """Short messages to an object that is in memory: each begins and ends within one batch."""
     for number in range(8):
@@ -125,14 +150,44 @@ def program(seed: int) -> Play:
     return carried
 
 
+def stopped(how: str) -> Play:
+    """A tree of calls, one of them queued, that is cancelled or killed or late, again and again until it has ended."""
+
+    async def play(scenario: Scenario) -> None:
+        app = scenario.app
+        leaf, queued = Plan(3, "c", "await", 1_000, 0), Plan(4, "b", "await", 1_000, 0)
+        tree = Plan(1, "a", "group", 1_000, 0, children=[Plan(2, "b", "await", 1_000, 0, children=[leaf]), queued])
+        grow = app.object(Limb, "a").grow.options(idempotency_key="tree")
+        grow = grow.options(timeout=50) if how == "late" else grow
+        scenario.ask("tree", partial(grow, tree))
+        for _ in range(100):
+            await app.advance(1)
+            if "tree" in scenario.answers:
+                break
+            with suppress(StoreUnavailableError, RuntimeStoppedError):
+                if how == "cancelled":
+                    await app.cancel("SoakLimb/a")
+                elif how == "killed":
+                    await app.kill("SoakLimb/a")
+        await scenario.answered()
+        await app.settle()
+        scenario.answers["undone, in any order"] = sorted((await app.state(Limb, "undone")).get("log", []))
+
+    return play
+
+
 PLAYS: dict[str, Play] = {
-    "tour": tour, "expiry": expiry, "machines": machines, "additions": additions,
+    "tour": tour, "expiry": expiry, "machines": machines, "additions": additions, "workflows": workflows,
+    **{f"a tree {how}": stopped(how) for how in ("cancelled", "killed", "late")},
     **{f"program {seed}": program(seed) for seed in range(5)},
 }  # fmt: skip
-OBJECTS_OF_PLAYS: list[tuple[type[VirtualObject], tuple[str, ...]]] = [
+OBJECTS_OF_PLAYS: list[tuple[type[VirtualObject] | type[Workflow], tuple[str, ...]]] = [
     (Ticket, ("A", "B", "C")),
     (Cart, ("ann", "bob", "eve")),
     (Resource, ("a", "b")),
+    (Limb, ("a", "b", "c")),
+    (Signup, ("ann", "bob")),
+    (ParcelWatch, ("42",)),
     (Node, tuple(str(index) for index in range(OBJECTS))),
 ]
 
@@ -181,8 +236,11 @@ class End:
 async def run(play: Play, suspend_after: int, store: FailingStore | DeadlyStore) -> End:
     ledger = Ledger()
     app = Harness(
-        Ticket, Cart, Checkout, Resource, Node, Worker,
-        dependencies={PaymentProvider: PaymentProvider(ledger), MailProvider: MailProvider(ledger), World: World()},
+        Ticket, Cart, Checkout, Resource, Limb, Node, Worker, Signup, ParcelWatch,
+        dependencies={
+            PaymentProvider: PaymentProvider(ledger), MailProvider: MailProvider(ledger), World: World(),
+            Carrier: Carrier(delivered_after=5),
+        },
         retry=RetryPolicy(initial=1),
         suspend_after=suspend_after,
         store=store,

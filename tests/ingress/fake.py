@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from durably.ids import KeyScope
 from durably.ingress.app import ServedRuntime
 from durably.runtime.gateway.requests import (
     Acceptance,
@@ -48,6 +49,7 @@ class FakeRuntime(ServedRuntime):
     def __init__(self) -> None:
         self.calls: list[InvocationRequest] = []
         self.sends: list[InvocationRequest] = []
+        self.questions: list[tuple[str, str | KeyScope]] = []
         self.reply = Reply(id="inv_1", body=b"true", content_type="application/json", failure=None, expires_at=None)
         self.acceptance = Acceptance(id="inv_2", previously_accepted=False, due=None)
         self.error: Exception | None = None
@@ -79,3 +81,18 @@ class FakeRuntime(ServedRuntime):
         if self.error is not None:
             raise self.error
         return self.acceptance
+
+    async def request_attach(self, which: str | KeyScope, /) -> Reply:
+        return self._asked("attach", which)
+
+    async def request_output(self, which: str | KeyScope, /) -> Reply:
+        return self._asked("output", which)
+
+    async def request_lookup(self, which: str | KeyScope, /) -> str:
+        return self._asked("lookup", which).id
+
+    def _asked(self, verb: str, which: str | KeyScope) -> Reply:
+        self.questions.append((verb, which))
+        if self.error is not None:
+            raise self.error
+        return self.reply

@@ -247,7 +247,7 @@ async def test_query_parameters_of_restate_are_allowed(
         ("/Hidden/run", 400, "the invoked service is not public"),
         ("/CartObject/Mary/_sweep", 400, "the invoked service is not public"),
         ("/restate", 404, "not found"),
-        ("/restate/call/CheckoutService/handle", 404, "not found"),
+        ("/restate/nothing/CheckoutService/handle", 404, "not found"),
         ("/CartObject/%ff/checkout", 400, "bad path, a segment is not UTF-8 once it is URL-decoded: %ff"),
     ],
 )  # fmt: skip

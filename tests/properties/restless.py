@@ -10,7 +10,7 @@ import msgspec
 
 from durably.errors import StoreUnavailableError
 from durably.ids import Address, KeyScope
-from durably.runtime.execution.step import Delivery
+from durably.runtime.execution.step import Delivery, decode_stored_step
 from durably.storage.memory import MemoryStore
 from durably.storage.records import Batch, InvocationRecord, Opened, Owner, StoredInvocation, StoredObject
 from durably.testing.stores.wrapped import WrappedStore
@@ -97,4 +97,6 @@ class RestlessStore(WrappedStore):
             assert step.index == len(journal.steps), "the steps of a journal have no gaps"
             if step.index == 0:
                 journal.snapshot = await self.inner.state(journal.record.address)
+            for one in decode_stored_step(step.content)[1]:
+                journal.deliveries[one.command] = Delivery(one.command, one.failed, one.value)
             journal.steps.append(step.content)

@@ -35,7 +35,7 @@ ACTIVATION = Activation(HERE, bind(Thing, {}), 0)
 
 def invocation(number: int, *, keyed: bool) -> InvocationRun:
     return InvocationRun(
-        number, f"inv_{number}", ACTIVATION, HANDLER, b"seed", b"{}", {},
+        number, f"inv_{number}", ACTIVATION, HERE, HANDLER, b"seed", b"{}", {},
         KeyScope("Thing", "a", "work", f"k{number}") if keyed else None, None, None, None, 0,
         1 if keyed else None, InvocationStatus.PENDING, number,
     )  # fmt: skip

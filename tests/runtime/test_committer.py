@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from math import ceil
+
+import pytest
 
 from durably.ids import Address
 from durably.runtime.clock import SystemClock
@@ -55,6 +59,24 @@ async def test_gates_open_in_order_a_portion_in_each_turn() -> None:
     assert opened == [0, 1, 2, 3, 4]
     assert sorted(set(seen)) == [0, 2, 4, 5]
     assert failures == []
+
+
+@pytest.mark.parametrize("gates", [1, 256, 257, 1_024, 1_025, 20_000])
+async def test_however_many_gates_a_commit_opens_they_take_a_few_turns_of_the_loop(gates: int) -> None:
+    log = await committer([], gates_at_once=256)
+    turns: list[int] = []  # In which turn each one opened.
+    turn = 0
+    log.begin()
+    log.batch.set_state(Address("Counter", "a"), "value", b"1")
+    for _ in range(gates):
+        log.when_durable(lambda _: turns.append(turn), None)
+    log.write_if_due()
+    while len(turns) < gates:
+        await asyncio.sleep(0)
+        turn += 1
+    opened = Counter(turns).values()
+    assert len(opened) == min(4, ceil(gates / 256))
+    assert max(opened) == max(min(gates, 256), ceil(gates / 4))
 
 
 async def test_what_comes_while_gates_open_does_not_overtake_those_before_it() -> None:

@@ -517,6 +517,7 @@ class TestC7:
             counter = app.object(Counter, "a")
             first = await counter.add.options(idempotency_key="k").after(60).send(5)
             call = begin(counter.add.options(idempotency_key="k")(7))
+            await app.settle()
             await app.crash()
             await app.advance(60)
             assert await call == 5

@@ -91,6 +91,49 @@ class TestS1:
             assert await call == [1.0, 60.0]
 
 
+class Three(Service):
+    @handler
+    async def three(self, ctx: Context, number: int) -> int:
+        for name in ("one", "two", "three"):
+            number = await ctx.run(name, lambda before=number: before + 1)
+        return number
+
+
+async def test_a_step_is_one_row_with_the_answers_that_it_took_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = PuppetStore()
+    async with Harness(Three, store=store) as app:
+        assert await app.service(Three).three(1) == 4
+    three = [batch for batch in store.commits if batch.accepted or batch.steps or batch.removed]
+    assert [(len(batch.accepted), len(batch.steps), len(batch.removed)) for batch in three] == [
+        (1, 1, 0), (0, 1, 0), (0, 1, 0), (0, 0, 1)
+    ]  # fmt: skip
+    assert [batch.completions + batch.updated for batch in store.commits] == [[]] * len(store.commits)
+
+
+async def test_an_answer_that_a_step_keeps_is_not_asked_for_again_after_a_crash() -> None:
+    """Nor one that is too large to be kept in a step."""
+    world = World()
+
+    class Twice(Service):
+        @handler
+        async def twice(self, ctx: Context) -> int:
+            small = await ctx.run("small", world.act_at_once, "small")
+            large = await ctx.run("large", in_large_letters)
+            await ctx.sleep(60)
+            return len(small) + len(large)
+
+    async def in_large_letters() -> str:
+        return 5_000 * await world.act_at_once("large")
+
+    async with Harness(Twice) as app:
+        asked = begin(app.service(Twice).twice.options(idempotency_key="k")())
+        await app.settle()
+        await app.crash()
+        await app.advance(60)
+        assert await asked > 5_000
+        assert world.started == ["small", "large"]
+
+
 class TestS2:
     """An advance that ends in a retryable error is no transition: what it did is dropped, what it took in is kept."""
 

@@ -25,19 +25,33 @@ from durably.runtime.commit.open_batch import OpenBatch
 from durably.runtime.commit.transition import Transition
 from durably.runtime.commit.verification import Verification
 from durably.runtime.execution.step import Outcome
+from durably.runtime.gateway import intake
+from durably.runtime.gateway import requests as gateway_requests
 from durably.runtime.gateway.control import Control, Verb
+from durably.runtime.gateway.pending_requests import AcceptanceOperation, OutcomeOperation
 from durably.runtime.invocations.activation import Activation
 from durably.runtime.invocations.invocation import Found, InvocationRun
 from durably.runtime.invocations.journal import Journal
+from durably.runtime.lifecycle import deadlocks
 from durably.runtime.lifecycle.cancellation import Cancellation
 from durably.runtime.lifecycle.deadlines import Deadlines
+from durably.runtime.lifecycle.deadlocks import Deadlocks
 from durably.runtime.lifecycle.endings import Endings
+from durably.runtime.lifecycle.knots import Knot
 from durably.runtime.lifecycle.pauses import Pauses
+from durably.runtime.lifecycle.recovery import Recovery
+from durably.runtime.lifecycle.retention import Retention
 from durably.runtime.lifecycle.timer_dispatch import TimerDispatch
+from durably.runtime.lifecycle.wait_graph import WaitGraph, WaitReason
+from durably.runtime.lifecycle.workflow_retention import WorkflowRetention
 from durably.runtime.messaging.acceptance import Acceptance
 from durably.runtime.messaging.attachments import Attachments
+from durably.runtime.messaging.messages import Messages
 from durably.runtime.messaging.orders import Orders
+from durably.runtime.messaging.promises import Promises
+from durably.runtime.messaging.targets import Targets
 from durably.runtime.registry.registry import InvocationRegistry
+from durably.runtime.registry.waiters import Waiters
 from durably.runtime.steps.steps import Steps
 from durably.storage.memory import MemoryStore
 from durably.storage.records import (
@@ -243,7 +257,7 @@ def a_delayed_message_that_rings_twice_comes_twice(patch: Patch) -> None:
     around(patch, TimerDispatch, "_start_brought", brought)
 
 
-@mutant("guarantee 4", "guarantee 1", "machine")
+@mutant("guarantee 4", "guarantee 1", "guarantee 7", "machine")
 def objects_are_loaded_before_the_log_is_durable(patch: Patch) -> None:
     def init(original: Any, self: Activations, *args: Any, **kwargs: Any) -> None:
         original(self, *args, **kwargs)
@@ -528,6 +542,242 @@ def expiry_removes_what_has_not_ended(patch: Patch) -> None:
     around(patch, MemoryStore, "expired", expired)
 
 
+# ---------------------------------------------------------------------- deadlocks
+
+CIRCLES = (WORKLOADS["circles"],)
+
+
+@mutant("guarantee 13", "stuck", where=CIRCLES)
+def deadlocks_are_never_looked_for(patch: Patch) -> None:
+    patch.setattr(Deadlocks, "_look", _nothing)
+
+
+@mutant("guarantee 13", where=CIRCLES)
+def only_circles_of_one_object_are_seen(patch: Patch) -> None:
+    def undo(original: Any, self: Deadlocks, knot: Knot, hunt: Any) -> None:
+        if len({member.address for member in knot.members.values()}) == 1:
+            original(self, knot, hunt)
+        elif hunt is not None:
+            self._end_hunt(hunt)
+
+    around(patch, Deadlocks, "_undo", undo)
+
+
+@mutant("guarantee 13", where=CIRCLES)
+def only_what_is_queued_can_close_a_circle(patch: Patch) -> None:
+    patch.setattr(Deadlocks, "attached", _nothing)
+
+
+@mutant("guarantee 13", where=CIRCLES)
+def a_step_without_new_calls_closes_no_circle(patch: Patch) -> None:
+    def step_ended(original: Any, self: Deadlocks, invocation: InvocationRun, first: int) -> None:
+        original(self, invocation, 0)
+
+    around(patch, Deadlocks, "step_ended", step_ended)
+
+
+@mutant("guarantee 13", where=CIRCLES)
+def circles_through_the_store_are_not_followed(patch: Patch) -> None:
+    def hunt_next(self: Deadlocks) -> None:
+        self._undecided.clear()
+
+    patch.setattr(Deadlocks, "_hunt_next", hunt_next)
+
+
+@mutant("guarantee 13", "stuck", where=CIRCLES)
+def circles_that_a_crash_left_are_not_looked_for(patch: Patch) -> None:
+    async def look_for_deadlocks(self: Recovery) -> None:
+        """Not done."""
+
+    patch.setattr(Recovery, "_look_for_deadlocks", look_for_deadlocks)
+
+
+@mutant("guarantee 13", where=CIRCLES)
+def the_oldest_call_of_a_deadlock_is_answered(patch: Patch) -> None:
+    def newest_call(self: Knot) -> Any:
+        calls = [(wait.target.number, waiter, wait) for waiter, wait in self._edges() if wait.target is not None]
+        return min(calls, key=lambda one: one[0])[1:]
+
+    patch.setattr(Knot, "newest_call", newest_call)
+
+
+@mutant("guarantee 13", "check", where=CIRCLES)
+def the_message_of_a_deadlock_stays_in_its_mailbox(patch: Patch) -> None:
+    def others_wait(*_: object) -> bool:
+        return True
+
+    patch.setattr(deadlocks, "_others_wait", others_wait)
+
+
+@mutant("check", where=CIRCLES)
+def a_message_that_was_sent_goes_with_a_deadlock(patch: Patch) -> None:
+    def is_own_message(*_: object) -> bool:
+        return True
+
+    patch.setattr(deadlocks, "is_own_message", is_own_message)
+
+
+@mutant("guarantee 13", where=CIRCLES)
+def a_deadlock_is_told_although_a_timer_is_set(patch: Patch) -> None:
+    def waits_of(original: Any, self: WaitGraph, *args: Any) -> Any:
+        waits = [*original(self, *args)]
+        return iter([wait for wait in waits if wait.reason is not WaitReason.TIMER] or waits)
+
+    around(patch, WaitGraph, "waits_of", waits_of)
+
+
+@mutant("guarantee 13", where=CIRCLES)
+def a_deadlock_is_told_although_one_of_it_is_to_be_woken(patch: Patch) -> None:
+    def answers_of(original: Any, self: WaitGraph, waiter: InvocationRun, brought: Any) -> Any:
+        journal = waiter.journal
+        if journal is None or not journal.pending:
+            return original(self, waiter, brought)
+        return iter([self._answer_of(waiter, *one, brought) for one in reversed(journal.pending.items())])
+
+    around(patch, WaitGraph, "_answers_of", answers_of)
+
+
+@mutant("guarantee 13", "guarantee 4", "guarantee 1", "guarantee 7", "machine", "check", where=CIRCLES)
+def what_a_search_has_brought_leaves_memory_at_once(patch: Patch) -> None:
+    def end_hunt(self: Deadlocks, hunt: Any) -> None:
+        self._let_go(hunt)
+
+    patch.setattr(Deadlocks, "_end_hunt", end_hunt)
+
+
+# ---------------------------------------------------------------------- workflows
+
+WORKFLOWS = (WORKLOADS["workflows"],)
+
+
+@mutant("check", "guarantee 4", "guarantee 14", where=WORKFLOWS)
+def a_workflow_is_started_again_and_again(patch: Patch) -> None:
+    def scope(original: Any, self: Targets, handler: Any, key: Any, idempotency_key: Any) -> Any:
+        return None if handler.kind == "workflow" else original(self, handler, key, idempotency_key)
+
+    around(patch, Targets, "scope", scope)
+
+
+@mutant("check", where=WORKFLOWS)
+def a_second_caller_of_a_workflow_is_not_refused(patch: Patch) -> None:
+    def refuse(self: Any, id: str, error: BaseException) -> None:
+        self.finish(Outcome(False, b'"started"'))
+
+    patch.setattr(OutcomeOperation, "refuse_second_start", refuse)
+    patch.setattr(Messages, "_refuse_second_start", _answered_all_the_same)
+
+
+def _answered_all_the_same(self: Messages, transition: Any, first: Any, caller: Any) -> None:
+    if caller is not None:
+        self._attachments.attach(transition, caller, first)
+
+
+@mutant("check", where=WORKFLOWS)
+def a_second_send_is_said_to_be_the_first(patch: Patch) -> None:
+    def joins(self: AcceptanceOperation[Any], id: str) -> None:
+        self.id = id
+
+    patch.setattr(AcceptanceOperation, "joins", joins)
+    original = gateway_requests.Acceptance
+
+    def acceptance(*, id: str, previously_accepted: bool, due: int | None) -> Any:
+        return original(id=id, previously_accepted=False, due=due)
+
+    patch.setattr(intake, "Accepted", acceptance)
+
+
+@mutant("guarantee 14", "check", where=WORKFLOWS)
+def promises_can_be_completed_again(patch: Patch) -> None:
+    patch.setattr(Promises, "refusal", _nothing)
+
+
+@mutant("guarantee 7", "stuck", where=WORKFLOWS)
+def who_waits_for_a_promise_is_not_told(patch: Patch) -> None:
+    patch.setattr(Promises, "_answer", _nothing)
+
+
+@mutant("guarantee 14", "guarantee 7", "check", "paused", where=WORKFLOWS)
+def completed_promises_are_lost_at_recovery(patch: Patch) -> None:
+    async def load(original: Any, self: MemoryStore, *args: Any, **kwargs: Any) -> list[StoredObject]:
+        found: list[StoredObject] = await original(self, *args, **kwargs)
+        return [msgspec.structs.replace(one, promises=[]) for one in found]
+
+    around(patch, MemoryStore, "load", load)
+
+
+@mutant("guarantee 14", "check", "paused", where=WORKFLOWS)
+def a_workflow_leaves_its_state_behind(patch: Patch) -> None:
+    patch.setattr(Transition, "vacate", _nothing)
+
+
+@mutant("guarantee 14", "check", "machine", "paused", where=WORKFLOWS)
+def a_workflow_goes_while_a_handler_of_it_is_in_flight(patch: Patch) -> None:
+    def let_go(original: Any, self: WorkflowRetention, activation: Activation) -> None:
+        patch.setattr(Activation, "is_at_rest", _always)
+        original(self, activation)
+        patch.setattr(Activation, "is_at_rest", AT_REST)
+
+    around(patch, WorkflowRetention, "_let_go_if_at_rest", let_go)
+
+
+AT_REST = Activation.is_at_rest
+
+
+def _always(_: object) -> bool:
+    return True
+
+
+@mutant("stuck", "check", where=WORKFLOWS)
+def who_waits_when_a_retention_ends_waits_on(patch: Patch) -> None:
+    patch.setattr(Promises, "give_up", _nothing)
+
+
+@mutant("guarantee 15", "check", where=WORKFLOWS)
+def outcomes_are_kept_for_ever(patch: Patch) -> None:
+    patch.setattr(Retention, "_expire_again", _nothing)
+
+
+@mutant("check", "machine", "guarantee 7", "guarantee 3", "paused", "stuck", where=WORKFLOWS)
+def an_execution_that_goes_on_keeps_its_number(patch: Patch) -> None:
+    def renew(original: Any, self: Transition, invocation: InvocationRun, seed: bytes, argument: bytes) -> None:
+        invocation.seed, invocation.argument = seed, argument
+        self.move(invocation, InvocationStatus.RUNNING)
+
+    around(patch, Transition, "renew", renew)
+
+
+@mutant("check", "guarantee 4", "machine", where=WORKFLOWS)
+def an_execution_that_goes_on_keeps_its_seed(patch: Patch) -> None:
+    def renew(original: Any, self: Transition, invocation: InvocationRun, seed: bytes, argument: bytes) -> None:
+        original(self, invocation, invocation.seed, argument)
+
+    around(patch, Transition, "renew", renew)
+
+
+@mutant("check", "guarantee 7", "guarantee 2", "stuck", where=WORKFLOWS)
+def who_waits_for_an_execution_that_goes_on_is_forgotten(patch: Patch) -> None:
+    def renew(original: Any, self: OpenBatch, invocation: InvocationRun, previous: int) -> None:
+        original(self, invocation, previous)
+        self._attachments.pop(invocation.number, None)
+
+    around(patch, OpenBatch, "renew", renew)
+    patch.setattr(Waiters, "move", _nothing)
+
+
+@mutant("check", "stuck", where=WORKFLOWS)
+def the_state_of_an_execution_that_goes_on_is_lost(patch: Patch) -> None:
+    def take_last_step(
+        original: Any, self: Endings, transition: Any, invocation: InvocationRun, last: Any, found: Any, *, drops: bool
+    ) -> None:
+        if last.continues_with is not None:
+            last = msgspec.structs.replace(last, changes=None)
+            if invocation.journal is not None:
+                invocation.journal.changes = {}
+        original(self, transition, invocation, last, found, drops=drops)
+
+    around(patch, Endings, "take_last_step", take_last_step)
+
+
 # ---------------------------------------------------------------------- actors that are wrong
 
 
@@ -630,12 +880,12 @@ def an_actor_looks_at_a_global(patch: Patch) -> None:
 CANCELS = (WORKLOADS["cancels"],)
 
 
-@mutant("guarantee 9", where=CANCELS)
+@mutant("guarantee 11", where=CANCELS)
 def cancels_do_not_reach_callees(patch: Patch) -> None:
     patch.setattr(Steps, "_cancel_below", _nothing)
 
 
-@mutant("guarantee 9", where=CANCELS)
+@mutant("guarantee 11", where=CANCELS)
 def kills_do_not_reach_callees(patch: Patch) -> None:
     def kill(original: Any, self: Cancellation, transition: Any, invocation: InvocationRun) -> None:
         with pytest.MonkeyPatch.context() as inner:
@@ -645,7 +895,7 @@ def kills_do_not_reach_callees(patch: Patch) -> None:
     around(patch, Cancellation, "kill", kill)
 
 
-@mutant("guarantee 9", where=CANCELS)
+@mutant("guarantee 11", where=CANCELS)
 def orders_are_forgotten_at_recovery(patch: Patch) -> None:
     async def orders(self: MemoryStore, *_: Any) -> list[OrderRecord]:
         return []
@@ -653,17 +903,17 @@ def orders_are_forgotten_at_recovery(patch: Patch) -> None:
     patch.setattr(MemoryStore, "orders", orders)
 
 
-@mutant("guarantee 9", "guarantee 7", "guarantee 2", "check", where=CANCELS)
+@mutant("guarantee 11", "guarantee 7", "guarantee 2", "check", where=CANCELS)
 def orders_are_not_recorded(patch: Patch) -> None:
     patch.setattr(OpenBatch, "order", _nothing)
 
 
-@mutant("guarantee 10", "guarantee 7", where=CANCELS)
+@mutant("guarantee 12", "guarantee 7", where=CANCELS)
 def deadlines_do_nothing(patch: Patch) -> None:
     patch.setattr(Deadlines, "_reached", _nothing)
 
 
-@mutant("guarantee 2", "guarantee 5", "guarantee 10", "check", where=CANCELS)
+@mutant("guarantee 2", "guarantee 5", "guarantee 12", "check", where=CANCELS)
 def deadlines_are_not_final(patch: Patch) -> None:
     def fix(self: Transition, invocation: InvocationRun, outcome: Outcome, *, expires_at: int | None) -> None:
         self._batch.clear_timer(invocation.number, TimerKind.DEADLINE)
@@ -671,7 +921,7 @@ def deadlines_are_not_final(patch: Patch) -> None:
     patch.setattr(Transition, "fix", fix)
 
 
-@mutant("guarantee 7", "guarantee 9", "stuck", "check", where=CANCELS)
+@mutant("guarantee 7", "guarantee 11", "stuck", "check", where=CANCELS)
 def what_is_resumed_does_not_go_on(patch: Patch) -> None:
     def resume(self: Pauses, invocation: InvocationRun) -> bool:
         if invocation.status is InvocationStatus.PAUSED:
@@ -692,7 +942,7 @@ def what_is_killed_keeps_its_object(patch: Patch) -> None:
     around(patch, Cancellation, "kill", kill)
 
 
-@mutant("guarantee 10", "guarantee 7", "stuck", where=CANCELS)
+@mutant("guarantee 12", "guarantee 7", "stuck", where=CANCELS)
 def callers_are_not_told_of_what_is_cancelled(patch: Patch) -> None:
     def answer_all(
         original: Any, self: Attachments, transition: Any, invocation: InvocationRun, outcome: Outcome
@@ -704,7 +954,7 @@ def callers_are_not_told_of_what_is_cancelled(patch: Patch) -> None:
     around(patch, Attachments, "answer_all", answer_all)
 
 
-@mutant("guarantee 9", "guarantee 7", "guarantee 10", "check", "machine", where=CANCELS)
+@mutant("guarantee 11", "guarantee 7", "guarantee 12", "check", "machine", where=CANCELS)
 def a_cancel_is_lost_in_a_crash(patch: Patch) -> None:
     def complete(original: Any, self: OpenBatch, completion: CompletionRecord) -> None:
         if completion.command >= 0:

@@ -17,6 +17,7 @@ from durably import (
     BytesSerde,
     Caller,
     Context,
+    DurablePromise,
     Invocation,
     InvocationStatus,
     ObjectContext,
@@ -24,9 +25,13 @@ from durably import (
     Runtime,
     Service,
     SharedContext,
+    SharedWorkflowContext,
     TerminalError,
     VirtualObject,
+    Workflow,
+    WorkflowContext,
     handler,
+    promise,
     select,
     shared,
     state,
@@ -258,3 +263,49 @@ async def from_a_strategy(caller: Caller, call: ActorCall) -> None:
     await call.on(caller)
     handle: Invocation[object] = await call.send_on(caller, after=timedelta(seconds=1))
     await handle.result()
+
+
+class Signup(Workflow, retention=timedelta(days=30)):
+    email: str = state(default="")
+    confirmed: DurablePromise[str] = promise()
+    count: DurablePromise[int | None] = promise(name="n")
+
+    @handler
+    async def run(self, ctx: WorkflowContext, email: str, left: int = 0) -> bool:
+        self.email = email
+        ctx.set("seen", 1)
+        code: str = await self.confirmed
+        seen: str | None = await self.confirmed.peek()
+        named: int = await ctx.promise("other", int)
+        raced: tuple[str, str | None] = await select(code=self.confirmed, time=ctx.sleep(5))
+        if left:
+            ctx.continue_as_new(Signup.run, email, left=left - 1)
+        return code == seen and named > len(raced)
+
+    @shared
+    async def confirm(self, ctx: SharedWorkflowContext, code: str) -> None:
+        await self.confirmed.resolve(code)
+        await self.count.resolve(None)
+        await ctx.promise("other", int).reject("no", code=403)
+
+    @shared(retention=60)
+    async def look(self, ctx: SharedContext) -> str:
+        return self.email
+
+
+async def uses_workflows(caller: Caller) -> bool:
+    ann = caller.workflow(Signup, "ann")
+    sent: Invocation[bool] = await ann.run.send("a", left=3)
+    later = await ann.run.after(hours=1).send("a")
+    done: bool = await sent
+    same: bool = await sent.output()
+    attached: bool = await ann.run.attach()
+    look: str = await ann.look.options(idempotency_key="k").output()
+    await ann.confirm("7")
+    return sent.previously_accepted or later.previously_accepted or done or same or attached or look == ""
+
+
+class Spread(VirtualObject):
+    @handler
+    async def work(self, ctx: ObjectContext, left: int) -> int:
+        return ctx.continue_as_new(Spread.work, left - 1)

@@ -12,13 +12,18 @@ from datetime import datetime
 from durably import (
     Caller,
     Context,
+    DurablePromise,
     ObjectContext,
     RetryPolicy,
     Service,
     SharedContext,
+    SharedWorkflowContext,
     TerminalError,
     VirtualObject,
+    Workflow,
+    WorkflowContext,
     handler,
+    promise,
     shared,
     state,
 )
@@ -128,6 +133,30 @@ async def use(caller: Caller, ctx: Context) -> None:
     ctx.sleep(5)  # refused: the await is forgotten
     RetryPolicy(attempts=3)  # refused: there is no such field
     raise TerminalError("x", status=409)  # refused: the code is called code
+
+
+class Signup(Workflow):
+    confirmed: DurablePromise[str] = promise()
+
+    @handler
+    async def run(self, ctx: WorkflowContext, email: str) -> bool:
+        number: int = await self.confirmed  # refused: the promise has another type
+        ctx.continue_as_new(Signup.run, 5)  # refused: an argument of another type, of the next execution
+        return number > 0
+
+    @shared
+    async def confirm(self, ctx: SharedWorkflowContext, code: int) -> None:
+        await self.confirmed.resolve(code)  # refused: the value has another type
+        self.confirmed.resolve("7")  # refused: the await is forgotten
+        ctx.set("x", 1)  # refused: a shared handler reads
+
+
+async def uses_workflows(caller: Caller) -> None:
+    caller.object(Signup, "ann")  # refused: a workflow is no virtual object
+    caller.workflow(Cart, "ann")  # refused: a virtual object is no workflow
+    done: str = await caller.workflow(Signup, "ann").run("a")  # refused: the result has another type
+    await caller.workflow(Signup, "ann").confirm("7")  # refused: an argument of another type, in a workflow
+    print(done)
 
 
 async def a_test(durable: Durable) -> None:

@@ -8,25 +8,28 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any
+from typing import Any, TypeAlias, get_args, get_origin
 
 from durably.actors.actor import Actor
-from durably.actors.context import Context, HandlerInfo, SharedContext
+from durably.actors.context import Context, HandlerInfo, make_context
 from durably.actors.definition.arguments import Decoded
 from durably.actors.definition.definition import ActorDefinition, AnyHandler, definition_of
 from durably.actors.definition.dependencies import construct
 from durably.actors.definition.type_bindings import bindings_of
 from durably.actors.handlers import Handler, HandlerKind
+from durably.actors.promises import PROMISE_VIEW, DurablePromise, PromiseField, PromiseView
 from durably.actors.protocol.port import Port
 from durably.actors.retry import RetryPolicy
 from durably.actors.state import STATE_VIEW, BoundField, StateField, StateView
-from durably.actors.values.descriptions import MISSING, named
+from durably.actors.values.descriptions import MISSING, describe, named
 from durably.actors.values.parts import parts_of
-from durably.actors.values.serde import SerdeFactory, codec_of, codec_under
+from durably.actors.values.serde import SerdeFactory, TypeCodec, codec_of, codec_under
 from durably.actors.values.slices import Slices
 from durably.errors import DefinitionError, HandlerMistakeError, UndecodableError, UnencodableError
 
+StartHandler: TypeAlias = Callable[[Any, Any, bytes], Coroutine[Any, Any, Any]]
 EMPTY_COLLECTIONS: tuple[Callable[[], Any], ...] = (list, dict, set)
+EXCLUSIVE_KINDS = ("exclusive", "workflow")
 
 
 class BoundActorHandler:
@@ -40,6 +43,8 @@ class BoundActorHandler:
         self.name = handler.name
         """The name on the wire."""
         self.kind: HandlerKind = definition.kind_of(handler)
+        self.is_exclusive = self.kind in EXCLUSIVE_KINDS
+        """It holds its object while it runs, and may change its state."""
         self.atomic = handler.atomic
         self.private = handler.private or options.private
         self.retry: RetryPolicy | None = handler.retry or options.retry
@@ -60,28 +65,23 @@ class BoundActorHandler:
         self.decode_in_slices = signature.types.arguments.decode_in_slices
         self.encode_result = signature.types.result.encode
         """Raises UnencodableError."""
-        self._call = signature.types.arguments.call
-        self._call_decoded = signature.types.arguments.call_decoded
+        self.start: StartHandler = signature.types.arguments.call
+        """The handler's coroutine, not begun, on an argument in the journal's form.
+
+        Raises InvalidArgumentError if the argument does not fit the parameters.
+        """
+        self.start_decoded: Callable[[Any, Any, Decoded], Coroutine[Any, Any, Any]] = (
+            signature.types.arguments.call_decoded
+        )
+        """The same, on arguments that `decode_in_slices` made for this attempt."""
         self.info = _info(definition, handler)
 
     def __repr__(self) -> str:
         return f"<{self.kind} handler {self.service}/{self.name}>"
 
-    def start(self, instance: Actor, ctx: Context, argument: bytes) -> Coroutine[Any, Any, Any]:
-        """The handler's coroutine, not begun, on an argument in the journal's form.
-
-        Raises:
-            InvalidArgumentError: the argument does not fit the parameters.
-        """
-        if isinstance(ctx, SharedContext):
-            ctx.share_state_with(instance.__dict__[STATE_VIEW])
-        return self._call(instance, ctx, argument)
-
-    def start_decoded(self, instance: Actor, ctx: Context, decoded: Decoded) -> Coroutine[Any, Any, Any]:
-        """The same, on arguments that `decode_in_slices` made for this attempt."""
-        if isinstance(ctx, SharedContext):
-            ctx.share_state_with(instance.__dict__[STATE_VIEW])
-        return self._call_decoded(instance, ctx, decoded)
+    def context(self, instance: Actor, port: Port, key: str) -> Context:
+        """The context of an attempt, which shares the state with its `self`."""
+        return make_context(self.kind, port, self.info, key, instance.__dict__[STATE_VIEW])
 
 
 class MissingHandler(BoundActorHandler):
@@ -89,14 +89,14 @@ class MissingHandler(BoundActorHandler):
 
     def __init__(self, definition: ActorDefinition, name: str, *, shared: bool) -> None:
         handler: AnyHandler = Handler(_is_missing, name=name, shared=shared)
+        handler.is_run = definition.kind == "workflow" and not shared
         handler.signature.scope = definition.scope
         super().__init__(definition, handler)
         self.decode_in_slices = _nothing_in_slices
+        self.start = self._refuse
+        self.start_decoded = self._refuse
 
-    def start_decoded(self, instance: Actor, ctx: Context, decoded: Decoded) -> Coroutine[Any, Any, Any]:
-        return self.start(instance, ctx, b"")
-
-    def start(self, instance: Actor, ctx: Context, argument: bytes) -> Coroutine[Any, Any, Any]:
+    def _refuse(self, instance: Actor, ctx: Context, argument: bytes | Decoded) -> Coroutine[Any, Any, Any]:
         raise HandlerMistakeError(
             f"{self.service} has no handler {self.name!r} any more, and the store holds an invocation of it. Bring the "
             "handler back, and resume the invocation."
@@ -121,6 +121,7 @@ class BoundActor:
         prototype: Actor,
         handlers: Mapping[str, BoundActorHandler],
         fields: Mapping[str, BoundField],
+        promises: Mapping[str, TypeCodec[Any]],
         serde: SerdeFactory | None,
     ) -> None:
         self.definition = definition
@@ -133,7 +134,9 @@ class BoundActor:
         self._cls: type[Actor] = definition.actor
         self._attributes = dict(prototype.__dict__)
         self._fields = fields
-        self._has_key = definition.kind == "object"
+        self._promises = promises
+        self._has_key = definition.kind != "service"
+        self._has_promises = definition.kind == "workflow"
 
     def __repr__(self) -> str:
         return f"<bound {self.definition.kind} {self.definition.name}>"
@@ -155,6 +158,8 @@ class BoundActor:
         if self._has_key:
             own["key"] = key
         own[STATE_VIEW] = StateView(port, self._fields, writable=writable)
+        if self._has_promises:
+            own[PROMISE_VIEW] = PromiseView(port, self._promises)
         return made
 
 
@@ -180,9 +185,10 @@ def bind(
         )
     handlers = {name: BoundActorHandler(definition, handler, serde) for name, handler in definition.handlers.items()}
     fields = {field.attribute: _bound_field(definition, field, serde) for field in definition.fields.values()}
+    promises = {promise.name: _promise_codec(definition, promise, serde) for promise in definition.promises.values()}
     prototype = construct(definition, dependencies, detached)
     definition.scope.close()
-    return BoundActor(definition, prototype, handlers, fields, serde)
+    return BoundActor(definition, prototype, handlers, fields, promises, serde)
 
 
 def _info(definition: ActorDefinition, handler: AnyHandler) -> HandlerInfo:
@@ -198,12 +204,35 @@ def _info(definition: ActorDefinition, handler: AnyHandler) -> HandlerInfo:
     )
 
 
-def _bound_field(definition: ActorDefinition, field: StateField, runtime_serde: SerdeFactory | None) -> BoundField:
-    where = f"{named(definition.actor)}.{field.attribute}"
+def _annotated(definition: ActorDefinition, field: StateField | PromiseField) -> Any:
+    """The type in the annotation of a field, resolved."""
     scope = definition_of(field.owner).scope
     annotation = inspect.get_annotations(field.owner)[field.attribute]
     written = scope.resolve({field.attribute: annotation}, named(definition.actor))
-    resolved = bindings_of(definition.actor, field.owner, definition.scope).apply(written)[field.attribute]
+    return bindings_of(definition.actor, field.owner, definition.scope).apply(written)[field.attribute]
+
+
+def _promise_codec(
+    definition: ActorDefinition, promise: PromiseField, runtime_serde: SerdeFactory | None
+) -> TypeCodec[Any]:
+    where = f"{named(definition.actor)}.{promise.attribute}"
+    annotation = _annotated(definition, promise)
+    if annotation is not DurablePromise and get_origin(annotation) is not DurablePromise:
+        raise DefinitionError(
+            f"The promise {where} is annotated {describe(annotation)}. Write `{promise.attribute}: DurablePromise[...] "
+            "= promise()`, with the type of its value in the brackets."
+        )
+    value = MISSING if annotation is DurablePromise else get_args(annotation)[0]
+    try:
+        serde = definition.serde or runtime_serde
+        return codec_under(serde, value) if promise.serde is None else codec_of(promise.serde, value)
+    except DefinitionError as error:
+        raise DefinitionError(f"The type of the promise {where} does not work: {error.message}") from error
+
+
+def _bound_field(definition: ActorDefinition, field: StateField, runtime_serde: SerdeFactory | None) -> BoundField:
+    where = f"{named(definition.actor)}.{field.attribute}"
+    resolved = _annotated(definition, field)
     try:
         serde = definition.serde or runtime_serde
         codec = codec_under(serde, resolved) if field.serde is None else codec_of(field.serde, resolved)

@@ -18,32 +18,39 @@ from durably.actors.values.descriptions import named
 from durably.actors.values.type_checks import is_class
 from durably.errors import DefinitionError
 
-CONTEXTS: Mapping[HandlerKind, tuple[str, ...]] = {
-    "service": ("Context",),
-    "exclusive": ("ObjectContext", "SharedContext", "Context"),
-    "shared": ("SharedContext", "Context"),
+CONTEXTS: Mapping[tuple[str, HandlerKind], tuple[str, ...]] = {
+    ("service", "service"): ("Context",),
+    ("object", "exclusive"): ("ObjectContext", "SharedContext", "Context"),
+    ("object", "shared"): ("SharedContext", "Context"),
+    ("workflow", "workflow"): ("WorkflowContext", "SharedWorkflowContext", "ObjectContext", "SharedContext", "Context"),
+    ("workflow", "shared"): ("SharedWorkflowContext", "SharedContext", "Context"),
 }
-"""The contexts that a handler of each kind may be annotated with; the first is the one that it gets."""
+"""The contexts that a handler of each kind of actor may be annotated with; the first is the one that it gets."""
 CONTEXT_NAMES = frozenset(name for names in CONTEXTS.values() for name in names)
 WIDER_NAMES = frozenset(("Any", "Caller", "object"))
 PARAMETER_NAMES = frozenset(("ctx", "context", ""))
 """What a context is called, underscores aside."""
-DESCRIBED: Mapping[HandlerKind, str] = {
-    "service": "a service",
-    "exclusive": "an exclusive handler",
-    "shared": "a shared handler",
+DESCRIBED: Mapping[tuple[str, HandlerKind], str] = {
+    ("service", "service"): "a service",
+    ("object", "exclusive"): "an exclusive handler",
+    ("object", "shared"): "a shared handler",
+    ("workflow", "workflow"): "the run of a workflow",
+    ("workflow", "shared"): "a shared handler of a workflow",
 }
 
 Verdict = Literal["context", "unknown", "something else"]
 VERDICTS: tuple[Verdict, ...] = ("context", "unknown", "something else")
 
 
-def check_context(actor: type, kind: HandlerKind, handler: Handler[Any, Any], scope: Scope) -> None:
+def check_context(
+    actor: type, actor_kind: str, handler_kind: HandlerKind, handler: Handler[Any, Any], scope: Scope
+) -> None:
     """Refuse a handler whose second parameter is not its context, or the context of another kind.
 
     Raises:
         DefinitionError: says what to write.
     """
+    kind = (actor_kind, handler_kind)
     parameter = list(inspect.signature(handler.function).parameters.values())[1]
     gets = CONTEXTS[kind][0]
     if parameter.annotation is parameter.empty:

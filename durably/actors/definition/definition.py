@@ -19,14 +19,16 @@ from durably.actors.definition.scope import Scope
 from durably.actors.definition.type_bindings import NO_BINDINGS, bindings_of
 from durably.actors.handlers import Handler, HandlerKind
 from durably.actors.headers import Forwarding
+from durably.actors.promises import PromiseField
 from durably.actors.retry import RetryPolicy
 from durably.actors.state import StateField
 from durably.actors.values.descriptions import named
 from durably.actors.values.serde import SerdeFactory
 from durably.actors.values.type_checks import is_text
 from durably.errors import DefinitionError
+from durably.ids import RUN
 
-ActorKind: TypeAlias = Literal["service", "object"]
+ActorKind: TypeAlias = Literal["service", "object", "workflow"]
 AnyHandler: TypeAlias = Handler[Any, Any]
 
 DEFINITION = "__durably__"
@@ -64,6 +66,8 @@ class ActorDefinition:
     """By name on the wire, in order of definition, inherited ones first."""
     fields: Mapping[str, StateField]
     """By stored name."""
+    promises: Mapping[str, PromiseField]
+    """By the name that they are kept under."""
     options: ActorOptions
     documentation: str
     scope: Scope
@@ -83,7 +87,9 @@ class ActorDefinition:
 def _kind_of(kind: ActorKind, handler: AnyHandler) -> HandlerKind:
     if kind == "service":
         return "service"
-    return "shared" if handler.shared else "exclusive"
+    if handler.shared:
+        return "shared"
+    return "workflow" if kind == "workflow" else "exclusive"
 
 
 def definition_of(actor: type) -> ActorDefinition:
@@ -95,7 +101,8 @@ def definition_of(actor: type) -> ActorDefinition:
     definition = getattr(actor, "__dict__", {}).get(DEFINITION)
     if not isinstance(definition, ActorDefinition):
         raise DefinitionError(
-            f"{actor!r} is not a class of actors. Subclass Service or VirtualObject, and give the class itself."
+            f"{actor!r} is not a class of actors. Subclass Service, VirtualObject or Workflow, and give the class "
+            "itself."
         )
     return definition
 
@@ -114,12 +121,14 @@ def define(actor: type, kind: ActorKind, options: ActorOptions, scope: Scope) ->
         kind=kind,
         handlers=_handlers(actor, kind, scope, serde),
         fields=_fields(actor, kind),
+        promises=_promises(actor, kind),
         options=options,
         documentation=inspect.cleandoc(actor.__doc__ or ""),
         scope=scope,
         serde=serde,
     )
     _check_name(definition)
+    _check_run(definition)
     _check_contracts(definition)
     return definition
 
@@ -144,6 +153,29 @@ def _check_name(definition: ActorDefinition) -> None:
     if name in RESERVED_NAMES:
         raise DefinitionError(
             f"{actor} has the name {name!r}, and paths that begin with it are taken. Give it another one with name=."
+        )
+
+
+def _check_run(definition: ActorDefinition) -> None:
+    """A workflow has one handler that is not shared, and that is its `run`."""
+    if definition.kind != "workflow":
+        return
+    actor = named(definition.actor)
+    for handler in definition.handlers.values():
+        if not handler.shared and handler.name != RUN:
+            raise DefinitionError(
+                f"{actor}.{handler.attribute} is decorated with @handler, and the only such handler of a Workflow is "
+                f"`{RUN}`, which executes once. Use @shared: beside `{RUN}` it reads the state and completes promises."
+            )
+        if handler.shared and handler.name == RUN:
+            raise DefinitionError(
+                f"{actor}.{handler.attribute} is @shared and called {RUN!r}, which is what a workflow executes once. "
+                "Use @handler, or another name."
+            )
+    if RUN not in definition.handlers and not definition.options.abstract:
+        raise DefinitionError(
+            f"{actor} is a Workflow without {RUN!r}. Write `@handler async def {RUN}(self, ctx: WorkflowContext, "
+            "...)`, or make the class abstract."
         )
 
 
@@ -220,10 +252,11 @@ def _members(actor: type, kind: type[Any]) -> dict[str, Any]:
 
 def _check_handler(actor: type, kind: ActorKind, handler: AnyHandler, scope: Scope) -> None:
     where = f"{named(actor)}.{handler.attribute}"
-    if kind == "object" and handler.attribute == "key":
+    handler.is_run = kind == "workflow" and not handler.shared
+    if kind != "service" and handler.attribute == "key":
         raise DefinitionError(
-            f"{where} is a handler, and self.key is the object's key. Call the method something else and write "
-            '@handler(name="key").'
+            f"{where} is a handler, and self.key is the {_key_in_words(kind)}. Call the method something else and "
+            'write @handler(name="key").'
         )
     if handler.attribute in inspect.get_annotations(actor):
         raise DefinitionError(
@@ -245,7 +278,38 @@ def _check_handler(actor: type, kind: ActorKind, handler: AnyHandler, scope: Sco
         raise DefinitionError(
             f"{named(actor)}.{handler.attribute} is atomic, and a Service has no state. Leave atomic= out."
         )
-    check_context(actor, _kind_of(kind, handler), handler, scope)
+    check_context(actor, kind, _kind_of(kind, handler), handler, scope)
+
+
+def _key_in_words(kind: ActorKind) -> str:
+    return "workflow's id" if kind == "workflow" else "object's key"
+
+
+def _promises(actor: type, kind: ActorKind) -> dict[str, PromiseField]:
+    promises: dict[str, PromiseField] = {}
+    for attribute, one in _members(actor, PromiseField).items():
+        field_: PromiseField = one
+        where = f"{named(actor)}.{attribute}"
+        if kind != "workflow":
+            raise DefinitionError(
+                f"{where} is a promise, and only a Workflow has promises: they go when its retention ends. Use an "
+                "awakeable, or make the class a Workflow."
+            )
+        if attribute == "key":
+            raise DefinitionError(f"{where} is the workflow's id and cannot be a promise. Use another attribute.")
+        if attribute not in inspect.get_annotations(field_.owner):
+            raise DefinitionError(
+                f"{where} has no type. Annotate it, so that its value can be stored: `{attribute}: DurablePromise[str] "
+                "= promise()`."
+            )
+        twin = promises.get(field_.name)
+        if twin is not None:
+            raise DefinitionError(
+                f"{named(actor)} keeps the promises {twin.attribute} and {attribute} under one name, {field_.name!r}. "
+                "Change name= of one."
+            )
+        promises[field_.name] = field_
+    return promises
 
 
 def _fields(actor: type, kind: ActorKind) -> dict[str, StateField]:
@@ -261,7 +325,7 @@ def _fields(actor: type, kind: ActorKind) -> dict[str, StateField]:
         if kind == "service":
             raise DefinitionError(
                 f"{named(actor)}.{attribute} is state, and a Service has none: it has no key to keep it under. "
-                "Use a VirtualObject."
+                "Use a VirtualObject or a Workflow."
             )
         if attribute not in inspect.get_annotations(state_field.owner):
             raise DefinitionError(
@@ -276,7 +340,9 @@ def _fields(actor: type, kind: ActorKind) -> dict[str, StateField]:
             )
         fields[state_field.name] = state_field
     if "key" in {one.attribute for one in fields.values()}:
-        raise DefinitionError(f"{named(actor)}.key is the object's key and cannot be state. Use another attribute.")
+        raise DefinitionError(
+            f"{named(actor)}.key is the {_key_in_words(kind)} and cannot be state. Use another attribute."
+        )
     return fields
 
 

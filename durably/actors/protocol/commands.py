@@ -2,7 +2,7 @@
 
 A command is what the journal records and what replay compares, so it holds bytes and names, never objects. Its number
 is its place in the order of issue within one execution, counted from 0; the answer to it, where there is one, refers
-to that number. All are answered but a `Send` without an idempotency key, and a `Cancel`.
+to that number. All are answered but a `Send` that cannot join an earlier invocation, and a `Cancel`.
 
 `gc=False`, here and elsewhere: plain values are in no cycle, and the garbage collector need not look at them.
 """
@@ -35,7 +35,8 @@ class Call(msgspec.Struct, frozen=True, tag="call", array_like=True, gc=False):
 class Send(msgspec.Struct, frozen=True, tag="send", array_like=True, gc=False):
     """Send a message. It does not join the mailbox before `due`, microseconds since 1970 UTC by the wall clock.
 
-    With an idempotency key the answer is the id of the invocation that has it, this one or an earlier one.
+    One that `may_join` is answered with the id of the invocation that has its idempotency key, or that runs the
+    workflow: this one or an earlier one.
     """
 
     service: str
@@ -47,6 +48,7 @@ class Send(msgspec.Struct, frozen=True, tag="send", array_like=True, gc=False):
     timeout_us: int | None
     due: int | None
     wire: bool = False
+    may_join: bool = False
 
 
 class Run(msgspec.Struct, frozen=True, tag="run", array_like=True):
@@ -75,6 +77,36 @@ class Attach(msgspec.Struct, frozen=True, tag="attach", array_like=True):
     idempotency_key: str | None = None
 
 
+class GetOutput(msgspec.Struct, frozen=True, tag="output", array_like=True):
+    """Ask for the outcome of an invocation, given as in `Attach`, as it is now: a recorded input (rule S4)."""
+
+    invocation_id: str | None
+    service: str | None = None
+    key: str | None = None
+    handler: str | None = None
+    idempotency_key: str | None = None
+
+
+class GetPromise(msgspec.Struct, frozen=True, tag="promise", array_like=True):
+    """Wait until a promise of the own workflow is completed."""
+
+    name: str
+
+
+class PeekPromise(msgspec.Struct, frozen=True, tag="peek", array_like=True):
+    """Look at a promise of the own workflow; the answer, empty while it is not completed, is recorded (rule S4)."""
+
+    name: str
+
+
+class CompletePromise(msgspec.Struct, frozen=True, tag="complete", array_like=True):
+    """Complete a promise of the own workflow. The answer says whether this was the first completion (rule E5)."""
+
+    name: str
+    failed: bool
+    value: bytes
+
+
 class GetStatus(msgspec.Struct, frozen=True, tag="look", array_like=True):
     """Ask for the status of an invocation; the answer is a recorded input (rule S4)."""
 
@@ -87,7 +119,9 @@ class Cancel(msgspec.Struct, frozen=True, tag="cancel", array_like=True):
     invocation_id: str
 
 
-Command: TypeAlias = Call | Send | Run | Sleep | Attach | GetStatus | Cancel
+Command: TypeAlias = (
+    Call | Send | Run | Sleep | Attach | GetOutput | GetStatus | GetPromise | PeekPromise | CompletePromise | Cancel
+)
 
 
 class StatusAnswer(msgspec.Struct, frozen=True):
@@ -96,6 +130,13 @@ class StatusAnswer(msgspec.Struct, frozen=True):
     status: InvocationStatus
 
 
-def key_scope(command: Call | Send | Attach) -> KeyScope:
-    """Within what the idempotency key of a command is unique."""
+class SendAnswer(msgspec.Struct, frozen=True, array_like=True):
+    """The encoded answer to a `Send` that may join an earlier invocation."""
+
+    id: str
+    previously_accepted: bool
+
+
+def key_scope(command: Call | Send | Attach | GetOutput) -> KeyScope:
+    """Within what the idempotency key of a command is unique; without one, the run of a workflow (`run_scope`)."""
     return KeyScope(command.service or "", command.key or "", command.handler or "", command.idempotency_key or "")

@@ -1,8 +1,8 @@
-"""`Operation`: what a call, send, run or sleep returns, on every transport.
+"""What a call, send, run or sleep returns: an `Operation` in handlers, a `HostOperation` outside.
 
-It was issued when it was called, awaited or not (rule C1). It is a future of its loop, so it may be awaited many
-times; it is also a `Coroutine`, so `create_task`, `TaskGroup` and both type checkers treat it as what the API says it
-is. It knows where it was called: forgetting the `await`, or testing it for truth, names that line.
+It was issued when it was called, awaited or not (rule C1), and may be awaited many times. It is a `Coroutine`, so
+`create_task`, `TaskGroup` and both type checkers treat it as what the API says it is. It knows where it was called:
+forgetting the `await`, or testing it for truth, names that line.
 
 `asyncio.ensure_future`, and `gather`, `shield` and others through it, return a future as it is and make a task of a
 coroutine. In a handler an operation is a future to them, which saves a task for each call. Outside it is a coroutine,
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextvars import copy_context
 from types import CodeType, FrameType, TracebackType
 from typing import Any, Generic, TypeVar
@@ -71,10 +71,7 @@ class Operation(asyncio.Future[R], Coroutine[Any, Any, R], Generic[R]):
         super().__init__(loop=loop)
 
     def __bool__(self) -> bool:
-        raise TypeError(
-            f"{self.what} was tested for truth without being awaited, and a call that was not awaited is always true. "
-            f"Write `await` before it{'' if self.site is None else f', at {self.site}'}."
-        )
+        raise TypeError(_tested_for_truth(self.what, self.site))
 
     def __await__(self) -> Any:
         self.taken = True
@@ -92,12 +89,7 @@ class Operation(asyncio.Future[R], Coroutine[Any, Any, R], Generic[R]):
         return self
 
     def throw(self, kind: Any, value: Any = None, trace: TracebackType | None = None, /) -> Any:
-        """What a task does to its coroutine when it is cancelled, or when what it waits for failed."""
-        error = value if isinstance(value, BaseException) else kind
-        if isinstance(error, type):
-            error = error() if value is None else error(value)
-        assert isinstance(error, BaseException)
-        raise error if trace is None else error.with_traceback(trace)
+        return _throw(kind, value, trace)
 
     def close(self) -> None:
         """A coroutine can be closed; what was issued stands, so there is nothing to undo."""
@@ -119,15 +111,83 @@ def _asked_by_asyncio(operation: Operation[Any]) -> bool:
 Operation._asyncio_future_blocking = property(_asked_by_asyncio, _blocking.__set__)  # type: ignore[assignment]
 
 
-class HostOperation(Operation[R]):
-    """One on the loop of a program outside handlers, where asyncio takes it for a coroutine and nothing else."""
+class HostOperation(Coroutine[Any, Any, R], Generic[R]):
+    """An operation of a program outside handlers: a coroutine over an ordinary future, which asyncio awaits in C.
 
-    __slots__ = ()
+    Asyncio takes it for a coroutine and nothing else; cancelling what awaits it cancels the future.
+    """
+
+    __slots__ = ("__weakref__", "future", "site", "taken", "what")
+
+    def __init__(self, future: asyncio.Future[R], what: object, site: CallSite | None) -> None:
+        self.future = future
+        """Ends with the result."""
+        self.what = what
+        self.site = site
+        self.taken = False
+
+    def __bool__(self) -> bool:
+        raise TypeError(_tested_for_truth(self.what, self.site))
+
+    def __await__(self) -> Any:
+        self.taken = True
+        return self.future.__await__()
+
+    def send(self, value: Any, /) -> Any:
+        """A task of its own, or `gather`, drives it with this."""
+        self.taken = True
+        if self.future.done():
+            raise StopIteration(self.future.result())
+        _blocking.__set__(self.future, True)
+        return self.future
+
+    def throw(self, kind: Any, value: Any = None, trace: TracebackType | None = None, /) -> Any:
+        return _throw(kind, value, trace)
+
+    def close(self) -> None:
+        """A coroutine can be closed; what was issued stands, so there is nothing to undo."""
+        self.taken = True
+
+    def taken_over(self) -> asyncio.Future[R]:
+        """The future, for one that waits for it in another way than by awaiting this."""
+        self.taken = True
+        return self.future
+
+    def done(self) -> bool:
+        return self.future.done()
+
+    def cancelled(self) -> bool:
+        return self.future.cancelled()
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Nobody wants the answer any more; what was issued stands (rule D6)."""
+        return self.future.cancel(msg)
+
+    def result(self) -> R:
+        return self.future.result()
+
+    def exception(self) -> BaseException | None:
+        return self.future.exception()
+
+    def add_done_callback(self, fn: Callable[[asyncio.Future[R]], object], /) -> None:
+        self.taken = True
+        self.future.add_done_callback(fn)
+
+    def remove_done_callback(self, fn: Callable[[asyncio.Future[R]], object], /) -> int:
+        return self.future.remove_done_callback(fn)
 
 
-def _asked_by_host(operation: HostOperation[Any]) -> bool | None:
-    """None: not a future. True: a task awaits it."""
-    return _blocking.__get__(operation) or None
+def _tested_for_truth(what: object, site: CallSite | None) -> str:
+    return (
+        f"{what} was tested for truth without being awaited, and a call that was not awaited is always true. "
+        f"Write `await` before it{'' if site is None else f', at {site}'}."
+    )
 
 
-HostOperation._asyncio_future_blocking = property(_asked_by_host, _blocking.__set__)  # type: ignore[assignment]
+def _throw(kind: Any, value: Any, trace: TracebackType | None) -> Any:
+    """What a task does to its coroutine when it is cancelled, or when what it waits for failed."""
+    error = value if isinstance(value, BaseException) else kind
+    if isinstance(error, type):
+        error = error() if value is None else error(value)
+    assert isinstance(error, BaseException)
+    raise error if trace is None else error.with_traceback(trace)

@@ -10,7 +10,7 @@ from asyncio import AbstractEventLoop
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import Context
 from random import Random
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Never, Protocol, TypeVar
 
 import msgspec
 
@@ -23,6 +23,7 @@ from durably.actors.values.serde import SerdeFactory
 from durably.errors import UnencodableError
 
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 
 class Action(msgspec.Struct, Generic[R], frozen=True, kw_only=True):
@@ -51,6 +52,12 @@ class Action(msgspec.Struct, Generic[R], frozen=True, kw_only=True):
             return self.encode_value(result)
         except UnencodableError as error:
             raise UnencodableError(f"The result of run {self.name!r} cannot be journaled: {error.message}") from error
+
+
+class Sent(Protocol[R_co]):
+    """What the sender gets for an accepted message."""
+
+    def __call__(self, id: str, previously_accepted: bool = False, /) -> R_co: ...
 
 
 class Flush(Protocol):
@@ -112,11 +119,11 @@ class Port(Protocol):
         """Journal a command that is answered. The operation ends with `decode(answer)`, or with the failure."""
         ...
 
-    def issue_send(self, command: Send, sent: Callable[[str], R], what: object, site: CallSite, /) -> Operation[R]:
-        """Journal a message. The operation ends with `sent(invocation id)`.
+    def issue_send(self, command: Send, sent: Sent[R], what: object, site: CallSite, /) -> Operation[R]:
+        """Journal a message. The operation ends with `sent(invocation id, whether it was there before)`.
 
-        That is at once, but with an idempotency key: then the message may join an earlier invocation, whose id is the
-        recorded answer. An atomic handler's message is sent with its outcome, so its id is not looked up (rule V6).
+        That is at once, but for one that may join an earlier invocation, whose id is the recorded answer. An atomic
+        handler's message is sent with its outcome, so its id is not looked up (rule V6).
         """
         ...
 
@@ -128,6 +135,10 @@ class Port(Protocol):
         self, command: Run, action: Action[R], decode: Callable[[bytes], R], site: CallSite, /
     ) -> Operation[R]:
         """Journal a side effect; it starts when the command is durable."""
+        ...
+
+    def continue_as_new(self, argument: bytes, /) -> Never:
+        """End this execution and begin the next with this argument (rule T5): raises what unwinds the handler."""
         ...
 
     def read_field(self, name: str, /) -> bytes | None:

@@ -1,14 +1,15 @@
 """Verifying a large list or dict by its parts: only those whose bytes differ from bytes that were verified before.
 
 Decoding a whole collection to see that it can be read again costs several times as much as encoding it. Cutting its
-bytes into those of its parts is cheap, and what was verified once stays readable.
+bytes into those of its parts is cheaper, and what was verified once stays readable. Where parts were added at the end,
+as nearly always, the bytes begin as they did, and only the new ones are cut.
 """
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from itertools import compress
+from itertools import compress, islice
 from typing import Any, TypeAlias, get_args, get_origin
 
 import msgspec
@@ -29,7 +30,7 @@ Places: TypeAlias = list[int] | list[str]
 class Parts:
     """How the values of a `list[T]` or `dict[str, T]` are verified part by part."""
 
-    __slots__ = ("_changed", "_item", "_split", "_whole")
+    __slots__ = ("_changed_places", "_item", "_last", "_split", "_whole")
 
     def __init__(
         self,
@@ -37,23 +38,41 @@ class Parts:
         item: TypeCodec[Any],
         split: Callable[[bytes], Split],
         changed: Callable[[Any, Split, Split], Places | None],
+        last: Callable[[Any, bytes], list[tuple[Any, msgspec.Raw]] | None],
     ) -> None:
         self._whole = whole
         self._item = item
         self._split = split
-        self._changed = changed
+        self._changed_places = changed
+        self._last = last
 
-    def verify(self, value: Any, data: bytes, verified: Split | bytes) -> Split:
+    @staticmethod
+    def is_longer(data: bytes, verified: bytes) -> bool:
+        """`data` are those bytes with further parts at the end."""
+        end = len(verified) - 1
+        return end > 1 and data[end : end + 1] == b"," and data.startswith(verified[:end])
+
+    def _are_verified(self, value: Any, data: bytes, verified: bytes) -> bool:
+        """The parts at the end are read as they were written; False also where only the whole can tell."""
+        last = self._last(value, data[len(verified) :])
+        try:
+            return last is not None and all(self._item.encode_exactly(part) == bytes(raw) for part, raw in last)
+        except UnencodableError:
+            return False
+
+    def verify(self, value: Any, data: bytes, verified: Split | bytes) -> Split | None:
         """Verify a value that is encoded as `data`, where an earlier one has been verified: its bytes, or its parts.
 
         Returns:
-            The parts of `data`, for the next time.
+            The parts of `data`, for the next time, if it was cut.
 
         Raises:
             UnencodableError: it would not decode again.
         """
+        if isinstance(verified, bytes) and self.is_longer(data, verified) and self._are_verified(value, data, verified):
+            return None
         parts = self._split(data)
-        changed = self._changed(value, parts, self._split(verified) if isinstance(verified, bytes) else verified)
+        changed = self._changed_places(value, parts, self._split(verified) if isinstance(verified, bytes) else verified)
         if changed is None or len(changed) * 2 > len(parts):
             self._whole.verify(value, data)
             return parts
@@ -90,6 +109,28 @@ def _changed_keys(value: object, parts: dict[str, msgspec.Raw], before: dict[str
     return changed if all(key in value for key in changed) else None
 
 
+def _last_of_list(value: object, data: bytes) -> list[tuple[Any, msgspec.Raw]] | None:
+    """The parts that the end of a list's bytes stands for, each with its bytes."""
+    raws = _split_list(b"[" + data)
+    if not is_sequence(value) or len(value) < len(raws):
+        return None
+    return list(zip(value[-len(raws) :], raws, strict=True))
+
+
+def _last_of_dict(value: object, data: bytes) -> list[tuple[Any, msgspec.Raw]] | None:
+    raws = _split_dict(b"{" + data)
+    if not is_mapping(value) or len(value) < len(raws):
+        return None
+    keys = [*islice(reversed(value), len(raws))][::-1]
+    if keys != [*raws] or data != b",".join(map(_entry, raws.items())) + b"}":  # Two keys may have become one.
+        return None
+    return [(value[key], raws[key]) for key in keys]
+
+
+def _entry(item: tuple[str, msgspec.Raw]) -> bytes:
+    return msgspec.json.encode(item[0]) + b":" + bytes(item[1])
+
+
 _split_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _split_dict = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
@@ -99,9 +140,9 @@ def parts_of(annotation: Any, whole: TypeCodec[Any]) -> Parts | None:
     kind, arguments = get_origin(annotation), get_args(annotation)
     try:
         if kind is list:
-            return Parts(whole, codec_for(arguments[0]), _split_list, _changed_positions)
+            return Parts(whole, codec_for(arguments[0]), _split_list, _changed_positions, _last_of_list)
         if kind is dict and arguments[0] is str:
-            return Parts(whole, codec_for(arguments[1]), _split_dict, _changed_keys)
+            return Parts(whole, codec_for(arguments[1]), _split_dict, _changed_keys, _last_of_dict)
     except DefinitionError:  # A type that only works inside the collection.
         return None
     return None

@@ -64,10 +64,11 @@ class ActionListener(Protocol):
 class _Running:
     """One action: its task, and its result from then on."""
 
-    __slots__ = ("key", "listener", "name", "result", "task", "tried_again_at")
+    __slots__ = ("execution", "key", "listener", "name", "result", "task", "tried_again_at")
 
-    def __init__(self, key: ActionKey, name: str, listener: ActionListener) -> None:
+    def __init__(self, key: ActionKey, execution: int, name: str, listener: ActionListener) -> None:
         self.key = key
+        self.execution = execution
         self.name = name
         self.listener = listener
         self.task: asyncio.Task[None] | None = None
@@ -143,19 +144,29 @@ class Actions:
         """The tasks that they run and wait in."""
         return {running.task for running in self._running.values() if running.task is not None}
 
-    def start(self, key: ActionKey, action: Action[Any], fallback: RetryPolicy, listener: ActionListener) -> None:
+    def start(
+        self, key: ActionKey, execution: int, action: Action[Any], fallback: RetryPolicy, listener: ActionListener
+    ) -> None:
         """Start an action, or join the one that runs; `listener` hears the result once.
 
+        `execution` is the number of the execution that asks: what an earlier one left is dropped (rule W1).
         `fallback` is the policy of the invocation, for an action that has none of its own (rule A3).
         """
         running = self._running.get(key)
+        if running is not None and running.execution != execution:
+            self.cancel(key)
+            running = None
         if running is None:
-            running = self._running[key] = _Running(key, action.name, listener)
+            running = self._running[key] = _Running(key, execution, action.name, listener)
             running.task = self._host.create_task(self._run(key, running, action, fallback), context=action.context)
         elif running.result is None:
             running.listener = listener
         else:
-            self._host.call_soon(listener.action_ended, key, running.result)
+            self._host.call_soon(self._tell_again, running, listener)
+
+    def _tell_again(self, running: _Running, listener: ActionListener) -> None:
+        if self._running.get(running.key) is running and running.result is not None:
+            listener.action_ended(running.key, running.result)
 
     def settled(self, key: ActionKey) -> None:
         """The completion of this action is durable: the result need not be kept."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from durably.actors.definition.binding import BoundActor, BoundActorHandler
-from durably.ids import Address
+from durably.ids import Address, InvocationStatus
 from durably.runtime.activations.attempts import Attempts
 from durably.runtime.activations.passivation import Passivation
 from durably.runtime.commit.committer import Committer
@@ -48,10 +48,10 @@ class Activations:
         settings: Settings,
     ) -> None:
         self.by_address = by_address
-        self.on_queued: Callable[[InvocationRun, InvocationRun], None] = _no_one_listens
-        """Hears that a message waits behind the invocation that holds its object."""
-        self.on_loaded: Callable[[Activation], None] = _no_one_loads
-        """Hears that an object is in memory."""
+        self.on_queued: list[Callable[[InvocationRun, InvocationRun], None]] = []
+        """Hear that a message waits behind the invocation that holds its object, in the transition that brings it."""
+        self.on_loaded: list[Callable[[Activation], None]] = []
+        """Hear that an object is in memory."""
         self._actors = actors
         self._attempts = attempts
         self._committer = committer
@@ -121,34 +121,26 @@ class Activations:
         elif activation.stored_tail and activation.current is None and not activation.loading:
             self._begin_load(activation)
 
-    def waiting(self, address: Address) -> int:
-        """Messages that wait for this object, as far as anybody has asked for it."""
-        activation = self.by_address.get(address)
-        if activation is None:
-            return 0
-        return (
-            len(activation.mailbox)
-            + activation.stored_tail
-            + (0 if activation.load_buffer is None else len(activation.load_buffer.messages))
-        )
-
     def _dispatch(self, activation: Activation, invocation: InvocationRun) -> None:
-        if invocation.handler.kind != "exclusive":
+        if not invocation.handler.is_exclusive:
             activation.shared[invocation.number] = invocation
             self._ready.push(invocation)
         elif activation.stored_tail or len(activation.mailbox) >= self._pending_in_memory:
             # Rule C8: the tail stays in the store; it is loaded when the head has been worked off.
             activation.stored_tail += 1
             self._committer.when_durable(self._registry.forget, invocation)
-            if activation.current is not None:
-                self.on_queued(invocation, activation.current)
+            self._tell_queued(activation, invocation)
         elif activation.current is None and not activation.mailbox and not self._incarnation.stopping:
             activation.current = invocation
             self._ready.push(invocation)
         else:
             activation.mailbox.append(invocation)
-            if activation.current is not None:
-                self.on_queued(invocation, activation.current)
+            self._tell_queued(activation, invocation)
+
+    def _tell_queued(self, activation: Activation, invocation: InvocationRun) -> None:
+        if activation.current is not None:
+            for hear in self.on_queued:
+                hear(invocation, activation.current)
 
     # ------------------------------------------------------------------ rehydration
 
@@ -167,6 +159,8 @@ class Activations:
             activation.is_rehydrated = True
             activation.snapshot = dict(stored.state)
             activation.load_error = state_load_error(stored)
+            if stored.promises:
+                activation.promises = {promise.name: promise for promise in stored.promises}
             for row in stored.started:
                 if row.record.number <= activation.load_position and row.record.number not in came:
                     self._take_up(activation, self._restored(activation, row))
@@ -179,7 +173,8 @@ class Activations:
         self._take_arrived(activation, load_buffer)
         for callback in load_buffer.callbacks:
             callback(activation)
-        self.on_loaded(activation)
+        for hear in self.on_loaded:
+            hear(activation)
         self.start_next(activation)
         self._passivation.mark_idle(activation)
 
@@ -207,9 +202,13 @@ class Activations:
     def _answer(self, activation: Activation, number: int, delivery: Delivery) -> None:
         """An answer that was recorded while its invocation was on its way; that may have ended since (rule C3)."""
         invocation = activation.find(number)
-        if invocation is not None and invocation.journal is not None and invocation.journal.answer(delivery):
-            invocation.stored = ()  # The row may have been woken since it was read.
+        if invocation is None or invocation.journal is None:
+            return
+        invocation.stored = ()  # The row may have been woken since it was read.
+        if invocation.journal.answer(delivery):
             self._attempts.take_up(invocation)
+        elif invocation.status is InvocationStatus.SUSPENDED:  # Woken in vain: it had that answer, or had given it up.
+            self._committer.begin().move(invocation, InvocationStatus.SUSPENDED)
 
     def _restored(self, activation: Activation, row: StoredInvocation) -> InvocationRun:
         is_shared = row.record.mailbox_position is None
@@ -231,11 +230,3 @@ class Activations:
 
     def _is_idle(self) -> bool:
         return not self._load.outstanding
-
-
-def _no_one_loads(activation: Activation) -> None:
-    raise AssertionError("an object was loaded before the machine was put together")
-
-
-def _no_one_listens(invocation: InvocationRun, holder: InvocationRun) -> None:
-    raise AssertionError("a message came before the machine was put together")

@@ -25,7 +25,7 @@ class CancelCommands(CommandKind[Cancel]):
     ) -> None:
         if invocation.handler.atomic:
             assert invocation.journal is not None
-            invocation.journal.held_sends.append((number, command))
+            invocation.journal.held.append((number, command))
         else:
             self._orders.give(transition, command.invocation_id, OrderKind.CANCEL)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from durably.actors.protocol.commands import Call, Send
 from durably.runtime.commands.command_kind import CommandKind
 from durably.runtime.commit.transition import Transition
-from durably.runtime.execution.answers import encode_id
+from durably.runtime.execution.answers import encode_send_answer
 from durably.runtime.execution.step import Outcome
 from durably.runtime.invocations.invocation import InvocationRun
 from durably.runtime.messaging.completions import Completions
@@ -31,7 +31,7 @@ class CallCommands(CommandKind[Call]):
 
 
 class SendCommands(CommandKind[Send]):
-    """A message. With an idempotency key, the answer is the id of the invocation that has it (rule C7).
+    """A message. Of one that may join an earlier invocation, the answer is the id of that one or its own (rule C7).
 
     Those of an atomic handler wait for its outcome, and have no answer (rule V6).
     """
@@ -41,19 +41,19 @@ class SendCommands(CommandKind[Send]):
         self._completions = completions
 
     def is_answered(self, invocation: InvocationRun, command: Send) -> bool:
-        return command.idempotency_key is not None and not invocation.handler.atomic
+        return command.may_join and not invocation.handler.atomic
 
     def issue(
         self, transition: Transition, invocation: InvocationRun, number: int, command: Send, found: KeysFound
     ) -> None:
         if invocation.handler.atomic:
             assert invocation.journal is not None
-            invocation.journal.held_sends.append((number, command))
+            invocation.journal.held.append((number, command))
             return
-        id = self._messages.send(transition, invocation, number, command, found, is_awaited=False)
+        answer = self._messages.send(transition, invocation, number, command, found, is_awaited=False)
         if self.is_answered(invocation, command):
             caller = CallerRecord(invocation.address, invocation.number, number)
-            self._completions.answer(transition, caller, Outcome(False, encode_id(id)))
+            self._completions.answer(transition, caller, Outcome(False, encode_send_answer(answer)))
 
     def issue_unawaited(
         self, transition: Transition, invocation: InvocationRun, number: int, command: Send, found: KeysFound

@@ -40,10 +40,10 @@ class RunCommands(CommandKind[Run]):
     def issue(
         self, transition: Transition, invocation: InvocationRun, number: int, command: Run, found: KeysFound
     ) -> None:
-        self._committer.when_answerable(self._start, (invocation, number))
+        self._committer.when_answerable(self._start, (invocation, number, invocation.number))
 
     def resume(self, invocation: InvocationRun, number: int, command: Run) -> None:
-        self._committer.when_answerable(self._start, (invocation, number))
+        self._committer.when_answerable(self._start, (invocation, number, invocation.number))
 
     def give_up(self, transition: Transition, invocation: InvocationRun, number: int, command: Run) -> None:
         self._actions.cancel((invocation.id, number))
@@ -51,14 +51,16 @@ class RunCommands(CommandKind[Run]):
     def withdraw(self, invocation: InvocationRun, number: int, command: Run) -> None:
         self._actions.cancel((invocation.id, number))
 
-    def start(self, which: tuple[InvocationRun, int], /) -> None:
+    def start(self, which: tuple[InvocationRun, int, int], /) -> None:
         """Start the action behind a durable command, or join the one that runs: this is an exit (rule X1)."""
-        invocation, number = which
+        invocation, number, asked_by = which
         execution, journal = invocation.execution, invocation.journal
         if execution is None or journal is None or self._incarnation.stopping:
+            return
+        if invocation.number != asked_by:  # It goes on in another execution, whose command this number is now.
             return
         action = execution.action(number)
         if action is None or number not in journal.pending:
             return
         policy = self._settings.retry_policy(invocation.handler)
-        self._actions.start((invocation.id, number), action, policy, self._listener)
+        self._actions.start((invocation.id, number), invocation.number, action, policy, self._listener)

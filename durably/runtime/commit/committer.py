@@ -12,6 +12,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from math import ceil
 from typing import Any, TypeVar
 
 from durably.errors import StoreUnavailableError
@@ -63,6 +64,8 @@ class Committer:
         self._gates: deque[tuple[int, Callable[[Any], object], Any]] = deque()
         self._is_opening = False
         """Gates that may open do so in the next turn of the loop."""
+        self._portion = settings.gates_at_once
+        """How many of them do so in each."""
         self._bytes_writing = 0
         self._congestion: str | None = None
         self._dead = False
@@ -103,12 +106,15 @@ class Committer:
         """Too much is ahead of the disk (rule X2)."""
         return self._bytes_writing + self.batch.bytes_held > self._settings.undurable_limit_bytes
 
-    def congestion(self) -> str | None:
-        """Why the store wants nothing more from outside for now (rule X6).
+    def refusal(self) -> str | None:
+        """Why nothing more is wanted from outside for now: memory is full, or the store is congested.
 
         Congestion begins with a commit, so it is looked for after each; while it lasts, each request looks again.
         """
-        if self._congestion is not None:
+        ahead = self._bytes_writing + self.batch.bytes_held + self._ready.arrived_bytes
+        if ahead > self._settings.undurable_limit_bytes:  # Rule X2
+            return "More is waiting to be written than the store keeps up with. Try again later."
+        if self._congestion is not None:  # Rule X6
             self._congestion = self._store.congestion()
         return self._congestion
 
@@ -122,15 +128,14 @@ class Committer:
             self.batch.opened_at = self._clock.monotonic()
 
     async def until_durable(self) -> None:
-        """Wait until everything that is in the log now is on disk, and the store is known to be ours (rule X9).
+        """Wait until everything that has come by now is on disk, and the store is known to be ours (rule X9).
 
         Raises:
             StoreUnavailableError: it never will be, in this incarnation.
         """
         durable: asyncio.Future[None] = self._host.create_future()
         self._durable_waiters[durable] = None
-        self.when_answerable(_resolve, durable)
-        self._ready.schedule()
+        self._ready.arrive(partial(self.when_answerable, _resolve, durable))  # Behind the requests that came before.
         try:
             await durable
         finally:
@@ -209,6 +214,7 @@ class Committer:
 
     def _advance_durable(self, position: int) -> None:
         self.durable = position
+        self._portion = max(self._settings.gates_at_once, ceil(len(self._gates) / self._settings.gate_turns))
         if not self._is_opening:
             self._open_gates()
 
@@ -216,11 +222,12 @@ class Committer:
         """Let out what is durable, in order, a portion in each turn of the loop.
 
         Who is let out comes back with more. What the first portion brings is written while the next one is let out; all
-        at once would do everything at once ever after, and leave disk and loop waiting for each other.
+        at once would do everything at once ever after, and leave disk and loop waiting for each other. A portion grows
+        with what waits: after a stall turns are long, and small portions would take many of them.
         """
         self._is_opening = False
         gates = self._gates
-        left = self._settings.gates_at_once
+        left = self._portion
         while gates and gates[0][0] <= self.durable and not self._dead:
             if left == 0:
                 self._is_opening = True
@@ -241,7 +248,7 @@ class Committer:
             self._incarnation.progressed()
         if self._observer.detailed:
             self._observer.committed(self.durable)
-        if self._ready.invocations:
+        if self._ready.invocations or self._ready.requests:
             self._ready.schedule()
         if self._idleness.is_awaited:
             self._idleness.changed()

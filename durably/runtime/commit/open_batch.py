@@ -7,8 +7,10 @@ cut, from the invocations as they then stand, so that what is coalesced away cos
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from durably.ids import Address
-from durably.runtime.execution.step import Step, encode_step
+from durably.runtime.execution.step import Answer, Step, encode_step
 from durably.runtime.invocations.invocation import InvocationRun
 from durably.storage.records import (
     NO_COMMAND,
@@ -17,7 +19,11 @@ from durably.storage.records import (
     Batch,
     CallerRecord,
     CompletionRecord,
+    ExecutionRecord,
+    InvocationRecord,
+    InvocationUpdate,
     OrderRecord,
+    PromiseRecord,
     StateRecord,
     StepRecord,
     TimerKey,
@@ -25,6 +31,8 @@ from durably.storage.records import (
     TimerRecord,
 )
 
+_KEPT_BYTES = 4 * 1024
+"""A larger answer stays a record of its own: in a step its bytes take a third more."""
 _RECORD_BYTES = 64
 """What a record takes besides its payload, roughly; for the limits only."""
 
@@ -33,17 +41,22 @@ class OpenBatch:
     """The batch that is being filled."""
 
     __slots__ = (
-        "_accepted", "_aliases", "_attachments", "_changed", "_completions", "_ended", "_orders", "_orders_done",
-        "_removed", "_state", "_steps", "_timers", "_timers_cleared", "_woken", "bytes_held", "opened_at",
-        "transitions",
+        "_accepted", "_aliases", "_attachments", "_changed", "_completions", "_ended", "_holds_history", "_orders",
+        "_orders_done", "_postponed", "_promises", "_removed", "_renewed", "_state", "_steps", "_timers",
+        "_timers_cleared", "_vacated", "_woken", "bytes_held", "opened_at", "transitions",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.transitions = 0
         self.bytes_held = 0
         self.opened_at: int | None = None
+        self._holds_history = False
+        """There are steps, completions, timers, attachments or aliases; most batches of calls have none."""
         self._accepted: dict[int, InvocationRun] = {}
+        self._renewed: dict[int, tuple[int, InvocationRun]] = {}
+        """New executions of stored invocations, with the number that the store knows."""
         self._changed: dict[int, InvocationRun] = {}
+        self._postponed: dict[int, InvocationUpdate] = {}
         self._woken: set[int] = set()
         self._ended: set[int] = set()
         self._removed: set[int] = set()
@@ -54,6 +67,8 @@ class OpenBatch:
         self._attachments: dict[int, list[AttachmentRecord]] = {}
         self._aliases: dict[int, list[AliasRecord]] = {}
         self._state: dict[tuple[Address, str], bytes | None] = {}
+        self._vacated: dict[Address, None] = {}
+        self._promises: dict[tuple[Address, str], PromiseRecord] = {}
         self._orders: dict[int, OrderRecord] = {}
         self._orders_done: list[int] = []
 
@@ -66,6 +81,27 @@ class OpenBatch:
         if invocation.number not in self._accepted:
             self._changed[invocation.number] = invocation
             self.bytes_held += _RECORD_BYTES
+
+    def renew(self, invocation: InvocationRun, previous: int) -> None:
+        """It goes on under its new number. One that was accepted, or renewed, in this very batch leaves no trace of the
+        number that it had meanwhile.
+        """
+        number = invocation.number
+        self.bytes_held += _RECORD_BYTES + len(invocation.argument)
+        if self._accepted.pop(previous, None) is not None:
+            self._accepted[number] = invocation
+        else:
+            stored, _ = self._renewed.pop(previous, (previous, invocation))
+            self._renewed[number] = (stored, invocation)
+            self._changed.pop(previous, None)
+            self._changed[number] = invocation
+        self._woken.discard(previous)
+        attachments, aliases = self._attachments.pop(previous, []), self._aliases.pop(previous, [])
+        self._forget_history(previous)
+        if attachments:
+            self._attachments[number] = [AttachmentRecord(number, attachment.caller) for attachment in attachments]
+        if aliases:
+            self._aliases[number] = [AliasRecord(alias.id, number) for alias in aliases]
 
     def end(self, invocation: InvocationRun, *, keep: bool) -> bool:
         """It has its outcome; the row stays only if a caller may still ask for it (rule X7).
@@ -88,15 +124,19 @@ class OpenBatch:
         if self._accepted.pop(number, None) is None:
             self._removed.add(number)
             self._changed.pop(number, None)
+            self._postponed.pop(number, None)
             self._ended.discard(number)
-        self._aliases.pop(number, None)
-        self._forget_history(number)
+        if self._holds_history:
+            self._aliases.pop(number, None)
+            self._forget_history(number)
 
     def step(self, number: int, index: int, step: Step) -> None:
+        self._holds_history = True
         self._steps.setdefault(number, []).append((index, step))
         self.bytes_held += _RECORD_BYTES
 
     def complete(self, completion: CompletionRecord) -> None:
+        self._holds_history = True
         self._completions.setdefault(completion.number, []).append(completion)
         self.bytes_held += _RECORD_BYTES + len(completion.value)
 
@@ -106,6 +146,7 @@ class OpenBatch:
 
     def set_timer(self, timer: TimerRecord) -> None:
         key = timer.key
+        self._holds_history = True
         self._timers.setdefault(timer.number, {})[key] = timer
         self._timers_cleared.discard(key)
         self.bytes_held += _RECORD_BYTES
@@ -119,10 +160,12 @@ class OpenBatch:
             self._timers_cleared.add(key)
 
     def attach(self, number: int, caller: CallerRecord) -> None:
+        self._holds_history = True
         self._attachments.setdefault(number, []).append(AttachmentRecord(number, caller))
         self.bytes_held += _RECORD_BYTES
 
     def alias(self, id: str, number: int) -> None:
+        self._holds_history = True
         self._aliases.setdefault(number, []).append(AliasRecord(id, number))
         self.bytes_held += _RECORD_BYTES
 
@@ -139,30 +182,85 @@ class OpenBatch:
         self._state[address, field] = value
         self.bytes_held += _RECORD_BYTES + (0 if value is None else len(value))
 
+    def postpone_expiry(self, record: InvocationRecord, until: int) -> None:
+        if record.number not in self._removed:
+            self._postponed[record.number] = InvocationUpdate(
+                number=record.number,
+                status=record.status,
+                mailbox_position=record.mailbox_position,
+                attempts=record.attempts,
+                failure=record.failure,
+                outcome=record.outcome,
+                expires_at=until,
+            )
+            self.bytes_held += _RECORD_BYTES + len(record.outcome or b"")
+
+    def keep_promise(self, promise: PromiseRecord) -> None:
+        self._promises[promise.address, promise.name] = promise
+        self.bytes_held += _RECORD_BYTES + len(promise.value)
+
+    def vacate(self, address: Address, fields: Sequence[str], promises: Sequence[str]) -> None:
+        """State and promises of an object go; these are all that have a value, here or in the store."""
+        for field in fields:
+            self._state.pop((address, field), None)
+        for name in promises:
+            self._promises.pop((address, name), None)
+        self._vacated[address] = None
+        self.bytes_held += _RECORD_BYTES
+
     def cut(self, last_position: int) -> Batch | None:
         """The rows of this batch, or None if everything in it cancelled out."""
+        steps = self._step_records()  # Takes answers out of the completions.
         batch = Batch(
             last_position=last_position,
+            renewed=[
+                ExecutionRecord(number=number, previous=previous, seed=invocation.seed, argument=invocation.argument)
+                for number, (previous, invocation) in self._renewed.items()
+            ],
             accepted=[invocation.record() for invocation in self._accepted.values()],
-            updated=[update for invocation in self._changed.values() if (update := invocation.update()) is not None],
+            updated=[
+                *(update for invocation in self._changed.values() if (update := invocation.update()) is not None),
+                *self._postponed.values(),
+            ],
             woken=list(self._woken),
             removed=list(self._removed),
             ended=list(self._ended),
-            steps=[
-                StepRecord(number, index, encode_step(step))
-                for number, steps in self._steps.items()
-                for index, step in steps
-            ],
+            steps=steps,
             completions=[completion for completions in self._completions.values() for completion in completions],
             timers=[timer for timers in self._timers.values() for timer in timers.values()],
             timers_cleared=list(self._timers_cleared),
             attachments=[attachment for attachments in self._attachments.values() for attachment in attachments],
             aliases=[alias for aliases in self._aliases.values() for alias in aliases],
+            vacated=[*self._vacated],
             state=[StateRecord(address, field, value) for (address, field), value in self._state.items()],
+            promises=[*self._promises.values()],
             orders=list(self._orders.values()),
             orders_done=self._orders_done,
         )
         return batch if self._holds_anything(batch) else None
+
+    def _step_records(self) -> list[StepRecord]:
+        """Steps with the answers that were recorded and taken in within this batch (rule C2); cancels stand apart."""
+        records: list[StepRecord] = []
+        for number, steps in self._steps.items():
+            completions = self._completions.get(number, [])
+            for index, step in steps:
+                kept: list[Answer] = []
+                if completions and step.deliveries:
+                    kept = [
+                        Answer(one.command, one.failed, one.value)
+                        for one in completions
+                        if one.command in step.deliveries and one.command >= 0 and len(one.value) <= _KEPT_BYTES
+                    ]
+                if kept:
+                    commands = {answer.command for answer in kept}
+                    completions = [one for one in completions if one.command not in commands]
+                records.append(StepRecord(number, index, encode_step(step, kept)))
+            if completions:
+                self._completions[number] = completions
+            else:
+                self._completions.pop(number, None)
+        return records
 
     def _forget_history(self, number: int) -> None:
         self._steps.pop(number, None)
@@ -173,7 +271,7 @@ class OpenBatch:
     @staticmethod
     def _holds_anything(batch: Batch) -> bool:
         return bool(
-            batch.accepted or batch.updated or batch.removed or batch.ended or batch.steps or batch.completions
-            or batch.timers or batch.timers_cleared or batch.attachments or batch.aliases or batch.state
-            or batch.orders or batch.orders_done
+            batch.renewed or batch.accepted or batch.updated or batch.removed or batch.ended or batch.steps
+            or batch.completions or batch.timers or batch.timers_cleared or batch.attachments or batch.aliases
+            or batch.vacated or batch.state or batch.promises or batch.orders or batch.orders_done
         )  # fmt: skip

@@ -19,7 +19,9 @@ from durably.storage.records import (
     NO_COMMAND,
     CallerRecord,
     CompletionRecord,
+    InvocationRecord,
     OrderRecord,
+    PromiseRecord,
     TimerKind,
     TimerRecord,
 )
@@ -74,6 +76,16 @@ class Transition:
         invocation.position = invocation.activation.changed_at = self.position
         self._batch.step(invocation.number, index, step)
 
+    def renew(self, invocation: InvocationRun, seed: bytes, argument: bytes) -> None:
+        """It goes on in a new execution, under a new number (rule W1): what belonged to the old number goes."""
+        running = InvocationStatus.RUNNING
+        assert running in LEGAL_MOVES[invocation.status], illegal_move(invocation, running)
+        previous = invocation.number
+        invocation.number = invocation.position = invocation.activation.changed_at = self.next_position()
+        invocation.seed, invocation.argument = seed, argument
+        invocation.status = running
+        self._batch.renew(invocation, previous)
+
     def end(self, invocation: InvocationRun, outcome: Outcome, *, expires_at: int | None) -> bool:
         """Its outcome. Its row stays until `expires_at`, or goes at once (None, rule X7); its history goes.
 
@@ -96,6 +108,10 @@ class Transition:
     def remove(self, number: int) -> None:
         """A kept outcome is wanted no longer."""
         self._batch.remove(number)
+
+    def postpone_expiry(self, record: InvocationRecord, until: int) -> None:
+        """A kept outcome, in the store only, is looked at again then."""
+        self._batch.postpone_expiry(record, until)
 
     # ------------------------------------------------------------------ answers
 
@@ -140,9 +156,26 @@ class Transition:
     def clear_timer(self, number: int, kind: TimerKind, command: int = NO_COMMAND) -> None:
         self._batch.clear_timer(number, kind, command)
 
+    def keep_promise(self, activation: Activation, promise: PromiseRecord) -> None:
+        """A promise is completed, or expires at another time."""
+        activation.promises[promise.name] = promise
+        activation.changed_at = self.position
+        self._batch.keep_promise(promise)
+
+    def vacate(self, activation: Activation) -> None:
+        """State and promises of a workflow go (rule W3)."""
+        activation.changed_at = self.position
+        self._batch.vacate(activation.address, [*activation.snapshot], [*activation.promises])
+        activation.snapshot.clear()
+        activation.promises.clear()
+
     def change_state(self, activation: Activation, changes: Mapping[str, bytes | None]) -> None:
         """Changed fields become part of the object's snapshot."""
-        activation.apply(changes)
+        snapshot, address, batch = activation.snapshot, activation.address, self._batch
         activation.changed_at = self.position
         for name, value in changes.items():
-            self._batch.set_state(activation.address, name, value)
+            if value is None:
+                snapshot.pop(name, None)
+            else:
+                snapshot[name] = value
+            batch.set_state(address, name, value)

@@ -8,7 +8,20 @@ from typing import Any
 
 from durably.actors.definition.binding import BoundActor
 from durably.actors.protocol.coding import CodingMeter
-from durably.actors.protocol.commands import Attach, Call, Cancel, Command, GetStatus, Run, Send, Sleep
+from durably.actors.protocol.commands import (
+    Attach,
+    Call,
+    Cancel,
+    Command,
+    CompletePromise,
+    GetOutput,
+    GetPromise,
+    GetStatus,
+    PeekPromise,
+    Run,
+    Send,
+    Sleep,
+)
 from durably.ids import Address, Entropy
 from durably.runtime.actions.actions import Actions
 from durably.runtime.activations.activations import Activations
@@ -18,7 +31,12 @@ from durably.runtime.clock import Clock
 from durably.runtime.commands.cancel_commands import CancelCommands
 from durably.runtime.commands.command_kind import CommandKind
 from durably.runtime.commands.message_commands import CallCommands, SendCommands
-from durably.runtime.commands.question_commands import AttachCommands, GetStatusCommands
+from durably.runtime.commands.promise_commands import (
+    CompletePromiseCommands,
+    GetPromiseCommands,
+    PeekPromiseCommands,
+)
+from durably.runtime.commands.question_commands import AttachCommands, GetOutputCommands, GetStatusCommands
 from durably.runtime.commands.run_commands import RunCommands
 from durably.runtime.commands.sleep_commands import SleepCommands
 from durably.runtime.commit.committer import Committer
@@ -32,6 +50,7 @@ from durably.runtime.incarnation.sliced_work import SlicedWork
 from durably.runtime.invocations.activation import Activation
 from durably.runtime.lifecycle.action_endings import ActionEndings
 from durably.runtime.lifecycle.cancellation import Cancellation
+from durably.runtime.lifecycle.continuations import Continuations
 from durably.runtime.lifecycle.deadlines import Deadlines
 from durably.runtime.lifecycle.deadlocks import Deadlocks
 from durably.runtime.lifecycle.endings import Endings
@@ -44,11 +63,14 @@ from durably.runtime.lifecycle.recovery import Recovery
 from durably.runtime.lifecycle.retention import Retention
 from durably.runtime.lifecycle.retries import Retries
 from durably.runtime.lifecycle.timer_dispatch import TimerDispatch
+from durably.runtime.lifecycle.wait_graph import WaitGraph
+from durably.runtime.lifecycle.workflow_retention import WorkflowRetention
 from durably.runtime.messaging.acceptance import Acceptance
 from durably.runtime.messaging.attachments import Attachments
 from durably.runtime.messaging.completions import Completions
 from durably.runtime.messaging.messages import Messages
 from durably.runtime.messaging.orders import Orders
+from durably.runtime.messaging.promises import Promises
 from durably.runtime.messaging.targets import Targets
 from durably.runtime.observation.observer import Observer
 from durably.runtime.registry.reads import Reads
@@ -102,7 +124,9 @@ class Parts:
     sliced_work: SlicedWork
     targets: Targets
     timers: TimerService
+    wait_graph: WaitGraph
     waiters: Waiters
+    workflows: WorkflowRetention
 
 
 def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
@@ -205,7 +229,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         registry=registry,
         waiters=waiters,
     )
-    activations.on_queued = notices.message_queued
+    activations.on_queued.append(notices.message_queued)
     attachments.on_attached.append(notices.attached)
     pauses = Pauses(committer=committer, notices=notices, observer=observer, ready=ready, timers=timers)
     action_endings = ActionEndings(
@@ -218,12 +242,18 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         ready=ready,
         registry=registry,
     )
+    promises = Promises(clock=clock, committer=committer, completions=completions, targets=targets)
+    activations.on_loaded.append(promises.look_at_loaded)
     orders = Orders(registry=registry)
     commands: dict[type[Command], CommandKind[Any]] = {
         Attach: AttachCommands(attachments),
         Call: CallCommands(messages),
         Cancel: CancelCommands(orders),
+        CompletePromise: CompletePromiseCommands(promises, completions, observer),
+        GetOutput: GetOutputCommands(attachments),
+        GetPromise: GetPromiseCommands(promises, completions),
         GetStatus: GetStatusCommands(attachments),
+        PeekPromise: PeekPromiseCommands(promises, completions),
         Run: RunCommands(
             incarnation, actions=around.actions, committer=committer, listener=action_endings, settings=settings
         ),
@@ -242,6 +272,28 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         registry=registry,
         targets=targets,
         timers=timers,
+    )
+    workflow_retention = WorkflowRetention(
+        incarnation,
+        activations=activations,
+        clock=clock,
+        committer=committer,
+        promises=promises,
+        ready=ready,
+        registry=registry,
+        settings=settings,
+    )
+    registry.on_workflow_expired = workflow_retention.expire
+    activations.on_loaded.append(workflow_retention.look_at_loaded)
+    endings.on_left = workflow_retention.handler_has_ended
+    continuations = Continuations(
+        endings=endings,
+        entropy=around.entropy,
+        observer=observer,
+        ready=ready,
+        registry=registry,
+        timers=timers,
+        waiters=waiters,
     )
     retries = Retries(
         clock=clock,
@@ -287,17 +339,22 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         retries=retries,
         scheduled=scheduled,
     ).time_has_come
+    wait_graph = WaitGraph(activations=activations, registry=registry)
     deadlocks = Deadlocks(
+        incarnation,
         activations=activations,
         committer=committer,
         completions=completions,
         endings=endings,
-        registry=registry,
-        scheduled=scheduled,
+        graph=wait_graph,
+        idleness=idleness,
+        observer=observer,
+        passivation=passivation,
+        reach=reach,
         settings=settings,
         waiters=waiters,
     )
-    activations.on_loaded = deadlocks.look_at_loaded
+    activations.on_queued.append(deadlocks.message_queued)
     attachments.on_attached.append(deadlocks.attached)
     sliced_work = SlicedWork(incarnation.fail, idleness.changed)
     idleness.add(sliced_work.is_idle)
@@ -319,6 +376,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         clock=clock,
         commands=commands,
         committer=committer,
+        continuations=continuations,
         deadlines=deadlines,
         deadlocks=deadlocks,
         endings=endings,
@@ -329,6 +387,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         registry=registry,
         retries=retries,
         settings=settings,
+        targets=targets,
     )
     Pump(
         incarnation,
@@ -360,6 +419,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
             activations=activations,
             actors=actors,
             background=background,
+            deadlocks=deadlocks,
             last_position=around.last_position,
             obedience=obedience,
             observer=observer,
@@ -373,13 +433,17 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
             background=background,
             clock=clock,
             committer=committer,
+            ready=ready,
             registry=registry,
             settings=settings,
             store=store,
+            workflows=workflow_retention,
         ),
         scheduled=scheduled,
         sliced_work=sliced_work,
         targets=targets,
         timers=timers,
+        wait_graph=wait_graph,
         waiters=waiters,
+        workflows=workflow_retention,
     )

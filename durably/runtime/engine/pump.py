@@ -1,4 +1,4 @@
-"""`Pump`: keeps the machine going. It advances what is ready and sees whether a batch can be cut.
+"""`Pump`: keeps the machine going. It advances what is ready, accepts requests, and sees whether a batch can be cut.
 
 It runs in plain callbacks of the host loop, never inside a task (rule S1), and for a bounded time, so that the host's
 other callbacks get their turns.
@@ -10,6 +10,7 @@ from durably.actors.protocol.coding import CodingMeter
 from durably.actors.values.user_errors import USER_ERRORS, is_from_signal
 from durably.runtime.clock import Clock
 from durably.runtime.commit.committer import Committer
+from durably.runtime.execution.loop import begin_round, end_round
 from durably.runtime.incarnation.idleness import Idleness
 from durably.runtime.incarnation.incarnation import Incarnation
 from durably.runtime.incarnation.ready_queue import ReadyQueue
@@ -18,6 +19,9 @@ from durably.runtime.observation.observer import Observer
 from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.settings import Settings
 from durably.runtime.steps.steps import Steps
+
+ADVANCES_PER_REQUEST = 8
+"""Work under way goes first, so that it ends; handlers that keep each other busy for ever must not keep others out."""
 
 
 class Pump:
@@ -57,6 +61,7 @@ class Pump:
         if self._incarnation.dead:
             return
         self._ready.in_turn = True
+        hooks = begin_round()
         try:
             self._work_off()
         except USER_ERRORS as error:
@@ -68,16 +73,27 @@ class Pump:
                 raise
             self._incarnation.fail(error)  # A mistake of ours: fail and recover, rather than go on half.
         finally:
+            end_round(hooks)
             self._ready.in_turn = False
         self._end_turn()
 
     def _work_off(self) -> None:
-        """Advance what is ready, for a bounded time, unless too much is ahead of the disk (rule X2)."""
-        ready, committer, incarnation = self._ready.invocations, self._committer, self._incarnation
+        """Advance and accept for a bounded time, unless too much is ahead of the disk (rule X2)."""
+        ready, requests = self._ready.invocations, self._ready.requests
+        committer, incarnation = self._committer, self._incarnation
         monotonic, coding = self._clock.monotonic, self._coding
         began = monotonic()
         until = began + self._settings.pump_budget_us
-        while ready and not committer.is_behind():
+        advances = 0
+        while (ready or requests) and not committer.is_behind():
+            if requests and (not ready or advances >= ADVANCES_PER_REQUEST):
+                advances = 0
+                requests.popleft()()
+                if not ready:
+                    if monotonic() > until or incarnation.dead:
+                        return
+                    continue
+            advances += 1
             invocation = ready.popleft()
             invocation.is_queued = False
             incarnation.suspect = invocation.id
@@ -108,7 +124,7 @@ class Pump:
         if self._incarnation.dead:
             return
         self._committer.write_if_due()
-        if self._ready.invocations and not self._committer.is_behind():
+        if (self._ready.invocations or self._ready.requests) and not self._committer.is_behind():
             self._ready.schedule()
         elif self._idleness.is_awaited:
             self._idleness.changed()

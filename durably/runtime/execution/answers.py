@@ -6,12 +6,12 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from durably.actors.protocol.commands import StatusAnswer
+from durably.actors.protocol.commands import SendAnswer, StatusAnswer
 from durably.ids import InvocationStatus
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _status_encoder = msgspec.json.Encoder()
-_id_decoder = msgspec.json.Decoder(str)
+_send_decoder = msgspec.json.Decoder(SendAnswer)
 
 
 def from_timestamp(us: int) -> datetime:
@@ -19,13 +19,13 @@ def from_timestamp(us: int) -> datetime:
     return _EPOCH + timedelta(microseconds=us)
 
 
-def encode_id(id: str) -> bytes:
-    """The answer to a `Send` with an idempotency key."""
-    return msgspec.json.encode(id)
+def encode_send_answer(answer: SendAnswer) -> bytes:
+    """The answer to a `Send` that may join an earlier invocation."""
+    return msgspec.json.encode(answer)
 
 
-def decode_id(answer: bytes) -> str:
-    return _id_decoder.decode(answer)
+def decode_send_answer(answer: bytes) -> SendAnswer:
+    return _send_decoder.decode(answer)
 
 
 def encode_status(status: InvocationStatus) -> bytes:

@@ -16,18 +16,17 @@ from functools import partial
 from io import StringIO
 from random import Random
 from threading import get_ident
-from typing import Any, Protocol, TypeVar
+from typing import Any, Never, Protocol, TypeVar
 
 import msgspec
 
-from durably.actors.context import make_context
 from durably.actors.definition.arguments import Decoded
 from durably.actors.definition.binding import BoundActor, BoundActorHandler
 from durably.actors.headers import apart, joined
 from durably.actors.protocol.coding import MEASURED_BYTES, CodingMeter
 from durably.actors.protocol.commands import Call, Command, Run, Send, Sleep
 from durably.actors.protocol.operations import CallSite, Operation
-from durably.actors.protocol.port import Action, Flush
+from durably.actors.protocol.port import Action, Flush, Sent
 from durably.actors.protocol.request import Request
 from durably.actors.values.error_envelopes import decode_failure, encode_failure, terminal
 from durably.actors.values.serde import SerdeFactory
@@ -44,7 +43,8 @@ from durably.errors import (
     find_mistake,
 )
 from durably.ids import Address, KeyScope, derived_invocation_id
-from durably.runtime.execution.answers import decode_id, from_timestamp
+from durably.runtime.execution.answers import decode_send_answer, from_timestamp
+from durably.runtime.execution.continuation import ContinueAsNew, continuation_in
 from durably.runtime.execution.loop import DeterministicLoop, DurableTimer, enter, is_task, leave
 from durably.runtime.execution.replay import replay, replay_in_slices
 from durably.runtime.execution.step import AttemptFailure, Delivery, Outcome, Step
@@ -261,8 +261,7 @@ class Execution:
         self._snapshot = snapshot
         self._is_shared = handler.kind == "shared"
         self._observer = observer
-        self._forgotten_await = settings.forgotten_await
-        self._watch = settings.watch
+        self._settings = settings
         self._host = host
         self.coding = coding
         if arguments is not None:
@@ -289,7 +288,8 @@ class Execution:
         host = self._host or events._get_running_loop()
         before = enter(self.loop)
         try:
-            outcome = self._run(deliveries) if self._watch is None else self._run_watched(self._watch, deliveries)
+            watch = self._settings.watch
+            end = self._run(deliveries) if watch is None else self._run_watched(watch, deliveries)
         except (SystemExit, KeyboardInterrupt) as error:
             let_signals_pass(error)  # Rule E3: the host's business; nothing is recorded.
             return AttemptFailure(_exit_mistake(error))
@@ -297,7 +297,7 @@ class Execution:
             return AttemptFailure(error)
         finally:
             leave(self.loop, host, before)
-        return self._end_step(at, outcome)
+        return self._end_step(at, end)
 
     def replay(self, steps: Sequence[Step], deliveries: Mapping[int, Delivery]) -> None:
         """Bring a fresh execution to where its journal ends.
@@ -398,11 +398,11 @@ class Execution:
         """The tasks that a finished handler left behind."""
         return [f"{task.get_name()} ({_name_of(task.get_coro())})" for task in self.loop.live_tasks()]
 
-    def _run_watched(self, watch: Watch, deliveries: Sequence[Delivery]) -> Outcome | None:
+    def _run_watched(self, watch: Watch, deliveries: Sequence[Delivery]) -> Outcome | ContinueAsNew | None:
         with watch(f"{self.handler.service}/{self.handler.name}"):
             return self._run(deliveries)
 
-    def _run(self, deliveries: Sequence[Delivery]) -> Outcome | None:
+    def _run(self, deliveries: Sequence[Delivery]) -> Outcome | ContinueAsNew | None:
         loop, main = self.loop, self._main
         if main is None:
             main = self._start()
@@ -423,11 +423,12 @@ class Execution:
                 for task, error in loop.take_lost_errors():
                     self._note_lost(task, error)
                 self._report_lost_errors(raises=False)
-            outcome = self._outcome(main)
-            self._report_lost_errors(raises=True)
-            if self._unawaited is not None and not outcome.failed:
+            end = self._how_it_ended(main)
+            if self._lost_errors is not None:
+                self._report_lost_errors(raises=True)
+            if self._unawaited is not None and not (isinstance(end, Outcome) and end.failed):
                 self._check_awaited(self._unawaited)
-            return outcome
+            return end
         if loop.made_tasks:
             loop.tidy()
             self._report_lost_errors(raises=True)
@@ -439,10 +440,10 @@ class Execution:
 
     def _start(self) -> asyncio.Task[Any]:
         handler = self.handler
-        context = make_context(handler.kind, self, handler.info, self.key)
         instance = self._actor.instance(self.key, self, writable=not self._is_shared)
         argument, coding = self._accepted.argument, self.coding
         began = None if coding is None or len(argument) < MEASURED_BYTES else coding.monotonic()
+        context = handler.context(instance, self, self.key)
         if self._arguments is None:
             coroutine = handler.start(instance, context, argument)
         elif isinstance(self._arguments, InvalidArgumentError):
@@ -478,7 +479,7 @@ class Execution:
         for operation in earlier:
             operation.cancel()
 
-    def _end_step(self, at: int, outcome: Outcome | None) -> Step:
+    def _end_step(self, at: int, end: Outcome | ContinueAsNew | None) -> Step:
         """What the step was; the next one begins with nothing."""
         commands, changes = self._commands, self._changes
         step = Step(
@@ -488,9 +489,10 @@ class Execution:
             changes,
             () if self._abandoned is None else tuple(self._abandoned),
             self._reads,
-            outcome,
+            end if isinstance(end, Outcome) else None,
             self._attempt,
             () if self._cancelled is None else tuple(self._cancelled),
+            end.argument if isinstance(end, ContinueAsNew) else None,
         )
         self._first_command = self.next_command - len(step.commands)
         self._deliveries = ()
@@ -510,10 +512,13 @@ class Execution:
                 )
             self._set_field(name, value)
 
-    def _outcome(self, main: asyncio.Task[Any]) -> Outcome:
+    def _how_it_ended(self, main: asyncio.Task[Any]) -> Outcome | ContinueAsNew:
         error = asyncio.CancelledError() if main.cancelled() else main.exception()
         if error is None:
             return Outcome(False, self._encoded_result(main.result()))
+        continuation = None if isinstance(error, Exception) else continuation_in(error)
+        if continuation is not None:
+            return continuation
         failure = terminal(error)
         if failure is None:
             raise error
@@ -537,7 +542,7 @@ class Execution:
         names = "; ".join(f"{operation.what}, at {operation.site}" for operation in unawaited)
         handler = f"{self.handler.service}/{self.handler.name}"
         message = f"{handler} returned without having awaited: {names}. Write `await` before it."
-        if self._forgotten_await == "error":
+        if self._settings.forgotten_await == "error":
             raise ForgottenAwaitError(message)
         if not self.replaying:
             self._observer.warned(self, message)
@@ -555,7 +560,7 @@ class Execution:
         """
         for position, (task, error) in enumerate(self._lost_errors or ()):
             mistake = find_mistake(error)
-            if mistake is None and self._forgotten_await == "warn":
+            if mistake is None and self._settings.forgotten_await == "warn":
                 self._observer.task_failed(self, task, error)
                 continue
             if not raises:
@@ -617,7 +622,7 @@ class Execution:
                 headers=joined(accepted.headers),
                 attempt_headers=apart(accepted.headers),
                 body=accepted.argument,
-                idempotency_key=None if accepted.scope is None else accepted.scope.idempotency_key,
+                idempotency_key=None if accepted.scope is None else accepted.scope.idempotency_key or None,
                 deadline=None if accepted.deadline is None else from_timestamp(accepted.deadline),
                 attempt=self._attempt,
             )
@@ -662,11 +667,14 @@ class Execution:
             self._note_issued(operation)
         return operation
 
-    def issue_send(
-        self, command: Send, sent: Callable[[str], R], what: object, site: CallSite, /
-    ) -> DurableOperation[R]:
-        if command.idempotency_key is not None and not self.handler.atomic:  # Rule C7
-            return self.issue(command, lambda answer: sent(decode_id(answer)), what, site)
+    def issue_send(self, command: Send, sent: Sent[R], what: object, site: CallSite, /) -> DurableOperation[R]:
+        if command.may_join and not self.handler.atomic:  # Rule C7
+
+            def decode(data: bytes) -> R:
+                answer = decode_send_answer(data)
+                return sent(answer.id, answer.previously_accepted)
+
+            return self.issue(command, decode, what, site)
         self.check(what)
         operation: DurableOperation[R] = DurableOperation(self, self.next_command, _never_decoded, what, site)
         if not self.loop.dead:
@@ -691,6 +699,10 @@ class Execution:
         operation = self.issue(command, decode, command, site)
         operation.action = action
         return operation
+
+    def continue_as_new(self, argument: bytes, /) -> Never:
+        self.check("ctx.continue_as_new()")
+        raise ContinueAsNew(argument)
 
     def read_field(self, name: str, /) -> bytes | None:
         if self.loop.thread != get_ident():

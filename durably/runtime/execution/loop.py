@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequ
 from contextvars import Context, copy_context
 from threading import get_ident
 from types import CodeType, FrameType
-from typing import Any, NoReturn, Protocol, TypeGuard, TypeVar, TypeVarTuple
+from typing import Any, NoReturn, Protocol, TypeAlias, TypeGuard, TypeVar, TypeVarTuple
 from weakref import ref
 
 import msgspec
@@ -171,9 +171,8 @@ class MainTask(asyncio.Task[T]):
     __slots__ = ()
 
     def __hash__(self) -> int:
-        loop = self.get_loop()
-        assert isinstance(loop, DeterministicLoop)
-        return loop.salt
+        salt: int = self.get_loop().salt  # type: ignore[attr-defined]
+        return salt
 
 
 class NumberedTask(asyncio.Task[T]):
@@ -255,24 +254,24 @@ _SHIELD: CodeType = asyncio.shield.__code__
 class DeterministicLoop(IsolatedLoop):
     """The loop of one attempt. The host calls what stands first; everything else is for asyncio and handlers."""
 
-    __slots__ = (
-        "_asyncgens",
-        "_failures",
-        "_heard",
-        "_limit",
-        "_next_number",
-        "_owner",
-        "_ready",
-        "_shielded",
-        "_steps_untidied",
-        "_tasks",
-        "_tidied_beyond",
-        "at",
-        "dead",
-        "main",
-        "salt",
-        "thread",
-    )
+    # What most attempts never need is not made for each.
+    main: asyncio.Task[Any] | None = None
+    dead: bool = False
+    """The attempt is over: whatever is still done on this loop is ignored."""
+    thread: int = 0
+    """The thread that is in this loop right now; 0 for none."""
+    at: int = 0
+    """The time of the step, microseconds since 1970 UTC."""
+    _tasks: list[NumberedTask[Any]] | None = None
+    _steps_untidied: int = 0
+    _tidied_beyond: int = _TASKS_NEVER_TIDIED
+    _failures: Sequence[ref[NumberedTask[Any]]] = ()
+    """Tasks that failed and are not among the others any more."""
+    _heard: set[int] | None = None
+    """When the main task was done first: the ids of tasks of whose end somebody was about to hear."""
+    _asyncgens: list[AsyncGenerator[Any, Any]] | None = None
+    _shielded: list[asyncio.Future[Any]] | None = None
+    """What `asyncio.shield` was given."""
 
     def __init__(self, owner: TimerOwner, salt: int, advance_limit_callbacks: int) -> None:
         """`salt` spreads the hashes of different executions; it must be the same on replay."""
@@ -280,24 +279,7 @@ class DeterministicLoop(IsolatedLoop):
         self._limit = advance_limit_callbacks
         self._next_number = salt + 1
         self._ready: list[ReadyCallback] = []
-        self._tasks: list[NumberedTask[Any]] | None = None
-        self._steps_untidied = 0
-        self._tidied_beyond = _TASKS_NEVER_TIDIED
-        self._failures: Sequence[ref[NumberedTask[Any]]] = ()
-        """Tasks that failed and are not among the others any more."""
-        self._heard: set[int] | None = None
-        """When the main task was done first: the ids of tasks of whose end somebody was about to hear."""
-        self._asyncgens: list[AsyncGenerator[Any, Any]] | None = None
-        self._shielded: list[asyncio.Future[Any]] | None = None
-        """What `asyncio.shield` was given."""
         self.salt = salt
-        self.main: asyncio.Task[Any] | None = None
-        self.dead = False
-        """The attempt is over: whatever is still done on this loop is ignored."""
-        self.thread = 0
-        """The thread that is in this loop right now; 0 for none."""
-        self.at = 0
-        """The time of the step, microseconds since 1970 UTC."""
 
     # ------------------------------------------------------------------ for the host
 
@@ -480,9 +462,9 @@ class DeterministicLoop(IsolatedLoop):
         """Debugging of callbacks would make replay slower than live; ignored."""
 
     def call_soon(self, callback: Callable[[*Args], object], *args: *Args, context: Context | None = None) -> Any:
-        ready = ReadyCallback(callback, args, copy_context() if context is None else context)
         if self.thread != get_ident():
             self.check("A future, event, lock, queue or task of a handler")
+        ready = ReadyCallback(callback, args, copy_context() if context is None else context)
         if not self.dead:
             self._ready.append(ready)
         return ready
@@ -583,41 +565,66 @@ class DeterministicLoop(IsolatedLoop):
         self._asyncgens.append(asyncgen)
 
 
-_inside: dict[int, DeterministicLoop] = {}
-"""The deterministic loop that each thread is in. Asking asyncio instead would cost a system call each time."""
+_inside: dict[int, DeterministicLoop | None] = {}
+"""The deterministic loop that each thread is in; None between two of a round. Asyncio takes a system call to tell."""
 
 
 def is_in_a_handler() -> bool:
     """This thread is running some handler's loop right now."""
-    return get_ident() in _inside
+    return _inside.get(get_ident()) is not None
 
 
-def enter(loop: DeterministicLoop) -> tuple[DeterministicLoop | None, Any]:
-    """Make it the running loop of this thread, and return what `leave` needs.
+Hooks: TypeAlias = Any
+"""For asynchronous generators, as the thread had them before."""
 
-    Only from a plain callback of the host's loop, never from within one of its tasks.
+
+def begin_round() -> Hooks | None:
+    """Take this thread's hooks for asynchronous generators until `end_round`, which needs what this returns.
+
+    Many loops can be entered in a round; only from a plain callback of the host's loop, never from within a task.
     """
     thread = get_ident()
-    before = _inside.get(thread), sys.get_asyncgen_hooks()
+    if thread in _inside:
+        return None
+    hooks = sys.get_asyncgen_hooks()
+    _inside[thread] = None
+    sys.set_asyncgen_hooks(_first_iteration, _finalizer)
+    return hooks
+
+
+def end_round(hooks: Hooks | None) -> None:
+    """Give the hooks back to the host's loop."""
+    if hooks is not None:
+        del _inside[get_ident()]
+        sys.set_asyncgen_hooks(*hooks)
+
+
+def enter(loop: DeterministicLoop) -> tuple[DeterministicLoop | None, Hooks | None]:
+    """Make it the running loop of this thread, in the round that is under way or in one of its own.
+
+    Returns what `leave` needs.
+    """
+    thread = get_ident()
+    hooks = None if thread in _inside else begin_round()
+    before = _inside[thread], hooks
     _inside[thread] = loop
     loop.thread = thread
     events._set_running_loop(loop)
-    sys.set_asyncgen_hooks(_first_iteration, _finalizer)
     return before
 
 
 def leave(
-    loop: DeterministicLoop, host: asyncio.AbstractEventLoop | None, before: tuple[DeterministicLoop | None, Any]
+    loop: DeterministicLoop,
+    host: asyncio.AbstractEventLoop | None,
+    before: tuple[DeterministicLoop | None, Hooks | None],
 ) -> None:
-    """Give the thread back to the host's loop, with its hooks for asynchronous generators."""
+    """Give the thread back to the host's loop."""
     outer, hooks = before
-    sys.set_asyncgen_hooks(*hooks)
     events._set_running_loop(host)
-    if outer is None:
-        del _inside[loop.thread]
-    else:
-        _inside[loop.thread] = outer
+    _inside[loop.thread] = outer
     loop.thread = 0
+    if hooks is not None:
+        end_round(hooks)
 
 
 def _first_iteration(asyncgen: AsyncGenerator[Any, Any]) -> None:

@@ -114,8 +114,14 @@ def _lines(step: Step) -> list[str]:
     lines += [f"gave up command {number}" for number in step.abandoned]
     lines += [f"cancelled call {number}" for number in step.cancelled]
     lines += [f"read {name}" for name in step.reads or ()]
-    lines.append("goes on" if step.outcome is None else f"ends: {step.outcome.value.decode(errors='replace')}")
+    lines.append(_end_of(step))
     return lines
+
+
+def _end_of(step: Step) -> str:
+    if step.continues_with is not None:
+        return f"continues as new with: {step.continues_with.decode(errors='replace')}"
+    return "goes on" if step.outcome is None else f"ends: {step.outcome.value.decode(errors='replace')}"
 
 
 def _side_by_side(recorded: list[str], attempted: list[str]) -> str:

@@ -6,7 +6,7 @@ A step says everything that an advance took in (`at`, `deliveries`, `reads`) and
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import msgspec
 
@@ -46,6 +46,13 @@ class Step(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Which attempt made this step, which the handler may look at."""
     cancelled: tuple[int, ...] = ()
     """Calls that a cancel has reached: their callees are cancelled, and they wait for the end of that (rule E1)."""
+    continues_with: bytes | None = None
+    """The argument of the execution that follows this one (rule T5); then there is no outcome."""
+
+    @property
+    def is_last(self) -> bool:
+        """It ends its execution."""
+        return self.outcome is not None or self.continues_with is not None
 
 
 def is_cancel(delivery: Delivery) -> bool:
@@ -59,8 +66,43 @@ class AttemptFailure(msgspec.Struct):
     error: BaseException
 
 
-_encoder = msgspec.json.Encoder()
-_decoder = msgspec.json.Decoder(Step)
+class Answer(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """An answer as its step keeps it."""
 
-encode_step: Callable[[Step], bytes] = _encoder.encode
-decode_step: Callable[[bytes], Step] = _decoder.decode
+    command: int
+    failed: bool
+    value: bytes
+
+
+class _StoredStep(Step, frozen=True, array_like=True, gc=False):
+    """A step as the store keeps it: with those of its answers that have no record of their own.
+
+    An answer that is recorded and taken in within one batch need not stand in it twice (rule C2).
+    """
+
+    answers: tuple[Answer, ...] = ()
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(_StoredStep)
+
+
+def encode_step(step: Step, answers: Sequence[Answer] = ()) -> bytes:
+    """`answers` are those of its deliveries that it is to keep."""
+    if answers:
+        step = _StoredStep(
+            step.at, step.deliveries, step.commands, step.changes, step.abandoned, step.reads, step.outcome,
+            step.attempt, step.cancelled, step.continues_with, tuple(answers),
+        )  # fmt: skip
+    return _encoder.encode(step)
+
+
+def decode_step(content: bytes) -> Step:
+    """The step alone."""
+    return decode_stored_step(content)[0]
+
+
+def decode_stored_step(content: bytes) -> tuple[Step, Sequence[Answer]]:
+    """The step and the answers that it keeps."""
+    *fields, answers = msgspec.structs.astuple(_decoder.decode(content))
+    return Step(*fields), answers

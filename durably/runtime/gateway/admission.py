@@ -13,7 +13,7 @@ from durably.actors.values.slices import Slices
 from durably.errors import InvalidArgumentError, OverloadedError
 from durably.ids import Address, is_storable
 from durably.runtime.activations.activations import Activations
-from durably.runtime.commit.committer import Committer
+from durably.runtime.invocations.activation import Activation
 from durably.runtime.messaging.targets import Targets
 from durably.runtime.settings import Settings
 
@@ -43,9 +43,8 @@ class OutsideMessage(Protocol):
 class Admission:
     """Checks of one incarnation."""
 
-    def __init__(self, *, activations: Activations, committer: Committer, settings: Settings, targets: Targets) -> None:
+    def __init__(self, *, activations: Activations, settings: Settings, targets: Targets) -> None:
         self._activations = activations
-        self._committer = committer
         self._settings = settings
         self._targets = targets
 
@@ -69,12 +68,14 @@ class Admission:
             body = yield from handler.admit_in_slices(body, self._settings.slice_bytes)
         else:
             yield from handler.decode_in_slices(body, self._settings.slice_bytes)
-        self._check_load(request)
+        if request.key is not None:  # Others may have come meanwhile.
+            self._check_mailbox(self._activations.by_address.get(Address(request.service, request.key)))
         return handler, body
 
     def _find(self, request: OutsideMessage, body: bytes) -> BoundActorHandler:
         """Find the handler, if the request may be accepted as far as is known without its body."""
         handler = self._targets.find(request.service, request.key, request.handler)
+        self._targets.scope(handler, request.key, request.idempotency_key)
         if request.headers or request.idempotency_key is not None:
             _check_names(request)
         if len(body) > self._settings.payload_bytes:
@@ -82,27 +83,20 @@ class Admission:
                 f"The argument of {request.service}/{request.handler} has {len(body)} bytes; at most "
                 f"{self._settings.payload_bytes} are allowed. Keep large things elsewhere and pass their name."
             )
-        self._check_load(request)
+        if request.key is not None:
+            self._check_mailbox(self._activations.by_address.get(Address(request.service, request.key)))
         return handler
 
-    def _check_load(self, request: OutsideMessage) -> None:
-        if self._committer.is_behind():  # Rule X2
-            raise OverloadedError(
-                "More is waiting to be written than the store keeps up with. Try again later.",
-                retry_after=OVERLOAD_RETRY_SECONDS,
-            )
-        congestion = self._committer.congestion()
-        if congestion is not None:  # Rule X6
-            raise OverloadedError(congestion, retry_after=OVERLOAD_RETRY_SECONDS)
-        if request.key is not None:
-            waiting = self._activations.waiting(Address(request.service, request.key))
-            if waiting >= self._settings.mailbox_messages:  # Rule C8
-                raise OverloadedError(
-                    f"{request.service}/{request.key} has {waiting} messages waiting, which is its limit. Try again "
-                    "later. If what holds it is stuck: runtime.resume(), cancel() or kill() "
-                    f"of '{quote(request.service, safe='')}/{quote(request.key, safe='')}' lets it go on or ends it.",
-                    retry_after=OVERLOAD_RETRY_SECONDS,
-                )
+    def _check_mailbox(self, activation: Activation | None) -> None:
+        if activation is None or (waiting := activation.waiting()) < self._settings.mailbox_messages:
+            return
+        service, key = activation.address
+        raise OverloadedError(  # Rule C8
+            f"{service}/{key} has {waiting} messages waiting, which is its limit. Try again later. If what holds it is "
+            f"stuck: runtime.resume(), cancel() or kill() of '{quote(service, safe='')}/{quote(key, safe='')}' lets it "
+            "go on or ends it.",
+            retry_after=OVERLOAD_RETRY_SECONDS,
+        )
 
 
 def _check_names(request: OutsideMessage) -> None:

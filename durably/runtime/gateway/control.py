@@ -17,6 +17,7 @@ from durably.runtime.invocations.invocation import Found, InvocationRun
 from durably.runtime.lifecycle.cancellation import Cancellation
 from durably.runtime.lifecycle.pauses import Pauses
 from durably.runtime.lifecycle.reach import Reach
+from durably.runtime.lifecycle.workflow_retention import WorkflowRetention
 from durably.runtime.messaging.acceptance import Acceptance, Message
 from durably.runtime.messaging.targets import Targets
 from durably.runtime.registry.registry import InvocationRegistry
@@ -39,6 +40,7 @@ class Verb(StrEnum):
     """The journal of what has ended is gone already, so this changes nothing."""
 
 
+UNSUPPORTED = 422
 OF_THE_ENDED = (Verb.PURGE, Verb.PURGE_JOURNAL)
 
 Does: TypeAlias = Callable[[InvocationRun], Effect]
@@ -60,6 +62,7 @@ class Control:
         ready: ReadyQueue,
         registry: InvocationRegistry,
         targets: Targets,
+        workflows: WorkflowRetention,
     ) -> None:
         self._acceptance = acceptance
         self._cancellation = cancellation
@@ -71,6 +74,7 @@ class Control:
         self._ready = ready
         self._registry = registry
         self._targets = targets
+        self._workflows = workflows
         self._does: dict[Verb, Does] = {
             Verb.CANCEL: self._cancel,
             Verb.KILL: self._kill,
@@ -87,6 +91,9 @@ class Control:
         def reached(found: Found) -> None:
             if found is None:
                 self._queries.refuse_unknown(operation, id)
+                return
+            if verb is Verb.PURGE and _is_run_that_has_ended(found):
+                self._purge_workflow(operation, found)
                 return
             try:
                 effect = self._purge(verb, found) if verb in OF_THE_ENDED else self._does[verb](self._unfinished(found))
@@ -163,6 +170,19 @@ class Control:
         self._registry.forget_outcome(found)
         return Effect.DONE
 
+    def _purge_workflow(self, operation: QuestionOperation[Effect], run: InvocationRun | InvocationRecord) -> None:
+        """All that a workflow leaves goes together: now, or as soon as no handler of it is in flight (rule W3)."""
+
+        def purged() -> None:
+            self._committer.when_answerable(operation.finish, Effect.DONE)
+            self._ready.schedule()
+
+        if isinstance(run, InvocationRecord):
+            self._workflows.expire(run, purged)
+        else:  # When it is durable, it leaves memory.
+            self._committer.when_durable(lambda _: self.act(operation, Verb.PURGE, run.id), None)
+            self._ready.schedule()
+
     def _restart(self, found: InvocationRun | InvocationRecord) -> str:
         if found.status in NOT_STARTED:
             raise InvocationStatusError(f"The invocation '{found.id}' has not started.", code=TOO_EARLY)
@@ -172,6 +192,12 @@ class Control:
         name = found.handler.name if isinstance(found, InvocationRun) else found.handler
         own_key = None if key == found.id else key
         handler = self._targets.find(service, own_key, name)
+        if handler.kind == "workflow":
+            raise InvocationStatusError(
+                f"The invocation '{found.id}' is the run of a workflow, which executes once for each id. Purge it, and "
+                "start it again.",
+                code=UNSUPPORTED,
+            )
         id, seed = new_identity(self._entropy, service, own_key)
         message = Message(
             handler,
@@ -185,3 +211,8 @@ class Control:
         )
         self._acceptance.accept(self._committer.begin(), message)
         return id
+
+
+def _is_run_that_has_ended(found: InvocationRun | InvocationRecord) -> bool:
+    is_run = found.scope is not None and found.scope.is_workflow_id
+    return is_run and found.status is InvocationStatus.COMPLETED

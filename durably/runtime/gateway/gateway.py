@@ -21,6 +21,7 @@ from durably.runtime.gateway.pending_requests import (
     PendingRequest,
     PendingRequests,
     QuestionOperation,
+    unknown_outcome,
 )
 from durably.runtime.gateway.queries import Queries
 from durably.runtime.gateway.requests import Effect
@@ -44,7 +45,6 @@ class Desks:
             acceptance=parts.acceptance,
             admission=Admission(
                 activations=parts.activations,
-                committer=parts.committer,
                 settings=engine.settings,
                 targets=parts.targets,
             ),
@@ -70,6 +70,7 @@ class Desks:
             ready=parts.ready,
             registry=parts.registry,
             targets=parts.targets,
+            workflows=parts.workflows,
         )
 
 
@@ -90,6 +91,12 @@ class Gateway:
     def close(self) -> None:
         """From now on requests are refused."""
         self._desks = None
+
+    def refuse_unaccepted(self) -> None:
+        """The incarnation is over: those whose request had not been accepted can ask again."""
+        for request in self.pending:
+            if not request.id:
+                request.refuse(unknown_outcome(self.pending.failure, request.id))
 
     @property
     def is_open(self) -> bool:
@@ -120,19 +127,26 @@ class Gateway:
         else:
             self._desks.intake.send(operation, request, body, delay, wire=wire)
 
-    def attach(self, operation: OutcomeOperation[Any], scope: KeyScope) -> None:
-        """Wait for the invocation with this idempotency key."""
+    def result(self, operation: OutcomeOperation[Any], which: str | KeyScope) -> None:
+        """Wait for the outcome of the invocation with this id, idempotency key or workflow id."""
         if self._desks is None:
             self._refuse(operation)
         else:
-            self._desks.queries.attach(operation, scope)
+            self._desks.intake.attach(operation, which)
 
-    def result(self, operation: OutcomeOperation[Any], id: str) -> None:
-        """Wait for the outcome of the invocation with this id."""
+    def output(self, operation: OutcomeOperation[Any], which: str | KeyScope, *, keyed_only: bool = False) -> None:
+        """The outcome of such an invocation as it is now."""
         if self._desks is None:
             self._refuse(operation)
         else:
-            self._desks.queries.result(operation, id)
+            self._desks.queries.output(operation, which, keyed_only=keyed_only)
+
+    def lookup(self, operation: QuestionOperation[str], which: str | KeyScope) -> None:
+        """The id of such an invocation."""
+        if self._desks is None:
+            self._refuse(operation)
+        else:
+            self._desks.queries.lookup(operation, which)
 
     def status(self, operation: QuestionOperation[InvocationStatus], id: str) -> None:
         """Where an invocation stands."""

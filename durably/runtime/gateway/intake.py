@@ -1,4 +1,8 @@
-"""`Intake`: calls and sends from outside become invocations, or find the one with the same idempotency key."""
+"""`Intake`: calls and sends from outside become invocations, or find the one with the same idempotency key.
+
+A request that arrives waits until the pump reaches it (`ReadyQueue.arrive`), with or without a key, so requests are
+accepted in the order in which they came. What is checked is checked then, and the time of the acceptance is that time.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +12,26 @@ from typing import Any
 
 from durably.actors.definition.binding import BoundActorHandler
 from durably.actors.transport import Delay
+from durably.errors import OverloadedError
 from durably.ids import Entropy, KeyScope, new_identity
 from durably.runtime.clock import Clock
 from durably.runtime.commit.committer import Committer
-from durably.runtime.gateway.admission import Admission, Admitted, OutsideMessage
+from durably.runtime.gateway.admission import OVERLOAD_RETRY_SECONDS, Admission, Admitted, OutsideMessage
 from durably.runtime.gateway.pending_requests import AcceptanceOperation, OutcomeOperation, PendingRequest
 from durably.runtime.gateway.queries import Queries
 from durably.runtime.gateway.requests import Acceptance as Accepted
 from durably.runtime.incarnation.ready_queue import ReadyQueue
 from durably.runtime.incarnation.sliced_work import SlicedWork
-from durably.runtime.invocations.invocation import Found
+from durably.runtime.invocations.invocation import Found, InvocationRun
 from durably.runtime.messaging.acceptance import Acceptance, Message
+from durably.runtime.messaging.messages import already_started
 from durably.runtime.messaging.targets import Targets
 from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.registry.waiters import Waiters
+from durably.storage.records import InvocationRecord
+
+REQUEST_BYTES = 512
+"""What a request that waits takes besides its body, roughly; for the limit only."""
 
 
 class Intake:
@@ -56,26 +66,39 @@ class Intake:
         self._targets = targets
         self._waiters = waiters
 
+    def _arrive(self, operation: PendingRequest[Any], body: bytes, reached: Callable[[], None]) -> None:
+        """Let a request wait for its turn, unless too many do."""
+        reason = self._committer.refusal()
+        if reason is None:
+            self._ready.arrived_bytes += REQUEST_BYTES + len(body)
+            self._ready.arrive(reached)
+        else:
+            operation.refuse(OverloadedError(reason, retry_after=OVERLOAD_RETRY_SECONDS))
+
     # ------------------------------------------------------------------ calls
 
     def call(self, operation: OutcomeOperation[Any], request: OutsideMessage, body: bytes, *, wire: bool) -> None:
-        """Accept a call, or join the one with the same idempotency key."""
+        """Accept a call in its turn, or join the one with the same idempotency key."""
+        self._arrive(operation, body, partial(self._call, operation, request, body, wire))
+
+    def _call(self, operation: OutcomeOperation[Any], request: OutsideMessage, body: bytes, wire: bool) -> None:
+        self._ready.arrived_bytes -= REQUEST_BYTES + len(body)
         if len(body) > self._slice_bytes:
-            self._admit_in_slices(operation, request, body, partial(self._call, operation, request), wire=wire)
+            self._admit_in_slices(operation, request, body, partial(self._call_admitted, operation, request), wire=wire)
             return
         try:
             admitted = self._admission.admit(request, body, wire=wire)
         except Exception as error:
             operation.refuse(error)
             return
-        self._call(operation, request, admitted)
+        self._call_admitted(operation, request, admitted)
 
-    def _call(self, operation: OutcomeOperation[Any], request: OutsideMessage, admitted: Admitted) -> None:
+    def _call_admitted(self, operation: OutcomeOperation[Any], request: OutsideMessage, admitted: Admitted) -> None:
         handler, argument = admitted
-        if request.idempotency_key is None:
+        scope = self._targets.scope(handler, request.key, request.idempotency_key)
+        if scope is None:
             self._accept_call(operation, handler, argument, request, None)
         else:
-            scope = _scope(request)
             self._registry.by_key(scope, partial(self._call_keyed, operation, handler, argument, request, scope))
 
     def _call_keyed(
@@ -89,6 +112,9 @@ class Intake:
     ) -> None:
         if found is None:
             self._accept_call(operation, handler, argument, request, scope)
+        elif scope.is_workflow_id:
+            self._committer.when_answerable(_refuse_second_start, (operation, found))
+            self._ready.schedule()
         else:
             operation.found(self._queries, found)
 
@@ -108,14 +134,19 @@ class Intake:
         )
         invocation = self._acceptance.accept(self._committer.begin(), message)
         self._waiters.add_first(invocation.number, operation)
-        self._ready.schedule()
 
     # ------------------------------------------------------------------ sends
 
     def send(
         self, operation: AcceptanceOperation[Any], request: OutsideMessage, body: bytes, delay: Delay, *, wire: bool
     ) -> None:
-        """Accept a message, or find the one with the same idempotency key; acknowledged when it is durable."""
+        """Accept a message in its turn, or find the one with the same idempotency key; acknowledged when durable."""
+        self._arrive(operation, body, partial(self._send, operation, request, body, delay, wire))
+
+    def _send(
+        self, operation: AcceptanceOperation[Any], request: OutsideMessage, body: bytes, delay: Delay, wire: bool
+    ) -> None:
+        self._ready.arrived_bytes -= REQUEST_BYTES + len(body)
         if len(body) > self._slice_bytes:
             then = partial(self._send_admitted, operation, request, delay)
             self._admit_in_slices(operation, request, body, then, wire=wire)
@@ -131,13 +162,15 @@ class Intake:
         self, operation: AcceptanceOperation[Any], request: OutsideMessage, delay: Delay, admitted: Admitted
     ) -> None:
         handler, argument = admitted
-        if request.idempotency_key is None:
-            self._send(operation, handler, argument, request, delay, None, None)
+        scope = self._targets.scope(handler, request.key, request.idempotency_key)
+        if scope is None:
+            self._accept_send(operation, handler, argument, request, delay, None, None)
         else:
-            scope = _scope(request)
-            self._registry.by_key(scope, partial(self._send, operation, handler, argument, request, delay, scope))
+            self._registry.by_key(
+                scope, partial(self._accept_send, operation, handler, argument, request, delay, scope)
+            )
 
-    def _send(
+    def _accept_send(
         self,
         operation: AcceptanceOperation[Any],
         handler: BoundActorHandler,
@@ -157,10 +190,16 @@ class Intake:
             )
             self._acceptance.accept(self._committer.begin(), message)
         else:
-            operation.id, due = found.id, found.due
+            operation.joins(found.id)
+            due = found.due
         accepted = Accepted(id=operation.id, previously_accepted=found is not None, due=due)
         self._committer.when_answerable(operation.accepted, accepted)
-        self._ready.schedule()
+
+    # ------------------------------------------------------------------ questions about what has been asked for
+
+    def attach(self, operation: OutcomeOperation[Any], which: str | KeyScope) -> None:
+        """Wait for an invocation, by id or by idempotency key, which may have arrived just before."""
+        self._ready.arrive(partial(self._queries.result, operation, which))
 
     # ------------------------------------------------------------------ large bodies
 
@@ -174,9 +213,15 @@ class Intake:
         wire: bool,
     ) -> None:
         """Check a large body without holding the loop up. What comes meanwhile may be accepted before it."""
-        self._sliced_work.begin(self._admission.admit_in_slices(request, body, wire=wire), then, operation.refuse)
+
+        def accept(admitted: Admitted) -> None:
+            then(admitted)
+            self._ready.schedule()
+
+        self._sliced_work.begin(self._admission.admit_in_slices(request, body, wire=wire), accept, operation.refuse)
 
 
-def _scope(request: OutsideMessage) -> KeyScope:
-    assert request.idempotency_key is not None
-    return KeyScope(request.service, request.key or "", request.handler, request.idempotency_key)
+def _refuse_second_start(told: tuple[OutcomeOperation[Any], InvocationRun | InvocationRecord]) -> None:
+    """A workflow that was started before, durably. The operation has nothing of its own in the store."""
+    operation, first = told
+    operation.refuse_second_start(first.id, already_started(first))

@@ -15,7 +15,7 @@ from durably.actors.protocol.operations import CallSite, HostOperation
 from durably.actors.values.error_envelopes import decode_failure
 from durably.actors.values.slices import decode_in_slices
 from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
-from durably.errors import StoreUnavailableError
+from durably.errors import AlreadyStartedError, StoreUnavailableError
 from durably.runtime.execution.step import Outcome
 from durably.runtime.gateway.requests import Acceptance, Reply
 from durably.runtime.incarnation.sliced_work import SlicedWork
@@ -26,27 +26,38 @@ A = TypeVar("A")
 R = TypeVar("R")
 
 
+PRUNE_AT = 1_024
+
+
 class PendingRequests:
     """All who wait, across incarnations, in the order in which they came: they hear of a failure in that order."""
 
     def __init__(self, slice_bytes: int) -> None:
         """Results that are larger than `slice_bytes` are decoded in slices."""
         self.host = asyncio.get_running_loop()
+        self.create_future = self.host.create_future
         self.slice_bytes = slice_bytes
         self.sliced_work = SlicedWork(self._mistaken, _no_one_waits)
         self.failure: BaseException | None = None
         """Why the last incarnation ended."""
-        self.waiting: dict[PendingRequest[Any], None] = {}
+        self._waiting: dict[PendingRequest[Any], None] = {}
+        self._prune_at = PRUNE_AT
+        self.ended = self._waiting.pop
+        """`ended(request, None)`: it has been told its result."""
 
     def __len__(self) -> int:
-        return len(self.waiting)
+        return sum(1 for _ in self)
 
     def __iter__(self) -> Iterator[PendingRequest[Any]]:
-        return iter([*self.waiting])
+        return iter([request for request in self._waiting if not request.future.done()])
 
-    def lost(self) -> BaseException:
-        """What a caller hears whose request may or may not have been accepted."""
-        return unknown_outcome(self.failure)
+    def add(self, request: PendingRequest[Any]) -> None:
+        """One more waits. Those that were cancelled tell no one: they make room when the number has doubled."""
+        self._waiting[request] = None
+        if len(self._waiting) >= self._prune_at:
+            for one in [one for one in self._waiting if one.future.done()]:
+                del self._waiting[one]
+            self._prune_at = max(2 * len(self._waiting), PRUNE_AT)
 
     def _mistaken(self, error: BaseException) -> None:
         self.host.call_exception_handler({"message": "durably failed to hand over a result", "exception": error})
@@ -75,8 +86,11 @@ class PendingRequest(HostOperation[R]):
     def __init__(self, pending: PendingRequests, what: object, site: CallSite | None) -> None:
         self._pending = pending
         self.id = ""
-        super().__init__(pending.host, what, site)
-        pending.waiting[self] = None
+        self.future = pending.create_future()
+        self.what = what
+        self.site = site
+        self.taken = False
+        pending.add(self)
 
     def __del__(self) -> None:
         if not self.taken and self.site is not None:
@@ -86,22 +100,16 @@ class PendingRequest(HostOperation[R]):
                 self.site.filename,
                 self.site.line,
             )
-        super().__del__()
-
-    def cancel(self, msg: Any | None = None) -> bool:
-        """Nobody wants the reply any more; the invocation goes on (rule D6)."""
-        self._pending.waiting.pop(self, None)
-        return super().cancel(msg)
 
     def finish(self, result: R) -> None:
-        self._pending.waiting.pop(self, None)
-        if not self.done():
-            self.set_result(result)
+        self._pending.ended(self, None)
+        if not self.future.done():
+            self.future.set_result(result)
 
     def refuse(self, error: BaseException, /) -> None:
-        self._pending.waiting.pop(self, None)
-        if not self.done():
-            self.set_exception(error)
+        self._pending.ended(self, None)
+        if not self.future.done():
+            self.future.set_exception(error)
 
     def found(self, machine: Recoverer, found: InvocationRun | InvocationRecord) -> None:
         """The invocation that it asks about exists."""
@@ -110,7 +118,7 @@ class PendingRequest(HostOperation[R]):
     def found_again(self, machine: Recoverer, found: Found) -> None:
         """After a failure of the store: whether its invocation is there."""
         if found is None:
-            self.refuse(self._pending.lost())
+            self.refuse(unknown_outcome(self._pending.failure, self.id))
         else:
             self.found(machine, found)
 
@@ -124,8 +132,16 @@ class OutcomeOperation(PendingRequest[R]):
         """The invocation has ended, durably. `cause` is the handler's error, where it is in memory."""
         raise NotImplementedError
 
+    def comes_from(self, found: InvocationRun | InvocationRecord) -> None:
+        """The answer to come is that of this invocation."""
+
+    def refuse_second_start(self, id: str, error: AlreadyStartedError) -> None:
+        """It asked for the `run` of a workflow that has been started, as this invocation."""
+        self.refuse(error)
+
     def found(self, machine: Recoverer, found: InvocationRun | InvocationRecord) -> None:
         self.id = found.id
+        self.comes_from(found)
         machine.wait_for(self, found)
 
 
@@ -160,13 +176,34 @@ class ResultOperation(OutcomeOperation[R]):
 class ReplyOperation(OutcomeOperation[Reply]):
     """For ingresses: bytes, and failures as values."""
 
-    __slots__ = ("_content_type", "_keyed")
+    __slots__ = ("_content_type", "_content_type_of", "_keyed")
 
-    def __init__(self, pending: PendingRequests, what: object, *, content_type: str | None, keyed: bool) -> None:
-        """`content_type` is that of the handler's results; `keyed` requests are told how long the outcome is kept."""
+    def __init__(
+        self,
+        pending: PendingRequests,
+        what: object,
+        *,
+        content_type: str | None = None,
+        content_type_of: Callable[[str, str], str | None] | None = None,
+        keyed: bool,
+    ) -> None:
+        """`content_type` is that of the handler's results; `keyed` requests are told how long the outcome is kept.
+
+        `content_type_of` a service and a handler, where it is not known yet whose outcome it will be.
+        """
         super().__init__(pending, what, None)
         self._content_type = content_type
+        self._content_type_of = content_type_of
         self._keyed = keyed
+
+    def refuse_second_start(self, id: str, error: AlreadyStartedError) -> None:
+        """To clients outside that is the failure of a call, which must not be repeated."""
+        self.finish(Reply(id=id, body=b"", content_type=None, failure=error, expires_at=None))
+
+    def comes_from(self, found: InvocationRun | InvocationRecord) -> None:
+        if self._content_type_of is not None:
+            handler = found.handler.name if isinstance(found, InvocationRun) else found.handler
+            self._content_type = self._content_type_of(found.address.service, handler)
 
     def answer(self, outcome: Outcome, expires_at: int | None, cause: BaseException | None = None, /) -> None:
         try:
@@ -184,19 +221,26 @@ class ReplyOperation(OutcomeOperation[Reply]):
 class AcceptanceOperation(PendingRequest[R]):
     """Waits until a message is durable."""
 
-    __slots__ = ("_make",)
+    __slots__ = ("_make", "_previously_accepted")
 
     def __init__(
         self, pending: PendingRequests, what: object, site: CallSite | None, make: Callable[[Acceptance], R]
     ) -> None:
         super().__init__(pending, what, site)
         self._make = make
+        self._previously_accepted = False
+
+    def joins(self, id: str) -> None:
+        """It is answered with an invocation that was there before."""
+        self.id, self._previously_accepted = id, True
 
     def accepted(self, acceptance: Acceptance) -> None:
         self.finish(self._make(acceptance))
 
     def found(self, machine: Recoverer, found: InvocationRun | InvocationRecord) -> None:
-        machine.when_answerable(self.accepted, Acceptance(id=self.id, previously_accepted=False, due=found.due))
+        machine.when_answerable(
+            self.accepted, Acceptance(id=self.id, previously_accepted=self._previously_accepted, due=found.due)
+        )
 
 
 class QuestionOperation(PendingRequest[R]):
@@ -205,7 +249,7 @@ class QuestionOperation(PendingRequest[R]):
     __slots__ = ()
 
     def found(self, machine: Recoverer, found: InvocationRun | InvocationRecord) -> None:
-        self.refuse(self._pending.lost())
+        self.refuse(unknown_outcome(self._pending.failure, self.id))
 
 
 class CancelOperation(QuestionOperation[Any]):
@@ -221,11 +265,18 @@ def _no_one_waits() -> None:
     return None
 
 
-def unknown_outcome(error: BaseException | None) -> StoreUnavailableError:
-    """What is said of a request that was under way when the store failed."""
+def unknown_outcome(error: BaseException | None, id: str) -> StoreUnavailableError:
+    """What is said of a request that was under way when the store failed; it has an id once it was accepted."""
     reason = "it was closed." if error is None else str(error)
-    told = StoreUnavailableError(
-        f"The store failed, so the outcome is unknown. With an idempotency key it is safe to ask again. {reason}"
-    )
+    if id:
+        told = StoreUnavailableError(
+            f"The store failed, so the outcome is unknown. With an idempotency key it is safe to ask again. {reason}"
+        )
+    else:
+        told = StoreUnavailableError(
+            f"The store failed before the request was accepted. Nothing was accepted, so it is safe to ask again. "
+            f"{reason}",
+            nothing_accepted=True,
+        )
     told.__cause__ = error
     return told

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
-from durably.errors import UnknownTargetError
+from durably.errors import InvalidArgumentError, UnknownTargetError
 from durably.ids import InvocationStatus, KeyScope, is_storable
 from durably.runtime.commit.committer import Committer
 from durably.runtime.execution.step import Outcome
@@ -15,11 +15,17 @@ from durably.runtime.incarnation.ready_queue import ReadyQueue
 from durably.runtime.invocations.invocation import Found, InvocationRun, known_outcome
 from durably.runtime.lifecycle.pause_errors import pause_error
 from durably.runtime.lifecycle.pause_search import PauseSearch
+from durably.runtime.messaging.attachments import name_of_scope, not_ready
 from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.registry.waiters import Waiters
 from durably.storage.records import InvocationRecord
 
 A = TypeVar("A")
+
+NO_OUTPUT = (
+    "cannot get output for the given invocation. You can get output only for invocations created with an idempotency "
+    "key, or for workflow methods."
+)
 
 
 class Queries:
@@ -40,16 +46,32 @@ class Queries:
         self._registry = registry
         self._waiters = waiters
 
-    def attach(self, operation: OutcomeOperation[Any], scope: KeyScope) -> None:
-        """Wait for the invocation with this idempotency key."""
-        if all(map(is_storable, scope)):
-            self._registry.by_key(scope, partial(self._attach_found, operation, scope))
-        else:
-            self._attach_found(operation, scope, None)
+    def result(self, operation: OutcomeOperation[Any], which: str | KeyScope) -> None:
+        """Wait for the outcome of the invocation with this id, idempotency key or workflow id."""
+        self.with_invocation(operation, which, partial(operation.found, self))
 
-    def result(self, operation: OutcomeOperation[Any], id: str) -> None:
-        """Wait for the outcome of the invocation with this id."""
-        self.with_invocation(operation, id, partial(operation.found, self))
+    def output(self, operation: OutcomeOperation[Any], which: str | KeyScope, *, keyed_only: bool) -> None:
+        """The outcome as it is now; `keyed_only`: of nothing but workflows and requests with an idempotency key."""
+
+        def answer(found: InvocationRun | InvocationRecord) -> None:
+            if keyed_only and found.scope is None:
+                self._committer.when_answerable(operation.refuse, InvalidArgumentError(NO_OUTPUT))
+            elif (outcome := known_outcome(found)) is None:
+                self._committer.when_answerable(operation.refuse, not_ready(found))
+            else:
+                self._committer.when_answerable(_answer_as, (operation, found, outcome))
+            self._ready.schedule()
+
+        self.with_invocation(operation, which, answer)
+
+    def lookup(self, operation: QuestionOperation[str], which: str | KeyScope) -> None:
+        """The id of an invocation."""
+
+        def answer(found: InvocationRun | InvocationRecord) -> None:
+            self._committer.when_answerable(operation.finish, found.id)
+            self._ready.schedule()
+
+        self.with_invocation(operation, which, answer)
 
     def status(self, operation: QuestionOperation[InvocationStatus], id: str) -> None:
         """Where an invocation stands, once that is durable."""
@@ -68,27 +90,28 @@ class Queries:
             operation.found_again(self, None)
 
     def with_invocation(
-        self, operation: PendingRequest[Any], id: str, then: Callable[[InvocationRun | InvocationRecord], None]
+        self,
+        operation: PendingRequest[Any],
+        which: str | KeyScope,
+        then: Callable[[InvocationRun | InvocationRecord], None],
     ) -> None:
         """Look an invocation up and go on with it, or refuse the operation."""
+        name = which if isinstance(which, str) else name_of_scope(which)
 
         def found(one: Found) -> None:
             if one is None:
-                self.refuse_unknown(operation, id)
+                self.refuse_unknown(operation, name)
             else:
                 then(one)
 
-        if is_storable(id):
-            self._registry.by_id(id, found)
-        else:
-            operation.refuse(_unknown(id))
-
-    def _attach_found(self, operation: OutcomeOperation[Any], scope: KeyScope, found: Found) -> None:
-        if found is None:
-            name = f"of {scope.service}/{scope.handler} with the idempotency key {scope.idempotency_key!r}"
-            self.refuse_unknown(operation, name)
-        else:
-            operation.found(self, found)
+        if isinstance(which, str):
+            if is_storable(which):
+                self._registry.by_id(which, found)
+                return
+        elif all(map(is_storable, which)):
+            self._registry.by_key(which, found)
+            return
+        operation.refuse(_unknown(name))
 
     def refuse_unknown(self, operation: PendingRequest[Any], name: str) -> None:
         """There is no such invocation. Told once that is durable (rule X1): it may have expired a moment ago."""
@@ -114,6 +137,14 @@ class Queries:
 
 def _unknown(name: str) -> UnknownTargetError:
     return UnknownTargetError(f"There is no invocation {name}, or its outcome is no longer kept.")
+
+
+def _answer_as(told: tuple[OutcomeOperation[Any], InvocationRun | InvocationRecord, Outcome]) -> None:
+    """Not before: until it is answered, the operation has nothing of its own in the store (see `recover`)."""
+    request, found, outcome = told
+    request.id = found.id
+    request.comes_from(found)
+    request.answer(outcome, found.expires_at)
 
 
 def _answer(told: tuple[OutcomeOperation[Any], Outcome, int | None]) -> None:

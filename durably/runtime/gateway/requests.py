@@ -67,7 +67,7 @@ class HandlerDescription(msgspec.Struct, kw_only=True, frozen=True):
     """A handler, for people and for tools. The types are as a programmer would write them."""
 
     name: str
-    kind: Literal["service", "exclusive", "shared"]
+    kind: Literal["service", "exclusive", "shared", "workflow"]
     parameters: dict[str, str]
     returns: str
     private: bool
@@ -75,10 +75,10 @@ class HandlerDescription(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class ServiceDescription(msgspec.Struct, kw_only=True, frozen=True):
-    """A service or virtual object that a runtime runs."""
+    """A service, virtual object or workflow that a runtime runs."""
 
     name: str
-    kind: Literal["service", "object"]
+    kind: Literal["service", "object", "workflow"]
     handlers: list[HandlerDescription]
     private: bool
     documentation: str

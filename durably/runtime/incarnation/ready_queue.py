@@ -1,7 +1,11 @@
-"""`ReadyQueue`: the invocations that can be advanced now, in order, and the pump's next turn.
+"""`ReadyQueue`: what the pump can do now, and its next turn: invocations to advance, and requests to accept.
 
 Every part that makes an invocation ready pushes it here, and every part that appends to the log asks for a turn, in
 which the pump also sees whether a batch can be cut.
+
+A request from outside is accepted when the pump reaches it, not when it arrives. Until then it is nothing but itself:
+it has no number and no row, so what cannot begin yet costs the disk nothing. If the runtime ends first, nothing was
+accepted.
 """
 
 from __future__ import annotations
@@ -16,9 +20,9 @@ if TYPE_CHECKING:
 
 
 class ReadyQueue:
-    """First in, first out; an invocation is in it at most once."""
+    """Invocations first in, first out, each at most once; requests in the order in which they came."""
 
-    __slots__ = ("_host", "_is_scheduled", "in_turn", "invocations", "turn")
+    __slots__ = ("_host", "_is_scheduled", "arrived_bytes", "in_turn", "invocations", "requests", "turn")
 
     def __init__(self, invocations: deque[InvocationRun] | None = None) -> None:
         self.turn: Callable[[], None] = _no_turn
@@ -28,6 +32,10 @@ class ReadyQueue:
         self._host = asyncio.get_running_loop()
         self.invocations: deque[InvocationRun] = deque() if invocations is None else invocations
         """For the pump, which takes from the left."""
+        self.requests: deque[Callable[[], None]] = deque()
+        """Requests that have arrived; each is called when it is reached."""
+        self.arrived_bytes = 0
+        """What they take in memory, roughly."""
         self._is_scheduled = False
 
     def push(self, invocation: InvocationRun) -> None:
@@ -37,6 +45,12 @@ class ReadyQueue:
             self.invocations.append(invocation)
             if not self._is_scheduled:
                 self.schedule()
+
+    def arrive(self, accept: Callable[[], None]) -> None:
+        """A request has come from outside: `accept` is called when the pump reaches it."""
+        self.requests.append(accept)
+        if not self._is_scheduled:
+            self.schedule()
 
     def schedule(self) -> None:
         """Something is ready or was appended: give the pump a turn, in a callback of its own (rule S1)."""
@@ -49,11 +63,12 @@ class ReadyQueue:
         return not self.invocations and not self.in_turn
 
     def is_idle(self) -> bool:
-        """Nothing is ready and no turn is due."""
-        return not self.invocations and not self._is_scheduled
+        """Nothing is ready, no request waits, and no turn is due."""
+        return not (self.invocations or self.requests or self._is_scheduled)
 
     def clear(self) -> None:
         self.invocations.clear()
+        self.requests.clear()
 
     def _take_turn(self) -> None:
         self._is_scheduled = False

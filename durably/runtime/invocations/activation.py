@@ -18,7 +18,7 @@ from durably.ids import Address, InvocationStatus
 if TYPE_CHECKING:
     from durably.runtime.execution.step import Delivery
     from durably.runtime.invocations.invocation import InvocationRun
-    from durably.storage.records import CallerRecord
+    from durably.storage.records import CallerRecord, PromiseRecord
 
 
 class LoadBuffer:
@@ -36,6 +36,7 @@ class LoadBuffer:
 
 NO_MAILBOX: deque[InvocationRun] = deque()
 NO_STATE: dict[str, bytes] = {}
+NO_PROMISES: dict[str, PromiseRecord] = {}
 
 
 class Activation:
@@ -51,6 +52,10 @@ class Activation:
     """Why nothing of this object can go on: its snapshot is in the store only."""
     stored_tail: int = 0
     """How many messages wait in the store only, behind those in memory (rule C8)."""
+    is_held: bool = False
+    """Something looks at it that needs it in memory for a while."""
+    expiring: int | None = None
+    """The number of its `run`, of a workflow whose retention is over: it goes once no handler is in flight (W3)."""
     is_rehydrated: bool = False
     """The snapshot and what had started are in memory; a further load is for the rest of the mailbox only."""
 
@@ -61,9 +66,11 @@ class Activation:
         """The log position of the last change; until that is durable it stays in memory (rule L4)."""
         self.shared: dict[int, InvocationRun] = {}
         """Invocations of shared handlers (and the one of a service), by number."""
-        is_object = actor.definition.kind == "object"
+        is_object = actor.definition.kind != "service"
         self.snapshot: dict[str, bytes] = {} if is_object else NO_STATE
         """The encoded state after the last exclusive invocation that has ended (rule V1)."""
+        self.promises: dict[str, PromiseRecord] = {} if actor.definition.kind == "workflow" else NO_PROMISES
+        """The promises of a workflow that are completed, by name."""
         self.mailbox: deque[InvocationRun] = deque() if is_object else NO_MAILBOX
 
     @property
@@ -80,9 +87,15 @@ class Activation:
         apply_changes(view, current.journal.changes)
         return view
 
-    def apply(self, changes: Mapping[str, bytes | None]) -> None:
-        """Changed fields become part of the snapshot; only `Transition.change_state` does that."""
-        apply_changes(self.snapshot, changes)
+    def waiting(self) -> int:
+        """How many messages wait for this object, as far as it is known in memory."""
+        waiting = len(self.mailbox) + self.stored_tail
+        return waiting if self.load_buffer is None else waiting + len(self.load_buffer.messages)
+
+    def started(self) -> list[InvocationRun]:
+        """What has started and has not ended: the exclusive invocation first."""
+        shared = [*self.shared.values()]
+        return shared if self.current is None else [self.current, *shared]
 
     def find(self, number: int) -> InvocationRun | None:
         """The started invocation of this number."""
@@ -107,7 +120,13 @@ class Activation:
 
     def can_passivate(self, durable: int) -> bool:
         """All of rule L4: nothing running, waiting in memory, loading, shared in flight, or not durable."""
-        if self.load_buffer is not None or self.mailbox or self.stored_tail or self.changed_at > durable:
+        if (
+            self.load_buffer is not None
+            or self.mailbox
+            or self.stored_tail
+            or self.is_held
+            or self.changed_at > durable
+        ):
             return False
         if self.current is not None and not is_dormant(self.current):
             return False

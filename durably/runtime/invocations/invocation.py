@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
+import msgspec
+
 from durably.actors.definition.binding import BoundActorHandler
 from durably.errors import LoadLimitError
-from durably.ids import InvocationStatus, KeyScope
+from durably.ids import Address, InvocationStatus, KeyScope
 from durably.runtime.execution.execution import Execution
 from durably.runtime.execution.failure_text import decode_attempt_failure
 from durably.runtime.execution.step import Outcome, Step
@@ -20,10 +22,26 @@ from durably.runtime.invocations.outcomes import decode_outcome, encode_outcome
 from durably.storage.records import CallerRecord, InvocationRecord, InvocationUpdate, StoredInvocation
 
 
-class InvocationRun:
+class InvocationRun(msgspec.Struct, eq=False):
     """One unfinished invocation (or one that has just finished and is not durable yet)."""
 
-    # What most invocations never change is not set for each of them.
+    number: int
+    id: str
+    activation: Activation
+    """Of its object; one of its own until it has come to its object (a scheduled message)."""
+    address: Address
+    handler: BoundActorHandler
+    seed: bytes
+    argument: bytes
+    headers: dict[str, str]
+    scope: KeyScope | None
+    caller: CallerRecord | None
+    sender_id: str | None
+    deadline: int | None
+    accepted_at: int
+    keep_outcome_us: int | None
+    status: InvocationStatus
+    mailbox_position: int | None
     attempts: int = 0
     """Failed attempts since the last progress."""
     failing_since: int | None = None
@@ -41,6 +59,8 @@ class InvocationRun:
     attachments: tuple[CallerRecord, ...] = ()
     execution: Execution | None = None
     journal: Journal | None = None
+    sent_before: bool = False
+    """An earlier execution of it has sent messages, and this one may ask for their outcomes."""
     sender_unfinished: bool = False
     """The sender had no outcome when this one was loaded."""
     held_step: Step | None = None
@@ -56,42 +76,6 @@ class InvocationRun:
     """The log position of its last transition."""
     stored: tuple[object, ...] = ()
     """What the store, or a batch on its way there, says of the part that changes."""
-
-    def __init__(
-        self,
-        number: int,
-        id: str,
-        activation: Activation,
-        handler: BoundActorHandler,
-        seed: bytes,
-        argument: bytes,
-        headers: dict[str, str],
-        scope: KeyScope | None,
-        caller: CallerRecord | None,
-        sender_id: str | None,
-        deadline: int | None,
-        accepted_at: int,
-        keep_outcome_us: int | None,
-        status: InvocationStatus,
-        mailbox_position: int | None,
-    ) -> None:
-        self.number = number
-        self.id = id
-        self.activation = activation
-        """Of its object; one of its own until it has come to its object (a scheduled message)."""
-        self.address = activation.address
-        self.handler = handler
-        self.seed = seed
-        self.argument = argument
-        self.headers = headers
-        self.scope = scope
-        self.caller = caller
-        self.sender_id = sender_id
-        self.deadline = deadline
-        self.accepted_at = accepted_at
-        self.keep_outcome_us = keep_outcome_us
-        self.status = status
-        self.mailbox_position = mailbox_position
 
     def __repr__(self) -> str:
         return f"<{self.status} {self.id} of {self.target}>"
@@ -109,7 +93,7 @@ class InvocationRun:
 
     @property
     def is_exclusive(self) -> bool:
-        return self.handler.kind == "exclusive"
+        return self.handler.is_exclusive
 
     def record(self) -> InvocationRecord:
         """The row that accepts this invocation."""
@@ -153,6 +137,10 @@ class InvocationRun:
             expires_at=self.expires_at,
         )
 
+    def has_sent(self) -> bool:
+        """It has sent messages, and may ask for their outcomes (rule X7)."""
+        return self.sent_before or (self.journal is not None and self.journal.has_sent)
+
     def note_stored(self) -> None:
         """The store, or a batch on its way there, says the same of it as memory."""
         self.stored = self._changeable()
@@ -188,6 +176,7 @@ def from_stored(stored: StoredInvocation, activation: Activation, handler: Bound
         record.number,
         record.id,
         activation,
+        activation.address,
         handler,
         record.seed,
         record.argument,
@@ -214,7 +203,8 @@ def from_stored(stored: StoredInvocation, activation: Activation, handler: Bound
     invocation.load_error = journal_load_error(stored)
     if stored.steps:
         invocation.journal = journal_of(stored)
-        invocation.journal.reload(holds_sends=handler.atomic)
+        is_suspended = record.status is InvocationStatus.SUSPENDED
+        invocation.journal.reload(is_suspended=is_suspended, is_atomic=handler.atomic)
     return invocation
 
 

@@ -8,24 +8,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from durably.actors.protocol.commands import Attach, Cancel, Command, GetStatus, Run, Send, Sleep
-from durably.runtime.execution.step import Delivery, Step, decode_step, is_cancel
+from durably.actors.protocol.commands import (
+    Attach,
+    Cancel,
+    Command,
+    CompletePromise,
+    GetOutput,
+    GetStatus,
+    Run,
+    Send,
+    Sleep,
+)
+from durably.runtime.execution.step import Delivery, Step, decode_step, decode_stored_step, is_cancel
 from durably.storage.records import StoredInvocation
 
 NO_CHANGES: Mapping[str, bytes | None] = {}
 
-ANSWERED_BY_THIS_PROCESS = (Run, GetStatus, Attach)
+ANSWERED_BY_THIS_PROCESS = (Run, GetOutput, GetStatus, Attach)
 """Commands whose answer this process has to find out itself; all others are answered by something durable."""
 
-HELD_BY_ATOMIC = (Send, Cancel)
-"""Commands of an atomic handler that wait for its outcome (rule V6)."""
+HELD_BY_ATOMIC = (Send, Cancel, CompletePromise)
+"""What an atomic handler asks for is done with its good outcome, and not at all without one (rule V6)."""
 
 
 class Journal:
     """Steps, answers, and what is still waited for."""
 
     __slots__ = (
-        "cancelled_calls", "cancels", "changes", "deliveries", "has_sent", "held_sends", "next_command", "not_before",
+        "cancelled_calls", "cancels", "changes", "deliveries", "has_sent", "held", "next_command", "not_before",
         "pending", "steps", "taken_by_held_step", "unanswered", "undelivered", "was_cancelled",
     )  # fmt: skip
 
@@ -50,8 +60,8 @@ class Journal:
         self.next_command = 0
         self.changes: Mapping[str, bytes | None] = NO_CHANGES
         """What the steps so far have changed of the object's state."""
-        self.held_sends: list[tuple[int, Command]] = []
-        """Messages and cancels of an atomic handler, kept until its outcome (rule V6)."""
+        self.held: list[tuple[int, Command]] = []
+        """What an atomic handler has asked for, kept until its outcome (rule V6)."""
         self.has_sent = False
         """It has sent messages, and may ask for their outcomes."""
         self.not_before = 0
@@ -108,19 +118,28 @@ class Journal:
         """The next advance takes in a cancel."""
         return bool(self.undelivered) and is_cancel(self.undelivered[0])
 
-    def reload(self, *, holds_sends: bool) -> None:
-        """It comes from the store: note what this process has to answer again, and which messages are held back.
+    def reload(self, *, is_suspended: bool, is_atomic: bool) -> None:
+        """It comes from the store: note what this process has to answer again, and what is held back.
 
-        Messages of an atomic handler are not in the store as such: they are found in its steps (rule V6).
+        One that was suspended has nothing to be answered again: what it attached to knows it. What an atomic handler
+        holds back is not in the store as such: it is found in its steps (rule V6). What was refused when it was asked
+        for is not held.
         """
         for number, command in self.pending.items():
-            if isinstance(command, ANSWERED_BY_THIS_PROCESS):
+            if isinstance(command, ANSWERED_BY_THIS_PROCESS) and not is_suspended:
                 self.unanswered.add(number)
-        if holds_sends:
+        if is_atomic:
+            refused = {
+                delivery.command for delivery in (*self.deliveries.values(), *self.undelivered) if delivery.failed
+            }
             commands = (command for step in self.steps for command in step.commands)
-            self.held_sends += [
-                (number, command) for number, command in enumerate(commands) if isinstance(command, HELD_BY_ATOMIC)
+            self.held += [
+                (number, command)
+                for number, command in enumerate(commands)
+                if isinstance(command, HELD_BY_ATOMIC) and number not in refused
             ]
+            for number, _ in self.held:  # They have no answer, as when they were issued.
+                self.pending.pop(number, None)
 
     def issued_at(self, number: int) -> int:
         """The time of the step that issued a command."""
@@ -138,16 +157,26 @@ class Journal:
         return self.pending.pop(number, None)
 
 
+def deliveries_of(stored: StoredInvocation) -> dict[int, Delivery]:
+    """Every recorded answer, by command: those that steps keep, and those with a record of their own, in log order."""
+    answers: dict[int, Delivery] = {}
+    for step in stored.steps:
+        for kept in decode_stored_step(step.content)[1]:
+            answers[kept.command] = Delivery(kept.command, kept.failed, kept.value)
+    for one in stored.completions:  # Rule C3: the first answer to a command is the one that counts.
+        answers.setdefault(one.command, Delivery(one.command, one.failed, one.value))
+    return answers
+
+
 def journal_of(stored: StoredInvocation) -> Journal:
     """What a stored invocation remembers."""
     journal = Journal()
-    answers: dict[int, Delivery] = {}
-    for completion in stored.completions:  # Rule C3: the first answer to a command is the one that counts.
-        answers.setdefault(completion.command, Delivery(completion.command, completion.failed, completion.value))
+    answers = deliveries_of(stored)
     for record in stored.steps:
         step = decode_step(record.content)
         for offset, command in enumerate(step.commands):
-            journal.pending[journal.next_command + offset] = command
+            if _is_answered(command):
+                journal.pending[journal.next_command + offset] = command
         for number in (*step.deliveries, *step.abandoned):
             journal.pending.pop(number, None)
             if number in answers:
@@ -161,3 +190,8 @@ def journal_of(stored: StoredInvocation) -> Journal:
     for delivery in answers.values():
         journal.answer(delivery)
     return journal
+
+
+def _is_answered(command: Command) -> bool:
+    """A handler waits for the answer; those of an atomic one never do for what is held back, as `reload` knows."""
+    return not isinstance(command, Cancel) and (not isinstance(command, Send) or command.idempotency_key is not None)

@@ -6,7 +6,7 @@ there are all of them or none.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from durably.actors.protocol.commands import Call, Command
 from durably.actors.values.error_envelopes import encode_failure
@@ -20,6 +20,7 @@ from durably.runtime.commit.committer import Committer
 from durably.runtime.commit.transition import Transition
 from durably.runtime.execution.execution import Execution
 from durably.runtime.execution.step import Outcome, Step
+from durably.runtime.invocations.activation import Activation
 from durably.runtime.invocations.invocation import InvocationRun, throw_away
 from durably.runtime.invocations.journal import HELD_BY_ATOMIC, Journal
 from durably.runtime.messaging.attachments import Attachments
@@ -50,6 +51,8 @@ class Endings:
         targets: Targets,
         timers: TimerService,
     ) -> None:
+        self.on_left: Callable[[Activation], None] = _no_one_listens
+        """Hears that a handler of a workflow has ended whose retention is over."""
         self._activations = activations
         self._attachments = attachments
         self._clock = clock
@@ -66,9 +69,29 @@ class Endings:
         self, transition: Transition, invocation: InvocationRun, last: Step, outcome: Outcome, found: KeysFound
     ) -> None:
         """Its handler has ended with this step."""
+        execution = invocation.execution
+        if execution is not None and invocation.fixed is not None and not outcome.failed:
+            self._observer.warned(execution, "the handler returned after its deadline; what it returned is dropped")
+        left = self.take_last_step(transition, invocation, last, found, drops=_is_dropped(invocation, outcome))
+        self._end(transition, invocation, outcome)
+        self.cancel_left(transition, left)
+
+    def cancel_left(self, transition: Transition, callees: Sequence[str]) -> None:
+        """A cancelled execution has ended and left these behind (rule E1)."""
+        for id in callees:
+            self._orders.give(transition, id, OrderKind.CANCEL_OWN)
+
+    def take_last_step(
+        self, transition: Transition, invocation: InvocationRun, last: Step, found: KeysFound, *, drops: bool
+    ) -> list[str]:
+        """What the last step of an execution asked for and changed becomes real; `drops`: what was held back does not.
+
+        State, and what an atomic handler holds back, is dropped when it fails (rule V6). Returns the callees that a
+        cancelled execution leaves pending.
+        """
         journal = invocation.journal
-        if last.commands or (journal is not None and journal.held_sends):
-            self._issue_last(transition, invocation, last, outcome, found)
+        if last.commands or (journal is not None and journal.held):
+            self._issue_last(transition, invocation, last, found, drops)
         execution = invocation.execution
         left: list[str] = []
         if execution is not None:
@@ -76,16 +99,12 @@ class Endings:
                 self._warn_leftovers(execution)
             if execution.was_cancelled:
                 left = _left_callees(invocation, execution, last)
-            if invocation.fixed is not None and not outcome.failed:
-                self._observer.warned(execution, "the handler returned after its deadline; what it returned is dropped")
-        if invocation.handler.kind == "exclusive" and not _is_dropped(invocation, outcome):  # Rule V6
+        if invocation.is_exclusive and not drops:
             if journal is not None:
                 transition.change_state(invocation.activation, journal.changes)
             if last.changes is not None:
                 transition.change_state(invocation.activation, last.changes)
-        self._end(transition, invocation, outcome)
-        for id in left:
-            self._orders.give(transition, id, OrderKind.CANCEL_OWN)
+        return left
 
     def fail(
         self,
@@ -100,7 +119,7 @@ class Endings:
         """
         journal = invocation.journal
         callees = [] if order is None or journal is None else _callees(invocation, journal.pending)
-        if journal is not None and invocation.handler.kind == "exclusive" and not invocation.handler.atomic:
+        if journal is not None and invocation.is_exclusive and not invocation.handler.atomic:
             transition.change_state(invocation.activation, journal.changes)
         self._end(transition, invocation, Outcome(True, encode_failure(error)))
         for id in callees:
@@ -109,14 +128,16 @@ class Endings:
 
     def keep_until(self, invocation: InvocationRun) -> int | None:
         """Until when an outcome that is known now is kept for those who come later; None: it goes with the reply."""
-        keep_us = self._keep_outcome_us(invocation)
+        keep_us = invocation.keep_outcome_us
+        if keep_us is None and invocation.sender_id is not None:
+            keep_us = self._kept_for_sender_us(invocation, invocation.sender_id)
         return None if keep_us is None else self._clock.now() + keep_us
 
     def _end(self, transition: Transition, invocation: InvocationRun, outcome: Outcome) -> None:
         throw_away(invocation)
         invocation.held_step = None
         if invocation.journal is not None:
-            self._withdraw_pending(invocation, invocation.journal)
+            self.withdraw_pending(invocation, invocation.journal)
         if invocation.deadline is not None:
             self._timers.forget(invocation.number, TimerKind.DEADLINE)
         if invocation.status is InvocationStatus.BACKING_OFF:
@@ -126,7 +147,9 @@ class Endings:
             expires_at = self.keep_until(invocation)
         else:  # Rule E7: everybody has been answered, and the retention counts from then.
             outcome, expires_at = fixed, invocation.expires_at
-            if expires_at is not None and expires_at <= self._clock.now():
+            is_run = invocation.scope is not None and invocation.scope.is_workflow_id
+            # What a workflow leaves goes together with its outcome (rule W3).
+            if expires_at is not None and expires_at <= self._clock.now() and not is_run:
                 expires_at = None
         was_stored = transition.end(invocation, outcome, expires_at=expires_at)
         if self._observer.detailed:
@@ -150,19 +173,20 @@ class Endings:
                 self._activations.start_next(activation)
         else:
             activation.shared.pop(invocation.number, None)
+        if activation.expiring is not None:
+            self.on_left(activation)
         self._passivation.mark_idle(activation)
 
     def _issue_last(
-        self, transition: Transition, invocation: InvocationRun, last: Step, outcome: Outcome, found: KeysFound
+        self, transition: Transition, invocation: InvocationRun, last: Step, found: KeysFound, drops: bool
     ) -> None:
         """Calls and sends of the last step stand; no handler waits for the answers of the calls (rule S6)."""
         journal = invocation.journal
         first = 0 if journal is None else journal.next_command
-        issued: list[tuple[int, Command]] = [] if journal is None else list(journal.held_sends)
+        issued: list[tuple[int, Command]] = [] if journal is None else list(journal.held)
         issued += enumerate(last.commands, first)
-        drop_held = _is_dropped(invocation, outcome)
         for number, command in issued:
-            if not (drop_held and isinstance(command, HELD_BY_ATOMIC)):
+            if not (drops and isinstance(command, HELD_BY_ATOMIC)):
                 self._commands[type(command)].issue_unawaited(transition, invocation, number, command, found)
 
     def _warn_leftovers(self, execution: Execution) -> None:
@@ -172,18 +196,21 @@ class Endings:
                 execution, f"the handler ended and left tasks behind, which are thrown away: {', '.join(leftovers)}"
             )
 
-    def _withdraw_pending(self, invocation: InvocationRun, journal: Journal) -> None:
+    def withdraw_pending(self, invocation: InvocationRun, journal: Journal) -> None:
+        """What is still waited for is waited for no longer."""
         for number, command in journal.pending.items():
             self._commands[type(command)].withdraw(invocation, number, command)
         journal.pending.clear()
         journal.unanswered.clear()
 
-    def _keep_outcome_us(self, invocation: InvocationRun) -> int | None:
-        """How long the outcome is kept for those who come later (rule X7)."""
-        if invocation.keep_outcome_us is not None or invocation.sender_id is None:
-            return invocation.keep_outcome_us
-        may_ask = self._registry.may_ask(invocation.sender_id, invocation.sender_unfinished)
+    def _kept_for_sender_us(self, invocation: InvocationRun, sender_id: str) -> int | None:
+        """How long the outcome of a handler's message is kept, in case the handler asks for it (rule X7)."""
+        may_ask = self._registry.may_ask(sender_id, invocation.sender_unfinished)
         return self._targets.retention_us(invocation.handler) if may_ask else None
+
+
+def _no_one_listens(activation: Activation) -> None:
+    raise AssertionError("a handler ended before the machine was put together")
 
 
 def _is_dropped(invocation: InvocationRun, outcome: Outcome) -> bool:

@@ -70,7 +70,9 @@ class Reach:
 
     def _found(self, then: WhenReached, found: Found) -> None:
         if isinstance(found, InvocationRun):
-            if found.outcome is None and found.activation.loading:
+            if found.outcome is None and self._registry.live.get(found.id) is not found:
+                self.by_id(found.id, then)  # It has left memory since it was found.
+            elif found.outcome is None and found.activation.loading:
                 self._activations.with_loaded(found.address, lambda _: self.by_id(found.id, then))
             else:
                 then(found)

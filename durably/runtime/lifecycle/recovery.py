@@ -13,6 +13,7 @@ from durably.ids import Address
 from durably.runtime.activations.activations import Activations
 from durably.runtime.incarnation.background import Background
 from durably.runtime.incarnation.incarnation import Incarnation
+from durably.runtime.lifecycle.deadlocks import Deadlocks
 from durably.runtime.lifecycle.obedience import Obedience
 from durably.runtime.observation.observer import Observer
 from durably.runtime.settings import Settings
@@ -29,6 +30,7 @@ class Recovery:
         activations: Activations,
         actors: Mapping[str, BoundActor],
         background: Background,
+        deadlocks: Deadlocks,
         last_position: int,
         obedience: Obedience,
         observer: Observer,
@@ -40,6 +42,7 @@ class Recovery:
         self._activations = activations
         self._actors = actors
         self._background = background
+        self._deadlocks = deadlocks
         self._obedience = obedience
         self._observer = observer
         self._portion = settings.recovery_portion
@@ -59,10 +62,29 @@ class Recovery:
             if len(found) < self._portion:
                 break
             after = max(number for number, _ in found)
+        await self._look_for_deadlocks()
         await self._carry_out_orders()
         paused = await self._store.paused(self._portion)
         if paused:
             self._observer.waiting_for_people(len(paused), paused[0])
+
+    async def _look_for_deadlocks(self) -> None:
+        """Rule E4: the process may have died between the last call of a circle and the look at it."""
+        after = 0
+        while self._deadlocks.is_on and not self._incarnation.dead:
+            found = await self._store.held_up(after, self._portion)
+            self._look_at(found)
+            await self._activations.settle()
+            if len(found) < self._portion:
+                return
+            after = max(number for number, _ in found)
+
+    def _look_at(self, found: list[tuple[int, Address]]) -> None:
+        for _, address in found:
+            if self._incarnation.dead:
+                return
+            if address.service in self._actors:
+                self._activations.with_loaded(address, self._deadlocks.object_recovered)
 
     async def _carry_out_orders(self) -> None:
         """Those of earlier lives; this one has looked up its own."""

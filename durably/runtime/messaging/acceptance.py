@@ -72,7 +72,7 @@ class Acceptance:
         """
         handler, due = message.handler, message.due
         key = message.id if message.key is None else message.key
-        is_exclusive = handler.kind == "exclusive"
+        is_exclusive = handler.is_exclusive
         number = transition.position
         now = self._clock.now()
         if due is not None:
@@ -84,6 +84,7 @@ class Acceptance:
             number,
             message.id,
             activation,
+            activation.address,
             handler,
             message.seed,
             message.argument,

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
-from durably.actors.protocol.commands import Attach, GetStatus, key_scope
+from durably.actors.protocol.commands import Attach, GetOutput, GetStatus, key_scope
 from durably.actors.values.error_envelopes import encode_failure
-from durably.errors import UnknownTargetError
-from durably.ids import InvocationStatus
+from durably.errors import NotReadyError, UnknownTargetError
+from durably.ids import InvocationStatus, KeyScope
 from durably.runtime.activations.activations import Activations
 from durably.runtime.activations.attempts import Attempts
 from durably.runtime.commit.committer import Committer
@@ -117,16 +117,30 @@ class Attachments:
 
     def ask_outcome(self, caller: CallerRecord, command: Attach) -> None:
         """Attach to the invocation, if it exists."""
+        self._find(command, partial(self._attach_found, caller))
+
+    def ask_output(self, caller: CallerRecord, command: GetOutput) -> None:
+        """Answer with the outcome of the invocation, if it exists and has one."""
+        self._find(command, partial(self._answer_output, caller))
+
+    def _find(self, command: Attach | GetOutput, then: Callable[[str, Found], None]) -> None:
+        """Look up what is asked for; `then` also gets its name, for sentences."""
         if command.invocation_id is not None:
-            self._registry.by_id(command.invocation_id, partial(self._attach_found, caller, command.invocation_id))
+            self._registry.by_id(command.invocation_id, partial(then, command.invocation_id))
             return
         scope = key_scope(command)
-        name = f"of {scope.service}/{scope.handler} with the idempotency key {scope.idempotency_key!r}"
         # Not at once: a transition is being made.
-        self._host.call_soon(self._registry.by_key, scope, partial(self._attach_found, caller, name))
+        self._host.call_soon(self._registry.by_key, scope, partial(then, name_of_scope(scope)))
 
     def _answer_status(self, caller: CallerRecord, id: str, found: Found) -> None:
         outcome = _no_such_invocation(id) if found is None else Outcome(False, encode_status(found.status))
+        self._completions.answer(self._committer.begin(), caller, outcome)
+
+    def _answer_output(self, caller: CallerRecord, name: str, found: Found) -> None:
+        if found is None:
+            outcome = _no_such_invocation(name)
+        else:
+            outcome = known_outcome(found) or Outcome(True, encode_failure(not_ready(found)))
         self._completions.answer(self._committer.begin(), caller, outcome)
 
     def _attach_found(self, caller: CallerRecord, name: str, found: Found) -> None:
@@ -135,6 +149,18 @@ class Attachments:
             self._completions.answer(transition, caller, _no_such_invocation(name))
         else:
             self.attach(transition, caller, found)
+
+
+def name_of_scope(scope: KeyScope) -> str:
+    """What was asked for, for sentences that say that it is not there."""
+    if scope.is_workflow_id:
+        return f"of the workflow {scope.service}/{scope.key}"
+    return f"of {scope.service}/{scope.handler} with the idempotency key {scope.idempotency_key!r}"
+
+
+def not_ready(found: InvocationRun | InvocationRecord) -> NotReadyError:
+    """What is said of an invocation whose outcome was asked for and that has none."""
+    return NotReadyError(f"the invocation exists but has not completed yet: {found.id} is {found.status}.")
 
 
 def _no_such_invocation(name: str) -> Outcome:

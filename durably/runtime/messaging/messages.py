@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeAlias
 
-from durably.actors.protocol.commands import Call, Command, Send, key_scope
+from durably.actors.protocol.commands import Call, Send, SendAnswer
 from durably.actors.values.error_envelopes import encode_failure
-from durably.errors import TerminalError
+from durably.errors import AlreadyStartedError, TerminalError
 from durably.ids import Entropy, KeyScope, derived_invocation_id, new_seed
 from durably.runtime.commit.transition import Transition
 from durably.runtime.execution.step import Outcome
-from durably.runtime.invocations.invocation import InvocationRun
+from durably.runtime.invocations.invocation import Found, InvocationRun
 from durably.runtime.messaging.acceptance import Acceptance, Message
 from durably.runtime.messaging.attachments import Attachments
 from durably.runtime.messaging.completions import Completions
@@ -64,7 +64,7 @@ class Messages:
         found: KeysFound,
         *,
         is_awaited: bool,
-    ) -> str:
+    ) -> SendAnswer:
         """Accept a message from a handler, in its transition, and return the id of the invocation that has it.
 
         A refusal is the answer of a call that is awaited; otherwise it is told, and the id leads nowhere.
@@ -73,17 +73,21 @@ class Messages:
         caller = CallerRecord(sender.address, sender.number, number) if is_awaited else None
         try:
             handler = self._targets.find(command.service, command.key, command.handler)
+            scope = self._targets.scope(handler, command.key, command.idempotency_key)
             argument = handler.admit(command.argument) if command.wire else command.argument
         except TerminalError as error:
             if caller is not None:
                 self._completions.answer(transition, caller, Outcome(True, encode_failure(error)))
             else:
                 self._observer.undeliverable(sender, command, error)
-            return id
-        scope = None if command.idempotency_key is None else scope_of(command)
-        first_id = None if scope is None else self._join_first(transition, id, scope, caller, found)
-        if first_id is not None:
-            return first_id
+            return SendAnswer(id, False)
+        first = None if scope is None else self._first(scope, found)
+        if first is not None and scope is not None:
+            if scope.is_workflow_id and isinstance(command, Call):
+                self._refuse_second_start(transition, first, caller)
+            else:
+                self._join(transition, id, first, caller)
+            return SendAnswer(first.id, True)
         message = Message(
             handler,
             command.key,
@@ -102,7 +106,7 @@ class Messages:
         )
         transition.next_position()
         self._acceptance.accept(transition, message)
-        return id
+        return SendAnswer(id, False)
 
     def _headers(self, sender: InvocationRun, command: Call | Send) -> dict[str, str]:
         """Those of a call, with what the caller's class or the runtime forwards. A send carries its own only.
@@ -114,29 +118,32 @@ class Messages:
         forwarding = sender.handler.forwarding or self._forwarding
         return command.headers if forwarding is None else forwarding.add(sender.headers, command.headers)
 
-    def _join_first(
-        self, transition: Transition, id: str, scope: KeyScope, caller: CallerRecord | None, found: KeysFound
-    ) -> str | None:
-        """Let a duplicate join the first, if there is one, whose id this is; its own id leads there too (rule C7)."""
+    def _first(self, scope: KeyScope, found: KeysFound) -> Found:
+        """The invocation that has this scope already, if there is one."""
         live = self._registry.in_memory(scope)
-        first = self._registry.stored(found.get(scope)) if live is None else live
-        if first is None:
-            return None
+        return self._registry.stored(found.get(scope)) if live is None else live
+
+    def _join(
+        self, transition: Transition, id: str, first: InvocationRun | InvocationRecord, caller: CallerRecord | None
+    ) -> None:
+        """Let a duplicate join the first; its own id leads there too (rule C7)."""
         transition.alias(id, first.number)
-        if live is not None:
-            self._registry.alias(id, live)
+        if isinstance(first, InvocationRun):
+            self._registry.alias(id, first)
         if caller is not None:
             self._attachments.attach(transition, caller, first)
-        return first.id
+
+    def _refuse_second_start(
+        self, transition: Transition, first: InvocationRun | InvocationRecord, caller: CallerRecord | None
+    ) -> None:
+        if caller is not None:
+            self._completions.answer(transition, caller, Outcome(True, encode_failure(already_started(first))))
 
 
-def has_key(command: Command) -> bool:
-    """It is a message with an idempotency key."""
-    return isinstance(command, Call | Send) and command.idempotency_key is not None
-
-
-def scope_of(command: Command) -> KeyScope | None:
-    """What the idempotency key of a message is unique in, if it has one."""
-    if isinstance(command, Call | Send) and command.idempotency_key is not None:
-        return key_scope(command)
-    return None
+def already_started(first: InvocationRun | InvocationRecord) -> AlreadyStartedError:
+    """What the second caller of a workflow's `run` hears."""
+    service, id = first.address
+    return AlreadyStartedError(
+        f"the workflow method was already invoked: {service}/{id} has been started, and its run executes once. Wait "
+        "for its result with run.attach(), or look with run.output()."
+    )

@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from durably.actors.definition.binding import BoundActor, BoundActorHandler
+from durably.actors.definition.definition import ActorKind
+from durably.actors.protocol.commands import Call, Command, Send, key_scope
 from durably.errors import InvalidArgumentError, UnknownTargetError
-from durably.ids import is_storable
+from durably.ids import RUN, KeyScope, is_storable, run_scope
 from durably.runtime.settings import Settings
+
+_NEEDS: Mapping[ActorKind, str] = {
+    "service": "is a service and takes no key",
+    "object": "is a virtual object and needs a key",
+    "workflow": "is a workflow and needs an id",
+}
 
 
 class Targets:
@@ -28,7 +36,7 @@ class Targets:
         if actor is None:
             known = sorted(self._actors)
             raise UnknownTargetError(
-                f"There is no service or object {service!r} here. There are: {', '.join(known)}.", known=known
+                f"There is no service, object or workflow {service!r} here. There are: {', '.join(known)}.", known=known
             )
         bound = actor.handlers.get(handler)
         if bound is None:
@@ -39,9 +47,41 @@ class Targets:
                 f"The key {key!r} of {service} is not Unicode text without NUL, so it cannot be stored."
             )
         if (key is None) != (bound.kind == "service"):
-            need = "is a service and takes no key" if key is not None else "is a virtual object and needs a key"
-            raise UnknownTargetError(f"{service} {need}.", known=[service])
+            raise UnknownTargetError(f"{service} {_NEEDS[actor.definition.kind]}.", known=[service])
         return bound
+
+    def scope(self, handler: BoundActorHandler, key: str | None, idempotency_key: str | None) -> KeyScope | None:
+        """What at most one invocation has: an idempotency key, or the id of a workflow for its `run`.
+
+        Raises:
+            InvalidArgumentError: a `run` was given an idempotency key.
+        """
+        if handler.kind == "workflow":
+            if idempotency_key is not None:
+                raise InvalidArgumentError(
+                    f"cannot use an idempotency key with the workflow {handler.service}: its `run` is started once for "
+                    "each id, so the id is its idempotency key already."
+                )
+            return run_scope(handler.service, key or "")
+        if idempotency_key is None:
+            return None
+        return KeyScope(handler.service, key or "", handler.name, idempotency_key)
+
+    def scope_of(self, command: Command) -> KeyScope | None:
+        """The same of a message that a handler sends, before it is known whether it can be accepted."""
+        if not isinstance(command, Call | Send):
+            return None
+        if command.idempotency_key is None:
+            if command.handler != RUN or command.key is None:
+                return None
+            actor = self._actors.get(command.service)
+            if actor is None or actor.definition.kind != "workflow":
+                return None
+        return key_scope(command)
+
+    def run_retention_us(self, service: str) -> int:
+        """How long what a workflow leaves is kept."""
+        return self.retention_us(self._actors[service].handlers[RUN])
 
     def retention_us(self, handler: BoundActorHandler) -> int:
         """How long outcomes of a handler are kept."""

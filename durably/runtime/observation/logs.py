@@ -14,7 +14,20 @@ from typing import Any
 import structlog
 
 from durably.actors.protocol.coding import CodingMeter
-from durably.actors.protocol.commands import Attach, Call, Cancel, Command, GetStatus, Run, Send, Sleep
+from durably.actors.protocol.commands import (
+    Attach,
+    Call,
+    Cancel,
+    Command,
+    CompletePromise,
+    GetOutput,
+    GetPromise,
+    GetStatus,
+    PeekPromise,
+    Run,
+    Send,
+    Sleep,
+)
 from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 from durably.errors import TerminalError
 from durably.ids import Address
@@ -30,6 +43,10 @@ SLOW_HANDLER = "slow handler code holds up the event loop; move what blocks into
 SLOW_CODING = (
     "encoding and decoding large values holds up the event loop, not the handler's code; keep less in one field or "
     "message, for example one object for each entry"
+)
+SLOW_COLLECTION = (
+    "Python's garbage collector held up the event loop and all requests that wait; call "
+    "durably.tune_garbage_collection() once, when everything is imported"
 )
 
 _ACTIONS_SHOWN = 5
@@ -125,6 +142,9 @@ class RuntimeLogger(Observer):
             "the runtime stopped without waiting any longer for what would not end; nothing durable is lost", left=what
         )
 
+    def collected_slowly(self, took_us: int, waiting: int) -> None:
+        self._log.warning(SLOW_COLLECTION, took_ms=took_us // 1_000, waiting=waiting)
+
     def invoked(self, invocation: InvocationRun) -> None:
         self._of(invocation).debug("invoked", attempt=invocation.attempts + 1)
 
@@ -176,9 +196,14 @@ class RuntimeLogger(Observer):
             )
         self._of(invocation).warning(SLOW_HANDLER if handler_us >= coding.spent_us else SLOW_CODING, **fields)
 
-    def undeliverable(self, sender: InvocationRun, command: Call | Send, error: TerminalError) -> None:
+    def deadlocked(self, invocation: InvocationRun, command: int, cycle: tuple[str, ...]) -> None:
+        self._of(invocation).warning(
+            "invocations waited for each other; the newest call gets a DeadlockError", cycle=" -> ".join(cycle)
+        )
+
+    def undeliverable(self, sender: InvocationRun, command: Command, error: TerminalError) -> None:
         self._of(sender).error(
-            "a message cannot be delivered", command=describe_command(command), error=describe_failure(error)
+            "what a handler asked for cannot be done", command=describe_command(command), error=describe_failure(error)
         )
 
     def nobody_home(self, address: Address) -> None:
@@ -273,5 +298,13 @@ def describe_command(command: Command) -> str:
             return "attach"
         case GetStatus():
             return "look"
+        case GetOutput():
+            return "look at an outcome"
+        case GetPromise():
+            return f"wait for promise {command.name!r}"
+        case PeekPromise():
+            return f"look at promise {command.name!r}"
+        case CompletePromise():
+            return f"{'reject' if command.failed else 'resolve'} promise {command.name!r}"
         case Cancel():
             return "cancel"

@@ -14,7 +14,7 @@ from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 
 if TYPE_CHECKING:
     from durably.actors.protocol.coding import CodingMeter
-    from durably.actors.protocol.commands import Call, Send
+    from durably.actors.protocol.commands import Command
     from durably.errors import TerminalError
     from durably.ids import Address
     from durably.runtime.execution.execution import Execution
@@ -66,6 +66,9 @@ class Observer:
     def observer_failed(self, event: str, error: BaseException) -> None:
         """An observer raised while it heard of an event."""
 
+    def collected_slowly(self, took_us: int, waiting: int) -> None:
+        """Python's garbage collector, with its own thresholds, held up the loop while so many requests waited."""
+
     def nobody_home(self, address: Address) -> None:
         """The store holds work of a class that this runtime does not have."""
 
@@ -89,6 +92,9 @@ class Observer:
     def replayed(self, invocation: InvocationRun, steps: int) -> None:
         """Detailed. A new attempt has reached the end of the journal."""
 
+    def continued(self, invocation: InvocationRun, previous: int) -> None:
+        """Detailed. It goes on in a new execution; `previous` was its number before."""
+
     def ended(self, invocation: InvocationRun) -> None:
         """Detailed. It has its outcome."""
 
@@ -107,13 +113,16 @@ class Observer:
     def pause_durable(self, invocation: InvocationRun, error: BaseException, heard: bool) -> None:
         """The pause is on disk. `heard`: a caller outside waited for it and has been refused."""
 
+    def deadlocked(self, invocation: InvocationRun, command: int, cycle: tuple[str, ...]) -> None:
+        """A command of it is about to be answered with an error: it would wait for ever, in this circle (rule E4)."""
+
     def slow(self, invocation: InvocationRun, took_us: int, coding: CodingMeter) -> None:
         """One advance of it held up the event loop. `coding` says how much of that was durably's own encoding and
         decoding, and is reset afterwards.
         """
 
-    def undeliverable(self, sender: InvocationRun, command: Call | Send, error: TerminalError) -> None:
-        """It sent a message that no handler can take."""
+    def undeliverable(self, sender: InvocationRun, command: Command, error: TerminalError) -> None:
+        """What it has asked for, without waiting for an answer, cannot be done."""
 
     def handler_logged(self, execution: Execution, level: str, event: str, fields: Mapping[str, Any], /) -> None:
         """Its handler wrote a log line, not for the first time if it replays."""

@@ -5,7 +5,8 @@ the decision that depends on it are one callback, and an answer that became old 
 again.
 
 An outcome is found until the moment that was announced with it, and not from then on: a look-up that comes upon an
-expired one removes it, in a transition of its own (rule C7). The cleaner only makes room sooner.
+expired one removes it, in a transition of its own (rule C7). The cleaner only makes room sooner. What a workflow leaves
+goes together with its outcome, when no handler of it is in flight; until then its outcome is found (rule W3).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import TypeAlias
 from durably.ids import InvocationStatus, KeyScope
 from durably.runtime.clock import Clock
 from durably.runtime.commit.committer import Committer
+from durably.runtime.commit.transition import Transition
 from durably.runtime.incarnation.idleness import Idleness
 from durably.runtime.incarnation.incarnation import Incarnation
 from durably.runtime.incarnation.ready_queue import ReadyQueue
@@ -28,6 +30,8 @@ from durably.runtime.registry.reads import Reads
 from durably.storage.records import InvocationRecord
 
 WhenFound: TypeAlias = Callable[[Found], None]
+ExpireWorkflow: TypeAlias = Callable[[InvocationRecord, Callable[[], None]], None]
+"""Let go what the workflow leaves whose `run` this is, if that can be; then go on."""
 
 ENDS_BETWEEN_TIDYING = 1_024
 
@@ -49,6 +53,8 @@ class InvocationRegistry:
         """In memory by id: unfinished ones, and finished ones that are not durable yet."""
         self.keyed: dict[KeyScope, InvocationRun] = {}
         """The same by idempotency key."""
+        self.on_workflow_expired: ExpireWorkflow = _no_one_expires
+        """Called when a look-up comes upon a workflow whose retention is over."""
         self._ready = ready
         self._host = asyncio.get_running_loop()
         self._when_durable = committer.when_durable
@@ -95,7 +101,7 @@ class InvocationRegistry:
         """It is durable and leaves memory; whoever asks next asks the store (rule L4)."""
         if self.live.get(invocation.id) is invocation:
             del self.live[invocation.id]
-            if invocation.outcome is None and invocation.journal is not None and invocation.journal.has_sent:
+            if invocation.outcome is None and invocation.has_sent():
                 self._suspended_senders.add(invocation.id)
         scope = invocation.scope
         if scope is not None and self.keyed.get(scope) is invocation and not self._pinned[scope]:
@@ -127,9 +133,12 @@ class InvocationRegistry:
 
     def expire(self, number: int) -> None:
         """A kept outcome is forgotten. This is a transition (rule C7); the second time it is none."""
-        if number in self._expired:
-            return
-        self._committer.begin().remove(number)
+        if number not in self._expired:
+            self.expire_in(self._committer.begin(), number)
+
+    def expire_in(self, transition: Transition, number: int) -> None:
+        """The same, as part of a transition."""
+        transition.remove(number)
         self._expired.add(number)
         self._ends.pop(number, None)  # The newest end stands last.
         self.note_end(number)
@@ -143,7 +152,11 @@ class InvocationRegistry:
         if record is None or record.number in self._expired:
             return None
         # Rule E7: an outcome that is fixed before its code has ended stays until then.
-        if record.status is not InvocationStatus.COMPLETED or not self._has_expired(record.expires_at):
+        if (
+            record.status is not InvocationStatus.COMPLETED
+            or not self._has_expired(record.expires_at)
+            or _is_run(record)
+        ):
             return record
         self.expire(record.number)
         return None
@@ -223,6 +236,8 @@ class InvocationRegistry:
         known = self._unexpired(self.live.get(id if record is None else record.id))
         if known is None and self._is_old(record):
             self._when_durable(partial(self._by_id, id), partial(self._found_id, id, then))
+        elif known is None and record is not None and self._is_expired_run(record):
+            self.on_workflow_expired(record, partial(self._after_expiry, record, then))
         else:
             self._tell(then, self.stored(record) if known is None else known)
 
@@ -230,8 +245,25 @@ class InvocationRegistry:
         known = self.in_memory(scope)
         if known is None and self._is_old(record):
             self._when_durable(partial(self._by_key, scope), partial(self._found_key, scope, then))
+        elif known is None and record is not None and self._is_expired_run(record):
+            self.on_workflow_expired(record, partial(self._after_expiry, record, then))
         else:
             self._tell(then, self.stored(record) if known is None else known)
+
+    def has_left(self, number: int) -> bool:
+        """Its kept outcome has been removed."""
+        return number in self._expired
+
+    def _after_expiry(self, record: InvocationRecord, then: WhenFound) -> None:
+        """A workflow has been let go, or not yet. Another one may have been started under its id meanwhile."""
+        known = self.live.get(record.id) or (None if record.scope is None else self.keyed.get(record.scope))
+        self._tell(then, self.stored(record) if known is None else known)
+
+    def _is_expired_run(self, record: InvocationRecord) -> bool:
+        has_ended = record.status is InvocationStatus.COMPLETED
+        return (
+            has_ended and _is_run(record) and not self.has_left(record.number) and self._has_expired(record.expires_at)
+        )
 
     def _is_old(self, record: InvocationRecord | None) -> bool:
         return record is not None and record.status is not InvocationStatus.COMPLETED and record.number in self._ends
@@ -241,7 +273,7 @@ class InvocationRegistry:
 
     def _unexpired(self, known: InvocationRun | None) -> InvocationRun | None:
         """One in memory, unless it has ended and its time is over already: then it leaves memory."""
-        if known is None or known.outcome is None or not self._has_expired(known.expires_at):
+        if known is None or known.outcome is None or not self._has_expired(known.expires_at) or _is_run(known):
             return known
         self._drop(known)
         return None
@@ -276,3 +308,12 @@ class InvocationRegistry:
         if not self._dead:
             then(found)
             self._ready.schedule()
+
+
+def _is_run(found: InvocationRun | InvocationRecord) -> bool:
+    """It is the `run` of a workflow."""
+    return found.scope is not None and found.scope.is_workflow_id
+
+
+def _no_one_expires(record: InvocationRecord, then: Callable[[], None]) -> None:
+    raise AssertionError("a workflow was looked up before the machine was put together")

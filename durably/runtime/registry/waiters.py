@@ -51,6 +51,12 @@ class Waiters:
         waiting = [one for one in self._waiting.get(number, ()) if not one.done()]
         self._waiting[number] = [*waiting, waiter]
 
+    def move(self, number: int, to: int) -> None:
+        """The invocation goes on under another number."""
+        waiting = self._waiting.pop(number, None)
+        if waiting is not None:
+            self._waiting[to] = waiting
+
     def take(self, number: int) -> list[Waiter] | None:
         """All who wait for this one, to be answered or refused; None if no one does."""
         return self._waiting.pop(number, None)

@@ -159,8 +159,8 @@ class Preparation:
             raise error
         if not self._goes_on(invocation):
             return
-        is_cancelled = invocation.journal is not None and invocation.journal.takes_cancel
-        if isinstance(error, NonDeterminismError) and not is_cancelled:  # One that is cancelled ends (rule E1).
+        takes_cancel = invocation.journal is not None and invocation.journal.takes_cancel  # Rule E1
+        if isinstance(error, NonDeterminismError) and not takes_cancel:
             self._pauses.pause(invocation, error)
         else:
             self._retries.attempt_failed(invocation, error)

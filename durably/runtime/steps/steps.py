@@ -22,17 +22,19 @@ from durably.runtime.execution.execution import Execution
 from durably.runtime.execution.step import AttemptFailure, Delivery, Step
 from durably.runtime.invocations.invocation import InvocationRun, throw_away
 from durably.runtime.invocations.journal import Journal
+from durably.runtime.lifecycle.continuations import Continuations
 from durably.runtime.lifecycle.deadlines import Deadlines
 from durably.runtime.lifecycle.deadlocks import Deadlocks
 from durably.runtime.lifecycle.endings import Endings
 from durably.runtime.lifecycle.pauses import Pauses
 from durably.runtime.lifecycle.retries import Retries
-from durably.runtime.messaging.messages import NO_KEYS, KeysFound, has_key, scope_of
+from durably.runtime.messaging.messages import NO_KEYS, KeysFound
 from durably.runtime.messaging.orders import Orders
+from durably.runtime.messaging.targets import Targets
 from durably.runtime.observation.observer import Observer
 from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.settings import Settings
-from durably.runtime.steps.preparation import WAITS_FOR_OTHERS, Preparation
+from durably.runtime.steps.preparation import Preparation
 from durably.storage.records import CallerRecord, OrderKind
 
 NO_DELIVERIES: Sequence[Delivery] = ()
@@ -48,6 +50,7 @@ class Steps:
         clock: Clock,
         commands: CommandTable,
         committer: Committer,
+        continuations: Continuations,
         deadlines: Deadlines,
         deadlocks: Deadlocks,
         endings: Endings,
@@ -58,11 +61,13 @@ class Steps:
         registry: InvocationRegistry,
         retries: Retries,
         settings: Settings,
+        targets: Targets,
     ) -> None:
         self._attempts = attempts
         self._clock = clock
         self._commands = commands
         self._committer = committer
+        self._continuations = continuations
         self._deadlines = deadlines
         self._deadlocks = deadlocks
         self._endings = endings
@@ -72,19 +77,25 @@ class Steps:
         self._preparation = preparation
         self._registry = registry
         self._retries = retries
+        self._scope_of = targets.scope_of
         self._slice_bytes = settings.slice_bytes
         self._verify_replay = settings.verify_replay
 
     def advance(self, invocation: InvocationRun) -> None:
         """Advance an invocation by what has come for it, if there is anything."""
-        if invocation.outcome is not None or invocation.held_step is not None or invocation.status in WAITS_FOR_OTHERS:
-            return
-        if invocation.is_preparing:
-            return
+        status = invocation.status
+        if (
+            invocation.outcome is not None
+            or invocation.held_step is not None
+            or invocation.is_preparing
+            or status is InvocationStatus.PAUSED
+            or status is InvocationStatus.BACKING_OFF
+        ):
+            return  # A person or a timer ends the last two.
         journal = invocation.journal
         execution = invocation.execution
         if execution is None:
-            if invocation.status is InvocationStatus.PENDING and self._deadlines.prevents_start(invocation):
+            if status is InvocationStatus.PENDING and self._deadlines.prevents_start(invocation):
                 return
             load_error = invocation.load_error or invocation.activation.load_error
             if load_error is not None:  # Rule L5
@@ -101,7 +112,8 @@ class Steps:
         if journal is None:
             at, deliveries = max(self._clock.now(), invocation.due or 0), NO_DELIVERIES  # Rule T1
         elif not journal.undelivered:
-            self._attempts.park(self._committer.begin(), invocation, journal)  # Woken by what it had given up.
+            self._attempts.park(self._committer.begin(), invocation, journal)  # Resumed, or woken by what it gave up.
+            self._deadlocks.waits_anew(invocation)
             return
         else:
             at, deliveries = max(self._clock.now(), journal.not_before), journal.undelivered  # Rule T1
@@ -119,7 +131,7 @@ class Steps:
             raise
         if isinstance(step, AttemptFailure):
             self._retries.attempt_failed(invocation, step.error)
-        elif (step.commands and any(map(has_key, step.commands))) or (journal is not None and journal.held_sends):
+        elif (step.commands and any(map(self._scope_of, step.commands))) or (journal is not None and journal.held):
             self._look_keys_up(invocation, step, taken)
         else:
             self._append(invocation, step, taken, NO_KEYS)
@@ -170,7 +182,7 @@ class Steps:
 
     def _look_keys_up(self, invocation: InvocationRun, step: Step, taken: int) -> None:
         """A step that uses idempotency keys is appended when it is known what they stand for (rule L3)."""
-        scopes = [scope for command in _leaving_now(invocation, step) if (scope := scope_of(command)) is not None]
+        scopes = [scope for command in _leaving_now(invocation, step) if (scope := self._scope_of(command)) is not None]
         unknown = [scope for scope in scopes if scope not in self._registry.keyed]
         if not unknown:
             self._append(invocation, step, taken, NO_KEYS)
@@ -194,9 +206,14 @@ class Steps:
         """The step becomes part of the log, and everything inside the process may act on it."""
         if invocation.attempts:
             invocation.attempts, invocation.failing_since, invocation.failure = 0, None, None
-        if step.outcome is not None:
-            if not self._verify_replay or self._verify(invocation, step):
-                self._endings.finish(self._committer.begin(), invocation, step, step.outcome, found)
+        if step.is_last:
+            if self._verify_replay and not self._verify(invocation, step):
+                return
+            outcome = step.outcome or self._continuations.outcome_instead(invocation, taken)
+            if outcome is not None:
+                self._endings.finish(self._committer.begin(), invocation, step, outcome, found)
+            else:
+                self._continuations.continue_as_new(self._committer.begin(), invocation, step, found)
             return
         journal = invocation.journal
         if journal is None:
@@ -217,7 +234,7 @@ class Steps:
         for number, call in cancelled:
             self._cancel_below(transition, invocation, number, call)
         self._attempts.park(transition, invocation, journal)
-        self._deadlocks.look_at(transition, invocation)
+        self._deadlocks.step_ended(invocation, first)
 
     # ------------------------------------------------------------------ act
 
@@ -269,7 +286,7 @@ def _leaving_now(invocation: InvocationRun, step: Step) -> list[Command]:
     """The commands that are acted on when this step is; an atomic handler's messages wait for its outcome (rule V6)."""
     if not invocation.handler.atomic:
         return list(step.commands)
-    if step.outcome is None:
+    if not step.is_last:
         return [command for command in step.commands if not isinstance(command, Send)]
-    held = [] if invocation.journal is None else [command for _, command in invocation.journal.held_sends]
+    held = [] if invocation.journal is None else [command for _, command in invocation.journal.held]
     return [*held, *step.commands]

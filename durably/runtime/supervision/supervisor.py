@@ -12,6 +12,7 @@ import contextlib
 import os
 import socket
 from collections.abc import Coroutine, Mapping
+from functools import partial
 from typing import Any
 
 from durably.actors.definition.binding import BoundActor
@@ -25,6 +26,7 @@ from durably.runtime.environment import Environment
 from durably.runtime.gateway.gateway import Gateway
 from durably.runtime.gateway.pending_requests import unknown_outcome
 from durably.runtime.incarnation.incarnation import Incarnation
+from durably.runtime.supervision.garbage_collection import CollectionWatch
 from durably.storage.records import Owner
 from durably.storage.store import Store
 
@@ -56,6 +58,12 @@ class Supervisor:
         self._observer = environment.observer
         self._thread_yielding = ThreadYielding(self._clock, settings.give_way_us)
         self.actions = self._new_actions()
+        self._collections = CollectionWatch(
+            self._observer,
+            clock=self._clock,
+            slow_collection_us=settings.slow_collection_us,
+            waiting=lambda: len(self.gateway.pending),
+        )
         self._identity = Owner(host=socket.gethostname(), process_id=os.getpid(), since=self._clock.now())
         self._failure: BaseException | None = None
         self._final: BaseException | None = None
@@ -78,6 +86,7 @@ class Supervisor:
             StoreInUseError, StoreUnavailableError: as the store says.
         """
         await self._incarnate()
+        self._collections.begin()
 
     async def stop(self, *, interrupted: bool = False) -> KeyboardInterrupt | None:
         """Let what runs come to a rest, commit the last batch, tell who still waits, and let the store go (rule T4).
@@ -87,6 +96,7 @@ class Supervisor:
         and may do so again. If that comes while this very task runs, it is returned: raised here, it would end the
         event loop before the task of the host had ended.
         """
+        self._collections.end()
         engine = self.engine
         cut_short: asyncio.CancelledError | None = None
         ctrl_c: KeyboardInterrupt | None = None
@@ -170,6 +180,7 @@ class Supervisor:
         self._failures += 1
         self._suspects = [*self._suspects[-_SUSPECTS_KEPT:], incarnation.suspect]
         engine.kill()
+        self.gateway.refuse_unaccepted()
         if isinstance(error, StoreInUseError | StoreLostError):
             self._give_up(error)
         else:
@@ -285,12 +296,12 @@ class Supervisor:
         error = self.gateway.pending.failure
         if self.engine is not None and self._failures < _HOPELESS_FAILURES:
             return  # It is back; nothing has had to be written yet.
-        self.gateway.pending.refuse_all(lambda id: unknown_outcome(error))
+        self.gateway.pending.refuse_all(partial(unknown_outcome, error))
 
     def _give_up(self, error: BaseException) -> None:
         self._final = error
         self._observer.stopped_for_good(error)
-        self.gateway.pending.refuse_all(lambda id: unknown_outcome(error))
+        self.gateway.pending.refuse_all(partial(unknown_outcome, error))
         # Another runtime goes on with these invocations: no side effect of ours may be started or tried again.
         self.actions.stop()
 
@@ -309,7 +320,7 @@ class Supervisor:
         if engine is not None:
             engine.kill()
         if not is_durable:
-            self.gateway.pending.refuse_all(lambda id: unknown_outcome(self.gateway.pending.failure))
+            self.gateway.pending.refuse_all(partial(unknown_outcome, self.gateway.pending.failure))
         self.gateway.pending.refuse_all(stopped_error)
         left = [] if is_durable or engine is None else ["the last batch, of which nobody knows whether it is durable"]
         if not await self._in_time(deadline - clock.monotonic(), self._let_go(engine, is_durable)):

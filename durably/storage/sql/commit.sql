@@ -4,7 +4,7 @@ create temp view batch as
 select
     null as epoch, null as last_position, null as renewed, null as forgotten, null as removed, null as accepted,
     null as woken, null as updated, null as steps, null as completions, null as timers_cleared, null as timers, null as attachments, null as aliases,
-    null as state_cleared, null as state, null as orders, null as orders_done;
+    null as state_cleared, null as state, null as vacated, null as promises, null as orders, null as orders_done;
 
 -- name: renewal
 -- What a batch inserts its new executions into, if it has any.
@@ -62,6 +62,33 @@ begin
     );
 end;
 
+-- name: workflow_changes
+-- What a batch inserts the objects into that it vacates, and the promises that it completes, if there are any.
+create temp view workflow_changes as select null as vacated, null as promises;
+
+-- name: workflow_changes_are_applied
+-- Deletes state and promises of the `vacated`; then keeps what has been completed.
+create temp trigger workflow_changes_are_applied instead of insert on workflow_changes
+begin
+    delete from state
+    where (service, key) in (
+        select line ->> 0, line ->> 1
+        from (select value as line from json_each(new.vacated) limit -1) where line is not null
+    );
+
+    delete from promises
+    where (service, key) in (
+        select line ->> 0, line ->> 1
+        from (select value as line from json_each(new.vacated) limit -1) where line is not null
+    );
+
+    insert into promises (service, key, name, failed, expires_at, value)
+    select line ->> 0, line ->> 1, line ->> 2, line ->> 3, line ->> 4, line ->> 5
+    from (select value as line from json_each(new.promises) limit -1) where line is not null
+    on conflict (service, key, name) do update
+    set failed = excluded.failed, expires_at = excluded.expires_at, value = excluded.value;
+end;
+
 -- name: ordering
 -- What a batch inserts its orders into, and the positions of those that are carried out, if there are any.
 create temp view ordering as select null as orders, null as orders_done;
@@ -84,7 +111,7 @@ end;
 create temp trigger batch_is_applied instead of insert on batch
 when coalesce(
     new.renewed, new.forgotten, new.accepted, new.woken, new.updated, new.steps, new.completions, new.timers_cleared,
-    new.timers, new.attachments, new.aliases, new.orders, new.orders_done
+    new.timers, new.attachments, new.aliases, new.vacated, new.promises, new.orders, new.orders_done
 ) is not null
 begin
     -- Rule X4.
@@ -154,6 +181,9 @@ begin
     select line ->> 0, line ->> 1
     from (select value as line from json_each(new.aliases) limit -1) where line is not null;
 
+    insert into workflow_changes select new.vacated, new.promises
+    where coalesce(new.vacated, new.promises) is not null;
+
     insert into clearance select new.state_cleared where new.state_cleared is not null;
 
     insert into state (service, key, field, value)
@@ -171,7 +201,7 @@ end;
 create temp trigger state_is_applied instead of insert on batch
 when coalesce(
     new.renewed, new.forgotten, new.accepted, new.woken, new.updated, new.steps, new.completions, new.timers_cleared,
-    new.timers, new.attachments, new.aliases, new.orders, new.orders_done
+    new.timers, new.attachments, new.aliases, new.vacated, new.promises, new.orders, new.orders_done
 ) is null
 begin
     -- Rule X4.
@@ -191,7 +221,7 @@ end;
 -- A commit. JSON comes as bytes: reading them as text costs nothing here, and a decoding and an encoding in Python.
 insert into batch values (
     ?, ?, cast(? as text), cast(? as text), cast(? as text), cast(? as text), cast(? as text), cast(? as text), cast(? as text), cast(? as text),
-    cast(? as text), cast(? as text), cast(? as text), cast(? as text), cast(? as text), cast(? as text),
+    cast(? as text), cast(? as text), cast(? as text), cast(? as text), cast(? as text), cast(? as text), cast(? as text), cast(? as text),
     cast(? as text), cast(? as text)
 );
 
@@ -221,3 +251,9 @@ where exists (select 1 from invocations where number = ?);
 -- A field with a large value.
 insert into state (value, service, key, field) values (?, ?, ?, ?)
 on conflict (service, key, field) do update set value = excluded.value;
+
+-- name: put_promise
+-- A promise with a large value.
+insert into promises (value, service, key, name, failed, expires_at) values (?, ?, ?, ?, ?, ?)
+on conflict (service, key, name) do update
+set failed = excluded.failed, expires_at = excluded.expires_at, value = excluded.value;

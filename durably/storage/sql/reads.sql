@@ -69,7 +69,10 @@ from encoded_invocations as invocation;
 -- name: load
 -- For each address (a JSON array of service and key): its state, what has started, the head of its mailbox, and how many
 -- wait there altogether. One statement is one snapshot (rule L2).
-select '[' || coalesce(group_concat('[' || state || ',' || started || ',' || pending || ',' || waiting || ']'), '') || ']'
+select
+    '[' || coalesce(group_concat(
+        '[' || state || ',' || started || ',' || pending || ',' || waiting || ',' || promises || ']'
+    ), '') || ']'
 from (
     select
         (
@@ -119,7 +122,16 @@ from (
             where
                 service = address.service and key = address.key
                 and status = 'pending' and status <> 'completed' and mailbox_position is not null
-        ) as waiting
+        ) as waiting,
+        (
+            select json_group_array(
+                json_array(name, failed, expires_at, iif(typeof(value) = 'blob', length(value), value))
+            )
+            from (
+                select name, failed, expires_at, value from promises
+                where promises.service = address.service and promises.key = address.key order by name
+            )
+        ) as promises
     from (
         select value ->> 0 as service, value ->> 1 as key
         from json_each(cast(:addresses as text)) order by json_each.key
@@ -173,6 +185,16 @@ select record, sender_unfinished from encoded_invocations where number = :number
 -- name: state_of_object
 -- The fields of an object, with the size of its value in place of a large one.
 select field, iif(typeof(value) = 'blob', length(value), value) from state where service = :service and key = :key;
+
+-- name: promises_of_object
+-- The promises of an object, with the size of its value in place of a large one.
+select name, failed, expires_at, iif(typeof(value) = 'blob', length(value), value) from promises
+where service = :service and key = :key
+order by name;
+
+-- name: large_promise
+-- The value of a promise.
+select value from promises where service = ? and key = ? and name = ?;
 
 -- name: large_state
 -- The value of a field.
@@ -282,6 +304,35 @@ from (
     limit :limit
 );
 
+-- name: held_up
+-- (number, service, key) of suspended invocations without a sleep timer for which others wait: calls that are queued in
+-- a mailbox which they hold, and commands that attached to them.
+select json_group_array(json_array(number, service, key))
+from (
+    select holder.number as number, holder.service as service, holder.key as key
+    from invocations as head
+    cross join invocations as holder
+    on
+        holder.service = head.service and holder.key = head.key
+        and holder.status = 'suspended' and holder.status <> 'completed' and holder.mailbox_position is not null
+    where
+        head.status = 'pending' and head.status in ('running', 'pending', 'backing-off', 'paused')
+        and head.mailbox_position is not null
+        and (
+            head.caller_number is not null
+            or exists (select 1 from attachments as waits where waits.number = head.number)
+        )
+        and holder.number > :after
+        and not exists (select 1 from timers where timers.number = holder.number and timers.kind = 'sleep')
+    union
+    select target.number, target.service, target.key
+    from (select distinct number from attachments where number > :after) as attached
+    cross join invocations as target on target.number = attached.number and target.status = 'suspended'
+    where not exists (select 1 from timers where timers.number = target.number and timers.kind = 'sleep')
+    order by number
+    limit :limit
+);
+
 -- name: timers
 -- Timers due by a moment and asked for after another, after a place in their order.
 select json_group_array(json_array(number, kind, command, due, service, key, asked_at))
@@ -306,6 +357,25 @@ from (
     select record from encoded_invocations
     where expires_at is not null and expires_at <= :now and status = 'completed'
     order by expires_at, number
+    limit :limit
+);
+
+-- name: expired_promises
+-- (when, service, key) of the objects of which the last promise that can expire has done so.
+select json_group_array(json_array(expires_at, service, key))
+from (
+    select max(expires_at) as expires_at, service, key
+    from promises as expired
+    where
+        expires_at is not null and expires_at <= :now
+        and not exists (
+            select 1 from promises as later
+            where
+                later.service = expired.service and later.key = expired.key
+                and later.expires_at is not null and later.expires_at > :now
+        )
+    group by service, key
+    order by 1, service, key
     limit :limit
 );
 

@@ -289,15 +289,15 @@ def _handler_rules(machine: type[ActorStateMachine]) -> Iterator[tuple[str, Any]
 def _handler_rule(machine: type[ActorStateMachine], actor: type[Actor], handler: AnyHandler, name: str) -> Any:
     strategies = parameter_strategies(handler, machine.overrides)
     names = {one: f"{one}_" if one in TAKEN_NAMES else one for one in strategies}
-    is_object = definition_of(actor).kind == "object"
-    drawn: dict[str, st.SearchStrategy[Any]] = {"key": keys_of(actor, machine.keys)} if is_object else {}
+    has_key = definition_of(actor).kind != "service"
+    drawn: dict[str, st.SearchStrategy[Any]] = {"key": keys_of(actor, machine.keys)} if has_key else {}
     for one in handler.signature.types.parameters:
         strategy = strategies[one.name]
         drawn[names[one.name]] = strategy if one.required else st.just(one.default) | strategy
 
     def step(self: ActorStateMachine, **given: Any) -> None:
         arguments = {one: given[written] for one, written in names.items()}
-        self.ask(ActorCall(actor, given.get("key") if is_object else None, handler.attribute, arguments))
+        self.ask(ActorCall(actor, given.get("key") if has_key else None, handler.attribute, arguments))
 
     step.__name__ = name
     step.__qualname__ = f"{machine.__qualname__}.{name}"

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar, cast
 from hypothesis import strategies as st
 from hypothesis.vendor.pretty import RepresentationPrinter, pretty
 
-from durably.actors.actor import Actor, Service, VirtualObject
+from durably.actors.actor import Actor, Service, VirtualObject, Workflow
 from durably.actors.bound_handlers import BoundHandler
 from durably.actors.definition.arguments import Parameter
 from durably.actors.definition.definition import AnyHandler, definition_of
@@ -27,6 +27,7 @@ from durably.testing.generation.values import Strategy, Values
 
 ServiceT = TypeVar("ServiceT", bound=Service)
 ObjectT = TypeVar("ObjectT", bound=VirtualObject)
+WorkflowT = TypeVar("WorkflowT", bound=Workflow)
 
 Overrides: TypeAlias = Mapping[Any, "Strategy | Mapping[str, Strategy]"]
 """What users know better: `{str: ...}` of a type wherever it occurs, `{Cart.add_ticket: {"ticket_id": ...}}` of the
@@ -41,6 +42,7 @@ class GivesReferences(Protocol):
 
     def service(self, actor: type[ServiceT], /) -> ServiceT: ...
     def object(self, actor: type[ObjectT], key: str, /) -> ObjectT: ...
+    def workflow(self, actor: type[WorkflowT], id: str, /) -> WorkflowT: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,6 +78,8 @@ class ActorCall:
         reference: Actor
         if self.key is None:
             reference = caller.service(cast("type[Service]", self.actor))
+        elif issubclass(self.actor, Workflow):
+            reference = caller.workflow(self.actor, self.key)
         else:
             reference = caller.object(cast("type[VirtualObject]", self.actor), self.key)
         bound: BoundHandler[..., Any] = getattr(reference, self.handler)
@@ -141,7 +145,7 @@ def public_handlers(actor: type[Actor]) -> list[AnyHandler]:
 
 
 def keys_of(actor: type[Actor], keys: Mapping[type[Actor], Sequence[str]]) -> st.SearchStrategy[str | None]:
-    """Keys of a class of objects; None for a service. They are found by the name on the wire."""
+    """Keys of a class of objects or workflows; None for a service. They are found by the name on the wire."""
     definition = definition_of(actor)
     if definition.kind == "service":
         return st.none()

@@ -7,8 +7,10 @@ from contextlib import AsyncExitStack
 from typing import Any, Literal
 
 from durably.actors.actor import Actor
+from durably.actors.headers import ForwardHeaders
 from durably.actors.retry import RetryPolicy
 from durably.actors.values.durations import Duration
+from durably.actors.values.serde import SerdeFactory
 from durably.storage.introspection import InspectableStore
 from durably.testing.harness.harness import ONE_ATTEMPT, Harness
 
@@ -37,6 +39,8 @@ class Durable:
         store: InspectableStore | None = None,
         allow: Collection[str] = (),
         deadlocks: Literal["error", "wait"] = "error",
+        forward_headers: ForwardHeaders | None = None,
+        serde: SerdeFactory | None = None,
     ) -> Harness:
         """Start one. The parameters are those of `Harness`."""
         harness = Harness(
@@ -48,5 +52,7 @@ class Durable:
             store=store,
             allow=allow,
             deadlocks=deadlocks,
+            forward_headers=forward_headers,
+            serde=serde,
         )
         return await self.started.enter_async_context(harness)

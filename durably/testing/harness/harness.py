@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from durably.actors.actor import Actor, VirtualObject
+from durably.actors.actor import Actor, VirtualObject, Workflow
 from durably.actors.definition.definition import definition_of
 from durably.actors.headers import ForwardHeaders
 from durably.actors.retry import RetryPolicy
@@ -109,6 +109,7 @@ class Harness(Runtime):
                     watch=ClockGuard(allow),
                     timer_window_us=_A_CENTURY_US,
                     give_way_us=None,
+                    slow_collection_us=None,
                     verify_every_us=None,
                     expire_every_us=_AN_HOUR_US,
                 ),
@@ -190,7 +191,7 @@ class Harness(Runtime):
         """Something that is true of the durable state after every commit, from now on; else the test fails."""
         self._conditions().always(condition)
 
-    def bounded(self, actor: type[VirtualObject], /, *, bytes: int) -> None:
+    def bounded(self, actor: type[VirtualObject] | type[Workflow], /, *, bytes: int) -> None:
         """The durable state of no object of this class is ever larger, however long it lives."""
         self._conditions().bounded(definition_of(actor).name, bytes)
 

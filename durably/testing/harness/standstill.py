@@ -19,7 +19,9 @@ from durably.runtime.actions.actions import ActionKey, Actions
 from durably.runtime.engine.engine import Engine
 from durably.runtime.execution.loop import is_task
 from durably.runtime.gateway.pending_requests import PendingRequest
+from durably.runtime.invocations.invocation import InvocationRun
 from durably.runtime.lifecycle.pause_errors import pause_error
+from durably.runtime.lifecycle.wait_graph import way_down
 from durably.runtime.supervision.supervisor import Supervisor
 from durably.testing.harness.virtual import VirtualClock
 
@@ -88,7 +90,7 @@ class Standstill:
 
     def _awaited(self, supervisor: Supervisor) -> PendingRequest[Any] | None:
         """What the test stands at, if nobody else is there who could let time pass."""
-        waiting = {id(operation): operation for operation in supervisor.gateway.pending}
+        waiting = {id(operation.future): operation for operation in supervisor.gateway.pending}
         others = asyncio.all_tasks(self._loop) - self._others - supervisor.own_tasks() - {self._test}
         if self._test is None or not all(id(_stands_at(task)) in waiting for task in others):
             return None
@@ -112,6 +114,9 @@ def _sentence(clock: VirtualClock, supervisor: Supervisor, operation: PendingReq
     what = operation.what
     if invocation is not None and invocation.handler.kind != "service":
         what = f"{invocation.address.service}/{invocation.address.key}/{invocation.handler.name}"
+    way = None if invocation is None else way_down(engine.parts.wait_graph, invocation)
+    if way is not None and isinstance(way.end, InvocationRun) and way.end.status is InvocationStatus.PAUSED:
+        return f"{what} has not ended, and nothing happens any more: {way.text}. {pause_error(way.end)}"
     paused = [one for one in engine.parts.registry.live.values() if one.status is InvocationStatus.PAUSED]
     if paused:
         return f"{what} has not ended, and nothing happens any more: it may wait for {paused[0].target}. " + str(
@@ -130,7 +135,8 @@ def _sentence(clock: VirtualClock, supervisor: Supervisor, operation: PendingReq
     if due is None:
         return (
             f"{has_ended}nothing happens any more: no timer is set either, so this would wait for ever. "
-            "Objects that wait for each other in a circle, or for themselves, do that."
+            f"{'It is not in memory' if way is None else way.text}. Objects that wait for each other in a circle, or "
+            'for themselves, do that if `deadlocks` is "wait".'
         )
     otherwise = "Otherwise nothing" if under_way else "nothing"
     return (

@@ -13,7 +13,8 @@ from pathlib import Path
 import structlog
 
 from durably.ids import Address, InvocationStatus
-from durably.runtime.execution.step import Delivery, decode_step
+from durably.runtime.execution.step import decode_step
+from durably.runtime.invocations.journal import deliveries_of
 from durably.storage.introspection import Introspection
 from durably.storage.records import InvocationRecord, StoredInvocation, StoredObject
 from durably.testing.replaying.journals import ExportedJournal, this_durably, this_python, write_journal
@@ -124,7 +125,7 @@ def _exported(record: InvocationRecord, snapshot: dict[str, bytes], row: StoredI
         seed=record.seed,
         snapshot=snapshot,
         steps=() if row is None else tuple(decode_step(step.content) for step in row.steps),
-        deliveries=() if row is None else tuple(Delivery(c.command, c.failed, c.value) for c in row.completions),
+        deliveries=() if row is None else tuple(deliveries_of(row).values()),
         durably=this_durably(),
         python=this_python(),
     )

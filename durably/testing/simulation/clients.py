@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar, TypeVarTuple
 import msgspec
 
 from durably.actors.caller import Caller
-from durably.actors.protocol.operations import CallSite, HostOperation, Operation, frame_above
+from durably.actors.protocol.operations import CallSite, HostOperation, frame_above
 from durably.actors.transport import Delay, Invocation, Outgoing
 from durably.actors.values.error_envelopes import decode_failure
 from durably.errors import (
@@ -76,7 +76,7 @@ class World(Protocol):
         """Counts what a client has asked for."""
         ...
 
-    def issued(self, operation: Operation[Any], /) -> None:
+    def issued(self, operation: HostOperation[Any], /) -> None:
         """Somebody outside has asked for something."""
         ...
 
@@ -86,7 +86,7 @@ class ClientOperation(HostOperation[R]):
 
     def __init__(self, loop: SimulatedLoop, what: object, site: CallSite) -> None:
         self._number = loop.number()
-        super().__init__(loop=loop, what=what, site=site)
+        super().__init__(loop.create_future(), what, site)
 
     def __hash__(self) -> int:
         return self._number
@@ -105,7 +105,7 @@ class SimulatedClient(Caller):
 
     # ------------------------------------------------------------------ for references (Transport)
 
-    def _issue_call(self, outgoing: Outgoing[R], site: CallSite, /) -> Operation[R]:
+    def _issue_call(self, outgoing: Outgoing[R], site: CallSite, /) -> HostOperation[R]:
         outgoing = self._keyed(outgoing)
         keyed = outgoing.idempotency_key is not None
         arrives = self._asked_by(lambda process: process.call(outgoing))
@@ -115,44 +115,59 @@ class SimulatedClient(Caller):
 
         return self._issue(converse(), outgoing, site)
 
-    def _issue_send(self, outgoing: Outgoing[R], delay: Delay | None, site: CallSite, /) -> Operation[Invocation[R]]:
+    def _issue_send(
+        self, outgoing: Outgoing[R], delay: Delay | None, site: CallSite, /
+    ) -> HostOperation[Invocation[R]]:
         outgoing = self._keyed(outgoing)
-        keyed = outgoing.idempotency_key is not None
         arrives = self._asked_by(lambda process: process.send(outgoing, delay or Delay()))
 
         async def converse() -> Invocation[R]:
-            acceptance: Acceptance = await self._converse(f"sends {_asked(outgoing)}", arrives, keyed)
-            return Invocation(self, acceptance.id, outgoing.decode)
+            acceptance: Acceptance = await self._converse(f"sends {_asked(outgoing)}", arrives, outgoing.may_join)
+            return Invocation(self, acceptance.id, outgoing.decode, acceptance.previously_accepted)
 
         return self._issue(converse(), outgoing, site)
 
-    def _issue_attach(self, outgoing: Outgoing[R], site: CallSite, /) -> Operation[R]:
+    def _issue_attach(self, outgoing: Outgoing[R], site: CallSite, /) -> HostOperation[R]:
         async def converse() -> R:
             asked = f"attaches to {_asked(outgoing)}"
             return outgoing.decode(_value(await self._converse(asked, lambda process: process.attach(outgoing), True)))
 
         return self._issue(converse(), f"attach to {outgoing}", site)
 
-    def _issue_result(self, id: str, decode: Callable[[bytes], R], site: CallSite, /) -> Operation[R]:
+    def _issue_output(self, outgoing: Outgoing[R], site: CallSite, /) -> HostOperation[R]:
+        async def converse() -> R:
+            asked = f"looks at the outcome of {_asked(outgoing)}"
+            return outgoing.decode(_value(await self._converse(asked, lambda process: process.output(outgoing), True)))
+
+        return self._issue(converse(), f"output of {outgoing}", site)
+
+    def _issue_output_of(self, id: str, decode: Callable[[bytes], R], site: CallSite, /) -> HostOperation[R]:
+        async def converse() -> R:
+            asked = f"looks at the outcome of {id}"
+            return decode(_value(await self._converse(asked, lambda process: process.output_of(id), True)))
+
+        return self._issue(converse(), f"output of {id}", site)
+
+    def _issue_result(self, id: str, decode: Callable[[bytes], R], site: CallSite, /) -> HostOperation[R]:
         async def converse() -> R:
             return decode(_value(await self._converse(f"awaits {id}", lambda process: process.result(id), True)))
 
         return self._issue(converse(), f"result of {id}", site)
 
-    def _issue_status(self, id: str, site: CallSite, /) -> Operation[InvocationStatus]:
+    def _issue_status(self, id: str, site: CallSite, /) -> HostOperation[InvocationStatus]:
         async def converse() -> InvocationStatus:
             told: InvocationStatus = await self._converse(f"asks for {id}", lambda process: process.status(id), True)
             return told
 
         return self._issue(converse(), f"status of {id}", site)
 
-    def _issue_cancel(self, id: str, site: CallSite, /) -> Operation[None]:
+    def _issue_cancel(self, id: str, site: CallSite, /) -> HostOperation[None]:
         async def converse() -> None:
             await self._converse(f"cancels {id}", lambda process: process.act(Verb.CANCEL, id), True)
 
         return self._issue(converse(), f"cancel of {id}", site)
 
-    def act(self, verb: Verb, id: str) -> Operation[Effect]:
+    def act(self, verb: Verb, id: str) -> HostOperation[Effect]:
         """Do something to an invocation, as an operator: kill it, pause it, and so on. It may be done twice."""
 
         async def converse() -> Effect:
@@ -172,11 +187,11 @@ class SimulatedClient(Caller):
     # ------------------------------------------------------------------ inside
 
     def _keyed(self, outgoing: Outgoing[R]) -> Outgoing[R]:
-        """A client that insists may have to ask more than once."""
-        if not self.insists or outgoing.idempotency_key is not None:
+        """A client that insists may have to ask more than once. Of the `run` of a workflow there is one anyhow."""
+        if not self.insists or outgoing.may_join:
             return outgoing
         number = self._world.next_request(self.name)
-        return msgspec.structs.replace(outgoing, idempotency_key=f"{self.name}-{number}")
+        return msgspec.structs.replace(outgoing, idempotency_key=f"{self.name}-{number}", may_join=True)
 
     def _asked_by(self, ask: Ask) -> Ask:
         def asked(process: SimulatedProcess) -> Any:
@@ -190,7 +205,7 @@ class SimulatedClient(Caller):
 
         return asked
 
-    def _issue(self, conversation: Coroutine[Any, Any, R], what: object, site: CallSite) -> Operation[R]:
+    def _issue(self, conversation: Coroutine[Any, Any, R], what: object, site: CallSite) -> HostOperation[R]:
         if is_in_a_handler():
             conversation.close()
             raise RuntimeError(
@@ -205,9 +220,9 @@ class SimulatedClient(Caller):
             if task.cancelled():
                 operation.cancel()
             elif (error := task.exception()) is not None:
-                operation.set_exception(error)
+                operation.future.set_exception(error)
             else:
-                operation.set_result(task.result())
+                operation.future.set_result(task.result())
 
         task.add_done_callback(ended)
 
@@ -299,7 +314,7 @@ class SimulatedClient(Caller):
                 world.injection.passes("reply")
                 self._travels(self._travel_us("reply"), _hand_over, operation, answer)
 
-        operation.add_done_callback(answered, context=outside_context())
+        operation.taken_over().add_done_callback(answered, context=outside_context())
 
     def _breaks(self, answer: asyncio.Future[Any], after_us: tuple[int, int]) -> None:
         error = ConnectionLostError("No answer came. The request may have arrived or not.")

@@ -197,6 +197,10 @@ class SimulatedStore(WrappedStore):
         await self._reads()
         return await super().recoverable(after, limit)
 
+    async def held_up(self, after: int, limit: int, /) -> list[tuple[int, Address]]:
+        await self._reads()
+        return await super().held_up(after, limit)
+
     async def timers(
         self, until: int, limit: int, /, *, after: TimerPlace | None = None, asked_after: int = EVER
     ) -> list[TimerRecord]:
@@ -216,6 +220,10 @@ class SimulatedStore(WrappedStore):
         answer = await super().expired(now, limit)
         await self._takes(READ_US)
         return answer
+
+    async def expired_promises(self, now: int, limit: int, /) -> list[tuple[int, Address]]:
+        await self._reads()
+        return await super().expired_promises(now, limit)
 
     async def paused(self, limit: int, /) -> list[InvocationRecord]:
         await self._reads()

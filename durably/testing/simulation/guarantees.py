@@ -15,7 +15,11 @@ on the disk. The numbers are those of the list in `docs/architecture.md`:
 10. a paused invocation goes on when a person has resumed it, and not before;
 11. a cancel or a kill reaches every callee that it is for, and a killed tree is free;
 12. an invocation has its outcome at its deadline, and keeps it; nobody waits for one that has an outcome; nothing of
-    one that has ended is left behind.
+    one that has ended is left behind;
+13. nobody waits in a deadlock, and a `DeadlockError` is the answer to the newest call of one;
+14. a promise is completed once, and whoever waits for it gets that value; what a workflow leaves goes together, when
+    none of its handlers is in flight;
+15. what need not be kept any longer goes.
 
 The sixth is checked by the runtime itself, which is set to replay every invocation when it ends, and by the simulation
 for what is under way whenever the process dies; the eighth by the simulation, which tries.
@@ -29,24 +33,37 @@ from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 from durably.actors.definition.binding import BoundActorHandler
-from durably.actors.protocol.commands import Call, Command, Send
-from durably.ids import Address, InvocationStatus, derived_invocation_id
+from durably.actors.protocol.commands import Call, Command, GetPromise, Send
+from durably.ids import RUN, Address, InvocationStatus, derived_invocation_id, run_scope
 from durably.runtime.actions.actions import ActionKey
 from durably.runtime.commit.committer import Committer
 from durably.runtime.commit.open_batch import OpenBatch
-from durably.runtime.execution.step import Outcome, decode_step
+from durably.runtime.execution.step import Outcome, decode_step, decode_stored_step
 from durably.runtime.invocations.invocation import InvocationRun
+from durably.runtime.invocations.journal import journal_of
 from durably.runtime.invocations.outcomes import decode_outcome
 from durably.storage.memory import StoredRow, holds_mailbox
-from durably.storage.records import NO_COMMAND, Batch, InvocationRecord, TimerKind
+from durably.storage.records import (
+    NO_COMMAND,
+    Batch,
+    CompletionRecord,
+    InvocationRecord,
+    PromiseRecord,
+    TimerKind,
+)
 from durably.testing.simulation.clock import SimulatedClock
 from durably.testing.simulation.disk import SimulatedDisk
 from durably.testing.simulation.history import History
-from durably.testing.simulation.loop import SimulationStuckError
 from durably.testing.simulation.trace import shown, shown_id
+from durably.testing.simulation.waiting import Waiting
 
 OVERDUE_US = 5_000_000
 """How long a due timer may go unnoticed by a runtime that has nothing else to do."""
+KEPT_TOO_LONG_US = 9_000_000_000
+"""How long after its time a kept outcome may still be there: it is looked for once an hour, or more often."""
+KEPT_AFTER_JUMPS_US = 90_000_000_000
+"""The same where the wall clock was set: no one looks before anything can have expired by a clock that goes on."""
+LOADS_ALL_BYTES = 1 << 60
 
 
 class GuaranteeError(AssertionError):
@@ -106,6 +123,14 @@ class Guarantees:
         self._answers: dict[str, Outcome] = {}
         """What was told to somebody outside."""
         self._acknowledged: dict[str, None] = {}
+        self._withdrawn: dict[str, int] = {}
+        """Messages that are to be gone because their call was answered with a `DeadlockError`, by number."""
+        self._promises: dict[Address, dict[str, PromiseRecord]] = {}
+        """What has been completed, by object and name."""
+        self._runs: dict[int, Address] = {}
+        """The `run`s of workflows that are on the disk, by number."""
+        self._expired: dict[tuple[str, int], int] = {}
+        """When something was first seen that need not be kept any longer, by the monotonic clock."""
         self._doomed: dict[str, tuple[int, str]] = {}
         """Callees of killed invocations: where in the log their caller was killed, and which it is."""
         self._told: dict[str, tuple[int, str]] = {}
@@ -123,11 +148,14 @@ class Guarantees:
         due = self._starts.get(invocation.number)
         if due is not None and due > self._clock.latest:
             self._broken(4, f"{shown(invocation)} begins {(due - self._clock.latest) / 1_000_000:.3f} s too early.")
+        if self._withdrawn.get(invocation.id) == invocation.number:
+            self._broken(13, f"{shown(invocation)} begins, and its call was answered with a DeadlockError.")
         record = self._disk.find(invocation.id)
-        if invocation.journal is not None and invocation.journal.takes_cancel:  # Rule E1 (e): it goes on by itself.
-            self._resumed.add(invocation.id)
+        takes_cancel = invocation.journal is not None and invocation.journal.takes_cancel  # Rule E1 (e)
         is_paused = record is not None and record.status is InvocationStatus.PAUSED
-        if is_paused and invocation.id not in self._resumed:
+        if takes_cancel:
+            self._resumed.add(invocation.id)
+        elif is_paused and invocation.id not in self._resumed:
             self._broken(10, f"{shown(invocation)} runs, and is paused: it was not let go on.")
         self._attempted.add(invocation.id)
         self._history.begins(invocation)
@@ -153,6 +181,26 @@ class Guarantees:
         self._young_ends[invocation.id] = position
         self._history.ended(invocation)
 
+    def deadlocked(
+        self,
+        invocation: InvocationRun,
+        command: int,
+        live: Iterable[InvocationRun],
+        is_awaited_outside: Callable[[int], bool],
+    ) -> None:
+        """A command of it is about to be answered with a `DeadlockError`."""
+        waiting = Waiting(self._disk, live, self._ends.__contains__)
+        party = waiting.parties.get(invocation.number)
+        if party is None or invocation.number not in waiting.blocked:
+            self._broken(13, f"{shown(invocation)} is told of a deadlock, and there is none.")
+            return
+        members = waiting.knot_of(invocation.number)
+        target, newest = party.waits[command], waiting.newest_queued_call(members)
+        if target not in members or newest not in (None, target):
+            self._broken(13, f"{shown(invocation)} is told of a deadlock, and the newest call in it is another one.")
+        elif newest is not None and not (is_awaited_outside(target) or waiting.is_wanted(target, party.number)):
+            self._withdrawn[waiting.parties[target].id] = target
+
     def killed(self, invocation: InvocationRun, position: int) -> None:
         """It ends, and so do the callees that it waits for."""
         journal = invocation.journal
@@ -163,6 +211,7 @@ class Guarantees:
     def incarnation_begins(self) -> None:
         """What was not durable has not happened; what is on the disk goes on."""
         durable = self._disk.last_position
+        self._withdrawn = {id: number for id, number in self._withdrawn.items() if number not in self._disk.rows}
         self._attempted.clear()
         self._resumed.clear()
         for id, position in self._young_ends.items():
@@ -189,6 +238,7 @@ class Guarantees:
             if position > batch.last_position:
                 break
             del self._young_ends[id]
+        self._check_workflows(batch)
         self._starts.update({timer.number: timer.due for timer in batch.timers if timer.kind is TimerKind.START})
         for record in batch.steps:
             self._check_messages(record.number, decode_step(record.content).commands, record.index)
@@ -199,7 +249,7 @@ class Guarantees:
         row = self._row(id)
         if row is None or number >= _commands(row) or id in self._ends:
             self._broken(3, f"the action {name!r} of {shown_id(id)} starts, and nothing durable asks for it.")
-        elif any(command == number for _, command in row.completions):
+        elif number in _answered(row):
             self._broken(3, f"the action {name!r} of {shown_id(id)} starts again, and its completion is durable.")
 
     # ------------------------------------------------------------------ what leaves it
@@ -248,6 +298,7 @@ class Guarantees:
 
     def at_rest(self, running: set[ActionKey], now_us: int) -> None:
         """The runtime says that nothing can happen unless time passes or somebody asks: see whether that is so."""
+        self._check_kept(now_us)
         seen = (self._disk.last_position, len(self.handlers), running)
         if seen == self._seen_at_rest and now_us <= self._next_overdue_us:
             return
@@ -286,7 +337,7 @@ class Guarantees:
         for row in self._unfinished():
             if row.record.address.service not in known:
                 continue
-            answered = {command for _, command in row.completions}
+            answered = _answered(row)
             for number, command in _pending(row).items():
                 if not isinstance(command, Call) or number in answered:
                     continue
@@ -310,7 +361,7 @@ class Guarantees:
                 self._broken(12, f"the deadline of {_place(record)} has passed, and it has no outcome.")
 
     def _check_circles(self, known: AbstractSet[str]) -> None:
-        """Who waits only for each other waits for ever. That is a mistake of the actors, not of durably."""
+        """Guarantee 13. Who waits only for each other would wait for ever."""
         rows = {row.record.number: row for row in self._unfinished()}
         waits: dict[int, list[int]] = {number: [] for number in rows}
         for number, row in rows.items():
@@ -329,7 +380,7 @@ class Guarantees:
                 circle.append(following)
             circle = [*circle[circle.index(following) :], following]
             told = ", which waits for ".join(_place(rows[number].record) for number in circle)
-            self._fail(SimulationStuckError(f"A deadlock: {told}. Nothing will ever end that."))
+            self._broken(13, f"a deadlock stays: {told}.")
 
     def _ahead_of(self, record: InvocationRecord) -> list[int]:
         """The invocations of the same object that have to end before it can begin."""
@@ -347,7 +398,8 @@ class Guarantees:
     def _wakes_by_itself(self, row: StoredRow, known: AbstractSet[str]) -> bool:
         """It needs no other invocation to go on."""
         status = row.record.status
-        if row.record.address.service not in known or row.timers:
+        kinds = {kind for kind, _ in row.timers}
+        if row.record.address.service not in known or kinds - {TimerKind.DEADLINE} or self._awaited_promises(row):
             return True
         return status not in (InvocationStatus.SUSPENDED, InvocationStatus.PENDING)
 
@@ -443,12 +495,84 @@ class Guarantees:
 
     def _is_sent_at_once(self, row: StoredRow, command: Call | Send, number: int) -> bool:
         """Not one that joins an earlier message, or waits for an outcome (rule V6), or cannot be delivered."""
-        if command.idempotency_key is not None or any(answered == number for _, answered in row.completions):
+        if command.idempotency_key is not None or number in _answered(row):
+            return False
+        receiver = self.handlers.get((command.service, command.handler))
+        if receiver is not None and receiver.kind == "workflow":
             return False
         if isinstance(command, Call):
             return True
         sender = self.handlers.get((row.record.address.service, row.record.handler))
         return sender is not None and not sender.atomic and (command.service, command.handler) in self.handlers
+
+    def _check_workflows(self, batch: Batch) -> None:
+        """Guarantee 13, of what a batch has done; it is on the disk."""
+        accepted = {record.number for record in batch.accepted}
+        for execution in batch.renewed:
+            address = self._runs.pop(execution.previous, None)
+            if address is not None:
+                self._runs[execution.number] = address
+        for number in batch.removed:
+            self._check_let_go(self._runs.pop(number, None), batch)
+        for address in batch.vacated:
+            left = {*self._disk.unfinished.get(address, ())} - accepted
+            if left or address in self._runs.values():
+                self._broken(14, f"the state of {'/'.join(address)} went, and something of it goes on or is kept.")
+            self._promises.pop(address, None)
+        self._runs.update({
+            record.number: record.address
+            for record in batch.accepted
+            if record.scope is not None and record.scope.is_workflow_id
+        })  # fmt: skip
+        for promise in batch.promises:
+            known = self._promises.setdefault(promise.address, {}).setdefault(promise.name, promise)
+            if (known.failed, known.value) != (promise.failed, promise.value):
+                self._broken(14, f"the promise {promise.name!r} of {'/'.join(promise.address)} is completed again.")
+        for completion in batch.completions:
+            self._check_promise_answer(completion)
+
+    def _check_let_go(self, address: Address | None, batch: Batch) -> None:
+        if address is not None and address not in batch.vacated and self._promises.get(address):
+            self._broken(14, f"the outcome of {'/'.join(address)} went, and its promises stay.")
+
+    def _check_promise_answer(self, completion: CompletionRecord) -> None:
+        row = self._disk.rows.get(completion.number)
+        promises = None if row is None else self._promises.get(row.record.address)
+        if row is None or promises is None:
+            return
+        command = _command(row, completion.command)
+        kept = promises.get(command.name) if isinstance(command, GetPromise) else None
+        if kept is None or (kept.failed, kept.value) == (completion.failed, completion.value):
+            return
+        self._broken(14, f"{_place(row.record)} heard something else of the promise {kept.name!r} than it holds.")
+
+    def _check_kept(self, now_us: int) -> None:
+        """Guarantee 14."""
+        for row in self._disk.rows.values():
+            expires_at = row.record.expires_at
+            if row.record.status is InvocationStatus.COMPLETED and expires_at is not None:
+                self._check_expiry(_place(row.record), expires_at, now_us)
+        for address, promises in self._disk.promises.items():
+            if (run_scope(*address)) not in self._disk.numbers_by_scope:
+                moments = [promise.expires_at for promise in promises.values()]
+                if None not in moments:
+                    self._check_expiry("/".join(address), max(filter(None, moments), default=now_us), now_us)
+
+    def _check_expiry(self, what: str, expires_at: int, now_us: int) -> None:
+        if expires_at > now_us:
+            return
+        now = self._clock.monotonic()
+        kept_us = now - self._expired.setdefault((what, expires_at), now)
+        if kept_us > (KEPT_AFTER_JUMPS_US if self._clock.jumped_at_us else KEPT_TOO_LONG_US):
+            self._broken(15, f"what {what} left is kept {kept_us / 1_000_000:.0f} s too long.")
+
+    def _awaited_promises(self, row: StoredRow) -> list[str]:
+        """The promises that an invocation waits for."""
+        handler = self.handlers.get((row.record.address.service, RUN))
+        if handler is None or handler.kind != "workflow":
+            return []
+        pending = journal_of(self._disk.journal(row, LOADS_ALL_BYTES)).pending.values()
+        return [command.name for command in pending if isinstance(command, GetPromise)]
 
     def _waited_for(self) -> set[int]:
         """The numbers of the invocations that an unfinished one will answer."""
@@ -475,8 +599,13 @@ class Guarantees:
                 self._broken(7, f"{what} is to be tried again, and no timer is set.")
             case InvocationStatus.SCHEDULED if (TimerKind.START, NO_COMMAND) not in row.timers:
                 self._broken(7, f"{what} is to begin later, and no timer is set.")
-            case InvocationStatus.SUSPENDED if due is None and record.number not in waited_for:
-                self._broken(7, f"{what} waits, and nothing will ever wake it.")
+            case InvocationStatus.SUSPENDED:
+                promises = self._awaited_promises(row)
+                completed = self._disk.promises.get(record.address, {}).keys() & promises
+                if completed:
+                    self._broken(7, f"{what} waits for the promise {min(completed)!r}, which is completed.")
+                elif due is None and record.number not in waited_for and not promises:
+                    self._broken(7, f"{what} waits, and nothing will ever wake it.")
             case _:
                 pass
 
@@ -485,6 +614,17 @@ def _place(record: InvocationRecord) -> str:
     service, key = record.address
     place = service if key == record.id else f"{service}/{key}"
     return f"{place}/{record.handler} ({shown_id(record.id)})"
+
+
+def _command(row: StoredRow, number: int) -> Command | None:
+    """The command of this number, if it is durable."""
+    first = 0
+    for index in sorted(row.steps):
+        commands = decode_step(row.steps[index].content).commands
+        if number < first + len(commands):
+            return commands[number - first]
+        first += len(commands)
+    return None
 
 
 _TIMERS_OF = {
@@ -511,3 +651,9 @@ def _pending(row: StoredRow) -> dict[int, Command]:
 def _commands(row: StoredRow) -> int:
     """How many commands of an invocation are durable."""
     return sum(len(decode_step(step.content).commands) for step in row.steps.values())
+
+
+def _answered(row: StoredRow) -> set[int]:
+    """The commands of an invocation whose answers are durable, in records of their own or in steps."""
+    kept = {one.command for step in row.steps.values() for one in decode_stored_step(step.content)[1]}
+    return kept | {command for _, command in row.completions}

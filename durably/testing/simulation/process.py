@@ -74,6 +74,11 @@ class World(StoreWorld, Protocol):
     def invocation_ended(self, invocation: InvocationRun, /) -> None: ...
 
 
+def _scope(outgoing: Outgoing[Any]) -> KeyScope:
+    """What an idempotency key is unique in; without one, it is the `run` of a workflow."""
+    return KeyScope(outgoing.service, outgoing.key or "", outgoing.handler, outgoing.idempotency_key or "")
+
+
 class Tuning:
     """The numbers that a run's runtime runs by: small ones reach the corners of the machine sooner."""
 
@@ -96,6 +101,7 @@ class Tuning:
             verify_replay=True,
             forgotten_await="error",
             give_way_us=None,
+            slow_collection_us=None,
             verify_every_us=None,
             pending_in_memory=self.pending_in_memory,
             batch_limit_transitions=self.batch_limit_transitions,
@@ -286,13 +292,24 @@ class SimulatedProcess:
         return operation
 
     def attach(self, outgoing: Outgoing[Any]) -> PendingRequest[Outcome]:
-        """Take in the question how an invocation with an idempotency key ended."""
+        """Take in the question how an invocation with an idempotency key, or a workflow, ended."""
         runtime = self._up()
-        assert outgoing.idempotency_key is not None
         operation = _Call(runtime.supervisor.gateway.pending, f"attach to {outgoing}", self)
-        runtime.supervisor.gateway.attach(
-            operation, KeyScope(outgoing.service, outgoing.key or "", outgoing.handler, outgoing.idempotency_key)
-        )
+        runtime.supervisor.gateway.result(operation, _scope(outgoing))
+        return operation
+
+    def output(self, outgoing: Outgoing[Any]) -> PendingRequest[Outcome]:
+        """Take in the question how such an invocation has ended, if it has."""
+        runtime = self._up()
+        operation = _Call(runtime.supervisor.gateway.pending, f"output of {outgoing}", self)
+        runtime.supervisor.gateway.output(operation, _scope(outgoing))
+        return operation
+
+    def output_of(self, id: str) -> PendingRequest[Outcome]:
+        """Take in the question how an invocation has ended, if it has."""
+        runtime = self._up()
+        operation = _Call(runtime.supervisor.gateway.pending, f"output of {id}", self)
+        runtime.supervisor.gateway.output(operation, id)
         return operation
 
     def result(self, id: str) -> PendingRequest[Outcome]:
@@ -369,6 +386,12 @@ class SimulatedProcess:
         engine = None if runtime is None else runtime.engine
         self._world.guarantees.ended(invocation, self._position(), None if engine is None else engine.parts.committer)
         self._world.invocation_ended(invocation)
+
+    def deadlocked(self, invocation: InvocationRun, command: int, /) -> None:
+        engine = None if self.runtime is None else self.runtime.engine
+        assert engine is not None
+        parts = engine.parts
+        self._world.guarantees.deadlocked(invocation, command, parts.registry.live.values(), parts.waiters.has)
 
     def killed(self, invocation: InvocationRun, /) -> None:
         self._world.guarantees.killed(invocation, self._position())

@@ -15,9 +15,9 @@ from random import Random
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar, Unpack
 
-from durably.actors.actor import Actor, Service, VirtualObject
+from durably.actors.actor import Actor, Service, VirtualObject, Workflow
 from durably.actors.definition.definition import definition_of
-from durably.actors.protocol.operations import Operation
+from durably.actors.protocol.operations import HostOperation
 from durably.actors.transport import Invocation as InvocationHandle
 from durably.actors.values.durations import Duration, delay_us, duration_us
 from durably.actors.values.error_envelopes import decode_failure
@@ -54,6 +54,7 @@ from durably.testing.stores.snapshots import Snapshots
 T = TypeVar("T")
 ServiceT = TypeVar("ServiceT", bound=Service)
 ObjectT = TypeVar("ObjectT", bound=VirtualObject)
+WorkflowT = TypeVar("WorkflowT", bound=Workflow)
 
 TEN_YEARS = 10 * 365 * 86_400.0
 UNTIL_US = 1_000
@@ -148,7 +149,7 @@ class Simulation:
         self._had = chosen
         self._dice = Random(f"{seed} dice").getstate()
         self._requests: dict[str, int] = {}
-        self._issued: list[Operation[Any]] = []
+        self._issued: list[HostOperation[Any]] = []
         self._default = SimulatedClient(self, "somebody")
         self.loop.on_time_passing = self._processes.check_at_rest
         self.loop.on_error = self.fail
@@ -276,6 +277,13 @@ class Simulation:
         """A reference to a virtual object, for somebody outside who insists until there is an answer."""
         return self._default.object(actor, key)
 
+    def workflow(self, actor: type[WorkflowT], id: str, /) -> WorkflowT:
+        """A reference to a workflow, for somebody outside who insists until there is an answer.
+
+        A call of its `run` is not repeated, since the second one is refused: send it, and attach.
+        """
+        return self._default.workflow(actor, id)
+
     def service(self, actor: type[ServiceT], /) -> ServiceT:
         """A reference to a service, for somebody outside who insists until there is an answer."""
         return self._default.service(actor)
@@ -367,7 +375,7 @@ class Simulation:
         """
         self.conditions.sometimes(name, condition)
 
-    def bounded(self, actor: type[VirtualObject], /, *, bytes: int) -> None:
+    def bounded(self, actor: type[VirtualObject] | type[Workflow], /, *, bytes: int) -> None:
         """The durable state of no object of this class is ever larger, however long it lives."""
         self.conditions.bounded(self._known(actor), bytes)
 
@@ -405,7 +413,7 @@ class Simulation:
         self._requests[client] = self._requests.get(client, 0) + 1
         return self._requests[client]
 
-    def issued(self, operation: Operation[Any], /) -> None:
+    def issued(self, operation: HostOperation[Any], /) -> None:
         self._issued.append(operation)
 
     def reached(self) -> SimulatedProcess | None:
@@ -488,7 +496,7 @@ class Simulation:
         is_of_program = self._taken is not None and self._taken[0] == self.loop.callbacks
         return self._taken[1].read if is_of_program and self._taken is not None else ()
 
-    def _known(self, actor: type[VirtualObject]) -> str:
+    def _known(self, actor: type[VirtualObject] | type[Workflow]) -> str:
         """The name of a class that is simulated."""
         name = definition_of(actor).name
         if name not in self._processes.bound:

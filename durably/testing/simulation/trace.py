@@ -10,7 +10,7 @@ from hashlib import blake2b
 from typing import Any, NamedTuple, Protocol
 
 from durably.actors.protocol.coding import CodingMeter
-from durably.actors.protocol.commands import Call, Send
+from durably.actors.protocol.commands import Command
 from durably.actors.values.error_envelopes import decode_failure
 from durably.errors import TerminalError
 from durably.ids import Address
@@ -75,6 +75,7 @@ class Watcher(Protocol):
     def attempted(self, invocation: InvocationRun, /) -> None: ...
     def stepped(self, invocation: InvocationRun, /) -> None: ...
     def ended(self, invocation: InvocationRun, /) -> None: ...
+    def deadlocked(self, invocation: InvocationRun, command: int, /) -> None: ...
     def killed(self, invocation: InvocationRun, /) -> None: ...
     def gave_up(self, error: BaseException, /) -> None: ...
     def paused(self, invocation: InvocationRun, /) -> None: ...
@@ -152,9 +153,16 @@ class TraceLog(Observer):
     def slow(self, invocation: InvocationRun, took_us: int, coding: CodingMeter) -> None:
         """Cannot happen: no time passes while code runs."""
 
-    def undeliverable(self, sender: InvocationRun, command: Call | Send, error: TerminalError) -> None:
+    def deadlocked(self, invocation: InvocationRun, command: int, cycle: tuple[str, ...]) -> None:
+        self._note(f"{shown(invocation)} is told of a deadlock: {' -> '.join(cycle)}")
+        self._watcher.deadlocked(invocation, command)
+
+    def undeliverable(self, sender: InvocationRun, command: Command, error: TerminalError) -> None:
         told = describe_failure(error)
         self._note(f"{shown(sender)} asked to {describe_command(command)}, which cannot be delivered: {told}")
+
+    def continued(self, invocation: InvocationRun, previous: int) -> None:
+        self._note(f"{shown(invocation)} continues as new")
 
     def nobody_home(self, address: Address) -> None:
         self._note(f"the store holds work of {address.service}, which this process does not have; it waits")

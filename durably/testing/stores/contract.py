@@ -41,6 +41,7 @@ from durably.storage.records import (
     OrderKind,
     OrderRecord,
     Owner,
+    PromiseRecord,
     StateRecord,
     StepRecord,
     TimerKey,
@@ -416,11 +417,15 @@ async def everything(store: InspectableStore, disk: Disk) -> list[object]:
         await store.find_keyed(list(disk.numbers_by_scope)),
         await store.fetch(list(disk.rows)),
         await store.recoverable(0, 1000),
+        await store.held_up(0, 1000),
+        await store.held_up(0, 2),
         await store.timers(LATEST_TIME, 1000),
         await store.timers(LATEST_TIME // 2, 1000),
         await store.timers(LATEST_TIME, 1000, asked_after=LATEST_TIME // 2),
         await store.expired(LATEST_TIME // 2, 1000),
         await store.expired(LATEST_TIME, 2),
+        await store.expired_promises(LATEST_TIME // 2, 1000),
+        await store.expired_promises(LATEST_TIME, 1),
         await store.paused(2),
         await store.orders(0, 1000),
         await store.objects(places),
@@ -498,6 +503,16 @@ class Histories:
                     st.builds(StateRecord, addresses, st.sampled_from(FIELDS), st.none() | payloads),
                     max_size=4,
                     unique_by=lambda record: (record.address, record.field),
+                )
+            ),
+            vacated=self.draw(st.lists(addresses, max_size=2, unique=True)),
+            promises=self.draw(
+                st.lists(
+                    st.builds(
+                        PromiseRecord, addresses, st.sampled_from(FIELDS), st.booleans(), payloads, st.none() | times
+                    ),
+                    max_size=4,
+                    unique_by=lambda record: (record.address, record.name),
                 )
             ),
             orders=[self.order() for _ in range(self.draw(st.integers(0, 2)))],

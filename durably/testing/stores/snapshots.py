@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Any, Never, TypeVar, cast
 
-from durably.actors.actor import VirtualObject
+from durably.actors.actor import VirtualObject, Workflow
 from durably.actors.definition.binding import BoundActor
 from durably.actors.definition.definition import definition_of
 from durably.actors.protocol.port import Flush
 from durably.ids import Address
 from durably.storage.memory import Disk
 
-ObjectT = TypeVar("ObjectT", bound=VirtualObject)
+ObjectT = TypeVar("ObjectT", bound=VirtualObject | Workflow)
 
 
 class Snapshots:
@@ -34,7 +34,7 @@ class Snapshots:
         actor, key = which
         return self._object(actor, key)
 
-    def by_name(self, actor: type[VirtualObject], key: str) -> Mapping[str, Any]:
+    def by_name(self, actor: type[VirtualObject] | type[Workflow], key: str) -> Mapping[str, Any]:
         """The state of an object by stored name, what was set with `ctx.set` too."""
         name = definition_of(actor).name
         stored = self._stored(name, key)
@@ -107,6 +107,9 @@ class ReadOnlyPort:
         _refuse("A command was issued")
 
     issue_send = issue_one_way = issue_run = issue
+
+    def continue_as_new(self, argument: bytes, /) -> Never:
+        _refuse("A new execution was asked for")
 
     def callee_id(self, *args: Any) -> Never:
         _refuse("An id was asked for")

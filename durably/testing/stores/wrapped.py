@@ -66,6 +66,9 @@ class WrappedStore:
     async def recoverable(self, after: int, limit: int, /) -> list[tuple[int, Address]]:
         return await self.inner.recoverable(after, limit)
 
+    async def held_up(self, after: int, limit: int, /) -> list[tuple[int, Address]]:
+        return await self.inner.held_up(after, limit)
+
     async def timers(
         self, until: int, limit: int, /, *, after: TimerPlace | None = None, asked_after: int = EVER
     ) -> list[TimerRecord]:
@@ -76,6 +79,9 @@ class WrappedStore:
 
     async def expired(self, now: int, limit: int, /) -> list[InvocationRecord]:
         return await self.inner.expired(now, limit)
+
+    async def expired_promises(self, now: int, limit: int, /) -> list[tuple[int, Address]]:
+        return await self.inner.expired_promises(now, limit)
 
     async def paused(self, limit: int, /) -> list[InvocationRecord]:
         return await self.inner.paused(limit)

@@ -126,6 +126,20 @@ create table orders (
     caller_command integer
 ) strict;
 
+-- Completed promises of workflows. One with an expires_at goes then, unless the workflow has been started by then.
+create table promises (
+    service text not null,
+    key text not null,
+    name text not null,
+    failed integer not null,
+    expires_at integer,
+    value any not null,
+    primary key (service, key, name)
+) strict;
+
+create index promises_by_expiry on promises (expires_at)
+where expires_at is not null;
+
 create table state (
     service text not null,
     key text not null,

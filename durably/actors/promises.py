@@ -1,0 +1,174 @@
+"""Durable promises: write-once values of a workflow, awaited by any of its handlers and completed by any.
+
+A promise is declared like state (`paid: DurablePromise[str] = promise()`, then `self.paid`) or named at the place of
+use (`ctx.promise("paid", str)`). The value is kept with the workflow, so it may be completed before anyone waits, and
+waiting holds no memory.
+"""
+
+# pyright: reportPrivateUsage=false
+# Only durably itself makes views.
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Generator, Mapping
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from durably.actors.protocol.commands import CompletePromise, GetPromise, PeekPromise
+from durably.actors.protocol.operations import CallSite, frame_above
+from durably.actors.protocol.port import Port
+from durably.actors.values.error_envelopes import encode_failure
+from durably.actors.values.serde import Serde, TypeCodec
+from durably.errors import DefinitionError, HandlerMistakeError, TerminalError, UnencodableError
+from durably.ids import is_storable
+
+T = TypeVar("T")
+
+PEEKED = b"="
+"""Begins the answer to a look at a promise that is resolved; its value follows."""
+
+PROMISE_VIEW = "__durably_promises__"
+"""Where the `self` of a workflow's attempt keeps its view of the declared promises."""
+
+
+class DurablePromise(Generic[T]):
+    """A write-once value of a workflow: `await` it in any of its handlers, complete it in any other.
+
+    Each `await` of a promise that is rejected raises its `TerminalError`.
+    """
+
+    __slots__ = ("_codec", "_port", "name")
+
+    def __init__(self, port: Port, name: str, codec: TypeCodec[T]) -> None:
+        self._port = port
+        self._codec = codec
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"<promise {self.name}>"
+
+    def __await__(self) -> Generator[Any, None, T]:
+        """Wait until it is completed. Whoever waits long holds no memory.
+
+        Raises:
+            TerminalError: it was rejected; or (code 410) the workflow's retention is over and nothing will complete it.
+        """
+        site = CallSite(frame_above(1))
+        operation = self._port.issue(GetPromise(self.name), self._codec.decode, f"promise {self.name!r}", site)
+        return operation.__await__()  # type: ignore[no-any-return]
+
+    def peek(self) -> Coroutine[Any, Any, T | None]:
+        """The value as it is now, without waiting; None while it is not completed.
+
+        Raises:
+            TerminalError: it was rejected.
+        """
+        site = CallSite(frame_above(1))
+        return self._port.issue(PeekPromise(self.name), self._peeked, f"peek of promise {self.name!r}", site)
+
+    def resolve(self, value: T, /) -> Coroutine[Any, Any, None]:
+        """Complete it with a value.
+
+        Raises:
+            AlreadyCompletedError: it was completed before.
+            UnencodableError: the value is not of the promise's type, or cannot be written.
+        """
+        self._port.check(f"promise {self.name!r}")
+        try:
+            data = self._codec.encode_exactly(value)
+        except UnencodableError as error:
+            raise UnencodableError(
+                f"The promise {self.name!r} cannot be given this value: {error.message}", path=error.path
+            ) from error
+        return self._complete(CompletePromise(self.name, False, data), CallSite(frame_above(1)))
+
+    def reject(self, reason: str, /, *, code: int = 500) -> Coroutine[Any, Any, None]:
+        """Complete it with a failure: those who await it get a `TerminalError` with this message and code.
+
+        Raises:
+            AlreadyCompletedError: it was completed before.
+        """
+        failure = encode_failure(TerminalError(reason, code=code))
+        return self._complete(CompletePromise(self.name, True, failure), CallSite(frame_above(1)))
+
+    def _complete(self, command: CompletePromise, site: CallSite) -> Coroutine[Any, Any, None]:
+        return self._port.issue(command, _nothing, f"completion of promise {self.name!r}", site)
+
+    def _peeked(self, data: bytes) -> T | None:
+        return self._codec.decode(data[1:]) if data.startswith(PEEKED) else None
+
+    if not TYPE_CHECKING:  # Type checkers say so by themselves.
+
+        def __bool__(self) -> bool:
+            raise TypeError(
+                f"{self!r} was tested for truth, and a promise is always true. Write `await` before it to wait for "
+                "its value, or `await promise.peek()` to look at it."
+            )
+
+
+class PromiseField:
+    """What `promise()` leaves in the class: `Signup.confirmed` is the definition, `self.confirmed` the promise."""
+
+    def __init__(self, name: str | None, serde: Serde[Any] | None) -> None:
+        self._name = name
+        self.serde = serde
+        """Writes its value, instead of the class's."""
+        self.attribute = ""
+        self.owner: type = object
+
+    def __set_name__(self, owner: type, attribute: str) -> None:
+        self.attribute = attribute
+        self.owner = owner
+
+    @property
+    def name(self) -> str:
+        """The name under which the promise is kept, and by which `ctx.promise` finds it."""
+        return self._name or self.attribute
+
+    def __repr__(self) -> str:
+        return f"<promise {self.owner.__name__}.{self.attribute}>"
+
+    def __get__(self, instance: object | None, owner: type, /) -> Any:
+        if instance is None:
+            return self
+        view: PromiseView | None = instance.__dict__.get(PROMISE_VIEW)
+        if view is None:
+            raise HandlerMistakeError(
+                f"The promise self.{self.attribute} was used outside a handler, where no workflow is loaded (in the "
+                "constructor?). Use it in handlers only."
+            )
+        return view.promise(self)
+
+    def __set__(self, instance: object, value: Any, /) -> None:
+        raise HandlerMistakeError(
+            f"The promise self.{self.attribute} was assigned. Complete it with `await self.{self.attribute}.resolve("
+            "value)`."
+        )
+
+
+def promise(*, name: str | None = None, serde: Serde[Any] | None = None) -> Any:
+    """A durable promise of a workflow, declared like state: `paid: DurablePromise[str] = promise()`.
+
+    Then `await self.paid`, `await self.paid.resolve(...)`. `name` is what it is kept under, the attribute's name if
+    left out: give it when you rename the attribute. `serde` writes the value instead of the class's.
+    """
+    if name is not None and not (name and is_storable(name)):
+        raise DefinitionError(f"The name of a promise is Unicode text without NUL, and not empty; {name!r} is not.")
+    return PromiseField(name, serde)
+
+
+class PromiseView:
+    """The declared promises of one workflow as one attempt uses them."""
+
+    __slots__ = ("_codecs", "_port")
+
+    def __init__(self, port: Port, codecs: Mapping[str, TypeCodec[Any]]) -> None:
+        """`codecs` are by the name under which a promise is kept."""
+        self._port = port
+        self._codecs = codecs
+
+    def promise(self, field: PromiseField) -> DurablePromise[Any]:
+        return DurablePromise(self._port, field.name, self._codecs[field.name])
+
+
+def _nothing(_answer: bytes) -> None:
+    return None

@@ -1,0 +1,80 @@
+"""`Continuations`: an invocation ends its execution and begins the next, under the same id (rules T5, W1).
+
+State and messages of the last step, the end of the old number and the new one are one transition. The object stays
+held, so nothing runs in between; who waits for the invocation goes on waiting.
+"""
+
+from __future__ import annotations
+
+from durably.actors.values.error_envelopes import encode_failure
+from durably.errors import CancelledInvocationError
+from durably.ids import Entropy, new_seed
+from durably.runtime.commit.transition import Transition
+from durably.runtime.execution.step import Outcome, Step, is_cancel
+from durably.runtime.incarnation.ready_queue import ReadyQueue
+from durably.runtime.invocations.invocation import InvocationRun, throw_away
+from durably.runtime.lifecycle.endings import Endings
+from durably.runtime.messaging.messages import KeysFound
+from durably.runtime.observation.observer import Observer
+from durably.runtime.registry.registry import InvocationRegistry
+from durably.runtime.registry.waiters import Waiters
+from durably.runtime.timers.timer_service import TimerService
+from durably.storage.records import TimerKind
+
+
+class Continuations:
+    """`ctx.continue_as_new()`."""
+
+    def __init__(
+        self,
+        *,
+        endings: Endings,
+        entropy: Entropy,
+        observer: Observer,
+        ready: ReadyQueue,
+        registry: InvocationRegistry,
+        timers: TimerService,
+        waiters: Waiters,
+    ) -> None:
+        self._endings = endings
+        self._entropy = entropy
+        self._observer = observer
+        self._ready = ready
+        self._registry = registry
+        self._timers = timers
+        self._waiters = waiters
+
+    def outcome_instead(self, invocation: InvocationRun, taken: int) -> Outcome | None:
+        """What an invocation ends with that would go on, and may not: None if it may.
+
+        Its outcome is fixed already (rule E7), or a cancel has come for it that its last step, which took in the first
+        `taken` answers, has not seen (rule E1).
+        """
+        if invocation.fixed is not None:
+            return invocation.fixed
+        journal = invocation.journal
+        if journal is not None and any(map(is_cancel, journal.undelivered[taken:])):
+            return Outcome(True, encode_failure(CancelledInvocationError("The invocation was cancelled.")))
+        return None
+
+    def continue_as_new(self, transition: Transition, invocation: InvocationRun, last: Step, found: KeysFound) -> None:
+        """Its handler has asked for it with this step. Calls under way are abandoned; their answers find nobody."""
+        assert last.continues_with is not None
+        left = self._endings.take_last_step(transition, invocation, last, found, drops=False)
+        throw_away(invocation)
+        invocation.sent_before = invocation.has_sent()
+        if invocation.journal is not None:
+            self._endings.withdraw_pending(invocation, invocation.journal)
+            invocation.journal = None
+        previous = invocation.number
+        if invocation.deadline is not None:
+            self._timers.forget(previous, TimerKind.DEADLINE)
+        transition.renew(invocation, new_seed(self._entropy), last.continues_with)
+        self._registry.note_end(previous)
+        self._waiters.move(previous, invocation.number)
+        if invocation.deadline is not None:
+            self._timers.set(transition, invocation, TimerKind.DEADLINE, invocation.deadline)
+        self._endings.cancel_left(transition, left)
+        if self._observer.detailed:
+            self._observer.continued(invocation, previous)
+        self._ready.push(invocation)

@@ -1,0 +1,129 @@
+"""`WorkflowRetention`: what a workflow leaves goes, all of it in one transition (rule W3).
+
+That is the outcome of its `run`, state and promises. When the time is over, handlers that still wait for a promise hear
+that nothing will complete it; the transition follows when no handler of the workflow is in flight. Until then its
+outcome is found, and its id is taken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+
+from durably.ids import Address, run_scope
+from durably.runtime.activations.activations import Activations
+from durably.runtime.clock import Clock
+from durably.runtime.commit.committer import Committer
+from durably.runtime.incarnation.incarnation import Incarnation
+from durably.runtime.incarnation.ready_queue import ReadyQueue
+from durably.runtime.invocations.activation import Activation
+from durably.runtime.invocations.invocation import Found
+from durably.runtime.messaging.promises import Promises
+from durably.runtime.registry.registry import InvocationRegistry
+from durably.runtime.settings import Settings
+from durably.storage.records import InvocationRecord, PromiseRecord
+
+
+class WorkflowRetention:
+    """Lets go of workflows, of one incarnation."""
+
+    def __init__(
+        self,
+        incarnation: Incarnation,
+        *,
+        activations: Activations,
+        clock: Clock,
+        committer: Committer,
+        promises: Promises,
+        ready: ReadyQueue,
+        registry: InvocationRegistry,
+        settings: Settings,
+    ) -> None:
+        self._activations = activations
+        self._host = asyncio.get_running_loop()
+        self._incarnation = incarnation
+        self._ready = ready
+        self._clock = clock
+        self._committer = committer
+        self._promises = promises
+        self._registry = registry
+        self._look_again_us = settings.expire_every_us
+        self._expiring: dict[Address, int] = {}
+        """Those that wait for their last handler, by the number of their `run`; they may leave memory meanwhile."""
+
+    # ------------------------------------------------------------------ a workflow that has run
+
+    def expire(self, record: InvocationRecord, then: Callable[[], None]) -> None:
+        """The retention of the workflow of this `run` is over: let it go if that can be; `then` is called after that.
+
+        Otherwise its row is looked at again later, and it goes when its last handler has ended.
+        """
+        if self._activations.hosts(record.address):
+            self._activations.with_loaded(record.address, partial(self._expire_loaded, record, then))
+        else:
+            then()
+
+    def look_at_loaded(self, activation: Activation) -> None:
+        """A workflow is back in memory: its last handler may be about to end."""
+        activation.expiring = self._expiring.get(activation.address)
+
+    def handler_has_ended(self, activation: Activation) -> None:
+        """One of a workflow whose retention is over: it may have been the last. A transition may still be made now."""
+        self._host.call_soon(self._let_go_if_at_rest, activation)
+
+    def _expire_loaded(self, record: InvocationRecord, then: Callable[[], None], activation: Activation) -> None:
+        if not self._registry.has_left(record.number):
+            activation.expiring = self._expiring[activation.address] = record.number
+            self._let_go_if_at_rest(activation)
+            if not self._registry.has_left(record.number):
+                transition = self._committer.begin()
+                transition.postpone_expiry(record, self._clock.now() + self._look_again_us)
+                self._promises.give_up(transition, activation)
+        then()
+
+    def _let_go_if_at_rest(self, activation: Activation) -> None:
+        number = activation.expiring
+        if number is None or self._incarnation.dead or not activation.is_at_rest():
+            return
+        if self._activations.by_address.get(activation.address) is not activation:
+            return  # It has left memory; its row is looked at again.
+        activation.expiring = None
+        self._expiring.pop(activation.address, None)
+        if not self._registry.has_left(number):
+            transition = self._committer.begin()
+            transition.vacate(activation)
+            self._registry.expire_in(transition, number)
+            self._ready.schedule()
+
+    # ------------------------------------------------------------------ an id whose run was never started
+
+    def expire_promises(self, address: Address, then: Callable[[], None]) -> None:
+        """The last promise of this id that has a time limit has reached it: let them go if the `run` has not come."""
+        if self._activations.hosts(address):
+            self._activations.with_loaded(address, partial(self._ask_for_run, then))
+        else:
+            then()
+
+    def _ask_for_run(self, then: Callable[[], None], activation: Activation) -> None:
+        self._registry.by_key(run_scope(*activation.address), partial(self._run_asked_for, activation, then))
+
+    def _run_asked_for(self, activation: Activation, then: Callable[[], None], run: Found) -> None:
+        if self._activations.by_address.get(activation.address) is activation and not activation.loading:
+            if run is not None:
+                self._limit_promises(activation, None)  # Its end decides.
+            elif activation.is_at_rest():
+                self._committer.begin().vacate(activation)
+            else:
+                self._limit_promises(activation, self._clock.now() + self._look_again_us)
+                self._promises.give_up(self._committer.begin(), activation)
+        then()
+
+    def _limit_promises(self, activation: Activation, expires_at: int | None) -> None:
+        transition = self._committer.begin()
+        for promise in [*activation.promises.values()]:
+            if promise.expires_at is not None:
+                transition.keep_promise(
+                    activation,
+                    PromiseRecord(promise.address, promise.name, promise.failed, promise.value, expires_at),
+                )
