@@ -121,7 +121,8 @@ class DurableOperation(Operation[R]):
             failure.__cause__ = delivery.cause
             self.set_exception(failure)
             return
-        if self._execution.has_prepared(delivery.command):
+        answers = self._execution.answers
+        if answers is not None and delivery.command in answers:
             self._set(self._execution.take_prepared(delivery.command))
             return
         coding = self._execution.coding
@@ -218,7 +219,7 @@ class Execution:
     _arguments: Decoded | InvalidArgumentError | None = None
     large: list[Any] | None = None
     """What was decoded for it in slices, and takes as long to be freed."""
-    _answers: dict[int, Callable[[], Any]] | None = None
+    answers: dict[int, Callable[[], Any]] | None = None
     """What gives the results that were decoded before their delivery, by command."""
     _lost_errors: list[tuple[str, BaseException]] | None = None
     """Tasks that failed in this step, and whose errors nothing can ask for any more."""
@@ -351,18 +352,18 @@ class Execution:
                 prepared: Callable[[], Any] = _never_asked_for
                 if isinstance(operation, DurableOperation) and not delivery.failed:
                     prepared = yield from operation.prepared(delivery.value, size_bytes)
-                if self._answers is None:
-                    self._answers = {}
-                self._answers[delivery.command] = prepared
+                if self.answers is None:
+                    self.answers = {}
+                self.answers[delivery.command] = prepared
 
     def has_prepared(self, command: int) -> bool:
         """The answer to this command was decoded."""
-        return self._answers is not None and command in self._answers
+        return self.answers is not None and command in self.answers
 
     def take_prepared(self, command: int) -> Callable[[], Any]:
         """What gives the result; the handler alone has it then."""
-        assert self._answers is not None
-        return self._answers.pop(command)
+        assert self.answers is not None
+        return self.answers.pop(command)
 
     def keep_large(self, *values: Any) -> None:
         """Note what was decoded for this attempt."""
@@ -382,7 +383,7 @@ class Execution:
     def close(self) -> None:
         """Throw the attempt away; whatever it still does is ignored (rule D3)."""
         self.loop.kill()
-        self._pending = self._flush = self._main = self._answers = None
+        self._pending = self._flush = self._main = self.answers = None
 
     @property
     def pending(self) -> Sequence[int]:

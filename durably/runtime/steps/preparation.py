@@ -83,13 +83,6 @@ class Preparation:
             self._attempt(invocation), partial(self._begun, invocation), partial(self._failed, invocation)
         )
 
-    def is_needed_to_deliver(self, execution: Execution, deliveries: Iterable[Delivery]) -> bool:
-        """Something among these answers is large and not decoded yet."""
-        for delivery in deliveries:
-            if len(delivery.value) > self._slice_bytes and not execution.has_prepared(delivery.command):
-                return True
-        return False
-
     def deliver(self, invocation: InvocationRun, execution: Execution, deliveries: Iterable[Delivery]) -> None:
         """Decode answers for an attempt, then let it be advanced."""
         self._release_later(execution)

@@ -124,9 +124,10 @@ class Steps:
             return
         else:
             at, deliveries = max(self._clock.now(), journal.not_before), journal.undelivered  # Rule T1
-            if self._preparation.is_needed_to_deliver(execution, deliveries):
-                self._preparation.deliver(invocation, execution, deliveries)
-                return
+            for delivery in deliveries:
+                if len(delivery.value) > self._slice_bytes and not execution.has_prepared(delivery.command):
+                    self._preparation.deliver(invocation, execution, deliveries)
+                    return
         if invocation.handler.kind == "shared":
             execution.use_snapshot(invocation.activation.view())
         taken = len(deliveries)

@@ -150,7 +150,7 @@ class Guarantees:
         """What the last look at rest was at: it need not look again before something has changed."""
         self._next_overdue_us = 0
         self._resumed: set[str] = set()
-        """Let go on by a person since they were paused, whether that is durable or not."""
+        """Let go on by a person or a cancel since they were paused, whether that is durable or not."""
 
     # ------------------------------------------------------------------ what the machine does
 
