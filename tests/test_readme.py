@@ -38,7 +38,11 @@ async def test_the_test_in_the_readme_passes() -> None:
 async def test_the_approval_in_the_readme_waits_for_a_person() -> None:
     (program,) = [one for one in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "class Expense" in one]
     letters: list[str] = []
-    names: dict[str, Any] = {"__name__": "readme", "send_letter": lambda to, amount, id: letters.append(id)}
+
+    def send_letter(to: str, amount: int, id: str) -> None:
+        letters.append(id)
+
+    names: dict[str, Any] = {"__name__": "readme", "send_letter": send_letter}
     exec(compile(f"from durably import *\n{program}", "readme", "exec", dont_inherit=True), names)
     async with Harness(names["Expense"], nothing_resident=True) as app:
         for number, is_by_id in (("1", True), ("2", False)):

@@ -5,10 +5,12 @@
 from __future__ import annotations
 
 import asyncio
+import operator
 import os
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -95,7 +97,7 @@ class Three(Service):
     @handler
     async def three(self, ctx: Context, number: int) -> int:
         for name in ("one", "two", "three"):
-            number = await ctx.run(name, lambda before=number: before + 1)
+            number = await ctx.run(name, partial(operator.add, number, 1))
         return number
 
 

@@ -171,8 +171,9 @@ class MainTask(asyncio.Task[T]):
     __slots__ = ()
 
     def __hash__(self) -> int:
-        salt: int = self.get_loop().salt  # type: ignore[attr-defined]
-        return salt
+        loop = self.get_loop()
+        assert isinstance(loop, DeterministicLoop)
+        return loop.salt
 
 
 class NumberedTask(asyncio.Task[T]):

@@ -132,6 +132,9 @@ class TraceLog(Observer):
         else:
             self._note(f"{shown(invocation)} -> {value.decode(errors='replace') or 'nothing'}")
 
+    def collected_slowly(self, took_us: int, waiting: int) -> None:
+        self._note(f"the garbage collector held up {waiting} requests")
+
     def retries(self, invocation: InvocationRun, error: BaseException, delay_us: int) -> None:
         self._note(f"{shown(invocation)} failed and is tried again: {describe_failure(error)}")
 
