@@ -40,8 +40,8 @@ class AesGcmCodec:
     """Encrypts with one key, and decrypts with all that it is given. Needs the extra `crypto`.
 
     `AesGcmCodec(key)` has one key of 32 bytes; `AesGcmCodec({"2026": old, "2027": new}, current="2027")` encrypts with
-    the current one. `durably encrypt` writes all values of a store anew with the current key; then the others may be
-    left out. `AesGcmCodec.new_key()` draws a key.
+    the current one. Keep each key for as long as a stored value may have been written with it.
+    `AesGcmCodec.new_key()` draws a key.
 
     Raises:
         ValueError: a key has another length, or an id is empty or longer than 255 bytes.

@@ -5,7 +5,7 @@ them), completions, promises and signals. Readable stay the names of services, h
 headers and actions, keys, ids, idempotency keys and times: the store finds records by them.
 
 What is wrapped begins with a mark. Values without it were written before there was a codec, and are read as they are.
-So a store can be given a codec at any time, and `durably encrypt` wraps what is left.
+So a store can be given a codec at any time; what is written from then on is wrapped.
 """
 
 from __future__ import annotations
