@@ -189,7 +189,7 @@ def timers_are_dropped_at_recovery(patch: Patch) -> None:
     patch.setattr(MemoryStore, "timers", timers)
 
 
-@mutant("guarantee 7", "machine")
+@mutant("guarantee 7", "guarantee 12", "machine")
 def completions_of_the_suspended_are_lost(patch: Patch) -> None:
     patch.setattr(Transition, "answer_stored", _nothing)
 
@@ -254,7 +254,7 @@ def recovery_runs_mailboxes_out_of_order(patch: Patch) -> None:
 SLOW_COUNTERS = replace(WORKLOADS["counters"], faults=Faults.slow(rate=0.3) | Faults.clock_jumps(rate=0.1))
 
 
-@mutant("guarantee 4", where=(SLOW_COUNTERS,))
+@mutant("guarantee 4", "guarantee 7", where=(SLOW_COUNTERS,))
 def a_delayed_message_that_rings_twice_comes_twice(patch: Patch) -> None:
     def brought(original: Any, self: TimerDispatch, stored: Any, attached: Any, is_still_there: bool) -> Any:
         return original(self, stored, attached, True)
@@ -276,7 +276,7 @@ def objects_are_loaded_before_the_log_is_durable(patch: Patch) -> None:
 
 @mutant("invariant", "check", where=(WORKLOADS["bank"],))
 def outcomes_of_keyed_calls_are_not_kept(patch: Patch) -> None:
-    patch.setattr(Endings, "_keep_outcome_us", _nothing)
+    patch.setattr(Endings, "keep_until", _nothing)
 
 
 @mutant("invariant", "check", "stuck", "guarantee 4")
@@ -372,7 +372,7 @@ def what_follows_from_no_commit_is_not_verified(patch: Patch) -> None:
     patch.setattr(Verification, "holds", holds)
 
 
-@mutant("guarantee 9")
+@mutant("guarantee 9", where=(WORKLOADS["trees"],))
 def a_check_counts_for_what_was_asked_after_it(patch: Patch) -> None:
     """The store is believed to be ours for a second after it said so."""
     confirmed: dict[Verification, int] = {}
@@ -1053,6 +1053,6 @@ def a_cancel_is_lost_in_a_crash(patch: Patch) -> None:
     around(patch, OpenBatch, "complete", complete)
 
 
-@mutant("check", "stuck", "guarantee 7", where=CANCELS)
+@mutant("check", "stuck", "guarantee 7", "guarantee 10", where=CANCELS)
 def a_handler_that_fails_when_told_is_tried_again(patch: Patch) -> None:
     patch.setattr(Journal, "takes_cancel", property(lambda _: False))

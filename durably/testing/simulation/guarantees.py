@@ -291,9 +291,7 @@ class Guarantees:
         row = None if awakeable is None else self._row(awakeable.invocation_id)
         if awakeable is None or row is None or row.record.outcome is not None or not awakeable.is_of(row.record.seed):
             return
-        is_there = any(command == awakeable.command for _, command in row.completions) or any(
-            signal.name == id for signal in row.signals.values()
-        )
+        is_there = awakeable.command in _answered(row) or any(signal.name == id for signal in row.signals.values())
         if not is_there and awakeable.invocation_id not in self._ends:
             self._broken(
                 5, f"an awakeable of {shown_id(awakeable.invocation_id)} was completed, which is not on the disk."
@@ -307,7 +305,7 @@ class Guarantees:
             return
         steps = [row.steps[index] for index in sorted(row.steps)]
         commands = [command for step in steps for command in decode_step(step.content).commands]
-        answered = {number for _, number in row.completions}
+        answered = _answered(row)
         taken = sum(
             isinstance(command, AwaitSignal) and command.name == name and number in answered
             for number, command in enumerate(commands)
@@ -360,7 +358,7 @@ class Guarantees:
         self._check_leftovers(now_us)
 
     def _check_orders(self, known: AbstractSet[str]) -> None:
-        """Guarantee 9."""
+        """Guarantee 11."""
         for order in self._disk.orders.values():
             record = self._disk.find(order.id)
             if record is None or record.address.service in known:
@@ -373,11 +371,11 @@ class Guarantees:
             row = self._row(id)
             if row is None or row.record.scope is not None or row.record.status is InvocationStatus.COMPLETED:
                 continue
-            if row.record.outcome is None and all(command >= 0 for _, command in row.completions):
+            if row.record.outcome is None and min(_answered(row), default=0) >= 0:
                 self._broken(11, f"{_place(row.record)} was not cancelled, and {caller}, which called it, was.")
 
     def _check_answered(self, known: AbstractSet[str]) -> None:
-        """Guarantee 10: whose callee has an outcome has its answer."""
+        """Guarantee 12: whose callee has an outcome has its answer."""
         for row in self._unfinished():
             if row.record.address.service not in known:
                 continue
@@ -390,7 +388,7 @@ class Guarantees:
                     self._broken(12, f"{_place(row.record)} waits for {_place(callee)}, which has an outcome.")
 
     def _check_leftovers(self, now_us: int) -> None:
-        """Guarantee 10."""
+        """Guarantee 12."""
         for row in self._disk.rows.values():
             record = row.record
             if record.status is InvocationStatus.COMPLETED:
@@ -555,7 +553,7 @@ class Guarantees:
         return sender is not None and not sender.atomic and (command.service, command.handler) in self.handlers
 
     def _check_workflows(self, batch: Batch) -> None:
-        """Guarantee 13, of what a batch has done; it is on the disk."""
+        """Guarantee 14, of what a batch has done; it is on the disk."""
         accepted = {record.number for record in batch.accepted}
         for execution in batch.renewed:
             address = self._runs.pop(execution.previous, None)
