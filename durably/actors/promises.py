@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Coroutine, Generator, Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from durably.actors.fields import DeclaredField
 from durably.actors.protocol.commands import CompletePromise, GetPromise, PeekPromise
 from durably.actors.protocol.operations import CallSite, frame_above
 from durably.actors.protocol.port import Port
@@ -105,27 +106,10 @@ class DurablePromise(Generic[T]):
             )
 
 
-class PromiseField:
+class PromiseField(DeclaredField):
     """What `promise()` leaves in the class: `Signup.confirmed` is the definition, `self.confirmed` the promise."""
 
-    def __init__(self, name: str | None, serde: Serde[Any] | None) -> None:
-        self._name = name
-        self.serde = serde
-        """Writes its value, instead of the class's."""
-        self.attribute = ""
-        self.owner: type = object
-
-    def __set_name__(self, owner: type, attribute: str) -> None:
-        self.attribute = attribute
-        self.owner = owner
-
-    @property
-    def name(self) -> str:
-        """The name under which the promise is kept, and by which `ctx.promise` finds it."""
-        return self._name or self.attribute
-
-    def __repr__(self) -> str:
-        return f"<promise {self.owner.__name__}.{self.attribute}>"
+    KIND = "promise"
 
     def __get__(self, instance: object | None, owner: type, /) -> Any:
         if instance is None:

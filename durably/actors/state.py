@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from durably.actors.fields import DeclaredField
 from durably.actors.protocol.coding import MEASURED_BYTES
 from durably.actors.protocol.port import Port
 from durably.actors.values.descriptions import MISSING, named
@@ -32,31 +33,18 @@ STATE_VIEW = "__durably_state__"
 REMEMBERED_ENCODINGS = 1_024
 
 
-class StateField:
+class StateField(DeclaredField):
     """What `state(...)` leaves in the class: `Cart.tickets` is the definition, `self.tickets` the value."""
+
+    KIND = "state"
 
     def __init__(
         self, default: Any, name: str | None, default_factory: Callable[[], Any] | None, serde: Serde[Any] | None
     ) -> None:
+        super().__init__(name, serde)
         self.default = default
         """MISSING where there is none."""
         self.default_factory = default_factory
-        self.serde = serde
-        self._name = name
-        self.attribute = ""
-        self.owner: type = object
-
-    def __set_name__(self, owner: type, attribute: str) -> None:
-        self.attribute = attribute
-        self.owner = owner
-
-    @property
-    def name(self) -> str:
-        """The name under which the field is stored."""
-        return self._name or self.attribute
-
-    def __repr__(self) -> str:
-        return f"<state {self.owner.__name__}.{self.attribute}>"
 
     def __get__(self, instance: object | None, owner: type, /) -> Any:
         if instance is None:

@@ -1,7 +1,7 @@
 """`Guarantees`: what durably promises, checked at every moment of a simulated run.
 
 Each check compares what the machine does, as its log tells it, and what leaves it, as its clients see it, with what is
-on the disk. The numbers are those of the list in `docs/architecture.md`:
+on the disk. Reports name the numbers:
 
 1. one exclusive invocation per key at a time, in order of acceptance;
 2. an acknowledged invocation reaches an outcome, and has one outcome for everybody;
