@@ -1,7 +1,11 @@
-"""Run as a program: the digests of some runs of each workload, which must not depend on the process."""
+"""Run as a program: the digests of some runs of each workload, which must not depend on the process.
+
+Arguments: the first seed, the last one plus one, and after how many new containers Python's garbage collector looks.
+"""
 
 from __future__ import annotations
 
+import gc
 import sys
 
 from durably.testing import Faults, Simulation
@@ -27,4 +31,5 @@ def digests(first: int, last: int) -> list[str]:
 
 
 if __name__ == "__main__":
+    gc.set_threshold(int(sys.argv[3]))
     print("\n".join(digests(int(sys.argv[1]), int(sys.argv[2]))))

@@ -92,13 +92,16 @@ def digests() -> list[str]:
     return found
 
 
-def test_schedules_are_the_same_in_every_process() -> None:
-    program = "from tests.simulation.test_schedule import digests; print(*digests())"
-    command = [sys.executable, "-c", program]
+def test_schedules_are_the_same_in_every_process_whenever_the_garbage_collector_comes() -> None:
+    program = "import gc; gc.set_threshold({}); from tests.simulation.test_schedule import digests; print(*digests())"
     said = {
         subprocess.run(
-            command, env={**os.environ, "PYTHONHASHSEED": seed}, check=True, capture_output=True, text=True
+            [sys.executable, "-c", program.format(collected_after)],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            check=True,
+            capture_output=True,
+            text=True,
         ).stdout.strip()
-        for seed in ("1", "2")
+        for seed, collected_after in (("1", 700), ("2", 1))
     }
     assert said == {" ".join(digests())}

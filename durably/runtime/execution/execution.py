@@ -217,8 +217,9 @@ class Execution:
     _uuids: Random | None = None
     _unawaited: list[Operation[Any]] | None = None
     _arguments: Decoded | InvalidArgumentError | None = None
-    large: list[Any] | None = None
+    _large: list[Any] | None = None
     """What was decoded for it in slices, and takes as long to be freed."""
+    _free_large: Callable[[list[Any]], None] | None = None
     answers: dict[int, Callable[[], Any]] | None = None
     """What gives the results that were decoded before their delivery, by command."""
     _lost_errors: list[tuple[str, BaseException]] | None = None
@@ -365,10 +366,15 @@ class Execution:
         assert self.answers is not None
         return self.answers.pop(command)
 
+    def expect_large(self, free: Callable[[list[Any]], None]) -> None:
+        """What is decoded for it in slices is to be freed with `free`, when the attempt is over."""
+        if self._large is None:
+            self._large, self._free_large = [], free
+
     def keep_large(self, *values: Any) -> None:
         """Note what was decoded for this attempt."""
-        if self.large is not None:
-            self.large += values
+        if self._large is not None:
+            self._large += values
 
     def use_snapshot(self, snapshot: Mapping[str, bytes]) -> None:
         """What a shared handler sees in its next step (rule V3)."""
@@ -384,6 +390,10 @@ class Execution:
         """Throw the attempt away; whatever it still does is ignored (rule D3)."""
         self.loop.kill()
         self._pending = self._flush = self._main = self.answers = None
+        large, free = self._large, self._free_large
+        if large is not None and free is not None:
+            self._large = self._free_large = None
+            free(large)
 
     @property
     def pending(self) -> Sequence[int]:

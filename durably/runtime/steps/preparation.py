@@ -9,7 +9,6 @@ same places, so a journal says the same as without. Until then its invocation is
 from __future__ import annotations
 
 import asyncio
-import weakref
 from collections.abc import Iterable
 from functools import partial
 from typing import Any, TypeAlias
@@ -85,7 +84,7 @@ class Preparation:
 
     def deliver(self, invocation: InvocationRun, execution: Execution, deliveries: Iterable[Delivery]) -> None:
         """Decode answers for an attempt, then let it be advanced."""
-        self._release_later(execution)
+        execution.expect_large(self._free)
         invocation.is_preparing = True
         self._sliced_work.begin(
             execution.prepare_answers([*deliveries], self._slice_bytes),
@@ -95,14 +94,8 @@ class Preparation:
 
     # ------------------------------------------------------------------ inside
 
-    def _release_later(self, execution: Execution) -> None:
-        """When the attempt is gone, free what was decoded for it, in slices too."""
-        if execution.large is None:
-            execution.large = []
-            weakref.finalize(execution, self._attempt_gone, execution.large).atexit = False
-
-    def _attempt_gone(self, values: list[Any]) -> None:
-        """Called wherever the garbage collector finds it: what it refers to is not gone yet, but in the next turn."""
+    def _free(self, values: list[Any]) -> None:
+        """Called when an attempt is over. Its handler's frames still refer to the values, but not in the next turn."""
         if not self._host.is_closed():
             self._host.call_soon(self._release, values)
 
@@ -114,7 +107,7 @@ class Preparation:
         if len(invocation.argument) > self._slice_bytes:
             arguments = yield from self._arguments(invocation)
         execution = self._attempts.make(invocation, arguments)
-        self._release_later(execution)
+        execution.expect_large(self._free)
         try:
             if journal is not None:
                 yield from execution.replay_in_slices(journal.steps, journal.deliveries, self._slice_bytes)
