@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,7 +29,10 @@ class Pass(NamedTuple):
 
 NUMBERS = st.integers(0, 7)
 ADDS = st.builds(Add, NUMBERS, st.integers(1, 150), st.sampled_from([None, 5, 20]))
-OPERATIONS = st.lists(ADDS | st.builds(Remove, NUMBERS) | st.builds(Pass, st.integers(0, 15)), max_size=40)
+Operation: TypeAlias = Add | Remove | Pass
+OPERATIONS: st.SearchStrategy[list[Operation]] = st.lists(
+    ADDS | st.builds(Remove, NUMBERS) | st.builds(Pass, st.integers(0, 15)), max_size=40
+)
 
 
 class Model:
@@ -56,7 +59,9 @@ class Model:
 
 
 @given(OPERATIONS)
-def test_the_least_recently_woken_leave_first_and_none_stays_longer_than_it_may(operations: Sequence[object]) -> None:
+def test_the_least_recently_woken_leave_first_and_none_stays_longer_than_it_may(
+    operations: Sequence[Operation],
+) -> None:
     attempts, model, now = WaitingAttempts[int](MOST, MOST_BYTES), Model(), 0
     for operation in operations:
         match operation:
