@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import events
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from io import StringIO
@@ -338,7 +338,7 @@ class Execution:
             yield from replay_in_slices(self.advance, steps, deliveries, self.where, prepare, at_once)
 
     @contextmanager
-    def _along(self, steps: Sequence[Step]) -> Iterator[None]:
+    def _along(self, steps: Sequence[Step]) -> Generator[None, None, None]:
         """What the handler does is what these steps say."""
         self.replaying = True
         self._recorded_patches = frozenset(name for step in steps for name in step.patches or ())
