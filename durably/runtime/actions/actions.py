@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import msgspec
 
-from durably.actors.action_context import ActionContext, ActionLog
+from durably.actors.action_context import ActionContext
 from durably.actors.protocol.port import Action
 from durably.actors.retry import RetryPolicy
 from durably.actors.values.error_envelopes import encode_failure
@@ -264,7 +264,7 @@ class Actions:
     def _context(self, key: ActionKey, action: Action[Any], attempt: int) -> ActionContext:
         """What `action_context()` gives in this attempt."""
         write = partial(self._observer.action_logged, key[0], action.name, attempt)
-        return ActionContext(action.name, attempt, action.request, ActionLog(write))
+        return ActionContext(action.name, attempt, action.request, write)
 
     def _attempted(
         self, action: Action[Any], fallback: RetryPolicy, limit: TimeLimit, context: ActionContext
