@@ -107,12 +107,15 @@ class EncodedBatch(NamedTuple):
 
     @property
     def size_bytes(self) -> int:
-        inline = sum(len(part) for part in self.parameters if isinstance(part, bytes))
+        inline = sum(len(part) for part in self.parameters[2:] if part)
         return inline + sum(len(part) for _, values in self.puts for part in values if isinstance(part, bytes))
 
 
 def encode_batch(batch: Batch, epoch: int) -> EncodedBatch:
-    """A batch as the parameters of its statement, and the large payloads apart."""
+    """A batch as the parameters of its statement, and the large payloads apart.
+
+    Most lists of most batches are empty. Where a caller is alone, each commit is for one call, and pays for this.
+    """
     large = LargePayloads()
     forgotten = [*batch.ended, *batch.removed]
     if batch.renewed:
@@ -129,26 +132,26 @@ def encode_batch(batch: Batch, epoch: int) -> EncodedBatch:
     parameters = (
         epoch,
         batch.last_position,
-        encode_rows(batch.renewed, large.execution_row),
-        encode_rows(forgotten),
-        encode_rows(batch.removed),
-        encode_rows(batch.accepted, large.invocation_row),
-        encode_rows(batch.woken),
-        encode_rows(batch.updated, large.update_row),
-        encode_rows(batch.steps and large.without_steps(batch.steps), _step_row),
-        encode_rows(batch.completions and large.without_completions(batch.completions), _completion_row),
-        encode_rows(batch.timers_cleared),
-        encode_rows(batch.timers, _timer_row),
-        encode_rows(batch.attachments, _attachment_row),
-        encode_rows(batch.aliases, _alias_row),
-        encode_rows(cleared),
-        encode_rows(state),
-        encode_rows(batch.signals and large.without_signals(batch.signals), _signal_row),
-        encode_rows(batch.signals_taken),
-        encode_rows([tuple(address) for address in batch.vacated]),
-        encode_rows(batch.promises and large.without_promises(batch.promises), _promise_row),
-        encode_rows(batch.orders, _order_row),
-        encode_rows(batch.orders_done),
+        encode_rows(batch.renewed, large.execution_row) if batch.renewed else None,
+        encode_rows(forgotten) if forgotten else None,
+        encode_rows(batch.removed) if batch.removed else None,
+        encode_rows(batch.accepted, large.invocation_row) if batch.accepted else None,
+        encode_rows(batch.woken) if batch.woken else None,
+        encode_rows(batch.updated, large.update_row) if batch.updated else None,
+        encode_rows(large.without_steps(batch.steps), _step_row) if batch.steps else None,
+        encode_rows(large.without_completions(batch.completions), _completion_row) if batch.completions else None,
+        encode_rows(batch.timers_cleared) if batch.timers_cleared else None,
+        encode_rows(batch.timers, _timer_row) if batch.timers else None,
+        encode_rows(batch.attachments, _attachment_row) if batch.attachments else None,
+        encode_rows(batch.aliases, _alias_row) if batch.aliases else None,
+        encode_rows(cleared) if cleared else None,
+        encode_rows(state) if state else None,
+        encode_rows(large.without_signals(batch.signals), _signal_row) if batch.signals else None,
+        encode_rows(batch.signals_taken) if batch.signals_taken else None,
+        encode_rows([tuple(address) for address in batch.vacated]) if batch.vacated else None,
+        encode_rows(large.without_promises(batch.promises), _promise_row) if batch.promises else None,
+        encode_rows(batch.orders, _order_row) if batch.orders else None,
+        encode_rows(batch.orders_done) if batch.orders_done else None,
     )
     return EncodedBatch(parameters, large.puts())
 
