@@ -103,6 +103,8 @@ class Actions:
     ) -> None:
         self.on_rest: Callable[[], None] = _nobody_listens
         """Hears when an action has ended, or backs off."""
+        self._is_resting = False
+        """In the next turn of the loop it is told that nothing is attempted."""
         self._observer = observer
         self._around_attempt = around_attempt
         self._host = asyncio.get_running_loop()
@@ -257,9 +259,15 @@ class Actions:
 
     def _end_attempt(self, running: _Running) -> None:
         del self._under_way[running]
-        if not self._under_way:
-            self._host.call_soon(self.on_rest)
+        if not self._under_way and not self._is_resting:
+            self._is_resting = True
+            self._host.call_soon(self._rest)
         self._observer.action_attempt_ended(*running.key, running.name)
+
+    def _rest(self) -> None:
+        """Actions that end at once, one after the other in a turn of the loop, are told of together."""
+        self._is_resting = False
+        self.on_rest()
 
     def _context(self, key: ActionKey, action: Action[Any], attempt: int) -> ActionContext:
         """What `action_context()` gives in this attempt."""

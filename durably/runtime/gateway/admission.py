@@ -75,7 +75,8 @@ class Admission:
     def _find(self, request: OutsideMessage, body: bytes) -> BoundActorHandler:
         """Find the handler, if the request may be accepted as far as is known without its body."""
         handler = self._targets.find(request.service, request.key, request.handler)
-        self._targets.scope(handler, request.key, request.idempotency_key)
+        if request.idempotency_key is not None:
+            self._targets.scope(handler, request.key, request.idempotency_key)
         if request.headers or request.idempotency_key is not None:
             _check_names(request)
         if len(body) > self._settings.payload_bytes:
