@@ -107,7 +107,7 @@ class EncodedBatch(NamedTuple):
 
     @property
     def size_bytes(self) -> int:
-        inline = sum(len(part) for part in self.parameters[2:] if part)
+        inline = sum(len(part) for part in self.parameters if isinstance(part, bytes))
         return inline + sum(len(part) for _, values in self.puts for part in values if isinstance(part, bytes))
 
 
