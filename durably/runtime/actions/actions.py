@@ -25,7 +25,7 @@ from durably.actors.values.error_envelopes import encode_failure
 from durably.actors.values.user_errors import USER_ERRORS, is_from_signal, let_signals_pass
 from durably.errors import TerminalError, find_mistake
 from durably.runtime.actions.action_attempt import TimeLimit, given_up_error, retry_delay, terminal_error_of_action
-from durably.runtime.actions.contained import Contained, ExitInTaskError, has_exited, without_containment
+from durably.runtime.actions.contained import ExitInTaskError, contained, has_exited, without_containment
 from durably.runtime.clock import Cancellable, Clock
 from durably.runtime.commit.thread_yielding import ThreadYielding
 from durably.runtime.execution.failure_text import failure_fields, text_of_error
@@ -112,7 +112,7 @@ class Actions:
         self._thread_yielding = thread_yielding
         self._running: dict[ActionKey, _Running] = {}
         self._threads = threads
-        self._under_way: dict[_Running, TimeLimit] = {}
+        self._under_way: dict[_Running, TimeLimit | None] = {}
         """What is being attempted right now; what backs off is not among it."""
         self._executor: ThreadPoolExecutor | None = None
         self._cancelled: dict[asyncio.Task[None], str] = {}
@@ -136,7 +136,12 @@ class Actions:
     def under_way(self) -> list[Attempted]:
         """The attempts of this moment, oldest first."""
         return [
-            Attempted(running.key, running.name, limit.until, self._running.get(running.key) is running)
+            Attempted(
+                running.key,
+                running.name,
+                None if limit is None else limit.until,
+                self._running.get(running.key) is running,
+            )
             for running, limit in self._under_way.items()
         ]
 
@@ -218,7 +223,8 @@ class Actions:
         started = self._clock.monotonic()
         failures = 0
         while running.result is None:
-            limit = TimeLimit(self._clock, action)
+            limit_us = action.timeout_us
+            limit = None if limit_us is None else TimeLimit(self._clock, action.name, limit_us)
             context = self._context(key, action, failures + 1)
             self._begin_attempt(running, limit)
             try:
@@ -235,7 +241,8 @@ class Actions:
                 if action.retry is not None:
                     issued_at = running.listener.action_issued_at(key)
                     elapsed = elapsed if issued_at is None else max(elapsed, self._clock.now() - issued_at)
-                running.result = _after_failure(action, policy, error, failures, elapsed, error is limit.error)
+                is_time_limit = limit is not None and error is limit.error
+                running.result = _after_failure(action, policy, error, failures, elapsed, is_time_limit)
                 failed: BaseException | None = error
             else:
                 failed = None
@@ -253,7 +260,7 @@ class Actions:
         if self._running.get(key) is running:
             running.listener.action_ended(key, running.result)
 
-    def _begin_attempt(self, running: _Running, limit: TimeLimit) -> None:
+    def _begin_attempt(self, running: _Running, limit: TimeLimit | None) -> None:
         self._under_way[running] = limit
         self._observer.action_attempt_started(*running.key, running.name)
 
@@ -275,24 +282,26 @@ class Actions:
         return ActionContext(action.name, attempt, action.request, write)
 
     def _attempted(
-        self, action: Action[Any], fallback: RetryPolicy, limit: TimeLimit, context: ActionContext
+        self, action: Action[Any], fallback: RetryPolicy, limit: TimeLimit | None, context: ActionContext
     ) -> Awaitable[Any]:
         if self._around_attempt is None:
             return self._attempt(action, limit, context)
         return self._around_attempt(action, fallback, partial(self._attempt, limit=limit, context=context))
 
-    async def _attempt(self, action: Action[Any], limit: TimeLimit, context: ActionContext) -> Any:
+    async def _attempt(self, action: Action[Any], limit: TimeLimit | None, context: ActionContext) -> Any:
         token = context.enter()
         try:
+            if limit is None:
+                return await contained(self._host, self._called(action))
             with limit:
-                return await Contained(self._host, self._called(action))
+                return await contained(self._host, self._called(action))
         except asyncio.CancelledError:
             context.given_up.set()
             if _this_task().cancelling():
                 raise
             raise RuntimeError("the action was cancelled from within") from None
         except TimeoutError as error:
-            if error is limit.error:
+            if limit is not None and error is limit.error:
                 context.given_up.set()
             raise
         finally:
