@@ -37,14 +37,14 @@ def is_of_one_message(name: str) -> bool:
 
 def joined(headers: dict[str, str]) -> dict[str, str]:
     """Stored headers as HTTP joins repeated ones: `a, b`."""
-    if not any(REPEATED in value for value in headers.values()):
+    if not headers or not any(REPEATED in value for value in headers.values()):
         return headers
     return {name: value.replace(REPEATED, ", ") for name, value in headers.items()}
 
 
 def apart(headers: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
     """Stored headers, each with all of its values."""
-    return {name: tuple(value.split(REPEATED)) for name, value in headers.items()}
+    return {name: tuple(value.split(REPEATED)) for name, value in headers.items()} if headers else {}
 
 
 def plain_headers(headers: Mapping[str, str] | None) -> dict[str, str]:

@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from durably.actors.definition.arguments import Arguments
 from durably.actors.headers import Forwarding
 from durably.actors.protocol.commands import CompleteAwakeable
 from durably.actors.protocol.operations import CallSite, frame_above
@@ -42,6 +43,8 @@ class Outgoing(msgspec.Struct, Generic[R], frozen=True, gc=False):
     """Which headers of the sending invocation it carries on; None leaves that to the class and the runtime."""
     may_join: bool = False
     """It has an idempotency key, or runs a workflow: there may be an earlier invocation, which it joins."""
+    written_by: Arguments | None = None
+    """What has written `argument`: it can read it too (rule V5). None: that is not known."""
 
     def __str__(self) -> str:
         """For sentences: `TicketObject/reserve`."""

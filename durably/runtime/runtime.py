@@ -32,7 +32,7 @@ from durably.errors import (
     WrongContextError,
 )
 from durably.ids import OLDER_PREFIX, Address, InvocationStatus, KeyScope
-from durably.runtime.actions.contained import Contained, without_containment
+from durably.runtime.actions.contained import contained, without_containment
 from durably.runtime.environment import Environment
 from durably.runtime.execution.loop import is_in_a_handler
 from durably.runtime.gateway.control import Verb
@@ -532,7 +532,7 @@ class Runtime(Caller):
             await hook(handle, error)
 
         try:
-            await Contained(asyncio.get_running_loop(), call())
+            await contained(asyncio.get_running_loop(), call())
         except asyncio.CancelledError:
             raise
         except BaseException as failure:  # Rule E3

@@ -492,7 +492,8 @@ class Execution:
         if operation is None:  # Rule C3
             return
         self._deliveries += (delivery.command,)
-        if isinstance(operation, CallOperation) and operation.is_cancelled_below:
+        # Not `isinstance`: an operation is a Coroutine, whose metaclass answers that in Python.
+        if type(operation) is CallOperation and operation.is_cancelled_below:
             self._is_spreading = True  # The same cancel goes on from here.
         operation.complete(delivery)
 

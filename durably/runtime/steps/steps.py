@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from durably.actors.protocol.commands import HELD_BY_ATOMIC, Call, Command, CompleteAwakeable, SendSignal
+from durably.actors.protocol.commands import HELD_BY_ATOMIC, Call, Command, CompleteAwakeable, Send, SendSignal
 from durably.errors import NonDeterminismError
 from durably.ids import InvocationStatus, KeyScope, derived_invocation_id, is_storable
 from durably.runtime.activations.attempts import Attempts
@@ -39,6 +39,8 @@ from durably.runtime.steps.preparation import Preparation
 from durably.storage.records import CallerRecord, OrderKind
 
 NO_DELIVERIES: Sequence[Delivery] = ()
+NAMING_AN_ID = frozenset({CompleteAwakeable, SendSignal})
+MESSAGES = frozenset({Call, Send})
 
 
 class Steps:
@@ -255,7 +257,8 @@ class Steps:
 
     def _names_another(self, command: Command) -> bool:
         """It says by a key, or by an id, which invocation it is about: that has to be looked up."""
-        return self._scope_of(command) is not None or isinstance(command, CompleteAwakeable | SendSignal)
+        kind = type(command)
+        return kind in NAMING_AN_ID or (kind in MESSAGES and self._scope_of(command) is not None)
 
     def _issue(
         self,
