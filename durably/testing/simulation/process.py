@@ -393,7 +393,7 @@ class SimulatedProcess:
             except Exception as error:
                 operation.refuse(error)
 
-        self._world.loop.create_task(act(), name=asked, context=self.context)
+        self._world.loop.create_task(act(), name=asked)
         return operation
 
     def restart_as_new(self, id: str) -> PendingRequest[str]:
