@@ -130,9 +130,12 @@ class Brief(Workflow, name="SoakBrief", retention=SHORT_SECONDS):
         return self.number
 
     @shared
-    async def start(self, ctx: SharedWorkflowContext, number: int) -> bool:
-        await self.go.resolve(number)
-        return True
+    async def start(self, ctx: SharedWorkflowContext, number: int) -> None:
+        """May be done twice, when the outcome of the first time is kept no longer."""
+        try:
+            await self.go.resolve(number)
+        except AlreadyCompletedError:
+            assert await self.go.peek() == number, "the promise of a workflow before"
 
     @shared
     async def wait_in_vain(self, ctx: SharedWorkflowContext, seconds: float) -> int:

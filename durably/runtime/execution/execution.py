@@ -322,8 +322,7 @@ class Execution:
         Raises:
             NonDeterminismError: the handler asked for something else than recorded.
         """
-        self.replaying = True
-        self._recorded_patches = frozenset(name for step in steps for name in step.patches or ())
+        self._begin_replay(steps)
         try:
             replay(self.advance, steps, deliveries, self.where)
         finally:
@@ -337,13 +336,17 @@ class Execution:
         Raises:
             NonDeterminismError: the handler asked for something else than recorded.
         """
-        self.replaying = True
+        self._begin_replay(steps)
         try:
             yield from replay_in_slices(
                 self.advance, steps, deliveries, self.where, partial(self.prepare_answers, size_bytes=size_bytes)
             )
         finally:
             self.replaying = False
+
+    def _begin_replay(self, steps: Sequence[Step]) -> None:
+        self.replaying = True
+        self._recorded_patches = frozenset(name for step in steps for name in step.patches or ())
 
     def prepare_answers(self, deliveries: Sequence[Delivery], size_bytes: int) -> Slices[None]:
         """Decode the large ones among these answers before they are delivered."""
