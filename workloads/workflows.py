@@ -39,7 +39,7 @@ from durably.testing import SimulatedClient, Simulation, Workload
 from workloads.program_parts import UNKNOWN, all_of, randomness, restart_at_times, until_all_ended, wander
 
 SHORT_SECONDS = 100
-LONG_SECONDS = 50_000
+LONG_SECONDS = 25_000
 """Longer than the wall clock is ever set back by, which makes a retention last longer."""
 PATIENCE_ROUNDS = 1_000
 GONE = 410

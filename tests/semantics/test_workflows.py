@@ -535,15 +535,15 @@ class Patient(MemoryStore):
         return [] if self.asked > 2_000 else await super().expired_promises(now, limit)
 
 
-async def test_promises_of_a_late_run_are_looked_at_once_though_their_object_leaves_memory_at_once() -> None:
+async def test_promises_of_a_run_that_came_late_are_looked_at_once_though_their_object_leaves_memory() -> None:
     store = Patient()
-    async with Harness(Signup, store=store, nothing_resident=True) as app:
+    async with tuned(Harness(Signup, store=store), active_objects=0) as app:
         ann = app.workflow(Signup, "ann")
         await ann.see(1)
         await app.advance(hours=23)
-        await ann.run.send("a")
-        await app.advance(hours=23)
         await ann.confirm("7")
+        await ann.run.send("a")
+        await app.advance(hours=20)
         assert sorted(map(str, rows_of(store, "ann"))) == ["confirmed", "email", "run", "seen"]
         assert await ann.see_again() == 1
         await app.advance(hours=25)
