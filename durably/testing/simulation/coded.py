@@ -28,14 +28,14 @@ class DecodingStore(EncodedStore):
 
     def __init__(self, inner: InspectableStore, codec: Codec) -> None:
         super().__init__(inner, codec)
-        self._coding = _OtherWay(codec)
+        self._coding = FarSide(codec)
 
     async def open(self, owner: Owner, /) -> Opened:
         return await self.inner.open(owner)
 
 
-class _OtherWay(PayloadCoding):
-    """Unwraps where the other one wraps."""
+class FarSide(PayloadCoding):
+    """Unwraps where a runtime's codec wraps, and wraps where it unwraps."""
 
     def __init__(self, codec: Codec) -> None:
         super().__init__(codec)
