@@ -1,7 +1,7 @@
 """The workload `changes`: code changes under open journals, and each invocation keeps the code that it began with.
 
-The program stops at some time and starts with other code, which asks `ctx.patched` (rule W4). What had begun before goes
-on as it began, also when it is replayed; what begins after that runs the new code. The marks say which it was.
+The program stops at some time and starts with other code, which asks `ctx.patched` (rule W4). What had begun before
+goes on as it began, also when it is replayed; what begins after that runs the new code. The marks say which it was.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ import asyncio
 from durably import Context, ObjectContext, RetryPolicy, Service, VirtualObject, handler, state
 from durably.testing import Simulation, Workload
 from workloads.program_parts import all_of, randomness, until_all_ended, wander
-
-
 
 
 class Parcels(VirtualObject, name="SoakParcels"):

@@ -1,9 +1,10 @@
 """The workload `promises`: promises of the machine that take a crash, a wait or a long time to be broken.
 
-Headers are the same on every attempt, and go on with calls; failed attempts are counted through crashes; a shared handler sees what an
-exclusive one has changed so far; a handler hears how its messages ended, however long ago; all messages of a step
-arrive; a call to one's own object is refused; what is rolled is rolled once; and a request with an idempotency key that
-takes longer than outcomes are kept is carried out once.
+Headers are the same on every attempt, and go on with calls; failed attempts are counted through crashes; a shared
+handler sees what an exclusive one has changed so far; a handler hears how its messages ended, however long ago; all
+messages of a step arrive; a call to one's own object is refused; what is rolled is rolled once; what does not fit its
+type fails and is not lost; and a request with an idempotency key that takes longer than outcomes are kept is carried
+out once.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from durably.testing import Simulation, Workload
 from workloads.program_parts import all_of, randomness, restart_at_times, until_all_ended, wander
 
 MOST_ATTEMPTS = 3
+MISTAKEN = (b'{"thing":"%d"}', b'{"thing":[%d]}', b'{"thing":%d', b'{"thin":%d}')
+"""Arguments that `Keeper.put` does not take."""
 LONG_SECONDS = 200_000.0
 """Longer than outcomes are kept."""
 
@@ -78,7 +81,6 @@ class Keeper(VirtualObject, name="SoakKeeper"):
         await ctx.sleep(LONG_SECONDS)
         self.things.append(thing)
         return thing
-
 
     @shared
     async def header(self, ctx: SharedContext) -> str:
@@ -153,7 +155,9 @@ async def program(sim: Simulation) -> None:
         for number in range(first, first + random.choice((10, 30)), 10):
             await wander(sim, random)
             key, seconds = random.choice("ab"), random.choice((0.0, 0.5, 20.0))
-            match random.choice(("headers", "fail", "level", "follow", "burst", "burst", "long", "itself", "dice", "misread", "bytes")):
+            match random.choice(
+                ("headers", "fail", "level", "follow", "burst", "burst", "long", "itself", "dice", "misread", "bytes")
+            ):
                 case "headers":
                     said = await promiser.headers.options(headers={"x-number": str(number)})(seconds)
                     assert said == [str(number)] * 3, f"the headers of {number} were {said}"
@@ -182,7 +186,7 @@ async def program(sim: Simulation) -> None:
                     told = await promiser.misread(number, key, seconds)
                     assert told == number, f"an answer that was misread is {told}, and not {number}"
                 case "bytes":
-                    body = random.choice((b'{"thing":"%d"}', b'{"thing":[%d]}', b'{"thing":%d', b'{"thin":%d}')) % number
+                    body = random.choice(MISTAKEN) % number
                     try:
                         await client.call("SoakKeeper", "put", body, key=key)
                     except InvalidArgumentError:

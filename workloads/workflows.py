@@ -257,7 +257,9 @@ async def program(sim: Simulation) -> None:
             await wander(sim, random)
             id, seconds = random.choice(ids), random.choice((0.0, 0.5, 20.0))
             workflow = client.workflow(Rounds, id)
-            match random.choice(("send", "call", "clerk", "complete", "complete", "wait", "look", "brief", "early", "decree")):
+            match random.choice(
+                ("send", "call", "clerk", "complete", "complete", "wait", "look", "brief", "early", "decree")
+            ):
                 case "send":
                     sent = await workflow.run.send(rounds[id], seconds)
                     known[id].add(sent.id)
@@ -378,7 +380,8 @@ async def decree(sim: Simulation, random: Random, id: str, seconds: float) -> No
     read = await workflow.read()
     assert reading is None or await reading == read, "a promise has two values"
     winners = [word for word, won in overruled.items() if won] or ["the run", "unheard"]
-    assert read in winners and len(winners) <= 2, f"the promise of {id} is {read!r}, and {overruled} won"
+    assert len(winners) <= 2, f"{winners} won in {id}"
+    assert read in winners, f"the promise of {id} is {read!r}, and {overruled} won"
     assert read != "the run" or ended == "True", f"{read!r} counts, and {id} ended with {ended}"
     if random.random() < 0.5:
         await purge(sim, sent.id, workflow, client)

@@ -28,7 +28,7 @@ for what is under way whenever the process dies; the eighth by the simulation, w
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
@@ -347,14 +347,16 @@ class Guarantees:
                 self._broken(5, f"{shown_id(id)} was said to go on, and is paused on the disk.")
             case Verb.KILL if record.outcome is None:
                 self._broken(5, f"{shown_id(id)} was said to be killed, and goes on on the disk.")
-            case Verb.CANCEL if record.outcome is None and id not in self._renewed and min(_answered(row), default=0) >= 0:
+            case Verb.CANCEL if (
+                record.outcome is None and id not in self._renewed and min(_answered(row), default=0) >= 0
+            ):
                 self._broken(5, f"{shown_id(id)} was said to be cancelled, and is not on the disk.")
             case Verb.PURGE if record.scope is None or not record.scope.is_workflow_id:
                 self._broken(5, f"the outcome of {shown_id(id)} was said to be forgotten, and is on the disk.")
             case _:
                 pass
 
-    def told_effects(self, verb: Verb, ids: Iterable[str]) -> None:
+    def told_effects(self, verb: Verb, ids: Sequence[str]) -> None:
         """A person is told which invocations an order to many had an effect on."""
         for id in ids:
             self.told_effect(verb, id, Effect.DONE)
