@@ -1194,10 +1194,10 @@ CHANGES = (WORKLOADS["changes"],)
 
 @mutant("paused", where=CHANGES)
 def a_replay_does_not_know_what_was_patched(patch: Patch) -> None:
-    def begin_replay(original: Any, self: Execution, steps: Any) -> None:
-        original(self, ())
+    def along(original: Any, self: Execution, steps: Any) -> Any:
+        return original(self, ())
 
-    around(patch, Execution, "_begin_replay", begin_replay)
+    around(patch, Execution, "_along", along)
 
 
 @mutant("paused", where=CHANGES)
