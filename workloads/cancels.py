@@ -91,6 +91,12 @@ class Limb(VirtualObject, name="SoakLimb"):
                 async with asyncio.timeout(LONG_SECONDS / 2):
                     for child in plan.children:
                         await self._call(ctx, child)
+            case "in vain":
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(5):
+                        await ctx.run("in vain", in_vain)
+                for child in plan.children:
+                    await self._call(ctx, child)
             case _:
                 for child in plan.children:
                     await self._call(ctx, child)
@@ -124,6 +130,11 @@ class Limb(VirtualObject, name="SoakLimb"):
     @handler
     async def is_free(self, ctx: ObjectContext) -> bool:
         return True
+
+
+async def in_vain() -> None:
+    """Takes longer than anybody waits for it."""
+    await asyncio.sleep(20)
 
 
 class Warden(Service, name="SoakWarden"):
@@ -185,7 +196,7 @@ class Forester:
         plan = Plan(
             number,
             KEYS[place],
-            random.choice(("await", "gather", "group", "limit")),
+            random.choice(("await", "gather", "group", "limit", "in vain")),
             random.choice((0.0, 1.0, 30.0, LONG_SECONDS)),
             random.choice((0.0, 2.0, 40.0)),
             random.choice((None, None, None, 0.5, 20.0)),
