@@ -103,8 +103,8 @@ class Reached(NamedTuple):
     """By file."""
 
     def unentered(self) -> list[Function]:
-        """The functions of which no line was reached."""
-        return [one for one in self.functions if not one.lines & self.lines[_file_of(one.place)]]
+        """The functions whose first line was not reached."""
+        return [one for one in self.functions if min(one.lines) not in self.lines[_file_of(one.place)]]
 
     def corners(self) -> Mapping[str, frozenset[int]]:
         """The other lines that were not reached, by function."""

@@ -43,11 +43,11 @@ def test_a_reason_for_a_class_is_none_for_another_one(place: str) -> None:
     assert not survey.is_within(place, "a.py: Log")
 
 
-def test_a_function_is_entered_when_one_of_its_own_lines_is_reached() -> None:
+def test_a_function_is_entered_when_the_first_of_its_own_lines_is_reached() -> None:
     functions = [Function("a.py: f", frozenset({2, 3})), Function("a.py: f.inner", frozenset({5}))]
-    reached = Reached(functions, {"a.py": frozenset({1, 3})})
+    reached = Reached(functions, {"a.py": frozenset({1, 2})})
     assert [one.place for one in reached.unentered()] == ["a.py: f.inner"]
-    assert reached.corners() == {"a.py: f": {2}}
+    assert reached.corners() == {"a.py: f": {3}}
 
 
 def test_lines_belong_to_the_innermost_function_and_docstrings_to_none() -> None:
