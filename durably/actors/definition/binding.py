@@ -10,6 +10,8 @@ import inspect
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeAlias, get_args, get_origin
 
+import msgspec
+
 from durably.actors.actor import Actor
 from durably.actors.context import Context, HandlerInfo, make_context
 from durably.actors.definition.arguments import Decoded
@@ -23,7 +25,7 @@ from durably.actors.retry import RetryPolicy
 from durably.actors.state import STATE_VIEW, BoundField, StateField, StateView
 from durably.actors.values.descriptions import MISSING, describe, named
 from durably.actors.values.parts import parts_of
-from durably.actors.values.serde import SerdeFactory, TypeCodec, codec_of, codec_under
+from durably.actors.values.serde import JSON, SerdeFactory, TypeCodec, codec_of, codec_under
 from durably.actors.values.slices import Slices
 from durably.errors import DefinitionError, HandlerMistakeError, UndecodableError, UnencodableError
 
@@ -78,6 +80,16 @@ class BoundActorHandler:
 
     def __repr__(self) -> str:
         return f"<{self.kind} handler {self.service}/{self.name}>"
+
+    def is_malformed(self, argument: bytes) -> bool:
+        """An argument in the journal's form is no JSON, and only JSON fits: no caller has given it like that."""
+        if self.accepts not in (None, JSON):
+            return False
+        try:
+            msgspec.json.decode(argument)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return True
+        return False
 
     def context(self, instance: Actor, port: Port, key: str) -> Context:
         """The context of an attempt, which shares the state with its `self`."""

@@ -62,6 +62,10 @@ update owner set epoch = epoch + 1, host = ?, process_id = ?, since = ?;
 -- Which store this is, how far it has come, and whose it is.
 select store_id, epoch, last_position, host, process_id, since from owner;
 
+-- name: is_encoded
+-- Whether a codec has written here: the marker of the store then has a field besides `plain`.
+select exists (select 1 from state where service = '' and key = 'durably' and field <> 'plain');
+
 -- name: stored_identity
 -- What tells a database from another store, and from an older copy.
 select store_id, epoch, last_position from owner;
