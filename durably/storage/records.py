@@ -52,23 +52,23 @@ class Unreadable(msgspec.Struct, frozen=True):
     """
 
     part: str
-    """What of the record, as in `its step 3`."""
+    """What of the record, as in `step 3`."""
     reason: str
     """Why, as a sentence."""
 
 
-ARGUMENT_PART = "its argument"
-HEADERS_PART = "its headers"
-FAILURE_PART = "its last failure"
-OUTCOME_PART = "its outcome"
+ARGUMENT_PART = "the argument"
+HEADERS_PART = "the headers"
+FAILURE_PART = "the last failure"
+OUTCOME_PART = "the outcome"
 
 
 def step_part(index: int) -> str:
-    return f"its step {index}"
+    return f"step {index}"
 
 
 def answer_part(command: int) -> str:
-    return f"the answer to its command {command}"
+    return f"the answer to command {command}"
 
 
 def signal_part(name: str) -> str:

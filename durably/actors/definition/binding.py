@@ -83,13 +83,7 @@ class BoundActorHandler:
 
     def is_malformed(self, argument: bytes) -> bool:
         """An argument in the journal's form is no JSON, and only JSON fits: no caller has given it like that."""
-        if self.accepts not in (None, JSON):
-            return False
-        try:
-            msgspec.json.decode(argument)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return True
-        return False
+        return self.accepts in (None, JSON) and not _is_json(argument)
 
     def context(self, instance: Actor, port: Port, key: str) -> Context:
         """The context of an attempt, which shares the state with its `self`."""
@@ -162,6 +156,11 @@ class BoundActor:
         codec = next((field.codec for field in self._fields.values() if field.name == name), None)
         return (codec_under(self.serde, MISSING) if codec is None else codec).decode(data)
 
+    def is_malformed_promise(self, name: str, data: bytes) -> bool:
+        """The stored value of a declared promise is no JSON, and nothing else was written."""
+        codec = self._promises.get(name)
+        return codec is not None and codec.is_json and not _is_json(data)
+
     def instance(self, key: str, port: Port, *, writable: bool) -> Actor:
         """A fresh `self` for one attempt, with its own view of the state (rule V1)."""
         made = object.__new__(self._cls)
@@ -173,6 +172,14 @@ class BoundActor:
         if self._has_promises:
             own[PROMISE_VIEW] = PromiseView(port, self._promises)
         return made
+
+
+def _is_json(data: bytes) -> bool:
+    try:
+        msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+    return True
 
 
 def bind(

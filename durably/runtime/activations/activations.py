@@ -23,12 +23,19 @@ from durably.runtime.incarnation.incarnation import Incarnation
 from durably.runtime.incarnation.ready_queue import ReadyQueue
 from durably.runtime.invocations.activation import Activation, LoadBuffer
 from durably.runtime.invocations.invocation import InvocationRun, from_stored, take_payloads
-from durably.runtime.invocations.load_errors import state_load_error
+from durably.runtime.invocations.load_errors import LoadError, state_load_error
 from durably.runtime.registry.batched_lookup import BatchedLookup
 from durably.runtime.registry.reads import Reads
 from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.settings import Settings
-from durably.storage.records import CallerRecord, SignalRecord, StoredInvocation, StoredObject
+from durably.storage.records import (
+    CallerRecord,
+    SignalRecord,
+    StoredInvocation,
+    StoredObject,
+    Unreadable,
+    promise_part,
+)
 
 
 class Activations:
@@ -184,10 +191,18 @@ class Activations:
         self._passivation.mark_idle(activation)
 
     def _take_snapshot(self, activation: Activation, stored: StoredObject) -> None:
-        activation.load_error = state_load_error(stored)
+        activation.load_error = state_load_error(stored) or self._malformed_promise(activation, stored)
         is_sound = activation.load_error is None
         activation.snapshot = dict(stored.state) if is_sound else {}
         activation.promises = {promise.name: promise for promise in stored.promises} if is_sound else {}
+
+    def _malformed_promise(self, activation: Activation, stored: StoredObject) -> LoadError | None:
+        """Seen here, and not when a handler awaits it: by then its bytes would be a record of that handler too."""
+        for promise in stored.promises:
+            if not promise.failed and activation.actor.is_malformed_promise(promise.name, promise.value):
+                damage = Unreadable(promise_part(promise.name), "It is damaged: it is no JSON.")
+                return state_load_error(structs.replace(stored, unreadable=damage))
+        return None
 
     def _take_up(self, activation: Activation, invocation: InvocationRun) -> None:
         self._registry.enter(invocation)

@@ -22,6 +22,7 @@ from durably.runtime.invocations.load_errors import (
     journal_load_error,
     outcome_load_error,
     unreadable_error,
+    unreadable_outcome,
 )
 from durably.runtime.invocations.outcomes import decode_outcome, encode_outcome
 from durably.storage.records import (
@@ -261,7 +262,7 @@ def known_outcome(found: InvocationRun | InvocationRecord) -> Outcome | None:
     try:
         return decode_outcome(found.outcome)
     except UndecodableError as error:
-        raise unreadable_error(found, Unreadable(OUTCOME_PART, error.message)) from error
+        raise unreadable_outcome(found, error.message) from error
 
 
 def argument_load_error(found: InvocationRun | InvocationRecord) -> LoadError | None:

@@ -194,6 +194,15 @@ def deliveries_of(stored: StoredInvocation) -> dict[int, Delivery]:
     return _deliveries(stored, [_decoded(step) for step in stored.steps])
 
 
+def steps_of(stored: StoredInvocation) -> list[Step]:
+    """Its recorded steps.
+
+    Raises:
+        UnreadableStepError: a step was damaged.
+    """
+    return [_decoded(record)[0] for record in stored.steps]
+
+
 def _decoded(record: StepRecord) -> tuple[Step, Sequence[Answer]]:
     try:
         return decode_stored_step(record.content)

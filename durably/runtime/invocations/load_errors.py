@@ -62,7 +62,7 @@ def state_load_error(stored: StoredObject) -> LoadError | None:
 def unreadable_error(record: InvocationRecord, unreadable: Unreadable) -> UnreadableRecordError:
     """A part of an invocation cannot be read."""
     return UnreadableRecordError(
-        f"{_begin(unreadable.part)} cannot be read, of {_target(record)} ({record.id}): {unreadable.reason} {WAY_OUT}"
+        f"{_begin(unreadable.part)} of {_target(record)} ({record.id}) cannot be read: {unreadable.reason} {WAY_OUT}"
     )
 
 
@@ -70,11 +70,16 @@ def outcome_load_error(record: InvocationRecord) -> UnreadableRecordError | None
     """Why the outcome of an invocation cannot be told, if it has one that cannot."""
     for unreadable in record.unreadable:
         if unreadable.part == OUTCOME_PART:
-            return UnreadableRecordError(
-                f"The outcome of {_target(record)} ({record.id}) cannot be read: {unreadable.reason} It is kept as it "
-                "is. Give the codec its key back, or restore this record from a backup, and ask again."
-            )
+            return unreadable_outcome(record, unreadable.reason)
     return None
+
+
+def unreadable_outcome(record: InvocationRecord, reason: str) -> UnreadableRecordError:
+    """What those hear who ask for an outcome that cannot be read."""
+    return UnreadableRecordError(
+        f"The outcome of {_target(record)} ({record.id}) cannot be read: {reason} It is kept as it is. Give the codec "
+        "its key back, or restore this record from a backup, and ask again."
+    )
 
 
 def _target(record: InvocationRecord) -> str:

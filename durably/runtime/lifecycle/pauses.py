@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from durably.errors import LoadLimitError, UndecodableError, UnreadableRecordError
+from durably.errors import LoadLimitError, NonDeterminismError, UndecodableError, UnreadableRecordError
 from durably.ids import InvocationStatus
 from durably.runtime.activations.activations import Activations
 from durably.runtime.commit.committer import Committer
@@ -17,7 +17,9 @@ from durably.runtime.observation.observer import Observer
 from durably.runtime.timers.timer_service import TimerService
 from durably.storage.records import CallerRecord, TimerKind
 
-CAUSES_IN_THE_STORE = (UndecodableError.__name__, UnreadableRecordError.__name__, LoadLimitError.__name__)
+CAUSES_IN_THE_STORE = frozenset(
+    cause.__name__ for cause in (LoadLimitError, NonDeterminismError, UndecodableError, UnreadableRecordError)
+)
 
 
 class PausedByHandError(Exception):
