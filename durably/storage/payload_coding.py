@@ -83,10 +83,10 @@ class PayloadCoding:
         except Exception as error:  # The codec may be the user's.
             raise UndecodableError(f"The codec cannot read a stored value: {error}") from error
 
-    def _wrap_headers(self, headers: Mapping[str, str]) -> dict[str, str]:
+    def wrap_headers(self, headers: Mapping[str, str]) -> dict[str, str]:
         return {name: HEADER_MARK + b64encode(self.wrap(value.encode())).decode() for name, value in headers.items()}
 
-    def _unwrap_headers(self, headers: Mapping[str, str]) -> dict[str, str]:
+    def unwrap_headers(self, headers: Mapping[str, str]) -> dict[str, str]:
         return {name: self._unwrap_header(value) for name, value in headers.items()}
 
     def _unwrap_header(self, value: str) -> str:
@@ -123,7 +123,7 @@ class PayloadCoding:
         return replace(
             record,
             argument=self.wrap(record.argument),
-            headers=self._wrap_headers(record.headers),
+            headers=self.wrap_headers(record.headers),
             failure=_if_any(self.wrap, record.failure),
             outcome=_if_any(self.wrap, record.outcome),
         )
@@ -134,7 +134,7 @@ class PayloadCoding:
         """An invocation as it was before it was stored."""
         found = Unwrapping(self.unwrap, known=record.unreadable)
         no_headers: dict[str, str] = {}
-        headers = found.read(HEADERS_PART, partial(self._unwrap_headers, record.headers), no_headers)
+        headers = found.read(HEADERS_PART, partial(self.unwrap_headers, record.headers), no_headers)
         return replace(
             record,
             argument=found.payload(ARGUMENT_PART, record.argument),

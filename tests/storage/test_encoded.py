@@ -25,7 +25,8 @@ from durably import (
     state,
 )
 from durably.codecs import AcceptPlain, AesGcmCodec, Codec, CodecChain, CompressionCodec
-from durably.storage.encoded import EncodedStore, refuse_encoded
+from durably.storage.codec_marker import refuse_encoded
+from durably.storage.encoded import EncodedStore
 from durably.storage.introspection import InspectableStore
 from durably.storage.memory import Disk, MemoryStore
 from durably.storage.sqlite import SqliteStore

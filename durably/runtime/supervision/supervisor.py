@@ -27,7 +27,7 @@ from durably.runtime.gateway.gateway import Gateway
 from durably.runtime.gateway.pending_requests import unknown_outcome
 from durably.runtime.incarnation.incarnation import Incarnation
 from durably.runtime.supervision.garbage_collection import CollectionWatch
-from durably.storage.encoded import encoded_error
+from durably.storage.codec_marker import encoded_error
 from durably.storage.records import Owner
 from durably.storage.store import Store
 
