@@ -182,6 +182,7 @@ async def test_nothing_of_the_old_values_is_left_in_file_log_and_backup(tmp_path
     assert SECRET.encode() in await_plain
 
 
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # The child makes no thread.
 @pytest.mark.parametrize("stage", [*Stage])
 async def test_whenever_it_is_killed_the_store_is_the_old_one_or_the_new_one(tmp_path: Path, stage: Stage) -> None:
     path, codec = tmp_path / "app.db", AesGcmCodec(KEY)
