@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from durably import (
     Context,
     DurablePromise,
     InvocationStatus,
+    JsonSerde,
     ObjectContext,
     PausedInvocationError,
     RetryPolicy,
@@ -115,7 +116,7 @@ class Flow(Workflow):
 class Asker(Service):
     @handler
     async def ask(self, ctx: Context, id: str) -> Any:
-        return await ctx.invocation(id, Any).result()
+        return await ctx.invocation(id, JsonSerde[Any]()).result()
 
     @handler
     async def join(self, ctx: Context) -> Any:
@@ -162,7 +163,7 @@ async def settled(awaitable: Awaitable[Any]) -> Any:
 
 
 def outcome_of(name: str) -> Probe:
-    return lambda app, ids: app.invocation(ids[name], Any).result()
+    return lambda app, ids: app.invocation(ids[name], JsonSerde[Any]()).result()
 
 
 def items_of(key: str) -> Probe:
@@ -205,7 +206,7 @@ class Forbearing(Harness):
 
 
 @asynccontextmanager
-async def running(path: Path, codec: Codec | None) -> AsyncIterator[Harness]:
+async def running(path: Path, codec: Codec | None) -> AsyncGenerator[Harness]:
     async with Forbearing(*ACTORS, store=store_at(path, codec), suspend_after=0) as app:
         yield app
         keep_one_incarnation(app)
@@ -290,7 +291,7 @@ class Filled:
 async def filled(path: Path, codec: Codec | None) -> Filled:
     async with running(path, codec) as app:
         ids = await fill(app)
-    used = shutil.copy(path, path.with_suffix(".used"))
+    used = Path(shutil.copy(path, path.with_suffix(".used")))
     async with running(used, codec) as app:
         probed = await probe_all(app, ids)
     async with running(used, codec) as app:
