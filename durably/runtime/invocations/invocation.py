@@ -16,7 +16,7 @@ from durably.runtime.execution.execution import Execution
 from durably.runtime.execution.failure_text import known_attempt_failure
 from durably.runtime.execution.step import Outcome, Step
 from durably.runtime.invocations.activation import Activation
-from durably.runtime.invocations.journal import Journal, UnreadableStepError, journal_of
+from durably.runtime.invocations.journal import DECODED_RATIO, Journal, UnreadableStepError, journal_of
 from durably.runtime.invocations.load_errors import (
     LoadError,
     journal_load_error,
@@ -25,6 +25,7 @@ from durably.runtime.invocations.load_errors import (
     unreadable_outcome,
 )
 from durably.runtime.invocations.outcomes import decode_outcome, encode_outcome
+from durably.runtime.invocations.waiting_attempts import WaitingAttempts
 from durably.storage.records import (
     ARGUMENT_PART,
     HEADERS_PART,
@@ -36,6 +37,9 @@ from durably.storage.records import (
     StoredInvocation,
     Unreadable,
 )
+
+ATTEMPT_BYTES = 6_000
+"""What a waiting attempt of few words takes up: its task, its loop, the frames of its coroutines, its object."""
 
 
 class InvocationRun(msgspec.Struct, eq=False):
@@ -88,8 +92,8 @@ class InvocationRun(msgspec.Struct, eq=False):
     is_queued: bool = False
     is_preparing: bool = False
     """Something large is being decoded for its next advance."""
-    parked_in: dict[int, Any] | None = None
-    """Where it waits for its attempt to be thrown away."""
+    parked_in: WaitingAttempts[Any] | None = None
+    """Where its attempt waits."""
     position: int = 0
     """The log position of its last transition."""
     stored: tuple[object, ...] = ()
@@ -103,6 +107,12 @@ class InvocationRun(msgspec.Struct, eq=False):
         """Which handler of what, for people: `Service/handler` or `Object/key/handler`."""
         service, key = self.address
         return f"{service}/{self.handler.name}" if key == self.id else f"{service}/{key}/{self.handler.name}"
+
+    @property
+    def attempt_bytes(self) -> int:
+        """About what its waiting attempt takes up in memory: the journal, and what its handler may keep of that."""
+        journal_bytes = 0 if self.journal is None else self.journal.size_bytes
+        return ATTEMPT_BYTES + DECODED_RATIO * len(self.argument) + journal_bytes
 
     @property
     def known_outcome(self) -> Outcome | None:
@@ -181,7 +191,7 @@ def throw_away(invocation: InvocationRun) -> None:
         invocation.execution = None
         execution.close()
         if invocation.parked_in is not None:
-            invocation.parked_in.pop(invocation.number, None)
+            invocation.parked_in.remove(invocation.number)
             invocation.parked_in = None
 
 
