@@ -19,6 +19,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import httpx
 import pytest
 
 from durably import (
@@ -42,6 +43,7 @@ from durably import (
 )
 from durably.codecs import AesGcmCodec, Codec
 from durably.errors import DurablyError
+from durably.ingress import Ingress
 from durably.storage.encoded import EncodedStore
 from durably.storage.introspection import InspectableStore
 from durably.storage.memory import Disk, MemoryStore
@@ -429,6 +431,30 @@ async def test_a_key_that_is_given_back_while_the_runtime_runs_lets_a_resume_go_
         await app.advance(hours=1)
         assert await app.invocation(sent.id, list[str]).result() == ["old", "sown"]
         assert await app.object(Box, "slow").look() == ["old", "sown", "new"]
+        keep_one_incarnation(app)
+
+
+async def test_over_http_a_damaged_record_is_named_and_others_are_served() -> None:
+    vault, disk = Vault(), Disk()
+    async with Harness(*ACTORS, store=EncodedStore(MemoryStore(disk), vault)) as app:
+        await app.object(Box, "keyed").add.options(idempotency_key="k")("kept")
+        await app.object(Box, "state").add("old")
+    vault.lost = b"kept"
+    async with Forbearing(*ACTORS, store=EncodedStore(MemoryStore(disk), vault)) as app:
+        transport = httpx.ASGITransport(app=Ingress(app))
+        async with httpx.AsyncClient(transport=transport, base_url="http://durably") as client:
+            key = {"idempotency-key": "k"}
+            outcome = await client.post("/Box/keyed/add", json="kept", headers=key)
+            state = await client.post("/Box/keyed/add", json="more")
+            shared = await client.post("/Box/keyed/look")
+            other = await client.post("/Box/state/add", json="new")
+            assert (other.status_code, other.json()) == (200, ["old", "new"])
+            told = [(one.status_code, one.json()["message"]) for one in (outcome, state, shared)]
+            assert [status for status, _ in told] == [500, 503, 500]
+            assert "The outcome of Box/keyed/add" in told[0][1]
+            assert all("The field 'items' of Box/keyed cannot be read" in message for _, message in told[1:])
+            vault.lost = None
+            assert (await client.post("/Box/keyed/add", json="kept", headers=key)).json() == ["kept"]
         keep_one_incarnation(app)
 
 
