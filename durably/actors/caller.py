@@ -84,14 +84,18 @@ class Caller(Transport):
         after_us = duration_us(after, "send(after=...)")
         return self._issue_send(outgoing, Delay(after_us=after_us) if after_us else None, CallSite(frame_above(1)))
 
-    def resolve_awakeable(self, id: str, value: Any = None, /) -> Coroutine[Any, Any, None]:
-        """Supply the value that an awakeable waits for. The first one counts; a late one changes nothing (rule E5).
+    def resolve_awakeable(
+        self, id: str, value: Any = None, /, *, serde: Serde[Any] | None = None
+    ) -> Coroutine[Any, Any, None]:
+        """Supply the value that an awakeable waits for, by the Serde with which it is awaited, if it is.
+
+        The first one counts; a late one changes nothing (rule E5).
 
         Raises:
             InvalidArgumentError: the id is not that of an awakeable (400).
             UnencodableError: the value cannot be written.
         """
-        return self._issue_completion(resolution(id, value), CallSite(frame_above(1)))
+        return self._issue_completion(resolution(id, value, serde), CallSite(frame_above(1)))
 
     def reject_awakeable(self, id: str, reason: str, /, *, code: int = 500) -> Coroutine[Any, Any, None]:
         """Let the handler that awaits an awakeable get a `TerminalError`.
