@@ -17,6 +17,7 @@ from durably.actors.protocol.commands import (
     CompleteAwakeable,
     GetOutput,
     GetStatus,
+    IdentifyCall,
     Run,
     Send,
     Sleep,
@@ -26,7 +27,7 @@ from durably.storage.records import StoredInvocation
 
 NO_CHANGES: Mapping[str, bytes | None] = {}
 
-ANSWERED_BY_THIS_PROCESS = (Run, GetOutput, GetStatus, Attach)
+ANSWERED_BY_THIS_PROCESS = (Run, GetOutput, GetStatus, IdentifyCall, Attach)
 """Commands whose answer this process has to find out itself; all others are answered by something durable."""
 
 
