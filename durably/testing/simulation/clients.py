@@ -173,11 +173,12 @@ class SimulatedClient(Caller):
 
         async def converse() -> Invocation[Any]:
             while True:
+                has_ended = under_way.done()
                 try:
                     asked = f"asks for the id of {_asked(message)}"
                     id: str = await self._converse(asked, lambda process: process.identify(message), True)
                 except UnknownTargetError:
-                    if under_way.done():
+                    if has_ended:
                         raise
                     await asyncio.sleep(self._world.random.randrange(*PAUSE_US) / 1_000_000)
                 else:
