@@ -25,6 +25,7 @@ from typing import NamedTuple, Protocol
 from weakref import WeakSet
 
 SEED_BYTES = 16
+SEED_TIME_BYTES = 8
 
 INVOCATION_PREFIX = "inv_1"
 ADDRESS_DIGITS = 11
@@ -179,6 +180,19 @@ def are_of_one_address(one: str, other: str) -> bool:
 def new_seed(entropy: Entropy) -> bytes:
     """The secret seed of an invocation whose id is derived."""
     return entropy.random_bytes(SEED_BYTES)
+
+
+def next_seed(entropy: Entropy, not_before: int) -> bytes:
+    """The secret seed of an execution that follows another of the same invocation, whose time it continues.
+
+    It is longer than that of a first one: the random bytes, then the time, in microseconds since 1970 UTC (rule T1).
+    """
+    return entropy.random_bytes(SEED_BYTES) + not_before.to_bytes(SEED_TIME_BYTES, "big")
+
+
+def earliest_time(seed: bytes) -> int:
+    """Before when no step of the execution with this seed is; 0 for a first one."""
+    return int.from_bytes(seed[SEED_BYTES:], "big")
 
 
 def derived_invocation_id(id: str, seed: bytes, command: int, service: str, key: str | None) -> str:

@@ -6,13 +6,13 @@ from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar, overload
 
 from durably.actors.actor import Service, VirtualObject, Workflow
-from durably.actors.named_messages import named_message
+from durably.actors.named_messages import decoding, named_message
 from durably.actors.protocol.operations import CallSite, frame_above
 from durably.actors.reference_classes import reference
 from durably.actors.sent_values import rejection, resolution
 from durably.actors.transport import Delay, Invocation, Transport
 from durably.actors.values.durations import Duration, duration_us
-from durably.actors.values.serde import MISSING, Serde, codec_named
+from durably.actors.values.serde import MISSING, Serde
 from durably.ids import is_storable
 
 T = TypeVar("T")
@@ -43,11 +43,15 @@ class Caller(Transport):
         """
         return reference(self, actor, "workflow", id)
 
-    def invocation(self, id: str, returns: type[T] | Serde[T], /) -> Invocation[T]:
-        """A handle on an invocation whose result is of this type, or as a Serde reads it."""
+    @overload
+    def invocation(self, id: str, returns: type[T] | Serde[T], /) -> Invocation[T]: ...
+    @overload
+    def invocation(self, id: str, returns: None, /) -> Invocation[None]: ...
+    def invocation(self, id: str, returns: Any, /) -> Invocation[Any]:
+        """A handle on an invocation whose result is of this type, or as a Serde reads it; None: it has none."""
         if not is_storable(id):
             raise TypeError(f"The id of an invocation is Unicode text without NUL; {id!r} is not.")
-        return Invocation(self, id, codec_named(returns, self._serde).decode)
+        return Invocation(self, id, decoding(self._serde, returns, id))
 
     def invocation_of(self, call: Coroutine[Any, Any, T], /) -> Coroutine[Any, Any, Invocation[T]]:
         """The invocation behind a call that is under way, to show its id, look at it, signal it or cancel it.

@@ -372,7 +372,7 @@ class Runtime(Caller):
         service, key, handler = self._parse_target(target)
         await supervisor.until_durable()
         async for record in self._pages(supervisor, service, key, handler, status):
-            yield Invocation(self, record.id, codec_under(self._default_serde, MISSING).decode)
+            yield Invocation(self, record.id, self._decode_plainly)
 
     def resume(self, what: str, /) -> Awaitable[Sequence[str]]:
         """Let paused invocations try again, from their journals; anything else is left as it is.
@@ -431,6 +431,19 @@ class Runtime(Caller):
         """
         return self._act(Verb.PURGE, what)
 
+    def restart(self, what: str, /) -> Awaitable[Sequence[str]]:
+        """Begin paused invocations anew, under their ids, with their arguments, on the code of today.
+
+        For what `resume` cannot mend, because the code no longer follows the journal. Callers go on waiting, and the
+        object stays held. What the steps have changed of its state is dropped; what they called, sent and did stands,
+        and may be done again. `what` and what is returned are as for `resume`.
+
+        Raises:
+            TypeError, UnknownTargetError, ValueError: as `resume`.
+            InvocationStatusError: the invocation of this id is not paused.
+        """
+        return self._act(Verb.RESTART, what)
+
     async def restart_as_new(self, id: str, /) -> Invocation[Any]:
         """Begin an invocation that has ended once more, with its arguments and headers, under a new id.
 
@@ -441,7 +454,7 @@ class Runtime(Caller):
         gateway = self._running().gateway
         operation: QuestionOperation[str] = QuestionOperation(gateway.pending, f"restart of {id}", None)
         gateway.restart_as_new(operation, id)
-        return Invocation(self, await operation, codec_under(self._default_serde, MISSING).decode)
+        return Invocation(self, await operation, self._decode_plainly)
 
     # ------------------------------------------------------------------ for references (Transport)
 
@@ -527,6 +540,10 @@ class Runtime(Caller):
         return operation
 
     # ------------------------------------------------------------------ inside
+
+    def _decode_plainly(self, result: bytes) -> Any:
+        """A result of which no one has said what it is; that of a handler without one is empty."""
+        return codec_under(self._default_serde, MISSING).decode(result) if result else None
 
     def _invocation_paused(self, invocation: InvocationRun, error: BaseException) -> None:
         """Tell the hook; what it raises is logged."""
@@ -684,11 +701,13 @@ _FITTING: Mapping[Verb, Collection[InvocationStatus]] = {
     Verb.KILL: _UNFINISHED,
     Verb.PAUSE: _UNFINISHED,
     Verb.RESUME: (InvocationStatus.PAUSED,),
+    Verb.RESTART: (InvocationStatus.PAUSED,),
     Verb.PURGE: (InvocationStatus.COMPLETED,),
 }
 """Where invocations of a target stand to which a verb is applied."""
 _ONLY: Mapping[Verb, InvocationStatus] = {
     Verb.RESUME: InvocationStatus.PAUSED,
+    Verb.RESTART: InvocationStatus.PAUSED,
     Verb.PURGE: InvocationStatus.COMPLETED,
 }
 """Where there is but one such status the store looks for it."""

@@ -128,6 +128,7 @@ class Parts:
     background: Background
     cancellation: Cancellation
     committer: Committer
+    continuations: Continuations
     idleness: Idleness
     pause_search: PauseSearch
     pauses: Pauses
@@ -318,6 +319,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
     activations.on_loaded.append(workflow_retention.look_at_loaded)
     endings.on_left = workflow_retention.handler_has_ended
     continuations = Continuations(
+        committer=committer,
         endings=endings,
         entropy=around.entropy,
         observer=observer,
@@ -441,6 +443,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         background=background,
         cancellation=cancellation,
         committer=committer,
+        continuations=continuations,
         idleness=idleness,
         passivation=passivation,
         pause_search=pause_search,

@@ -15,6 +15,7 @@ from durably.runtime.gateway.requests import Effect
 from durably.runtime.incarnation.ready_queue import ReadyQueue
 from durably.runtime.invocations.invocation import Found, InvocationRun
 from durably.runtime.lifecycle.cancellation import Cancellation
+from durably.runtime.lifecycle.continuations import Continuations
 from durably.runtime.lifecycle.pauses import Pauses
 from durably.runtime.lifecycle.reach import Reach
 from durably.runtime.lifecycle.workflow_retention import WorkflowRetention
@@ -35,6 +36,8 @@ class Verb(StrEnum):
     KILL = "kill"
     PAUSE = "pause"
     RESUME = "resume"
+    RESTART = "restart"
+    """Begin what is paused anew, in place: same id, empty journal."""
     PURGE = "purge"
     PURGE_JOURNAL = "purge-journal"
     """The journal of what has ended is gone already, so this changes nothing."""
@@ -55,6 +58,7 @@ class Control:
         acceptance: Acceptance,
         cancellation: Cancellation,
         committer: Committer,
+        continuations: Continuations,
         entropy: Entropy,
         pauses: Pauses,
         queries: Queries,
@@ -67,6 +71,7 @@ class Control:
         self._acceptance = acceptance
         self._cancellation = cancellation
         self._committer = committer
+        self._continuations = continuations
         self._entropy = entropy
         self._pauses = pauses
         self._queries = queries
@@ -80,6 +85,7 @@ class Control:
             Verb.KILL: self._kill,
             Verb.PAUSE: self._pause,
             Verb.RESUME: self._resume,
+            Verb.RESTART: self._restart_in_place,
         }
 
     def act(self, operation: QuestionOperation[Effect], verb: Verb, id: str) -> None:
@@ -162,6 +168,19 @@ class Control:
         if invocation.status in NOT_STARTED:
             raise InvocationStatusError(f"The invocation '{invocation.id}' has not started.", code=TOO_EARLY)
         return Effect.DONE if self._pauses.resume(invocation) else Effect.NOTHING
+
+    def _restart_in_place(self, invocation: InvocationRun) -> Effect:
+        if invocation.status is not InvocationStatus.PAUSED:
+            raise InvocationStatusError(
+                f"The invocation '{invocation.id}' is {invocation.status}, not paused. Pause it, then restart it."
+            )
+        if invocation.fixed is not None:
+            raise InvocationStatusError(f"The deadline of '{invocation.id}' has passed: its outcome is fixed. Kill it.")
+        too_large = invocation.load_error or invocation.activation.load_error
+        if too_large is not None:
+            raise InvocationStatusError(f"The invocation '{invocation.id}' cannot be restarted: {too_large}")
+        self._continuations.restart(invocation)
+        return Effect.DONE
 
     def _purge(self, verb: Verb, found: InvocationRun | InvocationRecord) -> Effect:
         if found.status is not InvocationStatus.COMPLETED:

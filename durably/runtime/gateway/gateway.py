@@ -64,6 +64,7 @@ class Desks:
             acceptance=parts.acceptance,
             cancellation=parts.cancellation,
             committer=parts.committer,
+            continuations=parts.continuations,
             entropy=entropy,
             pauses=parts.pauses,
             queries=self.queries,
@@ -75,6 +76,7 @@ class Desks:
         )
         self.deliveries = Deliveries(
             committer=parts.committer,
+            reach=parts.reach,
             ready=parts.ready,
             registry=parts.registry,
             settings=engine.settings,

@@ -169,6 +169,17 @@ class Journal:
                 return name, delivery
         return name, self.deliveries.pop(number)
 
+    def signals_taken(self) -> list[tuple[str, Delivery]]:
+        """All signals that have answered commands, with their names, in the order in which they did."""
+        commands = [command for step in self.steps for command in step.commands]
+        seen = [self.deliveries[number] for step in self.steps for number in step.deliveries if number >= 0]
+        taken: list[tuple[str, Delivery]] = []
+        for delivery in (*seen, *self.undelivered):
+            command = commands[delivery.command] if delivery.command >= 0 else None
+            if isinstance(command, AwaitSignal):
+                taken.append((command.name, delivery))
+        return taken
+
     def give_up(self, number: int) -> Command | None:
         """The handler does not want this answer any more (rule C5): the command, if it was still waited for."""
         self.unanswered.discard(number)

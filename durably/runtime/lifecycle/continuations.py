@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from durably.actors.values.error_envelopes import encode_failure
 from durably.errors import CancelledInvocationError
-from durably.ids import Entropy, new_seed
+from durably.ids import Entropy, earliest_time, next_seed
+from durably.runtime.commit.committer import Committer
 from durably.runtime.commit.transition import Transition
 from durably.runtime.execution.step import Outcome, Step, is_cancel
 from durably.runtime.incarnation.ready_queue import ReadyQueue
@@ -24,11 +25,12 @@ from durably.storage.records import TimerKind
 
 
 class Continuations:
-    """`ctx.continue_as_new()`."""
+    """`ctx.continue_as_new()`, and the restart of what is paused."""
 
     def __init__(
         self,
         *,
+        committer: Committer,
         endings: Endings,
         entropy: Entropy,
         observer: Observer,
@@ -38,6 +40,7 @@ class Continuations:
         timers: TimerService,
         waiters: Waiters,
     ) -> None:
+        self._committer = committer
         self._endings = endings
         self._entropy = entropy
         self._observer = observer
@@ -69,16 +72,42 @@ class Continuations:
         if invocation.journal is not None:
             self._endings.withdraw_pending(invocation, invocation.journal)
             self._signals.give_back_unseen(transition, invocation)
-            invocation.journal = None
-        previous = invocation.number
+        self._renew(transition, invocation, last.continues_with, last.at)
+        self._endings.cancel_left(transition, left)
+        self._ready.push(invocation)
+
+    def restart(self, invocation: InvocationRun) -> None:
+        """Begin one that is paused anew: its id and its callers stay, its journal goes (rule W2).
+
+        What its steps changed of the state is dropped, since it begins on the state as it first saw it (rule V4). What
+        they sent and did stands; calls under way are abandoned. The signals that they took come again.
+        """
+        transition = self._committer.begin()
+        invocation.sent_before = invocation.has_sent()
+        journal, not_before = invocation.journal, 0
+        if journal is not None:
+            not_before = journal.not_before
+            self._endings.withdraw_pending(invocation, journal)
+            self._signals.give_back_all(transition, invocation, journal)
+        invocation.attempts, invocation.failing_since, invocation.failure = 0, None, None
+        invocation.paused_error = None
+        self._renew(transition, invocation, invocation.argument, max(not_before, earliest_time(invocation.seed)))
+        self._ready.push(invocation)
+
+    # ------------------------------------------------------------------ inside
+
+    def _renew(self, transition: Transition, invocation: InvocationRun, argument: bytes, not_before: int) -> None:
+        """The old number ends, and the new one begins."""
+        activation, previous = invocation.activation, invocation.number
+        invocation.journal = None
         if invocation.deadline is not None:
             self._timers.forget(previous, TimerKind.DEADLINE)
-        transition.renew(invocation, new_seed(self._entropy), last.continues_with)
+        transition.renew(invocation, next_seed(self._entropy, not_before), argument)
+        if activation.shared.pop(previous, None) is not None:
+            activation.shared[invocation.number] = invocation
         self._registry.note_end(previous)
         self._waiters.move(previous, invocation.number)
         if invocation.deadline is not None:
             self._timers.set(transition, invocation, TimerKind.DEADLINE, invocation.deadline)
-        self._endings.cancel_left(transition, left)
         if self._observer.detailed:
             self._observer.continued(invocation, previous)
-        self._ready.push(invocation)
