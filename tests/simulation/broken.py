@@ -38,6 +38,7 @@ from durably.runtime.invocations.invocation import Found, InvocationRun
 from durably.runtime.invocations.journal import Journal
 from durably.runtime.lifecycle import deadlocks
 from durably.runtime.lifecycle.cancellation import Cancellation
+from durably.runtime.lifecycle.continuations import Continuations
 from durably.runtime.lifecycle.deadlines import Deadlines
 from durably.runtime.lifecycle.deadlocks import Deadlocks
 from durably.runtime.lifecycle.endings import Endings
@@ -57,6 +58,7 @@ from durably.runtime.messaging.signals import Signals
 from durably.runtime.messaging.targets import Targets
 from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.registry.waiters import Waiters
+from durably.runtime.steps import steps
 from durably.runtime.steps.steps import Steps
 from durably.storage.memory import MemoryStore
 from durably.storage.records import (
@@ -988,6 +990,31 @@ def a_client_is_told_the_id_of_a_call_before_it_is_durable(patch: Patch) -> None
         operation.identified(operation.call)
 
     patch.setattr(Intake, "_tell_identity", tell)
+
+
+# ---------------------------------------------------------------------- executions
+
+PAUSES = (WORKLOADS["pauses"],)
+
+
+@mutant("check", where=PAUSES)
+def a_restart_keeps_what_the_steps_before_it_changed(patch: Patch) -> None:
+    def restart(original: Any, self: Continuations, invocation: InvocationRun) -> None:
+        if invocation.journal is not None:
+            self._committer.begin().change_state(invocation.activation, invocation.journal.changes)
+        original(self, invocation)
+
+    around(patch, Continuations, "restart", restart)
+
+
+@mutant("guarantee 5", "guarantee 7", "machine", "stuck", "check", "paused", where=PAUSES)
+def a_restart_is_forgotten_in_a_crash(patch: Patch) -> None:
+    patch.setattr(OpenBatch, "renew", _nothing)
+
+
+@mutant("check", where=(WORKLOADS["workflows"],))
+def time_begins_anew_with_each_execution(patch: Patch) -> None:
+    patch.setattr(steps, "earliest_time", lambda _: 0)
 
 
 # ---------------------------------------------------------------------- cancels, kills, deadlines

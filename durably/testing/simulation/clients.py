@@ -226,6 +226,14 @@ class SimulatedClient(Caller):
             return []
         return [id] if effect is Effect.DONE else []
 
+    async def restart(self, id: str) -> Sequence[str]:
+        """Let a paused invocation begin anew, as an operator does; the ids of what was paused."""
+        try:
+            effect = await self.act(Verb.RESTART, id)
+        except InvocationStatusError:  # The order came twice, or it was resumed meanwhile.
+            return []
+        return [id] if effect is Effect.DONE else []
+
     # ------------------------------------------------------------------ inside
 
     def _keyed(self, outgoing: Outgoing[R]) -> Outgoing[R]:

@@ -365,14 +365,14 @@ class SimulatedProcess:
     def act(self, verb: Verb, id: str) -> PendingRequest[Effect]:
         """Take in what somebody wants done to an invocation."""
         gateway = self._up().supervisor.gateway
-        if verb is Verb.RESUME and self.superseded_at_us is None:
+        if verb in GOING_ON and self.superseded_at_us is None:
             self.guarantees.is_resumed(id)
         operation = _Question(gateway.pending, f"{verb} of {id}", self, partial(self._is_told, verb, id))
         gateway.act(operation, verb, id)
         return operation
 
     def _is_told(self, verb: Verb, id: str, effect: Effect) -> None:
-        if verb is Verb.RESUME and effect is Effect.DONE:
+        if verb in GOING_ON and effect is Effect.DONE:
             self.guarantees.told_resumed(id)
 
     def _up(self) -> SimulatedRuntime:
@@ -451,6 +451,10 @@ class SimulatedProcess:
     def _position(self) -> int:
         engine = None if self.runtime is None else self.runtime.engine
         return 0 if engine is None else engine.parts.committer.position
+
+
+GOING_ON = (Verb.RESUME, Verb.RESTART)
+"""What lets a paused invocation go on."""
 
 
 class _Call(OutcomeOperation[Outcome]):
