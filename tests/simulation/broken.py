@@ -1012,9 +1012,13 @@ def a_restart_is_forgotten_in_a_crash(patch: Patch) -> None:
     patch.setattr(OpenBatch, "renew", _nothing)
 
 
+def _never(seed: bytes) -> int:
+    return 0
+
+
 @mutant("check", where=(WORKLOADS["workflows"],))
 def time_begins_anew_with_each_execution(patch: Patch) -> None:
-    patch.setattr(steps, "earliest_time", lambda _: 0)
+    patch.setattr(steps, "earliest_time", _never)
 
 
 # ---------------------------------------------------------------------- cancels, kills, deadlines
