@@ -143,9 +143,10 @@ async def resume_some(sim: Simulation, random: Random, repairs: Repairs) -> None
             repairs.mended.update(number for place in range(3) for number in range(place * 1_000, place * 1_000 + 40))
         if random.random() < 0.8:
             operator = sim.client("operator")
-            goes_on = operator.restart if random.random() < 0.3 else operator.resume
+            anew = random.random() < 0.4
+            from_step = random.choice((0, 0, 1, 2, 3))
             try:
-                resumed = await goes_on(id)
+                resumed = await (operator.restart(id, from_step) if anew else operator.resume(id))
             except UnknownTargetError:  # The order was given twice, and it has ended meanwhile.
                 continue
             assert resumed in ([], [id]), f"{id} was to go on, and {resumed} did"

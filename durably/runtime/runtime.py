@@ -431,8 +431,11 @@ class Runtime(Caller):
         """
         return self._act(Verb.PURGE, what)
 
-    def restart(self, what: str, /) -> Awaitable[Sequence[str]]:
+    def restart(self, what: str, /, *, from_step: int = 0) -> Awaitable[Sequence[str]]:
         """Begin paused invocations anew, under their ids, with their arguments, on the code of today.
+
+        `from_step`, for the id of one invocation, keeps the steps before it (`durably export-journals` shows them) and
+        the answers that have come to what they asked for; the code has to follow these steps still.
 
         For what `resume` cannot mend, because the code no longer follows the journal. Callers go on waiting, and the
         object stays held. What the steps have changed of its state is dropped; what they called, sent and did stands,
@@ -440,9 +443,18 @@ class Runtime(Caller):
 
         Raises:
             TypeError, UnknownTargetError, ValueError: as `resume`.
-            InvocationStatusError: the invocation of this id is not paused.
+            InvocationStatusError: the invocation of this id is not paused, or cannot begin from this step (400).
         """
-        return self._act(Verb.RESTART, what)
+        if not from_step:
+            return self._act(Verb.RESTART, what)
+        return self._act_on_one(Verb.RESTART, self.request_restart(what, from_step), what)
+
+    def request_restart(self, id: str, from_step: int, /) -> Awaitable[Effect]:
+        """Begin one paused invocation anew from a step; what is awaited is durable. Raises what `restart` does."""
+        gateway = self._running().gateway
+        operation: QuestionOperation[Effect] = QuestionOperation(gateway.pending, f"restart of {id}", None)
+        gateway.restart(operation, id, from_step)
+        return operation
 
     async def restart_as_new(self, id: str, /) -> Invocation[Any]:
         """Begin an invocation that has ended once more, with its arguments and headers, under a new id.

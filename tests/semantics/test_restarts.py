@@ -167,3 +167,130 @@ async def test_one_whose_outcome_is_fixed_is_not_restarted() -> None:
         await app.restart(sent.id)
         await app.advance(11)
         assert await sent.status() is InvocationStatus.COMPLETED, "its deadline stays"
+
+
+class Trip(VirtualObject):
+    """Many steps, of which the last one fails in the older code."""
+
+    log: list[str] = state(default=[])
+
+    def __init__(self, code: Code) -> None:
+        self.code = code
+
+    @handler(retry=ONCE)
+    async def book(self, ctx: ObjectContext) -> list[str]:
+        told: list[str] = []
+        for number in range(4):
+            await ctx.run(f"act {number}", self.code.act, f"act {number}")
+            told.append(f"{number} {ctx.uuid()} {ctx.random().random()} {await ctx.signal('word', str)}")
+            self.log.append(told[-1])
+        called = ctx.object(Trip, "other").own_id()
+        handle = await ctx.invocation_of(called)
+        told.append("right" if handle.id == await called else "wrong")
+        await ctx.sleep(1)
+        if not self.code.is_new:
+            raise RuntimeError("a mistake")
+        return [*told, await ctx.object(Trip, "other").own_id(), ctx.request.id]
+
+    @handler(retry=ONCE)
+    async def wait(self, ctx: ObjectContext) -> None:
+        asleep = asyncio.ensure_future(ctx.sleep(100))
+        await ctx.run("act", self.code.act, "act")
+        if not self.code.is_new:
+            raise RuntimeError("a mistake")
+        await asleep
+
+    @handler(retry=ONCE, atomic=True)
+    async def at_once(self, ctx: ObjectContext) -> None:
+        await ctx.run("act", self.code.act, "act")
+        raise RuntimeError("a mistake")
+
+    @shared
+    async def log_so_far(self, ctx: SharedContext) -> list[str]:
+        return self.log
+
+    @handler
+    async def own_id(self, ctx: ObjectContext) -> str:
+        return ctx.request.id
+
+
+async def failed_trip(app: Harness) -> str:
+    """A trip that has stumbled."""
+    sent = await app.object(Trip, "t").book.send()
+    heard = begin(sent.result())
+    for number in range(4):
+        await sent.signal("word", f"word {number}")
+    await app.advance(1)
+    with pytest.raises(PausedInvocationError):
+        await heard
+    return sent.id
+
+
+@pytest.mark.parametrize("crashes", [False, True])
+@pytest.mark.parametrize("from_step", range(1, 9))
+@pytest.mark.parametrize("way", [*WAYS])
+async def test_what_is_paused_begins_anew_from_any_of_its_steps(way: str, from_step: int, crashes: bool) -> None:
+    code = Code()
+    async with Harness(Trip, dependencies={Code: code}, **WAYS[way]) as app:
+        id = await failed_trip(app)
+        first_log = list(code.done)
+        code.is_new = True
+        assert await app.restart(id, from_step=from_step) == [id]
+        for _ in range(3):
+            await app.settle()
+            if crashes:
+                await app.crash()
+        await app.advance(10)
+        told = await app.invocation(id, list[str]).output()
+        kept = (from_step + 1) // 2  # An act is kept with the step that asks for it.
+        assert code.done == [*first_log, *(f"act {number}" for number in range(kept, 4))]
+        assert [line.rpartition("word")[2] for line in told[:4]] == [" 0", " 1", " 2", " 3"]
+        assert told[4] == "right"
+        assert len({*told}) == len(told) - (told[5:].count(told[4])), "each execution has its own numbers"
+        assert told[-1] == id
+        assert (await app.state(Trip, "t"))["log"] == told[:4]
+
+
+@pytest.mark.parametrize("crashes", [False, True])
+async def test_what_comes_before_the_step_is_the_same_and_what_comes_after_is_new(crashes: bool) -> None:
+    """Numbers, UUIDs and the ids of calls; also when it is restarted twice, later and earlier."""
+    code = Code()
+    async with Harness(Trip, dependencies={Code: code}) as app:
+        id = await failed_trip(app)
+        logs = [list(await app.object(Trip, "t").log_so_far())]
+        for from_step in (5, 8, 3):
+            await app.restart(id, from_step=from_step)
+            heard = begin(app.invocation(id, list[str]).result())
+            await app.advance(1)
+            with pytest.raises(PausedInvocationError):
+                await heard
+            if crashes:
+                await app.crash()
+            logs.append(list(await app.object(Trip, "t").log_so_far()))
+            kept = from_step // 2  # A line is made of what is drawn right after its act.
+            assert logs[-1][:kept] == logs[-2][:kept]
+            assert not {*logs[-1][kept:]} & {*logs[-2][kept:]}
+
+
+@pytest.mark.parametrize(
+    ("handler_name", "from_step", "words"),
+    [
+        ("book", 13, r"it has \d+ steps"),
+        ("book", -1, r"it has \d+ steps"),
+        ("wait", 1, r"waits for what has not come yet \(Sleep\)"),
+        ("at_once", 1, "its handler is atomic"),
+    ],
+)
+async def test_a_step_from_which_it_cannot_go_on_is_refused(handler_name: str, from_step: int, words: str) -> None:
+    async with Harness(Trip, dependencies={Code: Code()}) as app:
+        if handler_name == "book":
+            id = await failed_trip(app)
+        else:
+            sent = await app.send("Trip", handler_name, key="t")
+            with pytest.raises(PausedInvocationError):
+                await sent.result()
+            id = sent.id
+        with pytest.raises(InvocationStatusError, match=words) as told:
+            await app.restart(id, from_step=from_step)
+        assert told.value.code == 400
+        await app.kill(id)

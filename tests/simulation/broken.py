@@ -999,12 +999,20 @@ PAUSES = (WORKLOADS["pauses"],)
 
 @mutant("check", where=PAUSES)
 def a_restart_keeps_what_the_steps_before_it_changed(patch: Patch) -> None:
-    def restart(original: Any, self: Continuations, invocation: InvocationRun) -> None:
+    def restart(original: Any, self: Continuations, invocation: InvocationRun, from_step: int = 0) -> None:
         if invocation.journal is not None:
             self._committer.begin().change_state(invocation.activation, invocation.journal.changes)
-        original(self, invocation)
+        original(self, invocation, from_step)
 
     around(patch, Continuations, "restart", restart)
+
+
+@mutant("guarantee 7", "machine", "stuck", "check", "paused", "invariant", where=PAUSES)
+def a_restart_from_a_later_step_does_not_store_the_steps_before(patch: Patch) -> None:
+    def keep(self: Continuations, transition: Transition, invocation: InvocationRun, kept: Journal) -> None:
+        invocation.journal = kept
+
+    patch.setattr(Continuations, "_keep", keep)
 
 
 @mutant("guarantee 5", "guarantee 7", "machine", "stuck", "check", "paused", where=PAUSES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
+from functools import partial
 from typing import Any, TypeAlias
 
 from durably.errors import InvocationStatusError, UnknownTargetError
@@ -44,7 +45,6 @@ class Verb(StrEnum):
 
 
 UNSUPPORTED = 422
-OF_THE_ENDED = (Verb.PURGE, Verb.PURGE_JOURNAL)
 
 Does: TypeAlias = Callable[[InvocationRun], Effect]
 
@@ -85,31 +85,19 @@ class Control:
             Verb.KILL: self._kill,
             Verb.PAUSE: self._pause,
             Verb.RESUME: self._resume,
-            Verb.RESTART: self._restart_in_place,
+            Verb.RESTART: partial(self._restart_in_place, from_step=0),
         }
+
+    def restart(self, operation: QuestionOperation[Effect], id: str, from_step: int) -> None:
+        """Begin a paused invocation anew from a step (rule W2)."""
+        self._act(operation, Verb.RESTART, id, partial(self._restart_in_place, from_step=from_step))
 
     def act(self, operation: QuestionOperation[Effect], verb: Verb, id: str) -> None:
         """Do something to one invocation.
 
         The operation ends with what came of it, or with `UnknownTargetError` or `InvocationStatusError`.
         """
-
-        def reached(found: Found) -> None:
-            if found is None:
-                self._queries.refuse_unknown(operation, id)
-                return
-            if verb is Verb.PURGE and _is_run_that_has_ended(found):
-                self._purge_workflow(operation, found)
-                return
-            try:
-                effect = self._purge(verb, found) if verb in OF_THE_ENDED else self._does[verb](self._unfinished(found))
-            except (InvocationStatusError, UnknownTargetError) as error:
-                self._committer.when_answerable(operation.refuse, error)
-            else:
-                self._committer.when_answerable(operation.finish, effect)
-            self._ready.schedule()
-
-        self._reach_or_refuse(operation, id, reached)
+        self._act(operation, verb, id, self._does.get(verb))
 
     def restart_as_new(self, operation: QuestionOperation[str], id: str) -> None:
         """Begin what has ended once more, as a new invocation, whose id is the answer (rule W2)."""
@@ -130,6 +118,26 @@ class Control:
         self._reach_or_refuse(operation, id, reached)
 
     # ------------------------------------------------------------------ inside
+
+    def _act(self, operation: QuestionOperation[Effect], verb: Verb, id: str, does: Does | None) -> None:
+        """`does` is for unfinished ones; None: the verb is about those that have ended."""
+
+        def reached(found: Found) -> None:
+            if found is None:
+                self._queries.refuse_unknown(operation, id)
+                return
+            if verb is Verb.PURGE and _is_run_that_has_ended(found):
+                self._purge_workflow(operation, found)
+                return
+            try:
+                effect = self._purge(verb, found) if does is None else does(self._unfinished(found))
+            except (InvocationStatusError, UnknownTargetError) as error:
+                self._committer.when_answerable(operation.refuse, error)
+            else:
+                self._committer.when_answerable(operation.finish, effect)
+            self._ready.schedule()
+
+        self._reach_or_refuse(operation, id, reached)
 
     def _reach_or_refuse(self, operation: PendingRequest[Any], id: str, reached: Callable[[Found], None]) -> None:
         if is_storable(id):
@@ -169,7 +177,7 @@ class Control:
             raise InvocationStatusError(f"The invocation '{invocation.id}' has not started.", code=TOO_EARLY)
         return Effect.DONE if self._pauses.resume(invocation) else Effect.NOTHING
 
-    def _restart_in_place(self, invocation: InvocationRun) -> Effect:
+    def _restart_in_place(self, invocation: InvocationRun, from_step: int) -> Effect:
         if invocation.status is not InvocationStatus.PAUSED:
             raise InvocationStatusError(
                 f"The invocation '{invocation.id}' is {invocation.status}, not paused. Pause it, then restart it."
@@ -179,7 +187,10 @@ class Control:
         too_large = invocation.load_error or invocation.activation.load_error
         if too_large is not None:
             raise InvocationStatusError(f"The invocation '{invocation.id}' cannot be restarted: {too_large}")
-        self._continuations.restart(invocation)
+        refusal = self._continuations.refusal(invocation, from_step)
+        if refusal is not None:
+            raise refusal
+        self._continuations.restart(invocation, from_step)
         return Effect.DONE
 
     def _purge(self, verb: Verb, found: InvocationRun | InvocationRecord) -> Effect:

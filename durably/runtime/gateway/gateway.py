@@ -196,6 +196,13 @@ class Gateway:
         else:
             self._desks.control.act(operation, verb, id)
 
+    def restart(self, operation: QuestionOperation[Effect], id: str, from_step: int) -> None:
+        """Begin a paused invocation anew, from a step."""
+        if self._desks is None:
+            self._refuse(operation)
+        else:
+            self._desks.control.restart(operation, id, from_step)
+
     def restart_as_new(self, operation: QuestionOperation[str], id: str) -> None:
         """Begin what has ended once more, as a new invocation."""
         if self._desks is None:

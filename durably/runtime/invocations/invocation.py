@@ -11,7 +11,7 @@ import msgspec
 
 from durably.actors.definition.binding import BoundActorHandler
 from durably.errors import LoadLimitError
-from durably.ids import Address, InvocationStatus, KeyScope
+from durably.ids import SEED_BYTES, Address, InvocationStatus, KeyScope, earliest_time
 from durably.runtime.execution.execution import Execution
 from durably.runtime.execution.failure_text import decode_attempt_failure
 from durably.runtime.execution.step import Outcome, Step
@@ -208,6 +208,8 @@ def from_stored(stored: StoredInvocation, activation: Activation, handler: Bound
         invocation.journal = journal_of(stored)
         is_suspended = record.status is InvocationStatus.SUSPENDED
         invocation.journal.reload(is_suspended=is_suspended, is_atomic=handler.atomic)
+        if len(record.seed) > SEED_BYTES:  # Rule T1
+            invocation.journal.not_before = max(invocation.journal.not_before, earliest_time(record.seed))
     return invocation
 
 

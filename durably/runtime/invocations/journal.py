@@ -169,13 +169,36 @@ class Journal:
                 return name, delivery
         return name, self.deliveries.pop(number)
 
-    def signals_taken(self) -> list[tuple[str, Delivery]]:
-        """All signals that have answered commands, with their names, in the order in which they did."""
+    def cut(self, count: int) -> Journal:
+        """The journal as it would be if no steps but the first `count` had been, with all answers that have come.
+
+        What is pending there has no answer that could be taken in again.
+        """
+        kept = Journal()
+        for step in self.steps[:count]:
+            for number, command in enumerate(step.commands, kept.next_command):
+                if _is_answered(command):
+                    kept.pending[number] = command
+            for number in (*step.deliveries, *step.abandoned):
+                kept.pending.pop(number, None)
+                if number in self.deliveries:
+                    kept.deliveries[number] = self.deliveries[number]
+            kept.take(step, 0)
+        for step in self.steps[count:]:
+            for number in step.deliveries:
+                kept.answer(self.deliveries[number])
+        for delivery in self.undelivered:
+            kept.answer(delivery)
+        kept.not_before = self.not_before
+        return kept
+
+    def signals_taken(self, first: int = 0) -> list[tuple[str, Delivery]]:
+        """All signals that have answered commands from this one on, with their names, in their order."""
         commands = [command for step in self.steps for command in step.commands]
         seen = [self.deliveries[number] for step in self.steps for number in step.deliveries if number >= 0]
         taken: list[tuple[str, Delivery]] = []
         for delivery in (*seen, *self.undelivered):
-            command = commands[delivery.command] if delivery.command >= 0 else None
+            command = commands[delivery.command] if delivery.command >= first else None
             if isinstance(command, AwaitSignal):
                 taken.append((command.name, delivery))
         return taken

@@ -115,9 +115,9 @@ class Signals:
         for delivery in reversed(undelivered):  # Each goes to the front.
             self.give_back(transition, invocation, delivery.command)
 
-    def give_back_all(self, transition: Transition, invocation: InvocationRun, journal: Journal) -> None:
-        """Its execution is to be as if it had not been: the signals that it has taken come again, in their order."""
-        for name, delivery in reversed(journal.signals_taken()):
+    def give_back_all(self, transition: Transition, invocation: InvocationRun, journal: Journal, first: int) -> None:
+        """The commands from this one on are to be as if they had not been: the signals that they took come again."""
+        for name, delivery in reversed(journal.signals_taken(first)):
             self._put_first(transition, invocation, name, Outcome(delivery.failed, delivery.value))
 
     def settle(self, invocation: InvocationRun) -> None:

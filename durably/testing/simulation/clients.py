@@ -226,11 +226,17 @@ class SimulatedClient(Caller):
             return []
         return [id] if effect is Effect.DONE else []
 
-    async def restart(self, id: str) -> Sequence[str]:
+    async def restart(self, id: str, from_step: int = 0) -> Sequence[str]:
         """Let a paused invocation begin anew, as an operator does; the ids of what was paused."""
+
+        async def converse() -> Effect:
+            what = f"restarts {id} from step {from_step}"
+            told: Effect = await self._converse(what, lambda process: process.restart(id, from_step), True)
+            return told
+
         try:
-            effect = await self.act(Verb.RESTART, id)
-        except InvocationStatusError:  # The order came twice, or it was resumed meanwhile.
+            effect = await self._issue(converse(), f"restart of {id}", CallSite(frame_above(1)))
+        except InvocationStatusError:  # The order came twice, it was resumed meanwhile, or cannot begin from there.
             return []
         return [id] if effect is Effect.DONE else []
 

@@ -371,6 +371,15 @@ class SimulatedProcess:
         gateway.act(operation, verb, id)
         return operation
 
+    def restart(self, id: str, from_step: int) -> PendingRequest[Effect]:
+        """Take in that somebody wants a paused invocation to begin anew."""
+        gateway = self._up().supervisor.gateway
+        if self.superseded_at_us is None:
+            self.guarantees.is_resumed(id)
+        operation = _Question(gateway.pending, f"restart of {id}", self, partial(self._is_told, Verb.RESTART, id))
+        gateway.restart(operation, id, from_step)
+        return operation
+
     def _is_told(self, verb: Verb, id: str, effect: Effect) -> None:
         if verb in GOING_ON and effect is Effect.DONE:
             self.guarantees.told_resumed(id)
