@@ -994,8 +994,6 @@ def a_client_is_told_the_id_of_a_call_before_it_is_durable(patch: Patch) -> None
 
 # ---------------------------------------------------------------------- executions
 
-PAUSES = (WORKLOADS["pauses"],)
-
 
 @mutant("check", where=PAUSES)
 def a_restart_keeps_what_the_steps_before_it_changed(patch: Patch) -> None:
