@@ -50,6 +50,7 @@ from durably.runtime.gateway.pending_requests import (
 )
 from durably.runtime.gateway.requests import Acceptance, Effect, InvocationRequest, Reply, ServiceDescription
 from durably.runtime.invocations.invocation import InvocationRun
+from durably.runtime.observation.logs import RuntimeLogger, checked_logger
 from durably.runtime.observation.observer import Observer, Observers
 from durably.runtime.supervision.supervisor import Supervisor
 from durably.storage.connect import store_from_url
@@ -106,8 +107,9 @@ class Runtime(Caller):
     of an invocation go on with the calls that it makes: all (True), none, or those of these names; never those about
     one message or connection. A class may say it for its handlers. `serde` makes the Serde of each type that classes
     without one of their own take, give and keep, such as `MsgpackSerde`; without one, values are JSON. `codec` wraps
-    all values that are stored: see `durably.codecs`. `environment` is for tests and simulations: where time, randomness
-    and the numbers that the machine runs by come from.
+    all values that are stored: see `durably.codecs`. `logger` is one of structlog or of the standard
+    library; without one, lines go to the logger `durably` of the one that is configured. `environment` is for tests
+    and simulations: where time, randomness and the numbers that the machine runs by come from.
 
     Raises:
         DefinitionError: a class cannot work, or the store's URL names none.
@@ -131,6 +133,7 @@ class Runtime(Caller):
         forward_headers: ForwardHeaders | None = None,
         serde: SerdeFactory | None = None,
         codec: Codec | None = None,
+        logger: Any = None,
         environment: Environment | None = None,
     ) -> None:
         self._environment = Environment() if environment is None else environment
@@ -157,6 +160,7 @@ class Runtime(Caller):
             payload_bytes=limits.payload_bytes,
             action_threads=limits.action_threads,
         )
+        self._logger = checked_logger(logger)
         self._observer = Observer()
         self._supervisor: Supervisor | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -178,7 +182,8 @@ class Runtime(Caller):
         if self._supervisor is not None:
             raise RuntimeError("The runtime is running already. Make another one, on another store.")
         environment = self._environment
-        self._observer = Observers([environment.logger(), environment.observer, _PausedHook(self._invocation_paused)])
+        paused = _PausedHook(self._invocation_paused)
+        self._observer = Observers([self._make_logger(environment), environment.observer, paused])
         supervisor = Supervisor(
             store=self._store,
             actors=self._actors,
@@ -222,6 +227,9 @@ class Runtime(Caller):
         if self._supervisor is not None:
             raise RuntimeError("The runtime is running; its store can only be changed before.")
         self._store = self._encoded(store_from_url(store) if isinstance(store, str) else store)
+
+    def _make_logger(self, environment: Environment) -> Observer:
+        return environment.logger() if self._logger is None else RuntimeLogger(self._logger)
 
     def _encoded(self, store: InspectableStore) -> InspectableStore:
         return store if self._codec is None else EncodedStore(store, self._codec)

@@ -15,10 +15,12 @@ from contextlib import contextmanager
 
 import pytest
 import structlog
+import structlog.testing
 
 from durably import Context, InvalidArgumentError, PausedInvocationError, RetryPolicy, Runtime, Service, handler
 from durably.cli import logs
 from durably.runtime.observation.standard_library import LOGGER_NAME, LastResortHandler
+from durably.storage.memory import MemoryStore
 from durably.testing import Harness
 from tests.semantics.support import World, begin, turns, wait_a_little
 
@@ -61,6 +63,35 @@ class Shop(Service):
     @handler
     async def wait(self, ctx: Context) -> str:
         return await ctx.run("charge", self.world.act, "charge")
+
+
+class Talker(Service):
+    @handler
+    async def talk(self, ctx: Context) -> None:
+        ctx.log.info("said", word="hello")
+
+
+async def test_a_runtime_writes_to_the_logger_that_it_is_given(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "of.the.host")
+    async with Runtime(MemoryStore(), [Talker], logger=logging.getLogger("of.the.host")) as runtime:
+        await runtime.service(Talker).talk()
+    lines = [(record.name, record.getMessage().partition(" ")[0]) for record in caplog.records]
+    assert ("of.the.host", "said") in lines
+    assert {name for name, _ in lines} == {"of.the.host"}
+
+
+async def test_a_runtime_writes_to_a_logger_of_structlog_that_it_is_given() -> None:
+    capture = structlog.testing.CapturingLogger()
+    bound = structlog.wrap_logger(capture, processors=[]).bind(tenant="a")
+    async with Runtime(MemoryStore(), [Talker], logger=bound) as runtime:
+        await runtime.service(Talker).talk()
+    said = next(call for call in capture.calls if call.kwargs.get("event") == "said")
+    assert (said.kwargs["word"], said.kwargs["tenant"]) == ("hello", "a")
+
+
+def test_what_is_no_logger_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"takes a logger of structlog .* not 'durably'"):
+        Runtime(MemoryStore(), [Talker], logger="durably")
 
 
 @pytest.fixture

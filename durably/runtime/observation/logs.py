@@ -117,13 +117,38 @@ class QuietOnFailure:
                 )
 
 
+def checked_logger(given: Any) -> Any:
+    """A logger, as a host may give it.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if given is None or isinstance(given, logging.Logger):
+        return given
+    if callable(getattr(given, "bind", None)) and callable(getattr(given, "info", None)):
+        return given
+    raise TypeError(
+        f"Runtime(logger=...) takes a logger of structlog (structlog.get_logger()) or of the standard library "
+        f"(logging.getLogger(name)), not {given!r}."
+    )
+
+
+def _writer(given: Any) -> StructlogLogger | StandardLibraryLogger:
+    if isinstance(given, logging.Logger):
+        return StandardLibraryLogger(logger=given)
+    if given is not None:
+        return StructlogLogger(given)
+    is_structlog = structlog.is_configured()
+    return StructlogLogger(structlog.get_logger(LOGGER_NAME)) if is_structlog else StandardLibraryLogger()
+
+
 class RuntimeLogger(Observer):
     """One per runtime. It is `detailed` where lines of level debug are wanted."""
 
-    def __init__(self) -> None:
+    def __init__(self, given: Any = None) -> None:
+        """`given` is the host's logger, of structlog or of the standard library; None: `durably` of what it uses."""
         write_somewhere()
-        is_structlog = structlog.is_configured()
-        logger = StructlogLogger(structlog.get_logger(LOGGER_NAME)) if is_structlog else StandardLibraryLogger()
+        logger = _writer(given)
         self._log = QuietOnFailure(logger)
         self.detailed = logger.is_enabled_for(logging.DEBUG)
         self._last_traces: dict[str, str] = {}

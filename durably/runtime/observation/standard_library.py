@@ -24,12 +24,12 @@ _LEVELS: Final = logging.getLevelNamesMapping()
 class StandardLibraryLogger:
     """What structlog's loggers offer, as far as it is needed."""
 
-    def __init__(self, fields: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, fields: Mapping[str, Any] | None = None, logger: logging.Logger | None = None) -> None:
         self._fields: Mapping[str, Any] = {} if fields is None else fields
-        self._logger = logging.getLogger(LOGGER_NAME)
+        self._logger = logging.getLogger(LOGGER_NAME) if logger is None else logger
 
     def bind(self, **fields: Any) -> StandardLibraryLogger:
-        return StandardLibraryLogger({**self._fields, **fields})
+        return StandardLibraryLogger({**self._fields, **fields}, self._logger)
 
     def is_enabled_for(self, level: int) -> bool:
         return self._logger.isEnabledFor(level)
@@ -41,7 +41,7 @@ class StandardLibraryLogger:
         fields = {**self._fields, **fields}
         traceback = fields.pop(TRACEBACK, None)
         record = self._logger.makeRecord(
-            LOGGER_NAME, number, "(durably)", 0, "%s", (readable(event, fields),), None, extra={"durably": fields}
+            self._logger.name, number, "(durably)", 0, "%s", (readable(event, fields),), None, extra={"durably": fields}
         )
         record.exc_text = traceback
         self._logger.handle(record)
