@@ -48,10 +48,10 @@ class FarSide(PayloadCoding):
     def unwrap(self, data: bytes) -> bytes:
         return self._other.wrap(data)
 
-    def _wrap_headers(self, headers: Mapping[str, str]) -> dict[str, str]:
+    def wrap_headers(self, headers: Mapping[str, str]) -> dict[str, str]:
         left = [name for name, value in headers.items() if not value.startswith(HEADER_MARK)]
         assert not left, f"the headers {', '.join(left)} reached the store as they were, past the codec"
-        return self._other._unwrap_headers(headers)
+        return self._other.unwrap_headers(headers)
 
-    def _unwrap_headers(self, headers: Mapping[str, str]) -> dict[str, str]:
-        return self._other._wrap_headers(headers)
+    def unwrap_headers(self, headers: Mapping[str, str]) -> dict[str, str]:
+        return self._other.wrap_headers(headers)
