@@ -12,6 +12,7 @@ from workloads.cancels import CANCELS
 from workloads.changes import CHANGES
 from workloads.circles import CIRCLES
 from workloads.counters import COUNTERS
+from workloads.identities import IDENTITIES
 from workloads.pauses import PAUSES
 from workloads.promises import PROMISES
 from workloads.trees import TREES
@@ -27,6 +28,7 @@ WORKLOADS: Mapping[str, Workload] = {
     "circles": CIRCLES,
     "cancels": CANCELS,
     "pauses": PAUSES,
+    "identities": IDENTITIES,
     "workflows": WORKFLOWS,
     "changes": CHANGES,
 }

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from contextlib import suppress
+from datetime import datetime
 from random import Random
 
 from durably import (
@@ -67,14 +68,19 @@ class Rounds(Workflow, name="SoakRounds"):
     """Executes some rounds, each in an execution of its own, and waits for a promise before the last."""
 
     rounds: list[int] = state(default=[])
+    latest: datetime | None = state(default=None)
+    went_back: bool = state(default=False)
+    """The time of one round lay before that of the round before it."""
     ready: DurablePromise[str] = promise()
 
     @handler
     async def run(self, ctx: WorkflowContext, left: int, seconds: float) -> str:
+        self._look_at_the_clock(ctx.now())
         self.rounds.append(left)
         await ctx.object(Tally, "t").note.send(f"{self.key} {left}")
         answer = asyncio.ensure_future(ctx.object(Tally, f"{self.key} {left}").echo(seconds, f"{left}"))
         await ctx.run("think", think)
+        self._look_at_the_clock(ctx.now())
         if left % 2:
             # The answer is left behind: it must not be taken for one of the next execution.
             ctx.continue_as_new(Rounds.run, left - 1, seconds / 2)
@@ -83,7 +89,11 @@ class Rounds(Workflow, name="SoakRounds"):
             ctx.continue_as_new(Rounds.run, left - 1, seconds)
         name, value = await select(ready=self.ready, time=ctx.sleep(100_000))
         assert name == "ready", "the promise was never completed"
-        return f"{self.rounds} {value}"
+        return f"{self.rounds} {value}" + " and the time went back" * self.went_back
+
+    def _look_at_the_clock(self, now: datetime) -> None:
+        self.went_back = self.went_back or (self.latest is not None and now < self.latest)
+        self.latest = now
 
     @shared
     async def complete(self, ctx: SharedWorkflowContext, value: str, rejects: bool) -> bool:

@@ -34,12 +34,14 @@ from durably.runtime.gateway import intake
 from durably.runtime.gateway import requests as gateway_requests
 from durably.runtime.gateway.control import Control, Verb
 from durably.runtime.gateway.deliveries import Deliveries
-from durably.runtime.gateway.pending_requests import AcceptanceOperation, OutcomeOperation
+from durably.runtime.gateway.intake import Intake
+from durably.runtime.gateway.pending_requests import AcceptanceOperation, IdentificationOperation, OutcomeOperation
 from durably.runtime.invocations.activation import Activation
 from durably.runtime.invocations.invocation import Found, InvocationRun
 from durably.runtime.invocations.journal import Journal
 from durably.runtime.lifecycle import deadlocks
 from durably.runtime.lifecycle.cancellation import Cancellation
+from durably.runtime.lifecycle.continuations import Continuations
 from durably.runtime.lifecycle.deadlines import Deadlines
 from durably.runtime.lifecycle.deadlocks import Deadlocks
 from durably.runtime.lifecycle.endings import Endings
@@ -60,12 +62,14 @@ from durably.runtime.messaging.targets import Targets
 from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.registry.waiters import Waiters
 from durably.runtime.runtime import Runtime
+from durably.runtime.steps import steps
 from durably.runtime.steps.steps import Steps
 from durably.storage.memory import MemoryStore
 from durably.storage.payload_coding import PayloadCoding
 from durably.storage.records import (
     NO_COMMAND,
     Batch,
+    CallerRecord,
     CompletionRecord,
     OrderRecord,
     SignalRecord,
@@ -969,6 +973,64 @@ async def adding(sim: Simulation) -> None:
 @mutant("paused", where=(Workload(program=adding, actors=(Careless,)),))
 def an_actor_looks_at_a_global(patch: Patch) -> None:
     """The runtime is sound."""
+
+
+# ---------------------------------------------------------------------- ids of calls
+
+IDENTITIES = (WORKLOADS["identities"],)
+
+
+@mutant("check", where=IDENTITIES)
+def a_call_that_joined_another_is_told_to_be_one_of_its_own(patch: Patch) -> None:
+    def answer(original: Any, self: Attachments, caller: CallerRecord, derived_id: str, found: Found) -> None:
+        own = None if found is None else msgspec.structs.replace(found, id=derived_id)
+        original(self, caller, derived_id, own)
+
+    around(patch, Attachments, "_answer_identity", answer)
+
+
+@mutant("guarantee 5", where=IDENTITIES)
+def a_client_is_told_the_id_of_a_call_before_it_is_durable(patch: Patch) -> None:
+    def tell(self: Intake, operation: IdentificationOperation[Any]) -> None:
+        operation.id = operation.call.id
+        operation.identified(operation.call)
+
+    patch.setattr(Intake, "_tell_identity", tell)
+
+
+# ---------------------------------------------------------------------- executions
+
+
+@mutant("check", where=PAUSES)
+def a_restart_keeps_what_the_steps_before_it_changed(patch: Patch) -> None:
+    def restart(original: Any, self: Continuations, invocation: InvocationRun, from_step: int = 0) -> None:
+        if invocation.journal is not None:
+            self._committer.begin().change_state(invocation.activation, invocation.journal.changes)
+        original(self, invocation, from_step)
+
+    around(patch, Continuations, "restart", restart)
+
+
+@mutant("guarantee 7", "machine", "stuck", "check", "paused", "invariant", where=PAUSES)
+def a_restart_from_a_later_step_does_not_store_the_steps_before(patch: Patch) -> None:
+    def keep(self: Continuations, transition: Transition, invocation: InvocationRun, kept: Journal) -> None:
+        invocation.journal = kept
+
+    patch.setattr(Continuations, "_keep", keep)
+
+
+@mutant("guarantee 5", "guarantee 7", "machine", "stuck", "check", "paused", where=PAUSES)
+def a_restart_is_forgotten_in_a_crash(patch: Patch) -> None:
+    patch.setattr(OpenBatch, "renew", _nothing)
+
+
+def _never(seed: bytes) -> int:
+    return 0
+
+
+@mutant("check", where=(WORKLOADS["workflows"],))
+def time_begins_anew_with_each_execution(patch: Patch) -> None:
+    patch.setattr(steps, "earliest_time", _never)
 
 
 # ---------------------------------------------------------------------- cancels, kills, deadlines

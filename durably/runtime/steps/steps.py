@@ -12,7 +12,7 @@ from functools import partial
 
 from durably.actors.protocol.commands import HELD_BY_ATOMIC, Call, Command, CompleteAwakeable, Send, SendSignal
 from durably.errors import NonDeterminismError, UnreadableRecordError
-from durably.ids import InvocationStatus, KeyScope, derived_invocation_id, is_storable
+from durably.ids import SEED_BYTES, InvocationStatus, KeyScope, derived_invocation_id, earliest_time, is_storable
 from durably.runtime.activations.attempts import Attempts
 from durably.runtime.clock import Clock
 from durably.runtime.commands.command_kind import CommandTable
@@ -122,6 +122,8 @@ class Steps:
                 return
         if journal is None:
             at, deliveries = max(self._clock.now(), invocation.due or 0), NO_DELIVERIES  # Rule T1
+            if len(invocation.seed) > SEED_BYTES:
+                at = max(at, earliest_time(invocation.seed))
         elif not journal.undelivered:
             self._attempts.park(self._committer.begin(), invocation, journal)  # Resumed, or woken by what it gave up.
             self._deadlocks.waits_anew(invocation)

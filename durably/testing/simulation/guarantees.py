@@ -343,7 +343,7 @@ class Guarantees:
             return
         record = row.record
         match verb:
-            case Verb.RESUME if record.status is InvocationStatus.PAUSED and id in self._resumed:
+            case Verb.RESUME | Verb.RESTART if record.status is InvocationStatus.PAUSED and id in self._resumed:
                 self._broken(5, f"{shown_id(id)} was said to go on, and is paused on the disk.")
             case Verb.KILL if record.outcome is None:
                 self._broken(5, f"{shown_id(id)} was said to be killed, and goes on on the disk.")
