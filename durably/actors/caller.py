@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from durably.actors.actor import Service, VirtualObject, Workflow
 from durably.actors.headers import plain_headers
@@ -11,6 +11,7 @@ from durably.actors.protocol.operations import CallSite, frame_above
 from durably.actors.reference_classes import reference
 from durably.actors.sent_values import rejection, resolution
 from durably.actors.transport import Delay, Invocation, Outgoing, Transport
+from durably.actors.values.descriptions import MISSING
 from durably.actors.values.durations import Duration, duration_us
 from durably.actors.values.serde import Serde, codec_named
 from durably.actors.values.type_checks import is_bytes
@@ -44,8 +45,15 @@ class Caller(Transport):
         """
         return reference(self, actor, "workflow", id)
 
-    def invocation(self, id: str, returns: type[T] | Serde[T], /) -> Invocation[T]:
-        """A handle on an invocation whose result is of this type, or as a Serde reads it."""
+    @overload
+    def invocation(self, id: str, /) -> Invocation[Any]: ...
+    @overload
+    def invocation(self, id: str, returns: type[T] | Serde[T], /) -> Invocation[T]: ...
+    def invocation(self, id: str, returns: Any = MISSING, /) -> Invocation[Any]:
+        """A handle on an invocation whose result is of this type, or as a Serde reads it.
+
+        Without a type it is read as `Any`.
+        """
         if not is_storable(id):
             raise TypeError(f"The id of an invocation is Unicode text without NUL; {id!r} is not.")
         return Invocation(self, id, codec_named(returns, self._serde).decode)

@@ -150,7 +150,7 @@ class Trip(Service):
             undo.add(lambda: ctx.run("refund", self.payments.refund, seat))
             sent = await ctx.object(Ticket, seat).reserve.after(minutes=15).send("mary")
             await sent.cancel()
-            await ctx.invocation("inv_1", bool).cancel()
+            await ctx.invocation("inv_1").cancel()
         return True
 
 
