@@ -6,16 +6,14 @@ from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar, overload
 
 from durably.actors.actor import Service, VirtualObject, Workflow
-from durably.actors.headers import plain_headers
+from durably.actors.named_messages import named_message
 from durably.actors.protocol.operations import CallSite, frame_above
 from durably.actors.reference_classes import reference
 from durably.actors.sent_values import rejection, resolution
-from durably.actors.transport import Delay, Invocation, Outgoing, Transport
-from durably.actors.values.descriptions import MISSING
+from durably.actors.transport import Delay, Invocation, Transport
 from durably.actors.values.durations import Duration, duration_us
-from durably.actors.values.serde import Serde, codec_named
-from durably.actors.values.type_checks import is_bytes
-from durably.ids import RUN, is_storable
+from durably.actors.values.serde import MISSING, Serde, codec_named
+from durably.ids import is_storable
 
 T = TypeVar("T")
 ServiceT = TypeVar("ServiceT", bound=Service)
@@ -58,6 +56,7 @@ class Caller(Transport):
             raise TypeError(f"The id of an invocation is Unicode text without NUL; {id!r} is not.")
         return Invocation(self, id, codec_named(returns, self._serde).decode)
 
+    @overload
     def call(
         self,
         service: str,
@@ -65,17 +64,71 @@ class Caller(Transport):
         body: bytes = b"",
         *,
         key: str | None = None,
+        argument: Any = ...,
         headers: Mapping[str, str] | None = None,
         idempotency_key: str | None = None,
-    ) -> Coroutine[Any, Any, bytes]:
-        """Call by name and bytes: `body` and the answer are as over HTTP. `key` is None for a service.
+        timeout: Duration | None = None,
+    ) -> Coroutine[Any, Any, bytes]: ...
+    @overload
+    def call(
+        self,
+        service: str,
+        handler: str,
+        body: bytes = b"",
+        *,
+        returns: type[T] | Serde[T],
+        key: str | None = None,
+        argument: Any = ...,
+        headers: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
+        timeout: Duration | None = None,
+    ) -> Coroutine[Any, Any, T]: ...
+    @overload
+    def call(
+        self,
+        service: str,
+        handler: str,
+        body: bytes = b"",
+        *,
+        returns: None,
+        key: str | None = None,
+        argument: Any = ...,
+        headers: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
+        timeout: Duration | None = None,
+    ) -> Coroutine[Any, Any, None]: ...
+    def call(
+        self,
+        service: str,
+        handler: str,
+        body: bytes = b"",
+        *,
+        key: str | None = None,
+        argument: Any = MISSING,
+        returns: Any = MISSING,
+        headers: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
+        timeout: Duration | None = None,
+    ) -> Coroutine[Any, Any, Any]:
+        """Call a handler by name, where its class is not at hand: `call("Cart", "add", key="mary", argument="2B")`.
+
+        `key` is that of an object or the id of a workflow, and None for a service. `argument` is sent as a body over
+        HTTP is: the value of the only parameter, or a dict by name; or give the `body` itself, in bytes. The answer is
+        its bytes; with `returns=` it is a value of this type, or as a Serde reads it (None: the handler returns
+        nothing).
 
         Raises:
-            TerminalError: the handler failed, or there is none of this name, or the body does not fit it.
+            TerminalError: the handler failed, or (UnknownTargetError) there is none of this name, or
+                (InvalidArgumentError) the argument does not fit it.
+            UnencodableError: the argument cannot be written.
         """
-        outgoing = _outgoing(service, key, handler, body, headers, idempotency_key)
+        outgoing = named_message(
+            self._serde, service, handler, body, key=key, argument=argument, returns=returns, headers=headers,
+            idempotency_key=idempotency_key, timeout=timeout,
+        )  # fmt: skip
         return self._issue_call(outgoing, CallSite(frame_above(1)))
 
+    @overload
     def send(
         self,
         service: str,
@@ -83,12 +136,64 @@ class Caller(Transport):
         body: bytes = b"",
         *,
         key: str | None = None,
+        argument: Any = ...,
         after: Duration = 0,
         headers: Mapping[str, str] | None = None,
         idempotency_key: str | None = None,
-    ) -> Coroutine[Any, Any, Invocation[bytes]]:
-        """Send by name and bytes, delayed by `after`: a timedelta or seconds."""
-        outgoing = _outgoing(service, key, handler, body, headers, idempotency_key)
+        timeout: Duration | None = None,
+    ) -> Coroutine[Any, Any, Invocation[bytes]]: ...
+    @overload
+    def send(
+        self,
+        service: str,
+        handler: str,
+        body: bytes = b"",
+        *,
+        returns: type[T] | Serde[T],
+        key: str | None = None,
+        argument: Any = ...,
+        after: Duration = 0,
+        headers: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
+        timeout: Duration | None = None,
+    ) -> Coroutine[Any, Any, Invocation[T]]: ...
+    @overload
+    def send(
+        self,
+        service: str,
+        handler: str,
+        body: bytes = b"",
+        *,
+        returns: None,
+        key: str | None = None,
+        argument: Any = ...,
+        after: Duration = 0,
+        headers: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
+        timeout: Duration | None = None,
+    ) -> Coroutine[Any, Any, Invocation[None]]: ...
+    def send(
+        self,
+        service: str,
+        handler: str,
+        body: bytes = b"",
+        *,
+        key: str | None = None,
+        argument: Any = MISSING,
+        returns: Any = MISSING,
+        after: Duration = 0,
+        headers: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
+        timeout: Duration | None = None,
+    ) -> Coroutine[Any, Any, Invocation[Any]]:
+        """Send to a handler by name, delayed by `after`: a timedelta or seconds. All else is as in `call`.
+
+        `returns` is for who asks the handle for the result.
+        """
+        outgoing = named_message(
+            self._serde, service, handler, body, key=key, argument=argument, returns=returns, headers=headers,
+            idempotency_key=idempotency_key, timeout=timeout,
+        )  # fmt: skip
         after_us = duration_us(after, "send(after=...)")
         return self._issue_send(outgoing, Delay(after_us=after_us) if after_us else None, CallSite(frame_above(1)))
 
@@ -108,38 +213,3 @@ class Caller(Transport):
             InvalidArgumentError: the id is not that of an awakeable (400).
         """
         return self._issue_completion(rejection(id, reason, code), CallSite(frame_above(1)))
-
-
-def _outgoing(
-    service: str,
-    key: str | None,
-    handler: str,
-    body: bytes,
-    headers: Mapping[str, str] | None,
-    idempotency_key: str | None,
-) -> Outgoing[bytes]:
-    if not is_bytes(body):
-        raise TypeError(
-            f"The body of a call by name is bytes, not {body!r}. With the class of the actor at hand, use a reference."
-        )
-    for name in (service, key or "", handler, idempotency_key or ""):
-        if not is_storable(name):
-            raise TypeError(f"Names and keys are Unicode text without NUL; {name!r} is not.")
-    # Without the class it is not known whether this runs a workflow.
-    may_join = idempotency_key is not None or (key is not None and handler == RUN)
-    return Outgoing(
-        service,
-        key,
-        handler,
-        bytes(body),
-        _unchanged,
-        plain_headers(headers),
-        idempotency_key,
-        None,
-        True,
-        may_join=may_join,
-    )
-
-
-def _unchanged(data: bytes) -> bytes:
-    return data
