@@ -7,6 +7,7 @@ from asyncio import events
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 from urllib.parse import unquote
@@ -47,6 +48,7 @@ from durably.runtime.gateway.pending_requests import (
 )
 from durably.runtime.gateway.requests import Acceptance, Effect, InvocationRequest, Reply, ServiceDescription
 from durably.runtime.invocations.invocation import InvocationRun
+from durably.runtime.observation.logs import Logger, RuntimeLogger, checked_logger
 from durably.runtime.observation.observer import Observer, Observers
 from durably.runtime.supervision.supervisor import Supervisor
 from durably.storage.connect import store_from_url
@@ -98,7 +100,9 @@ class Runtime(Caller):
     is room for them (`Limits.waiting_attempts`), or at most for `suspend_after`; one that has left is replayed from its
     journal when it is woken. An object that is idle for longer than `passivate_after` leaves memory, too. Outcomes of
     sends and of requests with an idempotency key are kept for `retention`. Durations are timedeltas or seconds.
-    `on_paused` is told of invocations that wait for a person. Where some wait for nothing but each other, the newest
+    `on_paused` is told of invocations that wait for a person. `logger` is where the runtime and `ctx.log` write, a
+    logger of the standard library or of structlog; without one they write to structlog where it is configured, and else
+    to the logger `durably`. Where some invocations wait for nothing but each other, the newest
     call raises `DeadlockError` in its handler; `deadlocks="wait"` lets them wait. `forward_headers` says which headers
     of an invocation go on with the calls that it makes: all (True), none, or those of these names; never those about
     one message or connection. A class may say it for its handlers. `serde` makes the Serde of each type that classes
@@ -128,9 +132,13 @@ class Runtime(Caller):
         forward_headers: ForwardHeaders | None = None,
         serde: SerdeFactory | None = None,
         codec: Codec | None = None,
+        logger: Logger | None = None,
         environment: Environment | None = None,
     ) -> None:
-        self._environment = Environment() if environment is None else environment
+        environment = Environment() if environment is None else environment
+        if logger is not None:
+            environment = replace(environment, logger=partial(RuntimeLogger, checked_logger(logger)))
+        self._environment = environment
         limits = Limits() if limits is None else limits
         self._codec = codec
         self._store = self._encoded(store_from_url(store) if isinstance(store, str) else store)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from durably import TerminalError
+from durably import RetryPolicy, TerminalError
 from durably.testing import Harness
 from examples.go_tour import RESERVATION, Checkout, TicketService, UserSession
 from examples.providers import Ledger, MailProvider, PaymentProvider
@@ -69,7 +69,8 @@ class RefusingPayments(PaymentProvider):
 def harness(payments: type[PaymentProvider] = PaymentProvider, ledger: Ledger | None = None) -> Harness:
     ledger = Ledger() if ledger is None else ledger
     dependencies: dict[Any, Any] = {PaymentProvider: payments(ledger), MailProvider: MailProvider(ledger)}
-    return Harness(TicketService, Checkout, UserSession, dependencies=dependencies, nothing_resident=True)
+    actors = (TicketService, Checkout, UserSession)
+    return Harness(*actors, dependencies=dependencies, retry=RetryPolicy(), nothing_resident=True)
 
 
 async def test_a_reservation_lasts_a_quarter_of_an_hour_also_over_a_crash() -> None:
