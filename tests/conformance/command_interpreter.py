@@ -185,9 +185,9 @@ async def _interpret(ctx: ObjectContext, command: Command) -> str:
         case AwaitOne():
             return _text(await _start(ctx, command.command))
         case AwaitAny() | AwaitFirstCompleted():
-            return _text((await select(**_start_all(ctx, command.commands)))[1])
+            return _text((await select(**_racers(ctx, command.commands)))[1])
         case AwaitAnySuccessful() | AwaitFirstSucceededOrAllFailed():
-            return _text((await first_success(**_start_all(ctx, command.commands)))[1])
+            return _text((await first_success(**_racers(ctx, command.commands)))[1])
         case AwaitAllSucceededOrFirstFailed():
             results = await asyncio.gather(*_start_all(ctx, command.commands).values())
             return "|".join(map(_text, results))
@@ -206,6 +206,12 @@ async def _interpret(ctx: ObjectContext, command: Command) -> str:
             return await ctx.run("read the environment", os.environ.get, command.env_name, "")
         case _:
             assert_never(command)
+
+
+def _racers(ctx: ObjectContext, commands: list[AwaitableCommand]) -> dict[str, Awaitable[str | None]]:
+    if not commands:
+        raise TerminalError("None of no commands can be the first", code=400)
+    return _start_all(ctx, commands)
 
 
 def _start_all(ctx: ObjectContext, commands: list[AwaitableCommand]) -> dict[str, Awaitable[str | None]]:

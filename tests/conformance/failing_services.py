@@ -87,7 +87,7 @@ class Failing(VirtualObject):
             raise RuntimeError(f"Failed at attempt {executions.failing_actions}")
 
         try:
-            await ctx.run.options(retry=_every_millisecond(max_attempts))("fail", fail)
+            await ctx.run.options(retry=_every_millisecond(max(1, max_attempts)))("fail", fail)
         except TerminalError:
             return executions.failing_actions
         raise AssertionError("the action did not fail")

@@ -443,6 +443,14 @@ async def test_all_that_completed_stand_in_the_order_of_the_commands(suite: Suit
     assert (await suite.attach(id)).json() == "ok:runval|ok:val0|err:err1|ok:val2|err:run0|ok:sleep"
 
 
+async def test_of_no_commands_all_complete_and_none_is_the_first(suite: Suite, interpreter: Interpreter) -> None:
+    for kind in ("awaitAllCompleted", "awaitAllSucceededOrFirstFailed"):
+        assert await interpreter.run({"type": kind, "commands": []}) == ""
+    for kind in ("awaitAny", "awaitAnySuccessful"):
+        refused = await interpreter.ask("interpretCommands", {"commands": [{"type": kind, "commands": []}]})
+        assert failure(refused)["code"] == 400
+
+
 async def test_an_awakeable_has_a_time_limit(suite: Suite, interpreter: Interpreter) -> None:
     command = {"type": "awaitAwakeableOrTimeout", "awakeableKey": "awk", "timeoutMillis": 20}
     assert "await-timeout" in await interpreter.fail(command)
