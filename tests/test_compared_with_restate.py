@@ -13,7 +13,6 @@ import httpx
 import pytest
 
 import durably
-import durably.testing
 from durably import Context, Service, TerminalError, handler
 from durably.actors.bound_handlers import BoundHandler, DelayedHandler
 from durably.actors.handlers import Handler
@@ -213,6 +212,7 @@ def test_what_is_not_there_has_a_reason_or_another_way() -> None:
 
 
 CONTEXTS = (durably.Context, durably.WorkflowContext, durably.SharedWorkflowContext, durably.ActionContext)
+HANDLER: Any = Handler
 BOUND: Any = BoundHandler
 DELAYED: Any = DelayedHandler
 RECEIVERS: dict[str, tuple[Any, ...]] = {
@@ -263,7 +263,7 @@ def _parameters_of(function: ast.expr) -> set[str | None] | None:
     """The names of the parameters of what is called; None: it is the reader's own."""
     match function:
         case ast.Name(id=name) if name in ("handler", "shared"):
-            called: Any = Handler.__init__
+            called: Any = HANDLER.__init__
         case ast.Name(id=name) if hasattr(durably, name):
             called = getattr(durably, name)
         case ast.Attribute(value=ast.Name(id=receiver), attr=name) if receiver in RECEIVERS:
