@@ -11,6 +11,7 @@ from workloads.bank import BANK
 from workloads.cancels import CANCELS
 from workloads.circles import CIRCLES
 from workloads.counters import COUNTERS
+from workloads.identities import IDENTITIES
 from workloads.pauses import PAUSES
 from workloads.promises import PROMISES
 from workloads.trees import TREES
@@ -26,6 +27,7 @@ WORKLOADS: Mapping[str, Workload] = {
     "circles": CIRCLES,
     "cancels": CANCELS,
     "pauses": PAUSES,
+    "identities": IDENTITIES,
     "workflows": WORKFLOWS,
 }
 """By name, as `--workload` takes them."""

@@ -56,6 +56,24 @@ class Caller(Transport):
             raise TypeError(f"The id of an invocation is Unicode text without NUL; {id!r} is not.")
         return Invocation(self, id, codec_named(returns, self._serde).decode)
 
+    def invocation_of(self, call: Coroutine[Any, Any, T], /) -> Coroutine[Any, Any, Invocation[T]]:
+        """The invocation behind a call that is under way, to show its id, look at it, signal it or cancel it.
+
+            call = ctx.object(Printer, "p1").print(document)
+            job = await ctx.invocation_of(call)
+            self.job = job.id
+            pages = await call
+
+        Its await waits until the call is accepted, not for its answer. With an idempotency key this is the invocation
+        that the call has joined; then `previously_accepted` says so. After `job.cancel()` the call raises
+        `CancelledInvocationError`.
+
+        Raises:
+            TypeError: it is no call, or one of another context, runtime or client.
+            DurablyError: outside handlers: the call was refused, or (StoreUnavailableError) that is unknown.
+        """
+        return self._issue_identification(call, CallSite(frame_above(1)))
+
     @overload
     def call(
         self,

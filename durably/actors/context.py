@@ -30,7 +30,9 @@ from durably.actors.protocol.commands import (
     CompleteAwakeable,
     GetOutput,
     GetStatus,
+    IdentifyCall,
     Send,
+    SendAnswer,
     SendSignal,
     Sleep,
     StatusAnswer,
@@ -41,7 +43,7 @@ from durably.actors.protocol.request import Request as Request
 from durably.actors.run import Run
 from durably.actors.sent_values import Sent, checked_signal_name, decoding
 from durably.actors.state import StateView
-from durably.actors.transport import Delay, Invocation, Outgoing
+from durably.actors.transport import Delay, Invocation, Outgoing, message_of, no_call
 from durably.actors.values.descriptions import MISSING
 from durably.actors.values.durations import Duration, delay_us, moment
 from durably.actors.values.serde import Serde, SerdeFactory, codec_named
@@ -237,6 +239,21 @@ class Context(Caller):
     def _issue_status(self, id: str, site: CallSite, /) -> Operation[InvocationStatus]:
         return self._port.issue(GetStatus(id), _status, f"status of {id}", site)
 
+    def _issue_identification(self, call: object, site: CallSite, /) -> Coroutine[Any, Any, Invocation[Any]]:
+        self._port.check("ctx.invocation_of()")
+        message = message_of(call)
+        id = None if message is None else self._port.callee_id(call, message.service, message.key)
+        if message is None or id is None:
+            raise no_call(call)
+
+        def handle(data: bytes) -> Invocation[Any]:
+            answer = _identification_decoder.decode(data)
+            return Invocation(self, answer.id, message.decode, answer.previously_accepted)
+
+        if not message.may_join:  # Nothing is to be looked up.
+            return _known(Invocation(self, id, message.decode))
+        return self._port.issue(IdentifyCall(id), handle, f"invocation of {message}", site)
+
     def _issue_completion(self, command: CompleteAwakeable, site: CallSite, /) -> Operation[None]:
         return issue_completion(self._port, command, site)
 
@@ -415,10 +432,15 @@ def _is_of(handler: Handler[Any, Any], actor: type[Actor]) -> bool:
 
 
 _status_decoder = msgspec.json.Decoder(StatusAnswer)
+_identification_decoder = msgspec.json.Decoder(SendAnswer)
 
 
 def _status(data: bytes) -> InvocationStatus:
     return _status_decoder.decode(data).status
+
+
+async def _known(invocation: Invocation[Any]) -> Invocation[Any]:
+    return invocation
 
 
 def _nothing(_answer: Any) -> None:

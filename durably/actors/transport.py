@@ -10,7 +10,7 @@ A handler's context, a runtime in this process and an HTTP client are transports
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Generator
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import msgspec
 
@@ -95,6 +95,14 @@ class Transport:
         """End with where an invocation stands."""
         raise NotImplementedError
 
+    def _issue_identification(self, call: object, site: CallSite, /) -> Coroutine[Any, Any, Invocation[Any]]:
+        """End with the handle of the invocation that a call has started or joined.
+
+        Raises:
+            TypeError: it is no call that this has issued.
+        """
+        raise NotImplementedError
+
     def _issue_completion(self, command: CompleteAwakeable, site: CallSite, /) -> Coroutine[Any, Any, None]:
         """Resolve or reject an awakeable."""
         raise NotImplementedError
@@ -108,8 +116,24 @@ class Transport:
         raise NotImplementedError
 
 
+def message_of(call: object) -> Outgoing[Any] | None:
+    """What an operation has asked for, if it is a call."""
+    what: object = getattr(call, "what", None)
+    message = cast("Outgoing[Any]", what)
+    return message if isinstance(what, Outgoing) else None
+
+
+def no_call(given: object) -> TypeError:
+    """What is said of anything but a call."""
+    return TypeError(
+        f"invocation_of() takes a call that has not been awaited yet, from the same context, runtime or client: "
+        f"`call = caller.object(Cart, key).add(...)`. {given!r} is none. (A message that was sent has its id: "
+        "`sent = await ....send(...)`, `sent.id`.)"
+    )
+
+
 class Invocation(Generic[R_co]):
-    """A handle on an accepted invocation, from `send` or `caller.invocation(id, T)`."""
+    """A handle on an accepted invocation, from `send`, `caller.invocation_of(call)` or `caller.invocation(id, T)`."""
 
     __slots__ = ("_decode", "_transport", "id", "previously_accepted")
 

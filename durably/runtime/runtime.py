@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast, overload
 from urllib.parse import unquote
 
 from durably.actors.actor import Actor, VirtualObject, Workflow
@@ -21,7 +21,7 @@ from durably.actors.protocol.commands import CompleteAwakeable, SendSignal
 from durably.actors.protocol.operations import CallSite, HostOperation
 from durably.actors.retry import RetryPolicy
 from durably.actors.sent_values import Sent
-from durably.actors.transport import Delay, Invocation, Outgoing
+from durably.actors.transport import Delay, Invocation, Outgoing, message_of, no_call
 from durably.actors.values.durations import Duration, duration_us, optional_duration_us
 from durably.actors.values.serde import MISSING, SerdeFactory, checked_factory, codec_under
 from durably.actors.values.user_errors import let_signals_pass
@@ -42,9 +42,12 @@ from durably.runtime.gateway.pending_requests import (
     AcceptanceOperation,
     CancelOperation,
     CompletionOperation,
+    IdentificationOperation,
+    OutcomeOperation,
     QuestionOperation,
     ReplyOperation,
     ResultOperation,
+    is_call_of,
 )
 from durably.runtime.gateway.requests import Acceptance, Effect, InvocationRequest, Reply, ServiceDescription
 from durably.runtime.invocations.invocation import InvocationRun
@@ -504,6 +507,21 @@ class Runtime(Caller):
         gateway = self._running().gateway
         operation: QuestionOperation[InvocationStatus] = QuestionOperation(gateway.pending, f"status of {id}", site)
         gateway.status(operation, id)
+        return operation
+
+    def _issue_identification(self, call: object, site: CallSite, /) -> HostOperation[Invocation[Any]]:
+        gateway = self._running().gateway
+        message = message_of(call)
+        own = cast("OutcomeOperation[Any]", call)
+        if message is None or not is_call_of(gateway.pending, call):
+            raise no_call(call)
+
+        def handle(id: str, joined: bool) -> Invocation[Any]:
+            return Invocation(self, id, message.decode, joined)
+
+        what = f"invocation of {message}"
+        operation: IdentificationOperation[Any] = IdentificationOperation(gateway.pending, what, site, own, handle)
+        gateway.identify(operation)
         return operation
 
     def _issue_completion(self, command: CompleteAwakeable, site: CallSite | None, /) -> HostOperation[None]:

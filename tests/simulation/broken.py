@@ -31,7 +31,8 @@ from durably.runtime.gateway import intake
 from durably.runtime.gateway import requests as gateway_requests
 from durably.runtime.gateway.control import Control, Verb
 from durably.runtime.gateway.deliveries import Deliveries
-from durably.runtime.gateway.pending_requests import AcceptanceOperation, OutcomeOperation
+from durably.runtime.gateway.intake import Intake
+from durably.runtime.gateway.pending_requests import AcceptanceOperation, IdentificationOperation, OutcomeOperation
 from durably.runtime.invocations.activation import Activation
 from durably.runtime.invocations.invocation import Found, InvocationRun
 from durably.runtime.invocations.journal import Journal
@@ -61,6 +62,7 @@ from durably.storage.memory import MemoryStore
 from durably.storage.records import (
     NO_COMMAND,
     Batch,
+    CallerRecord,
     CompletionRecord,
     OrderRecord,
     SignalRecord,
@@ -963,6 +965,29 @@ async def adding(sim: Simulation) -> None:
 @mutant("paused", where=(Workload(program=adding, actors=(Careless,)),))
 def an_actor_looks_at_a_global(patch: Patch) -> None:
     """The runtime is sound."""
+
+
+# ---------------------------------------------------------------------- ids of calls
+
+IDENTITIES = (WORKLOADS["identities"],)
+
+
+@mutant("check", where=IDENTITIES)
+def a_call_that_joined_another_is_told_to_be_one_of_its_own(patch: Patch) -> None:
+    def answer(original: Any, self: Attachments, caller: CallerRecord, derived_id: str, found: Found) -> None:
+        own = None if found is None else msgspec.structs.replace(found, id=derived_id)
+        original(self, caller, derived_id, own)
+
+    around(patch, Attachments, "_answer_identity", answer)
+
+
+@mutant("guarantee 5", where=IDENTITIES)
+def a_client_is_told_the_id_of_a_call_before_it_is_durable(patch: Patch) -> None:
+    def tell(self: Intake, operation: IdentificationOperation[Any]) -> None:
+        operation.id = operation.call.id
+        operation.identified(operation.call)
+
+    patch.setattr(Intake, "_tell_identity", tell)
 
 
 # ---------------------------------------------------------------------- cancels, kills, deadlines

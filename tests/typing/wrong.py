@@ -125,7 +125,10 @@ async def use(caller: Caller, ctx: Context) -> None:
     named: str = await caller.call("Cart", "add", key="k", argument="a", returns=bool)  # refused: the result is a bool
     handle: Invocation[str] = await caller.send("Cart", "add", key="k", returns=bool)  # refused: the result is a bool
     caller.call("Cart", "add", key="k", argument="a", returns=bool)  # refused: the await is forgotten
-    print(named, handle)
+    behind: Invocation[str] = await caller.invocation_of(cart.add("a"))  # refused: the result is a bool
+    caller.invocation_of(cart.add("a"))  # refused: the await is forgotten
+    caller.invocation_of("inv_1")  # refused: that is invocation()
+    print(named, handle, behind)
     await ctx.run("charge", charge, "5")  # refused: an argument of another type, of an action
     await ctx.run("charge", charge)  # refused: an argument of the action is missing
     ctx.run("refund", refund, 5)  # refused: the await is forgotten

@@ -19,6 +19,7 @@ from durably.actors.protocol.commands import (
     GetOutput,
     GetPromise,
     GetStatus,
+    IdentifyCall,
     MakeAwakeable,
     PeekPromise,
     Run,
@@ -40,7 +41,12 @@ from durably.runtime.commands.promise_commands import (
     GetPromiseCommands,
     PeekPromiseCommands,
 )
-from durably.runtime.commands.question_commands import AttachCommands, GetOutputCommands, GetStatusCommands
+from durably.runtime.commands.question_commands import (
+    AttachCommands,
+    GetOutputCommands,
+    GetStatusCommands,
+    IdentifyCallCommands,
+)
 from durably.runtime.commands.run_commands import RunCommands
 from durably.runtime.commands.signal_commands import (
     AwaitSignalCommands,
@@ -275,6 +281,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         GetOutput: GetOutputCommands(attachments),
         GetPromise: GetPromiseCommands(promises, completions),
         GetStatus: GetStatusCommands(attachments),
+        IdentifyCall: IdentifyCallCommands(attachments),
         MakeAwakeable: MakeAwakeableCommands(signals),
         PeekPromise: PeekPromiseCommands(promises, completions),
         Run: RunCommands(

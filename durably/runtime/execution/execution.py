@@ -177,6 +177,9 @@ class CallOperation(DurableOperation[R]):
         """Its callee has been cancelled."""
         super().__init__(execution, number, decode, what, site)
 
+    def is_of(self, execution: Execution) -> bool:
+        return self._execution is execution
+
     def complete(self, delivery: Delivery) -> None:
         if self.is_cancelled_below:
             super(DurableOperation, self).cancel()
@@ -710,6 +713,12 @@ class Execution:
         accepted, number = self._accepted, self.next_command
         id = derived_invocation_id(accepted.id, accepted.seed, number, command.service, command.key)
         return self._issue_unanswered(command, sent(id), what, site)
+
+    def callee_id(self, call: object, service: str, key: str | None, /) -> str | None:
+        accepted = self._accepted
+        if not isinstance(call, CallOperation) or not call.is_of(self):
+            return None
+        return derived_invocation_id(accepted.id, accepted.seed, call.number, service, key)
 
     def issue_signal(self, command: SendSignal, what: object, site: CallSite, /) -> DurableOperation[None]:
         if not self.handler.atomic:

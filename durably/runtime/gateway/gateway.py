@@ -20,6 +20,7 @@ from durably.runtime.gateway.intake import Intake
 from durably.runtime.gateway.pending_requests import (
     AcceptanceOperation,
     CompletionOperation,
+    IdentificationOperation,
     OutcomeOperation,
     PendingRequest,
     PendingRequests,
@@ -136,6 +137,13 @@ class Gateway:
             self._refuse(operation)
         else:
             self._desks.intake.send(operation, request, body, delay, wire=wire)
+
+    def identify(self, operation: IdentificationOperation[Any]) -> None:
+        """The invocation that a call has started or joined."""
+        if self._desks is None:
+            self._refuse(operation)
+        else:
+            self._desks.intake.identify(operation)
 
     def result(self, operation: OutcomeOperation[Any], which: str | KeyScope) -> None:
         """Wait for the outcome of the invocation with this id, idempotency key or workflow id."""

@@ -19,6 +19,7 @@ from durably.actors.protocol.commands import (
     CompletePromise,
     GetOutput,
     GetStatus,
+    IdentifyCall,
     Run,
     Send,
     SendSignal,
@@ -34,7 +35,7 @@ STEP_BYTES = 520
 DECODED_RATIO = 7
 """What a byte of JSON takes up, with what it was decoded to: 2 for text, 7 for numbers, 9 for many small records."""
 
-ANSWERED_BY_THIS_PROCESS = (Run, GetOutput, GetStatus, Attach)
+ANSWERED_BY_THIS_PROCESS = (Run, GetOutput, GetStatus, IdentifyCall, Attach)
 """Commands whose answer this process has to find out itself; all others are answered by something durable."""
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from random import Random
-from typing import Any, Protocol, TypeVar, TypeVarTuple
+from typing import Any, Protocol, TypeVar, TypeVarTuple, cast
 
 import msgspec
 
@@ -18,7 +18,7 @@ from durably.actors.caller import Caller
 from durably.actors.protocol.commands import CompleteAwakeable, SendSignal
 from durably.actors.protocol.operations import CallSite, HostOperation, frame_above
 from durably.actors.sent_values import Sent
-from durably.actors.transport import Delay, Invocation, Outgoing
+from durably.actors.transport import Delay, Invocation, Outgoing, message_of, no_call
 from durably.actors.values.error_envelopes import decode_failure
 from durably.errors import (
     InvocationStatusError,
@@ -26,6 +26,7 @@ from durably.errors import (
     RuntimeStoppedError,
     StoreInUseError,
     StoreUnavailableError,
+    UnknownTargetError,
 )
 from durably.ids import InvocationStatus
 from durably.runtime.execution.failure_text import describe_failure
@@ -162,6 +163,28 @@ class SimulatedClient(Caller):
             return told
 
         return self._issue(converse(), f"status of {id}", site)
+
+    def _issue_identification(self, call: object, site: CallSite, /) -> HostOperation[Invocation[Any]]:
+        """Asked by the idempotency key of the call, again until it has arrived."""
+        message = message_of(call)
+        under_way = cast("ClientOperation[Any]", call)
+        if message is None or not message.may_join or not _is_of_a_client(call):
+            raise no_call(call)
+
+        async def converse() -> Invocation[Any]:
+            while True:
+                has_ended = under_way.done()
+                try:
+                    asked = f"asks for the id of {_asked(message)}"
+                    id: str = await self._converse(asked, lambda process: process.identify(message), True)
+                except UnknownTargetError:
+                    if has_ended:
+                        raise
+                    await asyncio.sleep(self._world.random.randrange(*PAUSE_US) / 1_000_000)
+                else:
+                    return Invocation(self, id, message.decode)
+
+        return self._issue(converse(), f"invocation of {message}", site)
 
     def _issue_completion(self, command: CompleteAwakeable, site: CallSite, /) -> HostOperation[None]:
         """Repeated until it is answered: the first one counts (rule E5)."""
@@ -342,6 +365,10 @@ class SimulatedClient(Caller):
     def _travel_us(self, place: Place = "message") -> int:
         slow = self._world.injection.strikes("slow", place)
         return self._world.latencies.one_of(TRAVEL_US) if slow is None else slow.lasts_us
+
+
+def _is_of_a_client(operation: object) -> bool:
+    return isinstance(operation, ClientOperation)
 
 
 def _trouble(strike: Strike, repeatable: bool) -> str:

@@ -31,6 +31,7 @@ from durably.runtime.gateway.control import Verb
 from durably.runtime.gateway.pending_requests import (
     AcceptanceOperation,
     CompletionOperation,
+    IdentificationOperation,
     OutcomeOperation,
     PendingRequest,
     PendingRequests,
@@ -287,7 +288,7 @@ class SimulatedProcess:
     def call(self, outgoing: Outgoing[Any]) -> PendingRequest[Outcome]:
         """Take a call in."""
         runtime = self._up()
-        operation = _Call(runtime.supervisor.gateway.pending, f"call of {outgoing}", self)
+        operation = _Call(runtime.supervisor.gateway.pending, f"call of {outgoing}", self, outgoing)
         runtime.supervisor.gateway.call(operation, outgoing, outgoing.argument, wire=outgoing.wire)
         return operation
 
@@ -304,6 +305,23 @@ class SimulatedProcess:
         operation = _Call(runtime.supervisor.gateway.pending, f"attach to {outgoing}", self)
         runtime.supervisor.gateway.result(operation, _scope(outgoing))
         return operation
+
+    def identify(self, outgoing: Outgoing[Any]) -> PendingRequest[str]:
+        """Take in the question which invocation a call has: one that is here, or by its key."""
+        gateway = self._up().supervisor.gateway
+        what = f"id of {outgoing}"
+        call = next((one for one in gateway.pending if isinstance(one, _Call) and one.message is outgoing), None)
+        if call is None:
+            question = _Question(gateway.pending, what, self, self._has_told_id)
+            gateway.lookup(question, _scope(outgoing))
+            return question
+        identification = _Identification(gateway.pending, what, call, self)
+        gateway.identify(identification)
+        return identification
+
+    def _has_told_id(self, id: str) -> None:
+        if self.superseded_at_us is None:
+            self.guarantees.acknowledged(id)
 
     def output(self, outgoing: Outgoing[Any]) -> PendingRequest[Outcome]:
         """Take in the question how such an invocation has ended, if it has."""
@@ -441,8 +459,16 @@ class SimulatedProcess:
 class _Call(OutcomeOperation[Outcome]):
     """Answers with the outcome as bytes, and has every answer checked where it leaves."""
 
-    def __init__(self, owner: PendingRequests, what: str, process: SimulatedProcess) -> None:
+    def __init__(
+        self,
+        owner: PendingRequests,
+        what: str,
+        process: SimulatedProcess,
+        message: Outgoing[Any] | None = None,
+    ) -> None:
         super().__init__(owner, what, None)
+        self.message = message
+        """What is called; None: it waits for a call that was made before."""
         self._process = process
         self._is_late = process.superseded_at_us is not None
 
@@ -450,6 +476,20 @@ class _Call(OutcomeOperation[Outcome]):
         is_owner = self._process.answers(f"answered the {self.what}", is_late=self._is_late)
         self._process.guarantees.answered(self.id, outcome, is_owner=is_owner)
         self.finish(outcome)
+
+
+class _Identification(IdentificationOperation[str]):
+    """Answers with the id of the invocation that a call has, and has that checked: it is durable."""
+
+    def __init__(self, owner: PendingRequests, what: str, call: _Call, process: SimulatedProcess) -> None:
+        super().__init__(owner, what, None, call, _first)
+        self._process = process
+        self._is_late = process.superseded_at_us is not None
+
+    def finish(self, result: str) -> None:
+        if self._process.answers(f"told the {self.what}", is_late=self._is_late):
+            self._process.guarantees.acknowledged(result)
+        super().finish(result)
 
 
 class _Send(AcceptanceOperation[Acceptance]):
@@ -506,6 +546,10 @@ class _Signal(QuestionOperation[None]):
     def finish(self, result: None) -> None:
         self._process.guarantees.told_signalled(self._command.invocation_id, self._command.name)
         super().finish(result)
+
+
+def _first(id: str, _joined: bool) -> str:
+    return id
 
 
 def _itself(acceptance: Acceptance) -> Acceptance:
