@@ -276,6 +276,19 @@ async def test_a_runner_takes_a_cancelled_callee_for_its_own_cancel(suite: Suite
     assert await suite.call(path_of("CancelTestRunner", key, "verifyTest")) is True
 
 
+async def test_a_delayed_message_is_taken_back_by_its_id(suite: Suite, key: str) -> None:
+    request = proxied("add", b"1", key=key, delayMillis=60_000)
+    first, second = [await suite.call("/Proxy/oneWayCall", request) for _ in range(2)]
+    assert await suite.act(first, "cancel") == 200
+    assert await suite.call("/TestUtilsService/cancelInvocation", second) is None
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        for id in (first, second):
+            while (status := await suite.act(id, "purge")) not in (200, 404):
+                assert status == 409
+                await asyncio.sleep(0.005)
+    assert await suite.call(path_of("Counter", key, "get")) == 0
+
+
 async def test_a_killed_tree_is_free(suite: Suite, key: str) -> None:
     id = await suite.send(path_of("KillTestRunner", key, "startCallTree"))
     await blocked(suite, key)
