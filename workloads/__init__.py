@@ -9,6 +9,7 @@ from workloads.approvals import APPROVALS
 from workloads.asyncio_programs import ASYNCIO_PROGRAMS
 from workloads.bank import BANK
 from workloads.cancels import CANCELS
+from workloads.changes import CHANGES
 from workloads.circles import CIRCLES
 from workloads.counters import COUNTERS
 from workloads.identities import IDENTITIES
@@ -29,5 +30,6 @@ WORKLOADS: Mapping[str, Workload] = {
     "pauses": PAUSES,
     "identities": IDENTITIES,
     "workflows": WORKFLOWS,
+    "changes": CHANGES,
 }
 """By name, as `--workload` takes them."""

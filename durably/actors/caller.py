@@ -6,13 +6,13 @@ from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar, overload
 
 from durably.actors.actor import Service, VirtualObject, Workflow
-from durably.actors.named_messages import named_message
+from durably.actors.named_messages import decoding, named_message
 from durably.actors.protocol.operations import CallSite, frame_above
 from durably.actors.reference_classes import reference
 from durably.actors.sent_values import rejection, resolution
 from durably.actors.transport import Delay, Invocation, Transport
 from durably.actors.values.durations import Duration, duration_us
-from durably.actors.values.serde import MISSING, Serde, codec_named
+from durably.actors.values.serde import MISSING, Serde
 from durably.ids import is_storable
 
 T = TypeVar("T")
@@ -47,14 +47,16 @@ class Caller(Transport):
     def invocation(self, id: str, /) -> Invocation[Any]: ...
     @overload
     def invocation(self, id: str, returns: type[T] | Serde[T], /) -> Invocation[T]: ...
+    @overload
+    def invocation(self, id: str, returns: None, /) -> Invocation[None]: ...
     def invocation(self, id: str, returns: Any = MISSING, /) -> Invocation[Any]:
-        """A handle on an invocation whose result is of this type, or as a Serde reads it.
+        """A handle on an invocation whose result is of this type, or as a Serde reads it; None: it has none.
 
-        Without a type it is read as `Any`.
+        Without a type the result is read as `Any`.
         """
         if not is_storable(id):
             raise TypeError(f"The id of an invocation is Unicode text without NUL; {id!r} is not.")
-        return Invocation(self, id, codec_named(returns, self._serde).decode)
+        return Invocation(self, id, decoding(self._serde, returns, id))
 
     def invocation_of(self, call: Coroutine[Any, Any, T], /) -> Coroutine[Any, Any, Invocation[T]]:
         """The invocation behind a call that is under way, to show its id, look at it, signal it or cancel it.
@@ -215,14 +217,18 @@ class Caller(Transport):
         after_us = duration_us(after, "send(after=...)")
         return self._issue_send(outgoing, Delay(after_us=after_us) if after_us else None, CallSite(frame_above(1)))
 
-    def resolve_awakeable(self, id: str, value: Any = None, /) -> Coroutine[Any, Any, None]:
-        """Supply the value that an awakeable waits for. The first one counts; a late one changes nothing (rule E5).
+    def resolve_awakeable(
+        self, id: str, value: Any = None, /, *, serde: Serde[Any] | None = None
+    ) -> Coroutine[Any, Any, None]:
+        """Supply the value that an awakeable waits for, by the Serde with which it is awaited, if it is.
+
+        The first one counts; a late one changes nothing (rule E5).
 
         Raises:
             InvalidArgumentError: the id is not that of an awakeable (400).
             UnencodableError: the value cannot be written.
         """
-        return self._issue_completion(resolution(id, value), CallSite(frame_above(1)))
+        return self._issue_completion(resolution(id, value, serde), CallSite(frame_above(1)))
 
     def reject_awakeable(self, id: str, reason: str, /, *, code: int = 500) -> Coroutine[Any, Any, None]:
         """Let the handler that awaits an awakeable get a `TerminalError`.

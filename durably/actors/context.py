@@ -41,7 +41,7 @@ from durably.actors.protocol.operations import CallSite, Operation, frame_above
 from durably.actors.protocol.port import Port
 from durably.actors.protocol.request import Request as Request
 from durably.actors.run import Run
-from durably.actors.sent_values import Sent, checked_signal_name, decoding
+from durably.actors.sent_values import Sent, checked_serde, checked_signal_name, decoding
 from durably.actors.state import StateView
 from durably.actors.transport import Delay, Invocation, Outgoing, message_of, no_call
 from durably.actors.values.descriptions import MISSING
@@ -165,28 +165,37 @@ class Context(Caller):
     @overload
     def awakeable(self, /) -> Awakeable[Any]: ...
     @overload
-    def awakeable(self, returns: type[T], /) -> Awakeable[T]: ...
-    def awakeable(self, returns: Any = MISSING, /) -> Awakeable[Any]:
+    def awakeable(self, returns: type[T] | Serde[T], /) -> Awakeable[T]: ...
+    @overload
+    def awakeable(self, returns: type[T] = ..., /, *, serde: Serde[T]) -> Awakeable[T]: ...
+    def awakeable(self, returns: Any = MISSING, /, *, serde: Serde[Any] | None = None) -> Awakeable[Any]:
         """A value of this type that somebody outside will supply: give its `id` away, then await it.
 
         Whoever has the id resolves or rejects it: another handler, the program around the runtime, HTTP. Waiting for it
-        holds no memory. A value that does not fit the type raises `InvalidArgumentError` where it is awaited.
+        holds no memory. A value that does not fit the type raises `InvalidArgumentError` where it is awaited. It is
+        JSON, unless a Serde is named here and where it is resolved; over HTTP, bytes of any other content type come as
+        they are.
         """
         site = CallSite(frame_above(1))
-        return Awakeable(self._port.issue_awakeable(decoding(returns, "an awakeable"), site))
+        return Awakeable(self._port.issue_awakeable(decoding(returns, "an awakeable", serde), site))
 
     @overload
     def signal(self, name: str, /) -> Coroutine[Any, Any, Any]: ...
     @overload
-    def signal(self, name: str, returns: type[T], /) -> Coroutine[Any, Any, T]: ...
-    def signal(self, name: str, returns: Any = MISSING, /) -> Coroutine[Any, Any, Any]:
+    def signal(self, name: str, returns: type[T] | Serde[T], /) -> Coroutine[Any, Any, T]: ...
+    @overload
+    def signal(self, name: str, returns: type[T] = ..., /, *, serde: Serde[T]) -> Coroutine[Any, Any, T]: ...
+    def signal(
+        self, name: str, returns: Any = MISSING, /, *, serde: Serde[Any] | None = None
+    ) -> Coroutine[Any, Any, Any]:
         """The next signal of this name that is sent to this invocation (`Invocation.signal()`), sent already or not.
 
         The first `ctx.signal(name)` takes the first signal of that name, the second the second, and so on; one whose
-        wait was cancelled takes none. A value that does not fit the type raises `InvalidArgumentError`.
+        wait was cancelled takes none. A value that does not fit the type raises `InvalidArgumentError`. It is JSON,
+        unless a Serde is named here and where it is sent.
         """
         what = f"the signal {checked_signal_name(name)!r}"
-        return self._port.issue(AwaitSignal(name), decoding(returns, what), what, CallSite(frame_above(1)))
+        return self._port.issue(AwaitSignal(name), decoding(returns, what, serde), what, CallSite(frame_above(1)))
 
     def compensations(self) -> Compensations:
         """`async with ctx.compensations() as undo:` undoes what was done if the block fails or is cancelled."""
@@ -392,11 +401,17 @@ class SharedWorkflowContext(SharedContext):
 
     __slots__ = ()
 
-    def promise(self, name: str, returns: type[T] | Serde[T], /) -> DurablePromise[T]:
+    @overload
+    def promise(self, name: str, returns: type[T] | Serde[T], /) -> DurablePromise[T]: ...
+    @overload
+    def promise(self, name: str, returns: type[T] = ..., /, *, serde: Serde[T]) -> DurablePromise[T]: ...
+    def promise(self, name: str, returns: Any = MISSING, /, *, serde: Serde[Any] | None = None) -> DurablePromise[Any]:
         """A promise of this workflow by its name, declared or not, of a type or as a Serde writes it."""
         self._port.check(f"ctx.promise({name!r})")
         if not (is_text(name) and name and is_storable(name)):
             raise TypeError(f"The name of a promise is Unicode text without NUL, and not empty; {name!r} is not.")
+        if serde is not None:
+            returns = checked_serde(serde)
         return DurablePromise(self._port, name, codec_named(returns, self._port.serde))
 
 

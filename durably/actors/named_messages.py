@@ -47,7 +47,7 @@ def named_message(
         key,
         handler,
         _body(serde, service, handler, body, argument),
-        _decoding(serde, handler, returns),
+        _unchanged if returns is MISSING else decoding(serde, returns, handler),
         plain_headers(headers),
         idempotency_key,
         None if timeout is None else duration_us(timeout, "call(timeout=...)"),
@@ -86,12 +86,9 @@ def _body(serde: SerdeFactory | None, service: str, handler: str, body: bytes, a
         raise UnencodableError(f"The argument of handler {handler!r}: {error.message}", path=error.path) from error
 
 
-def _decoding(serde: SerdeFactory | None, handler: str, returns: Any) -> Callable[[bytes], Any]:
-    if returns is MISSING:
-        return _unchanged
-    if returns is None:
-        return NoResult(handler).decode
-    return codec_named(returns, serde).decode
+def decoding(serde: SerdeFactory | None, returns: Any, handler: str) -> Callable[[bytes], Any]:
+    """What reads a result of this type, or as a Serde reads it; None: of a handler that has none."""
+    return NoResult(handler).decode if returns is None else codec_named(returns, serde).decode
 
 
 def _unchanged(data: bytes) -> bytes:

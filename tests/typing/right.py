@@ -294,6 +294,8 @@ class Signup(Workflow, retention=timedelta(days=30)):
         code: str = await self.confirmed
         seen: str | None = await self.confirmed.peek()
         named: int = await ctx.promise("other", int)
+        receipt: DurablePromise[bytes] = ctx.promise("receipt", serde=BytesSerde())
+        await receipt.resolve(b"x")
         raced: tuple[str, str | None] = await select(code=self.confirmed, time=ctx.sleep(5))
         if left:
             ctx.continue_as_new(Signup.run, email, left=left - 1)
@@ -338,6 +340,11 @@ class Approval(VirtualObject):
         await self.remind.after(days=1).send(3)
         if ctx.patched("signals"):
             number: int = await ctx.signal("number", int)
+            raw: bytes = await ctx.signal("raw", serde=BytesSerde())
+            scan: Awakeable[bytes] = ctx.awakeable(bytes, serde=BytesSerde())
+            raw = await ctx.awakeable(BytesSerde())
+            await scan.resolve(raw, serde=BytesSerde())
+            await ctx.resolve_awakeable(scan.id, raw, serde=BytesSerde())
             print(number)
         both: tuple[bool, bool] = await asyncio.gather(asked, asyncio.wait_for(asked, 5))
         name, first = await select(one=asked, other=asked)

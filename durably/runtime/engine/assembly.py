@@ -128,6 +128,7 @@ class Parts:
     background: Background
     cancellation: Cancellation
     committer: Committer
+    continuations: Continuations
     idleness: Idleness
     pause_search: PauseSearch
     pauses: Pauses
@@ -257,7 +258,15 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
     )
     activations.on_queued.append(notices.message_queued)
     attachments.on_attached.append(notices.attached)
-    pauses = Pauses(committer=committer, notices=notices, observer=observer, ready=ready, timers=timers)
+    pauses = Pauses(
+        activations=activations,
+        committer=committer,
+        notices=notices,
+        observer=observer,
+        ready=ready,
+        timers=timers,
+    )
+    attachments.on_unreadable = pauses.pause_asker
     action_endings = ActionEndings(
         incarnation,
         actions=around.actions,
@@ -318,6 +327,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
     activations.on_loaded.append(workflow_retention.look_at_loaded)
     endings.on_left = workflow_retention.handler_has_ended
     continuations = Continuations(
+        committer=committer,
         endings=endings,
         entropy=around.entropy,
         observer=observer,
@@ -441,6 +451,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         background=background,
         cancellation=cancellation,
         committer=committer,
+        continuations=continuations,
         idleness=idleness,
         passivation=passivation,
         pause_search=pause_search,

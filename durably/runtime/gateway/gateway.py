@@ -64,6 +64,7 @@ class Desks:
             acceptance=parts.acceptance,
             cancellation=parts.cancellation,
             committer=parts.committer,
+            continuations=parts.continuations,
             entropy=entropy,
             pauses=parts.pauses,
             queries=self.queries,
@@ -75,6 +76,7 @@ class Desks:
         )
         self.deliveries = Deliveries(
             committer=parts.committer,
+            reach=parts.reach,
             ready=parts.ready,
             registry=parts.registry,
             settings=engine.settings,
@@ -193,6 +195,13 @@ class Gateway:
             self._refuse(operation)
         else:
             self._desks.control.act(operation, verb, id)
+
+    def restart(self, operation: QuestionOperation[Effect], id: str, from_step: int) -> None:
+        """Begin a paused invocation anew, from a step."""
+        if self._desks is None:
+            self._refuse(operation)
+        else:
+            self._desks.control.restart(operation, id, from_step)
 
     def restart_as_new(self, operation: QuestionOperation[str], id: str) -> None:
         """Begin what has ended once more, as a new invocation."""

@@ -28,7 +28,7 @@ from durably.errors import (
     StoreUnavailableError,
     UnknownTargetError,
 )
-from durably.ids import InvocationStatus
+from durably.ids import InvocationStatus, KeyScope
 from durably.runtime.execution.failure_text import describe_failure
 from durably.runtime.execution.loop import is_in_a_handler
 from durably.runtime.execution.step import Outcome
@@ -218,11 +218,53 @@ class SimulatedClient(Caller):
 
         return self._issue(converse(), f"{verb} of {id}", CallSite(frame_above(1)))
 
+    def act_on_all(self, verb: Verb, target: str) -> HostOperation[Sequence[str]]:
+        """The same to all invocations of a target, such as `Cart/mary`; the ids of those that it had an effect on."""
+
+        async def converse() -> Sequence[str]:
+            asked = f"{verb}s all of {target}"
+            ids: Sequence[str] = await self._converse(asked, lambda process: process.act_on_all(verb, target), True)
+            return ids
+
+        return self._issue(converse(), f"{verb} of all of {target}", CallSite(frame_above(1)))
+
+    def restart_as_new(self, id: str) -> HostOperation[str]:
+        """Begin an invocation that has ended once more; the id of the new one. It is not asked for again."""
+
+        async def converse() -> str:
+            new_id: str = await self._converse(f"restarts {id}", lambda process: process.restart_as_new(id), False)
+            return new_id
+
+        return self._issue(converse(), f"restart of {id}", CallSite(frame_above(1)))
+
+    def lookup(self, which: str | KeyScope) -> HostOperation[str]:
+        """The id of an invocation, given by id, idempotency key or workflow id."""
+
+        async def converse() -> str:
+            id: str = await self._converse(f"looks up {which}", lambda process: process.lookup(which), True)
+            return id
+
+        return self._issue(converse(), f"lookup of {which}", CallSite(frame_above(1)))
+
     async def resume(self, id: str) -> Sequence[str]:
         """Let a paused invocation try again, as an operator does; the ids of what was paused."""
         try:
             effect = await self.act(Verb.RESUME, id)
         except InvocationStatusError:  # The order came twice, and it has ended meanwhile.
+            return []
+        return [id] if effect is Effect.DONE else []
+
+    async def restart(self, id: str, from_step: int = 0) -> Sequence[str]:
+        """Let a paused invocation begin anew, as an operator does; the ids of what was paused."""
+
+        async def converse() -> Effect:
+            what = f"restarts {id} from step {from_step}"
+            told: Effect = await self._converse(what, lambda process: process.restart(id, from_step), True)
+            return told
+
+        try:
+            effect = await self._issue(converse(), f"restart of {id}", CallSite(frame_above(1)))
+        except InvocationStatusError:  # The order came twice, it was resumed meanwhile, or cannot begin from there.
             return []
         return [id] if effect is Effect.DONE else []
 
