@@ -17,10 +17,18 @@ import pytest
 import structlog
 import structlog.testing
 
-from durably import Context, InvalidArgumentError, PausedInvocationError, RetryPolicy, Runtime, Service, handler
+from durably import (
+    Context,
+    InvalidArgumentError,
+    PausedInvocationError,
+    RetryPolicy,
+    Runtime,
+    Service,
+    action_context,
+    handler,
+)
 from durably.cli import logs
 from durably.runtime.observation.standard_library import LOGGER_NAME, LastResortHandler
-from durably.storage.memory import MemoryStore
 from durably.testing import Harness
 from tests.semantics.support import World, begin, turns, wait_a_little
 
@@ -63,35 +71,6 @@ class Shop(Service):
     @handler
     async def wait(self, ctx: Context) -> str:
         return await ctx.run("charge", self.world.act, "charge")
-
-
-class Talker(Service):
-    @handler
-    async def talk(self, ctx: Context) -> None:
-        ctx.log.info("said", word="hello")
-
-
-async def test_a_runtime_writes_to_the_logger_that_it_is_given(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "of.the.host")
-    async with Runtime(MemoryStore(), [Talker], logger=logging.getLogger("of.the.host")) as runtime:
-        await runtime.service(Talker).talk()
-    lines = [(record.name, record.getMessage().partition(" ")[0]) for record in caplog.records]
-    assert ("of.the.host", "said") in lines
-    assert {name for name, _ in lines} == {"of.the.host"}
-
-
-async def test_a_runtime_writes_to_a_logger_of_structlog_that_it_is_given() -> None:
-    capture = structlog.testing.CapturingLogger()
-    bound = structlog.wrap_logger(capture, processors=[]).bind(tenant="a")
-    async with Runtime(MemoryStore(), [Talker], logger=bound) as runtime:
-        await runtime.service(Talker).talk()
-    said = next(call for call in capture.calls if call.kwargs.get("event") == "said")
-    assert (said.kwargs["word"], said.kwargs["tenant"]) == ("hello", "a")
-
-
-def test_what_is_no_logger_is_refused() -> None:
-    with pytest.raises(TypeError, match=r"takes a logger of structlog .* not 'durably'"):
-        Runtime(MemoryStore(), [Talker], logger="durably")
 
 
 @pytest.fixture
@@ -278,3 +257,40 @@ async def test_a_traceback_is_logged_once_however_often_the_same_error_comes(cap
     assert len(traces) == 2
     assert "the first" in traces[0]
     assert "another" in traces[1]
+
+
+class Teller(Service):
+    @handler
+    async def tell(self, ctx: Context, text: str) -> None:
+        ctx.log.info(text, to="all")
+        await ctx.run("whisper", self._whisper)
+
+    async def _whisper(self) -> None:
+        action_context().log.warning("psst")
+
+
+async def test_a_runtime_writes_to_the_logger_that_it_is_given(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "shop.durably"):
+        async with Runtime("memory:", [Teller], logger=logging.getLogger("shop.durably")) as runtime:
+            await runtime.service(Teller).tell("hello")
+    assert {record.name for record in caplog.records} == {"shop.durably"}
+    said = [record.getMessage().partition(" ")[0] for record in caplog.records]
+    assert said == ["runtime", "hello", "psst", "runtime"]
+
+
+async def test_a_logger_of_structlog_keeps_what_is_bound_to_it(caplog: pytest.LogCaptureFixture) -> None:
+    lines = structlog.testing.CapturingLogger()
+    without_debug = structlog.make_filtering_bound_logger(logging.INFO)
+    logger = structlog.wrap_logger(lines, processors=[], wrapper_class=without_debug).bind(app="shop")
+    async with Runtime("memory:", [Teller], logger=logger) as runtime:
+        await runtime.service(Teller).tell("hello")
+    assert [call.kwargs["event"] for call in lines.calls][1:3] == ["hello", "psst"]
+    assert {call.kwargs["app"] for call in lines.calls} == {"shop"}
+    assert lines.calls[1].kwargs["to"] == "all"
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("logger", ["shop", print, logging, structlog.BoundLogger])
+def test_what_is_no_logger_is_refused(logger: object) -> None:
+    with pytest.raises(TypeError, match=r"getLogger\('shop'\)"):
+        Runtime("memory:", [Teller], logger=logger)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
