@@ -27,12 +27,20 @@ OF_ONE_MESSAGE: Final = frozenset({
     "proxy-connection", "te", "traceparent", "tracestate", "trailer", "transfer-encoding", "upgrade",
 })  # fmt: skip
 """Headers about one connection, one message or one span, which mean nothing to the next."""
+NONE_NAMED: Final[frozenset[str]] = frozenset()
 OF_ONE_MESSAGE_PREFIXES: Final = ("content-", "x-restate-")
 
 
 def is_of_one_message(name: str) -> bool:
     """Never forwarded: it is about the message that it came with."""
     return name in OF_ONE_MESSAGE or name.startswith(OF_ONE_MESSAGE_PREFIXES)
+
+
+def named_by_connection(value: str) -> frozenset[str]:
+    """The headers that a `Connection` header says are of this connection only (RFC 9110, 7.6.1), in lower case."""
+    if not value:
+        return NONE_NAMED
+    return frozenset(name.strip().lower() for name in value.replace(REPEATED, ",").split(",")) - {""}
 
 
 def joined(headers: dict[str, str]) -> dict[str, str]:
@@ -69,7 +77,8 @@ class Forwarding:
         """The headers of an outgoing message: those that are forwarded, under those that were given for it."""
         if not incoming:
             return explicit
-        forwarded = {name: value for name, value in incoming.items() if self._includes(name)}
+        of_the_hop = named_by_connection(incoming.get("connection", ""))
+        forwarded = {name: value for name, value in incoming.items() if self._includes(name) and name not in of_the_hop}
         return {**forwarded, **explicit} if forwarded else explicit
 
     def _includes(self, name: str) -> bool:
