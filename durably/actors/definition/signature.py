@@ -26,6 +26,7 @@ from durably.actors.definition.scope import Scope
 from durably.actors.definition.type_bindings import NO_BINDINGS, TypeBindings
 from durably.actors.values.constraints import is_field_info
 from durably.actors.values.descriptions import MISSING, describe, shortened
+from durably.actors.values.media_types import content_type_of, media_range_of
 from durably.actors.values.serde import JSON, Serde, SerdeFactory, TypeCodec, codec_for, encode_readably, make_serde
 from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 from durably.errors import DefinitionError, UndecodableError, UnencodableError
@@ -53,6 +54,10 @@ class HandlerSignature:
         """Where the annotations' names are looked up; set when the class is defined."""
         self.bindings = NO_BINDINGS
         """What type variables of a generic class stand for; set in classes that inherit the handler from one."""
+        for serde in (accepts, returns):
+            if serde is not None:
+                content_type_of(serde)
+                media_range_of(serde)
         self._accepts = accepts
         self._returns = returns
         self.serde: SerdeFactory | None = None
@@ -232,7 +237,7 @@ class SerdeResult:
     def __init__(self, handler: str, serde: Serde[Any]) -> None:
         self._handler = handler
         self._serde = serde
-        self.content_type: str | None = serde.content_type
+        self.content_type: str | None = content_type_of(serde)
 
     def encode(self, value: Any, /) -> bytes:
         try:
