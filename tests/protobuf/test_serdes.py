@@ -308,7 +308,7 @@ def test_a_message_without_a_serde_is_refused_by_the_runtime() -> None:
 
 
 @pytest.mark.parametrize(
-    ("accepts", "annotation", "sentence"),
+    ("serde", "annotation", "sentence"),
     [
         (lambda: ProtobufSerde(shop.Ticket), Order, "writes Ticket only"),
         (lambda: ProtobufJsonSerde(shop.Ticket), str, "writes Ticket only"),
