@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from durably import Runtime, TerminalError
 from durably.protobuf import options_pb2
 from durably.protobuf.contracts import Contract, ContractFile, Method
-from durably.protobuf.plugin import PROTO_PATH, respond
+from durably.protobuf.plugin import PROTO_PATH, main, respond
 from durably.protobuf.rendering import render
 from durably.testing import Harness
 from tests.processes import ROOT, environment_with
@@ -109,6 +109,7 @@ def reloaded_as_binary(theatre: ModuleType, generated: Path) -> ModuleType:
     return theatre
 
 
+@pytest.mark.slow
 def test_serde_binary_changes_the_serde_and_nothing_else(tmp_path: Path, generated: Path) -> None:
     assert generate(tmp_path, "theatre.proto", options="serde=binary") == ""
     text = (generated / "theatre_durably.py").read_text().replace("ProtobufJsonSerde", "ProtobufSerde")
@@ -204,6 +205,7 @@ def test_what_cannot_be_generated_is_refused_with_file_and_method(service: str, 
     assert re.search(sentence, response.error), response.error
 
 
+@pytest.mark.slow
 def test_protoc_prints_the_sentence_and_an_unknown_option(tmp_path: Path) -> None:
     (tmp_path / "chat.proto").write_text(SAMPLE + "service S { rpc Ask(stream Question) returns (Question); }")
     refused = generate(tmp_path, "chat.proto", source=tmp_path)
@@ -214,6 +216,7 @@ def test_protoc_prints_the_sentence_and_an_unknown_option(tmp_path: Path) -> Non
     )
 
 
+@pytest.mark.slow
 def test_files_in_folders_are_imported_by_their_packages(tmp_path: Path) -> None:
     (tmp_path / "acme" / "stock-v1").mkdir(parents=True)
     types = 'syntax = "proto3"; package acme; message Item { string acme = 1; }'
@@ -257,10 +260,15 @@ def test_the_options_in_python_are_those_of_the_proto(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("arguments", "status"), [(["--proto-path"], 0), (["--help"], 0), (["shop.proto"], 2)])
-def test_the_command_says_how_protoc_runs_it(arguments: list[str], status: int) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "durably.protobuf.plugin", *arguments],
-        env=environment_with({}), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == status
-    assert "is run by protoc" in done.stdout or (Path(done.stdout.strip()) / "durably/protobuf/options.proto").is_file()
+def test_the_command_says_how_protoc_runs_it(
+    arguments: list[str], status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["protoc-gen-durably", *arguments])
+    found: object = 0
+    try:
+        main()
+    except SystemExit as end:
+        found = end.code
+    said = capsys.readouterr().out
+    assert found == status
+    assert "is run by protoc" in said or (Path(said.strip()) / "durably/protobuf/options.proto").is_file()
