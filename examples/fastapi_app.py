@@ -7,52 +7,43 @@ The service has its own routes; below `/durably` stands what `durably serve` wou
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from typing import Annotated
 
-from fastapi import Depends, FastAPI, Header, HTTPException
+from fastapi import APIRouter, Depends, FastAPI, Header
 
-from durably import Caller, TerminalError
+from durably import Runtime
+from durably.fastapi import Durably, add_error_handlers, lifespan, object_of
 from examples.tickets import Cart, Status, Ticket, make_runtime
 
-runtime = make_runtime("sqlite:///app.db")
+router = APIRouter()
 
 
-@asynccontextmanager
-async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
-    """Run the actors while the application runs."""
-    async with runtime:
-        yield
-
-
-def durably() -> Caller:
-    """The runtime, as something to call with: routes neither start nor stop it."""
-    return runtime
-
-
-Durably = Annotated[Caller, Depends(durably)]
-app = FastAPI(title="Tickets", lifespan=lifespan)
-app.mount("/durably", runtime.asgi())
-
-
-@app.post("/carts/{user}/tickets/{seat}")
-async def add(user: str, seat: str, caller: Durably) -> bool:
+@router.post("/carts/{user}/tickets/{seat}")
+async def add(seat: str, cart: Annotated[Cart, Depends(object_of(Cart, "user"))]) -> bool:
     """Put a seat into a cart."""
-    try:
-        return await caller.object(Cart, user).add_ticket(seat)
-    except TerminalError as error:
-        raise HTTPException(error.code, error.message) from error
+    return await cart.add_ticket(seat)
 
 
-@app.post("/carts/{user}/checkout", status_code=202)
-async def checkout(user: str, caller: Durably, idempotency_key: Annotated[str, Header()]) -> str:
+@router.post("/carts/{user}/checkout", status_code=202)
+async def checkout(user: str, durably: Durably, idempotency_key: Annotated[str, Header()]) -> str:
     """Begin a checkout, once however often the button is pressed; answers with the id of the invocation."""
-    sent = await caller.object(Cart, user).checkout.options(idempotency_key=idempotency_key).send()
+    sent = await durably.object(Cart, user).checkout.options(idempotency_key=idempotency_key).send()
     return sent.id
 
 
-@app.get("/seats/{seat}")
-async def look(seat: str, caller: Durably) -> Status:
+@router.get("/seats/{seat}")
+async def look(ticket: Annotated[Ticket, Depends(object_of(Ticket, "seat"))]) -> Status:
     """Look at a seat."""
-    return await caller.object(Ticket, seat).peek()
+    return await ticket.peek()
+
+
+def make_app(runtime: Runtime) -> FastAPI:
+    """The application on this runtime, such as a `Harness` in a test."""
+    app = FastAPI(title="Tickets", lifespan=lifespan(runtime))
+    add_error_handlers(app)
+    app.include_router(router)
+    app.mount("/durably", runtime.asgi())
+    return app
+
+
+app = make_app(make_runtime("sqlite:///app.db"))

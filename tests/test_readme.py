@@ -8,9 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import httpx
+from fastapi.testclient import TestClient
 
-from durably import Context, Service, TerminalError, handler
 from durably.testing import Harness
 from tests.processes import ROOT, environment_with
 
@@ -54,26 +53,15 @@ async def test_the_approval_in_the_readme_waits_for_a_person() -> None:
             assert await submitted.result() == ("approved" if is_by_id else "refused")
 
 
-async def test_the_recipe_for_terminal_errors_answers_with_their_code() -> None:
-    (recipe,) = re.findall(r"```python\n(from fastapi.*?)```", README, re.DOTALL)
+def test_the_recipe_for_fastapi_reserves_a_seat() -> None:
+    program, *_ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    (recipe,) = re.findall(r"```python\n(from typing.*?durably.fastapi.*?)```", README, re.DOTALL)
     names: dict[str, Any] = {"__name__": "readme"}
+    exec(program.replace("asyncio.run(main())", ""), names)
+    names["runtime"] = Harness(names["Seat"], names["Cart"])
     exec(recipe, names)
-
-    class Seats(Service):
-        @handler
-        async def reserve(self, ctx: Context) -> None:
-            raise TerminalError("sold out", code=409)
-
-    async with Harness(Seats) as app:
-
-        @names["app"].post("/reserve")  # type: ignore[untyped-decorator, unused-ignore]
-        async def reserve() -> None:
-            await app.service(Seats).reserve()
-
-        transport = httpx.ASGITransport(names["app"])
-        async with httpx.AsyncClient(transport=transport, base_url="http://app") as client:
-            answer = await client.post("/reserve")
-    assert (answer.status_code, answer.json()) == (409, {"code": 409, "message": "sold out"})
+    with TestClient(names["app"]) as client:
+        assert [client.post("/seats/2B").json() for _ in range(2)] == [True, False]
 
 
 def test_continuous_integration_runs_the_readmes_test_command() -> None:

@@ -100,20 +100,27 @@ def error_answer(
     return Answer(status, [JSON, (ERROR_SOURCE, source.encode()), *identity, *(headers or [])], _encode(body))
 
 
-def refusal_answer(error: DurablyError, *, is_keyed: bool) -> Answer:
-    """What a runtime's refusal is over HTTP. `is_keyed`: the request had an idempotency key."""
-    repeat = SAFE_WITH_THIS_KEY if is_keyed else SAFE_WITH_A_KEY
+def application_answer(error: DurablyError) -> Answer:
+    """What an application of the host answers where a call of its own raised this."""
+    if isinstance(error, TerminalError):
+        return _failure_answer(None, error)
+    return refusal_answer(error, is_keyed=None)
+
+
+def refusal_answer(error: DurablyError, *, is_keyed: bool | None) -> Answer:
+    """What a runtime's refusal is over HTTP. `is_keyed`: the request had an idempotency key; None: it knows of none."""
+    repeat = "" if is_keyed is None else f" {SAFE_WITH_THIS_KEY if is_keyed else SAFE_WITH_A_KEY}"
     match error:
         case OverloadedError():
             return error_answer(429, str(error), headers=_retry_after(error))
         case StoreUnavailableError(nothing_accepted=True):
             return error_answer(503, f"{error} {SAFE_ANYHOW}")
         case StoreUnavailableError() | StoreInUseError():
-            return error_answer(503, f"{error} {repeat}")
+            return error_answer(503, f"{error}{repeat}")
         case RuntimeStoppedError(id=None):
             return error_answer(503, NOT_RUNNING)
         case RuntimeStoppedError(id=invocation_id):
-            return error_answer(503, f"{error} {repeat}", invocation_id=invocation_id)
+            return error_answer(503, f"{error}{repeat}", invocation_id=invocation_id)
         case PausedInvocationError():
             return error_answer(503, str(error), source="invocation", invocation_id=error.id)
         case TerminalError():
@@ -127,7 +134,7 @@ def rfc3339(microseconds: int) -> str:
     return (_EPOCH + timedelta(microseconds=microseconds)).isoformat().replace("+00:00", "Z")
 
 
-def _failure_answer(invocation_id: str, failure: TerminalError) -> Answer:
+def _failure_answer(invocation_id: str | None, failure: TerminalError) -> Answer:
     return error_answer(
         _status(failure.code),
         failure.message,

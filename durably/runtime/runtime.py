@@ -21,7 +21,7 @@ from durably.actors.protocol.operations import CallSite, HostOperation
 from durably.actors.retry import RetryPolicy
 from durably.actors.sent_values import Sent
 from durably.actors.transport import Delay, Invocation, Outgoing
-from durably.actors.values.durations import Duration, duration_us
+from durably.actors.values.durations import Duration, duration_us, optional_duration_us
 from durably.actors.values.serde import MISSING, SerdeFactory, checked_factory, codec_under
 from durably.actors.values.user_errors import let_signals_pass
 from durably.errors import (
@@ -72,6 +72,11 @@ class Limits:
 
     mailbox_messages: int = 10_000
     """Waiting messages of one object, beyond which requests from outside get an OverloadedError."""
+    waiting_attempts: int = 10_000
+    """Invocations that wait in memory, at about 6 KB each. Where more wait, those that were woken least recently leave
+    it, and are replayed from their journals when they are woken."""
+    waiting_bytes: int = 256 * 1024 * 1024
+    """What these take up together, about: their journals and the values that they were decoded to."""
     active_objects: int = 100_000
     """Idle objects kept in memory; the least recently used go first."""
     payload_bytes: int = 32 * 1024 * 1024
@@ -89,16 +94,17 @@ class Runtime(Caller):
     at the next start. Until it is entered it only checks the classes, so it may be made at import time.
 
     `store` is a Store or a URL (`sqlite:///app.db`); `dependencies` maps the annotations of constructor parameters to
-    values. `retry` is for handlers that have no policy of their own. An invocation that waits longer than
-    `suspend_after` leaves memory, an object that is idle for longer than `passivate_after` too; outcomes of sends and
-    of requests with an idempotency key are kept for `retention`. Durations are timedeltas or seconds. `on_paused` is
-    told of invocations that wait for a person. Where some wait for nothing but each other, the newest call raises
-    `DeadlockError` in its handler; `deadlocks="wait"` lets them wait. `forward_headers`
-    says which headers of an invocation go on with the calls that it makes: all (True), none, or those of these names;
-    never those about one message or connection. A class may say it for its handlers. `serde` makes the Serde
-    of each type that classes without one of their own take, give and keep, such as `MsgpackSerde`; without one, values
-    are JSON. `codec` wraps all values that are stored: see `durably.codecs`. `environment` is for tests and
-    simulations: where time, randomness and the numbers that the machine runs by come from.
+    values. `retry` is for handlers that have no policy of their own. Invocations that wait stay in memory while there
+    is room for them (`Limits.waiting_attempts`), or at most for `suspend_after`; one that has left is replayed from its
+    journal when it is woken. An object that is idle for longer than `passivate_after` leaves memory, too. Outcomes of
+    sends and of requests with an idempotency key are kept for `retention`. Durations are timedeltas or seconds.
+    `on_paused` is told of invocations that wait for a person. Where some wait for nothing but each other, the newest
+    call raises `DeadlockError` in its handler; `deadlocks="wait"` lets them wait. `forward_headers` says which headers
+    of an invocation go on with the calls that it makes: all (True), none, or those of these names; never those about
+    one message or connection. A class may say it for its handlers. `serde` makes the Serde of each type that classes
+    without one of their own take, give and keep, such as `MsgpackSerde`; without one, values are JSON. `codec` wraps
+    all values that are stored: see `durably.codecs`. `environment` is for tests and simulations: where time, randomness
+    and the numbers that the machine runs by come from.
 
     Raises:
         DefinitionError: a class cannot work, or the store's URL names none.
@@ -112,7 +118,7 @@ class Runtime(Caller):
         dependencies: Mapping[Any, Any] | None = None,
         retry: RetryPolicy | None = None,
         limits: Limits | None = None,
-        suspend_after: Duration = 60.0,
+        suspend_after: Duration | None = None,
         passivate_after: Duration = 300.0,
         retention: Duration = 86400.0,
         drain: Duration = 30.0,
@@ -134,13 +140,15 @@ class Runtime(Caller):
         self._settings = replace(
             self._environment.settings,
             retry=RetryPolicy() if retry is None else retry,
-            suspend_after_us=duration_us(suspend_after, "Runtime(suspend_after=...)"),
+            suspend_after_us=optional_duration_us(suspend_after, "Runtime(suspend_after=...)"),
             passivate_after_us=duration_us(passivate_after, "Runtime(passivate_after=...)"),
             retention_us=duration_us(retention, "Runtime(retention=...)"),
             drain_us=duration_us(drain, "Runtime(drain=...)"),
             stop_us=duration_us(stop_timeout, "Runtime(stop_timeout=...)"),
             deadlocks=deadlocks,
             forwarding=forwarding(forward_headers, "Runtime(forward_headers=...)"),
+            waiting_attempts=limits.waiting_attempts,
+            waiting_bytes=limits.waiting_bytes,
             active_objects=limits.active_objects,
             mailbox_messages=limits.mailbox_messages,
             payload_bytes=limits.payload_bytes,

@@ -26,8 +26,9 @@ class Settings:
 
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     """For handlers that have no policy of their own."""
-    suspend_after_us: int = 60_000_000
-    """How long an invocation waits in memory before its attempt is thrown away; 0 at every wait."""
+    suspend_after_us: int | None = None
+    """How long an invocation waits in memory before its attempt is thrown away; 0 at every wait, None: while there is
+    room."""
     nothing_resident: bool = False
     """For tests: no attempt survives an await, whatever answers it and however soon, and no object stays idle."""
     passivate_after_us: int = 300_000_000
@@ -52,12 +53,18 @@ class Settings:
     ready_queue: Callable[[], deque[Any]] = deque
     """Makes what holds the invocations that are ready. A simulation takes them in another order."""
 
+    waiting_attempts: int = 10_000
+    """How many attempts wait in memory; others are replayed when they are woken."""
+    waiting_bytes: int = 256 * 1024 * 1024
+    """What they may take up together, about: their journals and what their handlers have decoded."""
     active_objects: int = 100_000
     mailbox_messages: int = 10_000
     """Waiting messages of one object; beyond them, requests from outside are refused (rule C8)."""
     payload_bytes: int = 32 * 1024 * 1024
     slice_bytes: int = SLICE_BYTES
     """What is larger is decoded in slices of about this size, with a turn of the loop between two."""
+    replayed_at_once: int = 200
+    """How many steps of a journal are replayed in one turn of the loop: a few milliseconds."""
     pending_in_memory: int = 1_000
     """How much of a stored mailbox is loaded at once."""
     timer_window_us: int = 60_000_000
@@ -81,6 +88,8 @@ class Settings:
     """How long a busy loop may starve the threads that wait for it (rule X8). None: there are no such threads."""
     verify_every_us: int | None = 500_000
     """How often an idle runtime asks whether its store is still there and its own (rule X9). None: never by itself."""
+    long_journal_steps: int = 8_192
+    """From so many steps on, a warning says that an invocation should continue as new; again at each doubling."""
     advance_limit_callbacks: int = 100_000
     slow_advance_us: int = 100_000
     slow_collection_us: int | None = 20_000

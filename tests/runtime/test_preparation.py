@@ -52,6 +52,20 @@ class PreparationDesk(VirtualObject):
         lines[0].number += 1  # It is this attempt's own (rule V1).
         return len(lines) + len(made) + lines[0].number
 
+    @handler
+    async def asked_in_new_code(self, ctx: ObjectContext) -> tuple[bool, bool]:
+        await ctx.run("make", _make)
+        is_new = ctx.patched("more")
+        await ctx.sleep(0.01)
+        return is_new, ctx.patched("more")
+
+    @handler
+    async def poll(self, ctx: ObjectContext, times: int) -> int:
+        for _ in range(times):
+            await ctx.sleep(0)
+        await ctx.sleep(0.01)
+        return times
+
 
 def _make() -> list[Line]:
     return [Line(number) for number in range(3_000)]
@@ -133,6 +147,24 @@ async def test_large_answers_are_decoded_in_slices_live_and_on_replay(monkeypatc
     assert slices.counts["prepare_answers"] > answers_bytes / (2 * SLICE_BYTES)
     # The attempt left memory while it slept, and its journal was replayed.
     assert slices.counts["_attempt"] > answers_bytes / (2 * SLICE_BYTES)
+
+
+async def test_a_long_journal_is_replayed_a_part_in_each_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    slices = Slices(monkeypatch)
+    made = Settings(replayed_at_once=10)
+    async with Runtime(
+        MemoryStore(), [PreparationDesk], suspend_after=0, environment=Environment(settings=made)
+    ) as served:
+        assert await served.object(PreparationDesk, "a").poll(100) == 100
+    assert slices.counts["_attempt"] >= 10
+
+
+async def test_a_change_of_the_code_is_answered_alike_in_slices() -> None:
+    made = Settings(slice_bytes=SLICE_BYTES)
+    async with Runtime(
+        MemoryStore(), [PreparationDesk], suspend_after=0, environment=Environment(settings=made)
+    ) as served:
+        assert await served.object(PreparationDesk, "a").asked_in_new_code() == (True, True)
 
 
 async def test_a_large_result_is_decoded_for_a_caller_outside_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,8 @@
 """`Passivation`: what leaves memory, and when.
 
 What leaves is durable and can be brought back by the store alone (rule L4): objects that have idled for a while, least
-recently used first, attempts that have waited for a while, and at once an object whose invocations all wait for
-something durable.
+recently used first; attempts that wait, where there is no room for more of them or their handler says so, least
+recently woken first; and with its last attempt an object whose invocations all wait for something durable.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from durably.runtime.clock import Cancellable, Clock
 from durably.runtime.commit.committer import Committer
 from durably.runtime.invocations.activation import Activation
 from durably.runtime.invocations.invocation import InvocationRun, throw_away
+from durably.runtime.invocations.waiting_attempts import WaitingAttempts
 from durably.runtime.observation.observer import Observer
 from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.settings import Settings
@@ -45,7 +46,7 @@ class Passivation:
         self._settings = settings
         self._idle: OrderedDict[Address, int] = OrderedDict()
         """Objects that have come to rest, and since when; one that is busy again is passed over when its time comes."""
-        self._parked: dict[int, OrderedDict[int, tuple[InvocationRun, int]]] = {}
+        self._waiting = WaitingAttempts[InvocationRun](settings.waiting_attempts, settings.waiting_bytes)
         self._suspend_timer: Cancellable | None = None
         self._suspends_at = 0
         self._sweep_timer: Cancellable | None = None
@@ -78,18 +79,19 @@ class Passivation:
             self._passivate_when_durable(self._idle.popitem(last=False)[0])
 
     def park(self, invocation: InvocationRun) -> None:
-        """It waits for something durable: its attempt may be thrown away after a while."""
-        after = invocation.handler.suspend_after_us
-        after = self._settings.suspend_after_us if after is None else after
-        if after == 0 or self._settings.nothing_resident:
+        """It waits for something durable: its attempt may be thrown away."""
+        bound_us = invocation.handler.suspend_after_us
+        bound_us = self._settings.suspend_after_us if bound_us is None else bound_us
+        if bound_us == 0 or self._settings.nothing_resident:
             self._committer.when_durable(self.suspend, invocation)
             return
-        parked = self._parked.setdefault(after, OrderedDict())
-        invocation.parked_in = parked
+        invocation.parked_in = self._waiting
         now = self._clock.monotonic()
-        parked[invocation.number] = (invocation, now + after)
-        parked.move_to_end(invocation.number)
-        self._suspend_later(now, now + after)
+        self._waiting.add(invocation.number, invocation, invocation.attempt_bytes, now=now, bound_us=bound_us)
+        if bound_us is not None:
+            self._suspend_later(now, now + bound_us)
+        for excess in self._waiting.take_excess():
+            self._committer.when_durable(self.suspend, excess)
 
     def suspend(self, invocation: InvocationRun) -> None:
         """Throw the attempt away while it waits; it continues from its journal (rule L4)."""
@@ -102,8 +104,10 @@ class Passivation:
             or invocation.is_queued
             or invocation.held_step is not None
             or invocation.outcome is not None
-            or invocation.position > self._committer.durable
         ):
+            return
+        if invocation.position > self._committer.durable:
+            self._committer.when_durable(self.suspend, invocation)
             return
         throw_away(invocation)
         if self._observer.detailed:
@@ -141,20 +145,17 @@ class Passivation:
         if self._suspend_timer is not None:
             self._suspend_timer.cancel()
         self._suspends_at = until
-        self._suspend_timer = self._clock.call_later(until - now, self._suspend_parked)
+        self._suspend_timer = self._clock.call_later(until - now, self._suspend_due)
 
-    def _suspend_parked(self) -> None:
-        """Suspend what has waited long enough, oldest first."""
+    def _suspend_due(self) -> None:
+        """Suspend what has waited as long as it may."""
         self._suspend_timer = None
         now = self._clock.monotonic()
-        for parked in self._parked.values():
-            while parked:
-                number, (invocation, until) = next(iter(parked.items()))
-                if until > now:
-                    self._suspend_later(now, until)
-                    break
-                del parked[number]
-                self.suspend(invocation)
+        for invocation in self._waiting.take_due(now):
+            self.suspend(invocation)
+        due = self._waiting.next_due()
+        if due is not None:
+            self._suspend_later(now, due)
 
     def _arm_sweep(self) -> None:
         if self._sweep_timer is None and not self._dead:
@@ -176,8 +177,7 @@ class Passivation:
 
     def passivate_all(self) -> None:
         """Let leave at once what would leave after a while: what idles, and attempts that wait (rule L4)."""
-        waiting = [invocation for parked in self._parked.values() for invocation, _ in parked.values()]
-        for invocation in waiting:
+        for invocation in self._waiting:
             self._committer.when_durable(self.suspend, invocation)
         while self._idle:
             self._passivate_when_durable(self._idle.popitem(last=False)[0])

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import events
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from io import StringIO
 from random import Random
@@ -322,26 +323,27 @@ class Execution:
         Raises:
             NonDeterminismError: the handler asked for something else than recorded.
         """
-        self.replaying = True
-        self._recorded_patches = frozenset(name for step in steps for name in step.patches or ())
-        try:
+        with self._along(steps):
             replay(self.advance, steps, deliveries, self.where)
-        finally:
-            self.replaying = False
 
-    def replay_in_slices(
-        self, steps: Sequence[Step], deliveries: Mapping[int, Delivery], size_bytes: int
-    ) -> Slices[None]:
-        """The same, with large answers decoded in slices before the steps that take them in.
+    def replay_in_slices(self, steps: Sequence[Step], deliveries: Mapping[int, Delivery]) -> Slices[None]:
+        """The same in slices: of some steps each, with large answers decoded in slices before the steps take them in.
 
         Raises:
             NonDeterminismError: the handler asked for something else than recorded.
         """
+        size_bytes, at_once = self._settings.slice_bytes, self._settings.replayed_at_once
+        prepare = partial(self.prepare_answers, size_bytes=size_bytes)
+        with self._along(steps):
+            yield from replay_in_slices(self.advance, steps, deliveries, self.where, prepare, at_once)
+
+    @contextmanager
+    def _along(self, steps: Sequence[Step]) -> Generator[None, None, None]:
+        """What the handler does is what these steps say."""
         self.replaying = True
+        self._recorded_patches = frozenset(name for step in steps for name in step.patches or ())
         try:
-            yield from replay_in_slices(
-                self.advance, steps, deliveries, self.where, partial(self.prepare_answers, size_bytes=size_bytes)
-            )
+            yield
         finally:
             self.replaying = False
 

@@ -30,8 +30,11 @@ def replay_in_slices(
     deliveries: Mapping[int, Delivery],
     where: Callable[[int], str],
     prepare: Callable[[Sequence[Delivery]], Slices[None]],
+    at_once: int,
 ) -> Slices[None]:
-    """Run a fresh execution along its journal; `prepare` is given the answers of each step before they are delivered.
+    """Run a fresh execution along its journal, at most `at_once` steps in a slice.
+
+    `prepare` is given the answers of each step before they are delivered.
 
     `where(n)` tells the source line that issued command number n in this replay.
 
@@ -40,6 +43,8 @@ def replay_in_slices(
     """
     first_command = 0
     for index, recorded in enumerate(steps):
+        if index and index % at_once == 0:
+            yield
         taken_in = [deliveries[command] for command in recorded.deliveries]
         yield from prepare(taken_in)
         _compare(advance, index, first_command, recorded, taken_in, where)

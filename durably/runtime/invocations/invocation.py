@@ -16,10 +16,14 @@ from durably.runtime.execution.execution import Execution
 from durably.runtime.execution.failure_text import decode_attempt_failure
 from durably.runtime.execution.step import Outcome, Step
 from durably.runtime.invocations.activation import Activation
-from durably.runtime.invocations.journal import Journal, journal_of
+from durably.runtime.invocations.journal import DECODED_RATIO, Journal, journal_of
 from durably.runtime.invocations.load_errors import journal_load_error
 from durably.runtime.invocations.outcomes import decode_outcome, encode_outcome
+from durably.runtime.invocations.waiting_attempts import WaitingAttempts
 from durably.storage.records import CallerRecord, InvocationRecord, InvocationUpdate, SignalRecord, StoredInvocation
+
+ATTEMPT_BYTES = 6_000
+"""What a waiting attempt of few words takes up: its task, its loop, the frames of its coroutines, its object."""
 
 
 class InvocationRun(msgspec.Struct, eq=False):
@@ -72,8 +76,8 @@ class InvocationRun(msgspec.Struct, eq=False):
     is_queued: bool = False
     is_preparing: bool = False
     """Something large is being decoded for its next advance."""
-    parked_in: dict[int, Any] | None = None
-    """Where it waits for its attempt to be thrown away."""
+    parked_in: WaitingAttempts[Any] | None = None
+    """Where its attempt waits."""
     position: int = 0
     """The log position of its last transition."""
     stored: tuple[object, ...] = ()
@@ -87,6 +91,12 @@ class InvocationRun(msgspec.Struct, eq=False):
         """Which handler of what, for people: `Service/handler` or `Object/key/handler`."""
         service, key = self.address
         return f"{service}/{self.handler.name}" if key == self.id else f"{service}/{key}/{self.handler.name}"
+
+    @property
+    def attempt_bytes(self) -> int:
+        """About what its waiting attempt takes up in memory: the journal, and what its handler may keep of that."""
+        journal_bytes = 0 if self.journal is None else self.journal.size_bytes
+        return ATTEMPT_BYTES + DECODED_RATIO * len(self.argument) + journal_bytes
 
     @property
     def known_outcome(self) -> Outcome | None:
@@ -160,7 +170,7 @@ def throw_away(invocation: InvocationRun) -> None:
         invocation.execution = None
         execution.close()
         if invocation.parked_in is not None:
-            invocation.parked_in.pop(invocation.number, None)
+            invocation.parked_in.remove(invocation.number)
             invocation.parked_in = None
 
 

@@ -12,19 +12,27 @@ from durably.actors.protocol.commands import (
     HELD_BY_ATOMIC,
     Attach,
     AwaitSignal,
+    Call,
     Cancel,
     Command,
     CompleteAwakeable,
+    CompletePromise,
     GetOutput,
     GetStatus,
     Run,
     Send,
+    SendSignal,
     Sleep,
 )
 from durably.runtime.execution.step import Delivery, Step, decode_step, decode_stored_step, is_cancel
 from durably.storage.records import StoredInvocation
 
 NO_CHANGES: Mapping[str, bytes | None] = {}
+
+STEP_BYTES = 520
+"""What a step of few words and its answer take up in memory."""
+DECODED_RATIO = 7
+"""What a byte of JSON takes up, with what it was decoded to: 2 for text, 7 for numbers, 9 for many small records."""
 
 ANSWERED_BY_THIS_PROCESS = (Run, GetOutput, GetStatus, Attach)
 """Commands whose answer this process has to find out itself; all others are answered by something durable."""
@@ -35,11 +43,14 @@ class Journal:
 
     __slots__ = (
         "cancelled_calls", "cancels", "changes", "deliveries", "has_sent", "held_back", "next_command", "not_before",
-        "pending", "steps", "taken_by_held_step", "taken_signals", "unanswered", "undelivered", "was_cancelled",
+        "pending", "size_bytes", "steps", "taken_by_held_step", "taken_signals", "unanswered", "undelivered",
+        "was_cancelled",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
+        self.size_bytes = 0
+        """About what it takes up in memory, with what the handler has decoded of it."""
         self.deliveries: dict[int, Delivery] = {}
         """Answers that steps refer to, by command."""
         self.undelivered: list[Delivery] = []
@@ -71,6 +82,7 @@ class Journal:
     def take(self, step: Step, taken: int) -> None:
         """Fold a step in: it took in the first `taken` undelivered answers."""
         self.steps.append(step)
+        self.size_bytes += STEP_BYTES + sum(map(_payload_bytes, step.commands))
         if self.taken_signals:
             for number in step.deliveries:
                 self.taken_signals.pop(number, None)
@@ -97,6 +109,7 @@ class Journal:
             return False
         self.unanswered.discard(delivery.command)
         self.undelivered.append(delivery)
+        self.size_bytes += DECODED_RATIO * len(delivery.value)
         if isinstance(answered, Sleep):
             self.not_before = max(self.not_before, answered.due)
         elif isinstance(answered, AwaitSignal):
@@ -199,6 +212,7 @@ def journal_of(stored: StoredInvocation) -> Journal:
             journal.pending.pop(number, None)
             if number in answers:
                 journal.deliveries[number] = answers.pop(number)
+                journal.size_bytes += DECODED_RATIO * len(journal.deliveries[number].value)
         journal.take(step, 0)
     for delivery in answers.values():
         if is_cancel(delivery):
@@ -208,6 +222,13 @@ def journal_of(stored: StoredInvocation) -> Journal:
     for delivery in answers.values():
         journal.answer(delivery)
     return journal
+
+
+def _payload_bytes(command: Command) -> int:
+    """Of what it carries."""
+    if isinstance(command, Call | Send):
+        return len(command.argument)
+    return len(command.value) if isinstance(command, CompletePromise | CompleteAwakeable | SendSignal) else 0
 
 
 def _is_answered(command: Command) -> bool:

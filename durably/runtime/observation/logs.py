@@ -43,6 +43,10 @@ from durably.runtime.observation.observer import Observer
 from durably.runtime.observation.standard_library import LOGGER_NAME, StandardLibraryLogger, write_somewhere
 from durably.storage.records import InvocationRecord
 
+LONG_JOURNAL = (
+    "its journal is long, and is replayed from the beginning whenever it comes back to memory; "
+    "ctx.continue_as_new goes on with an empty one"
+)
 SLOW_HANDLER = "slow handler code holds up the event loop; move what blocks into ctx.run"
 SLOW_CODING = (
     "encoding and decoding large values holds up the event loop, not the handler's code; keep less in one field or "
@@ -199,6 +203,9 @@ class RuntimeLogger(Observer):
                 largest_bytes=coding.largest_bytes,
             )
         self._of(invocation).warning(SLOW_HANDLER if handler_us >= coding.spent_us else SLOW_CODING, **fields)
+
+    def journal_is_long(self, invocation: InvocationRun, steps: int) -> None:
+        self._of(invocation).warning(LONG_JOURNAL, steps=steps)
 
     def deadlocked(self, invocation: InvocationRun, command: int, cycle: tuple[str, ...]) -> None:
         self._of(invocation).warning(

@@ -113,6 +113,9 @@ class Observer:
     def pause_durable(self, invocation: InvocationRun, error: BaseException, heard: bool) -> None:
         """The pause is on disk. `heard`: a caller outside waited for it and has been refused."""
 
+    def journal_is_long(self, invocation: InvocationRun, steps: int) -> None:
+        """Its journal has so many steps, all of which are replayed when it comes back to memory."""
+
     def deadlocked(self, invocation: InvocationRun, command: int, cycle: tuple[str, ...]) -> None:
         """A command of it is about to be answered with an error: it would wait for ever, in this circle (rule E4)."""
 

@@ -1,9 +1,9 @@
 """`Preparation`: what is large is decoded before the advance that needs it, in slices (`SlicedWork`).
 
 An advance is one callback of the host's loop, so whatever it decodes holds the loop up. Large arguments are decoded
-before an attempt is begun, and large answers before they are delivered; a journal with large answers is replayed with
-pauses. The attempt that is prepared is the only one that gets what was decoded for it (rule V1), and takes it in at the
-same places, so a journal says the same as without. Until then its invocation is not advanced.
+before an attempt is begun, and large answers before they are delivered; a journal that is long, or has large answers,
+is replayed with pauses. The attempt that is prepared is the only one that gets what was decoded for it (rule V1), and
+takes it in at the same places, so a journal says the same as without. Until then its invocation is not advanced.
 """
 
 from __future__ import annotations
@@ -68,11 +68,14 @@ class Preparation:
         self._registry = registry
         self._retries = retries
         self._host_error_pause_us = settings.host_error_pause_us
+        self._replayed_at_once = settings.replayed_at_once
         self._slice_bytes = settings.slice_bytes
         self._sliced_work = sliced_work
 
     def is_needed_to_replay(self, journal: Journal) -> bool:
-        """An attempt has to decode something large before it is where the journal ends."""
+        """An attempt has to go a long way, or to decode something large, before it is where the journal ends."""
+        if len(journal.steps) > self._replayed_at_once:
+            return True
         return any(len(delivery.value) > self._slice_bytes for delivery in journal.deliveries.values())
 
     def begin(self, invocation: InvocationRun) -> None:
@@ -110,7 +113,7 @@ class Preparation:
         execution.expect_large(self._free)
         try:
             if journal is not None:
-                yield from execution.replay_in_slices(journal.steps, journal.deliveries, self._slice_bytes)
+                yield from execution.replay_in_slices(journal.steps, journal.deliveries)
         except BaseException:  # Also when it is dropped.
             execution.close()
             raise

@@ -81,6 +81,7 @@ class Steps:
         self._retries = retries
         self._scope_of = targets.scope_of
         self._signals = signals
+        self._long_journal_steps = settings.long_journal_steps
         self._nothing_resident = settings.nothing_resident
         self._slice_bytes = settings.slice_bytes
         self._verify_replay = settings.verify_replay
@@ -232,6 +233,8 @@ class Steps:
         transition = self._committer.begin()
         transition.step(invocation, len(journal.steps), step)
         journal.take(step, taken)
+        if _has_doubled(len(journal.steps), self._long_journal_steps):
+            self._observer.journal_is_long(invocation, len(journal.steps))
         if self._observer.detailed:
             self._observer.journaled(invocation, step)
         cancelled = _calls(step, journal, first) if step.cancelled else ()
@@ -290,6 +293,12 @@ class Steps:
         id = derived_invocation_id(invocation.id, invocation.seed, number, call.service, call.key)
         caller = CallerRecord(invocation.address, invocation.number, number)
         self._orders.give(transition, id, OrderKind.CANCEL_OWN, caller)
+
+
+def _has_doubled(steps: int, first: int) -> bool:
+    """It is `first`, twice that, four times that..."""
+    times, rest = divmod(steps, first)
+    return rest == 0 and times.bit_count() == 1
 
 
 def _calls(step: Step, journal: Journal, first: int) -> list[tuple[int, Call]]:

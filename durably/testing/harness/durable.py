@@ -11,6 +11,7 @@ from durably.actors.headers import ForwardHeaders
 from durably.actors.retry import RetryPolicy
 from durably.actors.values.durations import Duration
 from durably.actors.values.serde import SerdeFactory
+from durably.runtime.runtime import Limits
 from durably.storage.introspection import InspectableStore
 from durably.testing.harness.harness import ONE_ATTEMPT, Harness
 
@@ -35,7 +36,8 @@ class Durable:
         dependencies: Mapping[Any, Any] | None = None,
         seed: int = 0,
         retry: RetryPolicy = ONE_ATTEMPT,
-        suspend_after: Duration = 60.0,
+        suspend_after: Duration | None = None,
+        limits: Limits | None = None,
         store: InspectableStore | None = None,
         allow: Collection[str] = (),
         deadlocks: Literal["error", "wait"] = "error",
@@ -50,6 +52,7 @@ class Durable:
             seed=seed,
             retry=retry,
             suspend_after=suspend_after,
+            limits=limits,
             store=store,
             allow=allow,
             deadlocks=deadlocks,

@@ -21,7 +21,7 @@ from durably.errors import RuntimeStoppedError
 from durably.runtime.environment import Environment
 from durably.runtime.invocations.invocation import InvocationRun
 from durably.runtime.observation.observer import Observer
-from durably.runtime.runtime import Runtime
+from durably.runtime.runtime import Limits, Runtime
 from durably.runtime.settings import Settings
 from durably.runtime.supervision.supervisor import Supervisor
 from durably.storage.introspection import InspectableStore
@@ -80,7 +80,8 @@ class Harness(Runtime):
         dependencies: Mapping[Any, Any] | None = None,
         seed: int = 0,
         retry: RetryPolicy = ONE_ATTEMPT,
-        suspend_after: Duration = 60.0,
+        suspend_after: Duration | None = None,
+        limits: Limits | None = None,
         store: InspectableStore | None = None,
         allow: Collection[str] = (),
         deadlocks: Literal["error", "wait"] = "error",
@@ -98,6 +99,7 @@ class Harness(Runtime):
             dependencies=dependencies,
             retry=retry,
             suspend_after=suspend_after,
+            limits=limits,
             deadlocks=deadlocks,
             forward_headers=forward_headers,
             serde=serde,

@@ -85,7 +85,7 @@ class Tuning:
     """The numbers that a run's runtime runs by: small ones reach the corners of the machine sooner."""
 
     def __init__(self, random: Random) -> None:
-        self.suspend_after_us = random.choice((0, 0, 1_000, 1_000_000, 60_000_000))
+        self.suspend_after_us = random.choice((0, 0, 1_000, 1_000_000, None))
         self.passivate_after_us = random.choice((0, 10_000, 300_000_000))
         self.active_objects = random.choice((0, 2, 100_000))
         self.pending_in_memory = random.choice((1, 3, 1_000))
@@ -96,6 +96,8 @@ class Tuning:
         self.pump_budget_us = random.choice((-1, 5_000))
         self.nothing_resident = random.choice((False, False, False, True))
         self.slice_bytes = random.choice((1, 16, SLICE_BYTES))
+        self.waiting_attempts = random.choice((1, 2, 10_000))
+        self.replayed_at_once = random.choice((1, 3, 200))
 
     def settings(self, watch: Watch) -> Settings:
         """The numbers that no argument of a runtime sets."""
@@ -114,6 +116,7 @@ class Tuning:
             pump_budget_us=self.pump_budget_us,
             nothing_resident=self.nothing_resident,
             slice_bytes=self.slice_bytes,
+            replayed_at_once=self.replayed_at_once,
         )
 
 
@@ -134,10 +137,10 @@ class Program:
         return replace(self, actors=actors)
 
     @property
-    def suspend_after(self) -> timedelta:
-        """How long an attempt waits in memory."""
+    def suspend_after(self) -> timedelta | None:
+        """How long an attempt waits in memory; None: while there is room."""
         after_us = self.tuning.suspend_after_us if self.suspend_after_us is None else self.suspend_after_us
-        return timedelta(microseconds=after_us)
+        return None if after_us is None else timedelta(microseconds=after_us)
 
 
 class SimulatedRuntime(Runtime):
@@ -152,7 +155,7 @@ class SimulatedRuntime(Runtime):
             retry=program.retry,
             suspend_after=program.suspend_after,
             passivate_after=timedelta(microseconds=tuning.passivate_after_us),
-            limits=Limits(active_objects=tuning.active_objects),
+            limits=Limits(active_objects=tuning.active_objects, waiting_attempts=tuning.waiting_attempts),
             environment=Environment(
                 clock=world.clock,
                 entropy=SeededEntropy(world.identities.getrandbits(64)),

@@ -156,6 +156,9 @@ class TraceLog(Observer):
     def slow(self, invocation: InvocationRun, took_us: int, coding: CodingMeter) -> None:
         """Cannot happen: no time passes while code runs."""
 
+    def journal_is_long(self, invocation: InvocationRun, steps: int) -> None:
+        self._note(f"{shown(invocation)} has a long journal, of {steps} steps")
+
     def deadlocked(self, invocation: InvocationRun, command: int, cycle: tuple[str, ...]) -> None:
         self._note(f"{shown(invocation)} is told of a deadlock: {' -> '.join(cycle)}")
         self._watcher.deadlocked(invocation, command)
