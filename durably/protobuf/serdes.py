@@ -13,6 +13,7 @@ import msgspec
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.json_format import MessageToDict, Parse
 from google.protobuf.message import EncodeError, Message
+from google.protobuf.text_format import MessageToString
 
 from durably.actors.values.descriptions import describe, named, shortened, shortened_bytes
 from durably.actors.values.messages import is_message_class
@@ -61,7 +62,7 @@ class _MessageSerde(Generic[MessageT]):
             )
 
     def _written(self, value: Message) -> bytes:
-        """The binary form, by which messages are compared: NaN equals itself there."""
+        """The binary form, by which messages are compared first."""
         return value.SerializeToString(deterministic=True)
 
     def _check_complete(self, read: MessageT) -> MessageT:
@@ -72,8 +73,8 @@ class _MessageSerde(Generic[MessageT]):
                 self._refuse_data(_reason(error), error)
         return read
 
-    def _check_same(self, value: MessageT, read: MessageT) -> None:
-        if read != value and self._written(read) != self._written(value):
+    def _check_same(self, value: MessageT, written: bytes, read: MessageT) -> None:
+        if self._written(read) != written and _text(read) != _text(value):
             raise UnencodableError(
                 f"A message {named(self.message)} would not be the same when it is read from {self.content_type} "
                 f"again: {shortened(value)} would be {shortened(read)}."
@@ -118,7 +119,7 @@ class ProtobufSerde(_MessageSerde[MessageT]):
             read = self.message.FromString(data)
         except Exception as error:  # EncodeError, DecodeError of what is nested too deeply, and what else they raise.
             self._refuse_value(error)
-        self._check_same(value, read)
+        self._check_same(value, data, read)
         return data
 
     def decode(self, data: bytes, /) -> MessageT:
@@ -155,12 +156,12 @@ class ProtobufJsonSerde(_MessageSerde[MessageT]):
         """
         self._check_class(value)
         try:
-            self._written(value)  # Says which required fields are missing.
+            written = self._written(value)  # Says which required fields are missing.
             data = msgspec.json.encode(MessageToDict(value), order="deterministic")
             read = self._parsed(data, ignore_unknown=False)
         except Exception as error:  # Of an Any whose type is unknown, a time out of range, what is nested too deeply.
             self._refuse_value(error)
-        self._check_same(value, read)
+        self._check_same(value, written, read)
         return data
 
     def decode(self, data: bytes, /) -> MessageT:
@@ -196,6 +197,11 @@ class ProtobufJsonSerde(_MessageSerde[MessageT]):
 
     def _parsed(self, data: bytes, *, ignore_unknown: bool) -> MessageT:
         return Parse(data.decode(), self.message(), ignore_unknown_fields=ignore_unknown)
+
+
+def _text(message: Message) -> str:
+    """By which messages are compared whose bytes differ: JSON and text have one NaN, and floats have many."""
+    return MessageToString(message, print_unknown_fields=True)
 
 
 def _reason(error: Exception) -> str:

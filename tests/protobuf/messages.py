@@ -53,7 +53,12 @@ def _message(draw: st.DrawFn, cls: Any, depth: int) -> Message:
 def _kind(field: Any) -> str:
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
         return "map"
-    return ("repeated " if field.is_repeated else "") + ("message" if field.message_type is not None else "scalar")
+    return ("repeated " if is_repeated(field) else "") + ("message" if field.message_type is not None else "scalar")
+
+
+def is_repeated(field: Any) -> bool:
+    newer = getattr(field, "is_repeated", None)
+    return bool(field.label == field.LABEL_REPEATED) if newer is None else bool(newer)
 
 
 def _scalar(draw: st.DrawFn, field: Any) -> Any:
