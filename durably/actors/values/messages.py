@@ -15,6 +15,8 @@ HOW_TO_WRITE: Final = (
     "runtime, or accepts=ProtobufSerde(...) to a handler"
 )
 
+HOW_TO_WRITE_ONE: Final = "Annotate its class under serde=ProtobufSerde, or give serde=ProtobufSerde(...) beside it"
+
 
 def may_exist() -> bool:
     """Something has imported protobuf."""

@@ -24,6 +24,7 @@ from durably.actors.values.constraints import declarations_in
 from durably.actors.values.descriptions import MISSING, describe, named, shortened
 from durably.actors.values.durations import MICROSECOND
 from durably.actors.values.encoding import DEEPEST_LEVELS, TOO_DEEP, place_in
+from durably.actors.values.messages import HOW_TO_WRITE_ONE, is_message_class
 from durably.actors.values.models import dumped, is_model, is_model_class
 from durably.actors.values.plain_codecs import located
 from durably.actors.values.records import is_record, is_record_class, parts_of
@@ -196,9 +197,13 @@ def _written(value: Any, path: str, depth: int) -> Any:
     for base, write in _WRITERS.items():
         if isinstance(value, base):
             return write(value, path, depth + 1)
+    reason = (
+        f"it is a protobuf message. {HOW_TO_WRITE_ONE}"
+        if is_message_class(cls)
+        else f"its class, {cls.__qualname__}, is unknown. Use plain values, dataclasses, msgspec or pydantic classes"
+    )
     raise UnencodableError(
-        f"{shortened(value)} ({cls.__name__}){place_in(path)} cannot be written as MessagePack: its class, "
-        f"{cls.__qualname__}, is unknown. Use plain values, dataclasses, msgspec or pydantic classes.",
+        f"{shortened(value)} ({cls.__name__}){place_in(path)} cannot be written as MessagePack: {reason}.",
         path=f"${path}",
     )
 
