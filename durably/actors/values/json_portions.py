@@ -166,11 +166,15 @@ def _stretch(data: bytes, start: int, stop: int) -> _Stretch:
         text = _without_escapes(text)
     pieces = text.split(b'"')
     levels = b"".join(pieces[::2]).translate(_LEVELS, _NO_BRACKETS)
+    end = stop if len(pieces) % 2 else _string_end(data, stop)
     for _ in range(_FOLDS):
+        length = len(levels)
         levels = levels.replace(_OPEN + _CLOSE, b"")
+        if len(levels) == length:  # What is left closes first and opens then.
+            closed = levels.count(_CLOSE)
+            return _Stretch(end, closed, length - closed)
     depths = map(operator.sub, accumulate(levels), range(1, len(levels) + 1))
     closed = -min(0, min(depths, default=0))
-    end = stop if len(pieces) % 2 else _string_end(data, stop)
     return _Stretch(end, closed, levels.count(_OPEN) - levels.count(_CLOSE) + closed)
 
 
