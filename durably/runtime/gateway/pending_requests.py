@@ -231,7 +231,7 @@ class ReplyOperation(OutcomeOperation[Reply]):
             return
         body = b"" if outcome.failed else outcome.value
         expires_at = None if self._is_first or not self._keyed else expires_at
-        content_type = self._content_type if body else None
+        content_type = None if outcome.failed else self._content_type
         self.finish(Reply(id=self.id, body=body, content_type=content_type, failure=failure, expires_at=expires_at))
 
 
