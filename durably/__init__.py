@@ -71,6 +71,7 @@ from durably.errors import UndeclaredStateError as UndeclaredStateError
 from durably.errors import UndecodableError as UndecodableError
 from durably.errors import UnencodableError as UnencodableError
 from durably.errors import UnknownTargetError as UnknownTargetError
+from durably.errors import UnreadableRecordError as UnreadableRecordError
 from durably.errors import UnsetStateError as UnsetStateError
 from durably.errors import WrongContextError as WrongContextError
 from durably.ids import InvocationStatus as InvocationStatus
@@ -135,6 +136,7 @@ __all__ = [
     "UndecodableError",
     "UnencodableError",
     "UnknownTargetError",
+    "UnreadableRecordError",
     "UnsetStateError",
     "VirtualObject",
     "Workflow",

@@ -29,6 +29,7 @@
     │   ├── UnencodableError              also a TypeError
     │   └── UndecodableError              also a ValueError
     ├── LoadLimitError                    what is stored is too large to load: the invocation pauses
+    ├── UnreadableRecordError             what is stored cannot be read: the invocation pauses
     ├── PausedInvocationError             503, to callers outside
     ├── OverloadedError                   429
     ├── RuntimeStoppedError               503
@@ -359,6 +360,10 @@ class UndecodableError(HandlerMistakeError, ValueError):
 
 class LoadLimitError(DurablyError):
     """What is stored of an invocation, or of its object, is too large to be loaded."""
+
+
+class UnreadableRecordError(DurablyError):
+    """What is stored of an invocation, or of its object, cannot be read: it was damaged, or its key is not here."""
 
 
 class PausedInvocationError(DurablyError):

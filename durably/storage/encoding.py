@@ -64,9 +64,13 @@ def text_of(payload: bytes) -> str:
 
 
 def bytes_of(text: str) -> bytes:
-    """The bytes that a text was made of."""
+    """The bytes that a text was made of.
+
+    Raises:
+        ValueError: it is damaged.
+    """
     if text.startswith(BASE64_TAG):
-        return a2b_base64(text[len(BASE64_TAG) :])
+        return a2b_base64(text[len(BASE64_TAG) :], strict_mode=True)
     return text.encode()
 
 

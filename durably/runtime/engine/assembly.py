@@ -251,7 +251,15 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
     )
     activations.on_queued.append(notices.message_queued)
     attachments.on_attached.append(notices.attached)
-    pauses = Pauses(committer=committer, notices=notices, observer=observer, ready=ready, timers=timers)
+    pauses = Pauses(
+        activations=activations,
+        committer=committer,
+        notices=notices,
+        observer=observer,
+        ready=ready,
+        timers=timers,
+    )
+    attachments.on_unreadable = pauses.pause_asker
     action_endings = ActionEndings(
         incarnation,
         actions=around.actions,

@@ -50,6 +50,7 @@ from durably.errors import (
     ProcessExitError,
     SharedStateError,
     StuckError,
+    UndecodableError,
     find_mistake,
 )
 from durably.ids import Address, KeyScope, awakeable_id, derived_invocation_id
@@ -93,6 +94,10 @@ class Accepted(Protocol):
     def deadline(self) -> int | None: ...
     @property
     def seed(self) -> bytes: ...
+    @property
+    def is_from_outside(self) -> bool:
+        """Its argument was found to fit before it was accepted (rule V5)."""
+        ...
 
 
 class DurableOperation(Operation[R]):
@@ -474,14 +479,22 @@ class Execution:
         began = None if coding is None or len(argument) < MEASURED_BYTES else coding.monotonic()
         context = handler.context(instance, self, self.key)
         instance.__dict__[CONTEXT] = context
-        if self._arguments is None:
-            coroutine = handler.start(instance, context, argument)
-        elif isinstance(self._arguments, InvalidArgumentError):
-            raise self._arguments
-        else:
-            arguments, self._arguments = self._arguments, None
-            self.keep_large(*arguments[0], *arguments[1].values())
-            coroutine = handler.start_decoded(instance, context, arguments)
+        try:
+            if self._arguments is None:
+                coroutine = handler.start(instance, context, argument)
+            elif isinstance(self._arguments, InvalidArgumentError):
+                raise self._arguments
+            else:
+                arguments, self._arguments = self._arguments, None
+                self.keep_large(*arguments[0], *arguments[1].values())
+                coroutine = handler.start_decoded(instance, context, arguments)
+        except InvalidArgumentError as error:
+            if not self._accepted.is_from_outside and not handler.is_malformed(argument):
+                raise  # The caller's mistake.
+            raise UndecodableError(
+                f"The stored argument of {handler.service}/{handler.name} fitted when it was accepted, and cannot be "
+                f"read now: the type has changed since, or the store was damaged. {error.message}"
+            ) from error
         if coding is not None and began is not None:
             coding.add("the arguments", len(argument), began)
         self._main = self.loop.start(coroutine)

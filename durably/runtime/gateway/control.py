@@ -6,16 +6,16 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Any, TypeAlias
 
-from durably.errors import InvocationStatusError, UnknownTargetError
+from durably.errors import InvocationStatusError, UnknownTargetError, UnreadableRecordError
 from durably.ids import Entropy, InvocationStatus, is_storable, new_identity
 from durably.runtime.commit.committer import Committer
 from durably.runtime.gateway.pending_requests import PendingRequest, QuestionOperation
 from durably.runtime.gateway.queries import Queries
 from durably.runtime.gateway.requests import Effect
 from durably.runtime.incarnation.ready_queue import ReadyQueue
-from durably.runtime.invocations.invocation import Found, InvocationRun
+from durably.runtime.invocations.invocation import Found, InvocationRun, argument_load_error
 from durably.runtime.lifecycle.cancellation import Cancellation
-from durably.runtime.lifecycle.pauses import Pauses
+from durably.runtime.lifecycle.pauses import Pauses, is_paused_by_what_is_stored
 from durably.runtime.lifecycle.reach import Reach
 from durably.runtime.lifecycle.workflow_retention import WorkflowRetention
 from durably.runtime.messaging.acceptance import Acceptance, Message
@@ -88,6 +88,12 @@ class Control:
         The operation ends with what came of it, or with `UnknownTargetError` or `InvocationStatusError`.
         """
 
+        def read_again(found: Found) -> None:
+            if verb is Verb.RESUME and isinstance(found, InvocationRun) and is_paused_by_what_is_stored(found):
+                self._reach.read_again(found, reached)  # Rule L5
+            else:
+                reached(found)
+
         def reached(found: Found) -> None:
             if found is None:
                 self._queries.refuse_unknown(operation, id)
@@ -103,7 +109,7 @@ class Control:
                 self._committer.when_answerable(operation.finish, effect)
             self._ready.schedule()
 
-        self._reach_or_refuse(operation, id, reached)
+        self._reach_or_refuse(operation, id, read_again)
 
     def restart_as_new(self, operation: QuestionOperation[str], id: str) -> None:
         """Begin what has ended once more, as a new invocation, whose id is the answer (rule W2)."""
@@ -115,7 +121,7 @@ class Control:
             operation.id = found.id
             try:
                 new_id = self._restart(found)
-            except (InvocationStatusError, UnknownTargetError) as error:
+            except (InvocationStatusError, UnknownTargetError, UnreadableRecordError) as error:
                 self._committer.when_answerable(operation.refuse, error)
             else:
                 self._committer.when_answerable(operation.finish, new_id)
@@ -189,6 +195,9 @@ class Control:
             raise InvocationStatusError(f"The invocation '{found.id}' has not started.", code=TOO_EARLY)
         if found.status is not InvocationStatus.COMPLETED:
             raise InvocationStatusError(f"The invocation '{found.id}' is not yet completed.")
+        error = argument_load_error(found)
+        if error is not None:
+            raise error
         service, key = found.address
         name = found.handler.name if isinstance(found, InvocationRun) else found.handler
         own_key = None if key == found.id else key

@@ -6,7 +6,9 @@ as most do, never has one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+
+import msgspec
 
 from durably.actors.protocol.commands import (
     HELD_BY_ATOMIC,
@@ -24,8 +26,8 @@ from durably.actors.protocol.commands import (
     SendSignal,
     Sleep,
 )
-from durably.runtime.execution.step import Delivery, Step, decode_step, decode_stored_step, is_cancel
-from durably.storage.records import StoredInvocation
+from durably.runtime.execution.step import Answer, Delivery, Step, decode_stored_step, is_cancel
+from durably.storage.records import StepRecord, StoredInvocation, Unreadable, step_part
 
 NO_CHANGES: Mapping[str, bytes | None] = {}
 
@@ -36,6 +38,14 @@ DECODED_RATIO = 7
 
 ANSWERED_BY_THIS_PROCESS = (Run, GetOutput, GetStatus, Attach)
 """Commands whose answer this process has to find out itself; all others are answered by something durable."""
+
+
+class UnreadableStepError(Exception):
+    """A step is not what the runtime wrote (rule L5)."""
+
+    def __init__(self, record: StepRecord, error: Exception) -> None:
+        super().__init__(record, error)
+        self.unreadable = Unreadable(step_part(record.index), f"It is damaged: {error}.")
 
 
 class Journal:
@@ -189,10 +199,34 @@ class Journal:
 
 
 def deliveries_of(stored: StoredInvocation) -> dict[int, Delivery]:
-    """Every recorded answer, by command: those that steps keep, and those with a record of their own, in log order."""
+    """Every recorded answer, by command: those that steps keep, and those with a record of their own, in log order.
+
+    Raises:
+        UnreadableStepError: a step was damaged.
+    """
+    return _deliveries(stored, [_decoded(step) for step in stored.steps])
+
+
+def steps_of(stored: StoredInvocation) -> list[Step]:
+    """Its recorded steps.
+
+    Raises:
+        UnreadableStepError: a step was damaged.
+    """
+    return [_decoded(record)[0] for record in stored.steps]
+
+
+def _decoded(record: StepRecord) -> tuple[Step, Sequence[Answer]]:
+    try:
+        return decode_stored_step(record.content)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise UnreadableStepError(record, error) from error
+
+
+def _deliveries(stored: StoredInvocation, steps: Sequence[tuple[Step, Sequence[Answer]]]) -> dict[int, Delivery]:
     answers: dict[int, Delivery] = {}
-    for step in stored.steps:
-        for kept in decode_stored_step(step.content)[1]:
+    for _, kept_answers in steps:
+        for kept in kept_answers:
             answers[kept.command] = Delivery(kept.command, kept.failed, kept.value)
     for one in stored.completions:  # Rule C3: the first answer to a command is the one that counts.
         answers.setdefault(one.command, Delivery(one.command, one.failed, one.value))
@@ -200,11 +234,15 @@ def deliveries_of(stored: StoredInvocation) -> dict[int, Delivery]:
 
 
 def journal_of(stored: StoredInvocation) -> Journal:
-    """What a stored invocation remembers."""
+    """What a stored invocation remembers.
+
+    Raises:
+        UnreadableStepError: a step was damaged.
+    """
     journal = Journal()
-    answers = deliveries_of(stored)
-    for record in stored.steps:
-        step = decode_step(record.content)
+    steps = [_decoded(record) for record in stored.steps]
+    answers = _deliveries(stored, steps)
+    for step, _ in steps:
         for offset, command in enumerate(step.commands):
             if _is_answered(command):
                 journal.pending[journal.next_command + offset] = command

@@ -178,7 +178,7 @@ begin
         mailbox_position = change.line ->> 2,
         attempts = change.line ->> 3,
         failure = change.line ->> 4,
-        outcome = change.line ->> 5,
+        outcome = coalesce(change.line ->> 5, outcome),  -- One that is there stays, also where it cannot be read.
         expires_at = change.line ->> 6
     from (select value as line from json_each(new.updated) limit -1) as change
     where invocations.number = change.line ->> 0;

@@ -74,6 +74,11 @@ class ExportedJournal:
         return f"{self.service}{middle}/{self.handler}"
 
     @property
+    def is_from_outside(self) -> bool:
+        """Not known of an exported one."""
+        return False
+
+    @property
     def address(self) -> Address:
         """Where it runs."""
         return Address(self.service, self.key)
