@@ -533,9 +533,9 @@ class Runtime(Caller):
 
         try:
             await Contained(asyncio.get_running_loop(), call())
-        except asyncio.CancelledError:
-            raise
         except BaseException as failure:  # Rule E3
+            if isinstance(failure, asyncio.CancelledError) and _is_being_cancelled():
+                raise
             let_signals_pass(failure)
             self._observer.hook_failed(without_containment(failure))
 
@@ -682,6 +682,11 @@ _ONLY: Mapping[Verb, InvocationStatus] = {
     Verb.PURGE: InvocationStatus.COMPLETED,
 }
 """Where there is but one such status the store looks for it."""
+
+
+def _is_being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _itself(acceptance: Acceptance) -> Acceptance:

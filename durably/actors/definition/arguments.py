@@ -209,6 +209,8 @@ class JsonArguments:
     def decode_in_slices(self, argument: bytes, size_bytes: int, /) -> Slices[Decoded]:
         try:
             parts = yield from self._parts_in_slices(argument, size_bytes, DECODING)
+        except GeneratorExit:  # It is dropped.
+            raise
         except USER_ERRORS as error:  # As in `_structured`.
             let_signals_pass(error)
             raise self._refusal(argument, error, in_slices=True) from _cause_of_users(error)
@@ -262,7 +264,7 @@ class JsonArguments:
     def admit_in_slices(self, body: bytes, size_bytes: int, /) -> Slices[bytes]:
         try:
             admitted = yield from self._admitted_in_slices(body.strip(JSON_SPACE), size_bytes)
-        except InvalidArgumentError:
+        except (InvalidArgumentError, GeneratorExit):  # The second: it is dropped.
             raise
         except USER_ERRORS as error:  # As above.
             let_signals_pass(error)

@@ -330,7 +330,8 @@ def _conversion(annotation: Any) -> Callable[[Any], Any]:
         return _validation(annotation)
     try:
         msgspec.json.Decoder(annotation, dec_hook=_validated)  # Says what cannot be read of this type.
-    except Exception as error:  # msgspec evaluates user classes here, and anything may come out of them.
+    except USER_ERRORS as error:  # msgspec evaluates user classes here, and anything may come out of them.
+        let_signals_pass(error)
         raise DefinitionError(f"{describe(annotation)} cannot be read from MessagePack: {error}") from error
     return partial(_converted, annotation)
 

@@ -15,6 +15,7 @@ from functools import partial
 from math import ceil
 from typing import Any, TypeVar
 
+from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 from durably.errors import StoreUnavailableError
 from durably.runtime.clock import Clock
 from durably.runtime.commit.open_batch import OpenBatch
@@ -175,8 +176,9 @@ class Committer:
         self._cut_position = position
         try:
             batch = open_batch.cut(position)
-        except Exception as error:  # What it held is lost, so no gate of it may ever open.
+        except USER_ERRORS as error:  # What it held is lost, so no gate of it may ever open.
             self.failed(error)
+            let_signals_pass(error)
             return
         if batch is None:  # Rule X9: nothing is written that would tell whether the store is still ours.
             self.writing = True
@@ -237,8 +239,9 @@ class Committer:
             _, callback, argument = gates.popleft()
             try:
                 callback(argument)
-            except Exception as error:  # A mistake of ours: nobody may wait for what it would have done.
+            except USER_ERRORS as error:  # A mistake of ours: nobody may wait for what it would have done.
                 self.failed(error)
+                let_signals_pass(error)
         if not self._dead:
             self._caught_up()
 
