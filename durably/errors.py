@@ -429,6 +429,10 @@ class StoreUnavailableError(DurablyError):
         self.nothing_accepted = nothing_accepted
 
 
+class CodecError(StoreUnavailableError):
+    """A codec cannot encode a value, so it cannot be stored. What it belongs to is tried again, or not accepted."""
+
+
 class StoreLostError(StoreUnavailableError):
     """The store that was open is not at its path any more, or is not the same; the runtime has stopped for good."""
 

@@ -48,6 +48,7 @@ from durably.runtime.gateway.pending_requests import (
 from durably.runtime.gateway.requests import Acceptance, Effect, InvocationRequest, Reply, ServiceDescription
 from durably.runtime.invocations.invocation import InvocationRun
 from durably.runtime.observation.observer import Observer, Observers
+from durably.runtime.supervision.contained_codec import contained
 from durably.runtime.supervision.supervisor import Supervisor
 from durably.storage.connect import store_from_url
 from durably.storage.encoded import EncodedStore
@@ -221,7 +222,7 @@ class Runtime(Caller):
         self._store = self._encoded(store_from_url(store) if isinstance(store, str) else store)
 
     def _encoded(self, store: InspectableStore) -> InspectableStore:
-        return store if self._codec is None else EncodedStore(store, self._codec)
+        return store if self._codec is None else EncodedStore(store, contained(self._codec))
 
     @overload
     def asgi(self) -> Ingress: ...

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import re
 from binascii import a2b_base64, b2a_base64
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeAlias, TypeVar
 
+import msgspec
 import orjson
 
 from durably.storage.records import (
@@ -39,7 +40,12 @@ BASE64_TAG = "base64:"
 NO_HEADERS = "{}"
 LARGE_BYTES = 16 * 1024
 """Payloads beyond this go another way than JSON. Below it, one statement for all of them is cheaper."""
+STATEMENT_BYTES = 32 << 20
+"""What a statement takes at most, as long as it is more than one row: SQLite has a limit, and takes several times the
+memory."""
 
+Parameters: TypeAlias = tuple[int | bytes | None, ...]
+"""Of the statement `commit_batch`."""
 Put: TypeAlias = tuple[str, tuple[object, ...]]
 """A statement that stores one large payload, with its parameters: the payload, then what it belongs to."""
 
@@ -98,10 +104,13 @@ def encode_rows(records: Sequence[T], row_of: Callable[[T], object] | None = Non
 class EncodedBatch(NamedTuple):
     """A batch as the store writes it."""
 
-    parameters: tuple[int | bytes | None, ...]
-    """Of the statement `commit_batch`."""
+    parameters: Parameters
+    further: list[Parameters]
+    """Of further statements, for what is too much for one; in the same transaction."""
     puts: list[Put]
-    """What is stored after that, in the same transaction; empty for nearly all batches (rule X5)."""
+    """What is stored after that, in the same transaction; both are empty for nearly all batches (rule X5)."""
+    inline_bytes: int
+    """What all parameters hold."""
 
     @property
     def last_position(self) -> int:
@@ -111,8 +120,9 @@ class EncodedBatch(NamedTuple):
 
     @property
     def size_bytes(self) -> int:
-        inline = sum(len(part) for part in self.parameters if isinstance(part, bytes))
-        return inline + sum(len(part) for _, values in self.puts for part in values if isinstance(part, bytes))
+        return self.inline_bytes + sum(
+            len(part) for _, values in self.puts for part in values if isinstance(part, bytes)
+        )
 
 
 def encode_batch(batch: Batch, epoch: int) -> EncodedBatch:
@@ -130,7 +140,7 @@ def encode_batch(batch: Batch, epoch: int) -> EncodedBatch:
     if len(state) < len(batch.state):
         cleared = [(*change.address, change.field) for change in batch.state if change.value is None]
         large.put_state(batch.state)
-    parameters = (
+    parameters: Parameters = (
         epoch,
         batch.last_position,
         encode_rows(batch.renewed, large.execution_row),
@@ -154,7 +164,51 @@ def encode_batch(batch: Batch, epoch: int) -> EncodedBatch:
         encode_rows(batch.orders, _order_row),
         encode_rows(batch.orders_done),
     )
-    return EncodedBatch(parameters, large.puts())
+    inline_bytes = sum([len(part) for part in parameters[2:] if isinstance(part, bytes)])
+    further: list[Parameters] = []
+    if inline_bytes > STATEMENT_BYTES:
+        parameters, *further = list(_in_pieces(parameters))
+    return EncodedBatch(parameters, further, large.puts(), inline_bytes)
+
+
+_APPLIED = (2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 17, 16, 18, 19, 14, 15, 21, 20)
+"""The parameters that hold rows, in the order in which the statement applies them."""
+_FORGOTTEN, _REMOVED = 3, 4
+
+
+def _in_pieces(parameters: Parameters) -> Iterator[Parameters]:
+    """The same as several statements, each of which goes on where the one before it ended."""
+    fixed = parameters[:2]
+    rows: dict[int, bytes] = {}
+    size = 0
+    for place in _APPLIED:
+        whole = parameters[place]
+        assert not isinstance(whole, int)
+        for piece in () if whole is None else _cut(whole):
+            if place in rows or (rows and size + len(piece) > STATEMENT_BYTES):
+                yield (*fixed, *(rows.get(one) for one in range(2, len(parameters))))
+                rows, size = {}, 0
+            rows[place] = piece
+            size += len(piece)
+            if place == _REMOVED:  # The statement looks at these among those only.
+                rows.setdefault(_FORGOTTEN, piece)
+    yield (*fixed, *(rows.get(one) for one in range(2, len(parameters))))
+
+
+def _cut(rows: bytes) -> Iterator[bytes]:
+    """A JSON array as several."""
+    if len(rows) <= STATEMENT_BYTES:
+        yield rows
+        return
+    some: list[msgspec.Raw] = []
+    size = 0
+    for row in msgspec.json.decode(rows, type=list[msgspec.Raw]):
+        if some and size + len(row) > STATEMENT_BYTES:
+            yield msgspec.json.encode(some)
+            some, size = [], 0
+        some.append(row)
+        size += len(row) + 1
+    yield msgspec.json.encode(some)
 
 
 class LargePayloads:

@@ -36,7 +36,7 @@ from durably.storage.records import (
     TimerRecord,
 )
 
-_KEPT_BYTES = 4 * 1024
+KEPT_BYTES = 4 * 1024
 """A larger answer stays a record of its own: in a step its bytes take a third more."""
 _RECORD_BYTES = 64
 """What a record takes besides its payload, roughly; for the limits only."""
@@ -275,7 +275,7 @@ class OpenBatch:
                     kept = [
                         Answer(one.command, one.failed, one.value)
                         for one in completions
-                        if one.command in step.deliveries and one.command >= 0 and len(one.value) <= _KEPT_BYTES
+                        if one.command in step.deliveries and one.command >= 0 and len(one.value) <= KEPT_BYTES
                     ]
                 if kept:
                     commands = {answer.command for answer in kept}

@@ -50,6 +50,7 @@ from durably.runtime.commands.signal_commands import (
 )
 from durably.runtime.commands.sleep_commands import SleepCommands
 from durably.runtime.commit.committer import Committer
+from durably.runtime.commit.payload_check import PayloadCheck
 from durably.runtime.commit.thread_yielding import ThreadYielding
 from durably.runtime.engine.pump import Pump
 from durably.runtime.incarnation.background import Background
@@ -125,6 +126,7 @@ class Parts:
     idleness: Idleness
     pause_search: PauseSearch
     pauses: Pauses
+    payloads: PayloadCheck
     reach: Reach
     ready: ReadyQueue
     recovery: Recovery
@@ -161,6 +163,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         store=store,
         thread_yielding=around.thread_yielding,
     )
+    payloads = PayloadCheck(store)
     reads = Reads(store, around.thread_yielding, settings.pending_in_memory)
     waiters = Waiters()
     registry = InvocationRegistry(
@@ -237,6 +240,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         completions=completions,
         entropy=around.entropy,
         observer=observer,
+        payloads=payloads,
         registry=registry,
         settings=settings,
         targets=targets,
@@ -256,6 +260,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         committer=committer,
         notices=notices,
         observer=observer,
+        payloads=payloads,
         ready=ready,
         timers=timers,
     )
@@ -267,6 +272,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         completions=completions,
         observer=observer,
         pauses=pauses,
+        payloads=payloads,
         ready=ready,
         registry=registry,
     )
@@ -301,6 +307,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         observer=observer,
         orders=orders,
         passivation=passivation,
+        payloads=payloads,
         registry=registry,
         targets=targets,
         timers=timers,
@@ -334,6 +341,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         endings=endings,
         observer=observer,
         pauses=pauses,
+        payloads=payloads,
         ready=ready,
         settings=settings,
         timers=timers,
@@ -416,6 +424,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         observer=observer,
         orders=orders,
         pauses=pauses,
+        payloads=payloads,
         preparation=preparation,
         registry=registry,
         retries=retries,
@@ -446,6 +455,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         passivation=passivation,
         pause_search=pause_search,
         pauses=pauses,
+        payloads=payloads,
         reach=reach,
         ready=ready,
         recovery=Recovery(

@@ -44,7 +44,9 @@ class Desks:
             registry=parts.registry,
             waiters=parts.waiters,
         )
-        admission = Admission(activations=parts.activations, settings=engine.settings, targets=parts.targets)
+        admission = Admission(
+            activations=parts.activations, payloads=parts.payloads, settings=engine.settings, targets=parts.targets
+        )
         self.intake = Intake(
             acceptance=parts.acceptance,
             admission=admission,
@@ -74,6 +76,7 @@ class Desks:
         )
         self.deliveries = Deliveries(
             committer=parts.committer,
+            payloads=parts.payloads,
             ready=parts.ready,
             registry=parts.registry,
             settings=engine.settings,
