@@ -35,6 +35,7 @@
     ├── RuntimeStoppedError               503
     ├── DefinitionError                   also a TypeError
     ├── StoreUnavailableError
+    │   ├── CodecError                    what was to be stored is tried again, or not accepted
     │   └── StoreLostError
     └── StoreInUseError
 

@@ -40,6 +40,8 @@ BASE64_TAG = "base64:"
 NO_HEADERS = "{}"
 LARGE_BYTES = 16 * 1024
 """Payloads beyond this go another way than JSON. Below it, one statement for all of them is cheaper."""
+LARGE_AMONG_MANY_BYTES = 1024
+"""The same where all rows together are too much for one statement."""
 STATEMENT_BYTES = 32 << 20
 """What a statement takes at most, as long as it is more than one row: SQLite has a limit, and takes several times the
 memory."""
@@ -127,14 +129,24 @@ class EncodedBatch(NamedTuple):
 
 def encode_batch(batch: Batch, epoch: int) -> EncodedBatch:
     """A batch as the parameters of its statement, and the large payloads apart."""
-    large = LargePayloads()
+    encoded = _encoded(batch, epoch, LARGE_BYTES)
+    if encoded.inline_bytes <= STATEMENT_BYTES:
+        return encoded
+    encoded = _encoded(batch, epoch, min(LARGE_BYTES, LARGE_AMONG_MANY_BYTES))
+    first, *further = list(_in_pieces(encoded.parameters))
+    return encoded._replace(parameters=first, further=further)
+
+
+def _encoded(batch: Batch, epoch: int, large_bytes: int) -> EncodedBatch:
+    """A batch as one statement, with payloads of more than `large_bytes` apart."""
+    large = LargePayloads(large_bytes)
     forgotten = [*batch.ended, *batch.removed]
     if batch.renewed:
         forgotten += [execution.previous for execution in batch.renewed]
     state = [
         (change.address[0], change.address[1], change.field, text_of(change.value))
         for change in batch.state
-        if change.value is not None and len(change.value) <= LARGE_BYTES
+        if change.value is not None and len(change.value) <= large_bytes
     ]
     cleared: list[tuple[str, ...]] = []
     if len(state) < len(batch.state):
@@ -165,10 +177,7 @@ def encode_batch(batch: Batch, epoch: int) -> EncodedBatch:
         encode_rows(batch.orders_done),
     )
     inline_bytes = sum([len(part) for part in parameters[2:] if isinstance(part, bytes)])
-    further: list[Parameters] = []
-    if inline_bytes > STATEMENT_BYTES:
-        parameters, *further = list(_in_pieces(parameters))
-    return EncodedBatch(parameters, further, large.puts(), inline_bytes)
+    return EncodedBatch(parameters, [], large.puts(), inline_bytes)
 
 
 _APPLIED = (2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 17, 16, 18, 19, 14, 15, 21, 20)
@@ -214,7 +223,8 @@ def _cut(rows: bytes) -> Iterator[bytes]:
 class LargePayloads:
     """Collects the large payloads of one batch while its rows are made."""
 
-    def __init__(self) -> None:
+    def __init__(self, large_bytes: int) -> None:
+        self._large_bytes = large_bytes
         self._found: dict[tuple[object, ...], bytes] = {}
         """By the statement that stores it and what it belongs to."""
 
@@ -223,52 +233,52 @@ class LargePayloads:
 
     def without_steps(self, steps: list[StepRecord]) -> list[StepRecord]:
         """The steps whose content is small."""
-        if not any(len(step.content) > LARGE_BYTES for step in steps):
+        if not any(len(step.content) > self._large_bytes for step in steps):
             return steps
         for step in steps:
-            if len(step.content) > LARGE_BYTES:
+            if len(step.content) > self._large_bytes:
                 self._found["put_step", step.number, step.index] = step.content
-        return [step for step in steps if len(step.content) <= LARGE_BYTES]
+        return [step for step in steps if len(step.content) <= self._large_bytes]
 
     def without_completions(self, completions: list[CompletionRecord]) -> list[CompletionRecord]:
         """The completions whose value is small."""
-        if not any(len(completion.value) > LARGE_BYTES for completion in completions):
+        if not any(len(completion.value) > self._large_bytes for completion in completions):
             return completions
         # Rule C3: which answer to a command is the first must not depend on their sizes.
         first = {(one.number, one.command): one for one in reversed(completions)}
         for one in first.values():
-            if len(one.value) > LARGE_BYTES:
+            if len(one.value) > self._large_bytes:
                 key = (one.number, one.position, one.command, int(one.failed), one.number)
                 self._found["put_completion", *key] = one.value
-        return [one for one in first.values() if len(one.value) <= LARGE_BYTES]
+        return [one for one in first.values() if len(one.value) <= self._large_bytes]
 
     def without_promises(self, promises: list[PromiseRecord]) -> list[PromiseRecord]:
         """The promises whose value is small."""
         for promise in promises:
-            if len(promise.value) > LARGE_BYTES:
+            if len(promise.value) > self._large_bytes:
                 key = (*promise.address, promise.name, int(promise.failed), promise.expires_at)
                 self._found["put_promise", *key] = promise.value
-        return [promise for promise in promises if len(promise.value) <= LARGE_BYTES]
+        return [promise for promise in promises if len(promise.value) <= self._large_bytes]
 
     def without_signals(self, signals: list[SignalRecord]) -> list[SignalRecord]:
         """The signals whose value is small."""
-        if not any(len(signal.value) > LARGE_BYTES for signal in signals):
+        if not any(len(signal.value) > self._large_bytes for signal in signals):
             return signals
         for one in signals:
-            if len(one.value) > LARGE_BYTES:
+            if len(one.value) > self._large_bytes:
                 key = (one.number, one.position, one.name, int(one.failed), one.number)
                 self._found["put_signal", *key] = one.value
-        return [signal for signal in signals if len(signal.value) <= LARGE_BYTES]
+        return [signal for signal in signals if len(signal.value) <= self._large_bytes]
 
     def put_state(self, changes: list[StateRecord]) -> None:
         """Take the fields whose value is large."""
         for change in changes:
-            if change.value is not None and len(change.value) > LARGE_BYTES:
+            if change.value is not None and len(change.value) > self._large_bytes:
                 self._found["put_state", *change.address, change.field] = change.value
 
     def inline(self, payload: bytes | None, statement: str, number: int) -> str | None:
         """A payload as it stands in a row: as text, or not at all where it is large."""
-        if payload is not None and len(payload) > LARGE_BYTES:
+        if payload is not None and len(payload) > self._large_bytes:
             self._found[statement, number] = payload
             return None
         if self._found:  # What was accepted with a large one may be updated to another in the same batch.

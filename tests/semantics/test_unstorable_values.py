@@ -22,6 +22,7 @@ from durably import (
     ObjectContext,
     PausedInvocationError,
     Service,
+    SharedContext,
     SharedWorkflowContext,
     TerminalError,
     VirtualObject,
@@ -311,11 +312,8 @@ async def test_any_number_of_values_that_fit_are_stored_together(
             ctx.set("kept", value)
 
         @shared
-        async def kept(self, ctx: Context) -> list[int]:
-            return sorted(len(self_get(ctx, name)) for name in ctx.keys())  # noqa: SIM118
-
-    def self_get(ctx: Any, name: str) -> str:
-        return ctx.get(name, str, "")
+        async def kept(self, ctx: SharedContext) -> list[int]:
+            return sorted(len(ctx.get(name, str, "")) for name in ctx.keys())  # noqa: SIM118
 
     path = tmp_path / "a.db"
     async with Harness(Many, store=SqliteStore(path)) as app:

@@ -26,7 +26,7 @@ import msgspec
 
 from durably.actors.values.descriptions import MISSING, describe, shortened_bytes
 from durably.actors.values.malformed_text import malformed_text
-from durably.actors.values.serde import JSON, JsonSerde, Serde, TypeCodec, admit, encode_readably, located
+from durably.actors.values.serde import JSON, JsonSerde, Serde, TypeCodec, admit, encode_by, located
 from durably.actors.values.slices import ADMITTING, DECODING, Reading, Slices, members_in_slices, value_in_slices
 from durably.actors.values.unknown_keys import UnknownKeys
 from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
@@ -390,7 +390,7 @@ class SerdeArguments:
         except TypeError as error:
             raise TypeError(f"Handler {self._handler!r} takes {in_words([self._parameter])}: {error}.") from None
         bound.apply_defaults()
-        return encode_readably(self._serde, bound.arguments[self._parameter.name])
+        return encode_by(self._serde, bound.arguments[self._parameter.name])
 
     def call(self, actor: Any, ctx: Any, argument: bytes, /) -> Coroutine[Any, Any, Any]:
         return self._function(actor, ctx, **{self._parameter.name: self._decoded(argument)})
