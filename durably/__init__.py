@@ -94,6 +94,7 @@ __all__ = [
     "BytesSerde",
     "Caller",
     "CancelledInvocationError",
+    "CodecError",
     "Compensations",
     "Context",
     "DeadlineExceededError",

@@ -329,7 +329,8 @@ class LargePayloads:
             update.mailbox_position,
             update.attempts,
             self.inline(update.failure, "put_failure", update.number),
-            self.inline(update.outcome, "put_outcome", update.number),
+            # Without one, the outcome that is there stays, also one that was accepted in this very batch.
+            None if update.outcome is None else self.inline(update.outcome, "put_outcome", update.number),
             update.expires_at,
         )
 
