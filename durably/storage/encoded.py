@@ -31,15 +31,23 @@ class EncodedStore(WrappedStore):
         super().__init__(inner)
         self._coding = PayloadCoding(codec, accepts_plain=isinstance(codec, AcceptPlain))
         self._marker = CodecMarker(self.describe(), codec)
+        self._is_recognised = False
+        """The codec fits the store that is open. One that is opened again after a failure is the same (rule X9)."""
 
     async def open(self, owner: Owner, /) -> Opened:
         opened = await super().open(owner)
-        try:
-            await self._recognise(opened)
-        except BaseException:
-            await super().close()
-            raise
+        if not self._is_recognised:
+            try:
+                await self._recognise(opened)
+            except BaseException:
+                await super().close()
+                raise
+            self._is_recognised = True
         return replace(opened, is_encoded=False)
+
+    async def close(self) -> None:
+        self._is_recognised = False
+        await super().close()
 
     async def _recognise(self, opened: Opened) -> None:
         is_new = not opened.last_position

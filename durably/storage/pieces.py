@@ -65,17 +65,28 @@ PAGE_RECORDS = 25_000
 """How many records a page has at most that does not fit into one answer."""
 
 
-PART_OF: Final[Mapping[str, Callable[..., str]]] = {
-    "large_argument": lambda _: ARGUMENT_PART,
-    "large_failure": lambda _: FAILURE_PART,
-    "large_outcome": lambda _: OUTCOME_PART,
-    "large_step": lambda _, index: step_part(index),
-    "large_completion": lambda _, command: answer_part(command),
-    "large_signal": lambda _, position: f"the signal of log position {position}",
-    "large_state": lambda _service, _key, field: field_part(field),
-    "large_promise": lambda _service, _key, name: promise_part(name),
+def _part(statement: str, *key: object) -> str:
+    """What a payload is called, by the statement that reads it where it is large, and the key that it is given."""
+    match statement, key:
+        case "large_step", (_, int(index)):
+            return step_part(index)
+        case "large_completion", (_, int(command)):
+            return answer_part(command)
+        case "large_signal", (_, position):
+            return f"the signal of log position {position}"
+        case "large_state", (_, _, field):
+            return field_part(str(field))
+        case "large_promise", (_, _, name):
+            return promise_part(str(name))
+        case _:
+            return PARTS_OF_RECORDS[statement]
+
+
+PARTS_OF_RECORDS: Final = {
+    "large_argument": ARGUMENT_PART,
+    "large_failure": FAILURE_PART,
+    "large_outcome": OUTCOME_PART,
 }
-"""What a payload is called, by the statement that reads it where it is large."""
 
 
 class PieceReader:
@@ -254,7 +265,7 @@ class PieceReader:
             if not isinstance(payload, bytes):
                 raise DamagedError("It is a number.")
         except DamagedError as error:
-            self._unreadable.append(Unreadable(PART_OF[statement](*key), str(error)))
+            self._unreadable.append(Unreadable(_part(statement, *key), str(error)))
             return b""
         return payload
 

@@ -170,12 +170,12 @@ class Writer:
 
     def _write(self, connection: sqlite3.Connection, batch: EncodedBatch) -> None:
         """Rule X5: one statement is a whole transaction."""
-        connection.execute(SQL["commit_batch"], batch.parameters)
+        connection.execute(SQL[batch.statement], batch.parameters)
 
     def _write_in_pieces(self, connection: sqlite3.Connection, batch: EncodedBatch) -> None:
         connection.execute(SQL["begin"])
         try:
-            connection.execute(SQL["commit_batch"], batch.parameters)
+            connection.execute(SQL[batch.statement], batch.parameters)
             for parameters in batch.further:
                 connection.execute(SQL["commit_batch"], parameters)
             for name, values in batch.puts:

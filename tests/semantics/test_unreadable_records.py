@@ -12,19 +12,21 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
 
+import httpx
 import pytest
 
 from durably import (
     Context,
     DurablePromise,
     InvocationStatus,
+    JsonSerde,
     ObjectContext,
     PausedInvocationError,
     RetryPolicy,
@@ -41,6 +43,7 @@ from durably import (
 )
 from durably.codecs import AesGcmCodec, Codec
 from durably.errors import DurablyError
+from durably.ingress import Ingress
 from durably.storage.encoded import EncodedStore
 from durably.storage.introspection import InspectableStore
 from durably.storage.memory import Disk, MemoryStore
@@ -115,7 +118,7 @@ class Flow(Workflow):
 class Asker(Service):
     @handler
     async def ask(self, ctx: Context, id: str) -> Any:
-        return await ctx.invocation(id, Any).result()
+        return await ctx.invocation(id, JsonSerde[Any]()).result()
 
     @handler
     async def join(self, ctx: Context) -> Any:
@@ -162,7 +165,7 @@ async def settled(awaitable: Awaitable[Any]) -> Any:
 
 
 def outcome_of(name: str) -> Probe:
-    return lambda app, ids: app.invocation(ids[name], Any).result()
+    return lambda app, ids: app.invocation(ids[name], JsonSerde[Any]()).result()
 
 
 def items_of(key: str) -> Probe:
@@ -205,7 +208,7 @@ class Forbearing(Harness):
 
 
 @asynccontextmanager
-async def running(path: Path, codec: Codec | None) -> AsyncIterator[Harness]:
+async def running(path: Path, codec: Codec | None) -> AsyncGenerator[Harness]:
     async with Forbearing(*ACTORS, store=store_at(path, codec), suspend_after=0) as app:
         yield app
         keep_one_incarnation(app)
@@ -290,7 +293,7 @@ class Filled:
 async def filled(path: Path, codec: Codec | None) -> Filled:
     async with running(path, codec) as app:
         ids = await fill(app)
-    used = shutil.copy(path, path.with_suffix(".used"))
+    used = Path(shutil.copy(path, path.with_suffix(".used")))
     async with running(used, codec) as app:
         probed = await probe_all(app, ids)
     async with running(used, codec) as app:
@@ -428,6 +431,30 @@ async def test_a_key_that_is_given_back_while_the_runtime_runs_lets_a_resume_go_
         await app.advance(hours=1)
         assert await app.invocation(sent.id, list[str]).result() == ["old", "sown"]
         assert await app.object(Box, "slow").look() == ["old", "sown", "new"]
+        keep_one_incarnation(app)
+
+
+async def test_over_http_a_damaged_record_is_named_and_others_are_served() -> None:
+    vault, disk = Vault(), Disk()
+    async with Harness(*ACTORS, store=EncodedStore(MemoryStore(disk), vault)) as app:
+        await app.object(Box, "keyed").add.options(idempotency_key="k")("kept")
+        await app.object(Box, "state").add("old")
+    vault.lost = b"kept"
+    async with Forbearing(*ACTORS, store=EncodedStore(MemoryStore(disk), vault)) as app:
+        transport = httpx.ASGITransport(app=Ingress(app))
+        async with httpx.AsyncClient(transport=transport, base_url="http://durably") as client:
+            key = {"idempotency-key": "k"}
+            outcome = await client.post("/Box/keyed/add", json="kept", headers=key)
+            state = await client.post("/Box/keyed/add", json="more")
+            shared = await client.post("/Box/keyed/look")
+            other = await client.post("/Box/state/add", json="new")
+            assert (other.status_code, other.json()) == (200, ["old", "new"])
+            told = [(one.status_code, one.json()["message"]) for one in (outcome, state, shared)]
+            assert [status for status, _ in told] == [500, 503, 500]
+            assert "The outcome of Box/keyed/add" in told[0][1]
+            assert all("The field 'items' of Box/keyed cannot be read" in message for _, message in told[1:])
+            vault.lost = None
+            assert (await client.post("/Box/keyed/add", json="kept", headers=key)).json() == ["kept"]
         keep_one_incarnation(app)
 
 

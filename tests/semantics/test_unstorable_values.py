@@ -34,7 +34,7 @@ from durably import (
     state,
 )
 from durably.errors import DurablyError
-from durably.runtime.supervision.contained_codec import contained
+from durably.runtime.supervision.contained_codec import contained_codec
 from durably.storage import encoding
 from durably.storage.encoded import EncodedStore
 from durably.storage.introspection import InspectableStore
@@ -200,7 +200,9 @@ def store(way: str, tmp_path: Path) -> InspectableStore:
         return MemoryStore(value_limit_bytes=LIMIT_BYTES)
     if way == SQLITE:
         return SqliteStore(tmp_path / "a.db", value_limit_bytes=LIMIT_BYTES)
-    return EncodedStore(MemoryStore(), contained(Codec(ValueError("too secret") if way == CODEC else SystemExit(3))))
+    return EncodedStore(
+        MemoryStore(), contained_codec(Codec(ValueError("too secret") if way == CODEC else SystemExit(3)))
+    )
 
 
 async def told(awaitable: Awaitable[Any]) -> str:

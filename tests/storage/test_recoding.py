@@ -202,7 +202,7 @@ async def test_whenever_it_is_killed_the_store_is_the_old_one_or_the_new_one(tmp
     assert fresh.exists() is (stage is not Stage.REPLACING)
     assert not fresh.exists() or SECRET.encode() not in fresh.read_bytes()
     before = codec if stage is Stage.REPLACING else None
-    kept = shutil.copy(path, tmp_path.with_name("kept.db"))
+    kept = Path(shutil.copy(path, tmp_path.with_name("kept.db")))
     await holds_all(kept, before)
     recoded(path, before, codec)
     assert SECRET.encode() not in files_of(tmp_path)

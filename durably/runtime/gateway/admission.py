@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Protocol, TypeAlias
 from urllib.parse import quote
 
+from durably.actors.definition.arguments import Arguments
 from durably.actors.definition.binding import BoundActorHandler
 from durably.actors.values.slices import Slices
 from durably.errors import InvalidArgumentError, OverloadedError, UnencodableError
@@ -39,6 +40,8 @@ class OutsideMessage(Protocol):
     def idempotency_key(self) -> str | None: ...
     @property
     def timeout_us(self) -> int | None: ...
+    @property
+    def written_by(self) -> Arguments | None: ...
 
 
 class Admission:
@@ -63,8 +66,8 @@ class Admission:
         handler = self._find(request, body)
         if wire:
             body = handler.admit(body)
-        else:
-            handler.check(body)
+        elif request.written_by is not handler.signature.types.arguments:
+            handler.check(body)  # Rule V5; what the handler's own types have written, they can read.
         self._refuse_unstorable(request, body)
         return handler, body
 
@@ -83,7 +86,8 @@ class Admission:
     def _find(self, request: OutsideMessage, body: bytes) -> BoundActorHandler:
         """Find the handler, if the request may be accepted as far as is known without its body."""
         handler = self._targets.find(request.service, request.key, request.handler)
-        self._targets.scope(handler, request.key, request.idempotency_key)
+        if request.idempotency_key is not None:
+            self._targets.scope(handler, request.key, request.idempotency_key)
         if request.headers or request.idempotency_key is not None:
             _check_names(request)
         if len(body) > self._settings.payload_bytes:

@@ -11,7 +11,7 @@ import msgspec
 
 from durably.actors.definition.binding import BoundActorHandler
 from durably.errors import UndecodableError
-from durably.ids import Address, InvocationStatus, KeyScope
+from durably.ids import SEED_BYTES, Address, InvocationStatus, KeyScope, earliest_time
 from durably.runtime.execution.execution import Execution
 from durably.runtime.execution.failure_text import known_attempt_failure
 from durably.runtime.execution.step import Outcome, Step
@@ -254,6 +254,8 @@ def take_payloads(invocation: InvocationRun, stored: StoredInvocation) -> None:
             return
         is_suspended = record.status is InvocationStatus.SUSPENDED
         invocation.journal.reload(is_suspended=is_suspended, is_atomic=invocation.handler.atomic)
+        if len(record.seed) > SEED_BYTES:  # Rule T1
+            invocation.journal.not_before = max(invocation.journal.not_before, earliest_time(record.seed))
 
 
 def known_outcome(found: InvocationRun | InvocationRecord) -> Outcome | None:

@@ -21,6 +21,7 @@ from durably.actors.protocol.commands import (
     CompletePromise,
     GetOutput,
     GetStatus,
+    IdentifyCall,
     Run,
     Send,
     SendSignal,
@@ -36,7 +37,7 @@ STEP_BYTES = 520
 DECODED_RATIO = 7
 """What a byte of JSON takes up, with what it was decoded to: 2 for text, 7 for numbers, 9 for many small records."""
 
-ANSWERED_BY_THIS_PROCESS = (Run, GetOutput, GetStatus, Attach)
+ANSWERED_BY_THIS_PROCESS = (Run, GetOutput, GetStatus, IdentifyCall, Attach)
 """Commands whose answer this process has to find out itself; all others are answered by something durable."""
 
 
@@ -190,6 +191,41 @@ class Journal:
                 self.undelivered.remove(delivery)
                 return name, delivery
         return name, self.deliveries.pop(number)
+
+    def cut(self, count: int) -> Journal:
+        """The journal as it would be if no steps but the first `count` had been, with all answers that have come.
+
+        What is pending there has no answer that could be taken in again.
+        """
+        kept = Journal()
+        for step in self.steps[:count]:
+            for number, command in enumerate(step.commands, kept.next_command):
+                if _is_answered(command):
+                    kept.pending[number] = command
+            for number in (*step.deliveries, *step.abandoned):
+                kept.pending.pop(number, None)
+                if number in self.deliveries:
+                    kept.deliveries[number] = self.deliveries[number]
+                    kept.size_bytes += DECODED_RATIO * len(kept.deliveries[number].value)
+            kept.take(step, 0)
+        for step in self.steps[count:]:
+            for number in step.deliveries:
+                kept.answer(self.deliveries[number])
+        for delivery in self.undelivered:
+            kept.answer(delivery)
+        kept.not_before = self.not_before
+        return kept
+
+    def signals_taken(self, first: int = 0) -> list[tuple[str, Delivery]]:
+        """All signals that have answered commands from this one on, with their names, in their order."""
+        commands = [command for step in self.steps for command in step.commands]
+        seen = [self.deliveries[number] for step in self.steps for number in step.deliveries if number >= 0]
+        taken: list[tuple[str, Delivery]] = []
+        for delivery in (*seen, *self.undelivered):
+            command = commands[delivery.command] if delivery.command >= first else None
+            if isinstance(command, AwaitSignal):
+                taken.append((command.name, delivery))
+        return taken
 
     def give_up(self, number: int) -> Command | None:
         """The handler does not want this answer any more (rule C5): the command, if it was still waited for."""

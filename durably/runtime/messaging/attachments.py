@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
-from durably.actors.protocol.commands import Attach, GetOutput, GetStatus, key_scope
+from durably.actors.protocol.commands import Attach, GetOutput, GetStatus, IdentifyCall, SendAnswer, key_scope
 from durably.actors.values.error_envelopes import encode_failure
 from durably.errors import NotReadyError, UnknownTargetError, UnreadableRecordError
 from durably.ids import InvocationStatus, KeyScope
@@ -14,7 +14,7 @@ from durably.runtime.activations.activations import Activations
 from durably.runtime.activations.attempts import Attempts
 from durably.runtime.commit.committer import Committer
 from durably.runtime.commit.transition import Transition
-from durably.runtime.execution.answers import encode_status
+from durably.runtime.execution.answers import encode_send_answer, encode_status
 from durably.runtime.execution.step import Outcome
 from durably.runtime.invocations.invocation import Found, InvocationRun, known_outcome
 from durably.runtime.messaging.completions import Completions
@@ -116,6 +116,10 @@ class Attachments:
         """Answer with where the invocation stands, from memory or from the store."""
         self._registry.by_id(command.invocation_id, partial(self._answer_status, caller, command.invocation_id))
 
+    def ask_identity(self, caller: CallerRecord, command: IdentifyCall) -> None:
+        """Answer with the invocation that a call of the asking one leads to."""
+        self._registry.by_id(command.derived_id, partial(self._answer_identity, caller, command.derived_id))
+
     def ask_outcome(self, caller: CallerRecord, command: Attach) -> None:
         """Attach to the invocation, if it exists."""
         self._find(command, partial(self._attach_found, caller))
@@ -135,6 +139,13 @@ class Attachments:
 
     def _answer_status(self, caller: CallerRecord, id: str, found: Found) -> None:
         outcome = _no_such_invocation(id) if found is None else Outcome(False, encode_status(found.status))
+        self._completions.answer(self._committer.begin(), caller, outcome)
+
+    def _answer_identity(self, caller: CallerRecord, derived_id: str, found: Found) -> None:
+        if found is None:
+            outcome = _no_such_invocation(derived_id)
+        else:
+            outcome = Outcome(False, encode_send_answer(SendAnswer(found.id, found.id != derived_id)))
         self._completions.answer(self._committer.begin(), caller, outcome)
 
     def _answer_output(self, caller: CallerRecord, name: str, found: Found) -> None:

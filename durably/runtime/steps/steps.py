@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from durably.actors.protocol.commands import HELD_BY_ATOMIC, Call, Command, CompleteAwakeable, SendSignal
+from durably.actors.protocol.commands import HELD_BY_ATOMIC, Call, Command, CompleteAwakeable, Send, SendSignal
 from durably.errors import CodecError, NonDeterminismError, UnencodableError, UnreadableRecordError
-from durably.ids import InvocationStatus, KeyScope, derived_invocation_id, is_storable
+from durably.ids import SEED_BYTES, InvocationStatus, KeyScope, derived_invocation_id, earliest_time, is_storable
 from durably.runtime.activations.attempts import Attempts
 from durably.runtime.clock import Clock
 from durably.runtime.commands.command_kind import CommandTable
@@ -41,6 +41,8 @@ from durably.runtime.steps.preparation import Preparation
 from durably.storage.records import CallerRecord, InvocationRecord, OrderKind
 
 NO_DELIVERIES: Sequence[Delivery] = ()
+NAMING_AN_ID = frozenset({CompleteAwakeable, SendSignal})
+MESSAGES = frozenset({Call, Send})
 
 
 class Steps:
@@ -123,6 +125,8 @@ class Steps:
                 return
         if journal is None:
             at, deliveries = max(self._clock.now(), invocation.due or 0), NO_DELIVERIES  # Rule T1
+            if len(invocation.seed) > SEED_BYTES:
+                at = max(at, earliest_time(invocation.seed))
         elif not journal.undelivered:
             self._attempts.park(self._committer.begin(), invocation, journal)  # Resumed, or woken by what it gave up.
             self._deadlocks.waits_anew(invocation)
@@ -286,7 +290,8 @@ class Steps:
 
     def _names_another(self, command: Command) -> bool:
         """It says by a key, or by an id, which invocation it is about: that has to be looked up."""
-        return self._scope_of(command) is not None or isinstance(command, CompleteAwakeable | SendSignal)
+        kind = type(command)
+        return kind in NAMING_AN_ID or (kind in MESSAGES and self._scope_of(command) is not None)
 
     def _issue(
         self,

@@ -34,6 +34,6 @@ class ContainedCodec:
             raise RuntimeError(f"it raised {error!r}") from error
 
 
-def contained(codec: Codec) -> Codec:
+def contained_codec(codec: Codec) -> Codec:
     """The same codec, whose errors are Exceptions."""
     return AcceptPlain(ContainedCodec(codec.codec)) if isinstance(codec, AcceptPlain) else ContainedCodec(codec)

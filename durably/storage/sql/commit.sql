@@ -260,6 +260,10 @@ insert into batch values (
     cast(? as text), cast(? as text), cast(? as text), cast(? as text), cast(? as text), cast(? as text), cast(? as text)
 );
 
+-- name: commit_state
+-- The same of a batch that holds nothing but values of fields.
+insert into batch (epoch, last_position, state) values (?, ?, cast(? as text));
+
 -- name: put_argument
 -- A large argument, which is no part of its invocation's row.
 insert into arguments (content, number) values (?, ?);
