@@ -181,6 +181,7 @@ SQLITE = "too large for SQLite"
 CODEC = "refused by the codec"
 EXIT = "the codec exits"
 WAYS = (MEMORY, SQLITE, CODEC, EXIT)
+ERRORS: dict[str, BaseException] = {CODEC: ValueError("too secret"), EXIT: SystemExit(3)}
 
 
 @pytest.fixture(params=WAYS)
