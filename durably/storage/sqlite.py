@@ -69,11 +69,12 @@ from durably.storage.sqlite_errors import (
     is_busy,
     is_damaged_text,
     is_epoch_moved,
+    is_full,
     is_not_a_database,
     is_too_big,
 )
 from durably.storage.statements import SQL
-from durably.storage.store import VALUE_LIMIT_BYTES, VERIFIED, check_size
+from durably.storage.store import VALUE_LIMIT_BYTES, VERIFIED, DiskFullError, check_size
 
 Q = TypeVar("Q")
 A = TypeVar("A")
@@ -406,6 +407,8 @@ class SqliteStore:
             self._known.note_commit(batch.last_position)
 
     async def _commit_error(self, writer: Writer, error: sqlite3.Error) -> StoreInUseError | StoreUnavailableError:
+        if is_full(error):
+            return DiskFullError(describe_error(error, self.describe()))
         if not is_epoch_moved(error):
             return StoreUnavailableError(describe_error(error, self.describe()))
         row = await writer.connection.run(writer.owner_row)

@@ -31,6 +31,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Generator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
+from durably.errors import StoreUnavailableError
 from durably.ids import Address, KeyScope
 from durably.storage.records import (
     EVER,
@@ -67,6 +68,10 @@ class ValueTooLargeError(ValueError):
 
     def __init__(self, size_bytes: int, limit_bytes: int) -> None:
         super().__init__(f"it has {size_bytes} bytes, and the store keeps at most {limit_bytes} in one value")
+
+
+class DiskFullError(StoreUnavailableError):
+    """A batch did not fit on the disk. A smaller one may."""
 
 
 def check_size(value: bytes, limit_bytes: int) -> None:

@@ -39,7 +39,10 @@ from durably.storage import encoding
 from durably.storage.encoded import EncodedStore
 from durably.storage.introspection import InspectableStore
 from durably.storage.memory import MemoryStore
+from durably.storage.records import Batch
 from durably.storage.sqlite import SqliteStore
+from durably.storage.store import DiskFullError
+from durably.storage.wrapping import WrappedStore
 from durably.testing import Harness
 from tests.semantics.support import keep_one_incarnation
 
@@ -326,3 +329,30 @@ async def test_any_number_of_values_that_fit_are_stored_together(
         assert await app.object(Many, "k").kept() == sizes
         await app.advance(hours=2)
         assert [await app.object(Many, f"k{size}").kept() for size in sizes] == [[size] for size in sizes]
+
+
+class SmallDisk(WrappedStore):
+    """A disk that is full but for a little."""
+
+    free_bytes = 100_000
+
+    async def commit(self, batch: Batch, /) -> None:
+        if sum(map(len, batch.values())) > self.free_bytes:
+            raise DiskFullError("The disk is full.")
+        await super().commit(batch)
+
+
+@pytest.mark.parametrize("place", ["field", "result", "action", "field_in_between", "send"])
+async def test_what_does_not_fit_on_a_full_disk_is_paused_when_it_has_failed_twice(place: str) -> None:
+    store = SmallDisk(MemoryStore())
+    async with Harness(Box, Sink, Flow, store=store) as app:
+        large = app.object(Box, "large")
+        sent = await getattr(large, place).options(idempotency_key="i").send(1_000_000)
+        waits = asyncio.create_task(told(sent.result()))
+        await app.advance(seconds=30)
+        assert "did not fit on the disk" in await waits
+        assert await app.object(Box, "small").add("a") == "a"
+        store.free_bytes = 10_000_000
+        await app.resume(sent.id)
+        await app.advance(seconds=2)
+        assert await sent.status() is InvocationStatus.COMPLETED

@@ -116,6 +116,8 @@ class Surroundings:
     settings: Settings
     store: Store
     thread_yielding: ThreadYielding
+    failure: BaseException | None = None
+    """What the incarnation before it ended with."""
     poisoned: str = ""
     """The id of an invocation at which the machine failed twice."""
 
@@ -448,6 +450,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         committer=committer,
         idleness=idleness,
         observer=observer,
+        failure=around.failure,
         poisoned=around.poisoned,
         ready=ready,
         registry=registry,

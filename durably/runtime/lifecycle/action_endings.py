@@ -83,6 +83,7 @@ class ActionEndings:
             self._completions.complete(
                 self._committer.begin(), invocation, number, result.failed, result.value, result.cause
             )
+            self._committer.batch.note_weight(id, len(result.value))
             self._committer.when_durable(self._settled, key)
         self._ready.schedule()
 
