@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from durably.actors.protocol.commands import Call, Command, Send
+from durably.actors.protocol.commands import Call, Command, Run, Send
 from durably.actors.values.error_envelopes import encode_failure
 from durably.errors import CodecError, TerminalError, UnencodableError
 from durably.runtime.commit.open_batch import KEPT_BYTES
@@ -77,9 +77,10 @@ class PayloadCheck:
         Raises:
             UnencodableError, CodecError: as `value`.
         """
-        names = len(message.key or "") + len(message.idempotency_key or "")
-        for header in message.headers.items():
-            names += len(header[0]) + len(header[1])
+        key, headers, idempotency_key = message.key, message.headers, message.idempotency_key
+        names = (0 if key is None else len(key)) + (0 if idempotency_key is None else len(idempotency_key))
+        if headers:
+            names += _size_of_headers(headers)
         if names + len(argument) <= self._certain_bytes and names * GROWTH <= self._names_limit_bytes:
             return
         target = f"{message.service}/{message.handler}{where}"
@@ -99,13 +100,12 @@ class PayloadCheck:
         size = 0
         if step.outcome is not None:
             size = len(step.outcome.value)
-        for values in (step.changes, step.reads):
-            if values is not None:
-                for value in values.values():
-                    if value is not None:
-                        size += len(value)
+        if step.changes is not None:
+            size += _size_of_values(step.changes)
+        if step.reads is not None:
+            size += _size_of_values(step.reads)
         for command in step.commands:
-            size += _size_of(command)
+            size += len(command.name) if type(command) is Run else _size_of(command)
         if step.continues_with is not None:
             size += len(step.continues_with)
         if size > self._certain_bytes:
@@ -177,6 +177,18 @@ class PayloadCheck:
         return True
 
 
+def _size_of_values(values: Mapping[str, bytes | None]) -> int:
+    size = 0
+    for value in values.values():
+        if value is not None:
+            size += len(value)
+    return size
+
+
+def _size_of_headers(headers: Mapping[str, str]) -> int:
+    return sum(map(len, headers)) + sum(map(len, headers.values()))
+
+
 def _size_of(command: Command) -> int:
     """What the values and names of a command hold."""
     size = 0
@@ -185,5 +197,5 @@ def _size_of(command: Command) -> int:
         if isinstance(part, bytes | str):
             size += len(part)
         elif isinstance(part, dict):
-            size += sum(map(len, part)) + sum(map(len, part.values()))
+            size += _size_of_headers(part)
     return size
