@@ -346,7 +346,7 @@ class LargePayloads:
             update.mailbox_position,
             update.attempts,
             self.inline(update.failure, "put_failure", update.number),
-            # Without one, the outcome that is there stays, also one that was accepted in this very batch.
+            # None leaves the one that is there, also a large one of the same batch.
             None if update.outcome is None else self.inline(update.outcome, "put_outcome", update.number),
             update.expires_at,
         )

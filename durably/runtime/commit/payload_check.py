@@ -196,6 +196,6 @@ def _size_of(command: Command) -> int:
         part = getattr(command, name)
         if isinstance(part, bytes | str):
             size += len(part)
-        elif isinstance(part, dict):
+        elif name == "headers":
             size += _size_of_headers(part)
     return size
