@@ -48,6 +48,7 @@ from durably.errors import AlreadyCompletedError as AlreadyCompletedError
 from durably.errors import AlreadyStartedError as AlreadyStartedError
 from durably.errors import BlockingIOInHandlerError as BlockingIOInHandlerError
 from durably.errors import CancelledInvocationError as CancelledInvocationError
+from durably.errors import CodecError as CodecError
 from durably.errors import DeadlineExceededError as DeadlineExceededError
 from durably.errors import DeadlockError as DeadlockError
 from durably.errors import DefinitionError as DefinitionError
@@ -93,6 +94,7 @@ __all__ = [
     "BytesSerde",
     "Caller",
     "CancelledInvocationError",
+    "CodecError",
     "Compensations",
     "Context",
     "DeadlineExceededError",

@@ -35,6 +35,7 @@
     ├── RuntimeStoppedError               503
     ├── DefinitionError                   also a TypeError
     ├── StoreUnavailableError
+    │   ├── CodecError                    what was to be stored is tried again, or not accepted
     │   └── StoreLostError
     └── StoreInUseError
 
@@ -449,6 +450,10 @@ class StoreUnavailableError(DurablyError):
     def __init__(self, message: str = "", *, nothing_accepted: bool = False) -> None:
         super().__init__(message)
         self.nothing_accepted = nothing_accepted
+
+
+class CodecError(StoreUnavailableError):
+    """A codec cannot encode a value, so it cannot be stored. What it belongs to is tried again, or not accepted."""
 
 
 class StoreLostError(StoreUnavailableError):

@@ -53,6 +53,7 @@ from durably.runtime.gateway.requests import Acceptance, Effect, InvocationReque
 from durably.runtime.invocations.invocation import InvocationRun
 from durably.runtime.observation.logs import Logger, RuntimeLogger, checked_logger
 from durably.runtime.observation.observer import Observer, Observers
+from durably.runtime.supervision.contained_codec import contained_codec
 from durably.runtime.supervision.supervisor import Supervisor
 from durably.storage.connect import store_from_url
 from durably.storage.encoded import EncodedStore
@@ -233,7 +234,7 @@ class Runtime(Caller):
         self._store = self._encoded(store_from_url(store) if isinstance(store, str) else store)
 
     def _encoded(self, store: InspectableStore) -> InspectableStore:
-        return store if self._codec is None else EncodedStore(store, self._codec)
+        return store if self._codec is None else EncodedStore(store, contained_codec(self._codec))
 
     @overload
     def asgi(self) -> Ingress: ...
@@ -589,9 +590,9 @@ class Runtime(Caller):
 
         try:
             await contained(asyncio.get_running_loop(), call())
-        except asyncio.CancelledError:
-            raise
         except BaseException as failure:  # Rule E3
+            if isinstance(failure, asyncio.CancelledError) and _is_being_cancelled():
+                raise
             let_signals_pass(failure)
             self._observer.hook_failed(without_containment(failure))
 
@@ -740,6 +741,11 @@ _ONLY: Mapping[Verb, InvocationStatus] = {
     Verb.PURGE: InvocationStatus.COMPLETED,
 }
 """Where there is but one such status the store looks for it."""
+
+
+def _is_being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _itself(acceptance: Acceptance) -> Acceptance:

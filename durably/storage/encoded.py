@@ -66,6 +66,13 @@ class EncodedStore(WrappedStore):
         self._marker.refuse_unless_readable(known, is_new=is_new)
         return known
 
+    @property
+    def checks_every_value(self) -> bool:
+        return True
+
+    def check(self, value: bytes, /) -> None:
+        self.inner.check(self._coding.wrap(value))
+
     async def commit(self, batch: Batch, /) -> None:
         await super().commit(self._coding.batch(batch))
 

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import re
 from binascii import a2b_base64, b2a_base64
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeAlias, TypeVar
 
+import msgspec
 import orjson
 
 from durably.storage.records import (
@@ -39,7 +40,14 @@ BASE64_TAG = "base64:"
 NO_HEADERS = "{}"
 LARGE_BYTES = 16 * 1024
 """Payloads beyond this go another way than JSON. Below it, one statement for all of them is cheaper."""
+LARGE_AMONG_MANY_BYTES = 1024
+"""The same where all rows together are too much for one statement."""
+STATEMENT_BYTES = 32 << 20
+"""What a statement takes at most, as long as it is more than one row: SQLite has a limit, and takes several times the
+memory."""
 
+Parameters: TypeAlias = tuple[int | bytes | None, ...]
+"""Of the statement `commit_batch`."""
 Put: TypeAlias = tuple[str, tuple[object, ...]]
 """A statement that stores one large payload, with its parameters: the payload, then what it belongs to."""
 
@@ -99,9 +107,13 @@ class EncodedBatch(NamedTuple):
     """A batch as the store writes it."""
 
     statement: str
-    parameters: tuple[int | bytes | None, ...]
+    parameters: Parameters
+    further: list[Parameters]
+    """Of further statements `commit_batch`, for what is too much for one; in the same transaction."""
     puts: list[Put]
-    """What is stored after that, in the same transaction; empty for nearly all batches (rule X5)."""
+    """What is stored after that, in the same transaction; both are empty for nearly all batches (rule X5)."""
+    inline_bytes: int
+    """What all parameters hold."""
 
     @property
     def last_position(self) -> int:
@@ -111,23 +123,34 @@ class EncodedBatch(NamedTuple):
 
     @property
     def size_bytes(self) -> int:
-        inline = sum(len(part) for part in self.parameters if isinstance(part, bytes))
-        return inline + sum(len(part) for _, values in self.puts for part in values if isinstance(part, bytes))
+        return self.inline_bytes + sum(
+            len(part) for _, values in self.puts for part in values if isinstance(part, bytes)
+        )
 
 
 def encode_batch(batch: Batch, epoch: int) -> EncodedBatch:
-    """A batch as the parameters of its statement, and the large payloads apart.
+    """A batch as the parameters of its statement, and the large payloads apart."""
+    encoded = _encoded(batch, epoch, LARGE_BYTES)
+    if encoded.inline_bytes <= STATEMENT_BYTES:
+        return encoded
+    encoded = _encoded(batch, epoch, min(LARGE_BYTES, LARGE_AMONG_MANY_BYTES))
+    first, *further = list(_in_pieces(_of_any_batch(encoded)))
+    return encoded._replace(statement="commit_batch", parameters=first, further=further)
+
+
+def _encoded(batch: Batch, epoch: int, large_bytes: int) -> EncodedBatch:
+    """A batch as one statement, with payloads of more than `large_bytes` apart.
 
     Most lists of most batches are empty. Where a caller is alone, each commit is for one call, and pays for this.
     """
-    large = LargePayloads()
+    large = LargePayloads(large_bytes)
     forgotten = [*batch.ended, *batch.removed]
     if batch.renewed:
         forgotten += [execution.previous for execution in batch.renewed]
     state = [
         (change.address[0], change.address[1], change.field, text_of(change.value))
         for change in batch.state
-        if change.value is not None and len(change.value) <= LARGE_BYTES
+        if change.value is not None and len(change.value) <= large_bytes
     ]
     cleared: list[tuple[str, ...]] = []
     if len(state) < len(batch.state):
@@ -159,14 +182,66 @@ def encode_batch(batch: Batch, epoch: int) -> EncodedBatch:
     )
     # The driver looks for an adapter of each null anew: twenty cost as much as the commit of a field.
     if any(before) or any(behind):
-        return EncodedBatch("commit_batch", (epoch, batch.last_position, *before, fields, *behind), large.puts())
-    return EncodedBatch("commit_state", (epoch, batch.last_position, fields), large.puts())
+        rows = (*before, fields, *behind)
+        inline_bytes = sum([len(part) for part in rows if part is not None])
+        return EncodedBatch("commit_batch", (epoch, batch.last_position, *rows), [], large.puts(), inline_bytes)
+    inline_bytes = 0 if fields is None else len(fields)
+    return EncodedBatch("commit_state", (epoch, batch.last_position, fields), [], large.puts(), inline_bytes)
+
+
+_APPLIED = (2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 17, 16, 18, 19, 14, 15, 21, 20)
+"""The parameters that hold rows, in the order in which the statement applies them."""
+_FORGOTTEN, _REMOVED, _STATE = 3, 4, 15
+
+
+def _of_any_batch(encoded: EncodedBatch) -> Parameters:
+    """The parameters of `commit_batch`, also of a batch that holds nothing but state."""
+    if encoded.statement == "commit_batch":
+        return encoded.parameters
+    epoch, last_position, fields = encoded.parameters
+    return (epoch, last_position, *(fields if place == _STATE else None for place in sorted(_APPLIED)))
+
+
+def _in_pieces(parameters: Parameters) -> Iterator[Parameters]:
+    """The same as several statements, each of which goes on where the one before it ended."""
+    fixed = parameters[:2]
+    rows: dict[int, bytes] = {}
+    size = 0
+    for place in _APPLIED:
+        whole = parameters[place]
+        assert not isinstance(whole, int)
+        for piece in () if whole is None else _cut(whole):
+            if place in rows or (rows and size + len(piece) > STATEMENT_BYTES):
+                yield (*fixed, *(rows.get(one) for one in range(2, len(parameters))))
+                rows, size = {}, 0
+            rows[place] = piece
+            size += len(piece)
+            if place == _REMOVED:  # The statement looks at these among those only.
+                rows.setdefault(_FORGOTTEN, piece)
+    yield (*fixed, *(rows.get(one) for one in range(2, len(parameters))))
+
+
+def _cut(rows: bytes) -> Iterator[bytes]:
+    """A JSON array as several."""
+    if len(rows) <= STATEMENT_BYTES:
+        yield rows
+        return
+    some: list[msgspec.Raw] = []
+    size = 0
+    for row in msgspec.json.decode(rows, type=list[msgspec.Raw]):
+        if some and size + len(row) > STATEMENT_BYTES:
+            yield msgspec.json.encode(some)
+            some, size = [], 0
+        some.append(row)
+        size += len(row) + 1
+    yield msgspec.json.encode(some)
 
 
 class LargePayloads:
     """Collects the large payloads of one batch while its rows are made."""
 
-    def __init__(self) -> None:
+    def __init__(self, large_bytes: int) -> None:
+        self._large_bytes = large_bytes
         self._found: dict[tuple[object, ...], bytes] = {}
         """By the statement that stores it and what it belongs to."""
 
@@ -175,52 +250,52 @@ class LargePayloads:
 
     def without_steps(self, steps: list[StepRecord]) -> list[StepRecord]:
         """The steps whose content is small."""
-        if not any(len(step.content) > LARGE_BYTES for step in steps):
+        if not any(len(step.content) > self._large_bytes for step in steps):
             return steps
         for step in steps:
-            if len(step.content) > LARGE_BYTES:
+            if len(step.content) > self._large_bytes:
                 self._found["put_step", step.number, step.index] = step.content
-        return [step for step in steps if len(step.content) <= LARGE_BYTES]
+        return [step for step in steps if len(step.content) <= self._large_bytes]
 
     def without_completions(self, completions: list[CompletionRecord]) -> list[CompletionRecord]:
         """The completions whose value is small."""
-        if not any(len(completion.value) > LARGE_BYTES for completion in completions):
+        if not any(len(completion.value) > self._large_bytes for completion in completions):
             return completions
         # Rule C3: which answer to a command is the first must not depend on their sizes.
         first = {(one.number, one.command): one for one in reversed(completions)}
         for one in first.values():
-            if len(one.value) > LARGE_BYTES:
+            if len(one.value) > self._large_bytes:
                 key = (one.number, one.position, one.command, int(one.failed), one.number)
                 self._found["put_completion", *key] = one.value
-        return [one for one in first.values() if len(one.value) <= LARGE_BYTES]
+        return [one for one in first.values() if len(one.value) <= self._large_bytes]
 
     def without_promises(self, promises: list[PromiseRecord]) -> list[PromiseRecord]:
         """The promises whose value is small."""
         for promise in promises:
-            if len(promise.value) > LARGE_BYTES:
+            if len(promise.value) > self._large_bytes:
                 key = (*promise.address, promise.name, int(promise.failed), promise.expires_at)
                 self._found["put_promise", *key] = promise.value
-        return [promise for promise in promises if len(promise.value) <= LARGE_BYTES]
+        return [promise for promise in promises if len(promise.value) <= self._large_bytes]
 
     def without_signals(self, signals: list[SignalRecord]) -> list[SignalRecord]:
         """The signals whose value is small."""
-        if not any(len(signal.value) > LARGE_BYTES for signal in signals):
+        if not any(len(signal.value) > self._large_bytes for signal in signals):
             return signals
         for one in signals:
-            if len(one.value) > LARGE_BYTES:
+            if len(one.value) > self._large_bytes:
                 key = (one.number, one.position, one.name, int(one.failed), one.number)
                 self._found["put_signal", *key] = one.value
-        return [signal for signal in signals if len(signal.value) <= LARGE_BYTES]
+        return [signal for signal in signals if len(signal.value) <= self._large_bytes]
 
     def put_state(self, changes: list[StateRecord]) -> None:
         """Take the fields whose value is large."""
         for change in changes:
-            if change.value is not None and len(change.value) > LARGE_BYTES:
+            if change.value is not None and len(change.value) > self._large_bytes:
                 self._found["put_state", *change.address, change.field] = change.value
 
     def inline(self, payload: bytes | None, statement: str, number: int) -> str | None:
         """A payload as it stands in a row: as text, or not at all where it is large."""
-        if payload is not None and len(payload) > LARGE_BYTES:
+        if payload is not None and len(payload) > self._large_bytes:
             self._found[statement, number] = payload
             return None
         if self._found:  # What was accepted with a large one may be updated to another in the same batch.

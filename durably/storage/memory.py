@@ -39,7 +39,7 @@ from durably.storage.records import (
     TimerPlace,
     TimerRecord,
 )
-from durably.storage.store import VERIFIED
+from durably.storage.store import VALUE_LIMIT_BYTES, VERIFIED, check_size
 
 LOAD_LIMIT_BYTES = 1 << 30
 NOT_STARTED = (InvocationStatus.PENDING, InvocationStatus.SCHEDULED, InvocationStatus.COMPLETED)
@@ -379,10 +379,20 @@ def _refuse_unless(condition: bool, what: str, number: int) -> None:
 class MemoryStore:
     """Keeps everything in memory. For tests, for trying things out, and as the specification of every other store."""
 
-    def __init__(self, disk: Disk | None = None, *, load_limit_bytes: int = LOAD_LIMIT_BYTES) -> None:
-        """What holds more than `load_limit_bytes` is not loaded: an invocation with its journal, or a snapshot."""
+    def __init__(
+        self,
+        disk: Disk | None = None,
+        *,
+        load_limit_bytes: int = LOAD_LIMIT_BYTES,
+        value_limit_bytes: int = VALUE_LIMIT_BYTES,
+    ) -> None:
+        """What holds more than `load_limit_bytes` is not loaded: an invocation with its journal, or a snapshot.
+
+        A value of more than `value_limit_bytes` is not stored.
+        """
         self.disk = disk if disk is not None else Disk()
         self._load_limit_bytes = load_limit_bytes
+        self.value_limit_bytes = value_limit_bytes
         self._owner: Owner | None = None
         self._epoch = 0
 
@@ -409,9 +419,19 @@ class MemoryStore:
             self.disk.holder = None
         self._owner = None
 
+    @property
+    def checks_every_value(self) -> bool:
+        return False
+
+    def check(self, value: bytes, /) -> None:
+        check_size(value, self.value_limit_bytes)
+
     async def commit(self, batch: Batch, /) -> None:
         disk = self._opened()
         self._refuse_if_superseded()  # Rule X4
+        if self.value_limit_bytes < VALUE_LIMIT_BYTES:
+            for value in batch.values():
+                check_size(value, self.value_limit_bytes)
         disk.apply(batch)
 
     def verify(self) -> Awaitable[None]:

@@ -20,7 +20,7 @@ from typing import Final, Protocol, TypeAlias, TypeVar
 
 from msgspec.structs import replace
 
-from durably.errors import UndecodableError
+from durably.errors import CodecError, UndecodableError
 from durably.storage.records import (
     ARGUMENT_PART,
     FAILURE_PART,
@@ -60,12 +60,24 @@ class PayloadCoding:
 
     def __init__(self, codec: Codec, *, accepts_plain: bool = False) -> None:
         self._codec = codec
+        self._name = getattr(codec, "name", type(codec).__name__)
         self.accepts_plain = accepts_plain
 
     # ------------------------------------------------------------------ one value
 
     def wrap(self, data: bytes) -> bytes:
-        return MARK + self._codec.encode(data)
+        """
+        Raises:
+            CodecError: the codec cannot write it.
+        """
+        try:
+            coded: object = self._codec.encode(data)
+        except Exception as error:  # The codec may be the user's.
+            reason = str(error) or type(error).__name__
+            raise CodecError(f"The codec {self._name} cannot encode a value of {len(data)} bytes: {reason}.") from error
+        if not isinstance(coded, bytes):
+            raise CodecError(f"{self._name}.encode gave {type(coded).__name__}, not bytes. Mend the codec.")
+        return MARK + coded
 
     def unwrap(self, data: bytes) -> bytes:
         """

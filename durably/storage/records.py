@@ -9,6 +9,7 @@ here.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -310,6 +311,24 @@ class Batch(msgspec.Struct, kw_only=True):
     orders: list[OrderRecord] = []
     orders_done: list[int] = []
     """By position; one that does not exist is no error."""
+
+    def values(self) -> Iterator[bytes]:
+        """All values in it; names are none."""
+        yield from (one.argument for one in self.renewed)
+        for accepted in self.accepted:
+            yield accepted.argument
+            yield from (header.encode() for header in accepted.headers.values())
+            yield from _not_none(accepted.failure, accepted.outcome)
+        for updated in self.updated:
+            yield from _not_none(updated.failure, updated.outcome)
+        yield from (one.content for one in self.steps)
+        for valued in (self.completions, self.signals, self.promises):
+            yield from (one.value for one in valued)
+        yield from (one.value for one in self.state if one.value is not None)
+
+
+def _not_none(*values: bytes | None) -> list[bytes]:
+    return [value for value in values if value is not None]
 
 
 class StoredInvocation(msgspec.Struct, frozen=True):

@@ -69,11 +69,12 @@ from durably.storage.sqlite_errors import (
     is_busy,
     is_damaged_text,
     is_epoch_moved,
+    is_full,
     is_not_a_database,
     is_too_big,
 )
 from durably.storage.statements import SQL
-from durably.storage.store import VERIFIED
+from durably.storage.store import VALUE_LIMIT_BYTES, VERIFIED, DiskFullError, check_size
 
 Q = TypeVar("Q")
 A = TypeVar("A")
@@ -151,7 +152,7 @@ class Writer:
 
     def commit(self, connection: sqlite3.Connection, batch: EncodedBatch) -> None:
         """Commit a batch. It is tried again while somebody else writes: busy is no failure (rule X3)."""
-        write = self._write_with_large_payloads if batch.puts else self._write
+        write = self._write_in_pieces if batch.puts or batch.further else self._write
         try:
             self._files.check_log()  # What is written behind a gap is not durable either.
             while True:
@@ -172,10 +173,12 @@ class Writer:
         """Rule X5: one statement is a whole transaction."""
         connection.execute(SQL[batch.statement], batch.parameters)
 
-    def _write_with_large_payloads(self, connection: sqlite3.Connection, batch: EncodedBatch) -> None:
+    def _write_in_pieces(self, connection: sqlite3.Connection, batch: EncodedBatch) -> None:
         connection.execute(SQL["begin"])
         try:
             connection.execute(SQL[batch.statement], batch.parameters)
+            for parameters in batch.further:
+                connection.execute(SQL["commit_batch"], parameters)
             for name, values in batch.puts:
                 connection.execute(SQL[name], values)
             connection.execute(SQL["end"])
@@ -198,7 +201,8 @@ class SqliteStore:
     database when it holds `checkpoint_mib`. While it holds more than `wal_limit_mib`, because another program reads in
     one long transaction, requests from outside are refused and every commit tries to copy it first. An invocation
     whose argument, steps and completions hold more than `load_limit_mib`, or whose object's state does, is not loaded:
-    the runtime pauses it, and the others go on.
+    the runtime pauses it, and the others go on. A value of more than `value_limit_bytes` is not stored: what would give
+    it fails, and the others go on.
     """
 
     def __init__(
@@ -210,6 +214,7 @@ class SqliteStore:
         checkpoint_mib: int = 4,
         wal_limit_mib: int = 256,
         load_limit_mib: int = 1024,
+        value_limit_bytes: int = VALUE_LIMIT_BYTES,
     ) -> None:
         refuse_no_path(os.fspath(path))
         self.path = Path(path)
@@ -220,6 +225,7 @@ class SqliteStore:
             self._files, self.describe(), threshold_bytes=checkpoint_mib * MIB, limit_bytes=wal_limit_mib * MIB
         )
         self._load_limit_bytes = load_limit_mib * MIB
+        self.value_limit_bytes = value_limit_bytes
         self._writer: Writer | None = None
         self._known: KnownStore | None = None
         """The store that was open and has not been closed."""
@@ -381,6 +387,13 @@ class SqliteStore:
 
     # ------------------------------------------------------------ writing
 
+    @property
+    def checks_every_value(self) -> bool:
+        return False
+
+    def check(self, value: bytes, /) -> None:
+        check_size(value, self.value_limit_bytes)
+
     async def commit(self, batch: Batch, /) -> None:
         writer = self._working()
         encoded = encode_batch(batch, writer.epoch)
@@ -394,6 +407,8 @@ class SqliteStore:
             self._known.note_commit(batch.last_position)
 
     async def _commit_error(self, writer: Writer, error: sqlite3.Error) -> StoreInUseError | StoreUnavailableError:
+        if is_full(error):
+            return DiskFullError(describe_error(error, self.describe()))
         if not is_epoch_moved(error):
             return StoreUnavailableError(describe_error(error, self.describe()))
         row = await writer.connection.run(writer.owner_row)

@@ -60,6 +60,12 @@ def is_damaged_text(error: BaseException | None) -> bool:
     return isinstance(error, sqlite3.OperationalError) and str(error).startswith("Could not decode to UTF-8")
 
 
+def is_full(error: sqlite3.Error) -> bool:
+    """The disk is full, as the store's own sentence says."""
+    extended = EXTENDED_SENTENCES.get(getattr(error, "sqlite_errorcode", 0))
+    return primary_code(error) == sqlite3.SQLITE_FULL or extended == DISK_FULL
+
+
 def is_not_a_database(error: sqlite3.Error) -> bool:
     return primary_code(error) == sqlite3.SQLITE_NOTADB
 

@@ -31,6 +31,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Generator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
+from durably.errors import StoreUnavailableError
 from durably.ids import Address, KeyScope
 from durably.storage.records import (
     EVER,
@@ -56,8 +57,30 @@ class Verified:
         yield
 
 
+VALUE_LIMIT_BYTES: Final = 900_000_000
+"""What the shipped stores keep in one value. SQLite takes a billion bytes in one row."""
 VERIFIED: Final = Verified()
 """What `Store.verify` returns where it could tell at once. Callers that know it need not wait for a loop turn."""
+
+
+class ValueTooLargeError(ValueError):
+    """The store keeps no value of this size."""
+
+    def __init__(self, size_bytes: int, limit_bytes: int) -> None:
+        super().__init__(f"it has {size_bytes} bytes, and the store keeps at most {limit_bytes} in one value")
+
+
+class DiskFullError(StoreUnavailableError):
+    """A batch did not fit on the disk. A smaller one may."""
+
+
+def check_size(value: bytes, limit_bytes: int) -> None:
+    """
+    Raises:
+        ValueTooLargeError: it is larger.
+    """
+    if len(value) > limit_bytes:
+        raise ValueTooLargeError(len(value), limit_bytes)
 
 
 class Store(Protocol):
@@ -97,8 +120,27 @@ class Store(Protocol):
         """Let the store go. Closing a closed store does nothing."""
         ...
 
+    @property
+    def value_limit_bytes(self) -> int:
+        """What one value may hold at most, and the names of one record together."""
+        ...
+
+    @property
+    def checks_every_value(self) -> bool:
+        """Whether a value can be stored is known by `check` alone; otherwise its size says it."""
+        ...
+
+    def check(self, value: bytes, /) -> None:
+        """Return if a batch may hold this value. The machine asks before it lets anything follow from it (rule L5).
+
+        Raises:
+            ValueTooLargeError: it is larger than `value_limit_bytes`, as it would be stored.
+            CodecError: it cannot be encoded.
+        """
+        ...
+
     async def commit(self, batch: Batch, /) -> None:
-        """Make a batch durable.
+        """Make a batch durable, however much all of its values hold together.
 
         Raises:
             StoreInUseError: somebody else has taken the store over; final.

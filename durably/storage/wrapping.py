@@ -38,6 +38,17 @@ class WrappedStore:
     async def close(self) -> None:
         await self.inner.close()
 
+    @property
+    def value_limit_bytes(self) -> int:
+        return self.inner.value_limit_bytes
+
+    @property
+    def checks_every_value(self) -> bool:
+        return self.inner.checks_every_value
+
+    def check(self, value: bytes, /) -> None:
+        self.inner.check(value)
+
     async def commit(self, batch: Batch, /) -> None:
         await self.inner.commit(batch)
 

@@ -59,9 +59,13 @@ class PiecemealStore(SqliteStore):
 
 
 class TestSqliteStoreThatLoadsLittle(TestSqliteStoreWhenAnyPayloadIsLarge):
-    """What holds too much is left out of a load, by the specification too."""
+    """What holds too much is left out of a load, by the specification too. Each row is written by its own statement."""
 
     load_limit_bytes = FEW_BYTES
+
+    @pytest.fixture(autouse=True)
+    def _with_small_statements(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(encoding, "STATEMENT_BYTES", 1)
 
     @override
     def make_store(self) -> InspectableStore:

@@ -27,7 +27,7 @@ import msgspec
 from durably.actors.values.descriptions import MISSING, describe, shortened_bytes
 from durably.actors.values.malformed_text import malformed_text
 from durably.actors.values.media_types import media_range_of
-from durably.actors.values.serde import JSON, JsonSerde, Serde, TypeCodec, admit, encode_readably, located
+from durably.actors.values.serde import JSON, JsonSerde, Serde, TypeCodec, admit, encode_by, located
 from durably.actors.values.slices import ADMITTING, DECODING, Reading, Slices, members_in_slices, value_in_slices
 from durably.actors.values.unknown_keys import UnknownKeys
 from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
@@ -210,6 +210,8 @@ class JsonArguments:
     def decode_in_slices(self, argument: bytes, size_bytes: int, /) -> Slices[Decoded]:
         try:
             parts = yield from self._parts_in_slices(argument, size_bytes, DECODING)
+        except GeneratorExit:  # It is dropped.
+            raise
         except USER_ERRORS as error:  # As in `_structured`.
             let_signals_pass(error)
             raise self._refusal(argument, error, in_slices=True) from _cause_of_users(error)
@@ -263,7 +265,7 @@ class JsonArguments:
     def admit_in_slices(self, body: bytes, size_bytes: int, /) -> Slices[bytes]:
         try:
             admitted = yield from self._admitted_in_slices(body.strip(JSON_SPACE), size_bytes)
-        except InvalidArgumentError:
+        except (InvalidArgumentError, GeneratorExit):  # The second: it is dropped.
             raise
         except USER_ERRORS as error:  # As above.
             let_signals_pass(error)
@@ -390,7 +392,7 @@ class SerdeArguments:
         except TypeError as error:
             raise TypeError(f"Handler {self._handler!r} takes {in_words([self._parameter])}: {error}.") from None
         bound.apply_defaults()
-        return encode_readably(self._serde, bound.arguments[self._parameter.name])
+        return encode_by(self._serde, bound.arguments[self._parameter.name])
 
     def call(self, actor: Any, ctx: Any, argument: bytes, /) -> Coroutine[Any, Any, Any]:
         return self._function(actor, ctx, **{self._parameter.name: self._decoded(argument)})

@@ -340,7 +340,8 @@ def _conversion(annotation: Any) -> Callable[[Any], Any]:
         _Features().visit(shapes.type_info(annotation), describe(annotation))
     except DefinitionError:
         raise
-    except Exception as error:  # msgspec evaluates user classes here, and anything may come out of them.
+    except USER_ERRORS as error:  # msgspec evaluates user classes here, and anything may come out of them.
+        let_signals_pass(error)
         raise DefinitionError(f"{describe(annotation)} cannot be read from MessagePack: {error}") from error
     return partial(_converted, annotation)
 

@@ -103,7 +103,7 @@ class BytesSerde:
 
 def encoder_of(serde: Serde[T] | TypeCodec[T]) -> Callable[[T], bytes]:
     """What gives bytes that are read again, of a codec or of a Serde."""
-    return serde.encode_exactly if isinstance(serde, TypeCodec) else partial(encode_readably, serde)
+    return serde.encode_exactly if isinstance(serde, TypeCodec) else partial(encode_by, serde)
 
 
 def encode_readably(serde: Serde[T], value: T) -> bytes:

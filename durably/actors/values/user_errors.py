@@ -1,8 +1,10 @@
 """What code of the user's may raise, and which of it belongs to the host (rule E3).
 
-`SystemExit` and `KeyboardInterrupt` end a process. Raised by user code they are failures like any other: nothing that
-a handler, an action, a validator, a Serde or a hook raises may end the host. Only what a signal raises while user code
-runs passes through: Ctrl-C, or a SIGTERM handler of the host that calls `sys.exit()`.
+`SystemExit` and `KeyboardInterrupt` end a process, `CancelledError` ends a task, `GeneratorExit` a coroutine, and a
+class of the user's may derive from BaseException too. Raised by user code they are failures like any other: nothing
+that a handler, an action, a validator, a Serde, a codec or a hook raises may end the host, or get past the caller that
+waits for an answer. Only what a signal raises while user code runs passes through: Ctrl-C, or a SIGTERM handler that
+calls `sys.exit()`.
 """
 
 from __future__ import annotations
@@ -13,8 +15,11 @@ import threading
 from types import CodeType, TracebackType
 from typing import Any, Final
 
-USER_ERRORS: Final = (Exception, SystemExit, KeyboardInterrupt)
-"""What user code fails with. Whoever catches these calls `let_signals_pass` first."""
+USER_ERRORS: Final = BaseException
+"""What user code fails with. Whoever catches these calls `let_signals_pass` first.
+
+A generator that yields meanwhile lets GeneratorExit pass before: it is being closed.
+"""
 
 _RAISED_IN_PYTHON: Final = {dis.opmap["RAISE_VARARGS"], dis.opmap["SEND"]}
 """A `raise`, and an `await` of what has failed. Python looks for signals at no such instruction."""
@@ -26,6 +31,15 @@ def let_signals_pass(error: BaseException) -> None:
         raise error
 
 
+def as_exception(error: BaseException) -> Exception:
+    """An error as a caller on the host's loop may be given it: what is no Exception would end or cancel its task."""
+    if isinstance(error, Exception):
+        return error
+    told = RuntimeError(f"User code raised {type(error).__name__} where the caller waited for an answer: {error!r}")
+    told.__cause__ = error
+    return told
+
+
 def is_from_signal(error: BaseException) -> bool:
     """Whether a signal raised it: Python's own handler of Ctrl-C, or a handler that the host has installed.
 
@@ -33,7 +47,7 @@ def is_from_signal(error: BaseException) -> bool:
     written in Python has a frame in the traceback. Python's own has none: the error then seems to come out of an
     instruction that cannot raise it.
     """
-    if not isinstance(error, SystemExit | KeyboardInterrupt):
+    if isinstance(error, Exception):
         return False
     if threading.current_thread() is not threading.main_thread():
         return False

@@ -15,6 +15,7 @@ from functools import partial
 from math import ceil
 from typing import Any, TypeVar
 
+from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 from durably.errors import StoreUnavailableError
 from durably.runtime.clock import Clock
 from durably.runtime.commit.open_batch import OpenBatch
@@ -26,9 +27,12 @@ from durably.runtime.incarnation.incarnation import Incarnation
 from durably.runtime.incarnation.ready_queue import ReadyQueue
 from durably.runtime.observation.observer import Observer
 from durably.runtime.settings import Settings
-from durably.storage.store import Store
+from durably.storage.store import DiskFullError, Store
 
 A = TypeVar("A")
+
+HEAVY_BYTES = 256 * 1024
+"""What holds less is not to blame for a full disk."""
 
 
 class Committer:
@@ -67,6 +71,8 @@ class Committer:
         self._portion = settings.gates_at_once
         """How many of them do so in each."""
         self._bytes_writing = 0
+        self._heaviest = ""
+        """The invocation that most of what is being written comes from, if it is much."""
         self._congestion: str | None = None
         self._dead = False
         self._task: asyncio.Task[None] | None = None
@@ -175,8 +181,9 @@ class Committer:
         self._cut_position = position
         try:
             batch = open_batch.cut(position)
-        except Exception as error:  # What it held is lost, so no gate of it may ever open.
+        except USER_ERRORS as error:  # What it held is lost, so no gate of it may ever open.
             self.failed(error)
+            let_signals_pass(error)
             return
         if batch is None:  # Rule X9: nothing is written that would tell whether the store is still ours.
             self.writing = True
@@ -186,6 +193,7 @@ class Committer:
             return
         self.writing = True
         self._bytes_writing = open_batch.bytes_held
+        self._heaviest = open_batch.heaviest if _is_mostly_one(open_batch) else ""
         self._thread_yielding.begin()
         self._task = self._host.create_task(self._store.commit(batch))
         self._task.add_done_callback(lambda task: self._written(task, position))
@@ -199,6 +207,8 @@ class Committer:
         if self._dead:  # Rule X3: late news of an older incarnation.
             return
         if error is not None:
+            if isinstance(error, DiskFullError):  # Rule L5: without this one, the others may fit.
+                self._incarnation.suspect = self._heaviest
             self.failed(error)
             return
         self.commits += 1
@@ -237,8 +247,9 @@ class Committer:
             _, callback, argument = gates.popleft()
             try:
                 callback(argument)
-            except Exception as error:  # A mistake of ours: nobody may wait for what it would have done.
+            except USER_ERRORS as error:  # A mistake of ours: nobody may wait for what it would have done.
                 self.failed(error)
+                let_signals_pass(error)
         if not self._dead:
             self._caught_up()
 
@@ -255,6 +266,10 @@ class Committer:
 
     def _is_idle(self) -> bool:
         return self.is_settled() and not self.writing
+
+
+def _is_mostly_one(batch: OpenBatch) -> bool:
+    return batch.heaviest_bytes >= HEAVY_BYTES and 2 * batch.heaviest_bytes >= batch.bytes_held
 
 
 def _resolve(waiter: asyncio.Future[None]) -> None:

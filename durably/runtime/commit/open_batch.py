@@ -36,7 +36,7 @@ from durably.storage.records import (
     TimerRecord,
 )
 
-_KEPT_BYTES = 4 * 1024
+KEPT_BYTES = 4 * 1024
 """A larger answer stays a record of its own: in a step its bytes take a third more."""
 _RECORD_BYTES = 64
 """What a record takes besides its payload, roughly; for the limits only."""
@@ -48,12 +48,16 @@ class OpenBatch:
     __slots__ = (
         "_accepted", "_aliases", "_attachments", "_changed", "_completions", "_ended", "_holds_history", "_orders",
         "_orders_done", "_postponed", "_promises", "_removed", "_renewed", "_signals", "_signals_taken", "_state",
-        "_steps", "_timers", "_timers_cleared", "_vacated", "_woken", "bytes_held", "opened_at", "transitions",
+        "_steps", "_timers", "_timers_cleared", "_vacated", "_woken", "bytes_held", "heaviest", "heaviest_bytes",
+        "opened_at", "transitions",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.transitions = 0
         self.bytes_held = 0
+        self.heaviest = ""
+        """The id of the invocation of which it holds most at once."""
+        self.heaviest_bytes = 0
         self.opened_at: int | None = None
         self._holds_history = False
         """There are steps, completions, timers, attachments or aliases; most batches of calls have none."""
@@ -78,6 +82,11 @@ class OpenBatch:
         self._promises: dict[tuple[Address, str], PromiseRecord] = {}
         self._orders: dict[int, OrderRecord] = {}
         self._orders_done: list[int] = []
+
+    def note_weight(self, id: str, size_bytes: int) -> None:
+        """So much of it comes from one invocation."""
+        if size_bytes > self.heaviest_bytes:
+            self.heaviest, self.heaviest_bytes = id, size_bytes
 
     def accept(self, invocation: InvocationRun) -> None:
         self._accepted[invocation.number] = invocation
@@ -126,6 +135,8 @@ class OpenBatch:
             self.remove(number)
             return is_earlier
         self.change(invocation)
+        if invocation.outcome is not None:
+            self.bytes_held += len(invocation.outcome.value)
         if is_earlier:
             self._ended.add(number)
         self._forget_history(number)
@@ -146,6 +157,8 @@ class OpenBatch:
         self._holds_history = True
         self._steps.setdefault(number, []).append((index, step))
         self.bytes_held += _RECORD_BYTES
+        if step.changes is not None:
+            self.bytes_held += sum([len(value) for value in step.changes.values() if value is not None])
 
     def complete(self, completion: CompletionRecord) -> None:
         self._holds_history = True
@@ -279,7 +292,7 @@ class OpenBatch:
                     kept = [
                         Answer(one.command, one.failed, one.value)
                         for one in completions
-                        if one.command in step.deliveries and one.command >= 0 and len(one.value) <= _KEPT_BYTES
+                        if one.command in step.deliveries and one.command >= 0 and len(one.value) <= KEPT_BYTES
                     ]
                 if kept:
                     commands = {answer.command for answer in kept}

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
+from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 from durably.runtime.clock import Cancellable, Clock
 from durably.storage.store import VERIFIED, Store
 
@@ -44,8 +45,9 @@ class Verification:
         """
         try:
             asked = self._store.verify()
-        except Exception as error:
+        except USER_ERRORS as error:
             self._failed(error)
+            let_signals_pass(error)
             return False
         if asked is VERIFIED:
             return True

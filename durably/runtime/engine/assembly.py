@@ -56,6 +56,7 @@ from durably.runtime.commands.signal_commands import (
 )
 from durably.runtime.commands.sleep_commands import SleepCommands
 from durably.runtime.commit.committer import Committer
+from durably.runtime.commit.payload_check import PayloadCheck
 from durably.runtime.commit.thread_yielding import ThreadYielding
 from durably.runtime.engine.pump import Pump
 from durably.runtime.incarnation.background import Background
@@ -115,6 +116,8 @@ class Surroundings:
     settings: Settings
     store: Store
     thread_yielding: ThreadYielding
+    failure: BaseException | None = None
+    """What the incarnation before it ended with."""
     poisoned: str = ""
     """The id of an invocation at which the machine failed twice."""
 
@@ -132,6 +135,7 @@ class Parts:
     idleness: Idleness
     pause_search: PauseSearch
     pauses: Pauses
+    payloads: PayloadCheck
     reach: Reach
     ready: ReadyQueue
     recovery: Recovery
@@ -168,6 +172,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         store=store,
         thread_yielding=around.thread_yielding,
     )
+    payloads = PayloadCheck(store)
     reads = Reads(store, around.thread_yielding, settings.pending_in_memory)
     waiters = Waiters()
     registry = InvocationRegistry(
@@ -244,6 +249,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         completions=completions,
         entropy=around.entropy,
         observer=observer,
+        payloads=payloads,
         registry=registry,
         settings=settings,
         targets=targets,
@@ -263,6 +269,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         committer=committer,
         notices=notices,
         observer=observer,
+        payloads=payloads,
         ready=ready,
         timers=timers,
     )
@@ -274,6 +281,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         completions=completions,
         observer=observer,
         pauses=pauses,
+        payloads=payloads,
         ready=ready,
         registry=registry,
     )
@@ -309,6 +317,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         observer=observer,
         orders=orders,
         passivation=passivation,
+        payloads=payloads,
         registry=registry,
         targets=targets,
         timers=timers,
@@ -343,6 +352,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         endings=endings,
         observer=observer,
         pauses=pauses,
+        payloads=payloads,
         ready=ready,
         settings=settings,
         timers=timers,
@@ -425,6 +435,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         observer=observer,
         orders=orders,
         pauses=pauses,
+        payloads=payloads,
         preparation=preparation,
         registry=registry,
         retries=retries,
@@ -439,6 +450,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         committer=committer,
         idleness=idleness,
         observer=observer,
+        failure=around.failure,
         poisoned=around.poisoned,
         ready=ready,
         registry=registry,
@@ -456,6 +468,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         passivation=passivation,
         pause_search=pause_search,
         pauses=pauses,
+        payloads=payloads,
         reach=reach,
         ready=ready,
         recovery=Recovery(

@@ -19,6 +19,7 @@ from durably.runtime.observation.observer import Observer
 from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.settings import Settings
 from durably.runtime.steps.steps import Steps
+from durably.storage.store import DiskFullError
 
 ADVANCES_PER_REQUEST = 8
 """Work under way goes first, so that it ends; handlers that keep each other busy for ever must not keep others out."""
@@ -36,13 +37,17 @@ class Pump:
         committer: Committer,
         idleness: Idleness,
         observer: Observer,
+        failure: BaseException | None,
         poisoned: str,
         ready: ReadyQueue,
         registry: InvocationRegistry,
         settings: Settings,
         steps: Steps,
     ) -> None:
-        """`poisoned` is the id of an invocation that ended the last incarnations: it is paused when its turn comes."""
+        """`poisoned` is the id of an invocation that ended the last incarnations: it is paused when its turn comes.
+
+        `failure` is what the last one ended with.
+        """
         self._incarnation = incarnation
         self._clock = clock
         self._coding = coding
@@ -50,6 +55,7 @@ class Pump:
         self._idleness = idleness
         self._observer = observer
         self._poisoned = poisoned
+        self._failure = failure
         self._ready = ready
         self._registry = registry
         self._settings = settings
@@ -100,7 +106,12 @@ class Pump:
             if invocation.id == self._poisoned:
                 self._pause_poisoned(invocation)
             else:
+                batch = committer.batch
+                held = batch.bytes_held
                 self._steps.advance(invocation)
+                grown = batch.bytes_held - held
+                if grown > batch.heaviest_bytes:
+                    batch.note_weight(invocation.id, grown)
             incarnation.suspect = ""
             ended = monotonic()
             if ended - began > self._settings.slow_advance_us:  # Rule S7
@@ -112,11 +123,18 @@ class Pump:
                 return
 
     def _pause_poisoned(self, invocation: InvocationRun) -> None:
-        """Twice the machine has failed at this one. That is our mistake; the others must not suffer for it again."""
+        """Twice the machine has failed at this one. The others must not suffer for it again (rule L5)."""
         self._poisoned = ""
-        error = RuntimeError(
-            "the runtime itself failed twice while it advanced this invocation; please report it, with the log"
-        )
+        error: BaseException
+        if isinstance(self._failure, DiskFullError):
+            error = DiskFullError(
+                "What it was about to store did not fit on the disk, twice, and kept all others from theirs. Free some "
+                f"space, then resume it. {self._failure}"
+            )
+        else:
+            error = RuntimeError(
+                "the runtime itself failed twice while it advanced this invocation; please report it, with the log"
+            )
         self._steps.pause(invocation, error)
 
     def _end_turn(self) -> None:

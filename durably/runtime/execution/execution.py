@@ -155,6 +155,8 @@ class DurableOperation(Operation[R]):
         """Decode an answer in slices; what comes of it returns the result, or raises why there is none."""
         try:
             result = yield from decode_in_slices(self._decode, data, size_bytes)
+        except GeneratorExit:  # It is dropped.
+            raise
         except USER_ERRORS as error:
             let_signals_pass(error)
             return partial(_raised, error)

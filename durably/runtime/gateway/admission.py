@@ -11,9 +11,10 @@ from urllib.parse import quote
 from durably.actors.definition.arguments import Arguments
 from durably.actors.definition.binding import BoundActorHandler
 from durably.actors.values.slices import Slices
-from durably.errors import InvalidArgumentError, OverloadedError
+from durably.errors import InvalidArgumentError, OverloadedError, UnencodableError
 from durably.ids import Address, is_storable
 from durably.runtime.activations.activations import Activations
+from durably.runtime.commit.payload_check import PayloadCheck
 from durably.runtime.invocations.activation import Activation
 from durably.runtime.messaging.targets import Targets
 from durably.runtime.settings import Settings
@@ -46,7 +47,10 @@ class OutsideMessage(Protocol):
 class Admission:
     """Checks of one incarnation."""
 
-    def __init__(self, *, activations: Activations, settings: Settings, targets: Targets) -> None:
+    def __init__(
+        self, *, activations: Activations, payloads: PayloadCheck, settings: Settings, targets: Targets
+    ) -> None:
+        self._payloads = payloads
         self._activations = activations
         self._settings = settings
         self._targets = targets
@@ -55,14 +59,16 @@ class Admission:
         """Find the handler and check the argument; `wire`: the body is as a client sends it.
 
         Raises:
-            UnknownTargetError, InvalidArgumentError: it cannot be understood.
+            UnknownTargetError, InvalidArgumentError: it cannot be understood, or is too large.
             OverloadedError: a limit is reached.
+            CodecError: the codec cannot encode it.
         """
         handler = self._find(request, body)
         if wire:
-            return handler, handler.admit(body)
-        if request.written_by is not handler.signature.types.arguments:
+            body = handler.admit(body)
+        elif request.written_by is not handler.signature.types.arguments:
             handler.check(body)  # Rule V5; what the handler's own types have written, they can read.
+        self._refuse_unstorable(request, body)
         return handler, body
 
     def admit_in_slices(self, request: OutsideMessage, body: bytes, *, wire: bool) -> Slices[Admitted]:
@@ -72,6 +78,7 @@ class Admission:
             body = yield from handler.admit_in_slices(body, self._settings.slice_bytes)
         else:
             yield from handler.decode_in_slices(body, self._settings.slice_bytes)
+        self._refuse_unstorable(request, body)
         if request.key is not None:  # Others may have come meanwhile.
             self._check_mailbox(self._activations.by_address.get(Address(request.service, request.key)))
         return handler, body
@@ -91,6 +98,12 @@ class Admission:
         if request.key is not None:
             self._check_mailbox(self._activations.by_address.get(Address(request.service, request.key)))
         return handler
+
+    def _refuse_unstorable(self, request: OutsideMessage, argument: bytes) -> None:
+        try:
+            self._payloads.message(request, argument)
+        except UnencodableError as error:
+            raise InvalidArgumentError(error.message) from None
 
     def _check_mailbox(self, activation: Activation | None) -> None:
         if activation is None or (waiting := activation.waiting()) < self._settings.mailbox_messages:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from functools import partial
 
 from durably.actors.protocol.commands import CompleteAwakeable, SendSignal
-from durably.errors import InvalidArgumentError, OverloadedError
+from durably.errors import CodecError, InvalidArgumentError, OverloadedError, UnencodableError
 from durably.ids import AwakeableId, is_storable, parse_awakeable_id
 from durably.runtime.commit.committer import Committer
+from durably.runtime.commit.payload_check import PayloadCheck
 from durably.runtime.execution.step import Outcome
 from durably.runtime.gateway.admission import OVERLOAD_RETRY_SECONDS
 from durably.runtime.gateway.pending_requests import CompletionOperation, PendingRequest, QuestionOperation
@@ -26,12 +27,14 @@ class Deliveries:
         self,
         *,
         committer: Committer,
+        payloads: PayloadCheck,
         reach: Reach,
         ready: ReadyQueue,
         registry: InvocationRegistry,
         settings: Settings,
         signals: Signals,
     ) -> None:
+        self._payloads = payloads
         self._committer = committer
         self._reach = reach
         self._ready = ready
@@ -108,5 +111,12 @@ class Deliveries:
                 )
             )
         else:
-            return False
+            try:
+                self._payloads.value(what, command.value)
+            except UnencodableError as error:
+                operation.refuse(InvalidArgumentError(error.message))
+            except CodecError as error:
+                operation.refuse(error)
+            else:
+                return False
         return True

@@ -45,7 +45,9 @@ class Desks:
             registry=parts.registry,
             waiters=parts.waiters,
         )
-        admission = Admission(activations=parts.activations, settings=engine.settings, targets=parts.targets)
+        admission = Admission(
+            activations=parts.activations, payloads=parts.payloads, settings=engine.settings, targets=parts.targets
+        )
         self.intake = Intake(
             acceptance=parts.acceptance,
             admission=admission,
@@ -76,6 +78,7 @@ class Desks:
         )
         self.deliveries = Deliveries(
             committer=parts.committer,
+            payloads=parts.payloads,
             reach=parts.reach,
             ready=parts.ready,
             registry=parts.registry,

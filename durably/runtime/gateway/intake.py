@@ -12,6 +12,7 @@ from typing import Any
 
 from durably.actors.definition.binding import BoundActorHandler
 from durably.actors.transport import Delay
+from durably.actors.values.user_errors import USER_ERRORS, is_from_signal
 from durably.errors import OverloadedError
 from durably.ids import Entropy, KeyScope, new_identity
 from durably.runtime.clock import Clock
@@ -82,6 +83,26 @@ class Intake:
         else:
             operation.refuse(OverloadedError(reason, retry_after=OVERLOAD_RETRY_SECONDS))
 
+    def _admit(
+        self,
+        operation: PendingRequest[Any],
+        request: OutsideMessage,
+        body: bytes,
+        again: Callable[[], None],
+        *,
+        wire: bool,
+    ) -> Admitted | None:
+        """What is admitted; None where the request is refused, or waits anew because a signal came in between."""
+        try:
+            return self._admission.admit(request, body, wire=wire)
+        except USER_ERRORS as error:  # Validators and Serdes of the user's run here.
+            if is_from_signal(error):
+                self._ready.arrived_bytes += REQUEST_BYTES + len(body)
+                self._ready.arrive(again)
+                raise
+            operation.refuse(error)
+            return None
+
     # ------------------------------------------------------------------ calls
 
     def call(self, operation: OutcomeOperation[Any], request: OutsideMessage, body: bytes, *, wire: bool) -> None:
@@ -93,12 +114,9 @@ class Intake:
         if len(body) > self._slice_bytes:
             self._admit_in_slices(operation, request, body, partial(self._call_admitted, operation, request), wire=wire)
             return
-        try:
-            admitted = self._admission.admit(request, body, wire=wire)
-        except Exception as error:
-            operation.refuse(error)
-            return
-        self._call_admitted(operation, request, admitted)
+        admitted = self._admit(operation, request, body, partial(self._call, operation, request, body, wire), wire=wire)
+        if admitted is not None:
+            self._call_admitted(operation, request, admitted)
 
     def _call_admitted(self, operation: OutcomeOperation[Any], request: OutsideMessage, admitted: Admitted) -> None:
         handler, argument = admitted
@@ -161,12 +179,10 @@ class Intake:
             then = partial(self._send_admitted, operation, request, delay)
             self._admit_in_slices(operation, request, body, then, wire=wire)
             return
-        try:
-            admitted = self._admission.admit(request, body, wire=wire)
-        except Exception as error:
-            operation.refuse(error)
-            return
-        self._send_admitted(operation, request, delay, admitted)
+        again = partial(self._send, operation, request, body, delay, wire)
+        admitted = self._admit(operation, request, body, again, wire=wire)
+        if admitted is not None:
+            self._send_admitted(operation, request, delay, admitted)
 
     def _send_admitted(
         self, operation: AcceptanceOperation[Any], request: OutsideMessage, delay: Delay, admitted: Admitted

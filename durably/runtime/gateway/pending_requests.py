@@ -15,7 +15,7 @@ from durably.actors.protocol.commands import CompleteAwakeable
 from durably.actors.protocol.operations import CallSite, HostOperation
 from durably.actors.values.error_envelopes import decode_failure
 from durably.actors.values.slices import decode_in_slices
-from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
+from durably.actors.values.user_errors import USER_ERRORS, as_exception, let_signals_pass
 from durably.errors import AlreadyStartedError, StoreUnavailableError
 from durably.runtime.execution.step import Outcome
 from durably.runtime.gateway.requests import Acceptance, Reply
@@ -114,7 +114,7 @@ class PendingRequest(HostOperation[R]):
     def refuse(self, error: BaseException, /) -> None:
         self._pending.ended(self, None)
         if not self.future.done():
-            self.future.set_exception(error)
+            self.future.set_exception(as_exception(error))
 
     def found(self, machine: Recoverer, found: InvocationRun | InvocationRecord) -> None:
         """The invocation that it asks about exists."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from durably.actors.values.error_envelopes import encode_failure
+from durably.errors import CodecError, TerminalError, UnencodableError
 from durably.runtime.actions.actions import ActionKey, ActionResult, Actions
 from durably.runtime.commit.committer import Committer
+from durably.runtime.commit.payload_check import PayloadCheck
 from durably.runtime.incarnation.incarnation import Incarnation
 from durably.runtime.incarnation.ready_queue import ReadyQueue
-from durably.runtime.invocations.invocation import throw_away
+from durably.runtime.invocations.invocation import InvocationRun, throw_away
 from durably.runtime.lifecycle.pauses import Pauses
 from durably.runtime.messaging.completions import Completions
 from durably.runtime.observation.observer import Observer
@@ -27,9 +30,11 @@ class ActionEndings:
         completions: Completions,
         observer: Observer,
         pauses: Pauses,
+        payloads: PayloadCheck,
         ready: ReadyQueue,
         registry: InvocationRegistry,
     ) -> None:
+        self._payloads = payloads
         self._incarnation = incarnation
         self._actions = actions
         self._settled = actions.settled
@@ -64,6 +69,7 @@ class ActionEndings:
         if invocation is None or invocation.journal is None or number not in invocation.journal.pending:
             self._settled(key)
             return
+        result = self._storable(invocation, key, result)
         if result.exhausted is not None:
             self._settled(key)
             if (
@@ -77,5 +83,24 @@ class ActionEndings:
             self._completions.complete(
                 self._committer.begin(), invocation, number, result.failed, result.value, result.cause
             )
+            self._committer.batch.note_weight(id, len(result.value))
             self._committer.when_durable(self._settled, key)
         self._ready.schedule()
+
+    def _storable(self, invocation: InvocationRun, key: ActionKey, result: ActionResult) -> ActionResult:
+        """The result, or what its action comes to if it cannot be stored.
+
+        One that is too large raises in the handler, as any that cannot be encoded (rule V5). One that the codec refuses
+        waits for a person: the action has been done, and the codec may be mended.
+        """
+        what = "failure" if result.failed else "result"
+        try:
+            self._payloads.value(f"The {what} of {self._name_of(invocation, key)} of {invocation.target}", result.value)
+        except UnencodableError as error:
+            return ActionResult(failed=True, value=encode_failure(TerminalError(error.message)), cause=error)
+        except CodecError as error:
+            return ActionResult(failed=True, value=b"", exhausted=error)
+        return result
+
+    def _name_of(self, invocation: InvocationRun, key: ActionKey) -> str:
+        return "" if invocation.journal is None else str(invocation.journal.pending.get(key[1], "an action"))

@@ -17,6 +17,7 @@ from durably.runtime.activations.passivation import Passivation
 from durably.runtime.clock import Clock
 from durably.runtime.commands.command_kind import CommandTable
 from durably.runtime.commit.committer import Committer
+from durably.runtime.commit.payload_check import PayloadCheck
 from durably.runtime.commit.transition import Transition
 from durably.runtime.execution.execution import Execution
 from durably.runtime.execution.step import Outcome, Step
@@ -47,10 +48,12 @@ class Endings:
         observer: Observer,
         orders: Orders,
         passivation: Passivation,
+        payloads: PayloadCheck,
         registry: InvocationRegistry,
         targets: Targets,
         timers: TimerService,
     ) -> None:
+        self._payloads = payloads
         self.on_left: Callable[[Activation], None] = _no_one_listens
         """Hears that a handler of a workflow has ended whose retention is over."""
         self._activations = activations
@@ -123,7 +126,7 @@ class Endings:
         callees = [] if order is None or journal is None else _callees(invocation, journal.pending)
         if journal is not None and invocation.is_exclusive and not invocation.handler.atomic:
             transition.change_state(invocation.activation, journal.changes)
-        self._end(transition, invocation, Outcome(True, encode_failure(error)))
+        self._end(transition, invocation, self._payloads.outcome(Outcome(True, encode_failure(error))))
         for id in callees:
             assert order is not None
             self._orders.give(transition, id, order)

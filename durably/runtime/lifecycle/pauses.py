@@ -8,7 +8,8 @@ from durably.errors import LoadLimitError, NonDeterminismError, UndecodableError
 from durably.ids import InvocationStatus
 from durably.runtime.activations.activations import Activations
 from durably.runtime.commit.committer import Committer
-from durably.runtime.execution.failure_text import encode_attempt_failure, known_attempt_failure
+from durably.runtime.commit.payload_check import PayloadCheck
+from durably.runtime.execution.failure_text import known_attempt_failure
 from durably.runtime.incarnation.ready_queue import ReadyQueue
 from durably.runtime.invocations.invocation import InvocationRun, drop_held_step, throw_away
 from durably.runtime.lifecycle.pause_errors import pause_error
@@ -36,9 +37,11 @@ class Pauses:
         committer: Committer,
         notices: PauseNotices,
         observer: Observer,
+        payloads: PayloadCheck,
         ready: ReadyQueue,
         timers: TimerService,
     ) -> None:
+        self._payloads = payloads
         self._activations = activations
         self._committer = committer
         self._notices = notices
@@ -50,7 +53,7 @@ class Pauses:
         """Wait for a person, and refuse those outside who wait."""
         throw_away(invocation)
         drop_held_step(invocation)
-        invocation.failure = encode_attempt_failure(error)
+        invocation.failure = self._payloads.failure(error)
         invocation.paused_error = error
         self._committer.begin().move(invocation, InvocationStatus.PAUSED)
         self._observer.paused(invocation, error)
@@ -76,7 +79,7 @@ class Pauses:
         throw_away(invocation)
         drop_held_step(invocation)
         error = PausedByHandError("somebody paused it")
-        invocation.failure, invocation.paused_error = encode_attempt_failure(error), error
+        invocation.failure, invocation.paused_error = self._payloads.failure(error), error
         transition.move(invocation, InvocationStatus.PAUSED)
         self._observer.paused(invocation, error)
         self._notices.spread(invocation, pause_error(invocation), _nobody_is_told)

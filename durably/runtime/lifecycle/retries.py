@@ -11,7 +11,8 @@ from durably.ids import InvocationStatus
 from durably.runtime.actions.action_attempt import retry_delay
 from durably.runtime.clock import Clock
 from durably.runtime.commit.committer import Committer
-from durably.runtime.execution.failure_text import describe_failure, encode_attempt_failure
+from durably.runtime.commit.payload_check import PayloadCheck
+from durably.runtime.execution.failure_text import describe_failure
 from durably.runtime.incarnation.ready_queue import ReadyQueue
 from durably.runtime.invocations.activation import Activation
 from durably.runtime.invocations.invocation import InvocationRun, throw_away
@@ -34,10 +35,12 @@ class Retries:
         endings: Endings,
         observer: Observer,
         pauses: Pauses,
+        payloads: PayloadCheck,
         ready: ReadyQueue,
         settings: Settings,
         timers: TimerService,
     ) -> None:
+        self._payloads = payloads
         self._clock = clock
         self._committer = committer
         self._endings = endings
@@ -102,7 +105,7 @@ class Retries:
 
     def _back_off(self, invocation: InvocationRun, error: BaseException, now: int, delay_us: int) -> None:
         transition = self._committer.begin()
-        invocation.failure = encode_attempt_failure(error, invocation.failing_since)
+        invocation.failure = self._payloads.failure(error, invocation.failing_since)
         transition.move(invocation, InvocationStatus.BACKING_OFF)
         self._timers.set(transition, invocation, TimerKind.RETRY, now + delay_us)
         self._observer.retries(invocation, error, delay_us)

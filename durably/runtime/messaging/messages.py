@@ -11,8 +11,9 @@ from typing import TypeAlias
 
 from durably.actors.protocol.commands import Call, Command, CompleteAwakeable, Send, SendAnswer, SendSignal
 from durably.actors.values.error_envelopes import encode_failure
-from durably.errors import AlreadyStartedError, TerminalError
+from durably.errors import AlreadyStartedError, CodecError, TerminalError, UnencodableError
 from durably.ids import Entropy, KeyScope, derived_invocation_id, new_seed, parse_awakeable_id
+from durably.runtime.commit.payload_check import PayloadCheck
 from durably.runtime.commit.transition import Transition
 from durably.runtime.execution.step import Outcome
 from durably.runtime.invocations.invocation import Found, InvocationRun
@@ -42,10 +43,12 @@ class Messages:
         completions: Completions,
         entropy: Entropy,
         observer: Observer,
+        payloads: PayloadCheck,
         registry: InvocationRegistry,
         settings: Settings,
         targets: Targets,
     ) -> None:
+        self._payloads = payloads
         self._acceptance = acceptance
         self._attachments = attachments
         self._completions = completions
@@ -74,8 +77,12 @@ class Messages:
         try:
             handler = self._targets.find(command.service, command.key, command.handler)
             scope = self._targets.scope(handler, command.key, command.idempotency_key)
-            argument = handler.admit(command.argument) if command.wire else command.argument
-        except TerminalError as error:
+            argument = command.argument
+            if command.wire:
+                argument = handler.admit(argument)
+                self._payloads.message(command, argument)
+        except (TerminalError, UnencodableError, CodecError) as failure:
+            error = failure if isinstance(failure, TerminalError) else TerminalError(str(failure))
             if caller is not None:
                 self._completions.answer(transition, caller, Outcome(True, encode_failure(error)))
             else:

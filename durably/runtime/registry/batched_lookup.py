@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Hashable, Sequence
 from typing import Any, Generic, TypeVar
 
+from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 from durably.runtime.incarnation.incarnation import Incarnation
 from durably.runtime.incarnation.ready_queue import ReadyQueue
 
@@ -145,8 +146,9 @@ class BatchedLookup(Generic[K, A]):
     def _hand_over(self, then: Callable[[A], None], question: K, answers: Callable[[K], A]) -> None:
         try:
             then(answers(question))
-        except Exception as error:  # A mistake of ours: the others would wait for ever for what it left undone.
+        except USER_ERRORS as error:  # A mistake of ours: the others would wait for ever for what it left undone.
             self._incarnation.fail(error)
+            let_signals_pass(error)
 
     def _tell_waiter(self) -> None:
         waiter, self._answer_waiter = self._answer_waiter, None

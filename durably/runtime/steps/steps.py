@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from functools import partial
 
 from durably.actors.protocol.commands import HELD_BY_ATOMIC, Call, Command, CompleteAwakeable, Send, SendSignal
-from durably.errors import NonDeterminismError, UnreadableRecordError
+from durably.errors import CodecError, NonDeterminismError, UnencodableError, UnreadableRecordError
 from durably.ids import SEED_BYTES, InvocationStatus, KeyScope, derived_invocation_id, earliest_time, is_storable
 from durably.runtime.activations.attempts import Attempts
 from durably.runtime.clock import Clock
 from durably.runtime.commands.command_kind import CommandTable
 from durably.runtime.commit.committer import Committer
+from durably.runtime.commit.payload_check import PayloadCheck
 from durably.runtime.commit.transition import Transition
 from durably.runtime.execution.execution import Execution
 from durably.runtime.execution.step import AttemptFailure, Delivery, Step
@@ -61,6 +62,7 @@ class Steps:
         observer: Observer,
         orders: Orders,
         pauses: Pauses,
+        payloads: PayloadCheck,
         preparation: Preparation,
         registry: InvocationRegistry,
         retries: Retries,
@@ -68,6 +70,7 @@ class Steps:
         targets: Targets,
         signals: Signals,
     ) -> None:
+        self._payloads = payloads
         self._attempts = attempts
         self._clock = clock
         self._commands = commands
@@ -139,6 +142,11 @@ class Steps:
         taken = len(deliveries)
         try:
             step = execution.advance(at, deliveries, invocation.attempts + 1)
+            if type(step) is Step:
+                self._payloads.step(invocation, step, deliveries, execution.where)
+        except (UnencodableError, CodecError) as error:  # Rule L5: it cannot be stored, and so it has not happened.
+            self._retries.attempt_failed(invocation, error)
+            return
         except BaseException:  # Rule E3: dropped unrecorded; it is the host's.
             throw_away(invocation)
             raise

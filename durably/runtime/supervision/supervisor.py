@@ -240,6 +240,7 @@ class Supervisor:
                 entropy=self._entropy,
                 last_position=opened.last_position,
                 observer=self._observer,
+                failure=self._failure,
                 poisoned=self._poisoned(),
                 settings=self._settings,
                 store=self._store,

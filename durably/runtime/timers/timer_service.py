@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 from durably.runtime.clock import Cancellable, Clock
 from durably.runtime.commit.committer import Committer
 from durably.runtime.commit.transition import Transition
@@ -182,8 +183,9 @@ class TimerService:
         try:
             while not self._dead and (timer := self._heap.pop_due(now, elapsed)) is not None:
                 self.on_due(timer)
-        except Exception as error:  # A mistake of ours: without the rest of the timers nothing would ever wake again.
+        except USER_ERRORS as error:  # A mistake of ours: without the rest of the timers nothing would ever wake again.
             self._incarnation.fail(error)
+            let_signals_pass(error)
             return
         self._wind()
         self._ready.schedule()

@@ -1,0 +1,201 @@
+"""`PayloadCheck`: what cannot be stored is found out before anything follows from it (rule L5).
+
+A value may be larger than the store takes, or a codec may refuse it. If the commit found that out, it would fail with
+everything else in its batch, and the next one would hold the value again. So the store is asked before a request is
+accepted, a step is appended or an answer is recorded: then it is the failure of one invocation.
+
+Where the size alone decides, nearly all values are so much smaller that adding up their lengths is the whole check.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, Protocol
+
+import msgspec
+
+from durably.actors.protocol.commands import Call, Command, Run, Send
+from durably.actors.values.error_envelopes import encode_failure
+from durably.errors import CodecError, TerminalError, UnencodableError
+from durably.runtime.commit.open_batch import KEPT_BYTES
+from durably.runtime.execution.failure_text import AttemptFailureRecord, encode_attempt_failure, text_of_error
+from durably.runtime.execution.step import Answer, Delivery, Outcome, Step, encode_step
+from durably.runtime.invocations.invocation import InvocationRun
+from durably.runtime.invocations.outcomes import encode_outcome
+from durably.storage.store import Store, ValueTooLargeError
+
+GROWTH: Final = 8
+"""How much larger a record is than what it holds, at most: bytes as base64, control characters as `\\u0001`."""
+NAMES: Final = 32
+"""The names of one record may have this part of what a value may: they are stored as JSON in JSON."""
+
+
+class Addressed(Protocol):
+    """What requests from outside and messages of handlers have in common."""
+
+    @property
+    def service(self) -> str: ...
+    @property
+    def key(self) -> str | None: ...
+    @property
+    def handler(self) -> str: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+    @property
+    def idempotency_key(self) -> str | None: ...
+
+
+class PayloadCheck:
+    """Asks one store."""
+
+    def __init__(self, store: Store) -> None:
+        self._ask = store.check
+        self._names_limit_bytes = store.value_limit_bytes // NAMES
+        self._certain_bytes = -1 if store.checks_every_value else store.value_limit_bytes // GROWTH
+        """What is not larger than this fits."""
+
+    def value(self, what: str, value: bytes) -> None:
+        """
+        Raises:
+            UnencodableError: it is too large.
+            CodecError: the codec refuses it.
+        """
+        if len(value) <= self._certain_bytes:
+            return
+        try:
+            self._ask(value)
+        except ValueTooLargeError as error:
+            raise UnencodableError(
+                f"{what} cannot be stored: {error}. Keep large things elsewhere, and store where they are."
+            ) from None
+        except CodecError as error:
+            raise CodecError(f"{what} cannot be stored. {error}", nothing_accepted=True) from error.__cause__
+
+    def message(self, message: Addressed, argument: bytes, where: str = "") -> None:
+        """What is about to be accepted.
+
+        Raises:
+            UnencodableError, CodecError: as `value`.
+        """
+        key, headers, idempotency_key = message.key, message.headers, message.idempotency_key
+        names = (0 if key is None else len(key)) + (0 if idempotency_key is None else len(idempotency_key))
+        if headers:
+            names += _size_of_headers(headers)
+        if names + len(argument) <= self._certain_bytes and names * GROWTH <= self._names_limit_bytes:
+            return
+        target = f"{message.service}/{message.handler}{where}"
+        self._names(f"The key and the headers for {target}", names)
+        self.value(f"The argument of {target}", argument)
+        for name, value in message.headers.items():
+            self.value(f"The header {name!r} for {target}", value.encode())
+
+    def step(
+        self, invocation: InvocationRun, step: Step, deliveries: Sequence[Delivery], where: Callable[[int], str]
+    ) -> None:
+        """What an advance has given, before it is appended. `where` tells the source line of a command.
+
+        Raises:
+            UnencodableError, CodecError: as `value`; names what cannot be stored.
+        """
+        size = 0
+        if step.outcome is not None:
+            size = len(step.outcome.value)
+        if step.changes is not None:
+            size += _size_of_values(step.changes)
+        if step.reads is not None:
+            size += _size_of_values(step.reads)
+        for command in step.commands:
+            size += len(command.name) if type(command) is Run else _size_of(command)
+        if step.continues_with is not None:
+            size += len(step.continues_with)
+        if size > self._certain_bytes:
+            self._parts(invocation, step, deliveries, where)
+
+    def outcome(self, outcome: Outcome) -> Outcome:
+        """The failure that an invocation is to end with, or another one that can be stored."""
+        if self._fits(encode_outcome(outcome)):
+            return outcome
+        return Outcome(True, encode_failure(TerminalError("It failed, and what its error says cannot be stored.")))
+
+    def failure(self, error: BaseException, since: int | None = None) -> bytes:
+        """The record of a failed attempt, or as much of it as can be stored."""
+        record = encode_attempt_failure(error, since)
+        if self._fits(record):
+            return record
+        kind, text = type(error).__qualname__, text_of_error(error)
+        record = msgspec.json.encode(AttemptFailureRecord(kind, text, "", since))
+        if self._fits(record):
+            return record
+        return msgspec.json.encode(AttemptFailureRecord(kind, "what it says cannot be stored", "", since))
+
+    # ------------------------------------------------------------------ inside
+
+    def _parts(
+        self, invocation: InvocationRun, step: Step, deliveries: Sequence[Delivery], where: Callable[[int], str]
+    ) -> None:
+        target, outcome = invocation.target, step.outcome
+        for name, value in (step.changes or {}).items():
+            self._names(f"The name of a field of {target}", len(name))
+            if value is not None:
+                self.value(f"The field {name!r}, set by {target},", value)
+        first = 0 if invocation.journal is None else invocation.journal.next_command
+        for number, command in enumerate(step.commands, first):
+            self._command(command, f", sent at {where(number)},")
+        if outcome is not None:
+            what = "failure" if outcome.failed else "result"
+            self.value(f"The {what} of {target}", encode_outcome(outcome))
+            self.value(f"The {what} of {target}", outcome.value)
+        if step.continues_with is not None:
+            self.value(f"The argument with which {target} continues", step.continues_with)
+        if not step.is_last:
+            answers = [Answer(one.command, one.failed, one.value) for one in deliveries if one.command >= 0]
+            kept = [answer for answer in answers if len(answer.value) <= KEPT_BYTES]
+            self.value(
+                f"What {target} asked for, changed and read before it waited again, taken together,",
+                encode_step(step, kept),
+            )
+
+    def _command(self, command: Command, where: str) -> None:
+        if isinstance(command, Call | Send):
+            self.message(command, command.argument, where)
+            return
+        value: bytes = getattr(command, "value", b"")
+        self._names(f"The name that was given{where}", _size_of(command) - len(value))
+        self.value(f"The value{where}", value)
+
+    def _names(self, what: str, size: int) -> None:
+        if size > self._names_limit_bytes:
+            raise UnencodableError(
+                f"{what} cannot be stored: {size} characters, and the store takes at most {self._names_limit_bytes}."
+            )
+
+    def _fits(self, value: bytes) -> bool:
+        try:
+            self.value("", value)
+        except (UnencodableError, CodecError):
+            return False
+        return True
+
+
+def _size_of_values(values: Mapping[str, bytes | None]) -> int:
+    size = 0
+    for value in values.values():
+        if value is not None:
+            size += len(value)
+    return size
+
+
+def _size_of_headers(headers: Mapping[str, str]) -> int:
+    return sum(map(len, headers)) + sum(map(len, headers.values()))
+
+
+def _size_of(command: Command) -> int:
+    """What the values and names of a command hold."""
+    size = 0
+    for name in command.__struct_fields__:
+        part = getattr(command, name)
+        if isinstance(part, bytes | str):
+            size += len(part)
+        elif name == "headers":
+            size += _size_of_headers(part)
+    return size
