@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
+from types import new_class
 from typing import Any
 
 import pydantic
@@ -41,17 +43,20 @@ class Receipt(pydantic.BaseModel):
     total: float = 0
 
 
+async def look(self: Any, ctx: ObjectContext) -> None: ...
+
+
 def bound(annotation: Any, default: Any) -> Any:
     """As one process binds it."""
-
-    class Holder(VirtualObject, name="ReadsHolder"):
-        field: annotation = state() if default is None else state(default=default)
-        fields: list[annotation] = state(default=[])
-
-        @handler
-        async def look(self, ctx: ObjectContext) -> None: ...
-
-    return bind(Holder, {})
+    body = {
+        "__annotations__": {"field": annotation, "fields": list[annotation]},
+        "__module__": __name__,
+        "field": state() if default is None else state(default=default),
+        "fields": state(default=[]),
+        "look": handler(look),
+    }
+    holder: Any = new_class("Holder", (VirtualObject,), {"name": "ReadsHolder"}, lambda names: names.update(body))
+    return bind(holder, {})
 
 
 def reading_changes_nothing(annotation: Any, value: Any, default: Any = None) -> None:
@@ -112,18 +117,23 @@ def test_whatever_was_written_is_only_read(drawn: tuple[Any, Strategy], is_odd: 
 
 def with_ints(value: Any) -> Any:
     """The same with an int for each float that is whole."""
-    if type(value) is float and value.is_integer():
-        return int(value)
-    if type(value) in (list, tuple, set):
-        return type(value)(map(with_ints, value))
-    if type(value) is dict:
-        return {with_ints(key): with_ints(item) for key, item in value.items()}
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.replace(
-            value,
-            **{field.name: with_ints(getattr(value, field.name)) for field in dataclasses.fields(value) if field.init},
-        )
-    return value
+    if dataclasses.is_dataclass(type(value)):
+        return _record_with_ints(value)
+    return WITH_INTS.get(type(value), lambda value: value)(value)
+
+
+def _record_with_ints(value: Any) -> Any:
+    names = [field.name for field in dataclasses.fields(value) if field.init]
+    return dataclasses.replace(value, **{name: with_ints(getattr(value, name)) for name in names})
+
+
+WITH_INTS: dict[Any, Callable[[Any], Any]] = {
+    float: lambda value: int(value) if value.is_integer() else value,
+    list: lambda value: [with_ints(item) for item in value],
+    tuple: lambda value: tuple([with_ints(item) for item in value]),
+    set: lambda value: {with_ints(item) for item in value},
+    dict: lambda value: {with_ints(key): with_ints(item) for key, item in value.items()},
+}
 
 
 class ReadsTill(VirtualObject):

@@ -172,7 +172,10 @@ def test_a_message_of_another_class_is_refused(of: Any) -> None:
             of(shop.Ticket).encode(other)
 
 
-@pytest.mark.parametrize("serde", [JsonSerde(), MsgpackSerde(), ProtobufSerde.for_type(Any)])
+UNTYPED: list[Any] = [JsonSerde(), MsgpackSerde(), ProtobufSerde.for_type(Any)]
+
+
+@pytest.mark.parametrize("serde", UNTYPED)
 def test_a_message_that_no_annotation_names_is_refused_where_it_is_given(serde: Any) -> None:
     for value in (shop.Ticket(seat="x"), {"tickets": [shop.Ticket()]}):
         with pytest.raises(UnencodableError, match=r"it is a protobuf message.*ProtobufSerde"):
