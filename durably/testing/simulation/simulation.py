@@ -19,7 +19,7 @@ from durably.actors.actor import Actor, Service, VirtualObject, Workflow
 from durably.actors.definition.definition import definition_of
 from durably.actors.protocol.operations import HostOperation
 from durably.actors.transport import Invocation as InvocationHandle
-from durably.actors.values.durations import Duration, delay_us, duration_us
+from durably.actors.values.durations import Duration, delay_us, duration_us, shown_duration
 from durably.actors.values.error_envelopes import decode_failure
 from durably.errors import ForgottenAwaitError, PausedInvocationError, StoreInUseError
 from durably.ids import Address, InvocationStatus
@@ -118,7 +118,7 @@ class Simulation:
         self.disk = SimulatedDisk()
         self.trace = Trace(self.loop)
         self.history = History()
-        self.conditions = Conditions(self.disk, self.fail)
+        self.conditions = Conditions(self.disk, self.fail, lambda: self.snapshots)
         self.guarantees = Guarantees(self.disk, self.history, self.clock, self.fail)
         self.outcomes: Counter[str] = Counter()
         """How often each handler ended in each way: `Seat.reserve -> NotFreeError`."""
@@ -359,7 +359,7 @@ class Simulation:
         return await self._default.resume(id)
 
     def invariant(self, condition: Condition, /) -> None:
-        """Something that is true of the durable state after every commit, from now on."""
+        """Something that is true of the durable state now, after every commit from now on, and at the end."""
         self.conditions.always(condition)
 
     def eventually(self, condition: Condition, /, *, within: Duration = 0) -> None:
@@ -391,7 +391,9 @@ class Simulation:
         while not holds(condition, self.snapshots):
             left_us = deadline_us - self.loop.elapsed_us
             if left_us <= 0:
-                raise InvariantError(f"{name_of(condition)} did not come true within {within} of virtual time.")
+                raise InvariantError(
+                    f"{name_of(condition)} did not come true within {shown_duration(within)} of virtual time."
+                )
             await wait_us(min(step_us, left_us))
             step_us = min(2 * step_us, LONGEST_STEP_US)
 
@@ -516,6 +518,7 @@ class Simulation:
                 await wait_us(expected.within_us)
                 await self.settle()
             self.conditions.check(expected.condition, self.snapshots, "in the end")
+        self.conditions.at_the_end()
         self.guarantees.at_the_end()
         self._check_forgotten()
         self.check_journals()
