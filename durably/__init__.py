@@ -46,6 +46,7 @@ from durably.errors import ActionFailedError as ActionFailedError
 from durably.errors import ActionTimeoutError as ActionTimeoutError
 from durably.errors import AlreadyCompletedError as AlreadyCompletedError
 from durably.errors import AlreadyStartedError as AlreadyStartedError
+from durably.errors import BareOperationError as BareOperationError
 from durably.errors import BlockingIOInHandlerError as BlockingIOInHandlerError
 from durably.errors import CancelledInvocationError as CancelledInvocationError
 from durably.errors import DeadlineExceededError as DeadlineExceededError
@@ -88,6 +89,7 @@ __all__ = [
     "AlreadyCompletedError",
     "AlreadyStartedError",
     "Awakeable",
+    "BareOperationError",
     "BlockingIOInHandlerError",
     "BytesSerde",
     "Caller",

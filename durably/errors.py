@@ -19,6 +19,7 @@
     │   ├── BlockingIOInHandlerError
     │   ├── UnrepeatableCallError         raised by durably.testing
     │   ├── ForgottenAwaitError
+    │   ├── BareOperationError            also a TypeError
     │   ├── WrongContextError
     │   ├── ProcessExitError
     │   ├── StuckError
@@ -270,6 +271,10 @@ def find_mistake(error: BaseException) -> HandlerMistakeError | None:
             if found is not None:
                 return found
     return None
+
+
+class BareOperationError(HandlerMistakeError, TypeError):
+    """A handler gave `asyncio.wait` what is no task and no future."""
 
 
 class NonDeterminismError(HandlerMistakeError):
