@@ -56,6 +56,7 @@ from durably.errors import DurablyError as DurablyError
 from durably.errors import ForgottenAwaitError as ForgottenAwaitError
 from durably.errors import HandlerMistakeError as HandlerMistakeError
 from durably.errors import InvalidArgumentError as InvalidArgumentError
+from durably.errors import InvalidKeyError as InvalidKeyError
 from durably.errors import InvocationStatusError as InvocationStatusError
 from durably.errors import NonDeterminismError as NonDeterminismError
 from durably.errors import NotReadyError as NotReadyError
@@ -105,6 +106,7 @@ __all__ = [
     "HandlerInfo",
     "HandlerMistakeError",
     "InvalidArgumentError",
+    "InvalidKeyError",
     "Invocation",
     "InvocationStatus",
     "InvocationStatusError",

@@ -7,6 +7,7 @@
     │   ├── DeadlineExceededError         504
     │   ├── UnknownTargetError            404
     │   ├── InvalidArgumentError          400
+    │   │   └── InvalidKeyError           also a TypeError
     │   ├── AlreadyStartedError           409
     │   ├── AlreadyCompletedError         409
     │   ├── NotReadyError                 470
@@ -180,6 +181,10 @@ class InvalidArgumentError(TerminalError):
     def __init__(self, message: str = "", *, path: str = "$") -> None:
         super().__init__(message)
         self.path = path
+
+
+class InvalidKeyError(InvalidArgumentError, TypeError):
+    """The key of an object or the id of a workflow is empty, or no store can keep it."""
 
 
 class AlreadyStartedError(TerminalError):

@@ -29,7 +29,7 @@ from durably.actors.values.malformed_text import malformed_text
 from durably.actors.values.serde import JSON, JsonSerde, Serde, TypeCodec, admit, encode_readably, located
 from durably.actors.values.slices import ADMITTING, DECODING, Reading, Slices, members_in_slices, value_in_slices
 from durably.actors.values.unknown_keys import UnknownKeys
-from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
+from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass, reason_of
 from durably.errors import InvalidArgumentError, UndecodableError, UnencodableError
 
 HandlerFunction: TypeAlias = Callable[..., Coroutine[Any, Any, Any]]
@@ -348,8 +348,11 @@ class JsonArguments:
 
     def _refusal(self, data: bytes, error: BaseException | None, *, in_slices: bool = False) -> InvalidArgumentError:
         malformed = None if in_slices else malformed_text(data)  # Each slice was looked at.
+        missing = "" if malformed is not None else self._missing(data)
         if malformed is not None:
             path, reason = "$", malformed
+        elif missing:
+            path, reason = "$", missing
         elif isinstance(error, UndecodableError):
             path, reason = error.path, error.reason
         elif error is not None:
@@ -361,6 +364,22 @@ class JsonArguments:
             f"Handler {self._handler!r} expects {self._expected()}, and got {shortened_bytes(data)}: {reason}{place}.",
             path=path,
         )
+
+    def _missing(self, data: bytes) -> str:
+        """Of a body that is empty, or an object of arguments without all that are required: what is not there."""
+        if data.strip():
+            if len(self._parameters) < 2 or not data.lstrip().startswith(b"{"):
+                return ""
+            try:
+                names = _names_in(data.lstrip())
+            except msgspec.MsgspecError:
+                return ""
+            if not names <= {one.name for one in self._parameters}:
+                return ""
+        else:
+            names = set[str]()
+        missing = [f"`{one.name}`" for one in self._required if one.name not in names]
+        return f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing" if missing else ""
 
     def _expected(self) -> str:
         if not self._parameters:
@@ -446,7 +465,7 @@ class SerdeArguments:
             let_signals_pass(error)
             raise InvalidArgumentError(
                 f"Handler {self._handler!r} expects {self._serde.content_type}, and got {shortened_bytes(data)}: "
-                f"{error}."
+                f"{reason_of(error).removesuffix('.')}."
             ) from error
 
 

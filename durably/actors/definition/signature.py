@@ -27,7 +27,7 @@ from durably.actors.definition.type_bindings import NO_BINDINGS, TypeBindings
 from durably.actors.values.constraints import is_field_info
 from durably.actors.values.descriptions import MISSING, describe, shortened
 from durably.actors.values.serde import JSON, Serde, SerdeFactory, TypeCodec, codec_for, encode_readably, make_serde
-from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
+from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass, reason_of
 from durably.errors import DefinitionError, UndecodableError, UnencodableError
 
 OWN_PARAMETERS = 2
@@ -239,7 +239,7 @@ class SerdeResult:
             return encode_readably(self._serde, value)
         except USER_ERRORS as error:  # The Serde is the user's.
             let_signals_pass(error)
-            raise UnencodableError(f"The result of handler {self._handler!r}, {shortened(value)}: {error}.") from error
+            raise UnencodableError(f"The result of handler {self._handler!r}, {shortened(value)}: {reason_of(error).removesuffix('.')}.") from error
 
     def decode(self, data: bytes, /) -> Any:
         try:

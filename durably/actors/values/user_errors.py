@@ -13,6 +13,8 @@ import threading
 from types import CodeType, TracebackType
 from typing import Any, Final
 
+from durably.errors import DurablyError
+
 USER_ERRORS: Final = (Exception, SystemExit, KeyboardInterrupt)
 """What user code fails with. Whoever catches these calls `let_signals_pass` first."""
 
@@ -24,6 +26,21 @@ def let_signals_pass(error: BaseException) -> None:
     """Raise the error again if it is the host's."""
     if not isinstance(error, Exception) and is_from_signal(error):
         raise error
+
+
+def reason_of(error: BaseException) -> str:
+    """Why something failed, for a sentence that ends with it; never empty, and never fails.
+
+    What says itself what is wrong, such as a ValueError with a text, is not named.
+    """
+    try:
+        text = str(error)
+    except USER_ERRORS as failure:
+        let_signals_pass(failure)
+        return type(error).__name__
+    if not text:
+        return type(error).__name__
+    return text if isinstance(error, ValueError | TypeError | DurablyError) else f"{type(error).__name__}: {text}"
 
 
 def is_from_signal(error: BaseException) -> bool:
