@@ -13,6 +13,7 @@
 - To test: `durably.testing`, above all `Harness`. To serve from a shell: `durably serve`.
 """
 
+import _durably_command  # noqa: F401  # pyright: ignore[reportUnusedImport]  # First: see there.
 from durably.actors import ActionContext as ActionContext
 from durably.actors import Awakeable as Awakeable
 from durably.actors import BytesSerde as BytesSerde

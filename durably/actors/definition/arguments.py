@@ -366,9 +366,12 @@ class JsonArguments:
         )
 
     def _missing(self, data: bytes) -> str:
-        """Of a body that is empty, or an object of arguments without all that are required: what is not there."""
+        """What is not there: of a body that is empty, or an object without the one argument that is required.
+
+        Such an object may be meant as that argument; where several are required, the parser names the first.
+        """
         if data.strip():
-            if len(self._parameters) < 2 or not data.lstrip().startswith(b"{"):
+            if len(self._parameters) < 2 or len(self._required) != 1 or not data.lstrip().startswith(b"{"):
                 return ""
             try:
                 names = _names_in(data.lstrip())

@@ -239,7 +239,9 @@ class SerdeResult:
             return encode_readably(self._serde, value)
         except USER_ERRORS as error:  # The Serde is the user's.
             let_signals_pass(error)
-            raise UnencodableError(f"The result of handler {self._handler!r}, {shortened(value)}: {reason_of(error).removesuffix('.')}.") from error
+            raise UnencodableError(
+                f"The result of handler {self._handler!r}, {shortened(value)}: {reason_of(error).removesuffix('.')}."
+            ) from error
 
     def decode(self, data: bytes, /) -> Any:
         try:

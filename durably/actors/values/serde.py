@@ -229,7 +229,9 @@ def encode_by(serde: Serde[T], value: T) -> bytes:
         raise
     except USER_ERRORS as error:  # The Serde is the user's.
         let_signals_pass(error)
-        raise UnencodableError(f"{type(serde).__name__} cannot write {shortened(value)}: {reason_of(error).removesuffix('.')}.") from error
+        raise UnencodableError(
+            f"{type(serde).__name__} cannot write {shortened(value)}: {reason_of(error).removesuffix('.')}."
+        ) from error
 
 
 def decode_by(serde: Serde[T], data: bytes) -> T:
