@@ -32,7 +32,8 @@ def store_from_url(url: str) -> InspectableStore:
     """
     if not isinstance(cast(object, url), str):
         raise DefinitionError(
-            f"A store is named by a URL, as text, such as `sqlite:///tickets.db`, not by {url!r} ({type(url).__name__})."
+            f"A store is named by a URL, as text, such as `sqlite:///tickets.db`, not by {url!r} "
+            f"({type(url).__name__})."
         )
     if url == "memory:":
         return MemoryStore()

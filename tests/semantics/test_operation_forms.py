@@ -21,12 +21,13 @@ FORMS: dict[str, Callable[[Any], Any]] = {
 
 
 async def _gather(one: Any, other: Any) -> list[Any]:
-    return await asyncio.gather(one, other)
+    return [*await asyncio.gather(one, other)]
 
 
 async def _wait(one: Any, other: Any) -> list[Any]:
     done, pending = await asyncio.wait([one, other])
-    assert done == {one, other} and not pending
+    assert done == {one, other}
+    assert not pending
     return [one.result(), other.result()]
 
 
@@ -89,7 +90,7 @@ class Caller(Service, name="FormsCaller"):
     @handler
     async def use(self, ctx: Context, tool: str, form: str, kind: str) -> list[Any]:
         shape = FORMS[form]
-        made = {
+        made: dict[str, Callable[[str, float], Any]] = {
             "call": lambda answer, seconds: ctx.service(Callee).answer(answer, seconds),
             "run": lambda answer, seconds: ctx.run(answer, lambda: answer),
             "sleep": lambda answer, seconds: ctx.sleep(seconds),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import pytest
@@ -112,16 +113,16 @@ KINDS = [always, in_the_end, at_times, at_times_from_the_start, within_a_while]
 def test_a_condition_that_fails_with_an_error_is_named_with_it_whatever_its_kind(
     kind: Callable[[Simulation, Condition], Coroutine[Any, Any, None]],
 ) -> None:
-    async def program(sim: Simulation) -> None:
+    def awaits(snapshots: Snapshots) -> object:
+        return give_to_a_coroutine(snapshots)
+
+    async def program(condition: Condition, sim: Simulation) -> None:
         await sim.object(Diary, "x").write("a line")
         await kind(sim, condition)
 
-    for condition, what in (
-        (broken, "LookupError: a line"),
-        (lambda s: give_to_a_coroutine(s), "TypeError: it return"),
-    ):
+    for condition, what in ((broken, "LookupError: a line"), (awaits, "TypeError: it return")):
         with pytest.raises(SimulationFailedError, match=rf"InvariantError: The condition .*{what}") as failed:
-            simulate(program, Diary, runs=1, shrink=False)
+            simulate(partial(program, condition), Diary, runs=1, shrink=False)
         assert isinstance(failed.value.__cause__, InvariantError)
 
 

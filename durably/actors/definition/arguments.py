@@ -468,7 +468,7 @@ class SerdeArguments:
             let_signals_pass(error)
             raise InvalidArgumentError(
                 f"Handler {self._handler!r} expects {self._serde.content_type}, and got {shortened_bytes(data)}: "
-                f"{reason_of(error).removesuffix('.')}."
+                f"{reason_of(error)}."
             ) from error
 
 

@@ -240,7 +240,7 @@ class SerdeResult:
         except USER_ERRORS as error:  # The Serde is the user's.
             let_signals_pass(error)
             raise UnencodableError(
-                f"The result of handler {self._handler!r}, {shortened(value)}: {reason_of(error).removesuffix('.')}."
+                f"The result of handler {self._handler!r}, {shortened(value)}: {reason_of(error)}."
             ) from error
 
     def decode(self, data: bytes, /) -> Any:

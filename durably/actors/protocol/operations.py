@@ -4,8 +4,8 @@ It was issued when it was called, awaited or not (rule C1), and may be awaited m
 `create_task`, `TaskGroup` and both type checkers treat it as what the API says it is. It knows where it was called:
 forgetting the `await`, or testing it for truth, names that line.
 
-`asyncio.gather`, `shield` and others take a future as it is and make a task of a coroutine. In a handler an operation is
-a future to them, which saves a task for each call. To a program that calls `asyncio.ensure_future` itself, and outside
+`asyncio.gather`, `shield` and others take a future as it is and make a task of a coroutine. In a handler an operation
+is a future to them, which saves a task for each call. To a program that calls `asyncio.ensure_future` itself, and outside
 handlers, it is a coroutine: what `ensure_future` returns is then a task, which `asyncio.wait` takes. (`asyncio.wait`
 refuses anything that is a coroutine.)
 """

@@ -74,7 +74,7 @@ def shortened(value: Any) -> str:
 
 
 def text_for_people(text: str) -> str:
-    """The text of an error, as text that travels: lone surrogates, which have no UTF-8, as escapes, and no endless text.
+    """The text of an error as it travels: not endless, and with escapes for lone surrogates, which have no UTF-8.
 
     An error may hold a whole response of a server. It is kept in memory and in the store for each attempt.
     """

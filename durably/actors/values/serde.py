@@ -230,7 +230,7 @@ def encode_by(serde: Serde[T], value: T) -> bytes:
     except USER_ERRORS as error:  # The Serde is the user's.
         let_signals_pass(error)
         raise UnencodableError(
-            f"{type(serde).__name__} cannot write {shortened(value)}: {reason_of(error).removesuffix('.')}."
+            f"{type(serde).__name__} cannot write {shortened(value)}: {reason_of(error)}."
         ) from error
 
 
@@ -246,7 +246,9 @@ def decode_by(serde: Serde[T], data: bytes) -> T:
         raise
     except USER_ERRORS as error:  # The Serde is the user's.
         let_signals_pass(error)
-        raise UndecodableError(f"{type(serde).__name__} cannot read {shortened_bytes(data)}: {error}.") from error
+        raise UndecodableError(
+            f"{type(serde).__name__} cannot read {shortened_bytes(data)}: {reason_of(error)}."
+        ) from error
 
 
 def is_serde(value: object) -> bool:

@@ -29,12 +29,12 @@ def let_signals_pass(error: BaseException) -> None:
 
 
 def reason_of(error: BaseException) -> str:
-    """Why something failed, for a sentence that ends with it; never empty, and never fails.
+    """Why something failed, for a sentence that ends with it and a full stop; never empty, and never fails.
 
     What says itself what is wrong, such as a ValueError with a text, is not named.
     """
     try:
-        text = str(error)
+        text = str(error).removesuffix(".")
     except USER_ERRORS as failure:
         let_signals_pass(failure)
         return type(error).__name__
