@@ -74,6 +74,7 @@ from durably.errors import UndeclaredStateError as UndeclaredStateError
 from durably.errors import UndecodableError as UndecodableError
 from durably.errors import UnencodableError as UnencodableError
 from durably.errors import UnknownTargetError as UnknownTargetError
+from durably.errors import UnreadableRecordError as UnreadableRecordError
 from durably.errors import UnsetStateError as UnsetStateError
 from durably.errors import WrongContextError as WrongContextError
 from durably.ids import InvocationStatus as InvocationStatus
@@ -140,6 +141,7 @@ __all__ = [
     "UndecodableError",
     "UnencodableError",
     "UnknownTargetError",
+    "UnreadableRecordError",
     "UnsetStateError",
     "VirtualObject",
     "Workflow",

@@ -31,6 +31,7 @@
     │   ├── UnencodableError              also a TypeError
     │   └── UndecodableError              also a ValueError
     ├── LoadLimitError                    what is stored is too large to load: the invocation pauses
+    ├── UnreadableRecordError             what is stored cannot be read: the invocation pauses
     ├── PausedInvocationError             503, to callers outside
     ├── OverloadedError                   429
     ├── RuntimeStoppedError               503
@@ -47,7 +48,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 from weakref import WeakValueDictionary
 
 
@@ -103,6 +104,15 @@ class TerminalError(DurablyError):
         if metadata is not None:
             self.metadata = dict(metadata)
 
+    @property
+    def class_name(self) -> str:
+        """The class that was raised, as `module.Name`: also where the one who reads the error does not have it.
+
+        Then the error is one of the nearest base that is known here. It travels on as what it was.
+        """
+        travelled: TravelledAs | None = self.__dict__.get(TRAVELLED_AS)
+        return travelled.classes[0] if travelled is not None and travelled.classes else error_class_name(type(self))
+
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         _known_classes[error_class_name(cls)] = cls
@@ -113,6 +123,19 @@ class TerminalError(DurablyError):
             if name == "metadata":
                 return {}
             return super().__getattr__(name)
+
+
+TRAVELLED_AS = "__durably_travelled_as__"
+"""Where an error keeps what of it its class here does not say."""
+
+
+class TravelledAs(NamedTuple):
+    """What an error was before it was read by somebody who knows less of it."""
+
+    classes: tuple[str, ...]
+    """The classes that are not known here, nearest first."""
+    fields: Mapping[str, bytes]
+    """Fields that the class here does not declare, as JSON."""
 
 
 _known_classes: WeakValueDictionary[str, type[TerminalError]] = WeakValueDictionary()
@@ -369,6 +392,10 @@ class UndecodableError(HandlerMistakeError, ValueError):
 
 class LoadLimitError(DurablyError):
     """What is stored of an invocation, or of its object, is too large to be loaded."""
+
+
+class UnreadableRecordError(DurablyError):
+    """What is stored of an invocation, or of its object, cannot be read: it was damaged, or its key is not here."""
 
 
 class PausedInvocationError(DurablyError):

@@ -25,6 +25,9 @@ from typing import NamedTuple, Protocol
 from weakref import WeakSet
 
 SEED_BYTES = 16
+SEED_TIME_BYTES = 8
+SEED_STEPS_BYTES = 4
+CONTINUED_SEED_BYTES = SEED_BYTES + SEED_TIME_BYTES
 
 INVOCATION_PREFIX = "inv_1"
 ADDRESS_DIGITS = 11
@@ -181,6 +184,31 @@ def new_seed(entropy: Entropy) -> bytes:
     return entropy.random_bytes(SEED_BYTES)
 
 
+def next_seed(entropy: Entropy, not_before: int, *, steps: int = 0, earlier: bytes = b"") -> bytes:
+    """The secret seed of an execution that follows another of the same invocation, whose time it continues (rule T1).
+
+    It is longer than that of a first one: the random bytes, then the time, in microseconds since 1970 UTC. One that
+    keeps the first `steps` steps goes on with their number and the seed that they were made with (rule W2).
+    """
+    seed = entropy.random_bytes(SEED_BYTES) + not_before.to_bytes(SEED_TIME_BYTES, "big")
+    return seed + steps.to_bytes(SEED_STEPS_BYTES, "big") + earlier if steps else seed
+
+
+def earliest_time(seed: bytes) -> int:
+    """Before when no step of the execution with this seed is; 0 for a first one."""
+    return int.from_bytes(seed[SEED_BYTES:CONTINUED_SEED_BYTES], "big")
+
+
+def seeds_of(seed: bytes) -> list[tuple[int, bytes]]:
+    """The random bytes that an execution uses, with the index of the step from which on it does."""
+    own = seed[:SEED_BYTES]
+    if len(seed) <= CONTINUED_SEED_BYTES:
+        return [(0, own)]
+    earlier_at = CONTINUED_SEED_BYTES + SEED_STEPS_BYTES
+    first = int.from_bytes(seed[CONTINUED_SEED_BYTES:earlier_at], "big")
+    return [*((begin, one) for begin, one in seeds_of(seed[earlier_at:]) if begin < first), (first, own)]
+
+
 def derived_invocation_id(id: str, seed: bytes, command: int, service: str, key: str | None) -> str:
     """The id of what command number `command` starts at this address: the same on replay.
 
@@ -188,8 +216,8 @@ def derived_invocation_id(id: str, seed: bytes, command: int, service: str, key:
     """
     purpose = b"callee%d" % command
     if len(id) == OLDER_LENGTH:
-        return OLDER_PREFIX + blake2b(purpose, digest_size=OLDER_BYTES, key=seed).hexdigest()
-    drawn = blake2b(purpose, digest_size=UNIQUE_DIGITS + ADDRESS_DIGITS, key=seed).digest()
+        return OLDER_PREFIX + blake2b(purpose, digest_size=OLDER_BYTES, key=seed[:SEED_BYTES]).hexdigest()
+    drawn = blake2b(purpose, digest_size=UNIQUE_DIGITS + ADDRESS_DIGITS, key=seed[:SEED_BYTES]).digest()
     prefix = _prefix(drawn[UNIQUE_DIGITS:]) if key is None else _address_prefix(service, key)
     return f"{prefix}{_LEADING_UNIQUE_DIGIT[drawn[0]]}{drawn[1:UNIQUE_DIGITS].translate(_DIGIT).decode()}"
 
@@ -241,7 +269,7 @@ _AWAKEABLE_DIGITS = tuple(
 
 
 def _awakeable_proof(seed: bytes, command: int) -> bytes:
-    return blake2b(b"awakeable%d" % command, digest_size=AWAKEABLE_PROOF_BYTES, key=seed).digest()
+    return blake2b(b"awakeable%d" % command, digest_size=AWAKEABLE_PROOF_BYTES, key=seed[:SEED_BYTES]).digest()
 
 
 def _bits_of(id: str) -> bytes:

@@ -9,8 +9,10 @@ from workloads.approvals import APPROVALS
 from workloads.asyncio_programs import ASYNCIO_PROGRAMS
 from workloads.bank import BANK
 from workloads.cancels import CANCELS
+from workloads.changes import CHANGES
 from workloads.circles import CIRCLES
 from workloads.counters import COUNTERS
+from workloads.identities import IDENTITIES
 from workloads.pauses import PAUSES
 from workloads.promises import PROMISES
 from workloads.trees import TREES
@@ -26,6 +28,8 @@ WORKLOADS: Mapping[str, Workload] = {
     "circles": CIRCLES,
     "cancels": CANCELS,
     "pauses": PAUSES,
+    "identities": IDENTITIES,
     "workflows": WORKFLOWS,
+    "changes": CHANGES,
 }
 """By name, as `--workload` takes them."""

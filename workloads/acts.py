@@ -154,9 +154,11 @@ class Carrier:
             case "call_keyed":
                 return f"{act.number}({await target.carry.options(idempotency_key=str(act.number))(act)})"
             case "call_service":
-                return f"{act.number}({await ctx.service(Worker).carry(act)})"
+                return f"{act.number}({await self.call_service(act)})"
             case "watch":
                 return f"{act.number}({await target.watch()})"
+            case "send" if act.number % 2:
+                await ctx.send("Node", "carry", key=str(act.target), argument=act)
             case "send":
                 await target.carry.send(act)
             case "send_keyed":
@@ -176,6 +178,12 @@ class Carrier:
             case _:
                 raise AssertionError(act.kind)
         return f"{act.number}"
+
+    async def call_service(self, act: Act) -> str:
+        """By its class or by its name."""
+        if act.number % 2:
+            return await self.ctx.call("Worker", "carry", argument=act, returns=str)
+        return await self.ctx.service(Worker).carry(act)
 
     async def gather(self, acts: Iterable[Act]) -> str:
         results = await asyncio.gather(*map(self.do, acts), return_exceptions=True)

@@ -13,6 +13,7 @@ from random import Random
 from durably import (
     Awakeable,
     Context,
+    Invocation,
     InvocationStatusError,
     ObjectContext,
     RetryPolicy,
@@ -79,6 +80,17 @@ class Official(VirtualObject, name="SoakOfficial"):
         if not holds:
             raise TerminalError("it does not hold")
 
+    @handler(atomic=True)
+    async def tell(self, ctx: ObjectContext, id: str, numbers: list[int], seconds: float, *, holds: bool) -> None:
+        """The last number is told in the last step."""
+        told = ctx.invocation(id, list[int])
+        for number in numbers[:-1]:
+            await told.signal("number", number)
+        await ctx.sleep(seconds)
+        if not holds:
+            raise TerminalError("it does not hold")
+        await told.signal("number", numbers[-1])
+
 
 class Listener(VirtualObject, name="SoakListener"):
     """Takes signals, with waits that end in vain between them."""
@@ -126,6 +138,13 @@ class Sender(Service, name="SoakSender"):
         return len(numbers)
 
     @handler
+    async def send_and_go(self, ctx: Context, id: str, number: int) -> None:
+        """In the last step, without hearing whether it was taken in."""
+        leaving = asyncio.ensure_future(_left_behind(ctx.invocation(id, list[int]), number))
+        await asyncio.sleep(0)
+        assert not leaving.done()
+
+    @handler
     async def start_and_send(self, ctx: Context, key: str, numbers: list[int], way: str, seconds: float) -> list[int]:
         """All in one step: the invocation is accepted with its signals."""
         started = await ctx.object(Listener, key).take.send(len(numbers), way, seconds)
@@ -134,12 +153,17 @@ class Sender(Service, name="SoakSender"):
         return await started.result()
 
 
+async def _left_behind(told: Invocation[list[int]], number: int) -> None:
+    await told.signal("number", number)
+
+
 async def program(sim: Simulation) -> None:
     """Some ask and are answered by many; others listen and are told."""
     random = randomness(sim)
     await all_of(
         *(_asks(sim, Random(random.random()), f"permit {number}") for number in range(random.randint(1, 3))),
         *(_listens(sim, Random(random.random()), f"listener {number}") for number in range(random.randint(1, 3))),
+        *(_petitions(sim, Random(random.random()), f"petition {number}") for number in range(random.randint(0, 2))),
         restart_at_times(sim, random),
     )
     await until_all_ended(sim)
@@ -216,6 +240,26 @@ async def _listens(sim: Simulation, random: Random, key: str) -> None:
         assert from_handler == [*numbers, -1][: len(from_handler)], f"{key} took {taken} of {numbers} ({way})"
         assert from_outside == sorted({*from_outside}, reverse=True), f"{key} took {taken} ({way})"
         assert told >= len(from_handler)
+
+
+async def _petitions(sim: Simulation, random: Random, key: str) -> None:
+    """An atomic handler tells all that it has to tell, or nothing; then one tells without hearing of it."""
+    client = sim.client(f"asker of {key}")
+    numbers = [*range(random.randint(1, 3))]
+    way = random.choice(("plain", "late", "in vain"))
+    started = await client.object(Listener, key).take.send(len(numbers) + 1, way, 0.5)
+    for holds in random.sample((False, True), 2) if random.random() < 0.5 else (True,):
+        told = numbers if holds else [-number for number in (*numbers, 1)]
+        try:
+            await client.object(Official, key).tell(started.id, told, random.choice((0.0, 2.0)), holds=holds)
+        except TerminalError:
+            assert not holds, "what holds failed"
+        else:
+            assert holds, "what does not hold went well"
+    await client.service(Sender).send_and_go(started.id, 100)
+    taken = await started.result()
+    assert taken == [*numbers, 100], f"{key} took {taken}, and was told {[*numbers, 100]}"
+    await client.service(Sender).send_and_go(started.id, 200)  # Nobody listens any more.
 
 
 async def _sends_from_outside(sim: Simulation, random: Random, key: str, id: str) -> None:

@@ -1,35 +1,44 @@
 """The workload `cancels`: trees of calls that are cancelled, killed, paused and late, at any time and more than once.
 
 Each limb of a tree writes down that it began, and how it ended: by itself, or told to. The end says of every one that
-began and was not killed that it ended once, that its object is free, and that nothing of it is left.
+began and was not killed that it ended once, that its object is free, and that nothing of it is left. Handlers cancel
+what they have sent, operators do to all invocations of an object what they do to one; what has ended is begun once
+more, and purged.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Awaitable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
 
 from durably import (
+    Context,
+    Invocation,
     InvocationStatus,
     InvocationStatusError,
     ObjectContext,
     PausedInvocationError,
     RetryPolicy,
+    Service,
     TerminalError,
     UnknownTargetError,
     VirtualObject,
     handler,
     state,
 )
+from durably.ids import Address
 from durably.runtime.gateway.control import Verb
 from durably.testing import Simulation, Workload
-from workloads.program_parts import all_of, randomness, restart_at_times, until_all_ended, wander
+from workloads.program_parts import UNKNOWN, all_of, randomness, restart_at_times, until_all_ended, wander
 
 KEYS = "abcdefgh"
 LONG_SECONDS = 500.0
+LONGEST_SECONDS = 40_000.0
+"""Longer than the clock is ever wrong by."""
 LATE_SECONDS = 120.0
 """Longer than any request is on its way."""
 
@@ -82,6 +91,12 @@ class Limb(VirtualObject, name="SoakLimb"):
                 async with asyncio.timeout(LONG_SECONDS / 2):
                     for child in plan.children:
                         await self._call(ctx, child)
+            case "in vain":
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(5):
+                        await ctx.run("in vain", in_vain)
+                for child in plan.children:
+                    await self._call(ctx, child)
             case _:
                 for child in plan.children:
                     await self._call(ctx, child)
@@ -117,6 +132,48 @@ class Limb(VirtualObject, name="SoakLimb"):
         return True
 
 
+async def in_vain() -> None:
+    """Takes longer than anybody waits for it."""
+    await asyncio.sleep(20)
+
+
+class Warden(Service, name="SoakWarden"):
+    """Cancels what it has sent."""
+
+    @handler
+    async def plant(self, ctx: Context, plan: Plan, patience: float) -> str:
+        """How it ended; a cancel comes before or after that."""
+        sent = await ctx.object(Limb, plan.key).grow.send(plan)
+        await ctx.sleep(patience)
+        await sent.cancel()
+        try:
+            return f"{await sent}"
+        except TerminalError as error:
+            return f"{error.code}"
+
+    @handler
+    async def plant_and_leave(self, ctx: Context, plan: Plan) -> str:
+        """The cancel is the last thing that it does, in the step that sends."""
+        sent = await ctx.object(Limb, plan.key).grow.send(plan)
+        await sent.cancel()
+        return sent.id
+
+    @handler
+    async def end_itself(self, ctx: Context) -> None:
+        await ctx.invocation(ctx.request.id, str).cancel()
+
+
+class Judge(VirtualObject, name="SoakJudge"):
+    """Gives orders that hold when it does (rule V6)."""
+
+    @handler(atomic=True)
+    async def order(self, ctx: ObjectContext, id: str, seconds: float, *, holds: bool) -> None:
+        await ctx.invocation(id, int).cancel()
+        await ctx.sleep(seconds)
+        if not holds:
+            raise TerminalError("it does not hold")
+
+
 class Forester:
     """Plans trees, and knows what has been done to them."""
 
@@ -126,6 +183,8 @@ class Forester:
         self.plans: dict[int, Plan] = {}
         self.killed: set[int] = set()
         """The numbers of all limbs of trees of which something was killed."""
+        self.felled: set[str] = set()
+        """The keys of objects of which everything was killed, once or more."""
 
     def tree(self, first_key: int = 0, depth: int = 3) -> Plan:
         random = self.random
@@ -137,7 +196,7 @@ class Forester:
         plan = Plan(
             number,
             KEYS[place],
-            random.choice(("await", "gather", "group", "limit")),
+            random.choice(("await", "gather", "group", "limit", "in vain")),
             random.choice((0.0, 1.0, 30.0, LONG_SECONDS)),
             random.choice((0.0, 2.0, 40.0)),
             random.choice((None, None, None, 0.5, 20.0)),
@@ -146,6 +205,11 @@ class Forester:
         )
         self.plans[number] = plan
         return plan
+
+    def note_felled(self) -> None:
+        """What grew on an object when it was felled was killed. When that was, nobody knows: any may have been."""
+        for plan in [plan for plan in self.plans.values() if plan.key in self.felled]:
+            self.note_kill(plan)
 
     def note_kill(self, plan: Plan) -> None:
         self.killed.add(plan.number)
@@ -201,6 +265,44 @@ async def program(sim: Simulation) -> None:
         except InvocationStatusError:
             pass
 
+    async def order_all(name: str) -> None:
+        """Do to all of an object what is done to one; all that had not ended then has been told."""
+        client, verb = sim.client(name), random.choice((Verb.CANCEL, Verb.KILL, Verb.KILL, Verb.PAUSE))
+        await wander(sim, random)
+        unfinished = {key: sorted(sim.disk.unfinished.get(Address("SoakLimb", key), ())) for key in KEYS}
+        key = max(KEYS, key=lambda key: len(unfinished[key]))
+        before = [sim.disk.rows[number].record.id for number in unfinished[key]]
+        if verb is Verb.KILL:
+            forester.felled.add(key)
+        await client.act_on_all(verb, f"SoakLimb/{key}")
+        if verb is Verb.KILL:
+            left = [id for id in before if (record := sim.disk.find(id)) is not None and record.outcome is None]
+            assert not left, f"all of {key} was killed, and {left} go on"
+        if verb is Verb.PAUSE:
+            await wander(sim, random)
+            await client.act_on_all(Verb.RESUME, random.choice((f"SoakLimb/{key}", "SoakLimb")))
+
+    async def plant(name: str) -> None:
+        """A handler cancels."""
+        client, plan = sim.client(name), forester.tree()
+        warden = client.service(Warden)
+        await wander(sim, random)
+        if random.random() < 0.5:
+            await outcome(sim, warden.plant(plan, random.choice((0.0, 1.0, 60.0))))
+        else:
+            await outcome_of(name, await warden.plant_and_leave(plan))
+        assert await outcome(sim, warden.end_itself()) in ("None", "409"), "what cancels itself ended in another way"
+
+    async def judge(number: int) -> None:
+        """An order that does not hold cancels nobody."""
+        client, holds = sim.client(f"judge {number}"), random.random() < 0.5
+        limb = client.object(Limb, f"judged {number}")
+        sent = await limb.grow.send(Plan(-number, f"judged {number}", "await", LONGEST_SECONDS, 0.0))
+        ordering = client.object(Judge, f"{number}").order(sent.id, random.choice((0.0, 1.0)), holds=holds)
+        assert await outcome(sim, ordering) == ("None" if holds else "500")
+        heard = await outcome_of(f"judge {number}", sent.id)
+        assert heard == ("409" if holds else f"{-number}"), f"holds={holds}, and what was judged ended with {heard}"
+
     async def end_what_crashes(number: int) -> None:
         """A handler that crashes for ever can be cancelled."""
         client = sim.client(f"crash {number}")
@@ -216,15 +318,70 @@ async def program(sim: Simulation) -> None:
     await all_of(
         *(grow(name) for name in ("ann", "bob", "cid")),
         *(end_what_crashes(number) for number in range(random.choice((0, 1, 2)))),
+        *(order_all(f"operator {number}") for number in range(random.choice((0, 1, 2)))),
+        *(plant(f"planter {number}") for number in range(random.choice((0, 1, 2)))),
+        *(judge(number) for number in range(1, random.choice((1, 2, 3)))),
         restart_at_times(sim, random),
     )
     await resume_all(sim)
     await until_all_ended(sim)
+    forester.note_felled()
     for key in KEYS:
         assert await sim.client("looker").object(Limb, key).is_free()
     undone = Counter(sim.snapshots[Limb, "undone"].log)
     for key in KEYS:
         check(sim.snapshots[Limb, key].log, forester.killed, undone)
+    await begin_again(sim, random)
+    await purge(sim, random)
+
+
+async def outcome(sim: Simulation, asking: Awaitable[object]) -> str:
+    """The result as text, or the code of the failure."""
+    try:
+        return f"{await asking}"
+    except TerminalError as error:
+        return f"{error.code}"
+
+
+async def begin_again(sim: Simulation, random: Random) -> None:
+    """What has ended is begun once more, under a new id, as often as is asked."""
+    client = sim.client("operator")
+    noted: Invocation[None] = await client.object(Limb, "again").note.send("once")
+    with suppress(*UNKNOWN, InvocationStatusError):
+        await client.restart_as_new(noted.id)
+    await noted
+    tried, known = 1, set[str]()
+    for _ in range(random.choice((0, 1, 3))):
+        tried += 1
+        with suppress(*UNKNOWN):
+            known.add(await client.restart_as_new(noted.id))
+    for id in known:
+        assert await outcome(sim, client.invocation(id, type(None)).result()) == "None"
+    await until_all_ended(sim)
+    log = sim.snapshots[Limb, "again"].log
+    assert {*log} == {"once"}, f"what was begun again wrote {log}"
+    assert len(known) <= len(log) - 1 <= tried, f"begun again {len(known)} to {tried} times, it wrote {log}"
+
+
+async def purge(sim: Simulation, random: Random) -> None:
+    """The outcome of what is purged is gone, and its key can be used anew."""
+    client = sim.client("operator")
+    note = client.object(Limb, "purged").note.options(idempotency_key="purged")
+    times = random.choice((1, 2))
+    for _ in range(times):
+        sent = await note.send("once")
+        await sent
+        await sim.advance(LATE_SECONDS)  # A request that comes twice would do it anew.
+        if random.random() < 0.5:
+            with suppress(UnknownTargetError):  # The answer to the first try was lost.
+                await client.act(Verb.PURGE, sent.id)
+        else:
+            await client.act_on_all(Verb.PURGE, "SoakLimb/purged/note")
+        assert sim.disk.find(sent.id) is None, "what was purged is there"
+        assert await outcome(sim, client.invocation(sent.id, type(None)).result()) == "404"
+        await sim.advance(LATE_SECONDS)
+    log = sim.snapshots[Limb, "purged"].log
+    assert log == ["once"] * times, f"purged {times} times, it wrote {log}"
 
 
 async def resume_all(sim: Simulation) -> None:
@@ -257,4 +414,4 @@ def check(log: list[str], killed: set[int], undone: Counter[str]) -> None:
         assert told or number in killed or kinds == ["="], f"{number} was told to end, and not undone"
 
 
-CANCELS = Workload(program=program, actors=(Limb,), retry=RetryPolicy(initial=0.5))
+CANCELS = Workload(program=program, actors=(Limb, Warden, Judge), retry=RetryPolicy(initial=0.5))

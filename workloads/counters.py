@@ -74,8 +74,7 @@ class Tally(VirtualObject, name="SoakTally"):
         """Count down by messages to itself, each a while later."""
         self.ticks += 1
         if left:
-            itself = ctx.object(Tally, ctx.key)
-            await itself.tick.after(seconds=left % 3).send(left - 1)
+            await self.tick.after(seconds=left % 3).send(left - 1)
 
     @shared
     async def count(self, ctx: SharedContext) -> int:
@@ -120,7 +119,7 @@ class Customer:
                 ("call", "send", "burst", "later", "shared_key", "slow", "deadline", "hurry", "tick", "note")
             ):
                 case "call":
-                    answer = await tally.add(number)
+                    answer = await self.client.call("SoakTally", "add", key=key, argument=number, returns=int)
                     self._counts(key, number)
                     assert answer >= 1
                 case "send":

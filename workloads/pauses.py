@@ -1,7 +1,8 @@
 """The workload `pauses`: handlers stumble over a mistake and are paused; an operator mends it and lets them go on.
 
-Whoever waits hears of the pause and asks again; callers inside go on waiting, and so does what is queued behind. In the
-end each visit has left its marks once, whatever was resumed too early, in vain, or in another process.
+Whoever waits hears of the pause and asks again; callers inside go on waiting, and so does what is queued behind. Some
+begin anew instead. In the end each visit has left its marks once, whatever was resumed too early, in vain, or in
+another process.
 """
 
 from __future__ import annotations
@@ -141,8 +142,11 @@ async def resume_some(sim: Simulation, random: Random, repairs: Repairs) -> None
         if random.random() < 0.7:
             repairs.mended.update(number for place in range(3) for number in range(place * 1_000, place * 1_000 + 40))
         if random.random() < 0.8:
+            operator = sim.client("operator")
+            anew = random.random() < 0.4
+            from_step = random.choice((0, 0, 1, 2, 3))
             try:
-                resumed = await sim.resume(id)
+                resumed = await (operator.restart(id, from_step) if anew else operator.resume(id))
             except UnknownTargetError:  # The order was given twice, and it has ended meanwhile.
                 continue
             assert resumed in ([], [id]), f"{id} was to go on, and {resumed} did"

@@ -1,9 +1,10 @@
 """The workload `promises`: promises of the machine that take a crash, a wait or a long time to be broken.
 
-Headers are the same on every attempt; failed attempts are counted through crashes; a shared handler sees what an
-exclusive one has changed so far; a handler hears how its messages ended, however long ago; all messages of a step
-arrive; a call to one's own object is refused; what is rolled is rolled once; and a request with an idempotency key that
-takes longer than outcomes are kept is carried out once.
+Headers are the same on every attempt, and go on with calls; failed attempts are counted through crashes; a shared
+handler sees what an exclusive one has changed so far; a handler hears how its messages ended, however long ago; all
+messages of a step arrive; a call to one's own object is refused; what is rolled is rolled once; what does not fit its
+type fails and is not lost; and a request with an idempotency key that takes longer than outcomes are kept is carried
+out once.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from collections import Counter
 from durably import (
     Context,
     DeadlockError,
+    InvalidArgumentError,
     Invocation,
     ObjectContext,
     RetryPolicy,
     Service,
     SharedContext,
     TerminalError,
+    UndecodableError,
     VirtualObject,
     handler,
     shared,
@@ -28,6 +31,8 @@ from durably.testing import Simulation, Workload
 from workloads.program_parts import all_of, randomness, restart_at_times, until_all_ended, wander
 
 MOST_ATTEMPTS = 3
+MISTAKEN = (b'{"thing":"%d"}', b'{"thing":[%d]}', b'{"thing":%d', b'{"thin":%d}')
+"""Arguments that `Keeper.put` does not take."""
 LONG_SECONDS = 200_000.0
 """Longer than outcomes are kept."""
 
@@ -77,8 +82,12 @@ class Keeper(VirtualObject, name="SoakKeeper"):
         self.things.append(thing)
         return thing
 
+    @shared
+    async def header(self, ctx: SharedContext) -> str:
+        return ctx.request.headers.get("x-number", "lost")
 
-class Promiser(Service, name="SoakPromiser"):
+
+class Promiser(Service, name="SoakPromiser", forward_headers=["x-number"]):
     """Relies on one promise at a time."""
 
     def __init__(self, attempts: Attempts) -> None:
@@ -89,7 +98,8 @@ class Promiser(Service, name="SoakPromiser"):
         """What the headers said, before and after a wait."""
         before = ctx.request.headers.get("x-number", "lost")
         await ctx.sleep(seconds)
-        return [before, ctx.request.headers.get("x-number", "lost")]
+        forwarded = await ctx.object(Keeper, "header").header()
+        return [before, ctx.request.headers.get("x-number", "lost"), forwarded]
 
     @handler
     async def dice(self, ctx: Context, seconds: float) -> list[str]:
@@ -110,6 +120,17 @@ class Promiser(Service, name="SoakPromiser"):
         sent: list[Invocation[int]] = [await ctx.object(Keeper, key).put.send(number + part) for part in range(2)]
         await ctx.sleep(seconds)
         return [await one.result() for one in sent]
+
+    @handler
+    async def misread(self, ctx: Context, number: int, key: str, seconds: float) -> int:
+        """Read an answer as what it is not, which fails where it is awaited, and then as what it is."""
+        sent = await ctx.object(Keeper, key).put.send(number)
+        await ctx.sleep(seconds)
+        try:
+            await ctx.invocation(sent.id, dict[str, list[int]]).result()
+        except UndecodableError:
+            return await sent.result()
+        return -1
 
     @handler
     async def burst(self, ctx: Context, number: int, key: str, size: int, ends: bool) -> None:
@@ -134,10 +155,12 @@ async def program(sim: Simulation) -> None:
         for number in range(first, first + random.choice((10, 30)), 10):
             await wander(sim, random)
             key, seconds = random.choice("ab"), random.choice((0.0, 0.5, 20.0))
-            match random.choice(("headers", "fail", "level", "follow", "burst", "burst", "long", "itself", "dice")):
+            match random.choice(
+                ("headers", "fail", "level", "follow", "burst", "burst", "long", "itself", "dice", "misread", "bytes")
+            ):
                 case "headers":
                     said = await promiser.headers.options(headers={"x-number": str(number)})(seconds)
-                    assert said == [str(number)] * 2, f"the headers of {number} were {said}"
+                    assert said == [str(number)] * 3, f"the headers of {number} were {said}"
                 case "fail":
                     failing.append(number)
                     try:
@@ -158,6 +181,17 @@ async def program(sim: Simulation) -> None:
                     expected[key] += Counter((number, number + 1))
                     ends = await promiser.follow(number, key, random.choice((0.5, 20.0, 3_000.0)))
                     assert ends == [number, number + 1], f"the messages of {number} ended with {ends}"
+                case "misread":
+                    expected[key][number] += 1
+                    told = await promiser.misread(number, key, seconds)
+                    assert told == number, f"an answer that was misread is {told}, and not {number}"
+                case "bytes":
+                    body = random.choice(MISTAKEN) % number
+                    try:
+                        await client.call("SoakKeeper", "put", body, key=key)
+                    except InvalidArgumentError:
+                        continue
+                    raise AssertionError(f"{body!r} was taken for a number")
                 case "burst":
                     size = random.randint(3, 6)
                     expected[key] += Counter(range(number, number + size))

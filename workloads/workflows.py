@@ -1,13 +1,18 @@
 """The workload `workflows`: runs that execute once, promises that several want to complete, executions that go on.
 
 A tally outside of the workflows says how often each round of a run was carried out. Of those who complete a promise one
-wins, and all who wait hear its value. Workflows with a short retention are started again and again under the same id.
+wins, and all who wait hear its value; what an atomic run completes holds when the run does. Workflows with a short
+retention are started again and again under the same id, and so is one that is purged. A promise can come before its
+workflow, or for one that never comes.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from contextlib import suppress
+from datetime import datetime
+from random import Random
 
 from durably import (
     AlreadyCompletedError,
@@ -19,6 +24,7 @@ from durably import (
     Service,
     SharedWorkflowContext,
     TerminalError,
+    UnknownTargetError,
     VirtualObject,
     Workflow,
     WorkflowContext,
@@ -28,13 +34,18 @@ from durably import (
     shared,
     state,
 )
-from durably.testing import Simulation, Workload
+from durably.ids import run_scope
+from durably.runtime.gateway.control import Verb
+from durably.testing import SimulatedClient, Simulation, Workload
 from workloads.program_parts import UNKNOWN, all_of, randomness, restart_at_times, until_all_ended, wander
 
 SHORT_SECONDS = 100
-LONG_SECONDS = 10_000
+LONG_SECONDS = 25_000
+"""Longer than the wall clock is ever set back by, which makes a retention last longer."""
 PATIENCE_ROUNDS = 1_000
 GONE = 410
+LATE_SECONDS = 120.0
+"""Longer than any request is on its way."""
 
 
 class Tally(VirtualObject, name="SoakTally"):
@@ -57,14 +68,19 @@ class Rounds(Workflow, name="SoakRounds"):
     """Executes some rounds, each in an execution of its own, and waits for a promise before the last."""
 
     rounds: list[int] = state(default=[])
+    latest: datetime | None = state(default=None)
+    went_back: bool = state(default=False)
+    """The time of one round lay before that of the round before it."""
     ready: DurablePromise[str] = promise()
 
     @handler
     async def run(self, ctx: WorkflowContext, left: int, seconds: float) -> str:
+        self._look_at_the_clock(ctx.now())
         self.rounds.append(left)
         await ctx.object(Tally, "t").note.send(f"{self.key} {left}")
         answer = asyncio.ensure_future(ctx.object(Tally, f"{self.key} {left}").echo(seconds, f"{left}"))
         await ctx.run("think", think)
+        self._look_at_the_clock(ctx.now())
         if left % 2:
             # The answer is left behind: it must not be taken for one of the next execution.
             ctx.continue_as_new(Rounds.run, left - 1, seconds / 2)
@@ -73,7 +89,11 @@ class Rounds(Workflow, name="SoakRounds"):
             ctx.continue_as_new(Rounds.run, left - 1, seconds)
         name, value = await select(ready=self.ready, time=ctx.sleep(100_000))
         assert name == "ready", "the promise was never completed"
-        return f"{self.rounds} {value}"
+        return f"{self.rounds} {value}" + " and the time went back" * self.went_back
+
+    def _look_at_the_clock(self, now: datetime) -> None:
+        self.went_back = self.went_back or (self.latest is not None and now < self.latest)
+        self.latest = now
 
     @shared
     async def complete(self, ctx: SharedWorkflowContext, value: str, rejects: bool) -> bool:
@@ -120,9 +140,12 @@ class Brief(Workflow, name="SoakBrief", retention=SHORT_SECONDS):
         return self.number
 
     @shared
-    async def start(self, ctx: SharedWorkflowContext, number: int) -> bool:
-        await self.go.resolve(number)
-        return True
+    async def start(self, ctx: SharedWorkflowContext, number: int) -> None:
+        """May be done twice, when the outcome of the first time is kept no longer."""
+        try:
+            await self.go.resolve(number)
+        except AlreadyCompletedError:
+            assert await self.go.peek() == number, "the promise of a workflow before"
 
     @shared
     async def wait_in_vain(self, ctx: SharedWorkflowContext, seconds: float) -> int:
@@ -142,6 +165,54 @@ class Brief(Workflow, name="SoakBrief", retention=SHORT_SECONDS):
             await ctx.sleep(seconds)
             return error.code
         return 0
+
+
+class Decree(Workflow, name="SoakDecree"):
+    """Completes its promise if its run holds, and does not if it does not; others may come first (rule V6)."""
+
+    text: DurablePromise[str] = promise()
+    started: int = state(default=0)
+
+    @handler(atomic=True)
+    async def run(self, ctx: WorkflowContext, word: str, seconds: float, *, holds: bool) -> bool:
+        """Whether it was the first, as far as it knew."""
+        assert self.started == 0, "the state of a workflow before"
+        self.started = 1
+        try:
+            await self.text.resolve(word)
+        except AlreadyCompletedError:
+            is_first = False
+        else:
+            is_first = True
+            assert await self.text == word, "a handler does not see its own completion"
+            assert await self.text.peek() == word, "a handler does not see its own completion"
+        await ctx.sleep(seconds)
+        if not holds:
+            raise TerminalError("it does not hold")
+        return is_first
+
+    @shared
+    async def overrule(self, ctx: SharedWorkflowContext, word: str) -> bool:
+        try:
+            await ctx.promise("text", str).resolve(word)
+        except AlreadyCompletedError:
+            return False
+        return True
+
+    @shared
+    async def overrule_and_go(self, ctx: SharedWorkflowContext, word: str) -> None:
+        """Complete it in the last step, without hearing whether it was the first."""
+        leaving = asyncio.ensure_future(left_behind(self.text, word))
+        await asyncio.sleep(0)
+        assert not leaving.done()
+
+    @shared
+    async def read(self, ctx: SharedWorkflowContext) -> str:
+        return await self.text
+
+
+async def left_behind(text: DurablePromise[str], word: str) -> None:
+    await text.resolve(word)
 
 
 class Clerk(Service, name="SoakClerk"):
@@ -183,6 +254,12 @@ async def program(sim: Simulation) -> None:
     completers: Counter[str] = Counter()
     known: dict[str, set[str]] = {id: set() for id in ids}
     fresh: Counter[str] = Counter()
+    ids_used = 0
+
+    def fresh_id() -> str:
+        nonlocal ids_used
+        ids_used += 1
+        return f"number {ids_used}"
 
     async def customer(name: str) -> None:
         client = sim.client(name)
@@ -190,7 +267,9 @@ async def program(sim: Simulation) -> None:
             await wander(sim, random)
             id, seconds = random.choice(ids), random.choice((0.0, 0.5, 20.0))
             workflow = client.workflow(Rounds, id)
-            match random.choice(("send", "call", "clerk", "complete", "complete", "wait", "look", "brief")):
+            match random.choice(
+                ("send", "call", "clerk", "complete", "complete", "wait", "look", "brief", "early", "decree")
+            ):
                 case "send":
                     sent = await workflow.run.send(rounds[id], seconds)
                     known[id].add(sent.id)
@@ -217,6 +296,10 @@ async def program(sim: Simulation) -> None:
                 case "look":
                     before, after = await workflow.look(seconds)
                     assert after[: len(before)] == before, f"rounds were lost: {before}, then {after}"
+                case "early":
+                    await promise_first(sim, random, name, fresh_id(), seconds)
+                case "decree":
+                    await decree(sim, random, fresh_id(), seconds)
                 case _:
                     await brief(sim, name, random.randint(1, 99), seconds)
 
@@ -239,6 +322,8 @@ async def program(sim: Simulation) -> None:
         assert winners[id] == 1, f"the promise of {id} was completed {winners[id]} times"
         assert len(known[id]) == 1, f"{id} was started as {known[id]}"
         assert fresh[id] <= 1, f"{fresh[id]} sends to {id} were the first"
+        found = await sim.client("last").lookup(run_scope("SoakRounds", id))
+        assert found == sent.id, f"{id} is found as {found}, and was started as {sent.id}"
     await until_all_ended(sim)
     done = Counter(sim.snapshots[Tally, "t"].done)
     expected_rounds = Counter(f"{id} {left}" for id in ids for left in range(rounds[id] + 1))
@@ -268,6 +353,61 @@ async def call_once(sim: Simulation, id: str, left: int) -> None:
     raise AssertionError("a second call was accepted")
 
 
+async def promise_first(sim: Simulation, random: Random, name: str, id: str, seconds: float) -> None:
+    """Complete a promise of a workflow that comes later, while that is still kept, or when it is gone, or never."""
+    workflow = sim.client(name).workflow(Brief, id)
+    number = random.randint(1, 99)
+    waiting = workflow.wait_in_vain(seconds) if random.random() < 0.3 else None
+    await workflow.start(number)
+    await sim.advance(seconds=random.choice((0.0, 50.0, 2.0 * SHORT_SECONDS)))
+    if random.random() < 0.5:
+        sent = await workflow.run.send(number)
+        assert await end_of(sent) in (str(number), "failed 404"), "a workflow ended with the number of another"
+    if waiting is not None:
+        heard = await end_of(waiting)
+        assert heard == str(GONE), f"somebody who waited in vain heard {heard}"
+
+
+async def decree(sim: Simulation, random: Random, id: str, seconds: float) -> None:
+    """One completes a promise at its end, if it holds, and others meanwhile."""
+    client, holds = sim.client(id), random.random() < 0.7
+    workflow = client.workflow(Decree, id)
+    overruled: dict[str, bool] = {}
+
+    async def overrule(word: str) -> None:
+        await wander(sim, random)
+        if word == "unheard":
+            await workflow.overrule_and_go(word)
+        else:
+            overruled[word] = await workflow.overrule(word)
+
+    reading = workflow.read() if random.random() < 0.5 else None
+    sent = await workflow.run.send("the run", seconds, holds=holds)
+    await all_of(*(overrule(word) for word in random.sample(("one", "two", "unheard"), random.randrange(3))))
+    ended = await end_of(sent)
+    assert ended in (("True", "False") if holds else ("failed 500",)), f"{id} ended with {ended}"
+    overruled["last"] = await workflow.overrule("last")
+    read = await workflow.read()
+    assert reading is None or await reading == read, "a promise has two values"
+    winners = [word for word, won in overruled.items() if won] or ["the run", "unheard"]
+    assert len(winners) <= 2, f"{winners} won in {id}"
+    assert read in winners, f"the promise of {id} is {read!r}, and {overruled} won"
+    assert read != "the run" or ended == "True", f"{read!r} counts, and {id} ended with {ended}"
+    if random.random() < 0.5:
+        await purge(sim, sent.id, workflow, client)
+
+
+async def purge(sim: Simulation, run_id: str, workflow: Decree, client: SimulatedClient) -> None:
+    """All of a workflow goes, and its id can be used anew."""
+    await sim.advance(LATE_SECONDS)  # A request that comes twice would start it anew.
+    with suppress(UnknownTargetError):  # The answer to the first try was lost.
+        await client.act(Verb.PURGE, run_id)
+    assert await end_of(client.invocation(run_id, bool).output()) == "failed 404", "what was purged is there"
+    again = await workflow.run.send("anew", 0.0, holds=True)
+    assert await end_of(again) == "True", "a workflow that was purged has left its promise"
+    assert await workflow.read() == "anew"
+
+
 async def brief(sim: Simulation, name: str, number: int, seconds: float) -> None:
     """One workflow after another under one id, as soon as the one before is gone."""
     workflow = sim.client(name).workflow(Brief, name)
@@ -283,6 +423,6 @@ async def brief(sim: Simulation, name: str, number: int, seconds: float) -> None
 
 WORKFLOWS = Workload(
     program=program,
-    actors=(Rounds, Brief, Tally, Clerk),
+    actors=(Rounds, Brief, Decree, Tally, Clerk),
     retry=RetryPolicy(initial=0.5),
 )

@@ -20,32 +20,45 @@ class GivenUp:
     time limit has passed, or when the runtime stops. An action in a thread has to look, because nothing can end it.
     """
 
-    __slots__ = ("_event", "_waiting")
+    __slots__ = ("_event", "_is_set", "_waiting")
 
     def __init__(self) -> None:
-        self._event = threading.Event()
-        self._waiting: list[asyncio.Future[None]] = []
+        # Each attempt of each action has one, and hardly any waits: what waiting takes is made for those that do.
+        self._is_set = False
+        self._event: threading.Event | None = None
+        self._waiting: tuple[asyncio.Future[None], ...] = ()
 
     def is_set(self) -> bool:
-        return self._event.is_set()
+        return self._is_set
 
     async def wait(self) -> None:
         """Wait until it is set; on the event loop that the action runs on."""
-        if not self._event.is_set():
+        if not self._is_set:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(waiter)
+            self._waiting += (waiter,)
             await waiter
 
     def wait_in_thread(self, seconds: float | None = None) -> bool:
         """Block the thread until it is set, for so long at most; whether it is."""
-        return self._event.wait(seconds)
+        with _making_event:
+            event = self._event
+            if event is None:
+                event = self._event = threading.Event()
+        # `set` writes `_is_set` first and then looks for the event, so one of the two sees what the other has written.
+        return self._is_set or event.wait(seconds)
 
     def set(self) -> None:
         """Only the runtime does."""
-        self._event.set()
+        self._is_set = True
+        if self._event is not None:
+            self._event.set()
         for waiter in self._waiting:
             if not waiter.done():
                 waiter.set_result(None)
+
+
+_making_event = threading.Lock()
+"""Held for a moment: the threads of one action wait for the same event."""
 
 
 class ActionLog:
@@ -72,17 +85,21 @@ class ActionLog:
 class ActionContext:
     """One attempt of an action."""
 
-    __slots__ = ("attempt", "given_up", "log", "name", "request")
+    __slots__ = ("_write", "attempt", "given_up", "name", "request")
 
-    def __init__(self, name: str, attempt: int, request: Request, log: ActionLog) -> None:
+    def __init__(self, name: str, attempt: int, request: Request, write: Write) -> None:
         self.name = name
         """What `ctx.run` was told."""
         self.attempt = attempt
         """Counted from 1, in this process."""
         self.request = request
         """What started the invocation; `request.id` with `name` makes an idempotency key for others."""
-        self.log = log
         self.given_up = GivenUp()
+        self._write = write
+
+    @property
+    def log(self) -> ActionLog:
+        return ActionLog(self._write)
 
     def __repr__(self) -> str:
         return f"<attempt {self.attempt} of the action {self.name!r}>"

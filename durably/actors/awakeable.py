@@ -23,6 +23,7 @@ from durably.actors.protocol.commands import CompleteAwakeable
 from durably.actors.protocol.operations import CallSite, Operation, frame_above
 from durably.actors.protocol.port import Port
 from durably.actors.sent_values import rejection, resolution
+from durably.actors.values.serde import Serde
 from durably.errors import WrongContextError
 
 T = TypeVar("T")
@@ -41,14 +42,16 @@ class Awakeable(msgspec.Struct, Generic[T], frozen=True):
         result: T = operation.result()
         return result
 
-    def resolve(self, value: T) -> Coroutine[Any, Any, None]:
-        """Supply the value. Only in a handler; elsewhere, `runtime.resolve_awakeable(awakeable.id, value)`.
+    def resolve(self, value: T, *, serde: Serde[T] | None = None) -> Coroutine[Any, Any, None]:
+        """Supply the value, by the Serde with which it is awaited, if it is.
+
+        Only in a handler; elsewhere, `runtime.resolve_awakeable(awakeable.id, value)`.
 
         Raises:
             UnencodableError: the value cannot be written.
         """
         port = self._port("resolved")
-        return issue_completion(port, resolution(self.id, value), CallSite(frame_above(1)))
+        return issue_completion(port, resolution(self.id, value, serde), CallSite(frame_above(1)))
 
     def reject(self, reason: str, /, *, code: int = 500) -> Coroutine[Any, Any, None]:
         """Let whoever awaits it get a `TerminalError`. Only in a handler."""

@@ -49,10 +49,11 @@ class Target(msgspec.Struct, Generic[R], frozen=True):
         return f"{self.service}{key}/{self.handler}"
 
     def outgoing(self, argument: bytes) -> Outgoing[R]:
+        types = self.signature.types
         return Outgoing(
-            self.service, self.key, self.handler, argument, self.signature.types.result.decode,
+            self.service, self.key, self.handler, argument, types.result.decode,
             self.headers, self.idempotency_key, self.timeout_us, False, self.forwarding,
-            may_join=self.is_run or self.idempotency_key is not None,
+            self.is_run or self.idempotency_key is not None, types.arguments,
         )  # fmt: skip
 
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from durably.actors.actor import Service, VirtualObject, Workflow
-from durably.actors.headers import plain_headers
+from durably.actors.named_messages import decoding, named_message
 from durably.actors.protocol.operations import CallSite, frame_above
 from durably.actors.reference_classes import reference
 from durably.actors.sent_values import rejection, resolution
-from durably.actors.transport import Delay, Invocation, Outgoing, Transport
+from durably.actors.transport import Delay, Invocation, Transport
 from durably.actors.values.durations import Duration, duration_us
-from durably.actors.values.serde import Serde, codec_named
-from durably.actors.values.type_checks import is_bytes
-from durably.ids import RUN, is_storable
+from durably.actors.values.serde import MISSING, Serde
+from durably.ids import is_storable
 
 T = TypeVar("T")
 ServiceT = TypeVar("ServiceT", bound=Service)
@@ -44,12 +43,35 @@ class Caller(Transport):
         """
         return reference(self, actor, "workflow", id)
 
-    def invocation(self, id: str, returns: type[T] | Serde[T], /) -> Invocation[T]:
-        """A handle on an invocation whose result is of this type, or as a Serde reads it."""
+    @overload
+    def invocation(self, id: str, returns: type[T] | Serde[T], /) -> Invocation[T]: ...
+    @overload
+    def invocation(self, id: str, returns: None, /) -> Invocation[None]: ...
+    def invocation(self, id: str, returns: Any, /) -> Invocation[Any]:
+        """A handle on an invocation whose result is of this type, or as a Serde reads it; None: it has none."""
         if not is_storable(id):
             raise TypeError(f"The id of an invocation is Unicode text without NUL; {id!r} is not.")
-        return Invocation(self, id, codec_named(returns, self._serde).decode)
+        return Invocation(self, id, decoding(self._serde, returns, id))
 
+    def invocation_of(self, call: Coroutine[Any, Any, T], /) -> Coroutine[Any, Any, Invocation[T]]:
+        """The invocation behind a call that is under way, to show its id, look at it, signal it or cancel it.
+
+            call = ctx.object(Printer, "p1").print(document)
+            job = await ctx.invocation_of(call)
+            self.job = job.id
+            pages = await call
+
+        Its await waits until the call is accepted, not for its answer. With an idempotency key this is the invocation
+        that the call has joined; then `previously_accepted` says so. After `job.cancel()` the call raises
+        `CancelledInvocationError`.
+
+        Raises:
+            TypeError: it is no call, or one of another context, runtime or client.
+            DurablyError: outside handlers: the call was refused, or (StoreUnavailableError) that is unknown.
+        """
+        return self._issue_identification(call, CallSite(frame_above(1)))
+
+    @overload
     def call(
         self,
         service: str,
@@ -57,17 +79,71 @@ class Caller(Transport):
         body: bytes = b"",
         *,
         key: str | None = None,
+        argument: Any = ...,
         headers: Mapping[str, str] | None = None,
         idempotency_key: str | None = None,
-    ) -> Coroutine[Any, Any, bytes]:
-        """Call by name and bytes: `body` and the answer are as over HTTP. `key` is None for a service.
+        timeout: Duration | None = None,
+    ) -> Coroutine[Any, Any, bytes]: ...
+    @overload
+    def call(
+        self,
+        service: str,
+        handler: str,
+        body: bytes = b"",
+        *,
+        returns: type[T] | Serde[T],
+        key: str | None = None,
+        argument: Any = ...,
+        headers: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
+        timeout: Duration | None = None,
+    ) -> Coroutine[Any, Any, T]: ...
+    @overload
+    def call(
+        self,
+        service: str,
+        handler: str,
+        body: bytes = b"",
+        *,
+        returns: None,
+        key: str | None = None,
+        argument: Any = ...,
+        headers: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
+        timeout: Duration | None = None,
+    ) -> Coroutine[Any, Any, None]: ...
+    def call(
+        self,
+        service: str,
+        handler: str,
+        body: bytes = b"",
+        *,
+        key: str | None = None,
+        argument: Any = MISSING,
+        returns: Any = MISSING,
+        headers: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
+        timeout: Duration | None = None,
+    ) -> Coroutine[Any, Any, Any]:
+        """Call a handler by name, where its class is not at hand: `call("Cart", "add", key="mary", argument="2B")`.
+
+        `key` is that of an object or the id of a workflow, and None for a service. `argument` is sent as a body over
+        HTTP is: the value of the only parameter, or a dict by name; or give the `body` itself, in bytes. The answer is
+        its bytes; with `returns=` it is a value of this type, or as a Serde reads it (None: the handler returns
+        nothing).
 
         Raises:
-            TerminalError: the handler failed, or there is none of this name, or the body does not fit it.
+            TerminalError: the handler failed, or (UnknownTargetError) there is none of this name, or
+                (InvalidArgumentError) the argument does not fit it.
+            UnencodableError: the argument cannot be written.
         """
-        outgoing = _outgoing(service, key, handler, body, headers, idempotency_key)
+        outgoing = named_message(
+            self._serde, service, handler, body, key=key, argument=argument, returns=returns, headers=headers,
+            idempotency_key=idempotency_key, timeout=timeout,
+        )  # fmt: skip
         return self._issue_call(outgoing, CallSite(frame_above(1)))
 
+    @overload
     def send(
         self,
         service: str,
@@ -75,23 +151,79 @@ class Caller(Transport):
         body: bytes = b"",
         *,
         key: str | None = None,
+        argument: Any = ...,
         after: Duration = 0,
         headers: Mapping[str, str] | None = None,
         idempotency_key: str | None = None,
-    ) -> Coroutine[Any, Any, Invocation[bytes]]:
-        """Send by name and bytes, delayed by `after`: a timedelta or seconds."""
-        outgoing = _outgoing(service, key, handler, body, headers, idempotency_key)
+        timeout: Duration | None = None,
+    ) -> Coroutine[Any, Any, Invocation[bytes]]: ...
+    @overload
+    def send(
+        self,
+        service: str,
+        handler: str,
+        body: bytes = b"",
+        *,
+        returns: type[T] | Serde[T],
+        key: str | None = None,
+        argument: Any = ...,
+        after: Duration = 0,
+        headers: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
+        timeout: Duration | None = None,
+    ) -> Coroutine[Any, Any, Invocation[T]]: ...
+    @overload
+    def send(
+        self,
+        service: str,
+        handler: str,
+        body: bytes = b"",
+        *,
+        returns: None,
+        key: str | None = None,
+        argument: Any = ...,
+        after: Duration = 0,
+        headers: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
+        timeout: Duration | None = None,
+    ) -> Coroutine[Any, Any, Invocation[None]]: ...
+    def send(
+        self,
+        service: str,
+        handler: str,
+        body: bytes = b"",
+        *,
+        key: str | None = None,
+        argument: Any = MISSING,
+        returns: Any = MISSING,
+        after: Duration = 0,
+        headers: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
+        timeout: Duration | None = None,
+    ) -> Coroutine[Any, Any, Invocation[Any]]:
+        """Send to a handler by name, delayed by `after`: a timedelta or seconds. All else is as in `call`.
+
+        `returns` is for who asks the handle for the result.
+        """
+        outgoing = named_message(
+            self._serde, service, handler, body, key=key, argument=argument, returns=returns, headers=headers,
+            idempotency_key=idempotency_key, timeout=timeout,
+        )  # fmt: skip
         after_us = duration_us(after, "send(after=...)")
         return self._issue_send(outgoing, Delay(after_us=after_us) if after_us else None, CallSite(frame_above(1)))
 
-    def resolve_awakeable(self, id: str, value: Any = None, /) -> Coroutine[Any, Any, None]:
-        """Supply the value that an awakeable waits for. The first one counts; a late one changes nothing (rule E5).
+    def resolve_awakeable(
+        self, id: str, value: Any = None, /, *, serde: Serde[Any] | None = None
+    ) -> Coroutine[Any, Any, None]:
+        """Supply the value that an awakeable waits for, by the Serde with which it is awaited, if it is.
+
+        The first one counts; a late one changes nothing (rule E5).
 
         Raises:
             InvalidArgumentError: the id is not that of an awakeable (400).
             UnencodableError: the value cannot be written.
         """
-        return self._issue_completion(resolution(id, value), CallSite(frame_above(1)))
+        return self._issue_completion(resolution(id, value, serde), CallSite(frame_above(1)))
 
     def reject_awakeable(self, id: str, reason: str, /, *, code: int = 500) -> Coroutine[Any, Any, None]:
         """Let the handler that awaits an awakeable get a `TerminalError`.
@@ -100,38 +232,3 @@ class Caller(Transport):
             InvalidArgumentError: the id is not that of an awakeable (400).
         """
         return self._issue_completion(rejection(id, reason, code), CallSite(frame_above(1)))
-
-
-def _outgoing(
-    service: str,
-    key: str | None,
-    handler: str,
-    body: bytes,
-    headers: Mapping[str, str] | None,
-    idempotency_key: str | None,
-) -> Outgoing[bytes]:
-    if not is_bytes(body):
-        raise TypeError(
-            f"The body of a call by name is bytes, not {body!r}. With the class of the actor at hand, use a reference."
-        )
-    for name in (service, key or "", handler, idempotency_key or ""):
-        if not is_storable(name):
-            raise TypeError(f"Names and keys are Unicode text without NUL; {name!r} is not.")
-    # Without the class it is not known whether this runs a workflow.
-    may_join = idempotency_key is not None or (key is not None and handler == RUN)
-    return Outgoing(
-        service,
-        key,
-        handler,
-        bytes(body),
-        _unchanged,
-        plain_headers(headers),
-        idempotency_key,
-        None,
-        True,
-        may_join=may_join,
-    )
-
-
-def _unchanged(data: bytes) -> bytes:
-    return data

@@ -30,7 +30,9 @@ from durably.actors.protocol.commands import (
     CompleteAwakeable,
     GetOutput,
     GetStatus,
+    IdentifyCall,
     Send,
+    SendAnswer,
     SendSignal,
     Sleep,
     StatusAnswer,
@@ -39,9 +41,9 @@ from durably.actors.protocol.operations import CallSite, Operation, frame_above
 from durably.actors.protocol.port import Port
 from durably.actors.protocol.request import Request as Request
 from durably.actors.run import Run
-from durably.actors.sent_values import Sent, checked_signal_name, decoding
+from durably.actors.sent_values import Sent, checked_serde, checked_signal_name, decoding
 from durably.actors.state import StateView
-from durably.actors.transport import Delay, Invocation, Outgoing
+from durably.actors.transport import Delay, Invocation, Outgoing, message_of, no_call
 from durably.actors.values.descriptions import MISSING
 from durably.actors.values.durations import Duration, delay_us, moment
 from durably.actors.values.serde import Serde, SerdeFactory, codec_named
@@ -163,28 +165,37 @@ class Context(Caller):
     @overload
     def awakeable(self, /) -> Awakeable[Any]: ...
     @overload
-    def awakeable(self, returns: type[T], /) -> Awakeable[T]: ...
-    def awakeable(self, returns: Any = MISSING, /) -> Awakeable[Any]:
+    def awakeable(self, returns: type[T] | Serde[T], /) -> Awakeable[T]: ...
+    @overload
+    def awakeable(self, returns: type[T] = ..., /, *, serde: Serde[T]) -> Awakeable[T]: ...
+    def awakeable(self, returns: Any = MISSING, /, *, serde: Serde[Any] | None = None) -> Awakeable[Any]:
         """A value of this type that somebody outside will supply: give its `id` away, then await it.
 
         Whoever has the id resolves or rejects it: another handler, the program around the runtime, HTTP. Waiting for it
-        holds no memory. A value that does not fit the type raises `InvalidArgumentError` where it is awaited.
+        holds no memory. A value that does not fit the type raises `InvalidArgumentError` where it is awaited. It is
+        JSON, unless a Serde is named here and where it is resolved; over HTTP, bytes of any other content type come as
+        they are.
         """
         site = CallSite(frame_above(1))
-        return Awakeable(self._port.issue_awakeable(decoding(returns, "an awakeable"), site))
+        return Awakeable(self._port.issue_awakeable(decoding(returns, "an awakeable", serde), site))
 
     @overload
     def signal(self, name: str, /) -> Coroutine[Any, Any, Any]: ...
     @overload
-    def signal(self, name: str, returns: type[T], /) -> Coroutine[Any, Any, T]: ...
-    def signal(self, name: str, returns: Any = MISSING, /) -> Coroutine[Any, Any, Any]:
+    def signal(self, name: str, returns: type[T] | Serde[T], /) -> Coroutine[Any, Any, T]: ...
+    @overload
+    def signal(self, name: str, returns: type[T] = ..., /, *, serde: Serde[T]) -> Coroutine[Any, Any, T]: ...
+    def signal(
+        self, name: str, returns: Any = MISSING, /, *, serde: Serde[Any] | None = None
+    ) -> Coroutine[Any, Any, Any]:
         """The next signal of this name that is sent to this invocation (`Invocation.signal()`), sent already or not.
 
         The first `ctx.signal(name)` takes the first signal of that name, the second the second, and so on; one whose
-        wait was cancelled takes none. A value that does not fit the type raises `InvalidArgumentError`.
+        wait was cancelled takes none. A value that does not fit the type raises `InvalidArgumentError`. It is JSON,
+        unless a Serde is named here and where it is sent.
         """
         what = f"the signal {checked_signal_name(name)!r}"
-        return self._port.issue(AwaitSignal(name), decoding(returns, what), what, CallSite(frame_above(1)))
+        return self._port.issue(AwaitSignal(name), decoding(returns, what, serde), what, CallSite(frame_above(1)))
 
     def compensations(self) -> Compensations:
         """`async with ctx.compensations() as undo:` undoes what was done if the block fails or is cancelled."""
@@ -236,6 +247,21 @@ class Context(Caller):
 
     def _issue_status(self, id: str, site: CallSite, /) -> Operation[InvocationStatus]:
         return self._port.issue(GetStatus(id), _status, f"status of {id}", site)
+
+    def _issue_identification(self, call: object, site: CallSite, /) -> Coroutine[Any, Any, Invocation[Any]]:
+        self._port.check("ctx.invocation_of()")
+        message = message_of(call)
+        id = None if message is None else self._port.callee_id(call, message.service, message.key)
+        if message is None or id is None:
+            raise no_call(call)
+
+        def handle(data: bytes) -> Invocation[Any]:
+            answer = _identification_decoder.decode(data)
+            return Invocation(self, answer.id, message.decode, answer.previously_accepted)
+
+        if not message.may_join:  # Nothing is to be looked up.
+            return _known(Invocation(self, id, message.decode))
+        return self._port.issue(IdentifyCall(id), handle, f"invocation of {message}", site)
 
     def _issue_completion(self, command: CompleteAwakeable, site: CallSite, /) -> Operation[None]:
         return issue_completion(self._port, command, site)
@@ -375,11 +401,17 @@ class SharedWorkflowContext(SharedContext):
 
     __slots__ = ()
 
-    def promise(self, name: str, returns: type[T] | Serde[T], /) -> DurablePromise[T]:
+    @overload
+    def promise(self, name: str, returns: type[T] | Serde[T], /) -> DurablePromise[T]: ...
+    @overload
+    def promise(self, name: str, returns: type[T] = ..., /, *, serde: Serde[T]) -> DurablePromise[T]: ...
+    def promise(self, name: str, returns: Any = MISSING, /, *, serde: Serde[Any] | None = None) -> DurablePromise[Any]:
         """A promise of this workflow by its name, declared or not, of a type or as a Serde writes it."""
         self._port.check(f"ctx.promise({name!r})")
         if not (is_text(name) and name and is_storable(name)):
             raise TypeError(f"The name of a promise is Unicode text without NUL, and not empty; {name!r} is not.")
+        if serde is not None:
+            returns = checked_serde(serde)
         return DurablePromise(self._port, name, codec_named(returns, self._port.serde))
 
 
@@ -415,10 +447,15 @@ def _is_of(handler: Handler[Any, Any], actor: type[Actor]) -> bool:
 
 
 _status_decoder = msgspec.json.Decoder(StatusAnswer)
+_identification_decoder = msgspec.json.Decoder(SendAnswer)
 
 
 def _status(data: bytes) -> InvocationStatus:
     return _status_decoder.decode(data).status
+
+
+async def _known(invocation: Invocation[Any]) -> Invocation[Any]:
+    return invocation
 
 
 def _nothing(_answer: Any) -> None:

@@ -27,6 +27,7 @@ OF_ONE_MESSAGE: Final = frozenset({
     "proxy-connection", "te", "traceparent", "tracestate", "trailer", "transfer-encoding", "upgrade",
 })  # fmt: skip
 """Headers about one connection, one message or one span, which mean nothing to the next."""
+NONE_NAMED: Final[frozenset[str]] = frozenset()
 OF_ONE_MESSAGE_PREFIXES: Final = ("content-", "x-restate-")
 
 
@@ -35,16 +36,23 @@ def is_of_one_message(name: str) -> bool:
     return name in OF_ONE_MESSAGE or name.startswith(OF_ONE_MESSAGE_PREFIXES)
 
 
+def named_by_connection(value: str) -> frozenset[str]:
+    """The headers that a `Connection` header says are of this connection only (RFC 9110, 7.6.1), in lower case."""
+    if not value:
+        return NONE_NAMED
+    return frozenset(name.strip().lower() for name in value.replace(REPEATED, ",").split(",")) - {""}
+
+
 def joined(headers: dict[str, str]) -> dict[str, str]:
     """Stored headers as HTTP joins repeated ones: `a, b`."""
-    if not any(REPEATED in value for value in headers.values()):
+    if not headers or not any(REPEATED in value for value in headers.values()):
         return headers
     return {name: value.replace(REPEATED, ", ") for name, value in headers.items()}
 
 
 def apart(headers: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
     """Stored headers, each with all of its values."""
-    return {name: tuple(value.split(REPEATED)) for name, value in headers.items()}
+    return {name: tuple(value.split(REPEATED)) for name, value in headers.items()} if headers else {}
 
 
 def plain_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
@@ -69,7 +77,8 @@ class Forwarding:
         """The headers of an outgoing message: those that are forwarded, under those that were given for it."""
         if not incoming:
             return explicit
-        forwarded = {name: value for name, value in incoming.items() if self._includes(name)}
+        of_the_hop = named_by_connection(incoming.get("connection", ""))
+        forwarded = {name: value for name, value in incoming.items() if self._includes(name) and name not in of_the_hop}
         return {**forwarded, **explicit} if forwarded else explicit
 
     def _includes(self, name: str) -> bool:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final, cast
 
 import msgspec
 
 from durably.actors.protocol.commands import CompleteAwakeable
-from durably.actors.values.descriptions import describe
+from durably.actors.values.descriptions import describe, shortened
+from durably.actors.values.encoding import encode_if_plain
 from durably.actors.values.error_envelopes import encode_failure
-from durably.actors.values.serde import MISSING, codec_for
-from durably.actors.values.type_checks import is_text
-from durably.errors import InvalidArgumentError, TerminalError, UndecodableError
+from durably.actors.values.records import fields_of, is_record
+from durably.actors.values.serde import JSON, MISSING, Serde, codec_for, codec_named, codec_of, is_serde
+from durably.actors.values.type_checks import is_mapping, is_sequence, is_set, is_text
+from durably.errors import InvalidArgumentError, TerminalError, UndecodableError, UnencodableError
 from durably.ids import AWAKEABLE_PREFIX, is_storable, parse_awakeable_id
 
+TAKEN_FOR_JSON: Final = ("", JSON, "text/plain", "application/x-www-form-urlencoded")
 REJECTION_CODE = 500
 """Of a rejection that names no code."""
 
@@ -26,21 +30,56 @@ class Sent(msgspec.Struct, frozen=True):
     value: bytes
 
 
-def sent_value(value: Any) -> Sent:
-    """A value, as plain JSON: its sender does not know of what type it is awaited.
+def sent_value(value: Any, serde: Serde[Any] | None = None) -> Sent:
+    """A value as a Serde writes it, which the one who awaits names too; without one as plain JSON, by its own type.
 
     Raises:
         UnencodableError: it cannot be written.
     """
-    return Sent(False, codec_for(MISSING).encode(value))
+    if serde is None:
+        plain = encode_if_plain(value)
+        if plain is None:
+            _refuse_what_json_loses(value, "$")
+            plain = codec_for(MISSING).encode(value)
+        return Sent(False, plain)
+    return Sent(False, codec_of(checked_serde(serde)).encode_exactly(value))
 
 
-def sent_body(body: bytes) -> Sent:
-    """A value as it comes over HTTP: JSON, or nothing, which is null.
+def _refuse_what_json_loses(value: Any, path: str) -> None:
+    """Whatever its type is, JSON writes some values as another one (rule V5)."""
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise UnencodableError(
+                f"{value!r} cannot be sent as JSON: it would be read as None. Send a string, or name a serde=.",
+                path=path,
+            )
+    elif is_mapping(value):
+        if len(msgspec.to_builtins(dict.fromkeys(value), str_keys=True)) != len(value):
+            raise UnencodableError(
+                f"{shortened(value)} cannot be sent as JSON: keys that are the same text there fall together.",
+                path=path,
+            )
+        for key, part in value.items():
+            _refuse_what_json_loses(part, f"{path}.{key}")
+    elif is_sequence(value) or is_set(value):
+        for place, part in enumerate(value):
+            _refuse_what_json_loses(part, f"{path}[{place}]")
+    elif is_record(value):
+        for name in fields_of(value):
+            _refuse_what_json_loses(getattr(value, name, None), f"{path}.{name}")
+
+
+def sent_body(body: bytes, content_type: str = "") -> Sent:
+    """A value as it comes over HTTP: JSON, or nothing, which is null; bytes as they are of any other content type.
+
+    `application/x-www-form-urlencoded` is what curl says of any body, and text may be JSON.
 
     Raises:
         InvalidArgumentError: it is neither, or could not be stored.
     """
+    media_type = content_type.partition(";")[0].strip().lower()
+    if media_type not in TAKEN_FOR_JSON and not media_type.endswith("+json"):
+        return Sent(False, body)
     try:
         return Sent(False, codec_for(MISSING).admit(body or b"null"))
     except UndecodableError as error:
@@ -56,14 +95,14 @@ def sent_failure(reason: str, code: int) -> Sent:
     return Sent(True, encode_failure(TerminalError(reason, code=code)))
 
 
-def resolution(id: str, value: Any) -> CompleteAwakeable:
+def resolution(id: str, value: Any, serde: Serde[Any] | None = None) -> CompleteAwakeable:
     """The command that resolves an awakeable.
 
     Raises:
         InvalidArgumentError: the id is none.
         UnencodableError: the value cannot be written.
     """
-    return CompleteAwakeable(checked_id(id), False, sent_value(value).value)
+    return CompleteAwakeable(checked_id(id), False, sent_value(value, serde).value)
 
 
 def rejection(id: str, reason: str, code: int) -> CompleteAwakeable:
@@ -85,20 +124,36 @@ def checked_id(id: str) -> str:
     return id
 
 
-def decoding(returns: Any, what: str) -> Callable[[bytes], Any]:
-    """Reads what was sent to `what`. It comes from outside, so what does not fit is a failure that no retry mends."""
-    decode = codec_for(returns).decode
+def decoding(returns: Any, what: str, serde: Serde[Any] | None = None) -> Callable[[bytes], Any]:
+    """Reads what was sent to `what`. It comes from outside, so what does not fit is a failure that no retry mends.
+
+    `returns` is a type or a Serde, `serde` what reads the type instead of JSON.
+    """
+    if serde is not None:
+        returns = checked_serde(serde)
+    decode = codec_named(returns, None).decode
+    awaited = returns.content_type if is_serde(returns) else describe(returns)
 
     def decoded(data: bytes) -> Any:
         try:
             return decode(data)
         except UndecodableError as error:
             raise InvalidArgumentError(
-                f"What came for {what} is not what its handler awaits ({describe(returns)}). {error.message}",
+                f"What came for {what} is not what its handler awaits ({awaited}). {error.message}",
                 path=error.path,
             ) from error
 
     return decoded
+
+
+def checked_serde(serde: Any) -> Serde[Any]:
+    """A Serde, and not a class of some."""
+    if not is_serde(serde):
+        raise TypeError(
+            f"serde={serde!r} is no Serde: it has no encode(), decode() and content_type. Give an instance, as in "
+            "serde=BytesSerde()."
+        )
+    return cast("Serde[Any]", serde)
 
 
 def checked_signal_name(name: str) -> str:

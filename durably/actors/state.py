@@ -129,12 +129,12 @@ def _check_factory(default: Any, factory: Any) -> None:
         )
 
 
-class OwnWords:
-    """The last encodings of one field that today's code has written, by their hashes.
+class CanonicalEncodings:
+    """The last encodings of one field of which this process knows that what they decode to is encoded to them again.
 
-    What older code has written may say the same value in other words, such as without a field that has a default. That
-    costs a decoding and an encoding to find out, and what is remembered here need not be asked. Two encodings with one
-    hash would at worst record a change that is none.
+    Others say a value in other words: older code left out a field that has a default, or an int was given where a float
+    is declared. That costs a decoding and an encoding to find out. It is remembered by hashes of 64 bits: for two
+    encodings with one hash, a change that is none would be recorded here and not in another process.
     """
 
     __slots__ = ("_hashes",)
@@ -167,11 +167,7 @@ class BoundField:
     """Gives the first value, where there is no default."""
     parts: Parts | None = None
     """Set where the type is a collection whose parts can be verified by themselves."""
-    own_words: OwnWords = field(default_factory=OwnWords)
-
-    def __post_init__(self) -> None:
-        if self.default is not None:
-            self.own_words.add(self.default)
+    canonical: CanonicalEncodings = field(default_factory=CanonicalEncodings)
 
 
 class _Value:
@@ -237,7 +233,7 @@ class StateView:
 
     def _first_value(self, field: BoundField, factory: Callable[[], Any]) -> Any:
         """Let the factory give the value, which is a change of this step where the handler may change it (rule V4)."""
-        data = _encoded(field, factory())
+        data = _encoded(field, factory())[0]
         held = self._values.get(field.attribute)
         if held is not None and held.data == data:
             return held.value
@@ -258,7 +254,9 @@ class StateView:
         codec, coding = field.codec, self._port.coding
         # Values that cannot change in place are small as a rule, and the most frequent ones: not worth measuring.
         began = None if coding is None or codec.immutable else coding.monotonic()
-        data = _encoded(field, value)
+        data, is_canonical = _encoded(field, value)
+        if is_canonical and not codec.immutable:
+            field.canonical.add(data)
         if coding is not None and began is not None and len(data) >= MEASURED_BYTES:
             coding.add(field.what, len(data), began)
         self._port.write_field(field.name, data)  # Raises outside the handler's advance (rule D1).
@@ -295,7 +293,6 @@ class StateView:
             data = _changed(field, held, verify)
             if data is not None:
                 changed[field.name] = held.data = held.encoded = data
-                field.own_words.add(data)
             if coding is not None and began is not None and len(held.data) >= MEASURED_BYTES:
                 coding.add(field.what, len(held.data), began)
         return changed
@@ -309,8 +306,6 @@ class StateView:
                     self._changeable = {}
                     self._port.watch_fields(self.flush)
                 self._changeable[field.attribute] = held
-        if encoded is not None and not field.codec.immutable:
-            field.own_words.add(encoded)
         held.data, held.value, held.encoded, held.parts = data, value, encoded, None
         return value
 
@@ -337,11 +332,16 @@ def _changed(field: BoundField, held: _Value, verify: bool) -> bytes | None:
                 codec.verify(held.value, data)
             return None
         is_longer = field.parts is not None and field.parts.is_longer(data, held.data)
-        if held.encoded is None and not is_longer and held.data not in field.own_words:
+        if held.encoded is None and not is_longer and held.data not in field.canonical:
             held.encoded = codec.encode(codec.decode(held.data))
+            if held.encoded == held.data:
+                field.canonical.add(held.data)
             if data == held.encoded:
                 return None
-        held.parts = _verified(field, held, data) if verify else None
+        if verify:
+            _verify(field, held, data)
+        else:
+            held.parts = None
     except UnencodableError as error:
         raise UnencodableError(
             f"{field.what} was changed in place to what cannot be stored: {error.message}", path=error.path
@@ -349,18 +349,23 @@ def _changed(field: BoundField, held: _Value, verify: bool) -> bytes | None:
     return data
 
 
-def _verified(field: BoundField, held: _Value, data: bytes) -> Split | None:
-    """Verify new bytes of a value; returns their parts, where it was verified by them."""
+def _verify(field: BoundField, held: _Value, data: bytes) -> None:
+    """Verify new bytes of a value, by their parts where it can be."""
     # What older code wrote in other words has never been verified in today's.
     if field.parts is None or len(data) < SMALLEST_BYTES or held.encoded not in (None, held.data):
-        field.codec.verify(held.value, data)
-        return None
-    return field.parts.verify(held.value, data, held.data if held.parts is None else held.parts)
+        held.parts, is_canonical = None, field.codec.verify(held.value, data)
+    else:
+        before = held.data if held.parts is None else held.parts
+        held.parts, is_canonical = field.parts.verify(held.value, data, before)
+        is_canonical = is_canonical and held.data in field.canonical
+    if is_canonical:
+        field.canonical.add(data)
 
 
-def _encoded(field: BoundField, value: Any) -> bytes:
+def _encoded(field: BoundField, value: Any) -> tuple[bytes, bool]:
     try:
-        return field.codec.encode_exactly(value)
+        codec = field.codec
+        return (codec.encode_exactly(value), False) if codec.immutable else codec.encode_to_change(value)
     except UnencodableError as error:
         raise UnencodableError(f"{field.what} cannot be given this value: {error.message}", path=error.path) from error
 

@@ -10,15 +10,16 @@ A handler's context, a runtime in this process and an HTTP client are transports
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Generator
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import msgspec
 
+from durably.actors.definition.arguments import Arguments
 from durably.actors.headers import Forwarding
 from durably.actors.protocol.commands import CompleteAwakeable
 from durably.actors.protocol.operations import CallSite, frame_above
 from durably.actors.sent_values import Sent, checked_signal_name, sent_failure, sent_value
-from durably.actors.values.serde import SerdeFactory
+from durably.actors.values.serde import Serde, SerdeFactory
 from durably.ids import InvocationStatus
 
 R = TypeVar("R")
@@ -42,6 +43,8 @@ class Outgoing(msgspec.Struct, Generic[R], frozen=True, gc=False):
     """Which headers of the sending invocation it carries on; None leaves that to the class and the runtime."""
     may_join: bool = False
     """It has an idempotency key, or runs a workflow: there may be an earlier invocation, which it joins."""
+    written_by: Arguments | None = None
+    """What has written `argument`: it can read it too (rule V5). None: that is not known."""
 
     def __str__(self) -> str:
         """For sentences: `TicketObject/reserve`."""
@@ -95,6 +98,14 @@ class Transport:
         """End with where an invocation stands."""
         raise NotImplementedError
 
+    def _issue_identification(self, call: object, site: CallSite, /) -> Coroutine[Any, Any, Invocation[Any]]:
+        """End with the handle of the invocation that a call has started or joined.
+
+        Raises:
+            TypeError: it is no call that this has issued.
+        """
+        raise NotImplementedError
+
     def _issue_completion(self, command: CompleteAwakeable, site: CallSite, /) -> Coroutine[Any, Any, None]:
         """Resolve or reject an awakeable."""
         raise NotImplementedError
@@ -108,8 +119,24 @@ class Transport:
         raise NotImplementedError
 
 
+def message_of(call: object) -> Outgoing[Any] | None:
+    """What an operation has asked for, if it is a call."""
+    what: object = getattr(call, "what", None)
+    message = cast("Outgoing[Any]", what)
+    return message if isinstance(what, Outgoing) else None
+
+
+def no_call(given: object) -> TypeError:
+    """What is said of anything but a call."""
+    return TypeError(
+        f"invocation_of() takes a call that has not been awaited yet, from the same context, runtime or client: "
+        f"`call = caller.object(Cart, key).add(...)`. {given!r} is none. (A message that was sent has its id: "
+        "`sent = await ....send(...)`, `sent.id`.)"
+    )
+
+
 class Invocation(Generic[R_co]):
-    """A handle on an accepted invocation, from `send` or `caller.invocation(id, T)`."""
+    """A handle on an accepted invocation, from `send`, `caller.invocation_of(call)` or `caller.invocation(id, T)`."""
 
     __slots__ = ("_decode", "_transport", "id", "previously_accepted")
 
@@ -153,15 +180,17 @@ class Invocation(Generic[R_co]):
         """Where the invocation stands."""
         return self._transport._issue_status(self.id, CallSite(frame_above(1)))
 
-    def signal(self, name: str, value: Any = None) -> Coroutine[Any, Any, None]:
+    def signal(self, name: str, value: Any = None, *, serde: Serde[Any] | None = None) -> Coroutine[Any, Any, None]:
         """Send a signal: the next `ctx.signal(name)` of the invocation that has none takes it, now or later.
+
+        `serde` writes it, where it is awaited with one.
 
         Raises:
             UnknownTargetError: there is no such invocation (404).
             InvocationStatusError: it has ended and takes no signal any more (409).
             UnencodableError: the value cannot be written.
         """
-        sent = sent_value(value)
+        sent = sent_value(value, serde)
         return self._transport._issue_signal(self.id, checked_signal_name(name), sent, CallSite(frame_above(1)))
 
     def reject_signal(self, name: str, reason: str, /, *, code: int = 500) -> Coroutine[Any, Any, None]:

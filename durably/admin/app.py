@@ -48,11 +48,13 @@ class AdministeredRuntime(Protocol):
     @property
     def accepts_requests(self) -> bool: ...
     def request_control(self, verb: Verb, id: str, /) -> Awaitable[Effect]: ...
+    def request_restart(self, id: str, from_step: int, /) -> Awaitable[Effect]: ...
     def restart_as_new(self, id: str, /) -> Awaitable[Invocation[Any]]: ...
     def cancel(self, what: str, /) -> Awaitable[Sequence[str]]: ...
     def kill(self, what: str, /) -> Awaitable[Sequence[str]]: ...
     def pause(self, what: str, /) -> Awaitable[Sequence[str]]: ...
     def resume(self, what: str, /) -> Awaitable[Sequence[str]]: ...
+    def restart(self, what: str, /) -> Awaitable[Sequence[str]]: ...
     def purge(self, what: str, /) -> Awaitable[Sequence[str]]: ...
 
 
@@ -110,7 +112,10 @@ class Admin:
             _check_from(request.query_params.get("from"))
             return _json({"new_invocation_id": (await self._runtime.restart_as_new(id)).id})
         verb = _verb(name)
-        effect = await self._runtime.request_control(verb, id)
+        if verb is Verb.RESTART:
+            effect = await self._runtime.request_restart(id, _step(request.query_params.get("from")))
+        else:
+            effect = await self._runtime.request_control(verb, id)
         return Response(status_code=_STATUS.get((verb, effect), OK))
 
     async def _delete(self, request: Request) -> Response:
@@ -142,6 +147,7 @@ class Admin:
             Verb.KILL: runtime.kill,
             Verb.PAUSE: runtime.pause,
             Verb.RESUME: runtime.resume,
+            Verb.RESTART: runtime.restart,
             Verb.PURGE: runtime.purge,
         }
         act = None if name == RESTART else on_target.get(_verb(name))
@@ -185,6 +191,15 @@ def _check_deployment(deployment: str | None) -> None:
     """There is one deployment, the program itself: what goes on goes on with today's code."""
     if deployment not in (None, "latest", "keep"):
         raise HTTPException(BAD_REQUEST, f"there is no deployment '{deployment}'; code is replaced by a restart")
+
+
+def _step(first: str | None) -> int:
+    """Of what is restarted in place: an index into its steps."""
+    if first is None:
+        return 0
+    if not (first.isascii() and first.isdigit()):
+        raise HTTPException(BAD_REQUEST, f"'from' is the index of a step, not '{first}'")
+    return int(first)
 
 
 def _check_from(first: str | None) -> None:

@@ -14,6 +14,7 @@ from durably.cli.demo import demo
 from durably.cli.export_journals import export
 from durably.cli.failures import CommandError
 from durably.cli.logs import LogLevel, configure_logs
+from durably.cli.recode import decrypt, encrypt
 from durably.cli.serve import DEFAULT_ADMIN_PORT, DEFAULT_HOST, DEFAULT_PORT, DEFAULT_SERVER, serve
 from durably.cli.servers.server import ServerName
 
@@ -100,6 +101,10 @@ def export_journals_command(
         str | None, typer.Option(help="Only these: Service, Service/handler, Object/key or Object/key/handler.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Export at most so many, the oldest first.")] = None,
+    codec: Annotated[
+        str | None,
+        typer.Option(metavar="MODULE:ATTRIBUTE", help="The codec of the store, or a function that makes it."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
 ) -> None:
     """Write the journals of what is under way, for tests that replay them (durably.testing.replaying).
@@ -107,4 +112,39 @@ def export_journals_command(
     Only invocations that have not ended have a journal. The store is only read, and may be in use meanwhile.
     The files hold arguments, answers and state as they are: treat them as you treat the store.
     """
-    export(store, output, target=target, limit=limit, as_json=as_json)
+    export(store, output, target=target, limit=limit, codec=codec, as_json=as_json)
+
+
+@application.command("encrypt")
+def encrypt_command(
+    store: Annotated[str, typer.Option(help="The store, such as sqlite:///app.db. No runtime may run on it.")],
+    codec: Annotated[
+        str, typer.Option(metavar="MODULE:ATTRIBUTE", help="The codec to write with, or a function that makes it.")
+    ],
+    old_codec: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:ATTRIBUTE",
+            help="The codec that reads what is there, if the new one does not. What is in plain needs none.",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
+) -> None:
+    """Write all values of a store anew with a codec, such as AesGcmCodec: to encrypt it, or to retire an old key.
+
+    They go into a second file, which is compared with the first and takes its place at the end, all at once. Backups
+    that were made before stay as they are.
+    """
+    encrypt(store, codec, old_codec=old_codec, as_json=as_json)
+
+
+@application.command("decrypt")
+def decrypt_command(
+    store: Annotated[str, typer.Option(help="The store, such as sqlite:///app.db. No runtime may run on it.")],
+    codec: Annotated[
+        str, typer.Option(metavar="MODULE:ATTRIBUTE", help="The codec that reads it, or a function that makes it.")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
+) -> None:
+    """Write all values of a store anew in plain, in the same way."""
+    decrypt(store, codec, as_json=as_json)

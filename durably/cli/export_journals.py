@@ -13,14 +13,21 @@ import typer
 from rich.console import Console
 
 from durably.cli.failures import CommandError
+from durably.cli.loading import load_codec
+from durably.codecs import Codec
 from durably.errors import DefinitionError, StoreInUseError, StoreUnavailableError
+from durably.storage.codec_marker import refuse_encoded
 from durably.storage.connect import store_from_url
+from durably.storage.encoded import EncodedStore
+from durably.storage.introspection import InspectableStore
 from durably.storage.sqlite import SqliteStore
 from durably.testing.replaying.export import export_journals, is_known
 from durably.testing.replaying.journals import ExportedJournal
 
 
-def export(url: str, folder: Path, *, target: str | None, limit: int | None, as_json: bool) -> None:
+def export(
+    url: str, folder: Path, *, target: str | None, limit: int | None, as_json: bool, codec: str | None = None
+) -> None:
     """Export what is under way in the store of this URL.
 
     Raises:
@@ -31,7 +38,8 @@ def export(url: str, folder: Path, *, target: str | None, limit: int | None, as_
         store = store_from_url(url)
         if not isinstance(store, SqliteStore):
             raise CommandError(f"{url} is no file: a store in memory is only there for the process that has it.")
-        tally = asyncio.run(_export(store, folder, target=target, limit=limit))
+        coding = None if codec is None else load_codec(codec)
+        tally = asyncio.run(_export(store, folder, coding, target=target, limit=limit))
     except (StoreInUseError, StoreUnavailableError, DefinitionError) as error:
         raise CommandError(str(error)) from error
     except OSError as error:
@@ -66,22 +74,35 @@ class Tally:
         return f"{_count(self.journals, 'journal')} of {_count(self.steps, 'step')}"
 
 
-async def _export(store: SqliteStore, folder: Path, *, target: str | None, limit: int | None) -> Tally:
+async def _export(
+    store: SqliteStore, folder: Path, codec: Codec | None, *, target: str | None, limit: int | None
+) -> Tally:
     tally = Tally()
     await store.open_read_only()
     try:
+        decoded = await _decoded(store, codec)
         with Console(stderr=True).status("Reading the store") as status:
 
             def exported(journal: ExportedJournal) -> None:
                 tally.add(journal)
                 status.update(f"Exported {tally}")
 
-            await export_journals(store, folder, target=target, limit=limit, on_exported=exported)
+            await export_journals(decoded, folder, target=target, limit=limit, on_exported=exported)
             if tally.journals == 0 and target is not None:
-                tally.is_known = await is_known(store, target)
+                tally.is_known = await is_known(decoded, target)
     finally:
         await store.close()
     return tally
+
+
+async def _decoded(store: SqliteStore, codec: Codec | None) -> InspectableStore:
+    """The open store as its values were before a codec wrapped them."""
+    if codec is None:
+        await refuse_encoded(store, "--codec module:attribute")
+        return store
+    decoded = EncodedStore(store, codec)
+    await decoded.recognise_read_only()
+    return decoded
 
 
 def _sentence(tally: Tally, store: SqliteStore, folder: Path, target: str | None) -> str:

@@ -1,4 +1,4 @@
-"""From `module:attribute` to a `Runtime`; every way in which that can fail is a sentence of its own."""
+"""From `module:attribute` to a `Runtime`, or a codec; every way in which that can fail is a sentence of its own."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 from durably.actors.values.user_errors import USER_ERRORS, is_from_signal
 from durably.cli.examples import EXAMPLES, examples_folder, serve_command
 from durably.cli.failures import CommandError, InterruptedCommandError
+from durably.codecs import Codec
 from durably.errors import DurablyError
 from durably.runtime.runtime import Runtime
 
@@ -25,10 +26,7 @@ def load_runtime(target: str) -> Runtime:
         CommandError: it cannot be had.
 
     """
-    module_name, colon, attribute = target.partition(":")
-    if not (module_name and colon and attribute):
-        raise CommandError(f"'{target}' does not name a runtime. Write module:attribute, as in app:runtime.")
-    found = _attribute(_import(module_name, target), attribute)
+    found = _named(target, "a runtime", "app:runtime")
     runtime = found if isinstance(found, Runtime) else _made_by(found, target)
     if not isinstance(runtime, Runtime):
         raise CommandError(
@@ -36,6 +34,35 @@ def load_runtime(target: str) -> Runtime:
             "Name a durably.Runtime, or a function without parameters that returns one."
         )
     return runtime
+
+
+def load_codec(target: str) -> Codec:
+    """The codec that `module:attribute` names: the attribute itself, or what it returns when it is called.
+
+    Raises:
+        CommandError: it cannot be had.
+
+    """
+    found = _named(target, "a codec", "app:codec")
+    codec = found if _is_codec(found) else _made_by(found, target)
+    if not _is_codec(codec):
+        raise CommandError(
+            f"{target} is {_described(codec)}, not a codec. Name one of durably.codecs, or an object with encode(data) "
+            "and decode(data), or a function without parameters that returns one."
+        )
+    return codec  # type: ignore[no-any-return]
+
+
+def _is_codec(found: Any) -> bool:
+    has_both = all(callable(getattr(found, method, None)) for method in ("encode", "decode"))
+    return has_both and not isinstance(found, type | str | bytes)
+
+
+def _named(target: str, what: str, example: str) -> Any:
+    module_name, colon, attribute = target.partition(":")
+    if not (module_name and colon and attribute):
+        raise CommandError(f"'{target}' does not name {what}. Write module:attribute, as in {example}.")
+    return _attribute(_import(module_name, target), attribute)
 
 
 def _import(name: str, target: str) -> ModuleType:

@@ -8,6 +8,7 @@ What a codec wraps, and what stays readable, says `durably.storage.payload_codin
 from durably.codecs.aes_gcm import AesGcmCodec as AesGcmCodec
 from durably.codecs.chain import CodecChain as CodecChain
 from durably.codecs.compression import CompressionCodec as CompressionCodec
+from durably.storage.codec_marker import AcceptPlain as AcceptPlain
 from durably.storage.payload_coding import Codec as Codec
 
-__all__ = ["AesGcmCodec", "Codec", "CodecChain", "CompressionCodec"]
+__all__ = ["AcceptPlain", "AesGcmCodec", "Codec", "CodecChain", "CompressionCodec"]

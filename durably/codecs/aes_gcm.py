@@ -66,7 +66,8 @@ class AesGcmCodec:
                 raise ValueError(f"The id of a key of AesGcmCodec has at most 255 bytes; {id!r} has more.")
         self._refusal = _refusal()
         self._keys = by_id
-        self._current = current
+        self.current = current
+        """The id of the key that encrypts."""
         self._data_key_for = lru_cache(KEPT_DATA_KEYS)(self._new_data_key)
         self.begin_anew()
         _codecs.add(self)
@@ -105,7 +106,7 @@ class AesGcmCodec:
 
     def begin_anew(self) -> None:
         """Draw a salt, and count from 0 under its data key. A forked child does so before anything else."""
-        id, salt = self._current.encode(), os.urandom(SALT_BYTES)
+        id, salt = self.current.encode(), os.urandom(SALT_BYTES)
         self._header = bytes([VERSION, len(id)]) + id + salt
         self._counter = itertools.count()
         self._data_key = self._data_key_for(id, salt)

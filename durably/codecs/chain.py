@@ -12,6 +12,9 @@ class CodecChain:
         if not codecs:
             raise TypeError("CodecChain() has no codecs. Give it some, or leave codec= out.")
         self._codecs = codecs
+        keys = (getattr(codec, "current", "") for codec in codecs)
+        self.current = "+".join(key for key in keys if key)
+        """The ids of the keys that encode, if there are any."""
 
     def encode(self, data: bytes, /) -> bytes:
         for codec in self._codecs:

@@ -25,7 +25,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
-from durably.actors.headers import REPEATED
+from durably.actors.headers import NONE_NAMED, REPEATED, named_by_connection
 from durably.errors import DurablyError, UnknownTargetError
 from durably.ingress.answers import (
     NOT_SERVING,
@@ -51,6 +51,7 @@ PATIENCE_SECONDS: Final = 1.0
 METHODS: Final = frozenset({"POST", "GET"})
 RESERVED: Final = b"restate"
 EXPLICIT: Final = frozenset({b"call", b"send"})
+CONNECTION: Final = b"connection"
 IDEMPOTENCY_KEY: Final = b"idempotency-key"
 KEPT_BACK: Final = frozenset({b"connection", b"host", b"idempotency-key", b"idempotency-expires"})
 """Headers that are about the connection or for the ingress; a handler sees all others."""
@@ -290,13 +291,19 @@ def _forwarded(raw: Sequence[tuple[bytes, bytes]]) -> tuple[dict[str, str], str 
     """
     headers: dict[str, str] = {}
     idempotency_key: str | None = None
+    of_the_hop: frozenset[str] = NONE_NAMED
     for raw_name, raw_value in raw:
         if raw_name in KEPT_BACK:
             if raw_name == IDEMPOTENCY_KEY:
                 idempotency_key = _idempotency_key(raw_value, idempotency_key)
+            elif raw_name == CONNECTION:
+                of_the_hop |= named_by_connection(raw_value.decode("latin-1"))
             continue
         name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
         headers[name] = f"{headers[name]}{REPEATED}{value}" if name in headers else value
+    for name in of_the_hop:
+        if not name.startswith("content-"):  # What the body is must not depend on it.
+            headers.pop(name, None)
     if "content-encoding" in headers:
         _check_coding(headers["content-encoding"].replace(REPEATED, ","))
     return headers, idempotency_key

@@ -1,6 +1,7 @@
 """What is sent over HTTP to invocations under way: values for awakeables, and signals.
 
-    POST /restate/awakeables/{id}/resolve             the body is the value, as JSON; none is null
+    POST /restate/awakeables/{id}/resolve             the body is the value, as JSON; none is null. With another content
+                                                      type it is bytes, for who awaits it with a Serde
     POST /restate/awakeables/{id}/reject              the body is the reason, as text
     POST /restate/a/{id}/resolve, /restate/a/{id}/reject
     POST /restate/invocations/{id}/signals/{name}             a value, as above
@@ -77,17 +78,21 @@ class _Endpoint:
     def _deliver(self, scope: Scope, body: bytes) -> Awaitable[None]:
         kind, id, *rest = (unquote(segment.decode("ascii")) for segment in path_segments(scope)[1:])
         if kind == "invocations":
-            return self._runtime.request_signal(_signal(id, rest[1:], body))
-        sent = _reason(body) if rest[0] == "reject" else sent_body(body)
+            return self._runtime.request_signal(_signal(id, rest[1:], body, _content_type(scope)))
+        sent = _reason(body) if rest[0] == "reject" else sent_body(body, _content_type(scope))
         return self._runtime.request_completion(CompleteAwakeable(checked_id(id), sent.failed, sent.value))
 
 
-def _signal(id: str, rest: list[str], body: bytes) -> SendSignal:
+def _content_type(scope: Scope) -> str:
+    return next((value.decode("latin-1") for name, value in scope["headers"] if name == b"content-type"), "")
+
+
+def _signal(id: str, rest: list[str], body: bytes, content_type: str) -> SendSignal:
     """`rest` is the name of the signal, perhaps followed by `reject`."""
     name, *verb = rest or [""]
     if not name or verb not in ([], ["reject"]):
         raise RefusedRequestError(404, "not found; a signal is sent to /restate/invocations/{id}/signals/{name}")
-    sent = _reason(body) if verb else sent_body(body)
+    sent = _reason(body) if verb else sent_body(body, content_type)
     try:
         return SendSignal(id, checked_signal_name(name), sent.failed, sent.value)
     except TypeError as error:

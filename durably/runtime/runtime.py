@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast, overload
 from urllib.parse import unquote
 
 from durably.actors.actor import Actor, VirtualObject, Workflow
@@ -20,7 +20,7 @@ from durably.actors.protocol.commands import CompleteAwakeable, SendSignal
 from durably.actors.protocol.operations import CallSite, HostOperation
 from durably.actors.retry import RetryPolicy
 from durably.actors.sent_values import Sent
-from durably.actors.transport import Delay, Invocation, Outgoing
+from durably.actors.transport import Delay, Invocation, Outgoing, message_of, no_call
 from durably.actors.values.durations import Duration, duration_us, optional_duration_us
 from durably.actors.values.serde import MISSING, SerdeFactory, checked_factory, codec_under
 from durably.actors.values.user_errors import let_signals_pass
@@ -32,7 +32,7 @@ from durably.errors import (
     WrongContextError,
 )
 from durably.ids import OLDER_PREFIX, Address, InvocationStatus, KeyScope
-from durably.runtime.actions.contained import Contained, without_containment
+from durably.runtime.actions.contained import contained, without_containment
 from durably.runtime.environment import Environment
 from durably.runtime.execution.loop import is_in_a_handler
 from durably.runtime.gateway.control import Verb
@@ -41,9 +41,12 @@ from durably.runtime.gateway.pending_requests import (
     AcceptanceOperation,
     CancelOperation,
     CompletionOperation,
+    IdentificationOperation,
+    OutcomeOperation,
     QuestionOperation,
     ReplyOperation,
     ResultOperation,
+    is_call_of,
 )
 from durably.runtime.gateway.requests import Acceptance, Effect, InvocationRequest, Reply, ServiceDescription
 from durably.runtime.invocations.invocation import InvocationRun
@@ -377,7 +380,7 @@ class Runtime(Caller):
         service, key, handler = self._parse_target(target)
         await supervisor.until_durable()
         async for record in self._pages(supervisor, service, key, handler, status):
-            yield Invocation(self, record.id, codec_under(self._default_serde, MISSING).decode)
+            yield Invocation(self, record.id, self._decode_plainly)
 
     def resume(self, what: str, /) -> Awaitable[Sequence[str]]:
         """Let paused invocations try again, from their journals; anything else is left as it is.
@@ -436,6 +439,31 @@ class Runtime(Caller):
         """
         return self._act(Verb.PURGE, what)
 
+    def restart(self, what: str, /, *, from_step: int = 0) -> Awaitable[Sequence[str]]:
+        """Begin paused invocations anew, under their ids, with their arguments, on the code of today.
+
+        `from_step`, for the id of one invocation, keeps the steps before it (`durably export-journals` shows them) and
+        the answers that have come to what they asked for; the code has to follow these steps still.
+
+        For what `resume` cannot mend, because the code no longer follows the journal. Callers go on waiting, and the
+        object stays held. What the steps have changed of its state is dropped; what they called, sent and did stands,
+        and may be done again. `what` and what is returned are as for `resume`.
+
+        Raises:
+            TypeError, UnknownTargetError, ValueError: as `resume`.
+            InvocationStatusError: the invocation of this id is not paused, or cannot begin from this step (400).
+        """
+        if not from_step:
+            return self._act(Verb.RESTART, what)
+        return self._act_on_one(Verb.RESTART, self.request_restart(what, from_step), what)
+
+    def request_restart(self, id: str, from_step: int, /) -> Awaitable[Effect]:
+        """Begin one paused invocation anew from a step; what is awaited is durable. Raises what `restart` does."""
+        gateway = self._running().gateway
+        operation: QuestionOperation[Effect] = QuestionOperation(gateway.pending, f"restart of {id}", None)
+        gateway.restart(operation, id, from_step)
+        return operation
+
     async def restart_as_new(self, id: str, /) -> Invocation[Any]:
         """Begin an invocation that has ended once more, with its arguments and headers, under a new id.
 
@@ -446,7 +474,7 @@ class Runtime(Caller):
         gateway = self._running().gateway
         operation: QuestionOperation[str] = QuestionOperation(gateway.pending, f"restart of {id}", None)
         gateway.restart_as_new(operation, id)
-        return Invocation(self, await operation, codec_under(self._default_serde, MISSING).decode)
+        return Invocation(self, await operation, self._decode_plainly)
 
     # ------------------------------------------------------------------ for references (Transport)
 
@@ -498,6 +526,21 @@ class Runtime(Caller):
         gateway.status(operation, id)
         return operation
 
+    def _issue_identification(self, call: object, site: CallSite, /) -> HostOperation[Invocation[Any]]:
+        gateway = self._running().gateway
+        message = message_of(call)
+        own = cast("OutcomeOperation[Any]", call)
+        if message is None or not is_call_of(gateway.pending, call):
+            raise no_call(call)
+
+        def handle(id: str, joined: bool) -> Invocation[Any]:
+            return Invocation(self, id, message.decode, joined)
+
+        what = f"invocation of {message}"
+        operation: IdentificationOperation[Any] = IdentificationOperation(gateway.pending, what, site, own, handle)
+        gateway.identify(operation)
+        return operation
+
     def _issue_completion(self, command: CompleteAwakeable, site: CallSite | None, /) -> HostOperation[None]:
         gateway = self._running().gateway
         operation = CompletionOperation(gateway.pending, f"completion of {command.id}", site, command)
@@ -518,6 +561,10 @@ class Runtime(Caller):
 
     # ------------------------------------------------------------------ inside
 
+    def _decode_plainly(self, result: bytes) -> Any:
+        """A result of which no one has said what it is; that of a handler without one is empty."""
+        return codec_under(self._default_serde, MISSING).decode(result) if result else None
+
     def _invocation_paused(self, invocation: InvocationRun, error: BaseException) -> None:
         """Tell the hook; what it raises is logged."""
         if self._on_paused is None:
@@ -532,7 +579,7 @@ class Runtime(Caller):
             await hook(handle, error)
 
         try:
-            await Contained(asyncio.get_running_loop(), call())
+            await contained(asyncio.get_running_loop(), call())
         except asyncio.CancelledError:
             raise
         except BaseException as failure:  # Rule E3
@@ -674,11 +721,13 @@ _FITTING: Mapping[Verb, Collection[InvocationStatus]] = {
     Verb.KILL: _UNFINISHED,
     Verb.PAUSE: _UNFINISHED,
     Verb.RESUME: (InvocationStatus.PAUSED,),
+    Verb.RESTART: (InvocationStatus.PAUSED,),
     Verb.PURGE: (InvocationStatus.COMPLETED,),
 }
 """Where invocations of a target stand to which a verb is applied."""
 _ONLY: Mapping[Verb, InvocationStatus] = {
     Verb.RESUME: InvocationStatus.PAUSED,
+    Verb.RESTART: InvocationStatus.PAUSED,
     Verb.PURGE: InvocationStatus.COMPLETED,
 }
 """Where there is but one such status the store looks for it."""

@@ -105,7 +105,7 @@ class Checkpointer:
     def note_commit(self, batch_bytes: int) -> None:
         """Called after each commit; starts a checkpoint when one is due."""
         self._gauge.note_commit(batch_bytes)
-        if self._running is None and self._connection is not None and self._gauge.is_due(self._file_bytes()):
+        if self._running is None and self._connection is not None and self._gauge.is_due(self._files.log_bytes):
             self._start(self._connection)
 
     def congestion(self) -> str | None:

@@ -1,12 +1,12 @@
 """Answers of the store as records. An answer is JSON; in place of a large payload it holds the payload's size.
 
-An answer without large payloads is decoded here as it is. One that has some raises `LargePayloadError`, and the store
+An answer without large payloads is decoded here as it is. One that has some raises `NeedsPiecesError`, and the store
 asks again by `durably.storage.pieces`, which reads each large payload as the bytes that it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, TypeAlias
 
 import msgspec
@@ -33,8 +33,8 @@ StoredPayload: TypeAlias = str | int
 """The text of a payload, or the size in bytes of a large one."""
 
 
-class LargePayloadError(Exception):
-    """An answer holds the size of a payload instead of the payload."""
+class NeedsPiecesError(Exception):
+    """An answer holds the size of a payload instead of the payload, or something that cannot be read."""
 
 
 class ReadPayload(Protocol):
@@ -96,7 +96,7 @@ class ObjectRow(msgspec.Struct, array_like=True):
     promises: list[tuple[str, int, int | None, StoredPayload]]
 
 
-_decode_headers = msgspec.json.Decoder(dict[str, str]).decode
+decode_headers = msgspec.json.Decoder(dict[str, str]).decode
 decode_invocation_rows = msgspec.json.Decoder(list[InvocationRow]).decode
 decode_invocation_row = msgspec.json.Decoder(InvocationRow).decode
 decode_found_rows = msgspec.json.Decoder(list[tuple[str, InvocationRow]]).decode
@@ -119,11 +119,14 @@ def small(stored: StoredPayload, statement: str, *key: object) -> bytes:
     """The bytes of a payload that stands in the answer itself.
 
     Raises:
-        LargePayloadError: only its size does.
+        NeedsPiecesError: only its size does, or it is damaged.
     """
     if isinstance(stored, int):
-        raise LargePayloadError(statement, *key)
-    return bytes_of(stored)
+        raise NeedsPiecesError(statement, *key)
+    try:
+        return bytes_of(stored)
+    except ValueError as error:
+        raise NeedsPiecesError(statement, *key) from error
 
 
 def decode_invocations(answer: str) -> list[InvocationRecord]:
@@ -221,7 +224,22 @@ def attachments_of(number: int, rows: Iterable[tuple[int, int, str, str]]) -> li
     ]
 
 
-def invocation_of(row: InvocationRow, read: ReadPayload = small) -> InvocationRecord:
+def small_headers(stored: str) -> dict[str, str]:
+    """
+    Raises:
+        NeedsPiecesError: they are damaged.
+    """
+    try:
+        return decode_headers(stored)
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise NeedsPiecesError("headers") from error
+
+
+def invocation_of(
+    row: InvocationRow,
+    read: ReadPayload = small,
+    headers_of: Callable[[str], dict[str, str]] = small_headers,
+) -> InvocationRecord:
     """The record of a row; `read` makes bytes of the payloads in it."""
     number = row.number
     return InvocationRecord(
@@ -231,7 +249,7 @@ def invocation_of(row: InvocationRow, read: ReadPayload = small) -> InvocationRe
         handler=row.handler,
         seed=bytes.fromhex(row.seed),
         argument=read(row.argument, "large_argument", number),
-        headers={} if row.headers == NO_HEADERS else _decode_headers(row.headers),
+        headers={} if row.headers == NO_HEADERS else headers_of(row.headers),
         scope=_scope(row),
         caller=caller_of(row.caller_service, row.caller_key, row.caller_number, row.caller_command),
         sender_id=row.sender_id,

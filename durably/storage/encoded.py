@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
 
-from durably.errors import StoreUnavailableError, UndecodableError
+from msgspec.structs import replace
+
 from durably.ids import Address, InvocationStatus, KeyScope
+from durably.storage.codec_marker import AcceptPlain, CodecMarker, marker_of
 from durably.storage.introspection import InspectableStore
 from durably.storage.payload_coding import Codec, PayloadCoding
 from durably.storage.records import (
@@ -14,52 +15,56 @@ from durably.storage.records import (
     InvocationRecord,
     Opened,
     Owner,
-    StateRecord,
     StoredInvocation,
     StoredObject,
 )
 from durably.storage.wrapping import WrappedStore
 
-CHECK: Final = Address("", "durably")
-"""Where a value stands by which the codec is recognised. No object has an empty service."""
-CHECK_FIELD: Final = "codec"
-CHECK_VALUE: Final = b"durably"
-
 
 class EncodedStore(WrappedStore):
     """Keeps its records in another store, with their values wrapped by a codec.
 
-    Values that were there before are read as they are. The codec is recognised at opening by a value of its own, so
-    that a wrong key is found before anything is read or written.
+    A codec that does not fit the store is refused when it is opened (`CodecMarker`).
     """
 
     def __init__(self, inner: InspectableStore, codec: Codec) -> None:
         super().__init__(inner)
-        self._coding = PayloadCoding(codec)
+        self._coding = PayloadCoding(codec, accepts_plain=isinstance(codec, AcceptPlain))
+        self._marker = CodecMarker(self.describe(), codec)
+        self._is_recognised = False
+        """The codec fits the store that is open. One that is opened again after a failure is the same (rule X9)."""
 
     async def open(self, owner: Owner, /) -> Opened:
         opened = await super().open(owner)
-        try:
-            await self._recognise(opened)
-        except BaseException:
-            await super().close()
-            raise
-        return opened
+        if not self._is_recognised:
+            try:
+                await self._recognise(opened)
+            except BaseException:
+                await super().close()
+                raise
+            self._is_recognised = True
+        return replace(opened, is_encoded=False)
+
+    async def close(self) -> None:
+        self._is_recognised = False
+        await super().close()
 
     async def _recognise(self, opened: Opened) -> None:
-        known = (await self.inner.state(CHECK)).get(CHECK_FIELD)
-        if known is None:
-            check = StateRecord(CHECK, CHECK_FIELD, self._coding.wrap(CHECK_VALUE))
-            await self.inner.commit(Batch(last_position=opened.last_position, state=[check]))
-            return
-        try:
-            is_known = self._coding.unwrap(known) == CHECK_VALUE
-        except UndecodableError as error:
-            raise StoreUnavailableError(
-                f"The codec cannot read the store {self.describe()}: {error.message}"
-            ) from error
-        if not is_known:
-            raise StoreUnavailableError(f"The store {self.describe()} was written with another codec.")
+        is_new = not opened.last_position
+        known = await self.recognise_read_only(is_new=is_new)
+        missing = self._marker.missing(known, is_new=is_new)
+        if missing:
+            await self.inner.commit(Batch(last_position=opened.last_position, state=missing))
+
+    async def recognise_read_only(self, *, is_new: bool = False) -> Mapping[str, bytes]:
+        """The marker of the inner store, which is open and may be open for reads alone.
+
+        Raises:
+            StoreUnavailableError: the codec does not fit it.
+        """
+        known = await marker_of(self.inner)
+        self._marker.refuse_unless_readable(known, is_new=is_new)
+        return known
 
     async def commit(self, batch: Batch, /) -> None:
         await super().commit(self._coding.batch(batch))

@@ -44,7 +44,7 @@ class FileChanges:
         """What lies in the database is not this store."""
         self.committed = 0
         """The position of the last commit."""
-        self._log_bytes = 0
+        self.log_bytes = 0
         """What the log held at least, since the last checkpoint."""
         self._database_bytes = 0
         self._changed_at = 0
@@ -57,7 +57,7 @@ class FileChanges:
         with self._lock:
             self._checkpoints += 1
             self._is_checkpointing = True
-            self._log_bytes = 0
+            self.log_bytes = 0
         try:
             yield
         finally:
@@ -66,29 +66,28 @@ class FileChanges:
                 found = os.stat(self._database)
                 self._checkpoints += 1
                 self._is_checkpointing = False
-                self._log_bytes = 0
+                self.log_bytes = 0
                 self._database_bytes, self._changed_at = found.st_size, found.st_mtime_ns
 
-    def check_log(self) -> None:
-        """Raise if the log holds less than was written.
+    def check_log(self) -> os.stat_result:
+        """What `stat` says of the log; raise if it holds less than was written.
 
         Raises:
+            OSError: it cannot be looked at.
             StoreUnavailableError: it was cut off.
         """
-        known, committed, before = self._log_bytes, self.committed, self._checkpoints
-        try:
-            size_bytes = os.stat(self._log).st_size
-        except OSError:  # That it is gone is for others to say.
-            return
+        known, committed, before = self.log_bytes, self.committed, self._checkpoints
+        found = os.stat(self._log)
+        size_bytes = found.st_size
         with self._lock:
             if before != self._checkpoints or self._is_checkpointing:
-                return
+                return found
             if size_bytes >= known:
-                self._log_bytes = max(self._log_bytes, size_bytes)
-                return
+                self.log_bytes = max(self.log_bytes, size_bytes)
+                return found
             if self._is_copied(committed):  # Another program has made a checkpoint.
-                self._log_bytes = size_bytes
-                return
+                self.log_bytes = size_bytes
+                return found
         raise StoreUnavailableError(
             f"The store {self._store} has lost what its write-ahead log held: {self._log} was cut off while it was "
             f"open ({size_bytes} bytes, and {known} were written). Nothing more is acknowledged until the store has "

@@ -27,6 +27,7 @@ LOG_INDEX_SUFFIX = "-shm"
 
 
 DATABASE: Final = "its database"
+LOG: Final = "its write-ahead log"
 
 
 class FileIdentity(NamedTuple):
@@ -117,7 +118,7 @@ class StoreFiles:
             PinnedFile(str(path), *database, DATABASE),
             PinnedFile(str(self.lock), *lock, "its lock file"),
         ]
-        for suffix, what in ((LOG_SUFFIX, "its write-ahead log"), (LOG_INDEX_SUFFIX, "the index of its log")):
+        for suffix, what in ((LOG_SUFFIX, LOG), (LOG_INDEX_SUFFIX, "the index of its log")):
             beside = f"{path}{suffix}"
             with contextlib.suppress(FileNotFoundError):
                 found = os.stat(beside)
@@ -144,9 +145,16 @@ class StoreFiles:
         Raises:
             StoreUnavailableError: it was cut off.
         """
-        changes = self.changes
-        if changes is not None:
-            changes.check_log()
+        if self.changes is not None:
+            try:
+                self.changes.check_log()
+            except OSError:  # That it is gone is for `check` to say.
+                return
+
+    @property
+    def log_bytes(self) -> int:
+        """How large the log was when it was last checked, which each commit does; 0 just after a checkpoint."""
+        return 0 if self.changes is None else self.changes.log_bytes
 
     @contextmanager
     def checkpoint(self) -> Generator[None]:
@@ -174,12 +182,12 @@ class StoreFiles:
             StoreUnavailableError: one of them was deleted, renamed or replaced.
         """
         self._check(self._pinned)
-        self.check_log()
 
     def _check(self, pinned: tuple[PinnedFile, ...]) -> None:
+        changes = self.changes
         for path, device, inode, what in pinned:
             try:
-                found = os.stat(path)
+                found = changes.check_log() if what is LOG and changes is not None else os.stat(path)
             except OSError as error:
                 raise StoreUnavailableError(self._gone_sentence(path, what, error)) from error
             if found.st_ino != inode or found.st_dev != device:

@@ -16,7 +16,9 @@ from durably.ids import AWAKEABLE_PREFIX, Address, InvocationStatus, KeyScope
 from durably.storage.ownership import held_sentence, taken_over_sentence
 from durably.storage.records import (
     EVER,
+    MARKER,
     PENDING_BYTES,
+    PLAIN_FIELD,
     AliasRecord,
     AttachmentRecord,
     Batch,
@@ -202,7 +204,7 @@ class Disk:
             mailbox_position=update.mailbox_position,
             attempts=update.attempts,
             failure=update.failure,
-            outcome=update.outcome,
+            outcome=row.record.outcome if update.outcome is None else update.outcome,
             expires_at=update.expires_at,
         )
         self._note_status(row.record, finished=update.status is InvocationStatus.COMPLETED)
@@ -399,7 +401,8 @@ class MemoryStore:
         self.disk.holder = self._owner = owner
         self.disk.epoch += 1
         self._epoch = self.disk.epoch
-        return Opened(epoch=self._epoch, last_position=self.disk.last_position)
+        is_encoded = any(field != PLAIN_FIELD for field in self.disk.state.get(MARKER, ()))
+        return Opened(epoch=self._epoch, last_position=self.disk.last_position, is_encoded=is_encoded)
 
     async def close(self) -> None:
         if self._owner is not None and self._epoch == self.disk.epoch:

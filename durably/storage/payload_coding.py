@@ -4,20 +4,39 @@ Wrapped are arguments, results, failures, header values, state, steps (with the 
 them), completions, promises and signals. Readable stay the names of services, handlers, fields, promises, signals,
 headers and actions, keys, ids, idempotency keys and times: the store finds records by them.
 
-What is wrapped begins with a mark. Values without it were written before there was a codec, and are read as they are.
-So a store can be given a codec at any time; what is written from then on is wrapped.
+What is wrapped begins with a mark. Values without it are in plain. They are refused unless the store is known to hold
+some: who can write to the file could else put one in the place of an encrypted one.
+
+A value that the codec cannot read is left out of its record, which says so (`Unreadable`): one record never takes the
+store down (rule L5).
 """
 
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Mapping
-from typing import Final, Protocol, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Final, Protocol, TypeAlias, TypeVar
 
 from msgspec.structs import replace
 
 from durably.errors import UndecodableError
-from durably.storage.records import Batch, InvocationRecord, StoredInvocation, StoredObject
+from durably.storage.records import (
+    ARGUMENT_PART,
+    FAILURE_PART,
+    HEADERS_PART,
+    OUTCOME_PART,
+    Batch,
+    InvocationRecord,
+    StoredInvocation,
+    StoredObject,
+    Unreadable,
+    answer_part,
+    field_part,
+    promise_part,
+    signal_part,
+    step_part,
+)
 
 T = TypeVar("T")
 
@@ -34,10 +53,14 @@ class Codec(Protocol):
 
 
 class PayloadCoding:
-    """The records of a store, with their values wrapped and unwrapped by one codec."""
+    """The records of a store, with their values wrapped and unwrapped by one codec.
 
-    def __init__(self, codec: Codec) -> None:
+    `accepts_plain`: values without the mark are read as they are.
+    """
+
+    def __init__(self, codec: Codec, *, accepts_plain: bool = False) -> None:
         self._codec = codec
+        self.accepts_plain = accepts_plain
 
     # ------------------------------------------------------------------ one value
 
@@ -50,7 +73,9 @@ class PayloadCoding:
             UndecodableError: the codec cannot read it.
         """
         if not data.startswith(MARK):
-            return data
+            if self.accepts_plain:
+                return data
+            raise UndecodableError("A stored value is in plain, and no codec wrote it. Somebody else did.")
         try:
             return self._codec.decode(data[len(MARK) :])
         except UndecodableError:
@@ -58,14 +83,21 @@ class PayloadCoding:
         except Exception as error:  # The codec may be the user's.
             raise UndecodableError(f"The codec cannot read a stored value: {error}") from error
 
-    def _wrap_headers(self, headers: Mapping[str, str]) -> dict[str, str]:
+    def wrap_headers(self, headers: Mapping[str, str]) -> dict[str, str]:
         return {name: HEADER_MARK + b64encode(self.wrap(value.encode())).decode() for name, value in headers.items()}
 
-    def _unwrap_headers(self, headers: Mapping[str, str]) -> dict[str, str]:
-        return {
-            name: self.unwrap(b64decode(value[len(HEADER_MARK) :])).decode() if value.startswith(HEADER_MARK) else value
-            for name, value in headers.items()
-        }
+    def unwrap_headers(self, headers: Mapping[str, str]) -> dict[str, str]:
+        return {name: self._unwrap_header(value) for name, value in headers.items()}
+
+    def _unwrap_header(self, value: str) -> str:
+        if not value.startswith(HEADER_MARK):
+            return self.unwrap(value.encode()).decode()
+        try:
+            return self.unwrap(b64decode(value[len(HEADER_MARK) :])).decode()
+        except UndecodableError:
+            raise
+        except ValueError as error:
+            raise UndecodableError(f"A stored value is damaged: {error}.") from error
 
     # ------------------------------------------------------------------ on the way to the store
 
@@ -91,7 +123,7 @@ class PayloadCoding:
         return replace(
             record,
             argument=self.wrap(record.argument),
-            headers=self._wrap_headers(record.headers),
+            headers=self.wrap_headers(record.headers),
             failure=_if_any(self.wrap, record.failure),
             outcome=_if_any(self.wrap, record.outcome),
         )
@@ -100,37 +132,93 @@ class PayloadCoding:
 
     def invocation(self, record: InvocationRecord) -> InvocationRecord:
         """An invocation as it was before it was stored."""
+        found = Unwrapping(self.unwrap, known=record.unreadable)
+        no_headers: dict[str, str] = {}
+        headers = found.read(HEADERS_PART, partial(self.unwrap_headers, record.headers), no_headers)
         return replace(
             record,
-            argument=self.unwrap(record.argument),
-            headers=self._unwrap_headers(record.headers),
-            failure=_if_any(self.unwrap, record.failure),
-            outcome=_if_any(self.unwrap, record.outcome),
+            argument=found.payload(ARGUMENT_PART, record.argument),
+            headers=headers,
+            failure=found.optional(FAILURE_PART, record.failure),
+            outcome=found.optional(OUTCOME_PART, record.outcome),
+            unreadable=(*record.unreadable, *found.unreadable),
         )
 
     def stored(self, stored: StoredInvocation) -> StoredInvocation:
         """An invocation with its journal, as they were."""
+        found = Unwrapping(self.unwrap)
         return replace(
             stored,
-            record=self.invocation(stored.record),
-            steps=[replace(one, content=self.unwrap(one.content)) for one in stored.steps],
-            completions=[replace(one, value=self.unwrap(one.value)) for one in stored.completions],
-            signals=[replace(one, value=self.unwrap(one.value)) for one in stored.signals],
+            record=self.invocation(stored.record) if stored.left_out_bytes is None else self._measured(stored.record),
+            steps=[replace(one, content=found.payload(step_part(one.index), one.content)) for one in stored.steps],
+            completions=[
+                replace(one, value=found.payload(answer_part(one.command), one.value)) for one in stored.completions
+            ],
+            signals=[replace(one, value=found.payload(signal_part(one.name), one.value)) for one in stored.signals],
+            unreadable=stored.unreadable or found.first,
         )
+
+    def _measured(self, record: InvocationRecord) -> InvocationRecord:
+        """One that is too large to load comes without its argument."""
+        return replace(self.invocation(replace(record, argument=self.wrap(b""))), argument=b"")
 
     def object(self, stored: StoredObject) -> StoredObject:
         """An object with what it begins with, as they were."""
+        found = Unwrapping(self.unwrap)
         return replace(
             stored,
-            state=self.state(stored.state),
+            state={field: found.payload(field_part(field), value) for field, value in stored.state.items()},
             started=[self.stored(one) for one in stored.started],
             pending=[self.stored(one) for one in stored.pending],
-            promises=[replace(one, value=self.unwrap(one.value)) for one in stored.promises],
+            promises=[replace(one, value=found.payload(promise_part(one.name), one.value)) for one in stored.promises],
+            unreadable=stored.unreadable or found.first,
         )
 
     def state(self, state: Mapping[str, bytes]) -> dict[str, bytes]:
-        """The fields of an object, as they were."""
-        return {field: self.unwrap(value) for field, value in state.items()}
+        """The fields of an object, as they were.
+
+        Raises:
+            UndecodableError: the codec cannot read one; names it.
+        """
+        found = Unwrapping(self.unwrap)
+        read = {field: found.payload(field_part(field), value) for field, value in state.items()}
+        if found.first is not None:
+            raise UndecodableError(f"{found.first.part} cannot be read: {found.first.reason}")
+        return read
+
+
+Unwrap: TypeAlias = Callable[[bytes], bytes]
+
+
+class Unwrapping:
+    """Reads the payloads of one record, and notes those that cannot be read."""
+
+    __slots__ = ("_known", "_unwrap", "unreadable")
+
+    def __init__(self, unwrap: Unwrap, *, known: Sequence[Unreadable] = ()) -> None:
+        """`known` are those of which it is known already."""
+        self._unwrap = unwrap
+        self._known = frozenset(one.part for one in known)
+        self.unreadable: list[Unreadable] = []
+
+    @property
+    def first(self) -> Unreadable | None:
+        return self.unreadable[0] if self.unreadable else None
+
+    def payload(self, part: str, data: bytes) -> bytes:
+        return self.read(part, partial(self._unwrap, data), b"")
+
+    def optional(self, part: str, data: bytes | None) -> bytes | None:
+        return None if data is None else self.read(part, partial(self._unwrap, data), None)
+
+    def read(self, part: str, read: Callable[[], T], instead: T) -> T:
+        if part in self._known:
+            return instead
+        try:
+            return read()
+        except UndecodableError as error:
+            self.unreadable.append(Unreadable(part, error.message))
+            return instead
 
 
 def _if_any(code: Callable[[bytes], bytes], data: bytes | None) -> bytes | None:

@@ -2,17 +2,22 @@
 
 A large payload is fetched by a statement of its own as the bytes that it is, so a load takes little more memory than
 the bytes that it returns. A journal or snapshot beyond `limit_bytes` is measured and left out: it must not take the
-process down that loads it.
+process down that loads it. A payload that is damaged is left out of its record, which says so (rule L5).
 """
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, TypeVar
+from contextlib import contextmanager, suppress
+from typing import Any, Final, TypeVar
 
+import msgspec
+from msgspec.structs import replace
+
+from durably.errors import UndecodableError
 from durably.ids import Address, KeyScope
+from durably.storage.damage import NO_UNICODE, DamagedError, bytes_if_sound, size_of_text, text_with_damage_marked
 from durably.storage.decoding import (
     InvocationRow,
     StoredPayload,
@@ -20,6 +25,7 @@ from durably.storage.decoding import (
     decode_attachment_rows,
     decode_completion_rows,
     decode_found_rows,
+    decode_headers,
     decode_invocation_row,
     decode_invocation_rows,
     decode_keyed_rows,
@@ -28,8 +34,11 @@ from durably.storage.decoding import (
     invocation_of,
     promises_of,
 )
-from durably.storage.encoding import bytes_of
 from durably.storage.records import (
+    ARGUMENT_PART,
+    FAILURE_PART,
+    HEADERS_PART,
+    OUTCOME_PART,
     PENDING_BYTES,
     CompletionRecord,
     InvocationRecord,
@@ -38,6 +47,11 @@ from durably.storage.records import (
     StepRecord,
     StoredInvocation,
     StoredObject,
+    Unreadable,
+    answer_part,
+    field_part,
+    promise_part,
+    step_part,
 )
 from durably.storage.statements import SQL
 
@@ -51,12 +65,38 @@ PAGE_RECORDS = 25_000
 """How many records a page has at most that does not fit into one answer."""
 
 
+def _part(statement: str, *key: object) -> str:
+    """What a payload is called, by the statement that reads it where it is large, and the key that it is given."""
+    match statement, key:
+        case "large_step", (_, int(index)):
+            return step_part(index)
+        case "large_completion", (_, int(command)):
+            return answer_part(command)
+        case "large_signal", (_, position):
+            return f"the signal of log position {position}"
+        case "large_state", (_, _, field):
+            return field_part(str(field))
+        case "large_promise", (_, _, name):
+            return promise_part(str(name))
+        case _:
+            return PARTS_OF_RECORDS[statement]
+
+
+PARTS_OF_RECORDS: Final = {
+    "large_argument": ARGUMENT_PART,
+    "large_failure": FAILURE_PART,
+    "large_outcome": OUTCOME_PART,
+}
+
+
 class PieceReader:
     """Reads in pieces on one connection. It calls `progressed` for each piece: a read that gets on is not stopped."""
 
     def __init__(self, connection: sqlite3.Connection, progressed: Callable[[], None]) -> None:
         self._connection = connection
         self._progressed = progressed
+        self._unreadable: list[Unreadable] = []
+        """What could not be read of the record that is being read."""
 
     # ------------------------------------------------------------ objects and journals
 
@@ -65,6 +105,7 @@ class PieceReader:
         place = {"service": address.service, "key": address.key}
         with self._snapshot():
             state, promises, left_out_bytes = self._kept(address, limit_bytes)
+            unreadable = self._take_unreadable()
             parameters = {**place, "pending_limit": pending_limit, "pending_bytes": PENDING_BYTES}
             found = [*self._rows("records_of_object", parameters)]
             journals = [
@@ -82,6 +123,7 @@ class PieceReader:
             pending_beyond=waiting - len(pending),
             promises=promises,
             left_out_bytes=left_out_bytes,
+            unreadable=unreadable[0] if unreadable else None,
         )
 
     def fetch(self, number: int, limit_bytes: int) -> dict[int, StoredInvocation]:
@@ -95,9 +137,18 @@ class PieceReader:
             return {journal.record.number: journal for journal in journals}
 
     def state(self, address: Address) -> dict[str, bytes]:
-        """The snapshot of one object, however large it is."""
+        """The snapshot of one object, however large it is.
+
+        Raises:
+            UndecodableError: a field cannot be read; names it.
+        """
         with self._snapshot():
-            return self._state(address, self._stored_state(address))
+            state = self._state(address, self._stored_state(address))
+        for unreadable in self._take_unreadable():
+            raise UndecodableError(
+                f"{unreadable.part.capitalize()} of {address.service}/{address.key} cannot be read: {unreadable.reason}"
+            )
+        return state
 
     def _kept(self, address: Address, limit_bytes: int) -> tuple[dict[str, bytes], list[PromiseRecord], int | None]:
         """State and promises, or the bytes that they hold where these are too many to load."""
@@ -138,8 +189,9 @@ class PieceReader:
             completions.clear()
             signals.clear()
             row.argument = ""
+        record = self._record(row)
         return StoredInvocation(
-            record=invocation_of(row, self._payload),
+            record=record,
             steps=[
                 StepRecord(number, index, self._payload(content, "large_step", number, index))
                 for index, content in sorted(steps, key=lambda step: step[0])
@@ -159,6 +211,7 @@ class PieceReader:
                 )
                 for position, name, failed, value in sorted(signals, key=lambda signal: signal[0])
             ],
+            unreadable=next(iter(self._take_unreadable()), None),
         )
 
     def _portions(self, name: str, number: int, decode: Callable[[str], list[T]]) -> Iterator[T]:
@@ -171,7 +224,7 @@ class PieceReader:
         """As `Store.find` answers."""
         with self._snapshot():
             rows = decode_found_rows(self._answer("find", parameters))
-            return {asked: invocation_of(row, self._payload) for asked, row in rows}
+            return {asked: self._record(row) for asked, row in rows}
 
     def find_keyed(
         self, parameters: Mapping[str, object], scopes: Sequence[KeyScope]
@@ -179,7 +232,7 @@ class PieceReader:
         """As `Store.find_keyed` answers."""
         with self._snapshot():
             rows = decode_keyed_rows(self._answer("find_keyed", parameters))
-            return {scopes[place]: invocation_of(row, self._payload) for place, row in rows}
+            return {scopes[place]: self._record(row) for place, row in rows}
 
     def page(self, name: str, parameters: Mapping[str, object]) -> list[InvocationRecord]:
         """Records in order, and fewer than there are where they are large."""
@@ -190,20 +243,46 @@ class PieceReader:
         held = 0
         for row in rows:
             held += sum(_size_of(part) for part in (row.argument, row.failure, row.outcome) if part is not None)
-            yield invocation_of(row, self._payload)
+            yield self._record(row)
             if held >= PAGE_BYTES:
                 return
 
     # ------------------------------------------------------------ inside
 
+    def _record(self, row: InvocationRow) -> InvocationRecord:
+        record = invocation_of(row, self._payload, self._headers)
+        unreadable = self._take_unreadable()
+        return replace(record, unreadable=tuple(unreadable)) if unreadable else record
+
     def _payload(self, stored: StoredPayload | bytes, statement: str, *key: object) -> bytes:
-        if isinstance(stored, bytes):
-            return stored
-        if isinstance(stored, str):
-            return bytes_of(stored)
-        ((payload,),) = self._rows(statement, key)
-        assert isinstance(payload, bytes)
+        """The bytes of a payload; none where it is damaged, which is noted."""
+        try:
+            if isinstance(stored, bytes):
+                return stored
+            if isinstance(stored, str):
+                return bytes_if_sound(stored)
+            ((payload,),) = self._rows(statement, key)
+            if not isinstance(payload, bytes):
+                raise DamagedError("It is a number.")
+        except DamagedError as error:
+            self._unreadable.append(Unreadable(_part(statement, *key), str(error)))
+            return b""
         return payload
+
+    def _headers(self, stored: str) -> dict[str, str]:
+        try:
+            headers = decode_headers(stored)
+        except (msgspec.DecodeError, UnicodeError) as error:
+            self._unreadable.append(Unreadable(HEADERS_PART, f"They are damaged: {error}."))
+            return {}
+        if NO_UNICODE in stored:
+            self._unreadable.append(Unreadable(HEADERS_PART, "They are damaged: they are not UTF-8."))
+            return {}
+        return headers
+
+    def _take_unreadable(self) -> list[Unreadable]:
+        taken, self._unreadable = self._unreadable, []
+        return taken
 
     def _answer(self, name: str, parameters: Mapping[str, object]) -> str:
         ((answer,),) = self._rows(name, parameters)
@@ -217,9 +296,11 @@ class PieceReader:
     @contextmanager
     def _snapshot(self) -> Generator[None]:
         self._connection.execute(SQL["begin_reading"])
+        self._connection.text_factory = text_with_damage_marked
         try:
             yield
         finally:
+            self._connection.text_factory = str
             if self._connection.in_transaction:
                 self._connection.execute(SQL["give_up"])
 
@@ -231,11 +312,15 @@ class KeptPayloads:
         self.size_bytes = 0
         self._limit_bytes = limit_bytes
 
-    def add(self, stored: StoredPayload) -> bytes | int:
-        payload = bytes_of(stored) if isinstance(stored, str) else stored
+    def add(self, stored: StoredPayload) -> bytes | str | int:
+        """What is kept of a payload; of a damaged one, its text."""
+        payload: bytes | str | int = stored
+        if isinstance(stored, str):
+            with suppress(DamagedError):
+                payload = bytes_if_sound(stored)
         self.size_bytes += payload if isinstance(payload, int) else len(payload)
         return payload if self.size_bytes <= self._limit_bytes else 0
 
 
 def _size_of(stored: StoredPayload) -> int:
-    return stored if isinstance(stored, int) else len(bytes_of(stored))
+    return stored if isinstance(stored, int) else size_of_text(stored)

@@ -45,6 +45,44 @@ PENDING_BYTES = 1 << 20
 """Of a stored mailbox no further message is loaded once the arguments of those before it hold so many bytes."""
 
 
+class Unreadable(msgspec.Struct, frozen=True):
+    """A stored payload that cannot be made into bytes again: by SQLite, by the store's decoders, or by a codec.
+
+    The record that it belongs to has nothing in its place, and is not to be acted on (rule L5).
+    """
+
+    part: str
+    """What of the record, as in `step 3`."""
+    reason: str
+    """Why, as a sentence."""
+
+
+ARGUMENT_PART = "the argument"
+HEADERS_PART = "the headers"
+FAILURE_PART = "the last failure"
+OUTCOME_PART = "the outcome"
+
+
+def step_part(index: int) -> str:
+    return f"step {index}"
+
+
+def answer_part(command: int) -> str:
+    return f"the answer to command {command}"
+
+
+def signal_part(name: str) -> str:
+    return f"the signal {name!r}"
+
+
+def field_part(field: str) -> str:
+    return f"the field {field!r}"
+
+
+def promise_part(name: str) -> str:
+    return f"the promise {name!r}"
+
+
 class CallerRecord(msgspec.Struct, frozen=True, gc=False):
     """Who is answered when an invocation ends: command number `command` of the invocation `number` at `address`."""
 
@@ -86,6 +124,13 @@ class InvocationRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """When a kept outcome may be forgotten."""
     due: int | None = None
     """When a delayed message was to join its mailbox, as its sender was told; None for one that was not delayed."""
+    unreadable: tuple[Unreadable, ...] = ()
+    """Payloads of it that cannot be read. Set by reads only."""
+
+    @property
+    def is_from_outside(self) -> bool:
+        """No other invocation called or sent it."""
+        return self.caller is None and self.sender_id is None
 
 
 class ExecutionRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -111,6 +156,7 @@ class InvocationUpdate(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     attempts: int
     failure: bytes | None
     outcome: bytes | None = None
+    """None leaves an outcome that is stored as it is."""
     expires_at: int | None = None
 
 
@@ -279,6 +325,8 @@ class StoredInvocation(msgspec.Struct, frozen=True):
     """The argument, steps, completions and signals hold so many bytes, more than the store loads, and are left out."""
     signals: list[SignalRecord] = []
     """What waits to be taken, by position."""
+    unreadable: Unreadable | None = None
+    """The first of its steps, completions and signals that cannot be read."""
 
 
 class StoredObject(msgspec.Struct, frozen=True):
@@ -298,6 +346,8 @@ class StoredObject(msgspec.Struct, frozen=True):
     """Those that are completed, by name."""
     left_out_bytes: int | None = None
     """The fields of the snapshot and the promises hold so many bytes, more than the store loads, and are left out."""
+    unreadable: Unreadable | None = None
+    """The first of the fields and promises that cannot be read."""
 
 
 class Owner(msgspec.Struct, frozen=True):
@@ -313,3 +363,11 @@ class Opened(msgspec.Struct, frozen=True):
 
     epoch: int
     last_position: int
+    is_encoded: bool = False
+    """It holds values that a codec has wrapped, and that nothing has unwrapped yet."""
+
+
+MARKER = Address("", "durably")
+"""Whose state says which codecs the values of a store were written with. No object has an empty service."""
+PLAIN_FIELD = "plain"
+"""The field of the marker that is there if values without a codec are among the others."""

@@ -33,7 +33,7 @@ from durably.storage.connections import (
     make_views,
 )
 from durably.storage.decoding import (
-    LargePayloadError,
+    NeedsPiecesError,
     decode_found,
     decode_invocations,
     decode_journals,
@@ -67,6 +67,7 @@ from durably.storage.records import (
 from durably.storage.sqlite_errors import (
     describe_error,
     is_busy,
+    is_damaged_text,
     is_epoch_moved,
     is_not_a_database,
     is_too_big,
@@ -169,12 +170,12 @@ class Writer:
 
     def _write(self, connection: sqlite3.Connection, batch: EncodedBatch) -> None:
         """Rule X5: one statement is a whole transaction."""
-        connection.execute(SQL["commit_batch"], batch.parameters)
+        connection.execute(SQL[batch.statement], batch.parameters)
 
     def _write_with_large_payloads(self, connection: sqlite3.Connection, batch: EncodedBatch) -> None:
         connection.execute(SQL["begin"])
         try:
-            connection.execute(SQL["commit_batch"], batch.parameters)
+            connection.execute(SQL[batch.statement], batch.parameters)
             for name, values in batch.puts:
                 connection.execute(SQL[name], values)
             connection.execute(SQL["end"])
@@ -182,6 +183,9 @@ class Writer:
             if connection.in_transaction:
                 connection.execute(SQL["give_up"])
             raise
+
+    def is_encoded(self, connection: sqlite3.Connection) -> bool:
+        return bool(connection.execute(SQL["is_encoded"]).fetchone()[0])
 
     def owner_row(self, connection: sqlite3.Connection) -> OwnerRow:
         return OwnerRow(*connection.execute(SQL["current_owner"]).fetchone())
@@ -322,6 +326,7 @@ class SqliteStore:
         mode = Mode.CREATE if known is None else Mode.EXISTING
         writer = self._writer = Writer(await connect(path, mode), files, self.describe())
         row = await self._take_over(writer, owner, known)
+        is_encoded = await writer.connection.run(writer.is_encoded)
         found = files.find()  # Now that it was written to: some file systems give a file another number at that moment.
         if found is None:
             raise StoreUnavailableError(f"The store {self.describe()} was deleted while it was being opened.")
@@ -331,7 +336,7 @@ class SqliteStore:
         files.check()
         if known is None:
             self._known = KnownStore(found, owner, row)
-        return Opened(epoch=row.epoch, last_position=row.last_position)
+        return Opened(epoch=row.epoch, last_position=row.last_position, is_encoded=is_encoded)
 
     async def _take_over(self, writer: Writer, owner: Owner, known: KnownStore | None) -> OwnerRow:
         """Become the owner, waiting while another program has the database locked, as a commit does (rule X3)."""
@@ -519,7 +524,7 @@ class SqliteStore:
         """At most `limit` records, and fewer where they are large."""
         try:
             return decode_invocations(await self._read(name, {**parameters, "limit": limit}))
-        except LargePayloadError:
+        except NeedsPiecesError:
             pass
         except StoreUnavailableError as error:
             if not _asks_for_too_much(error):
@@ -548,7 +553,7 @@ class SqliteStore:
             return []
         try:
             return [await ask(questions)]
-        except LargePayloadError:
+        except NeedsPiecesError:
             pass
         except StoreUnavailableError as error:
             if not _asks_for_too_much(error):
@@ -581,7 +586,8 @@ def refuse_no_path(path: str) -> None:
 
 
 def _asks_for_too_much(error: StoreUnavailableError) -> bool:
-    return isinstance(error, ReadLimitError) or is_too_big(error.__cause__)
+    """Less at a time helps: also where one text among many is damaged (rule L5)."""
+    return isinstance(error, ReadLimitError) or is_too_big(error.__cause__) or is_damaged_text(error.__cause__)
 
 
 def _scope_parameters(scopes: Sequence[KeyScope]) -> dict[str, object]:

@@ -55,6 +55,11 @@ def is_too_big(error: BaseException | None) -> bool:
     return isinstance(error, sqlite3.Error) and primary_code(error) == sqlite3.SQLITE_TOOBIG
 
 
+def is_damaged_text(error: BaseException | None) -> bool:
+    """A text in the answer is not UTF-8. Python's module says so by its message alone."""
+    return isinstance(error, sqlite3.OperationalError) and str(error).startswith("Could not decode to UTF-8")
+
+
 def is_not_a_database(error: sqlite3.Error) -> bool:
     return primary_code(error) == sqlite3.SQLITE_NOTADB
 

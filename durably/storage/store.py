@@ -17,8 +17,9 @@ What any implementation must guarantee (`durably.testing.stores.contract` tests 
 7. `verify` fails once somebody else owns the store, even if the caller was stopped in between: what is answered after
    it returned was true when it was asked (rule X9).
 
-6. A limit of the store's own is not a failure of the store. An invocation or a snapshot that is too large to load comes
-   back without its payloads and with `left_out_bytes`.
+8. A limit of the store's own is not a failure of the store. An invocation or a snapshot that is too large to load comes
+   back without its payloads and with `left_out_bytes`; a payload that cannot be read is left out of its record, which
+   says so by `unreadable` (rule L5).
 
 What operators and tools read is apart from this, in `durably.storage.introspection`.
 

@@ -114,6 +114,9 @@ class FakePort:
         self.awakeables[id] = self._issued(MakeAwakeable(), "awakeable", site, decode)
         return id
 
+    def callee_id(self, call: object, service: str, key: str | None, /) -> str | None:
+        return next((f"inv_callee{at}" for at, one in enumerate(self.operations) if one is call), None)
+
     def awakeable(self, id: str, /) -> Operation[Any] | None:
         return self.awakeables.get(id)
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, ClassVar
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
+from durably.actors.values import error_envelopes
 from durably.actors.values.descriptions import TEXT_LIMIT_CHARACTERS
 from durably.actors.values.error_envelopes import LOST_FIELDS, asked_delay, decode_failure, encode_failure, terminal
 from durably.errors import (
@@ -22,6 +24,7 @@ from durably.errors import (
     RetryableError,
     TerminalError,
     UnknownTargetError,
+    known_error_class,
 )
 
 
@@ -108,6 +111,28 @@ def test_a_class_unknown_altogether_keeps_code_message_and_metadata() -> None:
     error = decode_failure(data)
     assert type(error) is TerminalError
     assert (error.code, str(error), error.metadata) == (409, "Gone.", {"a": "b"})
+    assert error.class_name == "gone.GoneError"
+
+
+def who_lacks(unknown: set[str]) -> Callable[[str], type[TerminalError] | None]:
+    """A reader without these classes."""
+    return lambda name: None if name.rpartition(".")[2] in unknown else known_error_class(name)
+
+
+@given(some.lists(some.sets(some.sampled_from(["TerminalError", "PaymentError", "CardRefusedError"])), max_size=3))
+def test_through_readers_that_know_less_an_error_arrives_as_what_it_was(unknown_on_the_way: list[set[str]]) -> None:
+    """Each passes on more than it knows: class, fields and name are there again for the first one who knows them."""
+    error: TerminalError = CardRefusedError(Amount(Decimal(1), "EUR"), 2, reason=["stolen", 3])
+    with pytest.MonkeyPatch.context() as patch:
+        for unknown in unknown_on_the_way:
+            patch.setattr(error_envelopes, "known_error_class", who_lacks(unknown))
+            error = travelled(error)
+            assert error.class_name.endswith("CardRefusedError")
+            assert isinstance(error, CardRefusedError) is ("CardRefusedError" not in unknown)
+    arrived = travelled(error)
+    assert isinstance(arrived, CardRefusedError)
+    assert (arrived.amount, arrived.tried, arrived.reason) == (Amount(Decimal(1), "EUR"), 2, ["stolen", 3])
+    assert arrived.code == 402
 
 
 def test_a_field_that_cannot_be_written_is_left_out_and_named() -> None:

@@ -203,7 +203,7 @@ def test_wrong_arguments_raise_before_anything_is_asked(caller: RecordingCaller)
     with pytest.raises(TypeError, match="An idempotency key is Unicode text"):
         cart.peek.options(idempotency_key="")
     anything: Any = "text"
-    with pytest.raises(TypeError, match="body of a call by name is bytes"):
+    with pytest.raises(TypeError, match="body of a message by name is bytes"):
         issue(caller.call("A", "b", anything))
     assert caller.asked == []
 

@@ -15,7 +15,15 @@ import pytest
 
 from durably.actors.values.json_portions import portions
 from durably.actors.values.serde import codec_for
-from durably.actors.values.slices import ADMITTING, Reading, decode_in_slices, done, release_in_slices, value_in_slices
+from durably.actors.values.slices import (
+    ADMITTING,
+    SLICE_BYTES,
+    Reading,
+    decode_in_slices,
+    done,
+    release_in_slices,
+    value_in_slices,
+)
 from durably.actors.values.unknown_keys import UnknownKeys
 from durably.errors import UndecodableError
 from tests.levels import level
@@ -183,3 +191,47 @@ def test_what_nothing_else_refers_to_is_freed_in_portions_and_what_is_shared_sta
     assert not values
     assert len(shared) == 100_000
     assert sys.getrefcount(shared) == 2
+
+
+def repeated(piece: bytes, size: int) -> bytes:
+    return piece * (size // len(piece))
+
+
+SHAPES: dict[str, Callable[[int], bytes]] = {
+    "deep lists": lambda size: repeated(b"[", size // 2) + repeated(b"]", size // 2),
+    "deep objects": lambda size: repeated(b'{"a":', size) + b"1" + b"}" * len(repeated(b'{"a":', size)[::5]),
+    "brackets that only open": lambda size: repeated(b"[", size),
+    "brackets that only close": lambda size: b"[" + repeated(b"]", size),
+    "short and deep": lambda size: b"[" + repeated(b"[[[[]]]],", size) + b"1]",
+    "deep among many": lambda size: b"[" + repeated(b"1,", size) + b"[" * 99 + b"1" + b"]" * 99 + b"]",
+    "escaped backslashes": lambda size: b'["' + repeated(rb"\\", size) + b'"]',
+    "escaped quotes": lambda size: b'["' + repeated(rb"\"", size) + b'"]',
+    "a text that never ends": lambda size: b'["' + repeated(b"a,", size),
+    "brackets in texts": lambda size: b"[" + repeated(b'"[[[[",', size) + b"1]",
+    "spaces": lambda size: b"[" + repeated(b" ", size) + b"1]",
+    "commas": lambda size: b"[" + repeated(b",", size) + b"]",
+}
+"""Bodies that somebody may send to hold a server up."""
+
+
+def read_or_refused(read: Callable[[], Any]) -> Any:
+    try:
+        return read()
+    except UndecodableError:
+        return UndecodableError
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_odd_shapes_are_read_in_slices_as_at_once(shape: str) -> None:
+    codec = codec_for(Any)
+    for size, slice_bytes in (
+        (200, 1),
+        (200, 16),
+        (300, 64),
+        (20_000, 1_000),
+        (400_000, SLICE_BYTES),
+    ):  # Hours, if it is quadratic.
+        data = SHAPES[shape](size)
+        expected = read_or_refused(partial(codec.admit, data))
+        in_slices = partial(done, value_in_slices(codec, data, slice_bytes, ADMITTING))
+        assert read_or_refused(in_slices) == expected

@@ -108,6 +108,20 @@ async def test_restart_as_new(app: Harness, admin: httpx.AsyncClient) -> None:
     assert (await patch(admin, sent.id, "restart-as-new", "?from=3"))[0] == 400
 
 
+async def test_restart_of_what_is_paused(app: Harness, admin: httpx.AsyncClient) -> None:
+    sent = await app.object(Job, "j").work.send(1)
+    await app.settle()
+    assert (await patch(admin, sent.id, "restart"))[0] == 409
+    await patch(admin, sent.id, "pause")
+    assert [(await patch(admin, sent.id, "restart", f"?from={step}"))[0] for step in ("x", "1", "7")] == [400] * 3
+    assert (await patch(admin, sent.id, "restart", "?from=0"))[0] == 200
+    await patch(admin, sent.id, "pause")
+    assert (await batch(admin, "restart", target="Job/j"))["succeeded"] == [sent.id]
+    await app.advance(2)
+    assert (await patch(admin, sent.id, "restart"))[0] == 409
+    assert await app.invocation(sent.id, int).result() == 1
+
+
 @pytest.mark.parametrize(("mode", "code"), [("", 202), ("?mode=kill", 202), ("?mode=purge", 409), ("?mode=no", 400)])
 async def test_the_older_way(app: Harness, admin: httpx.AsyncClient, mode: str, code: int) -> None:
     sent = await app.object(Job, "j").work.send()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -31,6 +31,7 @@ from durably.testing.harness.harness import Harness
 from durably.testing.stores.wrapped import FailingStore, WrappedStore
 from examples import approval, state_machine
 from examples.approval import Expense
+from examples.callbacks import Feed, Inbox, Subscriber
 from examples.providers import Ledger, MailProvider, PaymentProvider
 from examples.signup import Carrier, ParcelWatch, Signup
 from examples.state_machine import Resource
@@ -132,6 +133,46 @@ async def workflows(scenario: Scenario) -> None:
         scenario.answers[started] = "started"
 
 
+async def callbacks(scenario: Scenario) -> None:
+    """A feed calls two by name, one of whom it gives up; its calls have ids."""
+    feed = scenario.app.object(Feed, "news")
+    for number, name in enumerate(("put", "put_when_asked")):
+        subscribe = feed.subscribe.options(idempotency_key=str(number))
+        scenario.ask(f"subscribe {number}", partial(subscribe, Subscriber("Inbox", name, f"{number}")))
+        await scenario.answered()
+    scenario.ask("publish", partial(feed.publish.options(idempotency_key="once"), "It works."))
+    await scenario.answered()
+
+
+async def restarts(scenario: Scenario) -> None:
+    """A sign-up is paused by hand and begins anew: it sends another code, and only that one counts."""
+    signup = scenario.app.workflow(Signup, "ann")
+    scenario.ask("start", partial(signup.run.send, "ann@example.org"))
+    while not scenario.ledger.of("mail"):
+        await scenario.app.advance(seconds=1)
+    for act in (scenario.app.pause, scenario.app.restart):
+        await _insist_on(scenario, partial(act, "Signup/ann/run"))
+    while len(codes := {str(mail["text"]) for mail in scenario.ledger.of("mail")}) < 2:
+        await scenario.app.advance(seconds=1)
+    latest = [str(mail["text"]) for mail in scenario.ledger.of("mail")][-1]
+    assert latest in codes
+    scenario.ask("confirm", partial(signup.confirm.options(idempotency_key="c"), latest))
+    scenario.ask("wait", signup.run.attach)
+    await scenario.answered()
+    scenario.answers["start"] = "started"
+
+
+async def _insist_on(scenario: Scenario, act: Callable[[], Awaitable[Sequence[str]]]) -> None:
+    """Until it was done: an order whose answer was lost is given again, and finds nothing to do."""
+    while True:
+        try:
+            await act()
+        except (StoreUnavailableError, RuntimeStoppedError):
+            await scenario.app.advance(seconds=1)
+        else:
+            return
+
+
 async def additions(scenario: Scenario) -> None:
     """Short messages to an object that is in memory: each begins and ends within one batch."""
     for number in range(8):
@@ -203,7 +244,7 @@ def stopped(how: str) -> Play:
 
 PLAYS: dict[str, Play] = {
     "tour": tour, "expiry": expiry, "machines": machines, "additions": additions, "workflows": workflows,
-    "approvals": approvals,
+    "approvals": approvals, "callbacks": callbacks, "restarts": restarts,
     **{f"a tree {how}": stopped(how) for how in ("cancelled", "killed", "late")},
     **{f"program {seed}": program(seed) for seed in range(5)},
 }  # fmt: skip
@@ -215,6 +256,8 @@ OBJECTS_OF_PLAYS: list[tuple[type[VirtualObject] | type[Workflow], tuple[str, ..
     (Signup, ("ann", "bob")),
     (ParcelWatch, ("42",)),
     (Expense, ("1", "2")),
+    (Feed, ("news",)),
+    (Inbox, ("0", "1")),
     (Node, tuple(str(index) for index in range(OBJECTS))),
 ]
 
@@ -263,7 +306,7 @@ class End:
 async def run(play: Play, suspend_after: int, store: FailingStore | DeadlyStore) -> End:
     ledger = Ledger()
     app = Harness(
-        Ticket, Cart, Checkout, Resource, Limb, Node, Worker, Signup, ParcelWatch, Expense,
+        Ticket, Cart, Checkout, Resource, Limb, Node, Worker, Signup, ParcelWatch, Expense, Feed, Inbox,
         dependencies={
             PaymentProvider: PaymentProvider(ledger), MailProvider: MailProvider(ledger), World: World(),
             Carrier: Carrier(delivered_after=5),

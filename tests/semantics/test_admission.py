@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
+import msgspec
 import pytest
 
 from durably import (
+    InvalidArgumentError,
     ObjectContext,
     OverloadedError,
     RuntimeStoppedError,
@@ -18,6 +20,35 @@ from durably import (
 )
 from durably.testing import Harness
 from tests.semantics.support import PuppetStore, begin, engine_of, tuned, turns
+
+read: list[str] = []
+"""Words that were made of what somebody has written, in order."""
+
+
+class Word(msgspec.Struct):
+    """Notes when it is read."""
+
+    text: str
+
+    def __post_init__(self) -> None:
+        read.append(self.text)
+
+
+class Reader(VirtualObject):
+    """Takes words."""
+
+    @handler
+    async def take(self, ctx: ObjectContext, word: Word) -> int:
+        return len(word.text)
+
+
+class Contract(VirtualObject, abstract=True, name="Reader"):
+    """What somebody believes of it."""
+
+    @handler
+    async def take(self, ctx: ObjectContext, word: dict[str, int]) -> int:
+        raise NotImplementedError
+
 
 began: list[str] = []
 """What handlers began, in order; each is replayed once at its end."""
@@ -49,7 +80,7 @@ def store() -> PuppetStore:
 @pytest.fixture
 async def app(store: PuppetStore) -> AsyncIterator[Harness]:
     async with AsyncExitStack() as stack:
-        yield await stack.enter_async_context(Harness(Diary, store=store))
+        yield await stack.enter_async_context(Harness(Diary, Reader, store=store))
 
 
 async def test_requests_are_accepted_in_the_order_in_which_they_came_whatever_they_are(app: Harness) -> None:
@@ -106,7 +137,7 @@ async def test_when_the_store_fails_those_who_were_not_reached_hear_that_nothing
 
 
 async def test_what_has_arrived_before_a_stop_is_accepted_and_goes_on_at_the_next_start(store: PuppetStore) -> None:
-    async with Harness(Diary, store=store) as app:
+    async with Harness(Diary, Reader, store=store) as app:
         await app.object(Diary, "d").write("zero")
         engine = engine_of(app)
         engine.incarnation.stopping = True  # As the first thing that a stop does.
@@ -114,12 +145,12 @@ async def test_what_has_arrived_before_a_stop_is_accepted_and_goes_on_at_the_nex
     with pytest.raises(RuntimeStoppedError) as told:
         await call
     assert told.value.id
-    async with Harness(Diary, store=store) as app:
+    async with Harness(Diary, Reader, store=store) as app:
         assert await app.object(Diary, "d").write("two") == ["zero", "one", "two"]
 
 
 async def test_those_who_wait_count_in_the_limits(store: PuppetStore) -> None:
-    async with tuned(Harness(Diary, store=store), undurable_limit_bytes=4_096) as app:
+    async with tuned(Harness(Diary, Reader, store=store), undurable_limit_bytes=4_096) as app:
         await app.object(Diary, "d").write("zero")
         calls = [begin(app.object(Diary, "d").write("x" * 100)) for _ in range(20)]
         await app.settle()
@@ -141,3 +172,18 @@ async def test_handlers_that_keep_each_other_busy_keep_no_one_out(app: Harness) 
     assert (busy.done(), call.done()) == (True, True)
     assert began.count("round") >= 500
     assert began.index("one") < 100
+
+
+async def test_what_the_types_of_the_handler_have_written_is_read_once_and_what_others_have_written_first_of_all(
+    app: Harness,
+) -> None:
+    word = Word("hello")
+    read.clear()
+    argument = {"text": "hello"}
+    assert await app.call("Reader", "take", msgspec.json.encode(argument), key="k") == b"5"
+    by_name = len(read)
+    read.clear()
+    assert await app.object(Reader, "k").take(word) == 5
+    assert len(read) == by_name - 1
+    with pytest.raises(InvalidArgumentError):  # Rule V5: nothing was accepted.
+        await app.object(Contract, "k").take({"text": 5})

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime
 from typing import NoReturn
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from durably import (
     DeadlineExceededError,
@@ -394,3 +397,82 @@ async def test_an_execution_that_fails_is_tried_again_from_its_own_beginning(sus
 
 def test_it_is_no_exception_that_handlers_catch() -> None:
     assert not issubclass(ContinueAsNew, Exception)
+
+
+class Clocked(VirtualObject):
+    """Notes its time in several executions."""
+
+    times: list[datetime] = state(default=[])
+
+    @handler
+    async def tick(self, ctx: ObjectContext, waits: list[bool]) -> list[datetime]:
+        self.times.append(ctx.now())
+        if waits and waits[0]:
+            await ctx.sleep(1)
+            self.times.append(ctx.now())
+        if waits:
+            ctx.continue_as_new(Clocked.tick, waits[1:])
+        return self.times
+
+
+@given(
+    waits=st.lists(st.booleans(), min_size=1, max_size=5),
+    jumps=st.lists(st.integers(0, 7_200), min_size=1, max_size=8),
+    crashes=st.integers(0, 8),
+)
+def test_a_handlers_time_never_goes_back_from_one_execution_to_the_next(
+    waits: list[bool], jumps: list[int], crashes: int
+) -> None:
+    """Rule T1, while the clock is set back again and again and the process dies now and then."""
+
+    async def run() -> None:
+        async with Harness(Clocked, store=PuppetStore()) as app:
+            await app.advance(10 * 3600)
+            await app.object(Clocked, "c").tick.send(waits)
+            for number in range(20):
+                app.clock.set_back(jumps[number % len(jumps)] * 1_000_000)
+                if number < crashes:
+                    await app.crash()
+                await app.advance(1)
+            await app.advance(100_000)
+            times: list[datetime] = (await app.state(Clocked, "c"))["times"]
+            assert len(times) == 1 + len(waits) + sum(waits)
+            assert times == sorted(times)
+
+    asyncio.run(run())
+
+
+class TwiceBroken:
+    """Fails in the first step of an execution, until it is mended."""
+
+    def __init__(self) -> None:
+        self.is_broken = False
+
+
+class Stumbling(VirtualObject):
+    def __init__(self, broken: TwiceBroken) -> None:
+        self.broken = broken
+
+    @handler(retry=RetryPolicy(initial=1.0))
+    async def go(self, ctx: ObjectContext, before: datetime | None = None) -> bool:
+        if before is None:
+            self.broken.is_broken = True
+            ctx.continue_as_new(Stumbling.go, ctx.now())
+        if self.broken.is_broken:
+            raise RuntimeError("not yet")
+        return ctx.now() >= before
+
+
+@pytest.mark.parametrize("crashes", [False, True])
+async def test_the_time_of_an_execution_counts_for_the_next_also_when_that_begins_late(crashes: bool) -> None:
+    broken = TwiceBroken()
+    async with Harness(Stumbling, dependencies={TwiceBroken: broken}, retry=RetryPolicy()) as app:
+        await app.advance(10 * 3600)
+        sent = await app.object(Stumbling, "s").go.send()
+        await app.settle()
+        app.clock.set_back(5 * 3600 * 1_000_000)
+        if crashes:
+            await app.crash()
+        broken.is_broken = False
+        await app.advance(6 * 3600)
+        assert await sent.output()

@@ -43,6 +43,10 @@ class Job(VirtualObject):
         raise RuntimeError("again")
 
     @handler
+    async def forget(self, ctx: ObjectContext) -> None:
+        self.runs = 0
+
+    @handler
     async def count(self, ctx: ObjectContext) -> int:
         return self.runs
 
@@ -55,6 +59,18 @@ def harness(store: MemoryStore | None = None, suspend_after: float = 60.0) -> Ha
 def suspend_after(request: pytest.FixtureRequest) -> float:
     value: float = request.param
     return value
+
+
+async def test_the_handle_of_what_was_listed_reads_a_result_that_is_nothing() -> None:
+    async with harness() as app:
+        await app.object(Job, "j").forget.send()
+        await app.settle()
+        assert [await one.result() async for one in app.invocations(target="Job/j/forget")] == [None]
+        (listed,) = [one async for one in app.invocations(target="Job/j/forget")]
+        again = await app.restart_as_new(listed.id)
+        await app.settle()
+        assert await again.output() is None
+        assert await app.invocation(again.id, None).output() is None  # type: ignore[func-returns-value]
 
 
 class TestPause:

@@ -157,6 +157,24 @@ def test_nothing_about_one_message_is_forwarded_and_what_was_given_wins(
         assert names is None or name in names
 
 
+@given(some.lists(some.sampled_from(FORWARDED)), some.sampled_from([", ", ",", "\n", " ,\t"]))
+def test_what_the_connection_header_names_is_of_that_connection(named: list[str], between: str) -> None:
+    incoming = {**INCOMING, "connection": between.join(["close", *map(str.upper, named)])}
+    assert Forwarding(None).add(incoming, {}) == {name: ALL[name] for name in FORWARDED if name not in named}
+    assert Forwarding(frozenset(FORWARDED)).add(incoming, {"cookie": "own"})["cookie"] == "own"
+
+
+async def test_what_the_connection_header_names_reaches_no_handler() -> None:
+    async with Runtime(MemoryStore(), [Last]) as runtime:
+        transport = httpx.ASGITransport(Ingress(runtime))
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            sent = {"connection": "close, X-Hop, content-length", "x-hop": "a", "x-end": "b"}
+            seen = (await client.post("/Last/headers", headers=sent)).json()
+            assert seen["x-end"] == "b"
+            assert "x-hop" not in seen
+            assert "connection" not in seen
+
+
 @pytest.mark.parametrize("given", ["x-tenant", 7, [""], [1], ["Content-Type"], ["X-Restate-Id"], ["HOST"]])
 def test_what_cannot_be_forwarded_is_refused_with_its_name(given: object) -> None:
     with pytest.raises((TypeError, ValueError), match="somewhere"):

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from durably import Context, MemoryStore, NonDeterminismError, Service, handler
+from durably.actors.values.slices import SLICE_BYTES
 from durably.testing import Harness
 
 
@@ -68,10 +69,10 @@ async def begun(code: Any, disk: MemoryStore) -> str:
         return id
 
 
-async def ended(code: Any, disk: MemoryStore, id: str, **way: Any) -> list[str]:
+async def ended(code: Any, disk: MemoryStore, id: str, **way: Any) -> list[Any]:
     async with Harness(code, store=disk, **way) as app:
         await app.advance(11)
-        return await app.invocation(id, list[str]).result()
+        return await app.invocation(id, list[Any]).result()
 
 
 @pytest.mark.parametrize("way", [{}, {"nothing_resident": True}], ids=["resident", "nothing resident"])
@@ -93,6 +94,25 @@ async def test_without_asking_the_change_is_found() -> None:
     old = await begun(Before, disk)
     with pytest.raises(NonDeterminismError):
         await ended(Careless, disk, old)
+
+
+class Weighing(Service):
+    """Takes something large, which is decoded in slices at each replay."""
+
+    @handler
+    async def weigh(self, ctx: Context, load: str) -> list[bool]:
+        first = ctx.patched("weigh twice")
+        await ctx.sleep(10)
+        return [first, ctx.patched("weigh twice")]
+
+
+@pytest.mark.parametrize("size", [1, 2 * SLICE_BYTES], ids=["small", "large"])
+async def test_an_answer_holds_in_replays_that_decode_in_slices(size: int) -> None:
+    disk = MemoryStore()
+    async with Harness(Weighing, store=disk) as app:
+        weighing = await app.service(Weighing).weigh.send("x" * size)
+        await app.settle()
+    assert await ended(Weighing, disk, weighing.id) == [True, True]
 
 
 class Repeating(Service):

@@ -385,6 +385,29 @@ async def test_outside_signals_have_a_limit() -> None:
         assert await sleeping.result() == ["0", "1", "2", "always"]
 
 
+@pytest.mark.parametrize("target", ["suspended", "paused", "pending", "scheduled"])
+async def test_outside_signals_have_a_limit_where_the_invocation_is_not_in_memory_too(target: str) -> None:
+    """Rule C8"""
+    async with tuned(Harness(Listener, suspend_after=0, nothing_resident=True), mailbox_messages=3) as app:
+        listener = app.object(Listener, "a")
+        if target == "pending":
+            await listener.take.send(1, 500)
+            await app.settle()
+        take = listener.take
+        sent = await (take.after(500).send(3) if target == "scheduled" else take.send(3, 600))
+        await app.settle()
+        if target == "paused":
+            await app.pause(sent.id)
+        for number in range(3):
+            await app.settle()
+            await sent.signal("word", str(number))
+        for _ in range(2):
+            await app.crash()
+            with pytest.raises(OverloadedError, match=r"has 3 signals that it has not taken.*runtime\.resume\(\)"):
+                await sent.signal("word", "too many")
+        assert await app.kill("Listener/a") != []
+
+
 async def test_signals_wait_in_a_file_too(tmp_path: Any) -> None:
     for suspend_after in (60, 0):
         path = tmp_path / f"{suspend_after}.db"

@@ -557,6 +557,14 @@ class TestS7:
                 with pytest.raises(PausedInvocationError, match="callbacks in one go"):
                     await getattr(app.service(self.Crowd), name)()
 
+    @pytest.mark.slow
+    async def test_fifty_one_thousand_tasks_can_be_cancelled(self) -> None:
+        async with tuned(Harness(self.Crowd, retry=RetryPolicy())) as app:
+            call = begin(app.service(self.Crowd).cancelled(51_000, "by_a_timeout"))
+            await turns()
+            await wait_a_little(app, 5)
+            assert await call == "cancelled"
+
     class Crowd(Service):
         @handler
         async def cancelled(self, ctx: Context, tasks: int, how: str) -> str:

@@ -34,6 +34,7 @@ from durably import (
 from durably.ids import Address
 from durably.storage.introspection import InspectableStore
 from durably.storage.memory import MemoryStore
+from durably.storage.records import InvocationRecord
 from durably.testing import Harness
 from tests.semantics.support import (
     SECOND_US,
@@ -518,6 +519,53 @@ async def test_a_run_that_comes_late_keeps_what_was_completed_before(suspend_aft
         assert await ann.see_again() == 1
         await app.advance(seconds=900)
         assert rows_of(store, "ann") == []
+
+
+class Patient(MemoryStore):
+    """Counts how often it is asked for what has expired, and says that nothing has when that has no end."""
+
+    asked = 0
+
+    async def expired(self, now: int, limit: int, /) -> list[InvocationRecord]:
+        self.asked += 1
+        return [] if self.asked > 2_000 else await super().expired(now, limit)
+
+    async def expired_promises(self, now: int, limit: int, /) -> list[tuple[int, Address]]:
+        self.asked += 1
+        return [] if self.asked > 2_000 else await super().expired_promises(now, limit)
+
+
+async def test_promises_of_a_run_that_came_late_are_looked_at_once_though_their_object_leaves_memory() -> None:
+    store = Patient()
+    async with tuned(Harness(Signup, store=store), active_objects=0) as app:
+        ann = app.workflow(Signup, "ann")
+        await ann.see(1)
+        await app.advance(hours=23)
+        await ann.confirm("7")
+        await ann.run.send("a")
+        await app.advance(hours=20)
+        assert sorted(map(str, rows_of(store, "ann"))) == ["confirmed", "email", "run", "seen"]
+        assert await ann.see_again() == 1
+        await app.advance(hours=25)
+        assert rows_of(store, "ann") == []
+    assert store.asked < 2_000, "it asks without end"
+
+
+async def test_what_a_class_leaves_that_is_not_there_stays_and_keeps_nobody_busy() -> None:
+    store = Patient()
+    async with Harness(Signup, store=store) as app:
+        for id in ("ann", "bob"):
+            await app.workflow(Signup, id).confirm("7")
+        await app.workflow(Signup, "ann").run.send("a")
+        await app.advance(seconds=1)
+    async with Harness(Desk, store=store) as app:
+        await app.advance(days=3)
+        assert rows_of(store, "ann") == ["run", "email", "confirmed"]
+        assert rows_of(store, "bob") == ["confirmed"]
+    assert store.asked < 2_000, "it asks without end"
+    async with Harness(Signup, store=store) as app:
+        await app.advance(days=5)  # Its clock begins where the first one did.
+        assert rows_of(store, "ann") == rows_of(store, "bob") == []
 
 
 async def test_the_retention_of_a_class_and_of_its_run() -> None:

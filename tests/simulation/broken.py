@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 import msgspec
@@ -17,26 +17,31 @@ import pytest
 from durably import Context, ObjectContext, Service, VirtualObject, handler, shared, state
 from durably.actors.context import SharedContext
 from durably.actors.protocol.commands import AwaitSignal
-from durably.ids import AWAKEABLE_PREFIX, AwakeableId, InvocationStatus
+from durably.ids import AWAKEABLE_PREFIX, Address, AwakeableId, InvocationStatus
 from durably.runtime.activations.activations import Activations
 from durably.runtime.activations.attempts import Attempts
+from durably.runtime.commands.cancel_commands import CancelCommands
+from durably.runtime.commands.promise_commands import CompletePromiseCommands
 from durably.runtime.commands.run_commands import RunCommands
-from durably.runtime.commands.signal_commands import CompleteAwakeableCommands
+from durably.runtime.commands.signal_commands import CompleteAwakeableCommands, SendSignalCommands
 from durably.runtime.commit.committer import Committer
 from durably.runtime.commit.open_batch import OpenBatch
 from durably.runtime.commit.transition import Transition
 from durably.runtime.commit.verification import Verification
+from durably.runtime.execution.execution import DurableOperation, Execution
 from durably.runtime.execution.step import Outcome
 from durably.runtime.gateway import intake
 from durably.runtime.gateway import requests as gateway_requests
 from durably.runtime.gateway.control import Control, Verb
 from durably.runtime.gateway.deliveries import Deliveries
-from durably.runtime.gateway.pending_requests import AcceptanceOperation, OutcomeOperation
+from durably.runtime.gateway.intake import Intake
+from durably.runtime.gateway.pending_requests import AcceptanceOperation, IdentificationOperation, OutcomeOperation
 from durably.runtime.invocations.activation import Activation
 from durably.runtime.invocations.invocation import Found, InvocationRun
 from durably.runtime.invocations.journal import Journal
 from durably.runtime.lifecycle import deadlocks
 from durably.runtime.lifecycle.cancellation import Cancellation
+from durably.runtime.lifecycle.continuations import Continuations
 from durably.runtime.lifecycle.deadlines import Deadlines
 from durably.runtime.lifecycle.deadlocks import Deadlocks
 from durably.runtime.lifecycle.endings import Endings
@@ -56,11 +61,15 @@ from durably.runtime.messaging.signals import Signals
 from durably.runtime.messaging.targets import Targets
 from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.registry.waiters import Waiters
+from durably.runtime.runtime import Runtime
+from durably.runtime.steps import steps
 from durably.runtime.steps.steps import Steps
 from durably.storage.memory import MemoryStore
+from durably.storage.payload_coding import PayloadCoding
 from durably.storage.records import (
     NO_COMMAND,
     Batch,
+    CallerRecord,
     CompletionRecord,
     OrderRecord,
     SignalRecord,
@@ -71,6 +80,7 @@ from durably.storage.records import (
 )
 from durably.testing import Faults, Simulation, Workload
 from durably.testing.simulation import process
+from durably.testing.simulation.coded import FarSide
 from durably.testing.simulation.disk import SimulatedStore
 from workloads import WORKLOADS
 
@@ -965,6 +975,64 @@ def an_actor_looks_at_a_global(patch: Patch) -> None:
     """The runtime is sound."""
 
 
+# ---------------------------------------------------------------------- ids of calls
+
+IDENTITIES = (WORKLOADS["identities"],)
+
+
+@mutant("check", where=IDENTITIES)
+def a_call_that_joined_another_is_told_to_be_one_of_its_own(patch: Patch) -> None:
+    def answer(original: Any, self: Attachments, caller: CallerRecord, derived_id: str, found: Found) -> None:
+        own = None if found is None else msgspec.structs.replace(found, id=derived_id)
+        original(self, caller, derived_id, own)
+
+    around(patch, Attachments, "_answer_identity", answer)
+
+
+@mutant("guarantee 5", where=IDENTITIES)
+def a_client_is_told_the_id_of_a_call_before_it_is_durable(patch: Patch) -> None:
+    def tell(self: Intake, operation: IdentificationOperation[Any]) -> None:
+        operation.id = operation.call.id
+        operation.identified(operation.call)
+
+    patch.setattr(Intake, "_tell_identity", tell)
+
+
+# ---------------------------------------------------------------------- executions
+
+
+@mutant("check", where=PAUSES)
+def a_restart_keeps_what_the_steps_before_it_changed(patch: Patch) -> None:
+    def restart(original: Any, self: Continuations, invocation: InvocationRun, from_step: int = 0) -> None:
+        if invocation.journal is not None:
+            self._committer.begin().change_state(invocation.activation, invocation.journal.changes)
+        original(self, invocation, from_step)
+
+    around(patch, Continuations, "restart", restart)
+
+
+@mutant("guarantee 7", "machine", "stuck", "check", "paused", "invariant", where=PAUSES)
+def a_restart_from_a_later_step_does_not_store_the_steps_before(patch: Patch) -> None:
+    def keep(self: Continuations, transition: Transition, invocation: InvocationRun, kept: Journal) -> None:
+        invocation.journal = kept
+
+    patch.setattr(Continuations, "_keep", keep)
+
+
+@mutant("guarantee 5", "guarantee 7", "machine", "stuck", "check", "paused", where=PAUSES)
+def a_restart_is_forgotten_in_a_crash(patch: Patch) -> None:
+    patch.setattr(OpenBatch, "renew", _nothing)
+
+
+def _never(seed: bytes) -> int:
+    return 0
+
+
+@mutant("check", where=(WORKLOADS["workflows"],))
+def time_begins_anew_with_each_execution(patch: Patch) -> None:
+    patch.setattr(steps, "earliest_time", _never)
+
+
 # ---------------------------------------------------------------------- cancels, kills, deadlines
 
 CANCELS = (WORKLOADS["cancels"],)
@@ -1056,3 +1124,168 @@ def a_cancel_is_lost_in_a_crash(patch: Patch) -> None:
 @mutant("check", "stuck", "guarantee 7", "guarantee 10", where=CANCELS)
 def a_handler_that_fails_when_told_is_tried_again(patch: Patch) -> None:
     patch.setattr(Journal, "takes_cancel", property(lambda _: False))
+
+
+@mutant("check", where=CANCELS)
+def what_handlers_cancel_goes_on(patch: Patch) -> None:
+    patch.setattr(CancelCommands, "issue", _nothing)
+    patch.setattr(CancelCommands, "issue_unawaited", _nothing)
+
+
+@mutant("check", where=CANCELS)
+def what_a_last_step_cancels_goes_on(patch: Patch) -> None:
+    patch.setattr(CancelCommands, "issue_unawaited", _nothing)
+
+
+@mutant("check", where=CANCELS)
+def atomic_handlers_cancel_before_their_outcome(patch: Patch) -> None:
+    patch.setattr(CancelCommands, "issue", CancelCommands.issue_unawaited)
+
+
+@mutant("check", where=CANCELS)
+def an_order_to_all_of_an_object_goes_to_one(patch: Patch) -> None:
+    def pages(original: Any, self: Runtime, *args: Any) -> Any:
+        async def first() -> Any:
+            async for record in original(self, *args):
+                yield record
+                return
+
+        return first()
+
+    around(patch, Runtime, "_pages", pages)
+
+
+@mutant("guarantee 5", where=CANCELS)
+def a_purge_forgets_nothing(patch: Patch) -> None:
+    patch.setattr(InvocationRegistry, "forget_outcome", _nothing)
+
+
+@mutant("guarantee 5", "guarantee 2", where=CANCELS)
+def what_is_begun_again_is_not_accepted(patch: Patch) -> None:
+    def restart(original: Any, self: Control, found: Any) -> str:
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(Acceptance, "accept", _nothing)
+            id: str = original(self, found)
+        return id
+
+    around(patch, Control, "_restart", restart)
+
+
+@mutant("guarantee 4", "check", where=CANCELS)
+def what_is_begun_again_has_another_argument(patch: Patch) -> None:
+    def restart(original: Any, self: Control, found: Any) -> str:
+        def accept(accept: Any, acceptance: Acceptance, transition: Any, message: Any) -> Any:
+            return accept(acceptance, transition, msgspec.structs.replace(message, argument=b'{"what":"twice"}'))
+
+        with pytest.MonkeyPatch.context() as inner:
+            around(inner, Acceptance, "accept", accept)
+            id: str = original(self, found)
+        return id
+
+    around(patch, Control, "_restart", restart)
+
+
+# ---------------------------------------------------------------------- what is asked for in a last step, or held back
+
+
+@mutant("check", "guarantee 7", "stuck", where=APPROVALS)
+def signals_of_a_last_step_are_lost(patch: Patch) -> None:
+    patch.setattr(SendSignalCommands, "issue_unawaited", _nothing)
+
+
+@mutant("check", where=APPROVALS)
+def atomic_handlers_signal_before_their_outcome(patch: Patch) -> None:
+    def issue(original: Any, self: SendSignalCommands, transition: Any, invocation: InvocationRun, *rest: Any) -> None:
+        does = self.issue_unawaited if invocation.handler.atomic else partial(original, self)
+        does(transition, invocation, *rest)
+
+    around(patch, SendSignalCommands, "issue", issue)
+
+
+@mutant("check", where=WORKFLOWS)
+def atomic_runs_complete_promises_before_their_outcome(patch: Patch) -> None:
+    def issue(original: Any, self: Any, transition: Any, invocation: InvocationRun, *rest: Any) -> None:
+        atomic = invocation.handler.atomic
+        object.__setattr__(invocation.handler, "atomic", False)
+        original(self, transition, invocation, *rest)
+        object.__setattr__(invocation.handler, "atomic", atomic)
+
+    around(patch, CompletePromiseCommands, "issue", issue)
+
+
+@mutant("check", "guarantee 14", where=WORKFLOWS)
+def promises_of_a_last_step_are_completed_again(patch: Patch) -> None:
+    def issue(
+        self: CompletePromiseCommands, transition: Any, invocation: InvocationRun, number: int, command: Any, found: Any
+    ) -> None:
+        self._promises.complete(transition, invocation.activation, command)
+
+    patch.setattr(CompletePromiseCommands, "issue_unawaited", issue)
+
+
+@mutant("guarantee 15", where=WORKFLOWS)
+def promises_of_what_never_runs_are_kept_for_ever(patch: Patch) -> None:
+    def expire(self: WorkflowRetention, address: Address, then: Callable[[], None]) -> None:
+        self.left_alone.add(address)
+        then()
+
+    patch.setattr(WorkflowRetention, "expire_promises", expire)
+
+
+@mutant("check", where=PROMISES)
+def headers_do_not_go_on_with_calls(patch: Patch) -> None:
+    def headers(self: Messages, sender: InvocationRun, command: Any) -> Any:
+        return command.headers
+
+    patch.setattr(Messages, "_headers", headers)
+
+
+@mutant("check", "paused", where=PROMISES)
+def answers_that_are_decoded_in_slices_fit_every_type(patch: Patch) -> None:
+    def prepared(original: Any, self: Any, value: bytes, size_bytes: int) -> Any:
+        yield
+        return lambda: msgspec.json.decode(value)
+
+    around(patch, DurableOperation, "prepared", prepared)
+
+
+# ---------------------------------------------------------------------- code that changes
+
+CHANGES = (WORKLOADS["changes"],)
+
+
+@mutant("paused", where=CHANGES)
+def a_replay_does_not_know_what_was_patched(patch: Patch) -> None:
+    def along(original: Any, self: Execution, steps: Any) -> Any:
+        return original(self, ())
+
+    around(patch, Execution, "_along", along)
+
+
+@mutant("paused", where=CHANGES)
+def what_began_before_a_change_runs_the_new_code(patch: Patch) -> None:
+    def patched(*_: object) -> bool:
+        return True
+
+    patch.setattr(Execution, "patched", patched)
+
+
+# ---------------------------------------------------------------------- codecs
+
+
+@mutant("machine", where=WORKFLOWS)
+def a_codec_lets_promises_through(patch: Patch) -> None:
+    def batch(original: Any, self: PayloadCoding, given: Batch) -> Batch:
+        coded: Batch = original(self, given)
+        return coded if isinstance(self, FarSide) else msgspec.structs.replace(coded, promises=given.promises)
+
+    around(patch, PayloadCoding, "batch", batch)
+
+
+@mutant("machine", "paused", where=APPROVALS)
+def steps_are_not_decoded(patch: Patch) -> None:
+    def stored(original: Any, self: PayloadCoding, given: StoredInvocation) -> StoredInvocation:
+        decoded: StoredInvocation = original(self, given)
+        return decoded if isinstance(self, FarSide) else msgspec.structs.replace(decoded, steps=given.steps)
+
+    around(patch, PayloadCoding, "stored", stored)

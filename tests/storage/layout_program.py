@@ -14,7 +14,22 @@ from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from durably import Context, InvocationStatus, ObjectContext, RetryPolicy, Service, VirtualObject, handler, state
+from durably import (
+    Context,
+    DurablePromise,
+    InvocationStatus,
+    ObjectContext,
+    RetryPolicy,
+    Service,
+    SharedWorkflowContext,
+    VirtualObject,
+    Workflow,
+    WorkflowContext,
+    handler,
+    promise,
+    shared,
+    state,
+)
 from durably.errors import PausedInvocationError
 from durably.storage.encoding import LARGE_BYTES
 from durably.storage.sqlite import SqliteStore
@@ -25,7 +40,12 @@ GOLDEN = Path(__file__).parent / "golden"
 ROOT = Path(__file__).resolve().parents[2]
 LARGE = "x" * LARGE_BYTES
 DONE_AFTER_SECONDS = 4_000
-RESULTS = sorted(["1", "1", "2", "2", "3", "mended", "mended", str(4 + LARGE_BYTES)])
+AWAKEABLE = "awakeable"
+"""The object whose only line is the id of an awakeable."""
+RESULTS = sorted([
+    "1", "1", "1", "2", "2", "3", "mended", "mended", str(4 + LARGE_BYTES),
+    "a person's word", "given, at last", "at last", "None",
+])  # fmt: skip
 """Of all that is in the store in the end, sorted."""
 
 
@@ -71,6 +91,12 @@ class LayoutClerk(Service):
         first, second = await ctx.signal("word", int), await ctx.signal("word", str)
         return first + len(second)
 
+    @handler
+    async def wait_for_a_person(self, ctx: Context) -> str:
+        asked = ctx.awakeable(str)
+        await ctx.object(LayoutBook, AWAKEABLE).write.send(asked.id)
+        return await asked
+
     @handler(retry=RetryPolicy(initial=600.0, maximum=600.0))
     async def fail_and_back_off(self, ctx: Context) -> str:
         await ctx.sleep(1)
@@ -87,8 +113,28 @@ class LayoutClerk(Service):
         return "mended"
 
 
+class LayoutConsent(Workflow):
+    """Waits for two promises; others wait for the second, too."""
+
+    given: DurablePromise[str] = promise()
+    missing: DurablePromise[str] = promise()
+
+    @handler
+    async def run(self, ctx: WorkflowContext) -> str:
+        return f"{await self.given}, {await self.missing}"
+
+    @shared
+    async def watch(self, ctx: SharedWorkflowContext) -> str:
+        return await self.missing
+
+    @shared
+    async def give(self, ctx: SharedWorkflowContext, word: str, *, is_last: bool) -> None:
+        await (self.missing if is_last else self.given).resolve(word)
+
+
 def harness(path: Path, world: LayoutWorld) -> Harness:
-    return Harness(LayoutBook, LayoutClerk, store=SqliteStore(path), dependencies={LayoutWorld: world}, suspend_after=0)
+    actors = (LayoutBook, LayoutClerk, LayoutConsent)
+    return Harness(*actors, store=SqliteStore(path), dependencies={LayoutWorld: world}, suspend_after=0)
 
 
 async def begin(path: Path) -> None:
@@ -107,6 +153,11 @@ async def begin(path: Path) -> None:
         waiting = await clerk.wait_for_word.send()
         await waiting.signal("word", 4)
         await waiting.signal("word", LARGE)
+        await clerk.wait_for_a_person.send()
+        consent = app.workflow(LayoutConsent, "ann")
+        await consent.run.send()
+        await consent.watch.send()
+        await consent.give.send("given", is_last=False)
         await app.settle()
 
 
@@ -128,6 +179,9 @@ async def finish(path: Path) -> tuple[list[str], list[str]]:
         for invocation, status in zip(found, statuses, strict=True):
             if status is InvocationStatus.PAUSED:
                 await app.resume(invocation.id)
+        awakeables: list[str] = (await app.state(LayoutBook, AWAKEABLE))["lines"]
+        await app.resolve_awakeable(awakeables[0], "a person's word")
+        await app.workflow(LayoutConsent, "ann").give("at last", is_last=True)
         await app.advance(DONE_AFTER_SECONDS)
         results = [str(await invocation.result()) for invocation in found]
         state = await app.state(LayoutBook, "mary")

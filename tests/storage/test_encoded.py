@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
+import sqlite3
+from contextlib import closing
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as some
 from typing_extensions import override
 
-from durably import ObjectContext, Runtime, StoreUnavailableError, VirtualObject, handler, state
-from durably.codecs import AesGcmCodec, Codec, CodecChain, CompressionCodec
+from durably import (
+    ObjectContext,
+    PausedInvocationError,
+    Runtime,
+    StoreUnavailableError,
+    VirtualObject,
+    handler,
+    state,
+)
+from durably.codecs import AcceptPlain, AesGcmCodec, Codec, CodecChain, CompressionCodec
+from durably.storage.codec_marker import refuse_encoded
 from durably.storage.encoded import EncodedStore
 from durably.storage.introspection import InspectableStore
-from durably.storage.memory import MemoryStore
+from durably.storage.memory import Disk, MemoryStore
 from durably.storage.sqlite import SqliteStore
 from durably.testing.stores.contract import StoreContract
 from tests.levels import level
@@ -89,12 +103,87 @@ async def test_a_codec_with_another_key_is_refused_at_the_start(tmp_path: Path) 
         assert await app.object(Diary, "mary").write("x") == [SECRET, "x"]
 
 
-async def test_a_store_may_get_a_codec_later(tmp_path: Path) -> None:
+async def test_a_store_in_plain_takes_a_codec_that_says_so_and_no_other(tmp_path: Path) -> None:
     path = tmp_path / "app.db"
     async with runtime(path, None) as app:
         await app.object(Diary, "mary").write("plain")
-    async with runtime(path, KEY) as app:
+    with pytest.raises(StoreUnavailableError, match=r"written without a codec.*durably encrypt.*AcceptPlain"):
+        await runtime(path, KEY).__aenter__()
+    mixed = Runtime(f"sqlite:///{path}", [Diary], codec=AcceptPlain(AesGcmCodec(KEY)))
+    async with mixed as app:
         assert await app.object(Diary, "mary").write(SECRET) == ["plain", SECRET]
+    with pytest.raises(StoreUnavailableError, match="values in plain among the encoded ones"):
+        await runtime(path, KEY).__aenter__()
+    with pytest.raises(StoreUnavailableError, match="written with a codec, and there is none here"):
+        await runtime(path, None).__aenter__()
+
+
+async def test_a_runtime_without_the_codec_is_refused_when_it_opens_the_store(tmp_path: Path) -> None:
+    path = tmp_path / "app.db"
+    async with runtime(path, KEY):
+        pass  # Nothing but the marker is in the store.
+    with pytest.raises(StoreUnavailableError, match=r"Runtime\(codec=...\).*durably decrypt"):
+        await runtime(path, None).__aenter__()
+    reader = SqliteStore(path)
+    await reader.open_read_only()
+    with pytest.raises(StoreUnavailableError, match=r"Runtime\(codec=...\)"):
+        await refuse_encoded(reader)
+    await reader.close()
+    store: Any = MemoryStore()
+    async with Runtime(store, [Diary], codec=AesGcmCodec(KEY)):
+        pass
+    with pytest.raises(StoreUnavailableError, match=r"Runtime\(codec=...\)"):
+        await Runtime(store, [Diary]).__aenter__()
+
+
+@given(some.lists(some.sampled_from("abc"), min_size=1, max_size=5), some.sets(some.sampled_from("abc")))
+def test_a_store_opens_exactly_with_all_keys_that_wrote_to_it(currents: list[str], given_keys: set[str]) -> None:
+    """Keys rotate in any order, and a runtime that lacks one is refused by its name, not at the first value."""
+    keys = {name: bytes([ord(name)]) * 32 for name in "abc"}
+    current = currents[-1]
+    disk = Disk()
+
+    async def run() -> None:
+        for number, one in enumerate(currents):
+            async with Runtime(MemoryStore(disk), [Diary], codec=AesGcmCodec(keys, current=one)) as app:
+                app.object(Diary, "mary")
+                assert await app.object(Diary, f"{number}").write("x") == ["x"]
+        held = {name: keys[name] for name in given_keys | {current}}
+        last = Runtime(MemoryStore(disk), [Diary], codec=AesGcmCodec(held, current=current))
+        missing = set(currents) - set(held)
+        if missing:
+            with pytest.raises(StoreUnavailableError, match="|".join(f"The key '{one}'" for one in missing)):
+                await last.__aenter__()
+            return
+        async with last as app:
+            for number in range(len(currents)):
+                assert await app.object(Diary, f"{number}").write("y") == ["x", "y"]
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("damaged", ["codec", "codec#2"])
+async def test_a_damaged_marker_does_not_lock_the_store(tmp_path: Path, damaged: str) -> None:
+    path = tmp_path / "app.db"
+    async with runtime(path, KEY) as app:
+        await app.object(Diary, "mary").write("x")
+    with closing(sqlite3.connect(path)) as file:
+        assert file.execute("update state set value = 'base64:!' where field = ?", [damaged]).rowcount == 1
+        file.commit()
+    async with runtime(path, KEY) as app:
+        assert await app.object(Diary, "mary").write("y") == ["x", "y"]
+
+
+async def test_a_plain_value_that_somebody_puts_among_encrypted_ones_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "app.db"
+    async with runtime(path, KEY) as app:
+        await app.object(Diary, "mary").write("x")
+    with closing(sqlite3.connect(path)) as file:
+        file.execute("""update state set value = '["forged"]' where field = 'lines'""")
+        file.commit()
+    async with runtime(path, KEY) as app:
+        with pytest.raises(PausedInvocationError, match=r"The field 'lines' of Diary/mary cannot be read: .* in plain"):
+            await app.object(Diary, "mary").write("y")
 
 
 async def test_another_codec_that_reads_the_values_as_something_else_is_refused() -> None:

@@ -67,3 +67,10 @@ def test_an_empty_list_is_nothing_to_do() -> None:
     assert (epoch, last_position) == (3, 7)
     assert set(lists) == {None}
     assert encoded.puts == []
+
+
+def test_a_batch_of_nothing_but_fields_takes_the_short_statement() -> None:
+    set_one, clear_one = field("f", b"1"), field("f", None)
+    assert encode_batch(Batch(last_position=7, state=[set_one]), 3).statement == "commit_state"
+    assert encode_batch(Batch(last_position=7, state=[clear_one]), 3).statement == "commit_batch"
+    assert encode_batch(Batch(last_position=7, state=[set_one], orders_done=[5]), 3).statement == "commit_batch"

@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from durably.storage import encoding
 from durably.storage.connections import Parameters
-from durably.storage.decoding import LargePayloadError
+from durably.storage.decoding import NeedsPiecesError
 from durably.storage.introspection import InspectableStore
 from durably.storage.sqlite import SqliteStore
 from durably.testing.stores.contract import StoreContract
@@ -54,7 +54,7 @@ class PiecemealStore(SqliteStore):
     async def _read(self, name: str, parameters: Parameters, limit_bytes: int | None = None) -> str:
         self._load_limit_bytes = FEW_BYTES
         if name in ("load", "fetch"):
-            raise LargePayloadError
+            raise NeedsPiecesError
         return await super()._read(name, parameters, limit_bytes)
 
 

@@ -8,8 +8,9 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import msgspec
 import pytest
 
 from durably import (
@@ -28,7 +29,7 @@ from durably import (
     shared,
     state,
 )
-from durably.actors.protocol.commands import Call, GetStatus
+from durably.actors.protocol.commands import Call, Command, GetStatus
 from durably.runtime.execution.step import Delivery, Step
 from durably.testing import Harness
 from durably.testing.replaying.export import export_journals, journals_under_way
@@ -395,6 +396,20 @@ def test_every_payload_comes_back_as_the_bytes_that_went_in(payload: bytes) -> N
         3, (0,), (call, GetStatus("inv_2")), {"f": payload, "gone": None}, (1,), {"r": payload, "unset": None}, None, 2
     )
     journal = sample(argument=payload, snapshot={"f": payload}, steps=(step,), deliveries=(Delivery(0, True, payload),))
+    assert decode_journal(encode_journal(journal)) == journal
+
+
+SAMPLES: dict[Any, Any] = {str: "x", bytes: b"1", bool: True, int: 5, dict[str, str]: {"a": "b"}}
+
+
+@pytest.mark.parametrize("kind", get_args(Command), ids=lambda kind: kind.__name__)
+def test_every_command_comes_back_from_a_file(kind: type[msgspec.Struct]) -> None:
+    values = {
+        field.name: next(SAMPLES[one] for one in (field.type, *get_args(field.type)) if one in SAMPLES)
+        for field in msgspec.structs.fields(kind)
+    }
+    command: Any = kind(**values)
+    journal = sample(steps=(Step(1, (), (command,), patches=("a change",)),))
     assert decode_journal(encode_journal(journal)) == journal
 
 

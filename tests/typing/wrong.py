@@ -13,6 +13,7 @@ from durably import (
     Caller,
     Context,
     DurablePromise,
+    Invocation,
     ObjectContext,
     RetryPolicy,
     Service,
@@ -121,6 +122,13 @@ async def use(caller: Caller, ctx: Context) -> None:
         undo.add(cart.add, 5)  # refused: an argument of another type, of a compensation
         undo.add(refund, 5)  # refused: a compensation is awaited
     await caller.call("Cart", "add", "text")  # refused: a body is bytes
+    named: str = await caller.call("Cart", "add", key="k", argument="a", returns=bool)  # refused: the result is a bool
+    handle: Invocation[str] = await caller.send("Cart", "add", key="k", returns=bool)  # refused: the result is a bool
+    caller.call("Cart", "add", key="k", argument="a", returns=bool)  # refused: the await is forgotten
+    behind: Invocation[str] = await caller.invocation_of(cart.add("a"))  # refused: the result is a bool
+    caller.invocation_of(cart.add("a"))  # refused: the await is forgotten
+    caller.invocation_of("inv_1")  # refused: that is invocation()
+    print(named, handle, behind)
     await ctx.run("charge", charge, "5")  # refused: an argument of another type, of an action
     await ctx.run("charge", charge)  # refused: an argument of the action is missing
     ctx.run("refund", refund, 5)  # refused: the await is forgotten

@@ -10,6 +10,8 @@ import inspect
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeAlias, get_args, get_origin
 
+import msgspec
+
 from durably.actors.actor import Actor
 from durably.actors.context import Context, HandlerInfo, make_context
 from durably.actors.definition.arguments import Decoded
@@ -23,7 +25,7 @@ from durably.actors.retry import RetryPolicy
 from durably.actors.state import STATE_VIEW, BoundField, StateField, StateView
 from durably.actors.values.descriptions import MISSING, describe, named
 from durably.actors.values.parts import parts_of
-from durably.actors.values.serde import SerdeFactory, TypeCodec, codec_of, codec_under
+from durably.actors.values.serde import JSON, SerdeFactory, TypeCodec, codec_of, codec_under
 from durably.actors.values.slices import Slices
 from durably.errors import DefinitionError, HandlerMistakeError, UndecodableError, UnencodableError
 
@@ -78,6 +80,10 @@ class BoundActorHandler:
 
     def __repr__(self) -> str:
         return f"<{self.kind} handler {self.service}/{self.name}>"
+
+    def is_malformed(self, argument: bytes) -> bool:
+        """An argument in the journal's form is no JSON, and only JSON fits: no caller has given it like that."""
+        return self.accepts in (None, JSON) and not _is_json(argument)
 
     def context(self, instance: Actor, port: Port, key: str) -> Context:
         """The context of an attempt, which shares the state with its `self`."""
@@ -150,6 +156,11 @@ class BoundActor:
         codec = next((field.codec for field in self._fields.values() if field.name == name), None)
         return (codec_under(self.serde, MISSING) if codec is None else codec).decode(data)
 
+    def is_malformed_promise(self, name: str, data: bytes) -> bool:
+        """The stored value of a declared promise is no JSON, and nothing else was written."""
+        codec = self._promises.get(name)
+        return codec is not None and codec.is_json and not _is_json(data)
+
     def instance(self, key: str, port: Port, *, writable: bool) -> Actor:
         """A fresh `self` for one attempt, with its own view of the state (rule V1)."""
         made = object.__new__(self._cls)
@@ -161,6 +172,14 @@ class BoundActor:
         if self._has_promises:
             own[PROMISE_VIEW] = PromiseView(port, self._promises)
         return made
+
+
+def _is_json(data: bytes) -> bool:
+    try:
+        msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+    return True
 
 
 def bind(

@@ -114,6 +114,13 @@ class GetStatus(msgspec.Struct, frozen=True, tag="look", array_like=True):
     invocation_id: str
 
 
+class IdentifyCall(msgspec.Struct, frozen=True, tag="identify", array_like=True):
+    """Ask which invocation a call of this execution has started or joined; the answer is a recorded input (rule S4)."""
+
+    derived_id: str
+    """The id that follows from the number of the call; it leads to what the call has joined, too (rule C7)."""
+
+
 class MakeAwakeable(msgspec.Struct, frozen=True, tag="awakeable", array_like=True):
     """Wait for a value that anybody supplies to an id. The id follows from the execution's seed and the number."""
 
@@ -155,6 +162,7 @@ Command: TypeAlias = (
     | Attach
     | GetOutput
     | GetStatus
+    | IdentifyCall
     | GetPromise
     | PeekPromise
     | CompletePromise
@@ -176,7 +184,7 @@ class StatusAnswer(msgspec.Struct, frozen=True):
 
 
 class SendAnswer(msgspec.Struct, frozen=True, array_like=True):
-    """The encoded answer to a `Send` that may join an earlier invocation."""
+    """The encoded answer to a `Send` that may join an earlier invocation, and to `IdentifyCall`."""
 
     id: str
     previously_accepted: bool

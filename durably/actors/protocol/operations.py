@@ -5,9 +5,9 @@ It was issued when it was called, awaited or not (rule C1), and may be awaited m
 forgetting the `await`, or testing it for truth, names that line.
 
 `asyncio.gather`, `shield` and others take a future as it is and make a task of a coroutine. In a handler an operation
-is a future to them, which saves a task for each call. To a program that calls `asyncio.ensure_future` itself, and outside
-handlers, it is a coroutine: what `ensure_future` returns is then a task, which `asyncio.wait` takes. (`asyncio.wait`
-refuses anything that is a coroutine.)
+is a future to them, which saves a task for each call. To a program that calls `asyncio.ensure_future` itself, and
+outside handlers, it is a coroutine: what `ensure_future` returns is then a task, which `asyncio.wait` takes, as it
+refuses anything that is a coroutine.
 """
 
 from __future__ import annotations

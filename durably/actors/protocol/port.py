@@ -133,6 +133,10 @@ class Port(Protocol):
         """Journal a command that is not answered. The operation has ended."""
         ...
 
+    def callee_id(self, call: object, service: str, key: str | None, /) -> str | None:
+        """The id that leads to the invocation of a call to this address; None: it is no call of this execution."""
+        ...
+
     def issue_signal(self, command: SendSignal, what: object, site: CallSite, /) -> Operation[None]:
         """Journal a signal to another invocation; it ends when that has it, or with the failure that it cannot.
 

@@ -1,8 +1,8 @@
 """Terminal errors as bytes and back: what a caller gets is of the class that was raised, with its fields.
 
-Neither direction ever fails: a class that the reader does not know becomes its nearest known base, a field that
-cannot be written or read is left out and named in the metadata. Restoring does not call `__init__`. Tracebacks do
-not travel.
+Neither direction ever fails: a class that the reader does not know becomes its nearest known base, and travels on as
+what it was; a field that cannot be written or read is left out and named in the metadata. Restoring does not call
+`__init__`. Tracebacks do not travel.
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ from durably.actors.values.descriptions import text_for_people
 from durably.actors.values.serde import TypeCodec, codec_for
 from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 from durably.errors import (
+    TRAVELLED_AS,
     CancelledInvocationError,
     DefinitionError,
     HandlerMistakeError,
     RetryableError,
     TerminalError,
+    TravelledAs,
     UndecodableError,
     UnencodableError,
     error_class_name,
@@ -148,9 +150,12 @@ def encode_failure(error: TerminalError) -> bytes:
     metadata = _plain_metadata(error)
     if lost:
         metadata[LOST_FIELDS] = ", ".join(lost)
-    envelope = Envelope(
-        _class_names(type(error)), _plain_code(error), _plain_text(_message_of(error)), metadata, fields
-    )
+    names = _class_names(type(error))
+    travelled: TravelledAs | None = error.__dict__.get(TRAVELLED_AS)
+    if travelled is not None:
+        names = [*travelled.classes, *(name for name in names if name not in travelled.classes)]
+        fields |= {name: msgspec.Raw(value) for name, value in travelled.fields.items() if name not in fields}
+    envelope = Envelope(names, _plain_code(error), _plain_text(_message_of(error)), metadata, fields)
     return _encoder.encode(envelope)
 
 
@@ -168,7 +173,13 @@ def _restored(envelope: Envelope) -> TerminalError:
     cls = next((found for found in known if found is not None), TerminalError)
     error = cls.__new__(cls, envelope.message)
     lost: list[str] = []
-    for name, codec in _fields_of(cls).items():
+    declared = _fields_of(cls)
+    own_name = error_class_name(cls)
+    unknown = envelope.classes[: envelope.classes.index(own_name)] if own_name in envelope.classes else envelope.classes
+    undeclared = {name: bytes(value) for name, value in envelope.fields.items() if name not in declared}
+    if unknown or undeclared:
+        _set(error, TRAVELLED_AS, TravelledAs(tuple(unknown), undeclared))
+    for name, codec in declared.items():
         if name in envelope.fields and not _restore_field(error, name, codec, bytes(envelope.fields[name])):
             lost.append(name)
     metadata = dict(envelope.metadata)

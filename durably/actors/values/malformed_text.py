@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-_ESCAPE = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
+_SURROGATE = re.compile(rb"\\u([dD][89a-fA-F][0-9a-fA-F]{2})")
 _HIGH = range(0xD800, 0xDC00)
 _LOW = range(0xDC00, 0xE000)
 
@@ -25,8 +25,8 @@ def malformed_text(data: bytes) -> str | None:
 def _lone_surrogate(data: bytes) -> str | None:
     """The first escape of half a character whose other half does not stand beside it."""
     high: re.Match[bytes] | None = None
-    for escape in _ESCAPE.finditer(data):
-        code = int(escape[1], 16) if escape[1] else 0
+    for escape in _SURROGATE.finditer(data.replace(rb"\\", b"__")):
+        code = int(escape[1], 16)
         completes = code in _LOW and high is not None and escape.start() == high.end()
         if high is not None and not completes:
             break

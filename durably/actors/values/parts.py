@@ -52,37 +52,55 @@ class Parts:
         end = len(verified) - 1
         return end > 1 and data[end : end + 1] == b"," and data.startswith(verified[:end])
 
-    def _are_verified(self, value: Any, data: bytes, verified: bytes) -> bool:
-        """The parts at the end are read as they were written; False also where only the whole can tell."""
-        last = self._last(value, data[len(verified) :])
-        try:
-            return last is not None and all(self._item.encode_exactly(part) == bytes(raw) for part, raw in last)
-        except UnencodableError:
-            return False
+    def _verify_last(self, value: Any, data: bytes, verified: bytes) -> bool | None:
+        """Whether the parts at the end, which are read as they were written, are written so again.
 
-    def verify(self, value: Any, data: bytes, verified: Split | bytes) -> Split | None:
+        None: they are not, or only the whole can tell.
+        """
+        last = self._last(value, data[len(verified) :])
+        if last is None:
+            return None
+        are_canonical = True
+        try:
+            for part, raw in last:
+                encoded, is_canonical = self._item.encode_to_change(part)
+                if encoded != bytes(raw):
+                    return None
+                are_canonical = are_canonical and is_canonical
+        except UnencodableError:
+            return None
+        return are_canonical
+
+    def _are_canonical(self, value: Any, places: Places) -> bool:
+        """Whether the parts in these places, each of which is proved, are written as they are read."""
+        are_canonical = True
+        for place in places:
+            are_canonical = self._item.encode_to_change(value[place])[1] and are_canonical
+        return are_canonical
+
+    def verify(self, value: Any, data: bytes, verified: Split | bytes) -> tuple[Split | None, bool]:
         """Verify a value that is encoded as `data`, where an earlier one has been verified: its bytes, or its parts.
 
         Returns:
-            The parts of `data`, for the next time, if it was cut.
+            The parts of `data`, for the next time, if it was cut; and whether what it decodes to is encoded to it
+            again, if that is so of the earlier one.
 
         Raises:
             UnencodableError: it would not decode again.
         """
-        if isinstance(verified, bytes) and self.is_longer(data, verified) and self._are_verified(value, data, verified):
-            return None
+        if isinstance(verified, bytes) and self.is_longer(data, verified):
+            are_canonical = self._verify_last(value, data, verified)
+            if are_canonical is not None:
+                return None, are_canonical
         parts = self._split(data)
         changed = self._changed_places(value, parts, self._split(verified) if isinstance(verified, bytes) else verified)
         if changed is None or len(changed) * 2 > len(parts):
-            self._whole.verify(value, data)
-            return parts
+            return parts, self._whole.verify(value, data)
         try:
-            for place in changed:
-                self._item.encode_exactly(value[place])
+            return parts, self._are_canonical(value, changed)
         except UnencodableError:
             self._whole.verify(value, data)  # It tells where.
             raise
-        return parts
 
 
 def _changed_positions(value: object, parts: list[msgspec.Raw], before: list[msgspec.Raw]) -> list[int] | None:

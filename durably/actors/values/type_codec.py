@@ -147,19 +147,37 @@ class TypeCodec(Generic[T]):
         self._prove(value, data)
         return data
 
-    def verify(self, value: T, data: bytes) -> None:
+    def encode_to_change(self, value: T) -> tuple[bytes, bool]:
+        """The same as `encode_exactly`, and whether what these bytes decode to is encoded to them again.
+
+        It is not where the value equals what it is read as and is written differently: an int where a float is
+        declared.
+        """
+        if self._plain_json:
+            plain = encode_if_plain(value)
+            if plain is not None:
+                return plain, True
+        data = self.encode(value)
+        return data, self.verify(value, data)
+
+    def verify(self, value: T, data: bytes) -> bool:
         """See that `data`, which `encode` made of `value`, decodes to it, where that is not certain (rule V5).
+
+        Returns:
+            As `encode_to_change` does, whether what `data` decodes to is encoded to it again.
 
         Raises:
             UnencodableError: it does not; says where they differ.
         """
-        if not self._is_certainly_right(value):
-            self._prove(value, data)
+        if self._test is ALWAYS:  # `encode` has proved it.
+            return type(value) is self.annotation or self.encode(self.decode(data)) == data
+        return self._is_certainly_right(value) or self.encode(self._prove(value, data)) == data
 
-    def _prove(self, value: T, data: bytes) -> None:
+    def _prove(self, value: T, data: bytes) -> T:
+        """What `data` is read as, which is the value."""
         read = self._read_again(value, data)
         if self._plain_json and value == read:
-            return
+            return read
         try:
             compare(value, read, loose=self._loose)
         except Difference as difference:
@@ -170,6 +188,7 @@ class TypeCodec(Generic[T]):
                 raise UnencodableError(
                     f"{shortened(value)} is not the same when it is read as {describe(self.annotation)} again: {error}."
                 ) from error
+        return read
 
     def _is_certainly_right(self, value: T) -> bool:
         try:

@@ -10,7 +10,6 @@ import asyncio
 from types import TracebackType
 from typing import Any, Self, cast
 
-from durably.actors.protocol.port import Action
 from durably.actors.retry import RetryPolicy
 from durably.actors.values.durations import duration_us
 from durably.actors.values.error_envelopes import asked_delay, raised_terminal, terminal
@@ -22,29 +21,30 @@ from durably.runtime.execution.failure_text import describe_failure, text_of_err
 class TimeLimit:
     """Bounds what its task awaits, as `asyncio.timeout` does, by another clock than the event loop's."""
 
-    def __init__(self, clock: Clock, action: Action[Any]) -> None:
+    def __init__(self, clock: Clock, name: str, limit_us: int) -> None:
+        """`name` is that of the action."""
         self.error: TimeoutError | None = None
         """What it raised: the limit was reached."""
         self.until: int | None = None
         """When it will be reached, by the clock's monotonic time."""
         self._clock = clock
-        self._action = action
+        self._name = name
+        self._limit_us = limit_us
         self._expired = False
         self._timer: Cancellable | None = None
         self._task: asyncio.Task[Any] | None = None
         self._cancelling = 0
 
     def __enter__(self) -> Self:
-        limit_us = self._action.timeout_us
-        if limit_us is not None:
-            task = self._task = asyncio.current_task()
-            assert task is not None
-            self._cancelling = task.cancelling()
-            self.until = self._clock.monotonic() + limit_us
-            if limit_us > 0:
-                self._timer = self._clock.call_later(limit_us, self._expire)
-            else:
-                self._timer = task.get_loop().call_soon(self._expire)
+        limit_us = self._limit_us
+        task = self._task = asyncio.current_task()
+        assert task is not None
+        self._cancelling = task.cancelling()
+        self.until = self._clock.monotonic() + limit_us
+        if limit_us > 0:
+            self._timer = self._clock.call_later(limit_us, self._expire)
+        else:
+            self._timer = task.get_loop().call_soon(self._expire)
         return self
 
     def __exit__(
@@ -56,17 +56,14 @@ class TimeLimit:
             return
         is_all_that_cancels = self._task.uncancel() <= self._cancelling
         if is_all_that_cancels and isinstance(error, asyncio.CancelledError):
-            self.error = TimeoutError(f"the action {self._action.name!r} took longer than its limit of {self._limit()}")
+            limit = f"{self._limit_us / US_PER_SECOND:g} s"
+            self.error = TimeoutError(f"the action {self._name!r} took longer than its limit of {limit}")
             raise self.error from error
 
     def _expire(self) -> None:
         self._expired = True
         assert self._task is not None
         self._task.cancel()
-
-    def _limit(self) -> str:
-        assert self._action.timeout_us is not None
-        return f"{self._action.timeout_us / US_PER_SECOND:g} s"
 
 
 def terminal_error_of_action(error: BaseException) -> TerminalError | None:

@@ -18,14 +18,14 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import msgspec
 
-from durably.actors.action_context import ActionContext, ActionLog
+from durably.actors.action_context import ActionContext
 from durably.actors.protocol.port import Action
 from durably.actors.retry import RetryPolicy
 from durably.actors.values.error_envelopes import encode_failure
 from durably.actors.values.user_errors import USER_ERRORS, is_from_signal, let_signals_pass
 from durably.errors import TerminalError, find_mistake
 from durably.runtime.actions.action_attempt import TimeLimit, given_up_error, retry_delay, terminal_error_of_action
-from durably.runtime.actions.contained import Contained, ExitInTaskError, has_exited, without_containment
+from durably.runtime.actions.contained import ExitInTaskError, contained, has_exited, without_containment
 from durably.runtime.clock import Cancellable, Clock
 from durably.runtime.commit.thread_yielding import ThreadYielding
 from durably.runtime.execution.failure_text import failure_fields, text_of_error
@@ -103,6 +103,8 @@ class Actions:
     ) -> None:
         self.on_rest: Callable[[], None] = _nobody_listens
         """Hears when an action has ended, or backs off."""
+        self._is_resting = False
+        """In the next turn of the loop it is told that nothing is attempted."""
         self._observer = observer
         self._around_attempt = around_attempt
         self._host = asyncio.get_running_loop()
@@ -110,7 +112,7 @@ class Actions:
         self._thread_yielding = thread_yielding
         self._running: dict[ActionKey, _Running] = {}
         self._threads = threads
-        self._under_way: dict[_Running, TimeLimit] = {}
+        self._under_way: dict[_Running, TimeLimit | None] = {}
         """What is being attempted right now; what backs off is not among it."""
         self._executor: ThreadPoolExecutor | None = None
         self._cancelled: dict[asyncio.Task[None], str] = {}
@@ -134,7 +136,12 @@ class Actions:
     def under_way(self) -> list[Attempted]:
         """The attempts of this moment, oldest first."""
         return [
-            Attempted(running.key, running.name, limit.until, self._running.get(running.key) is running)
+            Attempted(
+                running.key,
+                running.name,
+                None if limit is None else limit.until,
+                self._running.get(running.key) is running,
+            )
             for running, limit in self._under_way.items()
         ]
 
@@ -216,7 +223,8 @@ class Actions:
         started = self._clock.monotonic()
         failures = 0
         while running.result is None:
-            limit = TimeLimit(self._clock, action)
+            limit_us = action.timeout_us
+            limit = None if limit_us is None else TimeLimit(self._clock, action.name, limit_us)
             context = self._context(key, action, failures + 1)
             self._begin_attempt(running, limit)
             try:
@@ -233,7 +241,8 @@ class Actions:
                 if action.retry is not None:
                     issued_at = running.listener.action_issued_at(key)
                     elapsed = elapsed if issued_at is None else max(elapsed, self._clock.now() - issued_at)
-                running.result = _after_failure(action, policy, error, failures, elapsed, error is limit.error)
+                is_time_limit = limit is not None and error is limit.error
+                running.result = _after_failure(action, policy, error, failures, elapsed, is_time_limit)
                 failed: BaseException | None = error
             else:
                 failed = None
@@ -251,40 +260,48 @@ class Actions:
         if self._running.get(key) is running:
             running.listener.action_ended(key, running.result)
 
-    def _begin_attempt(self, running: _Running, limit: TimeLimit) -> None:
+    def _begin_attempt(self, running: _Running, limit: TimeLimit | None) -> None:
         self._under_way[running] = limit
         self._observer.action_attempt_started(*running.key, running.name)
 
     def _end_attempt(self, running: _Running) -> None:
         del self._under_way[running]
-        if not self._under_way:
-            self._host.call_soon(self.on_rest)
+        if not self._under_way and not self._is_resting:
+            self._is_resting = True
+            self._host.call_soon(self._rest)
         self._observer.action_attempt_ended(*running.key, running.name)
+
+    def _rest(self) -> None:
+        """Actions that end at once, one after the other in a turn of the loop, are told of together."""
+        self._is_resting = False
+        self.on_rest()
 
     def _context(self, key: ActionKey, action: Action[Any], attempt: int) -> ActionContext:
         """What `action_context()` gives in this attempt."""
         write = partial(self._observer.action_logged, key[0], action.name, attempt)
-        return ActionContext(action.name, attempt, action.request, ActionLog(write))
+        return ActionContext(action.name, attempt, action.request, write)
 
     def _attempted(
-        self, action: Action[Any], fallback: RetryPolicy, limit: TimeLimit, context: ActionContext
+        self, action: Action[Any], fallback: RetryPolicy, limit: TimeLimit | None, context: ActionContext
     ) -> Awaitable[Any]:
         if self._around_attempt is None:
             return self._attempt(action, limit, context)
         return self._around_attempt(action, fallback, partial(self._attempt, limit=limit, context=context))
 
-    async def _attempt(self, action: Action[Any], limit: TimeLimit, context: ActionContext) -> Any:
+    async def _attempt(self, action: Action[Any], limit: TimeLimit | None, context: ActionContext) -> Any:
         token = context.enter()
         try:
+            if limit is None:
+                return await contained(self._host, self._called(action))
             with limit:
-                return await Contained(self._host, self._called(action))
+                return await contained(self._host, self._called(action))
         except asyncio.CancelledError:
             context.given_up.set()
             if _this_task().cancelling():
                 raise
             raise RuntimeError("the action was cancelled from within") from None
         except TimeoutError as error:
-            if error is limit.error:
+            if limit is not None and error is limit.error:
                 context.given_up.set()
             raise
         finally:

@@ -1,4 +1,4 @@
-"""`Contained`: user code on the host's event loop, whose tasks cannot end that loop (rule E3).
+"""`contained`: user code on the host's event loop, whose tasks cannot end that loop (rule E3).
 
 When a task raises `SystemExit` or `KeyboardInterrupt`, asyncio records it and then raises it out of the event loop,
 which ends the host. Our own task, in which an action runs, catches it; the tasks that the action makes (`create_task`,
@@ -12,6 +12,7 @@ an embedding host; `durably serve`, which owns its loop, goes on after these as 
 from __future__ import annotations
 
 import asyncio
+import types
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from typing import Any, TypeVar, cast
 
@@ -32,17 +33,18 @@ class ExitInTaskError(BaseException):
 
 
 class Contained(Coroutine[Any, Any, R]):
-    """A coroutine whose exits, and those of the tasks that it makes, are raised as `ExitInTaskError`."""
+    """The same as a coroutine object, for a task."""
 
     __slots__ = ("_coroutine", "_has_begun", "_steps")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, R]) -> None:
         self._coroutine = coroutine
-        self._steps = _steps_of(loop, coroutine)
+        self._steps: Any = contained(loop, coroutine)
         self._has_begun = False
 
     def __await__(self) -> Generator[Any, Any, R]:
-        return self._steps
+        result: R = yield from self._steps
+        return result
 
     def send(self, value: Any, /) -> Any:
         self._has_begun = True
@@ -60,8 +62,12 @@ class Contained(Coroutine[Any, Any, R]):
         return getattr(self._coroutine, name)  # `cr_frame` and the like, by which asyncio shows a task.
 
 
-def _steps_of(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, R]) -> Generator[Any, Any, R]:
-    """Run a coroutine step by step, each with a task factory of ours. One generator: it runs for each action."""
+@types.coroutine
+def contained(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, R]) -> Generator[Any, Any, R]:
+    """Await a coroutine whose exits, and those of the tasks that it makes, are raised as `ExitInTaskError`.
+
+    Each of its steps has a task factory of ours. One generator and nothing else: it runs for each action.
+    """
     factory = _ContainingFactory()
     step: Callable[[Any], Any] = coroutine.send
     given: Any = None
@@ -100,8 +106,8 @@ class _ContainingFactory:
     def __call__(self, loop: asyncio.AbstractEventLoop, coroutine: Any, **more: Any) -> Any:
         loop.set_task_factory(self.before)
         try:
-            contained = Contained(loop, coroutine) if asyncio.iscoroutine(coroutine) else coroutine
-            return loop.create_task(contained, **more)
+            inside = Contained(loop, coroutine) if asyncio.iscoroutine(coroutine) else coroutine
+            return loop.create_task(inside, **more)
         finally:
             loop.set_task_factory(self)
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 
+from msgspec import structs
+
 from durably.actors.definition.binding import BoundActor, BoundActorHandler
 from durably.ids import Address, InvocationStatus
 from durably.runtime.activations.attempts import Attempts
@@ -20,13 +22,20 @@ from durably.runtime.incarnation.idleness import Idleness
 from durably.runtime.incarnation.incarnation import Incarnation
 from durably.runtime.incarnation.ready_queue import ReadyQueue
 from durably.runtime.invocations.activation import Activation, LoadBuffer
-from durably.runtime.invocations.invocation import InvocationRun, from_stored
-from durably.runtime.invocations.load_errors import state_load_error
+from durably.runtime.invocations.invocation import InvocationRun, from_stored, take_payloads
+from durably.runtime.invocations.load_errors import LoadError, state_load_error
 from durably.runtime.registry.batched_lookup import BatchedLookup
 from durably.runtime.registry.reads import Reads
 from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.settings import Settings
-from durably.storage.records import CallerRecord, SignalRecord, StoredInvocation, StoredObject
+from durably.storage.records import (
+    CallerRecord,
+    SignalRecord,
+    StoredInvocation,
+    StoredObject,
+    Unreadable,
+    promise_part,
+)
 
 
 class Activations:
@@ -155,14 +164,15 @@ class Activations:
         """Take the snapshot and what had not ended, then whatever came meanwhile. Runs no user code."""
         load_buffer, activation.load_buffer = activation.load_buffer, None
         assert load_buffer is not None
-        activation.stored_tail = stored.pending_beyond
         came = {invocation.number for invocation in load_buffer.messages}
+        if activation.is_read_again:
+            activation.is_read_again = False
+            self._take_again(activation, stored)
+            stored = structs.replace(stored, pending=[], pending_beyond=activation.stored_tail)
+        activation.stored_tail = stored.pending_beyond
         if not activation.is_rehydrated:
             activation.is_rehydrated = True
-            activation.snapshot = dict(stored.state)
-            activation.load_error = state_load_error(stored)
-            if stored.promises:
-                activation.promises = {promise.name: promise for promise in stored.promises}
+            self._take_snapshot(activation, stored)
             for row in stored.started:
                 if row.record.number <= activation.load_position and row.record.number not in came:
                     self._take_up(activation, self._restored(activation, row))
@@ -179,6 +189,20 @@ class Activations:
             hear(activation)
         self.start_next(activation)
         self._passivation.mark_idle(activation)
+
+    def _take_snapshot(self, activation: Activation, stored: StoredObject) -> None:
+        activation.load_error = state_load_error(stored) or self._malformed_promise(activation, stored)
+        is_sound = activation.load_error is None
+        activation.snapshot = dict(stored.state) if is_sound else {}
+        activation.promises = {promise.name: promise for promise in stored.promises} if is_sound else {}
+
+    def _malformed_promise(self, activation: Activation, stored: StoredObject) -> LoadError | None:
+        """Seen here, and not when a handler awaits it: by then its bytes would be a record of that handler too."""
+        for promise in stored.promises:
+            if not promise.failed and activation.actor.is_malformed_promise(promise.name, promise.value):
+                damage = Unreadable(promise_part(promise.name), "It is damaged: it is no JSON.")
+                return state_load_error(structs.replace(stored, unreadable=damage))
+        return None
 
     def _take_up(self, activation: Activation, invocation: InvocationRun) -> None:
         self._registry.enter(invocation)
@@ -228,10 +252,35 @@ class Activations:
         is_shared = row.record.mailbox_position is None
         handler = activation.actor.handler_or_missing(row.record.handler, shared=is_shared)
         invocation = from_stored(row, activation, handler)
+        self._leave_out_later_signals(activation, invocation)
+        return invocation
+
+    def _leave_out_later_signals(self, activation: Activation, invocation: InvocationRun) -> None:
         if invocation.signals:  # Rule L2: later ones come through the activation.
             known = (one for one in invocation.signals if one.position <= activation.load_position)
             invocation.signals = tuple(known)
-        return invocation
+
+    # ------------------------------------------------------------------ what could not be read
+
+    def read_again(self, invocation: InvocationRun, then: Callable[[Activation], None]) -> None:
+        """Ask the store again for one that is paused because of what it read there: that may be mended (rule L5)."""
+        activation = invocation.activation
+        if activation.load_buffer is None:
+            activation.is_read_again = True
+            self._begin_load(activation)
+        assert activation.load_buffer is not None
+        activation.load_buffer.callbacks.append(then)
+
+    def _take_again(self, activation: Activation, stored: StoredObject) -> None:
+        """Nothing has changed the snapshot meanwhile: what holds the object is paused, or nothing of it can go on."""
+        current = activation.current
+        if activation.load_error is not None or (current is not None and current.status is InvocationStatus.PAUSED):
+            self._take_snapshot(activation, stored)
+        for row in stored.started:
+            invocation = activation.find(row.record.number)
+            if invocation is not None and invocation.status is InvocationStatus.PAUSED:
+                take_payloads(invocation, row)
+                self._leave_out_later_signals(activation, invocation)
 
     # ------------------------------------------------------------------ its life
 

@@ -57,13 +57,13 @@ class Passivation:
 
     def mark_idle(self, activation: Activation) -> None:
         """If nothing of this object is left to do but what waits for something durable, let it idle, or let it go."""
-        if not activation.is_dormant():
+        is_at_rest = activation.is_at_rest()
+        if not is_at_rest and not activation.is_dormant():
             return
         address = activation.address
-        if activation.actor.definition.kind == "service" and activation.is_at_rest():
+        if is_at_rest and activation.actor.definition.kind == "service":
             self._by_address.pop(address, None)
             return
-        is_at_rest = activation.is_at_rest()
         if self._settings.nothing_resident:
             if is_at_rest:
                 self._passivate_when_durable(address)

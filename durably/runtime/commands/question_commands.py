@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from durably.actors.protocol.commands import Attach, GetOutput, GetStatus
+from durably.actors.protocol.commands import Attach, GetOutput, GetStatus, IdentifyCall
 from durably.runtime.commands.command_kind import CommandKind
 from durably.runtime.commit.transition import Transition
 from durably.runtime.invocations.invocation import InvocationRun
@@ -26,6 +26,23 @@ class GetStatusCommands(CommandKind[GetStatus]):
 
     def resume(self, invocation: InvocationRun, number: int, command: GetStatus) -> None:
         self._attachments.ask_status(CallerRecord(invocation.address, invocation.number, number), command)
+
+
+class IdentifyCallCommands(CommandKind[IdentifyCall]):
+    """The invocation that the call leads to is the answer (rule S4)."""
+
+    is_answered_by_this_process = True
+
+    def __init__(self, attachments: Attachments) -> None:
+        self._attachments = attachments
+
+    def issue(
+        self, transition: Transition, invocation: InvocationRun, number: int, command: IdentifyCall, found: KeysFound
+    ) -> None:
+        self.resume(invocation, number, command)
+
+    def resume(self, invocation: InvocationRun, number: int, command: IdentifyCall) -> None:
+        self._attachments.ask_identity(CallerRecord(invocation.address, invocation.number, number), command)
 
 
 class GetOutputCommands(CommandKind[GetOutput]):

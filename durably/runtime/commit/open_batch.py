@@ -233,36 +233,40 @@ class OpenBatch:
 
     def cut(self, last_position: int) -> Batch | None:
         """The rows of this batch, or None if everything in it cancelled out."""
-        steps = self._step_records()  # Takes answers out of the completions.
-        batch = Batch(
-            last_position=last_position,
-            renewed=[
+        batch = Batch(last_position=last_position)
+        if self._renewed:
+            batch.renewed = [
                 ExecutionRecord(number=number, previous=previous, seed=invocation.seed, argument=invocation.argument)
                 for number, (previous, invocation) in self._renewed.items()
-            ],
-            accepted=[invocation.record() for invocation in self._accepted.values()],
-            updated=[
-                *(update for invocation in self._changed.values() if (update := invocation.update()) is not None),
-                *self._postponed.values(),
-            ],
-            woken=list(self._woken),
-            removed=list(self._removed),
-            ended=list(self._ended),
-            steps=steps,
-            completions=[completion for completions in self._completions.values() for completion in completions],
-            timers=[timer for timers in self._timers.values() for timer in timers.values()],
-            timers_cleared=list(self._timers_cleared),
-            attachments=[attachment for attachments in self._attachments.values() for attachment in attachments],
-            aliases=[alias for aliases in self._aliases.values() for alias in aliases],
-            vacated=[*self._vacated],
-            state=[StateRecord(address, field, value) for (address, field), value in self._state.items()],
-            promises=[*self._promises.values()],
-            signals=[signal for signals in self._signals.values() for signal in signals.values()],
-            signals_taken=self._signals_taken,
-            orders=list(self._orders.values()),
-            orders_done=self._orders_done,
-        )
+            ]
+        if self._accepted:
+            batch.accepted = [invocation.record() for invocation in self._accepted.values()]
+        if self._changed or self._postponed:
+            updates = (invocation.update() for invocation in self._changed.values())
+            batch.updated = [*(update for update in updates if update is not None), *self._postponed.values()]
+        if self._woken or self._removed or self._ended:
+            batch.woken, batch.removed, batch.ended = [*self._woken], [*self._removed], [*self._ended]
+        if self._state:
+            batch.state = [StateRecord(address, field, value) for (address, field), value in self._state.items()]
+        if self._holds_history:
+            self._cut_history(batch)
+        if self._timers_cleared:
+            batch.timers_cleared = [*self._timers_cleared]
+        if self._vacated or self._promises:
+            batch.vacated, batch.promises = [*self._vacated], [*self._promises.values()]
+        batch.signals_taken = self._signals_taken
+        if self._orders or self._orders_done:
+            batch.orders, batch.orders_done = [*self._orders.values()], self._orders_done
         return batch if self._holds_anything(batch) else None
+
+    def _cut_history(self, batch: Batch) -> None:
+        """What belongs to invocations that have not ended."""
+        batch.steps = self._step_records()  # Takes answers out of the completions.
+        batch.completions = [one for completions in self._completions.values() for one in completions]
+        batch.timers = [timer for timers in self._timers.values() for timer in timers.values()]
+        batch.attachments = [attachment for attachments in self._attachments.values() for attachment in attachments]
+        batch.aliases = [alias for aliases in self._aliases.values() for alias in aliases]
+        batch.signals = [signal for signals in self._signals.values() for signal in signals.values()]
 
     def _step_records(self) -> list[StepRecord]:
         """Steps with the answers that were recorded and taken in within this batch (rule C2); cancels stand apart."""

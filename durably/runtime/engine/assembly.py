@@ -19,6 +19,7 @@ from durably.actors.protocol.commands import (
     GetOutput,
     GetPromise,
     GetStatus,
+    IdentifyCall,
     MakeAwakeable,
     PeekPromise,
     Run,
@@ -40,7 +41,12 @@ from durably.runtime.commands.promise_commands import (
     GetPromiseCommands,
     PeekPromiseCommands,
 )
-from durably.runtime.commands.question_commands import AttachCommands, GetOutputCommands, GetStatusCommands
+from durably.runtime.commands.question_commands import (
+    AttachCommands,
+    GetOutputCommands,
+    GetStatusCommands,
+    IdentifyCallCommands,
+)
 from durably.runtime.commands.run_commands import RunCommands
 from durably.runtime.commands.signal_commands import (
     AwaitSignalCommands,
@@ -122,6 +128,7 @@ class Parts:
     background: Background
     cancellation: Cancellation
     committer: Committer
+    continuations: Continuations
     idleness: Idleness
     pause_search: PauseSearch
     pauses: Pauses
@@ -251,7 +258,15 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
     )
     activations.on_queued.append(notices.message_queued)
     attachments.on_attached.append(notices.attached)
-    pauses = Pauses(committer=committer, notices=notices, observer=observer, ready=ready, timers=timers)
+    pauses = Pauses(
+        activations=activations,
+        committer=committer,
+        notices=notices,
+        observer=observer,
+        ready=ready,
+        timers=timers,
+    )
+    attachments.on_unreadable = pauses.pause_asker
     action_endings = ActionEndings(
         incarnation,
         actions=around.actions,
@@ -275,6 +290,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         GetOutput: GetOutputCommands(attachments),
         GetPromise: GetPromiseCommands(promises, completions),
         GetStatus: GetStatusCommands(attachments),
+        IdentifyCall: IdentifyCallCommands(attachments),
         MakeAwakeable: MakeAwakeableCommands(signals),
         PeekPromise: PeekPromiseCommands(promises, completions),
         Run: RunCommands(
@@ -311,6 +327,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
     activations.on_loaded.append(workflow_retention.look_at_loaded)
     endings.on_left = workflow_retention.handler_has_ended
     continuations = Continuations(
+        committer=committer,
         endings=endings,
         entropy=around.entropy,
         observer=observer,
@@ -434,6 +451,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         background=background,
         cancellation=cancellation,
         committer=committer,
+        continuations=continuations,
         idleness=idleness,
         passivation=passivation,
         pause_search=pause_search,

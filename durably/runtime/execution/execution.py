@@ -51,9 +51,18 @@ from durably.errors import (
     ProcessExitError,
     SharedStateError,
     StuckError,
+    UndecodableError,
     find_mistake,
 )
-from durably.ids import Address, KeyScope, awakeable_id, derived_invocation_id
+from durably.ids import (
+    CONTINUED_SEED_BYTES,
+    SEED_BYTES,
+    Address,
+    KeyScope,
+    awakeable_id,
+    derived_invocation_id,
+    seeds_of,
+)
 from durably.runtime.execution.answers import decode_send_answer, from_timestamp
 from durably.runtime.execution.continuation import ContinueAsNew, continuation_in
 from durably.runtime.execution.loop import DeterministicLoop, DurableTimer, enter, is_task, leave
@@ -94,6 +103,10 @@ class Accepted(Protocol):
     def deadline(self) -> int | None: ...
     @property
     def seed(self) -> bytes: ...
+    @property
+    def is_from_outside(self) -> bool:
+        """Its argument was found to fit before it was accepted (rule V5)."""
+        ...
 
 
 class DurableOperation(Operation[R]):
@@ -178,6 +191,9 @@ class CallOperation(DurableOperation[R]):
         """Its callee has been cancelled."""
         super().__init__(execution, number, decode, what, site)
 
+    def is_of(self, execution: Execution) -> bool:
+        return self._execution is execution
+
     def complete(self, delivery: Delivery) -> None:
         if self.is_cancelled_below:
             super(DurableOperation, self).cancel()
@@ -240,6 +256,13 @@ class Execution:
     _is_spreading: bool = False
     """A cancel is on its way through the handler's code: calls that it reaches are cancelled below."""
 
+    _later_seeds: list[tuple[int, bytes]] | None = None
+    """Seeds that follow the one that it uses, with the steps from which on they count (rule W2)."""
+    _earlier_seeds: list[tuple[int, bytes]] | None = None
+    """Those that it has used, with the first command that was not issued with them."""
+    _steps_begun: int = 0
+    """Counted while there are later seeds."""
+
     # Of the step that is under way.
     _at: int = 0
     _attempt: int = 1
@@ -273,7 +296,11 @@ class Execution:
         self.invocation_id = accepted.id
         self.handler = handler
         self.key = accepted.address.key
-        salt = int.from_bytes(accepted.seed[:_SALT_BYTES], "big")
+        seed = accepted.seed
+        if len(seed) > CONTINUED_SEED_BYTES:
+            (_, seed), *self._later_seeds = seeds_of(seed)
+        self._seed = seed[:SEED_BYTES]
+        salt = int.from_bytes(seed[:_SALT_BYTES], "big")
         self.loop = DeterministicLoop(self, salt, settings.advance_limit_callbacks)
         self._actor = actor
         self._accepted = accepted
@@ -303,6 +330,8 @@ class Execution:
         """
         self._at = self.loop.at = at
         self._attempt = attempt
+        if self._later_seeds:
+            self._count_step(self._later_seeds)
         self._recorded_reads = reads
         host = self._host or events._get_running_loop()
         before = enter(self.loop)
@@ -475,14 +504,22 @@ class Execution:
         began = None if coding is None or len(argument) < MEASURED_BYTES else coding.monotonic()
         context = handler.context(instance, self, self.key)
         instance.__dict__[CONTEXT] = context
-        if self._arguments is None:
-            coroutine = handler.start(instance, context, argument)
-        elif isinstance(self._arguments, InvalidArgumentError):
-            raise self._arguments
-        else:
-            arguments, self._arguments = self._arguments, None
-            self.keep_large(*arguments[0], *arguments[1].values())
-            coroutine = handler.start_decoded(instance, context, arguments)
+        try:
+            if self._arguments is None:
+                coroutine = handler.start(instance, context, argument)
+            elif isinstance(self._arguments, InvalidArgumentError):
+                raise self._arguments
+            else:
+                arguments, self._arguments = self._arguments, None
+                self.keep_large(*arguments[0], *arguments[1].values())
+                coroutine = handler.start_decoded(instance, context, arguments)
+        except InvalidArgumentError as error:
+            if not self._accepted.is_from_outside and not handler.is_malformed(argument):
+                raise  # The caller's mistake.
+            raise UndecodableError(
+                f"The stored argument of {handler.service}/{handler.name} fitted when it was accepted, and cannot be "
+                f"read now: the type has changed since, or the store was damaged. {error.message}"
+            ) from error
         if coding is not None and began is not None:
             coding.add("the arguments", len(argument), began)
         self._main = self.loop.start(coroutine)
@@ -493,7 +530,8 @@ class Execution:
         if operation is None:  # Rule C3
             return
         self._deliveries += (delivery.command,)
-        if isinstance(operation, CallOperation) and operation.is_cancelled_below:
+        # Not `isinstance`: an operation is a Coroutine, whose metaclass answers that in Python.
+        if type(operation) is CallOperation and operation.is_cancelled_below:
             self._is_spreading = True  # The same cancel goes on from here.
         operation.complete(delivery)
 
@@ -678,13 +716,13 @@ class Execution:
     def random(self) -> Random:
         self.check("ctx.random()")
         if self._random is None:
-            self._random = Random(self._accepted.seed + b"random")
+            self._random = Random(self._seed + b"random")
         return self._random
 
     def uuid_bits(self) -> int:
         self.check("ctx.uuid()")
         if self._uuids is None:
-            self._uuids = Random(self._accepted.seed + b"uuid")
+            self._uuids = Random(self._seed + b"uuid")
         return self._uuids.getrandbits(128)
 
     def issue(
@@ -709,8 +747,13 @@ class Execution:
             return self.issue(command, decode, what, site)
         self.check(what)
         accepted, number = self._accepted, self.next_command
-        id = derived_invocation_id(accepted.id, accepted.seed, number, command.service, command.key)
+        id = derived_invocation_id(accepted.id, self._seed, number, command.service, command.key)
         return self._issue_unanswered(command, sent(id), what, site)
+
+    def callee_id(self, call: object, service: str, key: str | None, /) -> str | None:
+        if not isinstance(call, CallOperation) or not call.is_of(self):
+            return None
+        return derived_invocation_id(self.invocation_id, self._seed_of(call.number), call.number, service, key)
 
     def issue_signal(self, command: SendSignal, what: object, site: CallSite, /) -> DurableOperation[None]:
         if not self.handler.atomic:
@@ -720,7 +763,7 @@ class Execution:
 
     def issue_awakeable(self, decode: Callable[[bytes], Any], site: CallSite, /) -> str:
         accepted = self._accepted
-        id = awakeable_id(accepted.id, accepted.seed, self.next_command)
+        id = awakeable_id(accepted.id, self._seed, self.next_command)
         operation = self.issue(MakeAwakeable(), decode, f"awakeable {id}", site)
         operation.taken = True  # Its id is what it is for; who gives that away need not wait.
         operation.add_done_callback(_note_failure)
@@ -817,6 +860,17 @@ class Execution:
         return True
 
     # ------------------------------------------------------------------ inside
+
+    def _count_step(self, later: list[tuple[int, bytes]]) -> None:
+        if later[0][0] == self._steps_begun:
+            self._earlier_seeds = [*(self._earlier_seeds or ()), (self.next_command, self._seed)]
+            _, self._seed = later.pop(0)
+            self._random = self._uuids = None
+        self._steps_begun += 1
+
+    def _seed_of(self, number: int) -> bytes:
+        """The seed with which a command was issued."""
+        return next((seed for end, seed in self._earlier_seeds or () if number < end), self._seed)
 
     def _record(self, command: Command, site: CallSite | None) -> int:
         number = self.next_command

@@ -66,6 +66,16 @@ def decode_attempt_failure(content: bytes) -> AttemptFailureRecord:
     return msgspec.json.decode(content, type=AttemptFailureRecord)
 
 
+def known_attempt_failure(content: bytes | None) -> AttemptFailureRecord:
+    """The same of a stored failure, which may be missing, or damaged: it is for people, and nothing depends on it."""
+    if content is None:
+        return AttemptFailureRecord("unknown", "its cause is not recorded, or cannot be read", "")
+    try:
+        return decode_attempt_failure(content)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        return AttemptFailureRecord("unknown", f"the record of its cause is damaged: {error}", "")
+
+
 def handler_traceback(error: BaseException) -> str:
     """The traceback as Python prints it, with what caused it, and without the frames of this package's insides."""
     told = traceback.TracebackException.from_exception(error, limit=-_TRACEBACK_LINES, compact=True)

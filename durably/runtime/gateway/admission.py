@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Protocol, TypeAlias
 from urllib.parse import quote
 
+from durably.actors.definition.arguments import Arguments
 from durably.actors.definition.binding import BoundActorHandler
 from durably.actors.values.slices import Slices
 from durably.errors import InvalidArgumentError, OverloadedError
@@ -38,6 +39,8 @@ class OutsideMessage(Protocol):
     def idempotency_key(self) -> str | None: ...
     @property
     def timeout_us(self) -> int | None: ...
+    @property
+    def written_by(self) -> Arguments | None: ...
 
 
 class Admission:
@@ -58,7 +61,8 @@ class Admission:
         handler = self._find(request, body)
         if wire:
             return handler, handler.admit(body)
-        handler.check(body)
+        if request.written_by is not handler.signature.types.arguments:
+            handler.check(body)  # Rule V5; what the handler's own types have written, they can read.
         return handler, body
 
     def admit_in_slices(self, request: OutsideMessage, body: bytes, *, wire: bool) -> Slices[Admitted]:
@@ -75,7 +79,8 @@ class Admission:
     def _find(self, request: OutsideMessage, body: bytes) -> BoundActorHandler:
         """Find the handler, if the request may be accepted as far as is known without its body."""
         handler = self._targets.find(request.service, request.key, request.handler)
-        self._targets.scope(handler, request.key, request.idempotency_key)
+        if request.idempotency_key is not None:
+            self._targets.scope(handler, request.key, request.idempotency_key)
         if request.headers or request.idempotency_key is not None:
             _check_names(request)
         if len(body) > self._settings.payload_bytes:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
+from functools import partial
 from typing import Any, TypeAlias
 
-from durably.errors import InvocationStatusError, UnknownTargetError
+from durably.errors import InvocationStatusError, UnknownTargetError, UnreadableRecordError
 from durably.ids import Entropy, InvocationStatus, is_storable, new_identity
 from durably.runtime.commit.committer import Committer
 from durably.runtime.gateway.pending_requests import PendingRequest, QuestionOperation
 from durably.runtime.gateway.queries import Queries
 from durably.runtime.gateway.requests import Effect
 from durably.runtime.incarnation.ready_queue import ReadyQueue
-from durably.runtime.invocations.invocation import Found, InvocationRun
+from durably.runtime.invocations.invocation import Found, InvocationRun, argument_load_error
 from durably.runtime.lifecycle.cancellation import Cancellation
-from durably.runtime.lifecycle.pauses import Pauses
+from durably.runtime.lifecycle.continuations import Continuations
+from durably.runtime.lifecycle.pauses import Pauses, is_paused_by_what_is_stored
 from durably.runtime.lifecycle.reach import Reach
 from durably.runtime.lifecycle.workflow_retention import WorkflowRetention
 from durably.runtime.messaging.acceptance import Acceptance, Message
@@ -35,13 +37,14 @@ class Verb(StrEnum):
     KILL = "kill"
     PAUSE = "pause"
     RESUME = "resume"
+    RESTART = "restart"
+    """Begin what is paused anew, in place: same id, empty journal."""
     PURGE = "purge"
     PURGE_JOURNAL = "purge-journal"
     """The journal of what has ended is gone already, so this changes nothing."""
 
 
 UNSUPPORTED = 422
-OF_THE_ENDED = (Verb.PURGE, Verb.PURGE_JOURNAL)
 
 Does: TypeAlias = Callable[[InvocationRun], Effect]
 
@@ -55,6 +58,7 @@ class Control:
         acceptance: Acceptance,
         cancellation: Cancellation,
         committer: Committer,
+        continuations: Continuations,
         entropy: Entropy,
         pauses: Pauses,
         queries: Queries,
@@ -67,6 +71,7 @@ class Control:
         self._acceptance = acceptance
         self._cancellation = cancellation
         self._committer = committer
+        self._continuations = continuations
         self._entropy = entropy
         self._pauses = pauses
         self._queries = queries
@@ -80,30 +85,19 @@ class Control:
             Verb.KILL: self._kill,
             Verb.PAUSE: self._pause,
             Verb.RESUME: self._resume,
+            Verb.RESTART: partial(self._restart_in_place, from_step=0),
         }
+
+    def restart(self, operation: QuestionOperation[Effect], id: str, from_step: int) -> None:
+        """Begin a paused invocation anew from a step (rule W2)."""
+        self._act(operation, Verb.RESTART, id, partial(self._restart_in_place, from_step=from_step))
 
     def act(self, operation: QuestionOperation[Effect], verb: Verb, id: str) -> None:
         """Do something to one invocation.
 
         The operation ends with what came of it, or with `UnknownTargetError` or `InvocationStatusError`.
         """
-
-        def reached(found: Found) -> None:
-            if found is None:
-                self._queries.refuse_unknown(operation, id)
-                return
-            if verb is Verb.PURGE and _is_run_that_has_ended(found):
-                self._purge_workflow(operation, found)
-                return
-            try:
-                effect = self._purge(verb, found) if verb in OF_THE_ENDED else self._does[verb](self._unfinished(found))
-            except (InvocationStatusError, UnknownTargetError) as error:
-                self._committer.when_answerable(operation.refuse, error)
-            else:
-                self._committer.when_answerable(operation.finish, effect)
-            self._ready.schedule()
-
-        self._reach_or_refuse(operation, id, reached)
+        self._act(operation, verb, id, self._does.get(verb))
 
     def restart_as_new(self, operation: QuestionOperation[str], id: str) -> None:
         """Begin what has ended once more, as a new invocation, whose id is the answer (rule W2)."""
@@ -115,7 +109,7 @@ class Control:
             operation.id = found.id
             try:
                 new_id = self._restart(found)
-            except (InvocationStatusError, UnknownTargetError) as error:
+            except (InvocationStatusError, UnknownTargetError, UnreadableRecordError) as error:
                 self._committer.when_answerable(operation.refuse, error)
             else:
                 self._committer.when_answerable(operation.finish, new_id)
@@ -124,6 +118,32 @@ class Control:
         self._reach_or_refuse(operation, id, reached)
 
     # ------------------------------------------------------------------ inside
+
+    def _act(self, operation: QuestionOperation[Effect], verb: Verb, id: str, does: Does | None) -> None:
+        """`does` is for unfinished ones; None: the verb is about those that have ended."""
+
+        def read_again(found: Found) -> None:
+            if verb is Verb.RESUME and isinstance(found, InvocationRun) and is_paused_by_what_is_stored(found):
+                self._reach.read_again(found, reached)  # Rule L5
+            else:
+                reached(found)
+
+        def reached(found: Found) -> None:
+            if found is None:
+                self._queries.refuse_unknown(operation, id)
+                return
+            if verb is Verb.PURGE and _is_run_that_has_ended(found):
+                self._purge_workflow(operation, found)
+                return
+            try:
+                effect = self._purge(verb, found) if does is None else does(self._unfinished(found))
+            except (InvocationStatusError, UnknownTargetError) as error:
+                self._committer.when_answerable(operation.refuse, error)
+            else:
+                self._committer.when_answerable(operation.finish, effect)
+            self._ready.schedule()
+
+        self._reach_or_refuse(operation, id, read_again)
 
     def _reach_or_refuse(self, operation: PendingRequest[Any], id: str, reached: Callable[[Found], None]) -> None:
         if is_storable(id):
@@ -163,6 +183,22 @@ class Control:
             raise InvocationStatusError(f"The invocation '{invocation.id}' has not started.", code=TOO_EARLY)
         return Effect.DONE if self._pauses.resume(invocation) else Effect.NOTHING
 
+    def _restart_in_place(self, invocation: InvocationRun, from_step: int) -> Effect:
+        if invocation.status is not InvocationStatus.PAUSED:
+            raise InvocationStatusError(
+                f"The invocation '{invocation.id}' is {invocation.status}, not paused. Pause it, then restart it."
+            )
+        if invocation.fixed is not None:
+            raise InvocationStatusError(f"The deadline of '{invocation.id}' has passed: its outcome is fixed. Kill it.")
+        too_large = invocation.load_error or invocation.activation.load_error
+        if too_large is not None:
+            raise InvocationStatusError(f"The invocation '{invocation.id}' cannot be restarted: {too_large}")
+        refusal = self._continuations.refusal(invocation, from_step)
+        if refusal is not None:
+            raise refusal
+        self._continuations.restart(invocation, from_step)
+        return Effect.DONE
+
     def _purge(self, verb: Verb, found: InvocationRun | InvocationRecord) -> Effect:
         if found.status is not InvocationStatus.COMPLETED:
             raise InvocationStatusError(f"The invocation '{found.id}' is not yet completed.")
@@ -189,6 +225,9 @@ class Control:
             raise InvocationStatusError(f"The invocation '{found.id}' has not started.", code=TOO_EARLY)
         if found.status is not InvocationStatus.COMPLETED:
             raise InvocationStatusError(f"The invocation '{found.id}' is not yet completed.")
+        error = argument_load_error(found)
+        if error is not None:
+            raise error
         service, key = found.address
         name = found.handler.name if isinstance(found, InvocationRun) else found.handler
         own_key = None if key == found.id else key

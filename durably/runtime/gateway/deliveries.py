@@ -13,6 +13,7 @@ from durably.runtime.gateway.admission import OVERLOAD_RETRY_SECONDS
 from durably.runtime.gateway.pending_requests import CompletionOperation, PendingRequest, QuestionOperation
 from durably.runtime.incarnation.ready_queue import ReadyQueue
 from durably.runtime.invocations.invocation import Found, InvocationRun
+from durably.runtime.lifecycle.reach import Reach
 from durably.runtime.messaging.signals import Signals
 from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.settings import Settings
@@ -25,12 +26,14 @@ class Deliveries:
         self,
         *,
         committer: Committer,
+        reach: Reach,
         ready: ReadyQueue,
         registry: InvocationRegistry,
         settings: Settings,
         signals: Signals,
     ) -> None:
         self._committer = committer
+        self._reach = reach
         self._ready = ready
         self._registry = registry
         self._settings = settings
@@ -55,7 +58,7 @@ class Deliveries:
             return
         if is_storable(command.invocation_id):
             signalled = partial(self._signalled, operation, command)
-            self._ready.arrive(partial(self._registry.by_id, command.invocation_id, signalled))
+            self._ready.arrive(partial(self._reach.by_id, command.invocation_id, signalled))
         else:
             self._signalled(operation, command, None)
 
@@ -71,8 +74,9 @@ class Deliveries:
         if isinstance(found, InvocationRun) and len(found.signals) >= self._settings.mailbox_messages:
             operation.refuse(  # Rule C8
                 OverloadedError(
-                    f"{found.target} has {len(found.signals)} signals that it has not taken, which is its limit. Try "
-                    "again later.",
+                    f"{found.target} has {len(found.signals)} signals that it has not taken, which is its limit "
+                    f"(Limits(mailbox_messages=...)). Try again later. If {found.id} is stuck: runtime.resume(), "
+                    "cancel() or kill() of it lets it go on or ends it.",
                     retry_after=OVERLOAD_RETRY_SECONDS,
                 )
             )

@@ -20,6 +20,7 @@ from durably.runtime.gateway.intake import Intake
 from durably.runtime.gateway.pending_requests import (
     AcceptanceOperation,
     CompletionOperation,
+    IdentificationOperation,
     OutcomeOperation,
     PendingRequest,
     PendingRequests,
@@ -63,6 +64,7 @@ class Desks:
             acceptance=parts.acceptance,
             cancellation=parts.cancellation,
             committer=parts.committer,
+            continuations=parts.continuations,
             entropy=entropy,
             pauses=parts.pauses,
             queries=self.queries,
@@ -74,6 +76,7 @@ class Desks:
         )
         self.deliveries = Deliveries(
             committer=parts.committer,
+            reach=parts.reach,
             ready=parts.ready,
             registry=parts.registry,
             settings=engine.settings,
@@ -137,6 +140,13 @@ class Gateway:
         else:
             self._desks.intake.send(operation, request, body, delay, wire=wire)
 
+    def identify(self, operation: IdentificationOperation[Any]) -> None:
+        """The invocation that a call has started or joined."""
+        if self._desks is None:
+            self._refuse(operation)
+        else:
+            self._desks.intake.identify(operation)
+
     def result(self, operation: OutcomeOperation[Any], which: str | KeyScope) -> None:
         """Wait for the outcome of the invocation with this id, idempotency key or workflow id."""
         if self._desks is None:
@@ -185,6 +195,13 @@ class Gateway:
             self._refuse(operation)
         else:
             self._desks.control.act(operation, verb, id)
+
+    def restart(self, operation: QuestionOperation[Effect], id: str, from_step: int) -> None:
+        """Begin a paused invocation anew, from a step."""
+        if self._desks is None:
+            self._refuse(operation)
+        else:
+            self._desks.control.restart(operation, id, from_step)
 
     def restart_as_new(self, operation: QuestionOperation[str], id: str) -> None:
         """Begin what has ended once more, as a new invocation."""

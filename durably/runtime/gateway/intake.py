@@ -17,7 +17,12 @@ from durably.ids import Entropy, KeyScope, new_identity
 from durably.runtime.clock import Clock
 from durably.runtime.commit.committer import Committer
 from durably.runtime.gateway.admission import OVERLOAD_RETRY_SECONDS, Admission, Admitted, OutsideMessage
-from durably.runtime.gateway.pending_requests import AcceptanceOperation, OutcomeOperation, PendingRequest
+from durably.runtime.gateway.pending_requests import (
+    AcceptanceOperation,
+    IdentificationOperation,
+    OutcomeOperation,
+    PendingRequest,
+)
 from durably.runtime.gateway.queries import Queries
 from durably.runtime.gateway.requests import Acceptance as Accepted
 from durably.runtime.incarnation.ready_queue import ReadyQueue
@@ -65,6 +70,8 @@ class Intake:
         self._sliced_work = sliced_work
         self._targets = targets
         self._waiters = waiters
+        self._unidentified: dict[OutcomeOperation[Any], list[IdentificationOperation[Any]]] = {}
+        """Who wants to know the invocations of calls that have none yet."""
 
     def _arrive(self, operation: PendingRequest[Any], body: bytes, reached: Callable[[], None]) -> None:
         """Let a request wait for its turn, unless too many do."""
@@ -117,6 +124,7 @@ class Intake:
             self._ready.schedule()
         else:
             operation.found(self._queries, found)
+            self._identified(operation)
 
     def _accept_call(
         self,
@@ -134,6 +142,8 @@ class Intake:
         )
         invocation = self._acceptance.accept(self._committer.begin(), message)
         self._waiters.add_first(invocation.number, operation)
+        if self._unidentified:
+            self._identified(operation)
 
     # ------------------------------------------------------------------ sends
 
@@ -194,6 +204,36 @@ class Intake:
             due = found.due
         accepted = Accepted(id=operation.id, previously_accepted=found is not None, due=due)
         self._committer.when_answerable(operation.accepted, accepted)
+
+    # ------------------------------------------------------------------ which invocation a call has
+
+    def identify(self, operation: IdentificationOperation[Any]) -> None:
+        """Tell which invocation a call has, when it has one, durably; or why it has none."""
+        self._ready.arrive(partial(self._identify, operation))
+
+    def _identify(self, operation: IdentificationOperation[Any]) -> None:
+        """The call has arrived before: it has an id, or is being looked up or checked, or was refused."""
+        call = operation.call
+        if call.id:
+            self._tell_identity(operation)
+        elif not call.done():
+            self._unidentified.setdefault(call, []).append(operation)
+            call.add_done_callback(lambda _: self._has_ended(call))
+        else:
+            operation.ends_as(call)
+
+    def _identified(self, call: OutcomeOperation[Any]) -> None:
+        for operation in self._unidentified.pop(call, ()):
+            self._tell_identity(operation)
+
+    def _tell_identity(self, operation: IdentificationOperation[Any]) -> None:
+        operation.id = operation.call.id
+        self._committer.when_answerable(operation.identified, operation.call)
+        self._ready.schedule()
+
+    def _has_ended(self, call: OutcomeOperation[Any]) -> None:
+        for operation in self._unidentified.pop(call, ()):
+            operation.ends_as(call)
 
     # ------------------------------------------------------------------ questions about what has been asked for
 

@@ -102,6 +102,10 @@ class PendingRequest(HostOperation[R]):
                 self.site.line,
             )
 
+    def is_among(self, pending: PendingRequests) -> bool:
+        """It was asked of the runtime that these have been asked of."""
+        return self._pending is pending
+
     def finish(self, result: R) -> None:
         self._pending.ended(self, None)
         if not self.future.done():
@@ -127,7 +131,14 @@ class PendingRequest(HostOperation[R]):
 class OutcomeOperation(PendingRequest[R]):
     """Waits for an outcome."""
 
-    __slots__ = ()
+    __slots__ = ("joined",)
+
+    joined: bool
+    """Its invocation was there before; known once it has an id."""
+
+    def __init__(self, pending: PendingRequests, what: object, site: CallSite | None) -> None:
+        super().__init__(pending, what, site)
+        self.joined = False
 
     def answer(self, outcome: Outcome, expires_at: int | None, cause: BaseException | None = None, /) -> None:
         """The invocation has ended, durably. `cause` is the handler's error, where it is in memory."""
@@ -138,9 +149,11 @@ class OutcomeOperation(PendingRequest[R]):
 
     def refuse_second_start(self, id: str, error: AlreadyStartedError) -> None:
         """It asked for the `run` of a workflow that has been started, as this invocation."""
+        self.id, self.joined = id, True
         self.refuse(error)
 
     def found(self, machine: Recoverer, found: InvocationRun | InvocationRecord) -> None:
+        self.joined = self.joined or not self.id
         self.id = found.id
         self.comes_from(found)
         machine.wait_for(self, found)
@@ -244,6 +257,44 @@ class AcceptanceOperation(PendingRequest[R]):
         )
 
 
+class IdentificationOperation(PendingRequest[R]):
+    """Waits until a call has an invocation, durably."""
+
+    __slots__ = ("_make", "call")
+
+    def __init__(
+        self,
+        pending: PendingRequests,
+        what: object,
+        site: CallSite | None,
+        call: OutcomeOperation[Any],
+        make: Callable[[str, bool], R],
+    ) -> None:
+        """`make` gets the id, and whether the invocation was there before."""
+        super().__init__(pending, what, site)
+        self.call = call
+        self._make = make
+
+    def identified(self, call: OutcomeOperation[Any]) -> None:
+        """The call has its invocation, durably."""
+        self.finish(self._make(call.id, call.joined))
+
+    def ends_as(self, call: OutcomeOperation[Any]) -> None:
+        """The call has ended without an invocation of its own: it was refused, or given up before it had one."""
+        if call.id:
+            self.identified(call)
+        elif call.cancelled():
+            self._pending.ended(self, None)
+            self.future.cancel()
+        else:
+            error = call.exception()
+            assert error is not None
+            self.refuse(error)
+
+    def found(self, machine: Recoverer, found: InvocationRun | InvocationRecord) -> None:
+        machine.when_answerable(self.identified, self.call)
+
+
 class QuestionOperation(PendingRequest[R]):
     """Waits for the answer to a question; after a failure it must be asked again."""
 
@@ -272,6 +323,11 @@ class CancelOperation(QuestionOperation[Any]):
 
     def finish(self, result: Any) -> None:
         super().finish(None)
+
+
+def is_call_of(pending: PendingRequests, operation: object) -> bool:
+    """It waits for an outcome, and was asked of this runtime."""
+    return isinstance(operation, OutcomeOperation) and operation.is_among(pending)
 
 
 def _no_one_waits() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
-from durably.errors import InvalidArgumentError, UnknownTargetError
+from durably.errors import InvalidArgumentError, NotReadyError, UnknownTargetError, UnreadableRecordError
 from durably.ids import InvocationStatus, KeyScope, is_storable
 from durably.runtime.commit.committer import Committer
 from durably.runtime.execution.step import Outcome
@@ -54,10 +54,14 @@ class Queries:
         """The outcome as it is now; `keyed_only`: of nothing but workflows and requests with an idempotency key."""
 
         def answer(found: InvocationRun | InvocationRecord) -> None:
-            if keyed_only and found.scope is None:
-                self._committer.when_answerable(operation.refuse, InvalidArgumentError(NO_OUTPUT))
-            elif (outcome := known_outcome(found)) is None:
-                self._committer.when_answerable(operation.refuse, not_ready(found))
+            try:
+                if keyed_only and found.scope is None:
+                    raise InvalidArgumentError(NO_OUTPUT)
+                outcome = known_outcome(found)
+                if outcome is None:
+                    raise not_ready(found)
+            except (InvalidArgumentError, NotReadyError, UnreadableRecordError) as error:
+                self._committer.when_answerable(operation.refuse, error)
             else:
                 self._committer.when_answerable(_answer_as, (operation, found, outcome))
             self._ready.schedule()
@@ -125,7 +129,11 @@ class Queries:
 
     def wait_for(self, request: OutcomeOperation[Any], found: InvocationRun | InvocationRecord, /) -> None:
         """Answer if it has ended, refuse if it is paused or waits for what is; otherwise wait."""
-        outcome = known_outcome(found)
+        try:
+            outcome = known_outcome(found)
+        except UnreadableRecordError as error:  # Rule L5
+            self._committer.when_answerable(request.refuse, error)
+            return
         if outcome is not None:
             self._committer.when_answerable(_answer, (request, outcome, found.expires_at))
         elif found.status is InvocationStatus.PAUSED:

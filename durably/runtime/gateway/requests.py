@@ -27,6 +27,8 @@ class InvocationRequest(msgspec.Struct, kw_only=True):
     """For sends: microseconds until it joins the mailbox; None sends it at once."""
     timeout_us: int | None = None
     """Bounds the whole invocation, from acceptance to outcome."""
+    written_by: None = None
+    """What a client has written is not known, so it is read before it is accepted."""
 
 
 class Acceptance(msgspec.Struct, kw_only=True, frozen=True):

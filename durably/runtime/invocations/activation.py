@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from durably.actors.definition.binding import BoundActor
-from durably.errors import LoadLimitError
 from durably.ids import Address, InvocationStatus
+from durably.runtime.invocations.load_errors import LoadError
 
 if TYPE_CHECKING:
     from durably.runtime.execution.step import Delivery
@@ -49,7 +49,7 @@ class Activation:
     """The log position at which its load was asked for: it takes only records at or below it (rule L2)."""
     current: InvocationRun | None = None
     """The exclusive invocation in flight: running, waiting, suspended, backing off or paused."""
-    load_error: LoadLimitError | None = None
+    load_error: LoadError | None = None
     """Why nothing of this object can go on: its snapshot is in the store only."""
     stored_tail: int = 0
     """How many messages wait in the store only, behind those in memory (rule C8)."""
@@ -57,6 +57,8 @@ class Activation:
     """Something looks at it that needs it in memory for a while."""
     expiring: int | None = None
     """The number of its `run`, of a workflow whose retention is over: it goes once no handler is in flight (W3)."""
+    is_read_again: bool = False
+    """The load on its way is for what could not be read before."""
     is_rehydrated: bool = False
     """The snapshot and what had started are in memory; a further load is for the rest of the mailbox only."""
 

@@ -10,17 +10,33 @@ from typing import Any, TypeAlias
 import msgspec
 
 from durably.actors.definition.binding import BoundActorHandler
-from durably.errors import LoadLimitError
-from durably.ids import Address, InvocationStatus, KeyScope
+from durably.errors import UndecodableError
+from durably.ids import SEED_BYTES, Address, InvocationStatus, KeyScope, earliest_time
 from durably.runtime.execution.execution import Execution
-from durably.runtime.execution.failure_text import decode_attempt_failure
+from durably.runtime.execution.failure_text import known_attempt_failure
 from durably.runtime.execution.step import Outcome, Step
 from durably.runtime.invocations.activation import Activation
-from durably.runtime.invocations.journal import DECODED_RATIO, Journal, journal_of
-from durably.runtime.invocations.load_errors import journal_load_error
+from durably.runtime.invocations.journal import DECODED_RATIO, Journal, UnreadableStepError, journal_of
+from durably.runtime.invocations.load_errors import (
+    LoadError,
+    journal_load_error,
+    outcome_load_error,
+    unreadable_error,
+    unreadable_outcome,
+)
 from durably.runtime.invocations.outcomes import decode_outcome, encode_outcome
 from durably.runtime.invocations.waiting_attempts import WaitingAttempts
-from durably.storage.records import CallerRecord, InvocationRecord, InvocationUpdate, SignalRecord, StoredInvocation
+from durably.storage.records import (
+    ARGUMENT_PART,
+    HEADERS_PART,
+    OUTCOME_PART,
+    CallerRecord,
+    InvocationRecord,
+    InvocationUpdate,
+    SignalRecord,
+    StoredInvocation,
+    Unreadable,
+)
 
 ATTEMPT_BYTES = 6_000
 """What a waiting attempt of few words takes up: its task, its loop, the frames of its coroutines, its object."""
@@ -71,7 +87,7 @@ class InvocationRun(msgspec.Struct, eq=False):
     """The sender had no outcome when this one was loaded."""
     held_step: Step | None = None
     """A step that waits for the look-up of idempotency keys; nothing of it has happened yet."""
-    load_error: LoadLimitError | None = None
+    load_error: LoadError | None = None
     """Why it cannot go on: its journal is in the store only."""
     is_queued: bool = False
     is_preparing: bool = False
@@ -106,6 +122,11 @@ class InvocationRun(msgspec.Struct, eq=False):
     @property
     def is_exclusive(self) -> bool:
         return self.handler.is_exclusive
+
+    @property
+    def is_from_outside(self) -> bool:
+        """No other invocation called or sent it."""
+        return self.caller is None and self.sender_id is None
 
     def record(self) -> InvocationRecord:
         """The row that accepts this invocation."""
@@ -202,30 +223,66 @@ def from_stored(stored: StoredInvocation, activation: Activation, handler: Bound
         record.status,
         record.mailbox_position,
     )
-    invocation.attempts = record.attempts
-    invocation.failure = record.failure
     invocation.due = record.due
-    if record.outcome is not None:
-        invocation.fixed, invocation.expires_at = decode_outcome(record.outcome), record.expires_at
-    if record.failure is not None and record.attempts:
-        invocation.failing_since = decode_attempt_failure(record.failure).since
     invocation.sender_unfinished = stored.sender_unfinished
     invocation.attachments = tuple(attachment.caller for attachment in stored.attachments)
-    invocation.signals = tuple(stored.signals)
+    take_payloads(invocation, stored)
     invocation.note_stored()
-    invocation.load_error = journal_load_error(stored)
-    if stored.steps:
-        invocation.journal = journal_of(stored)
-        is_suspended = record.status is InvocationStatus.SUSPENDED
-        invocation.journal.reload(is_suspended=is_suspended, is_atomic=handler.atomic)
     return invocation
 
 
+def take_payloads(invocation: InvocationRun, stored: StoredInvocation) -> None:
+    """What the rows say of it as payloads, or why it cannot go on (rule L5); also where that is read once more."""
+    record = stored.record
+    invocation.argument, invocation.headers = record.argument, record.headers
+    invocation.attempts, invocation.failure = record.attempts, record.failure
+    if record.failure is not None and record.attempts:
+        invocation.failing_since = known_attempt_failure(record.failure).since
+    invocation.expires_at = record.expires_at
+    invocation.signals = tuple(stored.signals)
+    invocation.load_error = journal_load_error(stored)
+    if record.outcome is not None:
+        try:
+            invocation.fixed = decode_outcome(record.outcome)
+        except UndecodableError as error:
+            invocation.load_error = unreadable_error(record, Unreadable(OUTCOME_PART, error.message))
+    if stored.steps and invocation.load_error is None:
+        try:
+            invocation.journal = journal_of(stored)
+        except UnreadableStepError as error:
+            invocation.load_error = unreadable_error(record, error.unreadable)
+            return
+        is_suspended = record.status is InvocationStatus.SUSPENDED
+        invocation.journal.reload(is_suspended=is_suspended, is_atomic=invocation.handler.atomic)
+        if len(record.seed) > SEED_BYTES:  # Rule T1
+            invocation.journal.not_before = max(invocation.journal.not_before, earliest_time(record.seed))
+
+
 def known_outcome(found: InvocationRun | InvocationRecord) -> Outcome | None:
-    """What one has ended with, or will end with whatever its code still does."""
+    """What one has ended with, or will end with whatever its code still does.
+
+    Raises:
+        UnreadableRecordError: that is stored and cannot be read.
+    """
     if isinstance(found, InvocationRun):
         return found.known_outcome
-    return None if found.outcome is None else decode_outcome(found.outcome)
+    load_error = outcome_load_error(found)
+    if load_error is not None:
+        raise load_error
+    if found.outcome is None:
+        return None
+    try:
+        return decode_outcome(found.outcome)
+    except UndecodableError as error:
+        raise unreadable_outcome(found, error.message) from error
+
+
+def argument_load_error(found: InvocationRun | InvocationRecord) -> LoadError | None:
+    """Why the argument and headers of an invocation cannot be used once more, if they cannot."""
+    if isinstance(found, InvocationRun):
+        return found.load_error
+    needed = [one for one in found.unreadable if one.part in (ARGUMENT_PART, HEADERS_PART)]
+    return unreadable_error(found, needed[0]) if needed else None
 
 
 def _encoded(outcome: Outcome | None) -> bytes | None:

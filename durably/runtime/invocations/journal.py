@@ -6,7 +6,9 @@ as most do, never has one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+
+import msgspec
 
 from durably.actors.protocol.commands import (
     HELD_BY_ATOMIC,
@@ -19,13 +21,14 @@ from durably.actors.protocol.commands import (
     CompletePromise,
     GetOutput,
     GetStatus,
+    IdentifyCall,
     Run,
     Send,
     SendSignal,
     Sleep,
 )
-from durably.runtime.execution.step import Delivery, Step, decode_step, decode_stored_step, is_cancel
-from durably.storage.records import StoredInvocation
+from durably.runtime.execution.step import Answer, Delivery, Step, decode_stored_step, is_cancel
+from durably.storage.records import StepRecord, StoredInvocation, Unreadable, step_part
 
 NO_CHANGES: Mapping[str, bytes | None] = {}
 
@@ -34,8 +37,16 @@ STEP_BYTES = 520
 DECODED_RATIO = 7
 """What a byte of JSON takes up, with what it was decoded to: 2 for text, 7 for numbers, 9 for many small records."""
 
-ANSWERED_BY_THIS_PROCESS = (Run, GetOutput, GetStatus, Attach)
+ANSWERED_BY_THIS_PROCESS = (Run, GetOutput, GetStatus, IdentifyCall, Attach)
 """Commands whose answer this process has to find out itself; all others are answered by something durable."""
+
+
+class UnreadableStepError(Exception):
+    """A step is not what the runtime wrote (rule L5)."""
+
+    def __init__(self, record: StepRecord, error: Exception) -> None:
+        super().__init__(record, error)
+        self.unreadable = Unreadable(step_part(record.index), f"It is damaged: {error}.")
 
 
 class Journal:
@@ -181,6 +192,41 @@ class Journal:
                 return name, delivery
         return name, self.deliveries.pop(number)
 
+    def cut(self, count: int) -> Journal:
+        """The journal as it would be if no steps but the first `count` had been, with all answers that have come.
+
+        What is pending there has no answer that could be taken in again.
+        """
+        kept = Journal()
+        for step in self.steps[:count]:
+            for number, command in enumerate(step.commands, kept.next_command):
+                if _is_answered(command):
+                    kept.pending[number] = command
+            for number in (*step.deliveries, *step.abandoned):
+                kept.pending.pop(number, None)
+                if number in self.deliveries:
+                    kept.deliveries[number] = self.deliveries[number]
+                    kept.size_bytes += DECODED_RATIO * len(kept.deliveries[number].value)
+            kept.take(step, 0)
+        for step in self.steps[count:]:
+            for number in step.deliveries:
+                kept.answer(self.deliveries[number])
+        for delivery in self.undelivered:
+            kept.answer(delivery)
+        kept.not_before = self.not_before
+        return kept
+
+    def signals_taken(self, first: int = 0) -> list[tuple[str, Delivery]]:
+        """All signals that have answered commands from this one on, with their names, in their order."""
+        commands = [command for step in self.steps for command in step.commands]
+        seen = [self.deliveries[number] for step in self.steps for number in step.deliveries if number >= 0]
+        taken: list[tuple[str, Delivery]] = []
+        for delivery in (*seen, *self.undelivered):
+            command = commands[delivery.command] if delivery.command >= first else None
+            if isinstance(command, AwaitSignal):
+                taken.append((command.name, delivery))
+        return taken
+
     def give_up(self, number: int) -> Command | None:
         """The handler does not want this answer any more (rule C5): the command, if it was still waited for."""
         self.unanswered.discard(number)
@@ -189,10 +235,34 @@ class Journal:
 
 
 def deliveries_of(stored: StoredInvocation) -> dict[int, Delivery]:
-    """Every recorded answer, by command: those that steps keep, and those with a record of their own, in log order."""
+    """Every recorded answer, by command: those that steps keep, and those with a record of their own, in log order.
+
+    Raises:
+        UnreadableStepError: a step was damaged.
+    """
+    return _deliveries(stored, [_decoded(step) for step in stored.steps])
+
+
+def steps_of(stored: StoredInvocation) -> list[Step]:
+    """Its recorded steps.
+
+    Raises:
+        UnreadableStepError: a step was damaged.
+    """
+    return [_decoded(record)[0] for record in stored.steps]
+
+
+def _decoded(record: StepRecord) -> tuple[Step, Sequence[Answer]]:
+    try:
+        return decode_stored_step(record.content)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise UnreadableStepError(record, error) from error
+
+
+def _deliveries(stored: StoredInvocation, steps: Sequence[tuple[Step, Sequence[Answer]]]) -> dict[int, Delivery]:
     answers: dict[int, Delivery] = {}
-    for step in stored.steps:
-        for kept in decode_stored_step(step.content)[1]:
+    for _, kept_answers in steps:
+        for kept in kept_answers:
             answers[kept.command] = Delivery(kept.command, kept.failed, kept.value)
     for one in stored.completions:  # Rule C3: the first answer to a command is the one that counts.
         answers.setdefault(one.command, Delivery(one.command, one.failed, one.value))
@@ -200,11 +270,15 @@ def deliveries_of(stored: StoredInvocation) -> dict[int, Delivery]:
 
 
 def journal_of(stored: StoredInvocation) -> Journal:
-    """What a stored invocation remembers."""
+    """What a stored invocation remembers.
+
+    Raises:
+        UnreadableStepError: a step was damaged.
+    """
     journal = Journal()
-    answers = deliveries_of(stored)
-    for record in stored.steps:
-        step = decode_step(record.content)
+    steps = [_decoded(record) for record in stored.steps]
+    answers = _deliveries(stored, steps)
+    for step, _ in steps:
         for offset, command in enumerate(step.commands):
             if _is_answered(command):
                 journal.pending[journal.next_command + offset] = command

@@ -1,35 +1,93 @@
-"""Why an invocation cannot go on whose journal, or whose object's snapshot, the store left out of a load (rule L5)."""
+"""Why an invocation cannot go on whose journal, or whose object's snapshot, could not be loaded (rule L5).
+
+It was too large and the store left it out, or it cannot be read: it was changed at rest, or written with a key that the
+codec does not have.
+"""
 
 from __future__ import annotations
 
-from durably.errors import LoadLimitError
-from durably.storage.records import StoredInvocation, StoredObject
+from typing import TypeAlias
+
+from durably.errors import LoadLimitError, UnreadableRecordError
+from durably.storage.records import (
+    FAILURE_PART,
+    OUTCOME_PART,
+    InvocationRecord,
+    StoredInvocation,
+    StoredObject,
+    Unreadable,
+)
+
+LoadError: TypeAlias = LoadLimitError | UnreadableRecordError
 
 ADVICE = (
     "It stays as it is until the store is opened with a higher limit (`SqliteStore(path, load_limit_mib=...)`) on a "
     "machine with the memory for it; then resume it. Keep large values elsewhere and pass their names."
 )
+WAY_OUT = (
+    "Nothing else is affected. Give the codec its key back, or restore this record from a backup, then resume the "
+    "invocation; it goes on where it stood."
+)
 
 
-def journal_load_error(stored: StoredInvocation) -> LoadLimitError | None:
+def journal_load_error(stored: StoredInvocation) -> LoadError | None:
     """Why this invocation cannot go on, if it cannot."""
-    if stored.left_out_bytes is None:
-        return None
     record = stored.record
-    return LoadLimitError(
-        f"The argument, steps and completions of {record.address.service}/{record.address.key}/{record.handler} "
-        f"({record.id}) hold {_mib(stored.left_out_bytes)}, more than the store loads. {ADVICE}"
-    )
+    if stored.left_out_bytes is not None:
+        return LoadLimitError(
+            f"The argument, steps and completions of {_target(record)} ({record.id}) hold "
+            f"{_mib(stored.left_out_bytes)}, more than the store loads. {ADVICE}"
+        )
+    # What is known of its last failure is for people only.
+    needed = [one for one in record.unreadable if one.part != FAILURE_PART]
+    if stored.unreadable is not None:
+        needed.append(stored.unreadable)
+    return unreadable_error(record, needed[0]) if needed else None
 
 
-def state_load_error(stored: StoredObject) -> LoadLimitError | None:
+def state_load_error(stored: StoredObject) -> LoadError | None:
     """Why nothing of this object can go on, if it cannot."""
-    if stored.left_out_bytes is None:
-        return None
     service, key = stored.address
-    return LoadLimitError(
-        f"The state of {service}/{key} holds {_mib(stored.left_out_bytes)}, more than the store loads. {ADVICE}"
+    if stored.left_out_bytes is not None:
+        return LoadLimitError(
+            f"The state of {service}/{key} holds {_mib(stored.left_out_bytes)}, more than the store loads. {ADVICE}"
+        )
+    if stored.unreadable is not None:
+        return UnreadableRecordError(
+            f"{_begin(stored.unreadable.part)} of {service}/{key} cannot be read: {stored.unreadable.reason} {WAY_OUT}"
+        )
+    return None
+
+
+def unreadable_error(record: InvocationRecord, unreadable: Unreadable) -> UnreadableRecordError:
+    """A part of an invocation cannot be read."""
+    return UnreadableRecordError(
+        f"{_begin(unreadable.part)} of {_target(record)} ({record.id}) cannot be read: {unreadable.reason} {WAY_OUT}"
     )
+
+
+def outcome_load_error(record: InvocationRecord) -> UnreadableRecordError | None:
+    """Why the outcome of an invocation cannot be told, if it has one that cannot."""
+    for unreadable in record.unreadable:
+        if unreadable.part == OUTCOME_PART:
+            return unreadable_outcome(record, unreadable.reason)
+    return None
+
+
+def unreadable_outcome(record: InvocationRecord, reason: str) -> UnreadableRecordError:
+    """What those hear who ask for an outcome that cannot be read."""
+    return UnreadableRecordError(
+        f"The outcome of {_target(record)} ({record.id}) cannot be read: {reason} It is kept as it is. Give the codec "
+        "its key back, or restore this record from a backup, and ask again."
+    )
+
+
+def _target(record: InvocationRecord) -> str:
+    return f"{record.address.service}/{record.address.key}/{record.handler}"
+
+
+def _begin(part: str) -> str:
+    return part[:1].upper() + part[1:]
 
 
 def _mib(size_bytes: int) -> str:

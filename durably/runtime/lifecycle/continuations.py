@@ -7,12 +7,14 @@ held, so nothing runs in between; who waits for the invocation goes on waiting.
 from __future__ import annotations
 
 from durably.actors.values.error_envelopes import encode_failure
-from durably.errors import CancelledInvocationError
-from durably.ids import Entropy, new_seed
+from durably.errors import CancelledInvocationError, InvocationStatusError
+from durably.ids import Entropy, earliest_time, next_seed
+from durably.runtime.commit.committer import Committer
 from durably.runtime.commit.transition import Transition
 from durably.runtime.execution.step import Outcome, Step, is_cancel
 from durably.runtime.incarnation.ready_queue import ReadyQueue
 from durably.runtime.invocations.invocation import InvocationRun, throw_away
+from durably.runtime.invocations.journal import Journal
 from durably.runtime.lifecycle.endings import Endings
 from durably.runtime.messaging.messages import KeysFound
 from durably.runtime.messaging.signals import Signals
@@ -22,13 +24,16 @@ from durably.runtime.registry.waiters import Waiters
 from durably.runtime.timers.timer_service import TimerService
 from durably.storage.records import TimerKind
 
+BAD_REQUEST = 400
+
 
 class Continuations:
-    """`ctx.continue_as_new()`."""
+    """`ctx.continue_as_new()`, and the restart of what is paused."""
 
     def __init__(
         self,
         *,
+        committer: Committer,
         endings: Endings,
         entropy: Entropy,
         observer: Observer,
@@ -38,6 +43,7 @@ class Continuations:
         timers: TimerService,
         waiters: Waiters,
     ) -> None:
+        self._committer = committer
         self._endings = endings
         self._entropy = entropy
         self._observer = observer
@@ -69,16 +75,89 @@ class Continuations:
         if invocation.journal is not None:
             self._endings.withdraw_pending(invocation, invocation.journal)
             self._signals.give_back_unseen(transition, invocation)
-            invocation.journal = None
-        previous = invocation.number
+        self._renew(transition, invocation, last.continues_with, last.at)
+        self._endings.cancel_left(transition, left)
+        self._ready.push(invocation)
+
+    def refusal(self, invocation: InvocationRun, from_step: int) -> InvocationStatusError | None:
+        """Why a paused invocation cannot begin anew from this step, if it cannot (rule W2)."""
+        if not from_step:
+            return None
+        steps = [] if invocation.journal is None else invocation.journal.steps
+        if from_step > len(steps) or from_step < 0:
+            return _not_from(invocation, from_step, f"it has {len(steps)} steps")
+        if invocation.handler.atomic:
+            return _not_from(invocation, from_step, "its handler is atomic, so its steps have sent nothing yet")
+        if any(number < 0 for step in steps[:from_step] for number in step.deliveries):
+            return _not_from(invocation, from_step, "a cancel was taken in before")
+        assert invocation.journal is not None
+        pending = invocation.journal.cut(from_step).pending
+        if pending:
+            kinds = ", ".join(str(type(command).__name__) for command in pending.values())
+            return _not_from(invocation, from_step, f"there it waits for what has not come yet ({kinds})")
+        return None
+
+    def restart(self, invocation: InvocationRun, from_step: int = 0) -> None:
+        """Begin one that is paused anew: its id and its callers stay, its journal goes from this step on (rule W2).
+
+        From a later step than the first the answers that have come to the commands before it stay, too.
+
+        What its steps changed of the state is dropped, since it begins on the state as it first saw it (rule V4). What
+        they sent and did stands; calls under way are abandoned. The signals that they took come again.
+        """
+        transition = self._committer.begin()
+        invocation.sent_before = invocation.has_sent()
+        journal, kept = invocation.journal, None
+        not_before, earlier = earliest_time(invocation.seed), invocation.seed
+        if journal is not None:
+            not_before = max(not_before, journal.not_before)
+            kept = journal.cut(from_step) if from_step else None
+            self._endings.withdraw_pending(invocation, journal)
+            self._signals.give_back_all(transition, invocation, journal, 0 if kept is None else kept.next_command)
+        invocation.attempts, invocation.failing_since, invocation.failure = 0, None, None
+        invocation.paused_error = None
+        self._renew(transition, invocation, invocation.argument, not_before, steps=from_step, earlier=earlier)
+        if kept is not None:
+            self._keep(transition, invocation, kept)
+        self._ready.push(invocation)
+
+    # ------------------------------------------------------------------ inside
+
+    def _keep(self, transition: Transition, invocation: InvocationRun, kept: Journal) -> None:
+        """The new execution begins with these steps, and with answers that no step has taken in."""
+        invocation.journal = kept
+        for index, step in enumerate(kept.steps):
+            transition.step(invocation, index, step)
+        for delivery in (*kept.deliveries.values(), *kept.undelivered):
+            transition.answer(invocation, delivery.command, delivery.failed, delivery.value)
+
+    def _renew(
+        self,
+        transition: Transition,
+        invocation: InvocationRun,
+        argument: bytes,
+        not_before: int,
+        *,
+        steps: int = 0,
+        earlier: bytes = b"",
+    ) -> None:
+        """The old number ends, and the new one begins."""
+        activation, previous = invocation.activation, invocation.number
+        invocation.journal = None
         if invocation.deadline is not None:
             self._timers.forget(previous, TimerKind.DEADLINE)
-        transition.renew(invocation, new_seed(self._entropy), last.continues_with)
+        transition.renew(invocation, next_seed(self._entropy, not_before, steps=steps, earlier=earlier), argument)
+        if activation.shared.pop(previous, None) is not None:
+            activation.shared[invocation.number] = invocation
         self._registry.note_end(previous)
         self._waiters.move(previous, invocation.number)
         if invocation.deadline is not None:
             self._timers.set(transition, invocation, TimerKind.DEADLINE, invocation.deadline)
-        self._endings.cancel_left(transition, left)
         if self._observer.detailed:
             self._observer.continued(invocation, previous)
-        self._ready.push(invocation)
+
+
+def _not_from(invocation: InvocationRun, step: int, why: str) -> InvocationStatusError:
+    return InvocationStatusError(
+        f"The invocation '{invocation.id}' cannot begin anew from step {step}: {why}.", code=BAD_REQUEST
+    )

@@ -72,9 +72,11 @@ class Endings:
         execution = invocation.execution
         if execution is not None and invocation.fixed is not None and not outcome.failed:
             self._observer.warned(execution, "the handler returned after its deadline; what it returned is dropped")
-        left = self.take_last_step(transition, invocation, last, found, drops=_is_dropped(invocation, outcome))
+        drops = invocation.handler.atomic and _is_dropped(invocation, outcome)
+        left = self.take_last_step(transition, invocation, last, found, drops=drops)
         self._end(transition, invocation, outcome)
-        self.cancel_left(transition, left)
+        if left:
+            self.cancel_left(transition, left)
 
     def cancel_left(self, transition: Transition, callees: Sequence[str]) -> None:
         """A cancelled execution has ended and left these behind (rule E1)."""
@@ -83,7 +85,7 @@ class Endings:
 
     def take_last_step(
         self, transition: Transition, invocation: InvocationRun, last: Step, found: KeysFound, *, drops: bool
-    ) -> list[str]:
+    ) -> Sequence[str]:
         """What the last step of an execution asked for and changed becomes real; `drops`: what was held back does not.
 
         State, and what an atomic handler holds back, is dropped when it fails (rule V6). Returns the callees that a
@@ -93,13 +95,13 @@ class Endings:
         if last.commands or (journal is not None and journal.held_back):
             self._issue_last(transition, invocation, last, found, drops)
         execution = invocation.execution
-        left: list[str] = []
+        left: Sequence[str] = ()
         if execution is not None:
             if execution.made_tasks:
                 self._warn_leftovers(execution)
             if execution.was_cancelled:
                 left = _left_callees(invocation, execution, last)
-        if invocation.is_exclusive and not drops:
+        if invocation.handler.is_exclusive and not drops:
             if journal is not None:
                 transition.change_state(invocation.activation, journal.changes)
             if last.changes is not None:
@@ -144,7 +146,8 @@ class Endings:
             self._timers.forget(invocation.number, TimerKind.RETRY)
         fixed = invocation.fixed
         if fixed is None:
-            expires_at = self.keep_until(invocation)
+            is_kept = invocation.keep_outcome_us is not None or invocation.sender_id is not None
+            expires_at = self.keep_until(invocation) if is_kept else None
         else:  # Rule E7: everybody has been answered, and the retention counts from then.
             outcome, expires_at = fixed, invocation.expires_at
             is_run = invocation.scope is not None and invocation.scope.is_workflow_id
@@ -215,7 +218,7 @@ def _no_one_listens(activation: Activation) -> None:
 
 def _is_dropped(invocation: InvocationRun, outcome: Outcome) -> bool:
     """Rule V6: an atomic handler that has not ended well, in time, changes and sends nothing."""
-    return invocation.handler.atomic and (outcome.failed or invocation.fixed is not None)
+    return outcome.failed or invocation.fixed is not None
 
 
 def _left_callees(invocation: InvocationRun, execution: Execution, last: Step) -> list[str]:

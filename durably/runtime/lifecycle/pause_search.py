@@ -17,7 +17,8 @@ from durably.runtime.activations.activations import Activations
 from durably.runtime.commit.committer import Committer
 from durably.runtime.invocations.activation import Activation
 from durably.runtime.invocations.invocation import Found, InvocationRun
-from durably.runtime.invocations.journal import journal_of
+from durably.runtime.invocations.journal import UnreadableStepError, journal_of
+from durably.runtime.invocations.load_errors import journal_load_error
 from durably.runtime.lifecycle.pause_errors import pause_error
 from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.timers.scheduled_messages import ScheduledMessages
@@ -84,8 +85,17 @@ class PauseSearch:
         self._come_to(inquiry, activation.current)
 
     def _look_at_stored(self, inquiry: Inquiry, stored: StoredInvocation | None) -> None:
-        if stored is not None and stored.steps:
-            self._go_down(inquiry, stored.record.id, stored.record.seed, journal_of(stored).pending)
+        if stored is None:
+            return
+        try:
+            pending = journal_of(stored).pending
+        except UnreadableStepError:
+            pending = None
+        if pending is None or journal_load_error(stored) is not None:  # Rule L5: it is paused when it is in memory.
+            if self._activations.hosts(stored.record.address):
+                self._activations.activation(stored.record.address)
+        elif stored.steps:
+            self._go_down(inquiry, stored.record.id, stored.record.seed, pending)
 
     def _go_down(self, inquiry: Inquiry, id: str, seed: bytes, pending: Mapping[int, Command]) -> None:
         come_to = partial(self._come_to, inquiry)

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from functools import partial
 
+from durably.errors import LoadLimitError, NonDeterminismError, UndecodableError, UnreadableRecordError
 from durably.ids import InvocationStatus
+from durably.runtime.activations.activations import Activations
 from durably.runtime.commit.committer import Committer
-from durably.runtime.execution.failure_text import encode_attempt_failure
+from durably.runtime.execution.failure_text import encode_attempt_failure, known_attempt_failure
 from durably.runtime.incarnation.ready_queue import ReadyQueue
 from durably.runtime.invocations.invocation import InvocationRun, drop_held_step, throw_away
 from durably.runtime.lifecycle.pause_errors import pause_error
 from durably.runtime.lifecycle.pause_notices import PauseNotices
 from durably.runtime.observation.observer import Observer
 from durably.runtime.timers.timer_service import TimerService
-from durably.storage.records import TimerKind
+from durably.storage.records import CallerRecord, TimerKind
+
+CAUSES_IN_THE_STORE = frozenset(
+    cause.__name__ for cause in (LoadLimitError, NonDeterminismError, UndecodableError, UnreadableRecordError)
+)
 
 
 class PausedByHandError(Exception):
@@ -26,12 +32,14 @@ class Pauses:
     def __init__(
         self,
         *,
+        activations: Activations,
         committer: Committer,
         notices: PauseNotices,
         observer: Observer,
         ready: ReadyQueue,
         timers: TimerService,
     ) -> None:
+        self._activations = activations
         self._committer = committer
         self._notices = notices
         self._observer = observer
@@ -47,6 +55,20 @@ class Pauses:
         self._committer.begin().move(invocation, InvocationStatus.PAUSED)
         self._observer.paused(invocation, error)
         self._notices.spread(invocation, pause_error(invocation), partial(self._noticed, invocation, error))
+
+    def pause_asker(self, caller: CallerRecord, error: UnreadableRecordError) -> None:
+        """A command cannot be answered, because what it asks for cannot be read; it is asked again after a resume."""
+        activation = self._activations.by_address.get(caller.address)
+        invocation = None if activation is None else activation.find(caller.number)
+        is_asking = (
+            invocation is not None
+            and invocation.outcome is None
+            and invocation.journal is not None
+            and caller.command in invocation.journal.pending
+        )
+        if invocation is not None and is_asking and invocation.status is not InvocationStatus.PAUSED:
+            self.pause(invocation, error)
+            self._ready.schedule()
 
     def pause_by_hand(self, invocation: InvocationRun) -> None:
         """A person says: stop. What runs outside goes on, and its result is kept; nothing more is begun."""
@@ -73,6 +95,15 @@ class Pauses:
 
     def _tell_durable(self, told: tuple[InvocationRun, BaseException, bool]) -> None:
         self._observer.pause_durable(*told)
+
+
+def is_paused_by_what_is_stored(invocation: InvocationRun) -> bool:
+    """It waits for a person, because something could not be read that the store may give in another form by now."""
+    return invocation.status is InvocationStatus.PAUSED and (
+        invocation.load_error is not None
+        or invocation.activation.load_error is not None
+        or known_attempt_failure(invocation.failure).type in CAUSES_IN_THE_STORE
+    )
 
 
 def _nobody_is_told(heard: bool) -> None:

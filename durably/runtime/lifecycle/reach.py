@@ -53,6 +53,10 @@ class Reach:
         else:
             self._activations.with_loaded(address, partial(self._look_in_object, number, then))
 
+    def read_again(self, invocation: InvocationRun, then: WhenReached) -> None:
+        """Ask the store again for what could not be read of one that is paused; `then` hears where it is after that."""
+        self._activations.read_again(invocation, lambda _: self.by_id(invocation.id, then))
+
     def take_out(self, invocation: InvocationRun) -> None:
         """It ends without having started: it leaves the place where it waits."""
         activation = invocation.activation

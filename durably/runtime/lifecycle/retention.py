@@ -93,8 +93,10 @@ class Retention:
 
     async def _forget_promises(self) -> bool:
         """The same of promises of workflows whose `run` was never started."""
-        expired = await self._store.expired_promises(self._clock.now(), self._settings.expiry_portion)
-        await self._all(self._workflows.expire_promises, [address for _, address in expired])
+        left_alone, portion = self._workflows.left_alone, self._settings.expiry_portion
+        found = await self._store.expired_promises(self._clock.now(), portion + len(left_alone))
+        expired = [address for _, address in found if address not in left_alone][:portion]
+        await self._all(self._workflows.expire_promises, expired)
         return bool(expired)
 
     async def _all(self, expire: Callable[[R, Callable[[], None]], None], what: Sequence[R]) -> None:

@@ -54,7 +54,7 @@ class Retries:
             self._fail_cancelled(invocation, error)
             return
         if find_mistake(error) is not None:
-            self._give_up(invocation, error)
+            self.give_up(invocation, error)
             return
         policy = self._settings.retry_policy(invocation.handler)
         now = self._clock.now()
@@ -67,7 +67,7 @@ class Retries:
         elif gives_up or policy.then == "fail":
             self._fail(invocation, error)
         else:
-            self._give_up(invocation, error)
+            self.give_up(invocation, error)
 
     def try_again(self, number: int, activation: Activation) -> None:
         """The backoff is over."""
@@ -79,7 +79,7 @@ class Retries:
             self._ready.push(invocation)
         self._ready.schedule()
 
-    def _give_up(self, invocation: InvocationRun, error: BaseException) -> None:
+    def give_up(self, invocation: InvocationRun, error: BaseException) -> None:
         """No further attempt helps. A shared handler that has recorded nothing has nothing that a person could save."""
         if invocation.handler.kind == "shared" and invocation.journal is None:
             self._fail(invocation, error)

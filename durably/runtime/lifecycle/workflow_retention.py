@@ -15,6 +15,7 @@ from durably.ids import Address, run_scope
 from durably.runtime.activations.activations import Activations
 from durably.runtime.clock import Clock
 from durably.runtime.commit.committer import Committer
+from durably.runtime.commit.transition import Transition
 from durably.runtime.incarnation.incarnation import Incarnation
 from durably.runtime.incarnation.ready_queue import ReadyQueue
 from durably.runtime.invocations.activation import Activation
@@ -51,18 +52,23 @@ class WorkflowRetention:
         self._look_again_us = settings.expire_every_us
         self._expiring: dict[Address, int] = {}
         """Those that wait for their last handler, by the number of their `run`; they may leave memory meanwhile."""
+        self.left_alone: set[Address] = set()
+        """Ids of classes that this runtime does not have, whose promises have reached their time limit and stay."""
 
     # ------------------------------------------------------------------ a workflow that has run
 
     def expire(self, record: InvocationRecord, then: Callable[[], None]) -> None:
         """The retention of the workflow of this `run` is over: let it go if that can be; `then` is called after that.
 
-        Otherwise its row is looked at again later, and it goes when its last handler has ended.
+        Otherwise its row is looked at again later, and it goes when its last handler has ended. That of a class which
+        this runtime does not have stays.
         """
         if self._activations.hosts(record.address):
             self._activations.with_loaded(record.address, partial(self._expire_loaded, record, then))
-        else:
-            then()
+            return
+        if not self._registry.has_left(record.number):
+            self._look_again(self._committer.begin(), record)
+        then()
 
     def look_at_loaded(self, activation: Activation) -> None:
         """A workflow is back in memory: its last handler may be about to end."""
@@ -78,9 +84,12 @@ class WorkflowRetention:
             self._let_go_if_at_rest(activation)
             if not self._registry.has_left(record.number):
                 transition = self._committer.begin()
-                transition.postpone_expiry(record, self._clock.now() + self._look_again_us)
+                self._look_again(transition, record)
                 self._promises.give_up(transition, activation)
         then()
+
+    def _look_again(self, transition: Transition, record: InvocationRecord) -> None:
+        transition.postpone_expiry(record, self._clock.now() + self._look_again_us)
 
     def _let_go_if_at_rest(self, activation: Activation) -> None:
         number = activation.expiring
@@ -99,31 +108,38 @@ class WorkflowRetention:
     # ------------------------------------------------------------------ an id whose run was never started
 
     def expire_promises(self, address: Address, then: Callable[[], None]) -> None:
-        """The last promise of this id that has a time limit has reached it: let them go if the `run` has not come."""
+        """The last promise of this id that has a time limit has reached it: let them go if the `run` has not come.
+
+        The `run` is looked for first: while the store is asked for it, the object may leave memory.
+        """
         if self._activations.hosts(address):
-            self._activations.with_loaded(address, partial(self._ask_for_run, then))
+            self._registry.by_key(run_scope(*address), partial(self._run_looked_for, address, then))
         else:
+            self.left_alone.add(address)
             then()
 
-    def _ask_for_run(self, then: Callable[[], None], activation: Activation) -> None:
-        self._registry.by_key(run_scope(*activation.address), partial(self._run_asked_for, activation, then))
+    def _run_looked_for(self, address: Address, then: Callable[[], None], run: Found) -> None:
+        self._activations.with_loaded(address, partial(self._expire_promises_loaded, run is not None, then))
 
-    def _run_asked_for(self, activation: Activation, then: Callable[[], None], run: Found) -> None:
-        if self._activations.by_address.get(activation.address) is activation and not activation.loading:
-            if run is not None:
-                self._limit_promises(activation, None)  # Its end decides.
-            elif activation.is_at_rest():
-                self._committer.begin().vacate(activation)
-            else:
-                self._limit_promises(activation, self._clock.now() + self._look_again_us)
-                self._promises.give_up(self._committer.begin(), activation)
+    def _expire_promises_loaded(self, has_run: bool, then: Callable[[], None], activation: Activation) -> None:
+        if has_run or activation.current is not None or activation.mailbox:
+            self._limit_promises(activation, None)  # The end of the `run` decides.
+        elif not activation.is_at_rest():
+            self._limit_promises(activation, self._clock.now() + self._look_again_us)
+            self._promises.give_up(self._committer.begin(), activation)
+        elif len(self._expired_promises(activation)) == len(activation.promises):
+            self._committer.begin().vacate(activation)
         then()
+
+    def _expired_promises(self, activation: Activation) -> list[PromiseRecord]:
+        """Others may have been completed meanwhile."""
+        now = self._clock.now()
+        return [one for one in activation.promises.values() if one.expires_at is not None and one.expires_at <= now]
 
     def _limit_promises(self, activation: Activation, expires_at: int | None) -> None:
         transition = self._committer.begin()
-        for promise in [*activation.promises.values()]:
-            if promise.expires_at is not None:
-                transition.keep_promise(
-                    activation,
-                    PromiseRecord(promise.address, promise.name, promise.failed, promise.value, expires_at),
-                )
+        for promise in self._expired_promises(activation):
+            transition.keep_promise(
+                activation,
+                PromiseRecord(promise.address, promise.name, promise.failed, promise.value, expires_at),
+            )

@@ -6,18 +6,17 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
-from durably.actors.protocol.commands import Attach, GetOutput, GetStatus, key_scope
+from durably.actors.protocol.commands import Attach, GetOutput, GetStatus, IdentifyCall, SendAnswer, key_scope
 from durably.actors.values.error_envelopes import encode_failure
-from durably.errors import NotReadyError, UnknownTargetError
+from durably.errors import NotReadyError, UnknownTargetError, UnreadableRecordError
 from durably.ids import InvocationStatus, KeyScope
 from durably.runtime.activations.activations import Activations
 from durably.runtime.activations.attempts import Attempts
 from durably.runtime.commit.committer import Committer
 from durably.runtime.commit.transition import Transition
-from durably.runtime.execution.answers import encode_status
+from durably.runtime.execution.answers import encode_send_answer, encode_status
 from durably.runtime.execution.step import Outcome
 from durably.runtime.invocations.invocation import Found, InvocationRun, known_outcome
-from durably.runtime.invocations.outcomes import decode_outcome
 from durably.runtime.messaging.completions import Completions
 from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.registry.waiters import Waiter, Waiters
@@ -41,6 +40,8 @@ class Attachments:
     ) -> None:
         self.on_attached: list[Callable[[CallerRecord, InvocationRun | InvocationRecord], None]] = []
         """Hear that a command waits for the outcome of an invocation from now on."""
+        self.on_unreadable: Callable[[CallerRecord, UnreadableRecordError], None] = _no_one_pauses
+        """Hears that a command asks for an outcome that cannot be read: its invocation waits for a person (rule L5)."""
         self._activations = activations
         self._attempts = attempts
         self._committer = committer
@@ -67,11 +68,18 @@ class Attachments:
 
     def attach(self, transition: Transition, caller: CallerRecord, target: InvocationRun | InvocationRecord) -> None:
         """Let a command be answered by the outcome of an invocation that exists."""
-        if isinstance(target, InvocationRun):
+        try:
+            outcome = known_outcome(target)
+        except UnreadableRecordError as error:
+            self._host.call_soon(self.on_unreadable, caller, error)  # Not at once: a transition is being made.
+            return
+        if outcome is not None:
+            self._completions.answer(transition, caller, outcome)
+        elif isinstance(target, InvocationRun):
             self._attach_to_live(transition, caller, target)
         else:
             self._attach_to_stored(transition, caller, target)
-        if known_outcome(target) is None:
+        if outcome is None:
             self._host.call_soon(self._tell_attached, caller, target)  # Not at once: a transition is being made.
 
     def _tell_attached(self, caller: CallerRecord, target: InvocationRun | InvocationRecord) -> None:
@@ -79,19 +87,12 @@ class Attachments:
             hear(caller, target)
 
     def _attach_to_live(self, transition: Transition, caller: CallerRecord, target: InvocationRun) -> None:
-        outcome = target.known_outcome
-        if outcome is not None:
-            self._completions.answer(transition, caller, outcome)
-            return
         if caller not in target.attachments:
             target.attachments += (caller,)
             transition.attach(target.number, caller)
         self._is_attached(transition, caller)
 
     def _attach_to_stored(self, transition: Transition, caller: CallerRecord, target: InvocationRecord) -> None:
-        if target.outcome is not None:
-            self._completions.answer(transition, caller, decode_outcome(target.outcome))
-            return
         transition.attach(target.number, caller)
         if not self._scheduled.attach(target.number, caller):
             activation = self._activations.by_address.get(target.address)
@@ -115,6 +116,10 @@ class Attachments:
         """Answer with where the invocation stands, from memory or from the store."""
         self._registry.by_id(command.invocation_id, partial(self._answer_status, caller, command.invocation_id))
 
+    def ask_identity(self, caller: CallerRecord, command: IdentifyCall) -> None:
+        """Answer with the invocation that a call of the asking one leads to."""
+        self._registry.by_id(command.derived_id, partial(self._answer_identity, caller, command.derived_id))
+
     def ask_outcome(self, caller: CallerRecord, command: Attach) -> None:
         """Attach to the invocation, if it exists."""
         self._find(command, partial(self._attach_found, caller))
@@ -136,11 +141,22 @@ class Attachments:
         outcome = _no_such_invocation(id) if found is None else Outcome(False, encode_status(found.status))
         self._completions.answer(self._committer.begin(), caller, outcome)
 
-    def _answer_output(self, caller: CallerRecord, name: str, found: Found) -> None:
+    def _answer_identity(self, caller: CallerRecord, derived_id: str, found: Found) -> None:
         if found is None:
-            outcome = _no_such_invocation(name)
+            outcome = _no_such_invocation(derived_id)
         else:
-            outcome = known_outcome(found) or Outcome(True, encode_failure(not_ready(found)))
+            outcome = Outcome(False, encode_send_answer(SendAnswer(found.id, found.id != derived_id)))
+        self._completions.answer(self._committer.begin(), caller, outcome)
+
+    def _answer_output(self, caller: CallerRecord, name: str, found: Found) -> None:
+        try:
+            if found is None:
+                outcome = _no_such_invocation(name)
+            else:
+                outcome = known_outcome(found) or Outcome(True, encode_failure(not_ready(found)))
+        except UnreadableRecordError as error:
+            self._host.call_soon(self.on_unreadable, caller, error)
+            return
         self._completions.answer(self._committer.begin(), caller, outcome)
 
     def _attach_found(self, caller: CallerRecord, name: str, found: Found) -> None:
@@ -173,3 +189,7 @@ def _answer_outside(told: tuple[list[Waiter], Outcome, int | None, BaseException
     waiting, outcome, expires_at, cause = told
     for waiter in waiting:
         waiter.answer(outcome, expires_at, cause)
+
+
+def _no_one_pauses(caller: CallerRecord, error: UnreadableRecordError) -> None:
+    raise AssertionError("an outcome could not be read before the machine was put together")

@@ -83,10 +83,10 @@ class Messages:
             return SendAnswer(id, False)
         first = None if scope is None else self._first(scope, found)
         if first is not None and scope is not None:
-            if scope.is_workflow_id and isinstance(command, Call):
+            is_refused = scope.is_workflow_id and isinstance(command, Call)
+            self._join(transition, id, first, None if is_refused else caller)
+            if is_refused:
                 self._refuse_second_start(transition, first, caller)
-            else:
-                self._join(transition, id, first, caller)
             return SendAnswer(first.id, True)
         message = Message(
             handler,
@@ -129,8 +129,7 @@ class Messages:
     ) -> None:
         """Let a duplicate join the first; its own id leads there too (rule C7)."""
         transition.alias(id, first.number)
-        if isinstance(first, InvocationRun):
-            self._registry.alias(id, first)
+        self._registry.alias(id, first)
         if caller is not None:
             self._attachments.attach(transition, caller, first)
 

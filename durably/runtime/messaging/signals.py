@@ -18,6 +18,7 @@ from durably.runtime.commit.committer import Committer
 from durably.runtime.commit.transition import Transition
 from durably.runtime.execution.step import Outcome
 from durably.runtime.invocations.invocation import Found, InvocationRun
+from durably.runtime.invocations.journal import Journal
 from durably.runtime.messaging.completions import Completions
 from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.timers.scheduled_messages import ScheduledMessages
@@ -99,8 +100,11 @@ class Signals:
         waiting, outcome = self._waiting(invocation, name), Outcome(delivery.failed, delivery.value)
         if waiting is not None:
             self._completions.complete(transition, invocation, waiting, outcome.failed, outcome.value)
-            return
-        # What waits came later.
+        else:
+            self._put_first(transition, invocation, name, outcome)
+
+    def _put_first(self, transition: Transition, invocation: InvocationRun, name: str, outcome: Outcome) -> None:
+        """What waits came later."""
         first = min((signal.position for signal in invocation.signals), default=transition.position)
         signal = transition.signal(invocation.number, name, outcome, invocation.activation, first - 1)
         invocation.signals = (signal, *invocation.signals)
@@ -110,6 +114,11 @@ class Signals:
         undelivered = () if invocation.journal is None else tuple(invocation.journal.undelivered)
         for delivery in reversed(undelivered):  # Each goes to the front.
             self.give_back(transition, invocation, delivery.command)
+
+    def give_back_all(self, transition: Transition, invocation: InvocationRun, journal: Journal, first: int) -> None:
+        """The commands from this one on are to be as if they had not been: the signals that they took come again."""
+        for name, delivery in reversed(journal.signals_taken(first)):
+            self._put_first(transition, invocation, name, Outcome(delivery.failed, delivery.value))
 
     def settle(self, invocation: InvocationRun) -> None:
         """It is back from the store, with what came for it there: give its commands what they wait for."""

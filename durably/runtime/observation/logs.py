@@ -25,6 +25,7 @@ from durably.actors.protocol.commands import (
     GetOutput,
     GetPromise,
     GetStatus,
+    IdentifyCall,
     MakeAwakeable,
     PeekPromise,
     Run,
@@ -323,6 +324,8 @@ def describe_command(command: Command) -> str:
             return "attach"
         case GetStatus():
             return "look"
+        case IdentifyCall():
+            return "look at the id of a call"
         case GetOutput():
             return "look at an outcome"
         case GetPromise():

@@ -62,6 +62,8 @@ class InvocationRegistry:
         self._when_durable = committer.when_durable
         self._suspended_senders: set[str] = set()
         """Unfinished ones in the store only that have sent messages, and may ask for their outcomes (rule X7)."""
+        self._aliases: dict[str, str] = {}
+        """Ids that lead to invocations in the store only, which does not know it yet."""
         self._pinned: Counter[KeyScope] = Counter()
         self._clock = clock
         self._committer = committer
@@ -94,10 +96,14 @@ class InvocationRegistry:
         if invocation.scope is not None:
             self.keyed[invocation.scope] = invocation
 
-    def alias(self, id: str, invocation: InvocationRun) -> None:
+    def alias(self, id: str, first: InvocationRun | InvocationRecord) -> None:
         """`id` leads to this invocation too; the store will know it when that is durable."""
-        self.live[id] = invocation
-        self._when_durable(lambda _: self.live.pop(id, None), invocation)
+        if isinstance(first, InvocationRun):
+            self.live[id] = first
+            self._when_durable(lambda _: self.live.pop(id, None), first)
+        else:
+            self._aliases[id] = first.id
+            self._when_durable(lambda _: self._aliases.pop(id, None), first)
 
     def forget(self, invocation: InvocationRun) -> None:
         """It is durable and leaves memory; whoever asks next asks the store (rule L4)."""
@@ -174,6 +180,7 @@ class InvocationRegistry:
 
     def by_id(self, id: str, then: WhenFound) -> None:
         """Find by id, or by an id that leads to it."""
+        id = self._aliases.get(id, id)
         known = self._unexpired(self.live.get(id))
         if known is not None:
             # Not at once: whoever asks is in the middle of a transition.
@@ -217,7 +224,8 @@ class InvocationRegistry:
         for name in wanted:
             told = partial(one_found, name)
             if isinstance(name, str):
-                self._by_id(name, partial(self._found_id, name, told))
+                id = self._aliases.get(name, name)
+                self._by_id(id, partial(self._found_id, id, told))
             else:
                 self._by_key(name, partial(self._found_key, name, told))
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from durably.actors.protocol.commands import HELD_BY_ATOMIC, Call, Command, CompleteAwakeable, SendSignal
-from durably.errors import NonDeterminismError
-from durably.ids import InvocationStatus, KeyScope, derived_invocation_id, is_storable
+from durably.actors.protocol.commands import HELD_BY_ATOMIC, Call, Command, CompleteAwakeable, Send, SendSignal
+from durably.errors import NonDeterminismError, UnreadableRecordError
+from durably.ids import SEED_BYTES, InvocationStatus, KeyScope, derived_invocation_id, earliest_time, is_storable
 from durably.runtime.activations.attempts import Attempts
 from durably.runtime.clock import Clock
 from durably.runtime.commands.command_kind import CommandTable
@@ -20,8 +20,9 @@ from durably.runtime.commit.committer import Committer
 from durably.runtime.commit.transition import Transition
 from durably.runtime.execution.execution import Execution
 from durably.runtime.execution.step import AttemptFailure, Delivery, Step
-from durably.runtime.invocations.invocation import InvocationRun, throw_away
+from durably.runtime.invocations.invocation import InvocationRun, known_outcome, throw_away
 from durably.runtime.invocations.journal import Journal
+from durably.runtime.invocations.load_errors import LoadError
 from durably.runtime.lifecycle.continuations import Continuations
 from durably.runtime.lifecycle.deadlines import Deadlines
 from durably.runtime.lifecycle.deadlocks import Deadlocks
@@ -36,9 +37,11 @@ from durably.runtime.observation.observer import Observer
 from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.settings import Settings
 from durably.runtime.steps.preparation import Preparation
-from durably.storage.records import CallerRecord, OrderKind
+from durably.storage.records import CallerRecord, InvocationRecord, OrderKind
 
 NO_DELIVERIES: Sequence[Delivery] = ()
+NAMING_AN_ID = frozenset({CompleteAwakeable, SendSignal})
+MESSAGES = frozenset({Call, Send})
 
 
 class Steps:
@@ -107,7 +110,7 @@ class Steps:
                 return
             load_error = invocation.load_error or invocation.activation.load_error
             if load_error is not None:  # Rule L5
-                self.pause(invocation, load_error)
+                self._cannot_be_loaded(invocation, load_error)
                 return
             if len(invocation.argument) > self._slice_bytes or (
                 journal is not None and self._preparation.is_needed_to_replay(journal)
@@ -119,6 +122,8 @@ class Steps:
                 return
         if journal is None:
             at, deliveries = max(self._clock.now(), invocation.due or 0), NO_DELIVERIES  # Rule T1
+            if len(invocation.seed) > SEED_BYTES:
+                at = max(at, earliest_time(invocation.seed))
         elif not journal.undelivered:
             self._attempts.park(self._committer.begin(), invocation, journal)  # Resumed, or woken by what it gave up.
             self._deadlocks.waits_anew(invocation)
@@ -150,6 +155,13 @@ class Steps:
             self._retries.attempt_failed(invocation, error)
         else:
             self._pauses.pause(invocation, error)
+
+    def _cannot_be_loaded(self, invocation: InvocationRun, error: LoadError) -> None:
+        """A shared handler that has recorded nothing, and whose object cannot be loaded, fails (rule E6)."""
+        if invocation.load_error is None and invocation.handler.kind == "shared" and invocation.journal is None:
+            self._retries.give_up(invocation, error)
+        else:
+            self.pause(invocation, error)
 
     # ------------------------------------------------------------------ replay
 
@@ -207,11 +219,26 @@ class Steps:
         if invocation.held_step is not step:  # It was paused meanwhile: the step has not happened.
             return
         invocation.held_step = None
+        unreadable = self._unreadable_outcome(step, found)
+        if unreadable is not None:  # Rule L5: the step has not happened, and is made again after a resume.
+            self.pause(invocation, unreadable)
+            return
         self._append(invocation, step, taken, found)
         if invocation.journal is not None:
             invocation.journal.release()
         if invocation.outcome is None and invocation.journal is not None and invocation.journal.undelivered:
             self._attempts.wake(self._committer.begin(), invocation)
+
+    def _unreadable_outcome(self, step: Step, found: KeysFound) -> UnreadableRecordError | None:
+        """Why a call cannot be answered that joins what has ended, if its outcome cannot be read."""
+        for command in step.commands:
+            first = found.get(scope) if isinstance(command, Call) and (scope := self._scope_of(command)) else None
+            if isinstance(first, InvocationRecord):
+                try:
+                    known_outcome(first)
+                except UnreadableRecordError as error:
+                    return error
+        return None
 
     def _append(self, invocation: InvocationRun, step: Step, taken: int, found: KeysFound) -> None:
         """The step becomes part of the log, and everything inside the process may act on it."""
@@ -255,7 +282,8 @@ class Steps:
 
     def _names_another(self, command: Command) -> bool:
         """It says by a key, or by an id, which invocation it is about: that has to be looked up."""
-        return self._scope_of(command) is not None or isinstance(command, CompleteAwakeable | SendSignal)
+        kind = type(command)
+        return kind in NAMING_AN_ID or (kind in MESSAGES and self._scope_of(command) is not None)
 
     def _issue(
         self,

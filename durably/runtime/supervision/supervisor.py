@@ -27,6 +27,7 @@ from durably.runtime.gateway.gateway import Gateway
 from durably.runtime.gateway.pending_requests import unknown_outcome
 from durably.runtime.incarnation.incarnation import Incarnation
 from durably.runtime.supervision.garbage_collection import CollectionWatch
+from durably.storage.codec_marker import encoded_error
 from durably.storage.records import Owner
 from durably.storage.store import Store
 
@@ -226,6 +227,9 @@ class Supervisor:
 
     async def _incarnate(self) -> None:
         opened = await self._store.open(self._identity)
+        if opened.is_encoded:  # Rule V8: what a codec has written is refused here, and not where it is first read.
+            await self._store.close()
+            raise encoded_error(self._store.describe())
         self.incarnations += 1
         self.engine = Engine(
             Incarnation(self._incarnation_failed, self._progressed),

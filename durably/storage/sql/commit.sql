@@ -178,7 +178,7 @@ begin
         mailbox_position = change.line ->> 2,
         attempts = change.line ->> 3,
         failure = change.line ->> 4,
-        outcome = change.line ->> 5,
+        outcome = coalesce(change.line ->> 5, outcome),  -- One that is there stays, also where it cannot be read.
         expires_at = change.line ->> 6
     from (select value as line from json_each(new.updated) limit -1) as change
     where invocations.number = change.line ->> 0;
@@ -259,6 +259,10 @@ insert into batch values (
     cast(? as text), cast(? as text), cast(? as text), cast(? as text), cast(? as text), cast(? as text), cast(? as text),
     cast(? as text), cast(? as text), cast(? as text), cast(? as text), cast(? as text), cast(? as text), cast(? as text)
 );
+
+-- name: commit_state
+-- The same of a batch that holds nothing but values of fields.
+insert into batch (epoch, last_position, state) values (?, ?, cast(? as text));
 
 -- name: put_argument
 -- A large argument, which is no part of its invocation's row.

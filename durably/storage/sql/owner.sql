@@ -26,6 +26,30 @@ pragma journal_mode = wal;
 -- A connection for reads cannot write, whatever is asked of it.
 pragma query_only = 1;
 
+-- name: lock_for_oneself
+-- What this connection has locked it keeps, until it is closed.
+pragma locking_mode = exclusive;
+
+-- name: rollback_journal
+-- Copy the write-ahead log into the database and do without one. Fails where another connection has it open.
+pragma journal_mode = delete;
+
+-- name: no_journal
+-- For a file that is thrown away unless it is finished.
+pragma journal_mode = off;
+
+-- name: not_synchronous
+-- The same: it is made durable as a whole, at the end.
+pragma synchronous = off;
+
+-- name: check_all
+-- Whether the pages of the file fit together: one row that says ok.
+pragma integrity_check;
+
+-- name: list_columns
+-- The columns of a table in order, each with its type and its place in the primary key, which is 0 outside it.
+select name, type, pk from pragma_table_info(?) order by cid;
+
 -- name: application
 -- Says whose file this is; 0 where nobody said.
 pragma application_id;
@@ -61,6 +85,14 @@ update owner set epoch = epoch + 1, host = ?, process_id = ?, since = ?;
 -- name: current_owner
 -- Which store this is, how far it has come, and whose it is.
 select store_id, epoch, last_position, host, process_id, since from owner;
+
+-- name: is_encoded
+-- Whether a codec has written here: the marker of the store then has a field besides `plain`.
+select exists (select 1 from state where service = '' and key = 'durably' and field <> 'plain');
+
+-- name: marker
+-- What the store says of the codecs that have written to it.
+select field, value from state where service = '' and key = 'durably';
 
 -- name: stored_identity
 -- What tells a database from another store, and from an older copy.

@@ -119,6 +119,8 @@ class Conditions:
         fields = self._disk.state.get(address, {})
         size = sum(len(name) + len(value) for name, value in fields.items())
         service, key = address
+        if not service:  # What tells a codec, and of no object.
+            return
         if size > self.largest.get(service, 0):
             self.largest[service] = size
         most = self._bounds.get(service)

@@ -12,9 +12,12 @@ from pathlib import Path
 
 import structlog
 
+from durably.errors import DurablyError, UnreadableRecordError
 from durably.ids import Address, InvocationStatus
-from durably.runtime.execution.step import decode_step
-from durably.runtime.invocations.journal import deliveries_of
+from durably.runtime.execution.failure_text import describe_failure
+from durably.runtime.invocations.invocation import argument_load_error
+from durably.runtime.invocations.journal import UnreadableStepError, deliveries_of, steps_of
+from durably.runtime.invocations.load_errors import journal_load_error, state_load_error, unreadable_error
 from durably.storage.introspection import Introspection
 from durably.storage.records import InvocationRecord, StoredInvocation, StoredObject
 from durably.testing.replaying.journals import ExportedJournal, this_durably, this_python, write_journal
@@ -36,7 +39,8 @@ async def export_journals(
 ) -> list[Path]:
     """Write the journal of each unfinished invocation into a file of its own; the files, oldest invocation first.
 
-    The store is open, by a runtime or by `SqliteStore.open_read_only()`. `target` is `Service`, `Service/handler`,
+    The store is open, by a runtime or by `SqliteStore.open_read_only()`. What cannot be read is left out, with a
+    warning that names it. `target` is `Service`, `Service/handler`,
     `Object/key` or `Object/key/handler`; `limit` is the most that is exported. The folder is made if need be; files of
     earlier exports stay in it. The files hold arguments, answers and state as they are.
 
@@ -91,23 +95,48 @@ async def _journals(store: Introspection, records: list[InvocationRecord]) -> li
     for record in records:
         if record.number in started:
             row, stored = started[record.number]
-            if row.left_out_bytes is None and stored.left_out_bytes is None:
-                found.append(journal_of(row, stored))
-            else:
+            left_out_bytes = row.left_out_bytes or stored.left_out_bytes
+            if left_out_bytes is not None:
                 logger.warning(
                     "a journal is too large to be loaded, so it is not exported",
                     invocation=record.id,
-                    bytes=row.left_out_bytes or stored.left_out_bytes,
+                    bytes=left_out_bytes,
                 )
+                continue
+            try:
+                found.append(journal_of(row, stored))
+            except UnreadableRecordError as error:  # Rule L5
+                _warn_of_unreadable(record, error)
         elif record.status in _NOT_STARTED:
-            found.append(_exported(record, {}, None))
+            load_error = argument_load_error(record)
+            if load_error is None:
+                found.append(_exported(record, {}, None))
+            else:
+                _warn_of_unreadable(record, load_error)
     return found
 
 
+def _warn_of_unreadable(record: InvocationRecord, error: DurablyError) -> None:
+    logger.warning(
+        "a journal cannot be read, so it is not exported", invocation=record.id, error=describe_failure(error)
+    )
+
+
 def journal_of(row: StoredInvocation, stored: StoredObject) -> ExportedJournal:
-    """The journal of an invocation that has started, as it was loaded with its object."""
-    # Rule V4: whoever holds the mailbox is the only one to change the state, and does so when it ends.
-    return _exported(row.record, {} if row.record.mailbox_position is None else stored.state, row)
+    """The journal of an invocation that has started, as it was loaded with its object.
+
+    Raises:
+        UnreadableRecordError: it, or the state of the object, cannot be read.
+    """
+    has_state = row.record.mailbox_position is not None
+    error = journal_load_error(row) or (state_load_error(stored) if has_state else None)
+    if error is not None:
+        raise error
+    try:
+        # Rule V4: whoever holds the mailbox is the only one to change the state, and does so when it ends.
+        return _exported(row.record, stored.state if has_state else {}, row)
+    except UnreadableStepError as damaged:
+        raise unreadable_error(row.record, damaged.unreadable) from damaged
 
 
 def _exported(record: InvocationRecord, snapshot: dict[str, bytes], row: StoredInvocation | None) -> ExportedJournal:
@@ -124,7 +153,7 @@ def _exported(record: InvocationRecord, snapshot: dict[str, bytes], row: StoredI
         argument=record.argument,
         seed=record.seed,
         snapshot=snapshot,
-        steps=() if row is None else tuple(decode_step(step.content) for step in row.steps),
+        steps=() if row is None else tuple(steps_of(row)),
         deliveries=() if row is None else tuple(deliveries_of(row).values()),
         durably=this_durably(),
         python=this_python(),

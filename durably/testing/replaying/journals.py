@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
-from durably.actors.protocol.commands import Attach, Call, Cancel, Command, GetStatus, Run, Send, Sleep
+from durably.actors.protocol.commands import Command
 from durably.errors import DurablyError
 from durably.ids import Address, InvocationStatus, KeyScope
 from durably.runtime.execution.step import Delivery, Step
@@ -72,6 +72,11 @@ class ExportedJournal:
         """`Service/handler` or `Object/key/handler`."""
         middle = "" if self.is_of_service else f"/{self.key}"
         return f"{self.service}{middle}/{self.handler}"
+
+    @property
+    def is_from_outside(self) -> bool:
+        """Not known of an exported one."""
+        return False
 
     @property
     def address(self) -> Address:
@@ -158,6 +163,7 @@ class _StepDocument(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=Tr
     abandoned: tuple[int, ...] = ()
     reads: dict[str, msgspec.Raw] | None = None
     cancelled: tuple[int, ...] = ()
+    patches: tuple[str, ...] = ()
 
 
 class _AnswerDocument(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
@@ -186,9 +192,7 @@ class _JournalDocument(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
     answers: list[_AnswerDocument]
 
 
-_COMMANDS: dict[str, type[Command]] = {
-    str(cls.__struct_config__.tag): cls for cls in (Attach, Call, Cancel, GetStatus, Run, Send, Sleep)
-}
+_COMMANDS: dict[str, type[Command]] = {str(cls.__struct_config__.tag): cls for cls in get_args(Command)}
 _KIND = "command"
 _INDENT_SPACES = 2
 
@@ -272,6 +276,7 @@ def _step_document(step: Step) -> _StepDocument:
         abandoned=step.abandoned,
         reads=_fields_shown(step.reads),
         cancelled=step.cancelled,
+        patches=step.patches or (),
     )
 
 
@@ -285,6 +290,7 @@ def _step(document: _StepDocument) -> Step:
         reads=_fields(document.reads),
         attempt=document.attempt,
         cancelled=document.cancelled,
+        patches=document.patches or None,
     )
 
 

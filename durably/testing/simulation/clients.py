@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from random import Random
-from typing import Any, Protocol, TypeVar, TypeVarTuple
+from typing import Any, Protocol, TypeVar, TypeVarTuple, cast
 
 import msgspec
 
@@ -18,7 +18,7 @@ from durably.actors.caller import Caller
 from durably.actors.protocol.commands import CompleteAwakeable, SendSignal
 from durably.actors.protocol.operations import CallSite, HostOperation, frame_above
 from durably.actors.sent_values import Sent
-from durably.actors.transport import Delay, Invocation, Outgoing
+from durably.actors.transport import Delay, Invocation, Outgoing, message_of, no_call
 from durably.actors.values.error_envelopes import decode_failure
 from durably.errors import (
     DurablyError,
@@ -30,7 +30,7 @@ from durably.errors import (
     TerminalError,
     UnknownTargetError,
 )
-from durably.ids import InvocationStatus
+from durably.ids import InvocationStatus, KeyScope
 from durably.runtime.execution.failure_text import describe_failure
 from durably.runtime.execution.loop import is_in_a_handler
 from durably.runtime.execution.step import Outcome
@@ -183,6 +183,28 @@ class SimulatedClient(Caller):
 
         return self._issue(converse(), f"status of {id}", site)
 
+    def _issue_identification(self, call: object, site: CallSite, /) -> HostOperation[Invocation[Any]]:
+        """Asked by the idempotency key of the call, again until it has arrived."""
+        message = message_of(call)
+        under_way = cast("ClientOperation[Any]", call)
+        if message is None or not message.may_join or not _is_of_a_client(call):
+            raise no_call(call)
+
+        async def converse() -> Invocation[Any]:
+            while True:
+                has_ended = under_way.done()
+                try:
+                    asked = f"asks for the id of {_asked(message)}"
+                    id: str = await self._converse(asked, lambda process: process.identify(message), True)
+                except UnknownTargetError:
+                    if has_ended:
+                        raise
+                    await asyncio.sleep(self._world.random.randrange(*PAUSE_US) / 1_000_000)
+                else:
+                    return Invocation(self, id, message.decode)
+
+        return self._issue(converse(), f"invocation of {message}", site)
+
     def _issue_completion(self, command: CompleteAwakeable, site: CallSite, /) -> HostOperation[None]:
         """Repeated until it is answered: the first one counts (rule E5)."""
 
@@ -219,11 +241,53 @@ class SimulatedClient(Caller):
 
         return self._issue(converse(), f"{verb} of {id}", CallSite(frame_above(1)))
 
+    def act_on_all(self, verb: Verb, target: str) -> HostOperation[Sequence[str]]:
+        """The same to all invocations of a target, such as `Cart/mary`; the ids of those that it had an effect on."""
+
+        async def converse() -> Sequence[str]:
+            asked = f"{verb}s all of {target}"
+            ids: Sequence[str] = await self._converse(asked, lambda process: process.act_on_all(verb, target), True)
+            return ids
+
+        return self._issue(converse(), f"{verb} of all of {target}", CallSite(frame_above(1)))
+
+    def restart_as_new(self, id: str) -> HostOperation[str]:
+        """Begin an invocation that has ended once more; the id of the new one. It is not asked for again."""
+
+        async def converse() -> str:
+            new_id: str = await self._converse(f"restarts {id}", lambda process: process.restart_as_new(id), False)
+            return new_id
+
+        return self._issue(converse(), f"restart of {id}", CallSite(frame_above(1)))
+
+    def lookup(self, which: str | KeyScope) -> HostOperation[str]:
+        """The id of an invocation, given by id, idempotency key or workflow id."""
+
+        async def converse() -> str:
+            id: str = await self._converse(f"looks up {which}", lambda process: process.lookup(which), True)
+            return id
+
+        return self._issue(converse(), f"lookup of {which}", CallSite(frame_above(1)))
+
     async def resume(self, id: str) -> Sequence[str]:
         """Let a paused invocation try again, as an operator does; the ids of what was paused."""
         try:
             effect = await self.act(Verb.RESUME, id)
         except InvocationStatusError:  # The order came twice, and it has ended meanwhile.
+            return []
+        return [id] if effect is Effect.DONE else []
+
+    async def restart(self, id: str, from_step: int = 0) -> Sequence[str]:
+        """Let a paused invocation begin anew, as an operator does; the ids of what was paused."""
+
+        async def converse() -> Effect:
+            what = f"restarts {id} from step {from_step}"
+            told: Effect = await self._converse(what, lambda process: process.restart(id, from_step), True)
+            return told
+
+        try:
+            effect = await self._issue(converse(), f"restart of {id}", CallSite(frame_above(1)))
+        except InvocationStatusError:  # The order came twice, it was resumed meanwhile, or cannot begin from there.
             return []
         return [id] if effect is Effect.DONE else []
 
@@ -397,6 +461,10 @@ class SimulatedClient(Caller):
     def _travel_us(self, place: Place = "message") -> int:
         slow = self._world.injection.strikes("slow", place)
         return self._world.latencies.one_of(TRAVEL_US) if slow is None else slow.lasts_us
+
+
+def _is_of_a_client(operation: object) -> bool:
+    return isinstance(operation, ClientOperation)
 
 
 def _trouble(strike: Strike, repeatable: bool) -> str:

@@ -28,7 +28,7 @@ for what is under way whenever the process dies; the eighth by the simulation, w
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
@@ -47,6 +47,8 @@ from durably.runtime.actions.actions import ActionKey
 from durably.runtime.commit.committer import Committer
 from durably.runtime.commit.open_batch import OpenBatch
 from durably.runtime.execution.step import Outcome, decode_step, decode_stored_step
+from durably.runtime.gateway.control import Verb
+from durably.runtime.gateway.requests import Effect
 from durably.runtime.invocations.invocation import InvocationRun
 from durably.runtime.invocations.journal import journal_of
 from durably.runtime.invocations.outcomes import decode_outcome
@@ -149,6 +151,8 @@ class Guarantees:
         self._seen_at_rest: tuple[int, int, set[ActionKey]] | None = None
         """What the last look at rest was at: it need not look again before something has changed."""
         self._next_overdue_us = 0
+        self._renewed: set[str] = set()
+        """Invocations that have gone on in a new execution, which knows nothing of the cancels of those before."""
         self._resumed: set[str] = set()
         """Let go on by a person or a cancel since they were paused, whether that is durable or not."""
 
@@ -330,11 +334,47 @@ class Guarantees:
         """A person lets it go on."""
         self._resumed.add(id)
 
-    def told_resumed(self, id: str) -> None:
-        """A person is told that this one goes on."""
-        record = self._disk.find(id)
-        if record is not None and record.status is InvocationStatus.PAUSED and id in self._resumed:
-            self._broken(5, f"{shown_id(id)} was said to go on, and is paused on the disk.")
+    # ------------------------------------------------------------------ what is done by hand
+
+    def told_effect(self, verb: Verb, id: str, effect: Effect) -> None:
+        """A person is told what came of an order to an invocation."""
+        row = self._row(id)
+        if row is None or effect is Effect.NOTHING:
+            return
+        record = row.record
+        match verb:
+            case Verb.RESUME | Verb.RESTART if record.status is InvocationStatus.PAUSED and id in self._resumed:
+                self._broken(5, f"{shown_id(id)} was said to go on, and is paused on the disk.")
+            case Verb.KILL if record.outcome is None:
+                self._broken(5, f"{shown_id(id)} was said to be killed, and goes on on the disk.")
+            case Verb.CANCEL if (
+                record.outcome is None and id not in self._renewed and min(_answered(row), default=0) >= 0
+            ):
+                self._broken(5, f"{shown_id(id)} was said to be cancelled, and is not on the disk.")
+            case Verb.PURGE if record.scope is None or not record.scope.is_workflow_id:
+                self._broken(5, f"the outcome of {shown_id(id)} was said to be forgotten, and is on the disk.")
+            case _:
+                pass
+
+    def told_effects(self, verb: Verb, ids: Sequence[str]) -> None:
+        """A person is told which invocations an order to many had an effect on."""
+        for id in ids:
+            self.told_effect(verb, id, Effect.DONE)
+
+    def told_restarted(self, old_id: str, new_id: str) -> None:
+        """A person is told that what has ended begins once more."""
+        self.acknowledged(new_id)
+        old, new = self._disk.find(old_id), self._disk.find(new_id)
+        if old is None or new is None:
+            return
+        same = (new.address.service, new.handler, new.argument, new.headers)
+        if same != (old.address.service, old.handler, old.argument, old.headers):
+            self._broken(4, f"{_place(new)} was to do again what {_place(old)} did, and is another message.")
+
+    def told_id(self, id: str) -> None:
+        """Somebody outside is told that an invocation exists."""
+        if self._disk.find(id) is None and not self._is_durable_end(id):
+            self._broken(5, f"{shown_id(id)} was said to exist, and is not on the disk.")
 
     # ------------------------------------------------------------------ when nothing happens
 
@@ -556,6 +596,9 @@ class Guarantees:
         """Guarantee 14, of what a batch has done; it is on the disk."""
         accepted = {record.number for record in batch.accepted}
         for execution in batch.renewed:
+            row = self._disk.rows.get(execution.number)
+            if row is not None:
+                self._renewed.add(row.record.id)
             address = self._runs.pop(execution.previous, None)
             if address is not None:
                 self._runs[execution.number] = address

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -31,6 +31,7 @@ from durably.runtime.gateway.control import Verb
 from durably.runtime.gateway.pending_requests import (
     AcceptanceOperation,
     CompletionOperation,
+    IdentificationOperation,
     OutcomeOperation,
     PendingRequest,
     PendingRequests,
@@ -42,9 +43,11 @@ from durably.runtime.observation.observer import Observer
 from durably.runtime.runtime import Limits, Runtime
 from durably.runtime.settings import Settings, Watch
 from durably.runtime.supervision.supervisor import Supervisor
+from durably.storage.introspection import InspectableStore
 from durably.testing.harness.virtual import SeededEntropy
 from durably.testing.simulation.action_faults import attempt_with_faults
 from durably.testing.simulation.clock import SimulatedClock
+from durably.testing.simulation.coded import DecodingStore, ReversingCodec
 from durably.testing.simulation.disk import SimulatedDisk, SimulatedStore
 from durably.testing.simulation.disk import World as StoreWorld
 from durably.testing.simulation.guarantees import Guarantees, MachineError
@@ -54,6 +57,8 @@ from durably.testing.simulation.trace import Trace, TraceLog
 R = TypeVar("R")
 
 RESTART_US = 500_000
+CODED = 1 / 6
+"""The part of all runs whose runtime has a codec."""
 _CENTURY_US = 100 * 365 * 86_400 * 1_000_000
 
 
@@ -84,7 +89,7 @@ def _scope(outgoing: Outgoing[Any]) -> KeyScope:
 class Tuning:
     """The numbers that a run's runtime runs by: small ones reach the corners of the machine sooner."""
 
-    def __init__(self, random: Random) -> None:
+    def __init__(self, random: Random, coding: Random) -> None:
         self.suspend_after_us = random.choice((0, 0, 1_000, 1_000_000, None))
         self.passivate_after_us = random.choice((0, 10_000, 300_000_000))
         self.active_objects = random.choice((0, 2, 100_000))
@@ -98,6 +103,7 @@ class Tuning:
         self.slice_bytes = random.choice((1, 16, SLICE_BYTES))
         self.waiting_attempts = random.choice((1, 2, 10_000))
         self.replayed_at_once = random.choice((1, 3, 200))
+        self.codec = ReversingCodec() if coding.random() < CODED else None
 
     def settings(self, watch: Watch) -> Settings:
         """The numbers that no argument of a runtime sets."""
@@ -149,13 +155,14 @@ class SimulatedRuntime(Runtime):
     def __init__(self, process: SimulatedProcess, program: Program, world: World) -> None:
         tuning = program.tuning
         super().__init__(
-            SimulatedStore(world.disk, world, process),
+            _store_of(process, tuning, world),
             program.actors,
             dependencies=program.dependencies,
             retry=program.retry,
             suspend_after=program.suspend_after,
             passivate_after=timedelta(microseconds=tuning.passivate_after_us),
             limits=Limits(active_objects=tuning.active_objects, waiting_attempts=tuning.waiting_attempts),
+            codec=tuning.codec,
             environment=Environment(
                 clock=world.clock,
                 entropy=SeededEntropy(world.identities.getrandbits(64)),
@@ -169,6 +176,11 @@ class SimulatedRuntime(Runtime):
             ),
         )
         self._machine: Supervisor | None = None
+        self._process = process
+
+    def request_control(self, verb: Verb, id: str) -> Awaitable[Effect]:
+        self._process.is_ordered(verb, id)
+        return super().request_control(verb, id)
 
     async def __aenter__(self) -> Self:
         await super().__aenter__()
@@ -190,6 +202,11 @@ class SimulatedRuntime(Runtime):
     def running_actions(self) -> set[ActionKey]:
         """The side effects under way, those that back off too."""
         return self.supervisor.actions.keys()
+
+
+def _store_of(process: SimulatedProcess, tuning: Tuning, world: World) -> InspectableStore:
+    store = SimulatedStore(world.disk, world, process)
+    return store if tuning.codec is None else DecodingStore(store, tuning.codec)
 
 
 class _ActionWatch(Observer):
@@ -287,7 +304,7 @@ class SimulatedProcess:
     def call(self, outgoing: Outgoing[Any]) -> PendingRequest[Outcome]:
         """Take a call in."""
         runtime = self._up()
-        operation = _Call(runtime.supervisor.gateway.pending, f"call of {outgoing}", self)
+        operation = _Call(runtime.supervisor.gateway.pending, f"call of {outgoing}", self, outgoing)
         runtime.supervisor.gateway.call(operation, outgoing, outgoing.argument, wire=outgoing.wire)
         return operation
 
@@ -304,6 +321,23 @@ class SimulatedProcess:
         operation = _Call(runtime.supervisor.gateway.pending, f"attach to {outgoing}", self)
         runtime.supervisor.gateway.result(operation, _scope(outgoing))
         return operation
+
+    def identify(self, outgoing: Outgoing[Any]) -> PendingRequest[str]:
+        """Take in the question which invocation a call has: one that is here, or by its key."""
+        gateway = self._up().supervisor.gateway
+        what = f"id of {outgoing}"
+        call = next((one for one in gateway.pending if isinstance(one, _Call) and one.message is outgoing), None)
+        if call is None:
+            question = _Question(gateway.pending, what, self, self._has_told_id)
+            gateway.lookup(question, _scope(outgoing))
+            return question
+        identification = _Identification(gateway.pending, what, call, self)
+        gateway.identify(identification)
+        return identification
+
+    def _has_told_id(self, id: str) -> None:
+        if self.superseded_at_us is None:
+            self.guarantees.acknowledged(id)
 
     def output(self, outgoing: Outgoing[Any]) -> PendingRequest[Outcome]:
         """Take in the question how such an invocation has ended, if it has."""
@@ -350,15 +384,61 @@ class SimulatedProcess:
     def act(self, verb: Verb, id: str) -> PendingRequest[Effect]:
         """Take in what somebody wants done to an invocation."""
         gateway = self._up().supervisor.gateway
-        if verb is Verb.RESUME and self.superseded_at_us is None:
-            self.guarantees.is_resumed(id)
-        operation = _Question(gateway.pending, f"{verb} of {id}", self, partial(self._is_told, verb, id))
+        self.is_ordered(verb, id)
+        operation = _Question(gateway.pending, f"{verb} of {id}", self, partial(self.guarantees.told_effect, verb, id))
         gateway.act(operation, verb, id)
         return operation
 
-    def _is_told(self, verb: Verb, id: str, effect: Effect) -> None:
-        if verb is Verb.RESUME and effect is Effect.DONE:
-            self.guarantees.told_resumed(id)
+    def is_ordered(self, verb: Verb, id: str) -> None:
+        """The runtime is about to do something to an invocation."""
+        if verb in GOING_ON and self.superseded_at_us is None:
+            self.guarantees.is_resumed(id)
+
+    def restart(self, id: str, from_step: int) -> PendingRequest[Effect]:
+        """Take in that somebody wants a paused invocation to begin anew."""
+        gateway = self._up().supervisor.gateway
+        self.is_ordered(Verb.RESTART, id)
+        told = partial(self.guarantees.told_effect, Verb.RESTART, id)
+        operation = _Question(gateway.pending, f"restart of {id}", self, told)
+        gateway.restart(operation, id, from_step)
+        return operation
+
+    def act_on_all(self, verb: Verb, target: str) -> PendingRequest[Sequence[str]]:
+        """Take in what somebody wants done to all invocations of a target, which the program asks its runtime for."""
+        runtime = self._up()
+        asked = f"{verb} of {target}"
+        told = partial(self.guarantees.told_effects, verb)
+        operation = _Question(runtime.supervisor.gateway.pending, asked, self, told)
+        verbs: Mapping[Verb, Callable[[str], Awaitable[Sequence[str]]]] = {
+            Verb.CANCEL: runtime.cancel,
+            Verb.KILL: runtime.kill,
+            Verb.PAUSE: runtime.pause,
+            Verb.RESUME: runtime.resume,
+            Verb.PURGE: runtime.purge,
+        }
+
+        async def act() -> None:
+            try:
+                operation.finish(await verbs[verb](target))
+            except Exception as error:
+                operation.refuse(error)
+
+        self._world.loop.create_task(act(), name=asked)
+        return operation
+
+    def restart_as_new(self, id: str) -> PendingRequest[str]:
+        """Take in that an invocation which has ended is to begin once more."""
+        gateway = self._up().supervisor.gateway
+        operation = _Question(gateway.pending, f"restart of {id}", self, partial(self.guarantees.told_restarted, id))
+        gateway.restart_as_new(operation, id)
+        return operation
+
+    def lookup(self, which: str | KeyScope) -> PendingRequest[str]:
+        """Take in the question which invocation has an id, an idempotency key or a workflow id."""
+        gateway = self._up().supervisor.gateway
+        operation = _Question(gateway.pending, f"lookup of {which}", self, self.guarantees.told_id)
+        gateway.lookup(operation, which)
+        return operation
 
     def _up(self) -> SimulatedRuntime:
         assert self.runtime is not None
@@ -438,11 +518,23 @@ class SimulatedProcess:
         return 0 if engine is None else engine.parts.committer.position
 
 
+GOING_ON = (Verb.RESUME, Verb.RESTART)
+"""What lets a paused invocation go on."""
+
+
 class _Call(OutcomeOperation[Outcome]):
     """Answers with the outcome as bytes, and has every answer checked where it leaves."""
 
-    def __init__(self, owner: PendingRequests, what: str, process: SimulatedProcess) -> None:
+    def __init__(
+        self,
+        owner: PendingRequests,
+        what: str,
+        process: SimulatedProcess,
+        message: Outgoing[Any] | None = None,
+    ) -> None:
         super().__init__(owner, what, None)
+        self.message = message
+        """What is called; None: it waits for a call that was made before."""
         self._process = process
         self._is_late = process.superseded_at_us is not None
 
@@ -450,6 +542,20 @@ class _Call(OutcomeOperation[Outcome]):
         is_owner = self._process.answers(f"answered the {self.what}", is_late=self._is_late)
         self._process.guarantees.answered(self.id, outcome, is_owner=is_owner)
         self.finish(outcome)
+
+
+class _Identification(IdentificationOperation[str]):
+    """Answers with the id of the invocation that a call has, and has that checked: it is durable."""
+
+    def __init__(self, owner: PendingRequests, what: str, call: _Call, process: SimulatedProcess) -> None:
+        super().__init__(owner, what, None, call, _first)
+        self._process = process
+        self._is_late = process.superseded_at_us is not None
+
+    def finish(self, result: str) -> None:
+        if self._process.answers(f"told the {self.what}", is_late=self._is_late):
+            self._process.guarantees.acknowledged(result)
+        super().finish(result)
 
 
 class _Send(AcceptanceOperation[Acceptance]):
@@ -506,6 +612,10 @@ class _Signal(QuestionOperation[None]):
     def finish(self, result: None) -> None:
         self._process.guarantees.told_signalled(self._command.invocation_id, self._command.name)
         super().finish(result)
+
+
+def _first(id: str, _joined: bool) -> str:
+    return id
 
 
 def _itself(acceptance: Acceptance) -> Acceptance:

@@ -143,7 +143,7 @@ class Simulation:
             suspend_after_us=None
             if suspend_after is None
             else duration_us(suspend_after, "Simulation(suspend_after=...)"),
-            tuning=Tuning(self.random),
+            tuning=Tuning(self.random, Random(f"{seed} codec")),
             ready_queue=ready_queues(schedule, Random(f"{seed} priorities")),
             watch=ClockGuard(options.get("allow", ())),
         )

@@ -272,6 +272,23 @@ class StoreContract:
 
         self._run(check)
 
+    def test_an_outcome_that_is_stored_stays_where_an_update_says_none(self) -> None:
+        """Rules E7 and L5: what fixed it may not be able to read it any more."""
+
+        async def check(store: InspectableStore) -> None:
+            await store.open(OWNER)
+            record = _invocation(1)
+            await store.commit(Batch(last_position=1, accepted=[record]))
+            for position, outcome in ((2, None), (3, b"=1"), (4, None), (5, b"!2"), (6, None)):
+                update = InvocationUpdate(
+                    number=1, status=InvocationStatus.RUNNING, mailbox_position=None, attempts=0, failure=None,
+                    outcome=outcome,
+                )  # fmt: skip
+                await store.commit(Batch(last_position=position, updated=[update]))
+            assert (await store.find([record.id]))[record.id].outcome == b"!2"
+
+        self._run(check)
+
     def test_every_read_is_one_snapshot_beside_commits(self) -> None:
         async def check(store: InspectableStore) -> None:
             await store.open(OWNER)

@@ -1,0 +1,95 @@
+"""Messages to handlers that are named as text, where the class is not at hand: `caller.call("Cart", "add", ...)`.
+
+What goes out is a body as it would come over HTTP, which the handler that runs checks against its types. The answer is
+its bytes, or read as the caller asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from durably.actors.definition.signature import NoResult
+from durably.actors.headers import plain_headers
+from durably.actors.transport import Outgoing
+from durably.actors.values.descriptions import MISSING
+from durably.actors.values.durations import Duration, duration_us
+from durably.actors.values.serde import SerdeFactory, codec_named, codec_of, make_serde
+from durably.actors.values.type_checks import is_bytes, is_text
+from durably.errors import UnencodableError
+from durably.ids import RUN, is_storable
+
+
+def named_message(
+    serde: SerdeFactory | None,
+    service: str,
+    handler: str,
+    body: bytes,
+    *,
+    key: str | None,
+    argument: Any,
+    returns: Any,
+    headers: Mapping[str, str] | None,
+    idempotency_key: str | None,
+    timeout: Duration | None,
+) -> Outgoing[Any]:
+    """A message by name. `serde` makes the Serdes of arguments and answers, as in references; None: they are JSON.
+
+    Raises:
+        TypeError: a name is none, or the body is no bytes, or there is an argument beside it.
+        UnencodableError: the argument cannot be written.
+    """
+    for what, name in (("service", service), ("handler", handler), ("key", key), ("idempotency_key", idempotency_key)):
+        if name is not None or what in ("service", "handler"):
+            _check_name(what, name)
+    return Outgoing(
+        service,
+        key,
+        handler,
+        _body(serde, service, handler, body, argument),
+        _unchanged if returns is MISSING else decoding(serde, returns, handler),
+        plain_headers(headers),
+        idempotency_key,
+        None if timeout is None else duration_us(timeout, "call(timeout=...)"),
+        wire=True,
+        # Without the class it is not known whether this runs a workflow.
+        may_join=idempotency_key is not None or (key is not None and handler == RUN),
+    )
+
+
+def _check_name(what: str, name: Any) -> None:
+    if not is_text(name) or not name or not is_storable(name):
+        raise TypeError(
+            f"The {what} of a message by name is Unicode text without NUL, and not empty; {name!r} is not. (With the "
+            "class at hand, use a reference: caller.object(Cart, key).)"
+        )
+
+
+def _body(serde: SerdeFactory | None, service: str, handler: str, body: bytes, argument: Any) -> bytes:
+    if not is_bytes(body):
+        raise TypeError(
+            f"The body of a message by name is bytes, not {body!r}. Give a value as argument=; with the class of the "
+            "actor at hand, use a reference."
+        )
+    if argument is MISSING:
+        return bytes(body)
+    if body:
+        raise TypeError(
+            f"The message to {service}/{handler} has a body and an argument=, which would be its body. Leave one out."
+        )
+    try:
+        if serde is None:
+            return codec_named(MISSING, None).encode_exactly(argument)
+        # Untyped values keep their types in some formats, where the handler's own types expect a plain one.
+        return codec_of(make_serde(serde, type(argument))).encode_exactly(argument)
+    except UnencodableError as error:
+        raise UnencodableError(f"The argument of handler {handler!r}: {error.message}", path=error.path) from error
+
+
+def decoding(serde: SerdeFactory | None, returns: Any, handler: str) -> Callable[[bytes], Any]:
+    """What reads a result of this type, or as a Serde reads it; None: of a handler that has none."""
+    return NoResult(handler).decode if returns is None else codec_named(returns, serde).decode
+
+
+def _unchanged(data: bytes) -> bytes:
+    return data

@@ -1,0 +1,88 @@
+"""`durably encrypt` and `durably decrypt`: the values of a store that is stopped, written anew with a codec or without.
+
+What is read, written and compared is told by a bar on a terminal. Whatever ends the command, the store is the old one
+or the new one.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import orjson
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from durably.cli.failures import CommandError
+from durably.cli.loading import load_codec
+from durably.codecs import Codec
+from durably.errors import DefinitionError, StoreInUseError, StoreUnavailableError
+from durably.runtime.clock import SystemClock
+from durably.storage.connect import store_from_url
+from durably.storage.recoding import Recoded, Stage, recode
+from durably.storage.records import Owner
+from durably.storage.sqlite import SqliteStore
+
+STAGES = {
+    Stage.WRITING: "Writing anew",
+    Stage.VERIFYING: "Reading back",
+    Stage.REPLACING: "Replacing the store",
+}
+
+
+def encrypt(url: str, codec: str, *, old_codec: str | None, as_json: bool) -> None:
+    """Write all values of the store with a codec; those that another one wrote, or an older key, too.
+
+    Raises:
+        CommandError: the codec or the store cannot be had.
+
+    """
+    new = load_codec(codec)
+    old = new if old_codec is None else load_codec(old_codec)
+    _tell(url, _recoded(url, old, new), f"were written with {codec}", as_json=as_json)
+
+
+def decrypt(url: str, codec: str, *, as_json: bool) -> None:
+    """Write all values of the store in plain.
+
+    Raises:
+        CommandError: the codec or the store cannot be had.
+
+    """
+    _tell(url, _recoded(url, load_codec(codec), None), "were written in plain", as_json=as_json)
+
+
+def _recoded(url: str, old: Codec, new: Codec | None) -> Recoded:
+    owner = Owner(host=socket.gethostname(), process_id=os.getpid(), since=SystemClock().now())
+    try:
+        store = store_from_url(url)
+        if not isinstance(store, SqliteStore):
+            raise CommandError(f"{url} is no file: a store in memory is only there for the process that has it.")
+        with Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        ) as bars:
+            tasks = {stage: bars.add_task(name, total=None, visible=False) for stage, name in STAGES.items()}
+
+            def progressed(stage: Stage, done: int, total: int) -> None:
+                bars.update(tasks[stage], completed=done, total=total, visible=True)
+
+            return recode(store.path, owner=owner, old=old, new=new, progressed=progressed)
+    except (StoreInUseError, StoreUnavailableError, DefinitionError) as error:
+        raise CommandError(str(error)) from error
+
+
+def _tell(url: str, recoded: Recoded, done: str, *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(orjson.dumps({"store": url, "values": recoded.values, "bytes": recoded.bytes}).decode())
+        return
+    Console(highlight=False, soft_wrap=True).print(
+        f"{recoded.values:,} values of {recoded.bytes:,} bytes in {url} {done}, read back and compared. Backups that "
+        "were made before are what they were.",
+        markup=False,
+    )

@@ -1,0 +1,127 @@
+"""`CodecMarker`: what a store says of the codecs, and the keys, that its values were written with (rule V8).
+
+The marker is the state of an object that no program can have. It holds one value by each codec and key that has ever
+written, in two copies: a wrong key, a missing one, and a codec on a store in plain are refused when the store is
+opened, before anything is read or written. One copy that is damaged locks nobody out (rule L5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from durably.errors import StoreUnavailableError, UndecodableError
+from durably.storage.introspection import InspectableStore, Introspection
+from durably.storage.payload_coding import MARK, Codec, PayloadCoding
+from durably.storage.records import MARKER, PLAIN_FIELD, StateRecord
+
+CODEC_FIELD: Final = "codec"
+"""What the fields begin with that each hold one value which a codec has written. `codec:2027`: with the key `2027`."""
+COPY: Final = "#2"
+"""What the field of the second copy ends with."""
+MARKER_VALUE: Final = b"durably"
+
+
+class AcceptPlain:
+    """A codec for a store that has values in plain: it reads them as they are, and writes what is new with `codec`.
+
+    So a store can be given a codec while it is in use. `durably encrypt` writes the old values anew, and makes this
+    superfluous. Until then, who can write to the file can put a plain value into the place of an encrypted one.
+    """
+
+    def __init__(self, codec: Codec) -> None:
+        self.codec = codec
+        self.current: str = getattr(codec, "current", "")
+        """The id of the key that encodes, if there is one."""
+
+    def encode(self, data: bytes, /) -> bytes:
+        return self.codec.encode(data)
+
+    def decode(self, data: bytes, /) -> bytes:
+        return self.codec.decode(data)
+
+
+class CodecMarker:
+    """The marker of one store, for one codec."""
+
+    def __init__(self, store: str, codec: Codec) -> None:
+        self._store = store
+        self._coding = PayloadCoding(codec)
+        self._accepts_plain = isinstance(codec, AcceptPlain)
+        key: str = getattr(codec, "current", "")
+        field = f"{CODEC_FIELD}:{key}" if key else CODEC_FIELD
+        self._fields = (field, field + COPY)
+
+    def missing(self, known: Mapping[str, bytes], *, is_new: bool) -> list[StateRecord]:
+        """What is to be added to a marker that fits: that this codec writes, and whether beside plain values."""
+        records = [
+            StateRecord(MARKER, field, self._coding.wrap(MARKER_VALUE)) for field in self._fields if field not in known
+        ]
+        if not known and not is_new:
+            records.append(StateRecord(MARKER, PLAIN_FIELD, MARKER_VALUE))
+        return records
+
+    def refuse_unless_readable(self, known: Mapping[str, bytes], *, is_new: bool) -> None:
+        """Raise for a store that this codec does not fit. `known` is its marker; `is_new`: it is empty.
+
+        Raises:
+            StoreUnavailableError: with a sentence that says what to do.
+        """
+        if not known and not is_new and not self._accepts_plain:
+            raise StoreUnavailableError(
+                f"The store {self._store} was written without a codec, and here is one. Stop its runtime and write its "
+                "values anew, with `durably encrypt`; or let the runtime read them as they are: codec=AcceptPlain(...)."
+            )
+        if PLAIN_FIELD in known and not self._accepts_plain:
+            raise StoreUnavailableError(
+                f"The store {self._store} has values in plain among the encoded ones. Write them anew, with `durably "
+                "encrypt`; or let the runtime read them as they are: codec=AcceptPlain(...)."
+            )
+        for field in sorted({field.removesuffix(COPY) for field in known} - {PLAIN_FIELD}):
+            self._refuse_unless_own(field, [known[copy] for copy in (field, field + COPY) if copy in known])
+
+    def _refuse_unless_own(self, field: str, copies: Sequence[bytes]) -> None:
+        """One copy that can be read is enough."""
+        refusal: UndecodableError | None = None
+        for copy in copies:
+            try:
+                if copy.startswith(MARK) and self._coding.unwrap(copy) == MARKER_VALUE:
+                    return
+            except UndecodableError as error:
+                refusal = error
+        if refusal is None:
+            raise StoreUnavailableError(f"The store {self._store} was written with another codec.")
+        key = field.removeprefix(CODEC_FIELD).removeprefix(":")
+        beside = f" The key {key!r} has written to it: give the codec that one too." if key else ""
+        raise StoreUnavailableError(
+            f"The codec cannot read the store {self._store}: {refusal.message}{beside}"
+        ) from refusal
+
+
+async def marker_of(store: Introspection) -> Mapping[str, bytes]:
+    """What an open store says of its codecs; a field that is damaged is empty."""
+    (marker,) = await store.objects([MARKER])
+    return marker.state
+
+
+def is_encoded(marker: Mapping[str, bytes]) -> bool:
+    """A codec has written to the store with this marker."""
+    return any(field != PLAIN_FIELD for field in marker)
+
+
+async def refuse_encoded(store: InspectableStore, option: str = "Runtime(codec=...)") -> None:
+    """Raise for an open store that holds values of a codec, for those who have none; `option` is where one is given.
+
+    Raises:
+        StoreUnavailableError: with a sentence that says what to do.
+    """
+    if is_encoded(await marker_of(store)):
+        raise encoded_error(store.describe(), option)
+
+
+def encoded_error(store: str, option: str = "Runtime(codec=...)") -> StoreUnavailableError:
+    """What those hear who have no codec for a store that was written with one."""
+    return StoreUnavailableError(
+        f"The store {store} was written with a codec, and there is none here to read it. Give the one that wrote it, "
+        f"with its keys: {option}. Or write the values in plain with `durably decrypt`."
+    )

@@ -1,0 +1,104 @@
+"""docs/values.md tells the truth: its programs run, the examples of its table hold, its commands are there."""
+
+from __future__ import annotations
+
+import re
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import durably
+from durably import Context, Service, VirtualObject, handler
+from durably.cli.commands import application
+from durably.testing import Harness
+from tests.processes import ROOT
+
+PAGE = (ROOT / "docs" / "values.md").read_text("utf-8")
+PROGRAMS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+COMMANDS = re.findall(r"^    durably (.+)$", PAGE, re.MULTILINE)
+EXAMPLES = re.findall(r"\| `([^`]+)` \|$", PAGE.partition("## Compared with others")[2], re.MULTILINE)
+
+
+class Tickets(Service):
+    @handler
+    async def buy(self, ctx: Context, count: int) -> int:
+        error: durably.TerminalError = NAMES["SoldOut"](f"no {count}")
+        vars(error)["seats_left"] = count - 1
+        raise error
+
+
+def measure(image: bytes) -> int:
+    return len(image)
+
+
+def send_letter(id: str) -> None:
+    LETTERS.append(id)
+
+
+LETTERS: list[str] = []
+NAMES: dict[str, Any] = {
+    "__name__": "values_page", "Tickets": Tickets, "actors": [Tickets], "find_spec": find_spec, "key": bytes(32),
+    "measure": measure, "new": bytes(range(32)), "old": bytes(32), "send_letter": send_letter, "store": "memory:",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def names() -> dict[str, Any]:
+    """What the page defines, its programs run one after the other."""
+    for number, program in enumerate(PROGRAMS):
+        prelude = "from dataclasses import dataclass\nfrom datetime import *\nfrom durably import *\n"
+        exec(compile(prelude + program, f"values.md, program {number}", "exec", dont_inherit=True), NAMES)
+    NAMES["client"] = NAMES["runtime"]
+    return NAMES
+
+
+async def test_its_programs_run(names: dict[str, Any]) -> None:
+    async with Harness(names["Files"], names["Approval"], names["Order"], nothing_resident=True) as app:
+        assert await app.object(names["Files"], "a").put(b"\xff\x00") == b"\xff\x00"
+        sent = await app.service(names["Approval"]).wait.send()
+        await app.settle()
+        await sent.signal("terms", {"paid": True}, serde=durably.MsgpackSerde(dict))
+        await app.resolve_awakeable(LETTERS[-1], b"\xff", serde=durably.BytesSerde())
+        assert await sent.result() == b"\xff"
+
+
+async def test_the_error_of_the_page_is_caught_with_its_fields_and_stays_terminal(names: dict[str, Any]) -> None:
+    class Buyer(Service):
+        @handler
+        async def buy(self, ctx: Context) -> None:
+            await names["pay"](ctx)
+
+    async with Harness(Buyer, Tickets) as app:
+        with pytest.raises(names["SoldOut"]) as sold_out:
+            await app.service(Buyer).buy()
+        assert vars(sold_out.value)["seats_left"] == 1
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_each_example_of_the_comparison_holds(names: dict[str, Any], example: str) -> None:
+    if "durably.protobuf" in example and find_spec("durably.protobuf") is None:
+        pytest.skip("it is in another package")
+    assert eval(example, names) is True
+
+
+async def test_its_commands_are_there(names: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "app.py").write_text("from durably.codecs import *\ncodec = AesGcmCodec(bytes(32))\n")
+
+    class Box(VirtualObject):
+        @handler
+        async def hold(self, ctx: durably.ObjectContext, what: str) -> None:
+            ctx.set("held", what)
+
+    async with durably.Runtime("sqlite:///app.db", [Box]) as app:
+        await app.object(Box, "a").hold("secret")
+    assert COMMANDS
+    for command in COMMANDS:
+        done = CliRunner().invoke(application, command.split())
+        assert done.exit_code == 0, done.output
+    sys.modules.pop("app", None)
