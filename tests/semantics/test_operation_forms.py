@@ -90,11 +90,12 @@ class Caller(Service, name="FormsCaller"):
     @handler
     async def use(self, ctx: Context, tool: str, form: str, kind: str) -> list[Any]:
         shape = FORMS[form]
-        made: dict[str, Callable[[str, float], Any]] = {
+        kinds: dict[str, Callable[[str, float], Any]] = {
             "call": lambda answer, seconds: ctx.service(Callee).answer(answer, seconds),
             "run": lambda answer, seconds: ctx.run(answer, lambda: answer),
             "sleep": lambda answer, seconds: ctx.sleep(seconds),
-        }[kind]
+        }
+        made = kinds[kind]
         return await BY_NAME[tool](shape(made("a", 2)), shape(made("b", 1)))
 
     @handler
