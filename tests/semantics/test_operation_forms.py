@@ -67,7 +67,11 @@ async def _group(one: Any, other: Any) -> list[Any]:
 
 async def _callback(one: Any, other: Any) -> list[Any]:
     ended = asyncio.Event()
-    one.add_done_callback(lambda _: ended.set())
+
+    def end(_: object) -> None:
+        ended.set()
+
+    one.add_done_callback(end)
     await ended.wait()
     return [one.result(), await other]
 

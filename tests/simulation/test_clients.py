@@ -127,7 +127,19 @@ def test_a_poll_beside_which_something_changes_may_go_on() -> None:
     simulate(program, Waiter, runs=2, most_polls=10)
 
 
-@pytest.mark.parametrize("wait", [lambda sim: asyncio.sleep(1), lambda sim: asyncio.sleep(0), lambda sim: poll(sim)])
+async def poll(sim: Simulation) -> None:
+    await sim.object(Waiter, "a").peek()
+
+
+async def sleep(sim: Simulation) -> None:
+    await asyncio.sleep(1)
+
+
+async def spin(sim: Simulation) -> None:
+    await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("wait", [poll, sleep, spin])
 def test_a_program_that_goes_round_in_circles_is_given_up_soon(
     wait: Callable[[Simulation], Coroutine[Any, Any, None]],
 ) -> None:
@@ -138,10 +150,6 @@ def test_a_program_that_goes_round_in_circles_is_given_up_soon(
     told = r"ran 2,000 callbacks, in [\d,.]+ s of virtual time, and did not come to an end.*most_callbacks=20000"
     with pytest.raises(SimulationFailedError, match=told):
         simulate(program, Waiter, seed=0, faults=Faults.none(), most_callbacks=2_000, shrink=False)
-
-
-async def poll(sim: Simulation) -> None:
-    await sim.object(Waiter, "a").peek()
 
 
 @pytest.mark.parametrize(
