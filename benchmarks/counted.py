@@ -107,13 +107,17 @@ def through_the_ingress(runtime: Runtime) -> Callable[[int], Any]:
     headers = [(b"host", b"127.0.0.1"), (b"content-type", b"application/json"), (b"content-length", b"1")]
     head = {"type": "http", "http_version": "1.1", "method": "POST", "root_path": "", "query_string": b""}
 
-    async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": b"1", "more_body": False}
-
     async def send(message: MutableMapping[str, Any]) -> None:
         assert message.get("status", 200) == 200, message
 
     async def call(number: int) -> None:
+        bodies = [b"1"]
+
+        async def receive() -> dict[str, Any]:
+            if not bodies:  # Under callgrind a call takes so long that the ingress looks for its client.
+                await asyncio.get_running_loop().create_future()
+            return {"type": "http.request", "body": bodies.pop(), "more_body": False}
+
         path = f"/Counter/counter-{number % KEYS}/add"
         await application({**head, "path": path, "raw_path": path.encode(), "headers": headers}, receive, send)
 

@@ -355,7 +355,7 @@ async def begin_again(sim: Simulation, random: Random) -> None:
         tried += 1
         with suppress(*UNKNOWN):
             known.add(await client.restart_as_new(noted.id))
-    for id in known:
+    for id in sorted(known):
         assert await outcome(sim, client.invocation(id, type(None)).result()) == "None"
     await until_all_ended(sim)
     log = sim.snapshots[Limb, "again"].log

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from durably.actors.definition.definition import DEFINITION, ActorDefinition, ActorKind, ActorOptions, define
+from durably.actors.definition.early_types import check_messages
 from durably.actors.definition.scope import Scope
 from durably.actors.headers import ForwardHeaders, forwarding
 from durably.actors.protocol.operations import frame_above
@@ -79,7 +80,9 @@ class Actor:
             forwarding=forwarding(forward_headers, f"forward_headers= of {named(cls)}"),
             serde=checked_factory(serde, f"serde= of {named(cls)}"),
         )
-        setattr(cls, DEFINITION, define(cls, cls.__durably_kind__, options, Scope(cls, frame_above(1))))
+        definition = define(cls, cls.__durably_kind__, options, Scope(cls, frame_above(1)))
+        check_messages(definition)
+        setattr(cls, DEFINITION, definition)
 
     if not TYPE_CHECKING:
         # Hidden from type checkers, which would take every attribute for declared.

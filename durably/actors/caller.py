@@ -44,11 +44,16 @@ class Caller(Transport):
         return reference(self, actor, "workflow", id)
 
     @overload
+    def invocation(self, id: str, /) -> Invocation[Any]: ...
+    @overload
     def invocation(self, id: str, returns: type[T] | Serde[T], /) -> Invocation[T]: ...
     @overload
     def invocation(self, id: str, returns: None, /) -> Invocation[None]: ...
-    def invocation(self, id: str, returns: Any, /) -> Invocation[Any]:
-        """A handle on an invocation whose result is of this type, or as a Serde reads it; None: it has none."""
+    def invocation(self, id: str, returns: Any = MISSING, /) -> Invocation[Any]:
+        """A handle on an invocation whose result is of this type, or as a Serde reads it; None: it has none.
+
+        Without a type the result is read as `Any`.
+        """
         if not is_storable(id):
             raise TypeError(f"The id of an invocation is Unicode text without NUL; {id!r} is not.")
         return Invocation(self, id, decoding(self._serde, returns, id))

@@ -37,6 +37,7 @@ from durably.ingress.answers import (
     refusal_answer,
     result_answer,
 )
+from durably.ingress.content_types import check_content_type
 from durably.ingress.delays import parse_delay
 from durably.ingress.deliveries import ReadBody, Recipient, delivery_routes
 from durably.ingress.paths import path_segments, scope_below
@@ -138,13 +139,16 @@ class Ingress:
                     which = target_in(body)
                 answering = self._ask(question.verb, which)
             else:
-                request, is_send = self._request(scope, segments)
+                request, target = self._request(scope, segments)
                 is_keyed = request.idempotency_key is not None
                 body = _whole_body(message := await receive(), self._body_limit_bytes)
                 if body is None and (body := await _body_in_parts(message, receive, self._body_limit_bytes)) is None:
                     return None
                 request.body = body
-                if is_send:
+                content_type = request.headers.get("content-type")
+                if target.accepts is not None and target.accepts != content_type:
+                    check_content_type(content_type, target.accepts, body, str(target))
+                if target.is_send:
                     return acceptance_answer(await self._runtime.request_send(request))
                 answering = self._runtime.request_call(request)
             caller = self._clients.expect_answer(receive)
@@ -182,8 +186,8 @@ class Ingress:
         except UnknownTargetError as error:
             return error_answer(404, f"invocation not found. {error.message}")
 
-    def _request(self, scope: Scope, segments: Sequence[bytes]) -> tuple[InvocationRequest, bool]:
-        """What is asked, as far as the head of the request says it, and whether it is a send.
+    def _request(self, scope: Scope, segments: Sequence[bytes]) -> tuple[InvocationRequest, Target]:
+        """What is asked, as far as the head of the request says it, and of which handler.
 
         Raises:
             RefusedRequestError: nothing of the body need be read.
@@ -206,7 +210,7 @@ class Ingress:
             idempotency_key=idempotency_key,
             delay_us=delay_us,
         )
-        return request, target.is_send
+        return request, target
 
 
 class Clients:

@@ -29,6 +29,11 @@ class Target(msgspec.Struct, frozen=True, gc=False):
     key: str | None
     handler: str
     is_send: bool
+    accepts: str | None = None
+    """The media range of bodies; None where there is nothing to be sent."""
+
+    def __str__(self) -> str:
+        return f"{self.service}/{self.handler}"
 
 
 class _Handler(msgspec.Struct, frozen=True):
@@ -36,6 +41,7 @@ class _Handler(msgspec.Struct, frozen=True):
 
     name: str
     is_public: bool
+    accepts: str | None
 
 
 class _Service(msgspec.Struct, frozen=True):
@@ -80,7 +86,8 @@ class Targets:
         is_suffixed = sends is None and count == place + 2 and segments[-1] == SEND
         if key == "" or not (count == place + 1 or is_suffixed):
             raise RefusedRequestError(400, BAD_PATH)
-        return Target(service.name, key, _public_handler(service, segments[place]), is_suffixed or sends is True)
+        handler = _public_handler(service, segments[place])
+        return Target(service.name, key, handler.name, is_suffixed or sends is True, handler.accepts)
 
     def _service_spelled_otherwise(self, segment: bytes) -> _Service:
         """A service whose name is percent-encoded in the path."""
@@ -98,13 +105,13 @@ def _service(service: ServiceDescription) -> _Service:
         service.name,
         service.kind != "service",
         {
-            handler.name.encode(): _Handler(handler.name, not (service.private or handler.private))
+            handler.name.encode(): _Handler(handler.name, not (service.private or handler.private), handler.accepts)
             for handler in service.handlers
         },
     )
 
 
-def _public_handler(service: _Service, segment: bytes) -> str:
+def _public_handler(service: _Service, segment: bytes) -> _Handler:
     found = service.handlers.get(segment) or service.handlers.get(unquote_to_bytes(segment))
     if found is None:
         raise RefusedRequestError(
@@ -114,7 +121,7 @@ def _public_handler(service: _Service, segment: bytes) -> str:
         )
     if not found.is_public:
         raise RefusedRequestError(400, "the invoked service is not public")
-    return found.name
+    return found
 
 
 def _decode(segment: bytes) -> str:

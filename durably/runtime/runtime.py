@@ -7,6 +7,7 @@ from asyncio import events
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast, overload
 from urllib.parse import unquote
@@ -50,6 +51,7 @@ from durably.runtime.gateway.pending_requests import (
 )
 from durably.runtime.gateway.requests import Acceptance, Effect, InvocationRequest, Reply, ServiceDescription
 from durably.runtime.invocations.invocation import InvocationRun
+from durably.runtime.observation.logs import Logger, RuntimeLogger, checked_logger
 from durably.runtime.observation.observer import Observer, Observers
 from durably.runtime.supervision.supervisor import Supervisor
 from durably.storage.connect import store_from_url
@@ -101,13 +103,15 @@ class Runtime(Caller):
     is room for them (`Limits.waiting_attempts`), or at most for `suspend_after`; one that has left is replayed from its
     journal when it is woken. An object that is idle for longer than `passivate_after` leaves memory, too. Outcomes of
     sends and of requests with an idempotency key are kept for `retention`. Durations are timedeltas or seconds.
-    `on_paused` is told of invocations that wait for a person. Where some wait for nothing but each other, the newest
+    `on_paused` is told of invocations that wait for a person. `logger` is where the runtime and `ctx.log` write, a
+    logger of the standard library or of structlog; without one they write to structlog where it is configured, and else
+    to the logger `durably`. Where some invocations wait for nothing but each other, the newest
     call raises `DeadlockError` in its handler; `deadlocks="wait"` lets them wait. `forward_headers` says which headers
     of an invocation go on with the calls that it makes: all (True), none, or those of these names; never those about
     one message or connection. A class may say it for its handlers. `serde` makes the Serde of each type that classes
     without one of their own take, give and keep, such as `MsgpackSerde`; without one, values are JSON. `codec` wraps
-    all values that are stored: see `durably.codecs`. `environment` is for tests and simulations: where time, randomness
-    and the numbers that the machine runs by come from.
+    all values that are stored: see `durably.codecs`. `environment` is for tests and
+    simulations: where time, randomness and the numbers that the machine runs by come from.
 
     Raises:
         DefinitionError: a class cannot work, or the store's URL names none.
@@ -131,9 +135,13 @@ class Runtime(Caller):
         forward_headers: ForwardHeaders | None = None,
         serde: SerdeFactory | None = None,
         codec: Codec | None = None,
+        logger: Logger | None = None,
         environment: Environment | None = None,
     ) -> None:
-        self._environment = Environment() if environment is None else environment
+        environment = Environment() if environment is None else environment
+        if logger is not None:
+            environment = replace(environment, logger=partial(RuntimeLogger, checked_logger(logger)))
+        self._environment = environment
         limits = Limits() if limits is None else limits
         self._codec = codec
         self._store = self._encoded(store_from_url(store) if isinstance(store, str) else store)
@@ -178,7 +186,8 @@ class Runtime(Caller):
         if self._supervisor is not None:
             raise RuntimeError("The runtime is running already. Make another one, on another store.")
         environment = self._environment
-        self._observer = Observers([environment.logger(), environment.observer, _PausedHook(self._invocation_paused)])
+        paused = _PausedHook(self._invocation_paused)
+        self._observer = Observers([environment.logger(), environment.observer, paused])
         supervisor = Supervisor(
             store=self._store,
             actors=self._actors,

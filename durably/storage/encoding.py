@@ -271,7 +271,8 @@ class LargePayloads:
             update.mailbox_position,
             update.attempts,
             self.inline(update.failure, "put_failure", update.number),
-            self.inline(update.outcome, "put_outcome", update.number),
+            # None leaves the one that is there, also a large one of the same batch.
+            None if update.outcome is None else self.inline(update.outcome, "put_outcome", update.number),
             update.expires_at,
         )
 

@@ -130,14 +130,14 @@ class PayloadCoding:
 
     # ------------------------------------------------------------------ on the way back
 
-    def invocation(self, record: InvocationRecord) -> InvocationRecord:
-        """An invocation as it was before it was stored."""
+    def invocation(self, record: InvocationRecord, *, has_argument: bool = True) -> InvocationRecord:
+        """An invocation as it was before it was stored. One that is too large to load comes without its argument."""
         found = Unwrapping(self.unwrap, known=record.unreadable)
         no_headers: dict[str, str] = {}
         headers = found.read(HEADERS_PART, partial(self.unwrap_headers, record.headers), no_headers)
         return replace(
             record,
-            argument=found.payload(ARGUMENT_PART, record.argument),
+            argument=found.payload(ARGUMENT_PART, record.argument) if has_argument else b"",
             headers=headers,
             failure=found.optional(FAILURE_PART, record.failure),
             outcome=found.optional(OUTCOME_PART, record.outcome),
@@ -149,7 +149,7 @@ class PayloadCoding:
         found = Unwrapping(self.unwrap)
         return replace(
             stored,
-            record=self.invocation(stored.record) if stored.left_out_bytes is None else self._measured(stored.record),
+            record=self.invocation(stored.record, has_argument=stored.left_out_bytes is None),
             steps=[replace(one, content=found.payload(step_part(one.index), one.content)) for one in stored.steps],
             completions=[
                 replace(one, value=found.payload(answer_part(one.command), one.value)) for one in stored.completions
@@ -157,10 +157,6 @@ class PayloadCoding:
             signals=[replace(one, value=found.payload(signal_part(one.name), one.value)) for one in stored.signals],
             unreadable=stored.unreadable or found.first,
         )
-
-    def _measured(self, record: InvocationRecord) -> InvocationRecord:
-        """One that is too large to load comes without its argument."""
-        return replace(self.invocation(replace(record, argument=self.wrap(b""))), argument=b"")
 
     def object(self, stored: StoredObject) -> StoredObject:
         """An object with what it begins with, as they were."""

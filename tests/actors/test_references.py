@@ -179,6 +179,8 @@ def test_an_invocation_is_a_handle(caller: RecordingCaller) -> None:
     ]
     assert caller.asked[0][2](b"[1]") == [1]
     assert repr(invocation) == "<invocation inv_1>"
+    issue(caller.invocation("inv_2").result())
+    assert caller.asked[2][2](b'{"a":[1]}') == {"a": [1]}
 
 
 def test_by_name_bytes_pass_as_they_are(caller: RecordingCaller) -> None:

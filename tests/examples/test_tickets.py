@@ -66,8 +66,10 @@ def test_a_reserved_seat_comes_back(tmp_path: Path) -> None:
         assert typed(server, CHECKOUT) == "false"
 
 
-@pytest.mark.parametrize("content_type", ["", "-H 'content-type: text/plain'", "-H 'content-type:'"])
-def test_the_content_type_does_not_matter(server: ServerProcess, content_type: str) -> None:
+@pytest.mark.parametrize(
+    "content_type", ["", "-H 'content-type:'", "-H 'content-type: application/json; charset=utf-8'"]
+)
+def test_a_body_without_a_content_type_is_taken_for_json(server: ServerProcess, content_type: str) -> None:
     line = f"curl localhost:8080/CartObject/Mary/addTicket {content_type} -d '\"seat2B\"'"
     assert typed(server, line) == "true"
 

@@ -117,13 +117,16 @@ async def test_a_workflow_is_started_once_and_unblocked(app: Harness, client: ht
     assert outcome.headers["idempotency-expires"] == "2026-01-02T00:00:00Z"
 
 
-async def test_a_call_of_run_waits_and_tells_how_long_its_result_is_kept(
+async def test_a_call_of_run_waits_and_who_comes_later_is_told_how_long_its_result_is_kept(
     app: Harness, client: httpx.AsyncClient
 ) -> None:
     await client.post("/BlockAndWait/a/unblock", json="out")
     answered = await client.post("/BlockAndWait/a/run", json="in")
     assert (answered.status_code, body_of(answered)) == (200, "out")
-    assert answered.headers["idempotency-expires"] == "2026-01-02T00:00:00Z"
+    assert "idempotency-expires" not in answered.headers
+    for verb in ("attach", "output"):
+        later = await client.get(f"/restate/workflow/BlockAndWait/a/{verb}")
+        assert later.headers["idempotency-expires"] == "2026-01-02T00:00:00Z"
 
 
 async def test_an_idempotency_key_is_refused_on_run_only(client: httpx.AsyncClient) -> None:

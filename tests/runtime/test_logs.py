@@ -15,8 +15,18 @@ from contextlib import contextmanager
 
 import pytest
 import structlog
+import structlog.testing
 
-from durably import Context, InvalidArgumentError, PausedInvocationError, RetryPolicy, Runtime, Service, handler
+from durably import (
+    Context,
+    InvalidArgumentError,
+    PausedInvocationError,
+    RetryPolicy,
+    Runtime,
+    Service,
+    action_context,
+    handler,
+)
 from durably.cli import logs
 from durably.runtime.observation.standard_library import LOGGER_NAME, LastResortHandler
 from durably.testing import Harness
@@ -247,3 +257,40 @@ async def test_a_traceback_is_logged_once_however_often_the_same_error_comes(cap
     assert len(traces) == 2
     assert "the first" in traces[0]
     assert "another" in traces[1]
+
+
+class Teller(Service):
+    @handler
+    async def tell(self, ctx: Context, text: str) -> None:
+        ctx.log.info(text, to="all")
+        await ctx.run("whisper", self._whisper)
+
+    async def _whisper(self) -> None:
+        action_context().log.warning("psst")
+
+
+async def test_a_runtime_writes_to_the_logger_that_it_is_given(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "shop.durably"):
+        async with Runtime("memory:", [Teller], logger=logging.getLogger("shop.durably")) as runtime:
+            await runtime.service(Teller).tell("hello")
+    assert {record.name for record in caplog.records} == {"shop.durably"}
+    said = [record.getMessage().partition(" ")[0] for record in caplog.records]
+    assert said == ["runtime", "hello", "psst", "runtime"]
+
+
+async def test_a_logger_of_structlog_keeps_what_is_bound_to_it(caplog: pytest.LogCaptureFixture) -> None:
+    lines = structlog.testing.CapturingLogger()
+    without_debug = structlog.make_filtering_bound_logger(logging.INFO)
+    logger = structlog.wrap_logger(lines, processors=[], wrapper_class=without_debug).bind(app="shop")
+    async with Runtime("memory:", [Teller], logger=logger) as runtime:
+        await runtime.service(Teller).tell("hello")
+    assert [call.kwargs["event"] for call in lines.calls][1:3] == ["hello", "psst"]
+    assert {call.kwargs["app"] for call in lines.calls} == {"shop"}
+    assert lines.calls[1].kwargs["to"] == "all"
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("logger", ["shop", print, logging, structlog.BoundLogger])
+def test_what_is_no_logger_is_refused(logger: object) -> None:
+    with pytest.raises(TypeError, match=r"getLogger\('shop'\)"):
+        Runtime("memory:", [Teller], logger=logger)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

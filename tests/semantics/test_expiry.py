@@ -119,13 +119,14 @@ async def test_an_answer_is_there_until_the_announced_moment_and_not_from_then_o
 
 async def test_the_announced_moment_is_the_one_that_is_kept(app: Harness) -> None:
     request = InvocationRequest(service="Counter", key="a", handler="add", body=b"5", idempotency_key="k")
-    first = await app.request_call(request)
-    assert first.expires_at == app.clock.now() + KEPT_US
-    await app.clock.advance(KEPT_US // 2, turns)
-    assert (await app.request_call(request)).expires_at == first.expires_at
-    await app.clock.advance(KEPT_US // 2, turns)
-    again = await app.request_call(request)
-    assert (again.id != first.id, again.body, again.expires_at) == (True, b"10", app.clock.now() + KEPT_US)
+    first, kept_until = await app.request_call(request), app.clock.now() + KEPT_US
+    assert first.expires_at is None, "the one who asks first is told of it when asking again"
+    for _ in range(2):
+        assert (await app.request_call(request)).expires_at == kept_until
+        await app.clock.advance(KEPT_US // 2, turns)
+    anew, kept_until = await app.request_call(request), app.clock.now() + KEPT_US
+    assert (anew.id != first.id, anew.body) == (True, b"10")
+    assert (await app.request_call(request)).expires_at == kept_until
 
 
 async def test_an_id_leads_nowhere_from_then_on(app: Harness) -> None:

@@ -118,10 +118,11 @@ async def test_a_runtime_with_its_own_serde_answers_over_http_in_it() -> None:
         transport = httpx.ASGITransport(Ingress(runtime))
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             body = MsgpackSerde().encode({"value": RICH, "name": "z"})
-            kept = await client.post("/Desk/a/keep", content=body)
+            typed = {"content-type": "application/msgpack"}
+            kept = await client.post("/Desk/a/keep", content=body, headers=typed)
             assert kept.headers["content-type"] == "application/msgpack"
             assert MsgpackSerde().decode(kept.content) == RICH
-            refused = await client.post("/Desk/a/keep", content=b"\xc1")
+            refused = await client.post("/Desk/a/keep", content=b"\xc1", headers=typed)
             assert (refused.status_code, refused.json()["source"]) == (400, "ingress")
             assert (await client.post("/Desk/a/nothing")).content == b""
 

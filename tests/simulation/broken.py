@@ -1112,7 +1112,7 @@ def callers_are_not_told_of_what_is_cancelled(patch: Patch) -> None:
     around(patch, Attachments, "answer_all", answer_all)
 
 
-@mutant("guarantee 11", "guarantee 7", "guarantee 12", "check", "machine", where=CANCELS)
+@mutant("guarantee 5", "guarantee 11", "guarantee 7", "guarantee 12", "check", "machine", where=CANCELS)
 def a_cancel_is_lost_in_a_crash(patch: Patch) -> None:
     def complete(original: Any, self: OpenBatch, completion: CompletionRecord) -> None:
         if completion.command >= 0:

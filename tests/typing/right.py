@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Protocol
 
+import structlog
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
@@ -150,7 +152,7 @@ class Trip(Service):
             undo.add(lambda: ctx.run("refund", self.payments.refund, seat))
             sent = await ctx.object(Ticket, seat).reserve.after(minutes=15).send("mary")
             await sent.cancel()
-            await ctx.invocation("inv_1", bool).cancel()
+            await ctx.invocation("inv_1").cancel()
         return True
 
 
@@ -372,3 +374,8 @@ def print_attempt(id: str) -> int:
 async def approve(runtime: Runtime, id: str) -> None:
     await runtime.resolve_awakeable(id, True)
     await runtime.invocation(id, bool).reject_signal("number", "no")
+
+
+def runtimes_that_log_elsewhere(bound: structlog.stdlib.BoundLogger) -> list[Runtime]:
+    standard = logging.getLogger("shop")
+    return [Runtime("memory:", [], logger=logger) for logger in (standard, bound, structlog.get_logger(), None)]

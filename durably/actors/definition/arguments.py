@@ -26,6 +26,7 @@ import msgspec
 
 from durably.actors.values.descriptions import MISSING, describe, shortened_bytes
 from durably.actors.values.malformed_text import malformed_text
+from durably.actors.values.media_types import media_range_of
 from durably.actors.values.serde import JSON, JsonSerde, Serde, TypeCodec, admit, encode_readably, located
 from durably.actors.values.slices import ADMITTING, DECODING, Reading, Slices, members_in_slices, value_in_slices
 from durably.actors.values.unknown_keys import UnknownKeys
@@ -402,6 +403,7 @@ class SerdeArguments:
         self._function = function
         self._parameter = parameter
         self._serde = serde
+        self.accepts: str | None = media_range_of(serde)
         self._python = _python_signature([parameter])
 
     def encode(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], /) -> bytes:
@@ -453,10 +455,6 @@ class SerdeArguments:
 
     def _admit(self, body: bytes) -> bytes:
         return admit(self._serde, body)
-
-    @property
-    def accepts(self) -> str | None:
-        return accepted_by(self._serde)
 
     def _decoded(self, data: bytes) -> Any:
         return self._explained(self._serde.decode, data)
@@ -531,12 +529,6 @@ class RecordArguments:
     @property
     def accepts(self) -> str | None:
         return self._whole.accepts
-
-
-def accepted_by(serde: Serde[Any]) -> str:
-    """The media range that a Serde takes."""
-    accepts: str = getattr(serde, "accepts", serde.content_type)
-    return accepts
 
 
 def structure_of(parameters: Sequence[Parameter]) -> type[msgspec.Struct]:

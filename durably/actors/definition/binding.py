@@ -17,6 +17,7 @@ from durably.actors.context import Context, HandlerInfo, make_context
 from durably.actors.definition.arguments import Decoded
 from durably.actors.definition.definition import ActorDefinition, AnyHandler, definition_of
 from durably.actors.definition.dependencies import construct
+from durably.actors.definition.signature import HandlerSignature
 from durably.actors.definition.type_bindings import bindings_of
 from durably.actors.handlers import Handler, HandlerKind
 from durably.actors.promises import PROMISE_VIEW, DurablePromise, PromiseField, PromiseView
@@ -26,6 +27,7 @@ from durably.actors.state import STATE_VIEW, BoundField, StateField, StateView
 from durably.actors.values.descriptions import MISSING, describe, named
 from durably.actors.values.parts import parts_of
 from durably.actors.values.serde import JSON, SerdeFactory, TypeCodec, codec_of, codec_under
+from durably.actors.values.serde_fit import check_fit
 from durably.actors.values.slices import Slices
 from durably.errors import DefinitionError, HandlerMistakeError, UndecodableError, UnencodableError
 
@@ -76,7 +78,7 @@ class BoundActorHandler:
             signature.types.arguments.call_decoded
         )
         """The same, on arguments that `decode_in_slices` made for this attempt."""
-        self.info = _info(definition, handler)
+        self.info = _info(definition, handler, signature)
 
     def __repr__(self) -> str:
         return f"<{self.kind} handler {self.service}/{self.name}>"
@@ -210,8 +212,8 @@ def bind(
     return BoundActor(definition, prototype, handlers, fields, promises, serde)
 
 
-def _info(definition: ActorDefinition, handler: AnyHandler) -> HandlerInfo:
-    types = handler.signature.types
+def _info(definition: ActorDefinition, handler: AnyHandler, signature: HandlerSignature) -> HandlerInfo:
+    types = signature.types
     return HandlerInfo(
         service=definition.name,
         name=handler.name,
@@ -254,7 +256,11 @@ def _bound_field(definition: ActorDefinition, field: StateField, runtime_serde: 
     resolved = _annotated(definition, field)
     try:
         serde = definition.serde or runtime_serde
-        codec = codec_under(serde, resolved) if field.serde is None else codec_of(field.serde, resolved)
+        if field.serde is None:
+            codec = codec_under(serde, resolved)
+        else:
+            check_fit(field.serde, resolved, f"the state {where}")
+            codec = codec_of(field.serde, resolved)
     except DefinitionError as error:
         raise DefinitionError(f"The type of the state {where} does not work: {error.message}") from error
     given, factory = field.default, field.default_factory

@@ -26,7 +26,9 @@ from durably.actors.definition.scope import Scope
 from durably.actors.definition.type_bindings import NO_BINDINGS, TypeBindings
 from durably.actors.values.constraints import is_field_info
 from durably.actors.values.descriptions import MISSING, describe, shortened
+from durably.actors.values.media_types import content_type_of, media_range_of
 from durably.actors.values.serde import JSON, Serde, SerdeFactory, TypeCodec, codec_for, encode_readably, make_serde
+from durably.actors.values.serde_fit import check_fit
 from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass, reason_of
 from durably.errors import DefinitionError, UndecodableError, UnencodableError
 
@@ -53,6 +55,10 @@ class HandlerSignature:
         """Where the annotations' names are looked up; set when the class is defined."""
         self.bindings = NO_BINDINGS
         """What type variables of a generic class stand for; set in classes that inherit the handler from one."""
+        for serde in (accepts, returns):
+            if serde is not None:
+                content_type_of(serde)
+                media_range_of(serde)
         self._accepts = accepts
         self._returns = returns
         self.serde: SerdeFactory | None = None
@@ -68,14 +74,27 @@ class HandlerSignature:
         """
         assert self.scope is not None, "the class that holds the handler has been defined"
         where = f"handler {self.name!r}"
+        resolved = self.bindings.apply(self.scope.resolve(self.annotations, where))
+        parameters = tuple(replace(one, annotation=resolved.get(one.name, MISSING)) for one in self.shape)
+        result = resolved.get("return", MISSING)
+        return Types(parameters, result, self._arguments(parameters, where), self._result(result, where))
+
+    @property
+    def annotations(self) -> dict[str, Any]:
+        """As they were written, by parameter; the result's is `return`. Those that are left out are left out."""
         written = {one.name: one.annotation for one in self.shape if one.annotation is not MISSING}
         returned = inspect.signature(self.function).return_annotation
         if returned is not inspect.Signature.empty:
             written["return"] = returned
-        resolved = self.bindings.apply(self.scope.resolve(written, where))
-        parameters = tuple(replace(one, annotation=resolved.get(one.name, MISSING)) for one in self.shape)
-        result = resolved.get("return", MISSING)
-        return Types(parameters, result, self._arguments(parameters, where), self._result(result, where))
+        return written
+
+    def check_types(self) -> None:
+        """Resolve the types now.
+
+        Raises:
+            DefinitionError: as `types`.
+        """
+        _ = self.types
 
     def bound_by(self, bindings: TypeBindings) -> HandlerSignature:
         """The same, in a class for which type variables stand for something."""
@@ -98,6 +117,11 @@ class HandlerSignature:
         """Its argument is carried as a Serde of the user's writes it, whatever the annotation says."""
         return self._accepts is not None
 
+    @property
+    def has_serdes(self) -> bool:
+        """It has a Serde of the user's for its argument or its result."""
+        return self._accepts is not None or self._returns is not None
+
     def _arguments(self, parameters: tuple[Parameter, ...], where: str) -> Arguments:
         for one in parameters:
             if is_field_info(one.default):
@@ -106,7 +130,9 @@ class HandlerSignature:
                     f"Write {one.name}: Annotated[{describe(one.annotation)}, Field(...)], with a plain default."
                 )
         if self._accepts is not None:
-            return SerdeArguments(self.name, self.function, parameters[0], self._accepts)
+            only = parameters[0]
+            check_fit(self._accepts, only.annotation, f"the parameter {only.name!r} of {where}")
+            return SerdeArguments(self.name, self.function, only, self._accepts)
         if self.serde is not None and parameters:
             return self._arguments_by(self.serde, parameters, where)
         codecs = {one.name: _codec(one.annotation, f"the parameter {one.name!r} of {where}") for one in parameters}
@@ -123,6 +149,7 @@ class HandlerSignature:
 
     def _result(self, annotation: Any, where: str) -> Result:
         if self._returns is not None:
+            check_fit(self._returns, annotation, f"the result of {where}")
             return SerdeResult(self.name, self._returns)
         if annotation in (None, type(None)):
             return NoResult(self.name)
@@ -232,7 +259,7 @@ class SerdeResult:
     def __init__(self, handler: str, serde: Serde[Any]) -> None:
         self._handler = handler
         self._serde = serde
-        self.content_type: str | None = serde.content_type
+        self.content_type: str | None = content_type_of(serde)
 
     def encode(self, value: Any, /) -> bytes:
         try:

@@ -70,6 +70,7 @@ TEXT_LIMIT_CHARACTERS = 65_536
 def shortened(value: Any) -> str:
     # The default says where in memory a thing lies: that differs on replay, and tells nobody anything.
     text = _with_article(type(value).__qualname__) if _has_no_repr(value) else _repr(value)
+    text = " ".join(text.split("\n")).rstrip() if "\n" in text else text  # Some write one part to a line.
     return text if len(text) <= LONGEST_QUOTE_CHARACTERS else text[: LONGEST_QUOTE_CHARACTERS - 1] + "…"
 
 

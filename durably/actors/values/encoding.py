@@ -18,6 +18,7 @@ import msgspec
 import orjson
 
 from durably.actors.values.descriptions import shortened
+from durably.actors.values.messages import HOW_TO_WRITE_ONE, is_message_class
 from durably.actors.values.models import has_sets, is_model, model_json, model_parts
 from durably.actors.values.records import fields_of, is_record, parts_of
 from durably.actors.values.type_checks import is_mapping, is_sequence, is_set
@@ -169,6 +170,8 @@ def _parts(value: Any) -> Iterable[tuple[str, Any]]:
 
 
 def _unsupported(value: Any) -> str:
+    if is_message_class(type(value)):
+        return f"it is a protobuf message. {HOW_TO_WRITE_ONE}"
     return (
         f"its class, {type(value).__qualname__}, is unknown. Use plain values, dataclasses, msgspec or pydantic classes"
     )

@@ -18,16 +18,19 @@ from typing import Any, Final, Generic, TypeVar, cast, overload
 from uuid import UUID
 
 import msgspec
+from msgspec import inspect as shapes
 
 from durably.actors.values.constraints import declarations_in
 from durably.actors.values.descriptions import MISSING, describe, named, shortened
 from durably.actors.values.durations import MICROSECOND
 from durably.actors.values.encoding import DEEPEST_LEVELS, TOO_DEEP, place_in
+from durably.actors.values.messages import HOW_TO_WRITE_ONE, is_message_class
 from durably.actors.values.models import dumped, is_model, is_model_class
 from durably.actors.values.plain_codecs import located
 from durably.actors.values.records import is_record, is_record_class, parts_of
 from durably.actors.values.round_trip import Difference, IncomparableError, compare
 from durably.actors.values.type_checks import is_class
+from durably.actors.values.type_features import Features
 from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 from durably.errors import DefinitionError, UndecodableError, UnencodableError
 
@@ -194,9 +197,13 @@ def _written(value: Any, path: str, depth: int) -> Any:
     for base, write in _WRITERS.items():
         if isinstance(value, base):
             return write(value, path, depth + 1)
+    reason = (
+        f"it is a protobuf message. {HOW_TO_WRITE_ONE}"
+        if is_message_class(cls)
+        else f"its class, {cls.__qualname__}, is unknown. Use plain values, dataclasses, msgspec or pydantic classes"
+    )
     raise UnencodableError(
-        f"{shortened(value)} ({cls.__name__}){place_in(path)} cannot be written as MessagePack: its class, "
-        f"{cls.__qualname__}, is unknown. Use plain values, dataclasses, msgspec or pydantic classes.",
+        f"{shortened(value)} ({cls.__name__}){place_in(path)} cannot be written as MessagePack: {reason}.",
         path=f"${path}",
     )
 
@@ -330,9 +337,21 @@ def _conversion(annotation: Any) -> Callable[[Any], Any]:
         return _validation(annotation)
     try:
         msgspec.json.Decoder(annotation, dec_hook=_validated)  # Says what cannot be read of this type.
+        _Features().visit(shapes.type_info(annotation), describe(annotation))
+    except DefinitionError:
+        raise
     except Exception as error:  # msgspec evaluates user classes here, and anything may come out of them.
         raise DefinitionError(f"{describe(annotation)} cannot be read from MessagePack: {error}") from error
     return partial(_converted, annotation)
+
+
+class _Features(Features):
+    """Refuses classes of which nothing is known; keys and flags are written as what they are."""
+
+    FORMAT = "MessagePack"
+
+    def _refuse_keys(self, key: shapes.Type, name: str) -> None: ...
+    def _refuse_flags(self, cls: type[Enum], name: str) -> None: ...
 
 
 def _converted(annotation: Any, value: Any) -> Any:

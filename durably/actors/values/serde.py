@@ -45,7 +45,8 @@ class Serde(Protocol[T]):
 
     What `encode` gives is decoded again and compared, so that nothing is stored that would be read as something else
     (rule V5). A Serde that sees to that by itself may say so with an attribute `is_exact = True`. One with an attribute
-    `accepts` takes other content types than it gives: `accepts = "*/*"`.
+    `accepts` takes other content types than it gives: `accepts = "*/*"`. One with a method `admit` gives what is stored
+    of bytes from outside, and may refuse more of them than `decode` does.
     """
 
     content_type: str
@@ -55,7 +56,10 @@ class Serde(Protocol[T]):
 
 
 SerdeFactory: TypeAlias = Callable[[Any], Serde[Any]]
-"""Gives the Serde of a type, such as the class `MsgpackSerde`: for a class of actors, or a whole runtime."""
+"""Gives the Serde of a type, such as the class `MsgpackSerde`: for a class of actors, or a whole runtime.
+
+A class of Serdes that is for some types only has a class method `for_type`, which gives the Serde of any type.
+"""
 
 
 class JsonSerde(Generic[T]):
@@ -148,8 +152,9 @@ def _compare_with(serde: Serde[T], value: T, data: bytes, read: T) -> None:
 
 def admit(serde: Serde[Any], data: bytes) -> bytes:
     """What is stored of bytes from outside, which a Serde has to understand; raises what its `decode` does."""
-    if isinstance(serde, JsonSerde):
-        return serde.admit(data)
+    own: Callable[[bytes], bytes] | None = getattr(serde, "admit", None)
+    if own is not None:
+        return own(data)
     serde.decode(data)
     return data
 
@@ -188,8 +193,9 @@ def make_serde(factory: SerdeFactory, annotation: Any) -> Serde[Any]:
     Raises:
         DefinitionError: it makes none.
     """
+    make: SerdeFactory = getattr(factory, "for_type", factory)
     try:
-        made = factory(Any if annotation is MISSING else annotation)
+        made = make(Any if annotation is MISSING else annotation)
     except DurablyError:
         raise
     except USER_ERRORS as error:  # The factory is the user's.

@@ -6,11 +6,12 @@ The same walk refuses what JSON cannot express, with a sentence, so that it is f
 from __future__ import annotations
 
 import enum
-from typing import Any, get_origin
+from typing import Any, ClassVar, get_origin
 
 from msgspec import inspect as shapes
 
 from durably.actors.values.descriptions import named
+from durably.actors.values.messages import HOW_TO_WRITE, is_message_class
 from durably.actors.values.models import features_of_model, frozen_model_annotations, is_model_class
 from durably.errors import DefinitionError
 
@@ -46,6 +47,8 @@ _UNFIT_AS_KEYS = (
 
 class Features:
     """What decides which codec a type gets."""
+
+    FORMAT: ClassVar[str] = "JSON"
 
     def __init__(self) -> None:
         self.immutable: bool = True
@@ -137,9 +140,14 @@ class Features:
             )
 
     def _visit_custom(self, cls: type, name: str) -> None:
+        if is_message_class(cls):
+            raise DefinitionError(
+                f"{name} cannot be stored and sent as {self.FORMAT}: {named(cls)} is a protobuf message. "
+                f"{HOW_TO_WRITE}. Several messages go into one that holds them."
+            )
         if not is_model_class(cls):
             raise DefinitionError(
-                f"{name} cannot be stored and sent as JSON: nothing is known of the fields of {named(cls)}. "
+                f"{name} cannot be stored and sent as {self.FORMAT}: nothing is known of the fields of {named(cls)}. "
                 "Make it a dataclass, a msgspec Struct or a pydantic model, or pass a Serde of your own where one "
                 "can be given."
             )

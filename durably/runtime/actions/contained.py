@@ -39,12 +39,11 @@ class Contained(Coroutine[Any, Any, R]):
 
     def __init__(self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, R]) -> None:
         self._coroutine = coroutine
-        self._steps: Any = contained(loop, coroutine)
+        self._steps = cast("Generator[Any, Any, R]", contained(loop, coroutine))
         self._has_begun = False
 
     def __await__(self) -> Generator[Any, Any, R]:
-        result: R = yield from self._steps
-        return result
+        return (yield from self._steps)
 
     def send(self, value: Any, /) -> Any:
         self._has_begun = True

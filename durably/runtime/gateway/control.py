@@ -123,7 +123,8 @@ class Control:
         """`does` is for unfinished ones; None: the verb is about those that have ended."""
 
         def read_again(found: Found) -> None:
-            if verb is Verb.RESUME and isinstance(found, InvocationRun) and is_paused_by_what_is_stored(found):
+            goes_on = verb in (Verb.RESUME, Verb.RESTART)
+            if goes_on and isinstance(found, InvocationRun) and is_paused_by_what_is_stored(found):
                 self._reach.read_again(found, reached)  # Rule L5
             else:
                 reached(found)

@@ -26,4 +26,6 @@ def _describe_handler(handler: BoundActorHandler) -> HandlerDescription:
         returns=handler.signature.returns,
         private=handler.private,
         documentation=handler.documentation,
+        accepts=handler.accepts,
+        content_type=handler.content_type,
     )

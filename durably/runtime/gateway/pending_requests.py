@@ -190,7 +190,7 @@ class ResultOperation(OutcomeOperation[R]):
 class ReplyOperation(OutcomeOperation[Reply]):
     """For ingresses: bytes, and failures as values."""
 
-    __slots__ = ("_content_type", "_content_type_of", "_keyed")
+    __slots__ = ("_content_type", "_content_type_of", "_is_first", "_keyed")
 
     def __init__(
         self,
@@ -201,7 +201,8 @@ class ReplyOperation(OutcomeOperation[Reply]):
         content_type_of: Callable[[str, str], str | None] | None = None,
         keyed: bool,
     ) -> None:
-        """`content_type` is that of the handler's results; `keyed` requests are told how long the outcome is kept.
+        """`content_type` is that of the handler's results. `keyed` requests are told how long the outcome is kept, all
+        but the one that began the invocation, as Restate's clients know it.
 
         `content_type_of` a service and a handler, where it is not known yet whose outcome it will be.
         """
@@ -209,12 +210,14 @@ class ReplyOperation(OutcomeOperation[Reply]):
         self._content_type = content_type
         self._content_type_of = content_type_of
         self._keyed = keyed
+        self._is_first = True
 
     def refuse_second_start(self, id: str, error: AlreadyStartedError) -> None:
         """To clients outside that is the failure of a call, which must not be repeated."""
         self.finish(Reply(id=id, body=b"", content_type=None, failure=error, expires_at=None))
 
     def comes_from(self, found: InvocationRun | InvocationRecord) -> None:
+        self._is_first = False
         if self._content_type_of is not None:
             handler = found.handler.name if isinstance(found, InvocationRun) else found.handler
             self._content_type = self._content_type_of(found.address.service, handler)
@@ -227,8 +230,8 @@ class ReplyOperation(OutcomeOperation[Reply]):
             self.refuse(error)
             return
         body = b"" if outcome.failed else outcome.value
-        expires_at = expires_at if self._keyed else None
-        content_type = self._content_type if body else None
+        expires_at = None if self._is_first or not self._keyed else expires_at
+        content_type = None if outcome.failed else self._content_type
         self.finish(Reply(id=self.id, body=body, content_type=content_type, failure=failure, expires_at=expires_at))
 
 

@@ -74,6 +74,10 @@ class HandlerDescription(msgspec.Struct, kw_only=True, frozen=True):
     returns: str
     private: bool
     documentation: str
+    accepts: str | None = None
+    """The media range of bodies from outside; None where there is nothing to be sent."""
+    content_type: str | None = None
+    """Of the result; None where it is nothing."""
 
 
 class ServiceDescription(msgspec.Struct, kw_only=True, frozen=True):

@@ -1,15 +1,16 @@
 """`RuntimeLogger`: the machine's own log lines, and those of handlers, which are silent on replay (rule S8).
 
-Where the host has configured structlog, lines go through its processors; otherwise to the standard library's logger
-`durably`, which says nothing below a warning. The machine's lines are at level debug and cost nothing while that is
-off. A traceback comes with the first failure of an invocation, and again only when it changes.
+Lines go to the logger that the host gives. Without one they go through structlog's processors, where the host has
+configured it, and otherwise to the standard library's logger `durably`, which says nothing below a warning. The
+machine's lines are at level debug and cost nothing while that is off. A traceback comes with the first failure of an
+invocation, and again only when it changes.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol, TypeAlias, cast
 
 import structlog
 
@@ -61,6 +62,15 @@ SLOW_COLLECTION = (
 _ACTIONS_SHOWN = 5
 _TRACES_REMEMBERED = 256
 """Of so many invocations a traceback is not logged twice in a row."""
+
+
+class BindableLogger(Protocol):
+    """A logger of structlog: `structlog.get_logger()`, with whatever is bound to it."""
+
+    def bind(self, **fields: Any) -> Any: ...
+
+
+Logger: TypeAlias = "logging.Logger | BindableLogger"
 
 
 class StructlogLogger:
@@ -120,10 +130,8 @@ class QuietOnFailure:
 class RuntimeLogger(Observer):
     """One per runtime. It is `detailed` where lines of level debug are wanted."""
 
-    def __init__(self) -> None:
-        write_somewhere()
-        is_structlog = structlog.is_configured()
-        logger = StructlogLogger(structlog.get_logger(LOGGER_NAME)) if is_structlog else StandardLibraryLogger()
+    def __init__(self, given: Logger | None = None) -> None:
+        logger = _host_logger() if given is None else _wrapped(given)
         self._log = QuietOnFailure(logger)
         self.detailed = logger.is_enabled_for(logging.DEBUG)
         self._last_traces: dict[str, str] = {}
@@ -301,6 +309,32 @@ class RuntimeLogger(Observer):
             "Task exception was never retrieved",
             {"task": task, **failure_fields(error, is_first=True)},
         )
+
+
+def checked_logger(logger: object) -> Logger:
+    """What a host has given as its logger.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if isinstance(logger, logging.Logger) or (not isinstance(logger, type) and callable(getattr(logger, "bind", None))):
+        return cast("Logger", logger)
+    raise TypeError(
+        "Runtime(logger=...) takes a logger of the standard library (logging.getLogger('shop')) or of structlog "
+        f"(structlog.get_logger('shop')), not {logger!r}."
+    )
+
+
+def _host_logger() -> StructlogLogger | StandardLibraryLogger:
+    """Where the host looks for what libraries say."""
+    write_somewhere()
+    if structlog.is_configured():
+        return StructlogLogger(structlog.get_logger(LOGGER_NAME))
+    return StandardLibraryLogger()
+
+
+def _wrapped(logger: Logger) -> StructlogLogger | StandardLibraryLogger:
+    return StandardLibraryLogger(logger) if isinstance(logger, logging.Logger) else StructlogLogger(logger)
 
 
 def _identity(id: str, service: str, key: str, handler: str) -> dict[str, str]:

@@ -1,4 +1,5 @@
-"""Log lines through the standard library's logger `durably`, for hosts that have not configured structlog.
+"""Log lines through the standard library's logger `durably`, for hosts that have not configured structlog, or through
+the logger that a host gives.
 
 A line is one message, `event name=value`, with the fields once more as `record.durably`. A traceback goes where the
 library keeps one (`record.exc_text`), so every formatter puts it on lines of its own. Where the host has configured no
@@ -24,12 +25,12 @@ _LEVELS: Final = logging.getLevelNamesMapping()
 class StandardLibraryLogger:
     """What structlog's loggers offer, as far as it is needed."""
 
-    def __init__(self, fields: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, logger: logging.Logger | None = None, fields: Mapping[str, Any] | None = None) -> None:
+        self._logger = logging.getLogger(LOGGER_NAME) if logger is None else logger
         self._fields: Mapping[str, Any] = {} if fields is None else fields
-        self._logger = logging.getLogger(LOGGER_NAME)
 
     def bind(self, **fields: Any) -> StandardLibraryLogger:
-        return StandardLibraryLogger({**self._fields, **fields})
+        return StandardLibraryLogger(self._logger, {**self._fields, **fields})
 
     def is_enabled_for(self, level: int) -> bool:
         return self._logger.isEnabledFor(level)
@@ -41,8 +42,9 @@ class StandardLibraryLogger:
         fields = {**self._fields, **fields}
         traceback = fields.pop(TRACEBACK, None)
         record = self._logger.makeRecord(
-            LOGGER_NAME, number, "(durably)", 0, "%s", (readable(event, fields),), None, extra={"durably": fields}
-        )
+            self._logger.name, number, "(durably)", 0, "%s", (readable(event, fields),), None,
+            extra={"durably": fields},
+        )  # fmt: skip
         record.exc_text = traceback
         self._logger.handle(record)
 

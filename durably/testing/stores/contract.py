@@ -23,6 +23,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
+from msgspec import structs
 
 from durably.errors import StoreInUseError, StoreUnavailableError
 from durably.ids import AWAKEABLE_PREFIX, Address, InvocationStatus, KeyScope
@@ -277,8 +278,12 @@ class StoreContract:
 
         async def check(store: InspectableStore) -> None:
             await store.open(OWNER)
-            record = _invocation(1)
-            await store.commit(Batch(last_position=1, accepted=[record]))
+            fixed = structs.replace(_invocation(7), outcome=b"=" * 20_000)
+            update = InvocationUpdate(
+                number=7, status=InvocationStatus.RUNNING, mailbox_position=None, attempts=0, failure=None
+            )
+            await store.commit(Batch(last_position=1, accepted=[record := _invocation(1), fixed], updated=[update]))
+            assert (await store.find([fixed.id]))[fixed.id].outcome == fixed.outcome
             for position, outcome in ((2, None), (3, b"=1"), (4, None), (5, b"!2"), (6, None)):
                 update = InvocationUpdate(
                     number=1, status=InvocationStatus.RUNNING, mailbox_position=None, attempts=0, failure=None,

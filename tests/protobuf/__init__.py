@@ -1,0 +1,1 @@
+"""Messages as values, and what protoc-gen-durably generates."""
