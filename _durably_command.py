@@ -1,16 +1,41 @@
-"""The `durably` command. Ctrl-C ends it without a traceback from its first import on.
+"""The `durably` command. Ctrl-C and SIGTERM end it without a traceback from its first import on: status 130 or 143.
 
-It stands outside the package: importing anything of a package imports all of `durably` first, which takes a while.
+It stands outside the package: importing anything of a package imports all of `durably` first, which takes a while. The
+package imports this first, so the same goes for `python -m durably`.
 """
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 
 
 def main() -> None:
     """Run the command."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # `durably.cli.main` sets Python's handler again.
+    leave_quietly_on_signals()  # `durably.cli.main` sets Python's handler of Ctrl-C again.
     from durably.cli.main import main
 
     main()
+
+
+def leave_quietly_on_signals() -> None:
+    """While only imports run, a traceback of them tells nothing. Nothing has begun that would have to be ended."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _leave)
+
+
+def _leave(number: int, _frame: object) -> None:
+    os._exit(128 + number)  # As shells have it.
+
+
+def _is_python_m() -> bool:
+    """It is `python -m durably` that imports this: until it has found the package, the script's name is `-m`."""
+    given = sys.orig_argv
+    if sys.argv[:1] != ["-m"] or "-m" not in given[:-1]:
+        return False
+    return given[given.index("-m") + 1] in ("durably", "durably.cli")
+
+
+if _is_python_m():
+    leave_quietly_on_signals()

@@ -13,6 +13,7 @@
 - To test: `durably.testing`, above all `Harness`. To serve from a shell: `durably serve`.
 """
 
+import _durably_command  # noqa: F401  # pyright: ignore[reportUnusedImport]  # First: see there.
 from durably.actors import ActionContext as ActionContext
 from durably.actors import Awakeable as Awakeable
 from durably.actors import BytesSerde as BytesSerde
@@ -46,6 +47,7 @@ from durably.errors import ActionFailedError as ActionFailedError
 from durably.errors import ActionTimeoutError as ActionTimeoutError
 from durably.errors import AlreadyCompletedError as AlreadyCompletedError
 from durably.errors import AlreadyStartedError as AlreadyStartedError
+from durably.errors import BareOperationError as BareOperationError
 from durably.errors import BlockingIOInHandlerError as BlockingIOInHandlerError
 from durably.errors import CancelledInvocationError as CancelledInvocationError
 from durably.errors import CodecError as CodecError
@@ -56,6 +58,7 @@ from durably.errors import DurablyError as DurablyError
 from durably.errors import ForgottenAwaitError as ForgottenAwaitError
 from durably.errors import HandlerMistakeError as HandlerMistakeError
 from durably.errors import InvalidArgumentError as InvalidArgumentError
+from durably.errors import InvalidKeyError as InvalidKeyError
 from durably.errors import InvocationStatusError as InvocationStatusError
 from durably.errors import NonDeterminismError as NonDeterminismError
 from durably.errors import NotReadyError as NotReadyError
@@ -90,6 +93,7 @@ __all__ = [
     "AlreadyCompletedError",
     "AlreadyStartedError",
     "Awakeable",
+    "BareOperationError",
     "BlockingIOInHandlerError",
     "BytesSerde",
     "Caller",
@@ -106,6 +110,7 @@ __all__ = [
     "HandlerInfo",
     "HandlerMistakeError",
     "InvalidArgumentError",
+    "InvalidKeyError",
     "Invocation",
     "InvocationStatus",
     "InvocationStatusError",

@@ -7,6 +7,7 @@
     │   ├── DeadlineExceededError         504
     │   ├── UnknownTargetError            404
     │   ├── InvalidArgumentError          400
+    │   │   └── InvalidKeyError           also a TypeError
     │   ├── AlreadyStartedError           409
     │   ├── AlreadyCompletedError         409
     │   ├── NotReadyError                 470
@@ -19,6 +20,7 @@
     │   ├── BlockingIOInHandlerError
     │   ├── UnrepeatableCallError         raised by durably.testing
     │   ├── ForgottenAwaitError
+    │   ├── BareOperationError            also a TypeError
     │   ├── WrongContextError
     │   ├── ProcessExitError
     │   ├── StuckError
@@ -205,6 +207,10 @@ class InvalidArgumentError(TerminalError):
         self.path = path
 
 
+class InvalidKeyError(InvalidArgumentError, TypeError):
+    """The key of an object or the id of a workflow is empty, or no store can keep it."""
+
+
 class AlreadyStartedError(TerminalError):
     """The workflow was started before under this id, and its `run` executes once."""
 
@@ -294,6 +300,10 @@ def find_mistake(error: BaseException) -> HandlerMistakeError | None:
             if found is not None:
                 return found
     return None
+
+
+class BareOperationError(HandlerMistakeError, TypeError):
+    """A handler gave `asyncio.wait` what is no task and no future."""
 
 
 class NonDeterminismError(HandlerMistakeError):

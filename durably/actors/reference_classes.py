@@ -18,6 +18,8 @@ from durably.actors.promises import PromiseField
 from durably.actors.state import StateField
 from durably.actors.transport import Transport
 from durably.actors.values.type_checks import is_text
+from durably.errors import InvalidKeyError
+from durably.ids import is_storable
 
 ActorT = TypeVar("ActorT", bound=Actor)
 
@@ -29,6 +31,7 @@ def reference(transport: Transport, actor: type[ActorT], kind: ActorKind, key: s
 
     Raises:
         TypeError: the class is of another kind, or is abstract without a name, or the key is no key.
+        InvalidKeyError: the key is empty, or no store can keep it.
     """
     cls: type[ActorT] = getattr(actor, "__dict__", {}).get(REFERENCE_CLASS) or _reference_class(actor)
     definition: ActorDefinition = cls.__dict__[DEFINITION]
@@ -41,7 +44,13 @@ def reference(transport: Transport, actor: type[ActorT], kind: ActorKind, key: s
     if kind != "service":
         if not key or not is_text(key):
             what = "id" if kind == "workflow" else "key"
-            raise TypeError(f"The {what} of {definition.name} is a string that is not empty, not {key!r}.")
+            sentence = f"The {what} of {definition.name} is a string that is not empty, not {key!r}."
+            # Rule V5: a key may come from a request, so a bad one is an error 400, as one that no store can keep.
+            raise InvalidKeyError(sentence) if key == "" else TypeError(sentence)
+        if not key.isprintable() and not is_storable(key):
+            raise InvalidKeyError(
+                f"The key {key!r} of {definition.name} is not Unicode text without NUL, so it cannot be stored."
+            )
         own["key"] = key
     return made
 

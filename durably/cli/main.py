@@ -6,6 +6,7 @@ import signal
 import sys
 from importlib.util import find_spec
 
+from _durably_command import leave_quietly_on_signals
 from durably.cli.failures import EXTRAS_MISSING
 
 NEEDED = ("typer", "rich", "starlette", "uvicorn", "httpx")
@@ -17,8 +18,7 @@ def main() -> None:
     if missing:
         print(EXTRAS_MISSING.format(missing=", ".join(missing)), file=sys.stderr)
         raise SystemExit(1)
-    # Ctrl-C ends the process while only imports run: a traceback of them tells nothing.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    leave_quietly_on_signals()
     from durably.cli.commands import run
 
     signal.signal(signal.SIGINT, signal.default_int_handler)

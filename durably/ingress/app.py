@@ -346,6 +346,9 @@ def _delay_us(query: bytes, target: Target) -> int | None:
     delays = parameters.get("delay")
     if not delays:
         return None
+    if len(delays) > 1:
+        given = " and ".join(f"'{delay}'" for delay in delays)
+        raise RefusedRequestError(400, f"there are {len(delays)} delay query parameters, {given}; send one of them")
     if not target.is_send:
         raise RefusedRequestError(400, "bad delay query parameter, only a send can be delayed: add /send to the path")
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from typing import cast
 from urllib.parse import unquote_to_bytes
 
 from durably.errors import DefinitionError
@@ -29,6 +30,11 @@ def store_from_url(url: str) -> InspectableStore:
     Raises:
         DefinitionError: the URL names no store.
     """
+    if not isinstance(cast(object, url), str):
+        raise DefinitionError(
+            f"A store is named by a URL, as text, such as `sqlite:///tickets.db`, not by {url!r} "
+            f"({type(url).__name__})."
+        )
     if url == "memory:":
         return MemoryStore()
     return SqliteStore(path_in_url(url, windows=sys.platform == "win32"))
@@ -51,9 +57,13 @@ def path_in_url(url: str, *, windows: bool) -> str:
             f"{url!r} has options behind a `?`, and there are none. Leave them out, or write `%3F` if the name of the "
             "file has a question mark in it. The options of a store are arguments of `SqliteStore(path, ...)`."
         )
-    raw = unquote_to_bytes(quoted)
     try:
+        raw = unquote_to_bytes(quoted)
         path = raw.decode("utf-8") if windows else os.fsdecode(raw)
+    except UnicodeEncodeError as error:
+        raise DefinitionError(
+            f"{url!r} has half a surrogate pair in it, which is no Unicode text. Write the bytes of the name as `%XX`."
+        ) from error
     except UnicodeDecodeError as error:
         raise DefinitionError(f"{url!r} has bytes in it that are not UTF-8, as names are here.") from error
     if path.endswith("/"):

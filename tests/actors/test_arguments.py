@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from hypothesis import strategies as some
 
 from durably.actors import BytesSerde, Context, Service, handler
 from durably.actors.definition.binding import BoundActorHandler, bind
-from durably.errors import InvalidArgumentError, UnencodableError
+from durably.errors import InvalidArgumentError, TerminalError, UnencodableError
 from tests.actors.port import finished
 
 
@@ -145,6 +146,24 @@ def test_a_body_that_does_not_fit_is_refused_with_what_was_expected_and_what_cam
     assert caught.value.code == 400
 
 
+@pytest.mark.parametrize(
+    ("name", "body", "missing"),
+    [
+        ("one", b"", "got nothing: `ticket` is missing."),
+        ("addTicket", b"", "got nothing: `ticket` is missing."),
+        ("addTicket", b"{}", "got {}: `ticket` is missing."),
+        ("addTicket", b' {"n": 2}', "`ticket` is missing."),
+        ("two", b"", "got nothing: `left` and `right` are missing."),
+        ("two", b"  ", "`left` and `right` are missing."),
+        ("two", b"{}", "got {}: Object missing required field `left`."),
+        ("two", b'{"right": 1}', "missing required field `left`."),
+    ],
+)
+def test_what_is_missing_in_a_body_is_named(name: str, body: bytes, missing: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=re.escape(missing)):
+        admitted(name, body)
+
+
 def test_the_path_of_what_does_not_fit_is_told() -> None:
     with pytest.raises(InvalidArgumentError) as caught:
         HANDLERS["purchase"].admit(b'{"user": "mary", "tickets": ["a", 1]}')
@@ -257,6 +276,39 @@ def test_what_a_serde_refuses_is_a_bad_argument() -> None:
     with pytest.raises(InvalidArgumentError, match=r"expects text/picky, and got x: never ever\."):
         bound.admit(b"x")
     with pytest.raises(UnencodableError, match="The result of handler 'run'"):
+        bound.encode_result("x")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (SystemExit(), "SystemExit"),
+        (KeyboardInterrupt(), "KeyboardInterrupt"),
+        (KeyError("name"), "KeyError: 'name'"),
+        (ValueError(), "ValueError"),
+        (ValueError("it is odd."), "it is odd"),
+        (TerminalError("it is even"), "it is even"),
+    ],
+)
+def test_what_a_serde_raises_is_told_by_its_text_or_its_name(error: BaseException, said: str) -> None:
+    class Failing:
+        content_type = "text/x"
+
+        def encode(self, value: Any, /) -> bytes:
+            raise error
+
+        def decode(self, data: bytes, /) -> Any:
+            raise error
+
+    class Written(Service):
+        @handler(accepts=Failing(), returns=Failing())
+        async def run(self, ctx: Context, data: str) -> str:
+            return data
+
+    bound = bind(Written, {}).handlers["run"]
+    with pytest.raises(InvalidArgumentError, match=rf"expects text/x, and got x: {re.escape(said)}\.$"):
+        bound.admit(b"x")
+    with pytest.raises(UnencodableError, match=rf"The result of handler 'run', 'x': {re.escape(said)}\.$"):
         bound.encode_result("x")
 
 

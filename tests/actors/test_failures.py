@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from durably.actors.values import error_envelopes
+from durably.actors.values.descriptions import TEXT_LIMIT_CHARACTERS
 from durably.actors.values.error_envelopes import LOST_FIELDS, asked_delay, decode_failure, encode_failure, terminal
 from durably.errors import (
     CancelledInvocationError,
@@ -169,7 +170,16 @@ class BrokenError(TerminalError):
 def test_the_strangest_error_travels_somehow() -> None:
     assert type(travelled(BrokenError.__new__(BrokenError))) is BrokenError
     assert isinstance(decode_failure(b"garbage"), TerminalError)
-    assert str(travelled(TerminalError("\ud800"))) == "?"
+
+
+def test_the_text_of_an_error_travels_with_escapes_for_what_is_no_unicode_and_is_bounded() -> None:
+    error = travelled(TerminalError("a \ud800 \xe4", metadata={"\udfff": "\udfff"}))
+    assert (str(error), error.metadata) == ("a \\ud800 \xe4", {"\\udfff": "\\udfff"})
+    long = travelled(TerminalError("x" * 1_000_000, metadata={"page": "y" * 1_000_000}))
+    for text in (str(long), long.metadata["page"]):
+        assert len(text) < 1.01 * TEXT_LIMIT_CHARACTERS
+        assert text.endswith("x… (934,464 characters more were left out)".replace("x", text[0]))
+    assert str(travelled(TerminalError("x" * TEXT_LIMIT_CHARACTERS))) == "x" * TEXT_LIMIT_CHARACTERS
 
 
 @given(

@@ -117,9 +117,10 @@ def test_whatever_was_written_is_only_read(drawn: tuple[Any, Strategy], is_odd: 
 
 def with_ints(value: Any) -> Any:
     """The same with an int for each float that is whole."""
-    if dataclasses.is_dataclass(type(value)):
+    kind: Any = value.__class__
+    if dataclasses.is_dataclass(kind):
         return _record_with_ints(value)
-    return WITH_INTS.get(type(value), lambda value: value)(value)
+    return WITH_INTS.get(kind, lambda value: value)(value)
 
 
 def _record_with_ints(value: Any) -> Any:

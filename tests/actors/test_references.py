@@ -22,7 +22,7 @@ from durably.actors.caller import Caller
 from durably.actors.definition.binding import bind
 from durably.actors.protocol.operations import CallSite, Operation
 from durably.actors.transport import Delay, Outgoing
-from durably.errors import HandlerMistakeError, UnencodableError
+from durably.errors import HandlerMistakeError, InvalidKeyError, UnencodableError
 from durably.ids import InvocationStatus
 from tests.actors.port import FakePort, issue
 
@@ -214,6 +214,12 @@ def test_wrong_arguments_raise_before_anything_is_asked(caller: RecordingCaller)
 def test_a_key_is_a_string_that_is_not_empty(caller: RecordingCaller, key: Any) -> None:
     with pytest.raises(TypeError, match="The key of CartObject is a string that is not empty"):
         caller.object(Cart, key)
+
+
+def test_an_empty_key_is_an_error_400_as_other_keys_that_no_store_can_keep(caller: RecordingCaller) -> None:
+    with pytest.raises(InvalidKeyError) as refused:
+        caller.object(Cart, "")
+    assert refused.value.code == 400
 
 
 def test_the_wrong_kind_of_class_is_named(caller: RecordingCaller) -> None:

@@ -3,13 +3,17 @@ from __future__ import annotations
 import logging
 import re
 import runpy
+import signal
+import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
 
 from durably.cli import main
+from tests.processes import ROOT, environment_with
 
 
 @pytest.fixture(autouse=True)
@@ -17,7 +21,10 @@ def logs_of_this_process() -> Iterator[None]:
     """The command sets up logging for its process, which is ours here."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
+    on_signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
+    for number, on_signal in on_signals.items():
+        signal.signal(number, on_signal)
     structlog.reset_defaults()
     root.handlers[:] = handlers
     root.setLevel(level)
@@ -73,3 +80,19 @@ def test_a_mistake_is_a_sentence_and_status_one(
     assert said.out == ""
     assert said.err.startswith("There is no module named 'no'")
     assert "Traceback" not in said.err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "command", [["-m", "durably"], ["-m", "durably.cli"], ["-c", "import _durably_command as c; c.main()"]]
+)
+def test_a_signal_while_the_command_is_imported_ends_it_quietly(
+    tmp_path: Path, command: list[str], number: signal.Signals
+) -> None:
+    """The signal comes when the first module is imported that is no part of Python itself."""
+    (tmp_path / "msgspec.py").write_text(f"import signal; signal.raise_signal({number.value})")
+    ended = subprocess.run(
+        [sys.executable, *command, "--version"], env=environment_with({"PYTHONPATH": f"{tmp_path}:{ROOT}"}),
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stdout, ended.stderr) == (128 + number, "", "")

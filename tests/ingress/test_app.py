@@ -203,6 +203,13 @@ async def test_a_delay_that_cannot_be_read_is_refused(client: httpx.AsyncClient,
     assert runtime.sends == []
 
 
+async def test_two_delays_are_refused(client: httpx.AsyncClient, runtime: FakeRuntime) -> None:
+    response = await client.post("/CheckoutService/handle/send?delay=1s&delay=2s")
+    assert response.status_code == 400
+    assert error_of(response)["message"] == "there are 2 delay query parameters, '1s' and '2s'; send one of them"
+    assert runtime.sends == []
+
+
 async def test_a_call_cannot_be_delayed(client: httpx.AsyncClient, runtime: FakeRuntime) -> None:
     response = await client.post("/CheckoutService/handle?delay=10s")
     assert response.status_code == 400

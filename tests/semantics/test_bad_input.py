@@ -19,6 +19,7 @@ from durably import (
     ForgottenAwaitError,
     HandlerMistakeError,
     InvalidArgumentError,
+    InvalidKeyError,
     ObjectContext,
     PausedInvocationError,
     RetryPolicy,
@@ -268,6 +269,27 @@ class TestMistakesOfAHandler:
             await turns()
             assert call.done(), "it waits"
             assert (await call) in ("ValueError", "TypeError", "OverflowError", "HandlerMistakeError")
+
+    @pytest.mark.parametrize("key", ["", "\ud800", "a\0b"])
+    async def test_a_bad_key_is_a_terminal_error_400_wherever_it_is_used(self, key: str) -> None:
+        class Asking(Service):
+            @handler
+            async def ask(self, ctx: Context) -> int:
+                return await ctx.object(Counter, key).add()
+
+            @handler
+            async def tell(self, ctx: Context) -> None:
+                await ctx.object(Counter, key).add.send()
+
+        async with Harness(Asking, Counter) as app:
+            for ask in (
+                app.service(Asking).ask,
+                app.service(Asking).tell,
+                lambda: app.object(Counter, key).add(),
+            ):
+                with pytest.raises(InvalidKeyError, match="The key") as refused:
+                    await ask()
+                assert refused.value.code == 400
 
 
 class TestMistakesOutside:

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
+
 import pytest
 
 from durably import ObjectContext, TerminalError, VirtualObject, handler, state
-from durably.testing import Faults, InvariantError, NeverHappenedError, Simulation, SimulationFailedError, simulate
+from durably.testing import (
+    Faults,
+    InvariantError,
+    NeverHappenedError,
+    Simulation,
+    SimulationFailedError,
+    Snapshots,
+    simulate,
+)
+from durably.testing.harness.conditions import Condition
 
 
 class Diary(VirtualObject, name="ConditionsDiary"):
@@ -58,10 +71,90 @@ def test_until_lets_time_pass_until_something_is_true_and_no_longer() -> None:
         await sim.object(Diary, "x").write.after(minutes=10).send("later")
         await sim.until(lambda snapshots: snapshots[Diary, "x"].lines == ["later"], within=3600)
         assert 600 <= sim.loop.time() < 700
-        with pytest.raises(InvariantError, match="did not come true within 5 of virtual time"):
+        with pytest.raises(InvariantError, match="did not come true within 5 s of virtual time"):
             await sim.until(lambda snapshots: len(snapshots[Diary, "x"].lines) == 2, within=5)
 
     simulate(program, Diary, runs=10, faults=Faults.none())
+
+
+def broken(snapshots: Snapshots) -> bool:
+    raise LookupError(snapshots[Diary, "x"].lines[0])
+
+
+async def give_to_a_coroutine(snapshots: Snapshots) -> bool:
+    return True
+
+
+async def always(sim: Simulation, condition: Condition) -> None:
+    sim.invariant(condition)
+
+
+async def in_the_end(sim: Simulation, condition: Condition) -> None:
+    sim.eventually(condition)
+
+
+async def at_times(sim: Simulation, condition: Condition) -> None:
+    sim.sometimes("once", condition)
+
+
+async def at_times_from_the_start(sim: Simulation, condition: Condition) -> None:
+    sim.sometimes("once", lambda snapshots: bool(snapshots[Diary, "x"].lines) and condition(snapshots))
+    await sim.object(Diary, "x").write("another")
+
+
+async def within_a_while(sim: Simulation, condition: Condition) -> None:
+    await sim.until(condition)
+
+
+KINDS = [always, in_the_end, at_times, at_times_from_the_start, within_a_while]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_condition_that_fails_with_an_error_is_named_with_it_whatever_its_kind(
+    kind: Callable[[Simulation, Condition], Coroutine[Any, Any, None]],
+) -> None:
+    def awaits(snapshots: Snapshots) -> object:
+        return give_to_a_coroutine(snapshots)
+
+    async def program(condition: Condition, sim: Simulation) -> None:
+        await sim.object(Diary, "x").write("a line")
+        await kind(sim, condition)
+
+    for condition, what in ((broken, "LookupError: a line"), (awaits, "TypeError: it return")):
+        with pytest.raises(SimulationFailedError, match=rf"InvariantError: The condition .*{what}") as failed:
+            simulate(partial(program, condition), Diary, runs=1, shrink=False)
+        assert isinstance(failed.value.__cause__, InvariantError)
+
+
+def test_an_invariant_is_asked_when_it_is_registered_and_once_more_at_the_end() -> None:
+    told = [True]
+
+    async def after_the_last_commit(sim: Simulation) -> None:
+        await sim.object(Diary, "x").write("a line")
+        sim.invariant(lambda snapshots: not snapshots[Diary, "x"].lines)
+
+    async def of_the_program(sim: Simulation) -> None:
+        told[0] = True
+        await sim.object(Diary, "x").write("a line")
+        sim.invariant(lambda _: told[0])
+        told[0] = False
+
+    async def grows_no_more(sim: Simulation) -> None:
+        await sim.object(Diary, "x").write("a line")
+        sim.bounded(Diary, bytes=1)
+
+    async def has_happened(sim: Simulation) -> None:
+        await sim.object(Diary, "x").write("a line")
+        sim.sometimes("written", lambda snapshots: bool(snapshots[Diary, "x"].lines))
+
+    for program, when in (
+        (after_the_last_commit, "does not hold when it is registered"),
+        (of_the_program, "does not hold at the end"),
+        (grows_no_more, "allowed by bounded"),
+    ):
+        with pytest.raises(SimulationFailedError, match=when):
+            simulate(program, Diary, runs=1, shrink=False)
+    assert simulate(has_happened, Diary, runs=1).sometimes == {"written": 1}
 
 
 def test_the_report_tells_faults_handlers_and_outcomes() -> None:

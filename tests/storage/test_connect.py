@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -70,9 +71,12 @@ def test_a_url_of_no_store_says_what_to_write(url: str) -> None:
         ("sqlite:///tickets.db?mode=ro", "write `%3F` if"),
         ("sqlite:////var/lib/", "names a folder"),
         ("sqlite:///a%00b.db", "NUL"),
+        ("sqlite:///\ud800.db", "half a surrogate pair"),
+        (None, r"by a URL, as text, such as `sqlite:///tickets\.db`, not by None \(NoneType\)"),
+        (3, r"not by 3 \(int\)"),
     ],
 )
-def test_what_a_url_cannot_say_is_refused_with_the_way_out(url: str, sentence: str) -> None:
+def test_what_a_url_cannot_say_is_refused_with_the_way_out(url: Any, sentence: str) -> None:
     with pytest.raises(DefinitionError, match=sentence):
         store_from_url(url)
 

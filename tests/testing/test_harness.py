@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -51,8 +52,38 @@ async def test_until_goes_from_one_due_moment_to_the_next() -> None:
         await app.object(Seat, "a").hold()
         await app.until(lambda snapshots: "ended" in snapshots[Seat, "a"].log, within=3600)
         assert app.clock.elapsed_us == HOLD / timedelta(microseconds=1)
-        with pytest.raises(InvariantError, match="did not come true within 60"):
+        with pytest.raises(InvariantError, match="did not come true within 60 s of virtual time"):
             await app.until(lambda snapshots: "sold" in snapshots[Seat, "a"].log)
+
+
+async def test_two_tasks_that_let_time_pass_at_once_let_it_pass_one_after_the_other() -> None:
+    async with Harness(Seat) as app:
+        await app.object(Seat, "a").ask.after(5).send()
+        await asyncio.gather(app.advance(3), app.advance(3), app.settle())
+        assert app.clock.elapsed_us == 6_000_000
+        assert app.snapshots[Seat, "a"].log == ["asked"]
+
+
+async def test_a_condition_is_asked_when_it_is_registered_and_at_the_end() -> None:
+    async with Harness(Seat) as app:
+        await app.object(Seat, "a").ask()
+        await app.settle()
+        with pytest.raises(InvariantError, match="does not hold when it is registered"):
+            app.invariant(lambda snapshots: not snapshots[Seat, "a"].log)
+    async with Harness(Seat) as app:
+        await app.object(Seat, "a").ask()
+        with pytest.raises(InvariantError, match="allowed by bounded"):
+            app.bounded(Seat, bytes=1)
+
+    async def change_what_the_condition_sees() -> None:
+        told = [True]
+        async with Harness(Seat) as app:
+            await app.object(Seat, "a").ask()
+            app.invariant(lambda _: told[0])
+            told[0] = False
+
+    with pytest.raises(InvariantError, match="does not hold at the end"):
+        await change_what_the_condition_sees()
 
 
 async def test_conditions_are_asked_after_every_commit() -> None:

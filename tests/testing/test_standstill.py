@@ -170,10 +170,31 @@ async def _itself(call: Coroutine[Any, Any, str]) -> str:
     return await call
 
 
+async def _in_a_group(call: Coroutine[Any, Any, str]) -> None:
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(call)
+    except* StandstillError as told:
+        raise told.exceptions[0] from None
+
+
+async def _wait(call: Coroutine[Any, Any, str]) -> None:
+    done, _ = await asyncio.wait([asyncio.ensure_future(call)])
+    done.pop().result()
+
+
+def _wait_for(call: Coroutine[Any, Any, str]) -> Coroutine[Any, Any, str]:
+    return asyncio.wait_for(call, 60)
+
+
 WAITS: dict[str, Callable[[Coroutine[Any, Any, str]], Awaitable[object]]] = {
     "in a task": asyncio.create_task,
     "for several": asyncio.gather,
     "directly": _itself,
+    "in a group": _in_a_group,
+    "for the first": _wait,
+    "for a while": _wait_for,
+    "shielded": asyncio.shield,
 }
 
 
@@ -182,6 +203,16 @@ async def test_however_the_test_waits(wait: Callable[[Coroutine[Any, Any, str]],
     async with Harness(Reminder) as app:
         with pytest.raises(StandstillError):
             await wait(app.object(Reminder, "a").remind("x", 2))
+
+
+async def test_a_test_that_looks_for_a_while_whether_a_call_ends_is_left_alone() -> None:
+    async with Harness(Reminder) as app:
+        asked = asyncio.create_task(app.object(Reminder, "a").remind("x", 2))
+        looking = asyncio.create_task(asyncio.wait([asked], timeout=0.05))
+        assert await looking == (set(), {asked})
+        assert await asyncio.wait([asked], timeout=0.05) == (set(), {asked})
+        await app.advance(days=2)
+        assert await asked == "x"
 
 
 async def test_a_task_that_waits_is_left_alone_while_the_test_does_something_else() -> None:
@@ -212,10 +243,13 @@ async def test_an_action_that_backs_off_is_named(released: Event) -> None:
         assert "`await app.advance(minutes=1)`" in str(told.value)
 
 
-async def test_an_action_that_never_ends_is_named(released: Event, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(standstill, "ACTION_PATIENCE_SECONDS", 0.01)
-    async with Harness(Post, dependencies={Event: released}) as app:
-        with pytest.raises(StandstillError, match=r"the action 'wait' of Post/by_a_slow_thread is under way"):
+async def test_an_action_that_never_ends_is_named_with_the_time_that_it_has_run(released: Event) -> None:
+    async with Harness(Post, dependencies={Event: released}, action_patience=0.01) as app:
+        with pytest.raises(
+            StandstillError,
+            match=r"the action 'wait' of Post/by_a_slow_thread has been under way for \d+\.\d s of real time.*"
+            r"action_patience=60",
+        ):
             await app.service(Post).by_a_slow_thread()
         with pytest.raises(
             StandstillError, match=r"the time limit of the action 'wait' of .*`await app.advance\(hours"

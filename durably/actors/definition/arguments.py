@@ -30,7 +30,7 @@ from durably.actors.values.media_types import media_range_of
 from durably.actors.values.serde import JSON, JsonSerde, Serde, TypeCodec, admit, encode_by, located
 from durably.actors.values.slices import ADMITTING, DECODING, Reading, Slices, members_in_slices, value_in_slices
 from durably.actors.values.unknown_keys import UnknownKeys
-from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
+from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass, reason_of
 from durably.errors import InvalidArgumentError, UndecodableError, UnencodableError
 
 HandlerFunction: TypeAlias = Callable[..., Coroutine[Any, Any, Any]]
@@ -351,8 +351,11 @@ class JsonArguments:
 
     def _refusal(self, data: bytes, error: BaseException | None, *, in_slices: bool = False) -> InvalidArgumentError:
         malformed = None if in_slices else malformed_text(data)  # Each slice was looked at.
+        missing = "" if malformed is not None else self._missing(data)
         if malformed is not None:
             path, reason = "$", malformed
+        elif missing:
+            path, reason = "$", missing
         elif isinstance(error, UndecodableError):
             path, reason = error.path, error.reason
         elif error is not None:
@@ -364,6 +367,25 @@ class JsonArguments:
             f"Handler {self._handler!r} expects {self._expected()}, and got {shortened_bytes(data)}: {reason}{place}.",
             path=path,
         )
+
+    def _missing(self, data: bytes) -> str:
+        """What is not there: of a body that is empty, or an object without the one argument that is required.
+
+        Such an object may be meant as that argument; where several are required, the parser names the first.
+        """
+        if data.strip():
+            if len(self._parameters) < 2 or len(self._required) != 1 or not data.lstrip().startswith(b"{"):
+                return ""
+            try:
+                names = _names_in(data.lstrip())
+            except msgspec.MsgspecError:
+                return ""
+            if not names <= {one.name for one in self._parameters}:
+                return ""
+        else:
+            names = set[str]()
+        missing = [f"`{one.name}`" for one in self._required if one.name not in names]
+        return f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing" if missing else ""
 
     def _expected(self) -> str:
         if not self._parameters:
@@ -446,7 +468,7 @@ class SerdeArguments:
             let_signals_pass(error)
             raise InvalidArgumentError(
                 f"Handler {self._handler!r} expects {self._serde.content_type}, and got {shortened_bytes(data)}: "
-                f"{error}."
+                f"{reason_of(error)}."
             ) from error
 
 

@@ -29,7 +29,7 @@ from durably.actors.values.descriptions import MISSING, describe, shortened
 from durably.actors.values.media_types import content_type_of, media_range_of
 from durably.actors.values.serde import JSON, Serde, SerdeFactory, TypeCodec, codec_for, encode_readably, make_serde
 from durably.actors.values.serde_fit import check_fit
-from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
+from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass, reason_of
 from durably.errors import DefinitionError, UndecodableError, UnencodableError
 
 OWN_PARAMETERS = 2
@@ -266,7 +266,9 @@ class SerdeResult:
             return encode_readably(self._serde, value)
         except USER_ERRORS as error:  # The Serde is the user's.
             let_signals_pass(error)
-            raise UnencodableError(f"The result of handler {self._handler!r}, {shortened(value)}: {error}.") from error
+            raise UnencodableError(
+                f"The result of handler {self._handler!r}, {shortened(value)}: {reason_of(error)}."
+            ) from error
 
     def decode(self, data: bytes, /) -> Any:
         try:

@@ -4,9 +4,10 @@ It was issued when it was called, awaited or not (rule C1), and may be awaited m
 `create_task`, `TaskGroup` and both type checkers treat it as what the API says it is. It knows where it was called:
 forgetting the `await`, or testing it for truth, names that line.
 
-`asyncio.ensure_future`, and `gather`, `shield` and others through it, return a future as it is and make a task of a
-coroutine. In a handler an operation is a future to them, which saves a task for each call. Outside it is a coroutine,
-so that `asyncio.wait` takes what `ensure_future` returns; `asyncio.wait` refuses anything that is a coroutine.
+`asyncio.gather`, `shield` and others take a future as it is and make a task of a coroutine. In a handler an operation
+is a future to them, which saves a task for each call. To a program that calls `asyncio.ensure_future` itself, and
+outside handlers, it is a coroutine: what `ensure_future` returns is then a task, which `asyncio.wait` takes, as it
+refuses anything that is a coroutine.
 """
 
 from __future__ import annotations
@@ -101,11 +102,30 @@ class Operation(asyncio.Future[R], Coroutine[Any, Any, R], Generic[R]):
         super().add_done_callback(fn, context=copy_context() if context is None else context)
 
 
-def _asked_by_asyncio(operation: Operation[Any]) -> bool:
-    """Whoever asks has been given the operation to wait for: it is not forgotten."""
+def _asked_by_asyncio(operation: Operation[Any]) -> bool | None:
+    """Whoever asks has been given the operation to wait for: it is not forgotten. None: to them it is no future."""
     operation.taken = True
     is_blocking: bool = _blocking.__get__(operation)
-    return is_blocking
+    return None if not is_blocking and _is_ensured_by_a_program(frame_above(1)) else is_blocking
+
+
+def _is_ensured_by_a_program(frame: FrameType | None) -> bool:
+    """`ensure_future` asks for a program that called it; not for another function of asyncio's, such as `gather`."""
+    if frame is not None and frame.f_code is _IS_FUTURE:
+        frame = frame.f_back
+    if frame is None or frame.f_code not in _ENSURE_FUTURE:
+        return False
+    while frame is not None and frame.f_code in _ENSURE_FUTURE:
+        frame = frame.f_back
+    return frame is not None and frame.f_code.co_filename != asyncio.tasks.__file__
+
+
+_IS_FUTURE: CodeType | None = getattr(asyncio.isfuture, "__code__", None)
+_ENSURE_FUTURE = {
+    function.__code__
+    for function in (asyncio.ensure_future, getattr(asyncio.tasks, "_ensure_future", asyncio.ensure_future))
+}
+"""Python 3.11 has two of them, one in the other."""
 
 
 Operation._asyncio_future_blocking = property(_asked_by_asyncio, _blocking.__set__)  # type: ignore[assignment]

@@ -63,11 +63,26 @@ def _repr(value: Any) -> str:
         return _with_article(type(value).__qualname__)
 
 
+TEXT_LIMIT_CHARACTERS = 65_536
+"""Of the message of an error, and of its traceback."""
+
+
 def shortened(value: Any) -> str:
     # The default says where in memory a thing lies: that differs on replay, and tells nobody anything.
     text = _with_article(type(value).__qualname__) if _has_no_repr(value) else _repr(value)
     text = " ".join(text.split("\n")).rstrip() if "\n" in text else text  # Some write one part to a line.
     return text if len(text) <= LONGEST_QUOTE_CHARACTERS else text[: LONGEST_QUOTE_CHARACTERS - 1] + "…"
+
+
+def text_for_people(text: str) -> str:
+    """The text of an error as it travels: not endless, and with escapes for lone surrogates, which have no UTF-8.
+
+    An error may hold a whole response of a server. It is kept in memory and in the store for each attempt.
+    """
+    left_out = len(text) - TEXT_LIMIT_CHARACTERS
+    if left_out > 0:
+        text = f"{text[:TEXT_LIMIT_CHARACTERS]}… ({left_out:,} characters more were left out)"
+    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
 
 
 def shortened_bytes(data: bytes) -> str:

@@ -38,6 +38,11 @@ def optional_duration_us(duration: Duration | None, what: str) -> int | None:
     return None if duration is None else duration_us(duration, what)
 
 
+def shown_duration(duration: Duration) -> str:
+    """For people: `90 s`, `2 days, 0:00:00`."""
+    return str(duration) if isinstance(duration, timedelta) else f"{duration:g} s"
+
+
 def delay_us(
     verb: str, delay: tuple[Duration, ...], days: float = 0, hours: float = 0, minutes: float = 0, seconds: float = 0
 ) -> int:

@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
+from durably.actors.values.descriptions import text_for_people
 from durably.actors.values.serde import TypeCodec, codec_for
 from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 from durably.errors import (
@@ -223,7 +224,7 @@ def _message_of(error: TerminalError) -> str:
 
 
 def _plain_text(text: object) -> str:
-    return str(text).encode(errors="replace").decode()  # Lone surrogates have no UTF-8.
+    return text_for_people(str(text))
 
 
 def _plain_code(error: TerminalError) -> int:

@@ -29,7 +29,7 @@ from durably.actors.values.type_checks import is_bytes, is_class
 from durably.actors.values.type_codec import ALWAYS, Proof
 from durably.actors.values.type_codec import TypeCodec as TypeCodec
 from durably.actors.values.type_features import Features
-from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
+from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass, reason_of
 from durably.errors import DefinitionError, DurablyError, UndecodableError, UnencodableError
 
 T = TypeVar("T")
@@ -235,7 +235,9 @@ def encode_by(serde: Serde[T], value: T) -> bytes:
         raise
     except USER_ERRORS as error:  # The Serde is the user's.
         let_signals_pass(error)
-        raise UnencodableError(f"{type(serde).__name__} cannot write {shortened(value)}: {error}.") from error
+        raise UnencodableError(
+            f"{type(serde).__name__} cannot write {shortened(value)}: {reason_of(error)}."
+        ) from error
 
 
 def decode_by(serde: Serde[T], data: bytes) -> T:
@@ -250,7 +252,9 @@ def decode_by(serde: Serde[T], data: bytes) -> T:
         raise
     except USER_ERRORS as error:  # The Serde is the user's.
         let_signals_pass(error)
-        raise UndecodableError(f"{type(serde).__name__} cannot read {shortened_bytes(data)}: {error}.") from error
+        raise UndecodableError(
+            f"{type(serde).__name__} cannot read {shortened_bytes(data)}: {reason_of(error)}."
+        ) from error
 
 
 def is_serde(value: object) -> bool:

@@ -20,6 +20,11 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def is_int(value: object) -> bool:
+    """A bool is none."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def is_datetime(value: object) -> bool:
     return isinstance(value, datetime)
 

@@ -15,6 +15,8 @@ import threading
 from types import CodeType, TracebackType
 from typing import Any, Final
 
+from durably.errors import DurablyError
+
 USER_ERRORS: Final = BaseException
 """What user code fails with. Whoever catches these calls `let_signals_pass` first.
 
@@ -38,6 +40,21 @@ def as_exception(error: BaseException) -> Exception:
     told = RuntimeError(f"User code raised {type(error).__name__} where the caller waited for an answer: {error!r}")
     told.__cause__ = error
     return told
+
+
+def reason_of(error: BaseException) -> str:
+    """Why something failed, for a sentence that ends with it and a full stop; never empty, and never fails.
+
+    What says itself what is wrong, such as a ValueError with a text, is not named.
+    """
+    try:
+        text = str(error).removesuffix(".")
+    except USER_ERRORS as failure:
+        let_signals_pass(failure)
+        return type(error).__name__
+    if not text:
+        return type(error).__name__
+    return text if isinstance(error, ValueError | TypeError | DurablyError) else f"{type(error).__name__}: {text}"
 
 
 def is_from_signal(error: BaseException) -> bool:

@@ -43,6 +43,7 @@ from durably.actors.values.serde import SerdeFactory
 from durably.actors.values.slices import Slices, decode_in_slices
 from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 from durably.errors import (
+    BareOperationError,
     ForgottenAwaitError,
     HandlerMistakeError,
     InvalidArgumentError,
@@ -592,7 +593,7 @@ class Execution:
             return continuation
         failure = terminal(error)
         if failure is None:
-            raise error
+            raise _bare_operation(error) if _is_refused_by_wait(error) else error
         return Outcome(True, encode_failure(failure))
 
     def _encoded_result(self, result: Any) -> bytes:
@@ -960,6 +961,25 @@ def _name_of(coroutine: object) -> str:
 def _exit_mistake(error: SystemExit | KeyboardInterrupt) -> ProcessExitError:
     """A handler cannot end the process: recovered, it would end every process to come (rule E3)."""
     mistake = ProcessExitError(error)
+    mistake.__cause__ = error
+    return mistake.with_traceback(error.__traceback__)
+
+
+def _is_refused_by_wait(error: BaseException) -> bool:
+    """`asyncio.wait` itself raised it: it was given what it takes for a coroutine, and always will be."""
+    if not isinstance(error, TypeError):
+        return False
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and trace.tb_frame.f_code is asyncio.wait.__code__
+
+
+def _bare_operation(error: BaseException) -> BareOperationError:
+    mistake = BareOperationError(
+        "asyncio.wait was given a call, run or sleep as it is, or another coroutine, and takes tasks and futures only. "
+        "Write `asyncio.wait([asyncio.ensure_future(call), ...])`, or use asyncio.gather or durably.select."
+    )
     mistake.__cause__ = error
     return mistake.with_traceback(error.__traceback__)
 

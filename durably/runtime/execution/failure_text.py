@@ -10,6 +10,7 @@ from typing import cast
 
 import msgspec
 
+from durably.actors.values.descriptions import text_for_people
 from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 
 TRACEBACK = "stack"
@@ -128,4 +129,4 @@ def _is_ours(filename: str) -> bool:
 
 
 def _storable(text: str) -> str:
-    return text.replace("\0", "\\0").encode(errors="backslashreplace").decode()
+    return text_for_people(text).replace("\0", "\\0")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from durably.actors.definition.binding import BoundActor, BoundActorHandler
 from durably.actors.definition.definition import ActorKind
 from durably.actors.protocol.commands import Call, Command, Send, key_scope
-from durably.errors import InvalidArgumentError, UnknownTargetError
+from durably.errors import InvalidArgumentError, InvalidKeyError, UnknownTargetError
 from durably.ids import RUN, KeyScope, is_storable, run_scope
 from durably.runtime.settings import Settings
 
@@ -30,7 +30,7 @@ class Targets:
 
         Raises:
             UnknownTargetError: there is none; says what there is.
-            InvalidArgumentError: no store can keep the key.
+            InvalidKeyError: the key is empty, or no store can keep it.
         """
         actor = self._actors.get(service)
         if actor is None:
@@ -43,9 +43,11 @@ class Targets:
             known = sorted(actor.handlers)
             raise UnknownTargetError(f"{service} has no handler {handler!r}. It has: {', '.join(known)}.", known=known)
         if key is not None and not is_storable(key):
-            raise InvalidArgumentError(
+            raise InvalidKeyError(
                 f"The key {key!r} of {service} is not Unicode text without NUL, so it cannot be stored."
             )
+        if key == "":
+            raise InvalidKeyError(f"The key of {service} is a string that is not empty.")
         if (key is None) != (bound.kind == "service"):
             raise UnknownTargetError(f"{service} {_NEEDS[actor.definition.kind]}.", known=[service])
         return bound

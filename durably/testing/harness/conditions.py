@@ -40,30 +40,37 @@ class InTheEnd(NamedTuple):
 class Conditions:
     """The conditions of one run. `fail` is told of the first that does not hold."""
 
-    def __init__(self, disk: Disk, fail: Callable[[BaseException], None]) -> None:
+    def __init__(self, disk: Disk, fail: Callable[[BaseException], None], snapshots: Callable[[], Snapshots]) -> None:
         self.in_the_end: list[InTheEnd] = []
         self.largest: dict[str, int] = {}
         """The largest durable state of an object, in bytes, by class."""
         self._disk = disk
         self._fail = fail
+        self._snapshots = snapshots
         self._always: list[Condition] = []
         self._sometimes: dict[str, Condition | None] = {}
         """By name; None: it has come true."""
         self._bounds: dict[str, int] = {}
 
     def always(self, condition: Condition) -> None:
-        self._always.append(plain(condition))
+        """It is asked at once, too: no commit may come after."""
+        if self.check(plain(condition), self._snapshots(), "when it is registered"):
+            self._always.append(condition)
 
     def sometimes(self, name: str, condition: Condition | bool) -> None:
         if isinstance(condition, bool):
             self._sometimes[name] = None if condition else self._sometimes.get(name, _never)
         else:
             self._sometimes[name] = plain(condition)
+            self._notice(self._snapshots())
 
     def bounded(self, service: str, most_bytes: int) -> None:
         if most_bytes < 1:
             raise ValueError(f"bounded(bytes=...) is a number of bytes from 1 on, not {most_bytes}.")
         self._bounds[service] = most_bytes
+        for address in self._disk.state:
+            if address.service == service:
+                self._measure(address)
 
     def met(self) -> Mapping[str, int]:
         """Whether each condition that has to be true at times was: 1, or 0."""
@@ -73,26 +80,40 @@ class Conditions:
         """A batch is on the disk: ask whatever is asked then."""
         for address in dict.fromkeys(record.address for record in batch.state):
             self._measure(address)
-        for condition in self._always:
-            self.check(condition, snapshots, "after a commit")
-        for name, awaited in self._sometimes.items():
-            if awaited is not None and holds(awaited, snapshots):
-                self._sometimes[name] = None
+        self._ask_all(snapshots, "after a commit")
 
-    def check(self, condition: Condition, snapshots: Snapshots, when: str) -> None:
-        """Fail the run unless it holds."""
+    def at_the_end(self) -> None:
+        """The run is over. A condition may depend on more than the durable state, so it is asked once more."""
+        self._ask_all(self._snapshots(), "at the end")
+
+    def check(self, condition: Condition, snapshots: Snapshots, when: str) -> bool:
+        """Fail the run unless it holds; whether it does."""
         snapshots.read.clear()
         try:
-            answer = condition(snapshots)
+            if _answer(condition, snapshots):
+                return True
+            self._fail(InvariantError(f"{name_of(condition)} does not hold {when}.", snapshots.read))
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # pytest.fail raises what is no Exception.
             told = InvariantError(f"{name_of(condition)} does not hold {when}: {describe(error)}", snapshots.read)
             told.__cause__ = error
             self._fail(told)
-            return
-        if answer is False:
-            self._fail(InvariantError(f"{name_of(condition)} does not hold {when}.", snapshots.read))
+        return False
+
+    def _ask_all(self, snapshots: Snapshots, when: str) -> None:
+        for condition in self._always:
+            self.check(condition, snapshots, when)
+        self._notice(snapshots)
+
+    def _notice(self, snapshots: Snapshots) -> None:
+        """See which conditions that have to be true at times are true now."""
+        for name, awaited in self._sometimes.items():
+            try:
+                if awaited is not None and holds(awaited, snapshots):
+                    self._sometimes[name] = None
+            except InvariantError as error:
+                self._fail(error)
 
     def _measure(self, address: Address) -> None:
         fields = self._disk.state.get(address, {})
@@ -123,9 +144,9 @@ class WatchedStore(WrappedStore):
         fail: Callable[[BaseException], None],
     ) -> None:
         super().__init__(store)
-        self.conditions = Conditions(store.disk, fail)
         self._disk = store.disk
         self._actors = actors
+        self.conditions = Conditions(store.disk, fail, lambda: self.snapshots(actors()))
 
     def snapshots(self, actors: Mapping[str, BoundActor]) -> Snapshots:
         """The state of all objects of these actors, as it is stored."""
@@ -150,11 +171,36 @@ def plain(condition: Condition) -> Condition:
 
 
 def holds(condition: Condition, snapshots: Snapshots) -> bool:
-    """Whether it is true now; an assertion that fails means no."""
+    """Whether it is true now; an assertion that fails means no.
+
+    Raises:
+        InvariantError: the condition failed with another error, which is the cause.
+    """
     try:
-        return condition(snapshots) is not False
+        return _answer(condition, snapshots)
     except AssertionError:
         return False
+    except Exception as error:
+        raise InvariantError(f"{name_of(condition)} failed: {describe(error)}", snapshots.read) from error
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:  # pytest.fail
+        return False
+
+
+def _answer(condition: Condition, snapshots: Snapshots) -> bool:
+    """What it says.
+
+    Raises:
+        TypeError: it has to be awaited.
+        What it raises.
+    """
+    answer = condition(snapshots)
+    if inspect.isawaitable(answer):
+        if inspect.iscoroutine(answer):
+            answer.close()
+        raise TypeError("it returned something to await. A condition is a plain function of the snapshots.")
+    return answer is not False
 
 
 def name_of(condition: Condition) -> str:

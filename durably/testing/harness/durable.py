@@ -44,6 +44,7 @@ class Durable:
         forward_headers: ForwardHeaders | None = None,
         serde: SerdeFactory | None = None,
         nothing_resident: bool = False,
+        action_patience: Duration = 10.0,
     ) -> Harness:
         """Start one. The parameters are those of `Harness`."""
         harness = Harness(
@@ -59,5 +60,6 @@ class Durable:
             forward_headers=forward_headers,
             serde=serde,
             nothing_resident=nothing_resident,
+            action_patience=action_patience,
         )
         return await self.started.enter_async_context(harness)

@@ -15,7 +15,7 @@ from durably.actors.actor import Actor, VirtualObject, Workflow
 from durably.actors.definition.definition import definition_of
 from durably.actors.headers import ForwardHeaders
 from durably.actors.retry import RetryPolicy
-from durably.actors.values.durations import MICROSECOND, Duration, delay_us, duration_us
+from durably.actors.values.durations import MICROSECOND, Duration, delay_us, duration_us, shown_duration
 from durably.actors.values.serde import SerdeFactory
 from durably.errors import RuntimeStoppedError
 from durably.runtime.environment import Environment
@@ -43,6 +43,7 @@ from durably.testing.stores.snapshots import Snapshots
 
 _A_CENTURY_US = 100 * 365 * 86_400 * 1_000_000
 _AN_HOUR_US = 3_600 * 1_000_000
+_US_PER_SECOND = 1_000_000
 _QUIET_TICKS = 10
 """Turns of the test's event loop without anything to do for the runtime, after which it counts as settled."""
 
@@ -71,7 +72,9 @@ class Harness(Runtime):
     advance.
 
     Inside an action time is real, so that real I/O works; the limits and the backoff of `ctx.run` are virtual time.
-    `advance()` waits for each action under way for up to a second of real time, then lets time pass all the same.
+    `advance()` waits for each action under way for up to a second of real time, then lets time pass all the same. A
+    test that awaits an answer gets a `StandstillError` that names the action, when it has been under way for
+    `action_patience` of real time; give more for actions that are slow, such as those that start a server.
     """
 
     def __init__(
@@ -88,7 +91,9 @@ class Harness(Runtime):
         forward_headers: ForwardHeaders | None = None,
         serde: SerdeFactory | None = None,
         nothing_resident: bool = False,
+        action_patience: Duration = 10.0,
     ) -> None:
+        self._action_patience_seconds = duration_us(action_patience, "Harness(action_patience=...)") / _US_PER_SECOND
         clock, entropy, ledger = VirtualClock(), SeededEntropy(seed), _Ledger()
         watched = MemoryStore() if store is None else store
         if isinstance(watched, MemoryStore):
@@ -125,12 +130,14 @@ class Harness(Runtime):
         self._ledger = ledger
         self._patience = ledger.patience
         self._standstill: Standstill | None = None
+        self._passing = asyncio.Lock()
+        """Held while time passes: it passes for one `advance` after the other."""
 
     async def __aenter__(self) -> Self:
         await super().__aenter__()
         engine = self._supervised().engine
         self._seeded.mix(0 if engine is None else engine.parts.committer.position)
-        self._standstill = Standstill(self)
+        self._standstill = Standstill(self, self._action_patience_seconds)
         return self
 
     async def __aexit__(
@@ -143,6 +150,8 @@ class Harness(Runtime):
         try:
             if error is None and self._supervisor is not None:
                 await self.settle()
+                if isinstance(self._store, WatchedStore):
+                    self._store.conditions.at_the_end()
         finally:
             await self._stop()
         if error is None:
@@ -171,6 +180,8 @@ class Harness(Runtime):
         With `due=False` it ends in a tie: what is due at the very moment that is reached has not happened yet. What the
         test asks then comes first, at the same time; `settle()` or another `advance` lets the rest happen.
 
+        Several at once pass one after the other: two tasks that advance by 3 s let 6 s pass.
+
         Raises:
             As `settle` does.
         """
@@ -189,16 +200,24 @@ class Harness(Runtime):
         while not holds(condition, self.snapshots):
             left_us = deadline_us - self.clock.elapsed_us
             if left_us <= 0:
-                raise InvariantError(f"{name_of(condition)} did not come true within {within} of virtual time.")
+                raise InvariantError(
+                    f"{name_of(condition)} did not come true within {shown_duration(within)} of virtual time."
+                )
             await self.advance(min(self.clock.until_next_us(left_us), left_us) * MICROSECOND)
 
     def invariant(self, condition: Condition, /) -> None:
-        """Something that is true of the durable state after every commit, from now on; else the test fails."""
+        """Something that is true of the durable state now, after every commit from now on, and at the end.
+
+        Raises:
+            InvariantError: it is not true now. Later, the next `settle`, `advance` or the end of the test raises it.
+        """
         self._conditions().always(condition)
+        self._raise_unheard()
 
     def bounded(self, actor: type[VirtualObject] | type[Workflow], /, *, bytes: int) -> None:
         """The durable state of no object of this class is ever larger, however long it lives."""
         self._conditions().bounded(definition_of(actor).name, bytes)
+        self._raise_unheard()
 
     @property
     def snapshots(self) -> Snapshots:
@@ -240,7 +259,8 @@ class Harness(Runtime):
 
     async def _advance(self, by_us: int, *, due: bool = True) -> None:
         self._supervised()
-        await self.clock.advance(by_us, self._settle, due=due)
+        async with self._passing:
+            await self.clock.advance(by_us, self._settle, due=due)
         self._raise_unheard()
         supervisor = self._supervised()
         if supervisor.engine is not None:
@@ -280,7 +300,8 @@ class Harness(Runtime):
             await self.clock.advance(self._settings.drain_us + self._settings.stop_us, one_turn)
 
     def _raise_unheard(self) -> None:
-        unheard, self._ledger.unheard = self._ledger.unheard, []
+        unheard = self._ledger.unheard[:]
+        self._ledger.unheard.clear()
         if unheard:
             raise unheard[0]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, Protocol
 
 from durably.actors.values.durations import EPOCH, MICROSECOND
@@ -29,8 +30,8 @@ LOOK_EVERY_SECONDS = 0.35
 LOOKS = 7
 """How often it has to look the same: 2.45 s together, which is nobody's own timeout."""
 
-ACTION_PATIENCE_SECONDS = 30.0
-"""How long an action may be under way, in real time, before the test that waits for it is told."""
+_MOST_PER_LOOK_SECONDS = 1.0
+"""What one look adds to the time that an action has been seen under way: a machine that stood still did not wait."""
 
 _UNITS_US = {"days": 86_400_000_000, "hours": 3_600_000_000, "minutes": 60_000_000}
 
@@ -50,14 +51,17 @@ class Watched(Protocol):
 class Standstill:
     """Looks after one harness, from its start to its end."""
 
-    def __init__(self, harness: Watched) -> None:
+    def __init__(self, harness: Watched, action_patience_seconds: float) -> None:
+        """`action_patience_seconds` is how long an action may be under way, in real time, before it is named."""
         self._harness = harness
+        self._action_patience_seconds = action_patience_seconds
         self._loop = asyncio.get_running_loop()
         self._others = asyncio.all_tasks()
         """Those of whoever runs the tests; they do not know of the harness."""
         self._test: asyncio.Task[Any] | None = asyncio.current_task()
         self._seen: tuple[object, ...] = ()
-        self._seen_since = 0.0
+        self._seen_for_seconds = 0.0
+        self._looked_at = self._loop.time()
         self._looks = 0
         self._next = self._loop.call_later(LOOK_EVERY_SECONDS, self._look)
 
@@ -71,6 +75,8 @@ class Standstill:
 
     def _look(self) -> None:
         self._next = self._loop.call_later(LOOK_EVERY_SECONDS, self._look)
+        now = self._loop.time()
+        since_last_seconds, self._looked_at = min(now - self._looked_at, _MOST_PER_LOOK_SECONDS), now
         supervisor = self._harness.supervisor_if_running()
         if supervisor is None:
             return
@@ -81,12 +87,14 @@ class Standstill:
         position = None if engine is None else engine.parts.committer.position
         seen = (engine, position, self._harness.clock.now(), operation, attempts)
         if operation is None or seen != self._seen:
-            self._seen, self._looks, self._seen_since = seen, 0, self._loop.time()
+            self._seen, self._looks, self._seen_for_seconds = seen, 0, 0.0
             return
         self._looks += 1
-        if self._looks >= LOOKS and (not attempts or self._loop.time() - self._seen_since >= ACTION_PATIENCE_SECONDS):
+        self._seen_for_seconds += since_last_seconds
+        if self._looks >= LOOKS and (not attempts or self._seen_for_seconds >= self._action_patience_seconds):
             self._looks = 0
-            operation.refuse(StandstillError(_sentence(self._harness.clock, supervisor, operation)))
+            sentence = _sentence(self._harness.clock, supervisor, operation, self._seen_for_seconds)
+            operation.refuse(StandstillError(sentence))
 
     def _awaited(self, supervisor: Supervisor) -> PendingRequest[Any] | None:
         """What the test stands at, if nobody else is there who could let time pass."""
@@ -94,7 +102,9 @@ class Standstill:
         others = asyncio.all_tasks(self._loop) - self._others - supervisor.own_tasks() - {self._test}
         if self._test is None or not all(id(_stands_at(task)) in waiting for task in others):
             return None
-        return _awaited_in(_stands_at(self._test), waiting)
+        stands_at = _stands_at(self._test)
+        found = _awaited_in(stands_at, waiting)
+        return _awaited_through(stands_at, waiting, others) if found is None else found
 
 
 def _stands_at(task: asyncio.Task[Any] | None) -> object:
@@ -102,7 +112,9 @@ def _stands_at(task: asyncio.Task[Any] | None) -> object:
     return getattr(task, "_fut_waiter", None)
 
 
-def _sentence(clock: VirtualClock, supervisor: Supervisor, operation: PendingRequest[Any]) -> str:
+def _sentence(
+    clock: VirtualClock, supervisor: Supervisor, operation: PendingRequest[Any], under_way_seconds: float
+) -> str:
     engine, now = supervisor.engine, clock.now()
     if engine is None:
         return (
@@ -127,11 +139,14 @@ def _sentence(clock: VirtualClock, supervisor: Supervisor, operation: PendingReq
     has_ended = f"{what} has not ended, and "
     if under_way:
         has_ended = (
-            f"{what} has not ended: {' and '.join(under_way)} is under way, for at least {ACTION_PATIENCE_SECONDS:g} s "
-            "of real time. Inside an action time is real; most likely it waits for something that the test never does. "
+            f"{what} has not ended: {' and '.join(under_way)} has been under way for {under_way_seconds:.1f} s of real "
+            "time. Inside an action time is real; most likely it waits for something that the test never does. "
         )
         if due is None:
-            return has_ended + "To test what a handler does then, give it a limit: ctx.run.options(timeout=...)."
+            return has_ended + (
+                "If it is only slow, give the harness more patience: Harness(..., action_patience=60). To test what a "
+                "handler does then, give it a limit: ctx.run.options(timeout=...)."
+            )
     if due is None:
         return (
             f"{has_ended}nothing happens any more: no timer is set either, so this would wait for ever. "
@@ -154,6 +169,37 @@ def _awaited_in(future: object, waiting: Mapping[int, PendingRequest[Any]]) -> P
         return _awaited_in(_stands_at(future), waiting)
     children: Sequence[object] = getattr(future, "_children", ())
     return next((found for child in children if (found := _awaited_in(child, waiting)) is not None), None)
+
+
+def _awaited_through(
+    future: object, waiting: Mapping[int, PendingRequest[Any]], tasks: AbstractSet[asyncio.Task[Any]]
+) -> PendingRequest[Any] | None:
+    """The same where asyncio's `wait`, `wait_for`, `shield` or `TaskGroup` made a future that another one will end."""
+    if future is None:
+        return None
+    for one in [*(operation.future for operation in waiting.values()), *tasks]:
+        if any(_ends(callback, future) for callback, *_ in getattr(one, "_callbacks", None) or ()):
+            return _awaited_in(one, waiting)
+    return None
+
+
+def _ends(callback: Any, future: object) -> bool:
+    """This callback ends that future, and no timer of asyncio does. Asyncio has no public way to tell."""
+    cells: Sequence[Any] = getattr(callback, "__closure__", None) or ()
+    held = [cell.cell_contents for cell in cells if _is_filled(cell)]
+    if any(isinstance(one, asyncio.TimerHandle) for one in held):
+        return False
+    held += getattr(callback, "args", ())
+    held.append(getattr(getattr(callback, "__self__", None), "_on_completed_fut", None))
+    return any(one is future for one in held)
+
+
+def _is_filled(cell: Any) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018
+    except ValueError:
+        return False
+    return True
 
 
 def _what_comes(clock: VirtualClock, engine: Engine, actions: Actions) -> tuple[int | None, str]:

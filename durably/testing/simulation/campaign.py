@@ -15,7 +15,7 @@ from durably.testing.harness.accounts import describe
 from durably.testing.report import Report
 from durably.testing.simulation.failures import Failures
 from durably.testing.simulation.faults import PLACES, Extent, Faults, Place
-from durably.testing.simulation.options import Known, Options
+from durably.testing.simulation.options import Known, Options, check_count, check_options
 from durably.testing.simulation.parallel import Share, can_run_in_parallel, run_in_parallel
 from durably.testing.simulation.process_memory import ProcessMemory
 from durably.testing.simulation.recording import record
@@ -74,6 +74,11 @@ def simulate(
     """
     __tracebackhide__ = True
     check_program(program, actors, runs, faults)
+    if jobs is not None:
+        check_count("jobs", jobs)
+    if part is not None:
+        check_part(part)
+    check_options(options)
     campaign = Campaign("simulate", program, actors, options, order=order, shrink=shrink)
     chosen = Faults.any() if faults is None else faults
     if seed is not None:
@@ -336,8 +341,20 @@ def check_program(program: Program, actors: tuple[type[Actor], ...], runs: int, 
         )
     if not isinstance(faults, Faults | None):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"faults= takes a value such as Faults.crash() | Faults.slow(), not {faults!r}.")
-    if runs < 1:
-        raise ValueError(f"A simulation has at least one run, not {runs}.")
+    check_count("runs", runs)
+
+
+def check_part(part: tuple[int, int]) -> None:
+    """See that this is a part of the runs.
+
+    Raises:
+        TypeError, ValueError: it is none.
+    """
+    number, of = part
+    check_count("The second number of part", of)
+    check_count("The first number of part", number, 0)
+    if number >= of:
+        raise ValueError(f"part={part!r} names no part of {of}: they count from 0 to {of - 1}.")
 
 
 def _name(program: Any) -> str:

@@ -8,7 +8,7 @@ insist gets `ConnectionLostError`, as it would from HTTP, and knows no more.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from random import Random
 from typing import Any, Protocol, TypeVar, TypeVarTuple, cast
 
@@ -21,24 +21,27 @@ from durably.actors.sent_values import Sent
 from durably.actors.transport import Delay, Invocation, Outgoing, message_of, no_call
 from durably.actors.values.error_envelopes import decode_failure
 from durably.errors import (
+    DurablyError,
     InvocationStatusError,
     OverloadedError,
     RuntimeStoppedError,
     StoreInUseError,
     StoreUnavailableError,
+    TerminalError,
     UnknownTargetError,
 )
 from durably.ids import InvocationStatus, KeyScope
 from durably.runtime.execution.failure_text import describe_failure
 from durably.runtime.execution.loop import is_in_a_handler
 from durably.runtime.execution.step import Outcome
-from durably.runtime.gateway.control import Verb
+from durably.runtime.gateway.control import TOO_EARLY, Verb
 from durably.runtime.gateway.requests import Acceptance, Effect
 from durably.testing.simulation.faults import Place
 from durably.testing.simulation.history import History
 from durably.testing.simulation.injection import Injection, Strike
 from durably.testing.simulation.latencies import Latencies
 from durably.testing.simulation.loop import SimulatedLoop, outside_context
+from durably.testing.simulation.polls import Polls
 from durably.testing.simulation.process import Ask, SimulatedProcess
 from durably.testing.simulation.trace import Trace, shown_id
 
@@ -49,6 +52,14 @@ TRAVEL_US = (50, 1_500)
 LATE_US = 60_000_000
 PATIENCE_US = (1_000_000, 30_000_000)
 PAUSE_US = (10_000, 1_000_000)
+
+
+ENDS_IT = (InvocationStatusError, UnknownTargetError)
+_REFUSED_BECAUSE_OF_ITSELF: Mapping[Verb, tuple[type[TerminalError], ...]] = {
+    Verb.PAUSE: (),
+    Verb.PURGE: (UnknownTargetError,),
+}
+"""How an order is refused when it comes a second time and the first has done it; the others end the invocation."""
 
 
 class ConnectionLostError(ConnectionError):
@@ -68,6 +79,7 @@ class World(Protocol):
     latencies: Latencies
     trace: Trace
     history: History
+    polls: Polls
     travelling: int
     """Messages on their way, in both directions."""
 
@@ -82,6 +94,13 @@ class World(Protocol):
     def issued(self, operation: HostOperation[Any], /) -> None:
         """Somebody outside has asked for something."""
         ...
+
+
+class _Exchange:
+    """What became of one request on its way."""
+
+    is_made_twice = False
+    """The network delivers it twice; either may come first."""
 
 
 class ClientOperation(HostOperation[R]):
@@ -195,17 +214,19 @@ class SimulatedClient(Caller):
         return self._issue(converse(), f"completion of {command.id}", site)
 
     def _issue_signal(self, id: str, name: str, sent: Sent, site: CallSite, /) -> HostOperation[None]:
-        """Not repeated: it would be another signal."""
+        """Repeated until it is answered. A repeated one is another signal: it arrives once at least."""
         command = SendSignal(id, name, sent.failed, sent.value)
 
         async def converse() -> None:
-            await self._converse(f"signals {name!r} to {id}", lambda process: process.signal(command), False)
+            await self._order(f"signals {name!r} to {id}", lambda process: process.signal(command), None, ENDS_IT)
 
         return self._issue(converse(), f"signal {name!r} to {id}", site)
 
     def _issue_cancel(self, id: str, site: CallSite, /) -> HostOperation[None]:
+        """Repeated until it is answered. A repeated one is a second cancel (rule E1 d)."""
+
         async def converse() -> None:
-            await self._converse(f"cancels {id}", lambda process: process.act(Verb.CANCEL, id), True)
+            await self._order(f"cancels {id}", lambda process: process.act(Verb.CANCEL, id), Effect.DONE, ENDS_IT)
 
         return self._issue(converse(), f"cancel of {id}", site)
 
@@ -213,7 +234,9 @@ class SimulatedClient(Caller):
         """Do something to an invocation, as an operator: kill it, pause it, and so on. It may be done twice."""
 
         async def converse() -> Effect:
-            effect: Effect = await self._converse(f"{verb}s {id}", lambda process: process.act(verb, id), True)
+            own = _REFUSED_BECAUSE_OF_ITSELF.get(verb, ENDS_IT)
+            asked: Ask = lambda process: process.act(verb, id)  # noqa: E731
+            effect: Effect = await self._order(f"{verb}s {id}", asked, Effect.NOTHING, own)
             return effect
 
         return self._issue(converse(), f"{verb} of {id}", CallSite(frame_above(1)))
@@ -319,13 +342,38 @@ class SimulatedClient(Caller):
         self._world.issued(operation)
         return operation
 
-    async def _converse(self, what: str, ask: Ask, repeatable: bool) -> Any:
+    async def _order(self, what: str, ask: Ask, done: object, own: tuple[type[TerminalError], ...]) -> Any:
+        """Ask for something to be done, until there is an answer.
+
+        If an earlier request may have arrived, an error of `own` may be its doing: the invocation has ended, or is no
+        longer there. Then the answer is `done`, as a client that cannot know more would take it.
+        """
+        return await self._converse(what, ask, True, own=own, done=done)
+
+    async def _converse(
+        self,
+        what: str,
+        ask: Ask,
+        repeatable: bool,
+        *,
+        own: tuple[type[TerminalError], ...] = (),
+        done: object = None,
+    ) -> Any:
         """Ask until there is an answer, or, if one may not ask again, until that is out of the question."""
         world = self._world
         world.trace.note(self.name, what)
+        may_have_arrived = False
         while True:
+            exchange = _Exchange()
             try:
-                answer = await self._exchange(ask, repeatable)
+                answer = await self._exchange(ask, repeatable, exchange)
+            except (InvocationStatusError, UnknownTargetError) as error:
+                world.polls.answered(self.name, what, repr(error))
+                is_own = isinstance(error, own) and error.code != TOO_EARLY
+                if not (self.insists and is_own and (may_have_arrived or exchange.is_made_twice)):
+                    raise
+                world.trace.note(self.name, f"{what}: takes it as done, because {error}")
+                return done
             except (NobodyThereError, OverloadedError) as error:
                 if not self.insists:
                     raise
@@ -333,14 +381,19 @@ class SimulatedClient(Caller):
             except (ConnectionLostError, StoreUnavailableError, RuntimeStoppedError) as error:
                 if not (self.insists and repeatable):
                     raise
+                may_have_arrived = True
                 reason = error
+            except DurablyError as error:
+                world.polls.answered(self.name, what, repr(error))
+                raise
             else:
                 world.trace.note(self.name, f"{what}: is answered {_shown(answer)}")
+                world.polls.answered(self.name, what, _told(answer))
                 return answer
             world.trace.note(self.name, f"{what}: asks again, because {reason}")
             await asyncio.sleep(world.random.randrange(*PAUSE_US) / 1_000_000)
 
-    async def _exchange(self, ask: Ask, repeatable: bool) -> Any:
+    async def _exchange(self, ask: Ask, repeatable: bool, exchange: _Exchange) -> Any:
         """One request, and its answer."""
         world = self._world
         answer: asyncio.Future[Any] = world.loop.create_future()
@@ -354,6 +407,7 @@ class SimulatedClient(Caller):
             delay_us = late_us if trouble == "late" else self._travel_us()
             self._travels(delay_us, self._arrives, ask, answer, trouble == "reply lost")
         if trouble == "twice":
+            exchange.is_made_twice = True
             again: asyncio.Future[Any] = world.loop.create_future()
             again.add_done_callback(_nobody_cares)
             self._travels(late_us, self._arrives, ask, again, True)
@@ -458,6 +512,11 @@ def _asked(outgoing: Outgoing[Any]) -> str:
     key = "" if outgoing.key is None else f"{outgoing.key}/"
     argument = "" if outgoing.argument in (b"", b"{}") else f" {outgoing.argument.decode(errors='replace')}"
     return f"{outgoing.service}/{key}{outgoing.handler}{argument}"
+
+
+def _told(answer: Any) -> str:
+    """An answer, to be compared with others; that a message is accepted is news each time."""
+    return f"{_shown(answer)} ({answer.id})" if isinstance(answer, Acceptance) else _shown(answer)
 
 
 def _shown(answer: Any) -> str:

@@ -36,7 +36,8 @@ T = TypeVar("T")
 Args = TypeVarTuple("Args")
 
 US_PER_SECOND = 1_000_000
-MOST_CALLBACKS = 20_000_000
+MOST_CALLBACKS = 2_000_000
+"""Of one run, by default. So many take a minute or so; a run of a hundred calls has some ten thousand."""
 
 
 class Owner(Protocol):
@@ -102,8 +103,15 @@ class SimulatedTask(NumberedTask[T]):
 class SimulatedLoop(IsolatedLoop):
     """The loop of one simulation: its time, its order, its tasks."""
 
-    def __init__(self, random: Random, *, shuffle: Callable[[list[Any]], None], longest_us: int) -> None:
-        """`shuffle` may change the order of what is ready together; `longest_us` bounds the time."""
+    def __init__(
+        self,
+        random: Random,
+        *,
+        shuffle: Callable[[list[Any]], None],
+        longest_us: int,
+        most_callbacks: int | None = None,
+    ) -> None:
+        """`shuffle` may change the order of what is ready together; the others bound the run."""
         self.random = random
         self.elapsed_us = 0
         self.callbacks = 0
@@ -111,6 +119,7 @@ class SimulatedLoop(IsolatedLoop):
         """To whom the callback belongs that runs at the moment."""
         self._shuffle = shuffle
         self._longest_us = longest_us
+        self._most_callbacks = MOST_CALLBACKS if most_callbacks is None else most_callbacks
         self._ready: list[SimulatedCallback | SimulatedTimer] = []
         self._timers: list[tuple[int, int, SimulatedTimer]] = []
         self._count = 0
@@ -124,6 +133,8 @@ class SimulatedLoop(IsolatedLoop):
         self._task_factory: Any = None
         self._closed = False
         self._stop: BaseException | None = None
+        self.tell_busiest: Callable[[], str] = str
+        """A sentence on what was done most, for a run that does not end."""
         self.on_time_passing: Callable[[], None] | None = None
         """Called when nothing is ready, before time jumps to the next timer."""
         self.on_error: Callable[[BaseException], None] = self.stop_with
@@ -215,10 +226,13 @@ class SimulatedLoop(IsolatedLoop):
             if self._stop is not None:
                 return
         self.owner = OUTSIDE
-        if self.callbacks > MOST_CALLBACKS:
+        if self.callbacks > self._most_callbacks:
             raise SimulationStuckError(
-                f"The simulation ran {MOST_CALLBACKS:,} callbacks and did not come to an end. Most likely something "
-                f"goes round in circles.\n{self._describe()}"
+                f"The simulation ran {self._most_callbacks:,} callbacks, in "
+                f"{self.elapsed_us / US_PER_SECOND:,.3f} s of virtual time, and did not come to an end. Most likely "
+                "something goes round in circles, or waits in a loop for what never comes. "
+                f"{self.tell_busiest()} If the program is so long, give simulate(..., "
+                f"most_callbacks={10 * self._most_callbacks}).\n{self._describe()}"
             )
 
     def go_on(self, owner: Owner) -> None:

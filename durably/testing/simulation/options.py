@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypedDict
+from typing import Any, TypeAlias, TypedDict, cast
 
 from durably.actors.retry import RetryPolicy
 from durably.actors.values.durations import Duration
+from durably.actors.values.type_checks import is_int, is_mapping
 from durably.testing.simulation.faults import Extent
 from durably.testing.simulation.process_memory import ProcessMemory
 
@@ -25,6 +26,10 @@ class Options(TypedDict, total=False):
     """How long an attempt waits in memory; None: as the seed says."""
     longest: Duration
     """Virtual time after which a program that has not ended is given up."""
+    most_callbacks: int
+    """Callbacks of the simulated event loop after which a program that has not ended is given up: 2,000,000."""
+    most_polls: int
+    """How often a client may ask the same and be answered the same, while the state of no object changes: 1,000."""
     allow: Collection[str]
     """Modules that may read clocks and roll dice in handlers."""
 
@@ -40,3 +45,37 @@ class Known:
 
 
 NOTHING_KNOWN = Known()
+NO_RETRY = RetryPolicy(max_attempts=1)
+
+
+def check_count(name: str, count: object, least: int = 1) -> None:
+    """See that an argument is a whole number that can work.
+
+    Raises:
+        TypeError, ValueError: it is none, or too small.
+    """
+    if not is_int(count):
+        raise TypeError(f"{name}= is a whole number, not {count!r} ({type(count).__name__}).")
+    if cast("int", count) < least:
+        raise ValueError(f"{name}= is a whole number from {least} on, not {count!r}.")
+
+
+def check_options(options: Mapping[str, object]) -> None:
+    """See that there are such options, and that those that are counts can work.
+
+    Raises:
+        TypeError, ValueError: one is not known, or cannot work.
+    """
+    known = [*Options.__annotations__]
+    for name, value in options.items():
+        if name not in known:
+            raise TypeError(f"A simulation has no option {name!r}. It has: {', '.join(known)}.")
+        if name.startswith("most_") and value is not None:
+            check_count(name, value)
+    given = options.get("dependencies")
+    if given is not None and not callable(given) and not is_mapping(given):
+        raise TypeError(
+            f"dependencies= is a function that makes a mapping from types to values, or such a mapping, not {given!r}."
+        )
+    if not isinstance(options.get("retry", NO_RETRY), RetryPolicy):
+        raise TypeError(f"retry= is a RetryPolicy, not {options['retry']!r}.")

@@ -19,8 +19,9 @@ from durably.actors.actor import Actor, Service, VirtualObject, Workflow
 from durably.actors.definition.definition import definition_of
 from durably.actors.protocol.operations import HostOperation
 from durably.actors.transport import Invocation as InvocationHandle
-from durably.actors.values.durations import Duration, delay_us, duration_us
+from durably.actors.values.durations import Duration, delay_us, duration_us, shown_duration
 from durably.actors.values.error_envelopes import decode_failure
+from durably.actors.values.type_checks import is_int
 from durably.errors import ForgottenAwaitError, PausedInvocationError, StoreInUseError
 from durably.ids import Address, InvocationStatus
 from durably.runtime.invocations.invocation import InvocationRun
@@ -43,7 +44,8 @@ from durably.testing.simulation.history import History
 from durably.testing.simulation.injection import Injection, Strike
 from durably.testing.simulation.latencies import Latencies
 from durably.testing.simulation.loop import SimulatedLoop
-from durably.testing.simulation.options import NOTHING_KNOWN, Dependencies, Known, Options
+from durably.testing.simulation.options import NOTHING_KNOWN, Dependencies, Known, Options, check_options
+from durably.testing.simulation.polls import MOST_EQUAL_ANSWERS, Polls
 from durably.testing.simulation.process import Program, SimulatedProcess, Tuning
 from durably.testing.simulation.process_memory import ProcessMemory
 from durably.testing.simulation.processes import LONGEST_STEP_US, SETTLE_US, Processes, wait_us
@@ -98,6 +100,9 @@ class Simulation:
         """
         if not isinstance(faults, Faults | None):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"faults= takes a value such as Faults.crash() | Faults.slow(), not {faults!r}.")
+        check_options(options)
+        if not is_int(seed):
+            raise TypeError(f"seed= is a whole number, not {seed!r} ({type(seed).__name__}).")
         self.seed = seed
         self.random = Random(seed)
         schedule = Schedule.drawn(Random(f"{seed} schedule"))
@@ -108,7 +113,10 @@ class Simulation:
             Random(self.random.getrandbits(64)),
             shuffle=self.shuffles,
             longest_us=duration_us(options.get("longest", TEN_YEARS), "Simulation(longest=...)"),
+            most_callbacks=options.get("most_callbacks"),
         )
+        self.polls = Polls(self.loop, options.get("most_polls", MOST_EQUAL_ANSWERS), self.fail)
+        self.loop.tell_busiest = self.polls.busiest
         self.identities = Random(self.random.getrandbits(64))
         self.travelling = 0
         self.latencies = Latencies(Random(self.random.getrandbits(64)), schedule.latencies)
@@ -118,7 +126,7 @@ class Simulation:
         self.disk = SimulatedDisk()
         self.trace = Trace(self.loop)
         self.history = History()
-        self.conditions = Conditions(self.disk, self.fail)
+        self.conditions = Conditions(self.disk, self.fail, lambda: self.snapshots)
         self.guarantees = Guarantees(self.disk, self.history, self.clock, self.fail)
         self.outcomes: Counter[str] = Counter()
         """How often each handler ended in each way: `Seat.reserve -> NotFreeError`."""
@@ -359,7 +367,7 @@ class Simulation:
         return await self._default.resume(id)
 
     def invariant(self, condition: Condition, /) -> None:
-        """Something that is true of the durable state after every commit, from now on."""
+        """Something that is true of the durable state now, after every commit from now on, and at the end."""
         self.conditions.always(condition)
 
     def eventually(self, condition: Condition, /, *, within: Duration = 0) -> None:
@@ -391,7 +399,9 @@ class Simulation:
         while not holds(condition, self.snapshots):
             left_us = deadline_us - self.loop.elapsed_us
             if left_us <= 0:
-                raise InvariantError(f"{name_of(condition)} did not come true within {within} of virtual time.")
+                raise InvariantError(
+                    f"{name_of(condition)} did not come true within {shown_duration(within)} of virtual time."
+                )
             await wait_us(min(step_us, left_us))
             step_us = min(2 * step_us, LONGEST_STEP_US)
 
@@ -441,6 +451,8 @@ class Simulation:
             self.clock.jump(by_us)
 
     def committed(self, batch: Batch, /) -> None:
+        if batch.state:
+            self.polls.state_changed()
         for record in batch.state:
             service, key = record.address
             value = "unset" if record.value is None else record.value.decode(errors="replace")
@@ -516,6 +528,7 @@ class Simulation:
                 await wait_us(expected.within_us)
                 await self.settle()
             self.conditions.check(expected.condition, self.snapshots, "in the end")
+        self.conditions.at_the_end()
         self.guarantees.at_the_end()
         self._check_forgotten()
         self.check_journals()
