@@ -16,7 +16,7 @@ from __future__ import annotations
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Final, Protocol, TypeAlias, TypeVar
+from typing import Final, Protocol, TypeAlias, TypeVar, cast
 
 from msgspec.structs import replace
 
@@ -71,7 +71,7 @@ class PayloadCoding:
             CodecError: the codec cannot write it.
         """
         try:
-            coded: object = self._codec.encode(data)
+            coded = cast("object", self._codec.encode(data))
         except Exception as error:  # The codec may be the user's.
             reason = str(error) or type(error).__name__
             raise CodecError(f"The codec {self._name} cannot encode a value of {len(data)} bytes: {reason}.") from error

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,10 @@ def test_each_part_is_done_between_two_marks(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(counted, "WARM_UP_CALLS", 2)
     few = Part(title="few", workload="call", callers=2, calls_each=2)
     monkeypatch.setattr(counted, "PARTS", {"few": few, "also": few})
-    asyncio.run(counted.count(tmp_path, ["few", "also"]))
+    try:
+        asyncio.run(counted.count(tmp_path, ["few", "also"]))
+    finally:
+        gc.unfreeze()
     assert len(marks) == 4
 
 

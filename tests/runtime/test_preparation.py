@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Generator
@@ -165,6 +166,16 @@ async def test_a_change_of_the_code_is_answered_alike_in_slices() -> None:
         MemoryStore(), [PreparationDesk], suspend_after=0, environment=Environment(settings=made)
     ) as served:
         assert await served.object(PreparationDesk, "a").asked_in_new_code() == (True, True)
+
+
+async def test_what_the_host_has_frozen_is_asked_for_once_and_stays_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To ask takes as long as there are frozen objects."""
+    asked: list[int] = []
+    monkeypatch.setattr(gc, "get_freeze_count", lambda: asked.append(1) or 1_000_000)
+    monkeypatch.setattr(gc, "unfreeze", lambda: pytest.fail("what the host has frozen is not any more"))
+    async with runtime() as served:
+        assert len(await served.object(PreparationDesk, "a").lines(2_000)) == 2_000
+    assert len(asked) == 1
 
 
 async def test_a_large_result_is_decoded_for_a_caller_outside_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:

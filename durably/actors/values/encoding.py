@@ -170,7 +170,7 @@ def _parts(value: Any) -> Iterable[tuple[str, Any]]:
 
 
 def _unsupported(value: Any) -> str:
-    if is_message_class(type(value)):
+    if is_message_class(value.__class__):
         return f"it is a protobuf message. {HOW_TO_WRITE_ONE}"
     return (
         f"its class, {type(value).__qualname__}, is unknown. Use plain values, dataclasses, msgspec or pydantic classes"

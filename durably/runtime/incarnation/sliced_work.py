@@ -32,6 +32,9 @@ class SlicedWork:
         """`on_mistake` hears what `then` or `failed` raises; `changed`, that nothing is left to do."""
         self._host = asyncio.get_running_loop()
         self._jobs: deque[_Job] = deque()
+        self._ages: bool | None = None
+        """What slices make becomes old at once. Not where the host has frozen its objects, which that would undo. To
+        ask takes as long as there are such objects, so it is asked once, when the first slice is done."""
         self._on_mistake = on_mistake
         self._changed = changed
 
@@ -55,7 +58,9 @@ class SlicedWork:
         if not self._jobs:  # It was killed.
             return
         job = self._jobs[0]
-        ended = _next_slice(job)
+        if self._ages is None:
+            self._ages = gc.get_freeze_count() == 0
+        ended = _next_slice(job, ages=self._ages)
         if self._jobs and self._jobs[0] is job:
             self._jobs.popleft()
             if ended is None:
@@ -73,9 +78,9 @@ class SlicedWork:
             self._changed()
 
 
-def _next_slice(job: _Job) -> Callable[[], None] | None:
+def _next_slice(job: _Job, *, ages: bool) -> Callable[[], None] | None:
     """What is to be done if that was the last one."""
-    is_collecting = gc.isenabled() and gc.get_freeze_count() == 0
+    is_collecting = ages and gc.isenabled()
     if is_collecting:
         gc.disable()
     try:
