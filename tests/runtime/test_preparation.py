@@ -171,7 +171,12 @@ async def test_a_change_of_the_code_is_answered_alike_in_slices() -> None:
 async def test_what_the_host_has_frozen_is_asked_for_once_and_stays_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
     """To ask takes as long as there are frozen objects."""
     asked: list[int] = []
-    monkeypatch.setattr(gc, "get_freeze_count", lambda: asked.append(1) or 1_000_000)
+
+    def get_freeze_count() -> int:
+        asked.append(1_000_000)
+        return asked[-1]
+
+    monkeypatch.setattr(gc, "get_freeze_count", get_freeze_count)
     monkeypatch.setattr(gc, "unfreeze", lambda: pytest.fail("what the host has frozen is not any more"))
     async with runtime() as served:
         assert len(await served.object(PreparationDesk, "a").lines(2_000)) == 2_000
