@@ -1,4 +1,4 @@
-"""`FileChanges`: whether somebody else has cut off or overwritten the open database or its write-ahead log.
+"""`FileChanges`: whether somebody else has cut off or overwritten the open database, or cut off its write-ahead log.
 
 The files stay the same files then, so comparing numbers does not tell; SQLite does not tell either, because it has the
 pages in memory. Sizes tell: the database never shrinks, and the log only by a checkpoint. And the time of the last
