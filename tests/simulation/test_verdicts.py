@@ -259,7 +259,7 @@ async def no_program(sim: Simulation) -> None:
     [
         (lambda: simulate(lambda sim: None, Box), "coroutine function"),  # type: ignore[arg-type,return-value]
         (lambda: simulate(no_program), "nothing to simulate"),
-        (lambda: simulate(no_program, Box, runs=0), "at least one run"),
+        (lambda: simulate(no_program, Box, runs=0), "whole number from 1 on, not 0"),
         (lambda: simulate(no_program, Box, faults=Faults.crash), "faults= takes a value"),  # type: ignore[arg-type]
         (lambda: Faults.crash(rate=2), "probability from 0 to 1"),
         (lambda: Simulation(Box).invariant(no_program), "plain function"),  # type: ignore[arg-type]
