@@ -69,7 +69,7 @@ def test_what_is_written_is_read_as_it_was_or_refused(
         note(error.message)
         return
     read = serde.decode(written)
-    assert serde.encode(read) == written
+    assert same(read, serde.decode(serde.encode(read)))  # An int where a float is declared is written as one.
     assert same(value, read)
 
 

@@ -367,7 +367,12 @@ def _validation(annotation: Any) -> Callable[[Any], Any]:
         raise DefinitionError(
             f"{describe(annotation)} holds constraints that need pydantic (pip install pydantic)."
         ) from None
-    return cast("Callable[[Any], Any]", TypeAdapter(annotation).validate_python)
+    try:
+        return cast("Callable[[Any], Any]", TypeAdapter(annotation).validate_python)
+    except USER_ERRORS as error:  # pydantic evaluates user classes here, and does not know all that msgspec knows.
+        let_signals_pass(error)
+        reason = str(error).partition("\n")[0]
+        raise DefinitionError(f"{describe(annotation)} cannot be read from MessagePack: {reason}") from error
 
 
 def _validated(expected: type, value: Any) -> Any:
