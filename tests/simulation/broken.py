@@ -382,7 +382,7 @@ def what_follows_from_no_commit_is_not_verified(patch: Patch) -> None:
     patch.setattr(Verification, "holds", holds)
 
 
-@mutant("guarantee 9", where=(WORKLOADS["trees"],))
+@mutant("guarantee 9", where=(WORKLOADS["promises"],))
 def a_check_counts_for_what_was_asked_after_it(patch: Patch) -> None:
     """The store is believed to be ours for a second after it said so."""
     confirmed: dict[Verification, int] = {}
@@ -805,7 +805,7 @@ def completed_promises_are_lost_at_recovery(patch: Patch) -> None:
     around(patch, MemoryStore, "load", load)
 
 
-@mutant("guarantee 14", "check", "paused", where=WORKFLOWS)
+@mutant("stuck", "guarantee 14", "check", "paused", where=WORKFLOWS)
 def a_workflow_leaves_its_state_behind(patch: Patch) -> None:
     patch.setattr(Transition, "vacate", _nothing)
 
