@@ -104,9 +104,9 @@ class Runtime(Caller):
     is room for them (`Limits.waiting_attempts`), or at most for `suspend_after`; one that has left is replayed from its
     journal when it is woken. An object that is idle for longer than `passivate_after` leaves memory, too. Outcomes of
     sends and of requests with an idempotency key are kept for `retention`. Durations are timedeltas or seconds.
-    `on_paused` is told of invocations that wait for a person. `logger` is where the runtime and `ctx.log` write, a
-    logger of the standard library or of structlog; without one they write to structlog where it is configured, and else
-    to the logger `durably`. Where some invocations wait for nothing but each other, the newest
+    `on_paused` is called for each invocation that waits for a person. `logger` is where the runtime and `ctx.log`
+    write, a logger of the standard library or of structlog; without one they write to structlog where it is configured,
+    and else to the logger `durably`. Where some invocations wait for nothing but each other, the newest
     call raises `DeadlockError` in its handler; `deadlocks="wait"` lets them wait. `forward_headers` says which headers
     of an invocation go on with the calls that it makes: all (True), none, or those of these names; never those about
     one message or connection. A class may say it for its handlers. `serde` makes the Serde of each type that classes

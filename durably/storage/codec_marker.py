@@ -2,7 +2,7 @@
 
 The marker is the state of an object that no program can have. It holds one value by each codec and key that has ever
 written, in two copies: a wrong key, a missing one, and a codec on a store in plain are refused when the store is
-opened, before anything is read or written. One copy that is damaged locks nobody out (rule L5).
+opened, before anything is read or written. With one damaged copy the store still opens (rule L5).
 """
 
 from __future__ import annotations

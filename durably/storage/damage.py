@@ -37,7 +37,7 @@ def bytes_if_sound(text: str) -> bytes:
     """The bytes that a text was made of.
 
     Raises:
-        DamagedError: it is no such text any more.
+        DamagedError: it is no longer such text.
     """
     if NO_UNICODE in text:
         raise DamagedError("It is damaged: it is not UTF-8.")

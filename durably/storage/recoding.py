@@ -1,7 +1,7 @@
 """`recode`: all values of a store written anew, by another codec or by none (`durably encrypt`, `durably decrypt`).
 
 They go into a fresh file beside the store, which is read back and compared before it takes the place of the old one in
-one rename. So there is one or the other at any moment, whatever ends the process, and nothing of the old values is in
+one rename. So there is one or the other at any moment, however the process ends, and nothing of the old values is in
 the new file: it never held them. The store is locked meanwhile, against runtimes and against any other program. What
 the old file occupied on the disk is freed, not overwritten; copies of it stay what they are.
 """
@@ -109,7 +109,7 @@ def recode(path: Path, *, owner: Owner, old: Codec | None, new: Codec | None, pr
     except sqlite3.Error as error:
         if is_busy(error):
             raise StoreInUseError(
-                f"The store {store} is in use by another program. End whatever has the database open."
+                f"The store {store} is in use by another program. End the program that has the database open."
             ) from error
         raise StoreUnavailableError(describe_error(error, store)) from error
     except OSError as error:

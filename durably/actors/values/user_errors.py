@@ -18,7 +18,7 @@ from typing import Any, Final
 from durably.errors import DurablyError
 
 USER_ERRORS: Final = BaseException
-"""What user code fails with. Whoever catches these calls `let_signals_pass` first.
+"""What user code fails with. Code that catches these calls `let_signals_pass` first.
 
 A generator that yields meanwhile lets GeneratorExit pass before: it is being closed.
 """

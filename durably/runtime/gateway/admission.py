@@ -14,7 +14,7 @@ from durably.actors.values.slices import Slices
 from durably.errors import InvalidArgumentError, OverloadedError, UnencodableError
 from durably.ids import Address, is_storable
 from durably.runtime.activations.activations import Activations
-from durably.runtime.commit.payload_check import PayloadCheck
+from durably.runtime.commit.payload_check import Addressed, PayloadCheck
 from durably.runtime.invocations.activation import Activation
 from durably.runtime.messaging.targets import Targets
 from durably.runtime.settings import Settings
@@ -25,19 +25,11 @@ Admitted: TypeAlias = tuple[BoundActorHandler, bytes]
 """The handler, and the argument as it is stored."""
 
 
-class OutsideMessage(Protocol):
+class OutsideMessage(Addressed, Protocol):
     """What references and ingresses say in common of a message."""
 
     @property
-    def service(self) -> str: ...
-    @property
-    def key(self) -> str | None: ...
-    @property
-    def handler(self) -> str: ...
-    @property
     def headers(self) -> dict[str, str]: ...
-    @property
-    def idempotency_key(self) -> str | None: ...
     @property
     def timeout_us(self) -> int | None: ...
     @property

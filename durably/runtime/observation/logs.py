@@ -65,7 +65,7 @@ _TRACES_REMEMBERED = 256
 
 
 class BindableLogger(Protocol):
-    """A logger of structlog: `structlog.get_logger()`, with whatever is bound to it."""
+    """A logger of structlog: `structlog.get_logger()`, with what is bound to it."""
 
     def bind(self, **fields: Any) -> Any: ...
 
