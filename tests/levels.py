@@ -22,6 +22,8 @@ class Level:
     """How often a process under load is killed. `--kills` says otherwise."""
     runs: int
     """Simulated runs in which sound code must fail nowhere."""
+    runs_per_app: int
+    """The same for each of the sound apps of `tests/trust`."""
     sleepers: int
     """Invocations that wait at the same time."""
     commit_stride: int
@@ -33,15 +35,23 @@ class Level:
 
 
 ORDINARY = Level(
-    programs=500, examples=60, kills=4, runs=60, sleepers=12_000, commit_stride=3, with_slow=False, is_search=False
+    programs=500,
+    examples=60,
+    kills=4,
+    runs=60,
+    runs_per_app=25,
+    sleepers=12_000,
+    commit_stride=3,
+    with_slow=False,
+    is_search=False,
 )
 FULL = Level(
-    programs=4_000, examples=200, kills=25, runs=2_000, sleepers=20_000, commit_stride=1, with_slow=True,
-    is_search=False,
+    programs=4_000, examples=200, kills=25, runs=2_000, runs_per_app=250, sleepers=20_000, commit_stride=1,
+    with_slow=True, is_search=False,
 )  # fmt: skip
 LONG = Level(
-    programs=20_000, examples=1_000, kills=1_000, runs=100_000, sleepers=100_000, commit_stride=1, with_slow=True,
-    is_search=True,
+    programs=20_000, examples=1_000, kills=1_000, runs=100_000, runs_per_app=10_000,
+    sleepers=100_000, commit_stride=1, with_slow=True, is_search=True,
 )  # fmt: skip
 
 _chosen = ORDINARY

@@ -151,15 +151,17 @@ def make_views(connection: sqlite3.Connection) -> None:
 def answer(connection: sqlite3.Connection, statement: str, parameters: Parameters, limit_bytes: int) -> str:
     """The answer of a statement that has exactly one row of one column.
 
+    It is read to its end at once, which ends the read transaction: a process that is stopped afterwards keeps no lock.
+
     Raises:
         sqlite3.DataError: it is too large for one piece.
     """
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, limit_bytes)
     try:
-        row: tuple[str] = connection.execute(statement, parameters).fetchone()
+        rows: list[tuple[str]] = connection.execute(statement, parameters).fetchall()
     finally:
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, VALUE_LIMIT_BYTES)
-    return row[0]
+    return rows[0][0]
 
 
 class ReadLimitError(StoreUnavailableError):

@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -162,6 +164,19 @@ asyncio.run(main())
 """
 
 
+def stop_between_reads(process: subprocess.Popen[str], store: Path) -> None:
+    """Stop a process at a moment at which it reads nothing: an opening waits for readers, also for stopped ones."""
+    while True:
+        os.kill(process.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+        with contextlib.closing(sqlite3.connect(store, timeout=0)) as connection:
+            (is_blocked, _, _) = connection.execute("pragma wal_checkpoint(truncate)").fetchone()
+        if not is_blocked:
+            return
+        os.kill(process.pid, signal.SIGCONT)
+        time.sleep(0.01)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("question", ["look", "state"])
 async def test_an_owner_that_was_stopped_superseded_and_resumed_answers_no_old_read(
@@ -176,7 +191,7 @@ async def test_an_owner_that_was_stopped_superseded_and_resumed_answers_no_old_r
         assert older.stdout is not None
         try:
             assert older.stdout.readline() == "1\n"
-            os.kill(older.pid, signal.SIGSTOP)
+            stop_between_reads(older, path)
             (tmp_path / "app.db.lock").unlink()
             async with Runtime(f"sqlite:///{path}", [Counter]) as newer:
                 assert await newer.object(Counter, "a").add(10) == 11

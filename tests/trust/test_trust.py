@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.levels import level
 from tests.trust.planting import App
 from tests.trust.survey import APPS, look_for, run
 
@@ -19,8 +20,8 @@ def test_a_planted_bug_is_found(app: App, bug: str) -> None:
 
 
 @pytest.mark.parametrize("app", APPS, ids=[app.name for app in APPS])
-def test_a_correct_app_passes(app: App, request: pytest.FixtureRequest) -> None:
-    runs = 1_000 if request.config.getoption("--full") else 25
+def test_a_correct_app_passes(app: App) -> None:
+    runs = level().runs_per_app
     assert run(app, runs).runs == runs
 
 
