@@ -23,7 +23,7 @@ from durably import (
 
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
-UNSAID = (None, "", " ", FORM, f"{FORM}; charset=utf-8")
+UNSAID = (None, "", " ", FORM, f"{FORM}; charset=utf-8", f"{FORM};charset=")
 """Says nothing of what a body holds: curl's default for -d is among it."""
 
 
@@ -71,7 +71,11 @@ words = st.sampled_from(
 )
 names = st.one_of(words, st.builds("{}/{}".format, words, words), st.sampled_from([*TAKES.values()]))
 cased = st.one_of(names, names.map(str.upper), names.map(str.title))
-parameters = st.sampled_from(["", ";", "; charset=utf-8", ' ; charset="a/b; c"', ";q=1;v=2", "\t; x=application/json"])
+OTHER_CHARSETS = ("; charset=latin-1", ' ; v=1; CharSet="utf-16; x"', ";charset=")
+parameters = st.sampled_from(
+    ["", ";", "; charset=utf-8", ' ; v=1;charset="UTF8"', ";q=1;v=2", "\t; x=application/json", "; x=charset=latin-1",
+     *OTHER_CHARSETS]
+)  # fmt: skip
 
 
 @st.composite
@@ -85,7 +89,7 @@ def fits(content_type: str | None, taken: str, body: bytes) -> bool:
     """As it is written in the reference: type and subtype, with *; what has none is JSON."""
     if taken == "*/*":
         return True
-    if content_type in UNSAID:
+    if content_type in UNSAID or (content_type or "").startswith(FORM):
         return not body or taken in (JSON, "application/*")
     kind, slash, subkind = (content_type or "").lower().split(";")[0].strip().partition("/")
     taken_kind, _, taken_subkind = taken.partition("/")
@@ -115,6 +119,8 @@ def test_a_body_is_taken_if_and_only_if_its_content_type_is_in_the_range_of_its_
         @given(st.sampled_from([*TAKES]), content_types(), st.booleans())
         @example("plain", FORM, True)
         @example("plain", "text/plain", True)
+        @example("plain", f"{JSON}{OTHER_CHARSETS[0]}", True)
+        @example("plain", f"{FORM}{OTHER_CHARSETS[0]}", True)
         @example("image", None, True)
         @example("image", None, False)
         @example("image", "image", True)
@@ -122,7 +128,11 @@ def test_a_body_is_taken_if_and_only_if_its_content_type_is_in_the_range_of_its_
             body = BODIES.get(name, b"x") if has_body else b""
             answer = runner.run(answered(client, name, content_type, body))
             if fits(content_type, TAKES[name], body):
-                assert answer.status_code == 200, answer.text
+                if TAKES[name] == JSON and (content_type or "").endswith(OTHER_CHARSETS):
+                    assert answer.status_code == 415
+                    assert "UTF-8" in answer.json()["message"]
+                else:
+                    assert answer.status_code == 200, answer.text
             else:
                 assert answer.status_code == 400
                 assert answer.json()["source"] == "ingress"
