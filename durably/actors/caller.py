@@ -6,7 +6,7 @@ from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar, overload
 
 from durably.actors.actor import Service, VirtualObject, Workflow
-from durably.actors.named_messages import decoding, named_message
+from durably.actors.named_messages import decoding, named_message, named_question
 from durably.actors.protocol.operations import CallSite, frame_above
 from durably.actors.reference_classes import reference
 from durably.actors.sent_values import rejection, resolution
@@ -216,6 +216,115 @@ class Caller(Transport):
         )  # fmt: skip
         after_us = duration_us(after, "send(after=...)")
         return self._issue_send(outgoing, Delay(after_us=after_us) if after_us else None, CallSite(frame_above(1)))
+
+    @overload
+    def attach(
+        self,
+        service: str,
+        handler: str,
+        /,
+        *,
+        key: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Coroutine[Any, Any, bytes]: ...
+    @overload
+    def attach(
+        self,
+        service: str,
+        handler: str,
+        /,
+        *,
+        returns: type[T] | Serde[T],
+        key: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Coroutine[Any, Any, T]: ...
+    @overload
+    def attach(
+        self,
+        service: str,
+        handler: str,
+        /,
+        *,
+        returns: None,
+        key: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Coroutine[Any, Any, None]: ...
+    def attach(
+        self,
+        service: str,
+        handler: str,
+        /,
+        *,
+        key: str | None = None,
+        idempotency_key: str | None = None,
+        returns: Any = MISSING,
+    ) -> Coroutine[Any, Any, Any]:
+        """Wait for a workflow, or for the invocation that has this idempotency key, by name, starting none.
+
+            user = await caller.attach("Signup", "run", key="mary", returns=User)
+
+        `key` and `returns` are as in `call`.
+
+        Raises:
+            TypeError: neither is named: `handler` is not `run`, and there is no idempotency key.
+            UnknownTargetError: there is no such invocation.
+            TerminalError: it failed.
+        """
+        outgoing = named_question("attach", self._serde, service, handler, key, idempotency_key, returns)
+        return self._issue_attach(outgoing, CallSite(frame_above(1)))
+
+    @overload
+    def output(
+        self,
+        service: str,
+        handler: str,
+        /,
+        *,
+        key: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Coroutine[Any, Any, bytes]: ...
+    @overload
+    def output(
+        self,
+        service: str,
+        handler: str,
+        /,
+        *,
+        returns: type[T] | Serde[T],
+        key: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Coroutine[Any, Any, T]: ...
+    @overload
+    def output(
+        self,
+        service: str,
+        handler: str,
+        /,
+        *,
+        returns: None,
+        key: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Coroutine[Any, Any, None]: ...
+    def output(
+        self,
+        service: str,
+        handler: str,
+        /,
+        *,
+        key: str | None = None,
+        idempotency_key: str | None = None,
+        returns: Any = MISSING,
+    ) -> Coroutine[Any, Any, Any]:
+        """The outcome of the invocation that `attach` would wait for, by name, without waiting.
+
+        Raises:
+            TypeError: as in `attach`.
+            NotReadyError: there is none yet.
+            UnknownTargetError: there is no such invocation.
+            TerminalError: it failed.
+        """
+        outgoing = named_question("output", self._serde, service, handler, key, idempotency_key, returns)
+        return self._issue_output(outgoing, CallSite(frame_above(1)))
 
     def resolve_awakeable(
         self, id: str, value: Any = None, /, *, serde: Serde[Any] | None = None

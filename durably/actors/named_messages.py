@@ -1,5 +1,7 @@
 """Messages to handlers that are named as text, where the class is not at hand: `caller.call("Cart", "add", ...)`.
 
+Questions about the invocation behind one too: `caller.attach("Signup", "run", key="mary")`.
+
 What goes out is a body as it would come over HTTP, which the handler that runs checks against its types. The answer is
 its bytes, or read as the caller asks.
 """
@@ -55,6 +57,32 @@ def named_message(
         # Without the class it is not known whether this runs a workflow.
         may_join=idempotency_key is not None or (key is not None and handler == RUN),
     )
+
+
+def named_question(
+    asked: str,
+    serde: SerdeFactory | None,
+    service: str,
+    handler: str,
+    key: str | None,
+    idempotency_key: str | None,
+    returns: Any,
+) -> Outgoing[Any]:
+    """What names one invocation: a workflow by its id, or one by its idempotency key.
+
+    Raises:
+        TypeError: it names none, or a name is none.
+    """
+    question = named_message(
+        serde, service, handler, b"", key=key, argument=MISSING, returns=returns, headers=None,
+        idempotency_key=idempotency_key, timeout=None,
+    )  # fmt: skip
+    if not question.may_join:
+        raise TypeError(
+            f"{asked}() of {question} does not say of which invocation. Add idempotency_key=..., or name the handler "
+            f"{RUN!r} of a workflow and its id as key=. With the id of the invocation, use caller.invocation(id, type)."
+        )
+    return question
 
 
 def _check_name(what: str, name: Any) -> None:

@@ -19,6 +19,7 @@ from durably import (
     InvocationStatus,
     JsonSerde,
     MsgpackSerde,
+    NotReadyError,
     ObjectContext,
     Service,
     SharedContext,
@@ -110,16 +111,29 @@ async def everything(caller: Caller) -> list[Any]:
     second = await caller.send("Signup", "run", key="ann", argument="b@example.org")
     later = await caller.send("CartObject", "add", key="joe", argument=Line("5E"), after=30, returns=Line)
     waits = await later.status()
+    try:
+        early = await caller.output("Signup", "run", key="ann", returns=str)
+    except NotReadyError:
+        early = "is not ready"
     ended = await first
+    attached = await caller.attach("Signup", "run", key="ann", returns=str)
+    await caller.call("Echo", "raw", b"once", idempotency_key="k")
+    kept = [
+        await caller.attach("Echo", "raw", idempotency_key="k"),
+        await caller.output("Echo", "raw", idempotency_key="k"),
+    ]
     looked = await caller.call("Signup", "look", key="ann", returns=str)
     same = first.id == second.id and second.previously_accepted
     await later
-    return [line, many, seats, by_serde, raw, nothing, octets, headers, waits, ended, looked, same]
+    return [
+        line, many, seats, by_serde, raw, nothing, octets, headers, waits, early, ended, attached, kept, looked, same,
+    ]  # fmt: skip
 
 
 EXPECTED: list[Any] = [
     Line("2B", 40), 3, ["2B", "3C", "3C"], ["2B", "3C", "3C"], b'{"seat":"4D","price":40}', None, b"\x00\xff",
-    {"x-tenant": "a"}, InvocationStatus.SCHEDULED, "A@EXAMPLE.ORG", "a@example.org", True,
+    {"x-tenant": "a"}, InvocationStatus.SCHEDULED, "is not ready", "A@EXAMPLE.ORG", "A@EXAMPLE.ORG",
+    [b"once", b"once"], "a@example.org", True,
 ]  # fmt: skip
 
 
@@ -193,6 +207,11 @@ async def test_what_cannot_be_said_raises_where_it_is_said() -> None:
         for key in ("", wrong, "a\0"):
             with pytest.raises(TypeError, match="The key of a message by name"):
                 app.send("CartObject", "clear", key=key).close()
+        for asked in (app.attach, app.output):
+            with pytest.raises(TypeError, match=rf"{asked.__name__}\(\) of CartObject/add does not say of which"):
+                asked("CartObject", "add", key="mary").close()
+            with pytest.raises(UnknownTargetError):
+                await asked("Signup", "run", key="nobody")
         with pytest.raises(TypeError, match="The idempotency_key of a message by name"):
             app.call("CartObject", "clear", key="mary", idempotency_key="").close()
         with pytest.raises(UnencodableError, match=r"The argument of handler 'add': .*nan"):
