@@ -48,6 +48,8 @@ class AesGcmCodec:
         ModuleNotFoundError: `cryptography` is missing; says what to install.
     """
 
+    encodes_everything = True
+
     def __init__(self, keys: bytes | Mapping[str, bytes], *, current: str | None = None) -> None:
         by_id = {"": keys} if isinstance(keys, bytes) else dict(keys)
         if current is None:

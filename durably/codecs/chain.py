@@ -15,6 +15,7 @@ class CodecChain:
         keys = (getattr(codec, "current", "") for codec in codecs)
         self.current = "+".join(key for key in keys if key)
         """The ids of the keys that encode, if there are any."""
+        self.encodes_everything = all(getattr(codec, "encodes_everything", False) for codec in codecs)
 
     def encode(self, data: bytes, /) -> bytes:
         for codec in self._codecs:

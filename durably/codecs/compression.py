@@ -18,6 +18,8 @@ class CompressionCodec:
     A value that would take more than `largest_bytes` is refused when it is read: a few bytes can say so.
     """
 
+    encodes_everything = True
+
     def __init__(self, *, level: int = 3, threshold_bytes: int = 256, largest_bytes: int = LARGEST_BYTES) -> None:
         if not 1 <= level <= 9:
             raise ValueError(f"CompressionCodec(level=...) is 1 to 9, not {level!r}.")

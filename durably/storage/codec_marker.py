@@ -33,6 +33,7 @@ class AcceptPlain:
         self.codec = codec
         self.current: str = getattr(codec, "current", "")
         """The id of the key that encodes, if there is one."""
+        self.encodes_everything: bool = getattr(codec, "encodes_everything", False)
 
     def encode(self, data: bytes, /) -> bytes:
         return self.codec.encode(data)

@@ -31,6 +31,7 @@ class EncodedStore(WrappedStore):
         super().__init__(inner)
         self._coding = PayloadCoding(codec, accepts_plain=isinstance(codec, AcceptPlain))
         self._marker = CodecMarker(self.describe(), codec)
+        self._checks_every_value = not getattr(codec, "encodes_everything", False)
         self._is_recognised = False
         """The codec fits the store that is open. One that is opened again after a failure is the same (rule X9)."""
 
@@ -68,7 +69,7 @@ class EncodedStore(WrappedStore):
 
     @property
     def checks_every_value(self) -> bool:
-        return True
+        return self._checks_every_value or self.inner.checks_every_value
 
     def check(self, value: bytes, /) -> None:
         self.inner.check(self._coding.wrap(value))

@@ -46,7 +46,11 @@ HEADER_MARK: Final = "durably-coded:"
 
 
 class Codec(Protocol):
-    """Wraps stored values. What `decode` cannot read it refuses with an error."""
+    """Wraps stored values. What `decode` cannot read it refuses with an error.
+
+    A codec may say `encodes_everything = True`: it encodes any bytes, to at most twice as many and a kilobyte. Then the
+    machine does not try each value before it accepts it, and encodes only what it stores.
+    """
 
     def encode(self, data: bytes, /) -> bytes: ...
     def decode(self, data: bytes, /) -> bytes: ...

@@ -33,6 +33,7 @@ from durably import (
     shared,
     state,
 )
+from durably.codecs import AesGcmCodec
 from durably.errors import DurablyError
 from durably.runtime.supervision.contained_codec import contained_codec
 from durably.storage import encoding
@@ -181,9 +182,10 @@ BY_HANDLERS = [
 ]  # fmt: skip
 MEMORY = "too large for memory"
 SQLITE = "too large for SQLite"
+ENCRYPTED = "too large once encrypted"
 CODEC = "refused by the codec"
 EXIT = "the codec exits"
-WAYS = (MEMORY, SQLITE, CODEC, EXIT)
+WAYS = (MEMORY, SQLITE, ENCRYPTED, CODEC, EXIT)
 ERRORS: dict[str, BaseException] = {CODEC: ValueError("too secret"), EXIT: SystemExit(3)}
 
 
@@ -195,7 +197,7 @@ def way(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def value(way: str) -> str:
-    return LARGE if way in (MEMORY, SQLITE) else POISON
+    return LARGE if way in (MEMORY, SQLITE, ENCRYPTED) else POISON
 
 
 @pytest.fixture
@@ -204,6 +206,8 @@ def store(way: str, tmp_path: Path) -> InspectableStore:
         return MemoryStore(value_limit_bytes=LIMIT_BYTES)
     if way == SQLITE:
         return SqliteStore(tmp_path / "a.db", value_limit_bytes=LIMIT_BYTES)
+    if way == ENCRYPTED:
+        return EncodedStore(MemoryStore(value_limit_bytes=LIMIT_BYTES), AesGcmCodec(bytes(32)))
     return EncodedStore(
         MemoryStore(), contained_codec(Codec(ValueError("too secret") if way == CODEC else SystemExit(3)))
     )

@@ -74,6 +74,15 @@ async def _itself(line: str) -> str:
     return line
 
 
+class Counter(VirtualObject):
+    total: int = state(default=0)
+
+    @handler
+    async def add(self, ctx: ObjectContext, amount: int) -> int:
+        self.total += amount
+        return self.total
+
+
 def runtime(path: Path, key: bytes | None) -> Runtime:
     return Runtime(f"sqlite:///{path}", [Diary], codec=None if key is None else AesGcmCodec(key))
 
@@ -199,3 +208,30 @@ async def test_another_codec_that_reads_the_values_as_something_else_is_refused(
         await app.object(Diary, "mary").write("x")
     with pytest.raises(StoreUnavailableError, match="another codec"):
         await Runtime(store, [Diary], codec=Shouting()).__aenter__()
+
+
+class CountingCodec(AesGcmCodec):
+    """Counts what it encodes."""
+
+    def __init__(self, *, encodes_everything: bool) -> None:
+        super().__init__(KEY)
+        self.encodes_everything = encodes_everything
+        self.encoded = 0
+
+    @override
+    def encode(self, data: bytes, /) -> bytes:
+        self.encoded += 1
+        return super().encode(data)
+
+
+@pytest.mark.parametrize(("encodes_everything", "encoded"), [(True, 1), (False, 5)])
+async def test_a_codec_that_refuses_nothing_encodes_only_what_is_stored(
+    encodes_everything: bool, encoded: int, tmp_path: Path
+) -> None:
+    codec = CountingCodec(encodes_everything=encodes_everything)
+    async with Runtime(f"sqlite:///{tmp_path}/a.db", [Counter], codec=codec) as app:
+        counter = app.object(Counter, "a")
+        await counter.add(1)
+        before = codec.encoded
+        await counter.add(1)
+        assert codec.encoded - before == encoded

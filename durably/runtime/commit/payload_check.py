@@ -25,7 +25,9 @@ from durably.runtime.invocations.outcomes import encode_outcome
 from durably.storage.store import Store, ValueTooLargeError
 
 GROWTH: Final = 8
-"""How much larger a record is than what it holds, at most: bytes as base64, control characters as `\\u0001`."""
+"""How much larger a record is than what it holds, at most: bytes as base64, a control character as `\\u0001`."""
+OVERHEAD_BYTES: Final = 2048
+"""What a codec that `encodes_everything` adds to each value besides, at most."""
 NAMES: Final = 32
 """The names of one record may have this part of what a value may: they are stored as JSON in JSON."""
 
@@ -51,7 +53,8 @@ class PayloadCheck:
     def __init__(self, store: Store) -> None:
         self._ask = store.check
         self._names_limit_bytes = store.value_limit_bytes // NAMES
-        self._certain_bytes = -1 if store.checks_every_value else store.value_limit_bytes // GROWTH
+        largest = max(-1, (store.value_limit_bytes - OVERHEAD_BYTES) // GROWTH)
+        self._certain_bytes = -1 if store.checks_every_value else largest
         """What is not larger than this fits."""
 
     def value(self, what: str, value: bytes) -> None:

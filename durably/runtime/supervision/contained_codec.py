@@ -14,6 +14,7 @@ class ContainedCodec:
         self._codec = codec
         self.name = type(codec).__name__
         self.current: str = getattr(codec, "current", "")
+        self.encodes_everything: bool = getattr(codec, "encodes_everything", False)
 
     def encode(self, data: bytes, /) -> bytes:
         try:
