@@ -66,6 +66,7 @@ from durably.errors import OverloadedError as OverloadedError
 from durably.errors import PausedInvocationError as PausedInvocationError
 from durably.errors import RetryableError as RetryableError
 from durably.errors import RuntimeStoppedError as RuntimeStoppedError
+from durably.errors import ServerUnreachableError as ServerUnreachableError
 from durably.errors import SharedStateError as SharedStateError
 from durably.errors import StoreInUseError as StoreInUseError
 from durably.errors import StoreLostError as StoreLostError
@@ -129,6 +130,7 @@ __all__ = [
     "Runtime",
     "RuntimeStoppedError",
     "Serde",
+    "ServerUnreachableError",
     "Service",
     "SharedContext",
     "SharedStateError",

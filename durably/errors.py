@@ -37,6 +37,7 @@
     ├── RuntimeStoppedError               503
     ├── DefinitionError                   also a TypeError
     ├── StoreUnavailableError
+    │   ├── ServerUnreachableError        raised by durably.client
     │   ├── CodecError                    what was to be stored is tried again, or not accepted
     │   └── StoreLostError
     └── StoreInUseError
@@ -464,6 +465,13 @@ class StoreUnavailableError(DurablyError):
 
 class CodecError(StoreUnavailableError):
     """A codec cannot encode a value, so it cannot be stored. What it belongs to is tried again, or not accepted."""
+
+
+class ServerUnreachableError(StoreUnavailableError):
+    """The server cannot be reached, or did not answer; with an idempotency key it is safe to repeat the request.
+
+    `nothing_accepted`: the request has not arrived, or was refused, so it is safe to repeat it as it is.
+    """
 
 
 class StoreLostError(StoreUnavailableError):

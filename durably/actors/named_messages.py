@@ -16,7 +16,8 @@ from durably.actors.headers import plain_headers
 from durably.actors.transport import Outgoing
 from durably.actors.values.descriptions import MISSING
 from durably.actors.values.durations import Duration, duration_us
-from durably.actors.values.serde import SerdeFactory, codec_named, codec_of, make_serde
+from durably.actors.values.media_types import content_type_of
+from durably.actors.values.serde import JSON, SerdeFactory, codec_named, codec_of, make_serde
 from durably.actors.values.type_checks import is_bytes, is_text
 from durably.errors import UnencodableError
 from durably.ids import RUN, is_storable
@@ -44,11 +45,12 @@ def named_message(
     for what, name in (("service", service), ("handler", handler), ("key", key), ("idempotency_key", idempotency_key)):
         if name is not None or what in ("service", "handler"):
             _check_name(what, name)
+    content, content_type = _body(serde, service, handler, body, argument)
     return Outgoing(
         service,
         key,
         handler,
-        _body(serde, service, handler, body, argument),
+        content,
         _unchanged if returns is MISSING else decoding(serde, returns, handler),
         plain_headers(headers),
         idempotency_key,
@@ -56,6 +58,7 @@ def named_message(
         wire=True,
         # Without the class it is not known whether this runs a workflow.
         may_join=idempotency_key is not None or (key is not None and handler == RUN),
+        content_type=content_type,
     )
 
 
@@ -93,23 +96,27 @@ def _check_name(what: str, name: Any) -> None:
         )
 
 
-def _body(serde: SerdeFactory | None, service: str, handler: str, body: bytes, argument: Any) -> bytes:
+def _body(
+    serde: SerdeFactory | None, service: str, handler: str, body: bytes, argument: Any
+) -> tuple[bytes, str | None]:
+    """What is sent, and its content type where that is known."""
     if not is_bytes(body):
         raise TypeError(
             f"The body of a message by name is bytes, not {body!r}. Give a value as argument=; with the class of the "
             "actor at hand, use a reference."
         )
     if argument is MISSING:
-        return bytes(body)
+        return bytes(body), None
     if body:
         raise TypeError(
             f"The message to {service}/{handler} has a body and an argument=, which would be its body. Leave one out."
         )
     try:
         if serde is None:
-            return codec_named(MISSING, None).encode_exactly(argument)
+            return codec_named(MISSING, None).encode_exactly(argument), JSON
         # Untyped values keep their types in some formats, where the handler's own types expect a plain one.
-        return codec_of(make_serde(serde, type(argument))).encode_exactly(argument)
+        made = make_serde(serde, type(argument))
+        return codec_of(made).encode_exactly(argument), content_type_of(made)
     except UnencodableError as error:
         raise UnencodableError(f"The argument of handler {handler!r}: {error.message}", path=error.path) from error
 

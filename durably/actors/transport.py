@@ -45,6 +45,8 @@ class Outgoing(msgspec.Struct, Generic[R], frozen=True, gc=False):
     """It has an idempotency key, or runs a workflow: there may be an earlier invocation, which it joins."""
     written_by: Arguments | None = None
     """What has written `argument`: it can read it too (rule V5). None: that is not known."""
+    content_type: str | None = None
+    """Of a body from outside, where that is known."""
 
     def __str__(self) -> str:
         """For sentences: `TicketObject/reserve`."""

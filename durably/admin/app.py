@@ -47,6 +47,7 @@ class AdministeredRuntime(Protocol):
 
     @property
     def accepts_requests(self) -> bool: ...
+    def invocation(self, id: str, /) -> Invocation[Any]: ...
     def request_control(self, verb: Verb, id: str, /) -> Awaitable[Effect]: ...
     def request_restart(self, id: str, from_step: int, /) -> Awaitable[Effect]: ...
     def restart_as_new(self, id: str, /) -> Awaitable[Invocation[Any]]: ...
@@ -78,6 +79,7 @@ class Admin:
                 Route("/version", self._version, methods=["GET"]),
                 Route("/invocations/{id}/{verb}", self._act, methods=["PATCH"]),
                 Route("/invocations/{id}", self._delete, methods=["DELETE"]),
+                Route("/invocations/{id}", self._look, methods=["GET"]),
                 Route("/internal/invocations_batch_operations/{verb}", self._batch, methods=["POST"]),
             ],
             exception_handlers={HTTPException: _refuse, DurablyError: _fail},
@@ -104,6 +106,11 @@ class Admin:
         })  # fmt: skip
 
     # ------------------------------------------------------------------ one invocation
+
+    async def _look(self, request: Request) -> Response:
+        """An addition to Restate's, which has SQL for it."""
+        id: str = request.path_params["id"]
+        return _json({"id": id, "status": await self._runtime.invocation(id).status()})
 
     async def _act(self, request: Request) -> Response:
         id, name = request.path_params["id"], request.path_params["verb"]

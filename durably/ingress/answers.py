@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from durably.actors.values.error_envelopes import envelope_of
 from durably.errors import (
     DurablyError,
     OverloadedError,
@@ -32,6 +33,10 @@ INVOCATION_ID: Final = b"x-restate-id"
 EXPIRES: Final = b"idempotency-expires"
 ERROR_SOURCE: Final = b"x-restate-error-source"
 RETRY_AFTER: Final = b"retry-after"
+NOTHING_ACCEPTED: Final = (b"x-durably-accepted", b"no")
+"""The request had no effect, so it can be sent again as it is."""
+TYPED_ERRORS: Final = b"x-durably-errors"
+"""With this header a request asks for the classes and fields of errors."""
 JSON_TYPE: Final = "application/json"
 JSON: Final = (b"content-type", JSON_TYPE.encode())
 
@@ -58,10 +63,10 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     body: bytes
 
 
-def result_answer(reply: Reply) -> Answer:
+def result_answer(reply: Reply, *, typed_errors: bool = False) -> Answer:
     """The outcome of a call."""
     if reply.failure is not None:
-        return _failure_answer(reply.id, reply.failure)
+        return _failure_answer(reply.id, reply.failure, typed=typed_errors)
     headers: Headers = [(INVOCATION_ID, reply.id.encode())]
     if reply.content_type == JSON_TYPE:
         headers.append(JSON)
@@ -91,11 +96,14 @@ def lookup_answer(invocation_id: str) -> Answer:
 def error_answer(
     status: int, message: str, *, source: Source = "ingress", code: int | None = None,
     metadata: Mapping[str, str] | None = None, invocation_id: str | None = None, headers: Headers | None = None,
+    error: TerminalError | None = None,
 ) -> Answer:  # fmt: skip
-    """A failure or a refusal; `code` is the body's, where it differs from the status."""
+    """A failure or a refusal. `code` is the body's, where it differs from the status; `error` goes into it as well."""
     body: dict[str, Any] = {"code": status if code is None else code, "message": message, "source": source}
     if metadata:
         body["metadata"] = metadata
+    if error is not None:
+        body["error"] = envelope_of(error)
     identity: Headers = [] if invocation_id is None else [(INVOCATION_ID, invocation_id.encode())]
     return Answer(status, [JSON, (ERROR_SOURCE, source.encode()), *identity, *(headers or [])], _encode(body))
 
@@ -107,24 +115,27 @@ def application_answer(error: DurablyError) -> Answer:
     return refusal_answer(error, is_keyed=None)
 
 
-def refusal_answer(error: DurablyError, *, is_keyed: bool | None) -> Answer:
+def refusal_answer(error: DurablyError, *, is_keyed: bool | None, typed_errors: bool = False) -> Answer:
     """What a runtime's refusal is over HTTP. `is_keyed`: the request had an idempotency key; None: it knows of none."""
     repeat = "" if is_keyed is None else f" {SAFE_WITH_THIS_KEY if is_keyed else SAFE_WITH_A_KEY}"
     match error:
         case OverloadedError():
-            return error_answer(429, str(error), headers=_retry_after(error))
+            return error_answer(429, str(error), headers=[*_retry_after(error), NOTHING_ACCEPTED])
         case StoreUnavailableError(nothing_accepted=True):
-            return error_answer(503, f"{error} {SAFE_ANYHOW}")
+            return error_answer(503, f"{error} {SAFE_ANYHOW}", headers=[NOTHING_ACCEPTED])
         case StoreUnavailableError() | StoreInUseError():
             return error_answer(503, f"{error}{repeat}")
         case RuntimeStoppedError(id=None):
-            return error_answer(503, NOT_RUNNING)
+            return error_answer(503, NOT_RUNNING, headers=[NOTHING_ACCEPTED])
         case RuntimeStoppedError(id=invocation_id):
             return error_answer(503, f"{error}{repeat}", invocation_id=invocation_id)
         case PausedInvocationError():
             return error_answer(503, str(error), source="invocation", invocation_id=error.id)
         case TerminalError():
-            return error_answer(_status(error.code), error.message, code=error.code, metadata=error.metadata)
+            return error_answer(
+                _status(error.code), error.message, code=error.code, metadata=error.metadata,
+                error=error if typed_errors else None,
+            )  # fmt: skip
         case _:
             return error_answer(500, str(error))
 
@@ -134,7 +145,7 @@ def rfc3339(microseconds: int) -> str:
     return (_EPOCH + timedelta(microseconds=microseconds)).isoformat().replace("+00:00", "Z")
 
 
-def _failure_answer(invocation_id: str | None, failure: TerminalError) -> Answer:
+def _failure_answer(invocation_id: str | None, failure: TerminalError, *, typed: bool = False) -> Answer:
     return error_answer(
         _status(failure.code),
         failure.message,
@@ -142,6 +153,7 @@ def _failure_answer(invocation_id: str | None, failure: TerminalError) -> Answer
         code=failure.code,
         metadata=failure.metadata,
         invocation_id=invocation_id,
+        error=failure if typed else None,
     )
 
 

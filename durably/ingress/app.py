@@ -30,6 +30,7 @@ from durably.errors import DurablyError, UnknownTargetError
 from durably.ingress.answers import (
     NOT_SERVING,
     SAFE_WITH_A_KEY,
+    TYPED_ERRORS,
     Answer,
     acceptance_answer,
     error_answer,
@@ -54,7 +55,10 @@ RESERVED: Final = b"restate"
 EXPLICIT: Final = frozenset({b"call", b"send"})
 CONNECTION: Final = b"connection"
 IDEMPOTENCY_KEY: Final = b"idempotency-key"
-KEPT_BACK: Final = frozenset({b"connection", b"host", b"idempotency-key", b"idempotency-expires"})
+TIMEOUT: Final = b"x-durably-timeout"
+KEPT_BACK: Final = frozenset({
+    b"connection", b"host", b"idempotency-key", b"idempotency-expires", TYPED_ERRORS, TIMEOUT,
+})  # fmt: skip
 """Headers that are about the connection or for the ingress; a handler sees all others."""
 
 QUERY_PARAMETERS: Final = ("delay", "limit-key")
@@ -137,7 +141,7 @@ class Ingress:
                     if body is None:
                         return None
                     which = target_in(body)
-                answering = self._ask(question.verb, which)
+                answering = self._ask(question.verb, which, scope)
             else:
                 request, target = self._request(scope, segments)
                 is_keyed = request.idempotency_key is not None
@@ -154,7 +158,9 @@ class Ingress:
             caller = self._clients.expect_answer(receive)
             try:
                 answer = await answering
-                return answer if isinstance(answer, Answer) else result_answer(answer)
+                if isinstance(answer, Answer):
+                    return answer
+                return result_answer(answer, typed_errors=answer.failure is not None and _wants_types(scope))
             except asyncio.CancelledError:
                 if not self._clients.has_left(caller):
                     raise
@@ -165,7 +171,7 @@ class Ingress:
         except RefusedRequestError as refused:
             return error_answer(refused.status, refused.message, headers=list(refused.headers))
         except DurablyError as error:
-            return refusal_answer(error, is_keyed=is_keyed)
+            return refusal_answer(error, is_keyed=is_keyed, typed_errors=_wants_types(scope))
 
     async def _read_body(self, receive: Receive) -> bytes | None:
         """The whole body; None if the client left before it was complete."""
@@ -173,18 +179,19 @@ class Ingress:
         body = _whole_body(message, self._body_limit_bytes)
         return await _body_in_parts(message, receive, self._body_limit_bytes) if body is None else body
 
-    async def _ask(self, verb: str, which: Which) -> Answer:
+    async def _ask(self, verb: str, which: Which, scope: Scope) -> Answer:
         """Attach to an invocation that exists, look at its outcome, or look up its id."""
         try:
             match verb:
                 case "attach":
-                    return result_answer(await self._runtime.request_attach(which))
+                    reply = await self._runtime.request_attach(which)
                 case "output":
-                    return result_answer(await self._runtime.request_output(which))
+                    reply = await self._runtime.request_output(which)
                 case _:
                     return lookup_answer(await self._runtime.request_lookup(which))
         except UnknownTargetError as error:
             return error_answer(404, f"invocation not found. {error.message}")
+        return result_answer(reply, typed_errors=_wants_types(scope))
 
     def _request(self, scope: Scope, segments: Sequence[bytes]) -> tuple[InvocationRequest, Target]:
         """What is asked, as far as the head of the request says it, and of which handler.
@@ -199,7 +206,7 @@ class Ingress:
         target = self._targets.find_explicit(segments[1:]) if is_explicit else self._targets.find(segments)
         query: bytes = scope["query_string"]
         delay_us = _delay_us(query, target) if query else None
-        headers, idempotency_key = _forwarded(scope["headers"])
+        headers, idempotency_key, timeout_us = _forwarded(scope["headers"])
         _check_announced(headers.get("content-length"), self._body_limit_bytes)
         request = InvocationRequest(
             service=target.service,
@@ -209,6 +216,7 @@ class Ingress:
             headers=headers,
             idempotency_key=idempotency_key,
             delay_us=delay_us,
+            timeout_us=timeout_us,
         )
         return request, target
 
@@ -286,8 +294,12 @@ def _is_direct(segments: Sequence[bytes]) -> bool:
     return len(segments) > 1 and (segments[1] in EXPLICIT or segments[1] in FIRST_SEGMENTS)
 
 
-def _forwarded(raw: Sequence[tuple[bytes, bytes]]) -> tuple[dict[str, str], str | None]:
-    """The headers for the handler, in their stored form, and the idempotency key.
+def _wants_types(scope: Scope) -> bool:
+    return any(name == TYPED_ERRORS for name, _ in scope["headers"])
+
+
+def _forwarded(raw: Sequence[tuple[bytes, bytes]]) -> tuple[dict[str, str], str | None, int | None]:
+    """The headers for the handler, in their stored form, the idempotency key, and the time limit in microseconds.
 
     Raises:
         RefusedRequestError: 400 or 415.
@@ -295,6 +307,7 @@ def _forwarded(raw: Sequence[tuple[bytes, bytes]]) -> tuple[dict[str, str], str 
     """
     headers: dict[str, str] = {}
     idempotency_key: str | None = None
+    timeout_us: int | None = None
     of_the_hop: frozenset[str] = NONE_NAMED
     for raw_name, raw_value in raw:
         if raw_name in KEPT_BACK:
@@ -302,6 +315,8 @@ def _forwarded(raw: Sequence[tuple[bytes, bytes]]) -> tuple[dict[str, str], str 
                 idempotency_key = _idempotency_key(raw_value, idempotency_key)
             elif raw_name == CONNECTION:
                 of_the_hop |= named_by_connection(raw_value.decode("latin-1"))
+            elif raw_name == TIMEOUT:
+                timeout_us = _timeout_us(raw_value.decode("latin-1"))
             continue
         name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
         headers[name] = f"{headers[name]}{REPEATED}{value}" if name in headers else value
@@ -310,7 +325,14 @@ def _forwarded(raw: Sequence[tuple[bytes, bytes]]) -> tuple[dict[str, str], str 
             headers.pop(name, None)
     if "content-encoding" in headers:
         _check_coding(headers["content-encoding"].replace(REPEATED, ","))
-    return headers, idempotency_key
+    return headers, idempotency_key, timeout_us
+
+
+def _timeout_us(text: str) -> int:
+    try:
+        return parse_delay(text)
+    except ValueError as error:
+        raise RefusedRequestError(400, f"bad {TIMEOUT.decode()} header '{text}': {error}") from None
 
 
 def _idempotency_key(value: bytes, before: str | None) -> str:

@@ -2,7 +2,7 @@
 
     POST /restate/awakeables/{id}/resolve             the body is the value, as JSON; none is null. With another content
                                                       type it is bytes, for who awaits it with a Serde
-    POST /restate/awakeables/{id}/reject              the body is the reason, as text
+    POST /restate/awakeables/{id}/reject              the body is the reason, as text; ?code=409 is the error's code
     POST /restate/a/{id}/resolve, /restate/a/{id}/reject
     POST /restate/invocations/{id}/signals/{name}             a value, as above
     POST /restate/invocations/{id}/signals/{name}/reject      a reason
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import Protocol
-from urllib.parse import unquote
+from urllib.parse import parse_qs, unquote
 
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
@@ -78,8 +78,8 @@ class _Endpoint:
     def _deliver(self, scope: Scope, body: bytes) -> Awaitable[None]:
         kind, id, *rest = (unquote(segment.decode("ascii")) for segment in path_segments(scope)[1:])
         if kind == "invocations":
-            return self._runtime.request_signal(_signal(id, rest[1:], body, _content_type(scope)))
-        sent = _reason(body) if rest[0] == "reject" else sent_body(body, _content_type(scope))
+            return self._runtime.request_signal(_signal(id, rest[1:], body, scope))
+        sent = _reason(body, scope) if rest[0] == "reject" else sent_body(body, _content_type(scope))
         return self._runtime.request_completion(CompleteAwakeable(checked_id(id), sent.failed, sent.value))
 
 
@@ -87,20 +87,29 @@ def _content_type(scope: Scope) -> str:
     return next((value.decode("latin-1") for name, value in scope["headers"] if name == b"content-type"), "")
 
 
-def _signal(id: str, rest: list[str], body: bytes, content_type: str) -> SendSignal:
+def _signal(id: str, rest: list[str], body: bytes, scope: Scope) -> SendSignal:
     """`rest` is the name of the signal, perhaps followed by `reject`."""
     name, *verb = rest or [""]
     if not name or verb not in ([], ["reject"]):
         raise RefusedRequestError(404, "not found; a signal is sent to /restate/invocations/{id}/signals/{name}")
-    sent = _reason(body) if verb else sent_body(body, content_type)
+    sent = _reason(body, scope) if verb else sent_body(body, _content_type(scope))
     try:
         return SendSignal(id, checked_signal_name(name), sent.failed, sent.value)
     except TypeError as error:
         raise RefusedRequestError(400, str(error)) from None
 
 
-def _reason(body: bytes) -> Sent:
+def _reason(body: bytes, scope: Scope) -> Sent:
     try:
-        return sent_failure(body.decode(), REJECTION_CODE)
+        return sent_failure(body.decode(), _code(scope["query_string"]))
     except UnicodeDecodeError:
         raise RefusedRequestError(400, "the reason of a rejection is text in UTF-8, and the body is not") from None
+
+
+def _code(query: bytes) -> int:
+    given = parse_qs(query.decode("latin-1"), keep_blank_values=True).get("code")
+    if given is None:
+        return REJECTION_CODE
+    if len(given) != 1 or not given[0].isdecimal() or not 400 <= int(given[0]) <= 599:
+        raise RefusedRequestError(400, f"bad code query parameter {', '.join(given)}: it is one number from 400 to 599")
+    return int(given[0])

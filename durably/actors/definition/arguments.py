@@ -26,7 +26,7 @@ import msgspec
 
 from durably.actors.values.descriptions import MISSING, describe, shortened_bytes
 from durably.actors.values.malformed_text import malformed_text
-from durably.actors.values.media_types import media_range_of
+from durably.actors.values.media_types import content_type_of, media_range_of
 from durably.actors.values.serde import JSON, JsonSerde, Serde, TypeCodec, admit, encode_by, located
 from durably.actors.values.slices import ADMITTING, DECODING, Reading, Slices, members_in_slices, value_in_slices
 from durably.actors.values.unknown_keys import UnknownKeys
@@ -121,6 +121,15 @@ class Arguments(Protocol):
         """The same, in slices."""
         ...
 
+    def body(self, argument: bytes, /) -> bytes:
+        """The body for an argument in journal form that `encode` has given; `admit` gives it back."""
+        ...
+
+    @property
+    def content_type(self) -> str | None:
+        """Of such a body; None where there is nothing to be sent."""
+        ...
+
     @property
     def accepts(self) -> str | None:
         """The media range of bodies from outside; None where there is nothing to be sent."""
@@ -164,6 +173,18 @@ class JsonArguments:
     @property
     def accepts(self) -> str | None:
         return JSON if self._parameters else None
+
+    @property
+    def content_type(self) -> str | None:
+        return self.accepts
+
+    def body(self, argument: bytes, /) -> bytes:
+        if argument == NO_ARGUMENTS:
+            return b""
+        if len(self._parameters) > 1:
+            return argument
+        _, prefix, _ = self._encoders[0]
+        return argument[1 + len(prefix) : -1]
 
     def encode(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], /) -> bytes:
         count = len(args)
@@ -406,6 +427,7 @@ class SerdeArguments:
         self._parameter = parameter
         self._serde = serde
         self.accepts: str | None = media_range_of(serde)
+        self.content_type: str | None = content_type_of(serde)
         self._python = _python_signature([parameter])
 
     def encode(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], /) -> bytes:
@@ -449,6 +471,9 @@ class SerdeArguments:
 
     def check(self, argument: bytes, /) -> None:
         self._decoded(argument)
+
+    def body(self, argument: bytes, /) -> bytes:
+        return argument
 
     def admit(self, body: bytes, /) -> bytes:
         if not body and not self._parameter.required:
@@ -525,12 +550,19 @@ class RecordArguments:
     def check(self, argument: bytes, /) -> None:
         self._whole.check(argument)
 
+    def body(self, argument: bytes, /) -> bytes:
+        return argument
+
     def admit(self, body: bytes, /) -> bytes:
         return self.encode((), {}) if not body and self._optional else self._whole.admit(body)
 
     @property
     def accepts(self) -> str | None:
         return self._whole.accepts
+
+    @property
+    def content_type(self) -> str | None:
+        return self._whole.content_type
 
 
 def structure_of(parameters: Sequence[Parameter]) -> type[msgspec.Struct]:

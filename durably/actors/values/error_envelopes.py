@@ -138,6 +138,11 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
 
 def encode_failure(error: TerminalError) -> bytes:
     """The envelope of an error, as bytes."""
+    return _encoder.encode(envelope_of(error))
+
+
+def envelope_of(error: TerminalError) -> Envelope:
+    """The class of an error, and everything that it says."""
     fields: dict[str, msgspec.Raw] = {}
     lost: list[str] = []
     for name, codec in _fields_of(type(error)).items():
@@ -155,8 +160,7 @@ def encode_failure(error: TerminalError) -> bytes:
     if travelled is not None:
         names = [*travelled.classes, *(name for name in names if name not in travelled.classes)]
         fields |= {name: msgspec.Raw(value) for name, value in travelled.fields.items() if name not in fields}
-    envelope = Envelope(names, _plain_code(error), _plain_text(_message_of(error)), metadata, fields)
-    return _encoder.encode(envelope)
+    return Envelope(names, _plain_code(error), _plain_text(_message_of(error)), metadata, fields)
 
 
 def decode_failure(data: bytes) -> TerminalError:
@@ -165,10 +169,11 @@ def decode_failure(data: bytes) -> TerminalError:
         envelope = _decoder.decode(data)
     except msgspec.MsgspecError:
         return TerminalError(f"The invocation failed, with an error that cannot be read: {data[:200]!r}.")
-    return _restored(envelope)
+    return restored(envelope)
 
 
-def _restored(envelope: Envelope) -> TerminalError:
+def restored(envelope: Envelope) -> TerminalError:
+    """The error in an envelope, of the nearest class that is known here."""
     known = (known_error_class(name) for name in envelope.classes)
     cls = next((found for found in known if found is not None), TerminalError)
     error = cls.__new__(cls, envelope.message)
