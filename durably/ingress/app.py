@@ -40,11 +40,12 @@ from durably.ingress.answers import (
 )
 from durably.ingress.content_types import check_content_type
 from durably.ingress.delays import parse_delay
-from durably.ingress.deliveries import ReadBody, Recipient, delivery_routes
+from durably.ingress.deliveries import Recipient, delivery_routes
+from durably.ingress.pages import page_routes, wants_page
 from durably.ingress.paths import path_segments, scope_below
 from durably.ingress.questions import FIRST_SEGMENTS, Which, question_of, target_in
 from durably.ingress.targets import RefusedRequestError, Target, Targets
-from durably.runtime.gateway.requests import Acceptance, InvocationRequest, Reply, ServiceDescription
+from durably.runtime.gateway.requests import Acceptance, InvocationRequest, Reply, ServiceDescription, ServiceSchemas
 
 BODY_LIMIT_BYTES: Final = 32 * 1024 * 1024
 PATIENCE_SECONDS: Final = 1.0
@@ -82,6 +83,7 @@ class ServedRuntime(Recipient, Protocol):
     @property
     def accepts_requests(self) -> bool: ...
     def describe(self) -> list[ServiceDescription]: ...
+    def describe_schemas(self) -> list[ServiceSchemas]: ...
     def request_call(self, request: InvocationRequest, /) -> Awaitable[Reply]: ...
     def request_send(self, request: InvocationRequest, /) -> Awaitable[Acceptance]: ...
     def request_attach(self, which: Which, /) -> Awaitable[Reply]: ...
@@ -92,12 +94,15 @@ class ServedRuntime(Recipient, Protocol):
 class Ingress:
     """The handlers of one runtime over HTTP."""
 
-    def __init__(self, runtime: ServedRuntime, *, body_limit_bytes: int = BODY_LIMIT_BYTES) -> None:
+    def __init__(self, runtime: ServedRuntime, *, body_limit_bytes: int = BODY_LIMIT_BYTES, pages: bool = True) -> None:
+        """`pages`: the root is a page for people, and `/restate/openapi` describes the handlers."""
         self._runtime = runtime
+        self._has_pages = pages
         self._body_limit_bytes = body_limit_bytes
         self._targets: Targets | None = None
         self._clients = Clients()
-        self._reserved = _reserved_paths(runtime, self._body_of_reserved)
+        routes = delivery_routes(runtime, self._body_of_reserved, _respond_plainly)
+        self._reserved = _reserved_paths(runtime, [*routes, *page_routes(runtime)] if pages else routes)
 
     def _body_of_reserved(self, scope: Scope, receive: Receive) -> Awaitable[bytes | None]:
         announced = dict(scope["headers"]).get(b"content-length")
@@ -110,6 +115,9 @@ class Ingress:
             await self._reserved(scope, receive, send)
             return
         segments = path_segments(scope)
+        if not segments and self._has_pages and wants_page(scope):
+            await self._reserved(scope_below(scope, [b""]), receive, send)
+            return
         if segments and segments[0] == RESERVED and not _is_direct(segments):
             await self._reserved(scope_below(scope, segments), receive, send)
             return
@@ -451,8 +459,8 @@ def _other_method(method: str, scope: Scope) -> Answer:
 
 
 # ---------------------------------------------------------------- what stands under /restate/
-def _reserved_paths(runtime: ServedRuntime, read_body: ReadBody) -> Starlette:
-    """Health, what is sent to invocations, and 404 for everything else, in the words of the ingress."""
+def _reserved_paths(runtime: ServedRuntime, routes: list[Route]) -> Starlette:
+    """Health, these routes, and 404 for everything else, in the words of the ingress."""
 
     async def health(_: Request) -> Response:
         if not runtime.accepts_requests:
@@ -461,10 +469,7 @@ def _reserved_paths(runtime: ServedRuntime, read_body: ReadBody) -> Starlette:
         return Response(msgspec.json.encode({"services": names}), media_type="application/json")
 
     application = Starlette(
-        routes=[
-            Route("/restate/health", health, methods=["GET"]),
-            *delivery_routes(runtime, read_body, _respond_plainly),
-        ],
+        routes=[Route("/restate/health", health, methods=["GET"]), *routes],
         middleware=[Middleware(CORSMiddleware, allow_origins=["*"], allow_headers=["*"], expose_headers=["*"])],
         exception_handlers={HTTPException: _refuse},
     )

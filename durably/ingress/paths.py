@@ -9,9 +9,13 @@ already removed a part of it, so each form is understood.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 from urllib.parse import quote, unquote, unquote_to_bytes
 
 from starlette.types import Scope
+
+MOUNT: Final = "durably_mount"
+"""Where such a scope keeps the path that the ingress is mounted under."""
 
 
 def path_segments(scope: Scope) -> list[bytes]:
@@ -33,7 +37,8 @@ def scope_below(scope: Scope, segments: Sequence[bytes]) -> Scope:
     `path_segments` of it are the same segments.
     """
     path = "/" + "/".join(unquote(segment.decode("latin-1")) for segment in segments)
-    return {**scope, "path": path, "raw_path": b"/" + b"/".join(segments), "root_path": ""}
+    raw_path = b"/" + b"/".join(segments)
+    return {**scope, "path": path, "raw_path": raw_path, "root_path": "", MOUNT: scope.get("root_path", "")}
 
 
 def _raw_path(scope: Scope) -> bytes:

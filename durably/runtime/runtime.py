@@ -49,7 +49,15 @@ from durably.runtime.gateway.pending_requests import (
     ResultOperation,
     is_call_of,
 )
-from durably.runtime.gateway.requests import Acceptance, Effect, InvocationRequest, Reply, ServiceDescription
+from durably.runtime.gateway.requests import (
+    Acceptance,
+    Effect,
+    InvocationRequest,
+    Reply,
+    ServiceDescription,
+    ServiceSchemas,
+)
+from durably.runtime.gateway.schemas import schemas_of
 from durably.runtime.invocations.invocation import InvocationRun
 from durably.runtime.observation.logs import Logger, RuntimeLogger, checked_logger
 from durably.runtime.observation.observer import Observer, Observers
@@ -237,13 +245,14 @@ class Runtime(Caller):
         return store if self._codec is None else EncodedStore(store, contained_codec(self._codec))
 
     @overload
-    def asgi(self) -> Ingress: ...
-    @overload
-    def asgi(self, *, admin: Literal[False]) -> Ingress: ...
+    def asgi(self, *, admin: Literal[False] = False, pages: bool = True) -> Ingress: ...
     @overload
     def asgi(self, *, admin: Literal[True]) -> Admin: ...
-    def asgi(self, *, admin: bool = False) -> Ingress | Admin:
+    def asgi(self, *, admin: bool = False, pages: bool = True) -> Ingress | Admin:
         """The HTTP ingress of this runtime: an ASGI application, to be served or mounted. Needs the extra `http`.
+
+        Its root is a page that shows the handlers and lets a person try them, and `/restate/openapi` describes them.
+        With `pages=False` it has neither.
 
         With `admin=True` it is the one for operators, who cancel, kill, pause and so on. Nobody else may reach that: it
         asks for no credentials.
@@ -255,7 +264,7 @@ class Runtime(Caller):
             return Admin(self)
         from durably.ingress import Ingress
 
-        return Ingress(self)
+        return Ingress(self, pages=pages)
 
     # ------------------------------------------------------------------ for ingresses and tools
 
@@ -364,6 +373,10 @@ class Runtime(Caller):
     def describe(self) -> list[ServiceDescription]:
         """What it runs, with types, in the order given."""
         return [describe_actor(actor) for actor in self._actors.values()]
+
+    def describe_schemas(self) -> list[ServiceSchemas]:
+        """The JSON schemas of the same services, in the same order."""
+        return [schemas_of(actor) for actor in self._actors.values()]
 
     async def state(self, actor: type[VirtualObject] | type[Workflow], key: str, /) -> Mapping[str, Any]:
         """The state of an object or workflow after its last completed invocation, by stored name.

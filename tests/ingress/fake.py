@@ -10,9 +10,11 @@ from durably.ingress.app import ServedRuntime
 from durably.runtime.gateway.requests import (
     Acceptance,
     HandlerDescription,
+    HandlerSchemas,
     InvocationRequest,
     Reply,
     ServiceDescription,
+    ServiceSchemas,
 )
 
 
@@ -66,6 +68,13 @@ class FakeRuntime(ServedRuntime):
 
     def describe(self) -> list[ServiceDescription]:
         return SERVICES
+
+    def describe_schemas(self) -> list[ServiceSchemas]:
+        unknown = HandlerSchemas(body=None, is_required=False, result=None)
+        return [
+            ServiceSchemas(handlers={handler.name: unknown for handler in service.handlers}, components={})
+            for service in SERVICES
+        ]
 
     async def request_call(self, request: InvocationRequest, /) -> Reply:
         self.calls.append(request)

@@ -7,7 +7,7 @@ ingress can always tell the refusal of a request from the failure of an invocati
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -78,6 +78,25 @@ class HandlerDescription(msgspec.Struct, kw_only=True, frozen=True):
     """The media range of bodies from outside; None where there is nothing to be sent."""
     content_type: str | None = None
     """Of the result; None where it is nothing."""
+
+
+class HandlerSchemas(msgspec.Struct, kw_only=True, frozen=True):
+    """What a body and a result look like, as JSON schemas."""
+
+    body: dict[str, Any] | None
+    """None where there is nothing to be sent, or where a body is not JSON."""
+    is_required: bool
+    """The body may not be left out."""
+    result: dict[str, Any] | None
+    """None where it is nothing, or not JSON."""
+
+
+class ServiceSchemas(msgspec.Struct, kw_only=True, frozen=True):
+    """The JSON schemas of one service."""
+
+    handlers: dict[str, HandlerSchemas]
+    components: dict[str, dict[str, Any]]
+    """What they refer to, by name."""
 
 
 class ServiceDescription(msgspec.Struct, kw_only=True, frozen=True):
