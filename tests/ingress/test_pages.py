@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import httpx
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
@@ -177,6 +177,14 @@ def test_a_body_fits_its_schema_if_and_only_if_its_handler_takes_it_and_so_does_
             return bool(validator.is_valid(value))
 
         @given(st.sampled_from(NAMES), values)
+        @example("several", {"line": {"seat": "2B"}})
+        @example("several", {"line": {"seat": "2B"}, "when": "2027-01-02", "mode": "c"})
+        @example("one", {"price": 1})
+        @example("one_and_more", -1)
+        @example("one_and_more", {"amount": 1, "note": "n"})
+        @example("model", {"id": 0})
+        @example("tree", {"name": "a", "below": [{"below": []}]})
+        @example("tree", {"name": "a", "below": [{"name": "b"}]})
         def law(name: str, value: Any) -> None:
             operation = document["paths"][f"/Desk/{{key}}/{name}"]["post"]
             body = operation["requestBody"]["content"]["application/json"]["schema"]
