@@ -6,10 +6,11 @@ has the schema that everything fits.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final, Literal, TypeAlias
+from collections.abc import Iterable, Mapping, Set
+from typing import Any, Final, Literal, TypeAlias, cast
 
 import msgspec
+from msgspec import inspect as shapes
 
 from durably.actors.values.adapters import has_pydantic
 from durably.actors.values.constraints import declarations_in
@@ -39,7 +40,8 @@ def json_schemas(annotations: Mapping[str, Any], prefix: str) -> tuple[dict[str,
     if ours:
         described, named = msgspec.json.schema_components(ours.values(), ref_template=COMPONENTS + prefix + "{name}")
         schemas |= zip(ours, described, strict=True)
-        components |= {prefix + name: schema for name, schema in named.items()}
+        closed = _closed_titles(ours.values())
+        components |= {prefix + name: _closed(schema, closed) for name, schema in named.items()}
     if theirs:
         found, named = _by_pydantic(theirs, prefix)
         if components.keys() & {prefix + name for name in named}:  # Two classes of one name.
@@ -48,6 +50,30 @@ def json_schemas(annotations: Mapping[str, Any], prefix: str) -> tuple[dict[str,
         schemas |= found
         components |= {prefix + name: schema for name, schema in named.items()}
     return schemas, components
+
+
+def _closed(schema: Schema, titles: Set[str]) -> Schema:
+    is_closed = schema.get("title") in titles and schema.get("type") == "object"
+    return {**schema, "additionalProperties": False} if is_closed else schema
+
+
+def _closed_titles(annotations: Iterable[Any]) -> Set[str]:
+    """The names of dataclasses, whose JSON may hold no unknown keys; without those that a Struct has as well."""
+    found: dict[bool, set[str]] = {True: set(), False: set()}
+    seen: set[int] = set()
+    waiting: list[object] = list(shapes.multi_type_info(annotations))
+    while waiting:
+        part = waiting.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        if isinstance(part, shapes.DataclassType | shapes.StructType | shapes.TypedDictType):
+            found[isinstance(part, shapes.DataclassType)].add(part.cls.__name__)
+        if isinstance(part, tuple):
+            waiting += cast("tuple[object, ...]", part)
+        elif isinstance(part, shapes.Type | shapes.Field):
+            waiting += [getattr(part, name) for name in part.__struct_fields__]
+    return found[True] - found[False]
 
 
 def _is_known_to_msgspec(annotation: Any) -> bool:

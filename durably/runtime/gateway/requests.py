@@ -86,7 +86,7 @@ class HandlerSchemas(msgspec.Struct, kw_only=True, frozen=True):
     body: dict[str, Any] | None
     """None where there is nothing to be sent, or where a body is not JSON."""
     is_required: bool
-    """The body may not be left out."""
+    """The body may not be left out. False where it is not JSON: what a Serde makes of no bytes is its own business."""
     result: dict[str, Any] | None
     """None where it is nothing, or not JSON."""
 

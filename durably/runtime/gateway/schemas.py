@@ -38,9 +38,8 @@ def _schemas(handler: BoundActorHandler, schemas: dict[str, Schema]) -> HandlerS
         body = by_name[parameters[0].name] if len(parameters) == 1 else _object(by_name, required)
         if len(parameters) > 1 and len(required) == 1:  # Its bare value will do.
             body = {"anyOf": [body, by_name[required[0]]]}
-    return HandlerSchemas(
-        body=body, is_required=bool(required), result=schemas[handler.name] if handler.content_type == JSON else None
-    )
+    result = schemas[handler.name] if handler.content_type == JSON else None
+    return HandlerSchemas(body=body, is_required=body is not None and bool(required), result=result)
 
 
 def _parameters(handler: BoundActorHandler) -> tuple[Parameter, ...]:
