@@ -11,7 +11,7 @@ from durably.errors import CancelledInvocationError, InvocationStatusError
 from durably.ids import Entropy, earliest_time, next_seed
 from durably.runtime.commit.committer import Committer
 from durably.runtime.commit.transition import Transition
-from durably.runtime.execution.step import Outcome, Step, is_cancel
+from durably.runtime.execution.step import Delivery, Outcome, Step, is_cancel
 from durably.runtime.incarnation.ready_queue import ReadyQueue
 from durably.runtime.invocations.invocation import InvocationRun, throw_away
 from durably.runtime.invocations.journal import Journal
@@ -53,16 +53,14 @@ class Continuations:
         self._timers = timers
         self._waiters = waiters
 
-    def outcome_instead(self, invocation: InvocationRun, taken: int) -> Outcome | None:
-        """What an invocation ends with that would go on, and may not: None if it may.
+    def outcome_instead(self, invocation: InvocationRun, last: Step) -> Outcome | None:
+        """What an invocation ends with that would go on after this step, and may not: None if it may.
 
-        Its outcome is fixed already (rule E7), or a cancel has come for it that its last step, which took in the first
-        `taken` answers, has not seen (rule E1).
+        Its outcome is fixed already (rule E7), or a cancel has come for it that the step has not seen (rule E1).
         """
         if invocation.fixed is not None:
             return invocation.fixed
-        journal = invocation.journal
-        if journal is not None and any(map(is_cancel, journal.undelivered[taken:])):
+        if any(map(is_cancel, _unseen(invocation, last))):
             return Outcome(True, encode_failure(CancelledInvocationError("The invocation was cancelled.")))
         return None
 
@@ -74,7 +72,7 @@ class Continuations:
         invocation.sent_before = invocation.has_sent()
         if invocation.journal is not None:
             self._endings.withdraw_pending(invocation, invocation.journal)
-            self._signals.give_back_unseen(transition, invocation)
+            self._signals.give_back_unseen(transition, invocation, _unseen(invocation, last))
         self._renew(transition, invocation, last.continues_with, last.at)
         self._endings.cancel_left(transition, left)
         self._ready.push(invocation)
@@ -155,6 +153,14 @@ class Continuations:
             self._timers.set(transition, invocation, TimerKind.DEADLINE, invocation.deadline)
         if self._observer.detailed:
             self._observer.continued(invocation, previous)
+
+
+def _unseen(invocation: InvocationRun, last: Step) -> list[Delivery]:
+    """What has come for an invocation and its handler has not seen, in order: it ended before, or had given that up."""
+    if invocation.journal is None:
+        return []
+    seen = set(last.deliveries).difference(last.abandoned)
+    return [delivery for delivery in invocation.journal.undelivered if delivery.command not in seen]
 
 
 def _not_from(invocation: InvocationRun, step: int, why: str) -> InvocationStatusError:

@@ -8,6 +8,7 @@ comes for an awakeable the first counts, and the rest is ignored (rule E5).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeGuard
 
 from durably.actors.protocol.commands import AwaitSignal, MakeAwakeable
@@ -16,7 +17,7 @@ from durably.ids import AWAKEABLE_PREFIX, AwakeableId, InvocationStatus, awakeab
 from durably.runtime.activations.activations import Activations
 from durably.runtime.commit.committer import Committer
 from durably.runtime.commit.transition import Transition
-from durably.runtime.execution.step import Outcome
+from durably.runtime.execution.step import Delivery, Outcome
 from durably.runtime.invocations.invocation import Found, InvocationRun
 from durably.runtime.invocations.journal import Journal
 from durably.runtime.messaging.completions import Completions
@@ -109,10 +110,9 @@ class Signals:
         signal = transition.signal(invocation.number, name, outcome, invocation.activation, first - 1)
         invocation.signals = (signal, *invocation.signals)
 
-    def give_back_unseen(self, transition: Transition, invocation: InvocationRun) -> None:
-        """Its execution ends, and the next one takes the signals that no handler has seen (rule W1)."""
-        undelivered = () if invocation.journal is None else tuple(invocation.journal.undelivered)
-        for delivery in reversed(undelivered):  # Each goes to the front.
+    def give_back_unseen(self, transition: Transition, invocation: InvocationRun, unseen: Sequence[Delivery]) -> None:
+        """Its execution ends, and the next one takes the signals among what its handler has not seen (rule W1)."""
+        for delivery in reversed(unseen):  # Each goes to the front.
             self.give_back(transition, invocation, delivery.command)
 
     def give_back_all(self, transition: Transition, invocation: InvocationRun, journal: Journal, first: int) -> None:

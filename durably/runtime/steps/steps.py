@@ -255,7 +255,7 @@ class Steps:
         if step.is_last:
             if self._verify_replay and not self._verify(invocation, step):
                 return
-            outcome = step.outcome or self._continuations.outcome_instead(invocation, taken)
+            outcome = step.outcome or self._continuations.outcome_instead(invocation, step)
             if outcome is not None:
                 self._endings.finish(self._committer.begin(), invocation, step, outcome, found)
             else:
