@@ -6,6 +6,7 @@ from typing import Any
 
 from durably.actors.values.error_envelopes import encode_failure
 from durably.errors import CodecError, TerminalError, UnencodableError
+from durably.ids import InvocationStatus
 from durably.runtime.actions.actions import ActionKey, ActionResult, Actions
 from durably.runtime.commit.committer import Committer
 from durably.runtime.commit.payload_check import PayloadCheck
@@ -77,7 +78,7 @@ class ActionEndings:
             ):  # Rule E1 (e): a new attempt takes that in, and may try the action again.
                 throw_away(invocation)
                 self._ready.push(invocation)
-            else:
+            elif invocation.status is not InvocationStatus.PAUSED:  # Otherwise it is tried again after the resume.
                 self._pauses.pause(invocation, result.exhausted)
         else:
             self._completions.complete(

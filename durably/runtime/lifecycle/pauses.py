@@ -55,7 +55,9 @@ class Pauses:
         drop_held_step(invocation)
         invocation.failure = self._payloads.failure(error)
         invocation.paused_error = error
-        self._committer.begin().move(invocation, InvocationStatus.PAUSED)
+        transition = self._committer.begin()
+        self._timers.drop(transition, invocation.number, TimerKind.RETRY)  # An action of it may end while it backs off.
+        transition.move(invocation, InvocationStatus.PAUSED)
         self._observer.paused(invocation, error)
         self._notices.spread(invocation, pause_error(invocation), partial(self._noticed, invocation, error))
 
