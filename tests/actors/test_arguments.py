@@ -30,6 +30,10 @@ class Echo(Service):
         return []
 
     @handler
+    async def nothing(self, ctx: Context, value: None) -> list[Any]:
+        return [value]
+
+    @handler
     async def one(self, ctx: Context, ticket: str) -> list[Any]:
         return [ticket]
 
@@ -88,8 +92,9 @@ def admitted(name: str, body: bytes) -> Any:
     ("name", "body", "expected"),
     [
         ("none", b"", []),
-        ("none", b"null", []),
-        ("none", b" {} ", []),
+        ("none", b" \r\n", []),
+        ("nothing", b"", [None]),
+        ("nothing", b" null", [None]),
         ("one", b'"2B"', ["2B"]),
         ("one", b' "2B"\n', ["2B"]),
         ("optional", b"", [7]),
@@ -156,6 +161,9 @@ def test_a_body_that_does_not_fit_is_refused_with_what_was_expected_and_what_cam
         ("two", b"", "got nothing: `left` and `right` are missing."),
         ("two", b"  ", "`left` and `right` are missing."),
         ("two", b"{}", "got {}: Object missing required field `left`."),
+        ("nothing", b"1", "got 1: Expected nothing, or `null`."),
+        ("none", b"{}", "got {}: it has no parameters."),
+        ("none", b"null", "got null: it has no parameters."),
         ("two", b'{"right": 1}', "missing required field `left`."),
     ],
 )

@@ -3,7 +3,7 @@
 In journals and between objects they are always a JSON object by name, `{}` for none. From outside they come as a
 body, and `admit` turns that into the first form by one rule for each number of parameters:
 
-- none: the body is empty, `null` or `{}`;
+- none: the body is empty;
 - one: the body is its bare value; empty where it has a default;
 - several: the body is an object by name, which may leave out parameters with a default; empty where all have one. Where
   just one of them has no default, a body that is not an object naming that one is its bare value: a handler may be
@@ -38,7 +38,6 @@ HandlerFunction: TypeAlias = Callable[..., Coroutine[Any, Any, Any]]
 T = TypeVar("T")
 
 NO_ARGUMENTS = b"{}"
-NOTHING = (b"", b"null", b"{}")
 JSON_SPACE = b" \t\r\n"
 
 
@@ -311,7 +310,7 @@ class JsonArguments:
 
     def _bare_in_slices(self, parameter: Parameter, body: bytes, size_bytes: int) -> Slices[bytes]:
         admitted = yield from value_in_slices(self._codecs[parameter.name], body, size_bytes, ADMITTING)
-        return b'{"%s":%s}' % (parameter.name.encode(), admitted)
+        return _by_name(parameter, admitted)
 
     def _by_name_in_slices(self, body: bytes, size_bytes: int) -> Slices[bytes]:
         parts: dict[str, bytes] = yield from self._parts_in_slices(body, size_bytes, ADMITTING)
@@ -325,7 +324,7 @@ class JsonArguments:
 
     def _admitted(self, body: bytes) -> bytes:
         if not self._parameters:
-            if body not in NOTHING:
+            if body:
                 raise self._refusal(body, None)
             return NO_ARGUMENTS
         if not body and not self._required:
@@ -345,7 +344,7 @@ class JsonArguments:
         unknown_keys = self._unknown_keys.get(parameter.name)
         if unknown_keys is not None and unknown_keys.are_in(body):
             unknown_keys.refuse(msgspec.json.decode(body), "$")
-        return b'{"%s":%s}' % (parameter.name.encode(), admitted)
+        return _by_name(parameter, admitted)
 
     def _admitted_by_name(self, body: bytes) -> bytes:
         decoded = self._decode(body)
@@ -416,6 +415,11 @@ class JsonArguments:
             return f"one JSON value, {only.name}: {only.describe()}"
         bare = f", or just a value for {self._required[0].name}" if len(self._required) == 1 else ""
         return f"a JSON object of {in_words(self._parameters)}{bare}"
+
+
+def _by_name(parameter: Parameter, admitted: bytes) -> bytes:
+    # No bytes are None, where that is the type.
+    return b'{"%s":%s}' % (parameter.name.encode(), admitted or b"null")
 
 
 class SerdeArguments:

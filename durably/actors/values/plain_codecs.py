@@ -99,7 +99,9 @@ def _encode_none(value: object) -> bytes:
 
 def _decode_none(data: bytes) -> None:
     if data not in (b"null", b""):
-        raise UndecodableError(f"Expected nothing (None), got {shortened_bytes(data)}.")
+        raise UndecodableError(
+            f"Expected nothing (None), got {shortened_bytes(data)}.", reason="Expected nothing, or `null`"
+        )
 
 
 _float_decoder = msgspec.json.Decoder(float)
