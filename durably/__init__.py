@@ -58,6 +58,8 @@ from durably.errors import DurablyError as DurablyError
 from durably.errors import ForgottenAwaitError as ForgottenAwaitError
 from durably.errors import HandlerMistakeError as HandlerMistakeError
 from durably.errors import InvalidArgumentError as InvalidArgumentError
+from durably.errors import InvalidDurationError as InvalidDurationError
+from durably.errors import InvalidHeaderError as InvalidHeaderError
 from durably.errors import InvalidKeyError as InvalidKeyError
 from durably.errors import InvocationStatusError as InvocationStatusError
 from durably.errors import NonDeterminismError as NonDeterminismError
@@ -111,6 +113,8 @@ __all__ = [
     "HandlerInfo",
     "HandlerMistakeError",
     "InvalidArgumentError",
+    "InvalidDurationError",
+    "InvalidHeaderError",
     "InvalidKeyError",
     "Invocation",
     "InvocationStatus",

@@ -7,7 +7,9 @@
     │   ├── DeadlineExceededError         504
     │   ├── UnknownTargetError            404
     │   ├── InvalidArgumentError          400
-    │   │   └── InvalidKeyError           also a TypeError
+    │   │   ├── InvalidKeyError           also a TypeError
+    │   │   ├── InvalidHeaderError        also a TypeError
+    │   │   └── InvalidDurationError      also a ValueError
     │   ├── AlreadyStartedError           409
     │   ├── AlreadyCompletedError         409
     │   ├── NotReadyError                 470
@@ -209,7 +211,15 @@ class InvalidArgumentError(TerminalError):
 
 
 class InvalidKeyError(InvalidArgumentError, TypeError):
-    """The key of an object or the id of a workflow is empty, or no store can keep it."""
+    """A key, an id or a name is empty, or no store can keep it: that of an object, an idempotency key, a signal."""
+
+
+class InvalidHeaderError(InvalidArgumentError, TypeError):
+    """A header is no text in a single line, or no store can keep it."""
+
+
+class InvalidDurationError(InvalidArgumentError, ValueError):
+    """A span of time is negative or longer than a thousand years, or a moment does not say its time zone."""
 
 
 class AlreadyStartedError(TerminalError):

@@ -21,9 +21,8 @@ from durably.actors.headers import ForwardHeaders, Forwarding, forwarding, plain
 from durably.actors.protocol.operations import CallSite, frame_above
 from durably.actors.transport import Delay, Invocation, Outgoing, Transport
 from durably.actors.values.durations import Duration, delay_us, duration_us, moment_us
-from durably.actors.values.type_checks import is_text
+from durably.actors.values.names import checked_name
 from durably.errors import HandlerMistakeError
-from durably.ids import is_storable
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -240,6 +239,4 @@ def _with_options(
 
 
 def _idempotency_key(key: str) -> str:
-    if not is_text(key) or not key or not is_storable(key):
-        raise TypeError(f"An idempotency key is Unicode text without NUL, and not empty; {key!r} is not.")
-    return key
+    return checked_name(key, f"An idempotency key is Unicode text without NUL, and not empty; {key!r} is not.")

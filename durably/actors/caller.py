@@ -12,8 +12,8 @@ from durably.actors.reference_classes import reference
 from durably.actors.sent_values import rejection, resolution
 from durably.actors.transport import Delay, Invocation, Transport
 from durably.actors.values.durations import Duration, duration_us
+from durably.actors.values.names import checked_name
 from durably.actors.values.serde import MISSING, Serde
-from durably.ids import is_storable
 
 T = TypeVar("T")
 ServiceT = TypeVar("ServiceT", bound=Service)
@@ -54,8 +54,7 @@ class Caller(Transport):
 
         Without a type the result is read as `Any`.
         """
-        if not is_storable(id):
-            raise TypeError(f"The id of an invocation is Unicode text without NUL; {id!r} is not.")
+        checked_name(id, f"The id of an invocation is Unicode text without NUL, and not empty; {id!r} is not.")
         return Invocation(self, id, decoding(self._serde, returns, id))
 
     def invocation_of(self, call: Coroutine[Any, Any, T], /) -> Coroutine[Any, Any, Invocation[T]]:

@@ -46,6 +46,7 @@ from durably.actors.state import StateView
 from durably.actors.transport import Delay, Invocation, Outgoing, message_of, no_call
 from durably.actors.values.descriptions import MISSING
 from durably.actors.values.durations import Duration, delay_us, moment
+from durably.actors.values.names import checked_name
 from durably.actors.values.serde import Serde, SerdeFactory, codec_named
 from durably.actors.values.type_checks import is_text
 from durably.errors import HandlerMistakeError, SharedStateError, UndecodableError, UnencodableError
@@ -408,8 +409,7 @@ class SharedWorkflowContext(SharedContext):
     def promise(self, name: str, returns: Any = MISSING, /, *, serde: Serde[Any] | None = None) -> DurablePromise[Any]:
         """A promise of this workflow by its name, declared or not, of a type or as a Serde writes it."""
         self._port.check(f"ctx.promise({name!r})")
-        if not (is_text(name) and name and is_storable(name)):
-            raise TypeError(f"The name of a promise is Unicode text without NUL, and not empty; {name!r} is not.")
+        checked_name(name, f"The name of a promise is Unicode text without NUL, and not empty; {name!r} is not.")
         if serde is not None:
             returns = checked_serde(serde)
         return DurablePromise(self._port, name, codec_named(returns, self._port.serde))

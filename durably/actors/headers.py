@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from durably.actors.values.type_checks import is_iterable, is_text
+from durably.errors import InvalidHeaderError
 from durably.ids import is_storable
 
 NO_HEADERS: dict[str, str] = {}
@@ -60,10 +61,12 @@ def plain_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
     if not headers:
         return NO_HEADERS
     for name, value in headers.items():
-        if not (is_text(name) and is_text(value) and is_storable(name) and is_storable(value)):
-            raise TypeError(f"Headers are Unicode text without NUL; {name!r}: {value!r} is not.")
+        if not (is_text(name) and is_text(value)):
+            raise TypeError(f"Headers are text; {name!r}: {value!r} is not.")
+        if not (is_storable(name) and is_storable(value)):
+            raise InvalidHeaderError(f"Headers are Unicode text without NUL; {name!r}: {value!r} is not.")
         if "\n" in name or "\n" in value or "\r" in name or "\r" in value:
-            raise TypeError(f"Headers are single lines; {name!r}: {value!r} has a line break.")
+            raise InvalidHeaderError(f"Headers are single lines; {name!r}: {value!r} has a line break.")
     return {name.lower(): value for name, value in headers.items()}
 
 

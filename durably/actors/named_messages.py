@@ -17,10 +17,11 @@ from durably.actors.transport import Outgoing
 from durably.actors.values.descriptions import MISSING
 from durably.actors.values.durations import Duration, duration_us
 from durably.actors.values.media_types import content_type_of
+from durably.actors.values.names import checked_name
 from durably.actors.values.serde import JSON, SerdeFactory, codec_named, codec_of, make_serde
-from durably.actors.values.type_checks import is_bytes, is_text
+from durably.actors.values.type_checks import is_bytes
 from durably.errors import UnencodableError
-from durably.ids import RUN, is_storable
+from durably.ids import RUN
 
 
 def named_message(
@@ -89,11 +90,11 @@ def named_question(
 
 
 def _check_name(what: str, name: Any) -> None:
-    if not is_text(name) or not name or not is_storable(name):
-        raise TypeError(
-            f"The {what} of a message by name is Unicode text without NUL, and not empty; {name!r} is not. (With the "
-            "class at hand, use a reference: caller.object(Cart, key).)"
-        )
+    checked_name(
+        name,
+        f"The {what} of a message by name is Unicode text without NUL, and not empty; {name!r} is not. (With the class "
+        "at hand, use a reference: caller.object(Cart, key).)",
+    )
 
 
 def _body(

@@ -12,10 +12,17 @@ from durably.actors.protocol.commands import CompleteAwakeable
 from durably.actors.values.descriptions import describe, shortened
 from durably.actors.values.encoding import encode_if_plain
 from durably.actors.values.error_envelopes import encode_failure
+from durably.actors.values.names import checked_name
 from durably.actors.values.records import fields_of, is_record
 from durably.actors.values.serde import JSON, MISSING, Serde, codec_for, codec_named, codec_of, is_serde
 from durably.actors.values.type_checks import is_mapping, is_sequence, is_set, is_text
-from durably.errors import InvalidArgumentError, TerminalError, UndecodableError, UnencodableError
+from durably.errors import (
+    InvalidArgumentError,
+    InvalidKeyError,
+    TerminalError,
+    UndecodableError,
+    UnencodableError,
+)
 from durably.ids import AWAKEABLE_PREFIX, is_storable, parse_awakeable_id
 
 TAKEN_FOR_JSON: Final = ("", JSON, "text/plain", "application/x-www-form-urlencoded")
@@ -158,9 +165,10 @@ def checked_serde(serde: Any) -> Serde[Any]:
 
 def checked_signal_name(name: str) -> str:
     """The name of a signal, if it can be one."""
-    if not is_text(name) or not is_storable(name) or name.startswith(AWAKEABLE_PREFIX):
-        raise TypeError(
-            f"The name of a signal is Unicode text without NUL that does not begin with {AWAKEABLE_PREFIX!r}, as ids "
-            f"of awakeables do; {name!r} is not."
-        )
-    return name
+    sentence = (
+        f"The name of a signal is Unicode text without NUL that does not begin with {AWAKEABLE_PREFIX!r}, as ids of "
+        f"awakeables do; {name!r} is not."
+    )
+    if is_text(name) and name.startswith(AWAKEABLE_PREFIX):
+        raise InvalidKeyError(sentence)
+    return checked_name(name, sentence, may_be_empty=True)

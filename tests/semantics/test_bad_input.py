@@ -268,7 +268,7 @@ class TestMistakesOfAHandler:
             call = begin(app.service(Waiter).wait())
             await turns()
             assert call.done(), "it waits"
-            assert (await call) in ("ValueError", "TypeError", "OverflowError", "HandlerMistakeError")
+            assert (await call) in ("InvalidDurationError", "ValueError", "OverflowError", "TypeError")
 
     @pytest.mark.parametrize("key", ["", "\ud800", "a\0b"])
     async def test_a_bad_key_is_a_terminal_error_400_wherever_it_is_used(self, key: str) -> None:
@@ -289,6 +289,45 @@ class TestMistakesOfAHandler:
             ):
                 with pytest.raises(InvalidKeyError, match="The key") as refused:
                     await ask()
+                assert refused.value.code == 400
+
+    @pytest.mark.parametrize("crashes", [False, True])
+    @pytest.mark.parametrize("bad", ["", "\ud800", "a\0b"])
+    async def test_what_may_come_from_a_request_and_makes_no_sense_is_a_terminal_error_400(
+        self, bad: str, crashes: bool
+    ) -> None:
+        uses: dict[str, Callable[[Context], Awaitable[Any]]] = {
+            "key": lambda ctx: ctx.call("Counter", "add", key=bad),
+            "sent key": lambda ctx: ctx.send("Counter", "add", key=bad),
+            "attached key": lambda ctx: ctx.attach("Counter", "add", key=bad, idempotency_key="k"),
+            "service": lambda ctx: ctx.call(bad, "add", key="a"),
+            "handler": lambda ctx: ctx.call("Counter", bad, key="a"),
+            "idempotency key": lambda ctx: ctx.call("Counter", "add", key="a", idempotency_key=bad),
+            "option": lambda ctx: ctx.object(Counter, "a").add.options(idempotency_key=bad)(),
+            "id": lambda ctx: ctx.invocation(bad).status(),
+            "awakeable": lambda ctx: ctx.resolve_awakeable(bad),
+            "header": lambda ctx: ctx.object(Counter, "a").add.options(headers={"x": bad or "a\nb"})(),
+            "delay": lambda ctx: ctx.object(Counter, "a").add.after(-5).send(),
+            "long delay": lambda ctx: ctx.send("Counter", "add", key="a", after=1e300),
+            "timeout": lambda ctx: ctx.object(Counter, "a").add.options(timeout=-1)(),
+            "sleep": lambda ctx: ctx.sleep(-1),
+        }
+
+        class Asking(Service):
+            @handler
+            async def ask(self, ctx: Context, what: str) -> None:
+                await ctx.sleep(1)
+                await uses[what](ctx)
+
+        async with Harness(Asking, Counter) as app:
+            for what in uses:
+                asked = begin(app.service(Asking).ask(what))
+                if crashes:
+                    await app.settle()
+                    await app.crash()
+                await app.advance(2)
+                with pytest.raises(InvalidArgumentError) as refused:
+                    await asked
                 assert refused.value.code == 400
 
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
 
 from durably.actors.values.type_checks import is_datetime, is_number
+from durably.errors import InvalidDurationError
 
 Duration: TypeAlias = timedelta | float
 """A span of time; a bare number is seconds, as in asyncio."""
@@ -18,20 +19,29 @@ LONGEST_SECONDS = 1_000 * 366 * 86_400.0
 
 
 def duration_us(duration: Duration, what: str = "a duration") -> int:
-    """Whole microseconds. `what` names the thing in the sentence of the ValueError or TypeError."""
+    """Whole microseconds. `what` names the thing in the sentence of the InvalidDurationError or TypeError."""
     if isinstance(duration, timedelta):
         microseconds = duration // MICROSECOND
     elif not is_number(duration):
         raise TypeError(f"{what} is a timedelta or a number of seconds, not {duration!r} ({type(duration).__name__}).")
     elif math.isnan(duration) or duration > LONGEST_SECONDS:
-        raise ValueError(f"{what} is at most {LONGEST_SECONDS:.0f} seconds (a thousand years), not {duration!r}.")
+        raise InvalidDurationError(
+            f"{what} is at most {LONGEST_SECONDS:.0f} seconds (a thousand years), not {duration!r}."
+        )
     else:
         microseconds = -1 if duration < 0 else round(duration * 1_000_000)
     if microseconds < 0:
-        raise ValueError(f"{what} cannot be negative: {duration!r}.")
+        raise InvalidDurationError(f"{what} cannot be negative: {duration!r}.")
     if microseconds > LONGEST_SECONDS * 1_000_000:
-        raise ValueError(f"{what} is at most {LONGEST_SECONDS:.0f} seconds (a thousand years), not {duration!r}.")
+        raise InvalidDurationError(
+            f"{what} is at most {LONGEST_SECONDS:.0f} seconds (a thousand years), not {duration!r}."
+        )
     return microseconds
+
+
+def _too_long(what: str, duration: Duration) -> InvalidDurationError:
+    limit = f"{LONGEST_SECONDS:.0f} seconds (a thousand years)"
+    return InvalidDurationError(f"{what} is at most {limit}, not {duration!r}.")
 
 
 def optional_duration_us(duration: Duration | None, what: str) -> int | None:
@@ -62,7 +72,7 @@ def moment_us(when: datetime) -> int:
     if not is_datetime(when):
         raise TypeError(f"at(...) takes a datetime, not {when!r}. For a span of time use after(...).")
     if when.utcoffset() is None:
-        raise ValueError(
+        raise InvalidDurationError(
             f"at({when!r}) does not say which time zone it means. Write datetime(..., tzinfo=UTC), or start from "
             "ctx.now()."
         )
