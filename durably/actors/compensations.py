@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, ParamSpec, Self
 
@@ -57,4 +58,5 @@ class Compensations:
                 if terminal(failure) is None:
                     raise
                 self._port.log("error", "a compensation failed", {"error": f"{type(failure).__name__}: {failure}"})
-                error.add_note(f"A compensation failed too: {type(failure).__name__}: {failure}")
+                with suppress(AttributeError):  # A frozen dataclass takes no notes.
+                    error.add_note(f"A compensation failed too: {type(failure).__name__}: {failure}")

@@ -63,13 +63,11 @@ class RetryPolicy:
         except OverflowError:
             return maximum if initial else 0
 
-    def exhausted(self, failed_attempts: int, elapsed_us: int) -> bool:
-        """No further attempt is due: there were enough, or the next one would start too late."""
+    def exhausted(self, failed_attempts: int, elapsed_us: int, delay_us: int) -> bool:
+        """No further attempt is due: there were enough, or the next one, after `delay_us`, would start too late."""
         if self.max_attempts is not None and failed_attempts >= self.max_attempts:
             return True
-        return self.max_duration is not None and elapsed_us + self.delay_us(failed_attempts) > duration_us(
-            self.max_duration
-        )
+        return self.max_duration is not None and elapsed_us + delay_us > duration_us(self.max_duration)
 
     def gives_up_on(self, error: BaseException) -> bool:
         """Errors like this one are not worth another attempt."""

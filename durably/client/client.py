@@ -165,9 +165,11 @@ class Client(Caller):
                 return answered
             failures += 1
             elapsed_us = round((loop.time() - began) * 1_000_000)
-            if not _may_repeat(asked, answered, error) or self._retry.exhausted(failures, elapsed_us):
+            pause_seconds = self._pause_seconds(failures, answered)
+            is_over = self._retry.exhausted(failures, elapsed_us, round(pause_seconds * 1_000_000))
+            if is_over or not _may_repeat(asked, answered, error):
                 raise error
-            await asyncio.sleep(self._pause_seconds(failures, answered))
+            await asyncio.sleep(pause_seconds)
 
     def _base_of(self, asked: wire.Asked) -> str:
         if not asked.is_for_operators:

@@ -24,18 +24,18 @@ def test_no_wait_is_longer_than_the_maximum(failures: int) -> None:
 
 
 def test_without_limits_it_is_never_exhausted() -> None:
-    assert not RetryPolicy().exhausted(10**9, 10**18)
+    assert not RetryPolicy().exhausted(10**9, 10**18, 10**9)
 
 
 def test_attempts_count_the_first() -> None:
-    assert not RetryPolicy(max_attempts=2).exhausted(1, 0)
-    assert RetryPolicy(max_attempts=2).exhausted(2, 0)
+    assert not RetryPolicy(max_attempts=2).exhausted(1, 0, 0)
+    assert RetryPolicy(max_attempts=2).exhausted(2, 0, 0)
 
 
 def test_an_attempt_that_would_start_too_late_is_not_made() -> None:
     policy = RetryPolicy(initial=1, maximum=1, max_duration=timedelta(seconds=3))
-    assert not policy.exhausted(1, 2_000_000)
-    assert policy.exhausted(1, 2_000_001)
+    assert not policy.exhausted(1, 2_000_000, 1_000_000)
+    assert policy.exhausted(1, 2_000_001, 1_000_000)
 
 
 def test_it_gives_up_on_the_classes_named() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import typing
+from collections.abc import Iterator
 from datetime import timedelta
 from inspect import get_annotations
 from types import SimpleNamespace
@@ -57,22 +58,32 @@ _decoder = msgspec.json.Decoder(Envelope)
 
 
 def terminal(error: BaseException) -> TerminalError | None:
-    """The terminal error that `error` is for callers, or None where another attempt may help (rule E3)."""
-    if isinstance(error, asyncio.CancelledError):
+    """The terminal error that `error` is for callers, or None where another attempt may help (rule E3).
+
+    An error that was raised from one that is terminal is it too: wrapping says more, and undoes nothing.
+    """
+    return _terminal(error, of_action=False)
+
+
+def terminal_of_action(error: BaseException) -> TerminalError | None:
+    """The same for what an action raised, whose time-outs and cancels may pass (rule A3)."""
+    return _terminal(error, of_action=True)
+
+
+def _terminal(error: BaseException, *, of_action: bool) -> TerminalError | None:
+    if isinstance(error, asyncio.CancelledError) and not of_action:
         return _cancelled(error)
-    raised = raised_terminal(error)
+    raised = _first_of(TerminalError, error)
     if raised is not None:
         return raised
-    if isinstance(error, TimeoutError):
-        return TerminalError(str(error) or "The handler ran into a time limit of its own.", code=TIMEOUT_CODE)
-    if isinstance(error, BaseExceptionGroup):
-        return _terminal_group(cast("BaseExceptionGroup[BaseException]", error))
+    for one in _chain(error):
+        if isinstance(one, TimeoutError) and not of_action:
+            return TerminalError(str(one) or "The handler ran into a time limit of its own.", code=TIMEOUT_CODE)
+        if isinstance(one, BaseExceptionGroup):
+            group = _terminal_group(cast("BaseExceptionGroup[BaseException]", one), of_action=of_action)
+            if group is not None:
+                return group
     return None
-
-
-def raised_terminal(error: BaseException) -> TerminalError | None:
-    """The terminal error that this one is, or was raised from: wrapping it says more, and does not undo it."""
-    return _first_of(TerminalError, error)
 
 
 def asked_delay(error: BaseException) -> timedelta | float | None:
@@ -82,20 +93,20 @@ def asked_delay(error: BaseException) -> timedelta | float | None:
 
 
 def _first_of(kind: type[ErrorT], error: BaseException) -> ErrorT | None:
-    """The first of its class among an error and what that was explicitly raised from (`raise ... from`).
+    """The first of its class among an error and what that was explicitly raised from (`raise ... from`)."""
+    return next((one for one in _chain(error) if isinstance(one, kind)), None)
 
-    A mistake ends the search, and so does an error that says what is to be done in another way.
-    """
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An error and what it was explicitly raised from, up to one that says for itself what is to be done."""
     seen: set[int] = set()
     one: BaseException | None = error
     while one is not None and id(one) not in seen:  # A chain of causes may be a ring.
-        if isinstance(one, kind):
-            return one
+        yield one
         if isinstance(one, HandlerMistakeError | RetryableError | TerminalError):
-            return None
+            return
         seen.add(id(one))
         one = one.__cause__
-    return None
 
 
 def _cancelled(error: BaseException) -> TerminalError:
@@ -105,8 +116,8 @@ def _cancelled(error: BaseException) -> TerminalError:
     return CancelledInvocationError(str(error))
 
 
-def _terminal_group(group: BaseExceptionGroup[BaseException]) -> TerminalError | None:
-    leaves = [terminal(leaf) for leaf in _leaves(group)]
+def _terminal_group(group: BaseExceptionGroup[BaseException], *, of_action: bool) -> TerminalError | None:
+    leaves = [_terminal(leaf, of_action=of_action) for leaf in _leaves(group)]
     ends = [leaf for leaf in leaves if leaf is not None]
     if len(ends) != len(leaves):
         return None
@@ -163,13 +174,16 @@ def envelope_of(error: TerminalError) -> Envelope:
     return Envelope(names, _plain_code(error), _plain_text(_message_of(error)), metadata, fields)
 
 
-def decode_failure(data: bytes) -> TerminalError:
-    """The error in an envelope, of the nearest class that is known here."""
+def decode_failure(data: bytes, cause: BaseException | None = None) -> TerminalError:
+    """The error in an envelope, of the nearest class that is known here. `cause` is what it was raised from."""
     try:
         envelope = _decoder.decode(data)
     except msgspec.MsgspecError:
         return TerminalError(f"The invocation failed, with an error that cannot be read: {data[:200]!r}.")
-    return restored(envelope)
+    error = restored(envelope)
+    if cause is not None:
+        _set(error, "__cause__", cause)
+    return error
 
 
 def restored(envelope: Envelope) -> TerminalError:

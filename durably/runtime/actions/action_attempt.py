@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self
 
 from durably.actors.retry import RetryPolicy
 from durably.actors.values.durations import duration_us
-from durably.actors.values.error_envelopes import asked_delay, raised_terminal, terminal
-from durably.errors import ActionFailedError, ActionTimeoutError, TerminalError
+from durably.actors.values.error_envelopes import asked_delay
+from durably.errors import ActionFailedError, ActionTimeoutError
 from durably.runtime.clock import US_PER_SECOND, Cancellable, Clock
 from durably.runtime.execution.failure_text import describe_failure, text_of_error
 
@@ -64,17 +64,6 @@ class TimeLimit:
         self._expired = True
         assert self._task is not None
         self._task.cancel()
-
-
-def terminal_error_of_action(error: BaseException) -> TerminalError | None:
-    """The terminal error that an action raised, alone or in a group of nothing else (rules A3 and E3)."""
-    return terminal(error) if _is_terminal(error) else None
-
-
-def _is_terminal(error: BaseException) -> bool:
-    if isinstance(error, BaseExceptionGroup):
-        return all(map(_is_terminal, cast("BaseExceptionGroup[BaseException]", error).exceptions))
-    return raised_terminal(error) is not None
 
 
 def given_up_error(name: str, error: BaseException, attempts: int, *, is_time_limit: bool) -> ActionFailedError:

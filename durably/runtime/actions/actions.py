@@ -21,10 +21,10 @@ import msgspec
 from durably.actors.action_context import ActionContext
 from durably.actors.protocol.port import Action
 from durably.actors.retry import RetryPolicy
-from durably.actors.values.error_envelopes import encode_failure
+from durably.actors.values.error_envelopes import encode_failure, terminal_of_action
 from durably.actors.values.user_errors import USER_ERRORS, is_from_signal, let_signals_pass
 from durably.errors import TerminalError, find_mistake
-from durably.runtime.actions.action_attempt import TimeLimit, given_up_error, retry_delay, terminal_error_of_action
+from durably.runtime.actions.action_attempt import TimeLimit, given_up_error, retry_delay
 from durably.runtime.actions.contained import ExitInTaskError, contained, has_exited, without_containment
 from durably.runtime.clock import Cancellable, Clock
 from durably.runtime.commit.thread_yielding import ThreadYielding
@@ -377,13 +377,13 @@ def _after_failure(
     action: Action[Any], policy: RetryPolicy, error: BaseException, failures: int, elapsed_us: int, is_time_limit: bool
 ) -> ActionResult | None:
     """What the failure of an attempt means: a result, or None to try again."""
-    ends = terminal_error_of_action(error)
+    ends = terminal_of_action(error)
     if ends is not None:
         return ActionResult(failed=True, value=encode_failure(ends), cause=error.__cause__)
     if find_mistake(error) is not None:
         return ActionResult(failed=True, value=b"", exhausted=error)
     if not (policy.gives_up_on(error) or has_exited(error)):  # Rule E3: it would exit each time.
-        if not policy.exhausted(failures, elapsed_us):
+        if not policy.exhausted(failures, elapsed_us, retry_delay(policy, failures, error)):
             return None
         if action.retry is None and policy.then == "pause":
             return ActionResult(failed=True, value=b"", exhausted=error)

@@ -132,9 +132,7 @@ class DurableOperation(Operation[R]):
         if self.done():
             return
         if delivery.failed:
-            failure = decode_failure(delivery.value)
-            failure.__cause__ = delivery.cause
-            self.set_exception(failure)
+            self.set_exception(decode_failure(delivery.value, delivery.cause))
             return
         answers = self._execution.answers
         if answers is not None and delivery.command in answers:

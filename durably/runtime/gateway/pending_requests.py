@@ -173,9 +173,7 @@ class ResultOperation(OutcomeOperation[R]):
     def answer(self, outcome: Outcome, expires_at: int | None, cause: BaseException | None = None, /) -> None:
         try:
             if outcome.failed:
-                failure = decode_failure(outcome.value)
-                failure.__cause__ = cause
-                self.refuse(failure)
+                self.refuse(decode_failure(outcome.value, cause))
             elif len(outcome.value) > self._pending.slice_bytes:
                 size_bytes = self._pending.slice_bytes
                 slices = decode_in_slices(self._decode, outcome.value, size_bytes)

@@ -65,8 +65,9 @@ class Retries:
             invocation.failing_since = now
         invocation.attempts += 1
         gives_up = policy.gives_up_on(error)
-        if not gives_up and not policy.exhausted(invocation.attempts, now - invocation.failing_since):
-            self._back_off(invocation, error, now, retry_delay(policy, invocation.attempts, error))
+        delay_us = retry_delay(policy, invocation.attempts, error)
+        if not gives_up and not policy.exhausted(invocation.attempts, now - invocation.failing_since, delay_us):
+            self._back_off(invocation, error, now, delay_us)
         elif gives_up or policy.then == "fail":
             self._fail(invocation, error)
         else:
