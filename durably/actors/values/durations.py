@@ -25,17 +25,13 @@ def duration_us(duration: Duration, what: str = "a duration") -> int:
     elif not is_number(duration):
         raise TypeError(f"{what} is a timedelta or a number of seconds, not {duration!r} ({type(duration).__name__}).")
     elif math.isnan(duration) or duration > LONGEST_SECONDS:
-        raise InvalidDurationError(
-            f"{what} is at most {LONGEST_SECONDS:.0f} seconds (a thousand years), not {duration!r}."
-        )
+        raise _too_long(what, duration)
     else:
         microseconds = -1 if duration < 0 else round(duration * 1_000_000)
     if microseconds < 0:
         raise InvalidDurationError(f"{what} cannot be negative: {duration!r}.")
     if microseconds > LONGEST_SECONDS * 1_000_000:
-        raise InvalidDurationError(
-            f"{what} is at most {LONGEST_SECONDS:.0f} seconds (a thousand years), not {duration!r}."
-        )
+        raise _too_long(what, duration)
     return microseconds
 
 
