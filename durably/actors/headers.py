@@ -62,7 +62,7 @@ def plain_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
         return NO_HEADERS
     for name, value in headers.items():
         if not (is_text(name) and is_text(value)):
-            raise TypeError(f"Headers are text; {name!r}: {value!r} is not.")
+            raise TypeError(f"Headers are Unicode text without NUL; {name!r}: {value!r} is not.")
         if not (is_storable(name) and is_storable(value)):
             raise InvalidHeaderError(f"Headers are Unicode text without NUL; {name!r}: {value!r} is not.")
         if "\n" in name or "\n" in value or "\r" in name or "\r" in value:
