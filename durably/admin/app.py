@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -23,6 +22,7 @@ from starlette.types import Receive, Scope, Send
 from durably.actors.transport import Invocation
 from durably.errors import DurablyError, TerminalError
 from durably.runtime.gateway.control import Verb
+from durably.runtime.gateway.describe import installed_version
 from durably.runtime.gateway.requests import Effect
 
 MIN_ADMIN_API_VERSION: Final = 1
@@ -98,7 +98,7 @@ class Admin:
 
     async def _version(self, _: Request) -> Response:
         return _json({
-            "version": _installed_version(),
+            "version": installed_version(),
             "min_admin_api_version": MIN_ADMIN_API_VERSION,
             "max_admin_api_version": MAX_ADMIN_API_VERSION,
             "ingress_endpoint": self._ingress_endpoint,
@@ -179,13 +179,6 @@ class Admin:
 
 
 # ---------------------------------------------------------------- what comes in
-
-
-def _installed_version() -> str:
-    try:
-        return version("durably")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def _verb(name: str) -> Verb:

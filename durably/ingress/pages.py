@@ -7,7 +7,6 @@ GET /restate/openapi/{service}     of one
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import Final, Protocol
 
 import msgspec
@@ -20,6 +19,7 @@ from starlette.types import Scope
 from durably.ingress.index_page import POLICY, index_page
 from durably.ingress.openapi import openapi_document
 from durably.ingress.paths import MOUNT
+from durably.runtime.gateway.describe import installed_version
 from durably.runtime.gateway.requests import ServiceDescription, ServiceSchemas
 
 TITLE: Final = "durably"
@@ -52,7 +52,9 @@ def page_routes(runtime: DescribedRuntime) -> list[Route]:
         chosen = [pair for pair in services if (pair[0].name == wanted if wanted else not pair[0].private)]
         if wanted and not chosen:
             raise HTTPException(404)
-        document = openapi_document(chosen, title=wanted or TITLE, version=_version(), server=_mount(request) or "/")
+        document = openapi_document(
+            chosen, title=wanted or TITLE, version=installed_version(), server=_mount(request) or "/"
+        )
         return Response(msgspec.json.encode(document), media_type="application/json")
 
     return [
@@ -65,10 +67,3 @@ def page_routes(runtime: DescribedRuntime) -> list[Route]:
 def _mount(request: Request) -> str:
     mount: str = request.scope.get(MOUNT, "")
     return mount.rstrip("/")
-
-
-def _version() -> str:
-    try:
-        return version("durably")
-    except PackageNotFoundError:
-        return "unknown"

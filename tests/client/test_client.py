@@ -245,8 +245,8 @@ async def test_errors_arrive_in_their_class_with_their_fields() -> None:
         wrong = await error_of(client.call("Desk", "take", key="a", argument={"row": "x"}))
         assert isinstance(wrong, InvalidArgumentError)
         assert wrong.path == "$.row"
-        nobody = client.invocation("inv_1" + "0" * 33)
-        for unknown in (client.call("Desk", "nothing", key="a"), client.call("Nobody", "x"), nobody.result()):
+        unknown_job = client.invocation("inv_1" + "0" * 33)
+        for unknown in (client.call("Desk", "nothing", key="a"), client.call("Unknown", "x"), unknown_job.result()):
             assert isinstance(await error_of(unknown), UnknownTargetError)
 
         signup = client.workflow(Signup, "ann")
@@ -326,9 +326,9 @@ async def test_what_cannot_be_asked_over_http_says_what_to_do() -> None:
         for url in ("localhost:8080", "ftp://a", "http://", "http://a?b", ""):
             with pytest.raises(ValueError, match="is no address of a server"):
                 Client(url)
-        async with Client("http://127.0.0.1:9", retry=ONCE) as nobody:
+        async with Client("http://127.0.0.1:9", retry=ONCE) as disconnected:
             with pytest.raises(ServerUnreachableError, match="cannot be reached for Desk/add") as refused:
-                await nobody.object(Desk, "a").add(1)
+                await disconnected.object(Desk, "a").add(1)
         assert refused.value.nothing_accepted
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.metadata import PackageNotFoundError, version
+
 from durably.actors.definition.binding import BoundActor, BoundActorHandler
 from durably.runtime.gateway.requests import HandlerDescription, ServiceDescription
 
@@ -29,3 +31,11 @@ def _describe_handler(handler: BoundActorHandler) -> HandlerDescription:
         accepts=handler.accepts,
         content_type=handler.content_type,
     )
+
+
+def installed_version() -> str:
+    """That of the package, or `unknown` where it runs without being installed."""
+    try:
+        return version("durably")
+    except PackageNotFoundError:
+        return "unknown"
