@@ -14,9 +14,23 @@ import sys
 def main() -> None:
     """Run the command."""
     leave_quietly_on_signals()  # `durably.cli.main` sets Python's handler of Ctrl-C again.
+    if sys.argv[1:] == ["--version"]:
+        print_version()
+        return
     from durably.cli.main import main
 
     main()
+
+
+def print_version() -> None:
+    """At once: nothing of the package is imported for it."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        found = version("durably")
+    except PackageNotFoundError:
+        found = "(from a source tree, not installed)"
+    sys.stdout.write(f"durably {found}\n")
 
 
 def leave_quietly_on_signals() -> None:
@@ -39,3 +53,6 @@ def _is_python_m() -> bool:
 
 if _is_python_m():
     leave_quietly_on_signals()
+    if sys.orig_argv[-1] == "--version" and sys.orig_argv[-2] in ("durably", "durably.cli"):
+        print_version()
+        raise SystemExit

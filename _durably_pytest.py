@@ -215,15 +215,36 @@ def _simulate(item: pytest.Function, marker: pytest.Mark) -> None:
     if part is not None:
         options.update(part=part)
     try:
-        for given in several:
-            import_module("durably.testing.simulation").simulate(program, *marker.args, **given)
+        simulate = import_module("durably.testing.simulation").simulate
+        reports = [simulate(program, *marker.args, **given) for given in several]
+        _note_crashes(item, sum(report.runs for report in reports), sum(report.crashes for report in reports))
+    except (TypeError, ValueError) as error:
+        if not _is_of_an_argument(error):
+            raise
+        pytest.fail(f"@pytest.mark.simulate(...) of this test cannot work: {error}", pytrace=False)
     except AssertionError as error:
+        if type(error).__name__ == "NeverHappenedError":
+            pytest.fail(f"NeverHappenedError: {error}", pytrace=False)
         failed: int | None = getattr(error, "seed", None)
         if failed is not None:
             error.add_note(f"As a test: pytest {_without_part(item, part)} --seed={failed}")
         raise
     if item.config.getoption(_HASH_SEEDS) and not (part or (0, 0))[0]:
         _compare_hash_seeds(item, min(options.get("runs", _USUAL_RUNS), _RUNS_PER_HASH_SEED))
+
+
+def _is_of_an_argument(error: BaseException) -> bool:
+    """The kit itself has raised it: what a program raises is a `SimulationFailedError`; other code has frames."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and str(trace.tb_frame.f_globals.get("__name__", "")).startswith("durably.")
+
+
+def _note_crashes(item: pytest.Function, runs: int, crashes: int) -> None:
+    """The summary names each test that shows nothing about crashes: others in the session may have seen some."""
+    if runs > 1 and not crashes:
+        import_module(_REPORT).TOTALS.without_crash.append(item.nodeid)
 
 
 def _compare_hash_seeds(item: pytest.Function, runs: int) -> None:
@@ -282,10 +303,10 @@ def _one_line(error: BaseException) -> str:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """A worker of pytest-xdist tells its controller."""
-    output: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
+    output: Any = getattr(session.config, "workeroutput", None)
     report = sys.modules.get(_REPORT)
     if output is not None and report is not None:
-        output[_OUTPUT_OF_A_WORKER] = asdict(report.TOTALS.report)
+        output[_OUTPUT_OF_A_WORKER] = asdict(report.TOTALS.report), report.TOTALS.without_crash
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -293,12 +314,13 @@ def pytest_testnodedown(node: Any) -> None:
     output = getattr(node, "workeroutput", {}).get(_OUTPUT_OF_A_WORKER)
     if output is not None:
         report = import_module(_REPORT)
-        report.TOTALS.add(report.Report(**output))
+        report.TOTALS.add(report.Report(**output[0]))
+        report.TOTALS.without_crash += output[1]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     report = sys.modules.get(_REPORT)
     if report is not None and report.TOTALS.report.runs:
         terminalreporter.write_line(f"durably: {report.TOTALS.report}")
-        for line in report.TOTALS.report.details():
+        for line in report.TOTALS.details():
             terminalreporter.write_line(f"  {line}")

@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 import msgspec
 import typer
-from rich.console import Console
+from rich.console import Console, Group
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks.counted import PARTS
@@ -17,12 +17,16 @@ from benchmarks.machine import look_at_machine
 from benchmarks.measurement import Sample, Spec
 from benchmarks.plan import BENCHMARKS, Benchmark
 from benchmarks.results import FORMAT, Report
-from benchmarks.suite import Settings, Suite, measurements, run_in_child
-from benchmarks.table import comparison_table, report_markdown, report_table
+from benchmarks.scale.cases import CASES
+from benchmarks.scale.growth import Growth, growth_markdown, growth_table, measure_growth
+from benchmarks.suite import MeasurementError, Settings, Suite, measurements, run_in_child
+from benchmarks.table import comparison_table, machine_line, report_markdown, report_table
 
 DISK: Final = Path("/var/tmp")
 """A folder for temporary files that is on a disk by convention; /tmp often is not."""
 QUICK: Final = Settings(seconds=1.0, rounds=1, warm_up_seconds=0.5)
+QUICK_SHARE: Final = 0.001
+"""Of the full size with --scale: to see that all works."""
 WARM_UP_SECONDS: Final = 1.0
 FILE_COLUMNS: Final = 180
 """How wide the table is where no terminal says how wide it may be."""
@@ -58,12 +62,21 @@ def benchmark(
     keep_counts: Annotated[
         bool, typer.Option("--keep", help="With --instructions: keep the figures in benchmarks/instructions.json.")
     ] = False,
+    scale: Annotated[
+        bool,
+        typer.Option(
+            "--scale", help="How time and memory grow up to a million invocations; with --quick to a thousandth."
+        ),
+    ] = False,
     names: Annotated[bool, typer.Option("--list", help="Print the names of the benchmarks and stop.")] = False,
 ) -> None:
     """Measure durable calls beside the bare limits of what they are made of."""
     if names:
         for one in BENCHMARKS:
             typer.echo(f"{one.name:14} {one.title}")
+        return
+    if scale:
+        _measure_growth(only or [], folder or _disk(), share=QUICK_SHARE if quick else 1.0, as_markdown=as_markdown)
         return
     if instructions:
         _count(only or [], folder or _disk(), keeps=keep_counts)
@@ -111,6 +124,35 @@ def _count(names: list[str], folder: Path | None, *, keeps: bool) -> None:
         typer.echo(f"Dearer than before. {sentence}")
     if keeps:
         keep(counted)
+
+
+def _measure_growth(names: list[str], folder: Path | None, *, share: float, as_markdown: bool) -> None:
+    known = {case.name: case for case in CASES}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise typer.BadParameter(
+            f"There is no case {unknown[0]!r} of --scale. There are: {', '.join(known)}.", param_hint="--only"
+        )
+    progress = Console(stderr=True)
+    with tempfile.TemporaryDirectory(prefix="durably-scale-", dir=folder) as files:
+        chosen = [case for case in CASES if not names or case.name in names]
+        growths: list[Growth] = []
+        try:
+            for growth in measure_growth(chosen, Path(files), share, lambda what: progress.print(f"... {what}")):
+                growths.append(growth)
+                progress.print("  ".join(growth.cells))  # An interrupt after half an hour loses nothing.
+        except MeasurementError as error:
+            typer.echo(str(error), err=True)
+            raise typer.Exit(1) from error
+        machine = machine_line(look_at_machine(Path(files)))
+    if as_markdown:
+        typer.echo(f"{machine.plain}\n\n{growth_markdown(growths)}")
+    else:
+        console = Console()
+        console = console if console.is_terminal else Console(width=FILE_COLUMNS)
+        console.print(Group(machine, growth_table(growths)))
+    if not all(growth.is_as_it_must_be for growth in growths):
+        raise typer.Exit(1)
 
 
 def _run(chosen: list[Benchmark], settings: Settings, folder: Path) -> Report:

@@ -27,11 +27,13 @@ from durably.runtime.environment import Environment
 from durably.runtime.runtime import Runtime
 from durably.runtime.settings import Settings
 from durably.storage import SqliteStore
+from workloads import WORKLOADS
 
 SLOWER: Final = 50
 """How many times slower callgrind makes a program, roughly."""
 WARM_UP_CALLS: Final = 100
 """Enough for each lane of the chains to have been there once."""
+SIMULATED_RUNS: Final = 3
 MARK: Final = "getppid"
 """The function of the C library whose call is a mark: nothing else calls it."""
 
@@ -56,6 +58,7 @@ PARTS: Final = {
     "ingress-64": Part(title="calls through the ingress, 64 callers", workload="ingress", callers=64, calls_each=16),
     "calls-1024": Part(title="calls, 1,024 callers", workload="call", callers=1024, calls_each=3),
     "steps-1024": Part(title="three steps, 1,024 callers", workload="steps", callers=1024, calls_each=1),
+    "simulation": Part(title="a simulated run", workload="simulation", callers=1, calls_each=SIMULATED_RUNS),
     "chain-20": Part(title="chain of ten, 20 callers", workload="chain", callers=20, calls_each=8),
 }
 """What is counted. Of 100 chains at once a batch may take some in the middle, or not: that depends on time."""
@@ -88,7 +91,7 @@ async def count(folder: Path, names: list[str]) -> None:
     environment = Environment(clock=SlowClock(), settings=Settings(give_way_us=None))
     actors = [Counter, Steps, Link]
     async with Runtime(SqliteStore(folder / "counted.db"), actors, environment=environment) as runtime:
-        operations = operations_on(runtime) | {"ingress": through_the_ingress(runtime)}
+        operations = operations_on(runtime) | {"ingress": through_the_ingress(runtime), "simulation": in_simulation}
         await prepare(operations["call"], KEYS, at_once=64)
         for name in names:
             part = PARTS[name]
@@ -122,6 +125,11 @@ def through_the_ingress(runtime: Runtime) -> Callable[[int], Any]:
         await application({**head, "path": path, "raw_path": path.encode(), "headers": headers}, receive, send)
 
     return call
+
+
+async def in_simulation(number: int) -> None:
+    """A run of the kit for tests, with faults; its event loop cannot run on this one's thread."""
+    await asyncio.to_thread(WORKLOADS["promises"].run, number)
 
 
 async def _call_repeatedly(operation: Callable[[int], Any], caller: int, part: Part) -> None:

@@ -17,3 +17,9 @@ def counts_of(runtime: Runtime) -> Counts | None:
         return Counts(commits=log.commits, transitions=log.position, pauses=supervisor._thread_yielding.pauses)
     except AttributeError:
         return None
+
+
+async def until_idle(runtime: Runtime) -> None:
+    """Wait until nothing is under way that could go on by itself, and all is durable."""
+    inside: Any = runtime
+    await inside._supervisor.engine.parts.idleness.until_idle()

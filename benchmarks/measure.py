@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 from time import perf_counter_ns, process_time
 
 import msgspec
 
+from benchmarks.event_load import drive_events
 from benchmarks.http_load import ask, drive, serving
 from benchmarks.load import (
     TICK_SECONDS,
@@ -66,6 +68,15 @@ async def _measure_in_process(spec: Spec, running: Running, prepared: int) -> Sa
 
 
 async def _measure_served(spec: Spec, subject: Served, port: int) -> Sample:
+    if spec.workload in subject.streams:
+        window, observed = await drive_events(
+            port,
+            subject.streams[spec.workload],
+            subject.requests[spec.workload],
+            readers=spec.callers,
+            window_from_now=partial(window_from_now, spec.warm_up_seconds, spec.seconds),
+        )
+        return _sample(window, observed, None, None)
     window = window_from_now(spec.warm_up_seconds, spec.seconds)
     before, after = None, None
     if subject.counts_request is not None:

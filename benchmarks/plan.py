@@ -219,6 +219,21 @@ BENCHMARKS: Final = (
         subjects=("durably-http", "asgi", "durably-granian"),
         targets=(RateAtLeast(per_second=8_000),),
     ),
+    Benchmark(
+        name="events-own",
+        title="events, 1,000 readers of one key each",
+        workload="events-own",
+        load=Load(callers=1_000),
+        subjects=("durably-http", "asgi-events", "durably-granian"),
+        targets=(RateAtLeast(per_second=10_000),),
+    ),
+    Benchmark(
+        name="events-all",
+        title="events, 1,000 readers of all",
+        workload="events-all",
+        load=Load(callers=1_000),
+        subjects=("durably-http", "asgi-events", "durably-granian"),
+    ),
 )
 
 

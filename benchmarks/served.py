@@ -6,6 +6,7 @@ from benchmarks.actors import Counter
 from benchmarks.inside import counts_of
 from benchmarks.measurement import Counts
 from durably import Context, Service, handler
+from durably.events import PubSub
 from durably.runtime.runtime import Runtime
 
 
@@ -17,4 +18,4 @@ class Inside(Service):
         return counts_of(runtime)
 
 
-runtime = Runtime("memory:", [Counter, Inside])
+runtime = Runtime("memory:", [Counter, Inside], pubsub=PubSub(sse=True))

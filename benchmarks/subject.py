@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
@@ -55,6 +55,8 @@ class Served:
     command: Callable[[Path], list[str]]
     requests: Mapping[str, Callable[[int], bytes]]
     """By workload, how operation n is asked for: one whole HTTP/1.1 request."""
+    streams: Mapping[str, Callable[[int], bytes]] = field(default_factory=dict[str, Callable[[int], bytes]])
+    """By workload of events, how reader n opens its stream; the requests are then those that publish."""
     counts_request: bytes | None = None
     """What it answers to this is JSON of `Counts`, or null."""
 
@@ -71,6 +73,7 @@ SUBJECTS: Final = MappingProxyType(
         "durably-http": "durably_over_http",
         "durably-granian": "durably_over_granian",
         "asgi": "asgi_hello",
+        "asgi-events": "asgi_events",
     }
 )
 """Modules of `benchmarks.subjects` by the names that plans use."""
@@ -85,6 +88,7 @@ TITLES: Final = MappingProxyType(
         "durably-http": "durably serve, uvicorn",
         "durably-granian": "durably serve, granian",
         "asgi": "uvicorn, bare ASGI",
+        "asgi-events": "uvicorn, queues in memory",
     }
 )
 
@@ -101,6 +105,32 @@ def large_body(size_mb: int) -> bytes:
     """A list of small objects as JSON."""
     item = b'{"name":"abcdefgh","price":12.5,"count":3}'
     return b"[" + b",".join([item] * (size_mb * 1_000_000 // (len(item) + 1))) + b"]"
+
+
+EVENTS_AT_ONCE: Final = 100
+"""How many events a request publishes in the workloads of events."""
+
+
+def publication(number: int) -> bytes:
+    """A request that publishes events, each with one of so many keys."""
+    events = (
+        b'{"name":"Moved","key":"k%d","value":{"lift":"k%d","floor":%d}}' % (key, key, number)
+        for key in (((number * EVENTS_AT_ONCE + offset) * 7919) % KEYS for offset in range(EVENTS_AT_ONCE))
+    )
+    return http_request("/events", b"[" + b",".join(events) + b"]")
+
+
+def stream_of_all(number: int) -> bytes:
+    """How a reader of all events asks."""
+    return b"GET /events HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"
+
+
+def stream_of_one(number: int) -> bytes:
+    """How a reader asks that wants the events of one key."""
+    return b"GET /events?key=k%d HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n" % (number % KEYS)
+
+
+EVENT_STREAMS: Final = MappingProxyType({"events-all": stream_of_all, "events-own": stream_of_one})
 
 
 def http_request(path: str, body: bytes) -> bytes:

@@ -175,18 +175,28 @@ def run_in_child(spec: Spec, folder: Path) -> Sample:
     """
     with tempfile.TemporaryDirectory(dir=folder) as own:
         command = [sys.executable, "-m", "benchmarks.child", msgspec.json.encode(spec).decode(), own]
-        process = subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-        )
-        try:
-            output, errors = process.communicate(timeout=spec.warm_up_seconds + spec.seconds + CHILD_SECONDS)
-        except subprocess.TimeoutExpired:
-            raise MeasurementError("It took too long.") from None
-        finally:
-            _end(process)
+        output = run_program(command, spec.warm_up_seconds + spec.seconds + CHILD_SECONDS)
+    return msgspec.json.decode(output, type=Sample)
+
+
+def run_program(command: Sequence[str], seconds: float) -> str:
+    """What it prints.
+
+    Raises:
+        MeasurementError: it failed, or took too long.
+    """
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        output, errors = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        raise MeasurementError("It took too long.") from None
+    finally:
+        _end(process)
     if process.returncode != 0:
         raise MeasurementError((errors.strip() or f"Its status was {process.returncode}.").splitlines()[-1])
-    return msgspec.json.decode(output, type=Sample)
+    return output
 
 
 def _end(process: subprocess.Popen[str]) -> None:

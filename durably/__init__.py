@@ -1,29 +1,46 @@
 """Durable virtual objects for asyncio: state, messages, timers and side effects that survive `kill -9`.
 
 - To write: `VirtualObject`, `Service` and `Workflow` are subclassed; `handler` and `shared` make methods callable by
-  message; `state` declares durable fields, and `promise` the `DurablePromise`s of a workflow. A handler gets an
+  message; `state` declares durable fields (large ones as `Lazy`, `DurableDict` or `DurableList`), and `promise`
+  the `DurablePromise`s of a workflow. A handler gets an
   `ObjectContext`, a `SharedContext` or a `Context` (in a workflow a `WorkflowContext` or a `SharedWorkflowContext`),
   which talks to others (`Caller`), runs side effects, sleeps, tells the time and undoes what was done
   (`Compensations`); `select` waits for the first of several.
-- To run: `Runtime` in your event loop, with `Limits`, on a `SqliteStore` or a `MemoryStore`. What is sent is an
-  `Invocation`, whose `InvocationStatus` says where it stands. `RetryPolicy` says when what failed is tried again.
-  `tune_garbage_collection` sets Python's collector for many requests at a time.
+- Around them: `Middleware`, which runs what comes next (`CallNext`) and sees the handler (`HandlerInfo` with its
+  `HandlerOptions`, `ActorInfo`). Constructors get dependencies: values, what a `factory` (`Factory`) makes for
+  the runtime or an activation (`ActivationKey`), services, and `Keyed` objects and workflows.
+- To run: `Runtime` in your event loop, with `Limits`, on a `SqliteStore` or a `MemoryStore`. A `Limit` says how many
+  invocations run at once, or start in a second. What is sent is an `Invocation`, whose `InvocationStatus` says where
+  it stands. `RetryPolicy` says when what failed is tried again. `tune_garbage_collection` sets Python's collector for
+  many requests at a time.
 - To put on the wire: `JsonSerde`, `BytesSerde`, or a `Serde` of your own.
 - What goes wrong is a `DurablyError`; a handler that means to fail for good raises `TerminalError`.
 - To test: `durably.testing`, above all `Harness`. To serve from a shell: `durably serve`.
 """
 
 import _durably_command  # noqa: F401  # pyright: ignore[reportUnusedImport]  # First: see there.
+from durably.actors import FOREVER as FOREVER
 from durably.actors import ActionContext as ActionContext
+from durably.actors import ActivationKey as ActivationKey
+from durably.actors import ActorInfo as ActorInfo
 from durably.actors import Awakeable as Awakeable
 from durably.actors import BytesSerde as BytesSerde
 from durably.actors import Caller as Caller
+from durably.actors import CallNext as CallNext
 from durably.actors import Compensations as Compensations
 from durably.actors import Context as Context
+from durably.actors import DurableDict as DurableDict
+from durably.actors import DurableList as DurableList
 from durably.actors import DurablePromise as DurablePromise
+from durably.actors import Factory as Factory
 from durably.actors import HandlerInfo as HandlerInfo
+from durably.actors import HandlerOptions as HandlerOptions
 from durably.actors import Invocation as Invocation
 from durably.actors import JsonSerde as JsonSerde
+from durably.actors import Keyed as Keyed
+from durably.actors import Lazy as Lazy
+from durably.actors import Limit as Limit
+from durably.actors import Middleware as Middleware
 from durably.actors import MsgpackSerde as MsgpackSerde
 from durably.actors import ObjectContext as ObjectContext
 from durably.actors import Request as Request
@@ -36,8 +53,11 @@ from durably.actors import VirtualObject as VirtualObject
 from durably.actors import Workflow as Workflow
 from durably.actors import WorkflowContext as WorkflowContext
 from durably.actors import action_context as action_context
+from durably.actors import cron as cron
+from durably.actors import factory as factory
 from durably.actors import first_success as first_success
 from durably.actors import handler as handler
+from durably.actors import migrate as migrate
 from durably.actors import promise as promise
 from durably.actors import select as select
 from durably.actors import settled as settled
@@ -70,6 +90,8 @@ from durably.errors import RetryableError as RetryableError
 from durably.errors import RuntimeStoppedError as RuntimeStoppedError
 from durably.errors import ServerUnreachableError as ServerUnreachableError
 from durably.errors import SharedStateError as SharedStateError
+from durably.errors import StateMigrationError as StateMigrationError
+from durably.errors import StateVersionError as StateVersionError
 from durably.errors import StoreInUseError as StoreInUseError
 from durably.errors import StoreLostError as StoreLostError
 from durably.errors import StoreUnavailableError as StoreUnavailableError
@@ -82,6 +104,9 @@ from durably.errors import UnreadableRecordError as UnreadableRecordError
 from durably.errors import UnsetStateError as UnsetStateError
 from durably.errors import WrongContextError as WrongContextError
 from durably.ids import InvocationStatus as InvocationStatus
+from durably.runtime.gateway.schedule_control import Schedule as Schedule
+from durably.runtime.lifecycle.schedules import ScheduleStatus as ScheduleStatus
+from durably.runtime.observation.tracing.otlp import Tracing as Tracing
 from durably.runtime.runtime import Limits as Limits
 from durably.runtime.runtime import Runtime as Runtime
 from durably.runtime.supervision.garbage_collection import tune_garbage_collection as tune_garbage_collection
@@ -90,15 +115,19 @@ from durably.storage import SqliteStore as SqliteStore
 from durably.storage import Store as Store
 
 __all__ = [
+    "FOREVER",
     "ActionContext",
     "ActionFailedError",
     "ActionTimeoutError",
+    "ActivationKey",
+    "ActorInfo",
     "AlreadyCompletedError",
     "AlreadyStartedError",
     "Awakeable",
     "BareOperationError",
     "BlockingIOInHandlerError",
     "BytesSerde",
+    "CallNext",
     "Caller",
     "CancelledInvocationError",
     "CodecError",
@@ -107,11 +136,15 @@ __all__ = [
     "DeadlineExceededError",
     "DeadlockError",
     "DefinitionError",
+    "DurableDict",
+    "DurableList",
     "DurablePromise",
     "DurablyError",
+    "Factory",
     "ForgottenAwaitError",
     "HandlerInfo",
     "HandlerMistakeError",
+    "HandlerOptions",
     "InvalidArgumentError",
     "InvalidDurationError",
     "InvalidHeaderError",
@@ -120,8 +153,12 @@ __all__ = [
     "InvocationStatus",
     "InvocationStatusError",
     "JsonSerde",
+    "Keyed",
+    "Lazy",
+    "Limit",
     "Limits",
     "MemoryStore",
+    "Middleware",
     "MsgpackSerde",
     "NonDeterminismError",
     "NotReadyError",
@@ -133,6 +170,8 @@ __all__ = [
     "RetryableError",
     "Runtime",
     "RuntimeStoppedError",
+    "Schedule",
+    "ScheduleStatus",
     "Serde",
     "ServerUnreachableError",
     "Service",
@@ -140,11 +179,14 @@ __all__ = [
     "SharedStateError",
     "SharedWorkflowContext",
     "SqliteStore",
+    "StateMigrationError",
+    "StateVersionError",
     "Store",
     "StoreInUseError",
     "StoreLostError",
     "StoreUnavailableError",
     "TerminalError",
+    "Tracing",
     "UndeclaredStateError",
     "UndecodableError",
     "UnencodableError",
@@ -156,8 +198,11 @@ __all__ = [
     "WorkflowContext",
     "WrongContextError",
     "action_context",
+    "cron",
+    "factory",
     "first_success",
     "handler",
+    "migrate",
     "promise",
     "select",
     "settled",

@@ -6,12 +6,16 @@
     │   ├── DeadlockError                 508
     │   ├── DeadlineExceededError         504
     │   ├── UnknownTargetError            404
+    │   │   └── UnknownObjectError        of a model
     │   ├── InvalidArgumentError          400
     │   │   ├── InvalidKeyError           also a TypeError
     │   │   ├── InvalidHeaderError        also a TypeError
     │   │   └── InvalidDurationError      also a ValueError
     │   ├── AlreadyStartedError           409
+    │   ├── InvalidTransitionError        409: the object of a model is in another state
+    │   ├── TooManyObjectsError           413: for a handler to read at a time
     │   ├── AlreadyCompletedError         409
+    │   ├── EventDeliveryError            400: an event that a subscription cannot take
     │   ├── NotReadyError                 470
     │   ├── InvocationStatusError         409, or 425 where the invocation has not started
     │   └── ActionFailedError             500: an action of `ctx.run` failed for good
@@ -27,6 +31,8 @@
     │   ├── ProcessExitError
     │   ├── StuckError
     │   ├── AdvanceLimitError
+    │   ├── ConsumerFailedError           a consumer raised a TerminalError
+    │   ├── CompensationFailedError       a compensation of a saga raised a TerminalError
     │   ├── SharedStateError
     │   ├── UndeclaredStateError          also an AttributeError
     │   ├── UnsetStateError               also an AttributeError
@@ -34,10 +40,13 @@
     │   └── UndecodableError              also a ValueError
     ├── LoadLimitError                    what is stored is too large to load: the invocation pauses
     ├── UnreadableRecordError             what is stored cannot be read: the invocation pauses
+    │   ├── StateVersionError             it is of another version of the state than the code
+    │   └── StateMigrationError           its state cannot be brought to the version of the code
     ├── PausedInvocationError             503, to callers outside
     ├── OverloadedError                   429
     ├── RuntimeStoppedError               503
     ├── DefinitionError                   also a TypeError
+    ├── ConfigurationError                `durably.toml` or an environment variable makes no sense
     ├── StoreUnavailableError
     │   ├── ServerUnreachableError        raised by durably.client
     │   ├── CodecError                    what was to be stored is tried again, or not accepted
@@ -61,9 +70,9 @@ class DurablyError(Exception):
 
     message: str
 
-    def __init__(self, message: str = "") -> None:
-        super().__init__(message)
-        if message:
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(*(() if message is None else (message,)))
+        if message is not None:
             self.message = message
 
     if not TYPE_CHECKING:
@@ -100,7 +109,7 @@ class TerminalError(DurablyError):
     metadata: Mapping[str, str]
 
     def __init__(
-        self, message: str = "", *, code: int | None = None, metadata: Mapping[str, str] | None = None
+        self, message: str | None = None, *, code: int | None = None, metadata: Mapping[str, str] | None = None
     ) -> None:
         super().__init__(message)
         if code is not None:
@@ -164,14 +173,14 @@ class CancelledInvocationError(TerminalError):
 class DeadlockError(TerminalError):
     """The call would wait for itself: it closes a cycle of exclusive handlers.
 
-    `cycle` names the handlers, such as `Cart/mary.checkout`. Each waits for the next, and the last one cannot end
+    `cycle` names the handlers, such as `Cart/mary/checkout`. Each waits for the next, and the last one cannot end
     before the first has ended: it is queued behind it, or is the first itself.
     """
 
     code = 508
     cycle: tuple[str, ...]
 
-    def __init__(self, message: str = "", *, cycle: Sequence[str] = ()) -> None:
+    def __init__(self, message: str | None = None, *, cycle: Sequence[str] = ()) -> None:
         super().__init__(message)
         self.cycle = tuple(cycle)
 
@@ -191,7 +200,7 @@ class UnknownTargetError(TerminalError):
     code = 404
     known: tuple[str, ...]
 
-    def __init__(self, message: str = "", *, known: Sequence[str] = ()) -> None:
+    def __init__(self, message: str | None = None, *, known: Sequence[str] = ()) -> None:
         super().__init__(message)
         self.known = tuple(known)
 
@@ -205,7 +214,7 @@ class InvalidArgumentError(TerminalError):
     code = 400
     path: str
 
-    def __init__(self, message: str = "", *, path: str = "$") -> None:
+    def __init__(self, message: str | None = None, *, path: str = "$") -> None:
         super().__init__(message)
         self.path = path
 
@@ -226,6 +235,22 @@ class AlreadyStartedError(TerminalError):
     """The workflow was started before under this id, and its `run` executes once."""
 
     code = 409
+
+
+class InvalidTransitionError(TerminalError):
+    """The object is in a state that this transition does not lead from."""
+
+    code = 409
+
+
+class UnknownObjectError(UnknownTargetError):
+    """There is no object of this id, or none in this state."""
+
+
+class TooManyObjectsError(TerminalError):
+    """More objects fit a query than a handler reads at a time."""
+
+    code = 413
 
 
 class AlreadyCompletedError(TerminalError):
@@ -261,7 +286,7 @@ class ActionFailedError(TerminalError):
 
     def __init__(
         self,
-        message: str = "",
+        message: str | None = None,
         *,
         action: str = "",
         attempts: int = 0,
@@ -292,7 +317,7 @@ class RetryableError(DurablyError):
 
     retry_after: timedelta | float | None
 
-    def __init__(self, message: str = "", *, retry_after: timedelta | float | None = None) -> None:
+    def __init__(self, message: str | None = None, *, retry_after: timedelta | float | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
 
@@ -320,6 +345,13 @@ class BareOperationError(HandlerMistakeError, TypeError):
 class NonDeterminismError(HandlerMistakeError):
     """Replay asked for something else than what is recorded."""
 
+    step: int | None = None
+    """The index of the step that differs, where it is known."""
+    recorded: Sequence[str] = ()
+    """What the step holds, a line each."""
+    attempted: Sequence[str] = ()
+    """What the code did instead."""
+
 
 class BlockingIOInHandlerError(HandlerMistakeError):
     """Real I/O was awaited outside `ctx.run`."""
@@ -328,7 +360,7 @@ class BlockingIOInHandlerError(HandlerMistakeError):
 class UnrepeatableCallError(HandlerMistakeError):
     """A handler read a clock or took randomness past its context; on replay it would get something else.
 
-    Raised by the kit for tests only: in production nobody looks.
+    Raised by the kit for tests only: production has no such check.
     """
 
 
@@ -355,11 +387,25 @@ class ProcessExitError(HandlerMistakeError):
 
 
 class StuckError(HandlerMistakeError):
-    """A handler waits for something that nobody will ever supply."""
+    """A handler waits for something that nothing will ever supply."""
 
 
 class AdvanceLimitError(HandlerMistakeError):
     """A handler ran an enormous number of callbacks without ever waiting for anything."""
+
+
+class ConsumerFailedError(HandlerMistakeError):
+    """A consumer of a model failed for good: it waits for a person, so that the transition is not lost to it."""
+
+
+class CompensationFailedError(HandlerMistakeError):
+    """A compensation of a saga failed for good: it waits for a person, so that nothing stays half undone."""
+
+
+class EventDeliveryError(TerminalError):
+    """An event cannot be delivered to a subscription: it does not fit its class, or has no key. It is a dead letter."""
+
+    code = 400
 
 
 class SharedStateError(HandlerMistakeError):
@@ -382,7 +428,7 @@ class UnencodableError(HandlerMistakeError, TypeError):
 
     path: str
 
-    def __init__(self, message: str = "", *, path: str = "$") -> None:
+    def __init__(self, message: str | None = None, *, path: str = "$") -> None:
         super().__init__(message)
         self.path = path
 
@@ -396,7 +442,7 @@ class UndecodableError(HandlerMistakeError, ValueError):
     path: str
     reason: str
 
-    def __init__(self, message: str = "", *, path: str = "$", reason: str = "") -> None:
+    def __init__(self, message: str | None = None, *, path: str = "$", reason: str = "") -> None:
         super().__init__(message)
         self.path = path
         self.reason = reason
@@ -410,6 +456,14 @@ class UnreadableRecordError(DurablyError):
     """What is stored of an invocation, or of its object, cannot be read: it was damaged, or its key is not here."""
 
 
+class StateVersionError(UnreadableRecordError):
+    """The state of an object, or a journal, is of another version than the class: it waits for the code that fits."""
+
+
+class StateMigrationError(UnreadableRecordError):
+    """The state of an object cannot be brought to the version of its class."""
+
+
 class PausedInvocationError(DurablyError):
     """The invocation waits for a person; it has not failed.
 
@@ -421,25 +475,44 @@ class PausedInvocationError(DurablyError):
 
     def __init__(self, id: str, reason: str) -> None:
         super().__init__(
-            f"{reason.rstrip('.')}. For this reason the invocation {id} is paused; it has not failed. "
-            "Mend the cause, then let it go on: await runtime.resume(id). Or end it: await runtime.cancel(id) lets the "
-            "handler clean up, await runtime.kill(id) does not."
+            f"{reason.rstrip('.')}{paused_as(id)} Mend the cause, then let it go on: await runtime.resume(id). Or end "
+            "it: await runtime.cancel(id) lets the handler clean up, await runtime.kill(id) does not. Operators of a "
+            f"server do the same with `durably invocations resume {id}`, cancel or kill."
         )
         self.id = id
         self.reason = reason
 
 
+def paused_as(id: str) -> str:
+    """What follows the reason in a sentence about a paused invocation, in this process and over HTTP."""
+    return f". For this reason the invocation {id} is paused; it has not failed."
+
+
 class OverloadedError(DurablyError):
     """A limit is reached; come back later.
 
-    `retry_after` says when, in seconds; None: nobody knows.
+    `retry_after` says when, in seconds; None: unknown. `held_up_by` is the id of an invocation, or an object such
+    as `Cart/mary`, that lets nothing else through; None: it is no single one. `reason` is the message without what can
+    be done about that.
     """
 
     retry_after: float | None
+    held_up_by: str | None
+    reason: str
 
-    def __init__(self, message: str = "", *, retry_after: float | None = None) -> None:
-        super().__init__(message)
+    def __init__(
+        self, message: str | None = None, *, retry_after: float | None = None, held_up_by: str | None = None
+    ) -> None:
+        way_out = (
+            ""
+            if held_up_by is None
+            else f" If what holds it is stuck: await runtime.resume({held_up_by!r}), or `durably invocations resume "
+            f"{held_up_by}` for operators of a server, lets it go on; cancel or kill in place of resume ends it."
+        )
+        super().__init__(message if message is None else f"{message}{way_out}")
         self.retry_after = retry_after
+        self.held_up_by = held_up_by
+        self.reason = self.message if message is None else message
 
 
 class RuntimeStoppedError(DurablyError):
@@ -451,13 +524,17 @@ class RuntimeStoppedError(DurablyError):
 
     id: str | None
 
-    def __init__(self, message: str = "", *, id: str | None = None) -> None:
+    def __init__(self, message: str | None = None, *, id: str | None = None) -> None:
         super().__init__(message)
         self.id = id
 
 
 class DefinitionError(DurablyError, TypeError):
     """A class cannot work as it is written."""
+
+
+class ConfigurationError(DurablyError):
+    """`durably.toml` or an environment variable says something that cannot be."""
 
 
 class StoreUnavailableError(DurablyError):
@@ -468,7 +545,7 @@ class StoreUnavailableError(DurablyError):
 
     nothing_accepted: bool
 
-    def __init__(self, message: str = "", *, nothing_accepted: bool = False) -> None:
+    def __init__(self, message: str | None = None, *, nothing_accepted: bool = False) -> None:
         super().__init__(message)
         self.nothing_accepted = nothing_accepted
 
@@ -489,4 +566,10 @@ class StoreLostError(StoreUnavailableError):
 
 
 class StoreInUseError(DurablyError):
-    """Another runtime owns this store."""
+    """Another runtime owns this store; `address` is where it serves, if the store knows that."""
+
+    address: str
+
+    def __init__(self, message: str | None = None, *, address: str = "") -> None:
+        super().__init__(message)
+        self.address = address

@@ -16,8 +16,9 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from inspect import Parameter, Signature
 from typing import Annotated, Any, Final, TypeAlias, TypeVar
 
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response, WebSocket
 from fastapi.requests import HTTPConnection
+from fastapi.websockets import WebSocketState
 
 from durably.actors.actor import Service, VirtualObject, Workflow
 from durably.actors.caller import Caller
@@ -43,6 +44,10 @@ OwnLifespan: TypeAlias = Callable[[Any], AbstractAsyncContextManager[Mapping[str
 
 STATE: Final = "durably"
 """What the runtime is called in the state of the application and of each request."""
+
+CLOSE_CODES: Final = 4_000
+CLOSE_REASON_BYTES: Final = 123
+"""What a close frame of a WebSocket has room for."""
 
 ANSWERED: Final = (
     TerminalError, OverloadedError, PausedInvocationError, RuntimeStoppedError, StoreInUseError, StoreUnavailableError
@@ -120,6 +125,8 @@ def add_error_handlers(app: FastAPI) -> None:
 
     A `TerminalError` is answered with its code, an overload with 429, and a runtime that is stopping, has lost its
     store, or paused the invocation with 503. Every other exception is the application's own.
+
+    A WebSocket that has been accepted is closed with the code 4000 + status and the message as the reason.
     """
     for error in ANSWERED:
         app.add_exception_handler(error, _answer)
@@ -149,8 +156,19 @@ def _depending_on(parameter: str, refer: Callable[[Caller, str], R]) -> Callable
     return reference
 
 
-async def _answer(_: Request, error: Exception) -> Response:
+async def _answer(connection: Request | WebSocket, error: Exception) -> Any:
+    """A response, or None where it is too late for one: Starlette has a type for either, and not for both."""
     assert isinstance(error, DurablyError)
     answer = application_answer(error)
+    if isinstance(connection, WebSocket) and connection.application_state is not WebSocketState.CONNECTING:
+        await _close(connection, answer.status, error)
+        return None
     headers = {name.decode(): value.decode() for name, value in answer.headers}
     return Response(answer.body, answer.status, headers)
+
+
+async def _close(socket: WebSocket, status: int, error: DurablyError) -> None:
+    """There is no response any more. Codes from 4000 on are for applications."""
+    if {socket.application_state, socket.client_state} == {WebSocketState.CONNECTED}:
+        reason = str(error).encode(errors="replace")[:CLOSE_REASON_BYTES].decode(errors="ignore")
+        await socket.close(CLOSE_CODES + status, reason)

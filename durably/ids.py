@@ -8,7 +8,7 @@ An invocation id has the form that Restate's command line parses: `inv_1`, 11 ba
 128-bit number. The first number is a hash of the object's address, so all invocations of an object begin alike; an
 invocation of a service has no address of its own, and a random number instead. The older form, `inv_` and 32
 hexadecimal digits, stays valid: a derived id has the form of the id that it is derived from, so a journal of either
-form replays. Ids are looked up as text, whatever their form.
+form replays. Ids of both forms are looked up as text.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from weakref import WeakSet
 SEED_BYTES = 16
 SEED_TIME_BYTES = 8
 SEED_STEPS_BYTES = 4
+_FOLLOWED_BY_ID = 1 << (8 * SEED_STEPS_BYTES - 1)
+"""Set in the number of steps of a seed where those are of another invocation."""
 CONTINUED_SEED_BYTES = SEED_BYTES + SEED_TIME_BYTES
 
 INVOCATION_PREFIX = "inv_1"
@@ -54,6 +56,17 @@ class Address(NamedTuple):
     key: str
 
 
+class EntryKey(NamedTuple):
+    """The key of an entry in a collection of an object (rule V7). Entries are in the order of these.
+
+    An entry of a list has a position and no name. One of a dictionary has a name that begins with `=` and goes on with
+    the key, or the name `#` and the key as its position. A field that is loaded lazily has one entry, (0, '').
+    """
+
+    position: int
+    name: str
+
+
 class KeyScope(NamedTuple):
     """What an idempotency key is unique in (rule C7). `key` is the object's, and empty for a service.
 
@@ -70,6 +83,9 @@ class KeyScope(NamedTuple):
         """It stands for the `run` of a workflow."""
         return not self.idempotency_key
 
+
+STATE_VERSION_FIELD = "durably:state-version"
+"""The stored field of an object that says which version its state has, where that is not the first."""
 
 RUN = "run"
 """The name of the handler of a workflow that executes once."""
@@ -184,14 +200,22 @@ def new_seed(entropy: Entropy) -> bytes:
     return entropy.random_bytes(SEED_BYTES)
 
 
-def next_seed(entropy: Entropy, not_before: int, *, steps: int = 0, earlier: bytes = b"") -> bytes:
+def next_seed(
+    entropy: Entropy, not_before: int, *, steps: int = 0, earlier: bytes = b"", earlier_id: str = ""
+) -> bytes:
     """The secret seed of an execution that follows another of the same invocation, whose time it continues (rule T1).
 
     It is longer than that of a first one: the random bytes, then the time, in microseconds since 1970 UTC. One that
-    keeps the first `steps` steps goes on with their number and the seed that they were made with (rule W2).
+    keeps the first `steps` steps goes on with their number and the seed that they were made with (rule W2); where they
+    are those of another invocation, its id stands before that seed.
     """
     seed = entropy.random_bytes(SEED_BYTES) + not_before.to_bytes(SEED_TIME_BYTES, "big")
-    return seed + steps.to_bytes(SEED_STEPS_BYTES, "big") + earlier if steps else seed
+    if not steps:
+        return seed
+    if not earlier_id:
+        return seed + steps.to_bytes(SEED_STEPS_BYTES, "big") + earlier
+    own_id = earlier_id.encode()
+    return seed + (steps | _FOLLOWED_BY_ID).to_bytes(SEED_STEPS_BYTES, "big") + bytes([len(own_id)]) + own_id + earlier
 
 
 def earliest_time(seed: bytes) -> int:
@@ -199,14 +223,28 @@ def earliest_time(seed: bytes) -> int:
     return int.from_bytes(seed[SEED_BYTES:CONTINUED_SEED_BYTES], "big")
 
 
-def seeds_of(seed: bytes) -> list[tuple[int, bytes]]:
-    """The random bytes that an execution uses, with the index of the step from which on it does."""
+class UsedSeed(NamedTuple):
+    """What an execution derives ids and random numbers from, for some of its steps."""
+
+    first_step: int
+    random_bytes: bytes
+    id: str
+    """Of the invocation that made these steps."""
+
+
+def seeds_of(seed: bytes, id: str) -> list[UsedSeed]:
+    """What the execution with this seed uses, of the invocation `id`, in the order of its steps."""
     own = seed[:SEED_BYTES]
     if len(seed) <= CONTINUED_SEED_BYTES:
-        return [(0, own)]
+        return [UsedSeed(0, own, id)]
     earlier_at = CONTINUED_SEED_BYTES + SEED_STEPS_BYTES
-    first = int.from_bytes(seed[CONTINUED_SEED_BYTES:earlier_at], "big")
-    return [*((begin, one) for begin, one in seeds_of(seed[earlier_at:]) if begin < first), (first, own)]
+    steps = int.from_bytes(seed[CONTINUED_SEED_BYTES:earlier_at], "big")
+    first, earlier_id = steps & ~_FOLLOWED_BY_ID, id
+    if steps & _FOLLOWED_BY_ID:
+        id_at, earlier_at = earlier_at + 1, earlier_at + 1 + seed[earlier_at]
+        earlier_id = seed[id_at:earlier_at].decode()
+    earlier = seeds_of(seed[earlier_at:], earlier_id)
+    return [*(one for one in earlier if one.first_step < first), UsedSeed(first, own, id)]
 
 
 def derived_invocation_id(id: str, seed: bytes, command: int, service: str, key: str | None) -> str:

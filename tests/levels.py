@@ -28,6 +28,8 @@ class Level:
     """Invocations that wait at the same time."""
     commit_stride: int
     """One commit in this many goes wrong in a run of its own; the places differ from scenario to scenario."""
+    soak_seconds: float
+    """How long a real process runs every verb at the same time, with kills."""
     with_slow: bool
     """Tests marked `slow` run too."""
     is_search: bool
@@ -42,16 +44,17 @@ ORDINARY = Level(
     runs_per_app=25,
     sleepers=12_000,
     commit_stride=3,
+    soak_seconds=20,
     with_slow=False,
     is_search=False,
 )
 FULL = Level(
     programs=4_000, examples=200, kills=25, runs=2_000, runs_per_app=250, sleepers=20_000, commit_stride=1,
-    with_slow=True, is_search=False,
+    soak_seconds=120, with_slow=True, is_search=False,
 )  # fmt: skip
 LONG = Level(
     programs=20_000, examples=1_000, kills=1_000, runs=100_000, runs_per_app=10_000,
-    sleepers=100_000, commit_stride=1, with_slow=True, is_search=True,
+    sleepers=100_000, commit_stride=1, soak_seconds=3_600, with_slow=True, is_search=True,
 )  # fmt: skip
 
 _chosen = ORDINARY

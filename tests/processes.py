@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -13,7 +14,8 @@ from threading import Thread
 from typing import Final
 
 ROOT: Final = Path(__file__).parents[1]
-PATIENCE_SECONDS: Final = 30
+PATIENCE_SECONDS: Final = 120
+OPERATORS: Final = "For operators: "
 READY: Final = "Listening on http://127.0.0.1:"
 
 
@@ -45,7 +47,8 @@ def eventually(is_so: Callable[[], bool]) -> bool:
 class ServerProcess:
     """A process that serves, from the moment that it says so."""
 
-    def __init__(self, command: list[str], *, cwd: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, command: list[str], *, cwd: Path, environment: Mapping[str, str], scheme: str = "http") -> None:
+        self._ready = READY.replace("http", scheme)
         self.lines: list[str] = []
         self.process = subprocess.Popen(
             command,
@@ -62,6 +65,12 @@ class ServerProcess:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def admin_url(self) -> str:
+        """Where operators ask."""
+        line = next(line for line in self.lines if line.startswith(OPERATORS))
+        return line.removeprefix(OPERATORS).strip()
 
     @property
     def output(self) -> str:
@@ -98,8 +107,8 @@ class ServerProcess:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self.lines.append(line)
-            if line.startswith(READY):
-                return int(line.removeprefix(READY).split()[0])
+            if line.startswith(self._ready):
+                return int(line.removeprefix(self._ready).split()[0])
         self.process.wait()
         self.process.stdout.close()
         raise AssertionError(f"The server did not start:\n{self.output}")
@@ -107,6 +116,30 @@ class ServerProcess:
     def _read_on(self) -> None:
         assert self.process.stdout is not None
         self.lines.extend(self.process.stdout)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+class UvicornProcess(ServerProcess):
+    """An application of a user's on uvicorn. It is ready when somebody listens, since it says nothing on its own."""
+
+    def __init__(self, target: str, *, cwd: Path, port: int) -> None:
+        self._own_port = port
+        options = ["--port", str(port), "--timeout-graceful-shutdown", "1"]
+        super().__init__([sys.executable, "-m", "uvicorn", target, *options], cwd=cwd, environment={})
+
+    def _read_port(self) -> int:
+        assert eventually(lambda: self.process.poll() is not None or self._listens())
+        return self._own_port
+
+    def _listens(self) -> bool:
+        with socket.socket() as caller:
+            return caller.connect_ex(("127.0.0.1", self._own_port)) == 0
 
 
 @contextmanager

@@ -49,6 +49,8 @@ REFERENCE = """
     RestateLoggingFilter Tracing Serde PydanticJsonSerde JournalValueCodec OpenAPI create_test_harness always_replay
     disable_retries env.stateOf adk Turnstile explicit_recovery Kafka inactivity_timeout abort_timeout
     journal_retention idempotency_retention workflow_retention ingress_private InvocationRetryPolicy
+    enable_lazy_state is_internal_exception isSuspendedError DefaultSerde setContentTypeIfEmpty __close__ HttpError
+    x/mocks throttling
 """
 
 

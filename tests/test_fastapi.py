@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncGenerator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
 from aiohttp.test_utils import TestClient as AiohttpClient
 from aiohttp.test_utils import TestServer
-from fastapi import Depends, FastAPI, Request, WebSocket
+from fastapi import Depends, FastAPI, Request, WebSocket, WebSocketDisconnect
 from fastapi.testclient import TestClient
+from starlette.testclient import WebSocketDenialResponse
 
 from durably import Context as ServiceContext
 from durably import (
@@ -57,6 +61,12 @@ class FastCounter(VirtualObject):
     async def stumble(self, ctx: ObjectContext) -> None:
         raise ZeroDivisionError
 
+    @handler
+    async def add_later(self, ctx: ObjectContext, seconds: int) -> int:
+        await ctx.sleep(seconds)
+        self.value += 1
+        return self.value
+
 
 class FastGreeter(Service):
     @handler
@@ -70,8 +80,8 @@ class FastSignup(Workflow):
         return f"{self.key}: {mail}"
 
 
-def application(own: Any = None) -> FastAPI:
-    runtime = Harness(FastCounter, FastGreeter, FastSignup)
+def application(own: Any = None, harness: Harness | None = None) -> FastAPI:
+    runtime = harness or Harness(FastCounter, FastGreeter, FastSignup)
     app = FastAPI(lifespan=lifespan(runtime, own))
     add_error_handlers(app)
     app.mount("/durably", runtime.asgi())
@@ -83,6 +93,10 @@ def application(own: Any = None) -> FastAPI:
     @app.post("/counters/{name}/sell")
     async def sell(counter: Annotated[FastCounter, Depends(object_of(FastCounter, "name"))]) -> None:
         await counter.sell()
+
+    @app.post("/counters/{name}/later")
+    async def add_later(seconds: int, counter: Annotated[FastCounter, Depends(object_of(FastCounter, "name"))]) -> int:
+        return await counter.add_later(seconds)
 
     @app.post("/counters/{name}/stumble")
     async def stumble(name: str, durably: Durably) -> None:
@@ -101,6 +115,12 @@ def application(own: Any = None) -> FastAPI:
         await socket.accept()
         await socket.send_json(await counter.add(1))
         await socket.close()
+
+    @app.websocket("/sold")
+    async def sold(socket: WebSocket, name: str, accepted: bool, durably: Durably) -> None:
+        if accepted:
+            await socket.accept()
+        await durably.object(FastCounter, name).sell()
 
     @app.get("/raise/{what}")
     async def fail(what: str) -> None:
@@ -142,6 +162,18 @@ def test_what_a_handler_raises_is_answered_as_the_ingress_does() -> None:
     assert answer.headers["x-restate-error-source"] == mounted.headers["x-restate-error-source"] == "invocation"
 
 
+def test_a_websocket_is_denied_or_closed_with_what_a_handler_raises() -> None:
+    seat = "é" * 100
+    with TestClient(application()) as client:
+        with pytest.raises(WebSocketDenialResponse) as denied, client.websocket_connect("/sold?name=a&accepted=false"):
+            pass
+        assert (denied.value.status_code, denied.value.json()["metadata"]) == (409, {"seat": "a"})
+        with client.websocket_connect(f"/sold?name={seat}&accepted=true") as socket:
+            with pytest.raises(WebSocketDisconnect) as closed:
+                socket.receive_json()
+            assert (closed.value.code, closed.value.reason) == (4409, "é" * 61)
+
+
 def test_a_paused_invocation_is_told_with_its_id() -> None:
     with TestClient(application()) as client:
         answer = client.post("/counters/a/stumble")
@@ -156,6 +188,23 @@ def test_refusals_have_their_status(what: str) -> None:
     assert answer.status_code == RAISED[what][1]
     assert answer.json()["message"]
     assert ("retry-after" in answer.headers) is (what == "overloaded")
+
+
+def test_a_request_that_waits_is_answered_when_its_time_has_come() -> None:
+    harness = Harness(FastCounter, FastGreeter, FastSignup)
+    with TestClient(application(harness=harness)) as client, ThreadPoolExecutor(1) as threads:
+        assert client.portal is not None
+        waiting = threads.submit(client.post, "/counters/a/later?seconds=900")
+
+        async def until_accepted() -> None:
+            while not [one async for one in harness.invocations(target="FastCounter")]:
+                await asyncio.sleep(0)
+
+        client.portal.call(until_accepted)
+        client.portal.call(partial(harness.advance, minutes=14))
+        assert not waiting.done()
+        client.portal.call(partial(harness.advance, minutes=1))
+        assert waiting.result().json() == 1
 
 
 def test_a_lifespan_of_the_application_runs_within() -> None:

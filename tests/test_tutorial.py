@@ -47,7 +47,7 @@ def test_the_tutorial_runs_and_finds_its_bug(tmp_path: Path) -> None:
         "test_no_seat_is_shared",
         "TestShopping::runTest",
     ], done.stdout
-    repeat = "Repeat it with: simulate(rush, Ticket, HastyCart, seed=1)"
+    repeat = "Repeat it with: simulate(rush, Ticket, HastyCart, seed=0)"
     for told in (
         "The condition no_seat_is_shared does not hold after a commit",
         repeat,

@@ -12,9 +12,20 @@ from workloads.cancels import CANCELS
 from workloads.changes import CHANGES
 from workloads.circles import CIRCLES
 from workloads.counters import COUNTERS
+from workloads.edits import EDITS
+from workloads.events import EVENTS
 from workloads.identities import IDENTITIES
+from workloads.limits import LIMITS
+from workloads.machines import MACHINES
+from workloads.migrations import MIGRATIONS
+from workloads.onions import ONIONS
 from workloads.pauses import PAUSES
 from workloads.promises import PROMISES
+from workloads.retentions import RETENTIONS
+from workloads.sagas import SAGAS
+from workloads.schedules import SCHEDULES
+from workloads.shelves import SHELVES
+from workloads.topics import TOPICS
 from workloads.trees import TREES
 from workloads.workflows import WORKFLOWS
 
@@ -31,5 +42,16 @@ WORKLOADS: Mapping[str, Workload] = {
     "identities": IDENTITIES,
     "workflows": WORKFLOWS,
     "changes": CHANGES,
+    "shelves": SHELVES,
+    "retentions": RETENTIONS,
+    "limits": LIMITS,
+    "schedules": SCHEDULES,
+    "migrations": MIGRATIONS,
+    "machines": MACHINES,
+    "edits": EDITS,
+    "onions": ONIONS,
+    "events": EVENTS,
+    "sagas": SAGAS,
+    "topics": TOPICS,
 }
 """By name, as `--workload` takes them."""

@@ -288,7 +288,8 @@ async def program(sim: Simulation) -> None:
         warden = client.service(Warden)
         await wander(sim, random)
         if random.random() < 0.5:
-            await outcome(sim, warden.plant(plan, random.choice((0.0, 1.0, 60.0))))
+            with suppress(PausedInvocationError):  # A limb was paused, and goes on when that is resumed.
+                await outcome(sim, warden.plant(plan, random.choice((0.0, 1.0, 60.0))))
         else:
             await outcome_of(name, await warden.plant_and_leave(plan))
         assert await outcome(sim, warden.end_itself()) in ("None", "409"), "what cancels itself ended in another way"

@@ -281,4 +281,4 @@ async def check_tallies(sim: Simulation, keys: list[str], books: Books) -> None:
                 assert places[first] < places[second], f"{second} overtook {first} in {key}"
 
 
-COUNTERS = Workload(program=program, actors=(Tally,))
+COUNTERS = Workload(program=program, actors=(Tally,), mailbox_messages=3)

@@ -15,11 +15,12 @@ from durably import (
     ObjectContext,
     RetryPolicy,
     Service,
+    UnknownTargetError,
     VirtualObject,
     handler,
     state,
 )
-from durably.testing import Simulation, Workload
+from durably.testing import SimulatedClient, Simulation, Workload
 from workloads.program_parts import all_of, randomness, restart_at_times, until_all_ended, wander
 
 PRINTERS = "ab"
@@ -80,6 +81,26 @@ class SoakSpooler(Service):
             return job.id
         return f"{job} has printed, and was cancelled"
 
+    @handler
+    async def misdirect(self, ctx: Context, seconds: float) -> tuple[str, str]:
+        """Send to a printer that there is not, and ask what has become of it."""
+        sent = await ctx.send("SoakPlotter", "print", argument=0)
+        await ctx.sleep(seconds)
+        try:
+            await sent.result()
+        except UnknownTargetError as error:
+            return sent.id, str(error)
+        return sent.id, "printed"
+
+
+async def refusal(caller: SimulatedClient, id: str) -> str:
+    """What the outcome of a message says that was refused."""
+    try:
+        await caller.invocation(id).result()
+    except UnknownTargetError as error:
+        return str(error)
+    return f"{id} was printed"
+
 
 async def program(sim: Simulation) -> None:
     """Clients call printers through the spooler and themselves."""
@@ -92,7 +113,7 @@ async def program(sim: Simulation) -> None:
         for _ in range(random.randint(1, 3)):
             await wander(sim, random)
             printer, key = random.choice(PRINTERS), random.choice((None, "first", "second"))
-            match random.choice(("spool", "print", "give up")):
+            match random.choice(("spool", "print", "give up", "misdirect")):
                 case "spool":
                     seconds: list[float] = [random.choice((0, 1, 30)) for _ in range(random.randint(1, 3))]
                     spooled = await caller.service(SoakSpooler).print(printer, seconds, key)
@@ -102,6 +123,12 @@ async def program(sim: Simulation) -> None:
                 case "give up":
                     given_up.append(await caller.service(SoakSpooler).give_up(printer))
                     assert given_up[-1].startswith("inv_"), given_up[-1]
+                case "misdirect":
+                    id, why = await caller.service(SoakSpooler).misdirect(random.choice((0, 5)))
+                    assert "There is no service" in why, why
+                    await wander(sim, random)
+                    later = await refusal(caller, id)
+                    assert later == why, f"{why}, and then {later}"
                 case _:
                     call = caller.object(SoakPrinter, printer).print(random.choice((0, 5)))
                     job = await caller.invocation_of(call)

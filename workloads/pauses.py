@@ -1,8 +1,8 @@
 """The workload `pauses`: handlers stumble over a mistake and are paused; an operator mends it and lets them go on.
 
-Whoever waits hears of the pause and asks again; callers inside go on waiting, and so does what is queued behind. Some
-begin anew instead. In the end each visit has left its marks once, whatever was resumed too early, in vain, or in
-another process.
+Whoever waits hears of the pause and asks again; callers inside go on waiting, and so does what is queued behind, or
+waits for a limit whose places those hold that are paused. Some begin anew instead. In the end each visit has left its
+marks once, whatever was resumed too early, in vain, or in another process.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from functools import partial
 from random import Random
 
 from durably import (
     Context,
+    Limit,
     ObjectContext,
     PausedInvocationError,
     RetryPolicy,
@@ -26,6 +28,7 @@ from durably import (
 from durably.testing import Simulation, Workload
 from workloads.program_parts import all_of, randomness, restart_at_times, wander
 
+KEYS = "abcd"
 ONCE = RetryPolicy(max_attempts=1)
 TWICE = RetryPolicy(initial=0.5, max_attempts=2)
 
@@ -73,6 +76,25 @@ class Ward(VirtualObject, name="SoakWard"):
         self.marks.append(number)
         return number
 
+    @handler(retry=ONCE, limit="narrow")
+    async def squeeze_in(self, ctx: ObjectContext, number: int, stumbles: bool) -> int:
+        """Leave a mark alone."""
+        return await self.stay(ctx, number, stumbles)
+
+    @handler(retry=ONCE, limit="wide")
+    async def drop_in(self, ctx: ObjectContext, number: int, stumbles: bool) -> int:
+        """Leave a mark with one other at most."""
+        return await self.stay(ctx, number, stumbles)
+
+    async def stay(self, ctx: ObjectContext, number: int, stumbles: bool) -> int:
+        """Some stay for a while."""
+        if number % 20:
+            await ctx.sleep(5)
+        if stumbles:
+            self.repairs.stumble(number)
+        self.marks.append(number)
+        return number
+
 
 class Guide(Service, name="SoakGuide"):
     """Calls from inside, which hears of no pause."""
@@ -80,6 +102,10 @@ class Guide(Service, name="SoakGuide"):
     @handler
     async def lead(self, ctx: Context, key: str, number: int, stumbles: bool) -> int:
         return await ctx.object(Ward, key).visit(number, stumbles)
+
+    @handler
+    async def push(self, ctx: Context, key: str, number: int, stumbles: bool) -> int:
+        return await ctx.object(Ward, key).squeeze_in(number, stumbles)
 
 
 async def answered(sim: Simulation, ask: Callable[[], Awaitable[int]]) -> int:
@@ -96,26 +122,34 @@ async def program(sim: Simulation) -> None:
     sim.allow_pauses()
     random = randomness(sim)
     repairs: Repairs = sim.dependencies[Repairs]
-    expected: dict[str, Counter[int]] = {key: Counter() for key in "ab"}
+    expected: dict[str, Counter[int]] = {key: Counter() for key in KEYS}
 
     async def visitor(name: str, first: int) -> None:
         client = sim.client(name)
         for number in range(first, first + random.choice((10, 40)), 10):
             await wander(sim, random)
-            key, stumbles = random.choice("ab"), random.random() < 0.5
+            key, stumbles = random.choice(KEYS), random.random() < 0.5
             ward = client.object(Ward, key)
-            way = random.choice(("visit", "lead", "pass_by", "send"))
-            marks = 1 if way == "pass_by" else 3
+            way = random.choice(("visit", "lead", "pass_by", "send", "squeeze_in", "drop_in", "push", "slip_in"))
+            marks = 3 if way in ("visit", "lead", "send") else 1
             expected[key] += Counter(range(number, number + marks))
-            if way == "send":
-                await ward.visit.options(idempotency_key=str(number)).send(number, stumbles)
-                continue
-            asked = {
-                "visit": lambda: ward.visit.options(idempotency_key=str(number))(number, stumbles),  # noqa: B023
-                "lead": lambda: client.service(Guide).lead.options(idempotency_key=str(number))(key, number, stumbles),  # noqa: B023
-                "pass_by": lambda: ward.pass_by.options(idempotency_key=str(number))(number, stumbles),  # noqa: B023
+            made = {
+                "visit": ward.visit,
+                "send": ward.visit,
+                "pass_by": ward.pass_by,
+                "squeeze_in": ward.squeeze_in,
+                "slip_in": random.choice((ward.squeeze_in, ward.drop_in)),
+                "drop_in": ward.drop_in,
             }
-            assert await answered(sim, asked[way]) == number
+            led = {"lead": client.service(Guide).lead, "push": client.service(Guide).push}
+            if way in led:
+                ask = partial(led[way].options(idempotency_key=str(number)), key, number, stumbles)
+            elif way in ("send", "slip_in"):
+                await made[way].options(idempotency_key=str(number)).send(number, stumbles)
+                continue
+            else:
+                ask = partial(made[way].options(idempotency_key=str(number)), number, stumbles)
+            assert await answered(sim, ask) == number
 
     async def operator() -> None:
         while not visiting.done():
@@ -153,5 +187,9 @@ async def resume_some(sim: Simulation, random: Random, repairs: Repairs) -> None
 
 
 PAUSES = Workload(
-    program=program, actors=(Ward, Guide), dependencies=lambda: {Repairs: Repairs()}, retry=RetryPolicy(initial=0.5)
+    program=program,
+    actors=(Ward, Guide),
+    dependencies=lambda: {Repairs: Repairs()},
+    limits={"narrow": Limit(at_once=1), "wide": Limit(at_once=2)},
+    retry=RetryPolicy(initial=0.5),
 )

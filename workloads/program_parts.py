@@ -7,12 +7,12 @@ from collections.abc import Awaitable, Callable
 from random import Random
 from typing import Any, TypeVar
 
-from durably.errors import RuntimeStoppedError, StoreUnavailableError
+from durably.errors import OverloadedError, RuntimeStoppedError, StoreUnavailableError
 from durably.testing import ConnectionLostError, NobodyThereError, Simulation
 
 R = TypeVar("R")
 
-UNKNOWN = (ConnectionLostError, NobodyThereError, StoreUnavailableError, RuntimeStoppedError)
+UNKNOWN = (ConnectionLostError, NobodyThereError, OverloadedError, StoreUnavailableError, RuntimeStoppedError)
 """What a client hears who does not insist, where others ask again: it may have been accepted or not."""
 PATIENCE = 10_000
 """How often an unfinished run is looked at before it counts as one that never ends."""
@@ -49,6 +49,15 @@ async def until_all_ended(sim: Simulation) -> None:
             return
         await sim.advance(seconds=30)
     raise AssertionError(f"These have invocations that do not end: {', '.join(map(str, sim.disk.unfinished))}")
+
+
+def records_but_state(sim: Simulation) -> dict[str, object]:
+    """What the disk holds besides the state of objects and the history of models, by kind of record; with what it looks
+    records up by.
+    """
+    there: dict[str, object] = vars(sim.disk)
+    tables = [name for name, kept in there.items() if isinstance(kept, dict) and kept]
+    return {name: there[name] for name in tables if name not in ("state", "entries", "events")}
 
 
 async def restart_at_times(sim: Simulation, random: Random) -> None:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.subject import KEYS, Served, http_request
+from benchmarks.subject import EVENT_STREAMS, KEYS, Served, http_request, publication
 
 _CALLS = [http_request(f"/Counter/counter-{number}/add", b"1") for number in range(KEYS)]
 
@@ -15,7 +15,11 @@ def behind(server: str) -> Served:
     """`durably serve` behind one of its HTTP servers."""
     return Served(
         command=_command(server),
-        requests={"call": lambda number: _CALLS[number % KEYS]},
+        requests={
+            "call": lambda number: _CALLS[number % KEYS],
+            **dict.fromkeys(EVENT_STREAMS, publication),
+        },
+        streams=EVENT_STREAMS,
         counts_request=http_request("/Inside/counts", b""),
     )
 

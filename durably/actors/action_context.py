@@ -11,8 +11,8 @@ from typing import Any, TypeAlias
 from durably.actors.protocol.request import Request
 from durably.errors import WrongContextError
 
-Write: TypeAlias = Callable[[str, str, Mapping[str, Any]], None]
-"""Writes a line of a level, with an event and fields."""
+Write: TypeAlias = Callable[["ActionContext", str, str, Mapping[str, Any]], None]
+"""Writes a line of an attempt of an action: with a level, an event and fields."""
 
 
 class GivenUp:
@@ -64,22 +64,23 @@ _making_event = threading.Lock()
 class ActionLog:
     """Lines with fields, bound to the action. An action is never replayed, so each is written when it is said."""
 
-    __slots__ = ("_write",)
+    __slots__ = ("_context", "_write")
 
-    def __init__(self, write: Write) -> None:
+    def __init__(self, context: ActionContext, write: Write) -> None:
+        self._context = context
         self._write = write
 
     def debug(self, event: str, /, **fields: Any) -> None:
-        self._write("debug", event, fields)
+        self._write(self._context, "debug", event, fields)
 
     def info(self, event: str, /, **fields: Any) -> None:
-        self._write("info", event, fields)
+        self._write(self._context, "info", event, fields)
 
     def warning(self, event: str, /, **fields: Any) -> None:
-        self._write("warning", event, fields)
+        self._write(self._context, "warning", event, fields)
 
     def error(self, event: str, /, **fields: Any) -> None:
-        self._write("error", event, fields)
+        self._write(self._context, "error", event, fields)
 
 
 class ActionContext:
@@ -99,7 +100,7 @@ class ActionContext:
 
     @property
     def log(self) -> ActionLog:
-        return ActionLog(self._write)
+        return ActionLog(self, self._write)
 
     def __repr__(self) -> str:
         return f"<attempt {self.attempt} of the action {self.name!r}>"

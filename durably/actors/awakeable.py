@@ -42,7 +42,7 @@ class Awakeable(msgspec.Struct, Generic[T], frozen=True):
         result: T = operation.result()
         return result
 
-    def resolve(self, value: T, *, serde: Serde[T] | None = None) -> Coroutine[Any, Any, None]:
+    def resolve(self, value: T, *, serde: Serde[T] | None = None) -> Coroutine[object, object, None]:
         """Supply the value, by the Serde with which it is awaited, if it is.
 
         Only in a handler; elsewhere, `runtime.resolve_awakeable(awakeable.id, value)`.
@@ -53,8 +53,8 @@ class Awakeable(msgspec.Struct, Generic[T], frozen=True):
         port = self._port("resolved")
         return issue_completion(port, resolution(self.id, value, serde), CallSite(frame_above(1)))
 
-    def reject(self, reason: str, /, *, code: int = 500) -> Coroutine[Any, Any, None]:
-        """Let whoever awaits it get a `TerminalError`. Only in a handler."""
+    def reject(self, reason: str, /, *, code: int = 500) -> Coroutine[object, object, None]:
+        """Reject it: the handler that awaits it gets a `TerminalError`. Only in a handler."""
         port = self._port("rejected")
         return issue_completion(port, rejection(self.id, reason, code), CallSite(frame_above(1)))
 

@@ -70,25 +70,25 @@ class BoundHandler(Generic[P, R]):
     def __repr__(self) -> str:
         return f"<handler {self._target}>"
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[object, object, R]:
         """Call, and wait for the result.
 
         Raises:
             TerminalError: the handler failed; its own class and fields.
-            UnknownTargetError: nobody runs such a handler.
+            UnknownTargetError: there is no such handler.
             InvalidArgumentError: the arguments do not fit the handler that runs.
         """
         target = self._target
         argument = target.signature.types.arguments.encode(args, kwargs)
         return target.transport._issue_call(target.outgoing(argument), CallSite(frame_above(1)))
 
-    def send(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Invocation[R]]:
+    def send(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[object, object, Invocation[R]]:
         """Send a message and go on. In a handler the await never waits; outside it ends when the message is durable."""
         target = self._target
         argument = target.signature.types.arguments.encode(args, kwargs)
         return target.transport._issue_send(target.outgoing(argument), None, CallSite(frame_above(1)))
 
-    def attach(self) -> Coroutine[Any, Any, R]:
+    def attach(self) -> Coroutine[object, object, R]:
         """Wait for the workflow, or for the invocation with `options(idempotency_key=...)`, starting none.
 
         Raises:
@@ -98,7 +98,7 @@ class BoundHandler(Generic[P, R]):
         self._check_names_one("attach", "result")
         return target.transport._issue_attach(target.outgoing(b""), CallSite(frame_above(1)))
 
-    def output(self) -> Coroutine[Any, Any, R]:
+    def output(self) -> Coroutine[object, object, R]:
         """The outcome of the invocation that `attach` would wait for, without waiting.
 
         Raises:
@@ -146,8 +146,8 @@ class BoundHandler(Generic[P, R]):
 
         With an `idempotency_key`, repeating the message joins the first one. `timeout` bounds the whole invocation,
         from acceptance to outcome: a timedelta or seconds. `forward_headers` says which headers of the invocation that
-        sends it go on with this message, whatever the class and the runtime say: all (True), none (False), or those of
-        these names. `headers` win over them.
+        sends it go on with this message, and overrides the class and the runtime: all (True), none (False), or those
+        of these names. `headers` win over them.
         """
         target = self._target
         if idempotency_key is not None and target.is_run:
@@ -196,7 +196,7 @@ class DelayedHandler(Generic[P, R]):
 
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
             raise TypeError(
-                f"{self._target} can be sent for later, not called: nobody would wait so long for the answer. Put "
+                f"{self._target} can be sent for later, not called: no caller waits that long for an answer. Put "
                 ".send before the arguments, as in `await reference.handler.after(days=3).send(...)`."
             )
 
@@ -212,7 +212,7 @@ class DelayedHandler(Generic[P, R]):
         target = _with_options(self._target, idempotency_key, headers, timeout, forward_headers)
         return DelayedHandler(target, self._delay)
 
-    def send(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Invocation[R]]:
+    def send(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[object, object, Invocation[R]]:
         """Have the message accepted now; it joins the mailbox when it is due, behind what is there (rule C6)."""
         target = self._target
         argument = target.signature.types.arguments.encode(args, kwargs)

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine, Mapping
-from typing import Any, TypeVar, overload
+from typing import Any, TypeAlias, TypeVar, overload
 
-from durably.actors.actor import Service, VirtualObject, Workflow
+from durably.actors.actor import Service, StateMachine, VirtualObject, Workflow
+from durably.actors.event_values import published
+from durably.actors.headers import plain_headers
 from durably.actors.named_messages import decoding, named_message, named_question
 from durably.actors.protocol.operations import CallSite, frame_above
-from durably.actors.reference_classes import reference
+from durably.actors.reference_classes import machine_reference, reference
 from durably.actors.sent_values import rejection, resolution
 from durably.actors.transport import Delay, Invocation, Transport
 from durably.actors.values.durations import Duration, duration_us
 from durably.actors.values.names import checked_name
 from durably.actors.values.serde import MISSING, Serde
 
+AnyObject: TypeAlias = object
+"""The class below has a method of this name."""
+
 T = TypeVar("T")
+MachineT = TypeVar("MachineT", bound=StateMachine)
 ServiceT = TypeVar("ServiceT", bound=Service)
 ObjectT = TypeVar("ObjectT", bound=VirtualObject)
 WorkflowT = TypeVar("WorkflowT", bound=Workflow)
@@ -43,6 +49,10 @@ class Caller(Transport):
         """
         return reference(self, actor, "workflow", id)
 
+    def machine(self, machine: type[MachineT], /) -> MachineT:
+        """The transitions and questions of a model: `order, made = await ctx.machine(Orders).create(amount=100)`."""
+        return machine_reference(self, machine)
+
     @overload
     def invocation(self, id: str, /) -> Invocation[Any]: ...
     @overload
@@ -57,7 +67,7 @@ class Caller(Transport):
         checked_name(id, f"The id of an invocation is Unicode text without NUL, and not empty; {id!r} is not.")
         return Invocation(self, id, decoding(self._serde, returns, id))
 
-    def invocation_of(self, call: Coroutine[Any, Any, T], /) -> Coroutine[Any, Any, Invocation[T]]:
+    def invocation_of(self, call: Coroutine[Any, Any, T], /) -> Coroutine[AnyObject, AnyObject, Invocation[T]]:
         """The invocation behind a call that is under way, to show its id, look at it, signal it or cancel it.
 
             call = ctx.object(Printer, "p1").print(document)
@@ -87,7 +97,7 @@ class Caller(Transport):
         headers: Mapping[str, str] | None = None,
         idempotency_key: str | None = None,
         timeout: Duration | None = None,
-    ) -> Coroutine[Any, Any, bytes]: ...
+    ) -> Coroutine[AnyObject, AnyObject, bytes]: ...
     @overload
     def call(
         self,
@@ -101,7 +111,7 @@ class Caller(Transport):
         headers: Mapping[str, str] | None = None,
         idempotency_key: str | None = None,
         timeout: Duration | None = None,
-    ) -> Coroutine[Any, Any, T]: ...
+    ) -> Coroutine[AnyObject, AnyObject, T]: ...
     @overload
     def call(
         self,
@@ -115,7 +125,7 @@ class Caller(Transport):
         headers: Mapping[str, str] | None = None,
         idempotency_key: str | None = None,
         timeout: Duration | None = None,
-    ) -> Coroutine[Any, Any, None]: ...
+    ) -> Coroutine[AnyObject, AnyObject, None]: ...
     def call(
         self,
         service: str,
@@ -128,7 +138,7 @@ class Caller(Transport):
         headers: Mapping[str, str] | None = None,
         idempotency_key: str | None = None,
         timeout: Duration | None = None,
-    ) -> Coroutine[Any, Any, Any]:
+    ) -> Coroutine[AnyObject, AnyObject, Any]:
         """Call a handler by name, where its class is not at hand: `call("Cart", "add", key="mary", argument="2B")`.
 
         `key` is that of an object or the id of a workflow, and None for a service. `argument` is sent as a body over
@@ -160,7 +170,7 @@ class Caller(Transport):
         headers: Mapping[str, str] | None = None,
         idempotency_key: str | None = None,
         timeout: Duration | None = None,
-    ) -> Coroutine[Any, Any, Invocation[bytes]]: ...
+    ) -> Coroutine[AnyObject, AnyObject, Invocation[bytes]]: ...
     @overload
     def send(
         self,
@@ -175,7 +185,7 @@ class Caller(Transport):
         headers: Mapping[str, str] | None = None,
         idempotency_key: str | None = None,
         timeout: Duration | None = None,
-    ) -> Coroutine[Any, Any, Invocation[T]]: ...
+    ) -> Coroutine[AnyObject, AnyObject, Invocation[T]]: ...
     @overload
     def send(
         self,
@@ -190,7 +200,7 @@ class Caller(Transport):
         headers: Mapping[str, str] | None = None,
         idempotency_key: str | None = None,
         timeout: Duration | None = None,
-    ) -> Coroutine[Any, Any, Invocation[None]]: ...
+    ) -> Coroutine[AnyObject, AnyObject, Invocation[None]]: ...
     def send(
         self,
         service: str,
@@ -204,7 +214,7 @@ class Caller(Transport):
         headers: Mapping[str, str] | None = None,
         idempotency_key: str | None = None,
         timeout: Duration | None = None,
-    ) -> Coroutine[Any, Any, Invocation[Any]]:
+    ) -> Coroutine[AnyObject, AnyObject, Invocation[Any]]:
         """Send to a handler by name, delayed by `after`: a timedelta or seconds. All else is as in `call`.
 
         `returns` is for who asks the handle for the result.
@@ -225,7 +235,7 @@ class Caller(Transport):
         *,
         key: str | None = None,
         idempotency_key: str | None = None,
-    ) -> Coroutine[Any, Any, bytes]: ...
+    ) -> Coroutine[AnyObject, AnyObject, bytes]: ...
     @overload
     def attach(
         self,
@@ -236,7 +246,7 @@ class Caller(Transport):
         returns: type[T] | Serde[T],
         key: str | None = None,
         idempotency_key: str | None = None,
-    ) -> Coroutine[Any, Any, T]: ...
+    ) -> Coroutine[AnyObject, AnyObject, T]: ...
     @overload
     def attach(
         self,
@@ -247,7 +257,7 @@ class Caller(Transport):
         returns: None,
         key: str | None = None,
         idempotency_key: str | None = None,
-    ) -> Coroutine[Any, Any, None]: ...
+    ) -> Coroutine[AnyObject, AnyObject, None]: ...
     def attach(
         self,
         service: str,
@@ -257,7 +267,7 @@ class Caller(Transport):
         key: str | None = None,
         idempotency_key: str | None = None,
         returns: Any = MISSING,
-    ) -> Coroutine[Any, Any, Any]:
+    ) -> Coroutine[AnyObject, AnyObject, Any]:
         """Wait for a workflow, or for the invocation that has this idempotency key, by name, starting none.
 
             user = await caller.attach("Signup", "run", key="mary", returns=User)
@@ -281,7 +291,7 @@ class Caller(Transport):
         *,
         key: str | None = None,
         idempotency_key: str | None = None,
-    ) -> Coroutine[Any, Any, bytes]: ...
+    ) -> Coroutine[AnyObject, AnyObject, bytes]: ...
     @overload
     def output(
         self,
@@ -292,7 +302,7 @@ class Caller(Transport):
         returns: type[T] | Serde[T],
         key: str | None = None,
         idempotency_key: str | None = None,
-    ) -> Coroutine[Any, Any, T]: ...
+    ) -> Coroutine[AnyObject, AnyObject, T]: ...
     @overload
     def output(
         self,
@@ -303,7 +313,7 @@ class Caller(Transport):
         returns: None,
         key: str | None = None,
         idempotency_key: str | None = None,
-    ) -> Coroutine[Any, Any, None]: ...
+    ) -> Coroutine[AnyObject, AnyObject, None]: ...
     def output(
         self,
         service: str,
@@ -313,7 +323,7 @@ class Caller(Transport):
         key: str | None = None,
         idempotency_key: str | None = None,
         returns: Any = MISSING,
-    ) -> Coroutine[Any, Any, Any]:
+    ) -> Coroutine[AnyObject, AnyObject, Any]:
         """The outcome of the invocation that `attach` would wait for, by name, without waiting.
 
         Raises:
@@ -327,7 +337,7 @@ class Caller(Transport):
 
     def resolve_awakeable(
         self, id: str, value: Any = None, /, *, serde: Serde[Any] | None = None
-    ) -> Coroutine[Any, Any, None]:
+    ) -> Coroutine[AnyObject, AnyObject, None]:
         """Supply the value that an awakeable waits for, by the Serde with which it is awaited, if it is.
 
         The first one counts; a late one changes nothing (rule E5).
@@ -338,10 +348,45 @@ class Caller(Transport):
         """
         return self._issue_completion(resolution(id, value, serde), CallSite(frame_above(1)))
 
-    def reject_awakeable(self, id: str, reason: str, /, *, code: int = 500) -> Coroutine[Any, Any, None]:
+    def reject_awakeable(self, id: str, reason: str, /, *, code: int = 500) -> Coroutine[AnyObject, AnyObject, None]:
         """Let the handler that awaits an awakeable get a `TerminalError`.
 
         Raises:
             InvalidArgumentError: the id is not that of an awakeable (400).
         """
         return self._issue_completion(rejection(id, reason, code), CallSite(frame_above(1)))
+
+    def publish(
+        self,
+        *events: Any,
+        key: str | None = None,
+        stream: str | None = None,
+        sse: bool | None = None,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Coroutine[AnyObject, AnyObject, None]:
+        """Publish events: each handler that has subscribed to their classes gets them, exactly once.
+
+            await caller.publish(UserCreated(id="mary"), key="mary")
+
+        An event is an instance of a dataclass, a msgspec Struct or a pydantic model. In a handler it is part of the
+        step, and published with it; the await never waits. Outside, it ends when the events are durable.
+
+        - `key`: what they are about; events of one key are delivered in order.
+        - `stream`: another one than the default of the runtime.
+        - `sse`: whether readers over HTTP get them; None: as the server says.
+        - `idempotency_key`: outside handlers, with which it may be repeated. In a handler nothing is published twice.
+        - `headers`: outside handlers, for the middleware of the runtime, such as credentials.
+
+        Raises:
+            TypeError: an event is none.
+            UnencodableError: an event has a value that JSON does not have.
+            OverloadedError: outside handlers: the store holds as many bytes of events as it may.
+        """
+        given = published(events, key=key, stream=stream, sse=sse, where="publish()")
+        if idempotency_key is not None:
+            checked_name(
+                idempotency_key,
+                f"An idempotency key is Unicode text without NUL, and not empty; {idempotency_key!r} is not.",
+            )
+        return self._issue_publish(given, idempotency_key, plain_headers(headers), CallSite(frame_above(1)))

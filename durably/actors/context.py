@@ -7,8 +7,7 @@ advanced: in an action, a thread, another handler or afterwards every verb raise
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Never, ParamSpec, TypeVar, overload
 from uuid import UUID
@@ -20,6 +19,8 @@ from durably.actors.awakeable import Awakeable, issue_completion
 from durably.actors.caller import Caller
 from durably.actors.compensations import Compensations
 from durably.actors.definition.definition import definition_of
+from durably.actors.event_values import EVENT_PREFIX, PUBLISHED_STREAM, Published, stored_value
+from durably.actors.handler_info import HandlerInfo as HandlerInfo
 from durably.actors.handlers import Handler, HandlerKind
 from durably.actors.promises import DurablePromise
 from durably.actors.protocol.commands import (
@@ -31,6 +32,8 @@ from durably.actors.protocol.commands import (
     GetOutput,
     GetStatus,
     IdentifyCall,
+    Publish,
+    Question,
     Send,
     SendAnswer,
     SendSignal,
@@ -47,30 +50,16 @@ from durably.actors.transport import Delay, Invocation, Outgoing, message_of, no
 from durably.actors.values.descriptions import MISSING
 from durably.actors.values.durations import Duration, delay_us, moment
 from durably.actors.values.names import checked_name
-from durably.actors.values.serde import Serde, SerdeFactory, codec_named
+from durably.actors.values.serde import Serde, SerdeFactory, TypeCodec, codec_named
 from durably.actors.values.type_checks import is_text
 from durably.errors import HandlerMistakeError, SharedStateError, UndecodableError, UnencodableError
-from durably.ids import InvocationStatus, is_storable
+from durably.ids import STATE_VERSION_FIELD, InvocationStatus, is_storable
 
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 
 UUID_VERSION = 4
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HandlerInfo:
-    """The handler that runs, for logs and tools."""
-
-    service: str
-    name: str
-    actor: type[Actor]
-    kind: HandlerKind
-    parameters: Mapping[str, Any]
-    """The type of each parameter after `self` and `ctx`."""
-    returns: Any
-    metadata: Mapping[str, str]
 
 
 class HandlerLog:
@@ -136,14 +125,14 @@ class Context(Caller):
         return UUID(int=self._port.uuid_bits(), version=UUID_VERSION)
 
     @overload
-    def sleep(self, delay: Duration, /) -> Coroutine[Any, Any, None]: ...
+    def sleep(self, delay: Duration, /) -> Coroutine[object, object, None]: ...
     @overload
     def sleep(
         self, *, days: float = 0, hours: float = 0, minutes: float = 0, seconds: float = 0
-    ) -> Coroutine[Any, Any, None]: ...
+    ) -> Coroutine[object, object, None]: ...
     def sleep(
         self, *delay: Duration, days: float = 0, hours: float = 0, minutes: float = 0, seconds: float = 0
-    ) -> Coroutine[Any, Any, None]:
+    ) -> Coroutine[object, object, None]:
         """Wait, durably: `sleep(minutes=5)`, a timedelta, or a bare number of seconds. A long wait holds no memory."""
         due = self._port.at() + delay_us("sleep", delay, days, hours, minutes, seconds)
         return self._port.issue(Sleep(due), _nothing, "sleep", CallSite(frame_above(1)))
@@ -172,23 +161,23 @@ class Context(Caller):
     def awakeable(self, returns: Any = MISSING, /, *, serde: Serde[Any] | None = None) -> Awakeable[Any]:
         """A value of this type that somebody outside will supply: give its `id` away, then await it.
 
-        Whoever has the id resolves or rejects it: another handler, the program around the runtime, HTTP. Waiting for it
-        holds no memory. A value that does not fit the type raises `InvalidArgumentError` where it is awaited. It is
-        JSON, unless a Serde is named here and where it is resolved; over HTTP, bytes of any other content type come as
-        they are.
+        Any code that has the id can resolve or reject it: another handler, the program around the runtime, HTTP.
+        Waiting for it holds no memory. A value that does not fit the type raises `InvalidArgumentError` where it is
+        awaited. It is JSON, unless a Serde is named here and where it is resolved; over HTTP, bytes of any other
+        content type come as they are.
         """
         site = CallSite(frame_above(1))
         return Awakeable(self._port.issue_awakeable(decoding(returns, "an awakeable", serde), site))
 
     @overload
-    def signal(self, name: str, /) -> Coroutine[Any, Any, Any]: ...
+    def signal(self, name: str, /) -> Coroutine[object, object, Any]: ...
     @overload
-    def signal(self, name: str, returns: type[T] | Serde[T], /) -> Coroutine[Any, Any, T]: ...
+    def signal(self, name: str, returns: type[T] | Serde[T], /) -> Coroutine[object, object, T]: ...
     @overload
-    def signal(self, name: str, returns: type[T] = ..., /, *, serde: Serde[T]) -> Coroutine[Any, Any, T]: ...
+    def signal(self, name: str, returns: type[T] = ..., /, *, serde: Serde[T]) -> Coroutine[object, object, T]: ...
     def signal(
         self, name: str, returns: Any = MISSING, /, *, serde: Serde[Any] | None = None
-    ) -> Coroutine[Any, Any, Any]:
+    ) -> Coroutine[object, object, Any]:
         """The next signal of this name that is sent to this invocation (`Invocation.signal()`), sent already or not.
 
         The first `ctx.signal(name)` takes the first signal of that name, the second the second, and so on; one whose
@@ -249,7 +238,7 @@ class Context(Caller):
     def _issue_status(self, id: str, site: CallSite, /) -> Operation[InvocationStatus]:
         return self._port.issue(GetStatus(id), _status, f"status of {id}", site)
 
-    def _issue_identification(self, call: object, site: CallSite, /) -> Coroutine[Any, Any, Invocation[Any]]:
+    def _issue_identification(self, call: object, site: CallSite, /) -> Coroutine[object, object, Invocation[Any]]:
         self._port.check("ctx.invocation_of()")
         message = message_of(call)
         id = None if message is None else self._port.callee_id(call, message.service, message.key)
@@ -271,8 +260,40 @@ class Context(Caller):
         command = SendSignal(id, name, sent.failed, sent.value)
         return self._port.issue_signal(command, f"signal {name!r} to {id}", site)
 
+    def _issue_reading(self, question: Question, decode: Callable[[bytes], R], site: CallSite, /) -> Operation[R]:
+        return self._port.issue(question, decode, "a question to the store", site)
+
+    def _moment_and_bits(self) -> tuple[int, int]:
+        return self._port.at(), self._port.uuid_bits()
+
+    def _name_of_handler(self) -> str | None:
+        return self._port.handler_name()
+
     def _issue_cancel(self, id: str, site: CallSite, /) -> Operation[None]:
         return self._port.issue_one_way(Cancel(id), f"cancel of {id}", site)
+
+    def _issue_publish(
+        self, events: Sequence[Published], idempotency_key: str | None, headers: dict[str, str], site: CallSite, /
+    ) -> Operation[None]:
+        if headers:
+            raise TypeError(
+                "ctx.publish(headers=...) has no meaning: what a handler publishes is part of its step, and no message."
+            )
+        if idempotency_key is not None:
+            raise TypeError(
+                "ctx.publish(idempotency_key=...) has no meaning: what a handler publishes is part of its step, and so "
+                "happens once."
+            )
+        issued = [self._issue_event(one, site) for one in events]
+        for earlier in issued[:-1]:
+            earlier.close()  # The last one is awaited for all.
+        return issued[-1]
+
+    def _issue_event(self, one: Published, site: CallSite) -> Operation[None]:
+        id = f"{EVENT_PREFIX}{self._port.uuid_bits():032x}"
+        stream = PUBLISHED_STREAM + one.stream
+        command = Publish(stream, one.key, one.name, id, self._port.at(), stored_value(one))
+        return self._port.issue_one_way(command, f"publish {one.name}", site)
 
 
 class SharedContext(Context):
@@ -299,12 +320,13 @@ class SharedContext(Context):
     def get(self, name: str, returns: Any, default: Any = None, /) -> Any:
         """State by its stored name, of a type or as a Serde reads it; `default` where it has no value.
 
-        A stored null is None, whatever the default.
+        A stored null is None, also with a default.
 
         Raises:
             UndecodableError: what is stored is not of this type.
         """
         self._settle()
+        self._refuse_large(name)
         data = self._port.read_field(name)
         if data is None:
             return default
@@ -319,12 +341,14 @@ class SharedContext(Context):
             ) from error
 
     def keys(self) -> Sequence[str]:
-        """The stored names that have a value, sorted."""
+        """The stored names that have a value, sorted; not those of fields that are not loaded (`DurableList`)."""
         self._settle()
-        return self._port.field_names()
+        names = self._port.field_names()
+        large = frozenset[str]() if self._view is None else self._view.large_names()
+        return [name for name in names if name not in large] if large else names
 
     if not TYPE_CHECKING:
-        # Type checkers refuse these names by themselves; whoever does without one gets a sentence.
+        # Type checkers refuse these names by themselves; a user without one gets a sentence.
         def __getattr__(self, name: str) -> Any:
             if name in ("set", "clear", "clear_all"):
                 raise SharedStateError(
@@ -337,6 +361,23 @@ class SharedContext(Context):
         if self._view is not None:
             self._view.settle()
 
+    def _refuse_large(self, name: str) -> None:
+        if self._view is not None and name in self._view.large_names():
+            raise HandlerMistakeError(
+                f"The state {name!r} was used by name, and is declared as a field that is not loaded with its object. "
+                "Use the attribute of self."
+            )
+
+
+def _see_that_it_is_read(codec: TypeCodec[Any], data: bytes) -> None:
+    """A declared field has a type, and what another Serde wrote has to be of it (rule V5)."""
+    try:
+        codec.decode(data)
+    except UndecodableError as error:
+        raise UnencodableError(
+            f"It is declared as a field, which would not be read again. {error.message}", path=error.path
+        ) from error
+
 
 class ObjectContext(SharedContext):
     """What an exclusive handler of an object may do: read and write."""
@@ -346,14 +387,24 @@ class ObjectContext(SharedContext):
     def set(self, name: str, value: T, /, *, serde: Serde[T] | None = None) -> None:
         """Set state by its stored name; `serde` writes it instead of the class's.
 
+        A declared field is written as by its attribute: what is stored is of its type.
+
         Raises:
-            UnencodableError: the value cannot be written.
+            UnencodableError: the value cannot be written, or a declared field of this name could not be read again.
         """
         self._port.check(f"ctx.set({name!r})")
+        codec = None if self._view is None else self._view.codec_of(name)
         try:
-            data = codec_named(MISSING if serde is None else serde, self._port.serde).encode_exactly(value)
+            if codec is None or serde is not None:
+                data = codec_named(MISSING if serde is None else serde, self._port.serde).encode_exactly(value)
+                if codec is not None:
+                    _see_that_it_is_read(codec, data)
+            else:
+                data = codec.encode_exactly(value)
         except UnencodableError as error:
-            raise UnencodableError(f"The state {name!r} cannot be given this value: {error.message}") from error
+            raise UnencodableError(
+                f"The state {name!r} cannot be given this value: {error.message}", path=error.path
+            ) from error
         self._write(name, data)
 
     def clear(self, name: str, /) -> None:
@@ -387,11 +438,18 @@ class ObjectContext(SharedContext):
             self._port.write_field(name, None)
         if self._view is not None:
             self._view.forget()
+            for name in sorted(self._view.large_names()):
+                self._port.clear_entries(name)
 
     def _write(self, name: str, data: bytes | None) -> None:
-        if not is_storable(name):
+        if not is_text(name) or not is_storable(name):
             raise UnencodableError(f"The state name {name!r} is not Unicode text without NUL, so it cannot be stored.")
+        if name == STATE_VERSION_FIELD:
+            raise HandlerMistakeError(
+                f"The state {name!r} was written, where durably keeps the version of the state. Use another name."
+            )
         self._settle()
+        self._refuse_large(name)
         self._port.write_field(name, data)
         if self._view is not None:
             self._view.forget(name)
@@ -438,7 +496,7 @@ def make_context(
 
 
 def _is_handler(given: object) -> bool:
-    """Also where nobody checks types."""
+    """Checked at run time, for programs without a type checker."""
     return isinstance(given, Handler)
 
 

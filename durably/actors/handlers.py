@@ -7,22 +7,26 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeAlias, TypeVar, overload
 
 from durably.actors.bound_handlers import BoundHandler, OwnHandler, Target
 from durably.actors.class_bodies import class_body_of
+from durably.actors.cron import CronSchedule
 from durably.actors.definition.arguments import HandlerFunction
 from durably.actors.definition.signature import HandlerSignature
 from durably.actors.definition.type_bindings import TypeBindings
 from durably.actors.headers import NO_HEADERS
+from durably.actors.limits import Limit, check_per
+from durably.actors.middleware import MiddlewareGiven, checked_middleware
 from durably.actors.protocol.operations import frame_above
-from durably.actors.retry import RetryPolicy
+from durably.actors.retry import RetryPolicy, checked_retry
+from durably.actors.subscriptions import Subscription
 from durably.actors.transport import Transport
 from durably.actors.values.descriptions import named
-from durably.actors.values.durations import Duration, optional_duration_us
+from durably.actors.values.durations import Duration, optional_duration_us, optional_retention_us
 from durably.actors.values.serde import Serde
 from durably.actors.values.type_checks import is_text
 from durably.errors import DefinitionError, HandlerMistakeError
@@ -70,9 +74,12 @@ class Handler(Generic[P, R]):
         retry: RetryPolicy | None = None,
         timeout: Duration | None = None,
         retention: Duration | None = None,
+        journal_retention: Duration | None = None,
+        limit: str | Limit | None = None,
         accepts: Serde[Any] | None = None,
         returns: Serde[Any] | None = None,
         metadata: Mapping[str, str] | None = None,
+        middleware: Sequence[MiddlewareGiven] = (),
     ) -> None:
         check_function(function)
         self.owner: type | None = None
@@ -83,12 +90,23 @@ class Handler(Generic[P, R]):
         self.shared = shared
         self.is_run = False
         """It is the `run` of a workflow; known when the class is defined."""
+        self.subscription: Subscription | None = None
+        """Which events become messages to it."""
+        self.schedules: tuple[CronSchedule, ...] = ()
+        """When the clock calls it."""
         self.atomic = atomic
         self.private = private
-        self.retry = retry
+        self.retry = checked_retry(retry, f"retry= of handler {self.name!r}")
         self.timeout_us = optional_duration_us(timeout, f"timeout= of handler {self.name!r}")
-        self.retention_us = optional_duration_us(retention, f"retention= of handler {self.name!r}")
+        self.retention_us = optional_retention_us(retention, f"retention= of handler {self.name!r}")
+        self.journal_retention_us = optional_retention_us(
+            journal_retention, f"journal_retention= of handler {self.name!r}"
+        )
+        self.limit = limit
+        """Its own, or the name of one of the runtime's."""
         self.metadata: Mapping[str, str] = dict(metadata or {})
+        self.middleware = checked_middleware(middleware, f"middleware= of handler {self.name!r}")
+        """What stands around it alone, inside that of its class."""
         self.__doc__ = function.__doc__
         self.__name__ = function.__name__
         self.__qualname__ = function.__qualname__
@@ -100,6 +118,7 @@ class Handler(Generic[P, R]):
             raise DefinitionError(
                 f"{self} has accepts=, which decodes one argument, and {len(self.signature.shape)} parameters."
             )
+        self._check_limit()
 
         self._class_body = class_body_of(self.__qualname__, frame_above(1))
         if self._class_body is not None:
@@ -126,6 +145,15 @@ class Handler(Generic[P, R]):
             raise DefinitionError(
                 f"{self} has the name {self.name!r}, which cannot stand in a path: a handler's name is letters, "
                 "digits and _, and does not begin with a digit. Give it another one with name=."
+            )
+
+    def _check_limit(self) -> None:
+        limit = self.limit
+        if isinstance(limit, Limit):
+            check_per(limit, f"handler {named(self.function)!r}", [one.name for one in self.signature.shape])
+        elif limit is not None and (not is_text(limit) or not limit):
+            raise DefinitionError(
+                f"{self} has limit={limit!r}. Give it a Limit, or the name of one of Runtime(limits=Limits(named=...))."
             )
 
     def __str__(self) -> str:
@@ -174,6 +202,10 @@ class Handler(Generic[P, R]):
                 f"reference: `await ctx.object(..., key).{self.attribute}(...)`, `ctx.workflow(..., id)` for a "
                 "Workflow, or `ctx.service(...)` for a Service."
             )
+
+    def of(self, transport: Transport, service: str, key: str | None) -> BoundHandler[P, R]:
+        """This handler of one object."""
+        return BoundHandler(self._target(transport, service, key))
 
     def _own(self, instance: object, owner: type) -> BoundHandler[P, R]:
         """`self.handler` in a handler: to be sent to oneself."""

@@ -10,12 +10,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-from durably.actors.values.type_checks import is_iterable, is_text
+from durably.actors.values.type_checks import is_iterable, is_mapping, is_text
 from durably.errors import InvalidHeaderError
 from durably.ids import is_storable
 
 NO_HEADERS: dict[str, str] = {}
-"""Shared by all messages without headers; nobody changes the headers of a message."""
+"""Shared by all messages without headers; no code changes the headers of a message."""
 
 REPEATED: Final = "\n"
 """Between the values of a header that came several times, as it is stored."""
@@ -60,6 +60,8 @@ def plain_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
     """A copy of what a user gave as headers, names in lower case; refused where they are not strings."""
     if not headers:
         return NO_HEADERS
+    if not is_mapping(headers):
+        raise TypeError(f"Headers are a mapping from names to values, not {headers!r}.")
     for name, value in headers.items():
         if not (is_text(name) and is_text(value)):
             raise TypeError(f"Headers are Unicode text without NUL; {name!r}: {value!r} is not.")

@@ -20,7 +20,7 @@ from durably.actors.values.media_types import content_type_of
 from durably.actors.values.names import checked_name
 from durably.actors.values.serde import JSON, SerdeFactory, codec_named, codec_of, make_serde
 from durably.actors.values.type_checks import is_bytes
-from durably.errors import UnencodableError
+from durably.errors import UndecodableError, UnencodableError
 from durably.ids import RUN
 
 
@@ -124,7 +124,24 @@ def _body(
 
 def decoding(serde: SerdeFactory | None, returns: Any, handler: str) -> Callable[[bytes], Any]:
     """What reads a result of this type, or as a Serde reads it; None: of a handler that has none."""
-    return NoResult(handler).decode if returns is None else codec_named(returns, serde).decode
+    if returns is None:
+        return NoResult(handler).decode
+    decode = codec_named(returns, serde).decode
+    return _or_nothing(decode) if returns in (Any, MISSING) else decode
+
+
+def _or_nothing(decode: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """Of any type is also the result of a handler that has none, which has no bytes."""
+
+    def decode_or_nothing(data: bytes) -> Any:
+        try:
+            return decode(data)
+        except UndecodableError:
+            if data:
+                raise
+            return None
+
+    return decode_or_nothing
 
 
 def _unchanged(data: bytes) -> bytes:

@@ -48,7 +48,7 @@ class DurablePromise(Generic[T]):
         return f"<promise {self.name}>"
 
     def __await__(self) -> Generator[Any, None, T]:
-        """Wait until it is completed. Whoever waits long holds no memory.
+        """Wait until it is completed. A long wait holds no memory.
 
         Raises:
             TerminalError: it was rejected; or (code 410) the workflow's retention is over and nothing will complete it.
@@ -57,7 +57,7 @@ class DurablePromise(Generic[T]):
         operation = self._port.issue(GetPromise(self.name), self._codec.decode, f"promise {self.name!r}", site)
         return operation.__await__()  # type: ignore[no-any-return]
 
-    def peek(self) -> Coroutine[Any, Any, T | None]:
+    def peek(self) -> Coroutine[object, object, T | None]:
         """The value as it is now, without waiting; None while it is not completed.
 
         Raises:
@@ -66,7 +66,7 @@ class DurablePromise(Generic[T]):
         site = CallSite(frame_above(1))
         return self._port.issue(PeekPromise(self.name), self._peeked, f"peek of promise {self.name!r}", site)
 
-    def resolve(self, value: T, /) -> Coroutine[Any, Any, None]:
+    def resolve(self, value: T, /) -> Coroutine[object, object, None]:
         """Complete it with a value.
 
         Raises:
@@ -82,7 +82,7 @@ class DurablePromise(Generic[T]):
             ) from error
         return self._complete(CompletePromise(self.name, False, data), CallSite(frame_above(1)))
 
-    def reject(self, reason: str, /, *, code: int = 500) -> Coroutine[Any, Any, None]:
+    def reject(self, reason: str, /, *, code: int = 500) -> Coroutine[object, object, None]:
         """Complete it with a failure: those who await it get a `TerminalError` with this message and code.
 
         Raises:
@@ -91,7 +91,7 @@ class DurablePromise(Generic[T]):
         failure = encode_failure(TerminalError(reason, code=code))
         return self._complete(CompletePromise(self.name, True, failure), CallSite(frame_above(1)))
 
-    def _complete(self, command: CompletePromise, site: CallSite) -> Coroutine[Any, Any, None]:
+    def _complete(self, command: CompletePromise, site: CallSite) -> Coroutine[object, object, None]:
         return self._port.issue(command, _nothing, f"completion of promise {self.name!r}", site)
 
     def _peeked(self, data: bytes) -> T | None:

@@ -55,6 +55,21 @@ def reference(transport: Transport, actor: type[ActorT], kind: ActorKind, key: s
     return made
 
 
+def machine_reference(transport: Transport, machine: type[ActorT]) -> ActorT:
+    """What transitions of a machine are called on.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if not hasattr(machine, "__durably_machine__"):
+        raise TypeError(f"{machine!r} is no machine. Write class ...(Machine[Order]), and give the class itself.")
+    cls: type[ActorT] = machine.__dict__.get(REFERENCE_CLASS) or _reference_class(machine)
+    made = object.__new__(cls)
+    made.__dict__[TRANSPORT] = transport
+    made.__dict__[SERVICE] = cls.__dict__[DEFINITION].name
+    return made
+
+
 def _wrong_kind(definition: ActorDefinition) -> str:
     name = definition.actor.__name__
     if definition.kind == "object":

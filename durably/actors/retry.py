@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from durably.actors.values.durations import Duration, duration_us, optional_duration_us
-from durably.actors.values.type_checks import is_exception_class, is_number
+from durably.actors.values.type_checks import is_exception_class, is_int, is_iterable, is_number
+from durably.errors import DefinitionError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,7 +17,7 @@ class RetryPolicy:
 
     The first wait is `initial`, each further one `factor` times the last, none longer than `maximum`. `max_attempts`
     counts the first attempt; `max_duration` counts from the first failure (of an action, from when the handler asked
-    for it), whatever crashes meanwhile; None means without end. `then` says what follows: the invocation waits for a
+    for it), also across crashes; None means without end. `then` says what follows: the invocation waits for a
     person, or fails (actions always fail). Errors of the classes in `give_up_on` end it at once, as a `TerminalError`.
 
     Raises:
@@ -44,16 +45,20 @@ class RetryPolicy:
             raise ValueError(
                 f"RetryPolicy(factor=...) is a number of at least 1, so that waits do not shrink, not {self.factor!r}."
             )
-        if self.max_attempts is not None and (isinstance(self.max_attempts, bool) or self.max_attempts < 1):
+        if self.max_attempts is not None and (not is_int(self.max_attempts) or self.max_attempts < 1):
             raise ValueError(
-                "RetryPolicy(max_attempts=...) counts the first attempt, so it is at least 1, not "
+                "RetryPolicy(max_attempts=...) counts the first attempt, so it is a whole number of at least 1, not "
                 f"{self.max_attempts!r}."
             )
         if self.then not in ("pause", "fail"):
             raise ValueError(f"RetryPolicy(then=...) is 'pause' or 'fail', not {self.then!r}.")
-        for cls in self.give_up_on:
+        for cls in self.give_up_on if is_iterable(self.give_up_on) else [None]:
             if not is_exception_class(cls):
-                raise TypeError(f"RetryPolicy(give_up_on=...) takes classes of exceptions, not {cls!r}.")
+                raise TypeError(
+                    "RetryPolicy(give_up_on=...) takes classes of exceptions, such as (ValueError,), not "
+                    f"{self.give_up_on!r}."
+                )
+        object.__setattr__(self, "give_up_on", tuple(self.give_up_on))  # `isinstance` takes no list.
 
     def delay_us(self, failed_attempts: int) -> int:
         """Microseconds to wait after the `failed_attempts`-th failure in a row, counted from 1."""
@@ -72,3 +77,14 @@ class RetryPolicy:
     def gives_up_on(self, error: BaseException) -> bool:
         """Errors like this one are not worth another attempt."""
         return isinstance(error, self.give_up_on)
+
+
+def checked_retry(given: RetryPolicy | None, where: str) -> RetryPolicy | None:
+    """A policy, or None, as it was given; found wrong when an attempt fails, it would be a mistake of the machine.
+
+    Raises:
+        DefinitionError: it is something else.
+    """
+    if given is not None and not isinstance(given, RetryPolicy):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise DefinitionError(f"{where} is a RetryPolicy, such as RetryPolicy(max_attempts=5), not {given!r}.")
+    return given

@@ -19,8 +19,9 @@ from durably.actors.protocol.port import Action, Port
 from durably.actors.retry import RetryPolicy
 from durably.actors.values.descriptions import MISSING
 from durably.actors.values.durations import Duration, duration_us
-from durably.actors.values.serde import Serde, SerdeFactory, TypeCodec, codec_under, encoder_of
-from durably.errors import DefinitionError, UnencodableError
+from durably.actors.values.serde import Serde, SerdeFactory, TypeCodec, codec_under, encoder_of, is_serde
+from durably.actors.values.type_checks import is_text
+from durably.errors import DefinitionError, HandlerMistakeError, UnencodableError
 from durably.ids import is_storable
 
 P = ParamSpec("P")
@@ -56,14 +57,14 @@ class Run:
     @overload
     def __call__(
         self, name: str, action: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs
-    ) -> Coroutine[Any, Any, R]: ...
+    ) -> Coroutine[object, object, R]: ...
     @overload
     def __call__(
         self, name: str, action: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs
-    ) -> Coroutine[Any, Any, R]: ...
+    ) -> Coroutine[object, object, R]: ...
     def __call__(
         self, name: str, action: Callable[..., Any] = MISSING, /, *args: Any, **kwargs: Any
-    ) -> Coroutine[Any, Any, Any]:
+    ) -> Coroutine[object, object, Any]:
         """Run `action(*args, **kwargs)` once, durably.
 
         Raises:
@@ -74,7 +75,7 @@ class Run:
         if callable(name) or action is MISSING:
             raise TypeError(_without_name(name))
         self._port.check(f"ctx.run({name!r})")
-        if not is_storable(name):
+        if not is_text(name) or not is_storable(name):
             raise TypeError(f"The name of a run is Unicode text without NUL; {name!r} is not.")
         if not callable(action):  # pyright: ignore[reportUnnecessaryComparison]
             raise TypeError(_not_callable(name, action))
@@ -100,6 +101,12 @@ class Run:
         `retry` replaces the invocation's policy; `timeout` bounds each attempt (a timedelta or seconds), all of them
         together are bounded by `retry.max_duration`; `serde` replaces JSON for the result.
         """
+        if retry is not None and not isinstance(retry, RetryPolicy):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise HandlerMistakeError(f"run.options(retry=...) is a RetryPolicy, not {retry!r}.")
+        if serde is not None and not is_serde(serde):
+            raise HandlerMistakeError(
+                f"run.options(serde=...) is a Serde, which has encode(), decode() and content_type, not {serde!r}."
+            )
         return Run(
             self._port,
             self._retry if retry is None else retry,

@@ -75,7 +75,7 @@ def _error_of(future: asyncio.Future[Any]) -> BaseException:
 
 
 async def _first_done(futures: Iterable[asyncio.Future[T]]) -> None:
-    """What `asyncio.wait` does, which refuses whatever is also a coroutine, as operations are."""
+    """Does the work of `asyncio.wait`, which refuses every future that is also a coroutine, as operations are."""
     woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def wake(_: asyncio.Future[T]) -> None:

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, Final, cast
 
 import msgspec
 
 from durably.actors.protocol.commands import CompleteAwakeable
-from durably.actors.values.descriptions import describe, shortened
-from durably.actors.values.encoding import encode_if_plain
+from durably.actors.values.descriptions import describe
 from durably.actors.values.error_envelopes import encode_failure
 from durably.actors.values.names import checked_name
-from durably.actors.values.records import fields_of, is_record
 from durably.actors.values.serde import JSON, MISSING, Serde, codec_for, codec_named, codec_of, is_serde
-from durably.actors.values.type_checks import is_mapping, is_sequence, is_set, is_text
-from durably.errors import (
-    InvalidArgumentError,
-    InvalidKeyError,
-    TerminalError,
-    UndecodableError,
-    UnencodableError,
-)
+from durably.actors.values.type_checks import is_text
+from durably.errors import InvalidArgumentError, InvalidKeyError, TerminalError, UndecodableError
 from durably.ids import AWAKEABLE_PREFIX, is_storable, parse_awakeable_id
 
 TAKEN_FOR_JSON: Final = ("", JSON, "text/plain", "application/x-www-form-urlencoded")
@@ -41,54 +32,26 @@ def sent_value(value: Any, serde: Serde[Any] | None = None) -> Sent:
     """A value as a Serde writes it, which the one who awaits names too; without one as plain JSON, by its own type.
 
     Raises:
-        UnencodableError: it cannot be written.
+        UnencodableError: it cannot be written, or would be read as something else by its own class (rule V5).
     """
-    if serde is None:
-        plain = encode_if_plain(value)
-        if plain is None:
-            _refuse_what_json_loses(value, "$")
-            plain = codec_for(MISSING).encode(value)
-        return Sent(False, plain)
-    return Sent(False, codec_of(checked_serde(serde)).encode_exactly(value))
-
-
-def _refuse_what_json_loses(value: Any, path: str) -> None:
-    """Whatever its type is, JSON writes some values as another one (rule V5)."""
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise UnencodableError(
-                f"{value!r} cannot be sent as JSON: it would be read as None. Send a string, or name a serde=.",
-                path=path,
-            )
-    elif is_mapping(value):
-        if len(msgspec.to_builtins(dict.fromkeys(value), str_keys=True)) != len(value):
-            raise UnencodableError(
-                f"{shortened(value)} cannot be sent as JSON: keys that are the same text there fall together.",
-                path=path,
-            )
-        for key, part in value.items():
-            _refuse_what_json_loses(part, f"{path}.{key}")
-    elif is_sequence(value) or is_set(value):
-        for place, part in enumerate(value):
-            _refuse_what_json_loses(part, f"{path}[{place}]")
-    elif is_record(value):
-        for name in fields_of(value):
-            _refuse_what_json_loses(getattr(value, name, None), f"{path}.{name}")
+    codec = codec_for(MISSING) if serde is None else codec_of(checked_serde(serde))
+    return Sent(False, codec.encode_exactly(value))
 
 
 def sent_body(body: bytes, content_type: str = "") -> Sent:
-    """A value as it comes over HTTP: JSON, or nothing, which is null; bytes as they are of any other content type.
+    """A value as it comes over HTTP: JSON, or nothing; bytes as they are of any other content type.
 
-    `application/x-www-form-urlencoded` is what curl says of any body, and text may be JSON.
+    Who awaits JSON reads nothing as null (`decoding`). `application/x-www-form-urlencoded` is what curl says of any
+    body, and text may be JSON.
 
     Raises:
         InvalidArgumentError: it is neither, or could not be stored.
     """
     media_type = content_type.partition(";")[0].strip().lower()
-    if media_type not in TAKEN_FOR_JSON and not media_type.endswith("+json"):
+    if not body or (media_type not in TAKEN_FOR_JSON and not media_type.endswith("+json")):
         return Sent(False, body)
     try:
-        return Sent(False, codec_for(MISSING).admit(body or b"null"))
+        return Sent(False, codec_for(MISSING).admit(body))
     except UndecodableError as error:
         raise InvalidArgumentError(
             f"The body is a value as JSON, or empty. {error.message}", path=error.path
@@ -125,8 +88,8 @@ def checked_id(id: str) -> str:
     """The id of an awakeable, if it has the form of one."""
     if not is_text(id) or not is_storable(id) or parse_awakeable_id(id) is None:
         raise InvalidArgumentError(
-            f"{id!r} is not the id of an awakeable: those begin with 'sign_1', and are cut or changed nowhere. Take it "
-            "from `ctx.awakeable(...).id`."
+            f"{id!r} is not the id of an awakeable: those begin with 'sign_1', and are cut or changed nowhere. It "
+            "is the `id` of the awakeable that the handler made."
         )
     return id
 
@@ -140,10 +103,11 @@ def decoding(returns: Any, what: str, serde: Serde[Any] | None = None) -> Callab
         returns = checked_serde(serde)
     decode = codec_named(returns, None).decode
     awaited = returns.content_type if is_serde(returns) else describe(returns)
+    nothing = b"null" if not is_serde(returns) or returns.content_type == JSON else b""
 
     def decoded(data: bytes) -> Any:
         try:
-            return decode(data)
+            return decode(data or nothing)
         except UndecodableError as error:
             raise InvalidArgumentError(
                 f"What came for {what} is not what its handler awaits ({awaited}). {error.message}",

@@ -6,12 +6,14 @@ that can change in place is encoded again at the end of the step and reported if
 
 from __future__ import annotations
 
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from durably.actors.fields import DeclaredField
+from durably.actors.large_state import LargeField
 from durably.actors.protocol.coding import MEASURED_BYTES
 from durably.actors.protocol.port import Port
 from durably.actors.values.descriptions import MISSING, named
@@ -82,10 +84,32 @@ def state(*, default: T, name: str | None = None, serde: Serde[Any] | None = Non
 @overload
 def state(
     *,
-    default_factory: type[list[Any]] | type[dict[Any, Any]] | type[set[Any]],
+    default_factory: type[Counter[Any]],
     name: str | None = None,
     serde: Serde[Any] | None = None,
-) -> Any: ...  # Both checkers would infer list[Unknown] from `list`, and refuse it where the annotation says more.
+) -> Counter[Any]: ...  # Of `T`, both checkers would infer Counter[Unknown], and refuse it for a Counter[str].
+@overload
+def state(
+    *, default_factory: type[OrderedDict[Any, Any]], name: str | None = None, serde: Serde[Any] | None = None
+) -> OrderedDict[Any, Any]: ...
+@overload
+def state(
+    *, default_factory: type[list[Any]], name: str | None = None, serde: Serde[Any] | None = None
+) -> list[Any]: ...
+@overload
+def state(
+    *, default_factory: type[dict[Any, Any]], name: str | None = None, serde: Serde[Any] | None = None
+) -> dict[Any, Any]: ...
+@overload
+def state(*, default_factory: type[set[Any]], name: str | None = None, serde: Serde[Any] | None = None) -> set[Any]: ...
+@overload
+def state(
+    *, default_factory: type[frozenset[Any]], name: str | None = None, serde: Serde[Any] | None = None
+) -> frozenset[Any]: ...
+@overload
+def state(
+    *, default_factory: type[deque[Any]], name: str | None = None, serde: Serde[Any] | None = None
+) -> deque[Any]: ...
 @overload
 def state(*, default_factory: Callable[[], T], name: str | None = None, serde: Serde[Any] | None = None) -> T: ...
 @overload
@@ -105,6 +129,9 @@ def state(
     (rule V4): it may be different for each object. It must not look at clocks or chance, as handlers must not. In a
     shared handler its value lasts for that read. `name` is what the field is stored under, the attribute's name if
     left out: give it when you rename the attribute. `serde` writes the values instead of the class's.
+
+    A field annotated `Lazy[...]`, `DurableDict[..., ...]` or `DurableList[...]` is not loaded with its object: each of
+    its entries is stored, read and written by itself. It has no default.
 
     Raises:
         DefinitionError: both a default and a factory are given, or the factory cannot be called without arguments.
@@ -168,6 +195,8 @@ class BoundField:
     parts: Parts | None = None
     """Set where the type is a collection whose parts can be verified by themselves."""
     canonical: CanonicalEncodings = field(default_factory=CanonicalEncodings)
+    large: LargeField | None = None
+    """Set where the field is not loaded with its object (rule V7)."""
 
 
 class _Value:
@@ -179,7 +208,7 @@ class _Value:
     """What the value was decoded from, or last encoded to."""
     encoded: bytes | None
     """What the unchanged value is encoded to. It differs from `data` where older code wrote the same value in other
-    words, such as without a field that has a default. None: nobody has asked yet."""
+    words, such as without a field that has a default. None: not asked for yet."""
     parts: Split | None
     """The parts of `encoded`, where they are known."""
     value: Any
@@ -188,13 +217,14 @@ class _Value:
 class StateView:
     """The fields of one object as one attempt sees them."""
 
-    __slots__ = ("_changeable", "_port", "_values", "_writable", "fields")
+    __slots__ = ("_changeable", "_large_names", "_port", "_values", "_writable", "fields")
 
     def __init__(self, port: Port, fields: Mapping[str, BoundField], *, writable: bool) -> None:
         self._port = port
         self.fields = fields
         self._writable = writable
         self._values: dict[str, _Value] = {}
+        self._large_names: frozenset[str] | None = None
         self._changeable: dict[str, _Value] | None = None
         """Those of the values that can change in place: encoded again at the end of each step. None: never any."""
 
@@ -206,10 +236,12 @@ class StateView:
             UndecodableError: what is stored is not of the annotated type.
         """
         held = self._values.get(attribute)
-        if held is not None and self._writable:  # Whatever else changes it makes this view forget it.
+        if held is not None and self._writable:  # Any other change makes this view forget it.
             self._port.check(self.fields[attribute].what)
             return held.value
         field = self.fields[attribute]
+        if field.large is not None:
+            return field.large.view(self._port, writable=self._writable)
         data = self._port.read_field(field.name)  # Raises outside the handler's advance (rule D1).
         if data is None:
             data = field.default
@@ -251,6 +283,11 @@ class StateView:
         field = self.fields[attribute]
         if not self._writable:
             self._refuse_if_shared(field)
+        if field.large is not None:
+            raise HandlerMistakeError(
+                f"{field.what} was assigned, and is a {field.large.kind.__name__}, which is changed by its methods. "
+                f"`del {field.what}` removes all of it."
+            )
         codec, coding = field.codec, self._port.coding
         # Values that cannot change in place are small as a rule, and the most frequent ones: not worth measuring.
         began = None if coding is None or codec.immutable else coding.monotonic()
@@ -266,8 +303,20 @@ class StateView:
         """Return a field to its default."""
         field = self.fields[attribute]
         self._refuse_if_shared(field)
+        if field.large is not None:
+            self._port.clear_entries(field.name)
         self._port.write_field(field.name, None)
         self._forget(attribute)
+
+    def codec_of(self, name: str) -> TypeCodec[Any] | None:
+        """The codec of the field that is stored under this name; None if none is declared."""
+        return next((field.codec for field in self.fields.values() if field.name == name and not field.large), None)
+
+    def large_names(self) -> frozenset[str]:
+        """The stored names of the fields that are not loaded with the object."""
+        if self._large_names is None:
+            self._large_names = frozenset(field.name for field in self.fields.values() if field.large is not None)
+        return self._large_names
 
     def settle(self) -> None:
         """Hand in-place changes over now, before the state is used by name."""

@@ -9,21 +9,26 @@ A handler's context, a runtime in this process and an HTTP client are transports
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Generator
-from typing import Any, Generic, TypeVar, cast
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from typing import Any, Final, Generic, TypeVar, cast
 
 import msgspec
 
 from durably.actors.definition.arguments import Arguments
+from durably.actors.event_values import Published
 from durably.actors.headers import Forwarding
-from durably.actors.protocol.commands import CompleteAwakeable
+from durably.actors.protocol.commands import CompleteAwakeable, Question
 from durably.actors.protocol.operations import CallSite, frame_above
 from durably.actors.sent_values import Sent, checked_signal_name, sent_failure, sent_value
-from durably.actors.values.serde import Serde, SerdeFactory
+from durably.actors.values.serde import JSON, Serde, SerdeFactory
 from durably.ids import InvocationStatus
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
+
+PUBLISHER: Final = "durably.events"
+"""The service of every runtime that publishes for those outside."""
+PUBLISH: Final = "publish"
 
 
 class Outgoing(msgspec.Struct, Generic[R], frozen=True, gc=False):
@@ -70,37 +75,39 @@ class Transport:
         """Makes the Serdes of classes that have none of their own; None: their values are JSON."""
         return None
 
-    def _issue_call(self, outgoing: Outgoing[R], site: CallSite, /) -> Coroutine[Any, Any, R]:
+    def _issue_call(self, outgoing: Outgoing[R], site: CallSite, /) -> Coroutine[object, object, R]:
         """Call, and end with the answer."""
         raise NotImplementedError
 
     def _issue_send(
         self, outgoing: Outgoing[R], delay: Delay | None, site: CallSite, /
-    ) -> Coroutine[Any, Any, Invocation[R]]:
+    ) -> Coroutine[object, object, Invocation[R]]:
         """Send, and end when the message is accepted."""
         raise NotImplementedError
 
-    def _issue_attach(self, outgoing: Outgoing[R], site: CallSite, /) -> Coroutine[Any, Any, R]:
+    def _issue_attach(self, outgoing: Outgoing[R], site: CallSite, /) -> Coroutine[object, object, R]:
         """End with the outcome of the invocation that has this idempotency key, starting none."""
         raise NotImplementedError
 
-    def _issue_output(self, outgoing: Outgoing[R], site: CallSite, /) -> Coroutine[Any, Any, R]:
+    def _issue_output(self, outgoing: Outgoing[R], site: CallSite, /) -> Coroutine[object, object, R]:
         """End with the outcome of the invocation that `_issue_attach` would wait for, as it is now."""
         raise NotImplementedError
 
-    def _issue_result(self, id: str, decode: Callable[[bytes], R], site: CallSite, /) -> Coroutine[Any, Any, R]:
+    def _issue_result(self, id: str, decode: Callable[[bytes], R], site: CallSite, /) -> Coroutine[object, object, R]:
         """End with the outcome of an invocation."""
         raise NotImplementedError
 
-    def _issue_output_of(self, id: str, decode: Callable[[bytes], R], site: CallSite, /) -> Coroutine[Any, Any, R]:
+    def _issue_output_of(
+        self, id: str, decode: Callable[[bytes], R], site: CallSite, /
+    ) -> Coroutine[object, object, R]:
         """End with the outcome of an invocation, as it is now."""
         raise NotImplementedError
 
-    def _issue_status(self, id: str, site: CallSite, /) -> Coroutine[Any, Any, InvocationStatus]:
+    def _issue_status(self, id: str, site: CallSite, /) -> Coroutine[object, object, InvocationStatus]:
         """End with where an invocation stands."""
         raise NotImplementedError
 
-    def _issue_identification(self, call: object, site: CallSite, /) -> Coroutine[Any, Any, Invocation[Any]]:
+    def _issue_identification(self, call: object, site: CallSite, /) -> Coroutine[object, object, Invocation[Any]]:
         """End with the handle of the invocation that a call has started or joined.
 
         Raises:
@@ -108,17 +115,57 @@ class Transport:
         """
         raise NotImplementedError
 
-    def _issue_completion(self, command: CompleteAwakeable, site: CallSite, /) -> Coroutine[Any, Any, None]:
+    def _issue_completion(self, command: CompleteAwakeable, site: CallSite, /) -> Coroutine[object, object, None]:
         """Resolve or reject an awakeable."""
         raise NotImplementedError
 
-    def _issue_signal(self, id: str, name: str, sent: Sent, site: CallSite, /) -> Coroutine[Any, Any, None]:
+    def _issue_signal(self, id: str, name: str, sent: Sent, site: CallSite, /) -> Coroutine[object, object, None]:
         """Send a signal to an invocation, and end when it has it."""
         raise NotImplementedError
 
-    def _issue_cancel(self, id: str, site: CallSite, /) -> Coroutine[Any, Any, None]:
+    def _issue_reading(
+        self, question: Question, decode: Callable[[bytes], R], site: CallSite, /
+    ) -> Coroutine[object, object, R]:
+        """Ask the store, and end with the answer: a JSON array of the values of events."""
+        raise NotImplementedError
+
+    def _moment_and_bits(self) -> tuple[int, int]:
+        """What a new id is made of: now, in microseconds since 1970 UTC, and 128 random bits."""
+        raise NotImplementedError
+
+    def _name_of_handler(self) -> str | None:
+        """The handler that asks; None outside handlers."""
+        return None
+
+    def _issue_cancel(self, id: str, site: CallSite, /) -> Coroutine[object, object, None]:
         """Cancel an invocation."""
         raise NotImplementedError
+
+    def _issue_publish(
+        self, events: Sequence[Published], idempotency_key: str | None, headers: dict[str, str], site: CallSite, /
+    ) -> Coroutine[object, object, None]:
+        """Publish events. From outside it is a call, so it is tried again and done once as others are."""
+        return self._issue_call(publication(events, idempotency_key, headers), site)
+
+
+def publication(events: Sequence[Published], idempotency_key: str | None, headers: dict[str, str]) -> Outgoing[None]:
+    """The call that publishes events from outside."""
+    return Outgoing(
+        PUBLISHER,
+        None,
+        PUBLISH,
+        msgspec.json.encode(events),
+        _nothing,
+        headers,
+        idempotency_key,
+        wire=True,
+        may_join=idempotency_key is not None,
+        content_type=JSON,
+    )
+
+
+def _nothing(answer: bytes) -> None:
+    return None
 
 
 def message_of(call: object) -> Outgoing[Any] | None:
@@ -129,7 +176,7 @@ def message_of(call: object) -> Outgoing[Any] | None:
 
 
 def no_call(given: object) -> TypeError:
-    """What is said of anything but a call."""
+    """The error for an argument that is not a call."""
     return TypeError(
         f"invocation_of() takes a call that has not been awaited yet, from the same context, runtime or client: "
         f"`call = caller.object(Cart, key).add(...)`. {given!r} is none. (A message that was sent has its id: "
@@ -154,7 +201,7 @@ class Invocation(Generic[R_co]):
     def __repr__(self) -> str:
         return f"<invocation {self.id}>"
 
-    def result(self) -> Coroutine[Any, Any, R_co]:
+    def result(self) -> Coroutine[object, object, R_co]:
         """Wait for the outcome.
 
         Raises:
@@ -168,7 +215,7 @@ class Invocation(Generic[R_co]):
         operation = self._transport._issue_result(self.id, self._decode, CallSite(frame_above(1)))
         return operation.__await__()
 
-    def output(self) -> Coroutine[Any, Any, R_co]:
+    def output(self) -> Coroutine[object, object, R_co]:
         """The outcome, without waiting for it.
 
         Raises:
@@ -178,11 +225,13 @@ class Invocation(Generic[R_co]):
         """
         return self._transport._issue_output_of(self.id, self._decode, CallSite(frame_above(1)))
 
-    def status(self) -> Coroutine[Any, Any, InvocationStatus]:
+    def status(self) -> Coroutine[object, object, InvocationStatus]:
         """Where the invocation stands."""
         return self._transport._issue_status(self.id, CallSite(frame_above(1)))
 
-    def signal(self, name: str, value: Any = None, *, serde: Serde[Any] | None = None) -> Coroutine[Any, Any, None]:
+    def signal(
+        self, name: str, value: Any = None, *, serde: Serde[Any] | None = None
+    ) -> Coroutine[object, object, None]:
         """Send a signal: the next `ctx.signal(name)` of the invocation that has none takes it, now or later.
 
         `serde` writes it, where it is awaited with one.
@@ -195,12 +244,12 @@ class Invocation(Generic[R_co]):
         sent = sent_value(value, serde)
         return self._transport._issue_signal(self.id, checked_signal_name(name), sent, CallSite(frame_above(1)))
 
-    def reject_signal(self, name: str, reason: str, /, *, code: int = 500) -> Coroutine[Any, Any, None]:
+    def reject_signal(self, name: str, reason: str, /, *, code: int = 500) -> Coroutine[object, object, None]:
         """Send a signal that raises a `TerminalError` where it is awaited. Raises what `signal` does."""
         sent = sent_failure(reason, code)
         return self._transport._issue_signal(self.id, checked_signal_name(name), sent, CallSite(frame_above(1)))
 
-    def cancel(self) -> Coroutine[Any, Any, None]:
+    def cancel(self) -> Coroutine[object, object, None]:
         """Cancel the invocation: its handler gets `asyncio.CancelledError`, and so do the handlers that it calls.
 
         One that has not started ends at once. In a handler this is one-way: it never waits, and what has ended or is

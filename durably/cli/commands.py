@@ -2,87 +2,172 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from _durably_command import print_version
+from durably.cli.check import check
+from durably.cli.configuring import show_configuration
 from durably.cli.demo import demo
+from durably.cli.dev import develop
+from durably.cli.doctor import doctor
 from durably.cli.export_journals import export
 from durably.cli.failures import CommandError
+from durably.cli.generate import DEFAULT_FOLDER, generate_modules
+from durably.cli.graph import Picture, graph
+from durably.cli.journals import debug, export_test
 from durably.cli.logs import LogLevel, configure_logs
+from durably.cli.migrate import migrate
+from durably.cli.move import move_store
+from durably.cli.new import make_project
+from durably.cli.operators.commands import add_to
+from durably.cli.projects import run_main, run_worker
 from durably.cli.recode import decrypt, encrypt
-from durably.cli.serve import DEFAULT_ADMIN_PORT, DEFAULT_HOST, DEFAULT_PORT, DEFAULT_SERVER, serve
+from durably.cli.serve import serve, serving
 from durably.cli.servers.server import ServerName
+from durably.cli.transfer import back_up_all, export_all, import_all
+from durably.configuration import PRODUCTION, Admin, Server, load_configuration
+from durably.errors import ConfigurationError
 
+_server, _admin = Server(), Admin()
 application = typer.Typer(
-    name="durably", help="Durable virtual objects for asyncio.", no_args_is_help=True, pretty_exceptions_enable=False
+    name="durably",
+    help="Durable virtual objects for asyncio.",
+    invoke_without_command=True,
+    pretty_exceptions_enable=False,
 )
 
 
 def run() -> None:
     """Run the command that the arguments name."""
     try:
-        application()
-    except CommandError as error:
+        application(prog_name="durably")
+    except (CommandError, ConfigurationError) as error:
         Console(stderr=True, soft_wrap=True).print(str(error), style="bold red", markup=False, highlight=False)
-        raise SystemExit(error.status) from None
+        raise SystemExit(getattr(error, "status", CommandError.status)) from None
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"durably {_version()}")
+        print_version()
         raise typer.Exit
-
-
-def _version() -> str:
-    try:
-        return installed_version("durably")
-    except PackageNotFoundError:
-        return "(from a source tree, not installed)"
 
 
 @application.callback()
 def root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Durable virtual objects for asyncio."""
+    """Durable virtual objects for asyncio. Without a command: durably dev."""
+    if context.invoked_subcommand is None:
+        develop(None, reload=True)
 
 
 @application.command("serve")
 def serve_command(
     target: Annotated[
-        str,
-        typer.Argument(metavar="MODULE:ATTRIBUTE", help="A Runtime, or a function without parameters that makes one."),
-    ],
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = DEFAULT_HOST,
+        str | None,
+        typer.Argument(
+            metavar="MODULE:ATTRIBUTE",
+            help="A Runtime, or a function without parameters that makes one; else the target of durably.toml.",
+        ),
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="The address to listen on.", show_default=_server.host)] = None,
     port: Annotated[
-        int, typer.Option(min=0, max=65_535, help="The port to listen on; 0 takes a free one.")
-    ] = DEFAULT_PORT,
+        int | None,
+        typer.Option(
+            min=0, max=65_535, help="The port to listen on; 0 takes a free one.", show_default=str(_server.port)
+        ),
+    ] = None,
     admin_port: Annotated[
         int | None,
         typer.Option(
             min=0,
             max=65_535,
             help="The port for operators, on this machine only; 0 takes a free one.",
-            show_default=str(DEFAULT_ADMIN_PORT),
+            show_default=str(_admin.port),
         ),
     ] = None,
     store: Annotated[
         str | None, typer.Option(help="A store instead of the runtime's own, such as sqlite:///app.db or memory:.")
     ] = None,
-    server: Annotated[ServerName, typer.Option(help="The HTTP server in front of it.")] = DEFAULT_SERVER,
-    log_level: Annotated[LogLevel, typer.Option(case_sensitive=False, help="What to log at least.")] = LogLevel.INFO,
-    json_logs: Annotated[bool, typer.Option("--json-logs", help="Log one JSON object per line.")] = False,
+    server: Annotated[
+        ServerName | None, typer.Option(help="The HTTP server in front of it.", show_default=_server.http_server)
+    ] = None,
+    tracing_endpoint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="A collector of OpenTelemetry for traces, such as http://localhost:4317.",
+            show_default="[tracing] of durably.toml, or OTEL_EXPORTER_OTLP_ENDPOINT",
+        ),
+    ] = None,
+    suspend_after: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="SECONDS",
+            help="How long an attempt that waits stays in memory; 0: it leaves at once, and is replayed.",
+            show_default="as the runtime says, else while there is room",
+        ),
+    ] = None,
+    standby: Annotated[
+        bool,
+        typer.Option("--standby", help="Wait while another process owns the store, and take over when it is gone."),
+    ] = False,
+    log_level: Annotated[
+        LogLevel | None,
+        typer.Option(case_sensitive=False, help="What to log at least.", show_default=_server.log_level),
+    ] = None,
+    json_logs: Annotated[
+        bool | None, typer.Option("--json-logs/--no-json-logs", help="Log one JSON object per line.")
+    ] = None,
 ) -> None:
-    """Serve a runtime over HTTP until SIGTERM or Ctrl-C."""
-    configure_logs(log_level, as_json=json_logs)
-    serve(target, host=host, port=port, admin_port=admin_port, store=store, server=server)
+    """Serve a runtime over HTTP until SIGTERM or Ctrl-C.
+
+    What no option says, durably.toml says, or an environment variable: see durably config show.
+    """
+    configuration = load_configuration()
+    settings = configuration.server or _server
+    configure_logs(
+        LogLevel(settings.log_level) if log_level is None else log_level,
+        as_json=settings.json_logs if json_logs is None else json_logs,
+    )
+    serve(
+        serving(
+            configuration,
+            target=target,
+            host=host,
+            port=port,
+            admin_port=admin_port,
+            store=store,
+            server=server,
+            tracing_endpoint=tracing_endpoint,
+            suspend_after_seconds=suspend_after,
+            is_standby=standby,
+        )
+    )
+
+
+add_to(application)
+config = typer.Typer(help="What durably.toml and the environment variables say.", no_args_is_help=True)
+application.add_typer(config, name="config")
+
+
+@config.command("show")
+def config_show_command(
+    environment: Annotated[
+        str | None, typer.Option("--env", help="The environment, instead of DURABLY_ENV.", show_default=PRODUCTION)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Tell each value of the configuration and where it came from: the file, a variable, or the default."""
+    show_configuration(environment, as_json=as_json)
 
 
 @application.command("demo")
@@ -105,14 +190,235 @@ def export_journals_command(
         str | None,
         typer.Option(metavar="MODULE:ATTRIBUTE", help="The codec of the store, or a function that makes it."),
     ] = None,
+    ended: Annotated[
+        bool, typer.Option("--ended", help="What is kept of invocations that have ended (journal_retention), instead.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
 ) -> None:
     """Write the journals of what is under way, for tests that replay them (durably.testing.replaying).
 
-    Only invocations that have not ended have a journal. The store is only read, and may be in use meanwhile.
+    With --ended, those of what has ended, for people to look at. The store is only read, and may be in use meanwhile.
     The files hold arguments, answers and state as they are: treat them as you treat the store.
     """
-    export(store, output, target=target, limit=limit, codec=codec, as_json=as_json)
+    export(store, output, target=target, limit=limit, codec=codec, as_json=as_json, ended=ended)
+
+
+_StoreOption = Annotated[
+    str | None, typer.Option(help="The store, such as sqlite:///app.db.", show_default="[store] of durably.toml")
+]
+_AsJson = Annotated[bool, typer.Option("--json", help="Print the counts and the digest as JSON.")]
+
+
+@application.command("backup")
+def backup_command(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The new file, such as backups/app-monday.db.")],
+    store: _StoreOption = None,
+    as_json: _AsJson = False,
+) -> None:
+    """Copy a store to a new file, as of one moment. It may be in use meanwhile.
+
+    The copy is a store as well: to restore it, stop what runs, and put it in the place of the other.
+    """
+    back_up_all(file, store, as_json=as_json)
+
+
+@application.command("export")
+def export_command(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The new file; gzipped if its name ends with .gz.")],
+    store: _StoreOption = None,
+    as_json: _AsJson = False,
+) -> None:
+    """Write all that a store holds as lines of JSON, which any version from this one on imports.
+
+    It may be in use meanwhile. The values are in it as they are stored: treat the file as you treat the store.
+    """
+    export_all(file, store, as_json=as_json)
+
+
+@application.command("import")
+def import_command(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What durably export has written.")],
+    store: _StoreOption = None,
+    as_json: _AsJson = False,
+) -> None:
+    """Make a new store of an exported one. There must be none yet; what is not whole is not imported."""
+    import_all(file, store, as_json=as_json)
+
+
+_TargetArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[MODULE:ATTRIBUTE]",
+        help="The Runtime with the code, or a function without parameters that makes one.",
+        show_default="target in [server] of durably.toml",
+    ),
+]
+
+
+@application.command("debug")
+def debug_command(
+    id: Annotated[str, typer.Argument(metavar="ID", help="The id of an invocation: inv_1…")],
+    target: _TargetArgument = None,
+    store: _StoreOption = None,
+    with_pdb: Annotated[
+        bool, typer.Option("--pdb/--no-pdb", help="Stop in the handler; without, at breakpoint() and those of an IDE.")
+    ] = True,
+) -> None:
+    """Run the code of one invocation along its journal, from its first line to where it waits or fails.
+
+    For as long as you look: nothing waits for it, no action is run and nothing is sent. The store is only read, and may
+    be in use. Ends with 3 where the code fails, or does not follow the journal.
+    """
+    debug(id, target, store, with_pdb=with_pdb)
+
+
+@application.command("export-test")
+def export_test_command(
+    id: Annotated[str, typer.Argument(metavar="ID", help="The id of an invocation: inv_1…")],
+    target: _TargetArgument = None,
+    store: _StoreOption = None,
+    output: Annotated[
+        Path, typer.Option(file_okay=False, help="The folder to write to; it is made if need be.")
+    ] = Path("tests"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print the names of the files as JSON.")] = False,
+) -> None:
+    """Write a pytest file that runs the code of one invocation along its journal, as durably debug does.
+
+    It fails as long as the code fails there. The journal beside it holds arguments, answers and state as they are.
+    """
+    export_test(id, target, store, output, as_json=as_json)
+
+
+@application.command("doctor")
+def doctor_command(
+    store: Annotated[str, typer.Argument(metavar="STORE", help="The store to examine, such as sqlite:///app.db.")],
+    codec: Annotated[
+        str | None,
+        typer.Option(metavar="MODULE:ATTRIBUTE", help="The codec of the store, or a function that makes it."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
+) -> None:
+    """Check that a store is sound, and that nothing in it is stuck that could go on.
+
+    The store is only read, and may be in use meanwhile. The command ends with 0 if nothing is wrong, with 3 if
+    something is, and with 1 if the store cannot be examined. What waits for a person is told, and is not wrong.
+    """
+    doctor(store, codec=codec, as_json=as_json)
+
+
+@application.command("check")
+def check_command(
+    target: Annotated[
+        str,
+        typer.Argument(metavar="MODULE:ATTRIBUTE", help="A Runtime, or a function without parameters that makes one."),
+    ],
+    store: Annotated[str, typer.Option(help="The store to check, such as sqlite:///app.db; it is only read.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print all that was found as JSON.")] = False,
+) -> None:
+    """Tell what would break if this code went on with a store, before it is deployed.
+
+    Replays every open journal, and decodes the state of every object after its migrations. No action is run, and the
+    store may be in use. Ends with 0 if nothing would break, 3 if something would, and 1 if that cannot be found out.
+    """
+    check(target, store, as_json=as_json)
+
+
+@application.command("generate")
+def generate_command(
+    folder: Annotated[
+        Path, typer.Argument(file_okay=False, help="The folder that the .rst files of models are in.")
+    ] = DEFAULT_FOLDER,
+) -> None:
+    """Write a typed Python module for each model in the .rst files of a folder, beside the files.
+
+    A module that is right already is not touched, and if a file is not right, nothing is written.
+    """
+    generate_modules(folder)
+
+
+_TARGET = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="MODULE:ATTRIBUTE",
+        help="A durably.models.Project or a Runtime, or a function without parameters that makes one.",
+        show_default="that of durably.toml, else project:project",
+    ),
+]
+
+
+@application.command("new")
+def new_command(
+    folder: Annotated[
+        Path, typer.Argument(file_okay=False, help="The folder to make it in; nothing may be in it.")
+    ] = Path(),
+    models: Annotated[
+        bool, typer.Option("--models", help="With state machines in an .rst file, instead of virtual objects.")
+    ] = False,
+) -> None:
+    """Make a project that runs and tests at once, with a README that says how."""
+    make_project(folder, models=models)
+
+
+@application.command("dev")
+def dev_command(
+    target: _TARGET = None,
+    reload: Annotated[bool, typer.Option(help="Start again when a file of the project changes.")] = True,
+) -> None:
+    """Run a project while you write it: generate, migrate, its worker and its main, again at each change.
+
+    The environment is development, unless DURABLY_ENV says otherwise. Bare `durably` does the same.
+    """
+    develop(target, reload=reload)
+
+
+@application.command("worker")
+def worker_command(target: _TARGET = None) -> None:
+    """Run the transitions and consumers of a project, and let calls in on this machine, until SIGTERM or Ctrl-C."""
+    run_worker(target)
+
+
+@application.command("main")
+def main_command(target: _TARGET = None) -> None:
+    """Call main(client) of a project, whose client asks the worker over HTTP."""
+    run_main(target)
+
+
+@application.command("migrate")
+def migrate_command(
+    target: _TARGET = None,
+    allow_loss: Annotated[
+        bool, typer.Option("--allow-loss", help="Drop fields that the states have no longer.")
+    ] = False,
+) -> None:
+    """Make and alter the tables of a project's models. Ends with 1, and changes nothing, where something would be lost.
+
+    The store is that of the environment, DURABLY_ENV, and no runtime may run on it.
+    """
+    migrate(target, allow_loss=allow_loss)
+
+
+@application.command("graph")
+def graph_command(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODULE:MACHINE", help="A class of transitions; or a file of models, Order.rst or Shop.rst:Order."
+        ),
+    ],
+    output: Annotated[Picture, typer.Option("--output", "-o", help="What to write it as.")] = Picture.MERMAID,
+    store: Annotated[
+        str | None, typer.Option(help="A store, such as sqlite:///app.db: how many of its objects are in each state.")
+    ] = None,
+    codec: Annotated[
+        str | None,
+        typer.Option(metavar="MODULE:ATTRIBUTE", help="The codec of the store, or a function that makes it."),
+    ] = None,
+) -> None:
+    """Print a picture of a state machine: its states, and the transitions between them.
+
+    The store is only read, and may be in use meanwhile.
+    """
+    graph(target, output, store=store, codec=codec)
 
 
 @application.command("encrypt")
@@ -136,6 +442,20 @@ def encrypt_command(
     that were made before stay as they are.
     """
     encrypt(store, codec, old_codec=old_codec, as_json=as_json)
+
+
+@application.command("move")
+def move_command(
+    source: Annotated[str, typer.Argument(help="The store, such as sqlite:///app.db. No runtime may run on it.")],
+    target: Annotated[str, typer.Argument(help="Where it goes, such as postgresql://user:password@host/database.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the counts and the hash as JSON.")] = False,
+) -> None:
+    """Move a store from a SQLite file to PostgreSQL, with everything that is under way.
+
+    All rows are read back, counted and hashed. A move that was cut off goes on where it was when it is run again. The
+    file stays as it is.
+    """
+    move_store(source, target, as_json=as_json)
 
 
 @application.command("decrypt")

@@ -13,33 +13,32 @@ import typer
 from rich.console import Console
 
 from durably.cli.failures import CommandError
-from durably.cli.loading import load_codec
-from durably.codecs import Codec
+from durably.cli.reading import opened_to_read, store_file
 from durably.errors import DefinitionError, StoreInUseError, StoreUnavailableError
-from durably.storage.codec_marker import refuse_encoded
-from durably.storage.connect import store_from_url
-from durably.storage.encoded import EncodedStore
-from durably.storage.introspection import InspectableStore
 from durably.storage.sqlite import SqliteStore
 from durably.testing.replaying.export import export_journals, is_known
 from durably.testing.replaying.journals import ExportedJournal
 
 
 def export(
-    url: str, folder: Path, *, target: str | None, limit: int | None, as_json: bool, codec: str | None = None
+    url: str,
+    folder: Path,
+    *,
+    target: str | None,
+    limit: int | None,
+    as_json: bool,
+    codec: str | None = None,
+    ended: bool = False,
 ) -> None:
-    """Export what is under way in the store of this URL.
+    """Export what is under way in the store of this URL, or what is kept of what has `ended`.
 
     Raises:
         CommandError: the store cannot be read, or the files not be written.
 
     """
     try:
-        store = store_from_url(url)
-        if not isinstance(store, SqliteStore):
-            raise CommandError(f"{url} is no file: a store in memory is only there for the process that has it.")
-        coding = None if codec is None else load_codec(codec)
-        tally = asyncio.run(_export(store, folder, coding, target=target, limit=limit))
+        store = store_file(url)
+        tally = asyncio.run(_export(store, folder, codec, target=target, limit=limit, ended=ended))
     except (StoreInUseError, StoreUnavailableError, DefinitionError) as error:
         raise CommandError(str(error)) from error
     except OSError as error:
@@ -54,7 +53,9 @@ def export(
         told = {"journals": tally.journals, "steps": tally.steps, "folder": str(folder)}
         typer.echo(orjson.dumps(told).decode())
     else:
-        Console(highlight=False, soft_wrap=True).print(_sentence(tally, store, folder, target), markup=False)
+        Console(highlight=False, soft_wrap=True).print(
+            _sentence(tally, store, folder, target, ended=ended), markup=False
+        )
 
 
 class Tally:
@@ -75,39 +76,31 @@ class Tally:
 
 
 async def _export(
-    store: SqliteStore, folder: Path, codec: Codec | None, *, target: str | None, limit: int | None
+    store: SqliteStore, folder: Path, codec: str | None, *, target: str | None, limit: int | None, ended: bool
 ) -> Tally:
     tally = Tally()
-    await store.open_read_only()
-    try:
-        decoded = await _decoded(store, codec)
+    async with opened_to_read(store, codec) as decoded:
         with Console(stderr=True).status("Reading the store") as status:
 
             def exported(journal: ExportedJournal) -> None:
                 tally.add(journal)
                 status.update(f"Exported {tally}")
 
-            await export_journals(decoded, folder, target=target, limit=limit, on_exported=exported)
+            await export_journals(decoded, folder, target=target, limit=limit, ended=ended, on_exported=exported)
             if tally.journals == 0 and target is not None:
                 tally.is_known = await is_known(decoded, target)
-    finally:
-        await store.close()
     return tally
 
 
-async def _decoded(store: SqliteStore, codec: Codec | None) -> InspectableStore:
-    """The open store as its values were before a codec wrapped them."""
-    if codec is None:
-        await refuse_encoded(store, "--codec module:attribute")
-        return store
-    decoded = EncodedStore(store, codec)
-    await decoded.recognise_read_only()
-    return decoded
-
-
-def _sentence(tally: Tally, store: SqliteStore, folder: Path, target: str | None) -> str:
+def _sentence(tally: Tally, store: SqliteStore, folder: Path, target: str | None, *, ended: bool) -> str:
     if tally.journals:
         return f"Exported {tally} to {folder}."
+    if ended:
+        of_what = "" if target is None else f" of {target}"
+        return (
+            f"The store {store.describe()} keeps no journal{of_what} of what has ended: journal_retention= says how "
+            "long they are kept."
+        )
     if target is None:
         return f"Nothing is under way in the store {store.describe()}, so there are no journals to export."
     return (

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import sys
 import traceback
+from collections.abc import Callable
 from importlib import import_module
+from inspect import iscoroutine, iscoroutinefunction
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
+from durably.actors.actor import StateMachine
+from durably.actors.machines.info import MACHINE
+from durably.actors.machines.machine import Machine
+from durably.actors.machines.project import Project
 from durably.actors.values.user_errors import USER_ERRORS, is_from_signal
 from durably.cli.examples import EXAMPLES, examples_folder, serve_command
 from durably.cli.failures import CommandError, InterruptedCommandError
@@ -43,7 +49,7 @@ def load_codec(target: str) -> Codec:
         CommandError: it cannot be had.
 
     """
-    found = _named(target, "a codec", "app:codec")
+    found = _named(target, "a codec", "app:codec", _suggested_codec)
     codec = found if _is_codec(found) else _made_by(found, target)
     if not _is_codec(codec):
         raise CommandError(
@@ -53,16 +59,68 @@ def load_codec(target: str) -> Codec:
     return codec  # type: ignore[no-any-return]
 
 
+def load_machine(target: str) -> type[Machine[Any]]:
+    """The class of transitions that `module:attribute` names.
+
+    Raises:
+        CommandError: it cannot be had.
+
+    """
+    found = _named(target, "a machine", "app:Orders", _suggested_machine)
+    if not _is_machine(found):
+        raise CommandError(
+            f"{target} is {_described(found)}, not a machine. Name a class of transitions, "
+            "such as class Orders(Machine[Order])."
+        )
+    return cast("type[Machine[Any]]", found)
+
+
+def load_program(target: str) -> Project | Runtime:
+    """The project or runtime that `module:attribute` names: the attribute itself, or what it returns when it is called.
+
+    Raises:
+        CommandError: it cannot be had.
+
+    """
+    found = _named(target, "a project or a runtime", "project:project", _suggested_program)
+    program = found if isinstance(found, Project | Runtime) else _made_by(found, target)
+    if not isinstance(program, Project | Runtime):
+        raise CommandError(
+            f"{target} is {_described(program)}, neither a Project nor a Runtime. Name a durably.models.Project, as in "
+            "project = Project([Orders], main=main), or a durably.Runtime."
+        )
+    return program
+
+
+def _suggested_program(module: ModuleType) -> str:
+    programs = [name for name, value in vars(module).items() if isinstance(value, Project | Runtime)]
+    return f" It has {module.__name__}:{programs[0]}" if programs else " It has no Project, and no Runtime."
+
+
+def _is_machine(found: Any) -> bool:
+    return isinstance(found, type) and issubclass(found, StateMachine) and hasattr(found, MACHINE)
+
+
+def _suggested_machine(module: ModuleType) -> str:
+    machines = [name for name, value in vars(module).items() if _is_machine(value)]
+    return f" It has this machine: {module.__name__}:{machines[0]}" if machines else " It has no machine at all."
+
+
+def _suggested_codec(module: ModuleType) -> str:
+    codecs = [name for name, value in vars(module).items() if not name.startswith("_") and _is_codec(value)]
+    return f" It has this codec: {module.__name__}:{codecs[0]}" if codecs else " It has no codec at all."
+
+
 def _is_codec(found: Any) -> bool:
     has_both = all(callable(getattr(found, method, None)) for method in ("encode", "decode"))
     return has_both and not isinstance(found, type | str | bytes)
 
 
-def _named(target: str, what: str, example: str) -> Any:
+def _named(target: str, what: str, example: str, suggestion: Callable[[ModuleType], str] | None = None) -> Any:
     module_name, colon, attribute = target.partition(":")
     if not (module_name and colon and attribute):
         raise CommandError(f"'{target}' does not name {what}. Write module:attribute, as in {example}.")
-    return _attribute(_import(module_name, target), attribute)
+    return _attribute(_import(module_name, target), attribute, suggestion or _suggestion)
 
 
 def _import(name: str, target: str) -> ModuleType:
@@ -95,11 +153,11 @@ def _way_to_the_examples(name: str, target: str) -> str:
     return f" durably's examples came with it, in another folder. This serves one from here:\n{serve_command(target)}"
 
 
-def _attribute(module: ModuleType, path: str) -> Any:
+def _attribute(module: ModuleType, path: str, suggestion: Callable[[ModuleType], str]) -> Any:
     found: Any = module
     for name in path.split("."):
         if not hasattr(found, name):
-            raise CommandError(f"{module.__name__} has no '{path}'.{_suggestion(module)}")
+            raise CommandError(f"{module.__name__} has no '{path}'.{suggestion(module)}")
         found = getattr(found, name)
     return found
 
@@ -112,10 +170,18 @@ def _suggestion(module: ModuleType) -> str:
 def _made_by(found: Any, target: str) -> Any:
     if isinstance(found, type) or not callable(found):
         return found
+    if iscoroutinefunction(found):  # Calling it would only make a coroutine that nothing awaits.
+        raise CommandError(
+            f"{target} is an async function, which makes nothing before it is awaited. Name what it "
+            "would give, or a function with `def` that returns it."
+        )
     try:
-        return found()
+        made = found()
     except USER_ERRORS as error:
         raise _user_code_failed(f"Calling {target}", error) from error
+    if iscoroutine(made):
+        made.close()
+    return made
 
 
 def _described(value: object) -> str:

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from _durably_command import leave_quietly_on_signals
 from durably.cli.failures import EXTRAS_MISSING
 
-NEEDED = ("typer", "rich", "starlette", "uvicorn", "httpx")
+NEEDED = ("typer", "rich", "starlette", "uvicorn", "httpx", "sqlglot", "yaml", "jsonpatch")
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """`durably encrypt` and `durably decrypt`: the values of a store that is stopped, written anew with a codec or without.
 
-What is read, written and compared is told by a bar on a terminal. Whatever ends the command, the store is the old one
-or the new one.
+What is read, written and compared is told by a bar on a terminal. However the command ends, the store is the old one or
+the new one.
 """
 
 from __future__ import annotations
@@ -12,17 +12,16 @@ import socket
 import orjson
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from durably.cli.failures import CommandError
 from durably.cli.loading import load_codec
+from durably.cli.progress import bars_of
+from durably.cli.reading import store_file
 from durably.codecs import Codec
 from durably.errors import DefinitionError, StoreInUseError, StoreUnavailableError
 from durably.runtime.clock import SystemClock
-from durably.storage.connect import store_from_url
 from durably.storage.recoding import Recoded, Stage, recode
 from durably.storage.records import Owner
-from durably.storage.sqlite import SqliteStore
 
 STAGES = {
     Stage.WRITING: "Writing anew",
@@ -56,22 +55,8 @@ def decrypt(url: str, codec: str, *, as_json: bool) -> None:
 def _recoded(url: str, old: Codec, new: Codec | None) -> Recoded:
     owner = Owner(host=socket.gethostname(), process_id=os.getpid(), since=SystemClock().now())
     try:
-        store = store_from_url(url)
-        if not isinstance(store, SqliteStore):
-            raise CommandError(f"{url} is no file: a store in memory is only there for the process that has it.")
-        with Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TaskProgressColumn(),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            transient=True,
-        ) as bars:
-            tasks = {stage: bars.add_task(name, total=None, visible=False) for stage, name in STAGES.items()}
-
-            def progressed(stage: Stage, done: int, total: int) -> None:
-                bars.update(tasks[stage], completed=done, total=total, visible=True)
-
+        store = store_file(url)
+        with bars_of(STAGES) as progressed:
             return recode(store.path, owner=owner, old=old, new=new, progressed=progressed)
     except (StoreInUseError, StoreUnavailableError, DefinitionError) as error:
         raise CommandError(str(error)) from error

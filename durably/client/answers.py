@@ -19,13 +19,9 @@ from durably.errors import (
     ServerUnreachableError,
     TerminalError,
     UnknownTargetError,
+    paused_as,
 )
-
-INVOCATION_ID: Final = "x-restate-id"
-ERROR_SOURCE: Final = "x-restate-error-source"
-ACCEPTED: Final = "x-durably-accepted"
-"""`no`: the request has had no effect, so it can be sent again as it is."""
-RETRY_AFTER: Final = "retry-after"
+from durably.http_headers import ACCEPTED, ERROR_SOURCE, INVOCATION_ID, NOTHING_ACCEPTED, RETRY_AFTER
 
 TOO_MANY, UNAVAILABLE = 429, 503
 GATEWAY: Final = frozenset({502, 503, 504})
@@ -51,7 +47,7 @@ class Answered(msgspec.Struct, frozen=True):
     @property
     def nothing_was_accepted(self) -> bool:
         """It says that the request had no effect."""
-        return self.status == TOO_MANY or self.headers.get(ACCEPTED) == "no"
+        return self.status == TOO_MANY or self.headers.get(ACCEPTED) == NOTHING_ACCEPTED
 
     @property
     def source(self) -> str | None:
@@ -67,7 +63,7 @@ class Answered(msgspec.Struct, frozen=True):
 class _Body(msgspec.Struct):
     """The body of a failure."""
 
-    message: str = ""
+    message: str | None = None
     code: int | None = None
     metadata: dict[str, str] = {}
     error: Envelope | None = None
@@ -107,7 +103,7 @@ def error_of(answered: Answered, server: str) -> DurablyError:
     if body.error is not None:
         return restored(body.error)
     id = answered.headers.get(INVOCATION_ID)
-    message = body.message or f"{server} answered with {answered.status}."
+    message = f"{server} answered with {answered.status}." if body.message is None else body.message
     if answered.source == "invocation" and answered.status == UNAVAILABLE and id is not None:
         return _paused(id, message)
     code = body.code or answered.status
@@ -129,7 +125,7 @@ def error_of(answered: Answered, server: str) -> DurablyError:
 
 def _paused(id: str, message: str) -> PausedInvocationError:
     """With the sentence of the server, which says what to do."""
-    error = PausedInvocationError(id, message)
+    error = PausedInvocationError(id, message.partition(paused_as(id))[0])
     error.args = (message,)
     error.message = message
     return error

@@ -7,6 +7,8 @@ arrived, or was refused without an effect. What a handler has answered is never 
 from __future__ import annotations
 
 import asyncio
+import secrets
+import sys
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from random import Random
@@ -17,16 +19,19 @@ import httpx
 import msgspec
 
 from durably.actors.caller import Caller
-from durably.actors.protocol.commands import CompleteAwakeable
+from durably.actors.machines.front import ASK, front_name
+from durably.actors.machines.questions import MOST_OBJECTS
+from durably.actors.protocol.commands import CompleteAwakeable, FindObjects, Question, ReadEvents
 from durably.actors.protocol.operations import CallSite
-from durably.actors.retry import RetryPolicy
+from durably.actors.retry import RetryPolicy, checked_retry
 from durably.actors.sent_values import Sent
 from durably.actors.transport import Delay, Invocation, Outgoing
 from durably.actors.values.error_envelopes import decode_failure
-from durably.actors.values.serde import SerdeFactory, checked_factory
+from durably.actors.values.serde import JSON, SerdeFactory, checked_factory
 from durably.client import wire
 from durably.client.answers import GATEWAY, Answered, acceptance_of, error_of
 from durably.errors import DurablyError, ServerUnreachableError
+from durably.http_headers import TYPED_ERRORS
 from durably.ids import InvocationStatus
 
 R = TypeVar("R")
@@ -37,8 +42,25 @@ NOT_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 """The request has not left."""
 
 
+def _trace_headers() -> dict[str, bytes]:
+    """The span of OpenTelemetry in which the program sends a request; a program that has not imported it has none."""
+    if "opentelemetry.trace" not in sys.modules:
+        return {}
+    from opentelemetry.propagate import inject
+
+    carrier: dict[str, str] = {}
+    inject(carrier)
+    return {name: value.encode() for name, value in carrier.items()}
+
+
 class _Status(msgspec.Struct):
     status: InvocationStatus
+
+
+class _Identified(msgspec.Struct):
+    """Of an object, its id."""
+
+    id: str
 
 
 class Client(Caller):
@@ -69,9 +91,9 @@ class Client(Caller):
     ) -> None:
         self._url = _checked_url(url)
         self._admin_url = None if admin_url is None else _checked_url(admin_url)
-        self._retry = retry
+        self._retry = checked_retry(retry, "Client(retry=...)") or RETRY
         self._serde_factory = checked_factory(serde, "Client(serde=...)")
-        self._headers = {wire.ERRORS: b"typed"}
+        self._headers = {TYPED_ERRORS: b"typed"}
         if token is not None:
             self._headers["authorization"] = b"Bearer " + token.encode("ascii")
         self._is_own = http is None
@@ -125,7 +147,7 @@ class Client(Caller):
         answered = await self._ask(wire.status_of(id))
         return msgspec.json.decode(answered.body, type=_Status).status
 
-    def _issue_identification(self, call: object, site: CallSite, /) -> Coroutine[Any, Any, Invocation[Any]]:
+    def _issue_identification(self, call: object, site: CallSite, /) -> Coroutine[object, object, Invocation[Any]]:
         raise TypeError(
             "Over HTTP a call has no id before its answer. Send it instead: `job = await reference.handler.send(...)`, "
             "`job.id`, and `await job` for the result."
@@ -144,6 +166,32 @@ class Client(Caller):
             await self._ask(wire.signal_rejection_of(id, name, failure.message, failure.code))
         else:
             await self._ask(wire.signal_of(id, name, sent.value))
+
+    async def _issue_reading(self, question: Question, decode: Callable[[bytes], R], site: CallSite, /) -> R:
+        if isinstance(question, FindObjects) and not question.counts and question.query.limit > MOST_OBJECTS:
+            return await self._ask_in_pages(question, decode, site)
+        machine = question.stream if isinstance(question, ReadEvents) else question.query.table.service
+        outgoing = Outgoing(
+            front_name(machine), None, ASK, msgspec.json.encode(question), decode, wire=True, content_type=JSON
+        )
+        return await self._issue_call(outgoing, site)
+
+    async def _ask_in_pages(self, asked: FindObjects, decode: Callable[[bytes], R], site: CallSite) -> R:
+        """More objects than one answer holds, a page at a time: each page is as things are when it is asked."""
+        found: list[msgspec.Raw] = []
+        query = asked.query
+        while len(found) < asked.query.limit:
+            limit = min(MOST_OBJECTS, asked.query.limit - len(found))
+            page = FindObjects(msgspec.structs.replace(query, limit=limit))
+            some = await self._issue_reading(page, msgspec.json.Decoder(list[msgspec.Raw]).decode, site)
+            found += some
+            if len(some) < limit:
+                break
+            query = msgspec.structs.replace(query, after=msgspec.json.decode(some[-1], type=_Identified).id)
+        return decode(b"[%b]" % b",".join(map(bytes, found)))
+
+    def _moment_and_bits(self) -> tuple[int, int]:
+        return round(datetime.now(UTC).timestamp() * 1_000_000), secrets.randbits(128)
 
     async def _issue_cancel(self, id: str, site: CallSite, /) -> None:
         await self._ask(wire.cancel_of(id))
@@ -183,7 +231,7 @@ class Client(Caller):
 
     async def _send(self, base: str, asked: wire.Asked) -> tuple[Answered | None, DurablyError]:
         """One attempt: its answer, if there was one, and the error that it is unless it is a success."""
-        headers = {**self._headers, **asked.headers}
+        headers = {**self._headers, **_trace_headers(), **asked.headers}
         try:
             response = await self._http.request(
                 asked.method, base + asked.path, content=asked.body,

@@ -11,12 +11,9 @@ import msgspec
 
 from durably.actors.headers import REPEATED
 from durably.actors.transport import Delay, Outgoing
+from durably.http_headers import IDEMPOTENCY_KEY, TIMEOUT
 from durably.ids import RUN
 
-IDEMPOTENCY_KEY: Final = "idempotency-key"
-ERRORS: Final = "x-durably-errors"
-"""Asks for the classes and fields of errors, beside what Restate's clients read of them."""
-TIMEOUT: Final = "x-durably-timeout"
 OCTETS: Final = b"application/octet-stream"
 TEXT: Final = b"text/plain; charset=utf-8"
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9a-zA-Z-]+")

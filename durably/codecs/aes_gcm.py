@@ -102,7 +102,7 @@ class AesGcmCodec:
             return data_key.decrypt(NONCE_PREFIX + counter, data[end:], data[:end])
         except self._refusal:
             raise UndecodableError(
-                f"A stored value cannot be decrypted: the key {_shown(id)} is another one here than where it was "
+                f"A stored value cannot be decrypted: the key {_shown(id)} is a different one here than where it was "
                 "encrypted, or the value was changed since."
             ) from None
 

@@ -8,3 +8,4 @@ if find_spec("starlette") is None:
     raise ModuleNotFoundError("durably.ingress needs the extra `http`: pip install 'durably[http]'", name="starlette")
 
 from durably.ingress.app import Ingress as Ingress
+from durably.ingress.event_server import EventServer as EventServer

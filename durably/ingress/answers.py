@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from durably import http_headers
 from durably.actors.values.error_envelopes import envelope_of
 from durably.errors import (
     DurablyError,
@@ -23,20 +24,19 @@ from durably.errors import (
     StoreInUseError,
     StoreUnavailableError,
     TerminalError,
+    paused_as,
 )
 from durably.runtime.gateway.requests import Acceptance, Reply
 
 Headers = list[tuple[bytes, bytes]]
 Source = Literal["ingress", "invocation"]
 
-INVOCATION_ID: Final = b"x-restate-id"
+INVOCATION_ID: Final = http_headers.INVOCATION_ID.encode()
 EXPIRES: Final = b"idempotency-expires"
-ERROR_SOURCE: Final = b"x-restate-error-source"
-RETRY_AFTER: Final = b"retry-after"
-NOTHING_ACCEPTED: Final = (b"x-durably-accepted", b"no")
-"""The request had no effect, so it can be sent again as it is."""
-TYPED_ERRORS: Final = b"x-durably-errors"
-"""With this header a request asks for the classes and fields of errors."""
+ERROR_SOURCE: Final = http_headers.ERROR_SOURCE.encode()
+RETRY_AFTER: Final = http_headers.RETRY_AFTER.encode()
+NOTHING_ACCEPTED: Final = (http_headers.ACCEPTED.encode(), http_headers.NOTHING_ACCEPTED.encode())
+TYPED_ERRORS: Final = http_headers.TYPED_ERRORS.encode()
 JSON_TYPE: Final = "application/json"
 JSON: Final = (b"content-type", JSON_TYPE.encode())
 
@@ -120,7 +120,7 @@ def refusal_answer(error: DurablyError, *, is_keyed: bool | None, typed_errors: 
     repeat = "" if is_keyed is None else f" {SAFE_WITH_THIS_KEY if is_keyed else SAFE_WITH_A_KEY}"
     match error:
         case OverloadedError():
-            return error_answer(429, str(error), headers=[*_retry_after(error), NOTHING_ACCEPTED])
+            return error_answer(429, _overloaded(error), headers=[*_retry_after(error), NOTHING_ACCEPTED])
         case StoreUnavailableError(nothing_accepted=True):
             return error_answer(503, f"{error} {SAFE_ANYHOW}", headers=[NOTHING_ACCEPTED])
         case StoreUnavailableError() | StoreInUseError():
@@ -130,7 +130,7 @@ def refusal_answer(error: DurablyError, *, is_keyed: bool | None, typed_errors: 
         case RuntimeStoppedError(id=invocation_id):
             return error_answer(503, f"{error}{repeat}", invocation_id=invocation_id)
         case PausedInvocationError():
-            return error_answer(503, str(error), source="invocation", invocation_id=error.id)
+            return error_answer(503, _paused(error), source="invocation", invocation_id=error.id)
         case TerminalError():
             return error_answer(
                 _status(error.code), error.message, code=error.code, metadata=error.metadata,
@@ -154,6 +154,30 @@ def _failure_answer(invocation_id: str | None, failure: TerminalError, *, typed:
         metadata=failure.metadata,
         invocation_id=invocation_id,
         error=failure if typed else None,
+    )
+
+
+def _paused(error: PausedInvocationError) -> str:
+    """The sentence of the error, with what a client over HTTP can do."""
+    act = f"PATCH /invocations/{error.id}"
+    return (
+        f"{error.reason.rstrip('.')}{paused_as(error.id)} Mend the cause, then let it go on: {act}/resume on the port "
+        f"for operators. Or end it: {act}/cancel lets the handler clean up, {act}/kill does not."
+    )
+
+
+def _overloaded(error: OverloadedError) -> str:
+    held_up_by = error.held_up_by
+    if held_up_by is None:
+        return error.message
+    act = (
+        f"POST /internal/invocations_batch_operations/resume with {_encode({'target': held_up_by}).decode()}"
+        if "/" in held_up_by
+        else f"PATCH /invocations/{held_up_by}/resume"
+    )
+    return (
+        f"{error.reason} If what holds it is stuck: {act} on the port for operators lets it go on, cancel or kill in "
+        "place of resume ends it."
     )
 
 

@@ -12,22 +12,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Sequence
-from typing import Any, Final, Protocol, TypeAlias, cast
+from typing import Any, Final, Protocol, TypeAlias
 from urllib.parse import parse_qs
 
 import msgspec.json
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
+from durably import http_headers
 from durably.actors.headers import NONE_NAMED, REPEATED, named_by_connection
+from durably.actors.transport import PUBLISH, PUBLISHER
+from durably.actors.values.serde import JSON
 from durably.errors import DurablyError, UnknownTargetError
 from durably.ingress.answers import (
+    EXPIRES,
     NOT_SERVING,
     SAFE_WITH_A_KEY,
     TYPED_ERRORS,
@@ -41,11 +43,19 @@ from durably.ingress.answers import (
 from durably.ingress.content_types import check_content_type
 from durably.ingress.delays import parse_delay
 from durably.ingress.deliveries import Recipient, delivery_routes
+from durably.ingress.event_streams import EventStreams, FollowedRuntime
 from durably.ingress.pages import page_routes, wants_page
 from durably.ingress.paths import path_segments, scope_below
 from durably.ingress.questions import FIRST_SEGMENTS, Which, question_of, target_in
 from durably.ingress.targets import RefusedRequestError, Target, Targets
-from durably.runtime.gateway.requests import Acceptance, InvocationRequest, Reply, ServiceDescription, ServiceSchemas
+from durably.runtime.gateway.requests import (
+    Acceptance,
+    HandlerDescription,
+    InvocationRequest,
+    Reply,
+    ServiceDescription,
+    ServiceSchemas,
+)
 
 BODY_LIMIT_BYTES: Final = 32 * 1024 * 1024
 PATIENCE_SECONDS: Final = 1.0
@@ -53,22 +63,44 @@ PATIENCE_SECONDS: Final = 1.0
 
 METHODS: Final = frozenset({"POST", "GET"})
 RESERVED: Final = b"restate"
+OPENAPI: Final = b"openapi"
+EVENTS: Final = b"events"
+"""Where events are read; no handler is called by one segment."""
+INGRESS_PATH: Final = "x-restate-ingress-path"
+"""The header that tells a handler by which path its invocation came, percent-encoded as it was."""
 EXPLICIT: Final = frozenset({b"call", b"send"})
 CONNECTION: Final = b"connection"
-IDEMPOTENCY_KEY: Final = b"idempotency-key"
-TIMEOUT: Final = b"x-durably-timeout"
+IDEMPOTENCY_KEY: Final = http_headers.IDEMPOTENCY_KEY.encode()
+TIMEOUT: Final = http_headers.TIMEOUT.encode()
+TRIGGERED_BY: Final = http_headers.TRIGGERED_BY.encode()
 KEPT_BACK: Final = frozenset({
-    b"connection", b"host", b"idempotency-key", b"idempotency-expires", TYPED_ERRORS, TIMEOUT,
+    CONNECTION, b"host", IDEMPOTENCY_KEY, EXPIRES, TYPED_ERRORS, TIMEOUT, TRIGGERED_BY,
 })  # fmt: skip
-"""Headers that are about the connection or for the ingress; a handler sees all others."""
+"""Headers about the connection or for the ingress, and what only a handler may say; a handler sees all others."""
 
 QUERY_PARAMETERS: Final = ("delay", "limit-key")
 """Those of Restate's ingress. Requests are not limited by key here, so `limit-key` changes nothing."""
 
 ACCEPTED_CODING: Final = ((b"accept-encoding", b"identity"),)
 
-CROSS_ORIGIN: Final = ((b"access-control-allow-origin", b"*"), (b"access-control-expose-headers", b"*"))
-"""Any page may read any answer; without credentials, because the ingress knows none."""
+PUBLISHING: Final = ServiceDescription(
+    name=PUBLISHER,
+    kind="service",
+    handlers=[
+        HandlerDescription(
+            name=PUBLISH,
+            kind="service",
+            parameters={},
+            returns="None",
+            private=False,
+            documentation="",
+            accepts=JSON,
+        )
+    ],
+    private=False,
+    documentation="",
+)
+"""What every runtime publishes by. It is no service of the user's, so no list has it."""
 
 OUR_MISTAKE: Final = f"durably itself failed; the server's log has the traceback. {SAFE_WITH_A_KEY}"
 
@@ -77,7 +109,7 @@ Caller: TypeAlias = "asyncio.Task[Any]"
 """The task of one request."""
 
 
-class ServedRuntime(Recipient, Protocol):
+class ServedRuntime(Recipient, FollowedRuntime, Protocol):
     """The part of a `Runtime` that an ingress speaks to."""
 
     @property
@@ -94,13 +126,21 @@ class ServedRuntime(Recipient, Protocol):
 class Ingress:
     """The handlers of one runtime over HTTP."""
 
-    def __init__(self, runtime: ServedRuntime, *, body_limit_bytes: int = BODY_LIMIT_BYTES, pages: bool = True) -> None:
+    def __init__(
+        self,
+        runtime: ServedRuntime,
+        *,
+        body_limit_bytes: int = BODY_LIMIT_BYTES,
+        pages: bool = True,
+    ) -> None:
         """`pages`: the root is a page for people, and `/restate/openapi` describes the handlers."""
         self._runtime = runtime
         self._has_pages = pages
         self._body_limit_bytes = body_limit_bytes
+        self._body_limit_digits = len(str(body_limit_bytes))
         self._targets: Targets | None = None
         self._clients = Clients()
+        self._events = EventStreams(runtime, runtime.pubsub.nodes)
         routes = delivery_routes(runtime, self._body_of_reserved, _respond_plainly)
         self._reserved = _reserved_paths(runtime, [*routes, *page_routes(runtime)] if pages else routes)
 
@@ -115,32 +155,41 @@ class Ingress:
             await self._reserved(scope, receive, send)
             return
         segments = path_segments(scope)
-        if not segments and self._has_pages and wants_page(scope):
-            await self._reserved(scope_below(scope, [b""]), receive, send)
-            return
         if segments and segments[0] == RESERVED and not _is_direct(segments):
             await self._reserved(scope_below(scope, segments), receive, send)
             return
+        if len(segments) < 2:  # No call.
+            if not segments and self._has_pages and wants_page(scope):
+                await self._reserved(scope_below(scope, [b""]), receive, send)
+                return
+            if segments == [EVENTS]:
+                if scope["method"] != "POST":
+                    await self._events(scope, receive, send)
+                    return
+                segments = [PUBLISHER.encode(), PUBLISH.encode()]
         failure: Exception | None = None
         try:
             answer = await self._answer(scope, receive, segments)
         except Exception as error:
             answer, failure = error_answer(500, OUR_MISTAKE), error
         if answer is not None:
-            start, body = _messages(answer, scope)
-            await send(start)
-            await send(body)
+            body = answer.body
+            headers = answer.headers
+            headers.append((b"content-length", b"%d" % len(body)))
+            await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
         if failure is not None:
             raise failure  # The server logs it.
 
     async def _answer(self, scope: Scope, receive: Receive, segments: Sequence[bytes]) -> Answer | None:
-        """The answer to one request; None if nobody is there any more to hear it."""
+        """The answer to one request; None if the client has gone."""
         is_keyed = False
         try:
             if scope["method"] not in METHODS:
-                return _other_method(scope["method"], scope)
+                return error_answer(405, "method not allowed, use POST or GET", headers=[(b"allow", b"POST, GET")])
             answering: Awaitable[Reply] | Awaitable[Answer]
-            if segments[:1] == [RESERVED] and segments[1] not in EXPLICIT:
+            first = segments[0] if segments else b""
+            if first == RESERVED and segments[1] not in EXPLICIT:
                 is_keyed = True  # A question changes nothing, so it can be repeated.
                 question = question_of(scope["method"], segments[1:])
                 which = question.which
@@ -150,6 +199,8 @@ class Ingress:
                         return None
                     which = target_in(body)
                 answering = self._ask(question.verb, which, scope)
+            elif first == OPENAPI and len(segments) == 1:
+                return error_answer(404, self._where_openapi_is())
             else:
                 request, target = self._request(scope, segments)
                 is_keyed = request.idempotency_key is not None
@@ -181,6 +232,10 @@ class Ingress:
         except DurablyError as error:
             return refusal_answer(error, is_keyed=is_keyed, typed_errors=_wants_types(scope))
 
+    def _where_openapi_is(self) -> str:
+        instead = "/restate/openapi describes the handlers" if self._has_pages else "this ingress serves no description"
+        return f"not found; {instead}"
+
     async def _read_body(self, receive: Receive) -> bytes | None:
         """The whole body; None if the client left before it was complete."""
         message = await receive()
@@ -209,13 +264,16 @@ class Ingress:
 
         """
         if self._targets is None:
-            self._targets = Targets(self._runtime.describe())
-        is_explicit = segments[:1] == [RESERVED]
+            self._targets = Targets([*self._runtime.describe(), PUBLISHING])
+        is_explicit = bool(segments) and segments[0] == RESERVED
         target = self._targets.find_explicit(segments[1:]) if is_explicit else self._targets.find(segments)
         query: bytes = scope["query_string"]
         delay_us = _delay_us(query, target) if query else None
         headers, idempotency_key, timeout_us = _forwarded(scope["headers"])
-        _check_announced(headers.get("content-length"), self._body_limit_bytes)
+        headers[INGRESS_PATH] = "/" + b"/".join(segments).decode("latin-1")
+        announced = headers.get("content-length")
+        if announced is not None and len(announced) >= self._body_limit_digits:
+            _check_announced(announced, self._body_limit_bytes)
         request = InvocationRequest(
             service=target.service,
             key=target.key,
@@ -247,7 +305,8 @@ class Clients:
     def expect_answer(self, receive: Receive) -> Caller:
         """The task that runs waits from now on, until `forget`."""
         loop = asyncio.get_running_loop()
-        caller = cast("Caller", asyncio.current_task(loop))
+        caller = asyncio.current_task(loop)
+        assert caller is not None, "a server handles each request in a task"
         self._new[caller] = receive
         if self._loop is not loop:
             self._begin_timer(loop)
@@ -429,35 +488,6 @@ def _too_large(limit_bytes: int) -> RefusedRequestError:
     return RefusedRequestError(413, f"the request body is larger than {limit_bytes} bytes")
 
 
-# ---------------------------------------------------------------- what goes out
-def _messages(answer: Answer, scope: Scope) -> tuple[Message, Message]:
-    """Head and body, as ASGI has them."""
-    body = answer.body
-    headers = [*answer.headers, (b"content-length", b"%d" % len(body))]
-    for name, _ in scope["headers"]:
-        if name == b"origin":
-            headers += CROSS_ORIGIN
-            break
-    start = {"type": "http.response.start", "status": answer.status, "headers": headers}
-    return start, {"type": "http.response.body", "body": body}
-
-
-def _other_method(method: str, scope: Scope) -> Answer:
-    if method != "OPTIONS":
-        return error_answer(405, "method not allowed, use POST or GET", headers=[(b"allow", b"POST, GET")])
-    asked = dict(scope["headers"]).get(b"access-control-request-headers", b"*")
-    return Answer(
-        200,
-        [
-            (b"access-control-allow-methods", b"POST, GET"),
-            (b"access-control-allow-headers", asked),
-            (b"access-control-max-age", b"86400"),
-            (b"vary", b"access-control-request-headers"),
-        ],
-        b"",
-    )
-
-
 # ---------------------------------------------------------------- what stands under /restate/
 def _reserved_paths(runtime: ServedRuntime, routes: list[Route]) -> Starlette:
     """Health, these routes, and 404 for everything else, in the words of the ingress."""
@@ -470,7 +500,6 @@ def _reserved_paths(runtime: ServedRuntime, routes: list[Route]) -> Starlette:
 
     application = Starlette(
         routes=[Route("/restate/health", health, methods=["GET"]), *routes],
-        middleware=[Middleware(CORSMiddleware, allow_origins=["*"], allow_headers=["*"], expose_headers=["*"])],
         exception_handlers={HTTPException: _refuse},
     )
     application.router.redirect_slashes = False  # Slashes at the end do not matter.
@@ -478,7 +507,6 @@ def _reserved_paths(runtime: ServedRuntime, routes: list[Route]) -> Starlette:
 
 
 async def _respond_plainly(answer: Answer, scope: Scope, send: Send) -> None:
-    """The middleware around it tells pages what they may read."""
     answer.headers.append((b"content-length", b"%d" % len(answer.body)))
     await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
     await send({"type": "http.response.body", "body": answer.body})

@@ -17,9 +17,9 @@ from starlette.routing import Route
 from starlette.types import Scope
 
 from durably.ingress.index_page import POLICY, index_page
-from durably.ingress.openapi import openapi_document
 from durably.ingress.paths import MOUNT
 from durably.runtime.gateway.describe import installed_version
+from durably.runtime.gateway.openapi import openapi_document
 from durably.runtime.gateway.requests import ServiceDescription, ServiceSchemas
 
 TITLE: Final = "durably"

@@ -20,7 +20,11 @@ MOUNT: Final = "durably_mount"
 
 def path_segments(scope: Scope) -> list[bytes]:
     """The encoded segments below the mount point, without the empty ones that trailing slashes make."""
-    segments = _raw_path(scope).rstrip(b"/").split(b"/")[1:]
+    raw: bytes = scope.get("raw_path") or b""
+    if not raw or b"?" in raw:
+        raw = _raw_path(scope)
+    segments = raw.rstrip(b"/").split(b"/")
+    del segments[0]
     root: str = scope.get("root_path", "")
     if not root:
         return segments

@@ -58,15 +58,6 @@ class Targets:
     def __init__(self, services: Iterable[ServiceDescription]) -> None:
         self._services = {service.name.encode(): _service(service) for service in services}
 
-    def find(self, segments: Sequence[bytes]) -> Target:
-        """The target of a path, given as its segments as they came over the wire.
-
-        Raises:
-            RefusedRequestError: 400 or 404.
-
-        """
-        return self._find(segments, None)
-
     def find_explicit(self, segments: Sequence[bytes]) -> Target:
         """The target of a path that begins with `call` or `send`.
 
@@ -74,10 +65,15 @@ class Targets:
             RefusedRequestError: 400 or 404.
 
         """
-        return self._find(segments[1:], segments[0] == SEND)
+        return self.find(segments[1:], segments[0] == SEND)
 
-    def _find(self, segments: Sequence[bytes], sends: bool | None) -> Target:
-        """`sends` None: the end of the path says so."""
+    def find(self, segments: Sequence[bytes], sends: bool | None = None) -> Target:
+        """The target of a path, given as its segments as they came over the wire. `sends` None: its end says so.
+
+        Raises:
+            RefusedRequestError: 400 or 404.
+
+        """
         count = len(segments)
         if count < 2 or not segments[0]:
             raise RefusedRequestError(400, BAD_PATH)
@@ -86,7 +82,9 @@ class Targets:
         is_suffixed = sends is None and count == place + 2 and segments[-1] == SEND
         if key == "" or not (count == place + 1 or is_suffixed):
             raise RefusedRequestError(400, BAD_PATH)
-        handler = _public_handler(service, segments[place])
+        handler = service.handlers.get(segments[place])
+        if handler is None or not handler.is_public:
+            handler = _public_handler(service, segments[place])
         return Target(service.name, key, handler.name, is_suffixed or sends is True, handler.accepts)
 
     def _service_spelled_otherwise(self, segment: bytes) -> _Service:
@@ -112,7 +110,8 @@ def _service(service: ServiceDescription) -> _Service:
 
 
 def _public_handler(service: _Service, segment: bytes) -> _Handler:
-    found = service.handlers.get(segment) or service.handlers.get(unquote_to_bytes(segment))
+    """A handler whose name may be percent-encoded in the path."""
+    found = service.handlers.get(unquote_to_bytes(segment))
     if found is None:
         raise RefusedRequestError(
             404,

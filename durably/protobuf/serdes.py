@@ -102,6 +102,7 @@ class ProtobufSerde(_MessageSerde[MessageT]):
     """
 
     content_type = PROTOBUF
+    sets_content_type_if_empty = True  # No bytes are a message, whose fields have their defaults.
 
     @classmethod
     def for_type(cls, annotation: Any) -> Serde[Any]:

@@ -28,7 +28,7 @@ BLOCKED_TIMEOUT_SECONDS = 0.1
 """How long a checkpoint may hold up the writer while it waits for readers of other programs."""
 
 LOOK_AGAIN_SECONDS = 1.0
-"""How often a log that is over its limit is looked at while nobody commits."""
+"""How often a log that is over its limit is checked while there are no commits."""
 
 
 class CheckpointAnswer(NamedTuple):
@@ -72,8 +72,12 @@ class LogGauge:
 class Checkpointer:
     """Runs checkpoints beside the writer, one at a time; where the log is over its limit it says so, and slows down."""
 
-    def __init__(self, files: StoreFiles, store: str, *, threshold_bytes: int, limit_bytes: int) -> None:
+    def __init__(
+        self, files: StoreFiles, store: str, *, threshold_bytes: int, limit_bytes: int, are_external: bool = False
+    ) -> None:
+        """`are_external`: another program makes them, and is never waited for."""
         self._files = files
+        self._are_external = are_external
         self._store = store
         self._limit_bytes = limit_bytes
         self._gauge = LogGauge(threshold_bytes)
@@ -104,6 +108,8 @@ class Checkpointer:
 
     def note_commit(self, batch_bytes: int) -> None:
         """Called after each commit; starts a checkpoint when one is due."""
+        if self._are_external:
+            return
         self._gauge.note_commit(batch_bytes)
         if self._running is None and self._connection is not None and self._gauge.is_due(self._files.log_bytes):
             self._start(self._connection)
@@ -168,7 +174,7 @@ class Checkpointer:
             )
         if self._look_again_timer is not None:
             self._look_again_timer.cancel()
-        if self._is_over_limit and self._connection is not None:  # Nobody may commit until somebody has looked.
+        if self._is_over_limit and self._connection is not None:  # No commit may come to check it.
             loop = asyncio.get_running_loop()
             self._look_again_timer = loop.call_later(LOOK_AGAIN_SECONDS, self._look_again)
 

@@ -5,26 +5,55 @@ from __future__ import annotations
 import os
 import re
 import sys
-from typing import cast
+from typing import Any, Literal, TypeGuard, cast
 from urllib.parse import unquote_to_bytes
 
+from durably.configuration.sections import without_password
 from durably.errors import DefinitionError
 from durably.storage.introspection import InspectableStore
 from durably.storage.memory import MemoryStore
 from durably.storage.sqlite import SqliteStore
 
 SQLITE_PREFIX = "sqlite:///"
+POSTGRES_PREFIXES = ("postgresql://", "postgres://")
+_METHODS = ("open", "commit", "describe", "close")
+"""What every Store has; looked for by name, since a Store need not be a subclass."""
 
+_scheme = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
+"""Of more than one letter, which would be a drive of Windows."""
 _drive_behind_slash = re.compile(r"/[A-Za-z]:([/\\]|$)")
 
 
-def store_from_url(url: str) -> InspectableStore:
-    """The store that a URL names: `sqlite:///relative.db`, `sqlite:////absolute/path.db` or `memory:`.
+def store_given(store: object) -> InspectableStore:
+    """The store that a program gives a runtime: a Store, a URL, or the path of a SQLite file as `pathlib.Path`.
+
+    Raises:
+        DefinitionError: it is none of them.
+    """
+    if isinstance(store, str):
+        return store_from_url(store)
+    if _is_path(store) and isinstance(os.fspath(store), str):
+        return SqliteStore(store)
+    if isinstance(store, type) or not all(callable(getattr(store, method, None)) for method in _METHODS):
+        raise DefinitionError(
+            f"{repr(store)[:80]} ({type(store).__name__}) is no store. Give a URL such as `sqlite:///tickets.db`, a "
+            "pathlib.Path, a SqliteStore(path), or a MemoryStore()."
+        )
+    return cast("InspectableStore", store)
+
+
+def _is_path(store: object) -> TypeGuard[os.PathLike[Any]]:
+    return isinstance(store, os.PathLike)
+
+
+def store_from_url(url: str, *, checkpoints: Literal["own", "external"] = "own") -> InspectableStore:
+    """The store that a URL names: `sqlite:///relative.db`, `sqlite:////absolute.db`, `postgresql://…` or `memory:`.
 
     What follows `sqlite:///` is a path. A relative one begins at the working directory of the moment when the store is
     first opened. A `%` with two hexadecimal digits stands for that byte, as in every URL (`%20` is a space, `%3F` a
     question mark, `%25` a percent sign). Everything else stands for itself, spaces and `#` too. A `?` would begin
     options, which there are none of.
+    What begins with `postgresql://` is a URL of PostgreSQL, with one option of our own: `?schema=name`.
     On Windows, `sqlite:///C:/folder/app.db` is absolute, and `sqlite://///server/share/app.db` is a path on a server.
 
     Raises:
@@ -37,7 +66,20 @@ def store_from_url(url: str) -> InspectableStore:
         )
     if url == "memory:":
         return MemoryStore()
-    return SqliteStore(path_in_url(url, windows=sys.platform == "win32"))
+    if url.startswith(POSTGRES_PREFIXES):
+        return _postgres_store(url)
+    return SqliteStore(path_in_url(url, windows=sys.platform == "win32"), checkpoints=checkpoints)
+
+
+def _postgres_store(url: str) -> InspectableStore:
+    try:
+        from durably.storage.postgres import PostgresStore  # Only who uses it needs its driver.
+    except ImportError as error:
+        raise DefinitionError(
+            f"A store in PostgreSQL needs psycopg, which cannot be imported ({error}). Install it: "
+            "`pip install 'durably[postgres]'`."
+        ) from error
+    return PostgresStore(url)
 
 
 def path_in_url(url: str, *, windows: bool) -> str:
@@ -48,9 +90,13 @@ def path_in_url(url: str, *, windows: bool) -> str:
     """
     quoted = url.removeprefix(SQLITE_PREFIX)
     if not url.startswith(SQLITE_PREFIX) or not quoted:
+        if url and _scheme.match(url) is None:
+            written = url.replace("%", "%25").replace("?", "%3F")
+            raise DefinitionError(f"{url!r} names no store, since it is no URL. Write `{SQLITE_PREFIX}{written}`.")
         raise DefinitionError(
-            f"{url!r} names no store. Write `sqlite:///tickets.db` for a file in the working directory, "
-            "`sqlite:////var/lib/tickets.db` for an absolute path, or `memory:`."
+            f"{without_password(url)!r} names no store. Write `sqlite:///tickets.db` for a file in the working "
+            "directory, `sqlite:////var/lib/tickets.db` for an absolute path, "
+            "`postgresql://user:password@host/database`, or `memory:`."
         )
     if "?" in quoted:
         raise DefinitionError(

@@ -1,4 +1,4 @@
-"""Connections to one SQLite database: everything asked of one is a single hop to its thread, whatever it consists of.
+"""Connections to one SQLite database. Each request to one is a single hop to its thread, however many steps it has.
 
 An error of SQLite becomes a sentence here, and nowhere else.
 """
@@ -92,7 +92,7 @@ class Mode(StrEnum):
 
 
 def database_uri(path: PurePath, mode: Mode) -> str:
-    """How SQLite is told which file to open: the path is taken literally, whatever characters it has."""
+    """The URI that tells SQLite which file to open; it takes each character of the path literally."""
     raw = str(path).encode("utf-8", "surrogatepass") if isinstance(path, PureWindowsPath) else os.fsencode(path)
     literal = quote(raw.replace(b"\\", b"/") if isinstance(path, PureWindowsPath) else raw, safe="/:")
     return f"file://{'' if literal.startswith('/') else '/'}{literal}?mode={mode}"
@@ -108,6 +108,11 @@ async def connect(
             database_uri(path, mode), timeout=timeout_seconds, isolation_level=None, check_same_thread=False, uri=True
         )
 
+    return await opened(connector)
+
+
+async def opened(connector: Callable[[], sqlite3.Connection]) -> Connection:
+    """What `connector` connects to, on a thread of its own."""
     connection = Connection(connector, iter_chunk_size=1)
     # A program that forgets to close its store must still be able to end. Safe because a commit that the end of the
     # process cuts off is all there or not at all.
@@ -116,7 +121,7 @@ async def connect(
     try:
         await asyncio.shield(opening)
     except asyncio.CancelledError:
-        # Whoever gave up does not know of the connection, so it is closed here.
+        # The cancelled caller does not have the connection, so it is closed here.
         with contextlib.suppress(sqlite3.Error):
             await opening
             await connection.close()

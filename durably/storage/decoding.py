@@ -1,25 +1,35 @@
 """Answers of the store as records. An answer is JSON; in place of a large payload it holds the payload's size.
 
-An answer without large payloads is decoded here as it is. One that has some raises `NeedsPiecesError`, and the store
-asks again by `durably.storage.pieces`, which reads each large payload as the bytes that it is.
+An answer without large payloads is decoded here as it is. One that has some, or a row that no version has written,
+raises `NeedsPiecesError`, and the store asks again by `durably.storage.pieces`, which reads each large payload as the
+bytes that it is, and notes what is damaged (rule L5).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol, TypeAlias
+from typing import Final, NoReturn, Protocol, TypeAlias
 
 import msgspec
 
-from durably.ids import Address, InvocationStatus, KeyScope
+from durably.ids import CONTINUED_SEED_BYTES, SEED_BYTES, Address, InvocationStatus, KeyScope
 from durably.storage.encoding import NO_HEADERS, bytes_of
 from durably.storage.records import (
+    ARGUMENT_PART,
+    CALLER_PART,
+    SCOPE_PART,
+    SEED_PART,
+    STATUS_PART,
     AttachmentRecord,
     CallerRecord,
     CompletionRecord,
     InvocationRecord,
+    KeptJournalRecord,
+    MailboxRecord,
+    ObjectSummary,
     OrderKind,
     OrderRecord,
+    PlaceRecord,
     PromiseRecord,
     SignalRecord,
     StepRecord,
@@ -43,6 +53,17 @@ class ReadPayload(Protocol):
     def __call__(self, stored: StoredPayload, statement: str, *key: object) -> bytes: ...
 
 
+class NoteDamage(Protocol):
+    """Hears that a part of a row cannot be read, and why. The record has something harmless in its place."""
+
+    def __call__(self, part: str, reason: str, /) -> None: ...
+
+
+STATUSES: Final = {str(status): status for status in InvocationStatus}
+UNKNOWN_STATUS: Final = InvocationStatus.PAUSED
+"""Stands in a record for a status that no version has written: it waits for a person."""
+
+
 class InvocationRow(msgspec.Struct, array_like=True):
     """The columns of an invocation, in the order of the view `encoded_invocations`."""
 
@@ -52,7 +73,7 @@ class InvocationRow(msgspec.Struct, array_like=True):
     key: str
     handler: str
     seed: str
-    argument: StoredPayload
+    argument: StoredPayload | None
     headers: str
     scope_service: str | None
     scope_key: str | None
@@ -66,7 +87,7 @@ class InvocationRow(msgspec.Struct, array_like=True):
     deadline: int | None
     accepted_at: int
     keep_outcome_us: int | None
-    status: InvocationStatus
+    status: str
     mailbox_position: int | None
     attempts: int
     failure: StoredPayload | None
@@ -109,9 +130,13 @@ _decode_journals = msgspec.json.Decoder(list[JournalRow]).decode
 _decode_objects = msgspec.json.Decoder(list[ObjectRow]).decode
 _decode_recoverable = msgspec.json.Decoder(list[tuple[int, str, str]]).decode
 _decode_moments = msgspec.json.Decoder(list[tuple[int, str, str]]).decode
+_decode_kept = msgspec.json.Decoder(list[tuple[int, int, int]]).decode
 _decode_orders = msgspec.json.Decoder(
     list[tuple[int, str, OrderKind, str | None, str | None, int | None, int | None]]
 ).decode
+_decode_places = msgspec.json.Decoder(list[tuple[int, str, str, str, int, int]]).decode
+_decode_summaries = msgspec.json.Decoder(list[ObjectSummary]).decode
+_decode_mailbox = msgspec.json.Decoder(MailboxRecord).decode
 _decode_timers = msgspec.json.Decoder(list[tuple[int, TimerKind, int, int, str, str, int]]).decode
 
 
@@ -158,10 +183,21 @@ def decode_moments(answer: str) -> list[tuple[int, Address]]:
     return [(moment, Address(service, key)) for moment, service, key in _decode_moments(answer)]
 
 
+def decode_kept(answer: str) -> list[KeptJournalRecord]:
+    return [KeptJournalRecord(number, expires_at, steps) for number, expires_at, steps in _decode_kept(answer)]
+
+
 def decode_orders(answer: str) -> list[OrderRecord]:
     return [
-        OrderRecord(position, id, kind, caller_of(service, key, number, command))
+        OrderRecord(position, id, kind, caller_of(service, key, number, command, refuse_damage))
         for position, id, kind, service, key, number, command in _decode_orders(answer)
+    ]
+
+
+def decode_places(answer: str) -> list[PlaceRecord]:
+    return [
+        PlaceRecord(number, id, name, key, place, bool(counts))
+        for number, id, name, key, place, counts in _decode_places(answer)
     ]
 
 
@@ -171,6 +207,14 @@ def decode_timers(answer: str) -> list[TimerRecord]:
         TimerRecord(number, kind, command, due, Address(service, key), asked_at)
         for number, kind, command, due, service, key, asked_at in rows
     ]
+
+
+def decode_summaries(answer: str) -> list[ObjectSummary]:
+    return _decode_summaries(answer)
+
+
+def decode_mailbox(answer: str) -> MailboxRecord:
+    return _decode_mailbox(answer)
 
 
 def _object(address: Address, row: ObjectRow) -> StoredObject:
@@ -235,10 +279,19 @@ def small_headers(stored: str) -> dict[str, str]:
         raise NeedsPiecesError("headers") from error
 
 
+def refuse_damage(part: str, reason: str) -> NoReturn:
+    """
+    Raises:
+        NeedsPiecesError: always.
+    """
+    raise NeedsPiecesError(part, reason)
+
+
 def invocation_of(
     row: InvocationRow,
     read: ReadPayload = small,
     headers_of: Callable[[str], dict[str, str]] = small_headers,
+    damaged: NoteDamage = refuse_damage,
 ) -> InvocationRecord:
     """The record of a row; `read` makes bytes of the payloads in it."""
     number = row.number
@@ -247,16 +300,16 @@ def invocation_of(
         id=row.id,
         address=Address(row.service, row.key),
         handler=row.handler,
-        seed=bytes.fromhex(row.seed),
-        argument=read(row.argument, "large_argument", number),
+        seed=_seed(row.seed, damaged),
+        argument=_no_argument(damaged) if row.argument is None else read(row.argument, "large_argument", number),
         headers={} if row.headers == NO_HEADERS else headers_of(row.headers),
-        scope=_scope(row),
-        caller=caller_of(row.caller_service, row.caller_key, row.caller_number, row.caller_command),
+        scope=_scope(row, damaged),
+        caller=caller_of(row.caller_service, row.caller_key, row.caller_number, row.caller_command, damaged),
         sender_id=row.sender_id,
         deadline=row.deadline,
         accepted_at=row.accepted_at,
         keep_outcome_us=row.keep_outcome_us,
-        status=row.status,
+        status=STATUSES.get(row.status) or _unknown_status(row.status, damaged),
         mailbox_position=row.mailbox_position,
         attempts=row.attempts,
         failure=None if row.failure is None else read(row.failure, "large_failure", number),
@@ -266,20 +319,45 @@ def invocation_of(
     )
 
 
-def _scope(row: InvocationRow) -> KeyScope | None:
-    if row.idempotency_key is None:
+def _seed(stored: str, damaged: NoteDamage) -> bytes:
+    try:
+        seed = bytes.fromhex(stored)
+    except ValueError:
+        damaged(SEED_PART, f"It is damaged: {stored!r} is not hexadecimal.")
+        return bytes(SEED_BYTES)
+    if len(seed) != SEED_BYTES and len(seed) < CONTINUED_SEED_BYTES:
+        damaged(SEED_PART, f"It is damaged: it has {len(seed)} bytes.")
+        return bytes(SEED_BYTES)
+    return seed
+
+
+def _no_argument(damaged: NoteDamage) -> bytes:
+    damaged(ARGUMENT_PART, "It is not there.")
+    return b""
+
+
+def _unknown_status(stored: str, damaged: NoteDamage) -> InvocationStatus:
+    damaged(STATUS_PART, f"It is {stored!r}, which no version has written.")
+    return UNKNOWN_STATUS
+
+
+def _scope(row: InvocationRow, damaged: NoteDamage) -> KeyScope | None:
+    service, key, handler, idempotency_key = row.scope_service, row.scope_key, row.scope_handler, row.idempotency_key
+    if idempotency_key is None and service is None and key is None and handler is None:
         return None
-    assert row.scope_service is not None
-    assert row.scope_key is not None
-    assert row.scope_handler is not None
-    return KeyScope(row.scope_service, row.scope_key, row.scope_handler, row.idempotency_key)
+    if idempotency_key is None or service is None or key is None or handler is None:
+        damaged(SCOPE_PART, "Only some of its columns are there.")
+        return None
+    return KeyScope(service, key, handler, idempotency_key)
 
 
-def caller_of(service: str | None, key: str | None, number: int | None, command: int | None) -> CallerRecord | None:
+def caller_of(
+    service: str | None, key: str | None, number: int | None, command: int | None, damaged: NoteDamage
+) -> CallerRecord | None:
     """Four columns as the command that they name, if they name one."""
-    if number is None:
+    if number is None and service is None and key is None and command is None:
         return None
-    assert service is not None
-    assert key is not None
-    assert command is not None
+    if number is None or service is None or key is None or command is None:
+        damaged(CALLER_PART, "Only some of its columns are there.")
+        return None
     return CallerRecord(Address(service, key), number, command)

@@ -7,16 +7,22 @@ from collections.abc import Mapping, Sequence
 from msgspec.structs import replace
 
 from durably.ids import Address, InvocationStatus, KeyScope
+from durably.queries import TableLayout, TableQuery
 from durably.storage.codec_marker import AcceptPlain, CodecMarker, marker_of
 from durably.storage.introspection import InspectableStore
 from durably.storage.payload_coding import Codec, PayloadCoding
 from durably.storage.records import (
     Batch,
+    EntryAnswer,
+    EntryQuery,
+    EventAnswer,
+    EventQuery,
     InvocationRecord,
     Opened,
     Owner,
     StoredInvocation,
     StoredObject,
+    VersionsAnswer,
 )
 from durably.storage.wrapping import WrappedStore
 
@@ -80,6 +86,26 @@ class EncodedStore(WrappedStore):
     async def load(self, addresses: Sequence[Address], /, *, pending_limit: int) -> list[StoredObject]:
         return [self._coding.object(one) for one in await super().load(addresses, pending_limit=pending_limit)]
 
+    async def entries(self, queries: Sequence[EntryQuery], /) -> list[EntryAnswer]:
+        answers = await super().entries(queries)
+        return [self._coding.entries(query, answer) for query, answer in zip(queries, answers, strict=True)]
+
+    async def events(self, query: EventQuery, /) -> EventAnswer:
+        return self._coding.events(await super().events(query))
+
+    async def lay_tables(self, tables: Sequence[TableLayout], /) -> None:
+        """None are kept: they would say in plain what the codec wraps."""
+        await super().lay_tables([])
+
+    async def search(self, query: TableQuery, /) -> VersionsAnswer | None:
+        return None
+
+    async def count_objects(self, query: TableQuery, /) -> int | None:
+        return None
+
+    async def versions(self, table: TableLayout, /, *, after: str, limit: int) -> VersionsAnswer:
+        return self._coding.versions(table.field, await super().versions(table, after=after, limit=limit))
+
     async def find(self, ids: Sequence[str], /) -> Mapping[str, InvocationRecord]:
         return {id: self._coding.invocation(one) for id, one in (await super().find(ids)).items()}
 
@@ -88,6 +114,9 @@ class EncodedStore(WrappedStore):
 
     async def fetch(self, numbers: Sequence[int], /) -> Mapping[int, StoredInvocation]:
         return {number: self._coding.stored(one) for number, one in (await super().fetch(numbers)).items()}
+
+    async def fetch_ended(self, numbers: Sequence[int], /) -> Mapping[int, StoredInvocation]:
+        return {number: self._coding.stored(one) for number, one in (await super().fetch_ended(numbers)).items()}
 
     async def expired(self, now: int, limit: int, /) -> list[InvocationRecord]:
         return [self._coding.invocation(one) for one in await super().expired(now, limit)]

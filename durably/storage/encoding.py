@@ -10,7 +10,6 @@ cut them short and one object would read another's rows.
 
 from __future__ import annotations
 
-import re
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeAlias, TypeVar
@@ -23,10 +22,14 @@ from durably.storage.records import (
     AttachmentRecord,
     Batch,
     CompletionRecord,
+    EventRecord,
     ExecutionRecord,
     InvocationRecord,
     InvocationUpdate,
+    KeptJournalRecord,
+    ObjectExpiryRecord,
     OrderRecord,
+    PlaceRecord,
     PromiseRecord,
     SignalRecord,
     StateRecord,
@@ -49,10 +52,10 @@ memory."""
 Parameters: TypeAlias = tuple[int | bytes | None, ...]
 """Of the statement `commit_batch`."""
 Put: TypeAlias = tuple[str, tuple[object, ...]]
-"""A statement that stores one large payload, with its parameters: the payload, then what it belongs to."""
+"""A further statement of a batch, with its parameters; mostly one large payload, then what it belongs to."""
 
-# A NUL as JSON escapes it, and not the end of an escaped backslash followed by the letters.
-_ESCAPED_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+_ESCAPED_NUL = b"\\u0000"
+"""A NUL as JSON escapes it; also what is left of the letters after an escaped backslash."""
 
 
 # ---------------------------------------------------------------- payloads
@@ -97,10 +100,22 @@ def encode_rows(records: Sequence[T], row_of: Callable[[T], object] | None = Non
         encoded = orjson.dumps(records if row_of is None else [row_of(record) for record in records])
     except TypeError as error:
         raise ValueError(f"A name cannot be stored: {error}. Names are valid Unicode.") from error
-    # The plain search is the fast one; it also finds the letters in harmless places, which the pattern tells apart.
-    if b"\\u0000" in encoded and _ESCAPED_NUL.search(encoded):
+    if _ESCAPED_NUL in encoded and _has_nul(encoded):
         raise ValueError("A name cannot be stored: it holds a NUL character. Names are Unicode text without NUL.")
     return encoded
+
+
+def _has_nul(encoded: bytes) -> bool:
+    """Whether a string in this JSON holds a NUL: the backslash before the letters is not itself an escaped one."""
+    found = encoded.find(_ESCAPED_NUL)
+    while found >= 0:
+        first = found
+        while encoded[first - 1 : first] == b"\\":
+            first -= 1
+        if (found - first) % 2 == 0:
+            return True
+        found = encoded.find(_ESCAPED_NUL, found + 1)
+    return False
 
 
 class EncodedBatch(NamedTuple):
@@ -180,13 +195,59 @@ def _encoded(batch: Batch, epoch: int, large_bytes: int) -> EncodedBatch:
         encode_rows(batch.orders, _order_row) if batch.orders else None,
         encode_rows(batch.orders_done) if batch.orders_done else None,
     )
+    puts = large.puts(batch)
+    if batch.kept or batch.object_expiries:
+        kept = encode_rows(batch.kept, _kept_row)
+        puts.append(("commit_kept", (kept, encode_rows(batch.object_expiries, _object_expiry_row))))
+    if batch.events or batch.events_forgotten:
+        puts += _event_puts(batch, large_bytes)
+    if batch.entries or batch.entries_cleared:
+        puts = [*_entry_puts(batch, large_bytes), *puts]
     # The driver looks for an adapter of each null anew: twenty cost as much as the commit of a field.
     if any(before) or any(behind):
         rows = (*before, fields, *behind)
         inline_bytes = sum([len(part) for part in rows if part is not None])
-        return EncodedBatch("commit_batch", (epoch, batch.last_position, *rows), [], large.puts(), inline_bytes)
+        return EncodedBatch("commit_batch", (epoch, batch.last_position, *rows), [], puts, inline_bytes)
     inline_bytes = 0 if fields is None else len(fields)
-    return EncodedBatch("commit_state", (epoch, batch.last_position, fields), [], large.puts(), inline_bytes)
+    return EncodedBatch("commit_state", (epoch, batch.last_position, fields), [], puts, inline_bytes)
+
+
+def _entry_puts(batch: Batch, large_bytes: int) -> Iterator[Put]:
+    """Changed entries as statements that follow the batch: one for all of them, as a rule."""
+    removed = [(*one.address, one.field, *one.key) for one in batch.entries if one.value is None]
+    small = [
+        (*one.address, one.field, *one.key, text_of(one.value))
+        for one in batch.entries
+        if one.value is not None and len(one.value) <= large_bytes
+    ]
+    cleared = [(*address, field) for address, field in batch.entries_cleared]
+    lists = [
+        [] if rows is None else list(_cut(rows))
+        for rows in (encode_rows(cleared), encode_rows(removed), encode_rows(small))
+    ]
+    if all(len(pieces) <= 1 for pieces in lists):
+        if any(lists):
+            yield "commit_entries", tuple(pieces[0] if pieces else None for pieces in lists)
+    else:
+        for place, pieces in enumerate(lists):
+            for piece in pieces:
+                yield "commit_entries", tuple(piece if place == other else None for other in range(len(lists)))
+    for one in batch.entries:
+        if one.value is not None and len(one.value) > large_bytes:
+            yield "put_entry", (one.value, *one.address, one.field, *one.key)
+
+
+def _event_puts(batch: Batch, large_bytes: int) -> Iterator[Put]:
+    """What is published, and what of that is wanted no longer, as statements that follow the batch."""
+    if batch.events_forgotten:
+        for piece in _cut(encode_rows(batch.events_forgotten) or b""):
+            yield "drop_events", (piece,)
+    rows = encode_rows([one for one in batch.events if len(one.value) <= large_bytes], _event_row)
+    for piece in () if rows is None else _cut(rows):
+        yield "put_events", (piece,)
+    for one in batch.events:
+        if len(one.value) > large_bytes:
+            yield "put_event", (one.value, one.position, one.stream, one.key, one.name, one.id, one.at)
 
 
 _APPLIED = (2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 17, 16, 18, 19, 14, 15, 21, 20)
@@ -245,7 +306,16 @@ class LargePayloads:
         self._found: dict[tuple[object, ...], bytes] = {}
         """By the statement that stores it and what it belongs to."""
 
-    def puts(self) -> list[Put]:
+    def puts(self, batch: Batch) -> list[Put]:
+        """With what belongs to limits, which most batches have nothing of."""
+        puts = self._puts()
+        if batch.places_left:
+            puts += [("drop_places", (piece,)) for piece in _cut(encode_rows(batch.places_left) or b"")]
+        if batch.places:
+            puts += [("put_places", (piece,)) for piece in _cut(encode_rows(batch.places, _place_row) or b"")]
+        return puts
+
+    def _puts(self) -> list[Put]:
         return [(str(statement), (payload, *key)) for (statement, *key), payload in self._found.items()]
 
     def without_steps(self, steps: list[StepRecord]) -> list[StepRecord]:
@@ -386,6 +456,22 @@ def _order_row(order: OrderRecord) -> tuple[object, ...]:
     caller = order.caller
     place = (None,) * 4 if caller is None else (*caller.address, caller.number, caller.command)
     return (order.position, order.id, order.kind, *place)
+
+
+def _kept_row(record: KeptJournalRecord) -> tuple[object, ...]:
+    return (record.number, record.expires_at, record.steps)
+
+
+def _object_expiry_row(record: ObjectExpiryRecord) -> tuple[object, ...]:
+    return (*record.address, record.expires_at)
+
+
+def _event_row(event: EventRecord) -> tuple[object, ...]:
+    return (event.position, event.stream, event.key, event.name, event.id, event.at, text_of(event.value))
+
+
+def _place_row(place: PlaceRecord) -> tuple[object, ...]:
+    return (place.number, place.id, place.name, place.key, place.place, int(place.counts))
 
 
 def _attachment_row(record: AttachmentRecord) -> tuple[object, ...]:

@@ -31,7 +31,7 @@ LOG: Final = "its write-ahead log"
 
 
 class FileIdentity(NamedTuple):
-    """What stays the same for as long as a file is open, whatever its name is."""
+    """What stays the same for as long as a file is open, even if it is renamed."""
 
     device: int
     inode: int
@@ -166,7 +166,7 @@ class StoreFiles:
                 yield
 
     def check_owner(self) -> None:
-        """Return if the open database and the lock are the ones at the path: then nobody else owns it (rule X9).
+        """Return if the open database and the lock are the ones at the path: then no other process owns it (rule X9).
 
         Raises:
             StoreUnavailableError: one of them was deleted, renamed or replaced.

@@ -10,7 +10,16 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from durably.ids import Address, InvocationStatus
-from durably.storage.records import InvocationRecord, StoredObject
+from durably.storage.records import (
+    EntryAnswer,
+    EntryQuery,
+    InvocationRecord,
+    MailboxRecord,
+    ObjectSummary,
+    StoredInvocation,
+    StoredObject,
+    TimerRecord,
+)
 from durably.storage.store import Store
 
 
@@ -31,8 +40,28 @@ class Introspection(Protocol):
         """The snapshot of one object; empty where there is none."""
         ...
 
+    async def fetch_ended(self, numbers: Sequence[int], /) -> Mapping[int, StoredInvocation]:
+        """Invocations that have ended, by number, with what is kept of their journals."""
+        ...
+
+    async def entries(self, queries: Sequence[EntryQuery], /) -> list[EntryAnswer]:
+        """As `Store.entries`."""
+        ...
+
     async def objects(self, addresses: Sequence[Address], /) -> list[StoredObject]:
         """For each object, its snapshot and the journals of what has started there; `pending` stays empty."""
+        ...
+
+    async def summaries(self, service: str, /, *, after: str, limit: int) -> list[ObjectSummary]:
+        """Objects of a class that have state, promises or something to do, by key, above `after`; "" for the first."""
+        ...
+
+    async def mailbox(self, address: Address, /, *, before: int) -> MailboxRecord:
+        """What a message at the mailbox position `before` waits for."""
+        ...
+
+    async def timers_of(self, numbers: Sequence[int], /) -> list[TimerRecord]:
+        """All timers of these invocations, in no order."""
         ...
 
 

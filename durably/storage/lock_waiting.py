@@ -48,7 +48,7 @@ class LockWaiting:
         if now >= self._tell_at:
             self._tell_at = now + TELL_AGAIN_SECONDS
             logger.warning(
-                "the store cannot be opened yet, so this waits: end whatever else has the database open",
+                "the store cannot be opened yet, so this waits: end the other programs that have the database open",
                 store=self._store,
                 reason=reason,
                 waited_seconds=round(now - self._began, 1),

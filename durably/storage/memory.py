@@ -1,34 +1,51 @@
 """`MemoryStore`: the specification of a store as a program, in plain dictionaries. Nothing survives the process.
 
 What was committed outlives `close` and `open` of the same `MemoryStore`, so that a test can drop a runtime and start
-another one on what is "on disk". A batch that contradicts what is stored is refused whole: that is a mistake of whoever
-made the batch, and the sentence names the record.
+another one on what is "on disk". A batch that contradicts what is stored is refused whole: the code that made the batch
+has a mistake, and the sentence names the record.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
+from itertools import count
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from durably.errors import StoreInUseError, StoreUnavailableError
-from durably.ids import AWAKEABLE_PREFIX, Address, InvocationStatus, KeyScope
+from durably.ids import AWAKEABLE_PREFIX, Address, EntryKey, InvocationStatus, KeyScope
+from durably.queries import TableLayout, TableQuery
 from durably.storage.ownership import held_sentence, taken_over_sentence
 from durably.storage.records import (
     EVER,
     MARKER,
     PENDING_BYTES,
     PLAIN_FIELD,
+    SCHEDULES,
+    SUBSCRIPTIONS,
     AliasRecord,
     AttachmentRecord,
     Batch,
     CompletionRecord,
+    EntryAnswer,
+    EntryQuery,
+    EntryRecord,
+    EventAnswer,
+    EventQuery,
+    EventRecord,
     ExecutionRecord,
     InvocationRecord,
     InvocationUpdate,
+    KeptJournalRecord,
+    MailboxRecord,
+    ObjectSummary,
     Opened,
     OrderRecord,
     Owner,
+    PlaceKey,
+    PlaceRecord,
     PromiseRecord,
     SignalRecord,
     StateRecord,
@@ -38,8 +55,12 @@ from durably.storage.records import (
     TimerKind,
     TimerPlace,
     TimerRecord,
+    VersionsAnswer,
 )
 from durably.storage.store import VALUE_LIMIT_BYTES, VERIFIED, check_size
+
+if TYPE_CHECKING:
+    from durably.storage.connections import Connection
 
 LOAD_LIMIT_BYTES = 1 << 30
 NOT_STARTED = (InvocationStatus.PENDING, InvocationStatus.SCHEDULED, InvocationStatus.COMPLETED)
@@ -52,7 +73,7 @@ class ContradictionError(StoreUnavailableError):
 class StoredRow:
     """An invocation with everything that belongs to it."""
 
-    __slots__ = ("attachments", "completions", "record", "signals", "steps", "timers")
+    __slots__ = ("attachments", "completions", "kept", "record", "signals", "steps", "timers")
 
     def __init__(self, record: InvocationRecord) -> None:
         self.record = record
@@ -65,6 +86,12 @@ class StoredRow:
         self.timers: dict[tuple[TimerKind, int], TimerRecord] = {}
         self.attachments: dict[tuple[int, int], AttachmentRecord] = {}
         self.signals: dict[int, SignalRecord] = {}
+        self.kept: KeptJournalRecord | None = None
+        """It has ended, and its journal has not gone."""
+
+    def keep_journal(self, kept: KeptJournalRecord) -> None:
+        """It has ended, and its journal stays for a while."""
+        self.timers, self.attachments, self.signals, self.kept = {}, {}, {}, kept
 
     def size_bytes(self) -> int:
         """What a load of it has to hold."""
@@ -74,6 +101,44 @@ class StoredRow:
             + sum(len(completion.value) for completion in self.completions.values())
             + sum(len(signal.value) for signal in self.signals.values())
         )
+
+
+class StoredEntries:
+    """The entries of one field, in order."""
+
+    __slots__ = ("keys", "named", "values")
+
+    def __init__(self) -> None:
+        self.values: dict[EntryKey, bytes] = {}
+        self.keys: list[EntryKey] = []
+        self.named = 0
+        """Entries of dictionaries, which are counted."""
+
+    def put(self, key: EntryKey, value: bytes) -> None:
+        if key not in self.values:
+            insort(self.keys, key)
+            self.named += key.name != ""
+        self.values[key] = value
+
+    def remove(self, key: EntryKey) -> None:
+        if self.values.pop(key, None) is not None:
+            del self.keys[bisect_left(self.keys, key)]
+            self.named -= key.name != ""
+
+    def answer(self, query: EntryQuery) -> EntryAnswer:
+        found = [(key, b"" if query.only_keys else self.values[key]) for key in query.keys if key in self.values]
+        if query.limit:
+            first = 0 if query.after is None else bisect_right(self.keys, query.after)
+            end = len(self.keys) if query.before is None else bisect_left(self.keys, query.before)
+            if query.is_backward:
+                wanted = self.keys[max(first, end - query.limit) : end][::-1]
+            else:
+                wanted = self.keys[first : min(end, first + query.limit)]
+            found += [(key, self.values[key]) for key in wanted]
+        return EntryAnswer(entries=found, count=self.named if query.counts else 0)
+
+
+_numbers = count(1)
 
 
 class Disk:
@@ -88,6 +153,12 @@ class Disk:
         self.promises: dict[Address, dict[str, PromiseRecord]] = {}
         self.aliases: dict[str, int] = {}
         self.orders: dict[int, OrderRecord] = {}
+        self.entries: dict[Address, dict[str, StoredEntries]] = {}
+        self.object_expiries: dict[Address, int] = {}
+        self.places: dict[PlaceKey, PlaceRecord] = {}
+        self.events: dict[int, EventRecord] = {}
+        self.store_id = f"memory{next(_numbers)}"
+        """Tells it from others of this process."""
 
         # Where to look, so that a load does not walk over everything. Each follows from `rows`.
         self.numbers_by_id: dict[str, int] = {}
@@ -136,14 +207,35 @@ class Disk:
         for address in batch.vacated:
             self.state.pop(address, None)
             self.promises.pop(address, None)
+            self.entries.pop(address, None)
         for change in batch.state:
             self._change_state(change)
+        for address, field in batch.entries_cleared:
+            self._drop_entries(address, field)
+        for entry in batch.entries:
+            self._change_entry(entry)
         for promise in batch.promises:
             self.promises.setdefault(promise.address, {})[promise.name] = promise
         for position in batch.orders_done:
             self.orders.pop(position, None)
         for order in batch.orders:
             self.orders[order.position] = order
+        for kept in batch.kept:
+            self.rows[kept.number].keep_journal(kept)
+        for expiry in batch.object_expiries:
+            if expiry.expires_at is None:
+                self.object_expiries.pop(expiry.address, None)
+            else:
+                self.object_expiries[expiry.address] = expiry.expires_at
+        for number in batch.places_left:
+            for which in [which for which in self.places if which[0] == number]:
+                del self.places[which]
+        for place in batch.places:
+            self.places[place.order] = place
+        for position in batch.events_forgotten:
+            self.events.pop(position, None)
+        for event in batch.events:
+            self.events[event.position] = event
         self.last_position = max(self.last_position, batch.last_position)
 
     def _renew(self, execution: ExecutionRecord) -> None:
@@ -191,7 +283,7 @@ class Disk:
             row.record = msgspec.structs.replace(row.record, status=InvocationStatus.RUNNING)
 
     def _complete(self, completion: CompletionRecord) -> None:
-        """Rule C3: nobody may wait for it any more, and the first answer to a command is the one that counts."""
+        """Rule C3: the invocation may no longer wait for it, and only the first answer to a command counts."""
         row = self.rows.get(completion.number)
         if row is not None and all(command != completion.command for _, command in row.completions):
             row.completions[completion.position, completion.command] = completion
@@ -227,6 +319,22 @@ class Disk:
         if not fields:
             del self.state[change.address]
 
+    def _change_entry(self, change: EntryRecord) -> None:
+        fields = self.entries.setdefault(change.address, {})
+        stored = fields.setdefault(change.field, StoredEntries())
+        if change.value is None:
+            stored.remove(change.key)
+        else:
+            stored.put(change.key, change.value)
+        if not stored.values:
+            self._drop_entries(change.address, change.field)
+
+    def _drop_entries(self, address: Address, field: str) -> None:
+        fields = self.entries.get(address, {})
+        fields.pop(field, None)
+        if not fields:
+            self.entries.pop(address, None)
+
     def _refuse_contradictions(self, batch: Batch) -> None:
         """Every record belongs to an invocation that is there, and none is there already."""
         removed, accepted = set(batch.removed), {record.number for record in batch.accepted}
@@ -242,8 +350,8 @@ class Disk:
         for record in batch.accepted:
             clashing = {number for number in self._clashing(record) if _now(number, began) not in removed}
             _refuse_unless(not clashing, "the acceptance", record.number)
-        parts: list[StepRecord | InvocationUpdate | TimerRecord | AliasRecord]
-        parts = [*batch.steps, *batch.updated, *batch.timers, *batch.aliases]
+        parts: list[StepRecord | InvocationUpdate | TimerRecord | AliasRecord | KeptJournalRecord]
+        parts = [*batch.steps, *batch.updated, *batch.timers, *batch.aliases, *batch.kept]
         for part in parts:
             exists = part.number in accepted or (part.number in known and part.number not in removed)
             _refuse_unless(exists, f"a record ({type(part).__name__})", part.number)
@@ -292,6 +400,24 @@ class Disk:
             left_out_bytes=state_bytes if is_left_out else None,
         )
 
+    def answer(self, query: EntryQuery) -> EntryAnswer:
+        """What it has of entries."""
+        stored = self.entries.get(query.address, {}).get(query.field)
+        return EntryAnswer() if stored is None else stored.answer(query)
+
+    def published(self, query: EventQuery) -> EventAnswer:
+        """What it has of events."""
+        found = [
+            event
+            for position, event in self.events.items()
+            if event.stream == query.stream
+            and query.after < position < query.before
+            and query.key in (None, event.key)
+            and query.id in (None, event.id)
+        ]
+        found.sort(key=lambda event: event.position, reverse=query.is_backward)
+        return EventAnswer(found[: query.limit])
+
     def journal(self, row: StoredRow, limit_bytes: int) -> StoredInvocation:
         size_bytes = row.size_bytes()
         is_left_out = size_bytes > limit_bytes
@@ -305,6 +431,13 @@ class Disk:
             signals=[] if is_left_out else [row.signals[position] for position in sorted(row.signals)],
         )
 
+    def summary(self, address: Address) -> ObjectSummary:
+        records = [self.rows[number].record for number in self.unfinished.get(address, ())]
+        waiting = sum(map(waits_in_mailbox, records))
+        scheduled = sum(record.status is InvocationStatus.SCHEDULED for record in records)
+        state_bytes = sum(map(len, self.state.get(address, {}).values()))
+        return ObjectSummary(address.key, state_bytes, waiting, len(records) - waiting - scheduled)
+
     def is_unfinished(self, invocation_id: str | None) -> bool:
         number = self.numbers_by_id.get(invocation_id) if invocation_id is not None else None
         return number is not None and self.rows[number].record.status is not InvocationStatus.COMPLETED
@@ -315,7 +448,7 @@ class Disk:
 
     def can_run(self, record: InvocationRecord) -> bool:
         """Rule T3, as far as the store can tell."""
-        if record.status is InvocationStatus.RUNNING:
+        if record.status is InvocationStatus.RUNNING or is_outside_mailboxes(record):
             return True
         if not waits_in_mailbox(record):
             return False
@@ -346,6 +479,11 @@ def _now(number: int, began: Mapping[int, int]) -> int:
 def waits_in_mailbox(record: InvocationRecord) -> bool:
     """Has a place in the mailbox of its object, and has not started."""
     return record.status is InvocationStatus.PENDING and record.mailbox_position is not None
+
+
+def is_outside_mailboxes(record: InvocationRecord) -> bool:
+    """Has not started, and no mailbox holds it up: it waits for a limit (rule C9)."""
+    return record.status is InvocationStatus.PENDING and record.mailbox_position is None
 
 
 def holds_mailbox(record: InvocationRecord) -> bool:
@@ -402,17 +540,29 @@ class MemoryStore:
     def congestion(self) -> str | None:
         return None
 
+    async def query_connection(self) -> Connection:
+        """As `durably.storage.querying.QueriedStore`."""
+        from durably.storage.copies import copied  # It knows of both stores.
+
+        return await copied(self.disk)
+
     async def open(self, owner: Owner, /) -> Opened:
         holder = self.disk.holder
         if holder is not None and holder != owner:
             raise StoreInUseError(held_sentence(self.describe(), holder))
         if self._owner is not None:
-            self._refuse_if_superseded()  # Rule X9: nobody was owner since.
+            self._refuse_if_superseded()  # Rule X9: there was no other owner since.
         self.disk.holder = self._owner = owner
         self.disk.epoch += 1
         self._epoch = self.disk.epoch
         is_encoded = any(field != PLAIN_FIELD for field in self.disk.state.get(MARKER, ()))
-        return Opened(epoch=self._epoch, last_position=self.disk.last_position, is_encoded=is_encoded)
+        has_schedules = bool(self.disk.state.get(SCHEDULES))
+        return Opened(
+            epoch=self._epoch, last_position=self.disk.last_position, has_schedules=has_schedules,
+            has_subscriptions=bool(self.disk.state.get(SUBSCRIPTIONS)), is_encoded=is_encoded,
+            has_events=any("/" in one.stream for one in self.disk.events.values()),
+            store_id=self.disk.store_id, has_places=bool(self.disk.places),
+        )  # fmt: skip
 
     async def close(self) -> None:
         if self._owner is not None and self._epoch == self.disk.epoch:
@@ -443,6 +593,39 @@ class MemoryStore:
         disk = self._opened()
         return [disk.load(address, pending_limit, self._load_limit_bytes) for address in addresses]
 
+    async def entries(self, queries: Sequence[EntryQuery], /) -> list[EntryAnswer]:
+        disk = self._opened()
+        return [disk.answer(query) for query in queries]
+
+    async def events(self, query: EventQuery, /) -> EventAnswer:
+        return self._opened().published(query)
+
+    async def event_sizes(self) -> list[tuple[str, int]]:
+        sizes: dict[str, int] = {}
+        for one in self._opened().events.values():
+            if "/" in one.stream:
+                sizes[one.stream] = sizes.get(one.stream, 0) + len(one.value)
+        return [*sizes.items()]
+
+    async def lay_tables(self, tables: Sequence[TableLayout], /) -> None:
+        self._opened()
+
+    async def search(self, query: TableQuery, /) -> VersionsAnswer | None:
+        self._opened()
+        return None
+
+    async def count_objects(self, query: TableQuery, /) -> int | None:
+        self._opened()
+        return None
+
+    async def versions(self, table: TableLayout, /, *, after: str, limit: int) -> VersionsAnswer:
+        found = sorted(
+            (address.key, fields[table.field])
+            for address, fields in self._opened().state.items()
+            if address.service == table.service and table.field in fields and address.key > after
+        )
+        return VersionsAnswer(found[:limit], is_all=len(found) <= limit)
+
     async def find(self, ids: Sequence[str], /) -> Mapping[str, InvocationRecord]:
         disk = self._opened()
         found = ((invocation_id, disk.find(invocation_id)) for invocation_id in ids)
@@ -460,6 +643,15 @@ class MemoryStore:
             number: disk.journal(row, self._load_limit_bytes)
             for number, row in rows
             if disk.is_unfinished(row.record.id)
+        }
+
+    async def fetch_ended(self, numbers: Sequence[int], /) -> Mapping[int, StoredInvocation]:
+        disk = self._opened()
+        rows = ((number, disk.rows[number]) for number in numbers if number in disk.rows)
+        return {
+            number: disk.journal(row, self._load_limit_bytes)
+            for number, row in rows
+            if row.record.status is InvocationStatus.COMPLETED
         }
 
     async def recoverable(self, after: int, limit: int, /) -> list[tuple[int, Address]]:
@@ -489,6 +681,10 @@ class MemoryStore:
         orders = self._opened().orders
         return [orders[position] for position in sorted(orders) if position > after][:limit]
 
+    async def places(self, limit: int, /, *, after: PlaceKey | None = None) -> list[PlaceRecord]:
+        places = self._opened().places
+        return [places[key] for key in sorted(places) if after is None or key > after][:limit]
+
     async def expired(self, now: int, limit: int, /) -> list[InvocationRecord]:
         finished = (r for r in self._opened().records() if r.status is InvocationStatus.COMPLETED)
         expired = [(r.expires_at, r.number, r) for r in finished if r.expires_at is not None and r.expires_at <= now]
@@ -502,6 +698,14 @@ class MemoryStore:
             if moments and max(moments) <= now:
                 found.append((max(moments), address))
         return sorted(found)[:limit]
+
+    async def expired_journals(self, now: int, limit: int, /) -> list[KeptJournalRecord]:
+        kept = [row.kept for row in self._opened().rows.values() if row.kept is not None and row.kept.expires_at <= now]
+        return sorted(kept, key=lambda one: (one.expires_at, one.number))[:limit]
+
+    async def expired_objects(self, now: int, limit: int, /) -> list[tuple[int, Address]]:
+        found = self._opened().object_expiries.items()
+        return sorted((expires_at, address) for address, expires_at in found if expires_at <= now)[:limit]
 
     async def paused(self, limit: int, /) -> list[InvocationRecord]:
         return [record for record in self._opened().records() if record.status is InvocationStatus.PAUSED][:limit]
@@ -521,6 +725,23 @@ class MemoryStore:
         wanted = {"service": service, "key": key, "handler": handler, "status": status}
         records = (record for record in self._opened().records() if record.number > after)
         return [record for record in records if _matches(record, wanted)][:limit]
+
+    async def summaries(self, service: str, /, *, after: str, limit: int) -> list[ObjectSummary]:
+        disk = self._opened()
+        addresses = {*disk.state, *disk.entries, *disk.promises, *disk.unfinished}
+        keys = sorted(key for owner, key in addresses if owner == service and key > after)
+        return [disk.summary(Address(service, key)) for key in keys[:limit]]
+
+    async def mailbox(self, address: Address, /, *, before: int) -> MailboxRecord:
+        disk = self._opened()
+        records = [disk.rows[number].record for number in disk.unfinished.get(address, ())]
+        holders = sorted((mailbox_order(record), record.id) for record in records if holds_mailbox(record))
+        ahead = sum(waits_in_mailbox(record) and mailbox_order(record) < before for record in records)
+        return MailboxRecord(holders[0][1] if holders else None, ahead)
+
+    async def timers_of(self, numbers: Sequence[int], /) -> list[TimerRecord]:
+        rows = self._opened().rows
+        return [timer for number in numbers if number in rows for timer in rows[number].timers.values()]
 
     def _refuse_if_superseded(self) -> None:
         if self._epoch != self.disk.epoch:

@@ -87,6 +87,11 @@ def _apply(connection: sqlite3.Connection, migration: Migration) -> None:
     connection.execute(f"{SQL['version'].removesuffix(';')} = {migration.version};")
 
 
+def layout_version(connection: sqlite3.Connection) -> int:
+    """The layout that the database has; 0 where no runtime has opened it yet."""
+    return _number(connection, "version")
+
+
 def _number(connection: sqlite3.Connection, statement: str) -> int:
     row: tuple[int] = connection.execute(SQL[statement]).fetchone()
     return row[0]

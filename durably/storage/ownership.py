@@ -1,8 +1,8 @@
-"""Who runs on a store, told to whoever else tries to: an operating-system lock on a side file that names its holder.
+"""Tells a process which other one runs on a store: an operating-system lock on a side file that names its holder.
 
 The lock only gives the early, friendly error. Safety comes from the epoch that every commit checks (rule X4), and from
 the look at this file that comes before every reply which follows from no commit (rule X9): an owner whose lock file was
-deleted answers nothing until it has locked the file anew and has found nobody else's epoch.
+deleted answers nothing until it has locked the file anew and has found no other owner's epoch.
 
 A forked child does not hold the lock: it would keep the store locked after its parent was killed.
 """

@@ -1,8 +1,9 @@
 """`PayloadCoding`: a codec around every stored value (rule V8).
 
-Wrapped are arguments, results, failures, header values, state, steps (with the arguments, changed fields and results in
-them), completions, promises and signals. Readable stay the names of services, handlers, fields, promises, signals,
-headers and actions, keys, ids, idempotency keys and times: the store finds records by them.
+Wrapped are arguments, results, failures, header values, state, entries, events, steps (with the arguments, changed
+fields and results in them), completions, promises and signals. Readable stay the names of services, handlers, fields,
+promises, signals, headers, events and actions, keys (of dictionaries too), ids, idempotency keys and times: the store
+finds records by them.
 
 What is wrapped begins with a mark. Values without it are in plain. They are refused unless the store is known to hold
 some: who can write to the file could else put one in the place of an encrypted one.
@@ -27,11 +28,19 @@ from durably.storage.records import (
     HEADERS_PART,
     OUTCOME_PART,
     Batch,
+    DamagedEvent,
+    EntryAnswer,
+    EntryQuery,
+    EventAnswer,
+    EventRecord,
     InvocationRecord,
     StoredInvocation,
     StoredObject,
     Unreadable,
+    VersionsAnswer,
     answer_part,
+    entry_part,
+    event_part,
     field_part,
     promise_part,
     signal_part,
@@ -133,6 +142,8 @@ class PayloadCoding:
             signals=[replace(one, value=wrap(one.value)) for one in batch.signals],
             state=[replace(one, value=_if_any(wrap, one.value)) for one in batch.state],
             promises=[replace(one, value=wrap(one.value)) for one in batch.promises],
+            entries=[replace(one, value=_if_any(wrap, one.value)) for one in batch.entries],
+            events=[replace(one, value=wrap(one.value)) for one in batch.events],
         )
 
     def _accepted(self, record: InvocationRecord) -> InvocationRecord:
@@ -185,6 +196,44 @@ class PayloadCoding:
             promises=[replace(one, value=found.payload(promise_part(one.name), one.value)) for one in stored.promises],
             unreadable=stored.unreadable or found.first,
         )
+
+    def entries(self, query: EntryQuery, answer: EntryAnswer) -> EntryAnswer:
+        """Entries of a field, as they were."""
+        if not answer.entries or (query.only_keys and not query.limit):
+            return answer
+        found = Unwrapping(self.unwrap)
+        entries = [
+            # Those that were asked for by key come without their values, and before the others.
+            (key, found.payload(entry_part(query.field, key), value) if value or not query.only_keys else value)
+            for key, value in answer.entries
+        ]
+        return replace(answer, entries=entries, unreadable=answer.unreadable or found.first)
+
+    def events(self, answer: EventAnswer) -> EventAnswer:
+        """Events, as they were."""
+        found = Unwrapping(self.unwrap)
+        events: list[EventRecord] = []
+        damaged = [*answer.damaged]
+        for one in answer.events:
+            known = len(found.unreadable)
+            value = found.payload(event_part(one.id, one.stream, one.key), one.value)
+            if len(found.unreadable) == known:
+                events.append(replace(one, value=value))
+            else:
+                damaged.append(DamagedEvent(replace(one, value=b""), found.unreadable[-1]))
+        return EventAnswer(events, sorted(damaged, key=lambda one: one.record.position))
+
+    def versions(self, field: str, answer: VersionsAnswer) -> VersionsAnswer:
+        """One field of some objects, as it was."""
+        versions: list[tuple[str, bytes]] = []
+        first = answer.unreadable
+        for key, value in answer.versions:
+            found = Unwrapping(self.unwrap)
+            read = found.payload(field_part(field), value)
+            if found.first is None:
+                versions.append((key, read))
+            first = first or found.first
+        return VersionsAnswer(versions, first, answer.is_all)
 
     def state(self, state: Mapping[str, bytes]) -> dict[str, bytes]:
         """The fields of an object, as they were.

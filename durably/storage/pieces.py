@@ -7,9 +7,8 @@ process down that loads it. A payload that is damaged is left out of its record,
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -17,7 +16,7 @@ from msgspec.structs import replace
 
 from durably.errors import UndecodableError
 from durably.ids import Address, KeyScope
-from durably.storage.damage import NO_UNICODE, DamagedError, bytes_if_sound, size_of_text, text_with_damage_marked
+from durably.storage.damage import NO_UNICODE, DamagedError, bytes_if_sound, size_of_text
 from durably.storage.decoding import (
     InvocationRow,
     StoredPayload,
@@ -38,6 +37,7 @@ from durably.storage.records import (
     ARGUMENT_PART,
     FAILURE_PART,
     HEADERS_PART,
+    NAMES_PART,
     OUTCOME_PART,
     PENDING_BYTES,
     CompletionRecord,
@@ -49,11 +49,12 @@ from durably.storage.records import (
     StoredObject,
     Unreadable,
     answer_part,
+    at_the_beginning,
     field_part,
     promise_part,
     step_part,
 )
-from durably.storage.statements import SQL
+from durably.storage.row_source import RowSource
 
 T = TypeVar("T")
 
@@ -90,11 +91,10 @@ PARTS_OF_RECORDS: Final = {
 
 
 class PieceReader:
-    """Reads in pieces on one connection. It calls `progressed` for each piece: a read that gets on is not stopped."""
+    """Reads in pieces on one connection."""
 
-    def __init__(self, connection: sqlite3.Connection, progressed: Callable[[], None]) -> None:
-        self._connection = connection
-        self._progressed = progressed
+    def __init__(self, source: RowSource) -> None:
+        self._source = source
         self._unreadable: list[Unreadable] = []
         """What could not be read of the record that is being read."""
 
@@ -103,7 +103,7 @@ class PieceReader:
     def load(self, address: Address, pending_limit: int, limit_bytes: int) -> StoredObject:
         """One object, as `Store.load` answers."""
         place = {"service": address.service, "key": address.key}
-        with self._snapshot():
+        with self._source.snapshot():
             state, promises, left_out_bytes = self._kept(address, limit_bytes)
             unreadable = self._take_unreadable()
             parameters = {**place, "pending_limit": pending_limit, "pending_bytes": PENDING_BYTES}
@@ -126,10 +126,10 @@ class PieceReader:
             unreadable=unreadable[0] if unreadable else None,
         )
 
-    def fetch(self, number: int, limit_bytes: int) -> dict[int, StoredInvocation]:
-        """One unfinished invocation, as `Store.fetch` answers."""
-        with self._snapshot():
-            found = [*self._rows("record_of_number", {"number": number})]
+    def fetch(self, number: int, limit_bytes: int, *, ended: bool = False) -> dict[int, StoredInvocation]:
+        """One unfinished invocation, as `Store.fetch` answers, or one that has ended."""
+        with self._source.snapshot():
+            found = [*self._rows("record_of_ended" if ended else "record_of_number", {"number": number})]
             journals = [
                 self._journal(decode_invocation_row(record), bool(unfinished), limit_bytes)
                 for record, unfinished in found
@@ -142,12 +142,11 @@ class PieceReader:
         Raises:
             UndecodableError: a field cannot be read; names it.
         """
-        with self._snapshot():
+        with self._source.snapshot():
             state = self._state(address, self._stored_state(address))
         for unreadable in self._take_unreadable():
-            raise UndecodableError(
-                f"{unreadable.part.capitalize()} of {address.service}/{address.key} cannot be read: {unreadable.reason}"
-            )
+            part = at_the_beginning(unreadable.part)
+            raise UndecodableError(f"{part} of {address.service}/{address.key} cannot be read: {unreadable.reason}")
         return state
 
     def _kept(self, address: Address, limit_bytes: int) -> tuple[dict[str, bytes], list[PromiseRecord], int | None]:
@@ -168,7 +167,7 @@ class PieceReader:
     def _journal(self, row: InvocationRow, sender_unfinished: bool, limit_bytes: int) -> StoredInvocation:
         number = row.number
         kept = KeptPayloads(limit_bytes)
-        kept.add(row.argument)
+        kept.add(row.argument or "")
         steps = [
             (index, kept.add(content)) for index, content in self._portions("steps_of_number", number, decode_step_rows)
         ]
@@ -222,7 +221,7 @@ class PieceReader:
 
     def find(self, parameters: Mapping[str, object]) -> dict[str, InvocationRecord]:
         """As `Store.find` answers."""
-        with self._snapshot():
+        with self._source.snapshot():
             rows = decode_found_rows(self._answer("find", parameters))
             return {asked: self._record(row) for asked, row in rows}
 
@@ -230,13 +229,13 @@ class PieceReader:
         self, parameters: Mapping[str, object], scopes: Sequence[KeyScope]
     ) -> dict[KeyScope, InvocationRecord]:
         """As `Store.find_keyed` answers."""
-        with self._snapshot():
+        with self._source.snapshot():
             rows = decode_keyed_rows(self._answer("find_keyed", parameters))
             return {scopes[place]: self._record(row) for place, row in rows}
 
     def page(self, name: str, parameters: Mapping[str, object]) -> list[InvocationRecord]:
         """Records in order, and fewer than there are where they are large."""
-        with self._snapshot():
+        with self._source.snapshot():
             return list(self._page(decode_invocation_rows(self._answer(name, parameters))))
 
     def _page(self, rows: Iterable[InvocationRow]) -> Iterator[InvocationRecord]:
@@ -250,7 +249,10 @@ class PieceReader:
     # ------------------------------------------------------------ inside
 
     def _record(self, row: InvocationRow) -> InvocationRecord:
-        record = invocation_of(row, self._payload, self._headers)
+        record = invocation_of(row, self._payload, self._headers, self._damaged)
+        names = (record.id, *record.address, record.handler, *(record.scope or ()))
+        if any(NO_UNICODE in name for name in names):
+            self._damaged(NAMES_PART, "It is damaged: it is not UTF-8.")
         unreadable = self._take_unreadable()
         return replace(record, unreadable=tuple(unreadable)) if unreadable else record
 
@@ -261,22 +263,29 @@ class PieceReader:
                 return stored
             if isinstance(stored, str):
                 return bytes_if_sound(stored)
-            ((payload,),) = self._rows(statement, key)
+            ((payload,),) = [*self._rows(statement, key)] or [(None,)]
+            if payload is None:
+                raise DamagedError("It is damaged: its name is not UTF-8.")
+            if isinstance(payload, str):
+                return bytes_if_sound(payload)
             if not isinstance(payload, bytes):
                 raise DamagedError("It is a number.")
         except DamagedError as error:
-            self._unreadable.append(Unreadable(_part(statement, *key), str(error)))
+            self._damaged(_part(statement, *key), str(error))
             return b""
         return payload
+
+    def _damaged(self, part: str, reason: str) -> None:
+        self._unreadable.append(Unreadable(part, reason))
 
     def _headers(self, stored: str) -> dict[str, str]:
         try:
             headers = decode_headers(stored)
         except (msgspec.DecodeError, UnicodeError) as error:
-            self._unreadable.append(Unreadable(HEADERS_PART, f"They are damaged: {error}."))
+            self._damaged(HEADERS_PART, f"They are damaged: {error}.")
             return {}
         if NO_UNICODE in stored:
-            self._unreadable.append(Unreadable(HEADERS_PART, "They are damaged: they are not UTF-8."))
+            self._damaged(HEADERS_PART, "They are damaged: they are not UTF-8.")
             return {}
         return headers
 
@@ -289,20 +298,7 @@ class PieceReader:
         return str(answer)
 
     def _rows(self, name: str, parameters: Sequence[object] | Mapping[str, object]) -> Iterator[tuple[Any, ...]]:
-        for row in self._connection.execute(SQL[name], parameters):
-            self._progressed()
-            yield row
-
-    @contextmanager
-    def _snapshot(self) -> Generator[None]:
-        self._connection.execute(SQL["begin_reading"])
-        self._connection.text_factory = text_with_damage_marked
-        try:
-            yield
-        finally:
-            self._connection.text_factory = str
-            if self._connection.in_transaction:
-                self._connection.execute(SQL["give_up"])
+        return self._source.rows(name, parameters)
 
 
 class KeptPayloads:

@@ -26,6 +26,7 @@ from durably.storage.codec_marker import AcceptPlain, CodecMarker, is_encoded
 from durably.storage.connections import Mode, database_uri
 from durably.storage.damage import DamagedError, bytes_if_sound, text_with_damage_marked
 from durably.storage.decoding import decode_headers
+from durably.storage.durable_files import sync
 from durably.storage.encoding import LARGE_BYTES, text_of
 from durably.storage.files import StoreFiles
 from durably.storage.migrations import migrate, refuse_foreign, refuse_older
@@ -152,14 +153,14 @@ class Recoding:
             if os.name == "nt":  # An open file cannot be replaced there.
                 source.close()
             os.replace(self._fresh_path, self._path)
-            _sync(self._path.parent)
+            sync(self._path.parent)
         self._progressed(Stage.REPLACING, 1, 1)
         return self._recoded
 
     # ------------------------------------------------------------------ the old file
 
     def _open_source(self) -> sqlite3.Connection:
-        """The store, with its log in the database, while nobody else writes to it."""
+        """The store, with its log in the database, while no other process writes to it."""
         source = sqlite3.connect(database_uri(self._path, Mode.EXISTING), timeout=1.0, isolation_level=None, uri=True)
         try:
             source.text_factory = text_with_damage_marked
@@ -280,7 +281,7 @@ class Recoding:
         with suppress(OSError, AttributeError):  # Only root may give a file away.
             os.chown(self._fresh_path, old.st_uid, old.st_gid)
         shutil.copymode(self._path, self._fresh_path)
-        _sync(self._fresh_path)
+        sync(self._fresh_path)
 
     def _remove_fresh(self) -> None:
         self._fresh_path.unlink(missing_ok=True)
@@ -291,9 +292,15 @@ TABLES: Final = {
     "arguments": ("read_arguments", "write_arguments"),
     "attachments": ("read_attachments", "write_attachments"),
     "completions": ("read_completions", "write_completions"),
+    "entries": ("read_entries", "write_entries"),
+    "entry_counts": ("read_entry_counts", "write_entry_counts"),
+    "events": ("read_events", "write_events"),
     "invocations": ("read_invocations", "write_invocations"),
+    "kept_journals": ("read_kept_journals", "write_kept_journals"),
+    "object_expiries": ("read_object_expiries", "write_object_expiries"),
     "orders": ("read_orders", "write_orders"),
     "owner": ("read_owner", "write_owner"),
+    "places": ("read_places", "write_places"),
     "promises": ("read_promises", "write_promises"),
     "signals": ("read_signals", "write_signals"),
     "state": ("read_state", "write_state"),
@@ -393,14 +400,3 @@ def _stored(kind: str, data: bytes) -> str | bytes:
     if kind == "BLOB" or (kind == "ANY" and len(data) > LARGE_BYTES):
         return data
     return text_of(data)
-
-
-def _sync(path: Path) -> None:
-    """Make a file, or the names in a folder, durable."""
-    if path.is_dir() and os.name == "nt":  # Folders cannot be opened there.
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

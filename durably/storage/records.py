@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import StrEnum
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
-from durably.ids import Address, InvocationStatus, KeyScope
+from durably.ids import Address, EntryKey, InvocationStatus, KeyScope
 
 
 class TimerKind(StrEnum):
@@ -41,13 +41,16 @@ TimerPlace: TypeAlias = tuple[int, int, TimerKind, int]
 
 EVER = -1
 """Comes before every time of day."""
+LATEST_POSITION = (1 << 63) - 1
+"""Comes behind every position of the log."""
 
 PENDING_BYTES = 1 << 20
 """Of a stored mailbox no further message is loaded once the arguments of those before it hold so many bytes."""
 
 
 class Unreadable(msgspec.Struct, frozen=True):
-    """A stored payload that cannot be made into bytes again: by SQLite, by the store's decoders, or by a codec.
+    """A stored value that cannot be read: a payload that cannot be made into bytes again, by SQLite, by the store's
+    decoders or by a codec, or a column that holds what no version has written.
 
     The record that it belongs to has nothing in its place, and is not to be acted on (rule L5).
     """
@@ -62,6 +65,17 @@ ARGUMENT_PART = "the argument"
 HEADERS_PART = "the headers"
 FAILURE_PART = "the last failure"
 OUTCOME_PART = "the outcome"
+PAYLOAD_PARTS = frozenset({ARGUMENT_PART, HEADERS_PART, FAILURE_PART, OUTCOME_PART})
+SEED_PART = "the seed"
+SCOPE_PART = "the idempotency key"
+CALLER_PART = "the caller"
+STATUS_PART = "the status"
+NAMES_PART = "a name"
+
+
+def at_the_beginning(part: str) -> str:
+    """A part as a sentence begins with it; the names in it stay as they are."""
+    return part[:1].upper() + part[1:]
 
 
 def step_part(index: int) -> str:
@@ -82,6 +96,14 @@ def field_part(field: str) -> str:
 
 def promise_part(name: str) -> str:
     return f"the promise {name!r}"
+
+
+def event_part(id: str, stream: str, key: str) -> str:
+    return f"the event {id} of {stream}/{key}"
+
+
+def entry_part(field: str, key: EntryKey) -> str:
+    return f"the entry {key.name or key.position} of the field {field!r}"
 
 
 class CallerRecord(msgspec.Struct, frozen=True, gc=False):
@@ -253,12 +275,82 @@ class OrderRecord(msgspec.Struct, frozen=True, gc=False):
     caller: CallerRecord | None
 
 
+class PlaceRecord(msgspec.Struct, frozen=True, gc=False):
+    """The unfinished invocation `number` runs on a place of a limit (rule C9).
+
+    `place` is the number of who took the place. What that one calls runs on the same place, and does not count again:
+    it has a record too, with `counts` only if its own handler is under the limit and it has started.
+    """
+
+    number: int
+    id: str
+    name: str
+    """Of the limit."""
+    key: str
+    """Which part of the limit, where it has a `per`."""
+    place: int
+    counts: bool
+    """The place is taken as long as this invocation runs."""
+
+    @property
+    def order(self) -> PlaceKey:
+        return (self.number, self.name, self.key)
+
+
+PlaceKey: TypeAlias = tuple[int, str, str]
+"""(number, name, key) identifies a `PlaceRecord`, and orders them."""
+
+
 class StateRecord(msgspec.Struct, frozen=True, gc=False):
     """A field of an object's snapshot. None: the field is cleared."""
 
     address: Address
     field: str
     value: bytes | None
+
+
+class EntryRecord(msgspec.Struct, frozen=True, gc=False):
+    """An entry of a collection of an object, which is no part of its snapshot (rule V7). None: the entry is removed."""
+
+    address: Address
+    field: str
+    key: EntryKey
+    value: bytes | None
+
+
+class FieldKey(NamedTuple):
+    """A field of an object."""
+
+    address: Address
+    field: str
+
+
+class EntryQuery(msgspec.Struct, frozen=True, gc=False):
+    """A question about the entries of one field; what it does not ask for is not looked at."""
+
+    address: Address
+    field: str
+    keys: tuple[EntryKey, ...] = ()
+    """Those of them that are there, with their values."""
+    only_keys: bool = False
+    """Those of `keys` that are there, without their values."""
+    limit: int = 0
+    """So many entries at most between `after` and `before`, neither of them among them; None is the end."""
+    after: EntryKey | None = None
+    before: EntryKey | None = None
+    is_backward: bool = False
+    """The last ones first."""
+    counts: bool = False
+    """How many entries there are; of a list, which knows its length, none."""
+
+
+class EntryAnswer(msgspec.Struct, frozen=True):
+    """The answer to an `EntryQuery`: first what was asked for by key, then the others in order."""
+
+    entries: list[tuple[EntryKey, bytes]] = []
+    count: int = 0
+    unreadable: Unreadable | None = None
+    """The first of them that cannot be read; it is left out."""
 
 
 class PromiseRecord(msgspec.Struct, frozen=True, gc=False):
@@ -273,13 +365,89 @@ class PromiseRecord(msgspec.Struct, frozen=True, gc=False):
     decides."""
 
 
+class KeptJournalRecord(msgspec.Struct, frozen=True, gc=False):
+    """The invocation `number` has ended, and its steps and completions stay until `expires_at`."""
+
+    number: int
+    expires_at: int
+    steps: int
+    """How many: what it costs to remove them."""
+
+
+class ObjectExpiryRecord(msgspec.Struct, frozen=True, gc=False):
+    """When the state of an object goes by itself. None: it stays."""
+
+    address: Address
+    expires_at: int | None
+
+
+class EventRecord(msgspec.Struct, frozen=True, gc=False):
+    """What was published at log position `position` (rule P1)."""
+
+    position: int
+    stream: str
+    """Those of one stream are in the order of their positions."""
+    key: str
+    """What it is about, such as the id of an object."""
+    name: str
+    """What kind of event it is."""
+    id: str
+    at: int
+    value: bytes
+
+
+class EventQuery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Which events of a stream are asked for: between two positions, of all keys or of one; or the one of an id."""
+
+    stream: str
+    key: str | None = None
+    id: str | None = None
+    after: int = 0
+    before: int = LATEST_POSITION
+    limit: int = 1
+    is_backward: bool = False
+    """The last ones first."""
+
+
+class DamagedEvent(msgspec.Struct, frozen=True):
+    """An event whose value cannot be read."""
+
+    record: EventRecord
+    """The rest of it; its value is empty."""
+    unreadable: Unreadable
+
+
+class EventAnswer(msgspec.Struct, frozen=True):
+    """The answer to an `EventQuery`."""
+
+    events: list[EventRecord]
+    damaged: list[DamagedEvent] = []
+    """Those whose value cannot be read, which are left out of the others."""
+
+    @property
+    def last(self) -> int | None:
+        """The highest position that it tells of; None if it is empty."""
+        positions = [one.position for one in (*self.events[-1:], *(one.record for one in self.damaged[-1:]))]
+        return max(positions, default=None)
+
+
+class VersionsAnswer(msgspec.Struct, frozen=True):
+    """Objects that were asked for, each with its key and the field that was asked for."""
+
+    versions: list[tuple[str, bytes]]
+    unreadable: Unreadable | None = None
+    """Of the first one that cannot be read; it is left out."""
+    is_all: bool = True
+    """There are no others behind these."""
+
+
 class Batch(msgspec.Struct, kw_only=True):
     """What becomes durable together, or not at all. Each record appears at most once in each list.
 
     The store applies it as if in this order: `renewed`, `ended`, `removed`, `accepted`, `woken`, `updated`, then
     everything else. A completion or attachment of an invocation that is not there is ignored, and so is a second answer
-    to a command: whoever answers need not know whether the asker still waits (rule C3). A signal of an invocation that
-    is not there, or has ended, is ignored too.
+    to a command: its sender need not know whether the asker still waits (rule C3). A signal of an invocation that is
+    not there, or has ended, is ignored too.
     """
 
     last_position: int
@@ -292,7 +460,7 @@ class Batch(msgspec.Struct, kw_only=True):
     removed: list[int] = []
     """Invocations that go altogether, with what belongs to them: journal, timers, attachments and aliases."""
     ended: list[int] = []
-    """Invocations whose journal, timers and attachments go, while the row stays."""
+    """Invocations whose journal, timers and attachments go, while the row stays; also a journal that was kept."""
     steps: list[StepRecord] = []
     completions: list[CompletionRecord] = []
     timers: list[TimerRecord] = []
@@ -301,7 +469,7 @@ class Batch(msgspec.Struct, kw_only=True):
     attachments: list[AttachmentRecord] = []
     aliases: list[AliasRecord] = []
     vacated: list[Address] = []
-    """Objects whose state and promises go, before those of this batch come."""
+    """Objects whose state, entries and promises go, before those of this batch come."""
     state: list[StateRecord] = []
     signals: list[SignalRecord] = []
     signals_taken: list[SignalKey] = []
@@ -310,6 +478,19 @@ class Batch(msgspec.Struct, kw_only=True):
     """One that is there already is replaced."""
     orders: list[OrderRecord] = []
     orders_done: list[int] = []
+    """By position; one that does not exist is no error."""
+    entries_cleared: list[FieldKey] = []
+    """Fields of which all entries go, before those of this batch come."""
+    entries: list[EntryRecord] = []
+    kept: list[KeptJournalRecord] = []
+    """Invocations that have ended and whose journal stays for a while. Their timers, attachments and signals go."""
+    object_expiries: list[ObjectExpiryRecord] = []
+    places_left: list[int] = []
+    """Invocations that run on no place any more; their records go before those of this batch come."""
+    places: list[PlaceRecord] = []
+    """One that is there already is replaced."""
+    events: list[EventRecord] = []
+    events_forgotten: list[int] = []
     """By position; one that does not exist is no error."""
 
     def values(self) -> Iterator[bytes]:
@@ -324,7 +505,9 @@ class Batch(msgspec.Struct, kw_only=True):
         yield from (one.content for one in self.steps)
         for valued in (self.completions, self.signals, self.promises):
             yield from (one.value for one in valued)
-        yield from (one.value for one in self.state if one.value is not None)
+        yield from (one.value for one in self.events)
+        for changed in (self.state, self.entries):
+            yield from (one.value for one in changed if one.value is not None)
 
 
 def _not_none(*values: bytes | None) -> list[bytes]:
@@ -369,8 +552,29 @@ class StoredObject(msgspec.Struct, frozen=True):
     """The first of the fields and promises that cannot be read."""
 
 
+class ObjectSummary(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """An object that has state, entries, promises or something to do, for those who look into the store."""
+
+    key: str
+    state_bytes: int
+    """What its fields hold together, as they are stored: with a codec, what the codec has made of them. Not entries."""
+    waiting: int
+    """How many messages wait in its mailbox."""
+    started: int
+    """How many invocations have started there and not ended; those of shared handlers too."""
+
+
+class MailboxRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Where a mailbox stands, as a message in it sees that."""
+
+    holder_id: str | None
+    """The invocation that has started and not ended; None: nothing holds the mailbox."""
+    ahead: int
+    """How many messages start before."""
+
+
 class Owner(msgspec.Struct, frozen=True):
-    """Who runs on a store: told to whoever else tries to."""
+    """The process that runs on a store, as named to another process that tries to."""
 
     host: str
     process_id: int
@@ -382,10 +586,28 @@ class Opened(msgspec.Struct, frozen=True):
 
     epoch: int
     last_position: int
+    has_schedules: bool = False
+    """It knows schedules of handlers."""
     is_encoded: bool = False
     """It holds values that a codec has wrapped, and that nothing has unwrapped yet."""
+    has_subscriptions: bool = False
+    """It knows subscriptions to events."""
+    store_id: str = ""
+    """Which store it is, wherever it lies."""
+    has_events: bool = False
+    """It has published events of users' streams."""
+    has_places: bool = False
+    """Some unfinished invocation runs on a place of a limit."""
 
 
+SCHEDULES = Address("", "schedules")
+"""Whose state says where the schedules of handlers stand, by name. No object has an empty service."""
+STREAMS = Address("", "streams")
+"""Whose state says up to which position the events of a stream have been forgotten, by the name of the stream."""
+SUBSCRIPTIONS = Address("", "subscriptions")
+"""Whose state says where subscriptions to events stand, by name."""
+SOURCES = Address("", "sources")
+"""Whose state says how far sources outside were read, by the name of the feed."""
 MARKER = Address("", "durably")
 """Whose state says which codecs the values of a store were written with. No object has an empty service."""
 PLAIN_FIELD = "plain"

@@ -16,10 +16,20 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
-from durably.errors import DefinitionError, StoreInUseError, StoreLostError, StoreUnavailableError
-from durably.ids import Address, InvocationStatus, KeyScope
+import msgspec
+
+from durably.errors import (
+    DefinitionError,
+    DurablyError,
+    StoreInUseError,
+    StoreLostError,
+    StoreUnavailableError,
+    UndecodableError,
+)
+from durably.ids import Address, InvocationStatus, KeyScope, is_storable
+from durably.queries import TableLayout, TableQuery
 from durably.storage.checkpoints import Checkpointer
 from durably.storage.checkpoints import run as run_checkpoint
 from durably.storage.connections import (
@@ -37,14 +47,22 @@ from durably.storage.decoding import (
     decode_found,
     decode_invocations,
     decode_journals,
+    decode_kept,
     decode_keyed,
+    decode_mailbox,
     decode_moments,
     decode_objects,
     decode_orders,
+    decode_places,
     decode_recoverable,
+    decode_summaries,
     decode_timers,
 )
+from durably.storage.durable_files import sync
 from durably.storage.encoding import EncodedBatch, encode_batch, encode_rows
+from durably.storage.entry_reading import read_entries
+from durably.storage.event_reading import read_events
+from durably.storage.examination import Row, rows_of
 from durably.storage.files import StoreFiles
 from durably.storage.identity import KnownStore, OwnerRow, foreign_sentence, stored_identity
 from durably.storage.lock_waiting import LockWaiting
@@ -55,15 +73,26 @@ from durably.storage.records import (
     EVER,
     PENDING_BYTES,
     Batch,
+    EntryAnswer,
+    EntryQuery,
+    EventAnswer,
+    EventQuery,
     InvocationRecord,
+    KeptJournalRecord,
+    MailboxRecord,
+    ObjectSummary,
     Opened,
     OrderRecord,
     Owner,
+    PlaceKey,
+    PlaceRecord,
     StoredInvocation,
     StoredObject,
     TimerPlace,
     TimerRecord,
+    VersionsAnswer,
 )
+from durably.storage.row_source import RowSource, read_rows
 from durably.storage.sqlite_errors import (
     describe_error,
     is_busy,
@@ -75,6 +104,7 @@ from durably.storage.sqlite_errors import (
 )
 from durably.storage.statements import SQL
 from durably.storage.store import VALUE_LIMIT_BYTES, VERIFIED, DiskFullError, check_size
+from durably.storage.tables import count, lay_tables, read_versions, search
 
 Q = TypeVar("Q")
 A = TypeVar("A")
@@ -85,31 +115,36 @@ CHECK_ALL_EVERY_SECONDS = 0.4
 """How often `verify` looks at the files of the log too; each commit, which depends on them, looks at them itself."""
 WRITER_DEFINITIONS = (
     "renewal", "renewal_is_applied", "removal", "removal_is_applied", "clearance", "clearance_is_applied",
-    "signalling", "signalling_is_applied", "ordering", "ordering_is_applied", "workflow_changes",
-    "workflow_changes_are_applied",
+    "signalling", "signalling_is_applied", "ordering", "ordering_is_applied", "keeping", "keeping_is_applied",
+    "workflow_changes", "workflow_changes_are_applied", "entry_changes", "entry_changes_are_applied",
     "batch", "batch_is_applied", "state_is_applied",
 )  # fmt: skip
 NOTHING_LOADED = -1
 """As the limit of a load: journals and snapshots are measured, and none is loaded."""
 FIRST_TIMER = (-(1 << 63), 0, "", 0)
 """Comes before every `TimerPlace`."""
+FIRST_PLACE = (0, "", "")
+"""Comes before every `PlaceKey`."""
+READ_IN_PIECES = (NeedsPiecesError, msgspec.DecodeError, ValueError)
+"""What an answer in one piece fails with that is no answer, or a question with a name that no JSON can hold."""
 IN_HAND = (InvocationStatus.RUNNING, InvocationStatus.PENDING, InvocationStatus.BACKING_OFF, InvocationStatus.PAUSED)
 
 
 class Writer:
-    """The one connection that writes. Its methods run on the connection's thread; `failed` is read on the loop's."""
+    """The one connection that writes. Its methods run on the connection's thread; `failure` is read on the loop's."""
 
     def __init__(self, connection: Connection, files: StoreFiles, store: str) -> None:
         self.connection = connection
         self.epoch = 0
-        self.failed = False
+        self.failure: BaseException | None = None
+        """Why a commit failed. Others may ask before its own caller has heard of that."""
         self.stopping = False
         self.loop = asyncio.get_running_loop()
         self._files = files
         self._store = store
 
     def take_over(self, connection: sqlite3.Connection, owner: Owner, known: KnownStore | None) -> OwnerRow:
-        """Make the file ours and fence whoever had it (rule X4); one that is `known` must be the same (rule X9)."""
+        """Make the file ours and fence its previous owner (rule X4); one that is `known` must be the same (rule X9)."""
         if known is None:
             refuse_foreign(connection, self._store)
             apply_settings(connection)
@@ -142,9 +177,15 @@ class Writer:
         if not ours:
             raise StoreLostError(foreign_sentence(self._store, self._files.resolve()))
 
-    def make_durable(self, connection: sqlite3.Connection) -> bool:
-        """Make durable what is readable (rule X3). False: somebody who reads in a transaction is in the way."""
-        if run_checkpoint(connection, "checkpoint_and_shrink").blocked:
+    def make_durable(self, connection: sqlite3.Connection, checkpoints_are_external: bool) -> bool:
+        """Make durable what is readable (rule X3). False: somebody who reads in a transaction is in the way.
+
+        The program that makes external checkpoints reads in one transaction for all its life. Then the log itself is
+        made durable; what has been copied out of it already was before.
+        """
+        if checkpoints_are_external:
+            sync(Path(self._files.log_path))
+        elif run_checkpoint(connection, "checkpoint_and_shrink").blocked:
             return False
         for name in WRITER_DEFINITIONS:
             connection.execute(SQL[name])
@@ -165,8 +206,8 @@ class Writer:
                 break
             self._files.note_commit(batch.last_position)
             self._files.check()  # What is written into a file without a name is not durable.
-        except BaseException:
-            self.failed = True
+        except BaseException as error:
+            self.failure = error
             raise
 
     def _write(self, connection: sqlite3.Connection, batch: EncodedBatch) -> None:
@@ -190,6 +231,18 @@ class Writer:
     def is_encoded(self, connection: sqlite3.Connection) -> bool:
         return bool(connection.execute(SQL["is_encoded"]).fetchone()[0])
 
+    def has_schedules(self, connection: sqlite3.Connection) -> bool:
+        return bool(connection.execute(SQL["has_schedules"]).fetchone()[0])
+
+    def has_subscriptions(self, connection: sqlite3.Connection) -> bool:
+        return bool(connection.execute(SQL["has_subscriptions"]).fetchone()[0])
+
+    def has_events(self, connection: sqlite3.Connection) -> bool:
+        return bool(connection.execute(SQL["has_events"]).fetchone()[0])
+
+    def has_places(self, connection: sqlite3.Connection) -> bool:
+        return bool(connection.execute(SQL["has_places"]).fetchone()[0])
+
     def owner_row(self, connection: sqlite3.Connection) -> OwnerRow:
         return OwnerRow(*connection.execute(SQL["current_owner"]).fetchone())
 
@@ -203,6 +256,9 @@ class SqliteStore:
     whose argument, steps and completions hold more than `load_limit_mib`, or whose object's state does, is not loaded:
     the runtime pauses it, and the others go on. A value of more than `value_limit_bytes` is not stored: what would give
     it fails, and the others go on.
+
+    `checkpoints="external"` is for a program that copies the log into the database in our place, as Litestream does:
+    none is made here, and the log is as long as that program lets it become.
     """
 
     def __init__(
@@ -215,15 +271,23 @@ class SqliteStore:
         wal_limit_mib: int = 256,
         load_limit_mib: int = 1024,
         value_limit_bytes: int = VALUE_LIMIT_BYTES,
+        checkpoints: Literal["own", "external"] = "own",
     ) -> None:
+        if checkpoints not in ("own", "external"):
+            raise DefinitionError(f"SqliteStore(checkpoints=...) is 'own' or 'external', not {checkpoints!r}.")
         refuse_no_path(os.fspath(path))
         self.path = Path(path)
         self._files = StoreFiles(self.path, self.describe())
         self._lock: OwnerLock | None = None
         self._readers = Readers(self.describe(), count=readers, limit_seconds=read_limit_seconds)
         self._checkpointer = Checkpointer(
-            self._files, self.describe(), threshold_bytes=checkpoint_mib * MIB, limit_bytes=wal_limit_mib * MIB
+            self._files,
+            self.describe(),
+            threshold_bytes=checkpoint_mib * MIB,
+            limit_bytes=wal_limit_mib * MIB,
+            are_external=checkpoints == "external",
         )
+        self._checkpoints_are_external = checkpoints == "external"
         self._load_limit_bytes = load_limit_mib * MIB
         self.value_limit_bytes = value_limit_bytes
         self._writer: Writer | None = None
@@ -263,14 +327,14 @@ class SqliteStore:
         except BaseException as error:
             await self._drop_connections()
             if not was_held:
-                # Who opens again after a failure keeps the lock: nobody else shall come between two tries.
+                # An owner that opens again after a failure keeps the lock: no other may come between two tries.
                 lock.release()
             if isinstance(error, sqlite3.Error):
                 raise StoreUnavailableError(describe_error(error, self.describe())) from error
             raise
 
     async def open_read_only(self) -> None:
-        """Open for reads alone, beside whoever owns the store or after them: nothing is taken over or migrated.
+        """Open for reads alone, beside the owner of the store or after it: nothing is taken over or migrated.
 
         The database stays as it is, and `close` leaves no side files, `-wal` and `-shm`, that were not there before.
 
@@ -333,6 +397,10 @@ class SqliteStore:
         writer = self._writer = Writer(await connect(path, mode), files, self.describe())
         row = await self._take_over(writer, owner, known)
         is_encoded = await writer.connection.run(writer.is_encoded)
+        has_schedules = await writer.connection.run(writer.has_schedules)
+        has_subscriptions = await writer.connection.run(writer.has_subscriptions)
+        has_events = await writer.connection.run(writer.has_events)
+        has_places = await writer.connection.run(writer.has_places)
         found = files.find()  # Now that it was written to: some file systems give a file another number at that moment.
         if found is None:
             raise StoreUnavailableError(f"The store {self.describe()} was deleted while it was being opened.")
@@ -342,18 +410,23 @@ class SqliteStore:
         files.check()
         if known is None:
             self._known = KnownStore(found, owner, row)
-        return Opened(epoch=row.epoch, last_position=row.last_position, is_encoded=is_encoded)
+        return Opened(
+            epoch=row.epoch, last_position=row.last_position, has_schedules=has_schedules,
+            has_subscriptions=has_subscriptions, is_encoded=is_encoded, has_places=has_places, has_events=has_events,
+            store_id=row.store_id,
+        )  # fmt: skip
 
     async def _take_over(self, writer: Writer, owner: Owner, known: KnownStore | None) -> OwnerRow:
         """Become the owner, waiting while another program has the database locked, as a commit does (rule X3)."""
         waiting = LockWaiting(self.describe())
         row = await waiting.unlocked(lambda: writer.connection.run(writer.take_over, owner, known))
-        while not await waiting.unlocked(lambda: writer.connection.run(writer.make_durable)):
+        are_external = self._checkpoints_are_external
+        while not await waiting.unlocked(lambda: writer.connection.run(writer.make_durable, are_external)):
             await waiting.pause("another program reads it in one long transaction")
         return row
 
     async def _drop_connections(self) -> None:
-        """Close everything, to the end even if the caller is cancelled: nobody else knows of these connections."""
+        """Close everything, to the end even if the caller is cancelled: no other code has these connections."""
         writer, self._writer = self._writer, None
         is_overwritten = self._files.changes is not None and self._files.changes.is_overwritten
         self._files.unpin()
@@ -429,9 +502,18 @@ class SqliteStore:
             raise StoreUnavailableError(f"The store {self.describe()} is open for reads only. Open it as its owner.")
         if self._writer is None:
             raise StoreUnavailableError(f"The store {self.describe()} is not open. Open it before using it.")
-        if self._writer.failed:
-            raise StoreUnavailableError(f"A commit to the store {self.describe()} failed before. Open it again first.")
+        if self._writer.failure is not None:
+            raise self._refusal_after(self._writer.failure)
         return self._writer
+
+    def _refusal_after(self, failure: BaseException) -> DurablyError:
+        """For what comes after a commit that failed. Its reason counts here too: it may be the first that is heard."""
+        if isinstance(failure, DurablyError):
+            return failure
+        reason = describe_error(failure, self.describe()) if isinstance(failure, sqlite3.Error) else repr(failure)
+        sentence = f"A commit failed before. {reason} Open the store again first."
+        is_disk = isinstance(failure, sqlite3.Error) and is_full(failure)
+        return DiskFullError(sentence) if is_disk else StoreUnavailableError(sentence)
 
     # ------------------------------------------------------------ reading
 
@@ -449,11 +531,44 @@ class SqliteStore:
         parts = await self._in_parts(ask, addresses, ask_in_pieces)
         return [stored for part in parts for stored in part]
 
+    async def entries(self, queries: Sequence[EntryQuery], /) -> list[EntryAnswer]:
+        return await self._read_rows(lambda source: read_entries(source, queries))
+
+    async def events(self, query: EventQuery, /) -> EventAnswer:
+        return await self._read_rows(lambda source: read_events(source, query))
+
+    async def event_sizes(self) -> list[tuple[str, int]]:
+        self._refuse_unless_readable()
+        return await self._readers.run(lambda connection, _: connection.execute(SQL["event_sizes"]).fetchall())
+
+    async def lay_tables(self, tables: Sequence[TableLayout], /) -> None:
+        writer = self._working()
+        try:
+            await writer.connection.run(lay_tables, tables)
+        except sqlite3.Error as error:
+            raise StoreUnavailableError(describe_error(error, self.describe())) from error
+
+    async def search(self, query: TableQuery, /) -> VersionsAnswer | None:
+        self._refuse_unless_readable()
+        return await self._readers.run(lambda connection, progressed: search(connection, progressed, query))
+
+    async def count_objects(self, query: TableQuery, /) -> int | None:
+        self._refuse_unless_readable()
+        return await self._readers.run(lambda connection, _: count(connection, query))
+
+    async def versions(self, table: TableLayout, /, *, after: str, limit: int) -> VersionsAnswer:
+        self._refuse_unless_readable()
+        return await self._readers.run(
+            lambda connection, progressed: read_versions(connection, progressed, table, after, limit)
+        )
+
     async def find(self, ids: Sequence[str], /) -> Mapping[str, InvocationRecord]:
         async def ask(some: Sequence[str]) -> dict[str, InvocationRecord]:
             return decode_found(await self._read("find", {"ids": encode_rows(list(some))}))
 
         async def ask_in_pieces(id: str, _: int) -> dict[str, InvocationRecord]:
+            if not is_storable(id):
+                return {}
             return await self._in_pieces(lambda reader: reader.find({"ids": encode_rows([id])}))
 
         return _merged(await self._in_parts(ask, ids, ask_in_pieces))
@@ -463,6 +578,8 @@ class SqliteStore:
             return decode_keyed(await self._read("find_keyed", _scope_parameters(some)), some)
 
         async def ask_in_pieces(scope: KeyScope, _: int) -> dict[KeyScope, InvocationRecord]:
+            if not all(map(is_storable, scope)):
+                return {}
             return await self._in_pieces(lambda reader: reader.find_keyed(_scope_parameters([scope]), [scope]))
 
         return _merged(await self._in_parts(ask, scopes, ask_in_pieces))
@@ -474,6 +591,16 @@ class SqliteStore:
 
         async def ask_in_pieces(number: int, limit_bytes: int) -> dict[int, StoredInvocation]:
             return await self._in_pieces(lambda reader: reader.fetch(number, limit_bytes))
+
+        return _merged(await self._in_parts(ask, numbers, ask_in_pieces))
+
+    async def fetch_ended(self, numbers: Sequence[int], /) -> Mapping[int, StoredInvocation]:
+        async def ask(some: Sequence[int]) -> dict[int, StoredInvocation]:
+            answer = await self._read("fetch_ended", {"numbers": encode_rows(list(some))}, self._load_limit_bytes)
+            return decode_journals(answer)
+
+        async def ask_in_pieces(number: int, limit_bytes: int) -> dict[int, StoredInvocation]:
+            return await self._in_pieces(lambda reader: reader.fetch(number, limit_bytes, ended=True))
 
         return _merged(await self._in_parts(ask, numbers, ask_in_pieces))
 
@@ -496,11 +623,22 @@ class SqliteStore:
     async def orders(self, after: int, limit: int, /) -> list[OrderRecord]:
         return decode_orders(await self._read("orders", {"after": after, "limit": limit}))
 
+    async def places(self, limit: int, /, *, after: PlaceKey | None = None) -> list[PlaceRecord]:
+        number, name, key = FIRST_PLACE if after is None else after
+        parameters = {"limit": limit, "after_number": number, "after_name": name, "after_key": key}
+        return decode_places(await self._read("places", parameters))
+
     async def expired(self, now: int, limit: int, /) -> list[InvocationRecord]:
         return await self._page("expired", {"now": now}, limit)
 
     async def expired_promises(self, now: int, limit: int, /) -> list[tuple[int, Address]]:
         return decode_moments(await self._read("expired_promises", {"now": now, "limit": limit}))
+
+    async def expired_journals(self, now: int, limit: int, /) -> list[KeptJournalRecord]:
+        return decode_kept(await self._read("expired_journals", {"now": now, "limit": limit}))
+
+    async def expired_objects(self, now: int, limit: int, /) -> list[tuple[int, Address]]:
+        return decode_moments(await self._read("expired_objects", {"now": now, "limit": limit}))
 
     async def paused(self, limit: int, /) -> list[InvocationRecord]:
         return await self._page("paused", {}, limit)
@@ -521,15 +659,59 @@ class SqliteStore:
         parameters = {"after": after, "service": service, "key": key, "handler": handler, "status": status}
         return await self._page(statement, parameters, limit)
 
+    async def summaries(self, service: str, /, *, after: str, limit: int) -> list[ObjectSummary]:
+        while True:
+            try:
+                asked = {"service": service, "after": after, "limit": limit}
+                return decode_summaries(await self._read("summaries", asked))
+            except ReadLimitError:
+                if limit == 1:
+                    raise
+                limit = (limit + 1) // 2
+
+    async def mailbox(self, address: Address, /, *, before: int) -> MailboxRecord:
+        asked = {"service": address.service, "key": address.key, "before": before}
+        return decode_mailbox(await self._read("mailbox", asked))
+
+    async def timers_of(self, numbers: Sequence[int], /) -> list[TimerRecord]:
+        return decode_timers(await self._read("timers_of", {"numbers": encode_rows(list(numbers))}))
+
+    async def query_connection(self) -> Connection:
+        """As `durably.storage.querying.QueriedStore`."""
+        self._refuse_unless_readable()
+        return await connect(self._files.resolve(), Mode.READ_ONLY)
+
+    async def examine(self, statement: str, parameters: Sequence[object] | Mapping[str, object] = ()) -> list[Row]:
+        """The rows of a statement of `examination.sql`.
+
+        Raises:
+            StoreUnavailableError: SQLite failed; a damaged file makes it do so.
+        """
+        self._refuse_unless_readable()
+        return await self._readers.run(
+            lambda connection, progressed: rows_of(connection, progressed, statement, parameters)
+        )
+
     # ------------------------------------------------------------ how reads are divided
 
     async def _read(self, name: str, parameters: Parameters, limit_bytes: int | None = None) -> str:
         self._refuse_unless_readable()
         return await self._readers.read(name, parameters, limit_bytes=limit_bytes)
 
-    async def _in_pieces(self, read: Callable[[PieceReader], A]) -> A:
+    async def _read_rows(self, read: Callable[[RowSource], A]) -> A:
         self._refuse_unless_readable()
-        return await self._readers.run(lambda connection, progressed: read(PieceReader(connection, progressed)))
+        return await self._readers.run(lambda connection, progressed: read_rows(connection, progressed, read))
+
+    async def _in_pieces(self, read: Callable[[PieceReader], A]) -> A:
+        try:
+            return await self._read_rows(lambda source: read(PieceReader(source)))
+        except UndecodableError:
+            raise
+        except (msgspec.DecodeError, ValueError) as error:
+            raise StoreUnavailableError(
+                f"The store {self.describe()} holds rows that no version of durably has written: {error}. Run "
+                "`durably doctor`, which names them; keep a copy of the file, and restore a backup from before."
+            ) from error
 
     def _refuse_unless_readable(self) -> None:
         if not self._is_read_only:
@@ -539,7 +721,7 @@ class SqliteStore:
         """At most `limit` records, and fewer where they are large."""
         try:
             return decode_invocations(await self._read(name, {**parameters, "limit": limit}))
-        except NeedsPiecesError:
+        except READ_IN_PIECES:
             pass
         except StoreUnavailableError as error:
             if not _asks_for_too_much(error):
@@ -568,7 +750,7 @@ class SqliteStore:
             return []
         try:
             return [await ask(questions)]
-        except NeedsPiecesError:
+        except READ_IN_PIECES:
             pass
         except StoreUnavailableError as error:
             if not _asks_for_too_much(error):

@@ -22,8 +22,8 @@ SENTENCES: Final = {
         "restore a backup or try `sqlite3 <file> .recover`."
     ),
     sqlite3.SQLITE_IOERR: "The disk failed. Check its health and the logs of the operating system.",
-    sqlite3.SQLITE_BUSY: "Another program keeps it locked. End whatever else has the database open.",
-    sqlite3.SQLITE_LOCKED: "Another program keeps it locked. End whatever else has the database open.",
+    sqlite3.SQLITE_BUSY: "Another program keeps it locked. End the other programs that have the database open.",
+    sqlite3.SQLITE_LOCKED: "Another program keeps it locked. End the other programs that have the database open.",
     sqlite3.SQLITE_NOMEM: "There is not enough memory.",
     sqlite3.SQLITE_TOOBIG: "A value is larger than SQLite allows (a gigabyte, usually). Keep large values elsewhere.",
     sqlite3.SQLITE_INTERRUPT: "It was stopped before it had finished, because the store is being closed.",

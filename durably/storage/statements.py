@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from sqlite3 import complete_statement
 
-FILES = ("owner.sql", "commit.sql", "reads.sql", "recode.sql")
+FILES = ("owner.sql", "commit.sql", "reads.sql", "recode.sql", "examination.sql")
 NAME_PREFIX = "-- name:"
 
 

@@ -1,4 +1,4 @@
-"""`Store`: the seam between the machine and whatever keeps its records. Shipped: `MemoryStore`, `SqliteStore`.
+"""`Store`: the interface between the runtime and its storage. Shipped: in memory, on SQLite, on PostgreSQL.
 
 What any implementation must guarantee (`durably.testing.stores.contract` tests all of it):
 
@@ -33,17 +33,26 @@ from typing import Any, Final, Protocol
 
 from durably.errors import StoreUnavailableError
 from durably.ids import Address, KeyScope
+from durably.queries import TableLayout, TableQuery
 from durably.storage.records import (
     EVER,
     Batch,
+    EntryAnswer,
+    EntryQuery,
+    EventAnswer,
+    EventQuery,
     InvocationRecord,
+    KeptJournalRecord,
     Opened,
     OrderRecord,
     Owner,
+    PlaceKey,
+    PlaceRecord,
     StoredInvocation,
     StoredObject,
     TimerPlace,
     TimerRecord,
+    VersionsAnswer,
 )
 
 
@@ -155,6 +164,39 @@ class Store(Protocol):
         """
         ...
 
+    async def entries(self, queries: Sequence[EntryQuery], /) -> list[EntryAnswer]:
+        """What fields keep apart from the snapshots of their objects (rule V7), in the order asked for.
+
+        Each answer is a snapshot of its own. Its cost is that of the entries in it, not of the collection.
+        """
+        ...
+
+    async def events(self, query: EventQuery, /) -> EventAnswer:
+        """What was published, in the order of positions; at most `limit`, and fewer where they are large: at least one
+        of those that are there.
+        """
+        ...
+
+    async def event_sizes(self) -> list[tuple[str, int]]:
+        """The streams of users' events, whose names have a slash, with about the bytes of what was published there."""
+        ...
+
+    async def lay_tables(self, tables: Sequence[TableLayout], /) -> None:
+        """Keep tables of the objects of these classes, if this store keeps any, or of none; asked behind `open`."""
+        ...
+
+    async def search(self, query: TableQuery, /) -> VersionsAnswer | None:
+        """Objects that fit, in order, and perhaps some that do not; None: no tables tell, but `versions` does."""
+        ...
+
+    async def count_objects(self, query: TableQuery, /) -> int | None:
+        """How many objects fit. None: tables do not tell."""
+        ...
+
+    async def versions(self, table: TableLayout, /, *, after: str, limit: int) -> VersionsAnswer:
+        """All objects of a class that have the field of the table, by key and behind one."""
+        ...
+
     async def find(self, ids: Sequence[str], /) -> Mapping[str, InvocationRecord]:
         """Invocations by id (or alias), finished ones with their outcome; unknown ids are missing from the answer."""
         ...
@@ -167,12 +209,16 @@ class Store(Protocol):
         """Unfinished invocations by number, with what belongs to them; unknown ones are missing from the answer."""
         ...
 
+    async def fetch_ended(self, numbers: Sequence[int], /) -> Mapping[int, StoredInvocation]:
+        """The same of invocations that have ended, with what is kept of their journals."""
+        ...
+
     async def recoverable(self, after: int, limit: int, /) -> list[tuple[int, Address]]:
         """(number, address), by number and above `after`, of what can run without anything else happening (rule T3).
 
-        That is every invocation with status running, and the first pending one of each mailbox that nobody holds: its
-        object has no started exclusive invocation (one with a mailbox position and a status other than pending,
-        scheduled or completed).
+        That is every invocation with status running, every pending one without a mailbox position, and the first
+        pending one of each mailbox that no invocation holds: its object has no started exclusive invocation (one with a
+        mailbox position and a status other than pending, scheduled or completed).
         """
         ...
 
@@ -197,6 +243,10 @@ class Store(Protocol):
         """Orders that are not carried out, by position and above `after`."""
         ...
 
+    async def places(self, limit: int, /, *, after: PlaceKey | None = None) -> list[PlaceRecord]:
+        """Which unfinished invocations run on places of limits, by (number, name, key), beyond `after`."""
+        ...
+
     async def expired(self, now: int, limit: int, /) -> list[InvocationRecord]:
         """Finished invocations whose outcome need not be kept any longer (`expires_at` at or before `now`).
 
@@ -209,6 +259,17 @@ class Store(Protocol):
 
         The first to expire first; none only if there is none.
         """
+        ...
+
+    async def expired_journals(self, now: int, limit: int, /) -> list[KeptJournalRecord]:
+        """Journals of ended invocations that need not be kept any longer (`expires_at` at or before `now`).
+
+        The first to expire first.
+        """
+        ...
+
+    async def expired_objects(self, now: int, limit: int, /) -> list[tuple[int, Address]]:
+        """(when, address) of objects whose state goes at or before `now`. The first to go first."""
         ...
 
     async def paused(self, limit: int, /) -> list[InvocationRecord]:

@@ -5,18 +5,31 @@ from __future__ import annotations
 from collections.abc import Awaitable, Mapping, Sequence
 
 from durably.ids import Address, InvocationStatus, KeyScope
+from durably.queries import TableLayout, TableQuery
+from durably.storage.connections import Connection
 from durably.storage.introspection import InspectableStore
+from durably.storage.querying import connection_to_query
 from durably.storage.records import (
     EVER,
     Batch,
+    EntryAnswer,
+    EntryQuery,
+    EventAnswer,
+    EventQuery,
     InvocationRecord,
+    KeptJournalRecord,
+    MailboxRecord,
+    ObjectSummary,
     Opened,
     OrderRecord,
     Owner,
+    PlaceKey,
+    PlaceRecord,
     StoredInvocation,
     StoredObject,
     TimerPlace,
     TimerRecord,
+    VersionsAnswer,
 )
 
 
@@ -38,6 +51,9 @@ class WrappedStore:
     async def close(self) -> None:
         await self.inner.close()
 
+    def query_connection(self) -> Awaitable[Connection]:
+        return connection_to_query(self.inner)
+
     @property
     def value_limit_bytes(self) -> int:
         return self.inner.value_limit_bytes
@@ -58,6 +74,27 @@ class WrappedStore:
     async def load(self, addresses: Sequence[Address], /, *, pending_limit: int) -> list[StoredObject]:
         return await self.inner.load(addresses, pending_limit=pending_limit)
 
+    async def entries(self, queries: Sequence[EntryQuery], /) -> list[EntryAnswer]:
+        return await self.inner.entries(queries)
+
+    async def events(self, query: EventQuery, /) -> EventAnswer:
+        return await self.inner.events(query)
+
+    async def event_sizes(self) -> list[tuple[str, int]]:
+        return await self.inner.event_sizes()
+
+    async def lay_tables(self, tables: Sequence[TableLayout], /) -> None:
+        await self.inner.lay_tables(tables)
+
+    async def search(self, query: TableQuery, /) -> VersionsAnswer | None:
+        return await self.inner.search(query)
+
+    async def count_objects(self, query: TableQuery, /) -> int | None:
+        return await self.inner.count_objects(query)
+
+    async def versions(self, table: TableLayout, /, *, after: str, limit: int) -> VersionsAnswer:
+        return await self.inner.versions(table, after=after, limit=limit)
+
     async def find(self, ids: Sequence[str], /) -> Mapping[str, InvocationRecord]:
         return await self.inner.find(ids)
 
@@ -66,6 +103,9 @@ class WrappedStore:
 
     async def fetch(self, numbers: Sequence[int], /) -> Mapping[int, StoredInvocation]:
         return await self.inner.fetch(numbers)
+
+    async def fetch_ended(self, numbers: Sequence[int], /) -> Mapping[int, StoredInvocation]:
+        return await self.inner.fetch_ended(numbers)
 
     async def recoverable(self, after: int, limit: int, /) -> list[tuple[int, Address]]:
         return await self.inner.recoverable(after, limit)
@@ -81,11 +121,20 @@ class WrappedStore:
     async def orders(self, after: int, limit: int, /) -> list[OrderRecord]:
         return await self.inner.orders(after, limit)
 
+    async def places(self, limit: int, /, *, after: PlaceKey | None = None) -> list[PlaceRecord]:
+        return await self.inner.places(limit, after=after)
+
     async def expired(self, now: int, limit: int, /) -> list[InvocationRecord]:
         return await self.inner.expired(now, limit)
 
     async def expired_promises(self, now: int, limit: int, /) -> list[tuple[int, Address]]:
         return await self.inner.expired_promises(now, limit)
+
+    async def expired_journals(self, now: int, limit: int, /) -> list[KeptJournalRecord]:
+        return await self.inner.expired_journals(now, limit)
+
+    async def expired_objects(self, now: int, limit: int, /) -> list[tuple[int, Address]]:
+        return await self.inner.expired_objects(now, limit)
 
     async def paused(self, limit: int, /) -> list[InvocationRecord]:
         return await self.inner.paused(limit)
@@ -103,3 +152,12 @@ class WrappedStore:
         return await self.inner.invocations(
             after=after, limit=limit, service=service, key=key, handler=handler, status=status
         )
+
+    async def summaries(self, service: str, /, *, after: str, limit: int) -> list[ObjectSummary]:
+        return await self.inner.summaries(service, after=after, limit=limit)
+
+    async def mailbox(self, address: Address, /, *, before: int) -> MailboxRecord:
+        return await self.inner.mailbox(address, before=before)
+
+    async def timers_of(self, numbers: Sequence[int], /) -> list[TimerRecord]:
+        return await self.inner.timers_of(numbers)

@@ -3,7 +3,7 @@
 Here:
 
 - `Harness`: a runtime in memory with virtual time, in which nothing sleeps and a bug is a traceback. `StandstillError`
-  tells a test that waits for time which nobody lets pass. `Durable` is what the pytest fixture `durable` gives.
+  tells a test that it waits for time which no code lets pass. `Durable` is what the pytest fixture `durable` gives.
 - `simulate`: many runs of one program, each with other interleavings, delays and `Faults`; the program is given a
   `Simulation`. In pytest it is `@pytest.mark.simulate(...)`. `for_each_crash_point`: one program, killed before each
   of its commits. Both return a `Report`, or raise `SimulationFailedError` with the seed that repeats the run; behind it
@@ -14,6 +14,7 @@ Here:
   insists.
 - `check_linearizable`: whether what callers saw of one object (`HistoryCall`) can be explained by a plain Python model;
   it raises `NotLinearizableError`, or `LinearizabilityUnknownError` where the search is too long.
+- `Topic`: a system outside that gives records to a `Feed`, through `TopicSource`.
 - `Workload`: what `python -m durably.testing soak` runs all night.
 
 In packages of their own:
@@ -52,3 +53,5 @@ from durably.testing.simulation import Workload as Workload
 from durably.testing.simulation import compare_hash_seeds as compare_hash_seeds
 from durably.testing.simulation import for_each_crash_point as for_each_crash_point
 from durably.testing.simulation import simulate as simulate
+from durably.testing.topic import Topic as Topic
+from durably.testing.topic import TopicSource as TopicSource

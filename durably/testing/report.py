@@ -96,9 +96,20 @@ class Totals:
 
     def __init__(self) -> None:
         self.report = Report()
+        self.without_crash: list[str] = []
+        """Tests of many runs, none of which saw a crash."""
 
     def add(self, more: Report) -> None:
         self.report += more
+
+    def details(self) -> Iterator[str]:
+        """What was seen and what was not, a line each."""
+        yield from self.report.details()
+        if self.without_crash and self.report.crashes:
+            listed = ", ".join(self.without_crash[:MOST_LISTED])
+            left_out = len(self.without_crash) - MOST_LISTED
+            more = f", and {left_out} more tests" if left_out > 0 else ""
+            yield f"no run saw a crash in {listed}{more}"
 
 
 TOTALS = Totals()

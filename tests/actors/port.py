@@ -9,12 +9,14 @@ from typing import Any, Never, TypeVar
 
 from durably.actors.protocol.coding import CodingMeter
 from durably.actors.protocol.commands import Command, MakeAwakeable, Run, Send, SendSignal
+from durably.actors.protocol.entries import EntryChanges, FieldChanges
 from durably.actors.protocol.operations import CallSite, Operation
+from durably.actors.protocol.popped import PoppedEntry, Pops
 from durably.actors.protocol.port import Action, Flush, Sent
 from durably.actors.protocol.request import Request
 from durably.actors.values.serde import SerdeFactory
 from durably.errors import WrongContextError
-from durably.ids import SystemEntropy, awakeable_id, new_identity
+from durably.ids import EntryKey, SystemEntropy, awakeable_id, new_identity
 
 R = TypeVar("R")
 
@@ -36,6 +38,7 @@ class FakePort:
         self.serde: SerdeFactory | None = None
         self.runtime_serde: SerdeFactory | None = None
         self.state = dict(state or {})
+        self.entries = EntryChanges()
         self.commands: list[Command] = []
         self.actions: list[Action[Any]] = []
         self.operations: list[Operation[Any]] = []
@@ -51,6 +54,9 @@ class FakePort:
     def check(self, what: object, /) -> None:
         if self.closed:
             raise WrongContextError(f"{what} is used outside its handler.")
+
+    def handler_name(self) -> str:
+        return "Fake/run"
 
     def request(self) -> Request:
         return Request(
@@ -150,6 +156,48 @@ class FakePort:
         else:
             self.state[name] = value
 
+    takes_cancel = False
+    failure = None
+
+    def has_to_undo(self, change: int, /) -> None:
+        pass
+
+    def compensates(self, change: int, /) -> None:
+        pass
+
+    def own_entries(self, field: str, /) -> FieldChanges:
+        return self.entries.changed(field)
+
+    def write_entry(self, field: str, key: EntryKey, value: bytes | None, /) -> None:
+        self.check(f"writing {field}")
+        self.entries.changed(field).set(key, value)
+
+    def restore_entry(self, field: str, key: EntryKey, /) -> None:
+        self.entries.changed(field).restore(key)
+
+    def clear_entries(self, field: str, /) -> None:
+        self.check(f"writing {field}")
+        self.entries.changed(field).clear()
+
+    def issue_known(self, result: R, what: object, site: CallSite, /) -> Operation[R]:
+        operation: Operation[R] = Operation(loop=self.loop, what=what, site=site)
+        operation.set_result(result)
+        return operation
+
+    def issue_taking(
+        self,
+        command: Command | None,
+        decode: Callable[[bytes], R],
+        what: object,
+        site: CallSite,
+        pops: Pops,
+        entry: PoppedEntry,
+        /,
+    ) -> Operation[R]:
+        if command is None:
+            return self.issue_known(entry.result, what, site)
+        return self.issue(command, decode, what, site)
+
     def watch_fields(self, flush: Flush, /) -> None:
         self.flushes.append(flush)
 
@@ -163,6 +211,9 @@ class FakePort:
     def patched(self, change: str, /) -> bool:
         self.check("patched")
         return True
+
+    def tell(self, hear: Callable[[R], object], fact: R, /) -> None:
+        hear(fact)
 
     def log(self, level: str, event: str, fields: Mapping[str, Any], /) -> None:
         self.lines.append((level, event, fields))

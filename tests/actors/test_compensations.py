@@ -9,6 +9,7 @@ import pytest
 from durably import (
     CancelledInvocationError,
     Context,
+    PausedInvocationError,
     RetryPolicy,
     Service,
     TerminalError,
@@ -27,6 +28,10 @@ class Seats(VirtualObject):
     @handler
     async def note(self, ctx: ObjectContext, what: str) -> None:
         self.log.append(what)
+
+    @handler
+    async def wait(self, ctx: ObjectContext) -> None:
+        await ctx.sleep(100)
 
     @handler
     async def refuse(self, ctx: ObjectContext) -> None:
@@ -127,6 +132,50 @@ async def test_the_order_is_last_first() -> None:
         assert (await app.state(Seats, "order"))["log"] == ["2", "1", "0"]
 
 
+class Outage(Service):
+    """Its compensation does not work at first, and its block breaks when it is told to end."""
+
+    tries = 0
+
+    @handler(retry=RetryPolicy(initial=1.0, maximum=1.0))
+    async def go(self, ctx: Context, calls: bool) -> None:
+        note = ctx.object(Seats, "outage").note
+        async with ctx.compensations() as undo:
+            undo.add(note, "undo 1")
+            undo.add(self.undo, ctx)
+            try:
+                await (ctx.object(Seats, "other").wait() if calls else ctx.sleep(100))
+            except asyncio.CancelledError:
+                raise RuntimeError("breaks when it is told") from None
+
+    async def undo(self, ctx: Context) -> None:
+        Outage.tries += 1
+        if Outage.tries < 4:
+            raise RuntimeError("not yet")
+        await ctx.object(Seats, "outage").note("undo 2")
+        await ctx.sleep(5)
+
+
+@pytest.mark.parametrize("suspend_after", [60, 0])
+@pytest.mark.parametrize("calls", [False, True])
+@pytest.mark.parametrize("cancels", [1, 6])
+async def test_cancels_do_not_break_off_what_undoes_and_an_outage_is_waited_for(
+    cancels: int, calls: bool, suspend_after: float
+) -> None:
+    Outage.tries = 0
+    async with Harness(Seats, Outage, suspend_after=suspend_after) as app:
+        sent = await app.service(Outage).go.send(calls)
+        await app.settle()
+        await sent.cancel()
+        for _ in range(1, cancels):  # The first two are taken in by one step; some come while it backs off.
+            await asyncio.gather(sent.cancel(), sent.cancel())
+            await app.advance(1)
+        await app.advance(10)
+        with pytest.raises(CancelledInvocationError):
+            await sent.result()
+        assert (await app.state(Seats, "outage"))["log"] == ["undo 2", "undo 1"]
+
+
 async def test_it_belongs_to_its_handler() -> None:
     async with Harness(Seats, Trips) as app:
         call = asyncio.create_task(_result(app))
@@ -137,3 +186,36 @@ async def test_it_belongs_to_its_handler() -> None:
 
 async def _result(app: Harness) -> None:
     await app.service(Trips).add_in_an_action()
+
+
+class Hasty(Service):
+    """Adds what does not undo anything when the block fails."""
+
+    @handler
+    async def add(self, ctx: Context, what: str) -> None:
+        note = ctx.object(Seats, "log").note
+        async with ctx.compensations() as undo:
+            if what == "a call":
+                undo.add(note("at once"))  # type: ignore[arg-type]
+            elif what == "a coroutine":
+                undo.add(asyncio.sleep(0))  # type: ignore[arg-type]
+            elif what == "nothing":
+                undo.add(None)  # type: ignore[arg-type]
+            elif what == "a plain function":
+                undo.add(print, "undone")  # type: ignore[arg-type]
+            raise TerminalError("sold out")
+
+
+@pytest.mark.parametrize(
+    ("what", "sentence"),
+    [
+        ("a call", "begun already"),
+        ("a coroutine", "begun already"),
+        ("nothing", "takes a function and its arguments, not None"),
+        ("a plain function", "no coroutine function"),
+    ],
+)
+async def test_what_cannot_undo_anything_pauses_with_a_sentence(what: str, sentence: str) -> None:
+    async with Harness(Hasty, Seats) as app:
+        with pytest.raises(PausedInvocationError, match=sentence):
+            await app.service(Hasty).add(what)

@@ -11,6 +11,8 @@ from durably.actors import Context, ObjectContext, SharedContext, VirtualObject,
 from durably.actors.context import HandlerInfo, Request, make_context
 from durably.actors.definition.binding import bind
 from durably.actors.protocol.commands import Attach, Call, GetStatus, Send, Sleep, StatusAnswer
+from durably.actors.values.msgpack_serde import MsgpackSerde
+from durably.actors.values.serde import BytesSerde, JsonSerde, Serde
 from durably.errors import SharedStateError, UndecodableError, UnencodableError, WrongContextError
 from durably.ids import InvocationStatus
 from tests.actors.port import FakePort, finished, issue
@@ -177,6 +179,26 @@ def test_what_changed_by_name_is_seen_in_the_field() -> None:
     ctx.clear_all()
     assert cart.tickets == []
     assert port.flushed() == {}
+
+
+@pytest.mark.parametrize(
+    ("value", "serde"),
+    [
+        ("2B", None), ([2], None), ({"2B"}, None), (None, None), ([float("nan")], None),
+        ("2B", JsonSerde(str)), (b"\xff", BytesSerde()), (["2B"], MsgpackSerde()),
+    ],
+)  # fmt: skip
+def test_what_a_declared_field_could_not_read_again_is_not_written_by_name(
+    value: Any, serde: Serde[Any] | None
+) -> None:
+    port = FakePort()
+    cart, ctx = both(port)
+    cart.tickets = ["1A"]
+    with pytest.raises(UnencodableError, match="The state 'tickets' cannot be given this value"):
+        ctx.set("tickets", value, serde=serde)
+    assert cart.tickets == ["1A"]
+    ctx.set("tickets", ["3C"], serde=serde and JsonSerde())
+    assert cart.tickets == ["3C"]
 
 
 def test_what_is_changed_by_name_wins_over_a_value_taken_before() -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import copy
 import gc
+import pickle
 from dataclasses import dataclass
 
 import durably.errors
@@ -45,6 +47,13 @@ def test_a_class_without_a_docstring_is_named() -> None:
 def test_a_message_that_is_given_wins() -> None:
     error = TerminalError("No such seat.", code=404, metadata={"seat": "2B"})
     assert (str(error), error.code, error.metadata) == ("No such seat.", 404, {"seat": "2B"})
+
+
+def test_an_empty_message_is_given_too() -> None:
+    for error in (TerminalError(""), DeadlockError(""), DurablyError("")):
+        assert (str(error), error.message) == ("", "")
+        assert copy.copy(error).message == ""
+        assert pickle.loads(pickle.dumps(type(error)())).message == type(error)().message
 
 
 def test_a_dataclass_needs_no_call_of_our_constructor() -> None:

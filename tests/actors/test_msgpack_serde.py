@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import collections
 import enum
 import uuid
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import pydantic
@@ -18,7 +20,7 @@ from hypothesis import strategies as some
 from durably import DefinitionError, MsgpackSerde, UndecodableError, UnencodableError
 from durably.actors.values.type_checks import is_mapping, is_sequence
 from tests.actors.test_round_trip import same
-from tests.actors.typed_values import ODD, Strategy, typed
+from tests.actors.typed_values import ODD, Strategy, of, typed
 
 
 @MsgpackSerde.register
@@ -31,6 +33,11 @@ class Point:
 @MsgpackSerde.register
 class Mood(enum.Enum):
     GLAD = "glad"
+
+
+@MsgpackSerde.register
+class Grade(enum.IntEnum):
+    TOP = 1
 
 
 @MsgpackSerde.register
@@ -71,6 +78,96 @@ def test_what_is_written_is_read_as_it_was_or_refused(
     read = serde.decode(written)
     assert same(read, serde.decode(serde.encode(read)))  # An int where a float is declared is written as one.
     assert same(value, read)
+    assert classes(value) == classes(read)
+
+
+@MsgpackSerde.register
+class Pair(NamedTuple):
+    left: Any
+    right: Any = None
+
+
+class Rank(enum.IntEnum):
+    LOW = 1
+
+
+class Shade(enum.StrEnum):
+    DARK = "dark"
+
+
+class Access(enum.IntFlag):
+    READ = 1
+
+
+class Spot(NamedTuple):
+    x: int
+
+
+SUBCLASSES: list[Any] = [
+    *(Rank.LOW, Shade.DARK, Access.READ, Spot(1), bytearray(b"a"), memoryview(b"a"), collections.UserString("a")),
+    *(collections.OrderedDict[str, int](a=1), collections.defaultdict(int, a=1), collections.Counter("a")),
+    *(
+        type(f"My{base.__name__}", (base,), {})(value)
+        for base, value in [
+            (int, 1),
+            (str, "a"),
+            (float, 1.0),
+            (bytes, b"a"),
+            (list, [1]),
+            (tuple, (1,)),
+            (dict, {"a": 1}),
+            (set, {1}),
+        ]
+    ),
+    type("MyMoment", (datetime,), {})(2026, 1, 1),
+    type("MyDecimal", (Decimal,), {})(1),
+]
+BASES: list[Any] = [
+    Any, object, int, str, float, bytes, list, tuple, dict, set, datetime, Decimal, int | str | None,
+    dict[str, int], Mapping[str, Any], Sequence[int], list[Any], tuple[int, ...],
+]  # fmt: skip
+AROUND: list[tuple[Callable[[Any], Any], Callable[[Any], Any]]] = [
+    (lambda base: base, lambda value: value),
+    (lambda base: of(list, base), lambda value: [value]),
+    (lambda base: of(dict, str, base), lambda value: {"a": value}),
+    (lambda base: of(dict, base, int) if base is not object else Any, lambda value: {value: 1}),
+    (lambda base: of(set, base) if base is not object else Any, lambda value: {value}),
+    (lambda base: of(tuple, int, base), lambda value: (1, value)),
+]
+
+
+@pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize("value", SUBCLASSES, ids=lambda value: str(value.__class__.__name__))
+def test_an_instance_of_a_subclass_is_refused_where_its_base_or_nothing_is_declared(value: Any, base: Any) -> None:
+    for annotate, wrap in AROUND:
+        try:
+            serde = MsgpackSerde[Any](annotate(base))
+            whole = wrap(value)
+        except (DefinitionError, TypeError):  # A value, or a type, that is no key.
+            continue
+        with pytest.raises(UnencodableError):
+            serde.encode(whole)
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        (Rank.LOW, r"LOW: 1> \(Rank\), at \$\.a\[0\].*would be read as 1 \(int\).*MsgpackSerde\.register"),
+        (Spot(1), r"would be read as \(1,\) \(tuple\).*MsgpackSerde\.register"),
+        (collections.OrderedDict[str, int](a=1), r"would be read as \{'a': 1\} \(dict\).*Give dict\(value\)"),
+    ],
+)
+def test_the_refusal_of_a_subclass_says_what_it_would_be_and_what_to_do(value: Any, sentence: str) -> None:
+    with pytest.raises(UnencodableError, match=sentence):
+        MsgpackSerde().encode({"a": [value]})
+
+
+@pytest.mark.parametrize("value", [Rank.LOW, Shade.DARK, Access.READ, Spot(1), bytearray(b"a")])
+def test_a_subclass_that_is_declared_comes_back(value: Any) -> None:
+    serde = MsgpackSerde[Any](value.__class__)
+    read: Any = serde.decode(serde.encode(value))
+    assert read == value
+    assert type(read) is type(value)
 
 
 KEYS: Strategy = some.text() | some.integers() | some.uuids() | some.dates() | some.tuples(some.integers(), some.text())
@@ -87,7 +184,7 @@ UNTYPED: Strategy = some.recursive(
     | some.timedeltas()
     | some.decimals(allow_nan=False)
     | some.uuids()
-    | some.just(Mood.GLAD)
+    | some.sampled_from([Mood.GLAD, Grade.TOP])
     | some.builds(Card, number=some.integers(-(2**63), 2**63 - 1)),
     lambda parts: (
         some.lists(parts, max_size=3)
@@ -96,6 +193,7 @@ UNTYPED: Strategy = some.recursive(
         | some.sets(KEYS, max_size=3)
         | some.frozensets(KEYS, max_size=3)
         | some.builds(Point, some.integers(), parts)
+        | some.builds(Pair, parts, parts)
     ),
     max_leaves=8,
 )

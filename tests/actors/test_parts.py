@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import typing
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -98,6 +100,25 @@ def test_dicts_to_which_something_was_added(before: dict[str, Job], added: dict[
     compare(dict[str, Job], before, {**before, **added})
 
 
+OLDER = vars(typing)
+PLAIN = st.sampled_from([0, "x", None, [1], {"a": 2}, float("nan"), {1: 2}, {1: 1, "1": 2}, {3}])
+NAMES = st.sampled_from(["a", "1", "true", "null", 1, True, None, 1.5, float("inf")])
+
+
+@pytest.mark.parametrize("annotation", [list, OLDER["List"], list[Any]])
+@given(before=st.lists(st.sampled_from([0, "x", [1]]), max_size=6), after=st.lists(PLAIN, max_size=6))
+def test_lists_of_anything(annotation: Any, before: list[Any], after: list[Any]) -> None:
+    compare(annotation, before, [*before, *after])
+    compare(annotation, before, [*before[1:], *after, *before[:1]])
+
+
+@pytest.mark.parametrize("annotation", [dict, OLDER["Dict"], dict[Any, Any]])
+@given(before=st.dictionaries(st.sampled_from(["a", "b", 1]), st.just(0)), after=st.dictionaries(NAMES, PLAIN))
+def test_dicts_of_anything(annotation: Any, before: dict[Any, Any], after: dict[Any, Any]) -> None:
+    compare(annotation, before, {**before, **after})
+    compare(annotation, before, {**after, **before})
+
+
 @pytest.mark.parametrize("key", [1, None, 1.5])
 def test_a_key_that_is_no_string_is_left_to_the_whole(key: Any) -> None:
     codec = codec_for(dict[str, Job])
@@ -121,8 +142,8 @@ def test_the_place_of_a_part_that_does_not_fit_is_named() -> None:
     "annotation",
     [
         int,
-        list,
         dict[int, str],
+        Sequence[int],
         set[str],
         tuple[int, ...],
         Job,

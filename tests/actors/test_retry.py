@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -38,8 +40,10 @@ def test_an_attempt_that_would_start_too_late_is_not_made() -> None:
     assert policy.exhausted(1, 2_000_001, 1_000_000)
 
 
-def test_it_gives_up_on_the_classes_named() -> None:
-    policy = RetryPolicy(give_up_on=(KeyError, TerminalError))
+@pytest.mark.parametrize("kind", [tuple, list, set])
+def test_it_gives_up_on_the_classes_named(kind: Callable[[Any], Any]) -> None:
+    policy = RetryPolicy(give_up_on=kind([KeyError, TerminalError]))
+    assert hash(policy) == hash(replace(policy))
     assert policy.gives_up_on(KeyError())
     assert not policy.gives_up_on(RetryableError())
     assert not RetryPolicy().gives_up_on(KeyError())
@@ -58,7 +62,11 @@ def test_it_gives_up_on_the_classes_named() -> None:
         ("max_attempts", True),
         ("max_duration", float("nan")),
         ("then", "explode"),
+        ("max_attempts", "3"),
+        ("max_attempts", 2.5),
         ("give_up_on", ("KeyError",)),
+        ("give_up_on", KeyError),
+        ("give_up_on", None),
     ],
 )
 def test_a_policy_that_makes_no_sense_is_refused_by_name(field: str, value: Any) -> None:

@@ -98,6 +98,12 @@ JSON_VALUES = some.recursive(
 )
 SEATS = some.builds(Seat, some.integers(), some.frozensets(TEXT))
 DECIMALS = some.decimals(allow_nan=False, allow_infinity=False)
+
+
+def without_fold(value: Any) -> Any:
+    return value.replace(fold=0)
+
+
 TYPES: list[tuple[Any, some.SearchStrategy[Any]]] = [
     (str, TEXT),
     (int, some.integers()),
@@ -107,9 +113,9 @@ TYPES: list[tuple[Any, some.SearchStrategy[Any]]] = [
     (bytes, some.binary()),
     (Decimal, DECIMALS),
     (UUID, some.uuids()),
-    (datetime, some.datetimes() | some.datetimes(timezones=some.just(UTC))),
+    (datetime, some.datetimes().map(without_fold) | some.datetimes(timezones=some.just(UTC))),
     (date, some.dates()),
-    (time, some.times()),
+    (time, some.times().map(without_fold)),
     (timedelta, some.timedeltas(timedelta(days=-10_000), timedelta(days=10_000))),
     (Status, some.sampled_from(Status)),
     (Level, some.sampled_from(Level)),

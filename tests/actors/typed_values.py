@@ -126,7 +126,17 @@ Short = Annotated[list[int], annotated_types.Len(0, 3)]
 
 ZONES = [UTC, ZoneInfo("Europe/Berlin"), timezone(timedelta(hours=-3, minutes=-30)), timezone(timedelta(seconds=7))]
 TEXT = some.text(some.characters(exclude_categories=["Cs"]), max_size=5)
-MOMENTS = some.datetimes(timezones=some.none() | some.sampled_from(ZONES), allow_imaginary=True)
+
+
+def _folded(moment: datetime, fold: int) -> datetime:
+    return moment.replace(fold=fold)
+
+
+MOMENTS = some.builds(
+    _folded,
+    some.datetimes(timezones=some.none() | some.sampled_from(ZONES), allow_imaginary=True),
+    some.sampled_from([0, 0, 1]),
+)
 
 LEAVES: dict[Any, Strategy] = {
     str: TEXT | some.text(max_size=3) | TEXT.map(Text) | some.just(Shade.DARK),

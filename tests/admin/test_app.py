@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from durably import InvocationStatus, ObjectContext, RetryPolicy, VirtualObject, handler, state
+from durably import InvocationStatus, ObjectContext, RetryPolicy, VirtualObject, cron, handler, state
 from durably.testing import Harness
 
 
@@ -57,6 +57,18 @@ async def test_a_stopped_runtime_is_not_healthy() -> None:
     async with httpx.AsyncClient(transport=transport, base_url="http://admin") as client:
         assert (await client.get("/health")).status_code == 503
         assert (await client.patch("/invocations/inv_1/cancel")).status_code == 503
+
+
+async def test_a_wrong_method_is_told_all_right_ones(admin: httpx.AsyncClient) -> None:
+    for path, methods in (
+        ("/v4/deployments", "GET, HEAD, POST"),
+        ("/services/Job", "GET, HEAD, PATCH"),
+        ("/invocations/inv_1", "DELETE, GET, HEAD"),
+        ("/query", "POST"),
+    ):
+        refused = await admin.request("TRACE", path)
+        assert (refused.status_code, refused.headers["allow"]) == (405, methods)
+        assert refused.json()["message"] == f"method not allowed, use {' or '.join(methods.split(', '))}"
 
 
 async def test_a_cancel_is_done_or_on_its_way(app: Harness, admin: httpx.AsyncClient) -> None:
@@ -159,7 +171,7 @@ async def test_what_a_page_of_another_site_can_send_is_refused(admin: httpx.Asyn
     answered = await admin.post(path, content=b'{"invocation_ids": []}', headers={"content-type": "text/plain"})
     assert answered.status_code == 415
     preflight = await admin.options(path, headers={"origin": "http://evil", "access-control-request-method": "PATCH"})
-    assert preflight.status_code == 405
+    assert preflight.status_code == 403
     assert "access-control-allow-origin" not in preflight.headers
 
 
@@ -171,3 +183,35 @@ async def test_other_paths_and_methods_are_refused_in_the_same_shape(admin: http
     ):
         assert answered.status_code in (400, 404)
         assert set(answered.json()) == {"message", "restate_code"}
+
+
+class Clockwork(VirtualObject):
+    ticks: int = state(default=0)
+
+    @cron("*/10 * * * *", key="a b")
+    @handler
+    async def tick(self, ctx: ObjectContext) -> None:
+        self.ticks += 1
+
+
+async def test_schedules_are_listed_and_turned_on_and_off() -> None:
+    async with Harness(Clockwork) as app:
+        transport = httpx.ASGITransport(app.asgi(admin=True))
+        async with httpx.AsyncClient(transport=transport, base_url="http://admin") as admin:
+            await app.advance(minutes=10)
+            (told,) = (await admin.get("/schedules")).json()["schedules"]
+            assert told.pop("last_invocation").startswith("inv_")
+            assert told == {
+                "name": "Clockwork/a b/tick", "expression": "*/10 * * * *", "tz": "UTC", "missed": "once",
+                "status": "on", "next_tick": "2026-01-01T00:20:00Z", "last_tick": "2026-01-01T00:10:00Z",
+            }  # fmt: skip
+            name = {"name": told["name"]}
+            assert (await admin.patch("/schedules/pause", params=name)).json() == {"changed": True}
+            assert (await admin.patch("/schedules/pause", params=name)).json() == {"changed": False}
+            assert (await admin.get("/schedules")).json()["schedules"][0]["status"] == "paused"
+            assert (await admin.patch("/schedules/cancel", params=name)).json() == {"changed": True}
+            assert (await admin.patch("/schedules/resume", params=name)).json() == {"changed": True}
+            refused = await admin.patch("/schedules/pause", params={"name": "Clockwork/tick"})
+            assert (refused.status_code, "There are: Clockwork/a b/tick" in refused.json()["message"]) == (404, True)
+            assert (await admin.patch("/schedules/pause")).status_code == 400
+            assert (await admin.patch("/schedules/wind", params=name)).status_code == 404

@@ -19,6 +19,7 @@ from durably.testing import Harness
 from durably.testing.replaying import ReplayError, read_journals, replay_journals
 from examples.providers import MailProvider, PaymentProvider
 from examples.tickets import Cart, Checkout, Purchase, Ticket
+from tests.cli.output_schemas import assert_fits
 from tests.processes import durably
 
 pytestmark = pytest.mark.slow
@@ -107,6 +108,7 @@ async def test_options_choose_and_count_for_programs(tmp_path: Path) -> None:
         chosen = await export_beside(tmp_path, "--target", "CartObject/Mary", "--limit", "1", "--json")
         ended = await export_beside(tmp_path, "--target", "CartObject/Mary/addTicket")
         none = await export_beside(tmp_path, "--target", "CartObject/Joe")
+    assert_fits("export-journals", json.loads(chosen.stdout))
     assert json.loads(chosen.stdout) == {"journals": 1, "steps": 0, "folder": "journals"}
     assert [journal.target for journal in read_journals(tmp_path / "journals")] == ["CartObject/Mary/expireTicket"]
     assert none.returncode == 1
@@ -126,7 +128,7 @@ async def test_after_the_owner_has_gone_the_store_is_read_too(tmp_path: Path) ->
 
 def test_help_says_what_has_a_journal(tmp_path: Path) -> None:
     said = " ".join(durably("export-journals", "--help", cwd=tmp_path).stdout.split())
-    assert "Only invocations that have not ended have a journal." in said
+    assert "With --ended, those of what has ended, for people to look at." in said
     assert "treat them as you treat the store" in said
 
 

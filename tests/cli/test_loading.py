@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -53,6 +54,21 @@ def test_a_runtime_is_found_in_the_current_folder(application: Write) -> None:
 def test_a_function_without_parameters_makes_one(application: Write) -> None:
     application("")
     assert names_served("application:make") == ["Greeter"]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("async def main():\n    return make()", "main is an async function"),
+        ("async def later():\n    pass\n\ndef main():\n    return later()", "main is of type coroutine, not a Runtime"),
+    ],
+)
+def test_an_async_function_is_refused_without_a_warning(application: Write, text: str, sentence: str) -> None:
+    application(text)
+    with pytest.raises(CommandError, match=sentence):
+        load_runtime("application:main")
+    gc.collect()  # What was never awaited would warn here at the latest.
 
 
 def test_an_attribute_of_an_attribute_is_found(application: Write) -> None:

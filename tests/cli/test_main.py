@@ -46,6 +46,21 @@ def test_the_version_is_printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert re.match(r"durably (\d+\.\d+\.\d+|\(from a source tree, not installed\))\n", capsys.readouterr().out)
 
 
+@pytest.mark.parametrize(
+    "command", [["-m", "durably"], ["-m", "durably.cli"], ["-c", "import _durably_command as c; c.main()"]]
+)
+def test_the_version_needs_no_import_of_the_package(tmp_path: Path, command: list[str]) -> None:
+    """What takes a while is not even looked for, so the answer is there at once."""
+    (tmp_path / "msgspec.py").write_text("raise RuntimeError")
+    (tmp_path / "typer.py").write_text("raise RuntimeError")
+    ended = subprocess.run(
+        [sys.executable, *command, "--version"], env=environment_with({"PYTHONPATH": f"{tmp_path}:{ROOT}"}),
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.startswith("durably ")
+
+
 @pytest.mark.parametrize("module", ["durably", "durably.cli"])
 def test_python_m_is_the_command(
     module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -92,7 +107,7 @@ def test_a_signal_while_the_command_is_imported_ends_it_quietly(
     """The signal comes when the first module is imported that is no part of Python itself."""
     (tmp_path / "msgspec.py").write_text(f"import signal; signal.raise_signal({number.value})")
     ended = subprocess.run(
-        [sys.executable, *command, "--version"], env=environment_with({"PYTHONPATH": f"{tmp_path}:{ROOT}"}),
+        [sys.executable, *command, "--help"], env=environment_with({"PYTHONPATH": f"{tmp_path}:{ROOT}"}),
         capture_output=True, text=True,
     )  # fmt: skip
     assert (ended.returncode, ended.stdout, ended.stderr) == (128 + number, "", "")

@@ -15,6 +15,7 @@ from durably.cli.failures import CommandError
 from durably.cli.loading import load_codec
 from durably.cli.recode import decrypt, encrypt
 from durably.codecs import AesGcmCodec, CompressionCodec
+from tests.cli.output_schemas import assert_fits
 from tests.processes import durably
 
 SECRET = "the-secret-of-mary"
@@ -62,6 +63,7 @@ async def test_a_store_is_encrypted_gets_another_key_and_is_decrypted(
 
     encrypt(URL, "codecs_of_this_test:codec", old_codec=None, as_json=True)
     told = json.loads(capsys.readouterr().out)
+    assert_fits("encrypt", told)
     assert told == {"store": URL, "values": told["values"], "bytes": told["bytes"]}
     assert told["values"] >= 2
     assert not is_readable()
@@ -96,7 +98,7 @@ def test_what_names_no_codec_is_refused_in_a_sentence(folder: Path) -> None:
     for target, sentence in {
         "codecs_of_this_test:number": "of type int, not a codec",
         "codecs_of_this_test": "does not name a codec",
-        "codecs_of_this_test:nothing": "has no 'nothing'",
+        "codecs_of_this_test:nothing": "has no 'nothing'. It has this codec: codecs_of_this_test:",
     }.items():
         with pytest.raises(CommandError, match=sentence):
             load_codec(target)

@@ -4,17 +4,24 @@ import re
 import signal
 import socket
 import sqlite3
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
+from ipaddress import ip_address
 from pathlib import Path
 
 import httpx
 import orjson
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from durably.cli.servers.server import ServerName
 from tests.processes import PATIENCE_SECONDS, ROOT, ServerProcess, durably, environment_with, eventually, serving
@@ -282,3 +289,90 @@ def test_an_admin_port_in_use_is_a_sentence(folder: Path) -> None:
     assert ended.returncode == 1
     assert f"Port {port} on 127.0.0.1 is in use" in ended.stderr
     assert "--admin-port" in ended.stderr
+
+
+def test_a_start_says_how_much_goes_on_and_what_waits_for_a_person(folder: Path) -> None:
+    with serving("application:runtime", cwd=folder) as server:
+        ids: list[str] = []
+        for name in ("never", "paused"):
+            sent = httpx.post(f"{server.url}/Waiter/wait/send", json=name)
+            ids.append(sent.json()["invocationId"])
+        assert eventually(lambda: (folder / "begun").exists())
+        httpx.patch(f"{server.admin_url}/invocations/{ids[1]}/pause").raise_for_status()
+        server.kill()
+    with serving("application:runtime", cwd=folder) as server:
+        told = "1 invocation goes on, 1 invocation waits for a person: durably invocations list --status paused."
+        assert eventually(lambda: told in server.output)
+        (folder / "never").touch()
+
+
+def certificate(folder: Path) -> None:
+    """A certificate for this machine, by itself, in `own.pem`, with its key in `own.key`."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    began = datetime(2020, 1, 1, tzinfo=UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(began)
+        .not_valid_after(began + timedelta(days=36_500))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "own.pem").write_bytes(made.public_bytes(Encoding.PEM))
+    (folder / "own.key").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+
+
+def test_both_ports_speak_https_and_take_only_their_tokens(folder: Path) -> None:
+    certificate(folder)
+    (folder / "durably.toml").write_text(
+        "[server]\ntls_certificate = 'own.pem'\ntls_key = 'own.key'\nport = 0\ntarget = 'application:runtime'\n"
+        "[ingress]\ntoken_file = 'callers.txt'\n[admin]\nport = 0\nhost = '0.0.0.0'\n",
+        "utf-8",
+    )
+    (folder / "callers.txt").write_text("for-callers\n", "utf-8")
+    command = [sys.executable, "-m", "durably.cli", "serve"]
+    secrets = {"DURABLY_ADMIN_TOKEN": "for-operators", "SSL_CERT_FILE": str(folder / "own.pem")}
+    server = ServerProcess(command, cwd=folder, environment=secrets, scheme="https")
+    try:
+        trusted = ssl.create_default_context(cafile=folder / "own.pem")
+        admin = server.admin_url.replace("0.0.0.0", "127.0.0.1")
+        for url, own, other in (
+            (f"https://127.0.0.1:{server.port}/Counter/a/add", "for-callers", "for-operators"),
+            (f"{admin}/invocations/inv_1x/cancel", "for-operators", "for-callers"),
+        ):
+            method = "POST" if url.endswith("add") else "PATCH"
+            for token, status in ((other, 401), (own, 200 if method == "POST" else 404)):
+                headers = {"authorization": f"Bearer {token}"}
+                answer = httpx.request(method, url, headers=headers, verify=trusted)
+                assert answer.status_code == status
+        told = durably("state", "get", "Counter", "a", "--json", "--admin", admin, cwd=folder, environment=secrets)
+        assert (told.returncode, orjson.loads(told.stdout)) == (0, {"count": 1})
+        server.stop()
+        for secret in ("for-callers", "for-operators"):
+            assert secret not in server.output
+            assert all(secret.encode() not in file.read_bytes() for file in folder.glob("app.db*"))
+    finally:
+        server.end()
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ("tls_certificate = 'own.pem'", "needs both"),
+        ("tls_certificate = 'own.pem'\ntls_key = 'nowhere.key'", "There is no file nowhere.key"),
+        ("tls_certificate = 'own.pem'\ntls_key = 'own.pem'", "cannot be used"),
+        ("tls_certificate = 'own.pem'\ntls_key = 'own.key'\nhttp_server = 'granian'", "by uvicorn only"),
+    ],
+)
+def test_a_certificate_that_does_not_work_is_a_sentence(folder: Path, section: str, said: str) -> None:
+    certificate(folder)
+    (folder / "durably.toml").write_text(f"[server]\n{section}", "utf-8")
+    told = durably("serve", "application:runtime", cwd=folder)
+    assert (told.returncode, told.stdout) == (1, "")
+    assert said in told.stderr
+    assert "Traceback" not in told.stderr

@@ -178,6 +178,7 @@ async def test_what_a_program_does_by_name_it_does_over_http_too() -> None:
         found = await asked
         headers = found[EXPECTED.index({"x-tenant": "a"})]
         assert headers.pop("content-length") == "0"
+        assert headers.pop("x-restate-ingress-path") == "/restate/call/Echo/headers"
         assert found == EXPECTED
 
 
@@ -335,3 +336,52 @@ async def test_what_cannot_be_asked_over_http_says_what_to_do() -> None:
 async def _not_found(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.start", "status": 404, "headers": []})
     await send({"type": "http.response.body", "body": b"<html>"})
+
+
+class EmptyError(TerminalError):
+    """Its callers hear no such text."""
+
+
+class Wordless(Service):
+    @handler
+    async def fail(self, ctx: Context, kind: str) -> None:
+        raise (EmptyError("") if kind == "own" else TerminalError("", code=409))
+
+    @handler
+    async def fail_in_action(self, ctx: Context) -> None:
+        def act() -> None:
+            raise EmptyError("")
+
+        await ctx.run("act", act)
+
+    @handler
+    async def through(self, ctx: Context, kind: str) -> str:
+        try:
+            await ctx.service(Wordless).fail(kind)
+        except TerminalError as error:
+            await ctx.sleep(1)
+            return f"{type(error).__name__} {error.code} {error.message!r} {error}"
+        return ""
+
+
+@pytest.mark.parametrize(("kind", "name", "code"), [("own", "EmptyError", 500), ("plain", "TerminalError", 409)])
+async def test_an_empty_message_stays_empty_through_calls_over_http_and_after_a_crash(
+    kind: str, name: str, code: int
+) -> None:
+    async with over_http(Wordless) as (app, client):
+        kept = await app.service(Wordless).fail.options(idempotency_key="k").send(kind)
+        through = await app.service(Wordless).through.send(kind)
+        await app.settle()
+        await app.crash()
+        await app.advance(2)
+        assert await app.invocation(through.id, str).result() == f"{name} {code} '' "
+        for fail in (
+            app.service(Wordless).fail(kind),
+            client.service(Wordless).fail(kind),
+            app.invocation(kept.id).result(),
+            client.invocation(kept.id).result(),
+            *([app.service(Wordless).fail_in_action()] if kind == "own" else []),
+        ):
+            with pytest.raises(TerminalError) as caught:
+                await fail
+            assert (type(caught.value).__name__, caught.value.code, caught.value.message) == (name, code, "")

@@ -1,15 +1,16 @@
 """The process that is killed: `python -m tests.crashes.load FOLDER RUN ROUNDS`.
 
-It runs the runtime on `FOLDER/store.db`, and clients that call it with idempotency keys. A call that was answered is
-written to `FOLDER/acknowledged` after its await has returned. A later run repeats the last calls that were answered
-and goes on from there. After ROUNDS rounds of each client it repeats every call that was ever answered, and writes what
-it finds to `FOLDER/found.json`.
+It runs the runtime on `FOLDER/store.db`, or on the store of the variable `STORE`, and clients that call it with
+idempotency keys. A call that was answered is written to `FOLDER/acknowledged` after its await has returned. A later run
+repeats the last calls that were answered and goes on from there. After ROUNDS rounds of each client it repeats every
+call that was ever answered, and writes what it finds to `FOLDER/found.json`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
@@ -17,7 +18,8 @@ from typing import Any
 
 from durably.ids import InvocationStatus
 from durably.runtime.runtime import Runtime
-from durably.storage.sqlite import SqliteStore
+from durably.storage.connect import store_from_url
+from durably.storage.introspection import InspectableStore
 from examples.providers import MailProvider, PaymentProvider
 from examples.tickets import Cart, Checkout, Ticket
 from tests.crashes.app import Chain, Diary, Lines, Mail, Payments
@@ -106,7 +108,7 @@ def read_answers(path: Path) -> dict[str, str]:
     return answered
 
 
-async def find_everything(runtime: Runtime, store: SqliteStore, rounds: int) -> dict[str, Any]:
+async def find_everything(runtime: Runtime, store: InspectableStore, rounds: int) -> dict[str, Any]:
     """All that can be looked at when nothing is under way any more."""
     unfinished = [1]
     while unfinished:
@@ -128,7 +130,7 @@ async def find_everything(runtime: Runtime, store: SqliteStore, rounds: int) -> 
 async def main(folder: Path, run: int, rounds: int) -> None:
     lines, acknowledged = Lines(folder / "ledger"), Lines(folder / "acknowledged")
     answered = read_answers(folder / "acknowledged")
-    store = SqliteStore(folder / "store.db")
+    store = store_from_url(os.environ.get("STORE", f"sqlite:///{folder}/store.db"))
     runtime = Runtime(
         store,
         [Ticket, Cart, Checkout, Chain, Diary],

@@ -39,6 +39,7 @@ from examples.tickets import Cart, Checkout, Ticket
 from tests.levels import level
 from workloads.acts import OBJECTS, Act, Maker, Node, Worker, World
 from workloads.cancels import Limb, Plan
+from workloads.shelves import FAILS, Shelf, make_moves
 
 WAYS = ("fails before", "fails after", "crash before", "crash after", "crash a little later")
 """How the n-th commit goes wrong: the store fails or everything dies; before it is durable, after it, or soon after."""
@@ -242,9 +243,25 @@ def stopped(how: str) -> Play:
     return play
 
 
+async def shelves(scenario: Scenario) -> None:
+    """Moves on a shelf with collections, and what was heard."""
+    random = Random(7)
+    for number in range(4):
+        moves = [move for _ in range(3) for move in make_moves(random) if move[0] not in (FAILS, "given up")]
+        make = scenario.app.object(Shelf, "a").make.options(idempotency_key=str(number))
+        scenario.ask(f"shelf {number}", partial(make, moves, []))
+        await scenario.answered()
+    scenario.ask("looked", scenario.app.object(Shelf, "a").look)
+    await scenario.answered()
+    await scenario.app.advance(1)
+    for name in ("books", "prices", "pages", "note"):
+        scenario.answers[name] = await scenario.app.entries(Shelf, "a", name)
+
+
 PLAYS: dict[str, Play] = {
     "tour": tour, "expiry": expiry, "machines": machines, "additions": additions, "workflows": workflows,
     "approvals": approvals, "callbacks": callbacks, "restarts": restarts,
+    "shelves": shelves,
     **{f"a tree {how}": stopped(how) for how in ("cancelled", "killed", "late")},
     **{f"program {seed}": program(seed) for seed in range(5)},
 }  # fmt: skip
@@ -307,6 +324,7 @@ async def run(play: Play, suspend_after: int, store: FailingStore | DeadlyStore)
     ledger = Ledger()
     app = Harness(
         Ticket, Cart, Checkout, Resource, Limb, Node, Worker, Signup, ParcelWatch, Expense, Feed, Inbox,
+        Shelf,
         dependencies={
             PaymentProvider: PaymentProvider(ledger), MailProvider: MailProvider(ledger), World: World(),
             Carrier: Carrier(delivered_after=5),

@@ -30,12 +30,13 @@ ALLOWED_BEFORE = {"second": {"first"}, "left": {"second"}, "right": {"second"}, 
 class Child:
     """One run of the process, until it is killed or done."""
 
-    def __init__(self, folder: Path, run: int, rounds: int) -> None:
+    def __init__(self, folder: Path, run: int, rounds: int, store: str | None) -> None:
         self.log = folder / f"stderr{run}"
         self._stderr = self.log.open("w")
+        environment = environment_with({} if store is None else {"STORE": store})
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.crashes.load", str(folder), str(run), str(rounds)],
-            cwd=ROOT, env=environment_with({}), stdout=subprocess.PIPE, stderr=self._stderr, text=True,
+            cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=self._stderr, text=True,
         )  # fmt: skip
 
     def wait_for(self, word: str, seconds: float = PATIENCE_SECONDS) -> None:
@@ -74,10 +75,14 @@ class Child:
 
 
 def test_nothing_that_was_acknowledged_is_lost_or_done_twice(tmp_path: Path) -> None:
-    kills = level().kills
+    kill_again_and_again(tmp_path, level().kills)
+
+
+def kill_again_and_again(tmp_path: Path, kills: int, store: str | None = None) -> None:
+    """On the store of this URL; else on a file."""
     random = Random(25)
     for run in range(kills):
-        child = Child(tmp_path, run, UNFINISHED_ROUNDS)
+        child = Child(tmp_path, run, UNFINISHED_ROUNDS, store)
         if random.random() < 0.8:
             child.wait_for("ready")
         else:  # Perhaps while it starts, recovers, or has not even opened its store.
@@ -85,7 +90,7 @@ def test_nothing_that_was_acknowledged_is_lost_or_done_twice(tmp_path: Path) -> 
         time.sleep(random.random() * LONGEST_LIFE_SECONDS)
         child.kill_while_running()
     rounds = 1 + max((int(key.split(".")[1]) for key in read_answers(tmp_path / "acknowledged")), default=0)
-    last = Child(tmp_path, kills, rounds)
+    last = Child(tmp_path, kills, rounds, store)
     last.wait_for("ready")
     last.wait_for("done", PATIENCE_SECONDS * 3)
     last.end()

@@ -10,7 +10,11 @@ import gc
 import tracemalloc
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
+
+import pytest
 
 from durably import Context, ObjectContext, Service, VirtualObject, handler, state
 from durably.ids import Address
@@ -27,6 +31,7 @@ from tests.levels import level
 GROUP = 1_000
 BYTES_PER_SLEEPER = 64
 """Less than any entry of a dictionary takes."""
+PORTIONS = 5
 A_DAY_SECONDS = 86_400
 
 
@@ -105,24 +110,29 @@ async def send_to_sleep(runtime: Runtime, numbers: range) -> None:
         group = range(start, min(start + GROUP, numbers.stop))
         await asyncio.gather(*(runtime.service(Sleeper).sleep.send(number) for number in group))
         await engine_of(runtime).parts.idleness.until_idle()
+    await asyncio.sleep(0)  # The callback of the loop that runs now holds the last group, if nothing was waited for.
 
 
 async def test_sleepers_hold_no_memory_and_starting_does_not_read_them(tmp_path: Path) -> None:
     sleepers = level().sleepers
     store = CountingStore(SqliteStore(tmp_path / "sleepers.db"))
     async with Runtime(store, [Sleeper, Dozer], suspend_after=0) as runtime:
+        portion = (sleepers - 2 * GROUP) // PORTIONS
+        held: list[int] = []
         tracemalloc.start()
         try:
             await send_to_sleep(runtime, range(2 * GROUP))
-            gc.collect()
-            before, _ = tracemalloc.get_traced_memory()
-            await send_to_sleep(runtime, range(2 * GROUP, sleepers))
-            gc.collect()
-            after, _ = tracemalloc.get_traced_memory()
+            for number in range(PORTIONS + 1):
+                gc.collect()
+                held.append(tracemalloc.get_traced_memory()[0])
+                if number < PORTIONS:
+                    start = 2 * GROUP + number * portion
+                    await send_to_sleep(runtime, range(start, start + portion))
         finally:
             tracemalloc.stop()
         assert in_memory(engine_of(runtime)) == NOTHING
-        assert after - before < BYTES_PER_SLEEPER * (sleepers - 2 * GROUP)
+        # What a warning reads of source files, on a slow machine, is held from then on, and once.
+        assert median(after - before for before, after in pairwise(held)) < BYTES_PER_SLEEPER * portion
 
     store.read = 0
     async with Runtime(store, [Sleeper, Dozer], suspend_after=0) as runtime:
@@ -130,7 +140,39 @@ async def test_sleepers_hold_no_memory_and_starting_does_not_read_them(tmp_path:
         assert in_memory(engine_of(runtime)) == NOTHING
         assert store.read <= 1  # When the first of them is due; not the others.
         unfinished = await store.invocations(after=0, limit=2 * sleepers)
-        assert len(unfinished) == sleepers
+        assert len(unfinished) == 2 * GROUP + PORTIONS * portion
+
+
+class Worker(Service, name="Worker"):
+    """Has a side effect, which waits for the world."""
+
+    def __init__(self, goes_on: asyncio.Event) -> None:
+        self.goes_on = goes_on
+
+    @handler
+    async def work(self, ctx: Context, number: int) -> int:
+        await ctx.run("effect", self.goes_on.wait)
+        return number
+
+
+@pytest.mark.parametrize("finished", [10, 200])
+async def test_recovery_reads_what_is_in_flight_once_and_nothing_of_what_has_finished(finished: int) -> None:
+    store, goes_on, in_flight = CountingStore(MemoryStore()), asyncio.Event(), 100
+    async with Harness(Worker, dependencies={asyncio.Event: goes_on}, store=store) as app:
+        goes_on.set()
+        work = app.service(Worker).work
+        for number in range(finished):
+            assert await work.options(idempotency_key=f"{number}")(number) == number
+        goes_on.clear()
+        begun = [await work.send(number) for number in range(in_flight)]
+        while len(app.actions()) < finished + in_flight:
+            await asyncio.sleep(0)
+        store.read = 0
+        await app.crash()
+        assert await work.options(idempotency_key="0")(0) == 0  # Its outcome is looked up, and not loaded.
+        goes_on.set()
+        assert [await one.result() for one in begun] == [*range(in_flight)]
+        assert store.read <= 2 * in_flight + 1  # Found, and loaded.
 
 
 async def test_every_sleeper_wakes_once_after_a_crash() -> None:

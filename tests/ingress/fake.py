@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from durably.actors.protocol.commands import CompleteAwakeable, SendSignal
+from durably.errors import RuntimeStoppedError
 from durably.ids import KeyScope
 from durably.ingress.app import ServedRuntime
 from durably.runtime.gateway.requests import (
@@ -16,6 +17,8 @@ from durably.runtime.gateway.requests import (
     ServiceDescription,
     ServiceSchemas,
 )
+from durably.runtime.messaging.event_feeds import EventReader
+from durably.runtime.runtime import PubSub
 
 
 def service(name: str, kind: str, *handlers: str, private: bool = False) -> ServiceDescription:
@@ -65,6 +68,17 @@ class FakeRuntime(ServedRuntime):
     @property
     def accepts_requests(self) -> bool:
         return self.is_serving
+
+    @property
+    def store_id(self) -> str:
+        return "fake"
+
+    @property
+    def pubsub(self) -> PubSub:
+        return PubSub()
+
+    async def follow_events(self, stream: str | None = None, /, *, after: int | None = None) -> EventReader:
+        raise RuntimeStoppedError("it has no events")
 
     def describe(self) -> list[ServiceDescription]:
         return SERVICES

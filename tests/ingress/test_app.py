@@ -23,6 +23,7 @@ from durably.errors import (
     UnknownTargetError,
 )
 from durably.ingress import Ingress, app
+from durably.ingress.cross_origin import CrossOrigin
 from durably.ingress.targets import BAD_PATH
 from durably.runtime.gateway.requests import Acceptance, Reply
 from tests.ingress.fake import FakeRuntime
@@ -120,6 +121,18 @@ async def test_headers_reach_the_handler_but_those_of_the_connection(
     assert seen["x-tenant"] == "blue"
     assert seen["x-tag"] == "a\nb"
     assert not {"host", "connection", "idempotency-key", "idempotency-expires"} & set(seen)
+
+
+@pytest.mark.parametrize(
+    "path", ["/CheckoutService/handle", "/restate/send/CartObject/M%2Fa%C3%BC/checkout", "/CartObject/x/checkout/send"]
+)
+@pytest.mark.parametrize("end", ["", "/"])
+async def test_a_handler_sees_the_path_by_which_it_was_asked_for_and_nobody_can_forge_it(
+    client: httpx.AsyncClient, runtime: FakeRuntime, path: str, end: str
+) -> None:
+    await client.post(path + end, headers={"X-Restate-Ingress-Path": "/forged"})
+    (request,) = [*runtime.calls, *runtime.sends]
+    assert request.headers["x-restate-ingress-path"] == path
 
 
 async def test_a_body_in_pieces_arrives_whole(client: httpx.AsyncClient, runtime: FakeRuntime) -> None:
@@ -417,22 +430,33 @@ async def test_other_methods_on_reserved_paths_are_refused_in_the_same_shape(cli
     assert (response.status_code, error_of(response)["code"]) == (405, 405)
 
 
-async def test_any_page_may_call_and_read(client: httpx.AsyncClient, runtime: FakeRuntime) -> None:
-    asked = {
-        "origin": "https://shop.example",
-        "access-control-request-method": "POST",
-        "access-control-request-headers": "x-tenant",
-    }
-    preflight = await client.options("/CartObject/Mary/checkout", headers=asked)
-    assert (preflight.status_code, preflight.content) == (200, b"")
-    assert preflight.headers["access-control-allow-origin"] == "*"
-    assert preflight.headers["access-control-allow-headers"] == "x-tenant"
-    assert preflight.headers["access-control-allow-methods"] == "POST, GET"
-    assert runtime.calls == []
-    for path in ("/CartObject/Mary/checkout", "/Nobody/handle", "/restate/health"):
-        response = await client.get(path, headers={"origin": "https://shop.example"})
-        assert response.headers["access-control-allow-origin"] == "*"
-        assert response.headers["access-control-expose-headers"] == "*"
+@pytest.mark.parametrize(
+    "path", ["/CartObject/Mary/checkout", "/Nobody/handle", "/restate/health", "/restate/attach/inv_1"]
+)
+async def test_any_page_may_use_an_ingress_with_a_port_of_its_own(runtime: FakeRuntime, path: str) -> None:
+    origin = {"origin": "https://shop.example"}
+    asked = {**origin, "access-control-request-method": "POST", "access-control-request-headers": "x-tenant"}
+    async with client_of(CrossOrigin(Ingress(runtime))) as client:
+        preflight = await client.options(path, headers=asked)
+        assert (preflight.status_code, preflight.content) == (200, b"")
+        assert preflight.headers["access-control-allow-headers"] == "x-tenant"
+        assert preflight.headers["access-control-allow-methods"] == "POST, GET"
+        assert runtime.calls == []
+        response = await client.get(path, headers=origin)
+        assert "x-restate-id" in response.headers["access-control-expose-headers"]
+        for answered in (preflight, response):
+            assert answered.headers["access-control-allow-origin"] == "https://shop.example"
+            assert answered.headers["access-control-allow-credentials"] == "true"
+            assert "origin" in answered.headers["vary"]
+        plain = await client.get(path)
+        assert not [name for name in plain.headers if name.startswith("access-control")]
+
+
+@pytest.mark.parametrize("path", ["/CartObject/Mary/checkout", "/restate/health", "/restate/attach/inv_1"])
+async def test_what_a_program_mounts_leaves_pages_of_other_sites_to_it(client: httpx.AsyncClient, path: str) -> None:
+    asked = {"origin": "https://shop.example", "access-control-request-method": "POST"}
+    for answered in (await client.get(path, headers=asked), await client.options(path, headers=asked)):
+        assert not [name for name in answered.headers if name.startswith("access-control")]
 
 
 async def test_it_can_be_mounted_in_another_application(runtime: FakeRuntime) -> None:

@@ -180,6 +180,8 @@ def test_a_body_fits_its_schema_if_and_only_if_its_handler_takes_it_and_so_does_
         @example("several", {"line": {"seat": "2B"}, "when": "2027-01-02", "mode": "c"})
         @example("one", {"price": 1})
         @example("one", {"seat": "2B", "color": "red"})
+        @example("one", {"seat": "2B", "tags": ["a", "a"]})
+        @example("model", {"id": 1, "lines": [{"seat": "2B", "tags": ["a", "a"]}]})
         @example("tree", {"name": "a", "color": "red"})
         @example("model", {"id": 1, "lines": [{"seat": "2B", "color": "red"}]})
         @example("several", {"line": {"seat": "2B", "color": "red"}, "when": "2027-01-02"})
@@ -217,6 +219,9 @@ async def test_the_page_at_the_root_is_for_browsers_and_knows_where_it_is_mounte
         assert "Inner" not in page.text
         document = (await client.get(f"{mount}/restate/openapi")).json()
         assert document["servers"] == [{"url": mount or "/"}]
+        elsewhere = await client.get(f"{mount}/openapi")
+        assert elsewhere.status_code == 404
+        assert "/restate/openapi" in elsewhere.json()["message"]
         for accept in ("*/*", "application/json"):
             refused = await client.get(f"{mount}/", headers={"accept": accept})
             assert refused.status_code == 400
@@ -227,4 +232,5 @@ async def test_it_shows_nothing_of_itself_where_that_is_not_wanted() -> None:
     async with serving(pages=False) as client:
         assert (await client.get("/", headers={"accept": "text/html"})).status_code == 400
         assert (await client.get("/restate/openapi")).status_code == 404
+        assert (await client.get("/openapi")).status_code == 404
         assert (await client.get("/restate/health")).status_code == 200

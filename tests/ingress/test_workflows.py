@@ -25,9 +25,7 @@ from durably import (
     shared,
     state,
 )
-from durably.ingress import Ingress
 from durably.testing import Harness
-from tests.ingress.fake import FakeRuntime
 
 NOT_READY = "the invocation exists but has not completed yet"
 NO_OUTPUT = (
@@ -254,14 +252,3 @@ async def test_a_client_that_leaves_gives_up_the_answer_and_nothing_else(
     await asyncio.gather(attached, return_exceptions=True)
     await client.post("/BlockAndWait/a/unblock", json="out")
     assert body_of(await client.get(f"/restate/attach/{id}")) == "out"
-
-
-async def test_any_page_may_ask() -> None:
-    runtime = FakeRuntime()
-    transport = httpx.ASGITransport(Ingress(runtime))
-    async with httpx.AsyncClient(transport=transport, base_url="http://durably") as client:
-        asked = await client.get("/restate/attach/inv_1", headers={"origin": "http://elsewhere"})
-        assert asked.headers["access-control-allow-origin"] == "*"
-        allowed = await client.options("/restate/attach", headers={"access-control-request-headers": "content-type"})
-        assert (allowed.status_code, allowed.headers["access-control-allow-methods"]) == (200, "POST, GET")
-    assert runtime.questions == [("attach", "inv_1")]

@@ -30,7 +30,8 @@ class RestlessStore(WrappedStore):
     """Every question and every commit takes a few turns of the event loop, before and after."""
 
     def __init__(self, random: Random, patience: int) -> None:
-        super().__init__(MemoryStore())
+        self.memory = MemoryStore()
+        super().__init__(self.memory)
         self.journals: dict[int, Committed] = {}
         self.fail_next: str | None = None
         """How the next commit fails: "before" the batch is durable, or "after"."""
@@ -92,7 +93,10 @@ class RestlessStore(WrappedStore):
         for completion in batch.completions:
             delivery = Delivery(completion.command, completion.failed, completion.value)
             self.journals[completion.number].deliveries[completion.command] = delivery
+        ended = {kept.number for kept in batch.kept}
         for step in batch.steps:
+            if step.number in ended:  # What they changed is in the state already.
+                continue
             journal = self.journals[step.number]
             assert step.index == len(journal.steps), "the steps of a journal have no gaps"
             if step.index == 0:

@@ -31,7 +31,10 @@ from tests.properties.restless import RestlessStore
 from workloads.acts import OBJECTS, Act, Maker, Node, Worker, World, make_root
 from workloads.reference_model import check_ledger, check_log, read_roots
 
-PATIENCE_SECONDS = 20
+PATIENCE_SECONDS = 60
+LONGEST_RETENTION_SECONDS = 86_400
+CLEANER_SECONDS = 2 * 3_600
+"""It looks once an hour in a harness."""
 EVENTS = {"ticks": 8, "crash": 3, "fail_before": 1, "fail_after": 1, "advance": 4, "settle": 1, "look": 3}
 
 
@@ -44,6 +47,7 @@ class Scenario:
     events: list[tuple[str, int]]
     suspend_after: int
     dawdling: int
+    journal_retention_us: int | None
     forgetful: bool
     """Objects leave memory as soon as they may, little of a mailbox is in memory, batches are small."""
 
@@ -64,6 +68,7 @@ def make_scenario(random: Random, suspend_after: int | None = None) -> Scenario:
         events=events,
         suspend_after=random.choice((0, 60)) if suspend_after is None else suspend_after,
         dawdling=random.choice((0, 1, 5)),
+        journal_retention_us=random.choice((None, 0, 7_000_000_000)),
         forgetful=random.random() < 0.5,
     )
 
@@ -152,6 +157,7 @@ async def run(scenario: Scenario) -> Run:
         suspend_after=scenario.suspend_after,
         store=store,
     )
+    app._settings = replace(app._settings, journal_retention_us=scenario.journal_retention_us)
     if scenario.forgetful:
         app._settings = replace(
             app._settings, active_objects=0, pending_in_memory=1, batch_limit_transitions=3, pump_budget_us=-1
@@ -176,6 +182,7 @@ async def check(played: Run) -> None:
     check_ledger(played.app.actions(), expected, lives=1 + played.scenario.crashes, failed={})
     await check_rest(played.store)
     check_journals(played.store)
+    await check_that_only_state_is_left(played)
 
 
 async def check_rest(store: RestlessStore) -> None:
@@ -184,6 +191,16 @@ async def check_rest(store: RestlessStore) -> None:
     assert all(record.status is InvocationStatus.COMPLETED for record in kept)
     assert await store.timers(2**62, 10) == []
     assert await store.recoverable(0, 10) == []
+
+
+async def check_that_only_state_is_left(played: Run) -> None:
+    """The law: what has settled, and whose retentions have passed, leaves state and nothing else."""
+    disk = played.store.memory.disk
+    state = {address: dict(fields) for address, fields in disk.state.items()}
+    await played.app.advance(LONGEST_RETENTION_SECONDS + CLEANER_SECONDS)
+    left = [*disk.rows, *disk.aliases, *disk.promises, *disk.orders, *disk.object_expiries]
+    assert left == []
+    assert disk.state == state
 
 
 def check_journals(store: RestlessStore) -> None:

@@ -14,6 +14,9 @@ FAILED = [
     ("counters", 215, "the same"),
     ("counters", 58, "a mailbox was loaded from an answer that somebody else had asked for before"),
     ("counters", 45, "the same, from an answer that was shared with whoever had asked before"),
+    ("circles", 99, "a second call got a DeadlockError: the search began at what had left memory since"),
+    ("sagas", 19, "a handler that broke when it heard of a cancel behind its callee was tried again for ever"),
+    ("sagas", 427, "a saga that was started and cancelled before it began had no state"),
 ]
 
 

@@ -20,7 +20,14 @@ from durably.runtime.execution.step import Outcome, Step
 from durably.runtime.invocations.activation import Activation
 from durably.runtime.invocations.invocation import InvocationRun
 from durably.storage.memory import Disk
-from durably.storage.records import NO_COMMAND, CallerRecord, CompletionRecord, TimerKind, TimerRecord
+from durably.storage.records import (
+    NO_COMMAND,
+    CallerRecord,
+    CompletionRecord,
+    KeptJournalRecord,
+    TimerKind,
+    TimerRecord,
+)
 
 
 class Thing(VirtualObject):
@@ -49,6 +56,7 @@ class Scenario:
         self.position = 0
         self.living: dict[int, InvocationRun] = {}
         self.kept: list[int] = []
+        self.kept_journals: list[int] = []
         self.steps: dict[int, int] = {}
         self.timers: dict[int, set[int]] = {}
 
@@ -133,21 +141,35 @@ class Scenario:
         chosen.outcome = Outcome(False, b"%d" % position)
         chosen.status = InvocationStatus.COMPLETED
         chosen.expires_at = position if keep else None
-        self.batch.end(chosen, keep=keep)
+        kept_journal = None
+        if keep and choice % 3 == 2 and self.steps[chosen.number]:
+            kept_journal = KeptJournalRecord(chosen.number, position + 1, self.steps[chosen.number])
+            self.kept_journals.append(chosen.number)
+        self.batch.end(chosen, keep=keep, kept_journal=kept_journal)
         if keep:
             self.kept.append(chosen.number)
+
+    def forget_journal(self, choice: int) -> None:
+        if self.kept_journals:
+            self.next_position()
+            self.batch.forget_journal(self.kept_journals.pop(choice % len(self.kept_journals)))
+
+    def expire_object(self, choice: int) -> None:
+        self.batch.expire_object(HERE, None if choice % 2 else self.next_position())
 
     def expire(self, choice: int) -> None:
         if self.kept:
             self.next_position()
-            self.batch.remove(self.kept.pop(choice % len(self.kept)))
+            number = self.kept.pop(choice % len(self.kept))
+            self.batch.remove(number)
+            self.kept_journals = [one for one in self.kept_journals if one != number]
 
 
 Transition: TypeAlias = Callable[[Scenario, int], None]
 
 transitions: list[Transition] = [
     Scenario.accept, Scenario.step, Scenario.wake, Scenario.fail, Scenario.retry, Scenario.attach, Scenario.join,
-    Scenario.change, Scenario.end, Scenario.expire,
+    Scenario.change, Scenario.end, Scenario.expire, Scenario.expire_object, Scenario.forget_journal,
 ]  # fmt: skip
 programs = st.lists(
     st.tuples(st.sampled_from(transitions), st.integers(0, 7), st.booleans()), min_size=1, max_size=40
@@ -169,10 +191,10 @@ def written(program: list[tuple[Transition, int, bool]], *, every_transition: bo
 
 def contents(disk: Disk) -> object:
     rows = {
-        number: (row.record, row.steps, row.completions, row.timers, row.attachments)
+        number: (row.record, row.steps, row.completions, row.timers, row.attachments, row.kept)
         for number, row in disk.rows.items()
     }
-    return rows, disk.state, disk.aliases
+    return rows, disk.state, disk.aliases, disk.object_expiries
 
 
 @given(programs)

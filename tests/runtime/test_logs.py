@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import io
 import json
@@ -12,6 +13,8 @@ import time
 import traceback
 from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import cast
 
 import pytest
 import structlog
@@ -20,14 +23,21 @@ import structlog.testing
 from durably import (
     Context,
     InvalidArgumentError,
+    ObjectContext,
     PausedInvocationError,
     RetryPolicy,
     Runtime,
     Service,
+    VirtualObject,
     action_context,
     handler,
+    state,
 )
 from durably.cli import logs
+from durably.runtime.invocations.invocation import InvocationRun
+from durably.runtime.observation import logs as observation_logs
+from durably.runtime.observation.logs import RuntimeLogger
+from durably.runtime.observation.observer import Observer, Observers
 from durably.runtime.observation.standard_library import LOGGER_NAME, LastResortHandler
 from durably.testing import Harness
 from tests.semantics.support import World, begin, turns, wait_a_little
@@ -294,3 +304,99 @@ async def test_a_logger_of_structlog_keeps_what_is_bound_to_it(caplog: pytest.Lo
 def test_what_is_no_logger_is_refused(logger: object) -> None:
     with pytest.raises(TypeError, match=r"getLogger\('shop'\)"):
         Runtime("memory:", [Teller], logger=logger)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+class Tickets(VirtualObject):
+    taken: bool = state(default=False)
+
+    @handler
+    async def reserve(self, ctx: ObjectContext) -> bool:
+        self.taken = True
+        return True
+
+    @handler
+    async def release(self, ctx: ObjectContext) -> None:
+        self.taken = False
+
+
+class Cart(VirtualObject):
+    failures = 1
+
+    @handler
+    async def add(self, ctx: ObjectContext, seat: str) -> bool:
+        reserved = await ctx.object(Tickets, seat).reserve()
+        if Cart.failures:
+            Cart.failures -= 1
+            raise ValueError("a bug")
+        await ctx.object(Tickets, seat).release.send()
+        return reserved
+
+
+async def test_at_level_debug_the_machine_tells_what_an_invocation_goes_through(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Cart, "failures", 1)
+    logger = logging.getLogger("tour")
+    policy = RetryPolicy(initial=0.001)
+    with caplog.at_level(logging.DEBUG, "tour"):
+        async with Runtime("memory:", [Cart, Tickets], logger=logger, suspend_after=0, retry=policy) as runtime:
+            await runtime.object(Cart, "mary").add("2B")
+    lines = [(record.getMessage().partition(" invocation=")[0], vars(record)["durably"]) for record in caplog.records]
+    ours = [(event, fields) for event, fields in lines if fields.get("object") == "Cart/mary"]
+    assert [event for event, _ in ours] == [
+        "invoked", "command journaled", "suspended",
+        "invoked", "resumed", "an attempt failed and will be tried again",
+        "invoked", "resumed", "command journaled", "completed",
+    ]  # fmt: skip
+    told = [fields for _, fields in ours]
+    assert [one["command"] for one in told if "command" in one] == [
+        "call Tickets/2B/reserve",
+        "send Tickets/2B/release",
+    ]
+    assert [one["replayed_steps"] for one in told if "replayed_steps" in one] == [1, 1]
+    assert [one["delay_seconds"] for one in told if "delay_seconds" in one] == [0.001]
+    assert [one["attempt"] for one in told if "attempt" in one] == [1, 1, 2]
+    assert len({one["invocation"] for one in told}) == 1
+
+
+def test_no_line_tells_an_operator_to_write_python() -> None:
+    """Operators have the command, and who wrote the program has its documentation."""
+    tree = ast.parse(Path(observation_logs.__file__).read_text("utf-8"))
+    texts = [one.value for one in ast.walk(tree) if isinstance(one, ast.Constant) and isinstance(one.value, str)]
+    assert any("`durably invocations resume ID`" in text for text in texts)
+    assert [text for text in texts if re.search(r"\b[Rr]untime\.\w+", text)] == []
+
+
+async def test_without_level_debug_no_event_of_every_invocation_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Detailed(Observer):
+        detailed = True
+
+    lines: list[str] = []
+    quiet = RuntimeLogger(logging.getLogger("tour.quiet"))
+
+    def invoked(_: RuntimeLogger, invocation: InvocationRun) -> None:
+        lines.append(f"{invocation}")
+
+    monkeypatch.setattr(RuntimeLogger, "invoked", invoked)
+    assert not Observers([quiet]).detailed
+    both = Observers([quiet, Detailed()])  # Somebody else wants to hear of everything.
+    assert both.detailed
+    both.invoked(cast("InvocationRun", None))
+    assert lines == []
+
+
+async def test_a_pause_by_hand_is_news_and_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    async with Harness(LogsClerk) as app:
+        sent = await app.service(LogsClerk).wait.send()
+        await app.settle()
+        await app.pause(sent.id)
+        (line,) = [record for record in caplog.records if "paused" in record.getMessage()]
+        assert (line.levelno, line.getMessage().split(" invocation=")[0]) == (logging.INFO, "paused by hand")
+        await app.kill(sent.id)
+
+
+class LogsClerk(Service):
+    @handler
+    async def wait(self, ctx: Context) -> None:
+        await ctx.sleep(100)

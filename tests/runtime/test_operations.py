@@ -48,7 +48,7 @@ async def _waited(call: Call) -> int:
 
 async def _waited_for_a_set(call: Call) -> int:
     task = asyncio.create_task(call)
-    done, _ = await asyncio.wait({task}, return_when=asyncio.FIRST_COMPLETED, timeout=10)
+    done, _ = await asyncio.wait({task}, return_when=asyncio.FIRST_COMPLETED, timeout=60)
     assert done == {task}
     return task.result()
 
@@ -60,7 +60,7 @@ async def _completed(call: Call) -> int:
 
 
 async def _timed(call: Call) -> int:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         return await call
 
 
@@ -110,7 +110,7 @@ WAYS: dict[str, Callable[[Call], Awaitable[int]]] = {
     "wait": _waited,
     "wait-set": _waited_for_a_set,
     "as_completed": _completed,
-    "wait_for": lambda call: asyncio.wait_for(call, 10),
+    "wait_for": lambda call: asyncio.wait_for(call, 60),
     "timeout": _timed,
     "select": _selected,
     "add_done_callback": _called_back,

@@ -62,6 +62,35 @@ def test_the_same_timer_again_is_one_timer_and_a_new_time_replaces_the_old() -> 
     assert heap.pop_due(NEVER, NEVER) is None
 
 
+def test_a_timer_that_was_set_anew_is_not_replaced_by_what_was_read_before() -> None:
+    heap = TimerHeap()
+    heap.add(timer(1, 0, 9), 9)
+    heap.add_stored(timer(1, 0, 5), 5)
+    heap.add_stored(timer(2, 0, 7), 7)
+    assert heap.pop_due(8, 8) == timer(2, 0, 7)
+    assert heap.next() == (9, 9)
+
+
+def test_a_late_timer_that_only_the_store_remembers_is_not_replaced_by_what_was_read_before() -> None:
+    heap = TimerHeap()
+    heap.add(timer(1, 0, 5), 5)
+    heap.leave_out(timer(1, 0, 90))
+    assert heap.next() is None, "what was known of it is old"
+    for _ in range(2):
+        heap.read_begins()
+    heap.leave_out(timer(1, 0, 95))
+    heap.add_stored(timer(1, 0, 5), 5)
+    heap.read_ends()
+    heap.add_stored(timer(1, 0, 90), 90)
+    assert heap.next() is None
+    heap.add_stored(timer(1, 0, 95), 95)
+    assert heap.next() == (95, 95)
+    heap.read_ends()
+    heap.clear(timer(1, 0, 95).key)
+    heap.add_stored(timer(1, 0, 97), 97)
+    assert heap.next() == (97, 97), "it may have been set long before this read began"
+
+
 def test_cleared_timers_do_not_pile_up() -> None:
     """Every `asyncio.timeout` that is not reached leaves one behind."""
     heap = TimerHeap()

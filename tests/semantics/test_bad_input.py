@@ -15,11 +15,14 @@ import pytest
 
 from durably import (
     BlockingIOInHandlerError,
+    BytesSerde,
     Context,
+    DefinitionError,
     ForgottenAwaitError,
     HandlerMistakeError,
     InvalidArgumentError,
     InvalidKeyError,
+    Limits,
     ObjectContext,
     PausedInvocationError,
     RetryPolicy,
@@ -28,6 +31,7 @@ from durably import (
     Service,
     SharedContext,
     SharedStateError,
+    TerminalError,
     UndeclaredStateError,
     UnknownTargetError,
     UnsetStateError,
@@ -37,6 +41,7 @@ from durably import (
     state,
 )
 from durably.actors.protocol.operations import frame_above
+from durably.client import Client
 from durably.storage.memory import MemoryStore
 from durably.testing import Harness
 from tests.semantics.support import PuppetStore, begin, tuned, turns
@@ -159,7 +164,7 @@ EXCLUSIVE: list[tuple[str, type[BaseException], str]] = [
     ("subprocess", BlockingIOInHandlerError, r"ctx\.run"),
     ("in_a_group", BlockingIOInHandlerError, r"ctx\.run"),
     ("in_gather", BlockingIOInHandlerError, r"ctx\.run"),
-    ("nothing_to_wait_for", HandlerMistakeError, r"nobody will ever supply"),
+    ("nothing_to_wait_for", HandlerMistakeError, r"nothing will ever supply"),
     ("busy", HandlerMistakeError, r"sleep\(0\)"),
 ]
 SHARED: list[tuple[str, type[BaseException], str]] = [
@@ -478,3 +483,66 @@ class TestMistakesOutside:
             async with Harness(Counter) as app:
                 await app.object(Counter, "a").add()
         assert caught == []
+
+
+@pytest.mark.parametrize("given", [5, "often", RetryPolicy], ids=repr)
+def test_a_retry_policy_of_another_kind_is_refused_where_it_is_given(given: Any) -> None:
+    """Found wrong when an attempt fails, it was taken for a failure of the store."""
+    with pytest.raises(DefinitionError, match="retry= of handler 'add' is a RetryPolicy"):
+        handler(retry=given)(Counter.add.function)
+    with pytest.raises(DefinitionError, match=r"retry= of .*Other is a RetryPolicy"):
+        type("Other", (VirtualObject,), {}, retry=given)
+    with pytest.raises(DefinitionError, match=r"Runtime\(retry=\.\.\.\) is a RetryPolicy"):
+        Runtime(MemoryStore(), [Counter], retry=given)
+    with pytest.raises(DefinitionError, match=r"Client\(retry=\.\.\.\) is a RetryPolicy"):
+        Client("http://localhost", retry=given)
+
+
+@pytest.mark.parametrize(
+    "option", ["limits", "pubsub", "codec", "on_paused", "deadlocks", "retention", "drain", "version", "logger"]
+)
+def test_an_option_of_another_kind_is_refused_where_it_is_given(option: str) -> None:
+    given: dict[str, Any] = {option: {}}
+    with pytest.raises((DefinitionError, TypeError), match=option):
+        Runtime(MemoryStore(), [Counter], **given)
+
+
+def test_limits_by_name_are_a_mapping() -> None:
+    names: Any = ["stripe"]
+    with pytest.raises(TypeError, match=r"named=\.\.\.\) takes a mapping"):
+        Limits(named=names)
+
+
+@pytest.mark.parametrize("given", [{"retry": 5}, {"retry": RetryPolicy}, {"serde": 5}, {"serde": BytesSerde}], ids=repr)
+async def test_options_of_an_action_that_make_no_sense_pause_the_handler(given: dict[str, Any]) -> None:
+    class Doer(Service):
+        @handler
+        async def do(self, ctx: Context) -> None:
+            await ctx.run.options(**given)("fail", fail)
+
+    async def fail() -> None:
+        raise ValueError("try again")
+
+    async with Harness(Doer) as app:
+        with pytest.raises(PausedInvocationError, match=r"run\.options\((retry|serde)=\.\.\.\) is a"):
+            await app.service(Doer).do()
+
+
+USES_OF_NAMES: dict[str, Callable[[ObjectContext, Any], Any]] = {
+    "run": lambda ctx, name: ctx.run(name, str),
+    "state": lambda ctx, name: ctx.set(name, 1),
+    "headers": lambda ctx, headers: ctx.object(Counter, "b").add.options(headers=headers)(),
+}
+
+
+@pytest.mark.parametrize("given", [5, [3], {3}, b"x", 1.5], ids=repr)
+@pytest.mark.parametrize("what", USES_OF_NAMES)
+async def test_what_is_no_name_is_told_so(what: str, given: Any) -> None:
+    class Namer(VirtualObject):
+        @handler(retry=RetryPolicy(max_attempts=1, then="fail"))
+        async def use(self, ctx: ObjectContext) -> None:
+            await USES_OF_NAMES[what](ctx, given)
+
+    async with Harness(Namer, Counter) as app:
+        with pytest.raises((TerminalError, PausedInvocationError), match=r"Unicode text without NUL|Headers are"):
+            await app.object(Namer, "a").use()

@@ -139,6 +139,14 @@ class Caller(VirtualObject):
         except asyncio.CancelledError:
             raise RuntimeError("not now") from None
 
+    @handler(retry=RetryPolicy(initial=1.0, maximum=1.0))
+    async def fail_behind_a_callee(self, ctx: ObjectContext, key: str) -> None:
+        """Hears of the cancel when its callee has ended."""
+        try:
+            await ctx.object(Callee, key).work()
+        except asyncio.CancelledError:
+            raise RuntimeError("not now") from None
+
     @handler
     async def wait_at_the_end(self, ctx: ObjectContext) -> str:
         """Swallows every cancel, and waits for nothing at all in the end."""
@@ -407,6 +415,16 @@ class TestWhatFails:
             with pytest.raises(CancelledInvocationError, match="not now"):
                 await invocation.result()
             await app.advance(10)
+            assert await log_of(app, "k") == ["told", "cleaned"]
+
+    async def test_one_that_hears_of_it_behind_a_callee_and_fails_then_ends_too(self, suspend_after: float) -> None:
+        async with Harness(Callee, Caller, suspend_after=suspend_after) as app:
+            invocation = await app.object(Caller, "c").fail_behind_a_callee.send("k")
+            await app.settle()
+            await invocation.cancel()
+            await app.advance(20)
+            with pytest.raises(CancelledInvocationError, match="not now"):
+                await invocation.result()
             assert await log_of(app, "k") == ["told", "cleaned"]
 
     async def test_one_that_waits_for_nothing_afterwards_ends(self, suspend_after: float) -> None:

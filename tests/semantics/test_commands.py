@@ -663,6 +663,23 @@ class TestC8:
             await app.advance(10)
             assert await counter.peek() == 9
 
+    async def test_a_request_that_repeats_another_is_answered_however_full_everything_is(self) -> None:
+        async with tuned(Harness(Counter), mailbox_messages=3, waiting_messages=4) as app:
+            counter = app.object(Counter, "a")
+            await counter.add_slowly.send()
+            first = await counter.add.options(idempotency_key="k").send()
+            for _ in range(2):
+                await counter.add.send()
+            again = await counter.add.options(idempotency_key="k").send()
+            assert again.id == first.id
+            repeated = begin(counter.add.options(idempotency_key="k")())
+            with pytest.raises(OverloadedError, match="3 messages waiting"):
+                await counter.add.options(idempotency_key="new").send()
+            with pytest.raises(OverloadedError, match="3 messages waiting"):
+                await counter.add.options(idempotency_key="new")()
+            await app.advance(10)
+            assert await repeated == 2
+
     async def test_the_limit_counts_what_waits_in_the_store_too(self) -> None:
         app = tuned(Harness(Counter), mailbox_messages=5, pending_in_memory=2)
         async with app:

@@ -152,7 +152,8 @@ class TestPurge:
     async def test_one_that_has_ended_a_moment_ago_can_be_purged(self) -> None:
         async with harness() as app:
             sent = await app.object(Job, "j").count.send()
-            assert await asyncio.gather(sent.result(), app.purge(sent.id)) == [0, [sent.id]]
+            count, purged = await asyncio.gather(sent.result(), app.purge(sent.id))
+            assert (count, purged) == (0, [sent.id])
 
 
 class TestRestart:

@@ -100,9 +100,9 @@ async def test_a_call_to_itself_ends_in_an_error_that_names_the_cycle_and_leaves
 ) -> None:
     store = MemoryStore()
     async with Harness(Mirror, store=store, suspend_after=suspend_after) as app:
-        with pytest.raises(DeadlockError, match=r"Mirror/m\.look -> Mirror/m\.note\.") as told:
+        with pytest.raises(DeadlockError, match=r"Mirror/m/look -> Mirror/m/note\.") as told:
             await app.object(Mirror, "m").look()
-        assert (told.value.code, told.value.cycle) == (508, ("Mirror/m.look", "Mirror/m.note"))
+        assert (told.value.code, told.value.cycle) == (508, ("Mirror/m/look", "Mirror/m/note"))
         assert await app.object(Mirror, "m").note("after") == ["look", "after"]
         assert not store.disk.rows
 
@@ -119,7 +119,7 @@ async def test_it_is_told_once_it_waits_for_nothing_else() -> None:
         await app.settle()
         assert not looking.done()
         await app.advance(10)
-        assert await looking == "Mirror/m.look_after_a_while -> Mirror/m.note"
+        assert await looking == "Mirror/m/look_after_a_while -> Mirror/m/note"
 
 
 async def test_a_timer_of_its_own_makes_it_no_deadlock() -> None:
@@ -148,7 +148,7 @@ async def test_waiting_for_what_it_sent_to_its_own_object_is_a_deadlock_and_the_
 ) -> None:
     async with Harness(Mirror, suspend_after=suspend_after) as app:
         cycle = await app.object(Mirror, "m").wait_for_what_it_sent(how)
-        assert cycle == "Mirror/m.wait_for_what_it_sent -> Mirror/m.note"
+        assert cycle == "Mirror/m/wait_for_what_it_sent -> Mirror/m/note"
         assert await app.object(Mirror, "m").note("after") == ["sent", "after"]
 
 
@@ -172,7 +172,7 @@ async def test_a_message_far_back_in_the_stored_mailbox_is_found_there(crashes: 
         for _ in range(crashes):
             await app.crash()
         await app.advance(10)
-        assert await looking.result() == "Mirror/m.look_after_a_while -> Mirror/m.note"
+        assert await looking.result() == "Mirror/m/look_after_a_while -> Mirror/m/note"
         assert [len(await note.result()) for note in notes] == [1, 2, 3]
         assert await app.object(Mirror, "m").count() == 3
 

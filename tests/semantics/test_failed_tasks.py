@@ -103,6 +103,46 @@ class Careless(VirtualObject):
         return heard
 
     @handler
+    async def fail_in_a_callback(self, ctx: ObjectContext) -> str:
+        asyncio.get_running_loop().call_soon(lambda: int("no number"))
+        await ctx.sleep(1)
+        return "done"
+
+    @handler
+    async def fail_in_a_last_callback(self, ctx: ObjectContext) -> str:
+        asyncio.get_running_loop().call_soon(lambda: int("no number"))
+        await asyncio.sleep(0)
+        return "done"
+
+    @handler
+    async def fail_in_a_callback_that_wakes(self, ctx: ObjectContext) -> None:
+        woken = asyncio.Event()
+        asyncio.get_running_loop().call_soon(lambda: woken.set() if int("no number") else None)
+        await woken.wait()
+
+    @handler
+    async def fail_in_a_future(self, ctx: ObjectContext) -> str:
+        asyncio.get_running_loop().create_future().set_exception(ValueError("in a future"))
+        return "done"
+
+    @handler
+    async def fail_in_a_future_that_lives_on(self, ctx: ObjectContext) -> str:
+        future = asyncio.get_running_loop().create_future()
+        future.set_exception(ValueError("in a future"))
+        await ctx.sleep(1)
+        return "done"
+
+    @handler
+    async def hear_a_future(self, ctx: ObjectContext) -> str:
+        future = asyncio.get_running_loop().create_future()
+        future.set_exception(ValueError("in a future"))
+        await ctx.sleep(1)
+        try:
+            return str(await future)
+        except ValueError:
+            return "heard"
+
+    @handler
     async def fail_together(self, ctx: ObjectContext) -> None:
         """The handler ends before the group has heard of the second."""
         await asyncio.gather(fail("first"), fail("second"))
@@ -156,6 +196,34 @@ async def test_it_is_a_failure_in_a_harness(how: str, world: World) -> None:
             await call
         assert isinstance(told.value.__cause__, ForgottenAwaitError)
         assert isinstance(told.value.__cause__.__cause__, ValueError)
+
+
+LOST_OTHERWISE = {
+    "fail_in_a_callback": "A callback of the loop in .* raised .*no number",
+    "fail_in_a_last_callback": "A callback of the loop in .* raised .*no number",
+    "fail_in_a_callback_that_wakes": "A callback of the loop in .* raised .*no number",
+    "fail_in_a_future": "A future of .* was given an exception.*in a future",
+    "fail_in_a_future_that_lives_on": "A future of .* was given an exception.*in a future",
+}
+
+
+@pytest.mark.parametrize("how", LOST_OTHERWISE)
+async def test_so_is_one_of_a_callback_or_a_future(how: str, world: World) -> None:
+    async with Harness(Careless, dependencies={World: world}) as app:
+        call = begin(getattr(app.object(Careless, "c"), how)())
+        await turns()
+        await wait_a_little(app, 2)
+        with pytest.raises(PausedInvocationError, match=LOST_OTHERWISE[how]) as told:
+            await call
+        assert isinstance(told.value.__cause__, ForgottenAwaitError)
+
+
+async def test_a_future_that_is_awaited_later_is_none(world: World) -> None:
+    async with Harness(Careless, dependencies={World: world}) as app:
+        call = begin(app.object(Careless, "c").hear_a_future())
+        await turns()
+        await wait_a_little(app, 2)
+        assert await call == "heard"
 
 
 async def test_a_mistake_in_a_task_pauses_everywhere(world: World) -> None:

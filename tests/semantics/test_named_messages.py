@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -221,6 +221,18 @@ async def test_what_cannot_be_said_raises_where_it_is_said() -> None:
         with pytest.raises(UndecodableError, match="declared to return None"):
             await app.call("CartObject", "seats", key="mary", returns=None)
         assert app.actions() == []
+
+
+async def test_a_result_of_any_type_may_be_that_of_a_handler_without_one() -> None:
+    async with Harness(Cart, Echo) as app:
+        any_type = cast("type[object]", Any)
+        assert await app.call("CartObject", "clear", key="mary", returns=any_type) is None
+        sent = await app.send("CartObject", "clear", key="mary", returns=any_type)
+        assert await sent.result() is None
+        assert await app.invocation(sent.id).result() is None
+        assert await app.invocation(sent.id, any_type).output() is None
+        with pytest.raises(UndecodableError):
+            await app.invocation(sent.id, int).result()
 
 
 async def test_options_of_a_message_by_name_are_those_of_a_reference() -> None:

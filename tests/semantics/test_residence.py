@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from durably import Context, Limits, MemoryStore, ObjectContext, Runtime, Service, VirtualObject, handler
+from durably import Context, Limits, MemoryStore, ObjectContext, Runtime, Service, VirtualObject, handler, state
 from durably.runtime.environment import Environment
 from durably.runtime.settings import Settings
 from durably.testing import Harness
@@ -46,6 +46,23 @@ class Sleeper(VirtualObject):
         self.begun.note(self.key)
         await ctx.sleep(60)
         return len(what)
+
+
+class Marker(VirtualObject):
+    """Changes a large field in each step."""
+
+    lines: list[str] = state(default_factory=list)
+
+    def __init__(self, begun: Begun) -> None:
+        self.begun = begun
+
+    @handler
+    async def mark(self, ctx: ObjectContext, times: int, seconds: float) -> None:
+        self.begun.note(self.key)
+        self.lines = [LARGE]
+        for number in range(times):
+            self.lines.append(str(number))
+            await ctx.sleep(seconds)
 
 
 class Bounded(Service, suspend_after=10):
@@ -113,3 +130,28 @@ async def test_a_journal_that_grows_long_is_told_at_each_doubling(caplog: pytest
             await runtime.object(Sleeper, "a").poll(50, 0)
     told = [record for record in caplog.records if "ctx.continue_as_new" in record.getMessage()]
     assert len(told) == 3
+
+
+async def test_a_field_that_each_step_writes_again_is_named_at_each_doubling(caplog: pytest.LogCaptureFixture) -> None:
+    environment = Environment(settings=Settings(large_changes_bytes=3 * len(LARGE)))
+    runtime = Runtime(MemoryStore(), [Marker], dependencies={Begun: Begun()}, environment=environment)
+    with caplog.at_level(logging.WARNING):
+        async with runtime:
+            await runtime.object(Marker, "a").mark(20, 0)
+    told = [record.getMessage() for record in caplog.records if "large field" in record.getMessage()]
+    assert len(told) == 3  # At 3, 6 and 12 times its size.
+    assert all("field='lines'" in text for text in told)
+
+
+async def test_changed_fields_count_for_what_may_wait_in_memory() -> None:
+    begun = Begun()
+    async with Harness(Marker, dependencies={Begun: begun}, limits=Limits(waiting_bytes=10 * len(LARGE))) as app:
+        for key in ("small", "large"):
+            await app.object(Marker, key).mark.send(1 if key == "small" else 20, 60)
+        await app.advance(21 * 60)
+    assert begun.replays["small"] == 0
+    async with Harness(Marker, dependencies={Begun: begun}, limits=Limits(waiting_bytes=10 * len(LARGE))) as app:
+        for key in ("one", "two"):
+            await app.object(Marker, key).mark.send(20, 60)
+        await app.advance(21 * 60)
+    assert begun.replays["one"] > 0

@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 import httpx
+import pydantic
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
@@ -34,6 +35,7 @@ from durably import (
     shared,
 )
 from durably.actors.sent_values import decoding, sent_value
+from durably.ids import awakeable_id
 from durably.ingress import Ingress
 from durably.testing import Harness
 from tests.actors.typed_values import typed
@@ -254,16 +256,70 @@ def test_with_msgpack_everything_arrives_as_what_it_was(value: Any) -> None:
     assert repr(read) == repr(value)
 
 
+class Login(pydantic.BaseModel):
+    password: pydantic.SecretStr
+
+
+class Counted(pydantic.BaseModel):
+    count: int = 0
+    hidden: int = pydantic.Field(default=0, exclude=True)
+
+    @pydantic.field_serializer("count")
+    def more(self, count: int) -> int:
+        return count * 2
+
+
+class Listener(Service):
+    @handler
+    async def listen(self, ctx: Context) -> Any:
+        return await ctx.signal("go")
+
+
+LOGIN = Login(password=pydantic.SecretStr("x"))
+RING: list[Any] = []
+RING.append(RING)
+
+
+def nested(levels: int) -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
 @pytest.mark.parametrize(
     "value",
-    [float("nan"), {"a": [float("inf")]}, {1: 1, "1": 2}, Point(1, float("nan")), {"p": Point(1, -INFINITY)}],
-)
+    [
+        float("nan"), {"a": [float("inf")]}, {1: 1, "1": 2}, Point(1, float("nan")), {"p": Point(1, -INFINITY)},
+        {float("nan"): 1}, {True: 1, "true": 2}, {None: 1, "null": 2}, LOGIN, {"a": [LOGIN]}, LOGIN.password,
+        Counted(count=1), [Counted(hidden=1)], "\ud800", RING, nested(2_000),
+    ],
+)  # fmt: skip
 async def test_what_json_would_change_is_refused_where_it_is_sent(value: Any) -> None:
     async with Harness(Waiter, dependencies={Board: Board()}) as app:
         sent = await app.service(Waiter).listen.send()
         with pytest.raises(UnencodableError):
             await sent.signal("go", value)
+        with pytest.raises(UnencodableError):
+            await app.resolve_awakeable(awakeable_id(sent.id, bytes(16), 1), value)
         await sent.cancel()
+
+
+class Words(pydantic.RootModel[list[str]]):
+    pass
+
+
+async def test_models_and_keys_that_json_keeps_are_sent_without_a_serde() -> None:
+    async with Harness(Listener) as app:
+        cases: list[tuple[Any, Any]] = [
+            (Words(["a"]), ["a"]),
+            ({"w": Words([])}, {"w": []}),
+            ({True: 1}, {"true": 1}),
+        ]
+        for value, read in cases:
+            sent = await app.service(Listener).listen.send()
+            await sent.signal("go", value)
+            assert await sent.result() == read
 
 
 async def test_a_class_of_serdes_in_place_of_one_is_refused_with_what_to_write() -> None:

@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import AsyncGenerator
 from functools import partial
 from pathlib import Path
 
@@ -515,6 +516,18 @@ class TestS7:
             await asyncio.get_running_loop().create_future()
 
         @handler
+        async def wait_deep_down(self, ctx: ObjectContext) -> None:
+            await self._one_level_down()
+
+        async def _one_level_down(self) -> None:
+            async for _ in self._nothing_comes():
+                pass
+
+        async def _nothing_comes(self) -> AsyncGenerator[int]:
+            await asyncio.Queue[int]().get()  # Here.
+            yield 1
+
+        @handler
         async def spin(self, ctx: ObjectContext) -> None:
             while True:
                 await asyncio.sleep(0)
@@ -529,9 +542,13 @@ class TestS7:
         [
             (
                 "wait_for_nothing",
-                ["waits for something that nobody will ever supply", "wait_for_nothing", "test_steps.py"],
+                ["waits for something that nothing will ever supply", "wait_for_nothing", "test_steps.py"],
             ),
             ("wait_in_a_task", ["the one who waits", "_never", "TaskGroup"]),
+            (
+                "wait_deep_down",
+                ["in wait_deep_down", "in _one_level_down", "await asyncio.Queue[int]().get()  # Here.", "in get"],
+            ),
             ("spin", ["callbacks", "sleep(0)"]),
         ],
     )

@@ -16,6 +16,7 @@ from durably import (
     InvocationStatus,
     ObjectContext,
     PausedInvocationError,
+    RetryPolicy,
     Service,
     SharedContext,
     VirtualObject,
@@ -114,7 +115,7 @@ async def test_a_limit_that_never_comes_is_no_timer(suspend_after: float, store:
         await app.advance(2)
         assert await call == "out of patience"
         assert store.timers_on_disk() == 0
-        with pytest.raises(PausedInvocationError, match="nobody will ever supply"):
+        with pytest.raises(PausedInvocationError, match="nothing will ever supply"):
             await app.object(Patient, "p").wait_for_nothing()
 
 
@@ -408,3 +409,32 @@ class TestT2:
             await wait_a_little(app, 10)
             assert await call == 10
             assert await app.object(Sleeper, "s").count() == 1
+
+
+@pytest.mark.parametrize("timers_in_memory", [0, 100])
+async def test_a_slow_look_at_the_timers_does_not_bring_an_earlier_retry_back(timers_in_memory: int) -> None:
+    """Also where the next one is so late that it is in the store only."""
+
+    class Failing(Service):
+        @handler(retry=RetryPolicy(initial=2, factor=100, maximum=200))
+        async def fail(self, ctx: Context) -> None:
+            attempts.append(app.clock.monotonic())
+            raise RuntimeError("a mistake")
+
+    attempts: list[int] = []
+    store = PuppetStore()
+    harness = Harness(Failing, store=store)
+    async with tuned(harness, timer_window_us=5 * SECOND_US, timers_in_memory=timers_in_memory) as app:
+        sent = await app.service(Failing).fail.send()
+        await app.settle()
+        store.timer_reads.hold()
+        engine_of(app).parts.timers.open_window()
+        await turns()
+        await wait_a_little(app, 3)
+        assert len(attempts) == 2
+        store.timer_reads.release()
+        await app.advance(100)
+        assert len(attempts) == 2
+        await app.advance(150)
+        assert len(attempts) == 3
+        await app.kill(sent.id)

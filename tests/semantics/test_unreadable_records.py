@@ -24,6 +24,7 @@ import pytest
 
 from durably import (
     Context,
+    DurableList,
     DurablePromise,
     InvocationStatus,
     JsonSerde,
@@ -44,6 +45,7 @@ from durably import (
 from durably.codecs import AesGcmCodec, Codec
 from durably.errors import DurablyError
 from durably.ingress import Ingress
+from durably.models import Machine, Model, TransitionContext, initial
 from durably.storage.encoded import EncodedStore
 from durably.storage.introspection import InspectableStore
 from durably.storage.memory import Disk, MemoryStore
@@ -65,6 +67,7 @@ class Box(VirtualObject):
     """Does everything that leaves a record."""
 
     items: list[str] = state(default_factory=list)
+    shelf: DurableList[str] = state()
 
     @handler
     async def add(self, ctx: ObjectContext, item: str) -> list[str]:
@@ -74,6 +77,18 @@ class Box(VirtualObject):
     @shared
     async def look(self, ctx: Context) -> list[str]:
         return self.items
+
+    @handler
+    async def put(self, ctx: ObjectContext, item: str) -> None:
+        self.shelf.append(item)
+
+    @handler
+    async def first(self, ctx: ObjectContext) -> str:
+        return await self.shelf.get(0)
+
+    @shared
+    async def shelved(self, ctx: Context) -> list[str]:
+        return await self.shelf.range()
 
     @handler
     async def slow(self, ctx: ObjectContext, item: str, seconds: int = HOUR) -> list[str]:
@@ -125,7 +140,22 @@ class Asker(Service):
         return await ctx.object(Box, "keyed").add.options(idempotency_key="k")("again")
 
 
-ACTORS = (Box, Flow, Asker)
+class Paper(Model):
+    text: str
+
+
+class Written(Paper):
+    pass
+
+
+class Papers(Machine[Paper]):
+    @initial
+    async def write(self, ctx: TransitionContext, text: str) -> Written:
+        return Written(text=text)
+
+
+PAPER = "paper_1"
+ACTORS = (Box, Flow, Asker, Papers)
 Ids = dict[str, str]
 Probe = Callable[[Harness, Ids], Awaitable[Any]]
 
@@ -134,6 +164,8 @@ async def fill(app: Harness) -> Ids:
     """Leave records of every kind."""
     await app.object(Box, "state").add("a")
     await app.object(Box, "keyed").add.options(idempotency_key="k")("a")
+    await app.object(Box, "shelf").put("an entry")
+    await app.call("Papers", "write", key=PAPER, argument={"text": "w"})
     sends = {
         "slow": app.object(Box, "slow").slow.options(headers={"x-own": "own"}).send("s"),
         "held": app.object(Box, "held").slow.send("s"),
@@ -176,11 +208,15 @@ SENT = ("slow", "held", "queued", "scheduled", "signal", "deadline", "flaky", "p
 PROBES: dict[str, Probe] = {
     "state": lambda app, _: app.object(Box, "state").add("b"),
     "look": items_of("state"),
+    "first": lambda app, _: app.object(Box, "shelf").first(),
+    "shelved": lambda app, _: app.object(Box, "shelf").shelved(),
     "keyed": lambda app, _: app.object(Box, "keyed").add.options(idempotency_key="k")("other"),
     "items": items_of("keyed"),
     "attach": outcome_of("keyed"),
     "ask": lambda app, ids: app.service(Asker).ask(ids["keyed"]),
     "join": lambda app, _: app.service(Asker).join(),
+    "paper": lambda app, _: app.machine(Papers).find_one(Paper, id=PAPER),
+    "history": lambda app, _: app.machine(Papers).get_object_transitions(PAPER),
     **{name: outcome_of(name) for name in SENT},
 }
 AFTERWARDS: dict[str, Probe] = {
@@ -191,6 +227,8 @@ CONCERNED = {
     "state": {"state", "look"},
     "keyed": {"keyed", "items", "attach", "ask", "join"},
     "held": {"held", "queued"},
+    "shelf": {"first", "shelved"},
+    PAPER: {"paper", "history"},
 }
 """Who hears of a damaged record, by the key of its object; of all others it is the one of that name."""
 
@@ -256,7 +294,8 @@ TEXT_COLUMNS = ("argument", "headers")
 
 
 def payload_columns(file: sqlite3.Connection) -> list[tuple[str, str]]:
-    tables = [name for (name,) in file.execute("select name from sqlite_schema where type = 'table'")]
+    names = [name for (name,) in file.execute("select name from sqlite_schema where type = 'table'")]
+    tables = [name for name in names if not name.startswith("model_")]  # What they say is in the state.
     return [
         (table, column)
         for table in tables
@@ -271,7 +310,7 @@ def places(path: Path) -> list[Place]:
         keys = dict(file.execute("select number, key from invocations").fetchall())
         found: list[Place] = []
         for table, column in payload_columns(file):
-            owner = "key" if table in ("state", "promises", "invocations") else "number"
+            owner = "key" if table in ("state", "entries", "promises", "invocations", "events") else "number"
             rows = file.execute(
                 f"select rowid, {owner} from {table} where {column} is not null and {column} <> '{{}}'"
             ).fetchall()
@@ -365,7 +404,20 @@ def store_of(app: Harness) -> InspectableStore:
 
 
 @pytest.mark.parametrize(
-    "column", ["argument", "headers", "failure", "outcome", "steps", "completions", "signals", "promises", "state"]
+    "column",
+    [
+        "argument",
+        "headers",
+        "failure",
+        "outcome",
+        "steps",
+        "completions",
+        "signals",
+        "promises",
+        "state",
+        "entries",
+        "events",
+    ],
 )
 def test_a_damaged_record_concerns_its_own_object_only_and_mended_it_goes_on(
     store: Filled, tmp_path: Path, column: str

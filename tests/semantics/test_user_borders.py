@@ -302,7 +302,7 @@ def test_what_user_code_raises_at_any_border_is_told_to_its_caller_alone(kind: s
             for place, ask in asked.items():  # All arrive in one turn.
                 bad[place] = begin(told(ask))
                 good.append(begin(told(partial(adding, runtime, f"good{len(good)}", "a"))))
-            _, waiting = await asyncio.wait([*bad.values(), *good], timeout=20)
+            _, waiting = await asyncio.wait([*bad.values(), *good], timeout=60)
             assert not waiting, [place for place, task in bad.items() if not task.done()]
             assert {task.result() for task in good} == {"answered 'a'"}
             answers = {place: task.result() for place, task in bad.items()}
@@ -314,7 +314,7 @@ def test_what_user_code_raises_at_any_border_is_told_to_its_caller_alone(kind: s
         async with make_runtime(disk) as runtime:
             keys = ("good0", "unreadable", "good1")
             asking = [begin(told(partial(adding, runtime, key, "b"))) for key in keys]
-            await asyncio.wait(asking, timeout=20)
+            await asyncio.wait(asking, timeout=60)
             first, unreadable, second = [task.result() for task in asking]
             assert (first, second) == ("answered 'ab'", "answered 'ab'")
             assert unreadable.startswith("PausedInvocationError")

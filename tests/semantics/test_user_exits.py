@@ -458,7 +458,7 @@ def test_after_a_signal_the_others_have_their_turn() -> None:
         await turns()
 
     async def leave() -> str:
-        worked: str = await asyncio.wait_for(begun[1], 5)
+        worked: str = await asyncio.wait_for(begun[1], 60)
         begun[0].cancel()
         await runtime.__aexit__(None, None, None)
         return worked

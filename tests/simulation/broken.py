@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial, wraps
 from typing import Any
@@ -14,13 +15,34 @@ from typing import Any
 import msgspec
 import pytest
 
-from durably import Context, ObjectContext, Service, VirtualObject, handler, shared, state
+from durably import Context, ObjectContext, Service, VirtualObject, handler, sagas, shared, state
+from durably.actors import compensations
 from durably.actors.context import SharedContext
-from durably.actors.protocol.commands import AwaitSignal
-from durably.ids import AWAKEABLE_PREFIX, Address, AwakeableId, InvocationStatus
+from durably.actors.cron import CronSchedule
+from durably.actors.definition.binding import DELETION, STATE_EDIT, BoundActor, MissingHandler
+from durably.actors.large_state import DurableDict, DurableList
+from durably.actors.middleware import Onion
+from durably.actors.protocol.commands import AwaitSignal, Publish, Send
+from durably.actors.protocol.entries import EntryChanges, FieldChanges
+from durably.actors.protocol.popped import ListPops
+from durably.actors.protocol.port import Port
+from durably.actors.values.error_envelopes import terminal
+from durably.ids import (
+    AWAKEABLE_PREFIX,
+    STATE_VERSION_FIELD,
+    Address,
+    AwakeableId,
+    EntryKey,
+    InvocationStatus,
+    new_identity,
+    next_seed,
+)
+from durably.runtime.activations import activations
 from durably.runtime.activations.activations import Activations
 from durably.runtime.activations.attempts import Attempts
 from durably.runtime.commands.cancel_commands import CancelCommands
+from durably.runtime.commands.entry_commands import SharedRead
+from durably.runtime.commands.event_commands import PublishCommands
 from durably.runtime.commands.promise_commands import CompletePromiseCommands
 from durably.runtime.commands.run_commands import RunCommands
 from durably.runtime.commands.signal_commands import CompleteAwakeableCommands, SendSignalCommands
@@ -28,49 +50,81 @@ from durably.runtime.commit.committer import Committer
 from durably.runtime.commit.open_batch import OpenBatch
 from durably.runtime.commit.transition import Transition
 from durably.runtime.commit.verification import Verification
+from durably.runtime.dependencies.made_dependencies import MadeDependencies
 from durably.runtime.execution.execution import DurableOperation, Execution
-from durably.runtime.execution.step import Outcome
+from durably.runtime.execution.step import Outcome, Step
 from durably.runtime.gateway import intake
 from durably.runtime.gateway import requests as gateway_requests
+from durably.runtime.gateway.admission import Admission
 from durably.runtime.gateway.control import Control, Verb
 from durably.runtime.gateway.deliveries import Deliveries
 from durably.runtime.gateway.intake import Intake
 from durably.runtime.gateway.pending_requests import AcceptanceOperation, IdentificationOperation, OutcomeOperation
+from durably.runtime.inspection.inspection import Inspection
+from durably.runtime.invocations import invocation as invocation_module
 from durably.runtime.invocations.activation import Activation
 from durably.runtime.invocations.invocation import Found, InvocationRun
 from durably.runtime.invocations.journal import Journal
-from durably.runtime.lifecycle import deadlocks
+from durably.runtime.invocations.journal import journal_of as original_journal_of
+from durably.runtime.lifecycle import deadlocks, restarts_as_new, retries, subscriptions
+from durably.runtime.lifecycle import endings as endings_module
 from durably.runtime.lifecycle.cancellation import Cancellation
 from durably.runtime.lifecycle.continuations import Continuations
+from durably.runtime.lifecycle.dead_letters import DeadLetters
 from durably.runtime.lifecycle.deadlines import Deadlines
 from durably.runtime.lifecycle.deadlocks import Deadlocks
+from durably.runtime.lifecycle.ended_journals import EndedJournals
 from durably.runtime.lifecycle.endings import Endings
+from durably.runtime.lifecycle.in_flight import InFlight
+from durably.runtime.lifecycle.kept_journals import KeptJournals
 from durably.runtime.lifecycle.knots import Knot
+from durably.runtime.lifecycle.object_deletion import ObjectDeletion, ObjectExpiry
+from durably.runtime.lifecycle.pause_notices import PauseNotices
+from durably.runtime.lifecycle.pause_search import PauseSearch
 from durably.runtime.lifecycle.pauses import Pauses
 from durably.runtime.lifecycle.recovery import Recovery
+from durably.runtime.lifecycle.restarts_as_new import RestartsAsNew
 from durably.runtime.lifecycle.retention import Retention
+from durably.runtime.lifecycle.retries import Retries
+from durably.runtime.lifecycle.schedules import Scheduled, Schedules
+from durably.runtime.lifecycle.sources import RunningFeed, SourceRow, Sources
+from durably.runtime.lifecycle.state_edits import StateEdit, StateEdits, decode_edit
+from durably.runtime.lifecycle.state_migrations import StateMigrations
+from durably.runtime.lifecycle.subscriptions import Subscribed, SubscriptionRow, Subscriptions
 from durably.runtime.lifecycle.timer_dispatch import TimerDispatch
-from durably.runtime.lifecycle.wait_graph import WaitGraph, WaitReason
+from durably.runtime.lifecycle.wait_graph import Wait, WaitGraph, WaitReason
 from durably.runtime.lifecycle.workflow_retention import WorkflowRetention
+from durably.runtime.limits.limit_pool import LimitPool
+from durably.runtime.limits.named_limits import NamedLimits
 from durably.runtime.messaging.acceptance import Acceptance
 from durably.runtime.messaging.attachments import Attachments
+from durably.runtime.messaging.events import Events
 from durably.runtime.messaging.messages import Messages
 from durably.runtime.messaging.orders import Orders
 from durably.runtime.messaging.promises import Promises
+from durably.runtime.messaging.refused_sends import RefusedSends
 from durably.runtime.messaging.signals import Signals
 from durably.runtime.messaging.targets import Targets
+from durably.runtime.registry.entry_reads import EntryReads
 from durably.runtime.registry.registry import InvocationRegistry
+from durably.runtime.registry.store_questions import Asked, StoreQuestions
 from durably.runtime.registry.waiters import Waiters
-from durably.runtime.runtime import Runtime
 from durably.runtime.steps import steps
+from durably.runtime.steps.setting_up import SettingUp
 from durably.runtime.steps.steps import Steps
-from durably.storage.memory import MemoryStore
+from durably.sources import SourceRecord
+from durably.storage.memory import MemoryStore, StoredRow
 from durably.storage.payload_coding import PayloadCoding
 from durably.storage.records import (
+    LATEST_POSITION,
     NO_COMMAND,
+    SCHEDULES,
+    SUBSCRIPTIONS,
     Batch,
     CallerRecord,
     CompletionRecord,
+    EventAnswer,
+    EventRecord,
     OrderRecord,
     SignalRecord,
     StoredInvocation,
@@ -87,6 +141,7 @@ from workloads import WORKLOADS
 Patch = pytest.MonkeyPatch
 
 EVERYTHING = tuple(WORKLOADS.values())
+PAUSES = (WORKLOADS["pauses"],)
 
 
 @dataclass(frozen=True)
@@ -210,7 +265,15 @@ def what_waits_in_the_store_is_not_woken(patch: Patch) -> None:
     patch.setattr(Activations, "_take_arrived", _only_messages)
 
 
-def _nothing(*_: Any) -> None:
+def _false(*_: Any) -> bool:
+    return False
+
+
+def _true(*_: Any) -> bool:
+    return True
+
+
+def _nothing(*_: Any, **__: Any) -> None:
     """Not done."""
 
 
@@ -324,8 +387,8 @@ def batches_are_cut_within_transitions(patch: Patch) -> None:
 
 @mutant("paused", "check", "invariant")
 def state_is_written_before_the_outcome(patch: Patch) -> None:
-    def append(original: Any, self: Transition, invocation: InvocationRun, index: int, step: Any) -> None:
-        original(self, invocation, index, step)
+    def append(original: Any, self: Transition, invocation: InvocationRun, index: int, step: Any, *rest: Any) -> None:
+        original(self, invocation, index, step, *rest)
         if step.changes and invocation.is_exclusive:
             for name, value in step.changes.items():
                 self._batch.set_state(invocation.address, name, value)
@@ -342,7 +405,7 @@ def outcomes_are_written_without_the_state(patch: Patch) -> None:
     around(patch, OpenBatch, "set_state", set_state)
 
 
-@mutant("guarantee 7", "guarantee 3", "machine")
+@mutant("guarantee 7", "guarantee 3", "machine", where=(WORKLOADS["counters"],))
 def completions_of_actions_are_forgotten_at_recovery(patch: Patch) -> None:
     async def load(original: Any, self: MemoryStore, *args: Any, **kwargs: Any) -> list[StoredObject]:
         found: list[StoredObject] = await original(self, *args, **kwargs)
@@ -382,7 +445,7 @@ def what_follows_from_no_commit_is_not_verified(patch: Patch) -> None:
     patch.setattr(Verification, "holds", holds)
 
 
-@mutant("guarantee 9", where=(WORKLOADS["promises"],))
+@mutant("guarantee 9", where=(WORKLOADS["pauses"],))
 def a_check_counts_for_what_was_asked_after_it(patch: Patch) -> None:
     """The store is believed to be ours for a second after it said so."""
     confirmed: dict[Verification, int] = {}
@@ -402,9 +465,66 @@ def a_check_counts_for_what_was_asked_after_it(patch: Patch) -> None:
     around(patch, Verification, "holds", holds)
 
 
-# ---------------------------------------------------------------------- what an operator resumes
+@mutant("guarantee 9", "check")
+def an_owner_that_opens_again_takes_the_store_back(patch: Patch) -> None:
+    """From its successor, which then fails, opens again, and takes it back as well."""
 
-PAUSES = (WORKLOADS["pauses"],)
+    def open(original: Any, self: MemoryStore, *args: Any) -> Any:
+        if self._owner is not None:
+            self.disk.holder, self._epoch = None, self.disk.epoch
+        return original(self, *args)
+
+    around(patch, MemoryStore, "open", open)
+
+
+# ---------------------------------------------------------------------- order, limits, and times to wait
+
+
+@mutant("guarantee 20", "check", where=(WORKLOADS["promises"], WORKLOADS["bank"], WORKLOADS["trees"]))
+def sends_of_one_step_leave_in_reverse(patch: Patch) -> None:
+    def backwards(commands: Sequence[Any], first: int = 0) -> list[tuple[int, Any]]:
+        pairs = list(enumerate(commands, first))
+        sends = [pair for pair in pairs if isinstance(pair[1], Send)]
+        return [sends.pop() if isinstance(command, Send) else (number, command) for number, command in pairs]
+
+    for module in (steps, endings_module):
+        patch.setattr(module, "enumerate", backwards, raising=False)
+
+
+@mutant("guarantee 20", where=(WORKLOADS["counters"],))
+def limits_of_mailboxes_are_not_looked_at(patch: Patch) -> None:
+    patch.setattr(Admission, "_check_mailbox", _nothing)
+
+
+@mutant("guarantee 20", where=(WORKLOADS["counters"],))
+def a_mailbox_takes_one_message_too_many(patch: Patch) -> None:
+    def check(original: Any, self: Admission, activation: Activation | None) -> None:
+        if activation is not None and activation.waiting() > self._settings.mailbox_messages:
+            original(self, activation)
+
+    around(patch, Admission, "_check_mailbox", check)
+
+
+@mutant("guarantee 19", where=PAUSES)
+def what_has_failed_is_tried_again_at_once(patch: Patch) -> None:
+    def no_delay(*_: object) -> int:
+        return 0
+
+    patch.setattr(retries, "retry_delay", no_delay)
+
+
+@mutant("guarantee 12")
+def timers_of_what_has_ended_stay(patch: Patch) -> None:
+    def clear(original: Any, self: StoredRow, *args: Any) -> None:
+        timers = getattr(self, "timers", {})
+        original(self, *args)
+        self.timers = timers
+
+    around(patch, StoredRow, "clear", clear)
+    around(patch, StoredRow, "keep_journal", clear)
+
+
+# ---------------------------------------------------------------------- what an operator resumes
 
 
 def _resuming(patch: Patch, change: Callable[[InvocationRun], object]) -> None:
@@ -537,7 +657,7 @@ def outcomes_of_messages_are_not_kept_for_their_sender(patch: Patch) -> None:
     patch.setattr(InvocationRegistry, "may_ask", may_ask)
 
 
-@mutant("check", where=PROMISES)
+@mutant("check", "guarantee 4", where=PROMISES)
 def the_last_message_of_a_long_step_is_lost(patch: Patch) -> None:
     def issue_last(original: Any, self: Endings, transition: Any, invocation: Any, last: Any, *rest: Any) -> None:
         shorter = msgspec.structs.replace(last, commands=last.commands[:-1]) if len(last.commands) >= 3 else last
@@ -1016,7 +1136,7 @@ def a_restart_from_a_later_step_does_not_store_the_steps_before(patch: Patch) ->
     def keep(self: Continuations, transition: Transition, invocation: InvocationRun, kept: Journal) -> None:
         invocation.journal = kept
 
-    patch.setattr(Continuations, "_keep", keep)
+    patch.setattr(Continuations, "keep", keep)
 
 
 @mutant("guarantee 5", "guarantee 7", "machine", "stuck", "check", "paused", where=PAUSES)
@@ -1144,7 +1264,7 @@ def atomic_handlers_cancel_before_their_outcome(patch: Patch) -> None:
 
 @mutant("check", where=CANCELS)
 def an_order_to_all_of_an_object_goes_to_one(patch: Patch) -> None:
-    def pages(original: Any, self: Runtime, *args: Any) -> Any:
+    def records(original: Any, self: Inspection, *args: Any) -> Any:
         async def first() -> Any:
             async for record in original(self, *args):
                 yield record
@@ -1152,7 +1272,7 @@ def an_order_to_all_of_an_object_goes_to_one(patch: Patch) -> None:
 
         return first()
 
-    around(patch, Runtime, "_pages", pages)
+    around(patch, Inspection, "records", records)
 
 
 @mutant("guarantee 5", where=CANCELS)
@@ -1162,27 +1282,197 @@ def a_purge_forgets_nothing(patch: Patch) -> None:
 
 @mutant("guarantee 5", "guarantee 2", where=CANCELS)
 def what_is_begun_again_is_not_accepted(patch: Patch) -> None:
-    def restart(original: Any, self: Control, found: Any) -> str:
-        with pytest.MonkeyPatch.context() as inner:
-            inner.setattr(Acceptance, "accept", _nothing)
-            id: str = original(self, found)
-        return id
+    def begin(original: Any, self: RestartsAsNew, found: Any, from_step: int, then: Callable[[Any], None]) -> None:
+        if not from_step:
+            then(new_identity(self._entropy, *found.address)[0])
+        else:
+            original(self, found, from_step, then)
 
-    around(patch, Control, "_restart", restart)
+    around(patch, RestartsAsNew, "begin", begin)
 
 
 @mutant("guarantee 4", "check", where=CANCELS)
 def what_is_begun_again_has_another_argument(patch: Patch) -> None:
-    def restart(original: Any, self: Control, found: Any) -> str:
+    def restart(original: Any, self: RestartsAsNew, *args: Any) -> Any:
         def accept(accept: Any, acceptance: Acceptance, transition: Any, message: Any) -> Any:
             return accept(acceptance, transition, msgspec.structs.replace(message, argument=b'{"what":"twice"}'))
 
         with pytest.MonkeyPatch.context() as inner:
             around(inner, Acceptance, "accept", accept)
-            id: str = original(self, found)
-        return id
+            return original(self, *args)
 
-    around(patch, Control, "_restart", restart)
+    around(patch, RestartsAsNew, "_accept", restart)
+
+
+# ---------------------------------------------------------------------- what is kept for a while
+
+RETENTIONS = (WORKLOADS["retentions"],)
+EDITS = (WORKLOADS["edits"],)
+
+
+@mutant("guarantee 15", where=RETENTIONS)
+def the_cleaner_forgets_journals(patch: Patch) -> None:
+    async def forget(_: Retention) -> bool:
+        return False
+
+    patch.setattr(Retention, "_forget_journals", forget)
+
+
+@mutant("guarantee 15", where=RETENTIONS)
+def the_cleaner_takes_journals_too_early(patch: Patch) -> None:
+    def forget(original: Any, self: Retention) -> Any:
+        now = self._clock.now
+
+        async def forget_early() -> bool:
+            with pytest.MonkeyPatch.context() as inner:
+                inner.setattr(self._clock, "now", lambda: now() + 10_000_000_000)
+                forgotten: bool = await original(self)
+            return forgotten
+
+        return forget_early()
+
+    around(patch, Retention, "_forget_journals", forget)
+
+
+@mutant("check", where=RETENTIONS)
+def journals_go_with_the_end(patch: Patch) -> None:
+    patch.setattr(KeptJournals, "of", _nothing)
+
+
+@mutant("guarantee 12", "check", where=RETENTIONS)
+def a_journal_stays_and_nothing_says_how_long(patch: Patch) -> None:
+    def end(original: Any, self: OpenBatch, invocation: InvocationRun, **how: Any) -> Any:
+        was_earlier = original(self, invocation, **how)
+        self._kept.pop(invocation.number, None)
+        return was_earlier
+
+    around(patch, OpenBatch, "end", end)
+
+
+@mutant("guarantee 15", "check", where=RETENTIONS)
+def a_ttl_deletes_what_is_at_work(patch: Patch) -> None:
+    def expire(original: Any, self: ObjectDeletion, address: Address, then: Callable[[], None]) -> None:
+        def loaded(activation: Activation) -> None:
+            transition = self._committer.begin()
+            transition.expire_object(activation, None)
+            self._send(transition, address, keeps_outcome=False)
+            then()
+
+        self._activations.with_loaded(address, loaded)
+
+    around(patch, ObjectDeletion, "expire", expire)
+
+
+@mutant("guarantee 1", "check", where=RETENTIONS)
+def a_deletion_overtakes_messages(patch: Patch) -> None:
+    def dispatch(original: Any, self: Activations, activation: Activation, invocation: InvocationRun) -> None:
+        original(self, activation, invocation)
+        if invocation.handler.is_deletion and invocation in activation.mailbox:
+            activation.mailbox.remove(invocation)
+            activation.mailbox.appendleft(invocation)
+
+    around(patch, Activations, "_dispatch", dispatch)
+
+
+@mutant("check", "paused", where=RETENTIONS)
+def a_deletion_is_lost_at_a_crash(patch: Patch) -> None:
+    def handler(original: Any, self: BoundActor, name: str, *, shared: bool) -> Any:
+        if name == DELETION:
+            return MissingHandler(self.definition, "deletion", shared=shared)
+        return original(self, name, shared=shared)
+
+    around(patch, BoundActor, "handler_or_missing", handler)
+
+
+@mutant("check", where=RETENTIONS)
+def a_deletion_by_ttl_is_not_sent(patch: Patch) -> None:
+    def expire(self: ObjectDeletion, address: Address, then: Callable[[], None]) -> None:
+        def loaded(activation: Activation) -> None:
+            self._expiry.count_no_longer(self._committer.begin(), activation)
+            then()
+
+        self._activations.with_loaded(address, loaded)
+
+    patch.setattr(ObjectDeletion, "expire", expire)
+
+
+@mutant("check", where=RETENTIONS)
+def a_deletion_deletes_nothing(patch: Patch) -> None:
+    def delete(self: Endings, invocation: InvocationRun) -> None:
+        self._end(self._committer.begin(), invocation, Outcome(False, b""))
+
+    patch.setattr(Endings, "delete_object", delete)
+
+
+@mutant("check", where=EDITS)
+def an_edit_takes_no_account_of_its_version(patch: Patch) -> None:
+    patch.setattr(StateEdit, "refusal", _nothing)
+
+
+@mutant("check", where=EDITS)
+def an_edit_leaves_fields_that_it_does_not_name(patch: Patch) -> None:
+    def changes(self: StateEdit, _: Activation) -> dict[str, bytes]:
+        return self.state
+
+    patch.setattr(StateEdit, "changes", changes)
+
+
+@mutant("check", where=EDITS)
+def an_edit_goes_around_the_mailbox(patch: Patch) -> None:
+    def send(original: Any, self: StateEdits, address: Address, argument: bytes) -> InvocationRun:
+        sent: InvocationRun = original(self, address, argument)
+        self._committer.begin().change_state(sent.activation, decode_edit(argument).state)
+        return sent
+
+    def carry_out(self: Endings, invocation: InvocationRun) -> None:
+        self._end(self._committer.begin(), invocation, Outcome(False, b""))
+
+    around(patch, StateEdits, "send", send)
+    patch.setattr(Endings, "edit_state", carry_out)
+
+
+@mutant("guarantee 1", "check", where=EDITS)
+def an_edit_overtakes_messages(patch: Patch) -> None:
+    def dispatch(original: Any, self: Activations, activation: Activation, invocation: InvocationRun) -> None:
+        original(self, activation, invocation)
+        if invocation.handler.name == STATE_EDIT and invocation in activation.mailbox:
+            activation.mailbox.remove(invocation)
+            activation.mailbox.appendleft(invocation)
+
+    around(patch, Activations, "_dispatch", dispatch)
+
+
+@mutant("check", "paused", where=EDITS)
+def an_edit_is_lost_at_a_crash(patch: Patch) -> None:
+    def handler(original: Any, self: BoundActor, name: str, *, shared: bool) -> Any:
+        if name == STATE_EDIT:
+            return MissingHandler(self.definition, "edit", shared=shared)
+        return original(self, name, shared=shared)
+
+    around(patch, BoundActor, "handler_or_missing", handler)
+
+
+@mutant("check", where=RETENTIONS)
+def an_end_does_not_count_for_the_ttl(patch: Patch) -> None:
+    patch.setattr(ObjectExpiry, "has_ended", _nothing)
+
+
+@mutant("guarantee 15", where=RETENTIONS)
+def a_deleted_object_keeps_its_moment(patch: Patch) -> None:
+    def has_ended(original: Any, self: ObjectExpiry, transition: Any, invocation: InvocationRun) -> None:
+        if not invocation.handler.is_deletion:
+            original(self, transition, invocation)
+
+    around(patch, ObjectExpiry, "has_ended", has_ended)
+
+
+@mutant("check", "paused", where=RETENTIONS)
+def what_begins_as_new_has_its_own_ids_in_the_steps_that_it_keeps(patch: Patch) -> None:
+    def seed(original: Any, *args: Any, earlier_id: str = "", **how: Any) -> bytes:
+        drawn: bytes = original(*args, **how)
+        return drawn
+
+    patch.setattr(restarts_as_new, "next_seed", partial(seed, next_seed))
 
 
 # ---------------------------------------------------------------------- what is asked for in a last step, or held back
@@ -1270,7 +1560,276 @@ def what_began_before_a_change_runs_the_new_code(patch: Patch) -> None:
     patch.setattr(Execution, "patched", patched)
 
 
+# ---------------------------------------------------------------------- collections
+
+SHELVES = (WORKLOADS["shelves"],)
+SLOW_SHELVES = replace(WORKLOADS["shelves"], faults=Faults.slow(rate=0.4))
+"""Reads that are under way while something changes."""
+
+
+@mutant("check", "paused", "stuck", where=SHELVES)
+def a_read_after_a_write_sees_the_old_value(patch: Patch) -> None:
+    def own_entries(original: Any, self: Execution, field: str) -> FieldChanges:
+        return FieldChanges()
+
+    around(patch, Execution, "own_entries", own_entries)
+
+
+@mutant("check", where=SHELVES)
+def a_read_sees_what_is_written_after_it(patch: Patch) -> None:
+    def read(original: Any, self: DurableDict[Any, Any], key: EntryKey, then: Any, what: str, site: Any) -> Any:
+        own = self._port.own_entries(self._field.name)
+
+        def late(data: bytes | None) -> Any:
+            return then(own.entries.get(key, data))
+
+        return original(self, key, late, what, site)
+
+    around(patch, DurableDict, "_read", read)
+
+
+@mutant("check", "guarantee 6", "guarantee 17", "paused", where=SHELVES)
+def entries_that_a_crash_has_interrupted_are_lost(patch: Patch) -> None:
+    """What earlier steps have changed is not folded in where the journal came from the store."""
+
+    def journal_of(original: Any, stored: StoredInvocation) -> Journal:
+        journal: Journal = original(stored)
+        journal.entries = None
+        return journal
+
+    patch.setattr(invocation_module, "journal_of", partial(journal_of, original_journal_of))
+
+
+@mutant("check", "guarantee 17", "paused", where=SHELVES)
+def two_pops_get_the_same_entry(patch: Patch) -> None:
+    def take(original: Any, self: DurableList[Any], default: Any, site: Any, *, is_left: bool) -> Any:
+        bounds = self._bounds()
+        taken = original(self, default, site, is_left=is_left)
+        if bounds[0] != bounds[1] and is_left:
+            self._bound(*bounds)
+        return taken
+
+    around(patch, DurableList, "_take", take)
+
+
+@mutant("check", "guarantee 17", where=SHELVES)
+def changed_entries_survive_an_atomic_handler_that_has_failed(patch: Patch) -> None:
+    def take_last_step(
+        original: Any, self: Endings, transition: Transition, invocation: InvocationRun, last: Any, found: Any, *,
+        drops: bool,
+    ) -> Any:  # fmt: skip
+        if drops and invocation.journal is not None and invocation.journal.entries:
+            transition.change_entries(invocation.activation, invocation.journal.entries)
+        return original(self, transition, invocation, last, found, drops=drops)
+
+    around(patch, Endings, "take_last_step", take_last_step)
+
+
+@mutant("check", "guarantee 17", where=SHELVES)
+def changed_entries_of_the_last_step_alone_are_kept(patch: Patch) -> None:
+    def changed(original: Any, journal: Journal | None, last: Step) -> EntryChanges | None:
+        kept: EntryChanges | None = original(None, last)
+        return kept
+
+    patch.setattr(endings_module, "_changed_entries", partial(changed, endings_module._changed_entries))
+
+
+@mutant("check", "guarantee 6", "guarantee 17", "paused", where=SHELVES)
+def entries_are_read_before_what_is_on_its_way_is_stored(patch: Patch) -> None:
+    def recent(original: Any, self: EntryReads, activation: Activation, field: str) -> FieldChanges:
+        return FieldChanges()
+
+    around(patch, EntryReads, "recent", recent)
+
+
+@mutant("check", "paused", where=(SLOW_SHELVES,))
+def a_shared_read_does_not_hear_of_changes_meanwhile(patch: Patch) -> None:
+    def changed(*_: object) -> None:
+        return None
+
+    patch.setattr(SharedRead, "changed", changed)
+
+
+@mutant("check", "guarantee 17", where=SHELVES)
+def a_cleared_collection_keeps_what_is_stored(patch: Patch) -> None:
+    def change_entries(original: Any, self: OpenBatch, address: Address, field: str, changes: FieldChanges) -> None:
+        changes.is_cleared = False
+        original(self, address, field, changes)
+
+    around(patch, OpenBatch, "change_entries", change_entries)
+
+
+@mutant("check", "guarantee 17", where=SHELVES)
+def a_pop_that_was_given_up_loses_its_entry(patch: Patch) -> None:
+    patch.setattr(ListPops, "_insert", _nothing)
+
+
+@mutant("check", "guarantee 17", where=SHELVES)
+def of_several_pops_that_were_given_up_one_gives_its_entry_back(patch: Patch) -> None:
+    seen: list[ListPops] = []
+
+    def insert(original: Any, self: ListPops, entry: Any, value: Any) -> None:
+        if all(one is not self for one in seen):
+            seen.append(self)
+            original(self, entry, value)
+
+    around(patch, ListPops, "_insert", insert)
+
+
+@mutant("check", "guarantee 17", where=SHELVES)
+def a_pop_that_is_given_up_when_it_has_its_entry_loses_it(patch: Patch) -> None:
+    patch.setattr(ListPops, "give_back", _nothing)
+
+
+@mutant("check", "guarantee 15", "guarantee 17", where=(*SHELVES, *RETENTIONS))
+def a_deletion_leaves_entries(patch: Patch) -> None:
+    """An object whose snapshot is empty has nothing to lose, it seems."""
+
+    def delete(original: Any, self: Endings, invocation: InvocationRun) -> None:
+        if invocation.activation.snapshot:
+            original(self, invocation)
+        else:
+            self._end(self._committer.begin(), invocation, Outcome(False, b""))
+
+    around(patch, Endings, "delete_object", delete)
+
+
+@mutant("check", "guarantee 6", "guarantee 17", "paused", where=(*SHELVES, *RETENTIONS))
+def entries_that_were_deleted_are_read_until_that_is_stored(patch: Patch) -> None:
+    def vacate(original: Any, self: Transition, activation: Activation) -> None:
+        recent, changed_at = activation.recent_entries, activation.entries_changed_at
+        original(self, activation)
+        activation.recent_entries, activation.entries_changed_at = recent, changed_at
+
+    around(patch, Transition, "vacate", vacate)
+
+
+@mutant("check", where=RETENTIONS)
+def a_ttl_forgets_what_is_not_loaded(patch: Patch) -> None:
+    def may_have_state(self: Activation) -> bool:
+        return bool(self.snapshot)
+
+    patch.setattr(Activation, "may_have_state", may_have_state)
+
+
+# ---------------------------------------------------------------------- schedules
+
+SCHEDULED = (WORKLOADS["schedules"],)
+
+
+@mutant("guarantee 18", where=SCHEDULED)
+def a_schedule_moves_on_without_saying_so(patch: Patch) -> None:
+    def keep(original: Any, self: Schedules, transition: Transition, one: Scheduled, **changes: Any) -> None:
+        original(self, transition, one, **changes)
+        if "last_tick" in changes:
+            self._committer.batch._state.pop((SCHEDULES, one.name))
+
+    around(patch, Schedules, "_keep", keep)
+
+
+@mutant("guarantee 18", "machine", where=SCHEDULED)
+def the_key_of_a_tick_is_not_asked_for(patch: Patch) -> None:
+    def deliver_next(self: Schedules, one: Scheduled) -> None:
+        self._deliver(one, one.ticks[0], None)
+
+    patch.setattr(Schedules, "_deliver_next", deliver_next)
+
+
+@mutant("check", "guarantee 18", where=SCHEDULED)
+def every_start_is_a_first_deployment(patch: Patch) -> None:
+    patch.setattr(Scheduled, "is_same", _false)
+
+
+@mutant("check", "guarantee 18", where=SCHEDULED)
+def only_the_last_of_several_ticks_is_delivered(patch: Patch) -> None:
+    def to_deliver(original: Any, self: CronSchedule, after: int, until: int) -> list[int]:
+        ticks: list[int] = original(self, after, until)
+        return ticks[-1:]
+
+    around(patch, CronSchedule, "to_deliver", to_deliver)
+
+
+@mutant("guarantee 18", where=SCHEDULED)
+def a_schedule_that_is_paused_goes_on(patch: Patch) -> None:
+    def take(self: Scheduled, row: Any) -> None:
+        self.row = row
+        self.next_tick = self.declared.next_after(row.position)
+
+    def look(self: Schedules) -> None:
+        for one in self._scheduled.values():
+            if not one.ticks:
+                self._look_at(one)
+        self._wind()
+
+    patch.setattr(Scheduled, "take", take)
+    patch.setattr(Schedules, "_look", look)
+
+
+@mutant("check", "guarantee 18", where=SCHEDULED)
+def a_tick_is_not_waited_for_again(patch: Patch) -> None:
+    def wind(original: Any, self: Schedules) -> None:
+        if not any(one.row.last_tick for one in self._scheduled.values()):
+            original(self)
+
+    around(patch, Schedules, "_wind", wind)
+
+
+@mutant("guarantee 18", where=SCHEDULED)
+def a_tick_comes_before_its_moment(patch: Patch) -> None:
+    def start(original: Any, self: Schedules) -> None:
+        now, self._clock = self._clock.now, copy(self._clock)
+        patch.setattr(self._clock, "now", lambda: now() + 600_000_000)
+        original(self)
+
+    around(patch, Schedules, "start", start)
+
+
+# ---------------------------------------------------------------------- state that changes its shape
+
+MIGRATED = (WORKLOADS["migrations"],)
+
+
+@mutant("check", "invariant", "stuck", where=MIGRATED)
+def state_of_an_older_version_is_taken_as_it_is(patch: Patch) -> None:
+    patch.setattr(StateMigrations, "why_not", _nothing)
+
+
+@mutant("check", "invariant", "stuck", where=MIGRATED)
+def state_is_migrated_under_an_open_journal(patch: Patch) -> None:
+    def why_not(original: Any, self: StateMigrations, invocation: InvocationRun) -> Any:
+        holder, invocation.activation.current = invocation.activation.current, None
+        try:
+            return original(self, invocation)
+        finally:
+            invocation.activation.current = holder
+
+    around(patch, StateMigrations, "why_not", why_not)
+
+
+@mutant("check", "invariant", "stuck", where=MIGRATED)
+def the_version_of_migrated_state_is_not_recorded(patch: Patch) -> None:
+    def set_state(original: Any, self: OpenBatch, address: Address, field: str, value: bytes | None) -> None:
+        if field != STATE_VERSION_FIELD:
+            original(self, address, field, value)
+
+    around(patch, OpenBatch, "set_state", set_state)
+
+
+@mutant("check", "invariant", "stuck", where=MIGRATED)
+def what_a_first_invocation_has_changed_is_of_the_newest_version(patch: Patch) -> None:
+    patch.setattr(activations, "_note_unsaved_version", _nothing)
+
+
 # ---------------------------------------------------------------------- codecs
+
+
+@mutant("machine", "paused", "check", where=SHELVES)
+def a_codec_lets_entries_through(patch: Patch) -> None:
+    def batch(original: Any, self: PayloadCoding, given: Batch) -> Batch:
+        coded: Batch = original(self, given)
+        return coded if isinstance(self, FarSide) else msgspec.structs.replace(coded, entries=given.entries)
+
+    around(patch, PayloadCoding, "batch", batch)
 
 
 @mutant("machine", where=WORKFLOWS)
@@ -1289,3 +1848,477 @@ def steps_are_not_decoded(patch: Patch) -> None:
         return decoded if isinstance(self, FarSide) else msgspec.structs.replace(decoded, steps=given.steps)
 
     around(patch, PayloadCoding, "stored", stored)
+
+
+# ---------------------------------------------------------------------- limits
+
+LIMITS = (WORKLOADS["limits"],)
+
+
+@mutant("guarantee 16", "guarantee 7", "guarantee 13", "guarantee 12", "check", "stuck", where=LIMITS)
+def a_place_is_not_given_back_at_a_kill(patch: Patch) -> None:
+    def kill(original: Any, self: Cancellation, *args: Any) -> None:
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(NamedLimits, "ended", _nothing)
+            original(self, *args)
+
+    around(patch, Cancellation, "kill", kill)
+
+
+@mutant("guarantee 16", "guarantee 12", where=LIMITS)
+def places_are_not_taken_again_at_recovery(patch: Patch) -> None:
+    patch.setattr(NamedLimits, "restore", _nothing)
+
+
+@mutant("guarantee 16", where=LIMITS)
+def the_last_to_come_is_given_a_place_first(patch: Patch) -> None:
+    def enqueue(original: Any, self: LimitPool, invocation: InvocationRun, position: int) -> None:
+        original(self, invocation, -position)
+
+    around(patch, LimitPool, "enqueue", enqueue)
+
+
+@mutant("guarantee 13", "guarantee 7", "stuck", where=LIMITS)
+def a_call_inside_a_limit_counts_again(patch: Patch) -> None:
+    def counts(*_: object) -> bool:
+        return False
+
+    patch.setattr(NamedLimits, "_runs_on_place_of_caller", counts)
+
+
+@mutant("guarantee 16", where=LIMITS)
+def a_place_is_free_when_who_took_it_has_ended(patch: Patch) -> None:
+    def leave(original: Any, self: LimitPool, place: int, number: int) -> bool:
+        if place == number:
+            self.places[place] = {number: ""}
+        return bool(original(self, place, number))
+
+    around(patch, LimitPool, "leave", leave)
+
+
+@mutant("guarantee 13", "stuck", where=LIMITS)
+def deadlocks_through_limits_are_not_seen(patch: Patch) -> None:
+    def places_of(self: WaitGraph, *_: object) -> Any:
+        yield Wait(WaitReason.RATE)
+
+    patch.setattr(WaitGraph, "_places_of", places_of)
+
+
+@mutant("guarantee 13", "stuck", where=LIMITS)
+def who_begins_to_wait_for_a_limit_is_not_looked_after(patch: Patch) -> None:
+    patch.setattr(Deadlocks, "limit_reached", _nothing)
+
+
+@mutant("guarantee 16", where=LIMITS)
+def a_limit_has_room_for_one_more(patch: Patch) -> None:
+    def has_room(self: LimitPool) -> bool:
+        return self.limit is None or self.limit.at_once is None or len(self.places) <= self.limit.at_once
+
+    patch.setattr(LimitPool, "has_room", has_room)
+
+
+@mutant("guarantee 16", where=LIMITS)
+def a_rate_is_full_after_a_restart(patch: Patch) -> None:
+    def use(original: Any, self: LimitPool, limit: Any, since_us: int) -> None:
+        original(self, limit, since_us)
+        self._full_at = 0.0
+
+    around(patch, LimitPool, "use", use)
+
+
+@mutant("guarantee 16", where=LIMITS)
+def a_rate_lets_all_start_that_wait(patch: Patch) -> None:
+    def take(original: Any, self: LimitPool, *args: Any) -> None:
+        full_at = self._full_at
+        original(self, *args)
+        self._full_at = full_at
+
+    around(patch, LimitPool, "take", take)
+
+
+@mutant("guarantee 7", "guarantee 13", "stuck", where=LIMITS)
+def who_waits_for_a_limit_is_forgotten(patch: Patch) -> None:
+    def ended(original: Any, self: NamedLimits, *args: Any, **kwargs: Any) -> None:
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(NamedLimits, "_serve", _nothing)
+            original(self, *args, **kwargs)
+
+    around(patch, NamedLimits, "ended", ended)
+
+
+@mutant("guarantee 12", where=LIMITS)
+def rows_of_places_stay(patch: Patch) -> None:
+    patch.setattr(Transition, "leave_places", _nothing)
+
+
+@mutant("guarantee 16", "guarantee 12", "guarantee 7", where=LIMITS)
+def a_continued_invocation_loses_its_place(patch: Patch) -> None:
+    def renewed(self: NamedLimits, transition: Transition, invocation: InvocationRun, previous: int) -> None:
+        for place in self.under.pop(previous, ()):
+            transition.leave_places(previous, is_stored=True)
+            if place.counts:
+                pool = self._pools[place.name, place.key]
+                pool.leave(place.place, previous)
+                self._serve(pool, transition)
+
+    patch.setattr(NamedLimits, "renewed", renewed)
+
+
+# ---------------------------------------------------------------------- machines
+
+OF_MODELS = (WORKLOADS["machines"],)
+
+
+@mutant("check", "stuck", where=OF_MODELS)
+def an_event_that_is_published_while_another_is_written_wakes_no_one(patch: Patch) -> None:
+    def note(original: Any, self: Subscriptions, stream: str) -> None:
+        if stream not in self._published:
+            original(self, stream)
+
+    around(patch, Subscriptions, "_note", note)
+
+
+@mutant("check", "guarantee 23", where=OF_MODELS)
+def a_subscription_moves_on_without_saying_so(patch: Patch) -> None:
+    def keep(original: Any, self: Subscriptions, transition: Transition, one: Subscribed, **changes: Any) -> None:
+        original(self, transition, one, **changes)
+        self._committer.batch._state.pop((SUBSCRIPTIONS, one.name))
+
+    around(patch, Subscriptions, "_keep", keep)
+
+
+@mutant("check", "stuck", where=OF_MODELS)
+def an_event_that_a_subscription_wants_is_not_delivered(patch: Patch) -> None:
+    def accept(original: Any, self: Any, transition: Transition, message: Any) -> Any:
+        if message.handler.subscription is not None and message.argument.count(b"stopOver"):
+            return None
+        return original(self, transition, message)
+
+    around(patch, Acceptance, "accept", accept)
+
+
+@mutant("check", "guarantee 23", "stuck", where=OF_MODELS)
+def a_new_subscription_starts_with_what_is_published_after_its_first_look(patch: Patch) -> None:
+    def start(original: Any, self: Subscriptions) -> None:
+        original(self)
+        for one in self._subscribed.values():
+            one.row = msgspec.structs.replace(one.row, position=self._committer.position)
+
+    around(patch, Subscriptions, "start", start)
+
+
+@mutant("check", "paused", where=OF_MODELS)
+def a_question_to_the_store_is_put_before_what_was_done_is_durable(patch: Patch) -> None:
+    def ask(self: StoreQuestions, question: Any, then: Any) -> None:
+        self._begin(Asked(question, then))
+
+    patch.setattr(StoreQuestions, "ask", ask)
+
+
+@mutant("check", where=OF_MODELS)
+def an_event_is_published_twice(patch: Patch) -> None:
+    def publish(original: Any, self: Events, transition: Transition, event: Publish) -> None:
+        original(self, transition, event)
+        original(self, transition, msgspec.structs.replace(event, id=f"{event.id}_again"))
+
+    around(patch, Events, "publish", publish)
+
+
+# ---------------------------------------------------------------------- events
+
+OF_EVENTS = (WORKLOADS["events"],)
+
+
+@mutant("guarantee 23", "check", where=OF_EVENTS)
+def events_of_a_portion_are_delivered_last_first(patch: Patch) -> None:
+    def take(original: Any, self: Subscriptions, one: Subscribed, answer: EventAnswer) -> None:
+        original(self, one, EventAnswer(answer.events[::-1], answer.damaged))
+        transition = self._committer.begin()
+        self._keep(transition, one, position=max((event.position for event in answer.events), default=0))
+
+    around(patch, Subscriptions, "_take", take)
+
+
+@mutant("guarantee 23", where=OF_EVENTS)
+def an_event_is_delivered_once_more_by_the_next_portion(patch: Patch) -> None:
+    def ask(original: Any, self: Subscriptions, one: Subscribed) -> Any:
+        if one.row.position and one.name == "SoakPress/print":
+            one.row = msgspec.structs.replace(one.row, position=one.row.position - 1)
+        return original(self, one)
+
+    around(patch, Subscriptions, "_ask", ask)
+
+
+@mutant("guarantee 23", "check", where=OF_EVENTS)
+def events_go_by_their_age_alone(patch: Patch) -> None:
+    around(patch, Subscriptions, "floor", lambda *_: LATEST_POSITION)
+
+
+@mutant("check", where=OF_EVENTS)
+def an_event_that_is_given_up_is_no_dead_letter(patch: Patch) -> None:
+    patch.setattr(DeadLetters, "has_failed", _nothing)
+
+
+@mutant("check", where=OF_EVENTS)
+def a_dead_letter_goes_without_being_tried_again(patch: Patch) -> None:
+    def redeliver(self: Subscriptions, letter: EventRecord) -> None:
+        self.forget_letter(letter)
+
+    patch.setattr(Subscriptions, "redeliver", redeliver)
+
+
+@mutant("check", "guarantee 23", where=OF_EVENTS)
+def what_an_atomic_handler_publishes_is_out_at_once(patch: Patch) -> None:
+    patch.setattr(PublishCommands, "issue", PublishCommands.issue_unawaited)
+
+
+@mutant("check", "stuck", where=OF_EVENTS)
+def a_message_that_has_ended_counts_as_in_flight(patch: Patch) -> None:
+    patch.setattr(InFlight, "end", _nothing)
+
+
+@mutant("check", where=OF_EVENTS)
+def a_renamed_subscription_starts_now_whatever_it_says(patch: Patch) -> None:
+    def begun(one: Subscribed, now_position: int) -> SubscriptionRow:
+        return SubscriptionRow(stream=one.stream, position=now_position)
+
+    patch.setattr(subscriptions, "_begun", begun)
+
+
+@mutant("guarantee 21", where=PAUSES)
+def who_begins_to_wait_for_a_shut_limit_hears_of_no_pause(patch: Patch) -> None:
+    patch.setattr(PauseNotices, "limit_reached", _nothing)
+
+
+@mutant("guarantee 21", where=PAUSES)
+def a_pause_is_not_told_to_who_waits_for_its_place(patch: Patch) -> None:
+    patch.setattr(PauseNotices, "_reach_pool", _nothing)
+
+
+@mutant("guarantee 21", where=PAUSES)
+def a_search_for_pauses_does_not_go_through_limits(patch: Patch) -> None:
+    patch.setattr(PauseSearch, "_look_at_next_place", _nothing)
+
+
+@mutant("guarantee 21", where=PAUSES)
+def what_is_queued_behind_a_pause_is_not_looked_after(patch: Patch) -> None:
+    patch.setattr(PauseNotices, "message_queued", _nothing)
+
+
+@mutant("guarantee 4", "check", where=(WORKLOADS["identities"],))
+def why_a_message_is_refused_is_not_kept(patch: Patch) -> None:
+    patch.setattr(RefusedSends, "keep", _nothing)
+
+
+@mutant("guarantee 16", where=LIMITS)
+def a_limit_that_nobody_uses_is_forgotten_before_its_rate_is_full(patch: Patch) -> None:
+    def is_idle(self: LimitPool, now_us: int) -> bool:
+        return not self.places and not self.waiting
+
+    patch.setattr(LimitPool, "is_idle", is_idle)
+
+
+@mutant("guarantee 16", "guarantee 7", "machine", "stuck", where=LIMITS)
+def a_limit_that_is_in_use_is_forgotten(patch: Patch) -> None:
+    def is_idle(self: LimitPool, now_us: int) -> bool:
+        return self._full_at <= now_us
+
+    patch.setattr(LimitPool, "is_idle", is_idle)
+
+
+@mutant("guarantee 5", "guarantee 15", where=RETENTIONS)
+def a_journal_that_is_to_be_forgotten_stays(patch: Patch) -> None:
+    patch.setattr(EndedJournals, "forget", _nothing)
+
+
+# ---------------------------------------------------------------------- middleware and dependencies
+
+ONIONS = (WORKLOADS["onions"],)
+
+
+@mutant("check", where=ONIONS)
+def middleware_stands_around_handlers_the_wrong_way_round(patch: Patch) -> None:
+    def made(original: Any, self: Onion, where: str, middleware: Sequence[Any], *args: Any) -> None:
+        original(self, where, middleware[::-1], *args)
+
+    around(patch, Onion, "__init__", made)
+
+
+@mutant("check", "guarantee 6", "paused", where=ONIONS)
+def a_handler_that_is_replayed_has_no_middleware(patch: Patch) -> None:
+    def make(original: Any, self: Attempts, invocation: InvocationRun, *args: Any) -> Execution:
+        execution: Execution = original(self, invocation, *args)
+        if invocation.journal is not None:
+            bare = copy(invocation.handler)
+            bare.start = bare.signature.types.arguments.call
+            execution.handler = bare
+        return execution
+
+    around(patch, Attempts, "make", make)
+
+
+@mutant("check", where=ONIONS)
+def what_middleware_changes_of_arguments_is_lost(patch: Patch) -> None:
+    def changed(self: Onion, decoded: Any, *_: Any) -> Any:
+        return decoded
+
+    patch.setattr(Onion, "changed", changed)
+
+
+@mutant("guarantee 22", "paused", "check", where=ONIONS)
+def what_an_activation_has_outlives_it(patch: Patch) -> None:
+    patch.setattr(MadeDependencies, "leave", _nothing)
+
+
+@mutant("guarantee 22", "paused", "check", where=ONIONS)
+def what_an_activation_has_is_torn_down_before_its_handlers_run(patch: Patch) -> None:
+    async def enter(original: Any, self: MadeDependencies, *args: Any) -> Any:
+        scope = await original(self, *args)
+        self.leave(scope)
+        return scope
+
+    around(patch, MadeDependencies, "enter", enter)
+
+
+@mutant("guarantee 22", "paused", "check", "machine", where=ONIONS)
+def each_invocation_sets_its_activation_up(patch: Patch) -> None:
+    def begin(original: Any, self: SettingUp, invocation: InvocationRun) -> None:
+        waiting = self._waiting.pop(invocation.activation, None)
+        original(self, invocation)
+        if waiting is not None:
+            self._waiting[invocation.activation][:0] = waiting
+
+    around(patch, SettingUp, "begin", begin)
+
+
+@mutant("guarantee 22", "paused", "check", where=ONIONS)
+def what_activations_have_outlives_a_failed_commit(patch: Patch) -> None:
+    patch.setattr(MadeDependencies, "leave_all", _nothing)
+
+
+# ---------------------------------------------------------------------- sagas
+
+SAGAS = (WORKLOADS["sagas"],)
+
+
+@mutant("check", where=SAGAS)
+def a_step_that_failed_for_good_is_undone(patch: Patch) -> None:
+    patch.setattr(sagas, "_is_interrupted", _true)
+
+
+@mutant("check", where=SAGAS)
+def a_step_whose_outcome_is_unknown_is_not_undone(patch: Patch) -> None:
+    patch.setattr(sagas, "_is_interrupted", _false)
+
+
+@mutant("check", where=SAGAS)
+def compensations_run_in_the_order_of_the_steps(patch: Patch) -> None:
+    patch.setattr(sagas, "reversed", list, raising=False)
+
+
+@mutant("check", "guarantee 12", where=SAGAS)
+def a_cancel_breaks_off_what_undoes(patch: Patch) -> None:
+    async def disturbed(port: Port, undoing: Coroutine[Any, Any, None]) -> bool:
+        port.compensates(1)
+        await undoing
+        port.compensates(-1)
+        return False
+
+    patch.setattr(sagas, "undisturbed", disturbed)
+    patch.setattr(compensations, "undisturbed", disturbed)
+
+
+@mutant("check", where=SAGAS)
+def a_cancel_ends_what_undoes_when_that_fails_for_the_moment(patch: Patch) -> None:
+    patch.setattr(Journal, "ends_if_it_fails", Journal.hears_of_cancel)
+
+
+@mutant("check", where=SAGAS)
+def a_retry_policy_ends_what_is_to_be_undone(patch: Patch) -> None:
+    patch.setattr(Retries, "_undo_and_fail", vars(Retries)["_fail"])
+
+
+@mutant("check", where=SAGAS)
+def what_undoes_has_the_deadline_of_its_caller(patch: Patch) -> None:
+    patch.setattr(Execution, "compensates", _nothing)
+
+
+@mutant("check", where=SAGAS)
+def a_handler_that_breaks_when_it_is_told_undoes_nothing(patch: Patch) -> None:
+    def fails_for_good(_port: Port, error: BaseException) -> bool:
+        return terminal(error) is not None
+
+    patch.setattr(sagas, "fails_for_good", fails_for_good)
+    patch.setattr(compensations, "fails_for_good", fails_for_good)
+
+
+@mutant("check", "guarantee 7", where=SAGAS)
+def what_asks_for_a_person_is_not_paused(patch: Patch) -> None:
+    patch.setattr(Pauses, "pause_as_asked", _nothing)
+
+
+@mutant("check", "guarantee 7", where=SAGAS)
+def a_resume_does_not_answer_what_asks_for_a_person(patch: Patch) -> None:
+    def resume(original: Any, self: Pauses, invocation: InvocationRun) -> bool:
+        if invocation.journal is not None:
+            invocation.journal.awaits_resume = None
+        return bool(original(self, invocation))
+
+    around(patch, Pauses, "resume", resume)
+
+
+# ---------------------------------------------------------------------- sources
+
+OF_TOPICS = (WORKLOADS["topics"],)
+
+
+@mutant("check", where=OF_TOPICS)
+def how_far_a_source_was_read_is_not_kept(patch: Patch) -> None:
+    patch.setattr(Transition, "keep_source", _nothing)
+
+
+@mutant("check", where=OF_TOPICS)
+def what_a_source_gives_again_is_taken_again(patch: Patch) -> None:
+    def take(original: Any, self: Sources, one: RunningFeed, records: Any) -> bool:
+        one.row = SourceRow()
+        return bool(original(self, one, records))
+
+    around(patch, Sources, "_take", take)
+
+
+@mutant("check", where=OF_TOPICS)
+def how_far_a_source_was_read_is_kept_before_its_records_are(patch: Patch) -> None:
+    def take(original: Any, self: Sources, one: RunningFeed, records: Sequence[SourceRecord]) -> bool:
+        before = one.row
+        positions = {record.partition: record.position + 1 for record in records}
+        self._keep(self._committer.begin(), one, SourceRow(positions={**before.positions, **positions}))
+        one.row = before
+        self._committer.when_durable(partial(original, self, one), records)
+        return True
+
+    around(patch, Sources, "_take", take)
+
+
+@mutant("check", where=OF_TOPICS)
+def records_of_a_poll_are_taken_last_first(patch: Patch) -> None:
+    def take(original: Any, self: Sources, one: RunningFeed, records: Sequence[SourceRecord]) -> bool:
+        positions = dict(one.row.positions)
+        new = [record for record in records if record.position >= positions.get(record.partition, 0)]
+        for record in new[::-1]:
+            one.row = SourceRow()
+            original(self, one, [record])
+        positions.update({record.partition: record.position + 1 for record in new})
+        self._keep(self._committer.begin(), one, SourceRow(positions=positions))
+        return True
+
+    around(patch, Sources, "_take", take)
+
+
+@mutant("check", "stuck", where=OF_TOPICS)
+def a_message_of_a_source_that_has_ended_makes_no_room(patch: Patch) -> None:
+    patch.setattr(Sources, "_has_ended", _nothing)
+
+
+@mutant("check", where=OF_TOPICS)
+def a_paused_message_of_a_source_holds_others_up(patch: Patch) -> None:
+    patch.setattr(Sources, "_has_paused", _nothing)

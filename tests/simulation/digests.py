@@ -17,13 +17,7 @@ def digests(first: int, last: int) -> list[str]:
     found: list[str] = []
     for name, workload in WORKLOADS.items():
         for seed in range(first, last):
-            with Simulation(
-                *workload.actors,
-                seed=seed,
-                faults=Faults.any(),
-                dependencies=workload.dependencies,
-                retry=workload.retry,
-            ) as sim:
+            with Simulation(*workload.actors, seed=seed, faults=Faults.any(), **workload.options) as sim:
                 sim.run(workload.program(sim))
                 sim.finish()
                 found.append(f"{name} {seed} {sim.trace.digest()}")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import lru_cache
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
-from durably import ObjectContext, VirtualObject, handler, state
+from durably import CallNext, Context, ObjectContext, VirtualObject, handler, state
 
 SEEN: set[str] = set()
 count = 0
@@ -38,3 +39,29 @@ class Keeper(VirtualObject, name="MemoryKeeper"):
         count += 1
         self.cache[word] += TABLE["a"]
         spelled(word)
+
+
+HEARD: list[str] = []
+
+
+async def hears(ctx: Context, call_next: CallNext) -> Any:
+    result = await call_next()
+    HEARD[:] = [*{*HEARD, ctx.handler.name}]
+    return result
+
+
+class Hears:
+    heard: ClassVar[list[str]] = []
+
+    async def __call__(self, ctx: Context, call_next: CallNext) -> Any:
+        result = await call_next()
+        self.heard[:] = [*{*self.heard, ctx.handler.name}]
+        return result
+
+
+OPENED: list[str] = []
+
+
+def opened() -> Path:
+    OPENED.append("once")
+    return Path()

@@ -11,7 +11,7 @@ import pytest
 from durably import InvocationStatusError, ObjectContext, SharedContext, VirtualObject, handler, shared, state
 from durably.ids import InvocationStatus
 from durably.runtime.gateway.control import Verb
-from durably.testing import Faults, Simulation, SimulationFailedError, simulate
+from durably.testing import ConnectionLostError, Faults, NobodyThereError, Simulation, SimulationFailedError, simulate
 
 TROUBLE = Faults.client_retries(rate=0.5) | Faults.crash(rate=0.03)
 
@@ -172,3 +172,22 @@ def test_a_program_that_goes_round_in_circles_is_given_up_soon(
 def test_an_argument_that_cannot_work_is_refused_with_a_sentence(options: dict[str, Any], told: str) -> None:
     with pytest.raises((TypeError, ValueError), match=told):
         simulate(signal, Waiter, **options)
+
+
+async def ask_once(sim: Simulation) -> None:
+    await sim.client("joe", insists=False).object(Waiter, "a").peek()
+
+
+def test_without_faults_there_is_a_process_for_a_client_who_does_not_insist() -> None:
+    simulate(ask_once, Waiter, runs=30, faults=Faults.none())
+
+
+def test_that_there_is_no_process_is_a_kind_of_lost_connection() -> None:
+    async def ask_and_bear_it(sim: Simulation) -> None:
+        try:
+            await ask_once(sim)
+        except ConnectionLostError as error:
+            sim.sometimes("there was no process", isinstance(error, NobodyThereError))
+
+    report = simulate(ask_and_bear_it, Waiter, runs=10, faults=Faults.superseded(at="before_commit:99"))
+    assert report.sometimes["there was no process"]

@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from durably import ObjectContext, RetryPolicy, TerminalError, VirtualObject, handler, state
+from durably import ObjectContext, RetryPolicy, TerminalError, VirtualObject, action_context, handler, state
 from durably.testing import Faults, Report, Simulation, SimulationFailedError, for_each_crash_point, simulate
 from durably.testing.simulation.faults import Extent
 from durably.testing.simulation.schedule import order_but
@@ -30,6 +30,16 @@ class Till(VirtualObject, name="FaultsTill"):
         await ctx.run("pay", self._pay)
         self.total += 1
         return self.total
+
+    @handler
+    async def pay_by_attempt(self, ctx: ObjectContext, most: int | None = None) -> None:
+        """The key of the payment has the attempt in it, so that a repeated attempt pays again."""
+
+        async def pay() -> None:
+            self.bank[f"attempt {action_context().attempt}"] += 1
+
+        policy = None if most is None else RetryPolicy(max_attempts=most)
+        await (ctx.run if policy is None else ctx.run.options(retry=policy))("pay", pay)
 
     @handler
     async def pay_within(self, ctx: ObjectContext, seconds: float) -> bool:
@@ -165,6 +175,29 @@ class TestActionsThatFail:
         patient = Faults.actions(fail_before=None, fail_after=None, counts=False)
         with Simulation(Till, seed=3, faults=patient, dependencies=bank) as sim:
             assert sim.run(sim.object(Till, "a").pay_within(5)) is True
+
+    def test_and_the_attempt_after_it_has_the_next_number(self) -> None:
+        lost = Faults.actions(fail_after="after_action:1") | Faults.actions(fail_after="after_action:2")
+        with Simulation(Till, faults=lost, dependencies=bank) as sim:
+            sim.run(sim.object(Till, "a").pay_by_attempt())
+            assert [*sim.dependencies.values()] == [{"attempt 1": 1, "attempt 2": 1, "attempt 3": 1}]
+
+    def test_which_is_never_more_than_its_own_policy_allows(self) -> None:
+        lost = Faults.actions(fail_after=0.5, counts=False)
+        with Simulation(Till, seed=1, faults=lost, dependencies=bank) as sim:
+            for key in "abcdefgh":
+                sim.run(sim.object(Till, key).pay_by_attempt(2))
+            (accounts,) = sim.dependencies.values()
+            assert accounts.keys() == {"attempt 1", "attempt 2"}
+
+    def test_so_a_key_with_the_attempt_in_it_is_found(self) -> None:
+        async def paid_once(sim: Simulation) -> None:
+            await sim.object(Till, "a").pay_by_attempt()
+            (accounts,) = sim.dependencies.values()
+            assert len(accounts) == 1
+
+        with pytest.raises(SimulationFailedError):
+            simulate(paid_once, Till, runs=40, dependencies=bank, shrink=False)
 
     def test_after_an_hour_of_hanging(self) -> None:
         with Simulation(Till, faults=Faults.actions(hang="before_action:1"), dependencies=bank) as sim:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import MutableMapping
+from pathlib import Path
 from typing import Any
 
+from durably import factory
 from durably.testing import Faults, Simulation, simulate
 from durably.testing.simulation.process_memory import ProcessMemory
 from tests.simulation import forgetful
-from tests.simulation.forgetful import LEDGER, Keeper
+from tests.simulation.forgetful import LEDGER, Hears, Keeper, hears, opened
 
 CHANGED = {f"tests.simulation.forgetful.{name}": 5 for name in ("count", "Keeper.cache", "SEEN", "spelled")}
 GLOBALS: MutableMapping[str, Any] = forgetful.__dict__
@@ -93,3 +95,18 @@ def test_bare_simulations_of_the_same_program_see_what_has_changed_between_them(
         GLOBALS["spelled"] = original
         del GLOBALS["FOUND"]
     assert is_remembered() == NOTHING
+
+
+def test_what_middleware_and_factories_keep_dies_with_the_process() -> None:
+    async def program(sim: Simulation) -> None:
+        await sim.object(Keeper, "x").hear("one")
+        assert GLOBALS["HEARD"] == ["hear"] == vars(Hears)["heard"]
+
+    given = {Path: factory(opened)}
+    with Simulation(Keeper, middleware=[hears, Hears], dependencies=given) as sim:
+        sim.run(program(sim))
+        sim.run(sim.crash())
+        assert GLOBALS["HEARD"] == [] == vars(Hears)["heard"]
+        memory = ProcessMemory((Keeper,), (), given, [hears, Hears])
+        GLOBALS["OPENED"].append("again")
+        assert memory.begin_process() == ["tests.simulation.forgetful.OPENED"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from durably import ObjectContext, VirtualObject, handler, state
 from durably.testing import Simulation
 
@@ -27,6 +29,21 @@ def test_a_restart_waits_until_the_process_is_up() -> None:
             sim.finish()
             assert sim.process is not None
             assert sim.process.name == "process 3"
+
+
+def test_two_who_restart_it_at_the_same_time_do_so_one_after_the_other() -> None:
+    async def program(sim: Simulation) -> None:
+        await sim.object(Sleeper, "x").doze.send()
+        await asyncio.gather(sim.restart(), sim.restart(), sim.advance(10))
+        assert sim.process is not None
+        assert sim.process.name == "process 3"
+        await sim.advance(60)
+
+    for seed in range(10):
+        with Simulation(Sleeper, seed=seed) as sim:
+            sim.run(program(sim))
+            sim.finish()
+            assert sim.snapshots[Sleeper, "x"].count == 1
 
 
 def test_what_is_thrown_out_of_memory_goes_on_and_loses_nothing() -> None:

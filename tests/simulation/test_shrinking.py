@@ -70,6 +70,24 @@ def test_one_shuffle_is_left_of_many() -> None:
     assert 'order="fifo"' in plain or plain.partition('order="fifo but ')[2].count(",") == 0
 
 
+def test_what_fails_without_faults_in_the_plainest_order_of_any_seed_is_told_so() -> None:
+    trouble = Faults.slow(rate=0.3)
+
+    def fails(seed: int, faults: Faults, order: str | None = None) -> bool:
+        try:
+            simulate(ann_writes_before_bob, Note, seed=seed, faults=faults, order=order, shrink=False)
+        except SimulationFailedError:
+            return True
+        return False
+
+    seed = next(seed for seed in range(100) if fails(seed, trouble) and not fails(seed, Faults.none(), "fifo"))
+    told = str(failure_of(ann_writes_before_bob, seed=seed, faults=trouble))
+    plain = told.partition("This is the plainest run that fails like it: ")[2].splitlines()[0]
+    assert plain.endswith('faults=Faults.none(), order="fifo")')
+    assert f"seed={seed}," not in plain
+    assert f"Repeat it with: simulate(ann_writes_before_bob, Note, seed={seed}, " in told
+
+
 def test_a_seed_that_failed_comes_first_until_it_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "kept"))
     seeds: list[int] = []

@@ -57,7 +57,7 @@ def test_a_process_lives_on_beside_the_one_that_took_its_store_over(way: str) ->
                 assert sim.lives == 2
                 assert "is not the owner of the store any more" in told[places[0] :]
                 assert told[-1] == "is killed: it was superseded"
-                reached = [entry.what for entry in sim.trace.entries if "serves nobody any more" in entry.what]
+                reached = [entry.what for entry in sim.trace.entries if "serves no callers any more" in entry.what]
                 assert not reached or any(what.startswith("stops for good") for what in told)
     assert found >= 2
 
@@ -81,3 +81,38 @@ def test_a_process_that_is_superseded_while_it_is_restarted_is_replaced_by_the_n
         assert await sim.object(Renewed, "x").add() == 101
 
     simulate(program, Tally, runs=60, faults=Faults.superseded(rate=0.5, lasts=2) | Faults.slow(rate=0.3))
+
+
+OVERTAKEN_STARTS = [
+    Faults.superseded(at="before_commit:1", lasts=30) | Faults.commit_fails(at="before_commit:1") | more
+    for more in (
+        Faults.none(),
+        Faults.commit_fails(at="before_commit:2"),
+        Faults.crash(at="before_commit:2"),
+        Faults.crash(at="before_commit:2+17") | Faults.disk_full(at="before_commit:3"),
+    )
+]
+
+
+async def three_calls(sim: Simulation) -> None:
+    """A correct program, as short as users write them."""
+    for count in (1, 2, 3):
+        assert await sim.object(Tally, "x").add() == count
+
+
+@pytest.mark.parametrize("faults", OVERTAKEN_STARTS, ids=str)
+def test_a_process_that_is_superseded_while_it_starts_gives_up_for_good(faults: Faults) -> None:
+    given_up = 0
+    for seed in range(11, 26):
+        with Simulation(Tally, seed=seed, faults=faults) as sim:
+            sim.run(three_calls(sim))
+            sim.finish()
+            told = [entry.what for entry in sim.trace.entries if entry.who == "process 1"]
+            if any(what.startswith("gives up starting") for what in told):
+                given_up += 1
+                assert "has started" not in told
+    assert given_up >= 2
+
+
+def test_a_correct_program_of_three_calls_bears_whatever_the_seed_chooses() -> None:
+    simulate(three_calls, Tally, seed=328)

@@ -171,7 +171,7 @@ def test_a_circle_of_calls_is_told_with_who_waits_for_whom() -> None:
 
     told = failure(program)
     assert isinstance(told.__cause__, DeadlockError)
-    assert told.__cause__.cycle == ("VerdictBox/a.visit", "VerdictBox/b.visit", "VerdictBox/a.visit")
+    assert told.__cause__.cycle == ("VerdictBox/a/visit", "VerdictBox/b/visit", "VerdictBox/a/visit")
 
     async def in_line(sim: Simulation) -> None:
         assert await sim.object(Box, "a").visit(["b", "c", "d"]) == 0

@@ -55,6 +55,36 @@ async def test_a_foreign_reader_slows_commits_down_but_does_not_stop_them(tmp_pa
     assert await store.state(MARY) == {}
 
 
+async def test_where_checkpoints_are_external_nothing_waits_for_the_program_that_makes_them(
+    tmp_path: Path, new_store: NewStore
+) -> None:
+    """It reads in one transaction for all its life, before the store is opened and after it was closed."""
+    path = tmp_path / "app.db"
+    await write_once(new_store(path))
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        for position in (2, 50):
+            other.execute("begin")
+            other.execute("select count(*) from state").fetchall()
+            store = new_store(path, checkpoint_mib=1, wal_limit_mib=1, checkpoints="external")
+            await store.open(OWNER)
+            with capture_logs() as logs:
+                await write(store, position, position + 40, size=60_000)
+            assert (logs, store.congestion()) == ([], None)
+            assert log_bytes(store) > 2 * MIB
+            other.execute("commit")
+            other.execute("pragma wal_checkpoint(restart)").fetchall()
+            await write(store, position + 40, position + 42, size=60_000)
+            await store.close()
+    restored = new_store(path)
+    assert (await restored.open(OWNER)).last_position == 91
+
+
+async def write_once(store: SqliteStore) -> None:
+    await store.open(OWNER)
+    await write(store, 1, 2)
+    await store.close()
+
+
 async def test_a_foreign_reader_stops_admission_until_it_ends(tmp_path: Path, new_store: NewStore) -> None:
     class Inbox(VirtualObject):
         letter: str = state(default="")
@@ -79,7 +109,7 @@ async def test_a_foreign_reader_stops_admission_until_it_ends(tmp_path: Path, ne
             await asyncio.sleep(0.5)  # Until the checkpoint of the last commit has ended.
             reader.execute("commit")
         # Nobody commits now, and it is noticed all the same.
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while store.congestion() is not None:
                 await asyncio.sleep(0.05)
         await fill(inbox)

@@ -12,10 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from durably.errors import DefinitionError
-from durably.storage.connect import path_in_url, store_from_url
+from durably.runtime.runtime import Runtime
+from durably.storage.connect import path_in_url, store_from_url, store_given
 from durably.storage.connections import Mode, database_uri
 from durably.storage.memory import MemoryStore
 from durably.storage.sqlite import SqliteStore
+from durably.testing.harness.harness import Harness
 from tests.storage.conftest import NewStore
 from tests.storage.samples import OWNER
 
@@ -55,7 +57,7 @@ def test_memory_is_a_store_too() -> None:
         "tickets.db",
         "sqlite://tickets.db",
         "sqlite:///",
-        "postgres://db",
+        "mysql://db",
         "sqlite:///:memory:",
         "sqlite:///file:a.db",
     ],
@@ -79,6 +81,40 @@ def test_a_url_of_no_store_says_what_to_write(url: str) -> None:
 def test_what_a_url_cannot_say_is_refused_with_the_way_out(url: Any, sentence: str) -> None:
     with pytest.raises(DefinitionError, match=sentence):
         store_from_url(url)
+
+
+def test_a_runtime_is_given_a_store_a_url_or_a_path(tmp_path: Path) -> None:
+    path = tmp_path / "100%20?.db"
+    for given_store in (path, PathOfAnotherClass(str(path)), SqliteStore(path)):
+        store = store_given(given_store)
+        assert isinstance(store, SqliteStore)
+        assert store.path == path
+    for program in (Runtime(path, []), Harness(store=path)):
+        assert str(path) in program.store
+    runtime = Runtime("memory:", [])
+    runtime.use_store(path)
+    assert str(path) in runtime.store
+
+
+class PathOfAnotherClass:
+    """A path of a class that is not pathlib's."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __fspath__(self) -> str:
+        return self.path
+
+
+@pytest.mark.parametrize("no_store", [None, b"tickets.db", 3, {}, SqliteStore, object()])
+def test_what_is_no_store_is_refused_with_what_to_give(no_store: Any) -> None:
+    with pytest.raises(DefinitionError, match=r"is no store\. Give a URL such as `sqlite:///tickets\.db`"):
+        Runtime(no_store, [])
+    with pytest.raises(DefinitionError, match="is no store"):
+        Runtime("memory:", []).use_store(no_store)
+    if no_store is not None:  # Without one, a harness makes its own.
+        with pytest.raises(DefinitionError, match="is no store"):
+            Harness(store=no_store)
 
 
 @pytest.mark.parametrize(
@@ -139,3 +175,10 @@ async def test_the_file_has_the_name_that_it_was_given(tmp_path: Path, new_store
 def test_a_url_given_for_a_path_is_refused(path: str) -> None:
     with pytest.raises(DefinitionError, match=r"is a URL|NUL"):
         SqliteStore(path)
+
+
+@pytest.mark.parametrize("url", ["mysql://mary:hunter2@db/x", "postgresql+psycopg://mary:hunter2@db/x"])
+def test_a_password_is_not_repeated_where_a_url_is_refused(url: str) -> None:
+    with pytest.raises(DefinitionError, match=r"mary:\*\*\*@db") as raised:
+        store_from_url(url)
+    assert "hunter2" not in str(raised.value)

@@ -43,6 +43,7 @@ def codec() -> Codec:
 
 class TestEncodedStore(StoreContract):
     examples = level().examples
+    keeps_values_as_given = False
 
     @pytest.fixture(autouse=True)
     def _in_folder(self, tmp_path: Path) -> None:

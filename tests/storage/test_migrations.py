@@ -79,7 +79,7 @@ def test_an_empty_file_becomes_ours(tmp_path: Path) -> None:
 
 
 def test_a_later_migration_runs_once_on_what_is_there(tmp_path: Path) -> None:
-    later = (*MIGRATIONS, parse_migration(f"{len(MIGRATIONS) + 1:04}_more.sql", "create table more (a);"))
+    later = (*MIGRATIONS, parse_migration(f"{MIGRATIONS[-1].version + 1:04}_more.sql", "create table more (a);"))
     with closing(sqlite3.connect(tmp_path / "app.db", isolation_level=None)) as connection:
         migrate(connection, "test")
         migrate(connection, "test", later)
@@ -90,7 +90,9 @@ def test_a_later_migration_runs_once_on_what_is_there(tmp_path: Path) -> None:
 
 
 def test_a_migration_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
-    broken = parse_migration(f"{len(MIGRATIONS) + 1:04}_broken.sql", "create table more (a);\ncreate table more (a);")
+    broken = parse_migration(
+        f"{MIGRATIONS[-1].version + 1:04}_broken.sql", "create table more (a);\ncreate table more (a);"
+    )
     with closing(sqlite3.connect(tmp_path / "app.db", isolation_level=None)) as connection:
         migrate(connection, "test")
         with pytest.raises(sqlite3.OperationalError, match="already exists"):
@@ -98,7 +100,7 @@ def test_a_migration_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
         migrate(
             connection,
             "test",
-            (*MIGRATIONS, parse_migration(f"{len(MIGRATIONS) + 1:04}_more.sql", "create table more (a);")),
+            (*MIGRATIONS, parse_migration(f"{MIGRATIONS[-1].version + 1:04}_more.sql", "create table more (a);")),
         )
 
 

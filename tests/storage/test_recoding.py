@@ -97,6 +97,7 @@ class TestRecodedStore(StoreContract):
     """Whatever a store holds, it holds after it was written anew: in plain, encrypted, with other keys, compressed."""
 
     examples = level().examples // 12
+    keeps_values_as_given = False
 
     @pytest.fixture(autouse=True)
     def _in_folder(self, tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ class PiecemealStore(SqliteStore):
     @override
     async def _read(self, name: str, parameters: Parameters, limit_bytes: int | None = None) -> str:
         self._load_limit_bytes = FEW_BYTES
-        if name in ("load", "fetch"):
+        if name in ("load", "fetch", "fetch_ended"):
             raise NeedsPiecesError
         return await super()._read(name, parameters, limit_bytes)
 

@@ -1,4 +1,4 @@
-"""Every statement is named, described, used, and valid; migrations are numbered without a gap."""
+"""Every statement is named, described, used, and valid; migrations are numbered upwards."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 
 import durably.storage
 from durably.storage.connections import READER_VIEWS, SETTINGS
+from durably.storage.examination import is_name
 from durably.storage.sqlite import WRITER_DEFINITIONS
 from durably.storage.statements import FILES, MIGRATIONS, SQL, Statement, parse_statements, split_statements
 
@@ -33,6 +34,7 @@ def connection() -> Iterator[sqlite3.Connection]:
                 connection.execute(statement)
         for name in DEFINITIONS:
             connection.execute(SQL[name])
+        connection.create_function("is_name", -1, is_name, deterministic=True)
         yield connection
 
 
@@ -66,11 +68,13 @@ def test_there_is_no_sql_outside_the_files() -> None:
         r"\b(select .* from|insert into|delete from|update \w+ set|create table|pragma \w+)\b", re.IGNORECASE
     )
     found = [path.name for path in FOLDER.glob("*.py") if pattern.search(path.read_text("utf-8"))]
-    assert found == []
+    assert found == ["tables.py"]  # Which names the fields of users' classes.
 
 
-def test_migrations_are_numbered_from_one_without_a_gap() -> None:
-    assert [migration.version for migration in MIGRATIONS] == list(range(1, len(MIGRATIONS) + 1))
+def test_migrations_are_numbered_from_one_upwards() -> None:
+    versions = [migration.version for migration in MIGRATIONS]
+    assert versions[0] == 1
+    assert versions == sorted(set(versions))
 
 
 def test_a_script_is_split_where_statements_end() -> None:

@@ -7,6 +7,7 @@ import copy
 import datetime as calendar
 import email.utils
 import gc
+import getpass
 import logging
 import os
 import random
@@ -185,7 +186,22 @@ OF_THE_PROCESS = {
     "os.scandir": (lambda: os.scandir(".").close(), "os.scandir()", "as a dependency"),
     "Path.iterdir": (lambda: list(Path().iterdir()), "pathlib.", "as a dependency"),
     "socket.socket": (lambda: socket.socket().close(), "socket.socket()", "Connect in a function"),
-    "socket.create_connection": (lambda: socket.create_connection(("::1", 9)), "socket.socket()", "Connect in a"),
+    "socket.create_connection": (
+        lambda: socket.create_connection(("::1", 9)),
+        "socket.create_connection()",
+        "Connect in a",
+    ),
+    "socket.gethostname": (lambda: socket.gethostname(), "socket.gethostname()", "as a dependency"),
+    "socket.getfqdn": (lambda: socket.getfqdn(), "socket.getfqdn()", "as a dependency"),
+    "socket.getaddrinfo": (lambda: socket.getaddrinfo("localhost", 80), "socket.getaddrinfo()", "Connect in a"),
+    "os.getcwd": (lambda: os.getcwd(), "os.getcwd()", "as a dependency"),
+    "os.path.abspath": (lambda: os.path.abspath("x"), "os.path.abspath()", "as a dependency"),
+    "os.path.exists": (lambda: os.path.exists("x"), "os.path.exists()", "as a dependency"),
+    "Path.cwd": (lambda: Path.cwd(), "pathlib.cwd()", "as a dependency"),
+    "os.cpu_count": (lambda: os.cpu_count(), "os.cpu_count()", "as a dependency"),
+    "os.uname": (lambda: os.uname(), "os.uname()", "as a dependency"),
+    "os.getuid": (lambda: os.getuid(), "os.getuid()", "as a dependency"),
+    "getpass.getuser": (lambda: getpass.getuser(), "getpass.getuser()", "as a dependency"),
     "subprocess.run": (lambda: subprocess.run(["true"], check=True), "subprocess.Popen()", "Start it in a function"),
     "subprocess.Popen": (lambda: subprocess.Popen(["true"]).wait(), "subprocess.Popen()", "Start it in a function"),
 }

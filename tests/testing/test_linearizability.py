@@ -273,7 +273,7 @@ def test_a_double_sale_is_refused_and_the_account_shows_it() -> None:
         "    ann  |---|            reserve('ann') -> True",
         "    cyd    |-----|        peek() -> 'ann'",
         "    ben        |-----|    reserve('ben') -> True   <- cannot be explained",
-        "    dan            |--->  reserve('dan') (nobody heard of its end)",
+        "    dan            |--->  reserve('dan') (no caller heard of its end)",
     ]
 
 

@@ -571,3 +571,50 @@ def test_the_summary_of_pytest_names_the_real_error(pytester: pytest.Pytester) -
     )
     result.stdout.no_fnmatch_line("*traceback entries are hidden*")
     result.stdout.no_fnmatch_line("*run_until_complete*")
+
+
+class TestTheMark:
+    """What it says and cannot work, or never happens, is a sentence without frames of the kit."""
+
+    @pytest.mark.parametrize(
+        ("arguments", "told"),
+        [
+            ("", "There is nothing to simulate: give the classes of actors"),
+            ("Seat, run=30", "A simulation has no option 'run'."),
+            ("Seat, runs=0", "runs= is a whole number from 1 on, not 0."),
+        ],
+    )
+    def test_that_cannot_work_is_told_in_a_sentence(self, pytester: pytest.Pytester, arguments: str, told: str) -> None:
+        result = run(pytester, AUTO, ACTORS, f"@pytest.mark.simulate({arguments})\nasync def test_it(simulation): pass")
+        result.assert_outcomes(failed=1)
+        result.stdout.fnmatch_lines([f"*{told.replace('[', '[[]')}*"])
+        for hidden in ("campaign.py", "options.py", "_durably_pytest.py"):
+            result.stdout.no_fnmatch_line(f"*{hidden}*")
+
+    def test_whose_condition_never_came_true_is_told_in_a_sentence(self, pytester: pytest.Pytester) -> None:
+        never = """
+            @pytest.mark.simulate(Seat, runs=2)
+            async def test_it(simulation):
+                simulation.sometimes("sold twice", False)
+        """
+        result = run(pytester, AUTO, ACTORS, never)
+        result.assert_outcomes(failed=1)
+        result.stdout.fnmatch_lines(["*NeverHappenedError: 'sold twice' did not happen in any of 2 runs*"])
+        result.stdout.no_fnmatch_line("*campaign.py*")
+
+    def test_without_any_crash_is_named_beside_others_that_saw_some(self, pytester: pytest.Pytester) -> None:
+        two = """
+            from durably.testing import Faults
+
+            @pytest.mark.simulate(Seat, runs=3, faults=Faults.slow())
+            async def test_calm(simulation):
+                await simulation.object(Seat, "a").reserve()
+
+            @pytest.mark.simulate(Seat, runs=3, faults=Faults.crash(at="before_commit:2"))
+            async def test_wild(simulation):
+                await simulation.object(Seat, "a").reserve()
+        """
+        result = run(pytester, AUTO, ACTORS, two)
+        result.assert_outcomes(passed=2)
+        result.stdout.fnmatch_lines(["*no run saw a crash in *::test_calm"])
+        result.stdout.no_fnmatch_line("*no run saw a crash in *test_wild*")

@@ -30,6 +30,8 @@ from durably import (
     state,
 )
 from durably.actors.protocol.commands import Call, Command, GetStatus
+from durably.ids import EntryKey
+from durably.queries import AllOf, Compare, FieldKind, FieldName, Not, OneOf, Operator, TableLayout, TableQuery
 from durably.runtime.execution.step import Delivery, Step
 from durably.testing import Harness
 from durably.testing.replaying.export import export_journals, journals_under_way
@@ -399,7 +401,15 @@ def test_every_payload_comes_back_as_the_bytes_that_went_in(payload: bytes) -> N
     assert decode_journal(encode_journal(journal)) == journal
 
 
-SAMPLES: dict[Any, Any] = {str: "x", bytes: b"1", bool: True, int: 5, dict[str, str]: {"a": "b"}}
+SIZE = FieldName("size", FieldKind.INTEGER)
+SAMPLES: dict[Any, Any] = {
+    str: "x", bytes: b"1", bool: True, int: 5, dict[str, str]: {"a": "b"},
+    tuple[EntryKey, ...]: (EntryKey(1, "#"),), EntryKey: EntryKey(2, "=a"),
+    TableQuery: TableQuery(
+        TableLayout("order", "Orders", "object", (SIZE,), ("size",)), ("created",),
+        AllOf((Not(Compare(SIZE, Operator.FROM, 3)), OneOf(SIZE, (1, None)))), SIZE,
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", get_args(Command), ids=lambda kind: kind.__name__)

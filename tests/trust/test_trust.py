@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.levels import level
+from tests.processes import ROOT
 from tests.trust.planting import App
 from tests.trust.survey import APPS, look_for, run
 
@@ -29,3 +32,10 @@ def test_there_are_as_many_kinds_of_bugs_as_apps_need() -> None:
     kinds = {kind for app in APPS for kind in app.bugs.values()}
     assert len(PLANTED) >= 53
     assert {"race", "tie", "global", "growth", "never happens", "guard", "order of messages"} <= kinds
+
+
+def test_the_table_of_the_page_has_a_row_for_each_bug_and_says_that_each_is_found() -> None:
+    page = (ROOT / "docs" / "testing.md").read_text("utf-8")
+    rows = re.findall(r"^\| (.+?) \| (.+?) \| (.+?) \| (\d+|not found) \| [\d.]+ \|$", page, re.MULTILINE)
+    assert [row[:3] for row in rows] == [(app.name, bug, app.bugs[bug]) for app, bug in PLANTED]
+    assert all(found.isdecimal() and int(found) <= RUNS for *_, found in rows)

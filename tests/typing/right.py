@@ -5,45 +5,66 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol, TypeVar, assert_type
 
 import structlog
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
 from durably import (
+    ActivationKey,
     Awakeable,
     BytesSerde,
     Caller,
+    CallNext,
     Context,
+    DurableDict,
+    DurableList,
     DurablePromise,
+    Factory,
+    HandlerInfo,
     Invocation,
     InvocationStatus,
+    Keyed,
+    Lazy,
     ObjectContext,
+    Request,
     RetryPolicy,
     Runtime,
+    Schedule,
+    ScheduleStatus,
     Service,
     SharedContext,
     SharedWorkflowContext,
+    SqliteStore,
     TerminalError,
     VirtualObject,
     Workflow,
     WorkflowContext,
     action_context,
+    cron,
+    factory,
     first_success,
     handler,
+    migrate,
     promise,
     select,
     settled,
     shared,
     state,
 )
-from durably.testing import Faults, Snapshots
+from durably.doctor import examine
+from durably.inspection import ActionWait, TimerWait, Wait, WaitingInvocation
+from durably.middleware import Authentication, Logging, Measurement, Metrics, Validation
+from durably.testing import Faults, Harness, Snapshots
 from durably.testing.generation import ActorCall, ActorStateMachine, arguments, calls
+
+T = TypeVar("T")
 
 
 class Seat(Enum):
@@ -70,6 +91,10 @@ class Ticket(VirtualObject, name="TicketObject"):
     log: list[str] = state(name="history")
     tags: list[str] = state(default_factory=list)
     counts: dict[str, int] = state(default_factory=dict)
+    banned: frozenset[str] = state(default_factory=frozenset)
+    queue: deque[str] = state(default_factory=deque)
+    seen: set[int] = state(default_factory=set)
+    words: Counter[str] = state(default_factory=Counter)
     limit: int = state(default_factory=lambda: 3)
 
     @handler
@@ -379,3 +404,209 @@ async def approve(runtime: Runtime, id: str) -> None:
 def runtimes_that_log_elsewhere(bound: structlog.stdlib.BoundLogger) -> list[Runtime]:
     standard = logging.getLogger("shop")
     return [Runtime("memory:", [], logger=logger) for logger in (standard, bound, structlog.get_logger(), None)]
+
+
+class Archive(VirtualObject):
+    profile: Lazy[dict[str, int]] = state()
+    prices: DurableDict[str, int] = state()
+    pages: DurableDict[int, str] = state(name="leaves")
+    books: DurableList[str] = state()
+
+    @handler
+    async def use(self, ctx: ObjectContext) -> int:
+        profile: dict[str, int] = await self.profile
+        maybe: dict[str, int] | None = await self.profile.get()
+        self.profile.set({**profile, **(maybe or {})})
+        self.profile.clear()
+        price: int | None = await self.prices.get("a")
+        sure: int = await self.prices.get("a", 0)
+        self.prices["b"] = sure + (price or 0)
+        del self.prices["c"]
+        self.pages.delete(3)
+        taken: int | None = await self.prices.pop("b")
+        there: bool = await self.prices.contains("b")
+        count: int = await self.prices.count()
+        page: list[tuple[str, int]] = await self.prices.page("a", limit=10, reverse=True)
+        names = [name.upper() async for name, _ in self.prices.items()]
+        self.books.append("a")
+        self.books.appendleft("b")
+        self.books[0] = "c"
+        first: str = await self.books.popleft()
+        last: str | None = await self.books.pop(None)
+        some: list[str] = await self.books.range(0, 10)
+        one: str = await self.books.get(-1)
+        rest = [book.upper() async for book in self.books]
+        both: tuple[str, str] = await asyncio.gather(self.books.popleft(), self.books.popleft())
+        del self.books
+        print(taken, there, count, page, names, first, last, some, one, rest, both)
+        return len(self.books)
+
+    @shared
+    async def look(self, ctx: SharedContext) -> tuple[int, list[str]]:
+        return len(self.books), await self.books.range(0, 10)
+
+
+async def look_into(runtime: Runtime) -> None:
+    for key, value in await runtime.entries(Archive, "a", "prices", after="b", limit=10):
+        print(key, value)
+
+
+class Report(VirtualObject, state_version=2):
+    lines: list[str] = state(default=[])
+
+    @cron("*/5 * * * *", tz="Europe/Berlin", key="main", missed="all")
+    @cron("0 6 * * *", key="early")
+    @handler
+    async def write(self, ctx: ObjectContext) -> int:
+        return len(self.lines)
+
+    @migrate(from_version=1)
+    @staticmethod
+    def split(old: dict[str, Any]) -> dict[str, Any]:
+        return {"lines": old["text"].splitlines()}
+
+
+async def look_at_schedules(runtime: Runtime) -> str | None:
+    written: int = await runtime.object(Report, "main").write()
+    schedules: list[Schedule] = await runtime.schedules()
+    paused: bool = await runtime.pause_schedule(schedules[written].name)
+    await runtime.cancel_schedule(schedules[0].name)
+    return schedules[0].last_invocation if paused and schedules[0].status is ScheduleStatus.ON else None
+
+
+old: dict[str, Any] = dict(Report.split({"text": "one"}))
+
+
+async def look_inside(runtime: Runtime, file: SqliteStore) -> list[str]:
+    listed = [one async for one in runtime.invocations(status=InvocationStatus.PAUSED, limit=10)]
+    told: list[str] = [f"{one.id} of {one.description.target}, due {one.description.due}" for one in listed]
+    busy: dict[str, int] = {one.key: one.mailbox_messages async for one in runtime.objects(Ticket, limit=5)}
+    waits = await runtime.why(listed[0].id)
+    for wait in waits.waits:
+        match wait:
+            case TimerWait(until=until):
+                told.append(until.isoformat())
+            case ActionWait(name=name, attempt=int() as attempt):
+                told.append(f"{name} for the {attempt}th time")
+            case _:
+                told.append(f"{wait} {wait.leads_to}")
+    ends: list[tuple[WaitingInvocation, Wait]] = [*waits.ends()]
+    journal = await runtime.journal(listed[0].id)
+    times: list[datetime] = [step.at for step in journal.steps]
+    report = await examine(file)
+    problems: list[str] = [one.sentence for one in report.problems]
+    return [*told, *problems, str(busy), str(times), str(ends)]
+
+
+def of_a_coroutine(work: Coroutine[Any, Any, T]) -> T:
+    raise NotImplementedError(work)
+
+
+def of_an_awaitable(work: Awaitable[T]) -> T:
+    raise NotImplementedError(work)
+
+
+async def keeps_types_through_asyncio(caller: Caller, url: str) -> None:
+    ticket = caller.object(Ticket, "a")
+    assert_type(await ticket.reserve(), bool)
+    assert_type(await asyncio.gather(ticket.reserve(), ticket.peek()), tuple[bool, Seat])
+    assert_type(await asyncio.gather(ticket.reserve(), ticket.peek.send()), tuple[bool, Invocation[Seat]])
+    assert_type(
+        await asyncio.gather(ticket.reserve(), ticket.peek(), return_exceptions=True),
+        tuple[bool | BaseException, Seat | BaseException],
+    )
+    assert_type(await asyncio.gather(*[ticket.peek() for _ in url]), list[Seat])
+    assert_type(
+        await asyncio.gather(
+            caller.call("Contract", "name", key="a", returns=str), caller.send("Contract", "name", key="a", returns=int)
+        ),
+        tuple[str, Invocation[int]],
+    )
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        assert_type(group.create_task(ticket.peek()), asyncio.Task[Seat])
+    assert_type(asyncio.create_task(ticket.peek()), asyncio.Task[Seat])
+    assert_type(asyncio.ensure_future(ticket.peek()), asyncio.Task[Seat])
+    assert_type(await asyncio.wait_for(ticket.peek(), 5), Seat)
+    assert_type(await asyncio.shield(ticket.peek()), Seat)
+    for one in asyncio.as_completed([ticket.peek()]):
+        assert_type(await one, Seat)
+    assert_type(await select(one=ticket.peek(), other=ticket.peek()), tuple[str, Seat])
+    assert_type(await settled(one=ticket.peek()), dict[str, Seat | BaseException])
+    assert_type(of_a_coroutine(ticket.peek()), Seat)
+    assert_type(of_an_awaitable(ticket.peek()), Seat)
+    assert_type(await caller.invocation_of(ticket.peek()), Invocation[Seat])
+
+
+async def keeps_types_through_asyncio_in_a_handler(ctx: ObjectContext, url: str) -> None:
+    ticket = ctx.object(Ticket, "a")
+    fetches = ctx.run("fetch", fetched, url)
+    assert_type(
+        await asyncio.gather(ticket.reserve(), ctx.run("fetch", fetched, url), ctx.sleep(1), ctx.signal("go", int)),
+        tuple[bool, bytes, None, int],
+    )
+    assert_type(await asyncio.gather(ctx.awakeable(int), fetches), tuple[int, bytes])
+    assert_type(await asyncio.gather(ticket.reserve.send(), ctx.run("fetch", len, url)), tuple[Invocation[bool], int])
+    invocation = await ticket.reserve.send()
+    assert_type(await asyncio.gather(invocation.result(), invocation.status()), tuple[bool, InvocationStatus])
+    async with asyncio.TaskGroup() as group:
+        assert_type(group.create_task(ctx.run("fetch", fetched, url)), asyncio.Task[bytes])
+    assert_type(await select(one=ticket.peek(), other=ctx.sleep(3)), tuple[str, Seat | None])
+
+
+class Tenants:
+    def __init__(self, carts: Keyed[Ticket], caller: Caller) -> None:
+        self.carts = carts
+        self.caller = caller
+
+    async def __call__(self, ctx: Context, call_next: CallNext) -> Any:
+        assert_type(ctx.handler, HandlerInfo)
+        assert_type(ctx.handler.actor_info.handlers["x"].options.timeout, timedelta | None)
+        assert_type(call_next.arguments, Mapping[str, Any])
+        assert_type(await self.carts["a"].reserve(), bool)
+        return await call_next(count=1)
+
+
+async def short(ctx: Context, call_next: Callable[[], Awaitable[Any]]) -> Any:
+    return await call_next()
+
+
+class Connection: ...
+
+
+async def connect(key: ActivationKey) -> AsyncIterator[Connection]:
+    yield Connection()
+
+
+def connect_plainly() -> Iterator[Connection]:
+    yield Connection()
+
+
+async def connect_at_once() -> Connection:
+    return Connection()
+
+
+class Office(Service, middleware=[Tenants, short, Logging()]):
+    @handler(middleware=(short, Tenants))
+    async def write(self, ctx: Context, count: int) -> str:
+        assert_type(authentication.principal(), Connection)
+        return ""
+
+
+def check(request: Request) -> Connection | None:
+    return None
+
+
+def no_more(arguments: Mapping[str, Any], handler: HandlerInfo) -> str | None:
+    return None
+
+
+authentication = Authentication(check)
+assert_type(authentication, Authentication[Connection])
+measured: list[Measurement] = []
+around = [Metrics(measured.append), Validation(no_more), authentication]
+assert_type(factory(connect, scope="activation"), Factory[Connection])
+assert_type(factory(connect_plainly), Factory[Connection])
+assert_type(factory(connect_at_once), Factory[Connection])
+assert_type(factory(Connection), Factory[Connection])
+harness = Harness(Office, middleware=around, dependencies={Connection: factory(connect)})
+embedded = Runtime("memory:", [Office], middleware=[Tenants, short], dependencies={Connection: Connection()})

@@ -6,14 +6,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable
 from datetime import datetime
 
 from durably import (
     Caller,
+    CallNext,
     Context,
+    DurableDict,
+    DurableList,
     DurablePromise,
     Invocation,
+    Keyed,
+    Lazy,
     ObjectContext,
     RetryPolicy,
     Service,
@@ -23,6 +29,8 @@ from durably import (
     VirtualObject,
     Workflow,
     WorkflowContext,
+    cron,
+    factory,
     handler,
     promise,
     shared,
@@ -35,6 +43,9 @@ class Cart(VirtualObject):
     tickets: list[str] = state(default=[])
     count: int = state(default="none")  # refused: the default has another type
     limit: int = state(default_factory=lambda: "none")  # refused: the factory gives another type
+    sizes: list[int] = state(default_factory=dict)  # refused: the factory makes another type
+    seen: frozenset[int] = state(default_factory=set)  # refused: the factory makes another type
+    queue: list[int] = state(default_factory=deque)  # refused: the factory makes another type
 
     @handler
     async def add(self, ctx: ObjectContext, ticket: str, count: int = 1) -> bool:
@@ -56,6 +67,14 @@ class Cart(VirtualObject):
 
     @handler  # refused: a handler has a context
     async def without_context(self, seat: int) -> None: ...
+
+    @cron("* * * * *", key="x")  # refused: the clock has no arguments to give
+    @handler
+    async def ticked(self, ctx: ObjectContext, seat: int) -> None: ...
+
+    @cron("* * * * *", key="x", missed="never")  # refused: there is no such policy
+    @handler
+    async def ticked_too(self, ctx: ObjectContext) -> None: ...
 
     @shared(atomic=True)  # refused: a shared handler changes nothing
     async def atomic(self, ctx: SharedContext) -> None: ...
@@ -165,6 +184,36 @@ class Signup(Workflow):
         ctx.set("x", 1)  # refused: a shared handler reads
 
 
+class Shelf(VirtualObject):
+    profile: Lazy[int] = state()
+    prices: DurableDict[str, int] = state()
+    books: DurableList[str] = state()
+    numbers: DurableList[int] = state(default=[])  # refused: a list begins empty
+
+    @handler
+    async def use(self, ctx: ObjectContext) -> int:
+        plain: int = self.profile  # refused: it has to be read
+        text: str = await self.profile  # refused: the value has another type
+        self.profile.set("7")  # refused: the value to be set has another type
+        self.profile = 7  # refused: it is set by a method
+        self.profile.get()  # refused: the await of a read is forgotten
+        price: int = await self.prices.get("a")  # refused: it may not be there
+        self.prices[7] = 7  # refused: the key has another type
+        self.prices.set("a", "b")  # refused: the value of the key has another type
+        number: int = self.prices["a"]  # refused: an entry of a dictionary has to be read
+        len(self.prices)  # refused: the length of a dictionary has to be read
+        self.books.append(7)  # refused: the entry has another type
+        first: int = await self.books.popleft()  # refused: the entry that is read has another type
+        self.books.pop()  # refused: the await of a pop is forgotten
+        second: str = self.books[0]  # refused: an entry of a list has to be read
+        third: str = await self.books.pop(None)  # refused: it may be the default
+        for book in self.books:  # refused: entries are read by `async for`
+            del book
+        del number, second
+        print(plain, text, price, first, third)
+        return len(self.books)
+
+
 async def uses_workflows(caller: Caller) -> None:
     caller.object(Signup, "ann")  # refused: a workflow is no virtual object
     caller.workflow(Cart, "ann")  # refused: a virtual object is no workflow
@@ -182,3 +231,31 @@ async def a_test(durable: Durable) -> None:
 
 def when() -> datetime:
     return Cart.add.name  # refused: a name is a string
+
+
+async def tells(ctx: Context, call_next: CallNext) -> object:
+    return await call_next(1)  # refused: arguments are changed by name
+
+
+def plain(ctx: Context, call_next: CallNext) -> object:
+    return None
+
+
+async def needs_state(ctx: ObjectContext, call_next: CallNext) -> object:
+    return await call_next()
+
+
+class Around(Service, middleware=[plain]):  # refused: middleware is asynchronous
+    def __init__(self, carts: Keyed[Cart]) -> None:
+        self.carts = carts
+
+    @handler(middleware=[needs_state])  # refused: it may stand around handlers that have no state
+    async def ask(self, ctx: Context) -> None:
+        await self.carts["a"].add(1)  # refused: an argument of another type, through a dependency
+        await self.carts[1].add("x")  # refused: a key is a string
+
+    @handler(middleware=tells)  # refused: a list
+    async def look(self, ctx: Context) -> None: ...
+
+
+factory(Cart, scope="request")  # refused: there is no such scope

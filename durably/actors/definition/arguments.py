@@ -27,7 +27,8 @@ import msgspec
 from durably.actors.values.descriptions import MISSING, describe, shortened_bytes
 from durably.actors.values.malformed_text import malformed_text
 from durably.actors.values.media_types import content_type_of, media_range_of
-from durably.actors.values.serde import JSON, JsonSerde, Serde, TypeCodec, admit, encode_by, located
+from durably.actors.values.places import located
+from durably.actors.values.serde import JSON, JsonSerde, Serde, TypeCodec, admit, encode_by
 from durably.actors.values.slices import ADMITTING, DECODING, Reading, Slices, members_in_slices, value_in_slices
 from durably.actors.values.unknown_keys import UnknownKeys
 from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass, reason_of
@@ -379,7 +380,7 @@ class JsonArguments:
         elif isinstance(error, UndecodableError):
             path, reason = error.path, error.reason
         elif error is not None:
-            path, reason = located(error)
+            path, reason = located(error, data, self._decode)
         else:
             path, reason = "$", "it has no parameters"
         place = "" if path == "$" else f" at {path}"

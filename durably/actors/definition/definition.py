@@ -19,14 +19,16 @@ from durably.actors.definition.scope import Scope
 from durably.actors.definition.type_bindings import NO_BINDINGS, bindings_of
 from durably.actors.handlers import Handler, HandlerKind
 from durably.actors.headers import Forwarding
+from durably.actors.middleware import MiddlewareGiven
+from durably.actors.migrations import FIRST_STATE_VERSION, Migration
 from durably.actors.promises import PromiseField
 from durably.actors.retry import RetryPolicy
 from durably.actors.state import StateField
 from durably.actors.values.descriptions import named
 from durably.actors.values.serde import SerdeFactory
-from durably.actors.values.type_checks import is_text
+from durably.actors.values.type_checks import is_int, is_text
 from durably.errors import DefinitionError
-from durably.ids import RUN
+from durably.ids import RUN, STATE_VERSION_FIELD
 
 ActorKind: TypeAlias = Literal["service", "object", "workflow"]
 AnyHandler: TypeAlias = Handler[Any, Any]
@@ -47,11 +49,18 @@ class ActorOptions:
     retry: RetryPolicy | None = None
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
     retention_us: int | None = None
+    journal_retention_us: int | None = None
+    ttl_us: int | None = None
+    """How long the state of an object outlives its last exclusive invocation; None: for ever."""
     suspend_after_us: int | None = None
     forwarding: Forwarding | None = None
     """Which headers of an invocation its calls carry on."""
     serde: SerdeFactory | None = None
     """Makes the Serdes of arguments, results, state and actions; None: those of its contract, else the runtime's."""
+    state_version: int | None = None
+    """None: that of the class that it extends, else the first."""
+    middleware: tuple[MiddlewareGiven, ...] = ()
+    """What the class itself names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,9 +80,14 @@ class ActorDefinition:
     options: ActorOptions
     documentation: str
     scope: Scope
+    state_version: int = FIRST_STATE_VERSION
+    migrations: Mapping[int, Migration] = field(default_factory=dict[int, Migration])
+    """By the version that they migrate from."""
 
     serde: SerdeFactory | None = None
     """Makes the Serdes of arguments, results, state and actions; None: the runtime's."""
+    middleware: tuple[MiddlewareGiven, ...] = ()
+    """What stands around all handlers: that of the classes that it extends, then its own."""
 
     @property
     def is_contract(self) -> bool:
@@ -125,12 +139,70 @@ def define(actor: type, kind: ActorKind, options: ActorOptions, scope: Scope) ->
         options=options,
         documentation=inspect.cleandoc(actor.__doc__ or ""),
         scope=scope,
+        state_version=_state_version(actor, options),
+        migrations=_migrations(actor),
         serde=serde,
+        middleware=_middleware(actor, options),
     )
+    _check_migrations(definition)
     _check_name(definition)
     _check_run(definition)
     _check_contracts(definition)
     return definition
+
+
+def _state_version(actor: type, options: ActorOptions) -> int:
+    if options.state_version is not None:
+        return options.state_version
+    for base in actor.__mro__[1:]:
+        inherited = vars(base).get(DEFINITION)
+        if isinstance(inherited, ActorDefinition):
+            return inherited.state_version
+    return FIRST_STATE_VERSION
+
+
+def _middleware(actor: type, options: ActorOptions) -> tuple[MiddlewareGiven, ...]:
+    """The outermost is that of the class that is extended: what refuses there is not left out by a subclass."""
+    inherited = [
+        definition.options.middleware
+        for base in reversed(actor.__mro__[1:])
+        if isinstance(definition := vars(base).get(DEFINITION), ActorDefinition)
+    ]
+    return tuple(one for several in (*inherited, options.middleware) for one in several)
+
+
+def _migrations(actor: type) -> dict[int, Migration]:
+    migrations: dict[int, Migration] = {}
+    for attribute, one in _members(actor, Migration).items():
+        migration: Migration = one
+        if migration.from_version in migrations:
+            raise DefinitionError(
+                f"{named(actor)}.{attribute} is the second migration from state version {migration.from_version}. "
+                "Leave one: each goes to the next version."
+            )
+        migrations[migration.from_version] = migration
+    return migrations
+
+
+def _check_migrations(definition: ActorDefinition) -> None:
+    """See that there is a way from every older version to this one, and that there is state at all."""
+    actor, version = named(definition.actor), definition.state_version
+    if not is_int(version) or version < FIRST_STATE_VERSION:
+        raise DefinitionError(f"{actor} has state_version={version!r}: versions are whole numbers from 1 on.")
+    if definition.kind == "service" and (definition.options.state_version is not None or definition.migrations):
+        raise DefinitionError(f"{actor} has a state version or a migration, and a Service has no state.")
+    needed = {*range(FIRST_STATE_VERSION, version)}
+    missing, useless = sorted(needed - {*definition.migrations}), sorted({*definition.migrations} - needed)
+    if missing:
+        raise DefinitionError(
+            f"{actor} has state_version={version} and no migration from version {missing[0]}. Write "
+            f"`@migrate(from_version={missing[0]})` above a function of the old state, for what is stored."
+        )
+    if useless:
+        raise DefinitionError(
+            f"{actor} has a migration from state version {useless[0]}, and its state has version {version}. Write "
+            f"`class ...(state_version={useless[-1] + 1})`."
+        )
 
 
 def _name(actor: type, options: ActorOptions) -> str:
@@ -278,7 +350,29 @@ def _check_handler(actor: type, kind: ActorKind, handler: AnyHandler, scope: Sco
         raise DefinitionError(
             f"{named(actor)}.{handler.attribute} is atomic, and a Service has no state. Leave atomic= out."
         )
+    _check_schedules(where, kind, handler)
     check_context(actor, kind, _kind_of(kind, handler), handler, scope)
+
+
+def _check_schedules(where: str, kind: ActorKind, handler: AnyHandler) -> None:
+    """See that the clock knows whom to call."""
+    keys = [schedule.key for schedule in handler.schedules]
+    if not keys:
+        return
+    if kind == "object" and None in keys:
+        raise DefinitionError(
+            f'{where} has @cron without key=. Say which object gets the ticks: @cron(..., key="main").'
+        )
+    if kind != "object" and any(key is not None for key in keys):
+        has = "each tick is a workflow of its own" if kind == "workflow" else "a Service has no keys"
+        raise DefinitionError(f"{where} has @cron with key=, and {has}. Leave key= out.")
+    if kind == "workflow" and handler.shared:
+        raise DefinitionError(f"{where} is @shared and has @cron. The clock starts workflows: put @cron on `{RUN}`.")
+    if len(set(keys)) < len(keys):
+        raise DefinitionError(
+            f"{where} has two @cron for the same {'key' if kind == 'object' else 'handler'}. Write one expression, as "
+            'in "0 6,18 * * *", or a second handler.'
+        )
 
 
 def _key_in_words(kind: ActorKind) -> str:
@@ -331,6 +425,11 @@ def _fields(actor: type, kind: ActorKind) -> dict[str, StateField]:
             raise DefinitionError(
                 f"{named(actor)}.{attribute} has no type. Annotate it, so that it can be stored: `{attribute}: "
                 "int = state(...)`."
+            )
+        if state_field.name == STATE_VERSION_FIELD:
+            raise DefinitionError(
+                f"{named(actor)}.{attribute} is stored as {STATE_VERSION_FIELD!r}, where durably keeps the version of "
+                "the state. Change its name=."
             )
         twin = fields.get(state_field.name)
         if twin is not None:

@@ -12,6 +12,7 @@ from inspect import get_annotations
 from typing import Any
 
 from durably.actors.definition.definition import ActorDefinition, AnyHandler
+from durably.actors.definition.large_types import value_types
 from durably.actors.definition.scope import Scope
 from durably.actors.definition.signature import serde_of
 from durably.actors.state import StateField
@@ -51,7 +52,8 @@ def _check_handler(definition: ActorDefinition, handler: AnyHandler) -> None:
 def _check_field(definition: ActorDefinition, field: StateField) -> None:
     where = f"the state {named(definition.actor)}.{field.attribute}"
     annotations = {field.attribute: get_annotations(definition.actor)[field.attribute]}
-    for annotation in _resolved(definition.scope, annotations).values():
+    for written in _resolved(definition.scope, annotations).values():
+        annotation = value_types(written)
         if field.serde is not None:
             check_fit(field.serde, annotation, where)
         elif definition.serde is not None and mentions_message(annotation):

@@ -23,18 +23,24 @@ class Scope:
         self.owner = owner
         self._frame = frame if "<locals>" in owner.__qualname__ else None
 
+    def of(self, base: type) -> Scope:
+        """Where those of another class are looked up, which may stand beside this one in a function."""
+        return Scope(base, self._frame)
+
     def close(self) -> None:
         """Let the defining function's frame go; what is resolved stays resolved."""
         self._frame = None
 
-    def resolve(self, annotations: Mapping[str, Any], where: str) -> dict[str, Any]:
-        """The types that these annotations mean.
+    def resolve(
+        self, annotations: Mapping[str, Any], where: str, known: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """The types that these annotations mean. `known` are names that are meant where nothing else has them.
 
         Raises:
             DefinitionError: a name in one of them is unknown; `where` is the place that the sentence names.
         """
         module = sys.modules.get(self.owner.__module__)
-        names = {**vars(self.owner), **(self._frame.f_locals if self._frame else {})}
+        names = {**(known or {}), **vars(self.owner), **(self._frame.f_locals if self._frame else {})}
         return resolve_annotations(annotations, vars(module) if module else {}, names, where)
 
 

@@ -114,7 +114,7 @@ class HandlerSignature:
 
     @property
     def has_own_serde(self) -> bool:
-        """Its argument is carried as a Serde of the user's writes it, whatever the annotation says."""
+        """A Serde of the user's writes and reads the argument, in place of the annotation's codec."""
         return self._accepts is not None
 
     @property
@@ -184,6 +184,11 @@ class HandlerSignature:
         return self.types.result.content_type
 
     @property
+    def content_type_if_empty(self) -> str | None:
+        """Of a result whose encoding has no bytes."""
+        return self.types.result.content_type_if_empty
+
+    @property
     def parameters(self) -> dict[str, str]:
         """As a programmer would write them: `{"ticket_id": "str", "n": "int = 1"}`."""
         return {one.name: one.describe() for one in self.types.parameters}
@@ -215,6 +220,7 @@ class JsonResult:
     """A result with the codec of its annotation."""
 
     content_type = JSON
+    content_type_if_empty = None
 
     def __init__(self, handler: str, codec: TypeCodec[Any]) -> None:
         self._handler = handler
@@ -234,6 +240,7 @@ class NoResult:
     """A handler that is annotated to return None: its result has no bytes."""
 
     content_type = None
+    content_type_if_empty = None
 
     def __init__(self, handler: str) -> None:
         self._handler = handler
@@ -260,6 +267,8 @@ class SerdeResult:
         self._handler = handler
         self._serde = serde
         self.content_type: str | None = content_type_of(serde)
+        is_set = getattr(serde, "sets_content_type_if_empty", False) is True
+        self.content_type_if_empty = self.content_type if is_set else None
 
     def encode(self, value: Any, /) -> bytes:
         try:

@@ -2,8 +2,8 @@
 
 A command is what the journal records and what replay compares, so it holds bytes and names, never objects. Its number
 is its place in the order of issue within one execution, counted from 0; the answer to it, where there is one, refers
-to that number. All are answered but a `Send` that cannot join an earlier invocation, a `CompleteAwakeable` and a
-`Cancel`.
+to that number. All are answered but a `Send` that cannot join an earlier invocation, a `CompleteAwakeable`, a
+`Cancel` and a `Publish`.
 
 `gc=False`, here and elsewhere: plain values are in no cycle, and the garbage collector need not look at them.
 """
@@ -14,7 +14,8 @@ from typing import TypeAlias
 
 import msgspec
 
-from durably.ids import InvocationStatus, KeyScope
+from durably.ids import EntryKey, InvocationStatus, KeyScope
+from durably.queries import TableQuery
 
 
 class Call(msgspec.Struct, frozen=True, tag="call", array_like=True, gc=False):
@@ -121,6 +122,13 @@ class IdentifyCall(msgspec.Struct, frozen=True, tag="identify", array_like=True)
     """The id that follows from the number of the call; it leads to what the call has joined, too (rule C7)."""
 
 
+class IdentifyRun(msgspec.Struct, frozen=True, tag="identify-run", array_like=True):
+    """Ask which invocation runs a workflow; the answer is a recorded input (rule S4)."""
+
+    service: str
+    key: str
+
+
 class MakeAwakeable(msgspec.Struct, frozen=True, tag="awakeable", array_like=True):
     """Wait for a value that anybody supplies to an id. The id follows from the execution's seed and the number."""
 
@@ -148,10 +156,74 @@ class SendSignal(msgspec.Struct, frozen=True, tag="send-signal", array_like=True
     value: bytes
 
 
+class AwaitResume(msgspec.Struct, frozen=True, tag="await-resume", array_like=True):
+    """Pause, and go on when a person resumes the invocation, which is the answer (rule E6)."""
+
+    reason: str
+
+
 class Cancel(msgspec.Struct, frozen=True, tag="cancel", array_like=True):
     """Cancel an invocation. One way: whether it is there, and what becomes of it, is not answered (rule E1)."""
 
     invocation_id: str
+
+
+class Publish(msgspec.Struct, frozen=True, tag="publish", array_like=True):
+    """Publish an event in a stream: it is part of the transition that issues this (rule P1). It is not answered."""
+
+    stream: str
+    key: str
+    """What it is about, such as the id of an object."""
+    name: str
+    id: str
+    at: int
+    value: bytes
+
+
+class ReadEvents(msgspec.Struct, frozen=True, tag="events", array_like=True):
+    """Read events of a stream, once all that is in the log now is durable; the answer is a recorded input (rule S4)."""
+
+    stream: str
+    key: str | None = None
+    """Only those about this."""
+    id: str | None = None
+    """Only the one of this id."""
+    limit: int = 1
+    is_backward: bool = False
+    """The last ones first."""
+
+
+class FindObjects(msgspec.Struct, frozen=True, tag="find", array_like=True):
+    """Ask for objects of a class by their fields, once all that is in the log now is durable; a recorded input (S4)."""
+
+    query: TableQuery
+    counts: bool = False
+    """How many there are is all that is asked."""
+
+
+class ReadEntries(msgspec.Struct, frozen=True, tag="entries", array_like=True):
+    """Read entries of a collection of the own object, as the snapshot has them (rule V7)."""
+
+    field: str
+    keys: tuple[EntryKey, ...] = ()
+    """Those of these that are there."""
+    only_keys: bool = False
+    """Whether they are there is all that is asked."""
+    limit: int = 0
+    """So many at most between `after` and `before`."""
+    after: EntryKey | None = None
+    before: EntryKey | None = None
+    is_backward: bool = False
+    counts: bool = False
+    """How many entries there are, too."""
+
+
+class ReadListRange(msgspec.Struct, frozen=True, tag="list-range", array_like=True):
+    """Read a slice of a list of the own object, in a shared handler: the list as it is when the answer is made (S4)."""
+
+    field: str
+    start: int
+    stop: int | None
 
 
 Command: TypeAlias = (
@@ -163,6 +235,7 @@ Command: TypeAlias = (
     | GetOutput
     | GetStatus
     | IdentifyCall
+    | IdentifyRun
     | GetPromise
     | PeekPromise
     | CompletePromise
@@ -170,10 +243,23 @@ Command: TypeAlias = (
     | CompleteAwakeable
     | AwaitSignal
     | SendSignal
+    | AwaitResume
     | Cancel
+    | Publish
+    | ReadEvents
+    | FindObjects
+    | ReadEntries
+    | ReadListRange
 )
 
-HELD_BY_ATOMIC = (Send, CompletePromise, CompleteAwakeable, SendSignal, Cancel)
+Question: TypeAlias = ReadEvents | FindObjects
+"""What is asked of the store, about more than the own object."""
+
+# Tuples, where `isinstance` is asked often: a union is made anew each time that an expression with one is reached.
+MESSAGES = (Call, Send)
+READS = (ReadEntries, ReadListRange, ReadEvents, FindObjects)
+"""What the store is asked, and may be asked again until the answer is taken in."""
+HELD_BY_ATOMIC = (Send, CompletePromise, CompleteAwakeable, SendSignal, Cancel, Publish)
 """What an atomic handler asks for and what is not acted on before its outcome (rule V6)."""
 
 
@@ -184,7 +270,7 @@ class StatusAnswer(msgspec.Struct, frozen=True):
 
 
 class SendAnswer(msgspec.Struct, frozen=True, array_like=True):
-    """The encoded answer to a `Send` that may join an earlier invocation, and to `IdentifyCall`."""
+    """The encoded answer to a `Send` that may join an earlier invocation, to `IdentifyCall`, and to `IdentifyRun`."""
 
     id: str
     previously_accepted: bool

@@ -8,6 +8,9 @@ forgetting the `await`, or testing it for truth, names that line.
 is a future to them, which saves a task for each call. To a program that calls `asyncio.ensure_future` itself, and
 outside handlers, it is a coroutine: what `ensure_future` returns is then a task, which `asyncio.wait` takes, as it
 refuses anything that is a coroutine.
+
+The API calls it `Coroutine[object, object, R]`. mypy finds `Coroutine[Any, Any, R]` ambiguous between the overloads of
+`asyncio.gather`, and makes the results `Any`; the other fits wherever asyncio or a user's annotation asks for one.
 """
 
 from __future__ import annotations
@@ -21,6 +24,10 @@ from typing import Any, Generic, TypeVar
 
 R = TypeVar("R")
 
+# By name and not by `super()`, which takes longer to find them than they take.
+_init_future: Any = asyncio.Future.__dict__["__init__"]
+_await_future: Any = asyncio.Future.__dict__["__await__"]
+_add_done_callback: Any = asyncio.Future.__dict__["add_done_callback"]
 _blocking: Any = asyncio.Future.__dict__["_asyncio_future_blocking"]
 """Asyncio's own attribute: a task asks whether what it was given is awaited, and `isfuture` whether it is a future."""
 
@@ -52,7 +59,7 @@ class CallSite:
         return f"{self.filename}:{self.line} (in {self._code.co_qualname})"
 
 
-class Operation(asyncio.Future[R], Coroutine[Any, Any, R], Generic[R]):
+class Operation(asyncio.Future[R], Coroutine[object, object, R], Generic[R]):
     """A durable operation: a future that also works as a coroutine. Made by the machine, never by users."""
 
     # Without a dictionary for each: thousands wait at once.
@@ -69,14 +76,14 @@ class Operation(asyncio.Future[R], Coroutine[Any, Any, R], Generic[R]):
         self.what = what
         self.site = site
         self.taken = False
-        super().__init__(loop=loop)
+        _init_future(self, loop=loop)
 
     def __bool__(self) -> bool:
         raise TypeError(_tested_for_truth(self.what, self.site))
 
     def __await__(self) -> Any:
         self.taken = True
-        return super().__await__()
+        return _await_future(self)
 
     __iter__ = __await__
 
@@ -98,12 +105,12 @@ class Operation(asyncio.Future[R], Coroutine[Any, Any, R], Generic[R]):
 
     def add_done_callback(self, fn: Any, /, *, context: Any = None) -> None:
         self.taken = True
-        # Given None, asyncio's future would take the context of whoever completes it.
-        super().add_done_callback(fn, context=copy_context() if context is None else context)
+        # Given None, asyncio's future would take the context of the code that completes it.
+        _add_done_callback(self, fn, context=copy_context() if context is None else context)
 
 
 def _asked_by_asyncio(operation: Operation[Any]) -> bool | None:
-    """Whoever asks has been given the operation to wait for: it is not forgotten. None: to them it is no future."""
+    """The asker was given the operation to wait for, so it is not forgotten. None: to the asker it is no future."""
     operation.taken = True
     is_blocking: bool = _blocking.__get__(operation)
     return None if not is_blocking and _is_ensured_by_a_program(frame_above(1)) else is_blocking
@@ -131,7 +138,7 @@ _ENSURE_FUTURE = {
 Operation._asyncio_future_blocking = property(_asked_by_asyncio, _blocking.__set__)  # type: ignore[assignment]
 
 
-class HostOperation(Coroutine[Any, Any, R], Generic[R]):
+class HostOperation(Coroutine[object, object, R], Generic[R]):
     """An operation of a program outside handlers: a coroutine over an ordinary future, which asyncio awaits in C.
 
     Asyncio takes it for a coroutine and nothing else; cancelling what awaits it cancels the future.
@@ -180,7 +187,7 @@ class HostOperation(Coroutine[Any, Any, R], Generic[R]):
         return self.future.cancelled()
 
     def cancel(self, msg: Any | None = None) -> bool:
-        """Nobody wants the answer any more; what was issued stands (rule D6)."""
+        """Abandon the answer; what was issued stands (rule D6)."""
         return self.future.cancel(msg)
 
     def result(self) -> R:

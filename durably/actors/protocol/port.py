@@ -16,11 +16,14 @@ import msgspec
 
 from durably.actors.protocol.coding import CodingMeter
 from durably.actors.protocol.commands import Command, Run, Send, SendSignal
+from durably.actors.protocol.entries import FieldChanges
 from durably.actors.protocol.operations import CallSite, Operation
+from durably.actors.protocol.popped import PoppedEntry, Pops
 from durably.actors.protocol.request import Request
 from durably.actors.retry import RetryPolicy
 from durably.actors.values.serde import SerdeFactory
-from durably.errors import UnencodableError
+from durably.errors import TerminalError, UnencodableError
+from durably.ids import EntryKey
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
@@ -75,7 +78,7 @@ class Port(Protocol):
 
     @property
     def coding(self) -> CodingMeter | None:
-        """What measures how long encoding and decoding take; None where nobody asks."""
+        """What measures how long encoding and decoding take; None where that is not measured."""
         ...
 
     @property
@@ -95,6 +98,10 @@ class Port(Protocol):
 
     def check(self, what: object, /) -> None:
         """Raise unless this execution is being advanced right now, on this thread. `what` names what was tried."""
+        ...
+
+    def handler_name(self) -> str:
+        """Of the handler that runs: `Service/handler`."""
         ...
 
     def request(self) -> Request:
@@ -174,12 +181,67 @@ class Port(Protocol):
         """Set or clear a state field."""
         ...
 
+    @property
+    def takes_cancel(self) -> bool:
+        """In the step that is under way its code hears of a cancel."""
+        ...
+
+    @property
+    def failure(self) -> TerminalError | None:
+        """What its retry policy has failed it with; it came as a cancel, so that what was done is undone (rule E1)."""
+        ...
+
+    def has_to_undo(self, change: int, /) -> None:
+        """One more block has something to undo, or one less. Meanwhile no failure ends the invocation (rule E1)."""
+        ...
+
+    def compensates(self, change: int, /) -> None:
+        """One more block is being undone, or one less. Meanwhile calls inherit no deadline (rule E7)."""
+        ...
+
     def watch_fields(self, flush: Flush, /) -> None:
         """Ask, at the end of each step, for fields whose values were changed in place (rule V2)."""
         ...
 
+    def own_entries(self, field: str, /) -> FieldChanges:
+        """What this execution has changed of the entries of a field; of a shared handler, nothing."""
+        ...
+
+    def write_entry(self, field: str, key: EntryKey, value: bytes | None, /) -> None:
+        """Set or remove an entry."""
+        ...
+
+    def restore_entry(self, field: str, key: EntryKey, /) -> None:
+        """Take back what this execution has changed of an entry."""
+        ...
+
+    def clear_entries(self, field: str, /) -> None:
+        """Remove all entries of a field."""
+        ...
+
+    def issue_known(self, result: R, what: object, site: CallSite, /) -> Operation[R]:
+        """An operation that has ended, since this execution knows the result: nothing is journaled."""
+        ...
+
+    def issue_taking(
+        self,
+        command: Command | None,
+        decode: Callable[[bytes], R],
+        what: object,
+        site: CallSite,
+        pops: Pops,
+        entry: PoppedEntry,
+        /,
+    ) -> Operation[R]:
+        """As `issue`, for a pop that has taken this entry; None: it is known, and nothing is journaled."""
+        ...
+
     def patched(self, change: str, /) -> bool:
         """Whether the code with this change made the journal from here on, or makes it now (rule W4)."""
+        ...
+
+    def tell(self, hear: Callable[[R], object], fact: R, /) -> None:
+        """Call this on the host's loop, outside of the handler; not at all while the machine replays."""
         ...
 
     def log(self, level: str, event: str, fields: Mapping[str, Any], /) -> None:

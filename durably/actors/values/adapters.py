@@ -72,7 +72,7 @@ class Adapter:
                 return written
             (parts,) = self._adapter.dump_python((value,), by_alias=True, round_trip=True, warnings=False)
             return msgspec.json.encode(sorted_like(parts, msgspec.json.decode(written)))
-        except USER_ERRORS as error:  # Whatever a user's serializer raises: the value is to blame.
+        except USER_ERRORS as error:  # A user's serializer may raise any error: the value is to blame.
             let_signals_pass(error)
             raise unencodable(value, _last_line(error)) from error
 

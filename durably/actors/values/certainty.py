@@ -116,7 +116,7 @@ def _is_finite_decimal(value: Any) -> bool:
 
 
 def _is_plain_datetime(value: Any) -> bool:
-    return type(value) is datetime and (value.tzinfo is None or value.tzinfo is UTC)
+    return type(value) is datetime and value.fold == 0 and (value.tzinfo is None or value.tzinfo is UTC)
 
 
 def _is_literal(values: Iterable[object]) -> Test:

@@ -47,7 +47,7 @@ LONGEST_QUOTE_CHARACTERS = 80
 
 
 def _has_no_repr(value: object) -> bool:
-    """Nobody has said how a value of this class reads."""
+    """Neither the class nor a base of it defines a `__repr__`, apart from `object`."""
     return not any("__repr__" in vars(base) for base in type(value).__mro__[:-1])
 
 
@@ -68,7 +68,7 @@ TEXT_LIMIT_CHARACTERS = 65_536
 
 
 def shortened(value: Any) -> str:
-    # The default says where in memory a thing lies: that differs on replay, and tells nobody anything.
+    # The default repr gives the address in memory, which differs on replay and is of no use to a reader.
     text = _with_article(type(value).__qualname__) if _has_no_repr(value) else _repr(value)
     text = " ".join(text.split("\n")).rstrip() if "\n" in text else text  # Some write one part to a line.
     return text if len(text) <= LONGEST_QUOTE_CHARACTERS else text[: LONGEST_QUOTE_CHARACTERS - 1] + "…"

@@ -12,8 +12,17 @@ from durably.errors import InvalidDurationError
 Duration: TypeAlias = timedelta | float
 """A span of time; a bare number is seconds, as in asyncio."""
 
+FOREVER = timedelta.max
+"""A retention without an end, as the longest span that Python writes: it needs no value of its own in signatures, and
+reads as what it means."""
+FOREVER_US = (1 << 62) - 1
+"""The same in microseconds, as it is stored; a moment that lies so far ahead is never announced."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+FIRST = datetime.min.replace(tzinfo=UTC)
+LAST = datetime.max.replace(tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
+LATEST_US = (LAST - EPOCH) // MICROSECOND
+"""The last moment that a date can show."""
 LONGEST_SECONDS = 1_000 * 366 * 86_400.0
 """A thousand years: what is longer is a mistake of units, and would not fit a date."""
 
@@ -42,6 +51,20 @@ def _too_long(what: str, duration: Duration) -> InvalidDurationError:
 
 def optional_duration_us(duration: Duration | None, what: str) -> int | None:
     return None if duration is None else duration_us(duration, what)
+
+
+def retention_us(duration: Duration, what: str) -> int:
+    """How long something is kept, in whole microseconds; `FOREVER` is the one span that may be longer than others."""
+    return FOREVER_US if duration == FOREVER else duration_us(duration, what)
+
+
+def optional_retention_us(duration: Duration | None, what: str) -> int | None:
+    return None if duration is None else retention_us(duration, what)
+
+
+def kept_until(now: int, keep_us: int) -> int:
+    """The moment from which on it is not kept any longer."""
+    return min(now + keep_us, FOREVER_US)
 
 
 def shown_duration(duration: Duration) -> str:
@@ -76,5 +99,8 @@ def moment_us(when: datetime) -> int:
 
 
 def moment(microseconds: int) -> datetime:
-    """The aware datetime, in UTC, of microseconds since 1970."""
-    return EPOCH + timedelta(microseconds=microseconds)
+    """The aware datetime, in UTC, of microseconds since 1970; the last or first that there is for what lies beyond."""
+    try:
+        return EPOCH + timedelta(microseconds=microseconds)
+    except OverflowError:  # Only a damaged row says so.
+        return LAST if microseconds > 0 else FIRST

@@ -20,6 +20,7 @@ import orjson
 from durably.actors.values.descriptions import shortened
 from durably.actors.values.messages import HOW_TO_WRITE_ONE, is_message_class
 from durably.actors.values.models import has_sets, is_model, model_json, model_parts
+from durably.actors.values.places import below
 from durably.actors.values.records import fields_of, is_record, parts_of
 from durably.actors.values.type_checks import is_mapping, is_sequence, is_set
 from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
@@ -50,7 +51,7 @@ def encode_plainly(value: Any) -> bytes:
     """For types without sets: their values have one encoding anyway."""
     try:
         return plain_encoder.encode(value)
-    except USER_ERRORS as error:  # Whatever a user's property or serializer raises: the value is to blame.
+    except USER_ERRORS as error:  # A user's property or serializer may raise any error: the value is to blame.
         let_signals_pass(error)
         raise unencodable(value, error) from error
 
@@ -162,7 +163,7 @@ def _culprit(value: Any, path: str) -> tuple[str, Any]:
 
 def _parts(value: Any) -> Iterable[tuple[str, Any]]:
     if is_mapping(value):
-        yield from ((f".{name}", part) for name, part in value.items())
+        yield from ((below("", name), part) for name, part in value.items())
     elif is_sequence(value) or is_set(value):
         yield from ((f"[{index}]", part) for index, part in enumerate(value))
     elif is_record(value):

@@ -113,7 +113,7 @@ def _cancelled(error: BaseException) -> TerminalError:
     """Callers get the plain class, not the one that the handler saw."""
     if isinstance(error, TerminalError):
         return CancelledInvocationError(error.message, code=error.code, metadata=error.metadata)
-    return CancelledInvocationError(str(error))
+    return CancelledInvocationError(str(error) or None)
 
 
 def _terminal_group(group: BaseExceptionGroup[BaseException], *, of_action: bool) -> TerminalError | None:
@@ -290,7 +290,7 @@ def _field_codec(cls: type, name: str, annotation: Any) -> TypeCodec[Any] | None
         resolved = typing.get_type_hints(holder, vars(module) if module else {}, dict(vars(cls)), include_extras=True)[
             name
         ]
-    except USER_ERRORS as error:  # Whatever an annotation evaluates to, the failure itself must travel.
+    except USER_ERRORS as error:  # An annotation may raise any error; the failure itself must travel.
         let_signals_pass(error)
         return codec_for(Any)
     if resolved is ClassVar or get_origin(resolved) is ClassVar:

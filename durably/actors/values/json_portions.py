@@ -1,7 +1,8 @@
 """Cuts a JSON list or object at its outer level into portions of a bounded size, without reading it as a whole.
 
 Of JSON that is well formed, each portion holds whole items. Of any other, at least one portion is not well formed
-either, since portions are cut at commas alone: whoever reads all of them as lists or objects has checked the whole.
+either, since portions are cut at commas alone: a reader that reads all of them as lists or objects has checked the
+whole.
 """
 
 from __future__ import annotations

@@ -49,7 +49,23 @@ def json_schemas(annotations: Mapping[str, Any], prefix: str) -> tuple[dict[str,
             found, named = _by_pydantic(theirs, prefix)
         schemas |= found
         components |= {prefix + name: schema for name, schema in named.items()}
-    return schemas, components
+    return _without_uniqueness(schemas), _without_uniqueness(components)
+
+
+def _without_uniqueness(schemas: dict[str, Schema]) -> dict[str, Schema]:
+    """Readers take an item of a set that comes twice for one; msgspec and pydantic describe sets as if they did not."""
+    return cast("dict[str, Schema]", _plain(schemas))
+
+
+def _plain(part: object) -> object:
+    match part:
+        case dict():
+            described = cast("Schema", part)
+            return {name: _plain(one) for name, one in described.items() if (name, one) != ("uniqueItems", True)}
+        case list():
+            return [_plain(one) for one in cast("list[object]", part)]
+        case _:
+            return part
 
 
 def _closed(schema: Schema, titles: Set[str]) -> Schema:

@@ -1,17 +1,19 @@
 """Pydantic models at their place in a tree of plain types; durably works without pydantic too.
 
-Whoever has a model has imported pydantic, so it is only looked for, never imported.
+A program that has a model has imported pydantic, so this module only looks for it and never imports it.
 """
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import msgspec
 
+from durably.actors.values.places import below
 from durably.actors.values.type_checks import is_mapping, is_sequence, is_set
 
 if TYPE_CHECKING:
@@ -33,16 +35,30 @@ def class_of(value: object) -> type:
     """The class of a value; of a model whose parameters were left out (`Box` for `Box[int]`), the one that they belong
     to.
     """
-    if not is_model(value):
-        return type(value)
-    generic: Any = getattr(type(value), "__pydantic_generic_metadata__", {})
-    return generic.get("origin") or type(value)
+    cls: Any = type(value)
+    return _origin_of(cls)
 
 
-def fields_of_model(model: object) -> list[str]:
+@lru_cache(maxsize=CACHED_MODELS)
+def _origin_of(cls: type) -> type:
+    if not is_model_class(cls):
+        return cls
+    generic: Any = getattr(cls, "__pydantic_generic_metadata__", {})
+    origin: type | None = generic.get("origin")
+    return origin or cls
+
+
+def fields_of_model(model: object) -> Sequence[str]:
     """The names of its fields, and of what it was given beside them where it allows extra ones."""
     one = cast("BaseModel", model)
-    return [*type(one).model_fields, *(one.model_extra or ())]
+    cls: Any = type(one)
+    names = _field_names(cls)
+    return [*names, *one.model_extra] if one.model_extra else names
+
+
+@lru_cache(maxsize=CACHED_MODELS)
+def _field_names(cls: type) -> Sequence[str]:
+    return tuple(model_fields(cls))
 
 
 def model_fields(cls: type) -> dict[str, Any]:
@@ -63,8 +79,13 @@ class ModelFeatures(NamedTuple):
     is_recursive: bool
     """It may hold itself somewhere."""
     has_floats: bool
+    spelled_keys: bool
+    """It holds a dict whose keys have several spellings in JSON."""
     excludes: bool
     """It has fields that are not written."""
+
+
+_spelled_keys = re.compile(r"'keys_schema': (?!\{'type': '(str|any)'\})")
 
 
 def features_of_schema(schema: object) -> ModelFeatures:
@@ -76,6 +97,7 @@ def features_of_schema(schema: object) -> ModelFeatures:
         is_recursive="'definition-ref'" in words,
         has_floats=is_open or "'float'" in words,
         excludes="'serialization_exclude': True" in words,
+        spelled_keys=_spelled_keys.search(words) is not None,
     )
 
 
@@ -108,7 +130,12 @@ def place_and_reason(error: BaseException, depth: int) -> tuple[str, str]:
         return "$", str(error).rstrip(".") or type(error).__name__
     found = [(one["loc"][depth:], one["msg"]) for one in details()]
     if len(found) == 1:
-        return "$" + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in found[0][0]), found[0][1]
+        steps, reason = found[0]
+        is_key = steps[-1:] == ("[key]",)
+        place = "$"
+        for step in steps[:-1] if is_key else steps:
+            place = below(place, step)
+        return place, f"{reason} as a key" if is_key else reason
     return "$", _told(found)
 
 
@@ -128,7 +155,7 @@ def model_json(value: Any) -> bytes:
 
 
 def read_back(value: object) -> Any:
-    """A model as whoever reads it by its class would get it."""
+    """The model that its JSON gives when it is read by its class."""
     return decode_custom(type(value), msgspec.json.decode(model_json(value)))
 
 

@@ -25,10 +25,17 @@ from durably.actors.values.descriptions import MISSING, describe, named, shorten
 from durably.actors.values.durations import MICROSECOND
 from durably.actors.values.encoding import DEEPEST_LEVELS, TOO_DEEP, place_in
 from durably.actors.values.messages import HOW_TO_WRITE_ONE, is_message_class
-from durably.actors.values.models import dumped, is_model, is_model_class
-from durably.actors.values.plain_codecs import located
+from durably.actors.values.models import class_of, dumped, is_model, is_model_class
+from durably.actors.values.places import below, located
 from durably.actors.values.records import is_record, is_record_class, parts_of
-from durably.actors.values.round_trip import Difference, IncomparableError, compare
+from durably.actors.values.round_trip import (
+    ClassDifference,
+    Difference,
+    IncomparableError,
+    compare,
+    compare_classes,
+    how_to_keep,
+)
 from durably.actors.values.type_checks import is_class
 from durably.actors.values.type_features import Features
 from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
@@ -41,6 +48,8 @@ MSGPACK: Final = "application/msgpack"
 
 DECIMAL, ID, SET, FROZEN_SET, TUPLE, MOMENT, DAY, CLOCK, SPAN, INTEGER, INSTANCE, MAPPING = range(1, 13)
 
+FOLD: Final = "~"
+"""Ends the text of a date or time with `fold=1`."""
 LEAST_INTEGER, LARGEST_INTEGER = -(2**63), 2**64 - 1
 """What MessagePack has integers for; others are written as text."""
 
@@ -110,15 +119,16 @@ class MsgpackSerde(Generic[T]):
     def register(class_: ClassT, *, name: str | None = None) -> ClassT:
         """Let instances of a class come back as such, wherever they are.
 
-        It takes a dataclass, a Struct, an attrs or pydantic class, or an enum, and may be used as a decorator. `name`
-        is written instead of the module and name of the class; give it when a class moves.
+        It takes a dataclass, a Struct, an attrs or pydantic class, a NamedTuple, or an enum, and may be used as a
+        decorator. `name` is written instead of the module and name of the class; give it when a class moves.
 
         Raises:
             DefinitionError: instances of the class have no declared fields, or its name is taken.
         """
         if not _has_parts(class_):
             raise DefinitionError(
-                f"{class_!r} cannot be registered: it is no dataclass, Struct, attrs or pydantic class, and no enum."
+                f"{class_!r} cannot be registered: it is no dataclass, Struct, attrs or pydantic class, no NamedTuple, "
+                "and no enum."
             )
         return _registry.add(class_, f"{class_.__module__}.{class_.__qualname__}" if name is None else name)
 
@@ -143,25 +153,30 @@ class MsgpackSerde(Generic[T]):
             UndecodableError: the bytes are something else.
         """
         try:
-            return cast("T", self._convert(_decoder.decode(data)))
+            return self._read(data)
         except USER_ERRORS as error:  # Validators of users' classes may raise anything.
             let_signals_pass(error)
-            path, reason = located(error)
+            path, reason = located(error, data, self._read, form=msgspec.msgpack)
             raise UndecodableError(
                 f"Expected {describe(self._annotation)} as MessagePack: {reason}{place_in(path[1:])}.",
                 path=path,
                 reason=reason,
             ) from error
 
+    def _read(self, data: bytes) -> T:
+        return cast("T", self._convert(_decoder.decode(data)))
+
     def _prove(self, value: T, data: bytes) -> None:
         """See that it is read as it was given (rule V5)."""
         try:
-            compare(value, self.decode(data), loose=False)
+            read = self.decode(data)
+            compare(value, read, loose=False)
+            compare_classes(value, read)
         except Difference as difference:
             given, read, path = difference.value, difference.read, difference.path
             raise UnencodableError(
                 f"{shortened(given)} ({type(given).__name__}){place_in(path)} would be read as {shortened(read)} "
-                f"({type(read).__name__}). Annotate its type, or register its class with MsgpackSerde.register.",
+                f"({type(read).__name__}). {_way_out(difference)}",
                 path=f"${path}",
             ) from None
         except UndecodableError as error:
@@ -170,6 +185,16 @@ class MsgpackSerde(Generic[T]):
             raise UnencodableError(
                 f"{shortened(value)} cannot be compared with what is read again: {error}."
             ) from error
+
+
+def _way_out(difference: Difference) -> str:
+    given, read = difference.value, difference.read
+    way_out = how_to_keep(given)
+    if way_out is not None:
+        return way_out
+    if isinstance(difference, ClassDifference) and not _has_parts(difference.value.__class__):
+        return f"Give {class_of(read).__name__}(value): MessagePack has no {class_of(given).__name__}."
+    return "Annotate its type, or register its class with MsgpackSerde.register."
 
 
 # ---------------------------------------------------------------- writing
@@ -213,9 +238,11 @@ def _class(value: object) -> type:
 
 
 def _parts(value: Any, path: str, depth: int) -> Any:
-    """A record or an enum, one level down."""
+    """A record, a NamedTuple or an enum, one level down."""
     if isinstance(value, Enum):
         return _written(value.value, path, depth)
+    if isinstance(value, tuple):
+        return _items(value, path, depth)
     parts = dumped(value) if is_model(value) else parts_of(value)
     return _items(parts, path, depth) if isinstance(parts, list) else _mapping(parts, path, depth)
 
@@ -227,8 +254,7 @@ def _items(value: Any, path: str, depth: int) -> list[Any]:
 def _mapping(value: Any, path: str, depth: int) -> Any:
     pairs: list[tuple[Any, Any]] = []
     for name, part in value.items():
-        place = f"{path}.{name}" if isinstance(name, str) else f"{path}[{name!r}]"
-        pairs.append((_written(name, path, depth), _written(part, place, depth)))
+        pairs.append((_written(name, path, depth), _written(part, below(path, name), depth)))
     if any(isinstance(name, msgspec.msgpack.Ext) for name, _ in pairs):  # msgspec reads no extension types as keys.
         return _extension(MAPPING, pairs)
     return dict(pairs)
@@ -262,6 +288,10 @@ def _extension(code: int, content: Any) -> msgspec.msgpack.Ext:
     return msgspec.msgpack.Ext(code, _encoder.encode(content))
 
 
+def _time_text(value: datetime | time) -> str:
+    return value.isoformat() + FOLD * value.fold
+
+
 _WRITERS: dict[type, Callable[[Any, str, int], Any]] = {
     int: _integer,
     list: _items,
@@ -269,9 +299,9 @@ _WRITERS: dict[type, Callable[[Any, str, int], Any]] = {
     tuple: lambda value, path, depth: _extension(TUPLE, _items(value, path, depth)),
     set: _unordered(SET),
     frozenset: _unordered(FROZEN_SET),
-    datetime: _textual(MOMENT, datetime.isoformat),
+    datetime: _textual(MOMENT, _time_text),
     date: _textual(DAY, date.isoformat),
-    time: _textual(CLOCK, time.isoformat),
+    time: _textual(CLOCK, _time_text),
     timedelta: _span,
     Decimal: _textual(DECIMAL, str),
     UUID: lambda value, _path, _depth: msgspec.msgpack.Ext(ID, value.bytes),
@@ -304,19 +334,31 @@ def _read_text(read: Callable[[str], Any]) -> Callable[[bytes], Any]:
     return lambda data: read(data.decode())
 
 
+def _read_time(cls: type[datetime] | type[time], text: str) -> datetime | time:
+    value = cls.fromisoformat(text.removesuffix(FOLD))
+    return value.replace(fold=1) if text.endswith(FOLD) else value
+
+
+def _distinct(pairs: list[Any]) -> dict[Any, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise ValueError(f"{len(pairs)} keys are read as {len(made)}: {shortened(list(made))}")
+    return made
+
+
 _READERS: dict[int, Callable[[bytes], Any]] = {
     DECIMAL: _read_text(Decimal),
     ID: lambda data: UUID(bytes=data),
     SET: lambda data: set(_decoder.decode(data)),
     FROZEN_SET: lambda data: frozenset(_decoder.decode(data)),
     TUPLE: lambda data: tuple(_decoder.decode(data)),
-    MOMENT: _read_text(datetime.fromisoformat),
+    MOMENT: _read_text(partial(_read_time, datetime)),
     DAY: _read_text(date.fromisoformat),
-    CLOCK: _read_text(time.fromisoformat),
+    CLOCK: _read_text(partial(_read_time, time)),
     SPAN: _read_text(lambda text: int(text) * MICROSECOND),
     INTEGER: _read_text(int),
     INSTANCE: _instance,
-    MAPPING: lambda data: dict(_decoder.decode(data)),
+    MAPPING: lambda data: _distinct(_decoder.decode(data)),
 }
 
 _decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(ext_hook=_read_extension, strict=True)
@@ -381,4 +423,10 @@ def _validated(expected: type, value: Any) -> Any:
 
 
 def _has_parts(cls: object) -> bool:
-    return is_class(cls) and (issubclass(cls, Enum) or is_model_class(cls) or is_record_class(cls))
+    return is_class(cls) and (
+        issubclass(cls, Enum) or is_model_class(cls) or is_record_class(cls) or _is_named_tuple(cls)
+    )
+
+
+def _is_named_tuple(cls: type[Any]) -> bool:
+    return hasattr(cls, "_fields") and issubclass(cls, tuple)

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias, get_args, get_origin
 import msgspec
 
 from durably.actors.values.serde import TypeCodec, codec_for
-from durably.actors.values.type_checks import is_mapping, is_sequence
+from durably.actors.values.type_checks import is_mapping, is_sequence, is_text
 from durably.errors import DefinitionError, UnencodableError
 
 SMALLEST_BYTES = 4 * 1024
@@ -145,6 +145,11 @@ def _last_of_dict(value: object, data: bytes) -> list[tuple[Any, msgspec.Raw]] |
     return [(value[key], raws[key]) for key in keys]
 
 
+def _last_of_any_dict(value: object, data: bytes) -> list[tuple[Any, msgspec.Raw]] | None:
+    """The same where keys are of any type: a new one may be the text of one that was there."""
+    return _last_of_dict(value, data) if is_mapping(value) and all(map(is_text, value)) else None
+
+
 def _entry(item: tuple[str, msgspec.Raw]) -> bytes:
     return msgspec.json.encode(item[0]) + b":" + bytes(item[1])
 
@@ -155,12 +160,14 @@ _split_dict = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 def parts_of(annotation: Any, whole: TypeCodec[Any]) -> Parts | None:
     """For the type of a collection whose parts can be verified by themselves; None for any other type."""
-    kind, arguments = get_origin(annotation), get_args(annotation)
+    kind = get_origin(annotation) or annotation  # `list`, `List` and `list[T]` are lists.
+    key, item = (Any, Any, *get_args(annotation))[-2:]
     try:
         if kind is list:
-            return Parts(whole, codec_for(arguments[0]), _split_list, _changed_positions, _last_of_list)
-        if kind is dict and arguments[0] is str:
-            return Parts(whole, codec_for(arguments[1]), _split_dict, _changed_keys, _last_of_dict)
+            return Parts(whole, codec_for(item), _split_list, _changed_positions, _last_of_list)
+        if kind is dict and key in (str, Any):
+            last = _last_of_dict if key is str else _last_of_any_dict
+            return Parts(whole, codec_for(item), _split_dict, _changed_keys, last)
     except DefinitionError:  # A type that only works inside the collection.
         return None
     return None

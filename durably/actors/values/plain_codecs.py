@@ -6,7 +6,6 @@ Encoding a plain type proves everything by itself: one test of the class tells t
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -14,11 +13,10 @@ import msgspec
 
 from durably.actors.values.descriptions import describe, shortened, shortened_bytes
 from durably.actors.values.encoding import encode_plainly, plain_encoder, unencodable
+from durably.actors.values.places import located
 from durably.actors.values.type_codec import ALWAYS, Proof, TypeCodec
 from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 from durably.errors import UndecodableError, UnencodableError
-
-_PATH = re.compile(r" - at `(?:key in )?(\$[^`]*)`$")
 
 
 def explained(decoder: msgspec.json.Decoder[Any], annotation: Any) -> Callable[[bytes], Any]:
@@ -29,7 +27,7 @@ def explained(decoder: msgspec.json.Decoder[Any], annotation: Any) -> Callable[[
             return decode(data)
         except USER_ERRORS as error:  # Validators of users' classes may raise anything.
             let_signals_pass(error)
-            path, reason = located(error)
+            path, reason = located(error, data, decode)
             raise UndecodableError(
                 f"Expected {describe(annotation)}, got {shortened_bytes(data)}: "
                 f"{reason}{'' if path == '$' else f' at {path}'}.",
@@ -38,14 +36,6 @@ def explained(decoder: msgspec.json.Decoder[Any], annotation: Any) -> Callable[[
             ) from error
 
     return decode_or_explain
-
-
-def located(error: BaseException) -> tuple[str, str]:
-    """Where bytes did not fit, as a path from `$`, and why."""
-    text = str(error)
-    found = _PATH.search(text)
-    reason = text[: found.start()] if found else text
-    return found[1] if found else "$", reason.rstrip(".") or type(error).__name__
 
 
 def _fast_codec(annotation: Any, fits: type, immutable: bool = True) -> TypeCodec[Any]:

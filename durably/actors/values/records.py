@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import msgspec
 
-from durably.actors.values.models import fields_of_model, is_model
+from durably.actors.values.models import fields_of_model, is_model_class
+
+CACHED_CLASSES = 4_096
 
 
 def is_record_class(cls: Any) -> bool:
@@ -17,18 +20,32 @@ def is_record_class(cls: Any) -> bool:
 
 
 def is_record(value: object) -> bool:
-    return is_record_class(type(value)) or is_model(value)
+    cls: Any = type(value)
+    return has_fields(cls)
 
 
-def fields_of(record: Any) -> Sequence[str]:
+@lru_cache(maxsize=CACHED_CLASSES)
+def has_fields(cls: type) -> bool:
+    return is_record_class(cls) or is_model_class(cls)
+
+
+def fields_of(record: object) -> Sequence[str]:
     """The names of the fields of a record, what a pydantic model holds beside them included."""
-    if isinstance(record, msgspec.Struct):
-        return record.__struct_fields__
-    if dataclasses.is_dataclass(record):
-        return [field.name for field in dataclasses.fields(record)]
-    if is_model(record):
-        return fields_of_model(record)
-    attributes: Iterable[Any] = record.__attrs_attrs__
+    cls: Any = type(record)
+    names = _fields_of_class(cls)
+    return fields_of_model(record) if names is None else names
+
+
+@lru_cache(maxsize=CACHED_CLASSES)
+def _fields_of_class(cls: Any) -> Sequence[str] | None:
+    """None of a pydantic model, each of which may have more."""
+    if issubclass(cls, msgspec.Struct):
+        return tuple(cls.__struct_fields__)
+    if dataclasses.is_dataclass(cls):
+        return [field.name for field in dataclasses.fields(cls)]
+    if is_model_class(cls):
+        return None
+    attributes: Iterable[Any] = cls.__attrs_attrs__
     return [attribute.name for attribute in attributes]
 
 

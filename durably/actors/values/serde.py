@@ -23,8 +23,7 @@ from durably.actors.values.descriptions import describe, named, shortened, short
 from durably.actors.values.encoding import encode_canonically, encode_plainly, place_in
 from durably.actors.values.models import decode_custom
 from durably.actors.values.plain_codecs import PLAIN_CODECS, explained
-from durably.actors.values.plain_codecs import located as located
-from durably.actors.values.round_trip import Difference, IncomparableError, compare
+from durably.actors.values.round_trip import Difference, IncomparableError, compare, how_to_keep
 from durably.actors.values.type_checks import is_bytes, is_class
 from durably.actors.values.type_codec import ALWAYS, Proof
 from durably.actors.values.type_codec import TypeCodec as TypeCodec
@@ -45,8 +44,9 @@ class Serde(Protocol[T]):
 
     What `encode` gives is decoded again and compared, so that nothing is stored that would be read as something else
     (rule V5). A Serde that sees to that by itself may say so with an attribute `is_exact = True`. One with an attribute
-    `accepts` takes other content types than it gives: `accepts = "*/*"`. One with a method `admit` gives what is stored
-    of bytes from outside, and may refuse more of them than `decode` does.
+    `accepts` takes other content types than it gives: `accepts = "*/*"`. An empty answer over HTTP has a content type
+    only if the Serde has an attribute `sets_content_type_if_empty = True`. One with a method `admit` gives what is
+    stored of bytes from outside, and may refuse more of them than `decode` does.
     """
 
     content_type: str
@@ -63,7 +63,7 @@ A class of Serdes that is for some types only has a class method `for_type`, whi
 
 
 class JsonSerde(Generic[T]):
-    """JSON of one type; without an argument, of whatever JSON can say."""
+    """JSON of one type; without an argument, of every value that JSON can say."""
 
     content_type = JSON
     is_exact = True
@@ -111,7 +111,7 @@ def encode_readably(serde: Serde[T], value: T) -> bytes:
 
     Raises:
         UnencodableError: what it gave is not bytes, is refused by its own `decode`, or is read as something else.
-            Whatever its `encode` raises.
+            Any error that its `encode` raises.
     """
     data: Any = serde.encode(value)
     if getattr(serde, "is_exact", False) is True and isinstance(data, bytes):
@@ -126,7 +126,8 @@ def encode_readably(serde: Serde[T], value: T) -> bytes:
     except Difference as difference:
         raise UnencodableError(
             f"{type(serde).__name__} reads {shortened(difference.value)}{place_in(difference.path)} as "
-            f"{shortened(difference.read)} again. Mend its decode(), or give it a value that it can write.",
+            f"{shortened(difference.read)} again. "
+            + (how_to_keep(difference.value) or "Mend its decode(), or give it a value that it can write."),
             path=f"${difference.path}",
         ) from None
     except USER_ERRORS as error:  # The Serde is the user's.
@@ -147,7 +148,7 @@ def _compare_with(serde: Serde[T], value: T, data: bytes, read: T) -> None:
         compare(value, read, loose=False)
     except IncomparableError:
         if serde.encode(read) != data:
-            raise Difference("", value, read) from None
+            raise Difference(value, read) from None
 
 
 def admit(serde: Serde[Any], data: bytes) -> bytes:
@@ -224,7 +225,7 @@ def codec_of(serde: Serde[T], annotation: Any = Any) -> TypeCodec[T]:
 
 
 def encode_by(serde: Serde[T], value: T) -> bytes:
-    """The same as `encode_readably`, whatever the Serde raises.
+    """The same as `encode_readably`, but every error of the Serde becomes an `UnencodableError`.
 
     Raises:
         UnencodableError: the Serde cannot write the value.
@@ -322,6 +323,7 @@ def _make_codec(annotation: Any) -> TypeCodec[Any]:
             deep=features.open or features.recursive,
             has_floats=features.has_floats or features.open,
             excludes=features.excludes,
+            spelled_keys=features.spelled_keys,
             draws_defaults=declared.draws_defaults,
         ),
     )
@@ -354,6 +356,7 @@ def _adapted_codec(annotation: Any, declared: Declarations, why: str) -> TypeCod
             deep=features.is_open or features.is_recursive,
             has_floats=features.has_floats,
             excludes=features.excludes,
+            spelled_keys=features.spelled_keys,
             draws_defaults=declared.draws_defaults,
         ),
     )

@@ -29,6 +29,7 @@ from durably.actors.values.encoding import check_depth
 from durably.actors.values.json_portions import JSON_SPACE, member_of, portions
 from durably.actors.values.malformed_text import malformed_text
 from durably.actors.values.models import is_model
+from durably.actors.values.places import below
 from durably.actors.values.records import fields_of, is_record
 from durably.actors.values.serde import codec_for
 from durably.actors.values.type_codec import TypeCodec, codec_of_decode
@@ -109,6 +110,10 @@ class Reading(Protocol):
         """A value of this type has to be read as a whole."""
         ...
 
+    def compares_keys(self, codec: TypeCodec[Any]) -> bool:
+        """A dict of this type has to be read as a whole: its keys are compared with each other."""
+        ...
+
 
 class Joining(Protocol):
     """Collects the results of portions."""
@@ -134,6 +139,9 @@ class _Decoding:
         """What is stored may have some."""
 
     def skips(self, codec: TypeCodec[Any]) -> bool:
+        return False
+
+    def compares_keys(self, codec: TypeCodec[Any]) -> bool:
         return False
 
 
@@ -195,6 +203,9 @@ class _Admitting:
     def skips(self, codec: TypeCodec[Any]) -> bool:
         return codec.draws_defaults
 
+    def compares_keys(self, codec: TypeCodec[Any]) -> bool:
+        return codec.spelled_keys
+
 
 class _Texts:
     """All that is stored is what came, since nothing is skipped that would change it."""
@@ -224,7 +235,7 @@ def value_in_slices(
     ends = value[:1] + value[-1:]
     if plan is not None and plan.list_cut is not None and ends == b"[]":
         return (yield from _items(codec, plan.list_cut, value, size_bytes, reading, levels))
-    if plan is not None and plan.dict_cut is not None and ends == b"{}":
+    if plan is not None and plan.dict_cut is not None and ends == b"{}" and not reading.compares_keys(codec):
         return (yield from _items(codec, plan.dict_cut, value, size_bytes, reading, levels))
     if plan is not None and plan.record is not None and ends == b"{}":
         return (yield from _record(codec, plan.record, value, size_bytes, reading, levels))
@@ -301,6 +312,7 @@ def _items(codec: TypeCodec[Any], cut: Cut, data: bytes, size_bytes: int, readin
         if portion is None:
             continue
         part = data[portion.start : portion.end]
+        key: str | None = None
         item: bytes | None = None
         try:
             key, item = _only_item(cut, part, is_list=opens == b"[") if portion.is_single else (None, None)
@@ -315,7 +327,7 @@ def _items(codec: TypeCodec[Any], cut: Cut, data: bytes, size_bytes: int, readin
             if opens == b"[":
                 count = yield from _count_items(data, begun)
                 raise _shifted(error, count, is_item=item is not None) from error
-            raise _moved(error, error.path if item is None else f"$[...]{error.path[1:]}") from error
+            raise _moved(error, error.path if item is None else f"{below('$', key)}{error.path[1:]}") from error
         begun.append((portion.start, portion.end))
     return joining.whole(data)
 
@@ -352,7 +364,7 @@ def _record(
             try:
                 parts[key] = yield from value_in_slices(member_codec, members[key], size_bytes, reading, levels + 1)
             except UndecodableError as error:
-                raise _moved(error, f"$.{key}{error.path[1:]}") from error
+                raise _moved(error, f"{below('$', key)}{error.path[1:]}") from error
         elif key in record.required:
             reason = f"Object missing required field `{key}`"
             raise UndecodableError(f"{reason}.", reason=reason)

@@ -1,4 +1,4 @@
-"""What kind of value came, whatever its annotation promised: for what users give, and for values of any type."""
+"""Which kind a value really is, apart from its annotation: for what users give, and for values of any type."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def is_int(value: object) -> bool:
+def is_int(value: object) -> TypeGuard[int]:
     """A bool is none."""
     return isinstance(value, int) and not isinstance(value, bool)
 

@@ -16,8 +16,9 @@ import msgspec
 from durably.actors.values.certainty import Test
 from durably.actors.values.descriptions import describe, shortened
 from durably.actors.values.encoding import check_depth, encode_if_plain, place_in, unencodable
+from durably.actors.values.merged_keys import refuse_merged_keys
 from durably.actors.values.records import is_record
-from durably.actors.values.round_trip import Difference, compare
+from durably.actors.values.round_trip import Difference, compare, how_to_keep
 from durably.actors.values.type_checks import is_mapping
 from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 from durably.errors import UndecodableError, UnencodableError
@@ -38,6 +39,8 @@ class Proof:
     has_floats: bool = False
     excludes: bool = False
     """A pydantic model in it has fields that are not written."""
+    spelled_keys: bool = False
+    """It holds a dict whose keys have several spellings in JSON."""
     draws_defaults: bool = False
     """A field that is left out gets a value that may differ from one reading to the next."""
 
@@ -81,6 +84,7 @@ class TypeCodec(Generic[T]):
         "is_deep",
         "is_json",
         "refuses_unknown_keys",
+        "spelled_keys",
     )
 
     annotation: Any
@@ -97,6 +101,8 @@ class TypeCodec(Generic[T]):
     """Its values may be nested however deep."""
     draws_defaults: bool
     """`admit` may change what it is given: a default that is drawn anew each time is written into it."""
+    spelled_keys: bool
+    """It holds a dict whose keys have several spellings, which `admit` sees to as a whole."""
     refuses_unknown_keys: bool
     """`admit` looks for keys that no field stands for; of other types that is left to `UnknownKeys`."""
 
@@ -126,6 +132,7 @@ class TypeCodec(Generic[T]):
         self._loose = proof.loose
         self.is_deep = proof.deep
         self._plain_json = is_json and annotation in (Any, object)
+        self.spelled_keys = proof.spelled_keys
         self.draws_defaults = proof.draws_defaults
         if is_json:
             _by_decode[decode] = self
@@ -182,7 +189,7 @@ class TypeCodec(Generic[T]):
             compare(value, read, loose=self._loose)
         except Difference as difference:
             raise _lossy(difference, self.annotation) from None
-        except USER_ERRORS as error:  # IncomparableError, or whatever an `__eq__` of the user's raises.
+        except USER_ERRORS as error:  # IncomparableError, or any error of an `__eq__` of the user's.
             let_signals_pass(error)
             if self.encode(read) != data:
                 raise UnencodableError(
@@ -224,6 +231,8 @@ class TypeCodec(Generic[T]):
         value = self._decode_outside(data)
         if self.is_certain:
             return data
+        if self.spelled_keys:
+            refuse_merged_keys(value, msgspec.json.decode(data))
         try:
             if self._plain_json:
                 check_depth(data)
@@ -278,6 +287,8 @@ def _lossy(difference: Difference, annotation: Any) -> UnencodableError:
 def _way_out(value: Any, read: Any) -> str:
     if isinstance(value, float) and not math.isfinite(value):
         return "JSON has no such number. Use a string, or None."
+    if (way_out := how_to_keep(value)) is not None:
+        return way_out
     if isinstance(value, type(read)) and is_record(value):
         return f"Declare {type(value).__name__}, or a union that names it, so that nothing of it is lost."
     if is_mapping(value):

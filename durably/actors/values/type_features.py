@@ -43,6 +43,7 @@ _UNFIT_AS_KEYS = (
     shapes.TypedDictType,
     shapes.CustomType,
 )
+_SPELLED_ONCE = (shapes.StrType, shapes.IntType, shapes.AnyType)
 
 
 class Features:
@@ -62,6 +63,8 @@ class Features:
         """Holds floats somewhere, and NaN is written like None."""
         self.excludes = False
         """Holds a pydantic model with fields that are not written."""
+        self.spelled_keys = False
+        """Holds a dict whose keys have several spellings in JSON, such as `1` and `1.0`."""
         self._seen: set[Any] = set()
         self._within: list[type] = []
 
@@ -91,6 +94,7 @@ class Features:
             case shapes.DictType():
                 self.immutable = False
                 self._refuse_keys(shape.key_type, name)
+                self.spelled_keys = self.spelled_keys or not isinstance(shape.key_type, _SPELLED_ONCE)
                 self.visit(shape.key_type, name)
                 self.visit(shape.value_type, name)
             case shapes.StructType() | shapes.DataclassType() | shapes.NamedTupleType() | shapes.TypedDictType():
@@ -157,6 +161,7 @@ class Features:
         self.recursive = self.recursive or model.is_recursive
         self.has_floats = self.has_floats or model.has_floats
         self.excludes = self.excludes or model.excludes
+        self.spelled_keys = self.spelled_keys or model.spelled_keys
         if cls not in self._seen:
             self._seen.add(cls)
             self.immutable = self.immutable and self._model_is_immutable(cls)

@@ -1,8 +1,8 @@
 """Keys in a JSON value from outside that no field of a dataclass stands for, mostly misspelled optional fields.
 
 msgspec passes over them, so a request with a typing error would be accepted with the default instead. Classes that say
-themselves what becomes of other keys do so: msgspec Structs, and whatever pydantic reads. A TypedDict may
-always have further keys.
+themselves what becomes of other keys do so: msgspec Structs, and all that pydantic reads. A TypedDict may always have
+further keys.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from msgspec import inspect as shapes
 
 from durably.actors.values.constraints import declarations_in
 from durably.actors.values.descriptions import named
+from durably.actors.values.places import below
 from durably.actors.values.type_checks import is_mapping, is_sequence
 from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 from durably.errors import UndecodableError
@@ -78,12 +79,12 @@ def _refuse(shape: shapes.Type, value: Any, path: str) -> None:
             fields = {field.encode_name: field.type for field in shape.fields}
             for key, part in value.items():
                 if key in fields:
-                    _refuse(fields[key], part, f"{path}.{key}")
+                    _refuse(fields[key], part, below(path, key))
                 elif isinstance(shape, shapes.DataclassType) and not _decides_itself(shape.cls):
                     raise UndecodableError(_sentence(key, shape.cls, fields), path=path, reason=_reason(key, fields))
         case shapes.DictType() if is_mapping(value):
             for key, part in value.items():
-                _refuse(shape.value_type, part, f"{path}.{key}")
+                _refuse(shape.value_type, part, below(path, key))
         case shapes.CollectionType() if is_sequence(value):
             for index, part in enumerate(value):
                 _refuse(shape.item_type, part, f"{path}[{index}]")

@@ -60,8 +60,8 @@ def reason_of(error: BaseException) -> str:
 def is_from_signal(error: BaseException) -> bool:
     """Whether a signal raised it: Python's own handler of Ctrl-C, or a handler that the host has installed.
 
-    Python runs handlers of signals in the main thread, between two instructions of whatever runs there. One that is
-    written in Python has a frame in the traceback. Python's own has none: the error then seems to come out of an
+    Python runs handlers of signals in the main thread, between two instructions of the code that runs there. One that
+    is written in Python has a frame in the traceback. Python's own has none: the error then seems to come out of an
     instruction that cannot raise it.
     """
     if isinstance(error, Exception):

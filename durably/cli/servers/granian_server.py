@@ -16,6 +16,7 @@ from typing import Any, Final
 from starlette.types import ASGIApp
 
 from durably.cli.servers.server import BACKLOG, GOODBYE_SECONDS, Server
+from durably.cli.servers.tls import Tls
 
 # Any, because what is used of it has no types that hold.
 _constants: Final[Any] = import_module("granian.constants")
@@ -67,6 +68,9 @@ class GranianServer:
         self._server._shd = _net.SocketHolder(descriptor, False, *([BACKLOG] if HAS_BACKLOG else []))
 
 
-def make(application: ASGIApp, listener: socket.socket, when_ready: Callable[[], None]) -> Server:
+def make(
+    application: ASGIApp, listener: socket.socket, when_ready: Callable[[], None], tls: Tls | None = None, /
+) -> Server:
     """A `ServerMaker`."""
+    assert tls is None, "`tls_of` refuses it"
     return GranianServer(application, listener, when_ready)

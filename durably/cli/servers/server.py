@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from enum import StrEnum
 from importlib import import_module
 from typing import Any, Final, Protocol
 
 from starlette.types import ASGIApp
 
 from durably.cli.failures import CommandError
+from durably.cli.servers.server_names import ServerName as ServerName
+from durably.cli.servers.tls import Tls
 
 GOODBYE_SECONDS: Final = 5
 """How long connections may take to close once everything is answered."""
 BACKLOG: Final = 2_048
 """How many connections may wait to be accepted."""
-
-
-class ServerName(StrEnum):
-    """The servers, by the names of their packages."""
-
-    UVICORN = "uvicorn"
-    GRANIAN = "granian"
 
 
 class Server(Protocol):
@@ -37,8 +31,15 @@ class Server(Protocol):
         ...
 
 
-ServerMaker = Callable[[ASGIApp, socket.socket, Callable[[], None]], Server]
-"""Makes a server for an application, on a bound socket that it takes over; the callback is called when it listens."""
+class ServerMaker(Protocol):
+    """Makes a server for an application, on a bound socket that it takes over; `when_ready` is called when it listens.
+
+    With `tls` it speaks HTTPS, where it can.
+    """
+
+    def __call__(
+        self, application: ASGIApp, listener: socket.socket, when_ready: Callable[[], None], tls: Tls | None = None, /
+    ) -> Server: ...
 
 
 def server_named(name: ServerName) -> ServerMaker:

@@ -10,17 +10,21 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from durably.cli.servers.server import BACKLOG, GOODBYE_SECONDS, Server
+from durably.cli.servers.tls import Tls
 
 
 class UvicornServer:
     """One uvicorn server on one socket."""
 
-    def __init__(self, application: ASGIApp, listener: socket.socket, when_ready: Callable[[], None]) -> None:
+    def __init__(
+        self, application: ASGIApp, listener: socket.socket, when_ready: Callable[[], None], tls: Tls | None
+    ) -> None:
         self._listener = listener
         self._server = _Server(
             uvicorn.Config(
                 application, lifespan="off", ws="none", log_config=None, access_log=False, server_header=False,
                 proxy_headers=False, backlog=BACKLOG, timeout_graceful_shutdown=GOODBYE_SECONDS,
+                ssl_certfile=None if tls is None else tls.certificate, ssl_keyfile=None if tls is None else tls.key,
             ),
             when_ready=when_ready,
         )  # fmt: skip
@@ -48,6 +52,8 @@ class _Server(uvicorn.Server):
         yield
 
 
-def make(application: ASGIApp, listener: socket.socket, when_ready: Callable[[], None]) -> Server:
+def make(
+    application: ASGIApp, listener: socket.socket, when_ready: Callable[[], None], tls: Tls | None = None, /
+) -> Server:
     """A `ServerMaker`."""
-    return UvicornServer(application, listener, when_ready)
+    return UvicornServer(application, listener, when_ready, tls)

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from inspect import isawaitable
 from threading import get_ident
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -26,9 +25,10 @@ from durably.actors.values.user_errors import USER_ERRORS, is_from_signal, let_s
 from durably.errors import TerminalError, find_mistake
 from durably.runtime.actions.action_attempt import TimeLimit, given_up_error, retry_delay
 from durably.runtime.actions.contained import ExitInTaskError, contained, has_exited, without_containment
+from durably.runtime.actions.loop_watch import ActionStep, LoopWatch
 from durably.runtime.clock import Cancellable, Clock
 from durably.runtime.commit.thread_yielding import ThreadYielding
-from durably.runtime.execution.failure_text import failure_fields, text_of_error
+from durably.runtime.execution.failure_text import describe_failure, failure_fields, text_of_error
 from durably.runtime.observation.observer import Observer
 from durably.runtime.settings import AroundAttempt
 
@@ -43,7 +43,7 @@ class ActionResult(msgspec.Struct, frozen=True, kw_only=True):
     value: bytes
     exhausted: BaseException | None = None
     cause: BaseException | None = None
-    """The error that the last attempt raised, for the tracebacks of whoever still has the handler in memory."""
+    """The error that the last attempt raised, for the traceback where the handler is still in memory."""
 
 
 class ActionListener(Protocol):
@@ -65,7 +65,7 @@ class ActionListener(Protocol):
 class _Running:
     """One action: its task, and its result from then on."""
 
-    __slots__ = ("execution", "key", "listener", "name", "result", "task", "tried_again_at")
+    __slots__ = ("error", "execution", "failures", "key", "listener", "name", "result", "task", "tried_again_at")
 
     def __init__(self, key: ActionKey, execution: int, name: str, listener: ActionListener) -> None:
         self.key = key
@@ -76,6 +76,19 @@ class _Running:
         self.result: ActionResult | None = None
         self.tried_again_at: int | None = None
         """While it backs off: when the next attempt begins, by the monotonic clock."""
+        self.failures = 0
+        """Attempts that have failed."""
+        self.error: str | None = None
+        """What the last of them failed with."""
+
+
+class ActionState(NamedTuple):
+    """An action that has not ended, for those who ask what it does."""
+
+    failures: int
+    error: str | None
+    tried_again_at: int | None
+    """While it backs off: when the next attempt begins, by the monotonic clock."""
 
 
 class Attempted(NamedTuple):
@@ -100,12 +113,15 @@ class Actions:
         observer: Observer,
         around_attempt: AroundAttempt | None = None,
         thread_wait_us: int = 5_000_000,
+        slow_step_us: int = 100_000,
     ) -> None:
+        self.loop_watch = LoopWatch(clock, observer, slow_step_us)
         self.on_rest: Callable[[], None] = _nobody_listens
         """Hears when an action has ended, or backs off."""
         self._is_resting = False
         """In the next turn of the loop it is told that nothing is attempted."""
         self._observer = observer
+        self._write = self._log
         self._around_attempt = around_attempt
         self._host = asyncio.get_running_loop()
         self._clock = clock
@@ -118,7 +134,7 @@ class Actions:
         self._cancelled: dict[asyncio.Task[None], str] = {}
         """What a stop has cancelled and has not ended, with its name."""
         self._in_threads: dict[int, str] = {}
-        """What runs in threads, which may outlive whoever waits for it."""
+        """What runs in threads. A thread may outlive the invocation that waits for it."""
         self._waiting: dict[object, str] = {}
         """What waits for a thread."""
         self._thread_wait_us = thread_wait_us
@@ -153,6 +169,13 @@ class Actions:
             if running.tried_again_at is not None
         ]
 
+    def state_of(self, key: ActionKey) -> ActionState | None:
+        """How an action stands; None: it is not under way here."""
+        running = self._running.get(key)
+        if running is None or running.result is not None:
+            return None
+        return ActionState(running.failures, running.error, running.tried_again_at)
+
     def tasks(self) -> set[asyncio.Task[None]]:
         """The tasks that they run and wait in."""
         return {running.task for running in self._running.values() if running.task is not None}
@@ -186,13 +209,13 @@ class Actions:
         self._running.pop(key, None)
 
     def cancel(self, key: ActionKey) -> None:
-        """Nobody wants the result any more (rule C5). A thread runs on; its result is dropped."""
+        """Drop an action whose result is no longer wanted (rule C5). A thread runs on; its result is dropped."""
         running = self._running.pop(key, None)
         if running is not None and running.task is not None:
             running.task.cancel()
 
     def stop(self) -> None:
-        """Cancel whatever runs; being cancelled by a shutdown is no result (rule A3). From here on none is reported."""
+        """Cancel all actions. A cancellation by shutdown is no result (rule A3); from here on none is reported."""
         for running in self._running.values():
             if running.task is not None and not running.task.done():
                 self._cancelled[running.task] = running.name
@@ -225,7 +248,7 @@ class Actions:
         while running.result is None:
             limit_us = action.timeout_us
             limit = None if limit_us is None else TimeLimit(self._clock, action.name, limit_us)
-            context = self._context(key, action, failures + 1)
+            context = ActionContext(action.name, failures + 1, action.request, self._write)
             self._begin_attempt(running, limit)
             try:
                 running.result = _encoded(action, await self._attempted(action, fallback, limit, context))
@@ -252,6 +275,7 @@ class Actions:
                 return
             if running.result is None and failed is not None:
                 delay = retry_delay(policy, failures, failed)
+                running.failures, running.error = failures, describe_failure(failed)
                 running.listener.action_backs_off(key, action.name, _told(delay, failures, failed))
                 running.tried_again_at = self._clock.monotonic() + delay
                 await self._clock.sleep(delay)
@@ -262,39 +286,45 @@ class Actions:
 
     def _begin_attempt(self, running: _Running, limit: TimeLimit | None) -> None:
         self._under_way[running] = limit
-        self._observer.action_attempt_started(*running.key, running.name)
+        id, number = running.key
+        self._observer.action_attempt_started(id, number, running.name)
 
     def _end_attempt(self, running: _Running) -> None:
         del self._under_way[running]
         if not self._under_way and not self._is_resting:
             self._is_resting = True
             self._host.call_soon(self._rest)
-        self._observer.action_attempt_ended(*running.key, running.name)
+        id, number = running.key
+        self._observer.action_attempt_ended(id, number, running.name)
 
     def _rest(self) -> None:
         """Actions that end at once, one after the other in a turn of the loop, are told of together."""
         self._is_resting = False
         self.on_rest()
 
-    def _context(self, key: ActionKey, action: Action[Any], attempt: int) -> ActionContext:
-        """What `action_context()` gives in this attempt."""
-        write = partial(self._observer.action_logged, key[0], action.name, attempt)
-        return ActionContext(action.name, attempt, action.request, write)
+    def _log(self, context: ActionContext, level: str, event: str, fields: Mapping[str, Any]) -> None:
+        self._observer.action_logged(context.request.id, context.name, context.attempt, level, event, fields)
 
     def _attempted(
         self, action: Action[Any], fallback: RetryPolicy, limit: TimeLimit | None, context: ActionContext
     ) -> Awaitable[Any]:
         if self._around_attempt is None:
             return self._attempt(action, limit, context)
-        return self._around_attempt(action, fallback, partial(self._attempt, limit=limit, context=context))
+
+        def attempt(action: Action[Any], number: int) -> Awaitable[Any]:
+            its_own = ActionContext(action.name, number, action.request, self._write)
+            return self._attempt(action, limit, context if number == context.attempt else its_own)
+
+        return self._around_attempt(action, fallback, context.attempt, attempt)
 
     async def _attempt(self, action: Action[Any], limit: TimeLimit | None, context: ActionContext) -> Any:
         token = context.enter()
+        watch = ActionStep(self.loop_watch, action.request.id, action.name) if action.runs_on_loop else None
         try:
             if limit is None:
-                return await contained(self._host, self._called(action))
+                return await contained(self._host, self._called(action), watch)
             with limit:
-                return await contained(self._host, self._called(action))
+                return await contained(self._host, self._called(action), watch)
         except asyncio.CancelledError:
             context.given_up.set()
             if _this_task().cancelling():

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import types
 from collections.abc import Callable, Coroutine, Generator, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 from durably.actors.values.user_errors import let_signals_pass
 
@@ -37,9 +37,11 @@ class Contained(Coroutine[Any, Any, R]):
 
     __slots__ = ("_coroutine", "_has_begun", "_steps")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, R]) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, R], watch: StepWatch | None = None
+    ) -> None:
         self._coroutine = coroutine
-        self._steps = cast("Generator[Any, Any, R]", contained(loop, coroutine))
+        self._steps = cast("Generator[Any, Any, R]", contained(loop, coroutine, watch))
         self._has_begun = False
 
     def __await__(self) -> Generator[Any, Any, R]:
@@ -61,18 +63,30 @@ class Contained(Coroutine[Any, Any, R]):
         return getattr(self._coroutine, name)  # `cr_frame` and the like, by which asyncio shows a task.
 
 
+class StepWatch(Protocol):
+    """Hears of each step of contained code, which holds up the event loop meanwhile."""
+
+    def begin(self) -> None: ...
+    def end(self) -> None: ...
+
+
 @types.coroutine
-def contained(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, R]) -> Generator[Any, Any, R]:
+def contained(
+    loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, R], watch: StepWatch | None = None
+) -> Generator[Any, Any, R]:
     """Await a coroutine whose exits, and those of the tasks that it makes, are raised as `ExitInTaskError`.
 
-    Each of its steps has a task factory of ours. One generator and nothing else: it runs for each action.
+    Each of its steps has a task factory of ours. One generator and nothing else: it runs for each action. `watch` hears
+    of its steps, and of those of its tasks.
     """
-    factory = _ContainingFactory()
+    factory = _ContainingFactory(watch)
     step: Callable[[Any], Any] = coroutine.send
     given: Any = None
     while True:
         before = factory.before = loop.get_task_factory()
         loop.set_task_factory(factory)
+        if watch is not None:
+            watch.begin()
         try:
             waits_for = step(given)
         except StopIteration as end:
@@ -82,6 +96,8 @@ def contained(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, R]
             let_signals_pass(error)
             raise ExitInTaskError(error) from error
         finally:
+            if watch is not None:
+                watch.end()
             if loop.get_task_factory() is factory:  # If not, the user has set one.
                 loop.set_task_factory(before)
         try:
@@ -97,15 +113,16 @@ def contained(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, R]
 class _ContainingFactory:
     """Makes tasks as the loop would by itself, of contained coroutines."""
 
-    __slots__ = ("before",)
+    __slots__ = ("_watch", "before")
 
-    def __init__(self) -> None:
+    def __init__(self, watch: StepWatch | None) -> None:
         self.before: Any = None
+        self._watch = watch
 
     def __call__(self, loop: asyncio.AbstractEventLoop, coroutine: Any, **more: Any) -> Any:
         loop.set_task_factory(self.before)
         try:
-            inside = Contained(loop, coroutine) if asyncio.iscoroutine(coroutine) else coroutine
+            inside = Contained(loop, coroutine, self._watch) if asyncio.iscoroutine(coroutine) else coroutine
             return loop.create_task(inside, **more)
         finally:
             loop.set_task_factory(self)

@@ -1,7 +1,7 @@
 """`Activations`: the objects in memory. How they come in, and which invocation may start.
 
-Whatever concerns an object goes through its activation, made cold and loaded if need be (rules L1, L2). What leaves
-memory is in `passivation`.
+Everything that concerns an object goes through its activation, made cold and loaded if need be (rules L1, L2). The
+module `passivation` decides what leaves memory.
 """
 
 from __future__ import annotations
@@ -12,18 +12,20 @@ from functools import partial
 from msgspec import structs
 
 from durably.actors.definition.binding import BoundActor, BoundActorHandler
+from durably.actors.migrations import FIRST_STATE_VERSION
 from durably.ids import Address, InvocationStatus
 from durably.runtime.activations.attempts import Attempts
 from durably.runtime.activations.passivation import Passivation
 from durably.runtime.commit.committer import Committer
-from durably.runtime.commit.transition import Transition
 from durably.runtime.execution.step import Delivery
 from durably.runtime.incarnation.idleness import Idleness
 from durably.runtime.incarnation.incarnation import Incarnation
 from durably.runtime.incarnation.ready_queue import ReadyQueue
 from durably.runtime.invocations.activation import Activation, LoadBuffer
 from durably.runtime.invocations.invocation import InvocationRun, from_stored, take_payloads
-from durably.runtime.invocations.load_errors import LoadError, state_load_error
+from durably.runtime.invocations.journal import version_at
+from durably.runtime.invocations.load_errors import LoadError, newer_state_error, state_load_error
+from durably.runtime.observation.observer import Observer
 from durably.runtime.registry.batched_lookup import BatchedLookup
 from durably.runtime.registry.reads import Reads
 from durably.runtime.registry.registry import InvocationRegistry
@@ -50,6 +52,7 @@ class Activations:
         attempts: Attempts,
         committer: Committer,
         idleness: Idleness,
+        observer: Observer,
         passivation: Passivation,
         reads: Reads,
         ready: ReadyQueue,
@@ -63,12 +66,17 @@ class Activations:
         """Hear that an object is in memory."""
         self.on_signalled: Callable[[InvocationRun], None] = _no_one_settles
         """Hears that an invocation is in memory for which something came while it was not."""
+        self.waiting = 0
+        """How many messages wait in mailboxes that are in memory, with what the store keeps of them."""
         self._actors = actors
         self._attempts = attempts
         self._committer = committer
         self._incarnation = incarnation
         self._passivation = passivation
         self._pending_in_memory = settings.pending_in_memory
+        self._mailbox_messages = settings.mailbox_messages
+        self._long_mailbox = max(1, settings.mailbox_messages * settings.long_mailbox_percent // 100)
+        self._observer = observer
         self._ready = ready
         self._registry = registry
         # Rule L2: the log is durable up to the load position of all that is asked for.
@@ -105,10 +113,9 @@ class Activations:
                 self._begin_load(activation)
         return activation
 
-    def admit(self, transition: Transition, invocation: InvocationRun) -> None:
+    def admit(self, invocation: InvocationRun) -> None:
         """Hand a message to the activation of its object. Part of the transition that accepted it."""
         activation = invocation.activation
-        activation.changed_at = transition.position
         if activation.load_buffer is not None:
             activation.load_buffer.messages.append(invocation)
         else:
@@ -128,6 +135,7 @@ class Activations:
             return
         invocation = activation.next_to_start()
         if invocation is not None:
+            self.waiting -= 1
             self._ready.push(invocation)
         elif activation.stored_tail and activation.current is None and not activation.loading:
             self._begin_load(activation)
@@ -135,23 +143,56 @@ class Activations:
     def _dispatch(self, activation: Activation, invocation: InvocationRun) -> None:
         if not invocation.handler.is_exclusive:
             activation.shared[invocation.number] = invocation
-            self._ready.push(invocation)
+            self._begin(invocation)
         elif activation.stored_tail or len(activation.mailbox) >= self._pending_in_memory:
             # Rule C8: the tail stays in the store; it is loaded when the head has been worked off.
             activation.stored_tail += 1
+            activation.deletion_in_tail = invocation if invocation.handler.is_deletion else None
+            self.waiting += 1
             self._committer.when_durable(self._registry.forget, invocation)
             self._tell_queued(activation, invocation)
         elif activation.current is None and not activation.mailbox and not self._incarnation.stopping:
             activation.current = invocation
-            self._ready.push(invocation)
+            self._begin(invocation)
         else:
             activation.mailbox.append(invocation)
+            self.waiting += 1
             self._tell_queued(activation, invocation)
 
+    def _begin(self, invocation: InvocationRun) -> None:
+        if invocation.caller is None:
+            self._ready.push(invocation)
+        else:
+            self._ready.push_next(invocation)
+
+    def take_out(self, invocation: InvocationRun) -> None:
+        """One that is queued leaves its mailbox without having started."""
+        activation = invocation.activation
+        if invocation in activation.mailbox:
+            activation.mailbox.remove(invocation)
+        elif activation.stored_tail:
+            activation.stored_tail -= 1
+            activation.deletion_in_tail = None
+        else:
+            return
+        self.waiting -= 1
+
     def _tell_queued(self, activation: Activation, invocation: InvocationRun) -> None:
+        waiting = len(activation.mailbox) + activation.stored_tail
+        if waiting >= self._long_mailbox or activation.long_mailbox_told:
+            self._look_at_length(activation, waiting)
         if activation.current is not None:
             for hear in self.on_queued:
                 hear(invocation, activation.current)
+
+    def _look_at_length(self, activation: Activation, waiting: int) -> None:
+        """Warn of a mailbox that passes a share of its limit, and again at each doubling."""
+        told = activation.long_mailbox_told
+        if waiting < self._long_mailbox // 2:
+            activation.long_mailbox_told = 0
+        elif waiting >= max(self._long_mailbox, 2 * told):
+            activation.long_mailbox_told = waiting
+            self._observer.mailbox_is_long(activation, waiting, self._mailbox_messages)
 
     # ------------------------------------------------------------------ rehydration
 
@@ -161,7 +202,7 @@ class Activations:
         self._load(activation.address, partial(self._loaded, activation))
 
     def _loaded(self, activation: Activation, stored: StoredObject) -> None:
-        """Take the snapshot and what had not ended, then whatever came meanwhile. Runs no user code."""
+        """Take the snapshot and the unfinished invocations, then what came during the load. Runs no user code."""
         load_buffer, activation.load_buffer = activation.load_buffer, None
         assert load_buffer is not None
         came = {invocation.number for invocation in load_buffer.messages}
@@ -169,6 +210,7 @@ class Activations:
             activation.is_read_again = False
             self._take_again(activation, stored)
             stored = structs.replace(stored, pending=[], pending_beyond=activation.stored_tail)
+        self.waiting += stored.pending_beyond - activation.stored_tail
         activation.stored_tail = stored.pending_beyond
         if not activation.is_rehydrated:
             activation.is_rehydrated = True
@@ -176,13 +218,17 @@ class Activations:
             for row in stored.started:
                 if row.record.number <= activation.load_position and row.record.number not in came:
                     self._take_up(activation, self._restored(activation, row))
+            _note_unsaved_version(activation)
         for row in stored.pending:
             # Rule L2: what joined the mailbox at or after the birth has arrived through the activation.
             if (row.record.mailbox_position or 0) <= activation.load_position and row.record.number not in came:
                 invocation = self._restored(activation, row)
                 self._registry.enter(invocation)
                 activation.mailbox.append(invocation)
+                self.waiting += 1
         self._take_arrived(activation, load_buffer)
+        if (waiting := len(activation.mailbox) + activation.stored_tail) >= self._long_mailbox:
+            self._look_at_length(activation, waiting)
         for callback in load_buffer.callbacks:
             callback(activation)
         for hear in self.on_loaded:
@@ -193,7 +239,11 @@ class Activations:
     def _take_snapshot(self, activation: Activation, stored: StoredObject) -> None:
         activation.load_error = state_load_error(stored) or self._malformed_promise(activation, stored)
         is_sound = activation.load_error is None
-        activation.snapshot = dict(stored.state) if is_sound else {}
+        if is_sound:
+            activation.load_error = _take_state(activation, stored)
+        else:
+            activation.snapshot = {}
+        activation.state_bytes = sum(map(len, activation.snapshot.values()))
         activation.promises = {promise.name: promise for promise in stored.promises} if is_sound else {}
 
     def _malformed_promise(self, activation: Activation, stored: StoredObject) -> LoadError | None:
@@ -281,6 +331,7 @@ class Activations:
             if invocation is not None and invocation.status is InvocationStatus.PAUSED:
                 take_payloads(invocation, row)
                 self._leave_out_later_signals(activation, invocation)
+        _note_unsaved_version(activation)
 
     # ------------------------------------------------------------------ its life
 
@@ -298,6 +349,25 @@ class Activations:
 
     def _is_idle(self) -> bool:
         return not self._load.outstanding
+
+
+def _take_state(activation: Activation, stored: StoredObject) -> LoadError | None:
+    """Take the snapshot; why nothing of the object can go on, if it cannot."""
+    activation.take_state(stored.state)
+    known = activation.actor.state_version
+    return newer_state_error(activation.address, activation.state_version, known)
+
+
+def _note_unsaved_version(activation: Activation) -> None:
+    """What the steps of an invocation have changed of an object without state is of the version that they say."""
+    journal = None if activation.current is None else activation.current.journal
+    if activation.snapshot or journal is None or not journal.changes:
+        return
+    began_with = version_at(journal.versions, 0)
+    activation.state_version = FIRST_STATE_VERSION if began_with is None else began_with.state
+    if activation.load_error is None:
+        known = activation.actor.state_version
+        activation.load_error = newer_state_error(activation.address, activation.state_version, known)
 
 
 def _no_one_settles(invocation: InvocationRun) -> None:

@@ -23,6 +23,8 @@ from durably.runtime.invocations.journal import Journal
 from durably.runtime.observation.observer import Observer
 from durably.runtime.settings import Settings
 
+RUNNING, SUSPENDED = InvocationStatus.RUNNING, InvocationStatus.SUSPENDED
+
 
 class Attempts:
     """The attempts of one incarnation."""
@@ -67,7 +69,7 @@ class Attempts:
         if invocation.outcome is not None or invocation.held_step is not None:
             return
         is_running = bool(journal.unanswered or journal.undelivered)
-        transition.move(invocation, InvocationStatus.RUNNING if is_running else InvocationStatus.SUSPENDED)
+        transition.move(invocation, RUNNING if is_running else SUSPENDED)
         if journal.undelivered:
             self._ready.push(invocation)
         elif not is_running:
@@ -75,10 +77,10 @@ class Attempts:
 
     def wake(self, transition: Transition, invocation: InvocationRun) -> None:
         """An answer is there."""
-        if invocation.status is InvocationStatus.SUSPENDED:
-            transition.move(invocation, InvocationStatus.RUNNING)
-        if invocation.status is InvocationStatus.RUNNING and invocation.held_step is None:
-            self._ready.push(invocation)
+        if invocation.status is SUSPENDED:
+            transition.move(invocation, RUNNING)
+        if invocation.status is RUNNING and invocation.held_step is None:
+            self._ready.push_next(invocation)
 
     def take_up(self, invocation: InvocationRun) -> None:
         """One that had started is back from the store: go on, if there is something to go on with (rule T3)."""
@@ -86,7 +88,7 @@ class Attempts:
         has_news = journal is not None and (journal.undelivered or journal.unanswered)
         if has_news and invocation.status is InvocationStatus.SUSPENDED:
             self.wake(self._committer.begin(), invocation)
-        elif invocation.status is InvocationStatus.RUNNING or (
+        elif invocation.status in (InvocationStatus.RUNNING, InvocationStatus.PENDING) or (
             invocation.load_error is not None and invocation.status is InvocationStatus.SUSPENDED
         ):
             self._ready.push(invocation)  # Also to be paused, if it could not be loaded (rule L5).

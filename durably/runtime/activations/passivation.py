@@ -13,6 +13,7 @@ from collections import OrderedDict
 from durably.ids import Address
 from durably.runtime.clock import Cancellable, Clock
 from durably.runtime.commit.committer import Committer
+from durably.runtime.dependencies.made_dependencies import MadeDependencies
 from durably.runtime.invocations.activation import Activation
 from durably.runtime.invocations.invocation import InvocationRun, throw_away
 from durably.runtime.invocations.waiting_attempts import WaitingAttempts
@@ -22,6 +23,9 @@ from durably.runtime.settings import Settings
 
 SWEEPS_PER_PASSIVATION = 8
 """How exactly idling is measured: an object leaves memory up to an eighth of the time too early or too late."""
+
+ACTIVATION_BYTES = 1_500
+"""What an idle object takes up besides its state, about."""
 
 
 class Passivation:
@@ -33,6 +37,7 @@ class Passivation:
         *,
         clock: Clock,
         committer: Committer,
+        made: MadeDependencies,
         observer: Observer,
         registry: InvocationRegistry,
         settings: Settings,
@@ -41,11 +46,14 @@ class Passivation:
         self._by_address = by_address
         self._clock = clock
         self._committer = committer
+        self._made = made
         self._observer = observer
         self._registry = registry
         self._settings = settings
         self._idle: OrderedDict[Address, int] = OrderedDict()
         """Objects that have come to rest, and since when; one that is busy again is passed over when its time comes."""
+        self._idle_bytes = 0
+        """What those take up, about."""
         self._waiting = WaitingAttempts[InvocationRun](settings.waiting_attempts, settings.waiting_bytes)
         self._suspend_timer: Cancellable | None = None
         self._suspends_at = 0
@@ -55,6 +63,11 @@ class Passivation:
         """The time of the last sweep: exact enough to tell what has idled for long, and free."""
         self._dead = False
 
+    @property
+    def waiting_attempts(self) -> int:
+        """How many attempts wait in memory."""
+        return self._waiting.count
+
     def mark_idle(self, activation: Activation) -> None:
         """If nothing of this object is left to do but what waits for something durable, let it idle, or let it go."""
         is_at_rest = activation.is_at_rest()
@@ -62,6 +75,7 @@ class Passivation:
             return
         address = activation.address
         if is_at_rest and activation.actor.definition.kind == "service":
+            self._idles_no_longer(address)
             self._by_address.pop(address, None)
             return
         if self._settings.nothing_resident:
@@ -70,13 +84,37 @@ class Passivation:
             else:  # What has just been loaded is wanted by somebody, who looks into it in the next turn of the loop.
                 asyncio.get_running_loop().call_soon(self._passivate_when_durable, address)
             return
+        if self._by_address.get(address) is not activation:
+            return  # Made for one message that is far back in the stored mailbox, or has left already.
         if self._sweep_timer is None:
             self._arm_sweep()
         self._idle[address] = self._swept_at
         self._idle.move_to_end(address)
-        # One that has just been loaded is wanted by somebody, who looks into it in the next turn of the loop.
-        if len(self._idle) > self._settings.active_objects and (is_at_rest or next(iter(self._idle)) != address):
-            self._passivate_when_durable(self._idle.popitem(last=False)[0])
+        size_bytes = ACTIVATION_BYTES + activation.state_bytes
+        if size_bytes != activation.idle_bytes:
+            self._idle_bytes += size_bytes - activation.idle_bytes
+            activation.idle_bytes = size_bytes
+        if len(self._idle) > self._settings.active_objects or self._idle_bytes > self._settings.active_bytes:
+            self._make_room(None if is_at_rest else address)
+
+    def _make_room(self, wanted: Address | None) -> None:
+        """Let the least recently used go, as many as there are too many.
+
+        One that has just been loaded is `wanted` by somebody, who looks into it in the next turn of the loop.
+        """
+        idle, settings = self._idle, self._settings
+        while idle and (len(idle) > settings.active_objects or self._idle_bytes > settings.active_bytes):
+            address = next(iter(idle))
+            if address == wanted:
+                return
+            self._idles_no_longer(address)
+            self._passivate_when_durable(address)
+
+    def _idles_no_longer(self, address: Address) -> None:
+        if self._idle.pop(address, None) is not None:
+            activation = self._by_address[address]
+            self._idle_bytes -= activation.idle_bytes
+            activation.idle_bytes = 0
 
     def park(self, invocation: InvocationRun) -> None:
         """It waits for something durable: its attempt may be thrown away."""
@@ -87,7 +125,7 @@ class Passivation:
             return
         invocation.parked_in = self._waiting
         now = self._clock.monotonic()
-        self._waiting.add(invocation.number, invocation, invocation.attempt_bytes, now=now, bound_us=bound_us)
+        self._waiting.add(invocation.number, invocation, invocation.attempt_bytes(), now=now, bound_us=bound_us)
         if bound_us is not None:
             self._suspend_later(now, now + bound_us)
         for excess in self._waiting.take_excess():
@@ -119,8 +157,10 @@ class Passivation:
         activation = self._by_address.get(address)
         if activation is None or not activation.can_passivate(self._committer.durable):
             return
+        self._idles_no_longer(address)
         del self._by_address[address]
-        self._idle.pop(address, None)
+        if activation.made is not None:
+            self._made.leave(activation.made)
         for invocation in (activation.current, *activation.shared.values()):
             if invocation is not None:
                 self._registry.forget(invocation)
@@ -170,7 +210,7 @@ class Passivation:
             address, since = next(iter(self._idle.items()))
             if since + self._settings.passivate_after_us > now:
                 break
-            del self._idle[address]
+            self._idles_no_longer(address)
             self._passivate_when_durable(address)
         if self._idle:
             self._arm_sweep()
@@ -180,7 +220,9 @@ class Passivation:
         for invocation in self._waiting:
             self._committer.when_durable(self.suspend, invocation)
         while self._idle:
-            self._passivate_when_durable(self._idle.popitem(last=False)[0])
+            address = next(iter(self._idle))
+            self._idles_no_longer(address)
+            self._passivate_when_durable(address)
 
     def kill(self) -> None:
         self._dead = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from durably.actors.protocol.commands import Attach, GetOutput, GetStatus, IdentifyCall
+from durably.actors.protocol.commands import Attach, GetOutput, GetStatus, IdentifyCall, IdentifyRun
 from durably.runtime.commands.command_kind import CommandKind
 from durably.runtime.commit.transition import Transition
 from durably.runtime.invocations.invocation import InvocationRun
@@ -43,6 +43,23 @@ class IdentifyCallCommands(CommandKind[IdentifyCall]):
 
     def resume(self, invocation: InvocationRun, number: int, command: IdentifyCall) -> None:
         self._attachments.ask_identity(CallerRecord(invocation.address, invocation.number, number), command)
+
+
+class IdentifyRunCommands(CommandKind[IdentifyRun]):
+    """The invocation that runs the workflow is the answer (rule S4)."""
+
+    is_answered_by_this_process = True
+
+    def __init__(self, attachments: Attachments) -> None:
+        self._attachments = attachments
+
+    def issue(
+        self, transition: Transition, invocation: InvocationRun, number: int, command: IdentifyRun, found: KeysFound
+    ) -> None:
+        self.resume(invocation, number, command)
+
+    def resume(self, invocation: InvocationRun, number: int, command: IdentifyRun) -> None:
+        self._attachments.ask_run(CallerRecord(invocation.address, invocation.number, number), command)
 
 
 class GetOutputCommands(CommandKind[GetOutput]):

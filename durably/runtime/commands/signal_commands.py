@@ -46,7 +46,7 @@ class AwaitSignalCommands(CommandKind[AwaitSignal]):
 
 
 class CompleteAwakeableCommands(CommandKind[CompleteAwakeable]):
-    """A resolution or rejection; nobody hears whether it came first. An atomic handler's waits for its outcome."""
+    """Resolves or rejects; the sender does not learn if it was first. An atomic handler's waits for its outcome."""
 
     def __init__(self, signals: Signals, registry: InvocationRegistry) -> None:
         self._signals = signals

@@ -51,6 +51,8 @@ class Committer:
         store: Store,
         thread_yielding: ThreadYielding,
     ) -> None:
+        self.on_expiry: Callable[[int], None] = _no_one_listens
+        """Hears when something expires that a transition keeps for a while."""
         self.batch = OpenBatch()
         self.position = last_position
         self.durable = last_position
@@ -71,6 +73,8 @@ class Committer:
         self._portion = settings.gates_at_once
         """How many of them do so in each."""
         self._bytes_writing = 0
+        self._batch_under_way = (0, 0)
+        """Of the batch that is being written: its transitions, and when that began. For observers."""
         self._heaviest = ""
         """The invocation that most of what is being written comes from, if it is much."""
         self._congestion: str | None = None
@@ -81,6 +85,11 @@ class Committer:
         """What comes after it is in the open batch."""
         self._verification = Verification(self.failed, clock=clock, every_us=settings.verify_every_us, store=store)
         idleness.add(self._is_idle)
+
+    @property
+    def undurable_bytes(self) -> int:
+        """What is ahead of the disk, about."""
+        return self._bytes_writing + self.batch.bytes_held
 
     def begin(self) -> Transition:
         """A new transition in the open batch, at a log position of its own."""
@@ -110,14 +119,14 @@ class Committer:
 
     def is_behind(self) -> bool:
         """Too much is ahead of the disk (rule X2)."""
-        return self._bytes_writing + self.batch.bytes_held > self._settings.undurable_limit_bytes
+        return self.undurable_bytes > self._settings.undurable_limit_bytes
 
     def refusal(self) -> str | None:
         """Why nothing more is wanted from outside for now: memory is full, or the store is congested.
 
         Congestion begins with a commit, so it is looked for after each; while it lasts, each request looks again.
         """
-        ahead = self._bytes_writing + self.batch.bytes_held + self._ready.arrived_bytes
+        ahead = self.undurable_bytes + self._ready.arrived_bytes
         if ahead > self._settings.undurable_limit_bytes:  # Rule X2
             return "More is waiting to be written than the store keeps up with. Try again later."
         if self._congestion is not None:  # Rule X6
@@ -197,6 +206,8 @@ class Committer:
         self._thread_yielding.begin()
         self._task = self._host.create_task(self._store.commit(batch))
         self._task.add_done_callback(lambda task: self._written(task, position))
+        if self._observer.detailed:
+            self._batch_under_way = (open_batch.transitions, self._clock.monotonic())
 
     def _written(self, task: asyncio.Task[None], position: int) -> None:
         self._task = None
@@ -212,6 +223,9 @@ class Committer:
             self.failed(error)
             return
         self.commits += 1
+        if self._observer.detailed:
+            transitions, began_us = self._batch_under_way
+            self._observer.batch_written(transitions, self._clock.monotonic() - began_us)
         self._congestion = self._store.congestion()
         self._advance_durable(position)
         self.write_if_due()
@@ -247,7 +261,7 @@ class Committer:
             _, callback, argument = gates.popleft()
             try:
                 callback(argument)
-            except USER_ERRORS as error:  # A mistake of ours: nobody may wait for what it would have done.
+            except USER_ERRORS as error:  # A mistake of ours: no caller may wait for what it would have done.
                 self.failed(error)
                 let_signals_pass(error)
         if not self._dead:
@@ -275,3 +289,7 @@ def _is_mostly_one(batch: OpenBatch) -> bool:
 def _resolve(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
         waiter.set_result(None)
+
+
+def _no_one_listens(expires_at: int) -> None:
+    raise AssertionError("something expires, and the machine was not put together")

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
+from durably.actors.protocol.entries import FieldChanges
 from durably.ids import Address
-from durably.runtime.execution.step import Answer, Step, encode_step
+from durably.runtime.execution.step import Answer, CodeVersion, Step, Undoing, encode_step
 from durably.runtime.invocations.invocation import InvocationRun
 from durably.runtime.invocations.signals import outlives
 from durably.storage.records import (
@@ -22,10 +23,17 @@ from durably.storage.records import (
     Batch,
     CallerRecord,
     CompletionRecord,
+    EntryRecord,
+    EventRecord,
     ExecutionRecord,
+    FieldKey,
     InvocationRecord,
     InvocationUpdate,
+    KeptJournalRecord,
+    ObjectExpiryRecord,
     OrderRecord,
+    PlaceKey,
+    PlaceRecord,
     PromiseRecord,
     SignalKey,
     SignalRecord,
@@ -46,8 +54,9 @@ class OpenBatch:
     """The batch that is being filled."""
 
     __slots__ = (
-        "_accepted", "_aliases", "_attachments", "_changed", "_completions", "_ended", "_holds_history", "_orders",
-        "_orders_done", "_postponed", "_promises", "_removed", "_renewed", "_signals", "_signals_taken", "_state",
+        "_accepted", "_aliases", "_attachments", "_changed", "_completions", "_ended", "_entries", "_events",
+        "_events_forgotten", "_holds_history", "_kept", "_object_expiries", "_orders", "_orders_done", "_places",
+        "_places_left", "_postponed", "_promises", "_removed", "_renewed", "_signals", "_signals_taken", "_state",
         "_steps", "_timers", "_timers_cleared", "_vacated", "_woken", "bytes_held", "heaviest", "heaviest_bytes",
         "opened_at", "transitions",
     )  # fmt: skip
@@ -69,7 +78,7 @@ class OpenBatch:
         self._woken: set[int] = set()
         self._ended: set[int] = set()
         self._removed: set[int] = set()
-        self._steps: dict[int, list[tuple[int, Step]]] = {}
+        self._steps: dict[int, list[tuple[int, Step, CodeVersion | None, Undoing]]] = {}
         self._completions: dict[int, list[CompletionRecord]] = {}
         self._timers: dict[int, dict[TimerKey, TimerRecord]] = {}
         self._timers_cleared: set[TimerKey] = set()
@@ -78,10 +87,17 @@ class OpenBatch:
         self._signals: dict[int, dict[int, SignalRecord]] = {}
         self._signals_taken: list[SignalKey] = []
         self._state: dict[tuple[Address, str], bytes | None] = {}
+        self._entries: dict[Address, dict[str, FieldChanges]] = {}
         self._vacated: dict[Address, None] = {}
         self._promises: dict[tuple[Address, str], PromiseRecord] = {}
         self._orders: dict[int, OrderRecord] = {}
         self._orders_done: list[int] = []
+        self._kept: dict[int, KeptJournalRecord] = {}
+        self._object_expiries: dict[Address, int | None] = {}
+        self._places: dict[int, dict[PlaceKey, PlaceRecord]] = {}
+        self._places_left: set[int] = set()
+        self._events: dict[int, EventRecord] = {}
+        self._events_forgotten: list[int] = []
 
     def note_weight(self, id: str, size_bytes: int) -> None:
         """So much of it comes from one invocation."""
@@ -93,7 +109,7 @@ class OpenBatch:
         self.bytes_held += _RECORD_BYTES + len(invocation.argument)
 
     def change(self, invocation: InvocationRun) -> None:
-        """Its status, place in the mailbox, failure or outcome is another one."""
+        """Records that the invocation's status, mailbox position, failure or outcome changed."""
         if invocation.number not in self._accepted:
             self._changed[invocation.number] = invocation
             self.bytes_held += _RECORD_BYTES
@@ -124,8 +140,8 @@ class OpenBatch:
         if kept:
             self._signals[number] = kept
 
-    def end(self, invocation: InvocationRun, *, keep: bool) -> bool:
-        """It has its outcome; the row stays only if a caller may still ask for it (rule X7).
+    def end(self, invocation: InvocationRun, *, keep: bool, kept_journal: KeptJournalRecord | None) -> bool:
+        """It has its outcome; the row stays only if a caller may still ask for it (rule X7), and so does the journal.
 
         Returns whether it was accepted in an earlier batch.
         """
@@ -137,10 +153,22 @@ class OpenBatch:
         self.change(invocation)
         if invocation.outcome is not None:
             self.bytes_held += len(invocation.outcome.value)
+        if kept_journal is not None:
+            self._kept[number] = kept_journal
+            self._forget_waits(number)
+            return is_earlier
         if is_earlier:
             self._ended.add(number)
         self._forget_history(number)
         return is_earlier
+
+    def forget_journal(self, number: int) -> None:
+        """The journal of a stored invocation, which has ended, is wanted no longer."""
+        if number not in self._removed:
+            if number not in self._accepted:
+                self._ended.add(number)
+            self._kept.pop(number, None)
+            self._forget_history(number)
 
     def remove(self, number: int) -> None:
         """Nothing of this invocation is wanted any more. One that was accepted in this very batch leaves no row."""
@@ -149,13 +177,21 @@ class OpenBatch:
             self._changed.pop(number, None)
             self._postponed.pop(number, None)
             self._ended.discard(number)
+        self._kept.pop(number, None)
         if self._holds_history:
             self._aliases.pop(number, None)
             self._forget_history(number)
 
-    def step(self, number: int, index: int, step: Step) -> None:
+    def step(
+        self,
+        number: int,
+        index: int,
+        step: Step,
+        version: CodeVersion | None = None,
+        undoing: Undoing = Undoing.NOTHING,
+    ) -> None:
         self._holds_history = True
-        self._steps.setdefault(number, []).append((index, step))
+        self._steps.setdefault(number, []).append((index, step, version, undoing))
         self.bytes_held += _RECORD_BYTES
         if step.changes is not None:
             self.bytes_held += sum([len(value) for value in step.changes.values() if value is not None])
@@ -214,9 +250,39 @@ class OpenBatch:
         if self._orders.pop(position, None) is None:
             self._orders_done.append(position)
 
+    def run_on_place(self, place: PlaceRecord) -> None:
+        self._places.setdefault(place.number, {})[place.order] = place
+        self.bytes_held += _RECORD_BYTES
+
+    def leave_places(self, number: int, *, is_stored: bool) -> None:
+        """Of one that was accepted in this very batch there is no row."""
+        self._places.pop(number, None)
+        if is_stored:
+            self._places_left.add(number)
+
+    def publish(self, event: EventRecord) -> None:
+        self._events[event.position] = event
+        self.bytes_held += _RECORD_BYTES + len(event.value)
+
+    def forget_event(self, position: int) -> None:
+        self._events_forgotten.append(position)
+
     def set_state(self, address: Address, field: str, value: bytes | None) -> None:
         self._state[address, field] = value
         self.bytes_held += _RECORD_BYTES + (0 if value is None else len(value))
+
+    def change_entries(self, address: Address, field: str, changes: FieldChanges) -> None:
+        held = self._entries.setdefault(address, {}).setdefault(field, FieldChanges())
+        if changes.is_cleared:
+            held.clear()
+        held.entries.update(changes.entries)
+        for value in changes.entries.values():
+            self.bytes_held += _RECORD_BYTES + (0 if value is None else len(value))
+
+    def expire_object(self, address: Address, expires_at: int | None) -> None:
+        """When the state of an object goes; None: it stays."""
+        self._object_expiries[address] = expires_at
+        self.bytes_held += _RECORD_BYTES
 
     def postpone_expiry(self, record: InvocationRecord, until: int) -> None:
         if record.number not in self._removed:
@@ -236,7 +302,8 @@ class OpenBatch:
         self.bytes_held += _RECORD_BYTES + len(promise.value)
 
     def vacate(self, address: Address, fields: Sequence[str], promises: Sequence[str]) -> None:
-        """State and promises of an object go; these are all that have a value, here or in the store."""
+        """State, entries and promises of an object go; these fields and promises are all that have a value."""
+        self._entries.pop(address, None)
         for field in fields:
             self._state.pop((address, field), None)
         for name in promises:
@@ -268,9 +335,27 @@ class OpenBatch:
         if self._vacated or self._promises:
             batch.vacated, batch.promises = [*self._vacated], [*self._promises.values()]
         batch.signals_taken = self._signals_taken
+        if self._entries:
+            self._cut_entries(batch)
         if self._orders or self._orders_done:
             batch.orders, batch.orders_done = [*self._orders.values()], self._orders_done
+        if self._kept:
+            batch.kept = [*self._kept.values()]
+        if self._object_expiries:
+            batch.object_expiries = [ObjectExpiryRecord(*expiry) for expiry in self._object_expiries.items()]
+        if self._places or self._places_left:
+            batch.places = [place for places in self._places.values() for place in places.values()]
+            batch.places_left = [*self._places_left]
+        if self._events or self._events_forgotten:
+            batch.events, batch.events_forgotten = [*self._events.values()], self._events_forgotten
         return batch if self._holds_anything(batch) else None
+
+    def _cut_entries(self, batch: Batch) -> None:
+        for address, fields in self._entries.items():
+            for field, changes in fields.items():
+                if changes.is_cleared:
+                    batch.entries_cleared.append(FieldKey(address, field))
+                batch.entries += [EntryRecord(address, field, key, value) for key, value in changes.entries.items()]
 
     def _cut_history(self, batch: Batch) -> None:
         """What belongs to invocations that have not ended."""
@@ -286,7 +371,7 @@ class OpenBatch:
         records: list[StepRecord] = []
         for number, steps in self._steps.items():
             completions = self._completions.get(number, [])
-            for index, step in steps:
+            for index, step, version, undoing in steps:
                 kept: list[Answer] = []
                 if completions and step.deliveries:
                     kept = [
@@ -297,7 +382,7 @@ class OpenBatch:
                 if kept:
                     commands = {answer.command for answer in kept}
                     completions = [one for one in completions if one.command not in commands]
-                records.append(StepRecord(number, index, encode_step(step, kept)))
+                records.append(StepRecord(number, index, encode_step(step, kept, version, undoing)))
             if completions:
                 self._completions[number] = completions
             else:
@@ -307,6 +392,9 @@ class OpenBatch:
     def _forget_history(self, number: int) -> None:
         self._steps.pop(number, None)
         self._completions.pop(number, None)
+        self._forget_waits(number)
+
+    def _forget_waits(self, number: int) -> None:
         self._timers.pop(number, None)
         self._attachments.pop(number, None)
         self._signals.pop(number, None)
@@ -317,5 +405,7 @@ class OpenBatch:
             batch.renewed or batch.accepted or batch.updated or batch.removed or batch.ended or batch.steps
             or batch.completions or batch.timers or batch.timers_cleared or batch.attachments or batch.aliases
             or batch.vacated or batch.state or batch.promises or batch.signals or batch.signals_taken
-            or batch.orders or batch.orders_done
+            or batch.orders or batch.orders_done or batch.entries or batch.entries_cleared or batch.kept
+            or batch.object_expiries or batch.places or batch.places_left
+            or batch.events or batch.events_forgotten
         )  # fmt: skip

@@ -10,11 +10,12 @@ Where the size alone decides, nearly all values are so much smaller that adding 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
-from durably.actors.protocol.commands import Call, Command, Run, Send
+from durably.actors.protocol.commands import Call, Command, Publish, Run, Send
+from durably.actors.protocol.entries import in_words
 from durably.actors.values.error_envelopes import encode_failure
 from durably.errors import CodecError, TerminalError, UnencodableError
 from durably.runtime.commit.open_batch import KEPT_BYTES
@@ -28,6 +29,10 @@ GROWTH: Final = 8
 """How much larger a record is than what it holds, at most: bytes as base64, a control character as `\\u0001`."""
 OVERHEAD_BYTES: Final = 2048
 """What a codec that `encodes_everything` adds to each value besides, at most."""
+ENVELOPE_BYTES: Final = 1024
+"""An event is delivered, and given up, in an envelope with its names: that is larger by this and by the names."""
+ESCAPED: Final = 6
+"""So many bytes a character of a name takes in JSON, at most."""
 NAMES: Final = 32
 """The names of one record may have this part of what a value may: they are stored as JSON in JSON."""
 
@@ -47,6 +52,16 @@ class Addressed(Protocol):
     def idempotency_key(self) -> str | None: ...
 
 
+class Receiver(NamedTuple):
+    """Where a message goes that neither a request nor a command has brought."""
+
+    service: str
+    key: str | None
+    handler: str
+    headers: Mapping[str, str]
+    idempotency_key: str | None = None
+
+
 class PayloadCheck:
     """Asks one store."""
 
@@ -54,8 +69,12 @@ class PayloadCheck:
         self._ask = store.check
         self._names_limit_bytes = store.value_limit_bytes // NAMES
         largest = max(-1, (store.value_limit_bytes - OVERHEAD_BYTES) // GROWTH)
-        self._certain_bytes = -1 if store.checks_every_value else largest
+        self.certain_bytes = -1 if store.checks_every_value else largest
         """What is not larger than this fits."""
+
+    def fits_surely(self, value: bytes) -> bool:
+        """It is so small that the store need not be asked, and no sentence about it is needed."""
+        return len(value) <= self.certain_bytes
 
     def value(self, what: str, value: bytes) -> None:
         """
@@ -63,7 +82,7 @@ class PayloadCheck:
             UnencodableError: it is too large.
             CodecError: the codec refuses it.
         """
-        if len(value) <= self._certain_bytes:
+        if self.fits_surely(value):
             return
         try:
             self._ask(value)
@@ -84,13 +103,44 @@ class PayloadCheck:
         names = (0 if key is None else len(key)) + (0 if idempotency_key is None else len(idempotency_key))
         if headers:
             names += _size_of_headers(headers)
-        if names + len(argument) <= self._certain_bytes and names * GROWTH <= self._names_limit_bytes:
+        if names + len(argument) <= self.certain_bytes and names * GROWTH <= self._names_limit_bytes:
             return
         target = f"{message.service}/{message.handler}{where}"
         self._names(f"The key and the headers for {target}", names)
         self.value(f"The argument of {target}", argument)
         for name, value in message.headers.items():
             self.value(f"The header {name!r} for {target}", value.encode())
+
+    def events(self, published: bytes) -> None:
+        """What is about to be published from outside, so that each event of it fits in its envelope.
+
+        Raises:
+            UnencodableError, CodecError: as `value`.
+        """
+        if not self.fits_surely(published):
+            room = b" " * (ENVELOPE_BYTES + ESCAPED * self._names_limit_bytes)
+            self.value("What is published together, with the room that envelopes need,", published + room)
+
+    def size_of_step(self, step: Step) -> int:
+        """How many bytes an advance has given, in all; up to `certain_bytes` the store need not be asked."""
+        outcome, changes = step.outcome, step.changes
+        size = 0 if outcome is None else len(outcome.value)
+        if changes is not None:
+            for value in changes.values():
+                if value is not None:
+                    size += len(value)
+        if step.reads is not None:
+            size += sum([len(value) for value in step.reads.values() if value is not None])
+        for command in step.commands:
+            if type(command) is Run:
+                size += len(command.name)
+            elif type(command) is Call or type(command) is Send:
+                size += _size_of_message(command)
+            else:
+                size += _size_of(command)
+        if step.continues_with is not None:
+            size += len(step.continues_with)
+        return size
 
     def step(
         self, invocation: InvocationRun, step: Step, deliveries: Sequence[Delivery], where: Callable[[int], str]
@@ -100,47 +150,11 @@ class PayloadCheck:
         Raises:
             UnencodableError, CodecError: as `value`; names what cannot be stored.
         """
-        size = 0
-        if step.outcome is not None:
-            size = len(step.outcome.value)
-        if step.changes is not None:
-            size += _size_of_values(step.changes)
-        if step.reads is not None:
-            size += _size_of_values(step.reads)
-        for command in step.commands:
-            size += len(command.name) if type(command) is Run else _size_of(command)
-        if step.continues_with is not None:
-            size += len(step.continues_with)
-        if size > self._certain_bytes:
-            self._parts(invocation, step, deliveries, where)
-
-    def outcome(self, outcome: Outcome) -> Outcome:
-        """The failure that an invocation is to end with, or another one that can be stored."""
-        if self._fits(encode_outcome(outcome)):
-            return outcome
-        return Outcome(True, encode_failure(TerminalError("It failed, and what its error says cannot be stored.")))
-
-    def failure(self, error: BaseException, since: int | None = None) -> bytes:
-        """The record of a failed attempt, or as much of it as can be stored."""
-        record = encode_attempt_failure(error, since)
-        if self._fits(record):
-            return record
-        kind, text = type(error).__qualname__, text_of_error(error)
-        record = msgspec.json.encode(AttemptFailureRecord(kind, text, "", since))
-        if self._fits(record):
-            return record
-        return msgspec.json.encode(AttemptFailureRecord(kind, "what it says cannot be stored", "", since))
-
-    # ------------------------------------------------------------------ inside
-
-    def _parts(
-        self, invocation: InvocationRun, step: Step, deliveries: Sequence[Delivery], where: Callable[[int], str]
-    ) -> None:
         target, outcome = invocation.target, step.outcome
         for name, value in (step.changes or {}).items():
             self._names(f"The name of a field of {target}", len(name))
             if value is not None:
-                self.value(f"The field {name!r}, set by {target},", value)
+                self.value(f"The field {in_words(name)!r}, set by {target},", value)
         first = 0 if invocation.journal is None else invocation.journal.next_command
         for number, command in enumerate(step.commands, first):
             self._command(command, f", sent at {where(number)},")
@@ -158,12 +172,33 @@ class PayloadCheck:
                 encode_step(step, kept),
             )
 
+    def outcome(self, outcome: Outcome) -> Outcome:
+        """The failure that an invocation is to end with, or another one that can be stored."""
+        if self.fits(encode_outcome(outcome)):
+            return outcome
+        return Outcome(True, encode_failure(TerminalError("It failed, and what its error says cannot be stored.")))
+
+    def failure(self, error: BaseException, since: int | None = None) -> bytes:
+        """The record of a failed attempt, or as much of it as can be stored."""
+        record = encode_attempt_failure(error, since)
+        if self.fits(record):
+            return record
+        kind, text = type(error).__qualname__, text_of_error(error)
+        record = msgspec.json.encode(AttemptFailureRecord(kind, text, "", since))
+        if self.fits(record):
+            return record
+        return msgspec.json.encode(AttemptFailureRecord(kind, "what it says cannot be stored", "", since))
+
+    # ------------------------------------------------------------------ inside
+
     def _command(self, command: Command, where: str) -> None:
         if isinstance(command, Call | Send):
             self.message(command, command.argument, where)
             return
         value: bytes = getattr(command, "value", b"")
         self._names(f"The name that was given{where}", _size_of(command) - len(value))
+        if isinstance(command, Publish) and not self.fits_surely(value):
+            value += b" " * (ENVELOPE_BYTES + ESCAPED * (_size_of(command) - len(value)))
         self.value(f"The value{where}", value)
 
     def _names(self, what: str, size: int) -> None:
@@ -172,7 +207,7 @@ class PayloadCheck:
                 f"{what} cannot be stored: {size} characters, and the store takes at most {self._names_limit_bytes}."
             )
 
-    def _fits(self, value: bytes) -> bool:
+    def fits(self, value: bytes) -> bool:
         try:
             self.value("", value)
         except (UnencodableError, CodecError):
@@ -180,16 +215,19 @@ class PayloadCheck:
         return True
 
 
-def _size_of_values(values: Mapping[str, bytes | None]) -> int:
-    size = 0
-    for value in values.values():
-        if value is not None:
-            size += len(value)
-    return size
-
-
 def _size_of_headers(headers: Mapping[str, str]) -> int:
     return sum(map(len, headers)) + sum(map(len, headers.values()))
+
+
+def _size_of_message(message: Call | Send) -> int:
+    """The same as `_size_of`, for the commands that are frequent."""
+    key, headers, idempotency_key = message.key, message.headers, message.idempotency_key
+    size = len(message.service) + len(message.handler) + len(message.argument)
+    if key is not None:
+        size += len(key)
+    if idempotency_key is not None:
+        size += len(idempotency_key)
+    return size + _size_of_headers(headers) if headers else size
 
 
 def _size_of(command: Command) -> int:

@@ -21,7 +21,7 @@ SHORT_PAUSES = 3
 """A thread needs two, to begin and to end; the loop may be late to hear of the second."""
 LONG_PAUSE_SECONDS = 0.001
 SHORT_SWITCH_INTERVAL_SECONDS = 0.001
-"""At or below this, whoever waits for the interpreter lock gets it soon enough."""
+"""At or below this, a thread that waits for the interpreter lock gets it soon enough."""
 
 
 class ThreadYielding:

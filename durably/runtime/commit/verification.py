@@ -1,8 +1,8 @@
 """`Verification`: asks the store whether it still is ours, for what is let out without a commit of its own (rule X9).
 
 A commit checks the epoch in its own transaction. Where nothing is to be written, as for a read-only call or a status,
-the store is asked instead, once for everything that was made before. It is also asked now and then while nobody wants
-anything, so that a store that was deleted or taken over is noticed at once and not with the next request.
+the store is asked instead, once for everything that was made before. It is also asked now and then while no request
+needs it, so that a store that was deleted or taken over is noticed at once and not with the next request.
 """
 
 from __future__ import annotations

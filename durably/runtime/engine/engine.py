@@ -22,17 +22,23 @@ class Engine:
 
     def start(self) -> None:
         """Recover in the background; requests are served meanwhile, through the same loads (rule T3)."""
+        self.parts.subscriptions.start()
         self.parts.timers.take_over()
         self.parts.recovery.start()
         self.parts.retention.start()
+        self.parts.event_retention.start()
+        self.parts.schedules.start()
+        self.parts.sources.start()
 
     def kill(self) -> None:
         """End the incarnation: what it held is void, and late callbacks find it dead (rule X3)."""
         self.incarnation.dead = True
         parts = self.parts
         for part in (
-            parts.committer, parts.registry, parts.activations, parts.passivation, parts.timers, parts.scheduled,
-            parts.retention, parts.background, parts.sliced_work,
+            parts.committer, parts.registry, parts.activations, parts.entry_reads, parts.passivation, parts.timers,
+            parts.scheduled, parts.ended_journals, parts.retention, parts.event_retention, parts.schedules,
+            parts.sources, parts.subscriptions, parts.background,
+            parts.sliced_work, parts.named_limits, parts.setting_up,
         ):  # fmt: skip
             part.kill()
         for invocation in parts.registry.live.values():
@@ -43,7 +49,10 @@ class Engine:
     async def finish(self) -> None:
         """After `kill`: wait until nothing of it touches the store any more."""
         parts = self.parts
-        for part in (parts.committer, parts.registry, parts.activations, parts.scheduled, parts.background):
+        for part in (
+            parts.committer, parts.registry, parts.activations, parts.entry_reads, parts.scheduled,
+            parts.ended_journals, parts.sources, parts.background,
+        ):  # fmt: skip
             await part.finish()
 
     async def until_durable(self) -> None:

@@ -56,6 +56,8 @@ class Pump:
         self._observer = observer
         self._poisoned = poisoned
         self._failure = failure
+        self._advances = 0
+        """Since a request was last accepted: also in turns so short that few go into one."""
         self._ready = ready
         self._registry = registry
         self._settings = settings
@@ -85,23 +87,30 @@ class Pump:
 
     def _work_off(self) -> None:
         """Advance and accept for a bounded time, unless too much is ahead of the disk (rule X2)."""
-        ready, requests = self._ready.invocations, self._ready.requests
+        queue = self._ready
+        ready, lanes, requests = queue.invocations, queue.lanes, queue.requests
         committer, incarnation = self._committer, self._incarnation
         monotonic, coding = self._clock.monotonic, self._coding
         began = monotonic()
         until = began + self._settings.pump_budget_us
-        advances = 0
+        advances = self._advances
         while (ready or requests) and not committer.is_behind():
             if requests and (not ready or advances >= ADVANCES_PER_REQUEST):
                 advances = 0
                 requests.popleft()()
                 if not ready:
                     if monotonic() > until or incarnation.dead:
-                        return
+                        break
                     continue
             advances += 1
             invocation = ready.popleft()
+            if lanes:
+                queue.refill()
+            if invocation is not queue.successor:
+                queue.succession = 0
+            queue.successor = None
             invocation.is_queued = False
+            incarnation.advancing_since = began
             incarnation.suspect = invocation.id
             if invocation.id == self._poisoned:
                 self._pause_poisoned(invocation)
@@ -115,12 +124,15 @@ class Pump:
             incarnation.suspect = ""
             ended = monotonic()
             if ended - began > self._settings.slow_advance_us:  # Rule S7
-                self._observer.slow(invocation, ended - began, coding)
+                sampled_at, place, stack = incarnation.sample
+                where = (place, stack) if sampled_at == began else ("", "")
+                self._observer.slow(invocation, ended - began, coding, *where)
             if coding.largest_bytes:
                 coding.reset()
             began = ended
             if ended > until or incarnation.dead:
-                return
+                break
+        self._advances = advances
 
     def _pause_poisoned(self, invocation: InvocationRun) -> None:
         """Twice the machine has failed at this one. The others must not suffer for it again (rule L5)."""

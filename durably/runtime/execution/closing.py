@@ -1,8 +1,8 @@
 """Closing what a thrown-away attempt leaves behind, however much of it awaits again while it is being closed (rule D3).
 
-A coroutine that is left open would be closed by the garbage collector, inside whatever runs then; and closing only the
-outermost would drop an inner one that awaits again, about which Python complains on standard error. What is raised
-meanwhile is of no interest any more.
+The garbage collector would close a coroutine that is left open, in the middle of the code that runs at that moment.
+Closing only the outermost would drop an inner one that awaits again, about which Python complains on standard error.
+Errors raised during the closing are ignored.
 """
 
 from __future__ import annotations

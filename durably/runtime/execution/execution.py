@@ -14,10 +14,10 @@ from asyncio import events
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from io import StringIO
 from random import Random
 from threading import get_ident
-from typing import Any, Never, Protocol, TypeVar
+from types import TracebackType
+from typing import Any, Never, Protocol, TypeVar, cast
 
 import msgspec
 
@@ -35,11 +35,19 @@ from durably.actors.protocol.commands import (
     SendSignal,
     Sleep,
 )
+from durably.actors.protocol.entries import (
+    EntryChanges,
+    FieldChanges,
+    is_of_entries,
+    name_of_all,
+    name_of_entry,
+    name_of_restored,
+)
 from durably.actors.protocol.operations import CallSite, Operation
+from durably.actors.protocol.popped import PoppedEntry, Pops
 from durably.actors.protocol.port import Action, Flush, Sent
 from durably.actors.protocol.request import Request
 from durably.actors.values.error_envelopes import decode_failure, encode_failure, terminal
-from durably.actors.values.serde import SerdeFactory
 from durably.actors.values.slices import Slices, decode_in_slices
 from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 from durably.errors import (
@@ -51,6 +59,7 @@ from durably.errors import (
     ProcessExitError,
     SharedStateError,
     StuckError,
+    TerminalError,
     UndecodableError,
     find_mistake,
 )
@@ -58,22 +67,28 @@ from durably.ids import (
     CONTINUED_SEED_BYTES,
     SEED_BYTES,
     Address,
+    EntryKey,
     KeyScope,
+    UsedSeed,
     awakeable_id,
     derived_invocation_id,
     seeds_of,
 )
 from durably.runtime.execution.answers import decode_send_answer, from_timestamp
 from durably.runtime.execution.continuation import ContinueAsNew, continuation_in
+from durably.runtime.execution.failure_text import stack_of_waiting
 from durably.runtime.execution.loop import DeterministicLoop, DurableTimer, enter, is_task, leave
 from durably.runtime.execution.replay import replay, replay_in_slices
-from durably.runtime.execution.step import AttemptFailure, Delivery, Outcome, Step
+from durably.runtime.execution.step import AttemptFailure, Delivery, Outcome, Step, Undoing
 from durably.runtime.settings import Settings, Watch
 
 R = TypeVar("R")
 
+NO_PATCHES: frozenset[str] = frozenset()
 _SALT_BYTES = 6
-_STACK_FRAMES = 5
+_A_CALLBACK = "A callback of the loop in {} raised an exception that nothing hears of"
+_A_FUTURE = "A future of {} was given an exception, and nothing awaited it"
+"""What was lost besides the errors of tasks; the braces are for the handler."""
 
 
 class Observer(Protocol):
@@ -109,6 +124,9 @@ class Accepted(Protocol):
         ...
 
 
+_init_operation = Operation[Any].__init__
+
+
 class DurableOperation(Operation[R]):
     """The operation behind a command: cancelling it gives the command up (rule C5)."""
 
@@ -122,7 +140,7 @@ class DurableOperation(Operation[R]):
         """The side effect whose result it waits for, if it is one."""
         self._execution = execution
         self._decode = decode
-        super().__init__(execution.loop, what, site)
+        _init_operation(self, execution.loop, what, site)
 
     def __hash__(self) -> int:
         return self.number
@@ -176,6 +194,92 @@ class DurableOperation(Operation[R]):
         return True
 
 
+_init_durable_operation = DurableOperation[Any].__init__
+
+
+class TakingOperation(DurableOperation[R]):
+    """The operation behind a pop. Cancelled before the handler has its entry, it gives an entry back.
+
+    So it can be cancelled while it has a result that nothing has asked for.
+    """
+
+    __slots__ = ("_entry", "_has_given_back", "asked", "pops")
+
+    pops: Pops
+    asked: PoppedEntry
+    """What it was issued for; it may be given another one."""
+
+    def __init__(
+        self, execution: Execution, number: int, decode: Callable[[bytes], R], what: object, site: CallSite
+    ) -> None:
+        self._entry: PoppedEntry | None = None
+        """What it has ended with, until the handler has it."""
+        self._has_given_back = False
+        _init_durable_operation(self, execution, number, decode, what, site)
+
+    def __await__(self) -> Any:
+        """As a future does it, by `result`."""
+        self.taken = True
+        if not self.done():
+            self._asyncio_future_blocking = True
+            yield self
+        return self.result()
+
+    __iter__ = __await__
+
+    def throw(self, kind: Any, value: Any = None, trace: TracebackType | None = None, /) -> Any:
+        """The task of it was cancelled, perhaps before it ran."""
+        self.cancel()
+        return super().throw(kind, value, trace)
+
+    def complete(self, delivery: Delivery) -> None:
+        self.pops.answered(self.asked, delivery)
+
+    def hand_over(self, entry: PoppedEntry, /) -> None:
+        self._entry = entry
+        if entry.answer is None:
+            self.set_result(entry.result)
+            return
+        super().complete(cast("Delivery", entry.answer))
+        if self.exception() is not None:
+            self._let_go()
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        if self._execution.loop.dead or self._has_given_back:
+            return super().cancel(msg)
+        if not self.done():
+            command = self.pops.give_up(self, self.asked)
+            super(DurableOperation, self).cancel(msg)
+            if command is not None:
+                self._execution.give_up(command)
+            return True
+        if self._entry is None:
+            return False
+        self._has_given_back = True
+        self.pops.give_back(self._entry)
+        return True
+
+    def cancelled(self) -> bool:
+        return self._has_given_back or super().cancelled()
+
+    def exception(self) -> BaseException | None:
+        if self._has_given_back:
+            raise asyncio.CancelledError
+        return super().exception()
+
+    def result(self) -> R:
+        if self._has_given_back:
+            raise asyncio.CancelledError
+        result = super().result()
+        self._let_go()
+        return result
+
+    def _let_go(self) -> None:
+        entry, self._entry = self._entry, None
+        if entry is not None:
+            self.pops.handed_over(entry)
+
+
 class CallOperation(DurableOperation[R]):
     """The operation behind a call. A cancel of the whole invocation that reaches it goes on to the callee (rule E1).
 
@@ -189,7 +293,7 @@ class CallOperation(DurableOperation[R]):
     ) -> None:
         self.is_cancelled_below = False
         """Its callee has been cancelled."""
-        super().__init__(execution, number, decode, what, site)
+        _init_durable_operation(self, execution, number, decode, what, site)
 
     def is_of(self, execution: Execution) -> bool:
         return self._execution is execution
@@ -224,57 +328,15 @@ class TimerOperation:
 class Execution:
     """One attempt: what is between the handler and `advance`."""
 
-    # What most attempts never need is not made for each: a handler that ends at once costs little more than a task.
-    next_command: int = 0
-    replaying: bool = False
-    _pending: dict[int, DurableOperation[Any] | TimerOperation] | None = None
-    _main: asyncio.Task[Any] | None = None
-    _flush: Flush | None = None
-    _request: Request | None = None
-    _random: Random | None = None
-    _uuids: Random | None = None
-    _unawaited: list[Operation[Any]] | None = None
-    _arguments: Decoded | InvalidArgumentError | None = None
-    _large: list[Any] | None = None
-    """What was decoded for it in slices, and takes as long to be freed."""
-    _free_large: Callable[[list[Any]], None] | None = None
-    answers: dict[int, Callable[[], Any]] | None = None
-    """What gives the results that were decoded before their delivery, by command."""
-    _lost_errors: list[tuple[str, BaseException]] | None = None
-    """Tasks that failed in this step, and whose errors nothing can ask for any more."""
-    _earlier_changes: dict[str, bytes | None] | None = None
-    """What the steps before this one have changed."""
-    _recorded_reads: Mapping[str, bytes | None] | None = None
-    _awakeables: dict[str, DurableOperation[Any]] | None = None
-    _patched: dict[str, bool] | None = None
-    """What `ctx.patched` has answered: the first answer for a name holds."""
-    _recorded_patches: frozenset[str] = frozenset()
-    has_waited: bool = False
-    """Set where nothing is to be resident: it has come to an await, and another attempt goes on from there."""
-    was_cancelled: bool = False
-    """It has taken in a cancel."""
-    _is_spreading: bool = False
-    """A cancel is on its way through the handler's code: calls that it reaches are cancelled below."""
-
-    _later_seeds: list[tuple[int, bytes]] | None = None
-    """Seeds that follow the one that it uses, with the steps from which on they count (rule W2)."""
-    _earlier_seeds: list[tuple[int, bytes]] | None = None
-    """Those that it has used, with the first command that was not issued with them."""
-    _steps_begun: int = 0
-    """Counted while there are later seeds."""
-
-    # Of the step that is under way.
-    _at: int = 0
-    _attempt: int = 1
-    _first_command: int = 0
-    _deliveries: tuple[int, ...] = ()
-    _commands: list[Command] | None = None
-    _sites: list[CallSite | None] | None = None
-    _changes: dict[str, bytes | None] | None = None
-    _abandoned: list[int] | None = None
-    _reads: dict[str, bytes | None] | None = None
-    _patches: tuple[str, ...] | None = None
-    _cancelled: list[int] | None = None
+    __slots__ = (
+        "_abandoned", "_accepted", "_actor", "_arguments", "_at", "_attempt", "_awakeables", "_cancelled", "_changes",
+        "_commands", "_deliveries", "_earlier_changes", "_earlier_seeds", "_entries", "_first_command", "_flush",
+        "_free_large", "_host", "_is_shared", "_is_spreading", "_large", "_later_seeds", "_lost_errors", "_main",
+        "_observer", "_patched", "_patches", "_pending", "_random", "_reads", "_recorded_patches", "_recorded_reads",
+        "_request", "_seed", "_settings", "_sites", "_snapshot", "_steps_begun", "_to_undo", "_unawaited", "_uuids",
+        "answers", "coding", "compensating", "failure", "handler", "has_waited", "invocation_id", "key", "loop",
+        "next_command", "replaying", "runtime_serde", "serde", "takes_cancel", "was_cancelled",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -293,13 +355,23 @@ class Execution:
         `host` is the loop whose callbacks advance it; None finds out each time, which costs a system call. `coding`
         measures how long encoding and decoding take. `arguments` were decoded for this attempt, or could not be.
         """
+        # All that there is to know of an attempt is written once, here. What an instance lacks and its class has would
+        # cost less to leave out, and more each time that it is read.
         self.invocation_id = accepted.id
         self.handler = handler
-        self.key = accepted.address.key
+        self.key = accepted.address[1]
+        self.serde = actor.serde
+        self.runtime_serde = actor.runtime_serde
         seed = accepted.seed
+        self._later_seeds: list[UsedSeed] | None = None
+        """Seeds that follow the one that it uses (rule W2)."""
+        self._earlier_seeds: list[tuple[int, bytes, str]] | None = None
+        """Those that it has used, with the first command that was not issued with them, and the id that they are of."""
+        self._steps_begun = 0
+        """Counted while there are later seeds."""
         if len(seed) > CONTINUED_SEED_BYTES:
-            (_, seed), *self._later_seeds = seeds_of(seed)
-        self._seed = seed[:SEED_BYTES]
+            (_, seed, self.invocation_id), *self._later_seeds = seeds_of(seed, accepted.id)
+        self._seed = seed if len(seed) == SEED_BYTES else seed[:SEED_BYTES]
         salt = int.from_bytes(seed[:_SALT_BYTES], "big")
         self.loop = DeterministicLoop(self, salt, settings.advance_limit_callbacks)
         self._actor = actor
@@ -310,8 +382,59 @@ class Execution:
         self._settings = settings
         self._host = host
         self.coding = coding
-        if arguments is not None:
-            self._arguments = arguments
+        self.next_command = 0
+        self.compensating = 0
+        """So many blocks of it are being undone."""
+        self.failure: TerminalError | None = None
+        """What its retry policy has failed it with: the outcome, if the cancel with which that came leaves it."""
+        self._to_undo = 0
+        """So many have something to undo."""
+        self.replaying = False
+        self.has_waited = False
+        """Set where nothing is to be resident: it has come to an await, and another attempt goes on from there."""
+        self.was_cancelled = False
+        """It has taken in a cancel."""
+        self.takes_cancel = False
+        """In this step its code hears of a cancel, which the step takes in or the end of a callee carries on."""
+        self.answers: dict[int, Callable[[], Any]] | None = None
+        """What gives the results that were decoded before their delivery, by command."""
+        self._pending: dict[int, DurableOperation[Any] | TimerOperation] | None = None
+        self._main: asyncio.Task[Any] | None = None
+        self._flush: Flush | None = None
+        self._request: Request | None = None
+        self._random: Random | None = None
+        self._uuids: Random | None = None
+        self._unawaited: list[Operation[Any]] | None = None
+        self._arguments = arguments
+        self._large: list[Any] | None = None
+        """What was decoded for it in slices, and takes as long to be freed."""
+        self._free_large: Callable[[list[Any]], None] | None = None
+        self._lost_errors: list[tuple[str, BaseException]] | None = None
+        """Tasks that failed in this step, and whose errors nothing can ask for any more."""
+        self._earlier_changes: dict[str, bytes | None] | None = None
+        """What the steps before this one have changed."""
+        self._entries: EntryChanges | None = None
+        """What all steps, this one included, have changed of entries of collections."""
+        self._awakeables: dict[str, DurableOperation[Any]] | None = None
+        self._patched: dict[str, bool] | None = None
+        """What `ctx.patched` has answered: the first answer for a name holds."""
+        self._recorded_patches = NO_PATCHES
+        self._is_spreading = False
+        """A cancel is on its way through the handler's code: calls that it reaches are cancelled below."""
+
+        # Of the step that is under way.
+        self._at = 0
+        self._attempt = 1
+        self._first_command = 0
+        self._recorded_reads: Mapping[str, bytes | None] | None = None
+        self._deliveries: tuple[int, ...] = ()
+        self._commands: list[Command] | None = None
+        self._sites: list[CallSite | None] | None = None
+        self._changes: dict[str, bytes | None] | None = None
+        self._abandoned: list[int] | None = None
+        self._reads: dict[str, bytes | None] | None = None
+        self._patches: tuple[str, ...] | None = None
+        self._cancelled: list[int] | None = None
 
     # ------------------------------------------------------------------ for the machine
 
@@ -323,7 +446,7 @@ class Execution:
         reads: Mapping[str, bytes | None] | None = None,
         /,
     ) -> Step | AttemptFailure:
-        """Deliver completions in order, each followed by whatever becomes ready; return what the handler then did.
+        """Deliver completions in order, and run what becomes ready after each; return what the handler then did.
 
         `attempt` is what the handler sees of how often it was tried; `reads` are the recorded reads of a step that is
         replayed. After a failure or an outcome the execution is over.
@@ -333,7 +456,9 @@ class Execution:
         if self._later_seeds:
             self._count_step(self._later_seeds)
         self._recorded_reads = reads
-        host = self._host or events._get_running_loop()
+        host = self._host
+        if host is None:
+            host = events._get_running_loop()
         before = enter(self.loop)
         try:
             watch = self._settings.watch
@@ -419,7 +544,7 @@ class Execution:
         return "a timer of asyncio" if site is None else str(site)
 
     def close(self) -> None:
-        """Throw the attempt away; whatever it still does is ignored (rule D3)."""
+        """Throw the attempt away and ignore what it still does (rule D3)."""
         self.loop.kill()
         self._pending = self._flush = self._main = self.answers = None
         large, free = self._large, self._free_large
@@ -448,11 +573,6 @@ class Execution:
             if isinstance(operation, CallOperation) and id(operation) not in shielded
         ]
 
-    @property
-    def made_tasks(self) -> bool:
-        """The handler has made tasks besides the one that it runs in."""
-        return self.loop.made_tasks
-
     def leftover_tasks(self) -> list[str]:
         """The tasks that a finished handler left behind."""
         return [f"{task.get_name()} ({_name_of(task.get_coro())})" for task in self.loop.live_tasks()]
@@ -465,20 +585,24 @@ class Execution:
         loop, main = self.loop, self._main
         if main is None:
             main = self._start()
-            loop.run_ready(main)
+            is_over = loop.run_ready(main)
+        else:
+            is_over = main.done()
         for delivery in deliveries:
-            if main.done():
+            if is_over:
                 break
             if delivery.command < 0:
-                self._cancel(delivery.command, main)
+                self._cancel(delivery, main)
             else:
                 self._deliver(delivery)
-            loop.run_ready(main)
+            is_over = loop.run_ready(main)
             self._is_spreading = False
         if self._flush is not None:
             self._take_changes(self._flush(verify=not self.replaying))
-        if main.done():
-            if loop.made_tasks:
+        if is_over:
+            if self._entries is not None:
+                self._entries.give_back()
+            if loop.tasks is not None:
                 for task, error in loop.take_lost_errors():
                     self._note_lost(task, error)
                 self._report_lost_errors(raises=False)
@@ -488,8 +612,9 @@ class Execution:
             if self._unawaited is not None and not (isinstance(end, Outcome) and end.failed):
                 self._check_awaited(self._unawaited)
             return end
-        if loop.made_tasks:
+        if loop.tasks is not None:
             loop.tidy()
+        if self._lost_errors is not None:
             self._report_lost_errors(raises=True)
         if self._unawaited is not None:
             self._unawaited = [operation for operation in self._unawaited if not operation.taken] or None
@@ -532,13 +657,15 @@ class Execution:
         self._deliveries += (delivery.command,)
         # Not `isinstance`: an operation is a Coroutine, whose metaclass answers that in Python.
         if type(operation) is CallOperation and operation.is_cancelled_below:
-            self._is_spreading = True  # The same cancel goes on from here.
+            self._is_spreading = self.takes_cancel = True  # The same cancel goes on from here.
         operation.complete(delivery)
 
-    def _cancel(self, number: int, main: asyncio.Task[Any]) -> None:
+    def _cancel(self, cancel: Delivery, main: asyncio.Task[Any]) -> None:
         """Rule E1: once, on the main task. What an earlier one has cancelled below is waited for no longer."""
-        self._deliveries += (number,)
-        self.was_cancelled = self._is_spreading = True
+        self._deliveries += (cancel.command,)
+        if cancel.value:
+            self.failure = decode_failure(cancel.value)
+        self.was_cancelled = self.takes_cancel = self._is_spreading = True
         earlier = [
             operation
             for operation in (self._pending or {}).values()
@@ -566,10 +693,15 @@ class Execution:
         )
         self._first_command = self.next_command - len(step.commands)
         self._deliveries = ()
+        self.takes_cancel = False
         self._commands = self._changes = self._reads = self._abandoned = self._cancelled = self._patches = None
-        if changes is not None:
-            earlier = self._earlier_changes
-            self._earlier_changes = changes if earlier is None else {**earlier, **changes}
+        if changes is not None and end is None:
+            if self._entries is not None:  # Those of entries are kept by themselves.
+                changes = {name: value for name, value in changes.items() if not is_of_entries(name)}
+            if self._earlier_changes is None:
+                self._earlier_changes = dict(changes)
+            else:
+                self._earlier_changes.update(changes)
         return step
 
     def _take_changes(self, changes: Mapping[str, bytes | None]) -> None:
@@ -589,6 +721,8 @@ class Execution:
         continuation = None if isinstance(error, Exception) else continuation_in(error)
         if continuation is not None:
             return continuation
+        if self.failure is not None and isinstance(error, asyncio.CancelledError):
+            return Outcome(True, encode_failure(self.failure))
         failure = terminal(error)
         if failure is None:
             raise _bare_operation(error) if _is_refused_by_wait(error) else error
@@ -639,20 +773,21 @@ class Execution:
                 return
             if mistake is not None:
                 raise error
+            handler = f"{self.handler.service}/{self.handler.name}"
+            if task in (_A_CALLBACK, _A_FUTURE):
+                raise ForgottenAwaitError(f"{task.format(handler)}: {error!r}. Catch it there.") from error
             raise ForgottenAwaitError(
-                f"A task of {self.handler.service}/{self.handler.name} failed, and its exception was never retrieved: "
+                f"A task of {handler} failed, and its exception was never retrieved: "
                 f"{task} raised {error!r}. Await the task, or catch the error in it."
             ) from error
         self._lost_errors = None
 
     def _describe_stuck(self) -> str:
-        stacks: list[str] = []
-        for task in self.loop.live_tasks():
-            text = StringIO()
-            task.print_stack(limit=_STACK_FRAMES, file=text)
-            stacks.append(f"{task.get_name()}: {text.getvalue()}")
+        stacks = [
+            f"{task.get_name()} waits in:\n{stack_of_waiting(task.get_coro())}" for task in self.loop.live_tasks()
+        ]
         return (
-            f"{self.handler.service}/{self.handler.name} waits for something that nobody will ever supply: no call, "
+            f"{self.handler.service}/{self.handler.name} waits for something that nothing will ever supply: no call, "
             f"run or sleep of it is under way.\n{''.join(stacks)}Most likely an Event, Future, Lock or Queue is never "
             "set, released or filled."
         )
@@ -675,8 +810,12 @@ class Execution:
             return
         if isinstance(error, HandlerMistakeError):
             raise error
-        if not self.replaying:
-            self._observer.warned(self, f"{context.get('message')}: {error!r}")
+        if self.replaying:
+            return
+        if error is not None and self._settings.forgotten_await == "error":  # In tests it is a failure, as of a task.
+            self._lost_errors = [*(self._lost_errors or ()), (_A_CALLBACK if task is None else _A_FUTURE, error)]
+            return
+        self._observer.warned(self, f"{context.get('message')}: {error!r}")
 
     # ------------------------------------------------------------------ for contexts, references and state (Port)
 
@@ -684,11 +823,14 @@ class Execution:
         if self.loop.thread != get_ident():
             self.loop.check(what)
 
+    def handler_name(self) -> str:
+        return f"{self.handler.service}/{self.handler.name}"
+
     def request(self) -> Request:
         accepted, request = self._accepted, self._request
         if request is None or request.attempt != self._attempt:
             request = self._request = Request(
-                id=accepted.id,
+                id=self.invocation_id,
                 headers=joined(accepted.headers),
                 attempt_headers=apart(accepted.headers),
                 body=accepted.argument,
@@ -697,14 +839,6 @@ class Execution:
                 attempt=self._attempt,
             )
         return request
-
-    @property
-    def serde(self) -> SerdeFactory | None:
-        return self._actor.serde
-
-    @property
-    def runtime_serde(self) -> SerdeFactory | None:
-        return self._actor.runtime_serde
 
     def headers(self) -> Mapping[str, str]:
         return self._accepted.headers
@@ -746,14 +880,14 @@ class Execution:
 
             return self.issue(command, decode, what, site)
         self.check(what)
-        accepted, number = self._accepted, self.next_command
-        id = derived_invocation_id(accepted.id, self._seed, number, command.service, command.key)
+        id = derived_invocation_id(self.invocation_id, self._seed, self.next_command, command.service, command.key)
         return self._issue_unanswered(command, sent(id), what, site)
 
     def callee_id(self, call: object, service: str, key: str | None, /) -> str | None:
         if not isinstance(call, CallOperation) or not call.is_of(self):
             return None
-        return derived_invocation_id(self.invocation_id, self._seed_of(call.number), call.number, service, key)
+        seed, id = self._seed_of(call.number)
+        return derived_invocation_id(id, seed, call.number, service, key)
 
     def issue_signal(self, command: SendSignal, what: object, site: CallSite, /) -> DurableOperation[None]:
         if not self.handler.atomic:
@@ -762,8 +896,7 @@ class Execution:
         return self._issue_unanswered(command, None, what, site)
 
     def issue_awakeable(self, decode: Callable[[bytes], Any], site: CallSite, /) -> str:
-        accepted = self._accepted
-        id = awakeable_id(accepted.id, self._seed, self.next_command)
+        id = awakeable_id(self.invocation_id, self._seed, self.next_command)
         operation = self.issue(MakeAwakeable(), decode, f"awakeable {id}", site)
         operation.taken = True  # Its id is what it is for; who gives that away need not wait.
         operation.add_done_callback(_note_failure)
@@ -823,6 +956,78 @@ class Execution:
         if not self.loop.dead:
             self._set_field(name, value)
 
+    def own_entries(self, field: str, /) -> FieldChanges:
+        if self._is_shared:
+            return FieldChanges()
+        return self._changed_entries().changed(field)
+
+    def write_entry(self, field: str, key: EntryKey, value: bytes | None, /) -> None:
+        self.check(f"The state field {field!r}")
+        if not self.loop.dead:
+            if self._changes is not None:
+                self._changes.pop(name_of_restored(field, key), None)
+            self._set_field(name_of_entry(field, key), value)
+            self._changed_entries().changed(field).set(key, value)
+
+    def restore_entry(self, field: str, key: EntryKey, /) -> None:
+        if not self.loop.dead:
+            if self._changes is not None:
+                self._changes.pop(name_of_entry(field, key), None)
+            self._set_field(name_of_restored(field, key), None)
+            self._changed_entries().changed(field).restore(key)
+
+    def clear_entries(self, field: str, /) -> None:
+        self.check(f"The state field {field!r}")
+        if self.loop.dead:
+            return
+        changed = self._changed_entries().changed(field)
+        if self._changes is not None:
+            for name in [name for name in self._changes if name.startswith(name_of_all(field))]:
+                del self._changes[name]
+        changed.clear()
+        self._set_field(name_of_all(field), None)
+
+    def issue_known(self, result: R, what: object, site: CallSite, /) -> DurableOperation[R]:
+        operation: DurableOperation[R] = DurableOperation(self, self.next_command, _never_decoded, what, site)
+        operation.set_result(result)
+        if not self.loop.dead:
+            self._note_issued(operation)
+        return operation
+
+    def issue_taking(
+        self,
+        command: Command | None,
+        decode: Callable[[bytes], R],
+        what: object,
+        site: CallSite,
+        pops: Pops,
+        entry: PoppedEntry,
+        /,
+    ) -> DurableOperation[R]:
+        self.check(what)
+        operation: TakingOperation[R] = TakingOperation(self, self.next_command, decode, what, site)
+        operation.pops, operation.asked = pops, entry
+        if not self.loop.dead:
+            if command is not None:
+                entry.command = self._record(command, site)
+                self._await_answer(entry.command, operation)
+            self._note_issued(operation)
+            pops.issued(operation, entry)
+        return operation
+
+    def has_to_undo(self, change: int, /) -> None:
+        self._to_undo += change
+
+    def compensates(self, change: int, /) -> None:
+        self.compensating += change
+
+    @property
+    def undoing(self) -> Undoing:
+        """What is left to undo where it waits."""
+        if self.compensating:
+            return Undoing.UNDER_WAY
+        return Undoing.OPEN if self._to_undo else Undoing.NOTHING
+
     def watch_fields(self, flush: Flush, /) -> None:
         self._flush = flush
 
@@ -836,6 +1041,18 @@ class Execution:
             if not self.replaying:
                 self._patches = (*(self._patches or ()), change)
         return answer
+
+    def tell(self, hear: Callable[[R], object], fact: R, /) -> None:
+        self.check("A measurement")
+        if not self.replaying and not self.loop.dead and self._host is not None:
+            self._host.call_soon(self._tell, hear, fact)
+
+    def _tell(self, hear: Callable[[R], object], fact: R) -> None:
+        try:
+            hear(fact)
+        except USER_ERRORS as error:
+            let_signals_pass(error)
+            self._observer.warned(self, f"{hear!r} could not take {fact!r}: {error!r}")
 
     def log(self, level: str, event: str, fields: Mapping[str, Any], /) -> None:
         self.check("ctx.log")
@@ -861,16 +1078,18 @@ class Execution:
 
     # ------------------------------------------------------------------ inside
 
-    def _count_step(self, later: list[tuple[int, bytes]]) -> None:
-        if later[0][0] == self._steps_begun:
-            self._earlier_seeds = [*(self._earlier_seeds or ()), (self.next_command, self._seed)]
-            _, self._seed = later.pop(0)
-            self._random = self._uuids = None
+    def _count_step(self, later: list[UsedSeed]) -> None:
+        if later[0].first_step == self._steps_begun:
+            used = (self.next_command, self._seed, self.invocation_id)
+            self._earlier_seeds = [*(self._earlier_seeds or ()), used]
+            _, self._seed, self.invocation_id = later.pop(0)
+            self._random = self._uuids = self._request = None
         self._steps_begun += 1
 
-    def _seed_of(self, number: int) -> bytes:
-        """The seed with which a command was issued."""
-        return next((seed for end, seed in self._earlier_seeds or () if number < end), self._seed)
+    def _seed_of(self, number: int) -> tuple[bytes, str]:
+        """The seed with which a command was issued, and the id to which it belongs."""
+        used = ((seed, id) for end, seed, id in self._earlier_seeds or () if number < end)
+        return next(used, (self._seed, self.invocation_id))
 
     def _record(self, command: Command, site: CallSite | None) -> int:
         number = self.next_command
@@ -900,6 +1119,11 @@ class Execution:
         if self._unawaited is None:
             self._unawaited = []
         self._unawaited.append(operation)
+
+    def _changed_entries(self) -> EntryChanges:
+        if self._entries is None:
+            self._entries = EntryChanges()
+        return self._entries
 
     def _set_field(self, name: str, value: bytes | None) -> None:
         if self._changes is None:
@@ -951,7 +1175,7 @@ def _never_decoded(_answer: bytes) -> Any:
 
 
 def _name_of(coroutine: object) -> str:
-    """Of a task's coroutine; its repr has an address, which is another one in each process."""
+    """The name of a task's coroutine. Its repr contains an address, which differs between processes."""
     name: str = getattr(coroutine, "__qualname__", None) or type(coroutine).__qualname__
     return name
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sysconfig
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 from typing import cast
 
 import msgspec
@@ -22,6 +25,15 @@ _KIT = f"{_PACKAGE / 'testing'}{os.sep}"
 _INSTALLED = tuple(f"{sysconfig.get_path(kind)}{os.sep}" for kind in ("stdlib", "purelib", "platlib"))
 """Where libraries are: an error that one raises began in the line of the user's that called it."""
 _TRACEBACK_LINES = 50
+_STACK_FRAMES = 300
+"""Of a thread that are looked at."""
+_CALLERS = (
+    str(_PACKAGE / "runtime" / "engine" / "pump.py"),
+    str(_PACKAGE / "runtime" / "actions" / "contained.py"),
+)
+"""Where the machine calls the code of handlers, and of actions on the loop."""
+_FRAMES = ("cr_frame", "gi_frame", "ag_frame")
+_AWAITED = ("cr_await", "gi_yieldfrom", "ag_await")
 _A_FRAME = '\n  File "'
 """A traceback without one says no more than the line above it."""
 
@@ -37,7 +49,7 @@ class AttemptFailureRecord(msgspec.Struct, frozen=True):
 
 
 def describe_failure(error: BaseException) -> str:
-    """One line; of a group, the errors in it. Never fails, whatever a user's exception does when asked for its text."""
+    """One line; of a group, the errors in it. Never fails, even if a user's exception cannot give its text."""
     if isinstance(error, BaseExceptionGroup):
         group = cast("BaseExceptionGroup[BaseException]", error)
         return f"{group.message}: " + "; ".join(describe_failure(one) for one in group.exceptions)
@@ -87,7 +99,11 @@ def handler_place(error: BaseException) -> str:
     """Where in the user's own code an error was raised, in one line; in a library's, if there is none of the user's."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_ours(frame.filename)]
     frames = [frame for frame in frames if not frame.filename.startswith((_KIT, *_INSTALLED))] or frames
-    return f"{frames[-1].filename}:{frames[-1].lineno} (in {frames[-1].name})" if frames else ""
+    return _place(frames[-1]) if frames else ""
+
+
+def _place(frame: traceback.FrameSummary) -> str:
+    return f"{frame.filename}:{frame.lineno} (in {frame.name})"
 
 
 def failure_fields(error: BaseException, *, is_first: bool) -> dict[str, str]:
@@ -98,6 +114,40 @@ def failure_fields(error: BaseException, *, is_first: bool) -> dict[str, str]:
         told["at"] = place
     trace = handler_traceback(error) if is_first else ""
     return told | {TRACEBACK: trace} if _A_FRAME in trace else told
+
+
+def code_that_runs(frame: FrameType) -> tuple[str, str]:
+    """Where the user's code is in a thread that stands in this frame: the innermost line, and the stack as text.
+
+    Of the frames that the machine has called; both are empty where none of them is the user's.
+    """
+    frames = traceback.extract_stack(frame, limit=_STACK_FRAMES)
+    machine = max((place for place, one in enumerate(frames) if one.filename in _CALLERS), default=-1)
+    shown = [one for one in frames[machine + 1 :] if not _is_ours(one.filename)]
+    own = [one for one in shown if not one.filename.startswith((_KIT, *_INSTALLED))]
+    if not own:
+        return "", ""
+    stack = "".join(traceback.StackSummary.from_list(shown[-_TRACEBACK_LINES:]).format())
+    return _place(own[-1]), f"Stack (most recent call last):\n{_storable(stack.rstrip())}"
+
+
+def stack_of_waiting(coroutine: object) -> str:
+    """Where a coroutine that is not running waits, down to the innermost await, as Python prints stacks."""
+    frames: list[traceback.FrameSummary] = []
+    at = coroutine
+    while at is not None:
+        frame = _first(at, _FRAMES)
+        if isinstance(frame, FrameType):
+            frames.append(traceback.FrameSummary(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name))
+            at = _first(at, _AWAITED)
+        else:  # What stands between an `async for` and its generator shows it to the garbage collector alone.
+            at = next((inner for inner in gc.get_referents(at) if _first(inner, _FRAMES) is not None), None)
+    own = [frame for frame in frames if not _is_ours(frame.filename)] or frames
+    return "".join(traceback.StackSummary.from_list(own[-_TRACEBACK_LINES:]).format())
+
+
+def _first(of: object, names: Sequence[str]) -> object:
+    return next((found for name in names if (found := getattr(of, name, None)) is not None), None)
 
 
 def begin_in_user_code(error: BaseException) -> BaseException:

@@ -2,8 +2,8 @@
 
 It does no I/O, has no clock and never waits: the host enters it, delivers a completion, lets it run until nothing is
 ready, and leaves. Given the same deliveries it runs the same callbacks in the same order, because its tasks and futures
-hash by creation number, so that whatever asyncio keeps in sets iterates the same way on replay, in any process.
-Timers are commands of the execution that owns the loop; whatever would do real I/O raises (rules D1 to D6).
+hash by creation number, so that the sets of asyncio iterate the same way on replay, in any process. Timers are commands
+of the execution that owns the loop; calls that would do real I/O raise (rules D1 to D6).
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class TimerOwner(Protocol):
 class ReadyCallback(msgspec.Struct):
     """A callback in the ready queue, for an `asyncio.Handle`, whose bookkeeping costs more than the rest of a step."""
 
-    callback: Callable[..., Any]
-    args: tuple[Any, ...]
+    call: tuple[Any, ...]
+    """What is called, and its arguments."""
     context: Context
     is_cancelled: bool = False
 
@@ -75,7 +75,7 @@ class DurableTimer(asyncio.TimerHandle):
     ) -> None:
         super().__init__(when, callback, args, loop, context)
         self.due_loop = loop
-        self.ready = ReadyCallback(callback, args, copy_context() if context is None else context)
+        self.ready = ReadyCallback((callback, *args), copy_context() if context is None else context)
 
 
 def _refused(name: str) -> Any:
@@ -230,7 +230,7 @@ def _is_future(future: object) -> TypeGuard[asyncio.Future[Any]]:
 
 
 def has_unheard_error(task: asyncio.Task[Any]) -> bool:
-    """It failed, and nobody has asked for its error: asyncio keeps that to itself."""
+    """The task failed, and no code has asked for its error. Asyncio keeps that in a private attribute."""
     return bool(getattr(task, "_log_traceback", False))
 
 
@@ -255,24 +255,10 @@ _SHIELD: CodeType = asyncio.shield.__code__
 class DeterministicLoop(IsolatedLoop):
     """The loop of one attempt. The host calls what stands first; everything else is for asyncio and handlers."""
 
-    # What most attempts never need is not made for each.
-    main: asyncio.Task[Any] | None = None
-    dead: bool = False
-    """The attempt is over: whatever is still done on this loop is ignored."""
-    thread: int = 0
-    """The thread that is in this loop right now; 0 for none."""
-    at: int = 0
-    """The time of the step, microseconds since 1970 UTC."""
-    _tasks: list[NumberedTask[Any]] | None = None
-    _steps_untidied: int = 0
-    _tidied_beyond: int = _TASKS_NEVER_TIDIED
-    _failures: Sequence[ref[NumberedTask[Any]]] = ()
-    """Tasks that failed and are not among the others any more."""
-    _heard: set[int] | None = None
-    """When the main task was done first: the ids of tasks of whose end somebody was about to hear."""
-    _asyncgens: list[AsyncGenerator[Any, Any]] | None = None
-    _shielded: list[asyncio.Future[Any]] | None = None
-    """What `asyncio.shield` was given."""
+    __slots__ = (
+        "_asyncgens", "_failures", "_heard", "_limit", "_next_number", "_owner", "_ready", "_shielded",
+        "_steps_untidied", "_tidied_beyond", "at", "dead", "main", "salt", "tasks", "thread",
+    )  # fmt: skip
 
     def __init__(self, owner: TimerOwner, salt: int, advance_limit_callbacks: int) -> None:
         """`salt` spreads the hashes of different executions; it must be the same on replay."""
@@ -281,6 +267,24 @@ class DeterministicLoop(IsolatedLoop):
         self._next_number = salt + 1
         self._ready: list[ReadyCallback] = []
         self.salt = salt
+        self.main: asyncio.Task[Any] | None = None
+        self.dead = False
+        """The attempt is over: everything that is still done on this loop is ignored."""
+        self.thread = 0
+        """The thread that is in this loop right now; 0 for none."""
+        self.at = 0
+        """The time of the step, microseconds since 1970 UTC."""
+        self.tasks: list[NumberedTask[Any]] | None = None
+        """Those besides the main one, but for what has been forgotten; None: there has never been one."""
+        self._steps_untidied = 0
+        self._tidied_beyond = _TASKS_NEVER_TIDIED
+        self._failures: Sequence[ref[NumberedTask[Any]]] = ()
+        """Tasks that failed and are not among the others any more."""
+        self._heard: set[int] | None = None
+        """When the main task was done first: the ids of tasks of whose end somebody was about to hear."""
+        self._asyncgens: list[AsyncGenerator[Any, Any]] | None = None
+        self._shielded: list[asyncio.Future[Any]] | None = None
+        """What `asyncio.shield` was given."""
 
     @property
     def handler_port(self) -> object:
@@ -290,34 +294,36 @@ class DeterministicLoop(IsolatedLoop):
     # ------------------------------------------------------------------ for the host
 
     def start(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Make the main task. Rule D4: its context is fresh, nothing is inherited from whoever called."""
+        """Make the main task. Rule D4: its context is fresh and inherits nothing from the caller."""
         self.main = MainTask(coroutine, loop=self, name="main", context=Context())
         return self.main
 
-    def run_ready(self, main: asyncio.Future[Any]) -> None:
+    def run_ready(self, main: asyncio.Future[Any]) -> bool:
         """Run callbacks until none is ready, or `main` is done: then the step is over, later ones do not run (rule S6).
 
-        Only between `enter` and `leave`.
+        Only between `enter` and `leave`. Returns whether `main` is done.
         """
+        is_over = False
         left = limit = self._limit
-        tasks_before = 0 if self._tasks is None else len(self._tasks)
+        tasks_before = 0 if self.tasks is None else len(self.tasks)
         callback: ReadyCallback | None = None
         for callback in self._ready:  # It grows meanwhile.
             if callback.is_cancelled:
                 continue
             try:
-                callback.context.run(callback.callback, *callback.args)
+                callback.context.run(*callback.call)
             except (SystemExit, KeyboardInterrupt):
                 raise
             except BaseException as error:
-                self._failed({"message": f"a callback of a handler raised: {callback.callback!r}", "exception": error})
+                self._failed({"message": f"a callback of a handler raised: {callback.call[0]!r}", "exception": error})
             if main.done():
-                if self._tasks is not None:
+                is_over = True
+                if self.tasks is not None:
                     self._note_heard(callback)
                 break
             left -= 1
             if left == 0 and limit == self._limit:  # Rule S7: cancelling many tasks is no endless loop.
-                left = _CALLBACKS_PER_TASK * max(tasks_before, 0 if self._tasks is None else len(self._tasks))
+                left = _CALLBACKS_PER_TASK * max(tasks_before, 0 if self.tasks is None else len(self.tasks))
                 limit += left
             if left == 0:
                 raise AdvanceLimitError(
@@ -329,20 +335,16 @@ class DeterministicLoop(IsolatedLoop):
         # The error of a failed task leads to this frame. If this led to the task, no report would come before the
         # next garbage collection; asyncio lets go of its handles for the same reason.
         callback = None
+        return is_over
 
     def fire(self, timer: DurableTimer) -> None:
         """The due time of a timer has come."""
         if not timer.cancelled():
             self._ready.append(timer.ready)
 
-    @property
-    def made_tasks(self) -> bool:
-        """There has been a task besides the main one."""
-        return self._tasks is not None
-
     def live_tasks(self) -> list[asyncio.Task[Any]]:
         """Tasks that are not done, oldest first."""
-        main, tasks = self.main, self._tasks or ()
+        main, tasks = self.main, self.tasks or ()
         return [task for task in (main, *tasks) if task is not None and not task.done()]
 
     def shielded(self) -> list[asyncio.Future[Any]]:
@@ -363,28 +365,28 @@ class DeterministicLoop(IsolatedLoop):
 
         Few of them per step on average, and as many on replay, so a report comes in the same step each time.
         """
-        if self._tasks is None:
+        if self.tasks is None:
             return
         self._steps_untidied += 1
-        if len(self._tasks) <= _TASKS_TIDIED_PER_STEP * self._steps_untidied:
+        if len(self.tasks) <= _TASKS_TIDIED_PER_STEP * self._steps_untidied:
             self._steps_untidied = 0
             self._forget_done()
 
     def _forget_done(self) -> None:
-        tasks = self._tasks or ()
+        tasks = self.tasks or ()
         # Weakly: asyncio reports an error when the last reference goes.
         failures = [ref(task) for task in tasks if task.done() and has_unheard_error(task)]
         if failures:
             self._failures = [*self._failures, *failures]
-        self._tasks = [task for task in tasks if not task.done()]
-        self._tidied_beyond = max(2 * len(self._tasks), _TASKS_NEVER_TIDIED)
+        self.tasks = [task for task in tasks if not task.done()]
+        self._tidied_beyond = max(2 * len(self.tasks), _TASKS_NEVER_TIDIED)
 
     def take_lost_errors(self) -> list[tuple[asyncio.Task[Any], BaseException]]:
         """After the main task: the tasks that failed, unless somebody has asked for the error or was about to hear."""
         heard = self._heard or ()
         lost: list[tuple[asyncio.Task[Any], BaseException]] = []
         failed = [task for known in self._failures if (task := known()) is not None]
-        for task in (*failed, *(self._tasks or ())):
+        for task in (*failed, *(self.tasks or ())):
             if not task.done() or task.cancelled() or not has_unheard_error(task) or id(task) in heard:
                 continue
             error = task.exception()  # From here on asyncio will not report it.
@@ -395,10 +397,10 @@ class DeterministicLoop(IsolatedLoop):
     def _note_heard(self, last: ReadyCallback) -> None:
         """The callbacks behind `last` will not run any more; some were to tell somebody of the end of a task."""
         position = next(index for index, callback in enumerate(self._ready) if callback is last)
-        self._heard = {id(callback.args[0]) for callback in self._ready[position + 1 :] if callback.args}
+        self._heard = {id(callback.call[1]) for callback in self._ready[position + 1 :] if len(callback.call) > 1}
 
     def kill(self) -> None:
-        """End the attempt: close what still runs, newest first, while whatever it then does is ignored (rule D3).
+        """End the attempt: close what still runs, newest first, and ignore what it then does (rule D3).
 
         Otherwise the garbage collector would run the `finally` blocks of a thrown-away handler inside another
         invocation.
@@ -407,10 +409,10 @@ class DeterministicLoop(IsolatedLoop):
             return
         self.dead = True
         self._ready.clear()
-        if self._tasks is not None or self._asyncgens is not None or (self.main is not None and not self.main.done()):
+        if self.tasks is not None or self._asyncgens is not None or (self.main is not None and not self.main.done()):
             self._close_everything()
         # What a loop, its execution and its tasks know of each other would keep them until the garbage collector comes.
-        self.main = self._tasks = self._asyncgens = self._shielded = self._owner = None
+        self.main = self.tasks = self._asyncgens = self._shielded = self._owner = None
 
     def _close_everything(self) -> None:
         tasks = self.live_tasks()
@@ -470,7 +472,7 @@ class DeterministicLoop(IsolatedLoop):
     def call_soon(self, callback: Callable[[*Args], object], *args: *Args, context: Context | None = None) -> Any:
         if self.thread != get_ident():
             self.check("A future, event, lock, queue or task of a handler")
-        ready = ReadyCallback(callback, args, copy_context() if context is None else context)
+        ready = ReadyCallback((callback, *args), copy_context() if context is None else context)
         if not self.dead:
             self._ready.append(ready)
         return ready
@@ -535,10 +537,10 @@ class DeterministicLoop(IsolatedLoop):
             never_report(task)
             coro.close()
             return task
-        if self._tasks is None:
-            self._tasks = []
-        self._tasks.append(task)
-        if len(self._tasks) > self._tidied_beyond:
+        if self.tasks is None:
+            self.tasks = []
+        self.tasks.append(task)
+        if len(self.tasks) > self._tidied_beyond:
             self._forget_done()
         return task
 

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from msgspec import structs
 
+from durably.actors.protocol.entries import in_words
 from durably.actors.values.slices import Slices
 from durably.errors import NonDeterminismError
 from durably.runtime.execution.step import AttemptFailure, Delivery, Step
@@ -83,7 +84,9 @@ def _compare(
         # Rule W4: code that no longer asks, since no older journal is left, follows the journal too.
         attempted = structs.replace(attempted, patches=recorded.patches)
     if attempted != recorded:
-        raise NonDeterminismError(explain(index, first_command, recorded, attempted, where))
+        error = NonDeterminismError(explain(index, first_command, recorded, attempted, where))
+        error.step, error.recorded, error.attempted = index, _lines(recorded), _attempted_lines(attempted)
+        raise error
 
 
 def explain(
@@ -94,8 +97,7 @@ def explain(
         error = attempted.error
         if isinstance(error, NonDeterminismError):
             return str(error)
-        got = [f"raised {type(error).__name__}: {error}"]
-        rows = _side_by_side(_lines(recorded), got)
+        rows = _side_by_side(_lines(recorded), _attempted_lines(attempted))
         line = ""
     else:
         rows = _side_by_side(_lines(recorded), _lines(attempted))
@@ -108,6 +110,12 @@ def explain(
     )
 
 
+def _attempted_lines(attempted: Step | AttemptFailure) -> list[str]:
+    if isinstance(attempted, AttemptFailure):
+        return [f"raised {type(attempted.error).__name__}: {attempted.error}"]
+    return _lines(attempted)
+
+
 def _first_difference(first_command: int, recorded: Step, attempted: Step, where: Callable[[int], str]) -> str:
     for offset, command in enumerate(attempted.commands):
         if offset >= len(recorded.commands) or recorded.commands[offset] != command:
@@ -118,7 +126,7 @@ def _first_difference(first_command: int, recorded: Step, attempted: Step, where
 def _lines(step: Step) -> list[str]:
     lines = [repr(command) for command in step.commands]
     lines += [
-        f"{name} = {'(cleared)' if value is None else value.decode(errors='replace')}"
+        f"{in_words(name)} = {'(cleared)' if value is None else value.decode(errors='replace')}"
         for name, value in (step.changes or {}).items()
     ]
     lines += [f"gave up command {number}" for number in step.abandoned]

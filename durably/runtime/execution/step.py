@@ -7,6 +7,8 @@ A step says everything that an advance took in (`at`, `deliveries`, `reads`) and
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import IntEnum
+from typing import NamedTuple
 
 import msgspec
 
@@ -76,6 +78,29 @@ class Answer(msgspec.Struct, frozen=True, array_like=True, gc=False):
     value: bytes
 
 
+class CodeVersion(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Which code made a step, for people: replay proves whether code follows a journal."""
+
+    code: str
+    """A fingerprint of the handler, or what `Runtime(version=...)` said."""
+    python: str
+    """The minor version, such as `3.12` (rule S5)."""
+    state: int = 1
+    """The version of the object's state on which it runs."""
+
+    def __str__(self) -> str:
+        return f"version {self.code} on Python {self.python}"
+
+
+class Undoing(IntEnum):
+    """What is left to undo where a step ends, by a saga or by `ctx.compensations()` (rule E1)."""
+
+    NOTHING = 0
+    OPEN = 1
+    """There is something that has to be undone if the handler fails."""
+    UNDER_WAY = 2
+
+
 class _StoredStep(Step, frozen=True, array_like=True, gc=False):
     """A step as the store keeps it: with those of its answers that have no record of their own.
 
@@ -83,18 +108,36 @@ class _StoredStep(Step, frozen=True, array_like=True, gc=False):
     """
 
     answers: tuple[Answer, ...] = ()
+    version: CodeVersion | None = None
+    """Of the code that made it, if that is not the code of the step before it."""
+    undoing: Undoing = Undoing.NOTHING
+
+
+class RecordedStep(NamedTuple):
+    """A step as it was stored."""
+
+    step: Step
+    answers: Sequence[Answer]
+    version: CodeVersion | None
+    undoing: Undoing
 
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(_StoredStep)
 
 
-def encode_step(step: Step, answers: Sequence[Answer] = ()) -> bytes:
+def encode_step(
+    step: Step,
+    answers: Sequence[Answer] = (),
+    version: CodeVersion | None = None,
+    undoing: Undoing = Undoing.NOTHING,
+) -> bytes:
     """`answers` are those of its deliveries that it is to keep."""
-    if answers:
+    if answers or version is not None or undoing:
         step = _StoredStep(
             step.at, step.deliveries, step.commands, step.changes, step.abandoned, step.reads, step.outcome,
-            step.attempt, step.cancelled, step.patches, step.continues_with, tuple(answers),
+            step.attempt, step.cancelled, step.patches, step.continues_with, tuple(answers), version,
+            undoing,
         )  # fmt: skip
     return _encoder.encode(step)
 
@@ -106,5 +149,10 @@ def decode_step(content: bytes) -> Step:
 
 def decode_stored_step(content: bytes) -> tuple[Step, Sequence[Answer]]:
     """The step and the answers that it keeps."""
-    *fields, answers = msgspec.structs.astuple(_decoder.decode(content))
-    return Step(*fields), answers
+    return decode_recorded_step(content)[:2]
+
+
+def decode_recorded_step(content: bytes) -> RecordedStep:
+    """All of a stored step."""
+    *fields, answers, version, undoing = msgspec.structs.astuple(_decoder.decode(content))
+    return RecordedStep(Step(*fields), answers, version, undoing)

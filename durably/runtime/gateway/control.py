@@ -7,27 +7,24 @@ from enum import StrEnum
 from functools import partial
 from typing import Any, TypeAlias
 
-from durably.errors import InvocationStatusError, UnknownTargetError, UnreadableRecordError
-from durably.ids import Entropy, InvocationStatus, is_storable, new_identity
+from durably.errors import DurablyError, InvocationStatusError, UnknownTargetError
+from durably.ids import InvocationStatus, is_storable
 from durably.runtime.commit.committer import Committer
+from durably.runtime.gateway.admission import Admission
 from durably.runtime.gateway.pending_requests import PendingRequest, QuestionOperation
 from durably.runtime.gateway.queries import Queries
 from durably.runtime.gateway.requests import Effect
 from durably.runtime.incarnation.ready_queue import ReadyQueue
-from durably.runtime.invocations.invocation import Found, InvocationRun, argument_load_error
+from durably.runtime.invocations.invocation import Found, InvocationRun
 from durably.runtime.lifecycle.cancellation import Cancellation
 from durably.runtime.lifecycle.continuations import Continuations
+from durably.runtime.lifecycle.ended_journals import EndedJournals
 from durably.runtime.lifecycle.pauses import Pauses, is_paused_by_what_is_stored
 from durably.runtime.lifecycle.reach import Reach
+from durably.runtime.lifecycle.restarts_as_new import NOT_STARTED, TOO_EARLY, RestartsAsNew
 from durably.runtime.lifecycle.workflow_retention import WorkflowRetention
-from durably.runtime.messaging.acceptance import Acceptance, Message
-from durably.runtime.messaging.targets import Targets
 from durably.runtime.registry.registry import InvocationRegistry
-from durably.storage.records import InvocationRecord
-
-TOO_EARLY = 425
-BAD_REQUEST = 400
-NOT_STARTED = (InvocationStatus.SCHEDULED, InvocationStatus.PENDING)
+from durably.storage.records import InvocationRecord, StoredInvocation
 
 
 class Verb(StrEnum):
@@ -41,10 +38,8 @@ class Verb(StrEnum):
     """Begin what is paused anew, in place: same id, empty journal."""
     PURGE = "purge"
     PURGE_JOURNAL = "purge-journal"
-    """The journal of what has ended is gone already, so this changes nothing."""
+    """Forget the journal of what has ended, and keep its outcome."""
 
-
-UNSUPPORTED = 422
 
 Does: TypeAlias = Callable[[InvocationRun], Effect]
 
@@ -55,30 +50,30 @@ class Control:
     def __init__(
         self,
         *,
-        acceptance: Acceptance,
+        admission: Admission,
         cancellation: Cancellation,
         committer: Committer,
         continuations: Continuations,
-        entropy: Entropy,
+        ended_journals: EndedJournals,
         pauses: Pauses,
         queries: Queries,
         reach: Reach,
         ready: ReadyQueue,
         registry: InvocationRegistry,
-        targets: Targets,
+        restarts_as_new: RestartsAsNew,
         workflows: WorkflowRetention,
     ) -> None:
-        self._acceptance = acceptance
+        self._admission = admission
         self._cancellation = cancellation
         self._committer = committer
         self._continuations = continuations
-        self._entropy = entropy
+        self._ended_journals = ended_journals
         self._pauses = pauses
         self._queries = queries
         self._reach = reach
         self._ready = ready
         self._registry = registry
-        self._targets = targets
+        self._restarts_as_new = restarts_as_new
         self._workflows = workflows
         self._does: dict[Verb, Does] = {
             Verb.CANCEL: self._cancel,
@@ -99,7 +94,7 @@ class Control:
         """
         self._act(operation, verb, id, self._does.get(verb))
 
-    def restart_as_new(self, operation: QuestionOperation[str], id: str) -> None:
+    def restart_as_new(self, operation: QuestionOperation[str], id: str, from_step: int) -> None:
         """Begin what has ended once more, as a new invocation, whose id is the answer (rule W2)."""
 
         def reached(found: Found) -> None:
@@ -107,12 +102,13 @@ class Control:
                 self._queries.refuse_unknown(operation, id)
                 return
             operation.id = found.id
-            try:
-                new_id = self._restart(found)
-            except (InvocationStatusError, UnknownTargetError, UnreadableRecordError) as error:
-                self._committer.when_answerable(operation.refuse, error)
-            else:
+            self._restarts_as_new.begin(found, from_step, self._admission.check_room, begun)
+
+        def begun(new_id: str | DurablyError) -> None:
+            if isinstance(new_id, str):
                 self._committer.when_answerable(operation.finish, new_id)
+            else:
+                self._committer.when_answerable(operation.refuse, new_id)
             self._ready.schedule()
 
         self._reach_or_refuse(operation, id, reached)
@@ -136,8 +132,11 @@ class Control:
             if verb is Verb.PURGE and _is_run_that_has_ended(found):
                 self._purge_workflow(operation, found)
                 return
+            if verb is Verb.PURGE_JOURNAL and found.status is InvocationStatus.COMPLETED:
+                self._purge_journal(operation, found)
+                return
             try:
-                effect = self._purge(verb, found) if does is None else does(self._unfinished(found))
+                effect = self._purge(found) if does is None else does(self._unfinished(found))
             except (InvocationStatusError, UnknownTargetError) as error:
                 self._committer.when_answerable(operation.refuse, error)
             else:
@@ -194,19 +193,30 @@ class Control:
         too_large = invocation.load_error or invocation.activation.load_error
         if too_large is not None:
             raise InvocationStatusError(f"The invocation '{invocation.id}' cannot be restarted: {too_large}")
-        refusal = self._continuations.refusal(invocation, from_step)
+        refusal = self._continuations.refusal(invocation.id, invocation.handler, invocation.journal, from_step)
         if refusal is not None:
             raise refusal
         self._continuations.restart(invocation, from_step)
         return Effect.DONE
 
-    def _purge(self, verb: Verb, found: InvocationRun | InvocationRecord) -> Effect:
+    def _purge(self, found: InvocationRun | InvocationRecord) -> Effect:
         if found.status is not InvocationStatus.COMPLETED:
             raise InvocationStatusError(f"The invocation '{found.id}' is not yet completed.")
-        if verb is Verb.PURGE_JOURNAL or found.expires_at is None:
+        if found.expires_at is None:
             return Effect.NOTHING
         self._registry.forget_outcome(found)
         return Effect.DONE
+
+    def _purge_journal(self, operation: QuestionOperation[Effect], found: InvocationRun | InvocationRecord) -> None:
+        def was_read(stored: StoredInvocation | None) -> None:
+            has_journal = stored is not None and bool(stored.steps or stored.completions or stored.left_out_bytes)
+            if has_journal:
+                self._ended_journals.forget(found.number)
+            self._committer.when_answerable(operation.finish, Effect.DONE if has_journal else Effect.NOTHING)
+            self._ready.schedule()
+
+        self._ended_journals.read(found.number, was_read)
+        self._ready.schedule()
 
     def _purge_workflow(self, operation: QuestionOperation[Effect], run: InvocationRun | InvocationRecord) -> None:
         """All that a workflow leaves goes together: now, or as soon as no handler of it is in flight (rule W3)."""
@@ -220,38 +230,6 @@ class Control:
         else:  # When it is durable, it leaves memory.
             self._committer.when_durable(lambda _: self.act(operation, Verb.PURGE, run.id), None)
             self._ready.schedule()
-
-    def _restart(self, found: InvocationRun | InvocationRecord) -> str:
-        if found.status in NOT_STARTED:
-            raise InvocationStatusError(f"The invocation '{found.id}' has not started.", code=TOO_EARLY)
-        if found.status is not InvocationStatus.COMPLETED:
-            raise InvocationStatusError(f"The invocation '{found.id}' is not yet completed.")
-        error = argument_load_error(found)
-        if error is not None:
-            raise error
-        service, key = found.address
-        name = found.handler.name if isinstance(found, InvocationRun) else found.handler
-        own_key = None if key == found.id else key
-        handler = self._targets.find(service, own_key, name)
-        if handler.kind == "workflow":
-            raise InvocationStatusError(
-                f"The invocation '{found.id}' is the run of a workflow, which executes once for each id. Purge it, and "
-                "start it again.",
-                code=UNSUPPORTED,
-            )
-        id, seed = new_identity(self._entropy, service, own_key)
-        message = Message(
-            handler,
-            own_key,
-            found.argument,
-            id,
-            seed,
-            found.headers,
-            None,
-            keep_outcome_us=self._targets.retention_us(handler),
-        )
-        self._acceptance.accept(self._committer.begin(), message)
-        return id
 
 
 def _is_run_that_has_ended(found: InvocationRun | InvocationRecord) -> bool:

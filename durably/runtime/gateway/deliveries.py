@@ -43,13 +43,13 @@ class Deliveries:
         self._signals = signals
 
     def complete(self, operation: CompletionOperation) -> None:
-        """Resolve or reject an awakeable. Whether it was the first is nobody's answer (rule E5).
+        """Resolve or reject an awakeable. The caller does not learn whether it came first (rule E5).
 
         So it may be done again after a failure of the store.
         """
         command = operation.command
         awakeable = parse_awakeable_id(command.id)
-        assert awakeable is not None  # Whoever made the command has checked it.
+        assert awakeable is not None  # The code that made the command has checked it.
         if self._is_refused(operation, f"The value for {command.id}", command):
             return
         completed = partial(self._completed, operation, awakeable)
@@ -78,9 +78,9 @@ class Deliveries:
             operation.refuse(  # Rule C8
                 OverloadedError(
                     f"{found.target} has {len(found.signals)} signals that it has not taken, which is its limit "
-                    f"(Limits(mailbox_messages=...)). Try again later. If {found.id} is stuck: runtime.resume(), "
-                    "cancel() or kill() of it lets it go on or ends it.",
+                    "(Limits(mailbox_messages=...)). Try again later.",
                     retry_after=OVERLOAD_RETRY_SECONDS,
+                    held_up_by=found.id,
                 )
             )
             return

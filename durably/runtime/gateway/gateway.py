@@ -9,17 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from durably.actors.protocol.commands import SendSignal
+from durably.actors.protocol.commands import Question, SendSignal
 from durably.actors.transport import Delay
-from durably.ids import Entropy, InvocationStatus, KeyScope
+from durably.ids import Address, Entropy, InvocationStatus, KeyScope
 from durably.runtime.engine.engine import Engine
 from durably.runtime.gateway.admission import Admission, OutsideMessage
 from durably.runtime.gateway.control import Control, Verb
+from durably.runtime.gateway.deletions import Deletions
 from durably.runtime.gateway.deliveries import Deliveries
 from durably.runtime.gateway.intake import Intake
 from durably.runtime.gateway.pending_requests import (
     AcceptanceOperation,
     CompletionOperation,
+    DecodedOperation,
     IdentificationOperation,
     OutcomeOperation,
     PendingRequest,
@@ -29,12 +31,14 @@ from durably.runtime.gateway.pending_requests import (
 )
 from durably.runtime.gateway.queries import Queries
 from durably.runtime.gateway.requests import Effect
+from durably.runtime.gateway.state_edits import EditDesk
+from durably.runtime.lifecycle.state_edits import StateEdit
 
 
 class Desks:
     """What answers requests in one incarnation."""
 
-    __slots__ = ("control", "deliveries", "intake", "queries")
+    __slots__ = ("control", "deletions", "deliveries", "intake", "queries", "state_edits")
 
     def __init__(self, engine: Engine, entropy: Entropy) -> None:
         parts = engine.parts
@@ -43,10 +47,16 @@ class Desks:
             pause_search=parts.pause_search,
             ready=parts.ready,
             registry=parts.registry,
+            store_questions=parts.store_questions,
             waiters=parts.waiters,
         )
         admission = Admission(
-            activations=parts.activations, payloads=parts.payloads, settings=engine.settings, targets=parts.targets
+            activations=parts.activations,
+            event_retention=parts.event_retention,
+            named_limits=parts.named_limits,
+            payloads=parts.payloads,
+            settings=engine.settings,
+            targets=parts.targets,
         )
         self.intake = Intake(
             acceptance=parts.acceptance,
@@ -63,18 +73,36 @@ class Desks:
             waiters=parts.waiters,
         )
         self.control = Control(
-            acceptance=parts.acceptance,
+            admission=admission,
             cancellation=parts.cancellation,
             committer=parts.committer,
             continuations=parts.continuations,
-            entropy=entropy,
+            ended_journals=parts.ended_journals,
             pauses=parts.pauses,
             queries=self.queries,
             reach=parts.reach,
             ready=parts.ready,
             registry=parts.registry,
-            targets=parts.targets,
+            restarts_as_new=parts.restarts_as_new,
             workflows=parts.workflows,
+        )
+        self.deletions = Deletions(
+            activations=parts.activations,
+            committer=parts.committer,
+            mailbox_messages=engine.settings.mailbox_messages,
+            object_deletion=parts.object_deletion,
+            pause_search=parts.pause_search,
+            ready=parts.ready,
+            targets=parts.targets,
+            waiters=parts.waiters,
+        )
+        self.state_edits = EditDesk(
+            committer=parts.committer,
+            payloads=parts.payloads,
+            ready=parts.ready,
+            settings=engine.settings,
+            state_edits=parts.state_edits,
+            targets=parts.targets,
         )
         self.deliveries = Deliveries(
             committer=parts.committer,
@@ -178,6 +206,13 @@ class Gateway:
         else:
             self._desks.queries.status(operation, id)
 
+    def ask(self, operation: DecodedOperation[Any], question: Question) -> None:
+        """Put a question to the store."""
+        if self._desks is None:
+            self._refuse(operation)
+        else:
+            self._desks.queries.ask(operation, question)
+
     def complete(self, operation: CompletionOperation) -> None:
         """Resolve or reject an awakeable."""
         if self._desks is None:
@@ -206,12 +241,33 @@ class Gateway:
         else:
             self._desks.control.restart(operation, id, from_step)
 
-    def restart_as_new(self, operation: QuestionOperation[str], id: str) -> None:
+    def restart_as_new(self, operation: QuestionOperation[str], id: str, from_step: int = 0) -> None:
         """Begin what has ended once more, as a new invocation."""
         if self._desks is None:
             self._refuse(operation)
         else:
-            self._desks.control.restart_as_new(operation, id)
+            self._desks.control.restart_as_new(operation, id, from_step)
+
+    def delete(self, operation: OutcomeOperation[Any], address: Address) -> None:
+        """Delete an object, and wait for it."""
+        if self._desks is None:
+            self._refuse(operation)
+        else:
+            self._desks.deletions.call(operation, address)
+
+    def send_deletion(self, operation: AcceptanceOperation[Any], address: Address) -> None:
+        """Delete an object in its turn."""
+        if self._desks is None:
+            self._refuse(operation)
+        else:
+            self._desks.deletions.send(operation, address)
+
+    def edit_state(self, operation: AcceptanceOperation[Any], address: Address, edit: StateEdit) -> None:
+        """Replace the state of an object in its turn."""
+        if self._desks is None:
+            self._refuse(operation)
+        else:
+            self._desks.state_edits.send(operation, address, edit)
 
     def _refuse(self, operation: PendingRequest[Any]) -> None:
         operation.refuse(self._refusal())

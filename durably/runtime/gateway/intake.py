@@ -83,25 +83,24 @@ class Intake:
         else:
             operation.refuse(OverloadedError(reason, retry_after=OVERLOAD_RETRY_SECONDS))
 
-    def _admit(
-        self,
-        operation: PendingRequest[Any],
-        request: OutsideMessage,
-        body: bytes,
-        again: Callable[[], None],
-        *,
-        wire: bool,
-    ) -> Admitted | None:
-        """What is admitted; None where the request is refused, or waits anew because a signal came in between."""
+    def _not_admitted(
+        self, operation: PendingRequest[Any], error: BaseException, body: bytes, again: Callable[[], None]
+    ) -> None:
+        """The request is refused; or it waits anew, because a signal came in between, which is raised."""
+        if is_from_signal(error):
+            self._ready.arrived_bytes += REQUEST_BYTES + len(body)
+            self._ready.arrive(again)
+            raise error
+        operation.refuse(error)
+
+    def _has_room(self, operation: PendingRequest[Any], request: OutsideMessage) -> bool:
+        """Whether one with a key may be accepted, which has turned out to be new; else it is refused."""
         try:
-            return self._admission.admit(request, body, wire=wire)
-        except USER_ERRORS as error:  # Validators and Serdes of the user's run here.
-            if is_from_signal(error):
-                self._ready.arrived_bytes += REQUEST_BYTES + len(body)
-                self._ready.arrive(again)
-                raise
+            self._admission.check_new(request)
+        except OverloadedError as error:
             operation.refuse(error)
-            return None
+            return False
+        return True
 
     # ------------------------------------------------------------------ calls
 
@@ -114,8 +113,11 @@ class Intake:
         if len(body) > self._slice_bytes:
             self._admit_in_slices(operation, request, body, partial(self._call_admitted, operation, request), wire=wire)
             return
-        admitted = self._admit(operation, request, body, partial(self._call, operation, request, body, wire), wire=wire)
-        if admitted is not None:
+        try:
+            admitted = self._admission.admit(request, body, wire=wire)
+        except USER_ERRORS as error:  # Validators and Serdes of the user's run here.
+            self._not_admitted(operation, error, body, partial(self._call, operation, request, body, wire))
+        else:
             self._call_admitted(operation, request, admitted)
 
     def _call_admitted(self, operation: OutcomeOperation[Any], request: OutsideMessage, admitted: Admitted) -> None:
@@ -136,7 +138,8 @@ class Intake:
         found: Found,
     ) -> None:
         if found is None:
-            self._accept_call(operation, handler, argument, request, scope)
+            if self._has_room(operation, request):
+                self._accept_call(operation, handler, argument, request, scope)
         elif scope.is_workflow_id:
             self._committer.when_answerable(_refuse_second_start, (operation, found))
             self._ready.schedule()
@@ -179,9 +182,11 @@ class Intake:
             then = partial(self._send_admitted, operation, request, delay)
             self._admit_in_slices(operation, request, body, then, wire=wire)
             return
-        again = partial(self._send, operation, request, body, delay, wire)
-        admitted = self._admit(operation, request, body, again, wire=wire)
-        if admitted is not None:
+        try:
+            admitted = self._admission.admit(request, body, wire=wire)
+        except USER_ERRORS as error:  # Validators and Serdes of the user's run here.
+            self._not_admitted(operation, error, body, partial(self._send, operation, request, body, delay, wire))
+        else:
             self._send_admitted(operation, request, delay, admitted)
 
     def _send_admitted(
@@ -192,9 +197,20 @@ class Intake:
         if scope is None:
             self._accept_send(operation, handler, argument, request, delay, None, None)
         else:
-            self._registry.by_key(
-                scope, partial(self._accept_send, operation, handler, argument, request, delay, scope)
-            )
+            self._registry.by_key(scope, partial(self._send_keyed, operation, handler, argument, request, delay, scope))
+
+    def _send_keyed(
+        self,
+        operation: AcceptanceOperation[Any],
+        handler: BoundActorHandler,
+        argument: bytes,
+        request: OutsideMessage,
+        delay: Delay,
+        scope: KeyScope,
+        found: Found,
+    ) -> None:
+        if found is not None or self._has_room(operation, request):
+            self._accept_send(operation, handler, argument, request, delay, scope, found)
 
     def _accept_send(
         self,

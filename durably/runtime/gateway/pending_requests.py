@@ -1,7 +1,7 @@
-"""Everybody outside who waits: operations on the host's loop, open until they have been told their result.
+"""Requests from outside that wait: operations on the host's loop, open until they have their result.
 
-Nobody's future hangs. When an incarnation ends, each operation finds its invocation in the store again, or hears that
-the outcome is unknown; cancelling one abandons the reply, never the invocation (rule D6).
+No future hangs. When an incarnation ends, each operation finds its invocation in the store again, or fails because the
+outcome is unknown. Cancelling one abandons the reply, never the invocation (rule D6).
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
+from durably.actors.definition.binding import BoundActorHandler
 from durably.actors.protocol.commands import CompleteAwakeable
 from durably.actors.protocol.operations import CallSite, HostOperation
+from durably.actors.values.durations import FOREVER_US
 from durably.actors.values.error_envelopes import decode_failure
 from durably.actors.values.slices import decode_in_slices
 from durably.actors.values.user_errors import USER_ERRORS, as_exception, let_signals_pass
@@ -79,14 +81,17 @@ class Recoverer(Protocol):
 class PendingRequest(HostOperation[R]):
     """An operation on the host's loop, held for as long as it is open."""
 
-    __slots__ = ("_pending", "id")
+    __slots__ = ("_pending", "id", "joined")
 
     id: str
     """Of the invocation, once one was accepted or found; empty before."""
+    joined: bool
+    """Its invocation was there before; known once it has an id."""
 
     def __init__(self, pending: PendingRequests, what: object, site: CallSite | None) -> None:
         self._pending = pending
         self.id = ""
+        self.joined = False
         self.future = pending.create_future()
         self.what = what
         self.site = site
@@ -131,14 +136,7 @@ class PendingRequest(HostOperation[R]):
 class OutcomeOperation(PendingRequest[R]):
     """Waits for an outcome."""
 
-    __slots__ = ("joined",)
-
-    joined: bool
-    """Its invocation was there before; known once it has an id."""
-
-    def __init__(self, pending: PendingRequests, what: object, site: CallSite | None) -> None:
-        super().__init__(pending, what, site)
-        self.joined = False
+    __slots__ = ()
 
     def answer(self, outcome: Outcome, expires_at: int | None, cause: BaseException | None = None, /) -> None:
         """The invocation has ended, durably. `cause` is the handler's error, where it is in memory."""
@@ -188,25 +186,25 @@ class ResultOperation(OutcomeOperation[R]):
 class ReplyOperation(OutcomeOperation[Reply]):
     """For ingresses: bytes, and failures as values."""
 
-    __slots__ = ("_content_type", "_content_type_of", "_is_first", "_keyed")
+    __slots__ = ("_handler", "_handler_of", "_is_first", "_keyed")
 
     def __init__(
         self,
         pending: PendingRequests,
         what: object,
         *,
-        content_type: str | None = None,
-        content_type_of: Callable[[str, str], str | None] | None = None,
+        handler: BoundActorHandler | None = None,
+        handler_of: Callable[[str, str], BoundActorHandler | None] | None = None,
         keyed: bool,
     ) -> None:
-        """`content_type` is that of the handler's results. `keyed` requests are told how long the outcome is kept, all
+        """`handler` knows the content type of its results. `keyed` requests are told how long the outcome is kept, all
         but the one that began the invocation, as Restate's clients know it.
 
-        `content_type_of` a service and a handler, where it is not known yet whose outcome it will be.
+        `handler_of` the names of a service and a handler, where it is not known yet whose outcome it will be.
         """
         super().__init__(pending, what, None)
-        self._content_type = content_type
-        self._content_type_of = content_type_of
+        self._handler = handler
+        self._handler_of = handler_of
         self._keyed = keyed
         self._is_first = True
 
@@ -216,9 +214,9 @@ class ReplyOperation(OutcomeOperation[Reply]):
 
     def comes_from(self, found: InvocationRun | InvocationRecord) -> None:
         self._is_first = False
-        if self._content_type_of is not None:
+        if self._handler_of is not None:
             handler = found.handler.name if isinstance(found, InvocationRun) else found.handler
-            self._content_type = self._content_type_of(found.address.service, handler)
+            self._handler = self._handler_of(found.address.service, handler)
 
     def answer(self, outcome: Outcome, expires_at: int | None, cause: BaseException | None = None, /) -> None:
         try:
@@ -228,34 +226,35 @@ class ReplyOperation(OutcomeOperation[Reply]):
             self.refuse(error)
             return
         body = b"" if outcome.failed else outcome.value
-        expires_at = None if self._is_first or not self._keyed else expires_at
-        content_type = None if outcome.failed else self._content_type
+        is_announced = self._keyed and not self._is_first and expires_at is not None and expires_at < FOREVER_US
+        expires_at = expires_at if is_announced else None
+        handler = self._handler
+        content_type = None
+        if not outcome.failed and handler is not None:
+            content_type = handler.content_type if body else handler.content_type_if_empty
         self.finish(Reply(id=self.id, body=body, content_type=content_type, failure=failure, expires_at=expires_at))
 
 
 class AcceptanceOperation(PendingRequest[R]):
     """Waits until a message is durable."""
 
-    __slots__ = ("_make", "_previously_accepted")
+    __slots__ = ("_make",)
 
     def __init__(
         self, pending: PendingRequests, what: object, site: CallSite | None, make: Callable[[Acceptance], R]
     ) -> None:
         super().__init__(pending, what, site)
         self._make = make
-        self._previously_accepted = False
 
     def joins(self, id: str) -> None:
         """It is answered with an invocation that was there before."""
-        self.id, self._previously_accepted = id, True
+        self.id, self.joined = id, True
 
     def accepted(self, acceptance: Acceptance) -> None:
         self.finish(self._make(acceptance))
 
     def found(self, machine: Recoverer, found: InvocationRun | InvocationRecord) -> None:
-        machine.when_answerable(
-            self.accepted, Acceptance(id=self.id, previously_accepted=self._previously_accepted, due=found.due)
-        )
+        machine.when_answerable(self.accepted, Acceptance(id=self.id, previously_accepted=self.joined, due=found.due))
 
 
 class IdentificationOperation(PendingRequest[R]):
@@ -305,6 +304,27 @@ class QuestionOperation(PendingRequest[R]):
         self.refuse(unknown_outcome(self._pending.failure, self.id))
 
 
+class DecodedOperation(QuestionOperation[R]):
+    """Waits for an answer that is bytes, and ends with what they mean."""
+
+    __slots__ = ("_decode",)
+
+    def __init__(
+        self, pending: PendingRequests, what: object, site: CallSite | None, decode: Callable[[bytes], R]
+    ) -> None:
+        super().__init__(pending, what, site)
+        self._decode = decode
+
+    def answer(self, found: bytes) -> None:
+        try:
+            result = self._decode(found)
+        except USER_ERRORS as error:  # The types are the user's.
+            self.refuse(error)
+            let_signals_pass(error)
+        else:
+            self.finish(result)
+
+
 class CompletionOperation(PendingRequest[None]):
     """Waits until an awakeable is completed. After a failure that can be done again, since the first one counts."""
 
@@ -336,7 +356,7 @@ def _no_one_waits() -> None:
 
 
 def unknown_outcome(error: BaseException | None, id: str) -> StoreUnavailableError:
-    """What is said of a request that was under way when the store failed; it has an id once it was accepted."""
+    """The error of a request that was under way when the store failed; `id` is empty until it was accepted."""
     reason = "it was closed." if error is None else str(error)
     if id:
         told = StoreUnavailableError(

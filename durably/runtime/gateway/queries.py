@@ -6,17 +6,24 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
+from durably.actors.protocol.commands import Question
 from durably.errors import InvalidArgumentError, NotReadyError, UnknownTargetError, UnreadableRecordError
 from durably.ids import InvocationStatus, KeyScope, is_storable
 from durably.runtime.commit.committer import Committer
 from durably.runtime.execution.step import Outcome
-from durably.runtime.gateway.pending_requests import OutcomeOperation, PendingRequest, QuestionOperation
+from durably.runtime.gateway.pending_requests import (
+    DecodedOperation,
+    OutcomeOperation,
+    PendingRequest,
+    QuestionOperation,
+)
 from durably.runtime.incarnation.ready_queue import ReadyQueue
 from durably.runtime.invocations.invocation import Found, InvocationRun, known_outcome
 from durably.runtime.lifecycle.pause_errors import pause_error
 from durably.runtime.lifecycle.pause_search import PauseSearch
 from durably.runtime.messaging.attachments import name_of_scope, not_ready
 from durably.runtime.registry.registry import InvocationRegistry
+from durably.runtime.registry.store_questions import Answer, StoreQuestions
 from durably.runtime.registry.waiters import Waiters
 from durably.storage.records import InvocationRecord
 
@@ -38,12 +45,14 @@ class Queries:
         pause_search: PauseSearch,
         ready: ReadyQueue,
         registry: InvocationRegistry,
+        store_questions: StoreQuestions,
         waiters: Waiters,
     ) -> None:
         self._committer = committer
         self._pause_search = pause_search
         self._ready = ready
         self._registry = registry
+        self._store_questions = store_questions
         self._waiters = waiters
 
     def result(self, operation: OutcomeOperation[Any], which: str | KeyScope) -> None:
@@ -85,6 +94,17 @@ class Queries:
             self._ready.schedule()
 
         self.with_invocation(operation, id, answer)
+
+    def ask(self, operation: DecodedOperation[Any], question: Question) -> None:
+        """A question to the store about objects or events, behind the requests that came before."""
+
+        def answer(found: Answer) -> None:
+            if isinstance(found, bytes):
+                self._committer.when_answerable(operation.answer, found)
+            else:
+                self._committer.when_answerable(operation.refuse, found)
+
+        self._ready.arrive(lambda: self._store_questions.ask(question, answer))
 
     def recover(self, operation: PendingRequest[Any]) -> None:
         """The store is back after a failure: find out how things stand for this request."""

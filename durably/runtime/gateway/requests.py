@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from durably.actors.retry import RetryPolicy
 from durably.errors import TerminalError
 
 
@@ -99,6 +100,19 @@ class ServiceSchemas(msgspec.Struct, kw_only=True, frozen=True):
     """What they refer to, by name."""
 
 
+class ServiceOptions(msgspec.Struct, kw_only=True, frozen=True):
+    """How a service is run, as its class and the runtime say it."""
+
+    retention_us: int
+    """How long outcomes are kept, of sends and of what has an idempotency key."""
+    journal_retention_us: int | None
+    """How long journals are kept after the end; None: a day for those of keyed invocations and of workflows."""
+    retry: RetryPolicy
+
+
+USUAL_OPTIONS = ServiceOptions(retention_us=86_400_000_000, journal_retention_us=None, retry=RetryPolicy())
+
+
 class ServiceDescription(msgspec.Struct, kw_only=True, frozen=True):
     """A service, virtual object or workflow that a runtime runs."""
 
@@ -107,3 +121,4 @@ class ServiceDescription(msgspec.Struct, kw_only=True, frozen=True):
     handlers: list[HandlerDescription]
     private: bool
     documentation: str
+    options: ServiceOptions = USUAL_OPTIONS

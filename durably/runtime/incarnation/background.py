@@ -17,13 +17,14 @@ class Background:
         self._incarnation = incarnation
         self._idleness = idleness
         self._host = asyncio.get_running_loop()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], None] = {}
+        """In the order in which they began: a set has another one in each process."""
         idleness.add(self._is_idle)
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run something that asks the store."""
         task = self._host.create_task(coroutine)
-        self._tasks.add(task)
+        self._tasks[task] = None
         task.add_done_callback(self._ended)
 
     def kill(self) -> None:
@@ -40,7 +41,7 @@ class Background:
         return not self._tasks
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
         error = None if task.cancelled() else task.exception()
         if error is not None:
             self._incarnation.fail(error)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+NO_SAMPLE = (-1, "", "")
+
 
 class Incarnation:
     """Alive until the first failure, or until the supervisor ends it."""
 
-    __slots__ = ("_on_failure", "_on_progress", "dead", "stopping", "suspect")
+    __slots__ = ("_on_failure", "_on_progress", "advancing_since", "dead", "sample", "stopping", "suspect")
 
     def __init__(
         self, on_failure: Callable[[Incarnation, BaseException], None], on_progress: Callable[[], None]
@@ -23,6 +25,10 @@ class Incarnation:
         """Nothing starts any more (rule T4)."""
         self.suspect = ""
         """The id of the invocation that is being advanced."""
+        self.advancing_since = 0
+        """When the last advance began, by the monotonic clock."""
+        self.sample: tuple[int, str, str] = NO_SAMPLE
+        """Where the code of a slow advance was when a thread looked: when the advance began, the place, the stack."""
         self._on_failure = on_failure
         self._on_progress = on_progress
 

@@ -1,23 +1,27 @@
 """`Activation`: the live one of an object in memory, with its mailbox. Data and admission rules; no `await`, no I/O.
 
-One exclusive invocation runs at a time, in mailbox order; shared ones run beside it. Whatever concerns an object goes
-through its activation, which is made first, cold, if need be; what comes while it loads waits in `arrived` (rule L1).
-A service has no state and no mailbox: each of its invocations has an activation of its own.
+One exclusive invocation runs at a time, in mailbox order; shared ones run beside it. Everything that concerns an object
+goes through its activation, which is made first, cold, if need be. What comes while it loads waits in `arrived` (rule
+L1). A service has no state and no mailbox: each of its invocations has an activation of its own.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from durably.actors.definition.binding import BoundActor
-from durably.ids import Address, InvocationStatus
+from durably.actors.migrations import FIRST_STATE_VERSION, recorded_state_version
+from durably.actors.protocol.entries import NO_FIELD_CHANGES, EntryChanges, FieldChanges
+from durably.ids import STATE_VERSION_FIELD, Address, InvocationStatus
 from durably.runtime.invocations.load_errors import LoadError
 
 if TYPE_CHECKING:
+    from durably.runtime.dependencies.made_dependencies import ActivationScope
     from durably.runtime.execution.step import Delivery
     from durably.runtime.invocations.invocation import InvocationRun
+    from durably.runtime.invocations.journal import Journal
     from durably.storage.records import CallerRecord, PromiseRecord, SignalRecord
 
 
@@ -32,7 +36,50 @@ class LoadBuffer:
         self.attachments: list[tuple[int, CallerRecord]] = []
         self.signals: list[SignalRecord] = []
         self.callbacks: list[Callable[[Activation], None]] = []
-        """Whoever needs it in memory."""
+        """Called once the object is in memory."""
+
+
+class EntryReader(Protocol):
+    """A read of entries that is under way."""
+
+    def changed(self, changes: EntryChanges, /) -> None:
+        """These have become part of the snapshot; the store may have been read before."""
+        ...
+
+
+class RecentEntries:
+    """Changes of entries that the store may not have yet, in two generations, each of which goes when it is durable."""
+
+    __slots__ = ("_older", "_older_until", "_young", "_young_until")
+
+    def __init__(self) -> None:
+        self._older, self._young = EntryChanges(), EntryChanges()
+        self._older_until = self._young_until = 0
+
+    def take(self, changes: EntryChanges, position: int, durable: int) -> None:
+        """These have changed at a log position, while the log was durable up to another one."""
+        if self._older_until <= durable:
+            self._older, self._older_until = self._young, self._young_until
+            self._young = EntryChanges()
+        for field, changed in changes.fields.items():
+            self._young.changed(field).lay(changed)
+        self._young_until = position
+
+    def forget(self, durable: int) -> bool:
+        """The log is durable up to a position. Returns whether nothing is left."""
+        if self._older_until <= durable:
+            self._older = EntryChanges()
+        if self._young_until <= durable:
+            self._young = EntryChanges()
+        return not (self._older or self._young)
+
+    def of(self, field: str, durable: int) -> FieldChanges:
+        """What the store may not have of a field, while the log is durable up to a position; to be written to."""
+        found = FieldChanges()
+        for changes, until in ((self._older, self._older_until), (self._young, self._young_until)):
+            if until > durable:
+                found.lay(changes.of(field))
+        return found
 
 
 NO_MAILBOX: deque[InvocationRun] = deque()
@@ -53,12 +100,32 @@ class Activation:
     """Why nothing of this object can go on: its snapshot is in the store only."""
     stored_tail: int = 0
     """How many messages wait in the store only, behind those in memory (rule C8)."""
+    recorded_state_version: int = FIRST_STATE_VERSION
+    """What the store says of the version of the snapshot; the first where it says nothing."""
+    deletion_in_tail: InvocationRun | None = None
+    """The last message of those in the store only, if it is a deletion."""
+    state_bytes: int = 0
+    """Of the snapshot: its values."""
+    idle_bytes: int = 0
+    """What it counts for among the idle objects."""
+    warned_of_size: bool = False
+    """It has been told that its state is large."""
+    long_mailbox_told: int = 0
+    """How many messages waited when a warning said so."""
     is_held: bool = False
     """Something looks at it that needs it in memory for a while."""
     expiring: int | None = None
     """The number of its `run`, of a workflow whose retention is over: it goes once no handler is in flight (W3)."""
+    entries_changed_at: int = 0
+    """The log position of the last change of an entry of a collection: the store knows it when that is durable."""
+    recent_entries: RecentEntries | None = None
+    """What has changed of entries and may not be in the store yet; None: nothing, as of any object that idles."""
+    entry_readers: dict[EntryReader, None] | None = None
+    """Who reads entries right now, and must know what changes meanwhile; None: never anything."""
     is_read_again: bool = False
     """The load on its way is for what could not be read before."""
+    made: ActivationScope | None = None
+    """What factories have made for it; None: nothing."""
     is_rehydrated: bool = False
     """The snapshot and what had started are in memory; a further load is for the rest of the mailbox only."""
 
@@ -69,6 +136,8 @@ class Activation:
         """The log position of the last change; until that is durable it stays in memory (rule L4)."""
         self.shared: dict[int, InvocationRun] = {}
         """Invocations of shared handlers (and the one of a service), by number."""
+        self.state_version = actor.state_version
+        """The state version of the snapshot. If it differs from that of the class, no handler runs on the snapshot."""
         is_object = actor.definition.kind != "service"
         self.snapshot: dict[str, bytes] = {} if is_object else NO_STATE
         """The encoded state after the last exclusive invocation that has ended (rule V1)."""
@@ -90,10 +159,46 @@ class Activation:
         apply_changes(view, current.journal.changes)
         return view
 
+    def may_have_state(self) -> bool:
+        """It has something to lose: fields in its snapshot, or entries, of which only the store knows."""
+        return bool(self.snapshot or self.actor.large_fields())
+
+    def field_in_view(self, name: str) -> bytes | None:
+        """One field of `view`."""
+        journal = self._changes_in_view()
+        return journal.changes[name] if journal is not None and name in journal.changes else self.snapshot.get(name)
+
+    def entries_in_view(self, field: str) -> FieldChanges:
+        """What the one in flight has changed of the entries of a field (rule V3)."""
+        journal = self._changes_in_view()
+        return NO_FIELD_CHANGES if journal is None or journal.entries is None else journal.entries.of(field)
+
+    def _changes_in_view(self) -> Journal | None:
+        current = self.current
+        return None if current is None or current.handler.atomic else current.journal
+
+    def take_state(self, stored: Mapping[str, bytes]) -> None:
+        """Take a stored snapshot, and the version that it says it has."""
+        self.snapshot = dict(stored)
+        self.recorded_state_version = recorded_state_version(stored)
+        self.snapshot.pop(STATE_VERSION_FIELD, None)
+        self.state_version = self.recorded_state_version if self.snapshot else self.actor.state_version
+
     def waiting(self) -> int:
         """How many messages wait for this object, as far as it is known in memory."""
         waiting = len(self.mailbox) + self.stored_tail
         return waiting if self.load_buffer is None else waiting + len(self.load_buffer.messages)
+
+    def last_deletion(self) -> InvocationRun | None:
+        """The deletion that waits behind all other messages, if one does, as far as it is known in memory."""
+        if self.load_buffer is not None:
+            queued = (message for message in reversed(self.load_buffer.messages) if message.is_exclusive)
+            last = next(queued, None)
+        elif self.stored_tail:
+            last = self.deletion_in_tail
+        else:
+            last = self.mailbox[-1] if self.mailbox else None
+        return last if last is not None and last.handler.is_deletion else None
 
     def started(self) -> list[InvocationRun]:
         """What has started and has not ended: the exclusive invocation first."""

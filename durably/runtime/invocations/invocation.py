@@ -42,6 +42,10 @@ ATTEMPT_BYTES = 6_000
 """What a waiting attempt of few words takes up: its task, its loop, the frames of its coroutines, its object."""
 
 
+class PausedByHandError(Exception):
+    """The reason of a pause that an operator asked for, with nothing wrong. It is recorded, never raised."""
+
+
 class InvocationRun(msgspec.Struct, eq=False):
     """One unfinished invocation (or one that has just finished and is not durable yet)."""
 
@@ -94,6 +98,8 @@ class InvocationRun(msgspec.Struct, eq=False):
     """Something large is being decoded for its next advance."""
     parked_in: WaitingAttempts[Any] | None = None
     """Where its attempt waits."""
+    traced: Any = None
+    """What the tracing of this process keeps of it."""
     position: int = 0
     """The log position of its last transition."""
     stored: tuple[object, ...] = ()
@@ -108,7 +114,6 @@ class InvocationRun(msgspec.Struct, eq=False):
         service, key = self.address
         return f"{service}/{self.handler.name}" if key == self.id else f"{service}/{key}/{self.handler.name}"
 
-    @property
     def attempt_bytes(self) -> int:
         """About what its waiting attempt takes up in memory: the journal, and what its handler may keep of that."""
         journal_bytes = 0 if self.journal is None else self.journal.size_bytes
@@ -116,7 +121,7 @@ class InvocationRun(msgspec.Struct, eq=False):
 
     @property
     def known_outcome(self) -> Outcome | None:
-        """What it has ended with, or will end with whatever its code still does."""
+        """The outcome that it has ended with, or that is fixed and no longer depends on its code."""
         return self.fixed if self.outcome is None else self.outcome
 
     @property
@@ -179,9 +184,8 @@ class InvocationRun(msgspec.Struct, eq=False):
         self.stored = self._changeable()
 
     def _changeable(self) -> tuple[object, ...]:
-        return (
-            self.status, self.mailbox_position, self.attempts, self.failure, self.known_outcome, self.expires_at
-        )  # fmt: skip
+        outcome = self.fixed if self.outcome is None else self.outcome
+        return (self.status, self.mailbox_position, self.attempts, self.failure, outcome, self.expires_at)
 
 
 def throw_away(invocation: InvocationRun) -> None:
@@ -259,7 +263,7 @@ def take_payloads(invocation: InvocationRun, stored: StoredInvocation) -> None:
 
 
 def known_outcome(found: InvocationRun | InvocationRecord) -> Outcome | None:
-    """What one has ended with, or will end with whatever its code still does.
+    """The outcome that an invocation has ended with, or that is fixed and no longer depends on its code.
 
     Raises:
         UnreadableRecordError: that is stored and cannot be read.

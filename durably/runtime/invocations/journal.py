@@ -7,14 +7,18 @@ as most do, never has one.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import msgspec
+from msgspec.structs import replace
 
 from durably.actors.protocol.commands import (
     HELD_BY_ATOMIC,
+    MESSAGES,
+    READS,
     Attach,
+    AwaitResume,
     AwaitSignal,
-    Call,
     Cancel,
     Command,
     CompleteAwakeable,
@@ -22,22 +26,35 @@ from durably.actors.protocol.commands import (
     GetOutput,
     GetStatus,
     IdentifyCall,
+    IdentifyRun,
+    Publish,
+    ReadEntries,
     Run,
     Send,
     SendSignal,
     Sleep,
 )
-from durably.runtime.execution.step import Answer, Delivery, Step, decode_stored_step, is_cancel
+from durably.actors.protocol.entries import EntryChanges, is_of_entries
+from durably.runtime.execution.step import (
+    CodeVersion,
+    Delivery,
+    Outcome,
+    RecordedStep,
+    Step,
+    Undoing,
+    decode_recorded_step,
+    is_cancel,
+)
 from durably.storage.records import StepRecord, StoredInvocation, Unreadable, step_part
-
-NO_CHANGES: Mapping[str, bytes | None] = {}
 
 STEP_BYTES = 520
 """What a step of few words and its answer take up in memory."""
 DECODED_RATIO = 7
 """What a byte of JSON takes up, with what it was decoded to: 2 for text, 7 for numbers, 9 for many small records."""
 
-ANSWERED_BY_THIS_PROCESS = (Run, GetOutput, GetStatus, IdentifyCall, Attach)
+VALUED = (CompletePromise, CompleteAwakeable, SendSignal, Publish)
+"""Commands that carry a value."""
+ANSWERED_BY_THIS_PROCESS = (Run, GetOutput, GetStatus, IdentifyCall, IdentifyRun, Attach, *READS)
 """Commands whose answer this process has to find out itself; all others are answered by something durable."""
 
 
@@ -49,27 +66,46 @@ class UnreadableStepError(Exception):
         self.unreadable = Unreadable(step_part(record.index), f"It is damaged: {error}.")
 
 
+Versions: TypeAlias = tuple[tuple[int, CodeVersion], ...]
+"""Which code made which steps, each from an index on."""
+
+
+def version_at(versions: Versions, step: int | None = None) -> CodeVersion | None:
+    """Of the code that made this step, or the last one. None: it was made before versions were recorded."""
+    return next((version for index, version in reversed(versions) if step is None or index <= step), None)
+
+
 class Journal:
     """Steps, answers, and what is still waited for."""
 
     __slots__ = (
-        "cancelled_calls", "cancels", "changes", "deliveries", "has_sent", "held_back", "next_command", "not_before",
-        "pending", "size_bytes", "steps", "taken_by_held_step", "taken_signals", "unanswered", "undelivered",
-        "was_cancelled",
+        "awaits_resume", "cancelled_calls", "cancels", "changed_bytes", "changes", "deliveries", "entries", "has_sent",
+        "held_back", "kept_last_step", "next_command", "not_before", "pending", "reads", "size_bytes", "steps",
+        "taken_by_held_step", "taken_signals", "unanswered", "undelivered", "undoings", "unread", "version",
+        "versions", "was_cancelled",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
         self.size_bytes = 0
         """About what it takes up in memory, with what the handler has decoded of it."""
+        self.changed_bytes = 0
+        """So much of that are the fields that steps have changed: each step holds them as a whole."""
         self.deliveries: dict[int, Delivery] = {}
         """Answers that steps refer to, by command."""
         self.undelivered: list[Delivery] = []
         """What no step has taken in yet: cancels, then recorded answers, in log order (rule E1)."""
         self.cancels = 0
         """How many have been recorded."""
+        self.version: CodeVersion | None = None
+        """Of the code that made the last step, if that is known."""
+        self.versions: Versions = ()
+        self.undoings: dict[int, Undoing] | None = None
+        """The steps that end where something is left to undo; None: there never was."""
         self.was_cancelled = False
         """A step has taken in a cancel."""
+        self.awaits_resume: int | None = None
+        """The command that is answered when a person resumes the invocation; None: it asks for none."""
         self.cancelled_calls: set[int] = set()
         """Calls that a cancel has reached, whose callees have been told (rule E1)."""
         self.taken_by_held_step = 0
@@ -81,19 +117,27 @@ class Journal:
         self.taken_signals: dict[int, str] | None = None
         """Names of signals that are recorded answers which no handler has seen yet, by command; None: never any."""
         self.next_command = 0
-        self.changes: Mapping[str, bytes | None] = NO_CHANGES
-        """What the steps so far have changed of the object's state."""
+        self.changes: dict[str, bytes | None] = {}
+        """What the steps so far have changed of the fields of the object's state."""
+        self.entries: EntryChanges | None = None
+        """What they have changed of the entries of collections; None: nothing."""
+        self.reads: dict[int, ReadEntries] | None = None
+        """Reads of entries that have been answered, as long as the answers are kept; None: never any."""
+        self.unread: dict[int, ReadEntries] | None = None
+        """Reads of entries that steps have taken in, and whose answers are not kept: a replay reads again (rule V7)."""
         self.held_back: list[tuple[int, Command]] = []
         """What an atomic handler has asked for, kept until its outcome (rule V6)."""
         self.has_sent = False
         """It has sent messages, and may ask for their outcomes."""
+        self.kept_last_step = False
+        """The step that ends the invocation is stored, too."""
         self.not_before = 0
         """The next step's time is at least this: the due times that it delivers, and the last step's time (rule T1)."""
 
     def take(self, step: Step, taken: int) -> None:
         """Fold a step in: it took in the first `taken` undelivered answers."""
         self.steps.append(step)
-        self.size_bytes += STEP_BYTES + sum(map(_payload_bytes, step.commands))
+        self.size_bytes += STEP_BYTES
         if self.taken_signals:
             for number in step.deliveries:
                 self.taken_signals.pop(number, None)
@@ -105,27 +149,102 @@ class Journal:
         if step.cancelled:
             self.cancelled_calls.update(step.cancelled)
         if step.changes is not None:
-            self.changes = {**self.changes, **step.changes}
+            self._take_changes(step.changes)
+            changed_bytes = sum(len(value) for value in step.changes.values() if value is not None)
+            self.changed_bytes += changed_bytes
+            self.size_bytes += changed_bytes
         self.next_command += len(step.commands)
         for command in step.commands:
-            if isinstance(command, Send):
-                self.has_sent = True
+            if type(command) is not Run:
+                self.size_bytes += _payload_bytes(command)
+                if type(command) is Send:
+                    self.has_sent = True
         if step.at > self.not_before:
             self.not_before = step.at
 
+    def note_undoing(self, index: int, undoing: Undoing) -> None:
+        """What is left to undo where this step ends."""
+        if undoing:
+            self.undoings = {} if self.undoings is None else self.undoings
+            self.undoings[index] = undoing
+
+    def undoing_at(self, index: int) -> Undoing:
+        """The same, where it is recorded with this step."""
+        return Undoing.NOTHING if self.undoings is None else self.undoings.get(index, Undoing.NOTHING)
+
+    @property
+    def undoing(self) -> Undoing:
+        """What is left to undo where the journal ends: no failure may end the invocation before that is done."""
+        return Undoing.NOTHING if self.undoings is None else self.undoing_at(len(self.steps) - 1)
+
+    def _take_changes(self, changes: Mapping[str, bytes | None]) -> None:
+        has_entries = False
+        for name, value in changes.items():
+            if is_of_entries(name):
+                has_entries = True
+            else:
+                self.changes[name] = value
+        if has_entries:
+            if self.entries is None:
+                self.entries = EntryChanges()
+            self.entries.take(changes)
+
+    def forget_reads(self, step: Step) -> None:
+        """The answers to reads of entries that a step has taken in are not kept: they would fill the memory."""
+        for number in step.deliveries:
+            command = None if self.reads is None else self.reads.pop(number, None)
+            if command is not None:
+                self.forget_read(number, command)
+
+    def forget_read(self, number: int, command: ReadEntries) -> None:
+        """Drops the answer that a step took in: a replay of the step reads it again."""
+        delivery = self.deliveries.pop(number, None)
+        if delivery is not None:
+            self.size_bytes -= DECODED_RATIO * len(delivery.value)
+        if self.unread is None:
+            self.unread = {}
+        self.unread[number] = command
+
+    def read_again(self, number: int, value: bytes) -> None:
+        """The answer that a step took in has been read again."""
+        assert self.unread is not None
+        self.reads = {} if self.reads is None else self.reads
+        self.reads[number] = self.unread.pop(number)
+        self.deliveries[number] = Delivery(number, False, value)
+        self.size_bytes += DECODED_RATIO * len(value)
+
+    def note_version(self, version: CodeVersion) -> CodeVersion | None:
+        """The next step is made by this code: what has to be recorded of that."""
+        if self.version is version:
+            return None
+        is_known, self.version = self.version == version, version
+        if is_known:
+            return None
+        self.versions += ((len(self.steps), version),)
+        return version
+
+    def version_from(self, step: int) -> CodeVersion | None:
+        """The version that is recorded with this step."""
+        return next((version for index, version in self.versions if index == step), None)
+
     def answer(self, delivery: Delivery) -> bool:
-        """An answer is recorded; False if nobody waits for it (rule C3)."""
+        """Records an answer; False if no command waits for it (rule C3)."""
         answered = self.pending.pop(delivery.command, None)
         if answered is None:
             return False
         self.unanswered.discard(delivery.command)
         self.undelivered.append(delivery)
         self.size_bytes += DECODED_RATIO * len(delivery.value)
-        if isinstance(answered, Sleep):
+        if type(answered) is Sleep:
             self.not_before = max(self.not_before, answered.due)
-        elif isinstance(answered, AwaitSignal):
+        elif type(answered) is ReadEntries:
+            self.reads = {} if self.reads is None else self.reads
+            self.reads[delivery.command] = answered
+        elif type(answered) is AwaitSignal:
             self.taken_signals = {} if self.taken_signals is None else self.taken_signals
             self.taken_signals[delivery.command] = answered.name
+        elif type(answered) is AwaitResume:
+            self.awaits_resume = None
         return True
 
     def cancel(self, value: bytes) -> Delivery:
@@ -149,6 +268,16 @@ class Journal:
         """The next advance takes in a cancel."""
         return bool(self.undelivered) and is_cancel(self.undelivered[0])
 
+    @property
+    def hears_of_cancel(self) -> bool:
+        """In the next advance its code hears of a cancel, which that takes in or the end of a callee carries on."""
+        return self.takes_cancel or any(answer.command in self.cancelled_calls for answer in self.undelivered)
+
+    @property
+    def ends_if_it_fails(self) -> bool:
+        """A cancel ends it even if its code fails (rule E1 (e)), but not before what was done is undone."""
+        return self.hears_of_cancel and not self.undoing
+
     def reload(self, *, is_suspended: bool, is_atomic: bool) -> None:
         """It comes from the store: note what this process has to answer again, and what is held back.
 
@@ -159,6 +288,8 @@ class Journal:
         for number, command in self.pending.items():
             if isinstance(command, ANSWERED_BY_THIS_PROCESS) and not is_suspended:
                 self.unanswered.add(number)
+            elif isinstance(command, AwaitResume):
+                self.awaits_resume = number
         if is_atomic:
             refused = {
                 delivery.command for delivery in (*self.deliveries.values(), *self.undelivered) if delivery.failed
@@ -200,26 +331,36 @@ class Journal:
         kept = Journal()
         for step in self.steps[:count]:
             for number, command in enumerate(step.commands, kept.next_command):
-                if _is_answered(command):
+                if is_answered(command):
                     kept.pending[number] = command
             for number in (*step.deliveries, *step.abandoned):
-                kept.pending.pop(number, None)
-                if number in self.deliveries:
+                dropped = kept.pending.pop(number, None)
+                if self.unread is not None and number in self.unread and isinstance(dropped, ReadEntries):
+                    kept.forget_read(number, dropped)
+                elif number in self.deliveries:
                     kept.deliveries[number] = self.deliveries[number]
                     kept.size_bytes += DECODED_RATIO * len(kept.deliveries[number].value)
             kept.take(step, 0)
+        kept.versions = tuple((index, version) for index, version in self.versions if index < count)
+        kept.version = version_at(kept.versions)
+        for index in range(count):
+            kept.note_undoing(index, self.undoing_at(index))
         for step in self.steps[count:]:
             for number in step.deliveries:
-                kept.answer(self.deliveries[number])
+                if number in self.deliveries:
+                    kept.answer(self.deliveries[number])
         for delivery in self.undelivered:
             kept.answer(delivery)
+        reads = [number for number, one in kept.pending.items() if isinstance(one, READS)]
+        kept.unanswered.update(reads)
         kept.not_before = self.not_before
         return kept
 
     def signals_taken(self, first: int = 0) -> list[tuple[str, Delivery]]:
         """All signals that have answered commands from this one on, with their names, in their order."""
         commands = [command for step in self.steps for command in step.commands]
-        seen = [self.deliveries[number] for step in self.steps for number in step.deliveries if number >= 0]
+        numbers = (number for step in self.steps for number in step.deliveries if number >= 0)
+        seen = [self.deliveries[number] for number in numbers if number in self.deliveries]
         taken: list[tuple[str, Delivery]] = []
         for delivery in (*seen, *self.undelivered):
             command = commands[delivery.command] if delivery.command >= first else None
@@ -240,7 +381,7 @@ def deliveries_of(stored: StoredInvocation) -> dict[int, Delivery]:
     Raises:
         UnreadableStepError: a step was damaged.
     """
-    return _deliveries(stored, [_decoded(step) for step in stored.steps])
+    return _deliveries([_decoded(step) for step in stored.steps], stored)
 
 
 def steps_of(stored: StoredInvocation) -> list[Step]:
@@ -249,24 +390,56 @@ def steps_of(stored: StoredInvocation) -> list[Step]:
     Raises:
         UnreadableStepError: a step was damaged.
     """
-    return [_decoded(record)[0] for record in stored.steps]
+    return [_decoded(record).step for record in stored.steps]
 
 
-def _decoded(record: StepRecord) -> tuple[Step, Sequence[Answer]]:
+def versions_of(stored: StoredInvocation) -> Versions:
+    """Which code made its steps."""
+    return _versions([_decoded(record) for record in stored.steps])
+
+
+def with_outcome(steps: Sequence[Step], outcome: Outcome | None) -> list[Step]:
+    """The steps of an invocation that has ended, as they were made: its outcome stands in its row, and not in the last
+    of them once more.
+    """
+    made = list(steps)
+    if made and made[-1].outcome is not None and outcome is not None:
+        made[-1] = replace(made[-1], outcome=outcome)
+    return made
+
+
+def _versions(steps: Sequence[RecordedStep]) -> Versions:
+    return tuple((index, step.version) for index, step in enumerate(steps) if step.version is not None)
+
+
+def _decoded(record: StepRecord) -> RecordedStep:
     try:
-        return decode_stored_step(record.content)
+        return decode_recorded_step(record.content)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise UnreadableStepError(record, error) from error
 
 
-def _deliveries(stored: StoredInvocation, steps: Sequence[tuple[Step, Sequence[Answer]]]) -> dict[int, Delivery]:
+def _deliveries(steps: Sequence[RecordedStep], stored: StoredInvocation) -> dict[int, Delivery]:
     answers: dict[int, Delivery] = {}
-    for _, kept_answers in steps:
-        for kept in kept_answers:
+    for step in steps:
+        for kept in step.answers:
             answers[kept.command] = Delivery(kept.command, kept.failed, kept.value)
     for one in stored.completions:  # Rule C3: the first answer to a command is the one that counts.
         answers.setdefault(one.command, Delivery(one.command, one.failed, one.value))
     return answers
+
+
+def unrecorded_reads(stored: StoredInvocation) -> list[tuple[int, ReadEntries]]:
+    """Reads of entries whose answers its steps have taken in, and which are no records (rule V7), by command.
+
+    Raises:
+        UnreadableStepError: a step was damaged.
+    """
+    steps = [_decoded(record) for record in stored.steps]
+    commands = [command for recorded in steps for command in recorded.step.commands]
+    answered = _deliveries(steps, stored)
+    taken = (number for step, *_ in steps for number in step.deliveries if number >= 0 and number not in answered)
+    return [(number, command) for number in taken if isinstance(command := commands[number], ReadEntries)]
 
 
 def journal_of(stored: StoredInvocation) -> Journal:
@@ -277,16 +450,21 @@ def journal_of(stored: StoredInvocation) -> Journal:
     """
     journal = Journal()
     steps = [_decoded(record) for record in stored.steps]
-    answers = _deliveries(stored, steps)
-    for step, _ in steps:
+    answers = _deliveries(steps, stored)
+    journal.versions = _versions(steps)
+    journal.version = version_at(journal.versions)
+    for index, (step, _, _, undoing) in enumerate(steps):
+        journal.note_undoing(index, undoing)
         for offset, command in enumerate(step.commands):
-            if _is_answered(command):
+            if is_answered(command):
                 journal.pending[journal.next_command + offset] = command
         for number in (*step.deliveries, *step.abandoned):
-            journal.pending.pop(number, None)
+            taken = journal.pending.pop(number, None)
             if number in answers:
                 journal.deliveries[number] = answers.pop(number)
                 journal.size_bytes += DECODED_RATIO * len(journal.deliveries[number].value)
+            elif isinstance(taken, ReadEntries) and number in step.deliveries:
+                journal.forget_read(number, taken)
         journal.take(step, 0)
     for delivery in answers.values():
         if is_cancel(delivery):
@@ -300,12 +478,12 @@ def journal_of(stored: StoredInvocation) -> Journal:
 
 def _payload_bytes(command: Command) -> int:
     """Of what it carries."""
-    if isinstance(command, Call | Send):
+    if isinstance(command, MESSAGES):
         return len(command.argument)
-    return len(command.value) if isinstance(command, CompletePromise | CompleteAwakeable | SendSignal) else 0
+    return len(command.value) if isinstance(command, VALUED) else 0
 
 
-def _is_answered(command: Command) -> bool:
+def is_answered(command: Command) -> bool:
     """The handler waits for an answer; not so an atomic one for what is held back, as `reload` knows."""
     is_one_way = isinstance(command, Send) and not command.may_join and command.idempotency_key is None
-    return not is_one_way and not isinstance(command, Cancel | CompleteAwakeable)
+    return not is_one_way and not isinstance(command, Cancel | CompleteAwakeable | Publish)

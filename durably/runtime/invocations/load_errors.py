@@ -8,14 +8,20 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-from durably.errors import LoadLimitError, UnreadableRecordError
+from durably.actors.migrations import recorded_state_version
+from durably.errors import LoadLimitError, StateVersionError, UnreadableRecordError
+from durably.ids import STATE_VERSION_FIELD, Address, is_storable
 from durably.storage.records import (
     FAILURE_PART,
+    NAMES_PART,
     OUTCOME_PART,
+    PAYLOAD_PARTS,
     InvocationRecord,
     StoredInvocation,
     StoredObject,
     Unreadable,
+    at_the_beginning,
+    field_part,
 )
 
 LoadError: TypeAlias = LoadLimitError | UnreadableRecordError
@@ -45,6 +51,19 @@ def journal_load_error(stored: StoredInvocation) -> LoadError | None:
     return unreadable_error(record, needed[0]) if needed else None
 
 
+def damaged_columns(record: InvocationRecord) -> UnreadableRecordError | None:
+    """What is wrong with the row of an invocation, its payloads aside, if anything is. It is for tools: costs a look
+    at each name.
+    """
+    for unreadable in record.unreadable:
+        if unreadable.part not in PAYLOAD_PARTS:
+            return unreadable_error(record, unreadable)
+    names = (record.id, *record.address, record.handler)
+    if not all(map(is_storable, names)):
+        return unreadable_error(record, Unreadable(NAMES_PART, f"It is damaged: {'/'.join(names)!a} holds a NUL."))
+    return None
+
+
 def state_load_error(stored: StoredObject) -> LoadError | None:
     """Why nothing of this object can go on, if it cannot."""
     service, key = stored.address
@@ -52,17 +71,46 @@ def state_load_error(stored: StoredObject) -> LoadError | None:
         return LoadLimitError(
             f"The state of {service}/{key} holds {_mib(stored.left_out_bytes)}, more than the store loads. {ADVICE}"
         )
-    if stored.unreadable is not None:
-        return UnreadableRecordError(
-            f"{_begin(stored.unreadable.part)} of {service}/{key} cannot be read: {stored.unreadable.reason} {WAY_OUT}"
-        )
+    unreadable = stored.unreadable or _damaged_version(stored)
+    if unreadable is None:
+        return None
+    return UnreadableRecordError(
+        f"{at_the_beginning(unreadable.part)} of {service}/{key} cannot be read: {unreadable.reason} {WAY_OUT}"
+    )
+
+
+def _damaged_version(stored: StoredObject) -> Unreadable | None:
+    try:
+        recorded_state_version(stored.state)
+    except ValueError as error:
+        return Unreadable(field_part(STATE_VERSION_FIELD), f"It is damaged: {error}.")
     return None
+
+
+def unreadable_entry(address: Address, unreadable: Unreadable) -> UnreadableRecordError:
+    """An entry of a collection, which an invocation has asked for, cannot be read."""
+    return UnreadableRecordError(
+        f"{at_the_beginning(unreadable.part)} of {address.service}/{address.key} cannot be read: {unreadable.reason} "
+        f"{WAY_OUT}"
+    )
+
+
+def newer_state_error(address: Address, version: int, known: int) -> StateVersionError | None:
+    """Why nothing of an object can go on whose state newer code has written; there is no way back."""
+    if version <= known:
+        return None
+    return StateVersionError(
+        f"The state of {'/'.join(address)} has version {version}, and this code knows {known}: newer code has written "
+        "it, and there is no way back. Run that code again, or restore this object from a backup; then resume the "
+        "invocation."
+    )
 
 
 def unreadable_error(record: InvocationRecord, unreadable: Unreadable) -> UnreadableRecordError:
     """A part of an invocation cannot be read."""
     return UnreadableRecordError(
-        f"{_begin(unreadable.part)} of {_target(record)} ({record.id}) cannot be read: {unreadable.reason} {WAY_OUT}"
+        f"{at_the_beginning(unreadable.part)} of {_target(record)} ({record.id}) cannot be read: {unreadable.reason} "
+        f"{WAY_OUT}"
     )
 
 
@@ -84,10 +132,6 @@ def unreadable_outcome(record: InvocationRecord, reason: str) -> UnreadableRecor
 
 def _target(record: InvocationRecord) -> str:
     return f"{record.address.service}/{record.address.key}/{record.handler}"
-
-
-def _begin(part: str) -> str:
-    return part[:1].upper() + part[1:]
 
 
 def _mib(size_bytes: int) -> str:

@@ -7,5 +7,5 @@ from durably.storage.records import SignalRecord
 
 
 def outlives(signal: SignalRecord) -> bool:
-    """The next execution takes it, too: values for awakeables of the old one find nobody (rule W1)."""
+    """Whether the next execution takes it, too. A value for an awakeable does not: its execution is over (rule W1)."""
     return not signal.name.startswith(AWAKEABLE_PREFIX)

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
+
+import msgspec
 
 T = TypeVar("T")
 
 
-class _Waiting(NamedTuple, Generic[T]):
+class _Waiting(msgspec.Struct, Generic[T], frozen=True):
     attempt: T
     turn: int
     until: int | None

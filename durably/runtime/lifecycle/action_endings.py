@@ -74,7 +74,7 @@ class ActionEndings:
         if result.exhausted is not None:
             self._settled(key)
             if (
-                invocation.journal.takes_cancel
+                invocation.journal.hears_of_cancel
             ):  # Rule E1 (e): a new attempt takes that in, and may try the action again.
                 throw_away(invocation)
                 self._ready.push(invocation)
@@ -94,6 +94,8 @@ class ActionEndings:
         One that is too large raises in the handler, as any that cannot be encoded (rule V5). One that the codec refuses
         waits for a person: the action has been done, and the codec may be mended.
         """
+        if self._payloads.fits_surely(result.value):
+            return result
         what = "failure" if result.failed else "result"
         try:
             self._payloads.value(f"The {what} of {self._name_of(invocation, key)} of {invocation.target}", result.value)

@@ -61,11 +61,14 @@ class Cancellation:
         self._reach.take_out(invocation)
         self._endings.fail(transition, invocation, error)
 
-    def deliver(self, transition: Transition, invocation: InvocationRun) -> None:
-        """Record a cancel, and let the handler take it in; one that is paused or backs off gets an attempt for it."""
+    def deliver(self, transition: Transition, invocation: InvocationRun, failure: bytes = b"") -> None:
+        """Record a cancel, and let the handler take it in; one that is paused or backs off gets an attempt for it.
+
+        `failure` is what it ends with if the cancel leaves the handler, instead of `CancelledInvocationError`.
+        """
         journal = invocation.journal
         assert journal is not None
-        cancel = journal.cancel(b"")
+        cancel = journal.cancel(failure)
         transition.answer(invocation, cancel.command, cancel.failed, cancel.value)
         if invocation.status in (InvocationStatus.PAUSED, InvocationStatus.BACKING_OFF):
             self._timers.drop(transition, invocation.number, TimerKind.RETRY)

@@ -6,6 +6,8 @@ held, so nothing runs in between; who waits for the invocation goes on waiting.
 
 from __future__ import annotations
 
+from durably.actors.definition.binding import BoundActorHandler
+from durably.actors.protocol.commands import READS, ReadEntries
 from durably.actors.values.error_envelopes import encode_failure
 from durably.errors import CancelledInvocationError, InvocationStatusError
 from durably.ids import Entropy, earliest_time, next_seed
@@ -16,6 +18,7 @@ from durably.runtime.incarnation.ready_queue import ReadyQueue
 from durably.runtime.invocations.invocation import InvocationRun, throw_away
 from durably.runtime.invocations.journal import Journal
 from durably.runtime.lifecycle.endings import Endings
+from durably.runtime.limits.named_limits import NamedLimits
 from durably.runtime.messaging.messages import KeysFound
 from durably.runtime.messaging.signals import Signals
 from durably.runtime.observation.observer import Observer
@@ -36,6 +39,7 @@ class Continuations:
         committer: Committer,
         endings: Endings,
         entropy: Entropy,
+        named_limits: NamedLimits,
         observer: Observer,
         ready: ReadyQueue,
         registry: InvocationRegistry,
@@ -46,6 +50,7 @@ class Continuations:
         self._committer = committer
         self._endings = endings
         self._entropy = entropy
+        self._named_limits = named_limits
         self._observer = observer
         self._ready = ready
         self._registry = registry
@@ -65,7 +70,7 @@ class Continuations:
         return None
 
     def continue_as_new(self, transition: Transition, invocation: InvocationRun, last: Step, found: KeysFound) -> None:
-        """Its handler has asked for it with this step. Calls under way are abandoned; their answers find nobody."""
+        """Goes on as its handler asked with this step. Calls under way are abandoned; their answers are dropped."""
         assert last.continues_with is not None
         left = self._endings.take_last_step(transition, invocation, last, found, drops=False)
         throw_away(invocation)
@@ -77,22 +82,25 @@ class Continuations:
         self._endings.cancel_left(transition, left)
         self._ready.push(invocation)
 
-    def refusal(self, invocation: InvocationRun, from_step: int) -> InvocationStatusError | None:
-        """Why a paused invocation cannot begin anew from this step, if it cannot (rule W2)."""
+    def refusal(
+        self, id: str, handler: BoundActorHandler, journal: Journal | None, from_step: int
+    ) -> InvocationStatusError | None:
+        """Why an invocation cannot begin anew from this step, if it cannot (rule W2)."""
         if not from_step:
             return None
-        steps = [] if invocation.journal is None else invocation.journal.steps
+        steps = [] if journal is None else journal.steps
         if from_step > len(steps) or from_step < 0:
-            return _not_from(invocation, from_step, f"it has {len(steps)} steps")
-        if invocation.handler.atomic:
-            return _not_from(invocation, from_step, "its handler is atomic, so its steps have sent nothing yet")
+            return cannot_begin_from(id, from_step, f"it has {len(steps)} steps")
+        if handler.atomic:
+            return cannot_begin_from(id, from_step, "its handler is atomic, so its steps have sent nothing yet")
         if any(number < 0 for step in steps[:from_step] for number in step.deliveries):
-            return _not_from(invocation, from_step, "a cancel was taken in before")
-        assert invocation.journal is not None
-        pending = invocation.journal.cut(from_step).pending
-        if pending:
-            kinds = ", ".join(str(type(command).__name__) for command in pending.values())
-            return _not_from(invocation, from_step, f"there it waits for what has not come yet ({kinds})")
+            return cannot_begin_from(id, from_step, "a cancel was taken in before")
+        assert journal is not None
+        pending = journal.cut(from_step).pending.values()
+        missing = [command for command in pending if not isinstance(command, READS)]
+        if missing:  # Reads are done again.
+            kinds = ", ".join(type(command).__name__ for command in missing)
+            return cannot_begin_from(id, from_step, f"there it waits for what has not come yet ({kinds})")
         return None
 
     def restart(self, invocation: InvocationRun, from_step: int = 0) -> None:
@@ -116,18 +124,21 @@ class Continuations:
         invocation.paused_error = None
         self._renew(transition, invocation, invocation.argument, not_before, steps=from_step, earlier=earlier)
         if kept is not None:
-            self._keep(transition, invocation, kept)
+            self.keep(transition, invocation, kept)
         self._ready.push(invocation)
 
-    # ------------------------------------------------------------------ inside
-
-    def _keep(self, transition: Transition, invocation: InvocationRun, kept: Journal) -> None:
+    def keep(self, transition: Transition, invocation: InvocationRun, kept: Journal) -> None:
         """The new execution begins with these steps, and with answers that no step has taken in."""
         invocation.journal = kept
         for index, step in enumerate(kept.steps):
-            transition.step(invocation, index, step)
+            transition.step(invocation, index, step, kept.version_from(index), kept.undoing_at(index))
+        commands = [command for step in kept.steps for command in step.commands]
         for delivery in (*kept.deliveries.values(), *kept.undelivered):
+            if invocation.is_exclusive and isinstance(commands[delivery.command], ReadEntries):
+                continue  # Rule V7
             transition.answer(invocation, delivery.command, delivery.failed, delivery.value)
+
+    # ------------------------------------------------------------------ inside
 
     def _renew(
         self,
@@ -147,6 +158,8 @@ class Continuations:
         transition.renew(invocation, next_seed(self._entropy, not_before, steps=steps, earlier=earlier), argument)
         if activation.shared.pop(previous, None) is not None:
             activation.shared[invocation.number] = invocation
+        if self._named_limits.is_used:
+            self._named_limits.renewed(transition, invocation, previous)
         self._registry.note_end(previous)
         self._waiters.move(previous, invocation.number)
         if invocation.deadline is not None:
@@ -163,7 +176,5 @@ def _unseen(invocation: InvocationRun, last: Step) -> list[Delivery]:
     return [delivery for delivery in invocation.journal.undelivered if delivery.command not in seen]
 
 
-def _not_from(invocation: InvocationRun, step: int, why: str) -> InvocationStatusError:
-    return InvocationStatusError(
-        f"The invocation '{invocation.id}' cannot begin anew from step {step}: {why}.", code=BAD_REQUEST
-    )
+def cannot_begin_from(id: str, step: int, why: str) -> InvocationStatusError:
+    return InvocationStatusError(f"The invocation '{id}' cannot begin anew from step {step}: {why}.", code=BAD_REQUEST)

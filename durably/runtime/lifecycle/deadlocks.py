@@ -1,8 +1,9 @@
 """`Deadlocks`: invocations that wait for nothing but each other would wait for ever (rules E4, E8).
 
-They are looked for where a circle can close: when a call queues behind a held mailbox, when a command attaches, when a
-step leaves only calls of earlier steps pending, when an invocation goes on in vain, and once at recovery. Only what is
-itself waited for can be in a circle. Nothing is looked for, and nothing is kept, for a call that starts at once.
+They are looked for where a circle can close: when a call queues behind a held mailbox or for a limit, when a command
+attaches, when a step leaves only calls of earlier steps pending, when an invocation goes on in vain, and once at
+recovery. Only what is itself waited for can be in a circle. Nothing is looked for, and nothing is kept, for a call that
+starts at once.
 
 A look goes through what is in memory, in one go. Where that is not enough, the rest is brought into memory first, and
 the last word is again a look in one go. The newest call of the knot is answered with a `DeadlockError`, and in the same
@@ -16,6 +17,7 @@ from functools import partial
 
 from durably.actors.values.error_envelopes import encode_failure
 from durably.errors import DeadlockError
+from durably.ids import Address
 from durably.runtime.activations.activations import Activations
 from durably.runtime.activations.passivation import Passivation
 from durably.runtime.commit.committer import Committer
@@ -34,6 +36,8 @@ from durably.runtime.lifecycle.wait_graph import (
     Waiting,
     name_of,
 )
+from durably.runtime.limits.limit_pool import LimitPool
+from durably.runtime.limits.named_limits import NamedLimits
 from durably.runtime.messaging.completions import Completions
 from durably.runtime.observation.observer import Observer
 from durably.runtime.registry.waiters import Waiters
@@ -50,16 +54,19 @@ class Hunt:
     __slots__ = ("awaited", "brought", "held", "message", "seen", "start", "to_visit")
 
     def __init__(self, start: InvocationRun) -> None:
-        self.start = start
+        self.begin_at(start)
         self.awaited = 0
         """Look-ups under way."""
         self.brought: dict[Sought, Found] = {}
-        self.seen: set[int] = {start.number}
-        self.to_visit: list[Waiting] = [start]
         self.held: list[Activation] = []
         """Objects that must not leave memory before it is decided."""
         self.message: InvocationRun | None = None
         """The one that is to leave the stored part of its mailbox, once it is in hand."""
+
+    def begin_at(self, start: InvocationRun) -> None:
+        self.start = start
+        self.seen: set[int] = {start.number}
+        self.to_visit: list[Waiting] = [start]
 
     def hold(self, activation: Activation) -> None:
         if not activation.is_held:
@@ -80,6 +87,7 @@ class Deadlocks:
         endings: Endings,
         graph: WaitGraph,
         idleness: Idleness,
+        named_limits: NamedLimits,
         observer: Observer,
         passivation: Passivation,
         reach: Reach,
@@ -97,6 +105,7 @@ class Deadlocks:
         self._idleness = idleness
         self._incarnation = incarnation
         self.is_on = settings.deadlocks == "error"
+        self._named_limits = named_limits
         self._observer = observer
         self._passivation = passivation
         self._reach = reach
@@ -112,9 +121,11 @@ class Deadlocks:
     def message_queued(self, invocation: InvocationRun, holder: InvocationRun) -> None:
         """A message waits behind `holder`. Not at once: its caller's step is not complete."""
         caller = invocation.caller
-        if holder.journal is None or not (caller is not None or invocation.attachments) or not self.is_on:
+        if holder.journal is None and holder.number not in self._named_limits.waits_in:
             return
-        waiter = None if caller is None or invocation.attachments else self._in_memory(caller)
+        if not (caller is not None or invocation.attachments) or not self.is_on:
+            return
+        waiter = None if caller is None or invocation.attachments else self._in_memory(caller.address, caller.number)
         self._suspect(holder if waiter is None else waiter)
 
     def step_ended(self, invocation: InvocationRun, first: int) -> None:
@@ -128,6 +139,18 @@ class Deadlocks:
         if self._suspects:
             self._look()
 
+    def limit_reached(self, invocation: InvocationRun) -> None:
+        """It waits for a limit before it may start. Not at once: its caller's step may not be complete."""
+        if self.is_on and self._is_waited_for(invocation):
+            self._suspect(invocation)
+
+    def place_left(self, pool: LimitPool, place: int) -> None:
+        """Those who wait for the limit wait for another of its holders from now on."""
+        if self.is_on:
+            for waiter in pool.waiting.values():
+                if self._is_waited_for(waiter):
+                    self._suspect(waiter)
+
     def waits_anew(self, invocation: InvocationRun) -> None:
         """It waits, and did not wait as it does now before; no step of it is being made."""
         if self.is_on:
@@ -136,7 +159,7 @@ class Deadlocks:
 
     def attached(self, caller: CallerRecord, target: InvocationRun | InvocationRecord) -> None:
         """A command waits for the outcome of another invocation from now on."""
-        waiter = self._in_memory(caller)
+        waiter = self._in_memory(caller.address, caller.number)
         if waiter is not None:
             self.waits_anew(waiter)
 
@@ -158,9 +181,9 @@ class Deadlocks:
             self._host.call_soon(self._look)
         self._suspects[invocation.number] = invocation
 
-    def _in_memory(self, caller: CallerRecord) -> InvocationRun | None:
-        activation = self._activations.by_address.get(caller.address)
-        return None if activation is None else activation.find(caller.number)
+    def _in_memory(self, address: Address, number: int) -> InvocationRun | None:
+        activation = self._activations.by_address.get(address)
+        return None if activation is None else activation.find(number)
 
     # ------------------------------------------------------------------ in memory
 
@@ -170,7 +193,7 @@ class Deadlocks:
             return
         search = KnotSearch(self._graph, NOTHING_BROUGHT)
         for number, suspect in suspects.items():
-            if not _is_waited_for(suspect):
+            if not self._is_waited_for(suspect):
                 continue
             knot = search.first_from(suspect)
             if knot is not None:
@@ -181,6 +204,13 @@ class Deadlocks:
         if self._idleness.is_awaited:
             self._idleness.changed()
 
+    def _is_waited_for(self, invocation: InvocationRun) -> bool:
+        """By another invocation, as far as can be told at once. What is not waited for is in no circle."""
+        activation = invocation.activation
+        holds_up = activation.current is invocation and bool(activation.mailbox or activation.stored_tail)
+        is_called = invocation.caller is not None or bool(invocation.attachments)
+        return is_called or holds_up or self._named_limits.keeps_others_waiting(invocation.number)
+
     def _is_idle(self) -> bool:
         return not self._suspects and self._hunt is None and not self._undecided
 
@@ -188,8 +218,19 @@ class Deadlocks:
 
     def _hunt_next(self) -> None:
         if self._hunt is None and self._undecided:
-            self._hunt = Hunt(self._undecided.pop(next(iter(self._undecided))))
-            self._go_on(self._hunt)
+            start = self._undecided.pop(next(iter(self._undecided)))
+            self._hunt = Hunt(start)
+            if self._in_memory(start.address, start.number) is start:
+                self._go_on(self._hunt)
+            else:  # It has left memory since, and may have come back as another one.
+                self._graph.bring(Sought(id=start.id), partial(self._start_again, self._hunt))
+
+    def _start_again(self, hunt: Hunt, found: Found) -> None:
+        if isinstance(found, InvocationRun):
+            hunt.begin_at(found)
+            self._go_on(hunt)
+        else:
+            self._end_hunt(hunt)
 
     def _go_on(self, hunt: Hunt) -> None:
         """Follow every way in memory; then bring what is not, or decide."""
@@ -273,7 +314,7 @@ class Deadlocks:
                 return
             target = hunt.message
         circle = tuple(name_of(member) for member in knot.circle(waiter, wait))
-        error = DeadlockError(_sentence(circle), cycle=circle)
+        error = DeadlockError(_sentence(circle, with_limit=knot.waits_for_limit()), cycle=circle)
         self._observer.deadlocked(waiter, wait.command, circle)
         transition = self._committer.begin()
         if leaves and isinstance(target, InvocationRun) and not _others_wait(target, waiter):
@@ -297,23 +338,23 @@ class Deadlocks:
             self._end_hunt(hunt)
 
 
-def _is_waited_for(invocation: InvocationRun) -> bool:
-    """By another invocation, as far as can be told at once. What is not waited for is in no circle."""
-    activation = invocation.activation
-    holds_up = activation.current is invocation and bool(activation.mailbox or activation.stored_tail)
-    return invocation.caller is not None or bool(invocation.attachments) or holds_up
-
-
 def _others_wait(target: InvocationRun, waiter: InvocationRun) -> bool:
     """Commands of others than the waiter, who may have asked for it more than once."""
     return any(attached.number != waiter.number for attached in target.attachments)
 
 
-def _sentence(circle: tuple[str, ...]) -> str:
+def _sentence(circle: tuple[str, ...], *, with_limit: bool) -> str:
     names = circle
     if len(circle) > NAMES_SHOWN:
         left_out = len(circle) - NAMES_SHOWN
         names = (*circle[: NAMES_SHOWN // 2], f"({left_out} more)", *circle[-NAMES_SHOWN // 2 :])
+    if with_limit:
+        return (
+            f"Deadlock: {' -> '.join(names)}. Each waits for the next, and the last cannot end before the first has "
+            "ended; some wait for a place of a limit, all of which are held by others of them. What is called under a "
+            "limit does not count again only if each caller in between awaits the next: raise at_once, give the inner "
+            "handler a limit of its own, or send a message instead of awaiting its answer."
+        )
     return (
         f"Deadlock: {' -> '.join(names)}. Each waits for the next, and the last cannot end before the first has ended, "
         "since an object runs one exclusive handler at a time. Call what is needed of the object as a plain function, "

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from durably.actors.definition.binding import BoundActorHandler
 from durably.actors.protocol.commands import HELD_BY_ATOMIC, Call, Command
+from durably.actors.protocol.entries import EntryChanges, is_of_entries
+from durably.actors.values.durations import kept_until
 from durably.actors.values.error_envelopes import encode_failure
 from durably.errors import TerminalError
 from durably.ids import InvocationStatus, derived_invocation_id
@@ -24,6 +27,10 @@ from durably.runtime.execution.step import Outcome, Step
 from durably.runtime.invocations.activation import Activation
 from durably.runtime.invocations.invocation import InvocationRun, throw_away
 from durably.runtime.invocations.journal import Journal
+from durably.runtime.lifecycle.kept_journals import KeptJournals
+from durably.runtime.lifecycle.object_deletion import ObjectExpiry
+from durably.runtime.lifecycle.state_edits import decode_edit
+from durably.runtime.limits.named_limits import NamedLimits
 from durably.runtime.messaging.attachments import Attachments
 from durably.runtime.messaging.messages import KeysFound
 from durably.runtime.messaging.orders import Orders
@@ -32,6 +39,8 @@ from durably.runtime.observation.observer import Observer
 from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.timers.timer_service import TimerService
 from durably.storage.records import OrderKind, TimerKind
+
+BACKING_OFF = InvocationStatus.BACKING_OFF
 
 
 class Endings:
@@ -45,6 +54,9 @@ class Endings:
         clock: Clock,
         commands: CommandTable,
         committer: Committer,
+        kept_journals: KeptJournals,
+        object_expiry: ObjectExpiry,
+        named_limits: NamedLimits,
         observer: Observer,
         orders: Orders,
         passivation: Passivation,
@@ -56,11 +68,18 @@ class Endings:
         self._payloads = payloads
         self.on_left: Callable[[Activation], None] = _no_one_listens
         """Hears that a handler of a workflow has ended whose retention is over."""
+        self.on_delivered: Callable[[Transition, InvocationRun, Outcome], None] = _no_one_subscribes
+        """Hears that a handler of events has ended."""
+        self.on_end_of: dict[BoundActorHandler, Callable[[InvocationRun], None]] = {}
+        """Hears that an invocation of a handler has ended."""
         self._activations = activations
         self._attachments = attachments
         self._clock = clock
         self._commands = commands
         self._committer = committer
+        self._kept_journals = kept_journals
+        self._object_expiry = object_expiry
+        self._named_limits = named_limits
         self._observer = observer
         self._orders = orders
         self._passivation = passivation
@@ -76,6 +95,9 @@ class Endings:
         if execution is not None and invocation.fixed is not None and not outcome.failed:
             self._observer.warned(execution, "the handler returned after its deadline; what it returned is dropped")
         drops = invocation.handler.atomic and _is_dropped(invocation, outcome)
+        may_be_kept = invocation.scope is not None or self._kept_journals.is_asked
+        if may_be_kept and (last.commands or invocation.journal is not None):
+            self._kept_journals.take_last_step(transition, invocation, last)
         left = self.take_last_step(transition, invocation, last, found, drops=drops)
         self._end(transition, invocation, outcome)
         if left:
@@ -95,12 +117,14 @@ class Endings:
         cancelled execution leaves pending.
         """
         journal = invocation.journal
+        if self._observer.detailed:
+            self._observer.concluded(invocation, last)
         if last.commands or (journal is not None and journal.held_back):
             self._issue_last(transition, invocation, last, found, drops)
         execution = invocation.execution
         left: Sequence[str] = ()
         if execution is not None:
-            if execution.made_tasks:
+            if execution.loop.tasks is not None:
                 self._warn_leftovers(execution)
             if execution.was_cancelled:
                 left = _left_callees(invocation, execution, last)
@@ -109,6 +133,10 @@ class Endings:
                 transition.change_state(invocation.activation, journal.changes)
             if last.changes is not None:
                 transition.change_state(invocation.activation, last.changes)
+            if invocation.activation.actor.keeps_entries:
+                entries = _changed_entries(journal, last)
+                if entries:
+                    transition.change_entries(invocation.activation, entries)
         return left
 
     def fail(
@@ -126,17 +154,48 @@ class Endings:
         callees = [] if order is None or journal is None else _callees(invocation, journal.pending)
         if journal is not None and invocation.is_exclusive and not invocation.handler.atomic:
             transition.change_state(invocation.activation, journal.changes)
+            if journal.entries:
+                transition.change_entries(invocation.activation, journal.entries)
         self._end(transition, invocation, self._payloads.outcome(Outcome(True, encode_failure(error))))
         for id in callees:
             assert order is not None
             self._orders.give(transition, id, order)
+
+    def carry_out(self, invocation: InvocationRun) -> None:
+        """Do what the machine does by itself."""
+        if invocation.handler.is_deletion:
+            self.delete_object(invocation)
+        else:
+            self.edit_state(invocation)
+
+    def edit_state(self, invocation: InvocationRun) -> None:
+        """Carry out an edit (rule W8): the new state and the end are one transition, or the reason why not."""
+        activation, edit = invocation.activation, decode_edit(invocation.argument)
+        refusal = edit.refusal(invocation.id, activation)
+        if refusal is not None:
+            self.fail(self._committer.begin(), invocation, refusal)
+            return
+        transition = self._committer.begin()
+        activation.state_version = activation.actor.state_version  # The new state was checked by the class of today.
+        transition.change_state(activation, edit.changes(activation))
+        self._end(transition, invocation, Outcome(False, b""))
+
+    def delete_object(self, invocation: InvocationRun) -> None:
+        """Carry out a deletion: the state goes and the message ends in one transition."""
+        activation, transition = invocation.activation, self._committer.begin()
+        transition.vacate(activation)  # Entries, too, of which the snapshot says nothing (rule V7).
+        activation.load_error = None
+        self._end(transition, invocation, Outcome(False, b""))
 
     def keep_until(self, invocation: InvocationRun) -> int | None:
         """Until when an outcome that is known now is kept for those who come later; None: it goes with the reply."""
         keep_us = invocation.keep_outcome_us
         if keep_us is None and invocation.sender_id is not None:
             keep_us = self._kept_for_sender_us(invocation, invocation.sender_id)
-        return None if keep_us is None else self._clock.now() + keep_us
+        if invocation.scope is None:
+            keep_us = self._kept_journals.outcome_us(invocation.handler, keep_us)
+        # A clock that ran ahead when the message was accepted, and has been corrected, does not shorten the time.
+        return None if keep_us is None else kept_until(max(self._clock.now(), invocation.accepted_at), keep_us)
 
     def _end(self, transition: Transition, invocation: InvocationRun, outcome: Outcome) -> None:
         throw_away(invocation)
@@ -145,11 +204,15 @@ class Endings:
             self.withdraw_pending(invocation, invocation.journal)
         if invocation.deadline is not None:
             self._timers.forget(invocation.number, TimerKind.DEADLINE)
-        if invocation.status is InvocationStatus.BACKING_OFF:
+        if invocation.status is BACKING_OFF:
             self._timers.forget(invocation.number, TimerKind.RETRY)
         fixed = invocation.fixed
         if fixed is None:
-            is_kept = invocation.keep_outcome_us is not None or invocation.sender_id is not None
+            is_kept = (
+                invocation.keep_outcome_us is not None
+                or invocation.sender_id is not None
+                or (self._kept_journals.is_asked and self._kept_journals.are_asked_for(invocation.handler))
+            )
             expires_at = self.keep_until(invocation) if is_kept else None
         else:  # Rule E7: everybody has been answered, and the retention counts from then.
             outcome, expires_at = fixed, invocation.expires_at
@@ -157,7 +220,10 @@ class Endings:
             # What a workflow leaves goes together with its outcome (rule W3).
             if expires_at is not None and expires_at <= self._clock.now() and not is_run:
                 expires_at = None
-        was_stored = transition.end(invocation, outcome, expires_at=expires_at)
+        kept_journal = None if expires_at is None else self._kept_journals.of(invocation, expires_at)
+        was_stored = transition.end(invocation, outcome, expires_at=expires_at, kept_journal=kept_journal)
+        if invocation.activation.actor.ttl_us is not None and invocation.is_exclusive:
+            self._object_expiry.has_ended(transition, invocation)
         if self._observer.detailed:
             self._observer.ended(invocation)
         if fixed is None:
@@ -168,6 +234,12 @@ class Endings:
             self._registry.forget(invocation)
         else:
             self._committer.when_durable(self._registry.forget, invocation)
+        if self._named_limits.is_used:
+            self._named_limits.ended(transition, invocation, was_stored=was_stored)
+        if invocation.handler.subscription is not None:
+            self.on_delivered(transition, invocation, outcome)
+        if self.on_end_of and (hear := self.on_end_of.get(invocation.handler)) is not None:
+            hear(invocation)
         self._leave(invocation)
 
     def _leave(self, invocation: InvocationRun) -> None:
@@ -217,6 +289,19 @@ class Endings:
 
 def _no_one_listens(activation: Activation) -> None:
     raise AssertionError("a handler ended before the machine was put together")
+
+
+def _no_one_subscribes(transition: Transition, invocation: InvocationRun, outcome: Outcome) -> None:
+    raise AssertionError("a handler of events ended before the machine was put together")
+
+
+def _changed_entries(journal: Journal | None, last: Step) -> EntryChanges | None:
+    """What an execution that ends with this step has changed of entries."""
+    entries = None if journal is None else journal.entries
+    if last.changes is not None and any(map(is_of_entries, last.changes)):
+        entries = EntryChanges() if entries is None else entries
+        entries.take(last.changes)
+    return entries
 
 
 def _is_dropped(invocation: InvocationRun, outcome: Outcome) -> bool:

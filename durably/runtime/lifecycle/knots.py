@@ -1,9 +1,9 @@
 """`KnotSearch`: invocations that wait for nothing but each other (rule E4), found in time linear in what is looked at.
 
-A knot is a strongly connected part of the wait-for graph that no edge leaves. Whatever reaches something that goes on
-by itself is in none, since an invocation goes on when any one of its answers comes. So a search ends at the first such
-thing, and what it has come through needs no second look. Tarjan's algorithm, with a stack of its own in place of
-recursion. Pure: it reads the graph and changes nothing.
+A knot is a strongly connected part of the wait-for graph that no edge leaves. An invocation from which something can be
+reached that goes on by itself is in none, since an invocation goes on when any one of its answers comes. So a search
+ends at the first such thing, and what it has come through needs no second look. Tarjan's algorithm, with a stack of its
+own in place of recursion. Pure: it reads the graph and changes nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from enum import Enum
 from typing import Final
 
 from durably.runtime.invocations.invocation import InvocationRun
-from durably.runtime.lifecycle.wait_graph import LEADS_ON, Brought, Sought, Wait, WaitGraph, Waiting, WaitReason
+from durably.runtime.lifecycle.wait_graph import LEADS_ON, QUEUED, Brought, Sought, Wait, WaitGraph, Waiting, WaitReason
 from durably.storage.records import CallerRecord
 
 
@@ -72,10 +72,14 @@ class Knot:
     def is_queued(self, member: Waiting) -> bool:
         return self._holder(member) is not None
 
+    def waits_for_limit(self) -> bool:
+        """A limit is part of it."""
+        return any(waits[0].reason is WaitReason.LIMIT for waits in self.waits.values())
+
     def _holder(self, member: Waiting) -> Waiting | None:
-        """What holds the mailbox that a member is queued in."""
+        """What holds the mailbox, or the limit, that a member is queued for."""
         first = self.waits[member.number][0]
-        return first.target if first.reason is WaitReason.MAILBOX else None
+        return first.target if first.reason in QUEUED else None
 
     def _edges(self) -> Iterator[tuple[InvocationRun, Wait]]:
         """Pending commands. What is queued has none."""
@@ -83,7 +87,7 @@ class Knot:
             waiter = self.members[number]
             if isinstance(waiter, InvocationRun):
                 for wait in waits:
-                    if wait.reason is not WaitReason.MAILBOX:
+                    if wait.reason not in QUEUED:
                         yield waiter, wait
 
 

@@ -1,25 +1,27 @@
 """`PauseNotices`: callers outside never hang because of a pause (rule E6).
 
-A notice goes up from a paused invocation: to the callers outside who wait for it, to its callers inside and whoever
-waits for them, and to everything that is queued behind any of them in a mailbox. Callers inside go on waiting, and what
-is queued stays queued. What comes later is looked after when it is queued or attached: `PauseSearch` goes down from it,
-and a notice goes up if something paused is found.
+A notice goes up from a paused invocation: to the callers outside who wait for it, to its callers inside and those who
+wait for them, to everything that is queued behind any of them in a mailbox, and to what waits for a limit all of
+whose places they hold. Callers inside go on waiting, and what is queued stays queued. What comes later is looked after
+when it is queued, attached or begins to wait for a limit: `PauseSearch` goes down from it, and a notice goes up if
+something paused is found.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
-from durably.actors.protocol.commands import Attach, Call
 from durably.errors import PausedInvocationError
 from durably.ids import InvocationStatus
 from durably.runtime.activations.activations import Activations
 from durably.runtime.commit.committer import Committer
 from durably.runtime.invocations.activation import Activation
 from durably.runtime.invocations.invocation import InvocationRun, known_outcome
-from durably.runtime.lifecycle.pause_search import PauseSearch
+from durably.runtime.lifecycle.pause_search import PauseSearch, waits_for_others
+from durably.runtime.limits.limit_pool import LimitPool
+from durably.runtime.limits.named_limits import NamedLimits
 from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.registry.waiters import Waiter, Waiters
 from durably.storage.records import CallerRecord, InvocationRecord
@@ -28,7 +30,17 @@ from durably.storage.records import CallerRecord, InvocationRecord
 class Notice:
     """One piece of news on its way up."""
 
-    __slots__ = ("_then", "_under_way", "heard", "is_at_work", "looked_everywhere", "next", "reached", "refusal")
+    __slots__ = (
+        "_then",
+        "_under_way",
+        "heard",
+        "is_at_work",
+        "looked_everywhere",
+        "next",
+        "pools",
+        "reached",
+        "refusal",
+    )
 
     def __init__(self, refusal: PausedInvocationError, then: Callable[[bool], None]) -> None:
         """`then` hears, once, whether a caller outside was refused."""
@@ -40,6 +52,8 @@ class Notice:
         """Reached, and not told yet."""
         self.reached: set[int] = set()
         """By number: calls may go in circles."""
+        self.pools: set[LimitPool] = set()
+        """Those reached whose places are all held up."""
         self._then = then
         self._under_way = 1
 
@@ -61,6 +75,7 @@ class PauseNotices:
         *,
         activations: Activations,
         committer: Committer,
+        named_limits: NamedLimits,
         pause_search: PauseSearch,
         registry: InvocationRegistry,
         waiters: Waiters,
@@ -68,6 +83,7 @@ class PauseNotices:
         self._activations = activations
         self._committer = committer
         self._host = asyncio.get_running_loop()
+        self._named_limits = named_limits
         self._registry = registry
         self._search = pause_search
         self._waiters = waiters
@@ -82,7 +98,16 @@ class PauseNotices:
 
     def message_queued(self, invocation: InvocationRun, holder: InvocationRun) -> None:
         """A message waits behind `holder`, which may be held up itself. Not at once: it is being accepted."""
-        if holder.status is InvocationStatus.PAUSED or _waits_for_others(holder):
+        if (
+            holder.status is InvocationStatus.PAUSED
+            or waits_for_others(holder)
+            or holder.number in self._named_limits.waits_in
+        ):
+            self._host.call_soon(self._look_below, invocation)
+
+    def limit_reached(self, invocation: InvocationRun) -> None:
+        """It waits for a limit, which may be shut. Not at once: its caller's step may not be complete."""
+        if self._search.may_be_shut(self._named_limits.waits_in[invocation.number]):
             self._host.call_soon(self._look_below, invocation)
 
     def attached(self, caller: CallerRecord, target: InvocationRun | InvocationRecord) -> None:
@@ -91,7 +116,7 @@ class PauseNotices:
             self._search.begin(target, partial(self._found_below_caller, caller))
 
     def _look_below(self, invocation: InvocationRun) -> None:
-        if invocation.outcome is None:
+        if invocation.outcome is None and self._waiters:
             self._search.begin(invocation, partial(self._found_below, invocation))
 
     def _found_below(self, invocation: InvocationRun, refusal: PausedInvocationError) -> None:
@@ -135,6 +160,34 @@ class PauseNotices:
                 notice.looked_everywhere = True
                 self._look_below_all()
 
+        for pool in self._named_limits.awaited_pools(invocation.number):
+            self._reach_pool(notice, pool)
+
+    def _reach_pool(self, notice: Notice, pool: LimitPool) -> None:
+        """A place of it stays taken. If all do, those who wait for one are reached."""
+        if pool in notice.pools:
+            return
+        held_up = sum(self._is_held_up(notice, members) for members in pool.places.values())
+        if pool.is_shut_by(held_up):
+            notice.pools.add(pool)
+            notice.next += pool.waiting.values()
+        elif self._search.may_be_shut(pool):  # Some of those who hold its places are in the store only.
+            self._search.begin(next(iter(pool.waiting.values())), partial(self._found_below_pool, pool))
+
+    def _is_held_up(self, notice: Notice, members: Mapping[int, str]) -> bool:
+        """One of those who keep a place taken has been reached, or is paused."""
+        live = self._registry.live
+        return any(
+            number in notice.reached or ((one := live.get(id)) is not None and one.status is InvocationStatus.PAUSED)
+            for number, id in members.items()
+        )
+
+    def _found_below_pool(self, pool: LimitPool, refusal: PausedInvocationError) -> None:
+        notice = Notice(refusal, _not_asked_for)
+        for waiting in [*pool.waiting.values()]:
+            self._go_on(notice, waiting)
+        notice.arrives()
+
     def _reach_caller(self, notice: Notice, caller: CallerRecord, activation: Activation) -> None:
         waiting = activation.find(caller.number)
         if waiting is not None and waiting.journal is not None and caller.command in waiting.journal.pending:
@@ -145,12 +198,6 @@ class PauseNotices:
         """Part of a mailbox is in the store only: search from the other end, from each caller outside."""
         for waiter in self._waiters:
             self._registry.by_id(waiter.id, partial(self._search.begin, tell=waiter.refuse))
-
-
-def _waits_for_others(holder: InvocationRun) -> bool:
-    return holder.journal is not None and any(
-        isinstance(command, Call | Attach) for command in holder.journal.pending.values()
-    )
 
 
 def _refuse_all(told: tuple[list[Waiter], BaseException]) -> None:

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
-from durably.errors import LoadLimitError, NonDeterminismError, UndecodableError, UnreadableRecordError
+from durably.actors.definition.binding import BoundActorHandler
+from durably.actors.protocol.commands import AwaitResume
+from durably.errors import (
+    CompensationFailedError,
+    LoadLimitError,
+    NonDeterminismError,
+    UndecodableError,
+    UnreadableRecordError,
+)
 from durably.ids import InvocationStatus
 from durably.runtime.activations.activations import Activations
 from durably.runtime.commit.committer import Committer
 from durably.runtime.commit.payload_check import PayloadCheck
+from durably.runtime.commit.transition import Transition
 from durably.runtime.execution.failure_text import known_attempt_failure
 from durably.runtime.incarnation.ready_queue import ReadyQueue
-from durably.runtime.invocations.invocation import InvocationRun, drop_held_step, throw_away
+from durably.runtime.invocations.invocation import InvocationRun, PausedByHandError, drop_held_step, throw_away
 from durably.runtime.lifecycle.pause_errors import pause_error
 from durably.runtime.lifecycle.pause_notices import PauseNotices
+from durably.runtime.messaging.completions import Completions
 from durably.runtime.observation.observer import Observer
 from durably.runtime.timers.timer_service import TimerService
 from durably.storage.records import CallerRecord, TimerKind
@@ -21,10 +32,6 @@ from durably.storage.records import CallerRecord, TimerKind
 CAUSES_IN_THE_STORE = frozenset(
     cause.__name__ for cause in (LoadLimitError, NonDeterminismError, UndecodableError, UnreadableRecordError)
 )
-
-
-class PausedByHandError(Exception):
-    """Why an invocation is paused that nothing is wrong with. Nobody raises it."""
 
 
 class Pauses:
@@ -35,15 +42,25 @@ class Pauses:
         *,
         activations: Activations,
         committer: Committer,
+        completions: Completions,
         notices: PauseNotices,
         observer: Observer,
         payloads: PayloadCheck,
         ready: ReadyQueue,
         timers: TimerService,
     ) -> None:
+        self.on_paused: Callable[[InvocationRun], None] = _no_one_subscribes
+        """Hears that a message of a subscription to events is paused."""
+        self.on_pause_of: dict[BoundActorHandler, Callable[[InvocationRun], None]] = {}
+        """Hears that an invocation of a handler is paused."""
+        self.on_resumed: Callable[[InvocationRun], None] = _no_one_subscribes
+        """Hears that one goes on."""
+        self.on_resume_of: dict[BoundActorHandler, Callable[[InvocationRun], None]] = {}
+        """Hears that one of a handler goes on."""
         self._payloads = payloads
         self._activations = activations
         self._committer = committer
+        self._completions = completions
         self._notices = notices
         self._observer = observer
         self._ready = ready
@@ -51,14 +68,23 @@ class Pauses:
 
     def pause(self, invocation: InvocationRun, error: BaseException) -> None:
         """Wait for a person, and refuse those outside who wait."""
+        self._pause(self._committer.begin(), invocation, error)
+
+    def pause_as_asked(self, transition: Transition, invocation: InvocationRun, number: int) -> None:
+        """A step has asked for a person, and its invocation waits for one in the same transition."""
+        assert invocation.journal is not None
+        command = invocation.journal.pending[number]
+        assert isinstance(command, AwaitResume)
+        self._pause(transition, invocation, CompensationFailedError(command.reason))
+
+    def _pause(self, transition: Transition, invocation: InvocationRun, error: BaseException) -> None:
         throw_away(invocation)
         drop_held_step(invocation)
         invocation.failure = self._payloads.failure(error)
         invocation.paused_error = error
-        transition = self._committer.begin()
         self._timers.drop(transition, invocation.number, TimerKind.RETRY)  # An action of it may end while it backs off.
         transition.move(invocation, InvocationStatus.PAUSED)
-        self._observer.paused(invocation, error)
+        self._has_paused(invocation, error)
         self._notices.spread(invocation, pause_error(invocation), partial(self._noticed, invocation, error))
 
     def pause_asker(self, caller: CallerRecord, error: UnreadableRecordError) -> None:
@@ -83,7 +109,7 @@ class Pauses:
         error = PausedByHandError("somebody paused it")
         invocation.failure, invocation.paused_error = self._payloads.failure(error), error
         transition.move(invocation, InvocationStatus.PAUSED)
-        self._observer.paused(invocation, error)
+        self._has_paused(invocation, error)
         self._notices.spread(invocation, pause_error(invocation), _nobody_is_told)
 
     def resume(self, invocation: InvocationRun) -> bool:
@@ -91,9 +117,26 @@ class Pauses:
         if invocation.status is not InvocationStatus.PAUSED:
             return False
         invocation.attempts, invocation.failing_since, invocation.paused_error = 0, None, None
-        self._committer.begin().move(invocation, InvocationStatus.RUNNING)
+        transition = self._committer.begin()
+        transition.move(invocation, InvocationStatus.RUNNING)
+        if invocation.journal is not None and invocation.journal.awaits_resume is not None:
+            self._completions.complete(transition, invocation, invocation.journal.awaits_resume, False, b"null")
+        self._has_resumed(invocation)
         self._ready.push(invocation)
         return True
+
+    def _has_paused(self, invocation: InvocationRun, error: BaseException) -> None:
+        if invocation.handler.subscription is not None:
+            self.on_paused(invocation)
+        if self.on_pause_of and (hear := self.on_pause_of.get(invocation.handler)) is not None:
+            hear(invocation)
+        self._observer.paused(invocation, error)
+
+    def _has_resumed(self, invocation: InvocationRun) -> None:
+        if invocation.handler.subscription is not None:
+            self.on_resumed(invocation)
+        if self.on_resume_of and (hear := self.on_resume_of.get(invocation.handler)) is not None:
+            hear(invocation)
 
     def _noticed(self, invocation: InvocationRun, error: BaseException, heard: bool) -> None:
         self._committer.when_answerable(self._tell_durable, (invocation, error, heard))  # Rule X1
@@ -109,6 +152,10 @@ def is_paused_by_what_is_stored(invocation: InvocationRun) -> bool:
         or invocation.activation.load_error is not None
         or known_attempt_failure(invocation.failure).type in CAUSES_IN_THE_STORE
     )
+
+
+def _no_one_subscribes(invocation: InvocationRun) -> None:
+    raise AssertionError("a handler of events was paused before the machine was put together")
 
 
 def _nobody_is_told(heard: bool) -> None:

@@ -65,10 +65,8 @@ class Reach:
             self._timers.forget(invocation.number, TimerKind.START)
         elif activation.current is invocation or activation.shared.get(invocation.number) is invocation:
             return  # It leaves when it has ended.
-        elif invocation in activation.mailbox:
-            activation.mailbox.remove(invocation)
-        elif activation.stored_tail:
-            activation.stored_tail -= 1
+        else:
+            self._activations.take_out(invocation)
 
     # ------------------------------------------------------------------ by id
 

@@ -15,6 +15,7 @@ from durably.runtime.incarnation.background import Background
 from durably.runtime.incarnation.incarnation import Incarnation
 from durably.runtime.lifecycle.deadlocks import Deadlocks
 from durably.runtime.lifecycle.obedience import Obedience
+from durably.runtime.limits.named_limits import NamedLimits
 from durably.runtime.observation.observer import Observer
 from durably.runtime.settings import Settings
 from durably.storage.store import Store
@@ -32,6 +33,7 @@ class Recovery:
         background: Background,
         deadlocks: Deadlocks,
         last_position: int,
+        named_limits: NamedLimits,
         obedience: Obedience,
         observer: Observer,
         settings: Settings,
@@ -43,6 +45,7 @@ class Recovery:
         self._actors = actors
         self._background = background
         self._deadlocks = deadlocks
+        self._named_limits = named_limits
         self._obedience = obedience
         self._observer = observer
         self._portion = settings.recovery_portion
@@ -62,6 +65,8 @@ class Recovery:
             if len(found) < self._portion:
                 break
             after = max(number for number, _ in found)
+        if not self._incarnation.dead:
+            self._named_limits.open()  # Rule C9: those who waited before the crash come before those who came after.
         await self._look_for_deadlocks()
         await self._carry_out_orders()
         paused = await self._store.paused(self._portion)

@@ -6,6 +6,7 @@ failure is recorded (rule S2). The next attempt replays the journal and advances
 
 from __future__ import annotations
 
+from durably.actors.values.error_envelopes import encode_failure
 from durably.errors import CancelledInvocationError, TerminalError, find_mistake
 from durably.ids import InvocationStatus
 from durably.runtime.actions.action_attempt import retry_delay
@@ -13,9 +14,11 @@ from durably.runtime.clock import Clock
 from durably.runtime.commit.committer import Committer
 from durably.runtime.commit.payload_check import PayloadCheck
 from durably.runtime.execution.failure_text import describe_failure
+from durably.runtime.execution.step import Outcome, Undoing
 from durably.runtime.incarnation.ready_queue import ReadyQueue
 from durably.runtime.invocations.activation import Activation
 from durably.runtime.invocations.invocation import InvocationRun, throw_away
+from durably.runtime.lifecycle.cancellation import Cancellation
 from durably.runtime.lifecycle.endings import Endings
 from durably.runtime.lifecycle.pauses import Pauses
 from durably.runtime.observation.observer import Observer
@@ -30,6 +33,7 @@ class Retries:
     def __init__(
         self,
         *,
+        cancellation: Cancellation,
         clock: Clock,
         committer: Committer,
         endings: Endings,
@@ -40,6 +44,7 @@ class Retries:
         settings: Settings,
         timers: TimerService,
     ) -> None:
+        self._cancellation = cancellation
         self._payloads = payloads
         self._clock = clock
         self._committer = committer
@@ -53,7 +58,7 @@ class Retries:
     def attempt_failed(self, invocation: InvocationRun, error: BaseException) -> None:
         """An attempt ended in an error that is no outcome."""
         throw_away(invocation)
-        if invocation.journal is not None and invocation.journal.takes_cancel:
+        if invocation.journal is not None and invocation.journal.ends_if_it_fails:
             self._fail_cancelled(invocation, error)
             return
         if find_mistake(error) is not None:
@@ -68,8 +73,12 @@ class Retries:
         delay_us = retry_delay(policy, invocation.attempts, error)
         if not gives_up and not policy.exhausted(invocation.attempts, now - invocation.failing_since, delay_us):
             self._back_off(invocation, error, now, delay_us)
-        elif gives_up or policy.then == "fail":
+        elif not gives_up and policy.then != "fail":
+            self.give_up(invocation, error)
+        elif invocation.journal is None or not invocation.journal.undoing:
             self._fail(invocation, error)
+        elif invocation.journal.undoing is Undoing.OPEN and not invocation.journal.hears_of_cancel:
+            self._undo_and_fail(invocation, error)
         else:
             self.give_up(invocation, error)
 
@@ -95,8 +104,15 @@ class Retries:
         invocation.failed_with = error
         self._endings.fail(self._committer.begin(), invocation, TerminalError(describe_failure(error)))
 
+    def _undo_and_fail(self, invocation: InvocationRun, error: BaseException) -> None:
+        """Its code takes in a cancel, undoes what was done, and the error is its outcome (rule E1)."""
+        self._observer.gave_up(invocation, error)
+        invocation.attempts, invocation.failing_since, invocation.failure = 0, None, None
+        outcome = self._payloads.outcome(Outcome(True, encode_failure(TerminalError(describe_failure(error)))))
+        self._cancellation.deliver(self._committer.begin(), invocation, outcome.value)
+
     def _fail_cancelled(self, invocation: InvocationRun, error: BaseException) -> None:
-        """Rule E1 (e): whatever is wrong with its code, it can be cancelled."""
+        """Rule E1 (e): an invocation can be cancelled even if its code fails."""
         self._observer.gave_up(invocation, error)
         invocation.failed_with = error
         told = CancelledInvocationError(
@@ -109,4 +125,4 @@ class Retries:
         invocation.failure = self._payloads.failure(error, invocation.failing_since)
         transition.move(invocation, InvocationStatus.BACKING_OFF)
         self._timers.set(transition, invocation, TimerKind.RETRY, now + delay_us)
-        self._observer.retries(invocation, error, delay_us)
+        self._observer.retries(invocation, error, delay_us, now + delay_us)

@@ -1,12 +1,13 @@
 """`WaitGraph`: what an invocation waits for, as data.
 
 An invocation waits for the answers to its pending commands. A call or an attach leads on to another invocation, and one
-that is queued leads on to the one that holds its mailbox; everything else (a timer, an action, a backoff, a person) is
-an end. An invocation goes on as soon as one of the things that it waits for happens.
+that is queued leads on to the one that holds its mailbox, or to those that hold the limit that it starts under;
+everything else (a timer, an action, a backoff, a person) is an end. An invocation goes on as soon as one of the things
+that it waits for happens.
 
 The graph is not stored anywhere: it is read from the journals and mailboxes in memory at the moment of the question.
-Where it leads out of memory, the answer says what to look for, and `bring` fetches it. Deadlocks, standing still in a
-test, and whatever tells people why something waits read it here.
+Where it leads out of memory, the answer says what to look for, and `bring` fetches it. The search for deadlocks reads
+it; what people are told about waiting is in `durably.runtime.inspection`.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ from durably.ids import Address, InvocationStatus, KeyScope, derived_invocation_
 from durably.runtime.activations.activations import Activations
 from durably.runtime.invocations.activation import Activation
 from durably.runtime.invocations.invocation import Found, InvocationRun
+from durably.runtime.limits.limit_pool import LimitPool
+from durably.runtime.limits.named_limits import NamedLimits
 from durably.runtime.registry.registry import InvocationRegistry
 from durably.storage.records import InvocationRecord
 
@@ -45,6 +48,10 @@ class WaitReason(StrEnum):
     """An invocation that it attached to, or joined by idempotency key, has not ended."""
     MAILBOX = "mailbox"
     """It is queued, and another invocation holds the mailbox."""
+    LIMIT = "limit"
+    """It has not started, and others hold the places of its limit."""
+    RATE = "rate"
+    """It has not started, and its limit lets the next one start later."""
     TURN = "turn"
     """It is queued, and nothing holds the mailbox: it starts when its turn comes."""
     TIMER = "timer"
@@ -61,7 +68,9 @@ class WaitReason(StrEnum):
     """It runs, or has ended."""
 
 
-LEADS_ON = frozenset({WaitReason.CALL, WaitReason.ATTACH, WaitReason.MAILBOX})
+QUEUED = frozenset({WaitReason.MAILBOX, WaitReason.LIMIT})
+"""What waits for these has not started."""
+LEADS_ON = QUEUED | {WaitReason.CALL, WaitReason.ATTACH}
 """Reasons that are other invocations; each other one ends by itself, or by a person."""
 
 NO_COMMAND = -1
@@ -109,8 +118,9 @@ NOTHING_BROUGHT: Brought = {}
 class WaitGraph:
     """Reads the graph of one incarnation."""
 
-    def __init__(self, *, activations: Activations, registry: InvocationRegistry) -> None:
+    def __init__(self, *, activations: Activations, named_limits: NamedLimits, registry: InvocationRegistry) -> None:
         self._activations = activations
+        self._named_limits = named_limits
         self._host = asyncio.get_running_loop()
         self._registry = registry
 
@@ -123,10 +133,24 @@ class WaitGraph:
             yield self._turn_at(waiter.address)
         elif waiter.status in _BY_STATUS:
             yield _BY_STATUS[waiter.status]
+        elif waiter.number in self._named_limits.waits_in:
+            yield from self._places_of(self._named_limits.waits_in[waiter.number], brought)
         elif waiter.status is InvocationStatus.PENDING and waiter.activation.current is not waiter:
             yield self._turn_at(waiter.address) if waiter.is_exclusive else _RUNS
         else:
             yield from self._answers_of(waiter, brought)
+
+    def _places_of(self, pool: LimitPool, brought: Brought) -> Iterator[Wait]:
+        """The next place is free when any of those that hold one ends. Who else waits does not count, as in a mailbox.
+
+        A place that several keep taken is free when all of them have ended: one of them stands for it.
+        """
+        if pool.has_room():
+            yield Wait(WaitReason.RATE)
+            return
+        for holder in pool.holders():
+            live = self._registry.live.get(holder.id)
+            yield self._leads_to(WaitReason.LIMIT, NO_COMMAND, live, Sought(holder.id), brought)
 
     def _answers_of(self, waiter: InvocationRun, brought: Brought) -> Iterator[Wait]:
         journal = waiter.journal
@@ -243,54 +267,9 @@ class WaitGraph:
         then(found if isinstance(found, InvocationRun) or is_queued else None)
 
 
-_SAID = {
-    WaitReason.TURN: "waits for its turn",
-    WaitReason.TIMER: "waits for a timer",
-    WaitReason.ACTION: "waits for an action",
-    WaitReason.PROMISE: "waits for a promise",
-    WaitReason.AWAKEABLE: "waits for an awakeable",
-    WaitReason.SIGNAL: "waits for a signal",
-    WaitReason.BACKOFF: "failed and is tried again later",
-    WaitReason.PERSON: "is paused",
-}
-
-LINKS_SAID = 12
-"""How much of a way is told."""
-
-
-class Way(NamedTuple):
-    """The way down from an invocation, along the newest thing that each waits for, as far as it is in memory."""
-
-    text: str
-    """`a waits for b, which is queued behind c, which waits for a timer`"""
-    end: Waiting
-    """Where it ends, or comes to for the second time."""
-
-
-def way_down(graph: WaitGraph, invocation: Waiting) -> Way | None:
-    """What an invocation waits for, and what that waits for, and so on; None if it runs."""
-    at, come_to, links = invocation, {invocation.number}, list[str]()
-    while len(links) < LINKS_SAID:
-        wait = next(graph.waits_of(at))
-        verb = "is queued behind" if wait.reason is WaitReason.MAILBOX else "waits for"
-        if wait.reason not in LEADS_ON:
-            links += [_SAID[wait.reason]] if wait.reason in _SAID else []
-            break
-        if wait.target is None:
-            links.append(f"{verb} what is not in memory")
-            break
-        at = wait.target
-        closes = at.number in come_to
-        links.append(f"{verb} {name_of(at)}{': a circle' if closes else ''}")
-        if closes:
-            break
-        come_to.add(at.number)
-    return Way(f"{name_of(invocation)} {', which '.join(links)}", at) if links else None
-
-
 def name_of(invocation: Waiting) -> str:
-    """An invocation for people, by what it runs: `Cart/mary.checkout`, `Shipping.handle`."""
+    """An invocation for people, by what it runs: `Cart/mary/checkout`, `Shipping/handle`."""
     service, key = invocation.address
     place = service if key == invocation.id else f"{service}/{key}"
     handler = invocation.handler if isinstance(invocation, InvocationRecord) else invocation.handler.name
-    return f"{place}.{handler}"
+    return f"{place}/{handler}"

@@ -17,6 +17,8 @@ from durably.runtime.timers.scheduled_messages import ScheduledMessages
 from durably.runtime.timers.timer_service import TimerService
 from durably.storage.records import CallerRecord, TimerKind
 
+PENDING, RUNNING = InvocationStatus.PENDING, InvocationStatus.RUNNING
+
 
 class Message(msgspec.Struct, gc=False):
     """A message that has been understood: it can be accepted."""
@@ -78,7 +80,7 @@ class Acceptance:
         if due is not None:
             status, activation = InvocationStatus.SCHEDULED, self._activations.detached(Address(handler.service, key))
         else:
-            status = InvocationStatus.PENDING if is_exclusive else InvocationStatus.RUNNING
+            status = PENDING if is_exclusive or handler.limit is not None else RUNNING  # Rule C9
             activation = self._activations.receiving(handler, key)
         invocation = InvocationRun(
             number,
@@ -105,7 +107,7 @@ class Acceptance:
         if invocation.deadline is not None:
             self._timers.set(transition, invocation, TimerKind.DEADLINE, invocation.deadline)
         if due is None:
-            self._activations.admit(transition, invocation)
+            self._activations.admit(invocation)
         else:
             invocation.due = due
             self._schedule(transition, invocation, due, message.not_before)
@@ -116,9 +118,9 @@ class Acceptance:
         invocation.activation = self._activations.receiving(invocation.handler, invocation.address.key)
         invocation.mailbox_position = transition.position if invocation.is_exclusive else None
         transition.clear_timer(invocation.number, TimerKind.START)
-        transition.move(invocation, InvocationStatus.PENDING if invocation.is_exclusive else InvocationStatus.RUNNING)
+        transition.move(invocation, _first_status(invocation.handler))
         self._registry.enter(invocation)
-        self._activations.admit(transition, invocation)
+        self._activations.admit(invocation)
 
     def _schedule(self, transition: Transition, invocation: InvocationRun, due: int, not_before: int) -> None:
         """It is accepted durably at once, and joins its mailbox when it is due (rule C6)."""
@@ -126,6 +128,11 @@ class Acceptance:
             self._scheduled.keep(invocation)
         else:
             self._committer.when_durable(self._registry.forget, invocation)
+
+
+def _first_status(handler: BoundActorHandler) -> InvocationStatus:
+    """Once it is due: what waits for nothing runs (rule C9)."""
+    return PENDING if handler.is_exclusive or handler.limit is not None else RUNNING
 
 
 def _deadline(message: Message, now: int) -> int | None:

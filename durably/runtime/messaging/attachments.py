@@ -6,10 +6,18 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
-from durably.actors.protocol.commands import Attach, GetOutput, GetStatus, IdentifyCall, SendAnswer, key_scope
+from durably.actors.protocol.commands import (
+    Attach,
+    GetOutput,
+    GetStatus,
+    IdentifyCall,
+    IdentifyRun,
+    SendAnswer,
+    key_scope,
+)
 from durably.actors.values.error_envelopes import encode_failure
 from durably.errors import NotReadyError, UnknownTargetError, UnreadableRecordError
-from durably.ids import InvocationStatus, KeyScope
+from durably.ids import InvocationStatus, KeyScope, run_scope
 from durably.runtime.activations.activations import Activations
 from durably.runtime.activations.attempts import Attempts
 from durably.runtime.commit.committer import Committer
@@ -120,6 +128,12 @@ class Attachments:
         """Answer with the invocation that a call of the asking one leads to."""
         self._registry.by_id(command.derived_id, partial(self._answer_identity, caller, command.derived_id))
 
+    def ask_run(self, caller: CallerRecord, command: IdentifyRun) -> None:
+        """Answer with the invocation that runs the workflow, also if it has not begun."""
+        scope = run_scope(command.service, command.key)
+        then = partial(self._answer_run, caller, name_of_scope(scope))
+        self._host.call_soon(self._registry.by_key, scope, then)  # Not at once: a transition is being made.
+
     def ask_outcome(self, caller: CallerRecord, command: Attach) -> None:
         """Attach to the invocation, if it exists."""
         self._find(command, partial(self._attach_found, caller))
@@ -146,6 +160,13 @@ class Attachments:
             outcome = _no_such_invocation(derived_id)
         else:
             outcome = Outcome(False, encode_send_answer(SendAnswer(found.id, found.id != derived_id)))
+        self._completions.answer(self._committer.begin(), caller, outcome)
+
+    def _answer_run(self, caller: CallerRecord, name: str, found: Found) -> None:
+        if found is None:
+            outcome = _no_such_invocation(name)
+        else:
+            outcome = Outcome(False, encode_send_answer(SendAnswer(found.id, True)))
         self._completions.answer(self._committer.begin(), caller, outcome)
 
     def _answer_output(self, caller: CallerRecord, name: str, found: Found) -> None:
@@ -175,7 +196,7 @@ def name_of_scope(scope: KeyScope) -> str:
 
 
 def not_ready(found: InvocationRun | InvocationRecord) -> NotReadyError:
-    """What is said of an invocation whose outcome was asked for and that has none."""
+    """The error for a request that asks for the outcome of an invocation that has none yet."""
     return NotReadyError(f"the invocation exists but has not completed yet: {found.id} is {found.status}.")
 
 

@@ -1,7 +1,7 @@
 """`Messages`: requests on their way to a mailbox, from handlers and from outside.
 
 A message is checked before it is accepted, and accepted in the transition of the handler that sent it or in one of its
-own. A duplicate joins the first with its idempotency key, in whatever phase that is (rule C7).
+own. A duplicate joins the first with its idempotency key, in any phase of that one (rule C7).
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from durably.runtime.commit.payload_check import PayloadCheck
 from durably.runtime.commit.transition import Transition
 from durably.runtime.execution.step import Outcome
 from durably.runtime.invocations.invocation import Found, InvocationRun
+from durably.runtime.limits.named_limits import NamedLimits
 from durably.runtime.messaging.acceptance import Acceptance, Message
 from durably.runtime.messaging.attachments import Attachments
 from durably.runtime.messaging.completions import Completions
+from durably.runtime.messaging.refused_sends import RefusedSends
 from durably.runtime.messaging.targets import Targets
-from durably.runtime.observation.observer import Observer
 from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.settings import Settings
 from durably.storage.records import CallerRecord, InvocationRecord
@@ -42,8 +43,9 @@ class Messages:
         attachments: Attachments,
         completions: Completions,
         entropy: Entropy,
-        observer: Observer,
+        named_limits: NamedLimits,
         payloads: PayloadCheck,
+        refused: RefusedSends,
         registry: InvocationRegistry,
         settings: Settings,
         targets: Targets,
@@ -53,10 +55,12 @@ class Messages:
         self._attachments = attachments
         self._completions = completions
         self._entropy = entropy
+        self._named_limits = named_limits
         self._forwarding = settings.forwarding
-        self._observer = observer
+        self._refused = refused
         self._registry = registry
         self._targets = targets
+        self._trace_headers = settings.trace_headers
 
     def send(
         self,
@@ -70,7 +74,7 @@ class Messages:
     ) -> SendAnswer:
         """Accept a message from a handler, in its transition, and return the id of the invocation that has it.
 
-        A refusal is the answer of a call that is awaited; otherwise it is told, and the id leads nowhere.
+        A refusal is the answer of a call that is awaited; otherwise it is the outcome of what has the id.
         """
         id = derived_invocation_id(sender.id, sender.seed, number, command.service, command.key)
         caller = CallerRecord(sender.address, sender.number, number) if is_awaited else None
@@ -86,7 +90,7 @@ class Messages:
             if caller is not None:
                 self._completions.answer(transition, caller, Outcome(True, encode_failure(error)))
             else:
-                self._observer.undeliverable(sender, command, error)
+                self._refused.keep(transition, sender, id, command, error)
             return SendAnswer(id, False)
         first = None if scope is None else self._first(scope, found)
         if first is not None and scope is not None:
@@ -101,7 +105,7 @@ class Messages:
             argument,
             id,
             new_seed(self._entropy),
-            self._headers(sender, command),
+            self._headers(sender, number, command),
             command.timeout_us,
             scope,
             command.due if isinstance(command, Send) else None,
@@ -109,21 +113,25 @@ class Messages:
             caller,
             sender.id if caller is None else None,
             0 if sender.journal is None else sender.journal.not_before,
-            sender.deadline if isinstance(command, Call) and sender.fixed is None else None,  # Rule E7
+            sender.deadline if isinstance(command, Call) and _inherits(sender) else None,  # Rule E7
         )
         transition.next_position()
-        self._acceptance.accept(transition, message)
+        invocation = self._acceptance.accept(transition, message)
+        if caller is not None and self._named_limits.is_used:
+            self._named_limits.inherit(transition, sender, invocation)
         return SendAnswer(id, False)
 
-    def _headers(self, sender: InvocationRun, command: Call | Send) -> dict[str, str]:
+    def _headers(self, sender: InvocationRun, number: int, command: Call | Send) -> dict[str, str]:
         """Those of a call, with what the caller's class or the runtime forwards. A send carries its own only.
 
         They are added here, not in the command: the journal holds when the setting changes.
         """
-        if not sender.headers or not isinstance(command, Call) or command.has_all_headers:
-            return command.headers
-        forwarding = sender.handler.forwarding or self._forwarding
-        return command.headers if forwarding is None else forwarding.add(sender.headers, command.headers)
+        headers = command.headers
+        if sender.headers and isinstance(command, Call) and not command.has_all_headers:
+            forwarding = sender.handler.forwarding or self._forwarding
+            if forwarding is not None:
+                headers = forwarding.add(sender.headers, headers)
+        return headers if self._trace_headers is None else self._trace_headers(sender, number, headers)
 
     def _first(self, scope: KeyScope, found: KeysFound) -> Found:
         """The invocation that has this scope already, if there is one."""
@@ -151,8 +159,8 @@ def already_started(first: InvocationRun | InvocationRecord) -> AlreadyStartedEr
     """What the second caller of a workflow's `run` hears."""
     service, id = first.address
     return AlreadyStartedError(
-        f"the workflow method was already invoked: {service}/{id} has been started, and its run executes once. Wait "
-        "for its result with run.attach(), or look with run.output()."
+        f"the workflow method was already invoked: {service}/{id} has been started, and its run executes once. "
+        "Attach to it to wait for its result, or ask for its output."
     )
 
 
@@ -166,3 +174,9 @@ def id_named(command: Command) -> str | None:
             return command.invocation_id
         case _:
             return None
+
+
+def _inherits(sender: InvocationRun) -> bool:
+    """Its calls are to end by its deadline; not those that undo, which have to be carried out whenever that is."""
+    execution = sender.execution
+    return sender.fixed is None and (execution is None or not execution.compensating)

@@ -108,7 +108,7 @@ def already_completed(invocation: InvocationRun, name: str) -> AlreadyCompletedE
     service, id = invocation.address
     return AlreadyCompletedError(
         f"promise was already completed: {name!r} of {service}/{id} has its value, and the first completion counts. "
-        "Use peek() to look at it."
+        "Peek at the promise to see it."
     )
 
 

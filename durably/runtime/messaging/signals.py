@@ -1,4 +1,4 @@
-"""`Signals`: what comes for an invocation by name, sent by whoever knows its id: signals, and values for awakeables.
+"""`Signals`: what comes for an invocation by name, from any sender with its id: signals, and values for awakeables.
 
 What comes is recorded in the transition of its sender, or in one of its own (rule C2), wherever the invocation is: in
 memory, on its way there, or in the store only. If a command waits for it, it is the command's answer at once; otherwise

@@ -1,6 +1,6 @@
 """`BatchedLookup`: questions to the store, collected within one tick of the host loop and asked as one query (rule L3).
 
-An answer is handed to its callbacks in one go, synchronously, so that whoever asked can decide and append before
+An answer is handed to its callbacks in one go, synchronously, so that the asking code can decide and append before
 anything else happens.
 """
 
@@ -34,7 +34,7 @@ class BatchedLookup(Generic[K, A]):
     ) -> None:
         """`ask` answers many at once; `durable` says up to where the log is.
 
-        Whoever asks what is under way waits for the same answer.
+        A question that is already under way is not asked again: both wait for the same answer.
 
         With a `gate`, which says when asking may begin, the answer is read after that, so everybody asks anew: what is
         under way may have been read before the gate opened.

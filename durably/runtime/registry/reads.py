@@ -6,14 +6,25 @@ While a question is open, a busy event loop gives way to the store's threads (ru
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from durably.ids import Address, KeyScope
 from durably.runtime.commit.thread_yielding import ThreadYielding
-from durably.storage.records import InvocationRecord, StoredInvocation, StoredObject
+from durably.storage.records import EntryAnswer, EntryQuery, InvocationRecord, StoredInvocation, StoredObject
 from durably.storage.store import Store
 
 R = TypeVar("R")
+
+
+class EntryQuestion(NamedTuple):
+    """A question about entries, asked when the log was durable up to a position, and their last change was at another.
+
+    The same question asked then may have the same answer.
+    """
+
+    query: EntryQuery
+    changed_at: int
+    durable: int
 
 
 class Reads:
@@ -30,9 +41,18 @@ class Reads:
         loaded = await self._in_thread(self._store.load(addresses, pending_limit=self._pending_limit))
         return {stored.address: stored for stored in loaded}.__getitem__
 
+    async def entries(self, questions: Sequence[EntryQuestion], /) -> Callable[[EntryQuestion], EntryAnswer]:
+        """Entries of collections."""
+        answers = await self._in_thread(self._store.entries([question.query for question in questions]))
+        return dict(zip(questions, answers, strict=True)).__getitem__
+
     async def fetch(self, numbers: Sequence[int], /) -> Callable[[int], StoredInvocation | None]:
         """Unfinished invocations by number."""
         return (await self._in_thread(self._store.fetch(numbers))).get
+
+    async def fetch_ended(self, numbers: Sequence[int], /) -> Callable[[int], StoredInvocation | None]:
+        """Invocations that have ended, by number, with what is kept of their journals."""
+        return (await self._in_thread(self._store.fetch_ended(numbers))).get
 
     async def find(self, ids: Sequence[str], /) -> Callable[[str], InvocationRecord | None]:
         """Invocations by id, or by an id that leads to them."""

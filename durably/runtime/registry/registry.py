@@ -106,7 +106,7 @@ class InvocationRegistry:
             self._when_durable(lambda _: self._aliases.pop(id, None), first)
 
     def forget(self, invocation: InvocationRun) -> None:
-        """It is durable and leaves memory; whoever asks next asks the store (rule L4)."""
+        """Drop an invocation from memory once it is durable; the next look-up asks the store (rule L4)."""
         if self.live.get(invocation.id) is invocation:
             del self.live[invocation.id]
             if invocation.outcome is None and invocation.has_sent():
@@ -133,7 +133,7 @@ class InvocationRegistry:
         return number in self._ends
 
     def forget_outcome(self, found: InvocationRun | InvocationRecord) -> None:
-        """Nobody wants a kept outcome any more."""
+        """Drop a kept outcome that is no longer wanted."""
         if isinstance(found, InvocationRun):
             self._drop(found)
         else:
@@ -183,7 +183,7 @@ class InvocationRegistry:
         id = self._aliases.get(id, id)
         known = self._unexpired(self.live.get(id))
         if known is not None:
-            # Not at once: whoever asks is in the middle of a transition.
+            # Not at once: the asking code is in the middle of a transition.
             self._host.call_soon(self._tell_known, id, then, known)
         else:
             self._by_id(id, partial(self._found_id, id, then))

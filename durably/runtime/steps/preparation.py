@@ -1,6 +1,6 @@
 """`Preparation`: what is large is decoded before the advance that needs it, in slices (`SlicedWork`).
 
-An advance is one callback of the host's loop, so whatever it decodes holds the loop up. Large arguments are decoded
+An advance is one callback of the host's loop, so everything it decodes holds the loop up. Large arguments are decoded
 before an attempt is begun, and large answers before they are delivered; a journal that is long, or has large answers,
 is replayed with pauses. The attempt that is prepared is the only one that gets what was decoded for it (rule V1), and
 takes it in at the same places, so a journal says the same as without. Until then its invocation is not advanced.
@@ -25,6 +25,7 @@ from durably.runtime.execution.execution import Execution
 from durably.runtime.execution.step import Delivery
 from durably.runtime.incarnation.ready_queue import ReadyQueue
 from durably.runtime.incarnation.sliced_work import SlicedWork
+from durably.runtime.invocations.code_versions import CodeVersions
 from durably.runtime.invocations.invocation import InvocationRun
 from durably.runtime.invocations.journal import Journal
 from durably.runtime.lifecycle.deadlines import Deadlines
@@ -33,6 +34,7 @@ from durably.runtime.lifecycle.retries import Retries
 from durably.runtime.observation.observer import Observer
 from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.settings import Settings
+from durably.runtime.steps.setting_up import SettingUp
 
 Arguments: TypeAlias = Decoded | InvalidArgumentError | None
 WAITS_FOR_OTHERS = (InvocationStatus.PAUSED, InvocationStatus.BACKING_OFF)
@@ -54,8 +56,10 @@ class Preparation:
         ready: ReadyQueue,
         registry: InvocationRegistry,
         retries: Retries,
+        setting_up: SettingUp,
         settings: Settings,
         sliced_work: SlicedWork,
+        versions: CodeVersions,
     ) -> None:
         self._attempts = attempts
         self._host = asyncio.get_running_loop()
@@ -67,10 +71,13 @@ class Preparation:
         self._ready = ready
         self._registry = registry
         self._retries = retries
+        self.set_up = setting_up.begin
+        """Make what the activation of an invocation needs, then let that be advanced."""
         self._host_error_pause_us = settings.host_error_pause_us
         self._replayed_at_once = settings.replayed_at_once
         self._slice_bytes = settings.slice_bytes
         self._sliced_work = sliced_work
+        self._versions = versions
 
     def is_needed_to_replay(self, journal: Journal) -> bool:
         """An attempt has to go a long way, or to decode something large, before it is where the journal ends."""
@@ -105,10 +112,13 @@ class Preparation:
     def _release(self, values: list[Any]) -> None:
         self._sliced_work.begin(release_in_slices(values), _nothing, _nothing)
 
-    def _attempt(self, invocation: InvocationRun) -> Slices[Execution]:
+    def _attempt(self, invocation: InvocationRun) -> Slices[Execution | None]:
+        """None: it was paused or has ended while its arguments were decoded."""
         journal, arguments = invocation.journal, None
         if len(invocation.argument) > self._slice_bytes:
             arguments = yield from self._arguments(invocation)
+            if not self._is_wanted(invocation):
+                return None
         execution = self._attempts.make(invocation, arguments)
         execution.expect_large(self._free)
         try:
@@ -125,9 +135,10 @@ class Preparation:
         except InvalidArgumentError as error:  # It is raised where the attempt would have decoded them.
             return error
 
-    def _begun(self, invocation: InvocationRun, execution: Execution) -> None:
-        if not self._goes_on(invocation):
-            execution.close()
+    def _begun(self, invocation: InvocationRun, execution: Execution | None) -> None:
+        if not self._goes_on(invocation) or execution is None:
+            if execution is not None:
+                execution.close()
             return
         if invocation.status is InvocationStatus.PENDING and self._deadlines.prevents_start(invocation):
             execution.close()
@@ -155,8 +166,10 @@ class Preparation:
             raise error
         if not self._goes_on(invocation):
             return
-        takes_cancel = invocation.journal is not None and invocation.journal.takes_cancel  # Rule E1
-        if isinstance(error, NonDeterminismError) and not takes_cancel:
+        ends = invocation.journal is not None and invocation.journal.ends_if_it_fails  # Rule E1
+        if isinstance(error, NonDeterminismError) and invocation.journal is not None:
+            self._versions.tell(error, invocation.journal.versions, invocation.handler)
+        if isinstance(error, NonDeterminismError) and not ends:
             self._pauses.pause(invocation, error)
         else:
             self._retries.attempt_failed(invocation, error)
@@ -169,6 +182,9 @@ class Preparation:
     def _goes_on(self, invocation: InvocationRun) -> bool:
         """It is prepared no longer: whether it is still to be advanced."""
         invocation.is_preparing = False
+        return self._is_wanted(invocation)
+
+    def _is_wanted(self, invocation: InvocationRun) -> bool:
         is_here = self._registry.live.get(invocation.id) is invocation
         return is_here and invocation.outcome is None and invocation.status not in WAITS_FOR_OTHERS
 

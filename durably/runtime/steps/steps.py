@@ -7,10 +7,12 @@ leaves the process before the step is durable. An advance that fails is no step 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from operator import itemgetter
 
-from durably.actors.protocol.commands import HELD_BY_ATOMIC, Call, Command, CompleteAwakeable, Send, SendSignal
+from durably.actors.protocol.commands import HELD_BY_ATOMIC, MESSAGES, Call, Command, CompleteAwakeable, SendSignal
+from durably.actors.protocol.entries import in_words
 from durably.errors import CodecError, NonDeterminismError, UnencodableError, UnreadableRecordError
 from durably.ids import SEED_BYTES, InvocationStatus, KeyScope, derived_invocation_id, earliest_time, is_storable
 from durably.runtime.activations.attempts import Attempts
@@ -18,11 +20,13 @@ from durably.runtime.clock import Clock
 from durably.runtime.commands.command_kind import CommandTable
 from durably.runtime.commit.committer import Committer
 from durably.runtime.commit.payload_check import PayloadCheck
+from durably.runtime.commit.state_size import StateSize
 from durably.runtime.commit.transition import Transition
 from durably.runtime.execution.execution import Execution
 from durably.runtime.execution.step import AttemptFailure, Delivery, Step
+from durably.runtime.invocations.code_versions import CodeVersions
 from durably.runtime.invocations.invocation import InvocationRun, known_outcome, throw_away
-from durably.runtime.invocations.journal import Journal
+from durably.runtime.invocations.journal import ANSWERED_BY_THIS_PROCESS, Journal
 from durably.runtime.invocations.load_errors import LoadError
 from durably.runtime.lifecycle.continuations import Continuations
 from durably.runtime.lifecycle.deadlines import Deadlines
@@ -30,6 +34,8 @@ from durably.runtime.lifecycle.deadlocks import Deadlocks
 from durably.runtime.lifecycle.endings import Endings
 from durably.runtime.lifecycle.pauses import Pauses
 from durably.runtime.lifecycle.retries import Retries
+from durably.runtime.lifecycle.state_migrations import StateMigrations
+from durably.runtime.limits.named_limits import NamedLimits
 from durably.runtime.messaging.messages import NO_KEYS, KeysFound, id_named
 from durably.runtime.messaging.orders import Orders
 from durably.runtime.messaging.signals import Signals
@@ -38,11 +44,13 @@ from durably.runtime.observation.observer import Observer
 from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.settings import Settings
 from durably.runtime.steps.preparation import Preparation
+from durably.runtime.steps.rereading import Rereading
 from durably.storage.records import CallerRecord, InvocationRecord, OrderKind
 
+# A global is found at once, the member of an enum is looked up each time.
+PENDING, PAUSED, BACKING_OFF = InvocationStatus.PENDING, InvocationStatus.PAUSED, InvocationStatus.BACKING_OFF
 NO_DELIVERIES: Sequence[Delivery] = ()
 NAMING_AN_ID = frozenset({CompleteAwakeable, SendSignal})
-MESSAGES = frozenset({Call, Send})
 
 
 class Steps:
@@ -59,38 +67,52 @@ class Steps:
         deadlines: Deadlines,
         deadlocks: Deadlocks,
         endings: Endings,
+        named_limits: NamedLimits,
         observer: Observer,
         orders: Orders,
         pauses: Pauses,
         payloads: PayloadCheck,
         preparation: Preparation,
         registry: InvocationRegistry,
+        rereading: Rereading,
         retries: Retries,
         settings: Settings,
+        state_size: StateSize,
         targets: Targets,
         signals: Signals,
+        state_migrations: StateMigrations,
+        versions: CodeVersions,
     ) -> None:
         self._payloads = payloads
         self._attempts = attempts
         self._clock = clock
         self._commands = commands
+        self._answered_here = {name for name, kind in commands.items() if kind.is_answered_by_this_process}
+        assert self._answered_here == {*ANSWERED_BY_THIS_PROCESS}, "a journal that is loaded asks for the same again"
         self._committer = committer
         self._continuations = continuations
         self._deadlines = deadlines
         self._deadlocks = deadlocks
         self._endings = endings
+        self._named_limits = named_limits
         self._observer = observer
         self._orders = orders
         self._pauses = pauses
         self._preparation = preparation
         self._registry = registry
+        self._rereading = rereading
         self._retries = retries
         self._scope_of = targets.scope_of
         self._signals = signals
+        self._state_size = state_size
         self._long_journal_steps = settings.long_journal_steps
+        self._large_changes_bytes = settings.large_changes_bytes
         self._nothing_resident = settings.nothing_resident
         self._slice_bytes = settings.slice_bytes
         self._verify_replay = settings.verify_replay
+        self._forgets_reads = not (settings.verify_replay or settings.nothing_resident)  # These replay at once.
+        self._state_migrations = state_migrations
+        self._versions = versions
 
     def advance(self, invocation: InvocationRun) -> None:
         """Advance an invocation by what has come for it, if there is anything."""
@@ -99,8 +121,8 @@ class Steps:
             invocation.outcome is not None
             or invocation.held_step is not None
             or invocation.is_preparing
-            or status is InvocationStatus.PAUSED
-            or status is InvocationStatus.BACKING_OFF
+            or status is PAUSED
+            or status is BACKING_OFF
         ):
             return  # A person or a timer ends the last two.
         journal = invocation.journal
@@ -109,11 +131,25 @@ class Steps:
             throw_away(invocation)
             execution = None
         if execution is None:
-            if status is InvocationStatus.PENDING and self._deadlines.prevents_start(invocation):
+            if status is PENDING and self._deadlines.prevents_start(invocation):
                 return
+            if invocation.handler.is_by_machine:
+                self._endings.carry_out(invocation)
+                return
+            if invocation.handler.limit is not None and not self._named_limits.admits(invocation):
+                return  # Rule C9
             load_error = invocation.load_error or invocation.activation.load_error
+            activation = invocation.activation
+            if load_error is None and activation.state_version != activation.actor.state_version:
+                load_error = self._state_migrations.why_not(invocation)
             if load_error is not None:  # Rule L5
                 self._cannot_be_loaded(invocation, load_error)
+                return
+            if activation.actor.asked is not None:
+                self._preparation.set_up(invocation)
+                return
+            if journal is not None and journal.unread:
+                self._rereading.begin(invocation, journal)
                 return
             if len(invocation.argument) > self._slice_bytes or (
                 journal is not None and self._preparation.is_needed_to_replay(journal)
@@ -143,7 +179,14 @@ class Steps:
         try:
             step = execution.advance(at, deliveries, invocation.attempts + 1)
             if type(step) is Step:
-                self._payloads.step(invocation, step, deliveries, execution.where)
+                size_bytes = self._payloads.size_of_step(step)
+                if size_bytes > self._payloads.certain_bytes:
+                    self._payloads.step(invocation, step, deliveries, execution.where)
+                if step.changes:
+                    if journal is not None:
+                        size_bytes += journal.changed_bytes
+                    if size_bytes + invocation.activation.state_bytes > self._state_size.surely_bytes:
+                        self._state_size.check(invocation, step.changes)
         except (UnencodableError, CodecError) as error:  # Rule L5: it cannot be stored, and so it has not happened.
             self._retries.attempt_failed(invocation, error)
             return
@@ -152,14 +195,14 @@ class Steps:
             raise
         if isinstance(step, AttemptFailure):
             self._retries.attempt_failed(invocation, step.error)
-        elif any(map(self._names_another, step.commands)) or (journal is not None and journal.held_back):
+        elif (step.commands and self._name_others(step.commands)) or (journal is not None and journal.held_back):
             self._look_keys_up(invocation, step, taken)
         else:
             self._append(invocation, step, taken, NO_KEYS)
 
     def pause(self, invocation: InvocationRun, error: BaseException) -> None:
-        """It cannot be advanced, and waits for a person; one that is cancelled ends (rule E1)."""
-        if invocation.journal is not None and invocation.journal.takes_cancel:
+        """It cannot be advanced, and waits for a person; one that is cancelled, and has nothing to undo, ends (E1)."""
+        if invocation.journal is not None and invocation.journal.ends_if_it_fails:
             self._retries.attempt_failed(invocation, error)
         else:
             self._pauses.pause(invocation, error)
@@ -178,6 +221,7 @@ class Steps:
         try:
             execution.replay(journal.steps, journal.deliveries)
         except NonDeterminismError as error:
+            self._versions.tell(error, journal.versions, invocation.handler)
             self.pause(invocation, error)
             return False
         except MemoryError as error:  # Rule E3
@@ -252,7 +296,7 @@ class Steps:
         """The step becomes part of the log, and everything inside the process may act on it."""
         if invocation.attempts:
             invocation.attempts, invocation.failing_since, invocation.failure = 0, None, None
-        if step.is_last:
+        if step.outcome is not None or step.continues_with is not None:
             if self._verify_replay and not self._verify(invocation, step):
                 return
             outcome = step.outcome or self._continuations.outcome_instead(invocation, step)
@@ -266,10 +310,23 @@ class Steps:
             journal = invocation.journal = Journal()
         first = journal.next_command
         transition = self._committer.begin()
-        transition.step(invocation, len(journal.steps), step)
+        version = journal.note_version(self._versions.of(invocation.handler))
+        execution = invocation.execution
+        undoing = journal.undoing if execution is None else execution.undoing
+        transition.step(invocation, len(journal.steps), step, version, undoing)
+        journal.note_undoing(len(journal.steps), undoing)
+        changed_bytes = journal.changed_bytes
         journal.take(step, taken)
-        if _has_doubled(len(journal.steps), self._long_journal_steps):
-            self._observer.journal_is_long(invocation, len(journal.steps))
+        if journal.reads and self._forgets_reads and invocation.is_exclusive:
+            journal.forget_reads(step)
+        if step.changes and _doublings(journal.changed_bytes, self._large_changes_bytes) > _doublings(
+            changed_bytes, self._large_changes_bytes
+        ):
+            field, size_bytes = _largest(step.changes)
+            self._observer.changes_are_large(invocation, field, size_bytes, journal.changed_bytes)
+        steps = len(journal.steps)
+        if steps >= self._long_journal_steps and _has_doubled(steps, self._long_journal_steps):
+            self._observer.journal_is_long(invocation, steps)
         if self._observer.detailed:
             self._observer.journaled(invocation, step)
         cancelled = _calls(step, journal, first) if step.cancelled else ()
@@ -284,14 +341,19 @@ class Steps:
         for number, call in cancelled:
             self._cancel_below(transition, invocation, number, call)
         self._attempts.park(transition, invocation, journal)
+        if journal.awaits_resume is not None and not journal.undelivered:
+            self._pauses.pause_as_asked(transition, invocation, journal.awaits_resume)
         self._deadlocks.step_ended(invocation, first)
 
     # ------------------------------------------------------------------ act
 
-    def _names_another(self, command: Command) -> bool:
-        """It says by a key, or by an id, which invocation it is about: that has to be looked up."""
-        kind = type(command)
-        return kind in NAMING_AN_ID or (kind in MESSAGES and self._scope_of(command) is not None)
+    def _name_others(self, commands: Sequence[Command]) -> bool:
+        """One says by a key, or by an id, which invocation it is about: that has to be looked up."""
+        for command in commands:
+            kind = type(command)
+            if kind in NAMING_AN_ID or (kind in MESSAGES and self._scope_of(command) is not None):
+                return True
+        return False
 
     def _issue(
         self,
@@ -311,7 +373,7 @@ class Steps:
             return
         if is_answered:
             journal.pending[number] = command
-        if kind.is_answered_by_this_process:
+        if type(command) in self._answered_here:
             journal.unanswered.add(number)
         kind.issue(transition, invocation, number, command, found)
 
@@ -329,6 +391,17 @@ class Steps:
         id = derived_invocation_id(invocation.id, invocation.seed, number, call.service, call.key)
         caller = CallerRecord(invocation.address, invocation.number, number)
         self._orders.give(transition, id, OrderKind.CANCEL_OWN, caller)
+
+
+def _doublings(size_bytes: int, first_bytes: int) -> int:
+    """0 below the first so many bytes, 1 from there on, 2 from twice that on..."""
+    return (size_bytes // first_bytes).bit_length()
+
+
+def _largest(changes: Mapping[str, bytes | None]) -> tuple[str, int]:
+    sizes = {field: 0 if value is None else len(value) for field, value in changes.items()}
+    name, size_bytes = max(sizes.items(), key=itemgetter(1))
+    return in_words(name), size_bytes
 
 
 def _has_doubled(steps: int, first: int) -> bool:

@@ -1,8 +1,8 @@
 """`Supervisor`: keeps an engine running on a store, through failures of the store.
 
 A failed commit ends the incarnation: half-open states do not exist. The store is opened again with backoff, a new
-engine recovers from it, and whoever waited outside finds its invocation again (rule X3). When somebody else has taken
-the store over, or it is not the same store any more, the supervisor stops for good (rules X4 and X9).
+engine recovers from it, and callers that wait outside find their invocations again (rule X3). When somebody else has
+taken the store over, or it is not the same store any more, the supervisor stops for good (rules X4 and X9).
 """
 
 from __future__ import annotations
@@ -11,24 +11,29 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from durably.actors.definition.binding import BoundActor
+from durably.actors.definition.binding import BoundActor, BoundActorHandler
+from durably.actors.definition.dependencies import Dependencies
 from durably.errors import RuntimeStoppedError, StoreInUseError, StoreLostError, StoreUnavailableError
 from durably.runtime.actions.actions import Actions
 from durably.runtime.clock import Cancellable
 from durably.runtime.commit.thread_yielding import ThreadYielding
+from durably.runtime.dependencies.made_dependencies import MadeDependencies
 from durably.runtime.engine.assembly import Surroundings
 from durably.runtime.engine.engine import Engine
 from durably.runtime.environment import Environment
 from durably.runtime.gateway.gateway import Gateway
 from durably.runtime.gateway.pending_requests import unknown_outcome
 from durably.runtime.incarnation.incarnation import Incarnation
+from durably.runtime.messaging.event_feeds import EventFeeds
+from durably.runtime.supervision.advance_watch import AdvanceWatch
 from durably.runtime.supervision.garbage_collection import CollectionWatch
+from durably.sources import Feed
 from durably.storage.codec_marker import encoded_error
-from durably.storage.records import Owner
+from durably.storage.records import SUBSCRIPTIONS, Owner, PlaceRecord
 from durably.storage.store import Store
 
 _HOPELESS_FAILURES = 3
@@ -39,6 +44,8 @@ _SUSPECTS_KEPT = 1
 
 CRASH_PATIENCE_SECONDS = 1.0
 """How long a crash for tests waits for actions that ignore their cancellation: nothing outlives a real one."""
+_TEAR_DOWN_US = 1_000_000
+"""How long the tear-down of dependencies has at least, even if the rest of a stop used up its time."""
 _AT_ONCE_US = 1_000_000
 """How long a stop that is cut short may take to commit the last batch and to let the store go."""
 
@@ -46,17 +53,30 @@ _AT_ONCE_US = 1_000_000
 class Supervisor:
     """Owns the engine of the moment."""
 
-    def __init__(self, *, store: Store, actors: Mapping[str, BoundActor], environment: Environment) -> None:
+    def __init__(
+        self,
+        *,
+        store: Store,
+        actors: Mapping[str, BoundActor],
+        dependencies: Dependencies,
+        environment: Environment,
+        sources: Sequence[tuple[Feed, BoundActorHandler]] = (),
+    ) -> None:
         settings = environment.settings
         self.gateway = Gateway(self._refusal, environment.entropy, environment.settings.slice_bytes)
         self.engine: Engine | None = None
+        self.feeds = EventFeeds(store)
+        self.store_id = ""
+        """Which store it is; known once it is open."""
         self.incarnations = 0
         self._store = store
         self._actors = actors
+        self._sources = sources
         self._clock = environment.clock
         self._entropy = environment.entropy
         self._settings = settings
         self._observer = environment.observer
+        self.made = MadeDependencies(dependencies, self._observer.tear_down_failed)
         self._thread_yielding = ThreadYielding(self._clock, settings.give_way_us)
         self.actions = self._new_actions()
         self._collections = CollectionWatch(
@@ -64,6 +84,14 @@ class Supervisor:
             clock=self._clock,
             slow_collection_us=settings.slow_collection_us,
             waiting=lambda: len(self.gateway.pending),
+        )
+        self._advances = AdvanceWatch(
+            self._observer,
+            lambda: self.engine,
+            lambda: self.actions.loop_watch,
+            clock=self._clock,
+            slow_us=settings.slow_advance_us,
+            blocked_us=settings.blocked_advance_us,
         )
         self._identity = Owner(host=socket.gethostname(), process_id=os.getpid(), since=self._clock.now())
         self._failure: BaseException | None = None
@@ -81,23 +109,33 @@ class Supervisor:
         """What a stop has not waited for to its end."""
 
     async def start(self) -> None:
-        """Open the store and recover.
+        """Make the dependencies, open the store and recover.
 
         Raises:
             StoreInUseError, StoreUnavailableError: as the store says.
+            Any error that a factory of a dependency raises.
         """
-        await self._incarnate()
+        await self.made.open()
+        try:
+            await self._incarnate()
+        except BaseException:
+            await self._store.close()  # It may be open, where what was read next could not be read.
+            await self.made.close()
+            raise
         self._collections.begin()
+        self._advances.begin()
 
     async def stop(self, *, interrupted: bool = False) -> KeyboardInterrupt | None:
         """Let what runs come to a rest, commit the last batch, tell who still waits, and let the store go (rule T4).
 
-        What has not come about by then is left: nobody is told that it is durable, and the next start goes on from what
-        the store holds. Being cancelled cuts the waiting short, not the rest. `interrupted`: somebody pressed Ctrl-C,
-        and may do so again. If that comes while this very task runs, it is returned: raised here, it would end the
-        event loop before the task of the host had ended.
+        What has not come about by then is left: no caller hears that it is durable, and the next start goes on from
+        what the store holds. Being cancelled cuts the waiting short, not the rest. `interrupted`: somebody pressed
+        Ctrl-C, and may do so again. If that comes while this very task runs, it is returned: raised here, it would end
+        the event loop before the task of the host had ended.
         """
         self._collections.end()
+        self._advances.end()
+        self.feeds.close()
         engine = self.engine
         cut_short: asyncio.CancelledError | None = None
         ctrl_c: KeyboardInterrupt | None = None
@@ -147,6 +185,7 @@ class Supervisor:
             await engine.finish()
         self.actions.stop()
         await self.actions.ended(real_seconds=CRASH_PATIENCE_SECONDS)
+        self.made.leave_all(())
         self.actions = self._new_actions()
         await self._store.close()
         await self._incarnate()
@@ -154,18 +193,26 @@ class Supervisor:
 
     @property
     def accepts_requests(self) -> bool:
-        """The store is there, and nobody has asked for the end."""
+        """The store is there, and no stop has been asked for."""
         return self.gateway.is_open
+
+    def engine_in_charge(self) -> Engine:
+        """The engine of the moment.
+
+        Raises:
+            StoreUnavailableError, RuntimeStoppedError: there is none.
+        """
+        if self.engine is None or not self.gateway.is_open:
+            raise self._refusal()
+        return self.engine
 
     async def until_durable(self) -> None:
         """Wait until all that is in the log now is on disk and the store is known to be ours.
 
         What introspection tells is an exit too (rules X1 and X9): wait before reading the store, and after it.
         """
-        if self.engine is None or not self.gateway.is_open:
-            raise self._refusal()
         try:
-            await self.engine.until_durable()
+            await self.engine_in_charge().until_durable()
         except StoreUnavailableError as error:
             raise self._final or error from None
 
@@ -181,6 +228,7 @@ class Supervisor:
         self._failures += 1
         self._suspects = [*self._suspects[-_SUSPECTS_KEPT:], incarnation.suspect]
         engine.kill()
+        self.made.leave_all(self.actions.tasks())
         self.gateway.refuse_unaccepted()
         if isinstance(error, StoreInUseError | StoreLostError):
             self._give_up(error)
@@ -223,6 +271,7 @@ class Supervisor:
             self._observer,
             settings.around_attempt,
             settings.action_thread_wait_us,
+            settings.slow_advance_us,
         )
 
     async def _incarnate(self) -> None:
@@ -230,7 +279,13 @@ class Supervisor:
         if opened.is_encoded:  # Rule V8: what a codec has written is refused here, and not where it is first read.
             await self._store.close()
             raise encoded_error(self._store.describe())
+        places = await self._places() if opened.has_places else []
+        subscriptions = await self._store.load([SUBSCRIPTIONS], pending_limit=0) if opened.has_subscriptions else []
+        tables = [actor.table for actor in self._actors.values() if actor.table is not None]
+        if tables:
+            await self._store.lay_tables(tables)
         self.incarnations += 1
+        self.store_id = opened.store_id
         self.engine = Engine(
             Incarnation(self._incarnation_failed, self._progressed),
             Surroundings(
@@ -239,8 +294,15 @@ class Supervisor:
                 clock=self._clock,
                 entropy=self._entropy,
                 last_position=opened.last_position,
+                made=self.made,
                 observer=self._observer,
+                feeds=self.feeds,
+                has_events=opened.has_events,
+                has_schedules=opened.has_schedules,
+                sources=self._sources,
+                subscriptions=subscriptions[0].state if subscriptions else {},
                 failure=self._failure,
+                places=places,
                 poisoned=self._poisoned(),
                 settings=self._settings,
                 store=self._store,
@@ -251,6 +313,18 @@ class Supervisor:
         self._failure = None
         self.actions.on_rest = self.engine.parts.idleness.changed
         self.engine.start()
+        self.feeds.reopened()
+
+    async def _places(self) -> list[PlaceRecord]:
+        """Who holds places of limits: known before anything starts (rule C9)."""
+        portion = self._settings.recovery_portion
+        places = await self._store.places(portion)
+        while len(places) % portion == 0:
+            more = await self._store.places(portion, after=places[-1].order)
+            if not more:
+                break
+            places += more
+        return places
 
     async def _reopen(self, dead: Engine) -> None:
         """Try until the store is back; the longer it has been failing, the more slowly."""
@@ -332,10 +406,12 @@ class Supervisor:
         if not is_durable:
             self.gateway.pending.refuse_all(partial(unknown_outcome, self.gateway.pending.failure))
         self.gateway.pending.refuse_all(stopped_error)
-        left = [] if is_durable or engine is None else ["the last batch, of which nobody knows whether it is durable"]
+        left = [] if is_durable or engine is None else ["the last batch, of which it is unknown whether it is durable"]
         if not await self._in_time(deadline - clock.monotonic(), self._let_go(engine, is_durable)):
             left.append("the store, which stays locked")
         await self._in_time(deadline - clock.monotonic(), self.actions.ended())
+        if not await self._in_time(max(deadline - clock.monotonic(), _TEAR_DOWN_US), self.made.close()):
+            left.append("the tear-down of dependencies")
         return left + [f"the action {name!r}" for name in self.actions.left()]
 
     async def _let_go(self, engine: Engine | None, is_durable: bool) -> None:

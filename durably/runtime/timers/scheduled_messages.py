@@ -1,7 +1,7 @@
 """`ScheduledMessages`: accepted messages that are not in their mailbox yet.
 
-Those due soon are in memory; the others are in the store only, and are fetched when their time comes (rule T2). Whoever
-attaches to one that is on its way waits on its entry here, so that no answer is lost between the two.
+Those due soon are in memory; the others are in the store only, and are fetched when their time comes (rule T2). A
+caller that attaches to one on its way waits on its entry here, so that no answer is lost between the two.
 """
 
 from __future__ import annotations

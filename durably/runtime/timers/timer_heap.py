@@ -19,12 +19,16 @@ _DEAD_ENTRIES = 1_024
 class TimerHeap:
     """Timers by due time (wall clock) and by moment (monotonic clock); equal ones by number, kind and command."""
 
-    __slots__ = ("_by_due", "_by_moment", "_timers")
+    __slots__ = ("_by_due", "_by_moment", "_left_out", "_reads", "_timers")
 
     def __init__(self) -> None:
         self._by_due: list[TimerPlace] = []
         self._by_moment: list[TimerPlace] = []
         self._timers: dict[TimerKey, tuple[TimerRecord, int]] = {}
+        self._reads = 0
+        """Reads of the store under way."""
+        self._left_out: dict[TimerKey, int] = {}
+        """The due times of timers that were set meanwhile and are in the store only."""
 
     def __len__(self) -> int:
         return len(self._timers)
@@ -43,8 +47,34 @@ class TimerHeap:
         if len(self._by_moment) > 2 * len(self._timers) + _DEAD_ENTRIES:
             self._make_anew()
 
+    def leave_out(self, timer: TimerRecord) -> None:
+        """A timer is set that only the store remembers, until it is read from there. What was here of it is old."""
+        self._timers.pop(timer.key, None)
+        if self._reads:
+            self._left_out[timer.key] = timer.due
+
+    def read_begins(self) -> None:
+        self._reads += 1
+
+    def read_ends(self) -> None:
+        self._reads -= 1
+        if not self._reads:
+            self._left_out.clear()
+
+    def add_stored(self, timer: TimerRecord, moment: int) -> None:
+        """Keep a timer that was read from the store, unless it was set anew while the store was read."""
+        known = self._timers.get(timer.key)
+        due = self._left_out.get(timer.key) if known is None else known[0].due
+        if due is None or due == timer.due:
+            self.add(timer, moment)
+
     def clear(self, key: TimerKey) -> None:
         self._timers.pop(key, None)
+
+    def due_of(self, key: TimerKey) -> int | None:
+        """When a timer is due; None: it is not here."""
+        known = self._timers.get(key)
+        return None if known is None else known[0].due
 
     def pop_due(self, now: int, elapsed: int) -> TimerRecord | None:
         """The next timer that has come, when the wall clock says `now` and the monotonic one `elapsed`."""

@@ -59,6 +59,11 @@ class TimerService:
         """The earliest due time beyond the window that is known of."""
         self._dead = False
 
+    @property
+    def in_memory(self) -> int:
+        """How many timers are in memory."""
+        return len(self._heap)
+
     def set(
         self,
         transition: Transition,
@@ -83,6 +88,8 @@ class TimerService:
             self._heap.add(timer, moment)
             if self._rings_at is None or due < self._rings_at[0] or moment < self._rings_at[1]:
                 self._wind()
+        else:
+            self._heap.leave_out(timer)
         if not is_soon:
             self._open_before(due, wait_us)
         return is_soon
@@ -97,12 +104,16 @@ class TimerService:
         self._heap.clear((number, kind, command))
 
     def next_due(self) -> int | None:
-        """When the next timer in memory rings if nobody sets the wall clock, in microseconds since 1970 UTC."""
+        """When the next timer in memory rings if the wall clock is not set, in microseconds since 1970 UTC."""
         coming = self._heap.next()
         if coming is None:
             return None
         due, moment = coming
         return min(due, self._clock.now() + moment - self._clock.monotonic())
+
+    def due_of(self, number: int, kind: TimerKind) -> int | None:
+        """When the timer of a kind is due that an invocation has; None: it has none in memory."""
+        return self._heap.due_of((number, kind, NO_COMMAND))
 
     def take_over(self) -> None:
         """At the start: look ahead, and find what was asked for while the clock was ahead of what it says now."""
@@ -136,13 +147,20 @@ class TimerService:
 
     async def _read_what_was_asked_ahead(self, now: int) -> None:
         """Rule T1: their times of day come from a wrong clock, so they wait from now on, for as long as was asked."""
+        self._heap.read_begins()
+        try:
+            await self._read_asked_ahead(now)
+        finally:
+            self._heap.read_ends()
+
+    async def _read_asked_ahead(self, now: int) -> None:
         after: TimerPlace | None = None
         portion = self._settings.recovery_portion
         while not self._dead:
             timers = await self._store.timers(LAST_MOMENT, portion, after=after, asked_after=now)
             elapsed = self._clock.monotonic()  # Not earlier: a timer that was set meanwhile would ring too soon.
             for timer in timers:
-                self._heap.add(timer, elapsed + timer.due - timer.asked_at)
+                self._heap.add_stored(timer, elapsed + timer.due - timer.asked_at)
             if timers:
                 self._wind()
             if len(timers) < portion:
@@ -153,18 +171,25 @@ class TimerService:
         self._background.spawn(self._read(until))
 
     async def _read(self, until: int) -> None:
+        self._heap.read_begins()
+        try:
+            await self._read_until(until)
+        finally:
+            self._heap.read_ends()
+        for timer in await self._store.timers(LAST_MOMENT, 1, after=_last_place(until)):
+            self._open_before(timer.due, timer.due - self._clock.now())
+
+    async def _read_until(self, until: int) -> None:
         ahead_us = self._clock.now() - self._clock.monotonic()
         after: TimerPlace | None = None
         while not self._dead:
             timers = await self._store.timers(until, self._settings.recovery_portion, after=after)
             for timer in timers:
-                self._heap.add(timer, timer.due - ahead_us)
+                self._heap.add_stored(timer, timer.due - ahead_us)
             self._wind()
             if len(timers) < self._settings.recovery_portion:
-                break
+                return
             after = timers[-1].place
-        for timer in await self._store.timers(LAST_MOMENT, 1, after=_last_place(until)):
-            self._open_before(timer.due, timer.due - self._clock.now())
 
     def _wind(self) -> None:
         """Ring when the next timer comes (rule T1)."""

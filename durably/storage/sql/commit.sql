@@ -29,7 +29,7 @@ begin
     from (select value as line from json_each(new.renewed) limit -1)
     where aliases.number = line ->> 1;
 
-    -- The awakeables of the old execution are asked for by nobody any more.
+    -- No code waits for the awakeables of the old execution any more.
     delete from signals
     where number in (select value ->> 1 from json_each(new.renewed)) and name glob 'sign_1*';
 
@@ -55,6 +55,38 @@ begin
     delete from invocations where number in (select value from json_each(new.removed));
     delete from aliases where number in (select value from json_each(new.removed));
     delete from arguments where number in (select value from json_each(new.removed));
+
+    delete from kept_journals
+    where exists (select 1 from kept_journals) and number in (select value from json_each(new.forgotten));
+end;
+
+-- name: keeping
+-- What a batch inserts the journals into that stay after an end, and when the state of objects goes, if there are any.
+create temp view keeping as select null as kept, null as object_expiries;
+
+-- name: keeping_is_applied
+-- Keeps journals of what has ended, without what only the living need.
+create temp trigger keeping_is_applied instead of insert on keeping
+begin
+    delete from timers where number in (select value ->> 0 from json_each(new.kept));
+    delete from attachments where number in (select value ->> 0 from json_each(new.kept));
+    delete from signals where number in (select value ->> 0 from json_each(new.kept));
+
+    insert into kept_journals (number, expires_at, steps)
+    select value ->> 0, value ->> 1, value ->> 2 from json_each(new.kept)
+    where true
+    on conflict (number) do update set expires_at = excluded.expires_at, steps = excluded.steps;
+
+    delete from object_expiries
+    where (service, key) in (
+        select line ->> 0, line ->> 1
+        from (select value as line from json_each(new.object_expiries) limit -1) where line ->> 2 is null
+    );
+
+    insert into object_expiries (service, key, expires_at)
+    select line ->> 0, line ->> 1, line ->> 2
+    from (select value as line from json_each(new.object_expiries) limit -1) where line ->> 2 is not null
+    on conflict (service, key) do update set expires_at = excluded.expires_at;
 end;
 
 -- name: clearance
@@ -97,10 +129,16 @@ end;
 create temp view workflow_changes as select null as vacated, null as promises;
 
 -- name: workflow_changes_are_applied
--- Deletes state and promises of the `vacated`; then keeps what has been completed.
+-- Deletes state, entries and promises of the `vacated`; then keeps what has been completed.
 create temp trigger workflow_changes_are_applied instead of insert on workflow_changes
 begin
     delete from state
+    where (service, key) in (
+        select line ->> 0, line ->> 1
+        from (select value as line from json_each(new.vacated) limit -1) where line is not null
+    );
+
+    delete from entries
     where (service, key) in (
         select line ->> 0, line ->> 1
         from (select value as line from json_each(new.vacated) limit -1) where line is not null
@@ -187,7 +225,7 @@ begin
     select line ->> 0, line ->> 1, line ->> 2
     from (select value as line from json_each(new.steps) limit -1) where line is not null;
 
-    -- Rule C3: nobody may wait for it any more, and the first answer to a command is the one that counts.
+    -- Rule C3: the invocation may no longer wait for it, and only the first answer to a command counts.
     insert or ignore into completions (number, position, command, failed, value)
     select line ->> 0, line ->> 1, line ->> 2, line ->> 3, line ->> 4
     from (select value as line from json_each(new.completions) limit -1)
@@ -252,6 +290,41 @@ begin
     on conflict (service, key, field) do update set value = excluded.value;
 end;
 
+-- name: entry_changes
+-- What follows a batch in its transition is inserted into this view: entries of collections. Each list is as in a batch.
+create temp view entry_changes as select null as cleared, null as removed, null as entries;
+
+-- name: entry_changes_are_applied
+-- Deletes all entries of the `cleared` fields and those that are `removed`, then keeps the `entries`.
+create temp trigger entry_changes_are_applied instead of insert on entry_changes
+begin
+    delete from entries
+    where (service, key, field) in (
+        select line ->> 0, line ->> 1, line ->> 2
+        from (select value as line from json_each(new.cleared) limit -1) where line is not null
+    );
+
+    delete from entries
+    where (service, key, field, position, name) in (
+        select line ->> 0, line ->> 1, line ->> 2, line ->> 3, line ->> 4
+        from (select value as line from json_each(new.removed) limit -1) where line is not null
+    );
+
+    insert into entries (service, key, field, position, name, value)
+    select line ->> 0, line ->> 1, line ->> 2, line ->> 3, line ->> 4, line ->> 5
+    from (select value as line from json_each(new.entries) limit -1) where line is not null
+    on conflict (service, key, field, position, name) do update set value = excluded.value;
+end;
+
+-- name: commit_entries
+-- Changed entries, in the transaction of their batch. Batches without any do not come here.
+insert into entry_changes (cleared, removed, entries) values (cast(? as text), cast(? as text), cast(? as text));
+
+-- name: put_entry
+-- An entry with a large value.
+insert into entries (value, service, key, field, position, name) values (?, ?, ?, ?, ?, ?)
+on conflict (service, key, field, position, name) do update set value = excluded.value;
+
 -- name: commit_batch
 -- A commit. JSON comes as bytes: reading them as text costs nothing here, and a decoding and an encoding in Python.
 insert into batch values (
@@ -263,6 +336,10 @@ insert into batch values (
 -- name: commit_state
 -- The same of a batch that holds nothing but values of fields.
 insert into batch (epoch, last_position, state) values (?, ?, cast(? as text));
+
+-- name: commit_kept
+-- What stays after ends, in the transaction of its batch: a statement of its own, because most batches have nothing of it.
+insert into keeping values (cast(? as text), cast(? as text));
 
 -- name: put_argument
 -- A large argument, which is no part of its invocation's row.
@@ -302,3 +379,27 @@ on conflict (service, key, field) do update set value = excluded.value;
 insert into promises (value, service, key, name, failed, expires_at) values (?, ?, ?, ?, ?, ?)
 on conflict (service, key, name) do update
 set failed = excluded.failed, expires_at = excluded.expires_at, value = excluded.value;
+
+-- name: put_events
+-- What has been published, but for events with a large value.
+insert into events (position, stream, key, name, id, at, value)
+select line ->> 0, line ->> 1, line ->> 2, line ->> 3, line ->> 4, line ->> 5, line ->> 6
+from (select value as line from json_each(cast(? as text)) limit -1) where line is not null;
+
+-- name: put_event
+-- An event with a large value.
+insert into events (value, position, stream, key, name, id, at) values (?, ?, ?, ?, ?, ?, ?);
+
+-- name: drop_events
+-- Events that are wanted no longer, by position.
+delete from events where position in (select value from json_each(cast(? as text)));
+
+-- name: drop_places
+-- Invocations that run on no place of a limit any more.
+delete from places where number in (select value from json_each(cast(? as text)));
+
+-- name: put_places
+-- Which invocations run on which places of limits.
+insert or replace into places (number, id, name, key, place, counts)
+select line ->> 0, line ->> 1, line ->> 2, line ->> 3, line ->> 4, line ->> 5
+from (select value as line from json_each(cast(? as text)) limit -1) where line is not null;

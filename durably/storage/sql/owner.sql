@@ -15,7 +15,7 @@ pragma checkpoint_fullfsync = 1;
 pragma wal_autocheckpoint = 0;
 
 -- name: temporary_tables_in_memory
--- The few temporary structures of a statement never become files.
+-- The temporary structures of a statement never become files: questions of people would fill the disk with them.
 pragma temp_store = memory;
 
 -- name: write_ahead_log
@@ -23,8 +23,12 @@ pragma temp_store = memory;
 pragma journal_mode = wal;
 
 -- name: read_only
--- A connection for reads cannot write, whatever is asked of it.
+-- A connection for reads refuses every write.
 pragma query_only = 1;
+
+-- name: letters_as_they_are
+-- LIKE tells large letters from small ones, as Postgres does.
+pragma case_sensitive_like = 1;
 
 -- name: lock_for_oneself
 -- What this connection has locked it keeps, until it is closed.
@@ -51,7 +55,7 @@ pragma integrity_check;
 select name, type, pk from pragma_table_info(?) order by cid;
 
 -- name: application
--- Says whose file this is; 0 where nobody said.
+-- Says which application the file belongs to; 0 where none is set.
 pragma application_id;
 
 -- name: version
@@ -79,7 +83,7 @@ commit;
 rollback;
 
 -- name: take_over
--- A new owner: whoever has the epoch before cannot commit any more (rule X4).
+-- A new owner: the one with the epoch before cannot commit any more (rule X4).
 update owner set epoch = epoch + 1, host = ?, process_id = ?, since = ?;
 
 -- name: current_owner
@@ -89,6 +93,27 @@ select store_id, epoch, last_position, host, process_id, since from owner;
 -- name: is_encoded
 -- Whether a codec has written here: the marker of the store then has a field besides `plain`.
 select exists (select 1 from state where service = '' and key = 'durably' and field <> 'plain');
+
+-- name: has_schedules
+-- Whether the store knows schedules of handlers.
+select exists (select 1 from state where service = '' and key = 'schedules');
+
+-- name: has_subscriptions
+-- Whether the store knows subscriptions to events.
+select exists (select 1 from state where service = '' and key = 'subscriptions');
+
+-- name: has_events
+-- Whether there are published events: those of users' streams, whose names have a slash. It reads a row for each stream.
+with recursive streams (name) as (
+    select min(stream) from events
+    union all
+    select (select min(stream) from events where stream > streams.name) from streams where streams.name is not null
+)
+select exists (select 1 from streams where instr(name, '/') > 0);
+
+-- name: has_places
+-- Whether an unfinished invocation runs on a place of a limit.
+select exists (select 1 from places);
 
 -- name: marker
 -- What the store says of the codecs that have written to it.

@@ -21,8 +21,8 @@ select
         caller_service, caller_key, caller_number, caller_command,
         sender_id, deadline, accepted_at, keep_outcome_us,
         status, mailbox_position, attempts,
-        iif(typeof(failure) = 'blob', length(failure), failure),
-        iif(typeof(outcome) = 'blob', length(outcome), outcome),
+        iif(typeof(failure) = 'text', failure, length(failure)),
+        iif(typeof(outcome) = 'text', outcome, length(outcome)),
         expires_at, due
     ) as record,
     exists (
@@ -33,14 +33,14 @@ from invocations;
 -- name: encoded_steps
 -- Each step as a JSON array, with the size of its content in place of a large one.
 create temp view encoded_steps as
-select number, idx, json_array(idx, iif(typeof(content) = 'blob', length(content), content)) as record from steps;
+select number, idx, json_array(idx, iif(typeof(content) = 'text', content, length(content))) as record from steps;
 
 -- name: encoded_completions
 -- The same of completions.
 create temp view encoded_completions as
 select
     number, position, command,
-    json_array(position, command, failed, iif(typeof(value) = 'blob', length(value), value)) as record
+    json_array(position, command, failed, iif(typeof(value) = 'text', value, length(value))) as record
 from completions;
 
 -- name: encoded_signals
@@ -48,7 +48,7 @@ from completions;
 create temp view encoded_signals as
 select
     number, position,
-    json_array(position, name, failed, iif(typeof(value) = 'blob', length(value), value)) as record
+    json_array(position, name, failed, iif(typeof(value) = 'text', value, length(value))) as record
 from signals;
 
 -- name: encoded_journals
@@ -90,7 +90,7 @@ select
 from (
     select
         (
-            select json_group_object(field, iif(typeof(value) = 'blob', length(value), value)) from state
+            select json_group_object(field, iif(typeof(value) = 'text', value, length(value))) from state
             where state.service = address.service and state.key = address.key
         ) as state,
         (
@@ -139,7 +139,7 @@ from (
         ) as waiting,
         (
             select json_group_array(
-                json_array(name, failed, expires_at, iif(typeof(value) = 'blob', length(value), value))
+                json_array(name, failed, expires_at, iif(typeof(value) = 'text', value, length(value)))
             )
             from (
                 select name, failed, expires_at, value from promises
@@ -196,13 +196,17 @@ where
 -- (record, whether the sender is unfinished) of an unfinished invocation.
 select record, sender_unfinished from encoded_invocations where number = :number and status <> 'completed';
 
+-- name: record_of_ended
+-- The same of one that has ended.
+select record, sender_unfinished from encoded_invocations where number = :number and status = 'completed';
+
 -- name: state_of_object
 -- The fields of an object, with the size of its value in place of a large one.
-select field, iif(typeof(value) = 'blob', length(value), value) from state where service = :service and key = :key;
+select field, iif(typeof(value) = 'text', value, length(value)) from state where service = :service and key = :key;
 
 -- name: promises_of_object
 -- The promises of an object, with the size of its value in place of a large one.
-select name, failed, expires_at, iif(typeof(value) = 'blob', length(value), value) from promises
+select name, failed, expires_at, iif(typeof(value) = 'text', value, length(value)) from promises
 where service = :service and key = :key
 order by name;
 
@@ -298,14 +302,28 @@ from json_each(cast(:numbers as text)) as asked
 cross join encoded_journals
 on number = asked.value and status <> 'completed';
 
+-- name: fetch_ended
+-- The same of invocations that have ended, with what is kept of them.
+select '[' || coalesce(group_concat(journal), '') || ']'
+from json_each(cast(:numbers as text)) as asked
+cross join encoded_journals
+on number = asked.value and status = 'completed';
+
 -- name: recoverable
--- (number, service, key) of what can run at once (rule T3): running ones, and the heads of mailboxes that nobody holds.
+-- (number, service, key) of what can run at once (rule T3): running ones, pending ones outside mailboxes, and the heads
+-- of mailboxes that no invocation holds.
 select json_group_array(json_array(number, service, key))
 from (
     select number, service, key from invocations
     where
         status = 'running' and status in ('running', 'pending', 'backing-off', 'paused')
         and number > :after
+    union all
+    select number, service, key from invocations
+    where
+        status = 'pending' and status in ('running', 'pending', 'backing-off', 'paused')
+        and number > :after
+        and mailbox_position is null
     union all
     select number, service, key from invocations as head
     where
@@ -360,21 +378,40 @@ from (
 );
 
 -- name: timers
--- Timers due by a moment and asked for after another, after a place in their order.
+-- Timers due by a moment and asked for after another, after a place in their order; none of an unknown kind (rule L5).
 select json_group_array(json_array(number, kind, command, due, service, key, asked_at))
 from (
     select number, kind, command, due, service, key, asked_at from timers
     where
         due <= :until and asked_at > :asked_after
         and (due, number, kind, command) > (:after_due, :after_number, :after_kind, :after_command)
+        and kind in ('sleep', 'start', 'retry', 'deadline')
     order by due, number, kind, command
     limit :limit
 );
 
 -- name: orders
--- Orders that are not carried out, by position.
+-- Orders that are not carried out, by position; none that names no known kind or half a caller (rule L5).
 select json_group_array(json_array(position, id, kind, caller_service, caller_key, caller_number, caller_command))
-from (select * from orders where position > :after order by position limit :limit);
+from (
+    select * from orders
+    where
+        position > :after and kind in ('cancel', 'cancel-own', 'kill-own')
+        and (caller_number is null) = (caller_service is null)
+        and (caller_number is null) = (caller_key is null)
+        and (caller_number is null) = (caller_command is null)
+    order by position limit :limit
+);
+
+-- name: places
+-- Who runs on places of limits, after a place in their order.
+select json_group_array(json_array(number, id, name, key, place, counts))
+from (
+    select number, id, name, key, place, counts from places
+    where (number, name, key) > (:after_number, :after_name, :after_key)
+    order by number, name, key
+    limit :limit
+);
 
 -- name: expired
 -- Finished invocations whose outcome may be forgotten.
@@ -403,6 +440,22 @@ from (
     group by service, key
     order by 1, service, key
     limit :limit
+);
+
+-- name: expired_journals
+-- (number, when, steps) of journals of ended invocations that need not be kept any longer.
+select json_group_array(json_array(number, expires_at, steps))
+from (
+    select number, expires_at, steps from kept_journals
+    where expires_at <= :now order by expires_at, number limit :limit
+);
+
+-- name: expired_objects
+-- (when, service, key) of objects whose state goes.
+select json_group_array(json_array(expires_at, service, key))
+from (
+    select expires_at, service, key from object_expiries
+    where expires_at <= :now order by expires_at, service, key limit :limit
 );
 
 -- name: invocations
@@ -444,3 +497,150 @@ from (
     order by number
     limit :limit
 );
+
+-- name: summaries
+-- (key, bytes of state, how many wait, how many have started) of the objects of a class, by key. Each of the four tables
+-- gives its next keys by an index, so a page costs what it tells; of entries, that index is asked for each key anew. Of text that stands for bytes, three of four count.
+select
+    coalesce(json_group_array(json_array(
+        key,
+        (
+            select coalesce(sum(case
+                when typeof(value) = 'blob' then length(value)
+                when substr(value, 1, 7) = 'base64:' then length(rtrim(substr(value, 8), '=')) * 3 / 4
+                else length(cast(value as blob))
+            end), 0)
+            from state where state.service = :service and state.key = object.key
+        ),
+        (
+            select count(*) from invocations
+            where
+                invocations.service = :service and invocations.key = object.key
+                and status = 'pending' and status <> 'completed' and mailbox_position is not null
+        ),
+        (
+            select count(*) from invocations
+            where
+                invocations.service = :service and invocations.key = object.key and status <> 'completed'
+                and (
+                    status in ('running', 'backing-off', 'suspended', 'paused')
+                    or (status = 'pending' and mailbox_position is null)
+                )
+        )
+    )), '[]')
+from (
+    select key from (
+        select * from (
+            select distinct key from state where service = :service and key > :after order by key limit :limit
+        )
+        union
+        select * from (
+            select distinct key from promises where service = :service and key > :after order by key limit :limit
+        )
+        union
+        select * from (
+            select distinct key from invocations
+            where service = :service and key > :after and status <> 'completed' order by key limit :limit
+        )
+        union
+        select * from (
+            with recursive holder(key) as (
+                select min(key) from entries where service = :service and key > :after
+                union all
+                select (select min(key) from entries where service = :service and entries.key > holder.key)
+                from holder where holder.key is not null limit :limit
+            )
+            select key from holder where key is not null
+        )
+    )
+    order by key limit :limit
+) as object;
+
+-- name: mailbox
+-- (id of what holds a mailbox, how many messages are before a place in it).
+select json_array(
+    (
+        select id from invocations
+        where
+            service = :service and key = :key
+            and status in ('running', 'backing-off', 'suspended', 'paused') and status <> 'completed'
+            and mailbox_position is not null
+        order by mailbox_position limit 1
+    ),
+    (
+        select count(*) from invocations
+        where
+            service = :service and key = :key
+            and status = 'pending' and status <> 'completed' and mailbox_position < :before
+    )
+);
+
+-- name: timers_of
+-- The timers of some invocations.
+select json_group_array(json_array(number, kind, command, due, service, key, asked_at))
+from timers
+where
+    number in (select value from json_each(cast(:numbers as text)))
+    and kind in ('sleep', 'start', 'retry', 'deadline');
+
+-- name: entry
+-- One entry of a field.
+select value from entries where service = ? and key = ? and field = ? and position = ? and name = ?;
+
+-- name: has_entry
+-- Whether a field has an entry.
+select 1 from entries where service = ? and key = ? and field = ? and position = ? and name = ?;
+
+-- name: entries_forward
+-- Entries of a field between two keys, the first ones first.
+select position, name, value from entries
+where
+    service = ? and key = ? and field = ?
+    and (position, name) > (?, ?) and (position, name) < (?, ?)
+order by position, name limit ?;
+
+-- name: entries_backward
+-- The same, the last ones first.
+select position, name, value from entries
+where
+    service = ? and key = ? and field = ?
+    and (position, name) > (?, ?) and (position, name) < (?, ?)
+order by position desc, name desc limit ?;
+
+-- name: entry_count
+-- How many entries a dictionary has.
+select entries from entry_counts where service = ? and key = ? and field = ?;
+
+-- name: events_forward
+-- Events of a stream between two positions, the first ones first.
+select position, stream, key, name, id, at, value from events
+where stream = ? and position > ? and position < ? order by position limit ?;
+
+-- name: events_backward
+-- The same, the last ones first.
+select position, stream, key, name, id, at, value from events
+where stream = ? and position > ? and position < ? order by position desc limit ?;
+
+-- name: events_of_key_forward
+-- Events of a stream about one key between two positions, the first ones first.
+select position, stream, key, name, id, at, value from events
+where stream = ? and position > ? and position < ? and key = ? order by position limit ?;
+
+-- name: events_of_key_backward
+-- The same, the last ones first.
+select position, stream, key, name, id, at, value from events
+where stream = ? and position > ? and position < ? and key = ? order by position desc limit ?;
+
+-- name: event_sizes
+-- What the values of the events of each of users' streams take up.
+with recursive streams (name) as (
+    select min(stream) from events
+    union all
+    select (select min(stream) from events where stream > streams.name) from streams where streams.name is not null
+)
+select name, (select coalesce(sum(length(value)), 0) from events where stream = name)
+from streams where instr(name, '/') > 0;
+
+-- name: event_of_id
+-- An event by its id.
+select position, stream, key, name, id, at, value from events where id = ? and stream = ?;

@@ -11,7 +11,13 @@ select
     (select count(*) from signals) +
     (select count(*) from aliases) +
     (select count(*) from orders) +
+    (select count(*) from places) +
+    (select count(*) from events) +
     (select count(*) from promises) +
+    (select count(*) from kept_journals) +
+    (select count(*) from object_expiries) +
+    (select count(*) from entries) +
+    (select count(*) from entry_counts) +
     (select count(*) from state)
     - (select count(*) from state where service = '' and key = 'durably');
 
@@ -95,6 +101,22 @@ select * from orders order by position;
 -- A row of orders, all of its columns.
 insert into orders values (?, ?, ?, ?, ?, ?, ?);
 
+-- name: read_places
+-- Every row of places, in order.
+select * from places order by number, name, key;
+
+-- name: write_places
+-- A row of places, all of its columns.
+insert into places values (?, ?, ?, ?, ?, ?);
+
+-- name: read_events
+-- Every row of events, in order.
+select * from events order by position;
+
+-- name: write_events
+-- A row of events, all of its columns.
+insert into events values (?, ?, ?, ?, ?, ?, ?);
+
 -- name: read_promises
 -- Every row of promises, in order.
 select * from promises order by service, key, name;
@@ -103,6 +125,22 @@ select * from promises order by service, key, name;
 -- A row of promises, all of its columns.
 insert into promises values (?, ?, ?, ?, ?, ?);
 
+-- name: read_kept_journals
+-- Every row of kept_journals, in order.
+select * from kept_journals order by number;
+
+-- name: write_kept_journals
+-- A row of kept_journals, all of its columns.
+insert into kept_journals values (?, ?, ?);
+
+-- name: read_object_expiries
+-- Every row of object_expiries, in order.
+select * from object_expiries order by service, key;
+
+-- name: write_object_expiries
+-- A row of object_expiries, all of its columns.
+insert into object_expiries values (?, ?, ?);
+
 -- name: read_state
 -- Every field of every object; not the marker, which is written for the new codec.
 select * from state where not (service = '' and key = 'durably') order by service, key, field;
@@ -110,3 +148,19 @@ select * from state where not (service = '' and key = 'durably') order by servic
 -- name: write_state
 -- A row of state, all of its columns.
 insert into state values (?, ?, ?, ?);
+
+-- name: read_entries
+-- Every entry of every field, in order.
+select * from entries order by service, key, field, position, name;
+
+-- name: write_entries
+-- A row of entries, all of its columns.
+insert into entries values (?, ?, ?, ?, ?, ?);
+
+-- name: read_entry_counts
+-- Every row of entry_counts, in order.
+select * from entry_counts order by service, key, field;
+
+-- name: write_entry_counts
+-- A row of entry_counts, all of its columns; the entries that were written before have counted themselves.
+insert or replace into entry_counts values (?, ?, ?, ?);

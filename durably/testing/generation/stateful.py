@@ -18,26 +18,37 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from durably.actors.actor import Actor, VirtualObject
-from durably.actors.definition.definition import AnyHandler, definition_of
+from durably.actors.definition.definition import definition_of
+from durably.actors.machines.definitions import Definition
+from durably.actors.machines.info import info_of
+from durably.actors.machines.machine import Machine
+from durably.actors.machines.model import Model
+from durably.actors.machines.transition import Applied
+from durably.actors.middleware import MiddlewareGiven
 from durably.actors.retry import RetryPolicy
 from durably.actors.values.durations import Duration
 from durably.errors import DefinitionError, TerminalError
 from durably.testing import report as reports
 from durably.testing.generation.strategies import (
     ActorCall,
+    Callee,
     Overrides,
     calls,
     keys_of,
     parameter_strategies,
+    parameters_taken,
     public_handlers,
 )
+from durably.testing.generation.transitions import check_history, is_machine
 from durably.testing.harness.harness import ONE_ATTEMPT
 from durably.testing.simulation import Faults, Simulation, Snapshots
 
 LAST_SEED = 2**16 - 1
 _PHASES = tuple(phase for phase in Phase if phase is not Phase.explain)
 """Which lines only failing programs run says nothing of a machine whose order of things is another each time."""
-TAKEN_NAMES = ("key", "target", "targets")
+MOST_OBJECTS = 3
+"""So many objects of a machine make transitions: few, so that calls meet."""
+TAKEN_NAMES = ("key", "object", "target", "targets")
 """What a handler's parameter may be called, and a rule's may not, or not once more."""
 
 
@@ -55,9 +66,11 @@ class ActorStateMachine(RuleBasedStateMachine):
         TestTickets = TicketMachine.TestCase
 
     Each public handler is a rule `Cart_add_ticket(key=..., ticket_id=...)`, which waits for the answer; `start` and
-    `at_once` have several calls under way. A rule that you define yourself under such a name takes its place; other
-    rules, invariants and bundles of hypothesis stand beside. They find the world in `self.sim`, and do something in it
-    with `self.sim.run(...)`, or `self.ask(...)`.
+    `at_once` have several calls under way. Of a machine each transition is one, on the objects that have been made:
+    `Orders_pay(object=0, payment_reference=...)`. At rest the history of each object has to lead from state to state as
+    its transitions declare, and to end with the state that it is in. A rule that you define yourself under such a name
+    takes its place; other rules, invariants and bundles of hypothesis stand beside. They find the world in `self.sim`,
+    and do something in it with `self.sim.run(...)`, or `self.ask(...)`.
 
     That a handler fails with a TerminalError is an answer. What else goes wrong in a handler fails the step.
     """
@@ -70,14 +83,16 @@ class ActorStateMachine(RuleBasedStateMachine):
     """The objects of each class that are called: few, so that calls meet. Otherwise `"a"` and `"b"`."""
     overrides: ClassVar[Overrides] = {}
     """Strategies by type, and for the parameters of handlers; see `durably.testing.generation.calls`."""
-    leave_out: ClassVar[tuple[AnyHandler, ...]] = ()
-    """Public handlers that nobody outside should call."""
+    leave_out: ClassVar[tuple[Callee, ...]] = ()
+    """Public handlers and transitions that no caller outside should call."""
     models: ClassVar[Mapping[type[VirtualObject], Callable[[], Any]]] = {}
     """Makers of plain objects like which the virtual ones have to behave; see `Simulation.linearizable`."""
     faults: ClassVar[Faults] = Faults.none()
     """What goes wrong besides the rules, as the seed decides."""
     seconds: ClassVar[Sequence[float]] = (0.001, 0.02, 1, 60, 900, 3_600, 86_400)
     """How long `pass_time` may let time pass."""
+    middleware: ClassVar[Sequence[MiddlewareGiven]] = ()
+    """The runtime's, around all handlers."""
     retry: ClassVar[RetryPolicy] = ONE_ATTEMPT
     suspend_after: ClassVar[Duration | None] = None
     allow: ClassVar[Collection[str]] = ()
@@ -107,6 +122,10 @@ class ActorStateMachine(RuleBasedStateMachine):
         """The code of the moment."""
         self._sim: Simulation | None = None
         self._under_way: list[asyncio.Task[None]] = []
+        self._made: dict[str, list[str]] = {}
+        """The objects of each machine that somebody outside has made, by the machine's name on the wire."""
+        self._calls_now: tuple[Mapping[type[Actor], tuple[str, ...]], st.SearchStrategy[ActorCall]] | None = None
+        """Any call, where the objects that it may be on are these."""
         self._outer_error = sys.exc_info()[1]
 
     # ------------------------------------------------------------------ for users
@@ -116,10 +135,10 @@ class ActorStateMachine(RuleBasedStateMachine):
         return {}
 
     def prepare(self) -> None:
-        """Called when the process is up and nobody has asked for anything."""
+        """Called when the process is up, before the first request."""
 
     def check(self, snapshots: Snapshots) -> None:
-        """Called after each commit: raise where the durable state of the objects is wrong, whatever is under way."""
+        """Called after each commit: raise where the durable state of an object is wrong, even while calls run."""
 
     def check_at_rest(self, snapshots: Snapshots) -> None:
         """Called when everything asked for is done, after `settle` and at the end: raise where something is wrong."""
@@ -133,11 +152,26 @@ class ActorStateMachine(RuleBasedStateMachine):
 
     def any_call(self) -> st.SearchStrategy[ActorCall]:
         """Calls that somebody outside could make at the moment."""
+        if any(map(is_machine, self.running)):
+            return self._any_call_with_objects()
         strategy = self._calls.get(self.running)
         if strategy is None:
             strategy = calls(*self.running, keys=self.keys, overrides=self.overrides, leave_out=self.leave_out)
             self._calls[self.running] = strategy
         return strategy
+
+    def _any_call_with_objects(self) -> st.SearchStrategy[ActorCall]:
+        made = {actor: tuple(self.objects_of(actor)) for actor in self.running if is_machine(actor)}
+        if self._calls_now is None or self._calls_now[0] != made:
+            strategy = calls(
+                *self.running, keys={**self.keys, **made}, overrides=self.overrides, leave_out=self.leave_out
+            )  # fmt: skip
+            self._calls_now = (made, strategy)
+        return self._calls_now[1]
+
+    def objects_of(self, machine: type[Actor]) -> Sequence[str]:
+        """The ids of the first objects of a machine that somebody outside has made."""
+        return self._made.get(definition_of(machine).name, [])[:MOST_OBJECTS]
 
     @property
     def sim(self) -> Simulation:
@@ -159,6 +193,7 @@ class ActorStateMachine(RuleBasedStateMachine):
             seed=seed,
             faults=self.faults,
             dependencies=self.dependencies,
+            middleware=self.middleware,
             retry=self.retry,
             suspend_after=self.suspend_after,
             allow=self.allow,
@@ -188,6 +223,9 @@ class ActorStateMachine(RuleBasedStateMachine):
     def settle(self) -> None:
         """Wait until everything asked for is answered, and nothing can happen unless more time passes."""
         self._step("settle", self._settled())
+        for actor in self.running:
+            if is_machine(actor):
+                self.sim.run(self._check_histories(actor))
         self.check_at_rest(self.sim.snapshots)
 
     @rule()
@@ -252,15 +290,24 @@ class ActorStateMachine(RuleBasedStateMachine):
         await self.sim.settle()
 
     async def _ask(self, call: ActorCall) -> None:
-        """Nobody may be waiting: what goes wrong fails the step in which it does."""
+        """No caller may be waiting, so an error fails the step in which it happens."""
         try:
             try:
                 answer = await call.on(self.sim)
             except TerminalError as error:
                 answer = error
+            if is_machine(call.actor) and call.key is None and isinstance(answer, Applied):
+                answer = cast("Applied[Model]", answer)
+                self._made.setdefault(definition_of(call.actor).name, []).append(answer.object.id)
             self.answered(call, answer)
         except Exception as error:
             self.sim.fail(error)
+
+    async def _check_histories(self, machine: type[Actor]) -> None:
+        front, name = self.sim.machine(cast("type[Machine[Any]]", machine)), definition_of(machine).name
+        code = [one for one in (*self.actors, *self.new_actors) if definition_of(one).name == name]
+        for version in await front.find_all(info_of(machine).model):
+            check_history(code, version, await front.get_object_transitions(version.id, limit=1_000))
 
     async def _ask_all(self, calls: Sequence[ActorCall]) -> None:
         await asyncio.gather(*map(self._ask, calls))
@@ -286,20 +333,60 @@ def _handler_rules(machine: type[ActorStateMachine]) -> Iterator[tuple[str, Any]
                 yield name, _handler_rule(machine, actor, handler, name)
 
 
-def _handler_rule(machine: type[ActorStateMachine], actor: type[Actor], handler: AnyHandler, name: str) -> Any:
+def _handler_rule(machine: type[ActorStateMachine], actor: type[Actor], handler: Callee, name: str) -> Any:
+    if isinstance(handler, Definition):
+        return _transition_rule(machine, actor, handler, name)
     strategies = parameter_strategies(handler, machine.overrides)
     names = {one: f"{one}_" if one in TAKEN_NAMES else one for one in strategies}
     has_key = definition_of(actor).kind != "service"
-    drawn: dict[str, st.SearchStrategy[Any]] = {"key": keys_of(actor, machine.keys)} if has_key else {}
-    for one in handler.signature.types.parameters:
-        strategy = strategies[one.name]
-        drawn[names[one.name]] = strategy if one.required else st.just(one.default) | strategy
+    drawn: dict[str, st.SearchStrategy[Any]] = {"key": keys_of(actor, machine.keys, handler)} if has_key else {}
+    drawn |= _drawn(handler, strategies, names)
 
     def step(self: ActorStateMachine, **given: Any) -> None:
         arguments = {one: given[written] for one, written in names.items()}
         self.ask(ActorCall(actor, given.get("key") if has_key else None, handler.attribute, arguments))
 
+    return precondition(lambda self: actor in self.running)(_rule(machine, name, drawn, step))
+
+
+def _transition_rule(
+    machine: type[ActorStateMachine], actor: type[Actor], transition: Definition[Any, Any], name: str
+) -> Any:
+    strategies = parameter_strategies(transition, machine.overrides)
+    names = {one: f"{one}_" if one in TAKEN_NAMES else one for one in strategies}
+    needs_object = bool(transition.sources)
+    drawn: dict[str, st.SearchStrategy[Any]] = {"object": st.integers(0, MOST_OBJECTS - 1)} if needs_object else {}
+    drawn |= _drawn(transition, strategies, names)
+
+    def step(self: ActorStateMachine, **given: Any) -> None:
+        made = self.objects_of(actor)
+        arguments = {one: given[written] for one, written in names.items()}
+        key = made[int(given["object"]) % len(made)] if needs_object else None
+        self.ask(ActorCall(actor, key, transition.attribute, arguments))
+
+    def can_be(self: ActorStateMachine) -> bool:
+        return actor in self.running and (not needs_object or bool(self.objects_of(actor)))
+
+    return precondition(can_be)(_rule(machine, name, drawn, step))
+
+
+def _drawn(
+    handler: Callee, strategies: Mapping[str, st.SearchStrategy[Any]], names: Mapping[str, str]
+) -> dict[str, st.SearchStrategy[Any]]:
+    """A strategy for each parameter, by its name in the rule; a default is drawn as often as another value."""
+    return {
+        names[one.name]: strategies[one.name] if one.required else st.just(one.default) | strategies[one.name]
+        for one in parameters_taken(handler)
+    }
+
+
+def _rule(
+    machine: type[ActorStateMachine],
+    name: str,
+    drawn: Mapping[str, st.SearchStrategy[Any]],
+    step: Callable[..., None],
+) -> Callable[..., None]:
     step.__name__ = name
     step.__qualname__ = f"{machine.__qualname__}.{name}"
     make_rule = cast("Callable[..., Callable[[Callable[..., None]], Callable[..., None]]]", rule)
-    return precondition(lambda self: actor in self.running)(make_rule(**drawn)(step))
+    return make_rule(**drawn)(step)

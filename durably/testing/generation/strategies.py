@@ -1,6 +1,6 @@
 """Hypothesis strategies for the arguments and the calls of handlers, made from what the handlers declare.
 
-Whatever they give can be carried: each value has been through its codec and back. What else a handler is particular
+Every value they give can be carried: it has been through its codec and back. What else a handler is particular
 about is for the user to say, by parameter or by type. Needs the extra `durably[testing]`.
 """
 
@@ -13,22 +13,28 @@ from typing import Any, Protocol, TypeAlias, TypeVar, cast
 from hypothesis import strategies as st
 from hypothesis.vendor.pretty import RepresentationPrinter, pretty
 
-from durably.actors.actor import Actor, Service, VirtualObject, Workflow
+from durably.actors.actor import Actor, Service, StateMachine, VirtualObject, Workflow
 from durably.actors.bound_handlers import BoundHandler
 from durably.actors.definition.arguments import Parameter
 from durably.actors.definition.definition import AnyHandler, definition_of
 from durably.actors.handlers import Handler
+from durably.actors.machines.abstract import transitions_of
+from durably.actors.machines.definitions import AnyDefinition, Definition
 from durably.actors.transport import Invocation
 from durably.actors.values.durations import Duration
 from durably.actors.values.serde import TypeCodec, codec_for
 from durably.errors import DefinitionError, UnencodableError
+from durably.testing.generation.transitions import is_machine, parameters_of
 from durably.testing.generation.values import NoStrategyError as NoStrategyError
 from durably.testing.generation.values import Strategy, Values
 
 ServiceT = TypeVar("ServiceT", bound=Service)
 ObjectT = TypeVar("ObjectT", bound=VirtualObject)
 WorkflowT = TypeVar("WorkflowT", bound=Workflow)
+MachineT = TypeVar("MachineT", bound=StateMachine)
 
+Callee: TypeAlias = AnyHandler | AnyDefinition
+"""What can be called: a handler, or a transition of a machine."""
 Overrides: TypeAlias = Mapping[Any, "Strategy | Mapping[str, Strategy]"]
 """What users know better: `{str: ...}` of a type wherever it occurs, `{Cart.add_ticket: {"ticket_id": ...}}` of the
 parameters of one handler."""
@@ -42,6 +48,7 @@ class GivesReferences(Protocol):
 
     def service(self, actor: type[ServiceT], /) -> ServiceT: ...
     def object(self, actor: type[ObjectT], key: str, /) -> ObjectT: ...
+    def machine(self, machine: type[MachineT], /) -> MachineT: ...
     def workflow(self, actor: type[WorkflowT], id: str, /) -> WorkflowT: ...
 
 
@@ -51,9 +58,9 @@ class ActorCall:
 
     actor: type[Actor]
     key: str | None
-    """None for a service."""
+    """None for a service, and for a transition that makes an object."""
     handler: str
-    """As it is called in Python: `add_ticket`."""
+    """As it is called in Python: `add_ticket`. Of a machine, a transition."""
     arguments: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def __repr__(self) -> str:
@@ -65,12 +72,23 @@ class ActorCall:
         """Hypothesis would tell how it was made."""
         printer.text(repr(self))
 
-    def on(self, caller: GivesReferences, /) -> Coroutine[Any, Any, Any]:
+    def on(self, caller: GivesReferences, /) -> Coroutine[object, object, Any]:
         """Make the call, and wait for its result."""
+        if is_machine(self.actor):
+            transition = getattr(caller.machine(cast("type[StateMachine]", self.actor)), self.handler)
+            of = () if self.key is None else (self.key,)
+            applied: Coroutine[object, object, Any] = transition(*of, **self.arguments)
+            return applied
         return self._bound(caller)(**self.arguments)
 
-    def send_on(self, caller: GivesReferences, /, *, after: Duration = 0) -> Coroutine[Any, Any, Invocation[Any]]:
-        """Send it as a message instead, to be delivered `after` a while: a timedelta or seconds."""
+    def send_on(self, caller: GivesReferences, /, *, after: Duration = 0) -> Coroutine[object, object, Invocation[Any]]:
+        """Send it as a message instead, to be delivered `after` a while: a timedelta or seconds.
+
+        Raises:
+            DefinitionError: it is a transition, which is called.
+        """
+        if is_machine(self.actor):
+            raise DefinitionError(f"{self!r} is a transition, which cannot be sent. Call it: `await call.on(caller)`.")
         bound = self._bound(caller)
         return bound.after(after).send(**self.arguments) if after else bound.send(**self.arguments)
 
@@ -87,7 +105,7 @@ class ActorCall:
 
 
 def arguments(
-    handler: AnyHandler, types: Mapping[Any, Strategy] | None = None, /, **parameters: Strategy
+    handler: Callee, types: Mapping[Any, Strategy] | None = None, /, **parameters: Strategy
 ) -> st.SearchStrategy[dict[str, Any]]:
     """Keyword arguments for a handler: `arguments(Cart.add_ticket, ticket_id=st.sampled_from("ABC"))`.
 
@@ -99,7 +117,7 @@ def arguments(
         DefinitionError: the handler has no such parameter, or its annotations cannot be resolved.
     """
     by_name = parameter_strategies(handler, {**(types or {}), handler: parameters})
-    optional = {one.name for one in handler.signature.types.parameters if not one.required}
+    optional = {one.name for one in parameters_taken(handler) if not one.required}
     return st.fixed_dictionaries(
         {name: strategy for name, strategy in by_name.items() if name not in optional},
         optional={name: strategy for name, strategy in by_name.items() if name in optional},
@@ -110,9 +128,11 @@ def calls(
     *actors: type[Actor],
     keys: Mapping[type[Actor], Sequence[str]] | None = None,
     overrides: Overrides | None = None,
-    leave_out: Collection[AnyHandler] = (),
+    leave_out: Collection[Callee] = (),
 ) -> st.SearchStrategy[ActorCall]:
     """A call of any handler of these classes that is neither private nor left out, on one of a few keys.
+
+    Those of a machine are its transitions; those of objects that there are need ids as `keys`.
 
         calls(Ticket, Cart, keys={Cart: ["mary", "bob"]}, overrides={Cart.add_ticket: {"ticket_id": st.just("A")}})
 
@@ -126,41 +146,58 @@ def calls(
         st.builds(
             ActorCall,
             st.just(actor),
-            keys_of(actor, keys or {}),
+            keys_of(actor, keys or {}, handler),
             st.just(handler.attribute),
             arguments(handler, types, **_parameters_in(said, handler)),
         )
         for actor in actors
         for handler in public_handlers(actor)
-        if handler not in leave_out
+        if handler not in leave_out and not _lacks_objects(actor, handler, keys or {})
     ])  # fmt: skip
 
 
-def public_handlers(actor: type[Actor]) -> list[AnyHandler]:
-    """The handlers that somebody outside may call, in order of definition."""
+def public_handlers(actor: type[Actor]) -> list[Callee]:
+    """The handlers that somebody outside may call, or the transitions of a machine, in order of definition."""
     definition = definition_of(actor)
     if definition.options.private:
         return []
+    if is_machine(actor):
+        return list(transitions_of(actor))
     return [handler for handler in definition.handlers.values() if not handler.private]
 
 
-def keys_of(actor: type[Actor], keys: Mapping[type[Actor], Sequence[str]]) -> st.SearchStrategy[str | None]:
-    """Keys of a class of objects or workflows; None for a service. They are found by the name on the wire."""
-    definition = definition_of(actor)
-    if definition.kind == "service":
+def keys_of(
+    actor: type[Actor], keys: Mapping[type[Actor], Sequence[str]], handler: Callee
+) -> st.SearchStrategy[str | None]:
+    """Keys of a class of objects or workflows; None for a service, and where an object is made."""
+    if definition_of(actor).kind == "service" or (isinstance(handler, Definition) and not handler.sources):
         return st.none()
+    return st.sampled_from(_known_keys(actor, keys))
+
+
+def _known_keys(actor: type[Actor], keys: Mapping[type[Actor], Sequence[str]]) -> Sequence[str]:
+    """They are found by the name on the wire."""
     by_name = {definition_of(one).name: known for one, known in keys.items()}
-    return st.sampled_from(by_name.get(definition.name, KEYS))
+    return by_name.get(definition_of(actor).name, () if is_machine(actor) else KEYS)
 
 
-def parameter_strategies(handler: AnyHandler, overrides: Overrides) -> dict[str, Strategy]:
+def _lacks_objects(actor: type[Actor], handler: Callee, keys: Mapping[type[Actor], Sequence[str]]) -> bool:
+    return isinstance(handler, Definition) and bool(handler.sources) and not _known_keys(actor, keys)
+
+
+def parameters_taken(handler: Callee) -> Sequence[Parameter]:
+    """What it is called with, beside the object of a transition."""
+    return parameters_of(handler) if isinstance(handler, Definition) else handler.signature.types.parameters
+
+
+def parameter_strategies(handler: Callee, overrides: Overrides) -> dict[str, Strategy]:
     """A strategy for each parameter of a handler, those with defaults too.
 
     Raises:
         As `arguments` does.
     """
     own = _parameters_in(overrides, handler)
-    known = handler.signature.types.parameters
+    known = parameters_taken(handler)
     strange = own.keys() - {one.name for one in known}
     if strange:
         raise DefinitionError(f"{handler} has no parameter {min(strange)!r}, for which a strategy was given.")
@@ -169,7 +206,7 @@ def parameter_strategies(handler: AnyHandler, overrides: Overrides) -> dict[str,
     return {one.name: own[one.name] if one.name in own else _strategy(handler, one, values) for one in known}
 
 
-def _parameters_in(overrides: Overrides, handler: AnyHandler) -> Mapping[str, Strategy]:
+def _parameters_in(overrides: Overrides, handler: Callee) -> Mapping[str, Strategy]:
     for about, said in overrides.items():
         is_handler = _is_handler(about)
         if is_handler == isinstance(said, st.SearchStrategy):
@@ -180,15 +217,15 @@ def _parameters_in(overrides: Overrides, handler: AnyHandler) -> Mapping[str, St
 
 
 def _is_handler(value: object) -> bool:
-    return isinstance(value, Handler)
+    return isinstance(value, Handler | Definition)
 
 
-def _strategy(handler: AnyHandler, parameter: Parameter, values: Values) -> Strategy:
+def _strategy(handler: Callee, parameter: Parameter, values: Values) -> Strategy:
     try:
         strategy = values.of(parameter.annotation)
     except NoStrategyError as error:
         raise NoStrategyError(f"The parameter {parameter.name!r} of {handler}: {error}.") from error
-    if handler.signature.has_own_serde:
+    if isinstance(handler, Handler) and handler.signature.has_own_serde:
         return strategy
     codec = codec_for(parameter.annotation)
     return strategy.filter(lambda value: _carries(codec, value))
@@ -202,8 +239,11 @@ def _carries(codec: TypeCodec[Any], value: Any) -> bool:
     return True
 
 
-def _carried(handler: AnyHandler, given: dict[str, Any]) -> dict[str, Any]:
+def _carried(handler: Callee, given: dict[str, Any]) -> dict[str, Any]:
     """The same. What the user's own strategies give is refused here, with the codec's words, if it does not fit."""
+    if isinstance(handler, Definition):
+        codec_for(handler.data).encode_exactly(handler.bind((), given, None))
+        return given
     signature = handler.signature
     signature.decode_arguments(signature.encode_arguments((), given))
     return given

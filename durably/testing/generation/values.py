@@ -75,7 +75,7 @@ class Values:
         """The values of a type.
 
         Raises:
-            NoStrategyError: nobody knows any.
+            NoStrategyError: there is no strategy for the type.
         """
         for known in (self._own, _LEAVES):
             strategy = _found(known, annotation)
@@ -126,9 +126,9 @@ class Values:
             case shapes.BytesType():
                 return st.binary(min_size=shape.min_length or 0, max_size=shape.max_length)
             case shapes.DateTimeType(tz=False):
-                return st.datetimes()
+                return st.datetimes().map(_without_fold)
             case shapes.TimeType(tz=False):
-                return st.times()
+                return st.times().map(_without_fold)
             case shapes.CollectionType() | shapes.DictType():
                 return self.of(base, Size(shape.min_length or 0, shape.max_length))
             case _:
@@ -247,7 +247,7 @@ def _unknown(annotation: Any) -> str:
 
 
 def _is_known_to_hypothesis(said: object) -> bool:
-    """A constraint such as `annotated_types.Ge(1)`. Whoever has one has imported the library."""
+    """A constraint such as `annotated_types.Ge(1)`. A program that has one has imported the library."""
     library = sys.modules.get("annotated_types")
     return library is not None and isinstance(said, library.BaseMetadata | library.GroupedMetadata)
 
@@ -261,6 +261,11 @@ def _integers(shape: shapes.IntType) -> Strategy:
     lowest = None if least is None else math.ceil(least / step)
     highest = None if most is None else math.floor(most / step)
     return st.integers(lowest, highest).map(lambda number: number * step)
+
+
+def _without_fold(value: Any) -> Any:
+    """JSON has no `fold`."""
+    return value.replace(fold=0)
 
 
 def _floats(shape: shapes.FloatType) -> Strategy:

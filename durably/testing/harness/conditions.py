@@ -77,7 +77,7 @@ class Conditions:
         return {name: 1 if condition is None else 0 for name, condition in self._sometimes.items()}
 
     def after_commit(self, batch: Batch, snapshots: Snapshots) -> None:
-        """A batch is on the disk: ask whatever is asked then."""
+        """A batch is on the disk: check every condition that is checked then."""
         for address in dict.fromkeys(record.address for record in batch.state):
             self._measure(address)
         self._ask_all(snapshots, "after a commit")
@@ -116,7 +116,7 @@ class Conditions:
                 self._fail(error)
 
     def _measure(self, address: Address) -> None:
-        fields = self._disk.state.get(address, {})
+        fields = self._disk.state.get(address, {})  # What is not loaded with the object may be of any size.
         size = sum(len(name) + len(value) for name, value in fields.items())
         service, key = address
         if not service:  # What tells a codec, and of no object.

@@ -44,7 +44,7 @@ OBSERVERS = (
     "warnings",
     "zoneinfo",
 )
-"""Modules that note the time for people, not for the handler: they may, and whatever they call may."""
+"""Modules that note the time for people, not for the handler: they may, and all that they call may."""
 
 _MACHINERY = ("asyncio", "copy", "durably")
 """They may themselves, but not the handler's code that they call. (`copy` makes a generator that it then sets.)"""
@@ -56,6 +56,7 @@ _WRAPPERS = frozenset(
         "collections.abc",
         "datetime",
         "genericpath",
+        "getpass",
         "glob",
         "os",
         "pathlib",
@@ -100,12 +101,45 @@ _ALWAYS = {
 }
 """Functions in C, by the name of their module."""
 
+_OF_THE_SYSTEM = frozenset(
+    (
+        "access",
+        "cpu_count",
+        "get_terminal_size",
+        "getcwd",
+        "getcwdb",
+        "getegid",
+        "geteuid",
+        "getgid",
+        "getloadavg",
+        "getlogin",
+        "getpid",
+        "getppid",
+        "getuid",
+        "listdir",
+        "lstat",
+        "open",
+        "readlink",
+        "scandir",
+        "sched_getaffinity",
+        "stat",
+        "statvfs",
+        "times",
+        "uname",
+    )
+)
+"""Of the module `os`."""
+
 _OF_THE_PROCESS = {
     "_io": frozenset(("open",)),
     "_thread": frozenset(("get_ident", "get_native_id")),
     "io": frozenset(("open",)),
-    "nt": frozenset(("getpid", "getppid", "listdir", "open", "scandir", "stat")),
-    "posix": frozenset(("getpid", "getppid", "listdir", "open", "scandir", "stat")),
+    "_socket": frozenset(
+        ("getaddrinfo", "gethostbyaddr", "gethostbyname", "gethostbyname_ex", "gethostname", "getnameinfo")
+    ),
+    "nt": _OF_THE_SYSTEM,
+    "posix": _OF_THE_SYSTEM,
+    "pwd": frozenset(("getpwall", "getpwnam", "getpwuid")),
 }
 """Functions in C that look at the process or its machine. Libraries may: what they read there is mostly their own."""
 
@@ -130,7 +164,16 @@ _SHARED_RANDOM: Any = random.random.__self__  # type: ignore[attr-defined]  # py
 """The generator behind `random.random()`, `random.choice()` and so on; they all draw from it by `_RANDOM_METHODS`."""
 
 _PUBLIC_NAMES = {"open": "open", "get_ident": "threading.get_ident", "get_native_id": "threading.get_native_id"}
-_TITLES_OF_PROCESS = frozenset(("hash", "open", "os", "socket", "subprocess", "threading"))
+_OFFERED_BY = {"_socket": "socket", "pwd": "pwd"}
+_TITLES_OF_PROCESS = frozenset(("hash", "open", "os", "pwd", "socket", "subprocess", "threading"))
+_PUBLIC_MODULES = {
+    "genericpath": "os.path",
+    "posixpath": "os.path",
+    "pathlib._abc": "pathlib",
+    "pathlib._local": "pathlib",
+}
+_SPEAKS_FOR_ITSELF = frozenset(("getpass",))
+"""Wrappers: an error names them, not the function that they read with."""
 _HASH = hash
 
 _NAMES = frozenset(_NOW_WITH_ARGUMENTS).union(
@@ -148,6 +191,8 @@ _FOR_PROCESSES = {
     "subprocess": "A replay would start it again. Start it in a function: `await ctx.run(name, function, ...)`.",
     "socket": "A replay would connect again. Connect in a function, and write `await ctx.run(name, function, ...)`.",
 }
+_LOOKS_AT_NAMES = frozenset(("socket.getfqdn", "socket.gethostname"))
+_READERS = frozenset(("getpass", "glob", "open", "os", "pathlib", "pwd", "shutil", "socket", "threading"))
 _READ_IN_A_RUN = (
     "A replay in another process would find something else. Read it when the program starts and give it to the actor "
     "as a dependency, or read it in a function and write `await ctx.run(name, function, ...)`."
@@ -161,7 +206,7 @@ _FOR_SECRETS = (
 class ClockGuard:
     """Watches handlers while their code runs. Satisfies `durably.runtime.settings.Watch`.
 
-    `allow` names further modules (with all that is in them) that may read clocks, and so may whatever they call: for
+    `allow` names further modules (with all that is in them) that may read clocks, and so may the code they call: for
     libraries of yours that measure, and whose measurements no handler sees.
     """
 
@@ -223,7 +268,7 @@ class _Watching:
             self._refuse(_PYTHON_OF_THE_PROCESS[id(frame.f_code)], frame.f_back)
 
     def _hash(self, value: object, /) -> int:
-        """Stands for `hash` while handlers run. Whatever is only kept in a dict may hash as it likes."""
+        """Stands for `hash` while handlers run. A value that is only kept in a dict may hash as it likes."""
         frame = frame_above(1)
         is_of_handler = sys.getprofile() is not None and frame.f_code.co_name != "__hash__"
         if is_of_handler and not _is_in_a_library(frame) and _hashes_by_process(value):
@@ -234,8 +279,9 @@ class _Watching:
         caller: FrameType | None = frame
         is_of_process = title.partition(".")[0] in _TITLES_OF_PROCESS and title not in ("os.urandom", "os.getrandom")
         while caller is not None and _module(caller) in _WRAPPERS:
-            if title not in _PYTHON_OF_THE_PROCESS.values():
-                title = f"{_module(caller)}.{_public_name(caller)}"
+            module = _module(caller)
+            if title not in _PYTHON_OF_THE_PROCESS.values() or module in _SPEAKS_FOR_ITSELF:
+                title = f"{_PUBLIC_MODULES.get(module, module)}.{_public_name(caller)}"
             caller = caller.f_back
         if caller is not None and is_of_process and _is_in_a_library(caller):
             return
@@ -276,7 +322,7 @@ def _title(function: Any, frame: FrameType) -> str | None:
     if name in _ALWAYS.get(module, ()):
         return f"{'os' if name in ('urandom', 'getrandom') else module}.{name}"
     if name in _OF_THE_PROCESS.get(module, ()):
-        return _PUBLIC_NAMES.get(name, f"os.{name}")
+        return _PUBLIC_NAMES.get(name, f"{_OFFERED_BY.get(module, 'os')}.{name}")
     if module == "time" and name in _NOW_WITH_ARGUMENTS:
         return f"time.{name}" if _given_arguments(frame) == _NOW_WITH_ARGUMENTS[name] else None
     if name in _NOW_OF_DATES:
@@ -306,9 +352,9 @@ def _what_to_do(title: str) -> str:
             "Use `await ctx.sleep(...)` or `await asyncio.sleep(...)`, which are durable."
         )
     kind = title.partition(".")[0]
-    if kind in _FOR_PROCESSES:
+    if kind in _FOR_PROCESSES and title not in _LOOKS_AT_NAMES:
         return _FOR_PROCESSES[kind]
-    if kind in ("glob", "open", "os", "pathlib", "shutil", "threading") and title not in ("os.urandom", "os.getrandom"):
+    if kind in _READERS and title not in ("os.urandom", "os.getrandom"):
         return _READ_IN_A_RUN
     use = _WHAT_TO_USE.get(title.partition(".")[0], _FOR_SECRETS)
     return f"On replay it would give something else. Use {use}."

@@ -7,23 +7,30 @@ a difference fails the test; so does a forgotten `await`, and a bug in a handler
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+import os
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 from durably.actors.actor import Actor, VirtualObject, Workflow
 from durably.actors.definition.definition import definition_of
 from durably.actors.headers import ForwardHeaders
+from durably.actors.middleware import MiddlewareGiven
+from durably.actors.protocol.operations import CallSite, HostOperation
 from durably.actors.retry import RetryPolicy
+from durably.actors.transport import Outgoing
 from durably.actors.values.durations import MICROSECOND, Duration, delay_us, duration_us, shown_duration
 from durably.actors.values.serde import SerdeFactory
 from durably.errors import RuntimeStoppedError
 from durably.runtime.environment import Environment
+from durably.runtime.gateway.requests import InvocationRequest, Reply
 from durably.runtime.invocations.invocation import InvocationRun
 from durably.runtime.observation.observer import Observer
-from durably.runtime.runtime import Limits, Runtime
+from durably.runtime.runtime import Limits, PubSub, Runtime
 from durably.runtime.settings import Settings
 from durably.runtime.supervision.supervisor import Supervisor
+from durably.sources import Feed
+from durably.storage.connect import store_given
 from durably.storage.introspection import InspectableStore
 from durably.storage.memory import MemoryStore
 from durably.testing.harness.action_patience import PATIENCE_SECONDS, ActionPatience
@@ -37,7 +44,8 @@ from durably.testing.harness.conditions import (
     plain,
 )
 from durably.testing.harness.guard import ClockGuard
-from durably.testing.harness.standstill import Standstill
+from durably.testing.harness.inline_consumers import CallWithConsumers, InlineConsumers
+from durably.testing.harness.standstill import Standstill, what_comes
 from durably.testing.harness.virtual import SeededEntropy, VirtualClock, one_turn
 from durably.testing.stores.snapshots import Snapshots
 
@@ -46,6 +54,7 @@ _AN_HOUR_US = 3_600 * 1_000_000
 _US_PER_SECOND = 1_000_000
 _QUIET_TICKS = 10
 """Turns of the test's event loop without anything to do for the runtime, after which it counts as settled."""
+R = TypeVar("R")
 
 ONE_ATTEMPT = RetryPolicy(max_attempts=1)
 
@@ -67,7 +76,7 @@ class Harness(Runtime):
     `UnrepeatableCallError` that names what to use instead. What needs them belongs in `ctx.run`; logging and tracing
     may read clocks anywhere, and so may the modules named in `allow`, with all that they call.
 
-    A test that awaits an answer which does not come unless time passes, while nobody is there to call `advance()`, gets
+    A test that awaits an answer which does not come unless time passes, while no task could call `advance()`, gets
     a `StandstillError` after some seconds, that says what is due and when. Ask with `.send()` or in a task, and then
     advance.
 
@@ -81,30 +90,40 @@ class Harness(Runtime):
         self,
         *actors: type[Actor],
         dependencies: Mapping[Any, Any] | None = None,
+        middleware: Sequence[MiddlewareGiven] = (),
         seed: int = 0,
         retry: RetryPolicy = ONE_ATTEMPT,
         suspend_after: Duration | None = None,
         limits: Limits | None = None,
-        store: InspectableStore | None = None,
+        pubsub: PubSub | None = None,
+        sources: Sequence[Feed] = (),
+        store: InspectableStore | str | os.PathLike[str] | None = None,
         allow: Collection[str] = (),
         deadlocks: Literal["error", "wait"] = "error",
         forward_headers: ForwardHeaders | None = None,
         serde: SerdeFactory | None = None,
         nothing_resident: bool = False,
         action_patience: Duration = 10.0,
+        consumers: Literal["inline"] | None = None,
     ) -> None:
+        if consumers not in (None, "inline"):
+            raise ValueError(f'Harness(consumers=...) is "inline", or left out, not {consumers!r}.')
+        self._consumers = None if consumers is None else InlineConsumers(self, self)
         self._action_patience_seconds = duration_us(action_patience, "Harness(action_patience=...)") / _US_PER_SECOND
         clock, entropy, ledger = VirtualClock(), SeededEntropy(seed), _Ledger()
-        watched = MemoryStore() if store is None else store
+        watched = MemoryStore() if store is None else store_given(store)
         if isinstance(watched, MemoryStore):
             watched = WatchedStore(watched, lambda: self._actors, ledger.unheard.append)
         super().__init__(
             watched,
             actors,
             dependencies=dependencies,
+            middleware=middleware,
             retry=retry,
             suspend_after=suspend_after,
             limits=limits,
+            pubsub=pubsub,
+            sources=sources,
             deadlocks=deadlocks,
             forward_headers=forward_headers,
             serde=serde,
@@ -119,6 +138,7 @@ class Harness(Runtime):
                     timer_window_us=_A_CENTURY_US,
                     give_way_us=None,
                     slow_collection_us=None,
+                    blocked_advance_us=None,
                     verify_every_us=None,
                     expire_every_us=_AN_HOUR_US,
                     nothing_resident=nothing_resident,
@@ -147,6 +167,8 @@ class Harness(Runtime):
             self._supervised()
         if self._standstill is not None:
             self._standstill.end()
+        if self._consumers is not None:
+            self._consumers.end()
         try:
             if error is None and self._supervisor is not None:
                 await self.settle()
@@ -161,7 +183,7 @@ class Harness(Runtime):
         """Let everything happen that can happen without time passing.
 
         Raises:
-            Whatever paused an invocation that nobody outside waits for.
+            The error that paused an invocation for which no caller outside waits.
             StandstillError: an action was waited for in vain.
         """
         await self._advance(0)
@@ -175,7 +197,7 @@ class Harness(Runtime):
         seconds: float = 0,
         due: bool = True,
     ) -> None:
-        """Let time pass: whatever is due meanwhile happens at its time and in order. A bare number is seconds.
+        """Let time pass: all that is due meanwhile happens at its time and in order. A bare number is seconds.
 
         With `due=False` it ends in a tie: what is due at the very moment that is reached has not happened yet. What the
         test asks then comes first, at the same time; `settle()` or another `advance` lets the rest happen.
@@ -241,6 +263,38 @@ class Harness(Runtime):
     def actions(self, name: str | None = None) -> Sequence[str]:
         """The ledger of `ctx.run`: the name of each attempt of an action, in order; of one name, if given."""
         return [entry for entry in self._ledger.attempts if name is None or entry == name]
+
+    async def advance_to_next(self) -> bool:
+        """Let time pass until the next moment when something is due; whether there is one.
+
+        Raises:
+            As `settle` does.
+        """
+        supervisor = self._supervised()
+        engine = supervisor.engine
+        if engine is None or what_comes(self.clock, engine, supervisor.actions)[0] is not None:
+            await self._advance(self.clock.until_next_us(0))
+            return True
+        return False
+
+    def request_call(self, request: InvocationRequest) -> Awaitable[Reply]:
+        answering = super().request_call(request)
+        if self._consumers is None or self._is_asked_by_an_action():
+            return answering
+        return self._consumers.reply(self._running(), answering)
+
+    def _issue_call(self, outgoing: Outgoing[R], site: CallSite, /) -> HostOperation[R]:
+        if self._consumers is None or self._is_asked_by_an_action():
+            return super()._issue_call(outgoing, site)
+        supervisor = self._running()
+        gateway = supervisor.gateway
+        operation = CallWithConsumers(gateway.pending, outgoing, site, outgoing.decode, self._consumers, supervisor)
+        gateway.call(operation, outgoing, outgoing.argument, wire=outgoing.wire)
+        return operation
+
+    def _is_asked_by_an_action(self) -> bool:
+        """It may be one of a consumer, which cannot wait for itself."""
+        return asyncio.current_task() in self._supervised().own_tasks()
 
     def supervisor_if_running(self) -> Supervisor | None:
         return self._supervisor
@@ -321,6 +375,9 @@ class _Ledger(Observer):
 
     def action_attempt_ended(self, id: str, command: int, name: str) -> None:
         self.patience.attempt_ended((id, command))
+
+    def tear_down_failed(self, error: BaseException) -> None:
+        self.unheard.append(error)
 
     def pause_durable(self, invocation: InvocationRun, error: BaseException, heard: bool) -> None:
         if not heard:

@@ -1,4 +1,4 @@
-"""`Standstill`: a test that waits for virtual time which nobody lets pass gets an error, rather than hanging for ever.
+"""`Standstill`: a test that waits for virtual time which no code lets pass gets an error instead of hanging for ever.
 
 The error is raised where the test waits, and only if nothing else can happen: the test's own task awaits an answer, the
 runtime is idle, and no other task of the event loop could call `advance()`. That must stay so for some looks in a row.
@@ -20,15 +20,15 @@ from durably.runtime.actions.actions import ActionKey, Actions
 from durably.runtime.engine.engine import Engine
 from durably.runtime.execution.loop import is_task
 from durably.runtime.gateway.pending_requests import PendingRequest
-from durably.runtime.invocations.invocation import InvocationRun
+from durably.runtime.inspection.live_facts import LiveFacts
+from durably.runtime.inspection.waits import WaitingInvocation, way_of
 from durably.runtime.lifecycle.pause_errors import pause_error
-from durably.runtime.lifecycle.wait_graph import way_down
 from durably.runtime.supervision.supervisor import Supervisor
 from durably.testing.harness.virtual import VirtualClock
 
 LOOK_EVERY_SECONDS = 0.35
 LOOKS = 7
-"""How often it has to look the same: 2.45 s together, which is nobody's own timeout."""
+"""How often it has to look the same: 2.45 s together, which no test uses as its own timeout."""
 
 _MOST_PER_LOOK_SECONDS = 1.0
 """What one look adds to the time that an action has been seen under way: a machine that stood still did not wait."""
@@ -37,7 +37,12 @@ _UNITS_US = {"days": 86_400_000_000, "hours": 3_600_000_000, "minutes": 60_000_0
 
 
 class StandstillError(DurablyError, AssertionError):
-    """A test waits for an answer that does not come unless time passes, and nobody lets it pass."""
+    """A test waits for an answer that does not come unless time passes, and no code lets time pass."""
+
+    def __init__(self, message: str, waits: WaitingInvocation | None = None) -> None:
+        super().__init__(message)
+        self.waits = waits
+        """Why the invocation that was asked for does not go on, as far as memory shows; None: it is not in memory."""
 
 
 class Watched(Protocol):
@@ -57,7 +62,7 @@ class Standstill:
         self._action_patience_seconds = action_patience_seconds
         self._loop = asyncio.get_running_loop()
         self._others = asyncio.all_tasks()
-        """Those of whoever runs the tests; they do not know of the harness."""
+        """Tasks of the test runner; they do not know of the harness."""
         self._test: asyncio.Task[Any] | None = asyncio.current_task()
         self._seen: tuple[object, ...] = ()
         self._seen_for_seconds = 0.0
@@ -93,11 +98,12 @@ class Standstill:
         self._seen_for_seconds += since_last_seconds
         if self._looks >= LOOKS and (not attempts or self._seen_for_seconds >= self._action_patience_seconds):
             self._looks = 0
-            sentence = _sentence(self._harness.clock, supervisor, operation, self._seen_for_seconds)
-            operation.refuse(StandstillError(sentence))
+            waits = _waits(self._harness.clock, supervisor, operation)
+            sentence = _sentence(self._harness.clock, supervisor, operation, self._seen_for_seconds, waits)
+            operation.refuse(StandstillError(sentence, waits))
 
     def _awaited(self, supervisor: Supervisor) -> PendingRequest[Any] | None:
-        """What the test stands at, if nobody else is there who could let time pass."""
+        """The request that the test waits for, if no other task could let time pass."""
         waiting = {id(operation.future): operation for operation in supervisor.gateway.pending}
         others = asyncio.all_tasks(self._loop) - self._others - supervisor.own_tasks() - {self._test}
         if self._test is None or not all(id(_stands_at(task)) in waiting for task in others):
@@ -112,8 +118,20 @@ def _stands_at(task: asyncio.Task[Any] | None) -> object:
     return getattr(task, "_fut_waiter", None)
 
 
+def _waits(clock: VirtualClock, supervisor: Supervisor, operation: PendingRequest[Any]) -> WaitingInvocation | None:
+    engine = supervisor.engine
+    invocation = None if engine is None else engine.parts.registry.live.get(operation.id)
+    if engine is None or invocation is None:
+        return None
+    return LiveFacts(engine, supervisor.actions, clock).why(invocation)
+
+
 def _sentence(
-    clock: VirtualClock, supervisor: Supervisor, operation: PendingRequest[Any], under_way_seconds: float
+    clock: VirtualClock,
+    supervisor: Supervisor,
+    operation: PendingRequest[Any],
+    under_way_seconds: float,
+    waits: WaitingInvocation | None,
 ) -> str:
     engine, now = supervisor.engine, clock.now()
     if engine is None:
@@ -122,19 +140,20 @@ def _sentence(
             "pass: ask with .send(), or in a task of its own (asyncio.create_task), and then `await "
             "app.advance(seconds=5)`."
         )
-    invocation = engine.parts.registry.live.get(operation.id)
+    live = engine.parts.registry.live
+    invocation = live.get(operation.id)
     what = operation.what
     if invocation is not None and invocation.handler.kind != "service":
         what = f"{invocation.address.service}/{invocation.address.key}/{invocation.handler.name}"
-    way = None if invocation is None else way_down(engine.parts.wait_graph, invocation)
-    if way is not None and isinstance(way.end, InvocationRun) and way.end.status is InvocationStatus.PAUSED:
-        return f"{what} has not ended, and nothing happens any more: {way.text}. {pause_error(way.end)}"
+    holding = None if waits is None else next((live.get(one.id) for one in waits.paused()), None)
+    if waits is not None and holding is not None:
+        return f"{what} has not ended, and nothing happens any more: {way_of(waits)}. {pause_error(holding)}"
     paused = [one for one in engine.parts.registry.live.values() if one.status is InvocationStatus.PAUSED]
     if paused:
         return f"{what} has not ended, and nothing happens any more: it may wait for {paused[0].target}. " + str(
             pause_error(paused[0])
         )
-    due, coming = _what_comes(clock, engine, supervisor.actions)
+    due, coming = what_comes(clock, engine, supervisor.actions)
     under_way = [name_action(engine, attempt.key, attempt.name) for attempt in supervisor.actions.under_way()]
     has_ended = f"{what} has not ended, and "
     if under_way:
@@ -150,8 +169,8 @@ def _sentence(
     if due is None:
         return (
             f"{has_ended}nothing happens any more: no timer is set either, so this would wait for ever. "
-            f"{'It is not in memory' if way is None else way.text}. Objects that wait for each other in a circle, or "
-            'for themselves, do that if `deadlocks` is "wait".'
+            f"{'It is not in memory' if waits is None else way_of(waits)}. Objects that wait for each other in a "
+            'circle, or for themselves, do that if `deadlocks` is "wait".'
         )
     otherwise = "Otherwise nothing" if under_way else "nothing"
     return (
@@ -202,11 +221,14 @@ def _is_filled(cell: Any) -> bool:
     return True
 
 
-def _what_comes(clock: VirtualClock, engine: Engine, actions: Actions) -> tuple[int | None, str]:
+def what_comes(clock: VirtualClock, engine: Engine, actions: Actions) -> tuple[int | None, str]:
     """What happens next if time passes, and when: microseconds since 1970 UTC."""
     ahead_us = clock.now() - clock.monotonic()
     due = engine.parts.timers.next_due()
     coming = [] if due is None else [(due, "the next timer is due at")]
+    starts_at = engine.parts.named_limits.next_due()
+    if starts_at is not None:
+        coming.append((starts_at + ahead_us, "a limit lets the next invocation start at"))
     coming += [
         (moment + ahead_us, f"{name_action(engine, key, name)} failed and is tried again at")
         for key, name, moment in actions.backing_off()

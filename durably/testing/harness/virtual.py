@@ -40,7 +40,7 @@ class VirtualClock:
         self._elapsed = 0
         self._skew = 0
         self._calls: list[tuple[int, int, VirtualCall]] = []
-        """By the time that has passed, whatever the wall clock says."""
+        """By the time that has passed; the wall clock has no effect."""
         self._calls_by_wall_clock: list[tuple[int, int, VirtualCall]] = []
         self._count = 0
         self.calls_made = 0

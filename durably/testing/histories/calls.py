@@ -17,9 +17,9 @@ class HistoryCall:
     """A call of an object: what was asked, when, and what came back.
 
     `began` and `ended` are moments of one logical clock: a call that ended before another began came before it, and
-    calls that overlap may have taken effect in either order. `ended` is None where nobody heard of the end (the caller
-    was killed, or gave up): the call may have taken effect at any moment after it began, or never, and its `result` is
-    not looked at. `error` is the `TerminalError` that the call raised. `who` names the caller, or the invocation, for
+    calls that overlap may have taken effect in either order. `ended` is None where no caller heard of the end (it was
+    killed, or gave up): the call may have taken effect at any moment after it began, or never, and its `result` is not
+    looked at. `error` is the `TerminalError` that the call raised. `who` names the caller, or the invocation, for
     people.
 
     Raises:
@@ -51,8 +51,8 @@ class HistoryCall:
 
     @property
     def answered(self) -> str:
-        """What came back: `-> True`, `raised SoldError: ...`, or that nobody knows."""
-        return "(nobody heard of its end)" if self.ended is None else answer_text(self.result, self.error)
+        """What came back: `-> True`, `raised SoldError: ...`, or that no caller heard of it."""
+        return "(no caller heard of its end)" if self.ended is None else answer_text(self.result, self.error)
 
     def __str__(self) -> str:
         return f"{self.asked} {self.answered}"

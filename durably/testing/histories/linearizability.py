@@ -7,7 +7,7 @@ so each is checked for itself. A verdict is exact; where the search is too long 
 The search is that of Wing and Gong ("Testing and verifying concurrent objects", 1993) with Lowe's memory of
 configurations ("Testing for linearizability", 2017), over a linked list of the calls that are left, as in Porcupine
 (github.com/anishathalye/porcupine). Four rules keep calls at the same time affordable, and above all open ones, whose
-end nobody heard of. None of them loses an explanation:
+end no caller heard of. None of them loses an explanation:
 
 - Of calls that ask and were answered the same, the one that has to be first goes first. If a later one went first,
   the two could change places.
@@ -339,7 +339,7 @@ class _Search:
         return self._after[-1] == len(self._required)
 
     def _is_new(self, step: _Step) -> bool:
-        """Whether nobody was here before with as many open calls to spend, or more."""
+        """Whether the search was never here before with as many open calls to spend, or more."""
         # All before the first that is left are done: the number of them says it shorter than their bits.
         first_left = self._after[-1]
         run = step.run and (step.run.last.likeness, step.run.before, step.run.length)
@@ -428,7 +428,7 @@ def _order_lines(history: _History, steps: Sequence[_Step]) -> list[str]:
     lines: list[str] = []
     for step in steps:
         call = history.calls[step.entry.call]
-        note = "" if call.ended is not None else " (nobody heard of its end)"
+        note = "" if call.ended is not None else " (no caller heard of its end)"
         lines.append(f"{_by(call)}{call.asked} {_text(step.answer)}{note}")
     return lines
 
@@ -455,6 +455,6 @@ def _unknown_text(name: str, calls: Sequence[HistoryCall], limit: int) -> str:
     return (
         f"{name or 'This object'}: it is not known whether this history is linearizable. The search gave up after "
         f"{_count(limit, 'step')}, over {_count(len(calls), 'call')}, {unheard} of them without a known end. "
-        "Check a shorter run, fewer callers at the same time or fewer calls whose end nobody heard of; let the calls "
-        "return more of what they saw; see that the model has no state that it does not need; or raise `limit`."
+        "Check a shorter run, fewer callers at the same time or fewer calls whose end no caller heard of; let the "
+        "calls return more of what they saw; see that the model has no state that it does not need; or raise `limit`."
     )

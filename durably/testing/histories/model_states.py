@@ -2,11 +2,11 @@
 
 A model is any object; its state is what `copy.deepcopy` copies of it. A call runs on a copy, so a state never changes
 once it is here, and it runs once for each state: a model has to answer the same in the same state. Two states are the
-same if they are built of the same parts, whatever `__eq__` of these parts says, because a wrong "the same" would make
-wrong verdicts. Types count (`True` is not `1`), and so does sharing: two names for one list are not two equal lists.
-The order of a set or a dict does not count, that of an `OrderedDict` does, as where Python compares them: a model whose
-answers depend on the order of a dict has to use an `OrderedDict`. A model whose own class has both `__eq__` and
-`__hash__` decides itself which of its states are the same.
+same if they are built of the same parts. The `__eq__` of these parts is not asked, because a wrong "the same" would
+make wrong verdicts. Types count (`True` is not `1`), and so does sharing: two names for one list are not two equal
+lists. The order of a set or a dict does not count, that of an `OrderedDict` does, as where Python compares them: a
+model whose answers depend on the order of a dict has to use an `OrderedDict`. A model whose own class has both `__eq__`
+and `__hash__` decides itself which of its states are the same.
 """
 
 from __future__ import annotations

@@ -19,10 +19,12 @@ from typing import Any, get_args
 
 import msgspec
 
+from durably.actors.migrations import FIRST_STATE_VERSION
 from durably.actors.protocol.commands import Command
 from durably.errors import DurablyError
 from durably.ids import Address, InvocationStatus, KeyScope
-from durably.runtime.execution.step import Delivery, Step
+from durably.runtime.execution.step import Delivery, Outcome, Step
+from durably.runtime.invocations.journal import Versions
 
 FORMAT = 1
 FILE_SUFFIX = ".json"
@@ -37,7 +39,8 @@ class JournalFileError(DurablyError, ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportedJournal:
-    """An unfinished invocation as a store held it: what it began with, its steps, the answers that came for it.
+    """An invocation as a store held it, mostly an unfinished one: what it began with, its steps, and the answers that
+    came for it.
 
     Times are microseconds since 1970 UTC. One that waits for its turn has no steps yet.
     """
@@ -64,6 +67,10 @@ class ExportedJournal:
     """The version of durably that exported it."""
     python: str
     """The minor version of Python that exported it, such as `3.12` (rule S5)."""
+    versions: Versions = ()
+    """Which code made its steps."""
+    state_version: int = FIRST_STATE_VERSION
+    """Of the state on which it began."""
     path: Path | None = None
     """The file that it was read from."""
 
@@ -153,7 +160,7 @@ class _Version(msgspec.Struct):
 
 
 class _StepDocument(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
-    """A step; it has no outcome, since the journal of an invocation that has ended is not kept."""
+    """A step; the last one of an invocation that has ended says how it did."""
 
     at: int
     attempt: int = 1
@@ -164,6 +171,8 @@ class _StepDocument(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=Tr
     reads: dict[str, msgspec.Raw] | None = None
     cancelled: tuple[int, ...] = ()
     patches: tuple[str, ...] = ()
+    ends: dict[str, msgspec.Raw] = {}
+    """With a `result`, a `failure`, or the argument of the execution that it `continues_with`."""
 
 
 class _AnswerDocument(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
@@ -190,6 +199,8 @@ class _JournalDocument(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
     snapshot: dict[str, msgspec.Raw]
     steps: list[_StepDocument]
     answers: list[_AnswerDocument]
+    versions: Versions = ()
+    state_version: int = FIRST_STATE_VERSION
 
 
 _COMMANDS: dict[str, type[Command]] = {str(cls.__struct_config__.tag): cls for cls in get_args(Command)}
@@ -217,6 +228,8 @@ def encode_journal(journal: ExportedJournal) -> bytes:
         snapshot={name: _shown(value) for name, value in journal.snapshot.items()},
         steps=[_step_document(step) for step in journal.steps],
         answers=[_AnswerDocument(answer.command, _shown(answer.value), answer.failed) for answer in journal.deliveries],
+        versions=journal.versions,
+        state_version=journal.state_version,
     )
     return msgspec.json.format(msgspec.json.encode(document), indent=_INDENT_SPACES) + b"\n"
 
@@ -255,6 +268,8 @@ def decode_journal(content: bytes, path: Path | None = None) -> ExportedJournal:
             ),
             durably=document.durably,
             python=document.python,
+            versions=document.versions,
+            state_version=document.state_version,
             path=path,
         )
     except JournalFileError:
@@ -266,7 +281,6 @@ def decode_journal(content: bytes, path: Path | None = None) -> ExportedJournal:
 
 
 def _step_document(step: Step) -> _StepDocument:
-    assert step.outcome is None, "the last step of an invocation is not kept"
     return _StepDocument(
         at=step.at,
         attempt=step.attempt,
@@ -277,6 +291,7 @@ def _step_document(step: Step) -> _StepDocument:
         reads=_fields_shown(step.reads),
         cancelled=step.cancelled,
         patches=step.patches or (),
+        ends=_ends(step),
     )
 
 
@@ -291,7 +306,22 @@ def _step(document: _StepDocument) -> Step:
         attempt=document.attempt,
         cancelled=document.cancelled,
         patches=document.patches or None,
+        outcome=_outcome(document.ends),
+        continues_with=_payload(document.ends["continues_with"]) if "continues_with" in document.ends else None,
     )
+
+
+def _ends(step: Step) -> dict[str, msgspec.Raw]:
+    if step.outcome is not None:
+        return {"failure" if step.outcome.failed else "result": _shown(step.outcome.value)}
+    return {} if step.continues_with is None else {"continues_with": _shown(step.continues_with)}
+
+
+def _outcome(ends: Mapping[str, msgspec.Raw]) -> Outcome | None:
+    for name in ("result", "failure"):
+        if name in ends:
+            return Outcome(name == "failure", _payload(ends[name]))
+    return None
 
 
 def _command_document(command: Command) -> dict[str, msgspec.Raw]:

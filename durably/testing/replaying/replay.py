@@ -12,10 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from durably.actors.actor import Actor
-from durably.actors.definition.binding import BoundActor, BoundActorHandler, bind
+from durably.actors.definition.binding import BY_MACHINE, BoundActor, bind
+from durably.actors.definition.dependencies import Dependencies
+from durably.actors.events.subscribing import with_companions
+from durably.actors.middleware import MiddlewareGiven
 from durably.actors.retry import RetryPolicy
 from durably.errors import DurablyError, InvalidArgumentError, NonDeterminismError
+from durably.ids import InvocationStatus
 from durably.runtime.execution.execution import Execution
+from durably.runtime.execution.step import Delivery
+from durably.runtime.invocations.code_versions import CodeVersions
+from durably.runtime.invocations.journal import version_at
 from durably.runtime.settings import Settings
 from durably.testing.replaying.journals import ExportedJournal, JournalFileError, read_journals, this_python
 from durably.testing.replaying.stand_ins import stand_in_for
@@ -37,6 +44,12 @@ class ReplayFailure:
 
     journal: ExportedJournal
     reason: str
+    step: int | None = None
+    """The index of the step that differs, where a step does."""
+    recorded: Sequence[str] = ()
+    """What the step holds, a line each."""
+    attempted: Sequence[str] = ()
+    """What the code did instead."""
 
     def __str__(self) -> str:
         journal = self.journal
@@ -62,12 +75,15 @@ def replay_journals(
     journals: str | Path | Iterable[ExportedJournal | str | Path],
     *actors: type[Actor],
     dependencies: Mapping[Any, Any] | None = None,
+    middleware: Sequence[MiddlewareGiven] = (),
 ) -> ReplayReport:
     """Replay journals with these classes: a file, a folder, or several of them, or what `read_journals` gave.
 
     Dependencies that a constructor asks for and that are not given get a stand-in, since nothing calls them on replay;
-    what would call them raises. Give those that handlers themselves look at (settings, say). An invocation that has not
-    begun is checked too: its handler is there and takes its argument.
+    what would call them raises. Give those that handlers themselves look at (settings, say). Nothing is made by a
+    `factory`: it counts as not given. `middleware` is the runtime's. An invocation that has not
+    begun is checked too: its handler is there and takes its argument. Journals of exclusive handlers that have ended
+    are passed by, since the state that their steps saw has gone.
 
     Raises:
         ReplayError: some do not replay; it tells of all of them, each with recorded against attempted.
@@ -75,14 +91,20 @@ def replay_journals(
         DefinitionError: a class cannot work.
     """
     __tracebackhide__ = True  # pytest shows the test's own line and the account.
-    given: Mapping[Any, Any] = {} if dependencies is None else dependencies
-    bound = {one.definition.name: one for one in (bind(actor, given, detached=stand_in_for) for actor in actors)}
-    read = _read(journals)
+    given = Dependencies({} if dependencies is None else dependencies, stand_in_for)
+    several = (bind(actor, given, middleware=middleware) for actor in with_companions(actors))
+    bound = {one.definition.name: one for one in several}
+    read = [
+        journal
+        for journal in _read(journals)
+        if journal.handler not in BY_MACHINE and not has_lost_its_state(journal, bound)
+    ]
     failures: list[ReplayFailure] = []
+    versions = CodeVersions()
     for journal in read:
-        reason = _why_not(journal, bound)
-        if reason is not None:
-            failures.append(ReplayFailure(journal=journal, reason=reason))
+        failure = failure_of(journal, bound, versions)
+        if failure is not None:
+            failures.append(failure)
     if failures:
         raise ReplayError(failures, len(read))
     return ReplayReport(journals=len(read), steps=sum(len(journal.steps) for journal in read))
@@ -106,8 +128,50 @@ def _read(journals: str | Path | Iterable[ExportedJournal | str | Path]) -> list
     return read
 
 
-def _why_not(journal: ExportedJournal, actors: Mapping[str, BoundActor]) -> str | None:
-    """Why this journal does not replay, or None if it does."""
+def has_lost_its_state(journal: ExportedJournal, actors: Mapping[str, BoundActor]) -> bool:
+    """It has ended, and the state of its object that its steps saw has gone with that."""
+    actor = actors.get(journal.service)
+    handler = None if actor is None else actor.handlers.get(journal.handler)
+    return journal.status is InvocationStatus.COMPLETED and handler is not None and handler.is_exclusive
+
+
+def failure_of(
+    journal: ExportedJournal, actors: Mapping[str, BoundActor], versions: CodeVersions
+) -> ReplayFailure | None:
+    """Why this journal does not replay, or None if it does. `versions` names the code that replays it."""
+    reason = why_not(journal, actors)
+    if reason is not None:
+        return ReplayFailure(journal=journal, reason=reason)
+    execution = execution_of(journal, actors)
+    try:
+        execution.replay(journal.steps, answers_of(journal))
+    except NonDeterminismError as error:
+        return difference(journal, actors, versions, error)
+    finally:
+        execution.close()
+    return None
+
+
+def difference(
+    journal: ExportedJournal, actors: Mapping[str, BoundActor], versions: CodeVersions, error: NonDeterminismError
+) -> ReplayFailure:
+    """What code that does not follow a journal fails with."""
+    handler = actors[journal.service].handlers[journal.handler]
+    versions.tell(error, journal.versions, handler)
+    made_by = version_at(journal.versions, error.step)
+    is_told = made_by is not None and made_by.python != this_python()
+    about_python = "" if is_told else _about_python(journal)
+    return ReplayFailure(
+        journal=journal,
+        reason=f"{error}{about_python}",
+        step=error.step,
+        recorded=error.recorded,
+        attempted=error.attempted,
+    )
+
+
+def why_not(journal: ExportedJournal, actors: Mapping[str, BoundActor]) -> str | None:
+    """What keeps a journal from being replayed at all; None: nothing."""
     actor = actors.get(journal.service)
     if actor is None:
         return f"No class named {journal.service!r} was given; there are: {', '.join(actors) or 'none'}."
@@ -121,22 +185,28 @@ def _why_not(journal: ExportedJournal, actors: Mapping[str, BoundActor]) -> str 
         handler.check(journal.argument)
     except InvalidArgumentError as error:
         return f"The argument that it was accepted with does not fit the handler any more: {error}"
-    answers = {delivery.command: delivery for delivery in journal.deliveries}
+    answers = answers_of(journal)
     missing = [number for step in journal.steps for number in step.deliveries if number not in answers]
     if missing:
         return f"The journal is damaged: a step takes in the answer to command {missing[0]}, which is not there."
-    execution = _execution(journal, actor, handler)
-    try:
-        execution.replay(journal.steps, answers)
-    except NonDeterminismError as error:
-        return f"{error}{_about_python(journal)}"
-    finally:
-        execution.close()
+    has_state = journal.snapshot or any(step.changes for step in journal.steps)
+    if handler.is_exclusive and journal.steps and has_state and journal.state_version != actor.state_version:
+        return (
+            f"It began when the state of its object had version {journal.state_version}, and the code has version "
+            f"{actor.state_version}. State is migrated between invocations only, so it cannot go on with this code."
+        )
     return None
 
 
-def _execution(journal: ExportedJournal, actor: BoundActor, handler: BoundActorHandler) -> Execution:
-    return Execution(actor, handler, journal, journal.snapshot, _Silence(), _SETTINGS)
+def answers_of(journal: ExportedJournal) -> dict[int, Delivery]:
+    """Its answers, by the commands that they are for."""
+    return {delivery.command: delivery for delivery in journal.deliveries}
+
+
+def execution_of(journal: ExportedJournal, actors: Mapping[str, BoundActor]) -> Execution:
+    """A fresh execution of it, which tells nothing to anyone."""
+    actor = actors[journal.service]
+    return Execution(actor, actor.handlers[journal.handler], journal, journal.snapshot, _Silence(), _SETTINGS)
 
 
 def _about_python(journal: ExportedJournal) -> str:

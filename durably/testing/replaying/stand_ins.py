@@ -1,8 +1,8 @@
-"""Stand-ins for dependencies that nobody gave, for tests that never call them.
+"""Stand-ins for dependencies that were not given, for tests that never call them.
 
 A stand-in has the methods of its class, with their annotations, so that `ctx.run("charge", self.payments.charge)` knows
-the type of the recorded result. Whatever would need the real thing raises a sentence: calling a method, looking at an
-attribute that only an instance has, operators that the class defines.
+the type of the recorded result. All that needs the real dependency raises an error that says so: calling a method,
+looking at an attribute that only an instance has, operators that the class defines.
 """
 
 from __future__ import annotations

@@ -18,7 +18,8 @@ from durably.testing.simulation.injection import Injection, Strike
 
 AGAIN_AFTER_SECONDS = 0.05
 
-Attempt = Callable[[Action[Any]], Awaitable[Any]]
+Attempt = Callable[[Action[Any], int], Awaitable[Any]]
+"""Given an action and the number of the attempt."""
 
 
 class ActionFailedError(ConnectionError):
@@ -41,18 +42,26 @@ class World(Protocol):
         ...
 
 
-async def attempt_with_faults(world: World, action: Action[Any], fallback: RetryPolicy, attempt: Attempt) -> Any:
-    """One attempt of an action, as the runtime sees it."""
+async def attempt_with_faults(
+    world: World, action: Action[Any], fallback: RetryPolicy, number: int, attempt: Attempt
+) -> Any:
+    """One attempt of an action, as the runtime sees it.
+
+    An attempt that the world makes again by itself is a further one to the action, as it would be in production; a
+    limited policy never counts further than it allows there.
+    """
     faulty = _Attempts(world, action, attempt)
     policy = fallback if action.retry is None else action.retry
+    most = None if action.retry is None else policy.max_attempts
     while True:
         try:
-            return await faulty.once()
+            return await faulty.once(number)
         except (ActionFailedError, ActionTimedOutError):
             is_bug_mode = action.retry is None and policy.max_attempts == 1
             is_limited = policy.max_attempts is not None or policy.max_duration is not None
             if not is_bug_mode and (faulty.counts or not is_limited):
                 raise
+        number = number + 1 if most is None else min(number + 1, max(most, number))
         await asyncio.sleep(AGAIN_AFTER_SECONDS)
         world.action_ended(action.name)
         world.action_begins(action.name)
@@ -68,8 +77,8 @@ class _Attempts:
         self._action = action
         self._attempt = attempt
 
-    async def once(self) -> Any:
-        """Make one.
+    async def once(self, number: int) -> Any:
+        """Make one, with this number.
 
         Raises:
             ActionFailedError, ActionTimedOutError: a fault made it fail.
@@ -87,7 +96,7 @@ class _Attempts:
             slow = self._strikes("action_slow", "before_action")
             if slow is not None:
                 await self._take_long(slow)
-            result = await self._attempt(self._action)
+            result = await self._attempt(self._action, number)
         finally:
             self._world.injection.passes("after_action")
         if self._strikes("action_fails_after", "after_action") is not None:

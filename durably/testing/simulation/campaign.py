@@ -103,9 +103,9 @@ def for_each_crash_point(
 
     `place` says whether right before the commit is durable, or right after it; or before or after each action; several
     are tried one after the other. `pairs` kills each of these runs a second time, at each later point in turn. What is
-    committed after the program has ended counts, too. The program asserts what has to be true at its end, whatever
-    happened; if it returns something else than None, that has to be the same in every run. `faults` are had besides; by
-    default there are none. An action that was under way when the process died is run again.
+    committed after the program has ended counts, too. The program asserts what has to be true at its end in every run;
+    if it returns something else than None, that has to be the same in every run. `faults` are had besides; by default
+    there are none. An action that was under way when the process died is run again.
 
     Raises:
         SimulationFailedError: a run failed; says how to repeat it.
@@ -155,7 +155,7 @@ def check_sometimes(report: Report) -> None:
 
 
 class Campaign:
-    """Runs of one program, and what is said of the one that fails."""
+    """Runs of one program, and the report of the one that fails."""
 
     def __init__(
         self,
@@ -219,7 +219,7 @@ class Campaign:
         with self._simulation(seed, faults, order) as simulation:
             try:
                 simulation.run(self._program(simulation))
-                if seed == UNDISTURBED_SEED and faults == Faults.none():
+                if seed == UNDISTURBED_SEED and faults == Faults.none() and order == self._order:
                     self._extent = simulation.injection.extent
                 simulation.finish()
             except Exception as raised:
@@ -244,7 +244,7 @@ class Campaign:
             return attempt.simulation.report()
         told = attempt
         if self._shrink:
-            told = plainest(attempt, lambda faults, order: self.attempt(attempt.seed, faults, order))
+            told = plainest(attempt, self.attempt)
         assert told.error is not None
         message = self._account(attempt, told, told.error)
         raise SimulationFailedError(message, attempt.seed, told.simulation) from told.error
@@ -253,7 +253,9 @@ class Campaign:
         if self._memory is None:
             given: Any = self._options.get("dependencies")
             made_by: tuple[Any, ...] = () if given is None or is_mapping(given) else (given,)
-            self._memory = ProcessMemory(self._actors, (self._program, *made_by), None if made_by else given)
+            self._memory = ProcessMemory(
+                self._actors, (self._program, *made_by), None if made_by else given, self._options.get("middleware", ())
+            )
         return Simulation(
             *self._actors,
             seed=seed,

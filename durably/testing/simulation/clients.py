@@ -8,14 +8,17 @@ insist gets `ConnectionLostError`, as it would from HTTP, and knows no more.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from random import Random
 from typing import Any, Protocol, TypeVar, TypeVarTuple, cast
 
 import msgspec
 
+from durably.actors.actor import VirtualObject
 from durably.actors.caller import Caller
-from durably.actors.protocol.commands import CompleteAwakeable, SendSignal
+from durably.actors.definition.definition import definition_of
+from durably.actors.protocol.commands import CompleteAwakeable, Question, SendSignal
 from durably.actors.protocol.operations import CallSite, HostOperation, frame_above
 from durably.actors.sent_values import Sent
 from durably.actors.transport import Delay, Invocation, Outgoing, message_of, no_call
@@ -30,12 +33,17 @@ from durably.errors import (
     TerminalError,
     UnknownTargetError,
 )
-from durably.ids import InvocationStatus, KeyScope
+from durably.ids import Address, InvocationStatus, KeyScope
 from durably.runtime.execution.failure_text import describe_failure
 from durably.runtime.execution.loop import is_in_a_handler
 from durably.runtime.execution.step import Outcome
-from durably.runtime.gateway.control import TOO_EARLY, Verb
+from durably.runtime.gateway.control import Verb
 from durably.runtime.gateway.requests import Acceptance, Effect
+from durably.runtime.lifecycle.restarts_as_new import TOO_EARLY
+from durably.runtime.lifecycle.schedules import ScheduleStatus
+from durably.runtime.lifecycle.state_edits import StateEdit
+from durably.runtime.lifecycle.subscriptions import SubscriptionStatus
+from durably.runtime.runtime import Runtime
 from durably.testing.simulation.faults import Place
 from durably.testing.simulation.history import History
 from durably.testing.simulation.injection import Injection, Strike
@@ -66,8 +74,8 @@ class ConnectionLostError(ConnectionError):
     """No answer came. The request may have arrived or not; with an idempotency key it is safe to ask again."""
 
 
-class NobodyThereError(ConnectionRefusedError):
-    """There is no process to connect to. Nothing was accepted."""
+class NobodyThereError(ConnectionLostError, ConnectionRefusedError):
+    """There is no process to connect to: the kind of lost connection after which nothing was accepted."""
 
 
 class World(Protocol):
@@ -222,6 +230,16 @@ class SimulatedClient(Caller):
 
         return self._issue(converse(), f"signal {name!r} to {id}", site)
 
+    def _issue_reading(self, question: Question, decode: Callable[[bytes], R], site: CallSite, /) -> HostOperation[R]:
+        async def converse() -> R:
+            return decode(await self._converse("asks the store", lambda process: process.ask(question), True))
+
+        return self._issue(converse(), "a question to the store", site)
+
+    def _moment_and_bits(self) -> tuple[int, int]:
+        world = self._world
+        return int(world.loop.time() * 1_000_000), world.random.getrandbits(128)
+
     def _issue_cancel(self, id: str, site: CallSite, /) -> HostOperation[None]:
         """Repeated until it is answered. A repeated one is a second cancel (rule E1 d)."""
 
@@ -251,11 +269,89 @@ class SimulatedClient(Caller):
 
         return self._issue(converse(), f"{verb} of all of {target}", CallSite(frame_above(1)))
 
-    def restart_as_new(self, id: str) -> HostOperation[str]:
+    def turn_schedule(self, name: str, status: ScheduleStatus) -> HostOperation[bool]:
+        """Turn a schedule on, pause it or cancel it, as an operator does; whether that changed anything."""
+
+        async def converse() -> bool:
+            asked = f"lets {name} be {status}"
+            changed: bool = await self._converse(asked, lambda process: process.act_on_schedule(name, status), True)
+            return changed
+
+        return self._issue(converse(), f"{name} {status}", CallSite(frame_above(1)))
+
+    def turn_subscription(self, name: str, status: SubscriptionStatus) -> HostOperation[bool]:
+        """Pause a subscription or let it go on, as an operator does; whether that changed anything."""
+
+        def turn(runtime: Runtime) -> Awaitable[bool]:
+            if status is SubscriptionStatus.ON:
+                return runtime.resume_subscription(name)
+            return runtime.pause_subscription(name)
+
+        return self._ask_runtime(f"{name} {status}", turn)
+
+    def retry_dead_letters(self, subscription: str) -> HostOperation[bool]:
+        """Let all that a subscription has given up be tried again, as an operator does; whether there was anything."""
+
+        async def retry(runtime: Runtime) -> bool:
+            letters = [one.id async for one in runtime.dead_letters(subscription)]
+            for id in letters:
+                with suppress(UnknownTargetError):  # A retry whose answer was lost.
+                    await runtime.retry_dead_letter(id)
+            return bool(letters)
+
+        return self._ask_runtime(f"the dead letters of {subscription} again", retry)
+
+    def _ask_runtime(self, asked: str, ask: Callable[[Runtime], Awaitable[bool]]) -> HostOperation[bool]:
+        async def converse() -> bool:
+            changed: bool = await self._converse(asked, lambda process: process.ask_runtime(asked, ask), True)
+            return changed
+
+        return self._issue(converse(), asked, CallSite(frame_above(2)))
+
+    def delete(self, actor: type[VirtualObject], key: str) -> HostOperation[str]:
+        """Delete an object in its turn; the id of the message, once it is durable. It is not asked for again."""
+        address = Address(definition_of(actor).name, key)
+
+        async def converse() -> str:
+            what = f"deletes {address.service}/{key}"
+            accepted: Acceptance = await self._converse(what, lambda process: process.send_deletion(address), False)
+            return accepted.id
+
+        return self._issue(converse(), f"deletion of {address.service}/{key}", CallSite(frame_above(1)))
+
+    def delete_and_wait(self, actor: type[VirtualObject], key: str) -> HostOperation[None]:
+        """Delete an object; it is answered when that is done. It is not asked for again."""
+        address = Address(definition_of(actor).name, key)
+
+        async def converse() -> None:
+            what = f"deletes {address.service}/{address.key} and waits"
+            outcome: Outcome = await self._converse(what, lambda process: process.delete(address), False)
+            _value(outcome)
+
+        return self._issue(converse(), f"deletion of {address.service}/{key}", CallSite(frame_above(1)))
+
+    def edit_state(
+        self, actor: type[VirtualObject], key: str, state: Mapping[str, bytes], *, version: str | None = None
+    ) -> HostOperation[str]:
+        """Replace the state of an object in its turn; the id of the edit, once durable. It is not asked for again.
+
+        An edit has no key, so the repetition of a lost request might undo what came after it.
+        """
+        address, edit = Address(definition_of(actor).name, key), StateEdit(dict(state), version)
+
+        async def converse() -> str:
+            what = f"edits {address.service}/{key}"
+            accepted: Acceptance = await self._converse(what, lambda process: process.edit_state(address, edit), False)
+            return accepted.id
+
+        return self._issue(converse(), f"edit of {address.service}/{key}", CallSite(frame_above(1)))
+
+    def restart_as_new(self, id: str, from_step: int = 0) -> HostOperation[str]:
         """Begin an invocation that has ended once more; the id of the new one. It is not asked for again."""
 
         async def converse() -> str:
-            new_id: str = await self._converse(f"restarts {id}", lambda process: process.restart_as_new(id), False)
+            what = f"restarts {id} from step {from_step} as new"
+            new_id: str = await self._converse(what, lambda process: process.restart_as_new(id, from_step), False)
             return new_id
 
         return self._issue(converse(), f"restart of {id}", CallSite(frame_above(1)))
@@ -472,7 +568,7 @@ def _trouble(strike: Strike, repeatable: bool) -> str:
 
 
 def break_connections(process: SimulatedProcess, loop: SimulatedLoop, random: Random) -> None:
-    """The process is dead: whoever waits for an answer of it finds that out."""
+    """The process is dead: clients that wait for an answer of it find that out."""
     error = ConnectionLostError("The process died. The request may have arrived or not.")
     for answer in process.connections:
         loop.call_outside(random.randrange(*TRAVEL_US), _ends_with, answer, error)
@@ -491,7 +587,7 @@ def _hand_over(operation: asyncio.Future[Any], answer: asyncio.Future[Any]) -> N
     if error is None:
         answer.set_result(operation.result())
     elif isinstance(error, StoreInUseError):  # The process has stopped for good, and will be replaced.
-        answer.set_exception(NobodyThereError(f"The process serves nobody any more: {error}"))
+        answer.set_exception(NobodyThereError(f"The process serves no callers any more: {error}"))
     else:
         answer.set_exception(error)
 

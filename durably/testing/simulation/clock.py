@@ -58,7 +58,7 @@ class SimulatedClock:
             call.wind(self._loop)
 
     def forget(self, call: WallClockCall) -> None:
-        """It has been made, or nobody wants it any more."""
+        """The call has been made, or was cancelled."""
         self._calls.pop(call, None)
 
 

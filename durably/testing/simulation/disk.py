@@ -12,16 +12,25 @@ from collections.abc import Iterable, Mapping, Sequence
 from random import Random
 from typing import Any, Protocol
 
-from durably.errors import StoreUnavailableError
+from durably.errors import StoreInUseError, StoreUnavailableError
 from durably.ids import Address, InvocationStatus, KeyScope
 from durably.storage.memory import ContradictionError, Disk, MemoryStore
 from durably.storage.records import (
     EVER,
     Batch,
+    EntryAnswer,
+    EntryQuery,
+    EventAnswer,
+    EventQuery,
     InvocationRecord,
+    KeptJournalRecord,
+    MailboxRecord,
+    ObjectSummary,
     Opened,
     OrderRecord,
     Owner,
+    PlaceKey,
+    PlaceRecord,
     StoredInvocation,
     StoredObject,
     TimerPlace,
@@ -54,7 +63,7 @@ class World(Protocol):
     latencies: Latencies
 
     def crash_by(self, strike: Strike, /) -> bool:
-        """The process dies, now or soon; whether now, so that whoever calls must not go on."""
+        """The process dies, now or soon. Returns whether now: then the caller must not go on."""
         ...
 
     def clock_may_jump(self) -> None: ...
@@ -95,7 +104,11 @@ class SimulatedDisk(Disk):
 
     def addresses(self) -> Iterable[Address]:
         """All objects that it knows."""
-        return {**dict.fromkeys(self.state), **dict.fromkeys(row.record.address for row in self.rows.values())}
+        return {
+            **dict.fromkeys(self.state),
+            **dict.fromkeys(self.entries),
+            **dict.fromkeys(row.record.address for row in self.rows.values()),
+        }
 
     def lose_power(self, random: Random) -> Batch | None:
         """The process is gone, and its lock; the batch that was on its way is on the disk, or not: then it is None."""
@@ -117,6 +130,7 @@ class SimulatedStore(WrappedStore):
         self._process = process
         self._host = asyncio.get_running_loop()
         self._failed = False
+        self._was_opened = False
 
     def describe(self) -> str:
         return "simulated disk"
@@ -126,8 +140,12 @@ class SimulatedStore(WrappedStore):
         self._refuse_if_full()
         if self._process.takes_over:
             self.disk.holder = None
+        elif self._process.superseded_at_us is not None and not self._was_opened:
+            # A start that was superseded gives up, also while its successor is down: the store is not its to take back.
+            # A store that was opened before is refused by its epoch (rule X9).
+            raise StoreInUseError("Another process took the store over while this one was starting.")
         opened = await self.inner.open(Owner("simulated", self._process.number, owner.since))
-        self._failed = False
+        self._failed, self._was_opened = False, True
         self._world.opened(self._process)
         return opened
 
@@ -175,6 +193,20 @@ class SimulatedStore(WrappedStore):
         await self._takes(READ_US)
         return answer
 
+    async def events(self, query: EventQuery, /) -> EventAnswer:
+        await self._reads()
+        return await super().events(query)
+
+    async def event_sizes(self) -> list[tuple[str, int]]:
+        await self._reads()
+        return await super().event_sizes()
+
+    async def entries(self, queries: Sequence[EntryQuery], /) -> list[EntryAnswer]:
+        await self._reads()
+        answer = await super().entries(queries)
+        await self._takes(READ_US)
+        return answer
+
     async def find(self, ids: Sequence[str], /) -> Mapping[str, InvocationRecord]:
         await self._reads()
         answer = await super().find(ids)
@@ -190,6 +222,12 @@ class SimulatedStore(WrappedStore):
     async def fetch(self, numbers: Sequence[int], /) -> Mapping[int, StoredInvocation]:
         await self._reads()
         answer = await super().fetch(numbers)
+        await self._takes(READ_US)
+        return answer
+
+    async def fetch_ended(self, numbers: Sequence[int], /) -> Mapping[int, StoredInvocation]:
+        await self._reads()
+        answer = await super().fetch_ended(numbers)
         await self._takes(READ_US)
         return answer
 
@@ -215,6 +253,12 @@ class SimulatedStore(WrappedStore):
         await self._takes(READ_US)
         return answer
 
+    async def places(self, limit: int, /, *, after: PlaceKey | None = None) -> list[PlaceRecord]:
+        await self._reads()
+        answer = await super().places(limit, after=after)
+        await self._takes(READ_US)
+        return answer
+
     async def expired(self, now: int, limit: int, /) -> list[InvocationRecord]:
         await self._reads()
         answer = await super().expired(now, limit)
@@ -224,6 +268,14 @@ class SimulatedStore(WrappedStore):
     async def expired_promises(self, now: int, limit: int, /) -> list[tuple[int, Address]]:
         await self._reads()
         return await super().expired_promises(now, limit)
+
+    async def expired_journals(self, now: int, limit: int, /) -> list[KeptJournalRecord]:
+        await self._reads()
+        return await super().expired_journals(now, limit)
+
+    async def expired_objects(self, now: int, limit: int, /) -> list[tuple[int, Address]]:
+        await self._reads()
+        return await super().expired_objects(now, limit)
 
     async def paused(self, limit: int, /) -> list[InvocationRecord]:
         await self._reads()
@@ -237,6 +289,18 @@ class SimulatedStore(WrappedStore):
         return await super().invocations(
             after=after, limit=limit, service=service, key=key, handler=handler, status=status
         )
+
+    async def summaries(self, service: str, /, *, after: str, limit: int) -> list[ObjectSummary]:
+        await self._reads()
+        return await super().summaries(service, after=after, limit=limit)
+
+    async def mailbox(self, address: Address, /, *, before: int) -> MailboxRecord:
+        await self._reads()
+        return await super().mailbox(address, before=before)
+
+    async def timers_of(self, numbers: Sequence[int], /) -> list[TimerRecord]:
+        await self._reads()
+        return await super().timers_of(numbers)
 
     # ------------------------------------------------------------------ inside
 

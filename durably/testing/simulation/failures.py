@@ -1,7 +1,7 @@
 """What failed before: a folder that keeps the seeds of failing runs, which come first next time, and their traces.
 
 The plugin for pytest names a folder `.durably` beside pytest's configuration. Without it, or with an empty name,
-nothing is kept. Give it to nobody who may not see what your programs ask and answer, and leave it out of version
+nothing is kept. Give it only to people who may see what your programs ask and answer, and leave it out of version
 control: `simulate(..., seed=7)` in a test is how a failure is kept for good.
 """
 

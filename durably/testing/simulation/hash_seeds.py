@@ -28,7 +28,7 @@ HASH_SEEDS = ("1", "2")
 
 
 class HashSeedError(AssertionError):
-    """A run is another one in a process with another hash seed, so a replay after a restart may be, too."""
+    """A run differs in a process with another hash seed, so a replay after a restart may differ, too."""
 
 
 def compare_hash_seeds(
@@ -78,8 +78,8 @@ def _compared(first: Sequence[Recorded], second: Sequence[Recorded]) -> int:
         for left, right in zip_longest(one, other, fillvalue="(nothing more)"):
             if left != right:
                 raise HashSeedError(
-                    f"The run with seed {seed} depends on the hash of text, which is another one in each process. With "
-                    f"PYTHONHASHSEED={HASH_SEEDS[0]} and {HASH_SEEDS[1]}:\n    {left}\n    {right}\n"
+                    f"The run with seed {seed} depends on the hash of text, which differs from process to process. "
+                    f"With PYTHONHASHSEED={HASH_SEEDS[0]} and {HASH_SEEDS[1]}:\n    {left}\n    {right}\n"
                     "Most likely a handler iterates over a set of strings: sort it first."
                 )
     return len(first)

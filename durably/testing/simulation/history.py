@@ -1,7 +1,7 @@
 """`History`: every invocation of a run, with when it was asked for, began and ended, and how.
 
-Times are logical: a counter that grows with each event. An end that a crash took back has not happened. What somebody
-outside was told has, whatever the machine says.
+Times are logical: a counter that grows with each event. An end that a crash took back has not happened. An end that a
+client was told of has happened, even if the runtime has lost it.
 """
 
 from __future__ import annotations

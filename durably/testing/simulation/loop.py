@@ -3,8 +3,8 @@
 Time stands still while anything is ready, and jumps to the next timer when nothing is, so a year of sleeping takes no
 time. Of the callbacks that are ready together, asyncio runs the oldest first; programs come to rely on that without
 noticing, and on a busy day it is not what happens around a real process. So the loop shuffles them, as Trio does, more
-or less as each run's seed wants. Tasks and futures hash by creation number, so that whatever asyncio keeps in sets
-iterates alike in every process: the same seed gives the same run, to the letter.
+or less as each run's seed wants. Tasks and futures hash by creation number, so that the sets of asyncio iterate alike
+in every process: the same seed gives the same run, to the letter.
 
 Callbacks, timers and tasks belong to the simulated process in whose context they were made. When that process is
 killed they are never run again, and no `finally` block of them either: that is what `kill -9` does.
@@ -70,7 +70,7 @@ class Outside:
 OUTSIDE = Outside()
 
 owner_variable: ContextVar[Owner] = ContextVar("durably_simulated_process")
-"""The simulated process that a context belongs to. One without it (rule D4) belongs to whoever runs when it is used."""
+"""The simulated process that a context belongs to. One without it (rule D4) belongs to the owner that runs then."""
 
 
 class SimulatedTimer(asyncio.TimerHandle):
@@ -135,10 +135,12 @@ class SimulatedLoop(IsolatedLoop):
         self._stop: BaseException | None = None
         self.tell_busiest: Callable[[], str] = str
         """A sentence on what was done most, for a run that does not end."""
+        self.tell_unanswered: Callable[[], str] = str
+        """What the program has asked for that is not answered; empty, if that is nothing."""
         self.on_time_passing: Callable[[], None] | None = None
         """Called when nothing is ready, before time jumps to the next timer."""
         self.on_error: Callable[[BaseException], None] = self.stop_with
-        """Hears what callbacks, and tasks that nobody awaited, raised."""
+        """Gets the errors of callbacks, and of tasks that no code awaited."""
 
     # ------------------------------------------------------------------ running
 
@@ -147,7 +149,7 @@ class SimulatedLoop(IsolatedLoop):
 
         Raises:
             SimulationStuckError: nothing can happen any more, or only what can happen for ever.
-            Whatever `stop_with` was given.
+            The error that `stop_with` was given.
         """
         __tracebackhide__ = True
         hooks = sys.get_asyncgen_hooks()
@@ -184,7 +186,7 @@ class SimulatedLoop(IsolatedLoop):
             self._stop = error
 
     def close(self) -> None:
-        """Close whatever still runs, newest first; what it then does is ignored."""
+        """Close all that still runs, newest first; what it then does is ignored."""
         if self._closed:
             return
         self._closed = True
@@ -246,15 +248,28 @@ class SimulatedLoop(IsolatedLoop):
             heappop(timers)
         if not timers:
             raise SimulationStuckError(
-                f"The program waits for something that nobody will ever do, and no timer is set.\n{self._describe()}"
+                f"The program waits for something that nothing will ever do, and no timer is set.\n{self._describe()}"
             )
         self.elapsed_us = max(self.elapsed_us, timers[0][0])
         if self.elapsed_us > self._longest_us:
             raise SimulationStuckError(
                 f"After {self._longest_us / US_PER_SECOND / 86_400:,.0f} days of virtual time the program was not "
-                f"done. Give Simulation(longest=...) more, if that was meant.\n{self._describe()}"
+                f"done. {self._what_to_do()}\n{self._describe()}"
             )
         self._take_due()
+
+    def _what_to_do(self) -> str:
+        """For a program that was not done in time: more time helps where something is on its way to it."""
+        asked = self.tell_unanswered()
+        if asked:
+            return f"It waits for {asked}. Give Simulation(longest=...) more, if that was meant."
+        if any(timer.owner is OUTSIDE and not timer.cancelled() for _, _, timer in self._timers):
+            return "Give Simulation(longest=...) more, if that was meant."
+        return (
+            "It waits for something that nothing in the simulation can set: it has asked for nothing that is not "
+            "answered, and has set no timer. An asyncio.Event or a future of the program is set by the program itself, "
+            "or by a dependency; to wait for the state of objects, use `await sim.until(...)`."
+        )
 
     def _take_due(self) -> None:
         """Timers whose moment is now; for them no time needs to pass."""
@@ -329,7 +344,7 @@ class SimulatedLoop(IsolatedLoop):
         return timer
 
     def call_outside(self, delay_us: int, callback: Callable[[*Args], object], *args: *Args) -> None:
-        """The same for what belongs to no process, whoever asks for it."""
+        """The same for what belongs to no process, even if a process asks for it."""
         self.call_after_us(delay_us, callback, *args, context=outside_context())
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
@@ -367,7 +382,7 @@ class SimulatedLoop(IsolatedLoop):
             self._failed.append(task)
 
     def unheard_errors(self) -> list[BaseException]:
-        """What tasks of the world outside raised, and nobody has asked for; forgotten now."""
+        """Return, and forget, the errors of tasks outside the processes that no code has asked for."""
         failed, self._failed = self._failed, []
         unheard = [task for task in failed if has_unheard_error(task)]
         return [error for task in unheard if (error := task.exception()) is not None]
@@ -394,7 +409,7 @@ class SimulatedLoop(IsolatedLoop):
         )
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """A callback raised, or a task ended with an error that nobody asked for; futures do that all the time."""
+        """A callback raised, or a task ended with an error that no code asked for; futures do that all the time."""
         task = context.get("task")
         owner = self.owner if task is None else task.owner
         is_worth_telling = task is not None or "handle" in context
@@ -425,7 +440,7 @@ class SimulationStuckError(AssertionError):
 
 
 def outside_context() -> Context:
-    """A context of nobody's process."""
+    """A context that belongs to no process."""
     context = Context()
     context.run(owner_variable.set, OUTSIDE)
     return context

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypedDict, cast
+from typing import Any, TypeAlias, TypedDict
 
+from durably.actors.limits import Limit
+from durably.actors.middleware import MiddlewareGiven, checked_middleware
 from durably.actors.retry import RetryPolicy
 from durably.actors.values.durations import Duration
 from durably.actors.values.type_checks import is_int, is_mapping
+from durably.sources import Feed
 from durably.testing.simulation.faults import Extent
 from durably.testing.simulation.process_memory import ProcessMemory
 
 Dependencies: TypeAlias = Mapping[Any, Any] | Callable[[], Mapping[Any, Any]]
+
+Sources: TypeAlias = Callable[[Mapping[Any, Any]], Sequence[Feed]]
 
 
 class Options(TypedDict, total=False):
@@ -20,8 +25,16 @@ class Options(TypedDict, total=False):
 
     dependencies: Dependencies | None
     """Should be a function that makes them, unless they remember nothing."""
+    middleware: Sequence[MiddlewareGiven]
+    """The runtime's, around all handlers."""
+    sources: Sources | None
+    """Makes what each process reads outside, given the dependencies."""
     retry: RetryPolicy
     """Of handlers and actions without a policy of their own. By default each invocation gets one attempt."""
+    limits: Mapping[str, Limit]
+    """The named limits that handlers refer to: `{"stripe": Limit(at_once=10)}`."""
+    mailbox_messages: int
+    """How many messages may wait for one object before requests from outside are refused: 10,000."""
     suspend_after: Duration | None
     """How long an attempt waits in memory; None: as the seed says."""
     longest: Duration
@@ -45,6 +58,7 @@ class Known:
 
 
 NOTHING_KNOWN = Known()
+MAILBOX_MESSAGES = 10_000
 NO_RETRY = RetryPolicy(max_attempts=1)
 
 
@@ -56,7 +70,7 @@ def check_count(name: str, count: object, least: int = 1) -> None:
     """
     if not is_int(count):
         raise TypeError(f"{name}= is a whole number, not {count!r} ({type(count).__name__}).")
-    if cast("int", count) < least:
+    if count < least:
         raise ValueError(f"{name}= is a whole number from {least} on, not {count!r}.")
 
 
@@ -77,5 +91,9 @@ def check_options(options: Mapping[str, object]) -> None:
         raise TypeError(
             f"dependencies= is a function that makes a mapping from types to values, or such a mapping, not {given!r}."
         )
+    sources = options.get("sources")
+    if sources is not None and not callable(sources):
+        raise TypeError(f"sources= is a function from the dependencies to a list of Feeds, not {sources!r}.")
+    checked_middleware(options.get("middleware", ()), "middleware= of a simulation")
     if not isinstance(options.get("retry", NO_RETRY), RetryPolicy):
         raise TypeError(f"retry= is a RetryPolicy, not {options['retry']!r}.")

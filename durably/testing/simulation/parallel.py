@@ -1,7 +1,7 @@
 """Parallel campaigns: the seeds of one program, shared out among processes that are copies of this one.
 
 A copy (`fork`) has the program and its actors, wherever they were defined. Each makes some of the runs and tells what
-they did; the first seed that failed is run again by whoever asked, so that the error and the run are there to be seen.
+they did; the parent runs the first seed that failed again, so that the error and the run are there to be seen.
 """
 
 from __future__ import annotations

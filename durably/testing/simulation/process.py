@@ -1,7 +1,7 @@
 """`SimulatedProcess`: one life of a program that embeds a runtime, from its start to its death.
 
 The runtime is the real one. What the operating system would give it, it gets from the simulation: a clock, a disk,
-randomness. Requests come in at the door as bytes and leave it as bytes; a killed process answers nobody.
+randomness. Requests come in at the door as bytes and leave it as bytes; a killed process answers no request.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from random import Random
 from typing import Any, Protocol, Self, TypeVar
 
 from durably.actors.actor import Actor
-from durably.actors.protocol.commands import CompleteAwakeable, SendSignal
+from durably.actors.limits import Limit
+from durably.actors.middleware import MiddlewareGiven
+from durably.actors.protocol.commands import CompleteAwakeable, Question, SendSignal
 from durably.actors.retry import RetryPolicy
 from durably.actors.transport import Delay, Outgoing
 from durably.actors.values.slices import SLICE_BYTES
 from durably.errors import NonDeterminismError, StoreInUseError, StoreUnavailableError
-from durably.ids import InvocationStatus, KeyScope
+from durably.ids import Address, InvocationStatus, KeyScope
 from durably.runtime.actions.actions import ActionKey
 from durably.runtime.engine.engine import Engine
 from durably.runtime.environment import Environment
@@ -31,6 +33,7 @@ from durably.runtime.gateway.control import Verb
 from durably.runtime.gateway.pending_requests import (
     AcceptanceOperation,
     CompletionOperation,
+    DecodedOperation,
     IdentificationOperation,
     OutcomeOperation,
     PendingRequest,
@@ -39,8 +42,10 @@ from durably.runtime.gateway.pending_requests import (
 )
 from durably.runtime.gateway.requests import Acceptance, Effect
 from durably.runtime.invocations.invocation import InvocationRun
+from durably.runtime.lifecycle.schedules import ScheduleStatus
+from durably.runtime.lifecycle.state_edits import StateEdit
 from durably.runtime.observation.observer import Observer
-from durably.runtime.runtime import Limits, Runtime
+from durably.runtime.runtime import Limits, PubSub, Runtime
 from durably.runtime.settings import Settings, Watch
 from durably.runtime.supervision.supervisor import Supervisor
 from durably.storage.introspection import InspectableStore
@@ -51,7 +56,8 @@ from durably.testing.simulation.coded import DecodingStore, ReversingCodec
 from durably.testing.simulation.disk import SimulatedDisk, SimulatedStore
 from durably.testing.simulation.disk import World as StoreWorld
 from durably.testing.simulation.guarantees import Guarantees, MachineError
-from durably.testing.simulation.loop import SimulatedLoop, owner_variable
+from durably.testing.simulation.loop import SimulatedLoop, outside_context, owner_variable
+from durably.testing.simulation.options import Sources
 from durably.testing.simulation.trace import Trace, TraceLog
 
 R = TypeVar("R")
@@ -89,7 +95,8 @@ def _scope(outgoing: Outgoing[Any]) -> KeyScope:
 class Tuning:
     """The numbers that a run's runtime runs by: small ones reach the corners of the machine sooner."""
 
-    def __init__(self, random: Random, coding: Random) -> None:
+    def __init__(self, random: Random, more: Random) -> None:
+        """`more` makes the choices that have come later: a seed goes on meaning what it has meant."""
         self.suspend_after_us = random.choice((0, 0, 1_000, 1_000_000, None))
         self.passivate_after_us = random.choice((0, 10_000, 300_000_000))
         self.active_objects = random.choice((0, 2, 100_000))
@@ -103,7 +110,13 @@ class Tuning:
         self.slice_bytes = random.choice((1, 16, SLICE_BYTES))
         self.waiting_attempts = random.choice((1, 2, 10_000))
         self.replayed_at_once = random.choice((1, 3, 200))
-        self.codec = ReversingCodec() if coding.random() < CODED else None
+        self.codec = ReversingCodec() if more.random() < CODED else None
+        self.limit_pools_kept = more.choice((0, 2, 1_024))
+        self.long_journal_steps = more.choice((2, 8_192))
+        self.large_changes_bytes = more.choice((16, 16 * 1024 * 1024))
+        self.long_mailbox_percent = more.choice((0, 50))
+        self.ready_at_once = more.choice((1, 2, 32))
+        self.events_in_flight = more.choice((1, 2, 1_000))
 
     def settings(self, watch: Watch) -> Settings:
         """The numbers that no argument of a runtime sets."""
@@ -113,6 +126,7 @@ class Tuning:
             forgotten_await="error",
             give_way_us=None,
             slow_collection_us=None,
+            blocked_advance_us=None,
             verify_every_us=None,
             pending_in_memory=self.pending_in_memory,
             batch_limit_transitions=self.batch_limit_transitions,
@@ -123,6 +137,11 @@ class Tuning:
             nothing_resident=self.nothing_resident,
             slice_bytes=self.slice_bytes,
             replayed_at_once=self.replayed_at_once,
+            limit_pools_kept=self.limit_pools_kept,
+            long_journal_steps=self.long_journal_steps,
+            large_changes_bytes=self.large_changes_bytes,
+            long_mailbox_percent=self.long_mailbox_percent,
+            ready_at_once=self.ready_at_once,
         )
 
 
@@ -132,8 +151,13 @@ class Program:
 
     actors: tuple[type[Actor], ...]
     dependencies: Mapping[Any, Any]
+    middleware: Sequence[MiddlewareGiven]
+    sources: Sources | None
     retry: RetryPolicy
     suspend_after_us: int | None
+    limits: Mapping[str, Limit]
+    """Those that handlers name."""
+    mailbox_messages: int
     tuning: Tuning
     ready_queue: Callable[[], deque[InvocationRun]]
     watch: Watch
@@ -158,10 +182,18 @@ class SimulatedRuntime(Runtime):
             _store_of(process, tuning, world),
             program.actors,
             dependencies=program.dependencies,
+            middleware=program.middleware,
+            sources=() if program.sources is None else program.sources(program.dependencies),
             retry=program.retry,
             suspend_after=program.suspend_after,
             passivate_after=timedelta(microseconds=tuning.passivate_after_us),
-            limits=Limits(active_objects=tuning.active_objects, waiting_attempts=tuning.waiting_attempts),
+            limits=Limits(
+                active_objects=tuning.active_objects,
+                waiting_attempts=tuning.waiting_attempts,
+                named=program.limits,
+                mailbox_messages=program.mailbox_messages,
+            ),
+            pubsub=PubSub(in_flight=tuning.events_in_flight),
             codec=tuning.codec,
             environment=Environment(
                 clock=world.clock,
@@ -219,6 +251,9 @@ class _ActionWatch(Observer):
     def pause_durable(self, invocation: InvocationRun, error: BaseException, heard: bool) -> None:
         self._world.pause_durable(invocation, error)
 
+    def tear_down_failed(self, error: BaseException) -> None:
+        self._world.fail(error)
+
     def action_attempt_started(self, id: str, command: int, name: str) -> None:
         self._process.action_starts((id, command), name)
         self._world.action_begins(name, id)
@@ -257,6 +292,8 @@ class SimulatedProcess:
         self._world = world
         self._actions: set[ActionKey] = set()
         """Side effects that were started."""
+        self.started: asyncio.Future[None] = world.loop.create_future()
+        """Done when it serves requests, or will not."""
         self.context = copy_context()
         self.context.run(owner_variable.set, self)
 
@@ -267,7 +304,8 @@ class SimulatedProcess:
     def start(self) -> None:
         """Begin to run; it may take a while until it is up."""
         self._world.trace.note(self.name, "starts")
-        self._world.loop.create_task(self._main(), name=self.name, context=self.context)
+        main = self._world.loop.create_task(self._main(), name=self.name, context=self.context)
+        main.add_done_callback(lambda _: self.started.set_result(None), context=outside_context())
 
     async def stop(self) -> None:
         """Stop gracefully; run in the process's own context."""
@@ -291,6 +329,8 @@ class SimulatedProcess:
             except StoreInUseError as error:
                 if self.superseded_at_us is None:
                     self._world.fail(error)
+                else:
+                    self._world.trace.note(self.name, f"gives up starting: {error}")
                 return
             except Exception as error:
                 self._world.fail(error)
@@ -367,6 +407,13 @@ class SimulatedProcess:
         gateway.status(operation, id)
         return operation
 
+    def ask(self, question: Question) -> PendingRequest[bytes]:
+        """Take in a question to the store."""
+        gateway = self._up().supervisor.gateway
+        operation: DecodedOperation[bytes] = DecodedOperation(gateway.pending, "a question to the store", None, bytes)
+        gateway.ask(operation, question)
+        return operation
+
     def complete(self, command: CompleteAwakeable) -> PendingRequest[None]:
         """Take in what an awakeable waits for."""
         runtime = self._up()
@@ -391,8 +438,13 @@ class SimulatedProcess:
 
     def is_ordered(self, verb: Verb, id: str) -> None:
         """The runtime is about to do something to an invocation."""
-        if verb in GOING_ON and self.superseded_at_us is None:
+        if self.superseded_at_us is not None:
+            return
+        if verb in GOING_ON:
             self.guarantees.is_resumed(id)
+        elif verb is Verb.PURGE_JOURNAL:
+            self.guarantees.journal_is_unwanted(id)
+        self.guarantees.is_ordered(id)
 
     def restart(self, id: str, from_step: int) -> PendingRequest[Effect]:
         """Take in that somebody wants a paused invocation to begin anew."""
@@ -415,6 +467,7 @@ class SimulatedProcess:
             Verb.PAUSE: runtime.pause,
             Verb.RESUME: runtime.resume,
             Verb.PURGE: runtime.purge,
+            Verb.PURGE_JOURNAL: runtime.purge_journal,
         }
 
         async def act() -> None:
@@ -426,11 +479,60 @@ class SimulatedProcess:
         self._world.loop.create_task(act(), name=asked)
         return operation
 
-    def restart_as_new(self, id: str) -> PendingRequest[str]:
+    def act_on_schedule(self, name: str, status: ScheduleStatus) -> PendingRequest[bool]:
+        """Take in that a schedule is to be turned on or off, which the program asks its runtime for."""
+
+        def turn(runtime: Runtime) -> Awaitable[bool]:
+            verbs: Mapping[ScheduleStatus, Callable[[str], Awaitable[bool]]] = {
+                ScheduleStatus.ON: runtime.resume_schedule,
+                ScheduleStatus.PAUSED: runtime.pause_schedule,
+                ScheduleStatus.CANCELLED: runtime.cancel_schedule,
+            }
+            return verbs[status](name)
+
+        return self.ask_runtime(f"{name} {status}", turn)
+
+    def ask_runtime(self, asked: str, ask: Callable[[Runtime], Awaitable[bool]]) -> PendingRequest[bool]:
+        """Take in something that the program asks its runtime for; whether that changed anything."""
+        runtime = self._up()
+        operation = _Question[bool](runtime.supervisor.gateway.pending, asked, self, _nothing_told)
+
+        async def act() -> None:
+            try:
+                operation.finish(await ask(runtime))
+            except Exception as error:
+                operation.refuse(error)
+
+        self._world.loop.create_task(act(), name=asked)
+        return operation
+
+    def delete(self, address: Address) -> PendingRequest[Outcome]:
+        """Take in that an object is to be deleted, which somebody waits for."""
+        gateway = self._up().supervisor.gateway
+        operation = _Call(gateway.pending, f"deletion of {address.service}/{address.key}", self)
+        self.guarantees.object_is_unwanted(operation)
+        gateway.delete(operation, address)
+        return operation
+
+    def send_deletion(self, address: Address) -> PendingRequest[Acceptance]:
+        """Take in that an object is to be deleted in its turn."""
+        gateway = self._up().supervisor.gateway
+        operation = _Send(gateway.pending, f"deletion of {address.service}/{address.key}", self)
+        gateway.send_deletion(operation, address)
+        return operation
+
+    def edit_state(self, address: Address, edit: StateEdit) -> PendingRequest[Acceptance]:
+        """Take in that the state of an object is to be replaced in its turn."""
+        gateway = self._up().supervisor.gateway
+        operation = _Send(gateway.pending, f"edit of {address.service}/{address.key}", self)
+        gateway.edit_state(operation, address, edit)
+        return operation
+
+    def restart_as_new(self, id: str, from_step: int = 0) -> PendingRequest[str]:
         """Take in that an invocation which has ended is to begin once more."""
         gateway = self._up().supervisor.gateway
         operation = _Question(gateway.pending, f"restart of {id}", self, partial(self.guarantees.told_restarted, id))
-        gateway.restart_as_new(operation, id)
+        gateway.restart_as_new(operation, id, from_step)
         return operation
 
     def lookup(self, which: str | KeyScope) -> PendingRequest[str]:
@@ -472,9 +574,21 @@ class SimulatedProcess:
 
     # ------------------------------------------------------------------ what its log tells (Watcher)
 
+    def accepted(self, invocation: InvocationRun, /) -> None:
+        if self.superseded_at_us is None:
+            self._world.guarantees.accepted(invocation)
+
     def attempted(self, invocation: InvocationRun, /) -> None:
         if self.superseded_at_us is None:
             self._world.guarantees.attempted(invocation)
+
+    def waits_for_limit(self, invocation: InvocationRun, /) -> None:
+        if self.superseded_at_us is None:
+            self._world.guarantees.limits.waits(invocation)
+
+    def given_place(self, invocation: InvocationRun, /) -> None:
+        if self.superseded_at_us is None:
+            self._world.guarantees.limits.given(invocation)
 
     def stepped(self, invocation: InvocationRun, /) -> None:
         if self.superseded_at_us is None:
@@ -499,13 +613,21 @@ class SimulatedProcess:
             self._world.guarantees.killed(invocation, self._position())
 
     def gave_up(self, error: BaseException, /) -> None:
-        """A cancelled invocation ends whatever is wrong with it; a replay that differs fails the run all the same."""
+        """A cancelled invocation ends even if its code fails; a replay that differs still fails the run."""
         if isinstance(error, NonDeterminismError):
             self._world.fail(error)
+
+    def retries(self, invocation: InvocationRun, error: BaseException, /) -> None:
+        if self.superseded_at_us is None:
+            self._world.guarantees.retries(invocation, error)
 
     def paused(self, invocation: InvocationRun, /) -> None:
         if self.superseded_at_us is None:
             self._world.guarantees.paused(invocation)
+
+    def delivered(self, subscription: str, event: int, position: int, /) -> None:
+        if self.superseded_at_us is None:
+            self._world.guarantees.deliveries.delivered(subscription, event, position)
 
     def incarnation_failed(self, error: BaseException, /) -> None:
         if not isinstance(error, StoreUnavailableError | StoreInUseError):
@@ -612,6 +734,10 @@ class _Signal(QuestionOperation[None]):
     def finish(self, result: None) -> None:
         self._process.guarantees.told_signalled(self._command.invocation_id, self._command.name)
         super().finish(result)
+
+
+def _nothing_told(_: bool) -> None:
+    """Whether a verb changed anything says nothing that could be broken: somebody may ask twice."""
 
 
 def _first(id: str, _joined: bool) -> str:

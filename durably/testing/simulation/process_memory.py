@@ -19,10 +19,14 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from inspect import isfunction
+from itertools import chain
 from types import CoroutineType, ModuleType
 from typing import Any, NamedTuple
 
 from durably.actors.actor import Actor
+from durably.actors.definition.definition import definition_of
+from durably.actors.dependencies import Factory
+from durably.actors.middleware import MiddlewareGiven
 from durably.actors.values.type_checks import is_mapping
 from durably.testing.histories.model_states import fingerprint
 from durably.testing.simulation.code_reach import CONSTANTS, Place, Reach, is_cache
@@ -75,13 +79,23 @@ class Variable:
 
 
 class ProcessMemory:
-    """The variables of some actors' code. `world` is code of the world outside: the program, or a class around it."""
+    """The variables of some actors' code, and of what runs with it: middleware, and factories of dependencies.
+
+    `world` is code of the world outside: the program, or a class around it.
+    """
 
     def __init__(
-        self, actors: Iterable[type[Actor]], world: Sequence[Any], dependencies: Mapping[Any, Any] | None = None
+        self,
+        actors: Iterable[type[Actor]],
+        world: Sequence[Any],
+        dependencies: Mapping[Any, Any] | None = None,
+        middleware: Sequence[MiddlewareGiven] = (),
     ) -> None:
-        given = [] if dependencies is None else [*dependencies.values()]
-        found = _found(tuple(actors), world, given)
+        several = tuple(actors)
+        values = [] if dependencies is None else [*dependencies.values()]
+        given = [one for one in values if not isinstance(one, Factory)]
+        beside = [one.make for one in values if isinstance(one, Factory)]
+        found = _found(several, (*_middleware_of(several, middleware), *beside), world, given)
         self._of_process = [Variable(place) for place in found.of_process if not _is_one_of(place.now(), given)]
         self._of_world = [Variable(place) for place in found.of_world if not _is_one_of(place.now(), given)]
 
@@ -106,26 +120,40 @@ _FOUND: dict[Hashable, _Found] = {}
 """By actors and programs, the last ones: bare simulations of the same are made again and again."""
 
 
-def _found(actors: tuple[type[Actor], ...], world: Sequence[Any], given: Sequence[Any]) -> _Found:
+def _middleware_of(actors: Iterable[type[Actor]], of_runtime: Sequence[MiddlewareGiven]) -> list[Any]:
+    """The code of all middleware around the handlers of some actors."""
+    definitions = [definition_of(actor) for actor in actors]
+    of_handlers = (handler.middleware for one in definitions for handler in one.handlers.values())
+    several = [*of_runtime, *(given for one in definitions for given in one.middleware), *chain(*of_handlers)]
+    return [one if isinstance(one, type) or isfunction(one) else type(one) for one in several]
+
+
+def _found(
+    actors: tuple[type[Actor], ...], beside: tuple[Any, ...], world: Sequence[Any], given: Sequence[Any]
+) -> _Found:
     """Look for the variables, or remember where they were if nothing has changed since."""
     if any(not isinstance(one, CoroutineType) for one in world) or any(map(_is_code, given)):
-        return _looked_for(actors, world, given)
+        return _looked_for(actors, beside, world, given)
     codes = tuple((one.cr_code, id(one.cr_frame.f_globals) if one.cr_frame else 0) for one in world)
-    key = (actors, codes, tuple(map(type, given)))
+    key = (actors, beside, codes, tuple(map(type, given)))
     found = _FOUND.pop(key, None)
     if found is None or not all(reach.is_as_it_was() for reach in found.reaches):
-        found = _looked_for(actors, world, given)
+        found = _looked_for(actors, beside, world, given)
     _FOUND[key] = found
     if len(_FOUND) > MOST_REMEMBERED:
         del _FOUND[next(iter(_FOUND))]
     return found
 
 
-def _looked_for(actors: tuple[type[Actor], ...], world: Sequence[Any], given: Sequence[Any]) -> _Found:
+def _looked_for(
+    actors: tuple[type[Actor], ...], beside: tuple[Any, ...], world: Sequence[Any], given: Sequence[Any]
+) -> _Found:
     packages = frozenset(actor.__module__.partition(".")[0] for actor in actors)
     of_actors = Reach(packages)
     for actor in actors:
         of_actors.follow_class(actor)
+    for one in beside:
+        of_actors.follow(one, frozenset(("__call__", "__init__")))
     of_world, of_tests = Reach(packages, of_actors.met), Reach(packages, of_actors.met)
     for one in (*world, *given):
         of_world.follow(one, frozenset())

@@ -14,6 +14,8 @@ from typing import Protocol
 from durably.actors.actor import Actor
 from durably.actors.definition.binding import BoundActor, bind
 from durably.actors.definition.definition import definition_of
+from durably.actors.definition.dependencies import Dependencies
+from durably.actors.events.subscribing import with_companions
 from durably.testing.simulation.clients import break_connections
 from durably.testing.simulation.injection import Strike
 from durably.testing.simulation.loop import outside_context
@@ -58,6 +60,8 @@ class Processes:
         self._takeover: Strike | None = None
         self._older: dict[SimulatedProcess, Random] = {}
         """Live on without the store, each with the dice that say which requests reach them."""
+        self._restarting = asyncio.Lock()
+        """Somebody stops and starts the process. What is being stopped cannot be stopped again, so others wait."""
         self._gone: list[SimulatedProcess] = []
         """Kept, so that nothing of a dead process runs, not even when the garbage collector comes."""
 
@@ -180,6 +184,11 @@ class Processes:
             process.context.run(process.runtime.engine.parts.passivation.passivate_all)
 
     async def restart(self, *actors: type[Actor]) -> None:
+        """Stop the process and start it again; another one who wants that too does it after."""
+        async with self._restarting:
+            await self._restart(*actors)
+
+    async def _restart(self, *actors: type[Actor]) -> None:
         await self.up()
         process = self.current
         assert process is not None
@@ -198,7 +207,12 @@ class Processes:
                 self.begin_life()
         await self.up()
         if self.current is not None and self.current.program is not self.program:  # The successor is of the old code.
-            await self.restart()
+            await self._restart()
+
+    async def first_up(self) -> None:
+        """Wait until the first process serves requests, or its start has failed."""
+        assert self.current is not None
+        await asyncio.shield(self.current.started)
 
     async def up(self) -> None:
         """Wait until the owner of the store serves requests, and nothing is about to take the store from it."""
@@ -221,7 +235,7 @@ class Processes:
         return idleness.is_waiting() if but_for_actions else idleness.is_idle()
 
     def check_at_rest(self) -> None:
-        """Time is about to pass: whatever could happen has happened."""
+        """Time is about to pass: all that could happen before has happened."""
         process, world = self.current, self._world
         if process is None or process.runtime is None or not process.is_up or process.halted:
             return
@@ -231,7 +245,10 @@ class Processes:
         jumped_at_us = world.clock.jumped_at_us
         if jumped_at_us and world.loop.elapsed_us - jumped_at_us < AFTER_A_JUMP_US:
             return
-        world.guarantees.at_rest(process.runtime.running_actions, world.clock.now())
+        awaited = [waiter.id for waiter in engine.parts.waiters if not waiter.done()]
+        world.guarantees.at_rest(process.runtime.running_actions, world.clock.now(), awaited)
+        made = process.runtime.supervisor.made
+        world.guarantees.scopes_at_rest(made.opened, engine.parts.activations.by_address.values())
 
     # ------------------------------------------------------------------ inside
 
@@ -263,7 +280,11 @@ class Processes:
 
 
 def _bound(program: Program) -> Mapping[str, BoundActor]:
-    return {definition_of(actor).name: bind(actor, program.dependencies) for actor in program.actors}
+    dependencies = Dependencies(program.dependencies)
+    return {
+        definition_of(actor).name: bind(actor, dependencies, limits=program.limits, middleware=program.middleware)
+        for actor in with_companions(program.actors)
+    }
 
 
 async def wait_us(delay_us: int) -> None:

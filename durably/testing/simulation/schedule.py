@@ -149,9 +149,16 @@ class PriorityQueue(deque[InvocationRun]):
         return found
 
 
+class TurnQueue(deque[InvocationRun]):
+    """The invocations that are ready, first in, first out: also those that would go on before all others."""
+
+    def appendleft(self, invocation: InvocationRun, /) -> None:
+        self.append(invocation)
+
+
 def ready_queues(schedule: Schedule, random: Random) -> Callable[[], deque[InvocationRun]]:
     """What makes the queues of ready invocations for the engines of a run."""
     if not schedule.by_priority:
-        return deque
+        return random.choice((deque, TurnQueue))
     priorities = Priorities(random)
     return lambda: PriorityQueue(priorities)

@@ -15,8 +15,9 @@ from random import Random
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar, Unpack
 
-from durably.actors.actor import Actor, Service, VirtualObject, Workflow
+from durably.actors.actor import Actor, Service, StateMachine, VirtualObject, Workflow
 from durably.actors.definition.definition import definition_of
+from durably.actors.protocol.entries import in_words, name_of_entry
 from durably.actors.protocol.operations import HostOperation
 from durably.actors.transport import Invocation as InvocationHandle
 from durably.actors.values.durations import Duration, delay_us, duration_us, shown_duration
@@ -24,14 +25,17 @@ from durably.actors.values.error_envelopes import decode_failure
 from durably.actors.values.type_checks import is_int
 from durably.errors import ForgottenAwaitError, PausedInvocationError, StoreInUseError
 from durably.ids import Address, InvocationStatus
+from durably.runtime.commands.entry_commands import query_of
+from durably.runtime.execution.step import Delivery
 from durably.runtime.invocations.invocation import InvocationRun
+from durably.runtime.invocations.journal import unrecorded_reads
 from durably.storage.memory import LOAD_LIMIT_BYTES, ContradictionError, MemoryStore
-from durably.storage.records import Batch, Owner
+from durably.storage.records import Batch, Owner, StoredInvocation
 from durably.testing.harness.conditions import Condition, Conditions, InTheEnd, InvariantError, holds, name_of, plain
 from durably.testing.harness.guard import ClockGuard
 from durably.testing.harness.harness import ONE_ATTEMPT
 from durably.testing.histories.linearizability import check_linearizable
-from durably.testing.replaying.export import journal_of
+from durably.testing.replaying.export import journal_of, read_answers
 from durably.testing.replaying.replay import ReplayError, replay_journals
 from durably.testing.report import Report
 from durably.testing.simulation.clients import SimulatedClient
@@ -44,7 +48,14 @@ from durably.testing.simulation.history import History
 from durably.testing.simulation.injection import Injection, Strike
 from durably.testing.simulation.latencies import Latencies
 from durably.testing.simulation.loop import SimulatedLoop
-from durably.testing.simulation.options import NOTHING_KNOWN, Dependencies, Known, Options, check_options
+from durably.testing.simulation.options import (
+    MAILBOX_MESSAGES,
+    NOTHING_KNOWN,
+    Dependencies,
+    Known,
+    Options,
+    check_options,
+)
 from durably.testing.simulation.polls import MOST_EQUAL_ANSWERS, Polls
 from durably.testing.simulation.process import Program, SimulatedProcess, Tuning
 from durably.testing.simulation.process_memory import ProcessMemory
@@ -55,6 +66,7 @@ from durably.testing.stores.snapshots import Snapshots
 
 T = TypeVar("T")
 ServiceT = TypeVar("ServiceT", bound=Service)
+MachineT = TypeVar("MachineT", bound=StateMachine)
 ObjectT = TypeVar("ObjectT", bound=VirtualObject)
 WorkflowT = TypeVar("WorkflowT", bound=Workflow)
 
@@ -117,6 +129,7 @@ class Simulation:
         )
         self.polls = Polls(self.loop, options.get("most_polls", MOST_EQUAL_ANSWERS), self.fail)
         self.loop.tell_busiest = self.polls.busiest
+        self.loop.tell_unanswered = self._unanswered
         self.identities = Random(self.random.getrandbits(64))
         self.travelling = 0
         self.latencies = Latencies(Random(self.random.getrandbits(64)), schedule.latencies)
@@ -127,7 +140,10 @@ class Simulation:
         self.trace = Trace(self.loop)
         self.history = History()
         self.conditions = Conditions(self.disk, self.fail, lambda: self.snapshots)
-        self.guarantees = Guarantees(self.disk, self.history, self.clock, self.fail)
+        self.guarantees = Guarantees(
+            self.disk, self.history, self.clock, self.fail,
+            retry=options.get("retry", ONE_ATTEMPT), mailbox_messages=options.get("mailbox_messages", MAILBOX_MESSAGES),
+        )  # fmt: skip
         self.outcomes: Counter[str] = Counter()
         """How often each handler ended in each way: `Seat.reserve -> NotFreeError`."""
         self.ledger: list[Attempted] = []
@@ -139,7 +155,11 @@ class Simulation:
         program = Program(
             actors=actors,
             dependencies=self.dependencies,
+            middleware=options.get("middleware", ()),
+            sources=options.get("sources"),
             retry=options.get("retry", ONE_ATTEMPT),
+            limits=options.get("limits", {}),
+            mailbox_messages=options.get("mailbox_messages", MAILBOX_MESSAGES),
             suspend_after_us=None
             if suspend_after is None
             else duration_us(suspend_after, "Simulation(suspend_after=...)"),
@@ -179,18 +199,23 @@ class Simulation:
             GuaranteeError: durably broke a promise.
             InvariantError: something of `invariant` or `eventually` does not hold.
             PausedInvocationError: a handler failed with what is no outcome; its error is the cause.
-            Whatever the program raises.
+            Any error that the program raises.
         """
         __tracebackhide__ = True
         processes = self._processes
         if processes.memory is None:
-            processes.memory = ProcessMemory(processes.program.actors, (program,), self.dependencies)
-        if not processes.lives and asyncio._get_running_loop() is None:
+            processes.memory = ProcessMemory(
+                processes.program.actors, (program,), self.dependencies, processes.program.middleware
+            )
+        is_first = not processes.lives and asyncio._get_running_loop() is None
+        if is_first:
             processes.memory.begin_run()
             processes.begin_life()
         before = random.getstate()
         random.setstate(self._dice)
         try:
+            if is_first and not self.faults.kinds:
+                self._start_undisturbed(program)
             return self.loop.run_until_complete(program)
         except BaseException as error:
             if self._failure is None or self._failure is error:
@@ -201,7 +226,7 @@ class Simulation:
             random.setstate(before)
 
     def finish(self) -> None:
-        """End the run: whatever can happen without time passing happens, and what must be true then is checked.
+        """End the run: let all happen that can without time passing, and check what must be true then.
 
         No more faults but those at chosen points.
 
@@ -295,6 +320,16 @@ class Simulation:
     def service(self, actor: type[ServiceT], /) -> ServiceT:
         """A reference to a service, for somebody outside who insists until there is an answer."""
         return self._default.service(actor)
+
+    def machine(self, machine: type[MachineT], /) -> MachineT:
+        """The transitions and questions of a model, for somebody outside who insists until there is an answer."""
+        return self._default.machine(machine)
+
+    def publish(
+        self, *events: Any, key: str | None = None, stream: str | None = None, idempotency_key: str | None = None
+    ) -> Coroutine[Any, Any, None]:
+        """Publish events, as somebody outside who insists until there is an answer."""
+        return self._default.publish(*events, key=key, stream=stream, idempotency_key=idempotency_key)
 
     def invocation(self, id: str, returns: type[T], /) -> InvocationHandle[T]:
         """A handle on an invocation."""
@@ -406,7 +441,7 @@ class Simulation:
             step_us = min(2 * step_us, LONGEST_STEP_US)
 
     def linearizable(self, actor: type[VirtualObject], model: Callable[[], Any], /) -> None:
-        """Each object of this class answers whoever asks as one plain Python object that `model` makes would.
+        """Each object of this class answers every caller as one plain Python object that `model` makes would.
 
         Checked at the end of the run, for calls from outside and from other objects alike; see `check_linearizable`. A
         shared handler sees what an exclusive one has changed so far: where that one waits in the middle of its changes,
@@ -451,12 +486,19 @@ class Simulation:
             self.clock.jump(by_us)
 
     def committed(self, batch: Batch, /) -> None:
-        if batch.state:
+        if batch.state or batch.entries or batch.entries_cleared:
             self.polls.state_changed()
         for record in batch.state:
             service, key = record.address
             value = "unset" if record.value is None else record.value.decode(errors="replace")
             self.trace.note("the disk", f"{service}/{key}: {record.field} = {value}")
+        for (service, key), field in batch.entries_cleared:
+            self.trace.note("the disk", f"{service}/{key}: {field} is empty")
+        for entry in batch.entries:
+            service, key = entry.address
+            value = "removed" if entry.value is None else entry.value.decode(errors="replace")
+            name = in_words(name_of_entry(entry.field, entry.key))
+            self.trace.note("the disk", f"{service}/{key}: {name} = {value}")
         self.guarantees.committed(batch)
         self.conditions.after_commit(batch, self.snapshots)
 
@@ -501,12 +543,24 @@ class Simulation:
 
     # ------------------------------------------------------------------ inside
 
+    def _start_undisturbed(self, program: Awaitable[Any]) -> None:
+        """Without faults the process is up before the program begins, so each client finds it."""
+        try:
+            self.loop.run_until_complete(self._processes.first_up())
+        except BaseException:
+            if isinstance(program, Coroutine):
+                program.close()
+            raise
+
     def _read_by(self, error: BaseException) -> Iterable[Address]:
         """The objects whose state led to an error: of a condition, or of the program at its end."""
         if isinstance(error, InvariantError):
             return error.read
         is_of_program = self._taken is not None and self._taken[0] == self.loop.callbacks
         return self._taken[1].read if is_of_program and self._taken is not None else ()
+
+    def _unanswered(self) -> str:
+        return ", ".join(f"the {operation.what}" for operation in self._issued if not operation.done())
 
     def _known(self, actor: type[VirtualObject] | type[Workflow]) -> str:
         """The name of a class that is simulated."""
@@ -538,7 +592,7 @@ class Simulation:
         await self._check_second_runtime()
 
     def _check_forgotten(self) -> None:
-        """What was asked for and not awaited, and errors that nobody has looked at."""
+        """Fail for operations that were not awaited, and for errors that no code has looked at."""
         for operation in self._issued:
             if not operation.taken:
                 self.fail(
@@ -556,13 +610,22 @@ class Simulation:
         if processes.has_old_journals:
             return
         loaded = [self.disk.load(address, 0, LOAD_LIMIT_BYTES) for address in self.disk.unfinished]
-        journals = [journal_of(row, stored) for stored in loaded for row in stored.started if row.steps]
+        journals = [
+            journal_of(row, stored, self._read_again(row)) for stored in loaded for row in stored.started if row.steps
+        ]
         if not journals:
             return
         try:
-            replay_journals(journals, *processes.program.actors, dependencies=self.dependencies)
+            program = processes.program
+            replay_journals(journals, *program.actors, dependencies=self.dependencies, middleware=program.middleware)
         except ReplayError as error:
             self.fail(GuaranteeError(6, str(error)))
+
+    def _read_again(self, row: StoredInvocation) -> Sequence[Delivery]:
+        """What an invocation has read of entries, as it is on the disk."""
+        reads = unrecorded_reads(row)
+        queries = [query_of(row.record.address, command) for _, command in reads]
+        return read_answers(reads, [self.disk.answer(query) for query in queries])
 
     async def _check_second_runtime(self) -> None:
         """Guarantee 8."""

@@ -11,16 +11,18 @@ from typing import Any, NamedTuple, Protocol
 
 from durably.actors.protocol.coding import CodingMeter
 from durably.actors.protocol.commands import Command
+from durably.actors.protocol.entries import in_words
 from durably.actors.values.error_envelopes import decode_failure
 from durably.errors import TerminalError
 from durably.ids import Address
 from durably.runtime.execution.execution import Execution
 from durably.runtime.execution.failure_text import describe_failure
 from durably.runtime.execution.step import Step
+from durably.runtime.invocations.activation import Activation
 from durably.runtime.invocations.invocation import InvocationRun
 from durably.runtime.observation.logs import describe_command
 from durably.runtime.observation.observer import Observer
-from durably.storage.records import InvocationRecord
+from durably.storage.records import EventRecord, InvocationRecord
 
 SHOWN_ID_DIGITS = 6
 LONGEST_SHOWN = 160
@@ -72,13 +74,18 @@ def tail(entries: Sequence[Entry], count: int) -> str:
 class Watcher(Protocol):
     """Who wants to know what the machine does."""
 
+    def accepted(self, invocation: InvocationRun, /) -> None: ...
     def attempted(self, invocation: InvocationRun, /) -> None: ...
+    def waits_for_limit(self, invocation: InvocationRun, /) -> None: ...
+    def given_place(self, invocation: InvocationRun, /) -> None: ...
     def stepped(self, invocation: InvocationRun, /) -> None: ...
     def ended(self, invocation: InvocationRun, /) -> None: ...
     def deadlocked(self, invocation: InvocationRun, command: int, /) -> None: ...
     def killed(self, invocation: InvocationRun, /) -> None: ...
     def gave_up(self, error: BaseException, /) -> None: ...
+    def retries(self, invocation: InvocationRun, error: BaseException, /) -> None: ...
     def paused(self, invocation: InvocationRun, /) -> None: ...
+    def delivered(self, subscription: str, event: int, position: int, /) -> None: ...
     def incarnation_failed(self, error: BaseException, /) -> None: ...
 
 
@@ -109,13 +116,29 @@ class TraceLog(Observer):
     def left_behind(self, what: list[str]) -> None:
         self._note(f"stops without waiting any longer for {', '.join(what)}")
 
+    def accepted(self, invocation: InvocationRun) -> None:
+        self._watcher.accepted(invocation)
+
+    def tear_down_failed(self, error: BaseException) -> None:
+        self._note(f"cannot tear a dependency down: {error!r}")
+
     def invoked(self, invocation: InvocationRun) -> None:
         self._watcher.attempted(invocation)
+
+    def waits_for_limit(self, invocation: InvocationRun, limit: str) -> None:
+        self._watcher.waits_for_limit(invocation)
+        self._note(f"{shown(invocation)} waits for the limit {limit}")
+
+    def given_place(self, invocation: InvocationRun, limit: str) -> None:
+        self._watcher.given_place(invocation)
 
     def journaled(self, invocation: InvocationRun, step: Step) -> None:
         self._watcher.stepped(invocation)
         asked = ", ".join(describe_command(command) for command in step.commands)
         self._note(f"{shown(invocation)} waits; {_changes(step)}asked for: {asked or 'nothing new'}")
+
+    def concluded(self, invocation: InvocationRun, last: Step) -> None:
+        """What it asked for last shows in what becomes of that."""
 
     def suspended(self, invocation: InvocationRun) -> None:
         self._note(f"{shown(invocation)} is suspended")
@@ -135,7 +158,8 @@ class TraceLog(Observer):
     def collected_slowly(self, took_us: int, waiting: int) -> None:
         self._note(f"the garbage collector held up {waiting} requests")
 
-    def retries(self, invocation: InvocationRun, error: BaseException, delay_us: int) -> None:
+    def retries(self, invocation: InvocationRun, error: BaseException, delay_us: int, due: int) -> None:
+        self._watcher.retries(invocation, error)
         self._note(f"{shown(invocation)} failed and is tried again: {describe_failure(error)}")
 
     def action_retries(self, invocation: InvocationRun, action: str, fields: dict[str, Any]) -> None:
@@ -153,8 +177,21 @@ class TraceLog(Observer):
         self._watcher.paused(invocation)
         self._note(f"{shown(invocation)} is paused: {describe_failure(error)}")
 
-    def slow(self, invocation: InvocationRun, took_us: int, coding: CodingMeter) -> None:
+    def slow(self, invocation: InvocationRun, took_us: int, coding: CodingMeter, place: str, stack: str) -> None:
         """Cannot happen: no time passes while code runs."""
+
+    def changes_are_large(self, invocation: InvocationRun, field: str, field_bytes: int, changed_bytes: int) -> None:
+        self._note(f"{shown(invocation)} has changed {changed_bytes} bytes of fields, the last {field}")
+
+    def state_is_large(self, invocation: InvocationRun, size_bytes: int, limit_bytes: int) -> None:
+        self._note(f"{shown(invocation)} has made the state large, of {size_bytes} bytes")
+
+    def blocked(self, invocation: InvocationRun, for_us: int, place: str, stack: str) -> None:
+        """Cannot happen either: no thread looks on."""
+
+    def mailbox_is_long(self, activation: Activation, waiting: int, limit: int) -> None:
+        service, key = activation.address
+        self._note(f"{service}/{key} has a long mailbox, of {waiting} messages of at most {limit}")
 
     def journal_is_long(self, invocation: InvocationRun, steps: int) -> None:
         self._note(f"{shown(invocation)} has a long journal, of {steps} steps")
@@ -179,12 +216,61 @@ class TraceLog(Observer):
     def hook_failed(self, error: BaseException) -> None:
         self._note(f"on_paused raised: {describe_failure(error)}")
 
+    def subscriber_failed(self, event: str, error: BaseException) -> None:
+        self._note(f"a function that has subscribed to {event} raised: {describe_failure(error)}")
+
+    def subscriber_too_slow(self, events: Sequence[str]) -> None:
+        self._note(f"a function that has subscribed to {', '.join(events)} is slower than the retention")
+
+    def subscriber_does_not_end(self, function: str) -> None:
+        self._note(f"{function}, which has subscribed to events, does not end when it is cancelled")
+
+    def source_does_not_end(self, source: str) -> None:
+        self._note(f"the source {source} does not end when it is cancelled")
+
     def observer_failed(self, event: str, error: BaseException) -> None:
         self._note(f"an observer of {event!r} raised: {describe_failure(error)}")
 
     def incarnation_failed(self, error: BaseException) -> None:
         self._note(f"the store failed, everything in memory is void: {describe_failure(error)}")
         self._watcher.incarnation_failed(error)
+
+    def subscription_begins(self, subscription: str, start: str) -> None:
+        self._note(f"the subscription {subscription} begins at {start}")
+
+    def subscription_gone(self, subscription: str) -> None:
+        self._note(f"the subscription {subscription} is gone")
+
+    def subscription_unreadable(self, subscription: str, error: BaseException) -> None:
+        self._note(f"the store does not tell where the subscription {subscription} stood: {error}")
+
+    def event_delivered(self, subscription: str, event: EventRecord, position: int) -> None:
+        self._note(f"{event.name} ({event.id}) is delivered to {subscription}")
+        self._watcher.delivered(subscription, event.position, position)
+
+    def event_unreadable(self, subscription: str, event: str, reason: str) -> None:
+        self._note(f"the subscription {subscription} is paused: {event} cannot be read: {reason}")
+
+    def source_begins(self, source: str, positions: Mapping[str, int]) -> None:
+        self._note(f"the source {source} is read from {dict(positions)} on")
+
+    def source_failed(self, source: str, error: BaseException, delay_us: int) -> None:
+        self._note(f"the source {source} failed: {error}")
+
+    def source_paused(self, source: str, reason: str) -> None:
+        self._note(f"the source {source} is paused: {reason}")
+
+    def schedule_begins(self, schedule: str, next_tick: str | None) -> None:
+        self._note(f"the schedule {schedule} begins; its next tick is {next_tick}")
+
+    def schedule_gone(self, schedule: str) -> None:
+        self._note(f"the schedule {schedule} is gone")
+
+    def schedule_unreadable(self, schedule: str, error: BaseException) -> None:
+        self._note(f"the store does not tell where the schedule {schedule} stood: {error}")
+
+    def ticks_missed(self, schedule: str, after: str | None, before: str | None) -> None:
+        self._note(f"ticks of {schedule} between {after} and {before} are left out")
 
     def stopped_for_good(self, error: BaseException) -> None:
         self._note(f"stops for good: {describe_failure(error)}")
@@ -204,6 +290,12 @@ class TraceLog(Observer):
     ) -> None:
         told = "".join(f" {name}={value!r}" for name, value in fields.items())
         self._note(f"the action {action!r} of {shown_id(id)} logs: {event}{told}")
+
+    def action_slow(self, id: str, action: str, took_us: int, place: str, stack: str) -> None:
+        """Cannot happen: no time passes while code runs."""
+
+    def action_blocked(self, id: str, action: str, for_us: int, place: str, stack: str) -> None:
+        """Cannot happen: no time passes while code runs."""
 
     def threads_busy(self, waiting: list[str], running: list[str]) -> None:
         self._note(f"{len(waiting)} actions wait for a thread")
@@ -231,5 +323,7 @@ def shown_id(id: str) -> str:
 
 def _changes(step: Step) -> str:
     changes: Iterable[tuple[str, bytes | None]] = (step.changes or {}).items()
-    said = [f"{name} = {'unset' if value is None else value.decode(errors='replace')}" for name, value in changes]
+    said = [
+        f"{in_words(name)} = {'unset' if value is None else value.decode(errors='replace')}" for name, value in changes
+    ]
     return f"changed {', '.join(said)}; " if said else ""

@@ -26,6 +26,7 @@ class Party:
 
     __slots__ = (
         "address",
+        "at_limit",
         "callers",
         "commands",
         "has_key",
@@ -49,17 +50,28 @@ class Party:
         self.callers = [*callers] if own_caller is None else [own_caller, *callers]
         self.commands = NO_COMMANDS
         self.is_queued = False
+        self.at_limit: Iterable[int] | None = None
+        """Who keeps the places of the limit that it waits for."""
         self.is_free = True
         """It goes on without any other one; True until it is known what it waits for."""
         self.waits: dict[int, int] = {}
-        """Whom it waits for, by command; by -1 what holds the mailbox that it is queued in."""
+        """Whom it waits for, by command; by -1 what holds the mailbox that it is queued in, or by
+        -1, -2 and so on what holds the places of its limit."""
 
 
 class Waiting:
     """All unfinished invocations, those in memory as they are there, and the others as they are on the disk."""
 
-    def __init__(self, disk: Disk, live: Iterable[InvocationRun], ended: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        disk: Disk,
+        live: Iterable[InvocationRun],
+        ended: Callable[[str], bool],
+        limit_holders: Callable[[str], Iterable[int] | None],
+    ) -> None:
+        """`limit_holders`: whom one waits for that has not begun because of a limit."""
         self._disk = disk
+        self._limit_holders = limit_holders
         self.parties: dict[int, Party] = {}
         self._by_id: dict[str, int] = {}
         self._holders: dict[Address, int] = {}
@@ -89,7 +101,7 @@ class Waiting:
         called = [
             party.number
             for party in (self.parties[number] for number in members)
-            if party.is_queued
+            if (party.is_queued or party.at_limit)
             and (caller := party.own_caller) is not None
             and caller.number in members
             and self.parties[caller.number].waits.get(caller.command) == party.number
@@ -112,7 +124,9 @@ class Waiting:
         has_begun = activation.find(invocation.number) is invocation
         if has_begun and invocation.is_exclusive:
             self._holders[invocation.address] = invocation.number
-        if status is InvocationStatus.PENDING and not has_begun:
+        if status is InvocationStatus.PENDING and has_begun and journal is None:
+            party.at_limit = self._limit_holders(invocation.id)
+        elif status is InvocationStatus.PENDING and not has_begun:
             party.is_queued = invocation.is_exclusive
         elif has_begun and journal is not None and status in WAITING:
             is_to_be_woken = bool(journal.undelivered) or invocation.held_step is not None
@@ -142,7 +156,10 @@ class Waiting:
             (caller.number, caller.command): party.number for party in self.parties.values() for caller in party.callers
         }
         for party in self.parties.values():
-            if party.is_queued:
+            if party.at_limit is not None:
+                holders = enumerate(party.at_limit, 1)
+                party.waits = {-place: number for place, number in holders if number in self.parties}
+            elif party.is_queued:
                 holder = self._holders.get(party.address)
                 party.waits = {} if holder is None else {-1: holder}
             else:

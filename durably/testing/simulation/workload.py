@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from durably.actors.actor import Actor
+from durably.actors.limits import Limit
+from durably.actors.middleware import MiddlewareGiven
 from durably.actors.retry import RetryPolicy
 from durably.testing.harness.harness import ONE_ATTEMPT
 from durably.testing.report import Report
 from durably.testing.simulation.campaign import Campaign, Program
 from durably.testing.simulation.faults import Faults
-from durably.testing.simulation.options import Options
+from durably.testing.simulation.options import MAILBOX_MESSAGES, Options, Sources
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +29,11 @@ class Workload:
     program: Program
     actors: tuple[type[Actor], ...]
     dependencies: Callable[[], Mapping[Any, Any]] | None = None
+    middleware: tuple[MiddlewareGiven, ...] = ()
+    sources: Sources | None = None
     retry: RetryPolicy = ONE_ATTEMPT
+    limits: Mapping[str, Limit] = field(default_factory=lambda: dict[str, Limit]())
+    mailbox_messages: int = MAILBOX_MESSAGES
     faults: Faults | None = None
     shrink: bool = True
     """Of a run that fails, the plainest is told that fails like it."""
@@ -43,5 +49,12 @@ class Workload:
     @cached_property
     def _campaign(self) -> Campaign:
         """Knows how long the program is, once it has run undisturbed."""
-        options = Options(dependencies=self.dependencies, retry=self.retry)
-        return Campaign("simulate", self.program, self.actors, options, shrink=self.shrink)
+        return Campaign("simulate", self.program, self.actors, self.options, shrink=self.shrink)
+
+    @property
+    def options(self) -> Options:
+        """How its simulations are made: `Simulation(*workload.actors, seed=7, **workload.options)`."""
+        return Options(
+            dependencies=self.dependencies, middleware=self.middleware, sources=self.sources, retry=self.retry,
+            limits=self.limits, mailbox_messages=self.mailbox_messages,
+        )  # fmt: skip

@@ -26,22 +26,31 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 from msgspec import structs
 
 from durably.errors import StoreInUseError, StoreUnavailableError
-from durably.ids import AWAKEABLE_PREFIX, Address, InvocationStatus, KeyScope
+from durably.ids import AWAKEABLE_PREFIX, Address, EntryKey, InvocationStatus, KeyScope
 from durably.storage.introspection import InspectableStore
 from durably.storage.memory import LOAD_LIMIT_BYTES, Disk, MemoryStore
 from durably.storage.records import (
+    LATEST_POSITION,
     AliasRecord,
     AttachmentRecord,
     Batch,
     CallerRecord,
     CompletionRecord,
+    EntryQuery,
+    EntryRecord,
+    EventQuery,
+    EventRecord,
     ExecutionRecord,
+    FieldKey,
     InvocationRecord,
     InvocationUpdate,
-    Opened,
+    KeptJournalRecord,
+    ObjectExpiryRecord,
+    ObjectSummary,
     OrderKind,
     OrderRecord,
     Owner,
+    PlaceRecord,
     PromiseRecord,
     SignalRecord,
     StateRecord,
@@ -84,6 +93,32 @@ payloads = st.one_of(
     st.binary(max_size=12),
     st.text(max_size=12).map(lambda text: text.encode()),
 )
+entry_keys = st.builds(
+    EntryKey, st.integers(-2, 3) | st.just((1 << 63) - 1), st.sampled_from(("", "#", "=a", "=☃", "=b"))
+)
+fields = st.builds(FieldKey, addresses, st.sampled_from(FIELDS))
+event_queries = st.builds(
+    EventQuery,
+    stream=st.sampled_from(FIELDS),
+    key=st.none() | st.sampled_from(KEYS),
+    id=st.none() | st.integers(1, 100).map("tsn_{}".format),
+    after=st.integers(0, 100),
+    before=st.integers(0, 100) | st.just(LATEST_POSITION),
+    limit=st.integers(1, 5),
+    is_backward=st.booleans(),
+)
+entry_queries = st.builds(
+    EntryQuery,
+    addresses,
+    st.sampled_from(FIELDS),
+    keys=st.lists(entry_keys, max_size=3).map(tuple),
+    only_keys=st.booleans(),
+    limit=st.integers(0, 4),
+    after=st.none() | entry_keys,
+    before=st.none() | entry_keys,
+    is_backward=st.booleans(),
+    counts=st.booleans(),
+)
 times = st.integers(0, LATEST_TIME)
 statuses = st.sampled_from(tuple(InvocationStatus))
 # Mailboxes are only interesting when several invocations meet in one.
@@ -97,6 +132,8 @@ class StoreContract:
 
     examples = 60
     """How many random histories are tried."""
+    keeps_values_as_given = True
+    """What a value takes up in the store is what was given to it: no codec is between."""
     load_limit_bytes = LOAD_LIMIT_BYTES
     """Of an invocation with its journal, or of a snapshot: the stores that are made leave out what holds more."""
 
@@ -115,7 +152,7 @@ class StoreContract:
             """A machine for this store."""
 
             def __init__(self) -> None:
-                super().__init__(contract.make_store(), contract.load_limit_bytes)
+                super().__init__(contract.make_store(), contract.load_limit_bytes, contract.keeps_values_as_given)
 
         effort = settings(
             max_examples=self.examples,
@@ -346,12 +383,16 @@ class StoreContract:
 class StoreAgreement(RuleBasedStateMachine):
     """Does the same to a `MemoryStore` and to the store under test, and compares every answer."""
 
-    def __init__(self, store: InspectableStore, load_limit_bytes: int = LOAD_LIMIT_BYTES) -> None:
+    def __init__(
+        self, store: InspectableStore, load_limit_bytes: int = LOAD_LIMIT_BYTES, compares_sizes: bool = True
+    ) -> None:
         super().__init__()
+        self.compares_sizes = compares_sizes
         self.runner = asyncio.Runner()
         self.specification = MemoryStore(load_limit_bytes=load_limit_bytes)
         self.store = store
         self.position = 0
+        self.store_id = ""
         self.open_both()
 
     @override
@@ -362,8 +403,10 @@ class StoreAgreement(RuleBasedStateMachine):
     # ------------------------------------------------------------ opening
 
     def open_both(self) -> None:
-        opened = self.agree(self.specification.open(OWNER), self.store.open(OWNER))
-        assert isinstance(opened, Opened)
+        wanted, got = (self.runner.run(one.open(OWNER)) for one in (self.specification, self.store))
+        assert structs.replace(got, store_id="") == structs.replace(wanted, store_id="")
+        assert self.store_id in ("", got.store_id), "a store has one id for all its life"
+        self.store_id = got.store_id
 
     @rule()
     def opens_again_as_after_a_failure(self) -> None:
@@ -383,7 +426,8 @@ class StoreAgreement(RuleBasedStateMachine):
             self.position = batch.last_position
             self.agree(self.specification.commit(batch), self.store.commit(batch))
             disk = self.specification.disk
-            self.agree(everything(self.specification, disk), everything(self.store, disk))
+            sizes = self.compares_sizes
+            self.agree(everything(self.specification, disk, sizes), everything(self.store, disk, sizes))
 
     # ------------------------------------------------------------ reading
 
@@ -401,6 +445,10 @@ class StoreAgreement(RuleBasedStateMachine):
     @rule(numbers=st.lists(st.integers(0, 20) | st.just(1 << 62), max_size=4))
     def fetches(self, numbers: list[int]) -> None:
         self.agree(self.specification.fetch(numbers), self.store.fetch(numbers))
+
+    @rule(numbers=st.lists(st.integers(0, 20) | st.just(1 << 62), max_size=4))
+    def fetches_what_has_ended(self, numbers: list[int]) -> None:
+        self.agree(self.specification.fetch_ended(numbers), self.store.fetch_ended(numbers))
 
     @rule(wanted=st.lists(scopes, max_size=4))
     def finds_keyed(self, wanted: list[KeyScope]) -> None:
@@ -428,6 +476,14 @@ class StoreAgreement(RuleBasedStateMachine):
 
         self.agree(ask(self.specification), ask(self.store))
 
+    @rule(query=event_queries)
+    def asks_for_events(self, query: EventQuery) -> None:
+        self.agree(self.specification.events(query), self.store.events(query))
+
+    @rule(queries=st.lists(entry_queries, max_size=3))
+    def asks_for_entries(self, queries: list[EntryQuery]) -> None:
+        self.agree(self.specification.entries(queries), self.store.entries(queries))
+
     def agree(self, expected: Coroutine[Any, Any, T], answered: Coroutine[Any, Any, T]) -> T:
         """Run both, compare, and return what both answered."""
         wanted, got = self.runner.run(expected), self.runner.run(answered)
@@ -435,7 +491,7 @@ class StoreAgreement(RuleBasedStateMachine):
         return wanted
 
 
-async def everything(store: InspectableStore, disk: Disk) -> list[object]:
+async def everything(store: InspectableStore, disk: Disk, with_sizes: bool) -> list[object]:
     """The answers to every kind of question about all that is stored, whole and in small portions."""
     places = [Address(service, key) for service in SERVICES for key in KEYS]
     answers: list[object] = [
@@ -454,15 +510,46 @@ async def everything(store: InspectableStore, disk: Disk) -> list[object]:
         await store.expired(LATEST_TIME, 2),
         await store.expired_promises(LATEST_TIME // 2, 1000),
         await store.expired_promises(LATEST_TIME, 1),
+        await store.expired_journals(LATEST_TIME // 2, 1000),
+        await store.expired_journals(LATEST_TIME, 2),
+        await store.expired_objects(LATEST_TIME // 2, 1000),
+        await store.expired_objects(LATEST_TIME, 2),
+        await store.fetch_ended(list(disk.rows)),
         await store.paused(2),
         await store.orders(0, 1000),
+        await store.places(1000),
         await store.objects(places),
         await store.invocations(after=0, limit=1000),
     ]
     answers += [await store.invocations(after=0, limit=1000, status=status) for status in InvocationStatus]
     answers += [await store.state(place) for place in places]
+    answers += await store.entries(
+        [EntryQuery(place, field, limit=1000, counts=True) for place in places for field in FIELDS]
+    )
+    summaries = [await store.summaries(service, after="", limit=1000) for service in SERVICES]
+    for found in (*summaries, await portions_of_summaries(store)):
+        answers.append(found if with_sizes else [structs.replace(one, state_bytes=0) for one in found])
+    answers.append(await store.mailbox(places[0], before=0))
+    answers += [await store.mailbox(place, before=before) for place in places for before in (1, LATEST_TIME)]
+    answers.append(sorted(timer.place for timer in await store.timers_of(sorted(disk.rows))))
     answers += [await portions_of_timers(store), await portions_of_recoverable(store)]
-    return [*answers, await portions_of_orders(store)]
+    for stream in FIELDS:
+        answers.append(await store.events(EventQuery(stream=stream, limit=1000)))
+    return [*answers, await portions_of_orders(store), await portions_of_places(store)]
+
+
+async def portions_of_places(store: InspectableStore) -> list[PlaceRecord]:
+    found: list[PlaceRecord] = []
+    while portion := await store.places(2, after=found[-1].order if found else None):
+        found += portion
+    return found
+
+
+async def portions_of_summaries(store: InspectableStore) -> list[ObjectSummary]:
+    found: list[ObjectSummary] = []
+    while portion := await store.summaries(SERVICES[0], after=found[-1].key if found else "", limit=1):
+        found += portion
+    return found
 
 
 async def portions_of_orders(store: InspectableStore) -> list[OrderRecord]:
@@ -511,7 +598,7 @@ class Histories:
         accepted = self.accepted(set(removed))
         living = sorted({*stored, *(record.number for record in accepted)} - set(removed))
         forgotten = {*removed, *ended}
-        # Whoever answers, attaches or wakes need not know whether the other is still there.
+        # An answer, attachment or wake-up may be for an invocation that is no longer there.
         anybody = [*living, *removed, *self.began.values(), UNKNOWN_NUMBER]
         waiting = [(number, place) for number, row in self.disk.rows.items() for place in row.signals]
         return Batch(
@@ -548,8 +635,38 @@ class Histories:
             ),
             orders=[self.order() for _ in range(self.draw(st.integers(0, 2)))],
             orders_done=self.some([*self.disk.orders, UNKNOWN_NUMBER]),
+            entries_cleared=self.draw(st.lists(fields, max_size=1)),
+            entries=self.draw(
+                st.lists(
+                    st.builds(EntryRecord, addresses, st.sampled_from(FIELDS), entry_keys, st.none() | payloads),
+                    max_size=8,
+                    unique_by=lambda record: (record.address, record.field, record.key),
+                )
+            ),
+            kept=[KeptJournalRecord(number, self.draw(times), self.draw(times)) for number in self.some(living)],
+            object_expiries=self.draw(
+                st.lists(
+                    st.builds(ObjectExpiryRecord, addresses, st.none() | times),
+                    max_size=3,
+                    unique_by=lambda record: record.address,
+                )
+            ),
+            places_left=self.some([*(place[0] for place in self.disk.places), UNKNOWN_NUMBER]),
+            places=self.draw(st.lists(self.places(living), max_size=3, unique_by=lambda place: place.order)),
+            events=[self.event() for _ in range(self.draw(st.integers(0, 3)))],
+            events_forgotten=self.some([*self.disk.events, UNKNOWN_NUMBER]),
             last_position=self.next_position(),
         )
+
+    def event(self) -> EventRecord:
+        position = self.next_position()
+        stream, key, name = (self.draw(st.sampled_from(names)) for names in (FIELDS, KEYS, FIELDS))
+        return EventRecord(position, stream, key, name, f"tsn_{position}", self.draw(times), self.draw(payloads))
+
+    def places(self, living: Sequence[int]) -> st.SearchStrategy[PlaceRecord]:
+        numbers = st.sampled_from([*living, UNKNOWN_NUMBER])
+        names = st.sampled_from(FIELDS)
+        return st.builds(PlaceRecord, numbers, st.just("inv_1"), names, names, numbers, st.booleans())
 
     def next_position(self) -> int:
         self.position += 1

@@ -9,8 +9,10 @@ from typing import Any, Never, TypeVar, cast
 from durably.actors.actor import VirtualObject, Workflow
 from durably.actors.definition.binding import BoundActor
 from durably.actors.definition.definition import definition_of
+from durably.actors.large_state import DurableDict, DurableList
+from durably.actors.protocol.entries import FieldChanges
 from durably.actors.protocol.port import Flush
-from durably.ids import Address
+from durably.ids import STATE_VERSION_FIELD, Address, EntryKey
 from durably.storage.memory import Disk
 
 ObjectT = TypeVar("ObjectT", bound=VirtualObject | Workflow)
@@ -39,12 +41,28 @@ class Snapshots:
         name = definition_of(actor).name
         stored = self._stored(name, key)
         bound = self._bound(name)
-        return {field: bound.decode_state(field, value) for field, value in stored.items()}
+        large = bound.large_fields()
+        return {field: bound.decode_state(field, value) for field, value in stored.items() if field not in large}
+
+    def entries(self, actor: type[VirtualObject] | type[Workflow], key: str, field: str) -> Any:
+        """What a field keeps that is not loaded with its object, by stored name: a dict, a list, or a value or None."""
+        name = definition_of(actor).name
+        large = self._bound(name).large_fields().get(field)
+        if large is None:
+            raise KeyError(f"{name} has no field {field!r} that is not loaded with its object.")
+        address = Address(name, key)
+        self.read[address] = None
+        stored = self._disk.entries.get(address, {}).get(field)
+        values = {} if stored is None else {key: large.decode(stored.values[key]) for key in stored.keys}
+        if large.kind is DurableDict:
+            return {large.user_key(key): value for key, value in values.items()}
+        return [*values.values()] if large.kind is DurableList else next(iter(values.values()), None)
 
     def of(self, actor: type[ObjectT]) -> Mapping[str, ObjectT]:
         """All objects of a class that have any state, by key."""
         name = definition_of(actor).name
-        keys = sorted(address.key for address in self._disk.state if address.service == name)
+        stored = {*self._disk.state, *self._disk.entries}
+        keys = sorted(address.key for address in stored if address.service == name)
         return {key: self._object(actor, key) for key in keys}
 
     def _object(self, actor: type[ObjectT], key: str) -> ObjectT:
@@ -56,7 +74,8 @@ class Snapshots:
     def _stored(self, name: str, key: str) -> Mapping[str, bytes]:
         address = Address(name, key)
         self.read[address] = None
-        return self._disk.state.get(address, {})
+        stored = self._disk.state.get(address, {})
+        return {name: value for name, value in stored.items() if name != STATE_VERSION_FIELD}
 
     def _bound(self, name: str) -> BoundActor:
         if name not in self._actors:
@@ -82,11 +101,35 @@ class ReadOnlyPort:
     def check(self, what: object, /) -> None:
         """Reading is always allowed."""
 
+    takes_cancel = False
+    failure = None
+
+    def has_to_undo(self, change: int, /) -> None:
+        """No handler runs here."""
+
+    def compensates(self, change: int, /) -> None:
+        """No handler runs here."""
+
     def watch_fields(self, flush: Flush, /) -> None:
         """What is changed in place is changed in a copy."""
 
     def write_field(self, name: str, value: bytes | None, /) -> Never:
         _refuse(f"The field {name!r} was written")
+
+    def own_entries(self, field: str, /) -> FieldChanges:
+        return FieldChanges()
+
+    def write_entry(self, field: str, key: EntryKey, value: bytes | None, /) -> Never:
+        _refuse(f"The field {field!r} was written")
+
+    def restore_entry(self, field: str, key: EntryKey, /) -> Never:
+        _refuse(f"The field {field!r} was written")
+
+    def clear_entries(self, field: str, /) -> Never:
+        _refuse(f"The field {field!r} was written")
+
+    def handler_name(self) -> Never:
+        _refuse("The handler was asked for")
 
     def request(self) -> Never:
         _refuse("A request was asked for")
@@ -107,6 +150,7 @@ class ReadOnlyPort:
         _refuse("A command was issued")
 
     issue_send = issue_run = issue_one_way = issue_signal = issue_awakeable = awakeable = issue
+    issue_known = issue_taking = issue
 
     def continue_as_new(self, argument: bytes, /) -> Never:
         _refuse("A new execution was asked for")
@@ -116,6 +160,9 @@ class ReadOnlyPort:
 
     def patched(self, *args: Any) -> Never:
         _refuse("A change of the code was asked for")
+
+    def tell(self, *args: Any) -> Never:
+        _refuse("Something was measured")
 
     def log(self, *args: Any) -> Never:
         _refuse("A line was logged")

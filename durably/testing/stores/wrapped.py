@@ -90,6 +90,11 @@ class HeldReads(WrappedStore):
         await self.loads.passed()
         return answer
 
+    async def fetch_ended(self, numbers: Sequence[int], /) -> Mapping[int, StoredInvocation]:
+        answer = await super().fetch_ended(numbers)
+        await self.lookups.passed()
+        return answer
+
 
 class HeldStore(HeldReads):
     """A store with barriers. Only `commits` is held from the start.

@@ -11,6 +11,7 @@ from typing import Any, Final, TypeAlias
 from urllib.parse import quote
 
 from durably.actors.values.serde import JSON
+from durably.http_headers import IDEMPOTENCY_KEY, INVOCATION_ID
 from durably.ids import RUN
 from durably.runtime.gateway.requests import (
     HandlerDescription,
@@ -53,7 +54,7 @@ _KEY: Final[Json] = {
     "description": "The key of the object, or the id of the workflow.",
 }  # fmt: skip
 _IDEMPOTENCY_KEY: Final[Json] = {
-    "name": "idempotency-key", "in": "header", "schema": {"type": "string", "minLength": 1},
+    "name": IDEMPOTENCY_KEY, "in": "header", "schema": {"type": "string", "minLength": 1},
     "description": "A later request with the same key joins the invocation of the first.",
 }  # fmt: skip
 _DELAY: Final[Json] = {
@@ -61,7 +62,7 @@ _DELAY: Final[Json] = {
     "description": "When it is to run: an ISO 8601 duration, or a friendly one.",
 }  # fmt: skip
 _ANSWERS_OF_ALL: Final[Json] = {
-    "x-restate-id": {"schema": {"type": "string"}, "description": "The id of the invocation."},
+    INVOCATION_ID: {"schema": {"type": "string"}, "description": "The id of the invocation."},
 }
 
 

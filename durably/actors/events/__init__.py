@@ -1,0 +1,1 @@
+"""Publishing and subscribing: what users write, and the classes that carry it out beside theirs."""

@@ -1,0 +1,45 @@
+"""`InFlight`: how many messages of a subscription wait or run, so that it stops at a limit (rule P2).
+
+Paused ones, and those of their key, which wait behind them, do not count: they are rows, and others go on. Counted is
+what this incarnation has delivered; what an earlier one has left was counted there.
+"""
+
+from __future__ import annotations
+
+
+class InFlight:
+    """The messages of one subscription, by key."""
+
+    __slots__ = ("_by_key", "_held_up", "counted")
+
+    def __init__(self) -> None:
+        self._by_key: dict[str, int] = {}
+        self._held_up: set[str] = set()
+        """Keys whose messages wait behind a paused one; they do not count."""
+        self.counted = 0
+
+    def add(self, key: str) -> None:
+        self._by_key[key] = self._by_key.get(key, 0) + 1
+        self.counted += key not in self._held_up
+
+    def pause(self, key: str) -> None:
+        """What has its turn at the key waits for a person."""
+        if key not in self._held_up:
+            self._held_up.add(key)
+            self.counted -= self._by_key.get(key, 0)
+
+    def resume(self, key: str) -> None:
+        """It goes on."""
+        if key in self._held_up:
+            self._held_up.discard(key)
+            self.counted += self._by_key.get(key, 0)
+
+    def end(self, key: str, *, was_first: bool) -> None:
+        """One has ended, which may be of an earlier incarnation. If it had its turn, nothing before it is paused."""
+        if was_first:
+            self.resume(key)
+        count = self._by_key.pop(key, 0)
+        if count:
+            self.counted -= key not in self._held_up
+        if count > 1:
+            self._by_key[key] = count - 1

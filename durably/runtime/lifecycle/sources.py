@@ -1,0 +1,425 @@
+"""`Sources`: records from outside become messages, each once, in order for each partition and key (rule P7).
+
+How far a feed was read is a durable row: for each partition, where its next record may be. A transition accepts a
+message for each record of a poll, and moves the row behind them. What a source gives a second time lies before its row,
+and is passed over. So no record is missed and none is accepted twice, even if the process or the store fails in
+between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from enum import StrEnum
+from functools import partial
+from typing import cast
+
+import msgspec
+
+from durably.actors.definition.binding import BoundActorHandler
+from durably.actors.headers import plain_headers
+from durably.actors.values.descriptions import shortened, text_for_people
+from durably.actors.values.names import checked_name
+from durably.actors.values.type_checks import is_int, is_mapping, is_text
+from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
+from durably.errors import CodecError, InvalidArgumentError, UnencodableError, UnknownTargetError
+from durably.ids import Entropy, InvocationStatus, is_storable, new_identity
+from durably.runtime.activations.activations import Activations
+from durably.runtime.clock import Clock
+from durably.runtime.commit.committer import Committer
+from durably.runtime.commit.payload_check import PayloadCheck, Receiver
+from durably.runtime.commit.transition import Transition
+from durably.runtime.incarnation.background import Background
+from durably.runtime.incarnation.idleness import Idleness
+from durably.runtime.incarnation.incarnation import Incarnation
+from durably.runtime.incarnation.ready_queue import ReadyQueue
+from durably.runtime.invocations.invocation import InvocationRun
+from durably.runtime.lifecycle.endings import Endings
+from durably.runtime.lifecycle.in_flight import InFlight
+from durably.runtime.lifecycle.pauses import Pauses
+from durably.runtime.messaging.acceptance import Acceptance, Message
+from durably.runtime.observation.observer import Observer
+from durably.sources import Feed, SourceRecord
+from durably.storage.records import SOURCES
+from durably.storage.store import Store
+
+FIRST_DELAY_US = 250_000
+MOST_DELAY_US = 30_000_000
+"""How long a source that failed is left alone: at first, and at most."""
+CLOSING_US = 5_000_000
+"""How long a source may take to close."""
+MOST_POSITION = 2**63 - 1
+"""The largest that a row keeps."""
+STOPPING_US = 2 * CLOSING_US
+"""How long a source may take to end when it is cancelled, closing included."""
+
+
+class SourceStatus(StrEnum):
+    """Where a feed stands. The store keeps the name."""
+
+    ON = "on"
+    PAUSED = "paused"
+    """No record is taken. When it is resumed, it goes on where it was."""
+
+
+class SourceRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the store keeps of a feed."""
+
+    positions: dict[str, int] = {}
+    """For each partition, where its next record may be."""
+    status: SourceStatus = SourceStatus.ON
+    refused: tuple[str, int] | None = None
+    """The record that cannot become a message: its partition and position."""
+    reason: str | None = None
+    """Why it is paused, if the machine has done that."""
+
+
+class RunningFeed:
+    """A feed in memory."""
+
+    def __init__(self, feed: Feed, handler: BoundActorHandler) -> None:
+        self.feed = feed
+        self.handler = handler
+        self.name = feed.name
+        self.row = SourceRow()
+        self.failure: str | None = None
+        """What the source has raised since it last gave something."""
+        self.in_flight = InFlight()
+        self.keys: dict[str, str] = {}
+        """Those of the messages in flight, by id."""
+        self.is_busy = True
+        """It does not wait: for records, for room, to be resumed, or until it is tried again."""
+        self._changed = asyncio.Event()
+        self._waits_for_change = False
+
+    def change(self) -> None:
+        """It may go on: it was resumed, or there is room."""
+        self.is_busy |= self._waits_for_change
+        self._changed.set()
+
+    async def until_changed(self) -> None:
+        self._changed.clear()
+        self._waits_for_change = True
+        try:
+            await self._changed.wait()
+        finally:
+            self._waits_for_change = False
+
+    @property
+    def is_on(self) -> bool:
+        return self.row.status is SourceStatus.ON
+
+    @property
+    def has_room(self) -> bool:
+        return self.in_flight.counted < self.feed.in_flight
+
+
+class Sources:
+    """The feeds of one incarnation."""
+
+    def __init__(
+        self,
+        incarnation: Incarnation,
+        *,
+        acceptance: Acceptance,
+        activations: Activations,
+        background: Background,
+        clock: Clock,
+        committer: Committer,
+        endings: Endings,
+        entropy: Entropy,
+        feeds: Sequence[tuple[Feed, BoundActorHandler]],
+        idleness: Idleness,
+        observer: Observer,
+        payloads: PayloadCheck,
+        pauses: Pauses,
+        ready: ReadyQueue,
+        store: Store,
+    ) -> None:
+        self._incarnation = incarnation
+        self._acceptance = acceptance
+        self._background = background
+        self._clock = clock
+        self._committer = committer
+        self._entropy = entropy
+        self._host = asyncio.get_running_loop()
+        self._idleness = idleness
+        self._observer = observer
+        self._payloads = payloads
+        self._ready = ready
+        self._store = store
+        self._running = [RunningFeed(feed, handler) for feed, handler in feeds]
+        self._tasks: list[asyncio.Task[None]] = []
+        self._taken_over = asyncio.Event()
+        self._of_handler: dict[BoundActorHandler, list[RunningFeed]] = {}
+        for one in self._running:
+            self._of_handler.setdefault(one.handler, []).append(one)
+            endings.on_end_of[one.handler] = self._has_ended
+            pauses.on_pause_of[one.handler] = self._has_paused
+            pauses.on_resume_of[one.handler] = self._has_resumed
+        if self._running:
+            activations.on_queued.append(self._has_queued)
+        idleness.add(self._is_idle)
+
+    # ------------------------------------------------------------------ its life
+
+    def start(self) -> None:
+        if self._running:
+            self._background.spawn(self._take_over())
+
+    def kill(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+
+    async def finish(self) -> None:
+        """After `kill`: wait until the sources are closed, but not for ever."""
+        tasks, self._tasks = self._tasks, []
+        if tasks:
+            _, left = await asyncio.wait(tasks, timeout=STOPPING_US / 1_000_000)
+            for one, task in zip(self._running, tasks, strict=True):
+                if task in left:
+                    self._observer.source_does_not_end(one.name)
+
+    async def known(self) -> list[RunningFeed]:
+        """All of them, once the store has told where they stand."""
+        if self._running:
+            await self._taken_over.wait()
+        return self._running
+
+    async def set_status(self, name: str, status: SourceStatus, *, passes_over: bool = False) -> bool:
+        """Turn a feed on or off; whether that changed anything. `passes_over` the record that it cannot take.
+
+        Raises:
+            UnknownTargetError: there is none of this name.
+        """
+        one = next((one for one in await self.known() if one.name == name), None)
+        if one is None:
+            known = sorted(one.name for one in self._running)
+            there = f"There are: {', '.join(known)}." if known else "There are none."
+            raise UnknownTargetError(f"There is no feed {name!r}. {there}", known=known)
+        if one.row.status is status:
+            return False
+        positions = one.row.positions
+        if passes_over and one.row.refused is not None:
+            partition, position = one.row.refused
+            positions = {**positions, partition: position + 1}
+        self._keep(self._committer.begin(), one, SourceRow(positions=positions, status=status))
+        self._ready.schedule()
+        one.change()
+        return True
+
+    async def _take_over(self) -> None:
+        """Find out where they stood."""
+        (stored,) = await self._store.load([SOURCES], pending_limit=0)
+        if self._incarnation.dead:
+            return
+        for one in self._running:
+            value = stored.state.get(one.name)
+            if value is not None:
+                self._read(one, value)
+            self._tasks.append(self._host.create_task(self._run(one)))
+        self._taken_over.set()
+
+    def _read(self, one: RunningFeed, value: bytes) -> None:
+        try:
+            one.row = msgspec.json.decode(value, type=SourceRow)
+        except ValueError as error:  # Rule L5: where it was is not known, so nothing of it is taken.
+            reason = f"The store does not tell where it was: {error}"
+            one.row = SourceRow(status=SourceStatus.PAUSED, reason=reason)
+            self._observer.source_paused(one.name, reason)
+
+    def _is_idle(self) -> bool:
+        return self._incarnation.stopping or not any(one.is_busy for one in self._running)
+
+    # ------------------------------------------------------------------ a source
+
+    async def _run(self, one: RunningFeed) -> None:
+        """Read a source for as long as the incarnation lives."""
+        delay_us = FIRST_DELAY_US
+        while not self._is_over:
+            await self._until_on(one)
+            before = one.row
+            try:
+                await self._read_on(one)
+            except USER_ERRORS as error:
+                let_signals_pass(error)
+                task = asyncio.current_task()
+                if self._incarnation.dead or (task is not None and task.cancelling()):
+                    raise
+                if one.row is not before:
+                    delay_us = FIRST_DELAY_US
+                one.failure = f"{type(error).__name__}: {error}"
+                self._observer.source_failed(one.name, error, delay_us)
+                with self._waiting(one):
+                    await self._clock.sleep(delay_us)
+                delay_us = min(delay_us * 2, MOST_DELAY_US)
+
+    @property
+    def _is_over(self) -> bool:
+        return self._incarnation.dead or self._incarnation.stopping  # Rule T4
+
+    async def _until_on(self, one: RunningFeed) -> None:
+        while not one.is_on:
+            with self._waiting(one):
+                await one.until_changed()
+
+    async def _read_on(self, one: RunningFeed) -> None:
+        """Open it and take its records, until it fails or some are not taken: then it has to be opened again."""
+        source = one.feed.source
+        try:
+            begins = _checked_positions(await source.open(dict(one.row.positions)))
+            goes_on = await self._in_the_log(one, partial(self._begin, one, begins))
+            while goes_on and not self._is_over:
+                while not one.has_room:
+                    with self._waiting(one):
+                        await one.until_changed()
+                with self._waiting(one):
+                    records = _checked_records(await source.poll())
+                if records:
+                    goes_on = await self._in_the_log(one, partial(self._take, one, records))
+        finally:
+            with suppress(Exception):
+                async with asyncio.timeout(CLOSING_US / 1_000_000):
+                    await source.close()
+
+    async def _in_the_log(self, one: RunningFeed, change: partial[bool]) -> bool:
+        """Change what is in the log, in a callback of the host loop; whether it was, once that is durable (rule X1)."""
+        durable: asyncio.Future[bool] = self._host.create_future()
+        self._host.call_soon(self._change, one, change, durable)
+        return await durable
+
+    def _change(self, one: RunningFeed, change: partial[bool], durable: asyncio.Future[bool]) -> None:
+        if not self._incarnation.dead:
+            is_changed = not self._incarnation.stopping and one.is_on and change()
+            self._committer.when_durable(partial(_done, durable), is_changed)
+            self._ready.schedule()
+
+    @contextmanager
+    def _waiting(self, one: RunningFeed) -> Generator[None, None, None]:
+        """Nothing happens to it meanwhile."""
+        one.is_busy = False
+        self._idleness.changed()
+        try:
+            yield
+        finally:
+            one.is_busy = True
+
+    # ------------------------------------------------------------------ its records
+
+    def _begin(self, one: RunningFeed, begins: Mapping[str, int]) -> bool:
+        """Partitions that were not read before begin somewhere, now and for good."""
+        new = {partition: at for partition, at in begins.items() if partition not in one.row.positions}
+        if new:
+            row = msgspec.structs.replace(one.row, positions={**one.row.positions, **new})
+            self._keep(self._committer.begin(), one, row)
+            self._observer.source_begins(one.name, new)
+        return True
+
+    def _take(self, one: RunningFeed, records: Sequence[SourceRecord]) -> bool:
+        """They become messages, and the row moves behind them, in one transition; whether all do. One that cannot
+        pauses the feed.
+        """
+        transition, row = self._committer.begin(), one.row
+        positions = dict(row.positions)
+        for record in records:
+            if record.position < positions.get(record.partition, 0):
+                continue
+            try:
+                self._accept(transition, one, record)
+            except (InvalidArgumentError, UnencodableError, CodecError, TypeError) as error:
+                what = f"The record {record.position} of the partition {record.partition} cannot become a message: "
+                reason = text_for_people(what + str(error))  # Which the row can keep, whatever a validator says.
+                self._observer.source_paused(one.name, reason)
+                refused = (record.partition, record.position)
+                row = SourceRow(status=SourceStatus.PAUSED, refused=refused, reason=reason)
+                break
+            positions[record.partition] = record.position + 1
+        one.failure = None
+        self._keep(transition, one, msgspec.structs.replace(row, positions=positions))
+        return one.is_on
+
+    def _accept(self, transition: Transition, one: RunningFeed, record: SourceRecord) -> None:
+        """
+        Raises:
+            InvalidArgumentError, TypeError: it is no message to the handler.
+            UnencodableError, CodecError: the store does not take it.
+        """
+        handler, key = one.handler, None
+        if handler.kind != "service":
+            key = checked_name(record.key or "", f"The key of {handler.service} is Unicode text, not {record.key!r}.")
+        argument, headers = handler.admit(record.value), plain_headers(record.headers)
+        self._payloads.message(Receiver(handler.service, key, handler.name, headers), argument)
+        id, seed = new_identity(self._entropy, handler.service, key)
+        transition.next_position()
+        self._acceptance.accept(transition, Message(handler, key, argument, id, seed, headers, None))
+        one.keys[id] = id if key is None else key
+        one.in_flight.add(one.keys[id])
+
+    def _keep(self, transition: Transition, one: RunningFeed, row: SourceRow) -> None:
+        one.row = row
+        transition.keep_source(one.name, msgspec.json.encode(row))
+
+    # ------------------------------------------------------------------ its messages
+
+    def _has_ended(self, invocation: InvocationRun) -> None:
+        for one in self._of_handler[invocation.handler]:
+            key = one.keys.pop(invocation.id, None)
+            if key is not None:
+                one.in_flight.end(key, was_first=invocation.activation.current is invocation)
+                one.change()
+
+    def _has_paused(self, invocation: InvocationRun) -> None:
+        for one in self._of_handler[invocation.handler]:
+            key = one.keys.get(invocation.id)
+            if key is not None:
+                one.in_flight.pause(key)
+                one.change()
+
+    def _has_queued(self, invocation: InvocationRun, holder: InvocationRun) -> None:
+        """A message waits behind another one, which may be paused for long."""
+        if holder.status is InvocationStatus.PAUSED:
+            for one in self._of_handler.get(invocation.handler, ()):
+                one.in_flight.pause(invocation.address.key)
+                one.change()
+
+    def _has_resumed(self, invocation: InvocationRun) -> None:
+        for one in self._of_handler[invocation.handler]:
+            key = one.keys.get(invocation.id)
+            if key is not None:
+                one.in_flight.resume(key)
+
+
+def _checked_positions(begins: Mapping[str, int]) -> Mapping[str, int]:
+    """Before anything of it is in the log.
+
+    Raises:
+        TypeError: a source gave something else.
+    """
+    if not is_mapping(begins) or not all(_is_place(partition, at) for partition, at in begins.items()):
+        raise TypeError(f"open() of a source gives the positions of partitions, by name, not {shortened(begins)}.")
+    return begins
+
+
+def _checked_records(records: Sequence[SourceRecord]) -> Sequence[SourceRecord]:
+    """The same of records. What can be gone through only once would be lost by that."""
+    if not isinstance(cast("object", records), Sequence):
+        raise TypeError(f"poll() of a source gives a sequence of SourceRecords, such as a list, not {records!r}.")
+    for record in records:
+        given = cast("object", record)
+        if not isinstance(given, SourceRecord) or not _is_place(given.partition, given.position):
+            raise TypeError(f"poll() of a source gives SourceRecords with a partition and a position, not {given!r}.")
+        if not isinstance(cast("object", given.value), bytes) or not is_mapping(given.headers):
+            raise TypeError(f"A SourceRecord has a value of bytes and a mapping of headers, not {given!r}.")
+    return records
+
+
+def _is_place(partition: object, position: object) -> bool:
+    """A partition that the store can name, and a position that it can keep."""
+    is_named = is_text(partition) and is_storable(cast("str", partition))
+    return is_named and is_int(position) and 0 <= position <= MOST_POSITION
+
+
+def _done(durable: asyncio.Future[bool], is_changed: bool) -> None:
+    if not durable.done():
+        durable.set_result(is_changed)

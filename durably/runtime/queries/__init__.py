@@ -1,0 +1,1 @@
+"""SQL over what a runtime keeps, under the names of Restate's tables."""

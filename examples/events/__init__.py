@@ -1,0 +1,1 @@
+"""An auction whose events other parts of the program and browsers hear of."""

@@ -1,0 +1,1 @@
+"""Models: each `.rst` file, and beside it what `durably generate` writes."""

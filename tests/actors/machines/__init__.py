@@ -1,0 +1,1 @@
+"""Tests of `durably.actors`, against a port that only records."""

@@ -1,0 +1,101 @@
+"""`durably export`, `import` and `backup`, beside a runtime and on a store that is stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from durably import ObjectContext, Runtime, VirtualObject, handler, state
+from durably.cli.commands import run
+from tests.cli.output_schemas import assert_fits
+
+
+class Cart(VirtualObject):
+    items: list[str] = state(default_factory=list)
+
+    @handler
+    async def add(self, ctx: ObjectContext, item: str) -> list[str]:
+        self.items.append(item)
+        return self.items
+
+    @handler
+    async def wait(self, ctx: ObjectContext) -> None:
+        await ctx.sleep(hours=1)
+
+
+Told = tuple[int | str | None, str, str]
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Told]:
+    """Runs the command in this process, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+
+    def told(*arguments: str) -> Told:
+        monkeypatch.setattr("sys.argv", ["durably", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            run()
+        out, err = capsys.readouterr()
+        return ended.value.code, out, err
+
+    return told
+
+
+def data(told: Told) -> Any:
+    status, out, err = told
+    assert (status, err) == (0, "")
+    found = orjson.loads(out)
+    assert_fits("backup", found)
+    return found
+
+
+async def test_a_store_in_use_is_backed_up_exported_and_imported_and_goes_on(
+    command: Callable[..., Told], tmp_path: Path
+) -> None:
+    (tmp_path / "durably.toml").write_text("[store]\nurl = 'sqlite:///app.db'", "utf-8")
+    async with Runtime("sqlite:///app.db", [Cart], drain=0) as app:
+        await app.object(Cart, "mary").add("milk")
+        await app.object(Cart, "ann").wait.send()
+        backed_up = data(command("backup", "copy.db", "--json"))
+        exported = data(command("export", "app.jsonl.gz", "--json"))
+        await app.object(Cart, "mary").add("bread")
+    assert backed_up == {**exported, "file": "copy.db"}
+    assert exported["store"] == "sqlite:///app.db"
+    assert exported["rows"]["state"] >= 1
+    assert exported["rows"]["invocations"] == 1
+    imported = data(command("import", "app.jsonl.gz", "--store", "sqlite:///new.db", "--json"))
+    assert imported == {**exported, "store": "sqlite:///new.db"}
+    for restored in ("copy.db", "new.db"):
+        async with Runtime(f"sqlite:///{restored}", [Cart], drain=0) as app:
+            assert await app.object(Cart, "mary").add("tea") == ["milk", "tea"]
+            assert [str(one.description.target) async for one in app.invocations()] == ["Cart/ann/wait"]
+
+
+async def test_people_are_told_what_was_compared_and_what_is_refused(
+    command: Callable[..., Told], tmp_path: Path
+) -> None:
+    for name in ("backup", "export", "import"):
+        status, out, err = command(name, "x")
+        assert (status, out) == (1, "")
+        assert "Nothing says which store. Name it: --store sqlite:///app.db" in err
+        assert "is no file" in command(name, "x", "--store", "memory:")[2]
+        assert (
+            "'app.db' names no store, since it is no URL. Write `sqlite:///app.db`."
+            in (command(name, "x", "--store", "app.db")[2])
+        )
+    async with Runtime("sqlite:///app.db", [Cart]) as app:
+        await app.object(Cart, "mary").add("milk")
+    status, out, err = command("export", "app.jsonl", "--store", "sqlite:///app.db")
+    assert (status, err) == (0, "")
+    assert "rows of sqlite:///app.db are in app.jsonl, read back and compared (SHA-256 of the rows: " in out
+    assert "is a backup of sqlite:///app.db: " in command("backup", "copy.db", "--store", "sqlite:///app.db")[1]
+    before = (tmp_path / "app.db").read_bytes()
+    for name, file in (("import", "app.jsonl"), ("backup", "app.db"), ("export", "copy.db"), ("backup", "app.jsonl")):
+        status, out, err = command(name, file, "--store", "sqlite:///app.db")
+        assert (status, out) == (1, "")
+        assert "is there already, and is left as it is" in err
+    assert (tmp_path / "app.db").read_bytes() == before

@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from durably.configuration import Admin, Configuration, Ingress, Server, Store, load_configuration, tokens_of
+from durably.configuration.sections import HIDDEN, SECTIONS
+from durably.errors import ConfigurationError
+
+FILE = """
+[server]
+target = "app:runtime"
+port = 8000
+
+[ingress]
+
+[store]
+url = "sqlite:///shop.db"
+
+[development.store]
+url = "sqlite:///dev.db"
+
+[staging.server]
+log_level = "debug"
+"""
+
+
+def loaded(folder: Path, text: str | None = None, **environ: str) -> Configuration:
+    if text is not None:
+        (folder / "durably.toml").write_text(text, "utf-8")
+    return load_configuration(environ=environ, folder=folder)
+
+
+def refused(folder: Path, text: str = "", **environ: str) -> str:
+    with pytest.raises(ConfigurationError) as error:
+        loaded(folder, text, **environ)
+    return str(error.value)
+
+
+def test_without_a_file_and_variables_nothing_is_configured(tmp_path: Path) -> None:
+    assert loaded(tmp_path) == Configuration(
+        environment="production", environment_origin="default", path=None, settings=()
+    )
+
+
+def test_what_is_not_configured_is_not_there_and_what_is_has_its_defaults(tmp_path: Path) -> None:
+    found = loaded(tmp_path, FILE)
+    assert found.server == Server(target="app:runtime", port=8000)
+    assert (found.ingress, found.store) == (Ingress(), Store(url="sqlite:///shop.db"))
+    assert found.admin is None
+    assert not found.names_no_door
+    assert loaded(tmp_path, '[store]\nurl = "memory:"').names_no_door
+
+
+def test_an_environment_says_what_is_different_in_it(tmp_path: Path) -> None:
+    assert loaded(tmp_path, FILE, DURABLY_ENV="development").store == Store(url="sqlite:///dev.db")
+    staging = loaded(tmp_path, FILE, DURABLY_ENV="staging")
+    assert staging.server == Server(target="app:runtime", port=8000, log_level="debug")
+    assert staging.store == Store(url="sqlite:///shop.db")
+    chosen = load_configuration(environ={}, folder=tmp_path, default_environment="development")
+    assert (chosen.environment, chosen.store) == ("development", Store(url="sqlite:///dev.db"))
+
+
+def test_each_value_says_who_gave_it_and_variables_win(tmp_path: Path) -> None:
+    found = loaded(
+        tmp_path, FILE, DURABLY_ENV="staging", DURABLY_SERVER_PORT="9000", DURABLY_SERVER_JSON_LOGS="true",
+        DURABLY_SERVER_HOST="",
+    )  # fmt: skip
+    assert found.environment_origin == "the environment variable DURABLY_ENV"
+    told = {f"{one.section}.{one.key}": (one.value, one.origin) for one in found.settings}
+    assert told["server.target"] == ("app:runtime", "durably.toml [server]")
+    assert told["server.port"] == (9000, "the environment variable DURABLY_SERVER_PORT")
+    assert told["server.json_logs"] == (True, "the environment variable DURABLY_SERVER_JSON_LOGS")
+    assert told["server.log_level"] == ("debug", "durably.toml [staging.server]")
+    assert told["server.host"] == ("127.0.0.1", "default")
+    assert found.is_given("server", "port")
+    assert not found.is_given("server", "host")
+
+
+def test_a_variable_configures_a_section_of_its_own(tmp_path: Path) -> None:
+    found = loaded(tmp_path, DURABLY_ADMIN_PORT="0")
+    assert (found.admin, found.server) == (Admin(port=0), None)
+    assert found.names_no_door, "no file shuts a door, so calls come in as before"
+
+
+def test_another_file_can_be_named(tmp_path: Path) -> None:
+    (tmp_path / "other.toml").write_text("[admin]\nport = 1", "utf-8")
+    assert loaded(tmp_path, FILE, DURABLY_CONFIG="other.toml").admin == Admin(port=1)
+    assert "DURABLY_CONFIG names" in refused(tmp_path, DURABLY_CONFIG="nowhere.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[server", "is not TOML: "),
+        ("[servre]\nport = 1", "Did you mean 'server'?"),
+        ("[servre]", "Did you mean 'server'?"),
+        ("servre = 1", "Did you mean 'server'?"),
+        ("server = 1", "[server] is a table"),
+        ("[server]\nprot = 1", "durably.toml [server] has a key 'prot', which there is not. Did you mean 'port'?"),
+        ("[server]\nzzz = 1", "There are target, host, port,"),
+        ("[development.stroe]\nurl = ''", "[development.stroe] is no section. Did you mean 'store'?"),
+        ("[other.server]\nprot = 1", "[other.server] has a key 'prot'"),
+        ('[server]\nport = "8080"', "[server] port is '8080', which does not fit: expected `int`"),
+        ("[server]\nport = 70000", "expected `int` <= 65535"),
+        ('[server]\nhttp_server = "gunicorn"', "It is one of uvicorn, granian."),
+        ('[tracing]\nprotocol = "udp"', "It is one of grpc, http/protobuf."),
+        ('[other.store]\nurl = ""', "[other.store] url is ''"),
+    ],
+)
+def test_what_no_version_reads_is_a_sentence_with_a_place_and_a_way_out(tmp_path: Path, text: str, said: str) -> None:
+    assert said in refused(tmp_path, text)
+
+
+def test_so_are_variables(tmp_path: Path) -> None:
+    assert "Did you mean 'DURABLY_SERVER_PORT'?" in refused(tmp_path, DURABLY_SERVER_PROT="1")
+    assert "DURABLY_SERVER_PORT is 'x', which does not fit" in refused(tmp_path, DURABLY_SERVER_PORT="x")
+    assert loaded(tmp_path, "", DURABLY_FAILURES="x", DURABLYSERVER="x", SERVER_PORT="x").settings == ()
+
+
+def test_a_token_is_shown_nowhere(tmp_path: Path) -> None:
+    found = loaded(tmp_path, "[admin]\ntoken = 'hush'", DURABLY_INGRESS_TOKEN="hush")
+    assert (tokens_of(found.admin), tokens_of(found.ingress)) == (("hush",), ("hush",))
+    assert "hush" not in repr(found)
+    assert "hush" not in refused(tmp_path, "[admin]\ntoken = ['hush']")
+    with pytest.raises(ConfigurationError, match="printable ASCII") as error:
+        tokens_of(Admin(token="hush hush"))
+    assert "hush" not in str(error.value)
+
+
+def test_a_file_holds_a_token_a_line(tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    file.write_text("# ours\nnew\n\n  old \n#older", "utf-8")
+    assert tokens_of(Ingress(token_file=str(file))) == ("new", "old")
+    file.write_text("\n", "utf-8")
+    for name, said in ((str(file), "holds none"), ("/nowhere", "cannot be read: No such file")):
+        with pytest.raises(ConfigurationError, match=said):
+            tokens_of(Ingress(token_file=name))
+
+
+KEYS = [(section, key) for section, type in SECTIONS.items() for key in type.__struct_fields__]
+
+
+@given(st.data())
+def test_the_last_one_to_speak_wins_for_every_key(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """Of any keys, each from any of the places: the value is that of the strongest place, and its origin names it."""
+    folder = tmp_path_factory.mktemp("config", numbered=True)
+    places = data.draw(st.dictionaries(st.sampled_from(KEYS), st.sets(st.sampled_from(range(3)), min_size=1)))
+    tables: dict[str, list[str]] = {}
+    environ = {"DURABLY_ENV": "here"}
+    for (section, key), at in places.items():
+        for place in at:
+            value = _value(section, key, place)
+            if place == 2:
+                environ[f"DURABLY_{section}_{key}".upper()] = (
+                    " ".join(value) if isinstance(value, tuple) else str(value).lower()
+                )
+            else:
+                name = section if place == 0 else f"here.{section}"
+                tables.setdefault(name, []).append(f"{key} = {_literal(value)}")
+    found = loaded(folder, "\n".join(f"[{name}]\n" + "\n".join(lines) for name, lines in tables.items()), **environ)
+    told = {(one.section, one.key): one for one in found.settings if one.origin != "default"}
+    assert told.keys() == places.keys()
+    for (section, key), at in places.items():
+        strongest = max(at)
+        one = told[section, key]
+        assert one.value == (HIDDEN if key == "token" else _value(section, key, strongest))
+        origins = [f"[{section}]", f"[here.{section}]", f"DURABLY_{section}_{key}".upper()]
+        assert one.origin.endswith(origins[strongest])
+    assert {name for name in SECTIONS if found.section(name) is not None} == {section for section, _ in places}
+
+
+def _literal(value: str | int | tuple[str, ...]) -> str:
+    if isinstance(value, bool | int):
+        return str(value).lower()
+    return repr([*value] if isinstance(value, tuple) else value)
+
+
+def _value(section: str, key: str, place: int) -> str | int | tuple[str, ...]:
+    choices: Mapping[str, Sequence[str | int | tuple[str, ...]]] = {
+        "http_server": ["uvicorn", "granian", "uvicorn"],
+        "log_level": ["debug", "info", "error"],
+        "json_logs": [True, False, True],
+        "checkpoints": ["own", "external", "own"],
+        "sse": [True, False, True],
+        "nodes": [("http://a",), ("http://a", "http://b"), ("http://b", "http://c")],
+        "protocol": ["grpc", "http/protobuf", "grpc"],
+    }
+    if key in ("port", "retention_seconds", "limit_bytes", "in_flight"):
+        return place + 1
+    return choices.get(key, [f"{section}{number}" for number in range(3)])[place]

@@ -1,0 +1,1 @@
+"""Tests of `durably.model_files`."""

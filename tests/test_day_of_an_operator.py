@@ -1,0 +1,126 @@
+"""docs/operations.md tells a day of an operator: its commands, run in order, say what stands below them."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from durably.cli.commands import run
+from tests.processes import PATIENCE_SECONDS, ROOT, ServerProcess, environment_with, eventually, free_port
+
+PAGE = (ROOT / "docs" / "operations.md").read_text("utf-8")
+(DAY,) = re.findall(r"^## A day of an operator\n(.*?)^## ", PAGE, re.DOTALL | re.MULTILINE)
+LOOKS = r"durably (services|invocations list|state get)"
+FAILS = ' || echo "ends with $?"'
+
+
+class Site:
+    """The folder of the shop, its server, and the shell of its operator."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self._folder, self._monkeypatch, self._capsys = folder, monkeypatch, capsys
+        self._port, self._admin_port = free_port(), free_port()
+        self._environment = {"DURABLY_SERVER_PORT": str(self._port), "DURABLY_ADMIN_PORT": str(self._admin_port)}
+        self._server: ServerProcess | None = None
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr(sys, "path", [*sys.path])
+        for name, value in self._environment.items():
+            monkeypatch.setenv(name, value)
+
+    def run(self, command: str) -> str:
+        """What a command says, on stdout and stderr."""
+        if command.startswith("systemctl "):
+            return self._systemctl(command.split()[1])
+        if not command.startswith("durably "):
+            return self._shell(command)
+        asked = re.sub(r"\$\((.*?)\)", lambda one: self._durably(one[1])[1].strip(), command.removesuffix(FAILS))
+        status, out, err = self._durably(asked)
+        assert (status == 0) is not command.endswith(FAILS), f"{command}\n{err}"
+        assert "Traceback" not in out + err or "durably debug" in command
+        return f"{out}{err}ends with {status}"
+
+    def _systemctl(self, verb: str) -> str:
+        self.stop()
+        if verb != "stop":
+            serve = [sys.executable, "-m", "durably.cli", "serve"]
+            self._server = ServerProcess(serve, cwd=self._folder, environment=self._environment)
+        return ""
+
+    def _shell(self, command: str) -> str:
+        for shown, port in (("localhost:8080", self._port), ("localhost:9070", self._admin_port)):
+            command = command.replace(shown, f"localhost:{port}")
+        done = subprocess.run(
+            ["bash", "-c", command], cwd=self._folder, env=environment_with({}), capture_output=True, text=True,
+            timeout=PATIENCE_SECONDS, check=True,
+        )  # fmt: skip
+        return done.stdout
+
+    def _durably(self, command: str) -> tuple[int | str | None, str, str]:
+        self._monkeypatch.setattr("sys.argv", shlex.split(command))
+        self._capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            run()
+        sys.modules.pop("shop", None)  # The next command reads it anew.
+        out, err = self._capsys.readouterr()
+        return ended.value.code or 0, out, err
+
+    def stop(self) -> None:
+        """As systemd does, if it runs."""
+        if self._server is not None:
+            self._server.stop()
+            self._server.end()
+            self._server = None
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Site]:
+    (program,) = re.findall(r"```python\n(.*?)```", DAY, re.DOTALL)
+    (tmp_path / "shop.py").write_text(program, "utf-8")
+    found = Site(tmp_path, monkeypatch, capsys)
+    yield found
+    found.stop()
+
+
+@pytest.mark.slow
+def test_a_day_of_an_operator_goes_as_it_is_told(site: Site) -> None:
+    for command, *expected in steps():
+        if re.match(LOOKS, command):  # What they look for may take a moment.
+            assert eventually(partial(is_told, site, command, expected)), f"{command}\n{site.run(command)}"
+        else:
+            said = site.run(command)
+            assert missing(expected, said) == [], said
+
+
+def steps() -> Iterator[list[str]]:
+    """Each command, followed by the lines that stand below it."""
+    told = "\n".join(re.findall(r"```console\n(.*?)```", DAY, re.DOTALL))
+    for step in re.split(r"^\$ ", told, flags=re.MULTILINE)[1:]:
+        yield [line for line in step.splitlines() if line]
+
+
+def is_told(site: Site, command: str, expected: list[str]) -> bool:
+    return missing(expected, site.run(command)) == []
+
+
+def missing(expected: list[str], said: str) -> list[str]:
+    """The lines that are not in what was said, where `...` stands for anything."""
+    return [line for line in expected if re.search(pattern_of(line), said) is None]
+
+
+def pattern_of(line: str) -> str:
+    return ".*".join(r"\s+".join(map(re.escape, part.split())) for part in line.split("..."))
+
+
+def test_the_files_beside_it_start_the_server_as_it_is_started() -> None:
+    unit = (ROOT / "docs" / "deploy" / "shop.service").read_text("utf-8")
+    image = (ROOT / "docs" / "deploy" / "Containerfile").read_text("utf-8")
+    assert re.search(r"^ExecStart=\S+/durably serve --json-logs$", unit, re.MULTILINE)
+    assert 'CMD ["durably", "serve", "--json-logs"]' in image
+    assert all("Untried" in text.splitlines()[0] for text in (unit, image))

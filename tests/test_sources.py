@@ -1,0 +1,346 @@
+"""Rule P7: what a source gives becomes messages, each once and in order, and nothing of it is lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any, cast
+
+import pytest
+from pydantic_core import core_schema
+from structlog.testing import capture_logs
+
+from durably import (
+    Context,
+    DefinitionError,
+    ObjectContext,
+    Runtime,
+    Service,
+    SharedContext,
+    UnknownTargetError,
+    VirtualObject,
+    handler,
+    shared,
+    state,
+)
+from durably.runtime.lifecycle import sources as running_sources
+from durably.sources import Feed, SourceRecord
+from durably.storage.memory import Disk, MemoryStore
+from durably.testing import Harness, Simulation, Topic, TopicSource, for_each_crash_point
+
+
+class Account(VirtualObject):
+    booked: list[int] = state(default=[])
+    headers: list[str] = state(default=[])
+
+    @handler
+    async def book(self, ctx: ObjectContext, amount: int) -> None:
+        if amount == 99:
+            await ctx.sleep(100)
+        self.booked.append(amount)
+        self.headers.append(ctx.request.headers.get("x-from", ""))
+
+    @shared
+    async def look(self, ctx: SharedContext) -> list[int]:
+        return self.booked
+
+
+class Tally(Service):
+    @handler
+    async def count(self, ctx: Context, amount: int) -> None:
+        await ctx.object(Account, "all").book(amount)
+
+
+def fed(topic: Topic, **options: Any) -> list[Feed]:
+    return [Feed(TopicSource(topic, most_at_once=3), Account.book, **options)]
+
+
+async def booked(app: Harness, key: str) -> list[int]:
+    await app.settle()
+    found: list[int] = (await app.state(Account, key)).get("booked", [])
+    return found
+
+
+async def test_records_go_to_the_object_of_their_key_in_order_each_once_over_crashes() -> None:
+    topic = Topic(partitions=3)
+    async with Harness(Account, sources=fed(topic)) as app:
+        for number in range(20):
+            topic.put(b"%d" % number, key=f"k{number % 5}", headers={"X-From": f"{number}"})
+            if number % 4 == 0:
+                await app.crash()
+            if number % 3 == 0:
+                await app.settle()
+        for key in range(5):
+            assert await booked(app, f"k{key}") == [*range(key, 20, 5)]
+        assert (await app.state(Account, "k1"))["headers"] == ["1", "6", "11", "16"]
+        (one,) = await app.sources()
+        assert {name: len(records) for name, records in topic.partitions.items()} == one.positions
+        assert (one.name, one.handler, one.status, one.in_flight) == ("topic", "Account/book", "on", 0)
+
+
+async def test_what_is_given_again_or_after_a_failure_is_passed_over() -> None:
+    class Sloppy(TopicSource):
+        """Fails every now and then, and begins anew each time, whatever it is told."""
+
+        async def open(self, positions: Mapping[str, int], /) -> Mapping[str, int]:
+            if self.opened == 1:
+                self.opened += 1
+                raise ConnectionError("nobody there")
+            await super().open({})
+            return positions
+
+        async def poll(self) -> Sequence[SourceRecord]:
+            records = await super().poll()
+            if self.opened < 4 and records[-1].position > 2:
+                raise ConnectionError("gone")
+            return records
+
+    topic = Topic()
+    source = Sloppy(topic, most_at_once=2)
+    async with Harness(Account, sources=[Feed(source, Account.book)]) as app:
+        for number in range(10):
+            topic.put(b"%d" % number, key="a")
+        assert await booked(app, "a") == [0, 1]
+        (one,) = await app.sources()
+        assert one.failure == "ConnectionError: gone"
+        await app.advance(60)
+        assert await booked(app, "a") == [*range(10)]
+        (one,) = await app.sources()
+        assert one.failure is None
+        assert source.opened == 4
+
+
+async def test_a_record_that_cannot_become_a_message_stops_its_source_until_a_person_decides() -> None:
+    topic = Topic()
+    async with Harness(Account, sources=fed(topic)) as app:
+        topic.put(b"1", key="a")
+        topic.put(b'"one"', key="a")
+        topic.put(b"2", key="a")
+        topic.put(b"3")
+        topic.put(b"4", key="a")
+        assert await booked(app, "a") == [1]
+        (one,) = await app.sources()
+        assert (one.status, one.positions) == ("paused", {"0": 1})
+        assert one.reason is not None
+        assert one.reason.startswith("The record 1 of the partition 0 cannot become a message")
+        await app.crash()
+        assert await app.resume_source("topic")  # It is as it was.
+        assert await booked(app, "a") == [1]
+        assert await app.resume_source("topic", pass_over=True)
+        assert not await app.resume_source("topic")
+        assert await booked(app, "a") == [1, 2]
+        (one,) = await app.sources()
+        assert "The key of Account" in (one.reason or "")
+        assert await app.resume_source("topic", pass_over=True)
+        assert await booked(app, "a") == [1, 2, 4]
+        assert await app.pause_source("topic")
+        topic.put(b"5", key="a")
+        assert await booked(app, "a") == [1, 2, 4]
+        await app.resume_source("topic")
+        assert await booked(app, "a") == [1, 2, 4, 5]
+        with pytest.raises(UnknownTargetError, match="There are: topic"):
+            await app.pause_source("tropic")
+
+
+async def test_a_source_is_read_on_when_there_is_room() -> None:
+    topic = Topic()
+    async with Harness(Account, sources=fed(topic, in_flight=2)) as app:
+        for key in "abcdefg":
+            topic.put(b"99", key=key)
+        await app.settle()
+        (one,) = await app.sources()
+        assert one.positions == {"0": 3}  # A poll gives three.
+        await app.advance(100)
+        (one,) = await app.sources()
+        assert one.positions == {"0": 6}
+        await app.advance(200)
+        assert [await booked(app, key) for key in "abcdefg"] == [[99]] * 7
+
+
+async def test_records_of_a_service_need_no_key_and_positions_outlive_a_runtime() -> None:
+    topic, store = Topic(), MemoryStore()
+    for number in range(6):
+        if number % 2 == 0:
+            topic.put(b"%d" % number)
+        source = TopicSource(topic, most_at_once=1)
+        async with Harness(Account, Tally, store=store, sources=[Feed(source, Tally.count, name="tally")]) as app:
+            await app.settle()
+    topic.put(b"6")
+    async with Harness(Account, Tally, store=store, sources=[Feed(TopicSource(topic), Tally.count)]) as app:
+        assert await booked(app, "all") == [0, 2, 4, 0, 2, 4, 6]  # Another name has read nothing yet.
+
+
+def test_feeds_that_cannot_work_are_refused() -> None:
+    source = TopicSource(Topic())
+    wrong: Any = Account
+    with pytest.raises(DefinitionError, match=r"Feed\(to=.*\) is a handler"):
+        Feed(source, wrong)
+    with pytest.raises(DefinitionError, match="without NUL"):
+        Feed(source, Account.book, name="\0")
+    with pytest.raises(DefinitionError, match="in_flight"):
+        Feed(source, Account.book, in_flight=0)
+    for feeds, match in (
+        ([Feed(source, Account.look)], "which is shared"),
+        ([Feed(source, Tally.count)], "has none of that class"),
+        ([Feed(source, Account.book), Feed(source, Account.book)], "Two feeds are named 'topic'"),
+        ([wrong], "takes Feed"),
+        (cast("Any", Feed(source, Account.book)), "takes a list"),
+    ):
+        with pytest.raises(DefinitionError, match=match):
+            Harness(Account, sources=feeds)
+
+
+async def payments_come_in(sim: Simulation) -> None:
+    topic: Topic = sim.dependencies[Topic]
+    for number in range(6):
+        topic.put(b"%d" % number, key="ab"[number % 2])
+        await sim.advance(0.01)
+    await sim.until(lambda snapshots: sum(len(snapshots[Account, key].booked) for key in "ab") >= 6, within=600)
+    await sim.advance(60)
+    for start, key in enumerate("ab"):
+        assert sim.snapshots[Account, key].booked == [*range(start, 6, 2)]
+
+
+def test_no_crash_around_a_commit_loses_or_doubles_a_record() -> None:
+    for_each_crash_point(
+        payments_come_in,
+        Account,
+        place=("before_commit", "after_commit"),
+        dependencies=lambda: {Topic: Topic()},
+        sources=lambda made: [Feed(TopicSource(made[Topic], most_at_once=2), Account.book)],
+    )
+
+
+async def test_no_record_is_lost_where_a_source_is_paused_and_resumed_while_it_reads() -> None:
+    for ticks in range(10):
+        topic = Topic()
+        async with Harness(Account, sources=fed(topic)) as app:
+            await app.settle()
+            for number in range(4):
+                topic.put(b"%d" % number, key="a")
+                for _ in range(ticks % 5):
+                    await asyncio.sleep(0)
+                pausing = asyncio.ensure_future(app.pause_source("topic"))
+                for _ in range(ticks):
+                    await asyncio.sleep(0)
+                await app.resume_source("topic")
+                await pausing
+            await app.resume_source("topic")
+            assert await booked(app, "a") == [0, 1, 2, 3], f"after {ticks} turns"
+
+
+async def test_what_comes_behind_a_record_that_is_passed_over_at_once_is_read() -> None:
+    topic = Topic()
+    async with Harness(Account, sources=fed(topic)) as app:
+        for value in (b"1", b'"two"', b"3"):  # Of one poll.
+            topic.put(value, key="a")
+        while not await app.resume_source("topic", pass_over=True):
+            await asyncio.sleep(0)
+        assert await booked(app, "a") == [1, 3]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "no record",
+        SourceRecord(partition="\0", position=1, key="a", value=b"1"),
+        SourceRecord(partition="0", position=2**63, key="a", value=b"1"),
+        SourceRecord(partition="0", position=1, key="a", value=cast("Any", "1")),
+        SourceRecord(partition="0", position=1, key="a", value=b"1", headers=cast("Any", 7)),
+    ],
+)
+async def test_nothing_of_a_poll_is_taken_that_gives_what_is_no_record(wrong: Any) -> None:
+    class Wrong(TopicSource):
+        async def poll(self) -> Sequence[SourceRecord]:
+            records = await super().poll()
+            return records if self.opened > 1 else [*records, wrong]
+
+    topic = Topic()
+    topic.put(b"0", key="a")
+    async with Harness(Account, sources=[Feed(Wrong(topic), Account.book)]) as app:
+        assert await booked(app, "a") == []
+        assert "TypeError" in ((await app.sources())[0].failure or "")
+        await app.advance(1)
+        assert await booked(app, "a") == [0]
+
+
+async def test_a_source_that_ignores_its_cancellation_does_not_keep_the_runtime_from_stopping(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(running_sources, "STOPPING_US", 1_000)
+    ends = asyncio.Event()
+
+    class Stubborn(TopicSource):
+        async def poll(self) -> Sequence[SourceRecord]:
+            while not ends.is_set():
+                with suppress(asyncio.CancelledError):
+                    await ends.wait()
+            return ()
+
+    try:
+        with capture_logs() as logs:
+            async with Runtime(MemoryStore(), [Account], sources=[Feed(Stubborn(Topic()), Account.book)]) as runtime:
+                while not (await runtime.sources())[0].positions:
+                    await asyncio.sleep(0)
+    finally:
+        ends.set()
+    assert [one["source"] for one in logs if "does not end" in one["event"]] == ["topic"]
+
+
+async def test_a_record_that_the_store_does_not_take_pauses_its_source() -> None:
+    topic = Topic()
+    async with Harness(Account, sources=fed(topic), store=MemoryStore(value_limit_bytes=50_000)) as app:
+        topic.put(b"1", key="a")
+        topic.put(b"2", key="k" * 40_000)
+        topic.put(b"3", key="a")
+        await app.settle()
+        (one,) = await app.sources()
+        assert "cannot be stored" in (one.reason or "")
+        assert await app.resume_source("topic", pass_over=True)
+        assert await booked(app, "a") == [1, 3]
+
+
+async def test_what_can_be_gone_through_only_once_is_no_answer_of_a_source() -> None:
+    class Generating(TopicSource):
+        async def poll(self) -> Sequence[SourceRecord]:
+            records = await super().poll()
+            return records if self.opened > 1 else cast("Any", (record for record in records))
+
+    topic = Topic()
+    topic.put(b"1", key="a")
+    async with Harness(Account, sources=[Feed(Generating(topic), Account.book)]) as app:
+        await app.settle()
+        assert "sequence of SourceRecords" in ((await app.sources())[0].failure or "")
+        await app.advance(1)
+        assert await booked(app, "a") == [1]
+
+
+async def test_a_reason_that_is_no_unicode_text_doubles_nothing() -> None:
+    class Number(int):
+        @classmethod
+        def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+            return core_schema.no_info_plain_validator_function(refusing)
+
+    def refusing(given: object) -> int:
+        if given == 2:
+            raise ValueError("not \udcff")
+        assert isinstance(given, int)
+        return given
+
+    class Exact(VirtualObject):
+        taken: list[int] = state(default=[])
+
+        @handler
+        async def take(self, ctx: ObjectContext, number: Number) -> None:
+            self.taken.append(int(number))
+
+    topic = Topic()
+    topic.put(b"1", key="a")
+    topic.put(b"2", key="a")
+    disk = Disk()
+    for _ in range(3):
+        async with Harness(Exact, sources=[Feed(TopicSource(topic), Exact.take)], store=MemoryStore(disk)) as app:
+            await app.settle()
+            assert (await app.state(Exact, "a"))["taken"] == [1]
+            assert "\\udcff" in ((await app.sources())[0].reason or "")
