@@ -169,6 +169,14 @@ async def program(sim: Simulation) -> None:
     jobs = [foreman.job(kind=busy) for _ in range(random.choice((2, 4, 8)))]
     jobs += foreman.crossing() if random.random() < 0.3 else []
 
+    async def keep_pace() -> None:
+        """One after the other, and between two of them a limit comes into use that was not."""
+        client = sim.client("runner")
+        for number in range(random.choice((0, 0, 8))):
+            job = replace(foreman.job(depth=0, kind="look" if number % 2 else "pace"), seconds=0.0, fails=False)
+            gate, shop = client.service(LimitedGate), client.object(LimitedShop, f"{number}")
+            await (shop.look(job) if number % 2 else gate.pace(job))
+
     async def ask(job: Job) -> None:
         client = sim.client(f"customer {job.number}")
         await wander(sim, random)
@@ -204,7 +212,7 @@ async def program(sim: Simulation) -> None:
             except TerminalError:
                 return
 
-    await all_of(*map(ask, jobs), restart_at_times(sim, random))
+    await all_of(*map(ask, jobs), keep_pace(), restart_at_times(sim, random))
     await until_all_ended(sim)
     assert not sim.disk.places, f"these places stay taken: {[*sim.disk.places]}"
 

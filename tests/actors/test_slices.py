@@ -193,6 +193,24 @@ def test_what_nothing_else_refers_to_is_freed_in_portions_and_what_is_shared_sta
     assert sys.getrefcount(shared) == 2
 
 
+@dataclass
+class Knot:
+    items: list[int]
+    next: Knot | None = None
+
+
+@pytest.mark.parametrize("held", [(), (0,), (1,), (2,), (3,), (0, 1, 2, 3)])
+def test_freeing_takes_the_same_turns_whatever_garbage_still_refers_to(held: tuple[int, ...]) -> None:
+    knot = Knot([1] * 30_000)
+    knot.next = knot
+    values: list[Any] = [knot, [1] * 70_000, {"a": 1}, Order([Line("a", 1.0)] * 30_000, {"b": 1})]
+    del knot
+    garbage = [values[place] for place in held]
+    assert sum(1 for _ in release_in_slices(values)) == 2 + 4 + 1 + 3
+    assert not values
+    assert len(garbage) == len(held)
+
+
 def repeated(piece: bytes, size: int) -> bytes:
     return piece * (size // len(piece))
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import cast
+from types import FunctionType
+from typing import Any, cast
 
 import pytest
 
@@ -19,7 +20,7 @@ from durably.testing import (
 from durably.testing.simulation import loop
 from durably.testing.simulation.guarantees import MachineError
 from tests.levels import level
-from tests.simulation.broken import EVERYTHING, MUTANTS, Mutant
+from tests.simulation.broken import EVERYTHING, MUTANTS, Mutant, check_takes_the_same
 from workloads import program_parts
 
 RUNS = 200
@@ -63,6 +64,24 @@ def first_failure(where: Sequence[Workload], runs: int) -> SimulationFailedError
 def _patience_with_broken_machines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "MOST_CALLBACKS", 500_000)
     monkeypatch.setattr(program_parts, "PATIENCE", 500)
+
+
+class CheckingPatch(pytest.MonkeyPatch):
+    def setattr(self, *args: Any, **options: Any) -> None:
+        target, name, replaced = args
+        original = getattr(target, name, None)  # It may be a builtin that a module is to get one of its own of.
+        if isinstance(original, FunctionType):
+            check_takes_the_same(original, replaced)
+        super().setattr(*args, **options)
+
+
+@pytest.mark.parametrize("mutant", MUTANTS.values(), ids=MUTANTS)
+def test_a_mutant_takes_what_the_method_takes_that_it_breaks(mutant: Mutant) -> None:
+    patch = CheckingPatch()
+    try:
+        mutant.breaks(patch)
+    finally:
+        patch.undo()
 
 
 @pytest.mark.slow

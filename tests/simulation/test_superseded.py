@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 
 from durably import ObjectContext, SharedContext, VirtualObject, handler, shared, state
+from durably.errors import CancelledInvocationError
+from durably.runtime.gateway.control import Verb
 from durably.testing import Faults, Simulation, simulate
 
 
@@ -22,6 +25,11 @@ class Tally(VirtualObject, name="SupersededTally"):
 
     @shared
     async def look(self, ctx: SharedContext) -> int:
+        return self.count
+
+    @shared
+    async def look_long(self, ctx: SharedContext) -> int:
+        await ctx.sleep(100)
         return self.count
 
 
@@ -66,6 +74,25 @@ def test_processes_are_superseded_again_and_again_and_nothing_is_lost() -> None:
     report = simulate(add_and_look, Tally, runs=40, faults=Faults.superseded(rate=0.2) | Faults.crash(rate=0.1))
     assert report.faults["superseded"] > 40
     assert report.crashes > 40
+
+
+async def look_long_and_cancel(sim: Simulation) -> None:
+    """Whom a cancel reaches, the owner or the one before it, reads an invocation that only the owner has in memory."""
+
+    async def ask(name: str) -> None:
+        for _ in range(4):
+            client = sim.client(name)
+            sent = await client.object(Tally, "x").look_long.send()
+            await client.act(Verb.CANCEL, sent.id)
+            with suppress(CancelledInvocationError):
+                await sent.result()
+
+    await asyncio.gather(*map(ask, ("ann", "bob", "eve")))
+
+
+def test_what_a_successor_accepted_is_not_looked_for_for_ever() -> None:
+    report = simulate(look_long_and_cancel, Tally, runs=60, faults=Faults.superseded(rate=0.2), most_callbacks=50_000)
+    assert report.faults["superseded"] > 60
 
 
 def test_a_process_that_is_superseded_while_it_is_restarted_is_replaced_by_the_new_code() -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import collections.abc
 import re
-from collections.abc import Callable, Generator, Mapping, Sized
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from sys import getrefcount
@@ -274,29 +274,34 @@ def _members(part: bytes, *, is_single: bool, is_first: bool) -> dict[str, bytes
 
 
 def release_in_slices(values: list[Any]) -> Slices[None]:
-    """Empty `values`, and each collection in it that nothing else refers to: freeing a large one takes long."""
+    """Empty `values`, and each collection in it that nothing else refers to: freeing a large one takes long.
+
+    The number of slices depends on the values alone. Whether garbage in cycles still refers to one depends on when the
+    garbage collector looked, and a simulation would not be repeatable.
+    """
+    shared_records: dict[int, Any] = {}
     while values:
         value = values.pop()
-        if getrefcount(value) > UNSHARED_REFERENCES:
-            continue
+        is_shared = getrefcount(value) > UNSHARED_REFERENCES
         kind = cast("object", type(value))
-        if kind is list:
-            while value:
-                del value[-RELEASED_ITEMS:]
+        if kind in (list, dict, set):
+            for size in range(len(value), 0, -RELEASED_ITEMS):
+                if not is_shared:
+                    _remove(value, min(size, RELEASED_ITEMS))
                 yield
-        elif kind is dict:
-            yield from _emptied(value, value.popitem)
-        elif kind is set:
-            yield from _emptied(value, value.pop)
-        elif is_record(value) and not is_model(value):
+        elif is_record(value) and not is_model(value) and id(value) not in shared_records:
+            if is_shared:  # Perhaps by itself.
+                shared_records[id(value)] = value
             values += [getattr(value, name, None) for name in fields_of(value)]
 
 
-def _emptied(collection: Sized, remove: Callable[[], object]) -> Slices[None]:
-    while collection:
-        for _ in range(min(RELEASED_ITEMS, len(collection))):
+def _remove(collection: Any, count: int) -> None:
+    if type(collection) is list:
+        del collection[-count:]
+    else:
+        remove = collection.popitem if type(collection) is dict else collection.pop
+        for _ in range(count):
             remove()
-        yield
 
 
 # ---------------------------------------------------------------- inside

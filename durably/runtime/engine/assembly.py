@@ -481,7 +481,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         timers=timers,
         waiters=waiters,
     )
-    reach = Reach(activations=activations, registry=registry, scheduled=scheduled, timers=timers)
+    reach = Reach(activations=activations, committer=committer, registry=registry, scheduled=scheduled, timers=timers)
     cancellation = Cancellation(
         attempts=attempts,
         completions=completions,

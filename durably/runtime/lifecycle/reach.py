@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from durably.ids import Address, InvocationStatus
 from durably.runtime.activations.activations import Activations
+from durably.runtime.commit.committer import Committer
 from durably.runtime.invocations.activation import Activation
 from durably.runtime.invocations.invocation import Found, InvocationRun, from_stored
 from durably.runtime.registry.registry import InvocationRegistry
-from durably.runtime.timers.scheduled_messages import ScheduledMessages
+from durably.runtime.timers.scheduled_messages import Coming, ScheduledMessages
 from durably.runtime.timers.timer_service import TimerService
 from durably.storage.records import CallerRecord, InvocationRecord, StoredInvocation, TimerKind
 
@@ -32,11 +33,13 @@ class Reach:
         self,
         *,
         activations: Activations,
+        committer: Committer,
         registry: InvocationRegistry,
         scheduled: ScheduledMessages,
         timers: TimerService,
     ) -> None:
         self._activations = activations
+        self._committer = committer
         self._registry = registry
         self._scheduled = scheduled
         self._timers = timers
@@ -82,16 +85,21 @@ class Reach:
             then(found)
         elif found.status is InvocationStatus.SCHEDULED:
             again = partial(self.by_id, found.id, then)
-            self._scheduled.bring(found.number, partial(self._brought, again, again, then))
+            self._scheduled.bring(found.number, self._hearing(again, then))
         else:
             self._activations.with_loaded(found.address, partial(self._look_up_again, found, then))
 
     def _look_up_again(self, found: InvocationRecord, then: WhenReached, activation: Activation) -> None:
         again = partial(self.by_id, found.id, then)
-        if found.id in self._registry.live or not activation.stored_tail:
+        if found.id in self._registry.live:
             again()
+        elif not activation.stored_tail:
+            self._if_still_ours(again)
         else:
-            self._scheduled.bring(found.number, partial(self._brought, again, again, then))
+            self._scheduled.bring(found.number, self._hearing(again, then))
+
+    def _hearing(self, again: Callable[[], None], then: WhenReached) -> Coming:
+        return partial(self._brought, again, partial(self._if_still_ours, again), then)
 
     # ------------------------------------------------------------------ by number
 
@@ -120,11 +128,20 @@ class Reach:
             return False
         invocation = self._restored(stored) if is_still_there else None
         if invocation is None:
-            again()
+            if stored.record.id in self._registry.live:
+                again()
+            else:
+                self._if_still_ours(again)
             return False
         invocation.attachments += tuple(caller for caller in attached if caller not in invocation.attachments)
         then(invocation)
         return invocation.outcome is not None
+
+    def _if_still_ours(self, again: Callable[[], None]) -> None:
+        """What the store told of is not in memory: it has moved meanwhile, or the next owner of the store has accepted
+        it. Then looking again would go on for ever, so the store is asked first whether it still is ours (rule X9).
+        """
+        self._committer.when_answerable(lambda _: again(), None)
 
     def _restored(self, stored: StoredInvocation) -> InvocationRun | None:
         """None if it is in memory by now, or on its way there."""

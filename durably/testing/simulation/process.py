@@ -603,6 +603,8 @@ class SimulatedProcess:
         self._world.invocation_ended(invocation)
 
     def deadlocked(self, invocation: InvocationRun, command: int, /) -> None:
+        if self.superseded_at_us is not None:  # Its successor may have told it of the same one already.
+            return
         engine = None if self.runtime is None else self.runtime.engine
         assert engine is not None
         parts = engine.parts
