@@ -43,6 +43,13 @@ async def count_up(app: Runtime, calls: int) -> None:
         await asyncio.gather(*(app.object(Counter, str(key)).add(noise) for key in range(20)))
 
 
+async def until_replicated(replica: Path) -> None:
+    """Litestream has begun: what comes after that, it uploads when it is stopped. It looks once a second."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not any(replica.rglob("*.ltx")):
+            await asyncio.sleep(0.05)
+
+
 def total(path: Path) -> int:
     with closing(sqlite3.connect(path)) as connection:
         ((sum_of_all,),) = connection.execute("select sum(value) from state where field = 'count'").fetchall()
@@ -65,6 +72,7 @@ async def test_a_replica_of_litestream_holds_what_was_acknowledged(tmp_path: Pat
         for _ in range(2):  # It is opened beside Litestream, too.
             async with runtime(path) as app:
                 await count_up(app, 2_000)
+                await until_replicated(tmp_path / "replica")
     finally:
         litestream.send_signal(signal.SIGTERM)  # It uploads what is left, and ends.
         await asyncio.wait_for(litestream.wait(), PATIENCE_SECONDS)

@@ -237,7 +237,7 @@ class Guarantees:
         record = self._disk.find(invocation.id)
         takes_cancel = invocation.journal is not None and invocation.journal.takes_cancel  # Rule E1 (e)
         is_paused = record is not None and record.status is InvocationStatus.PAUSED
-        if is_paused and takes_cancel:
+        if takes_cancel:  # Also of one that is paused, which the disk may not know yet.
             self._resumed.add(invocation.id)
         elif is_paused and invocation.id not in self._resumed:
             self._broken(10, f"{shown(invocation)} runs, and is paused: it was not let go on.")
