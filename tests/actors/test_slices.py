@@ -203,7 +203,7 @@ class Knot:
 def test_freeing_takes_the_same_turns_whatever_garbage_still_refers_to(held: tuple[int, ...]) -> None:
     knot = Knot([1] * 30_000)
     knot.next = knot
-    values: list[Any] = [knot, [1] * 70_000, {"a": 1}, Order([Line("a", 1.0)] * 30_000, {"b": 1})]
+    values: list[Any] = [knot, [1] * 70_000, {"a": 1}, Order([Line("a", 1.0)] * 30_000, {"b": Line("b", 1.0)})]
     del knot
     garbage = [values[place] for place in held]
     assert sum(1 for _ in release_in_slices(values)) == 2 + 4 + 1 + 3

@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial, wraps
 from inspect import signature
+from types import FunctionType
 from typing import Any
 
 import msgspec
@@ -139,7 +141,36 @@ from durably.testing.simulation.coded import FarSide
 from durably.testing.simulation.disk import SimulatedStore
 from workloads import WORKLOADS
 
-Patch = pytest.MonkeyPatch
+
+class Patch:
+    """`monkeypatch`, for functions that take what those take that they replace.
+
+    A mutant of a method that has changed since is no mutant: it would fail of its own.
+    """
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self._patch = patch
+
+    @classmethod
+    @contextmanager
+    def context(cls) -> Generator[Patch]:
+        """Undone at the end."""
+        with pytest.MonkeyPatch.context() as patch:
+            yield cls(patch)
+
+    def setattr(self, target: Any, name: str, replaced: Any, *, raising: bool = True) -> None:
+        original = getattr(target, name, None)
+        if isinstance(original, FunctionType):
+            _check_takes_the_same(original, replaced)
+        self._patch.setattr(target, name, replaced, raising=raising)
+
+
+def _check_takes_the_same(original: FunctionType, replaced: Any) -> None:
+    given = signature(original).parameters.values()
+    by_name = {one.name: None for one in given if one.kind is one.KEYWORD_ONLY}
+    by_place = [None for one in given if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    signature(replaced).bind(*by_place, **by_name)
+
 
 EVERYTHING = tuple(WORKLOADS.values())
 PAUSES = (WORKLOADS["pauses"],)
@@ -166,18 +197,10 @@ def mutant(*found_as: str, where: Sequence[Workload] = EVERYTHING) -> Callable[[
     return register
 
 
-def check_takes_the_same(original: Any, replaced: Any) -> None:
-    """A mutant of a method that has changed since is no mutant: it would fail of its own."""
-    given = signature(original).parameters.values()
-    by_name = {one.name: None for one in given if one.kind is one.KEYWORD_ONLY}
-    by_place = [None for one in given if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
-    signature(replaced).bind(*by_place, **by_name)
-
-
 def around(patch: Patch, cls: type, name: str, wrap: Callable[..., Any]) -> None:
     """Replace a method by `wrap(original, self, *args)`."""
     original = getattr(cls, name)
-    check_takes_the_same(original, partial(wrap, original))
+    _check_takes_the_same(original, partial(wrap, original))
 
     @wraps(original)
     def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -1176,7 +1199,7 @@ def cancels_do_not_reach_callees(patch: Patch) -> None:
 @mutant("guarantee 11", where=CANCELS)
 def kills_do_not_reach_callees(patch: Patch) -> None:
     def kill(original: Any, self: Cancellation, transition: Any, invocation: InvocationRun) -> None:
-        with pytest.MonkeyPatch.context() as inner:
+        with Patch.context() as inner:
             inner.setattr(Orders, "give", _nothing)
             original(self, transition, invocation)
 
@@ -1309,7 +1332,7 @@ def what_is_begun_again_has_another_argument(patch: Patch) -> None:
         def accept(accept: Any, acceptance: Acceptance, transition: Any, message: Any) -> Any:
             return accept(acceptance, transition, msgspec.structs.replace(message, argument=b'{"what":"twice"}'))
 
-        with pytest.MonkeyPatch.context() as inner:
+        with Patch.context() as inner:
             around(inner, Acceptance, "accept", accept)
             return original(self, *args)
 
@@ -1336,7 +1359,7 @@ def the_cleaner_takes_journals_too_early(patch: Patch) -> None:
         now = self._clock.now
 
         async def forget_early() -> bool:
-            with pytest.MonkeyPatch.context() as inner:
+            with Patch.context() as inner:
                 inner.setattr(self._clock, "now", lambda: now() + 10_000_000_000)
                 forgotten: bool = await original(self)
             return forgotten
@@ -1871,7 +1894,7 @@ LIMITS = (WORKLOADS["limits"],)
 @mutant("guarantee 16", "guarantee 7", "guarantee 13", "guarantee 12", "check", "stuck", where=LIMITS)
 def a_place_is_not_given_back_at_a_kill(patch: Patch) -> None:
     def kill(original: Any, self: Cancellation, *args: Any) -> None:
-        with pytest.MonkeyPatch.context() as inner:
+        with Patch.context() as inner:
             inner.setattr(NamedLimits, "ended", _nothing)
             original(self, *args)
 
@@ -1952,7 +1975,7 @@ def a_rate_lets_all_start_that_wait(patch: Patch) -> None:
 @mutant("guarantee 7", "guarantee 13", "stuck", where=LIMITS)
 def who_waits_for_a_limit_is_forgotten(patch: Patch) -> None:
     def ended(original: Any, self: NamedLimits, *args: Any, **kwargs: Any) -> None:
-        with pytest.MonkeyPatch.context() as inner:
+        with Patch.context() as inner:
             inner.setattr(NamedLimits, "_serve", _nothing)
             original(self, *args, **kwargs)
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from types import FunctionType
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
@@ -20,7 +19,7 @@ from durably.testing import (
 from durably.testing.simulation import loop
 from durably.testing.simulation.guarantees import MachineError
 from tests.levels import level
-from tests.simulation.broken import EVERYTHING, MUTANTS, Mutant, check_takes_the_same
+from tests.simulation.broken import EVERYTHING, MUTANTS, Mutant, Patch
 from workloads import program_parts
 
 RUNS = 200
@@ -66,28 +65,15 @@ def _patience_with_broken_machines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(program_parts, "PATIENCE", 500)
 
 
-class CheckingPatch(pytest.MonkeyPatch):
-    def setattr(self, *args: Any, **options: Any) -> None:
-        target, name, replaced = args
-        original = getattr(target, name, None)  # It may be a builtin that a module is to get one of its own of.
-        if isinstance(original, FunctionType):
-            check_takes_the_same(original, replaced)
-        super().setattr(*args, **options)
-
-
 @pytest.mark.parametrize("mutant", MUTANTS.values(), ids=MUTANTS)
-def test_a_mutant_takes_what_the_method_takes_that_it_breaks(mutant: Mutant) -> None:
-    patch = CheckingPatch()
-    try:
-        mutant.breaks(patch)
-    finally:
-        patch.undo()
+def test_a_mutant_takes_what_the_method_takes_that_it_breaks(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
+    mutant.breaks(Patch(monkeypatch))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mutant", MUTANTS.values(), ids=MUTANTS)
 def test_what_is_broken_is_found(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
-    mutant.breaks(monkeypatch)
+    mutant.breaks(Patch(monkeypatch))
     failure = first_failure(mutant.where, RUNS)
     assert failure is not None, f"{RUNS} runs found nothing"
     found = kind_of(failure.__cause__)

@@ -10,10 +10,10 @@ from __future__ import annotations
 import inspect
 import types
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
-from copy import copy
 from typing import Any, Protocol, TypeVar, overload
 
 from durably.actors.actor import Actor, Service, VirtualObject
+from durably.actors.companions import constructor_beside, host_of
 from durably.actors.context import Context, ObjectContext
 from durably.actors.definition.definition import definition_of
 from durably.actors.event_values import PUBLISHED_STREAM, checked_stream, decode_delivery, event_classes
@@ -37,7 +37,6 @@ D = TypeVar("D")
 ServiceT = TypeVar("ServiceT", bound=Service)
 ObjectT = TypeVar("ObjectT", bound=VirtualObject)
 
-_HOST = "_service"
 _SUBSCRIBERS = "__durably_subscribers__"
 _PARAMETERS = 3
 """`self`, the context, and the event."""
@@ -261,8 +260,7 @@ def _subscriber(service: type[Any], handler: Handler[..., Any]) -> type[Actor]:
     assert declared is not None
 
     async def receive(self: VirtualObject, ctx: ObjectContext, delivery: bytes) -> None:
-        # What its methods share, and its dependencies.
-        host = copy(vars(self)[_HOST])
+        host = host_of(self)
         vars(host)[CONTEXT] = ctx  # For `self.handler.send()`.
         await handler.function(host, ctx, delivery)
 
@@ -292,7 +290,7 @@ def _subscriber(service: type[Any], handler: Handler[..., Any]) -> type[Actor]:
         "__module__": service.__module__,
         "__qualname__": f"{service.__qualname__}.{handler.attribute}",
         "__doc__": handler.__doc__,
-        "__init__": _constructor(service),
+        "__init__": constructor_beside(service),
         "receive": own,
     }
     options = {
@@ -303,20 +301,3 @@ def _subscriber(service: type[Any], handler: Handler[..., Any]) -> type[Actor]:
         "middleware": definition.middleware,
     }
     return types.new_class(handler.attribute, (VirtualObject,), options, lambda body: body.update(namespace))
-
-
-def _constructor(service: type[Any]) -> Any:
-    """Takes the dependencies of the service, and makes what the subscribed methods are called on."""
-
-    def construct(self: Any, *args: Any, **kwargs: Any) -> None:
-        made = object.__new__(service)
-        if service.__init__ is not object.__init__:
-            service.__init__(made, *args, **kwargs)
-        self.__dict__[_HOST] = made
-
-    construct.__signature__ = (  # type: ignore[attr-defined]  # pyright: ignore[reportFunctionMemberAccess]
-        inspect.Signature([inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)])
-        if service.__init__ is object.__init__
-        else inspect.signature(service.__init__)
-    )
-    return construct

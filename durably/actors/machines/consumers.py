@@ -6,12 +6,11 @@ the object, and would wait for itself in the object's own.
 
 from __future__ import annotations
 
-import inspect
 import types
-from copy import copy
 from typing import Any
 
 from durably.actors.actor import Actor, VirtualObject
+from durably.actors.companions import constructor_beside, host_of
 from durably.actors.context import ObjectContext
 from durably.actors.handlers import Handler
 from durably.actors.machines.abstract import members_of
@@ -22,8 +21,6 @@ from durably.actors.subscriptions import Subscription
 from durably.actors.values.descriptions import named
 from durably.actors.values.serde import JsonSerde
 from durably.errors import ConsumerFailedError, DefinitionError, TerminalError
-
-_HOST = "_machine"
 
 
 def consumers_of(machine: type[Any]) -> list[type[Actor]]:
@@ -51,29 +48,11 @@ def consumers_of(machine: type[Any]) -> list[type[Actor]]:
     return [_consumer(machine, one) for one in consumers]
 
 
-def _constructor(machine: type[Any]) -> Any:
-    """Takes the dependencies of the machine, and makes what consumers are methods of."""
-
-    def construct(self: Any, *args: Any, **kwargs: Any) -> None:
-        made = object.__new__(machine)
-        if machine.__init__ is not object.__init__:
-            machine.__init__(made, *args, **kwargs)
-        self.__dict__[_HOST] = made
-
-    construct.__signature__ = (  # type: ignore[attr-defined]  # pyright: ignore[reportFunctionMemberAccess]
-        inspect.Signature([inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)])
-        if machine.__init__ is object.__init__
-        else inspect.signature(machine.__init__)
-    )
-    return construct
-
-
 def _consumer(machine: type[Any], one: ConsumerDefinition) -> type[Actor]:
     info = info_of(machine)
 
     async def consume(self: VirtualObject, ctx: ObjectContext, transition: Transition) -> None:
-        # What its methods share, and its dependencies; the state is the object's, which is elsewhere.
-        host = copy(vars(self)[_HOST])
+        host = host_of(self)
         version: Any = await ctx.machine(machine).find_one(info.model, id=transition.object_id)
         if version is not None:  # Else it was deleted meanwhile.
             try:
@@ -96,7 +75,7 @@ def _consumer(machine: type[Any], one: ConsumerDefinition) -> type[Actor]:
         "__module__": machine.__module__,
         "__qualname__": f"{machine.__qualname__}.{one.name}",
         "__doc__": one.__doc__,
-        "__init__": _constructor(machine),
+        "__init__": constructor_beside(machine),
         "consume": handler,
     }
     options = {"name": f"{info.service}.{one.name}", "private": True, "serde": JsonSerde}

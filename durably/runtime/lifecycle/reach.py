@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from durably.ids import Address, InvocationStatus
 from durably.runtime.activations.activations import Activations
