@@ -117,13 +117,26 @@ class QueriedStore(Protocol):
         ...
 
 
+@runtime_checkable
+class SqlServerStore(Protocol):
+    """A store on a server that people can ask themselves, in views of the same names."""
+
+    has_views_on_server: bool
+
+
 def connection_to_query(store: Store) -> Awaitable[Connection]:
     """
     Raises:
         QuestionRefusedError: this store does not know SQL.
     """
     if not isinstance(store, QueriedStore):
-        raise QuestionRefusedError(f"The store {store.describe()} cannot be asked in SQL.")
+        advice = (
+            " Ask PostgreSQL itself, with psql: the schema of the store has views with the same names, such as "
+            "`sys_invocation`."
+            if isinstance(store, SqlServerStore)
+            else ""
+        )
+        raise QuestionRefusedError(f"The store {store.describe()} cannot be asked in SQL here.{advice}")
     return store.query_connection()
 
 

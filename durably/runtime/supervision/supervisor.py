@@ -70,6 +70,8 @@ class Supervisor:
         """Which store it is; known once it is open."""
         self.incarnations = 0
         self._store = store
+        self._is_store_open = False
+        """We have opened it at least once, and so have to close it."""
         self._actors = actors
         self._sources = sources
         self._clock = environment.clock
@@ -119,7 +121,8 @@ class Supervisor:
         try:
             await self._incarnate()
         except BaseException:
-            await self._store.close()  # It may be open, where what was read next could not be read.
+            if self._is_store_open:  # What was read next could not be read. Otherwise another runtime may have it.
+                await self._store.close()
             await self.made.close()
             raise
         self._collections.begin()
@@ -276,6 +279,7 @@ class Supervisor:
 
     async def _incarnate(self) -> None:
         opened = await self._store.open(self._identity)
+        self._is_store_open = True
         if opened.is_encoded:  # Rule V8: what a codec has written is refused here, and not where it is first read.
             await self._store.close()
             raise encoded_error(self._store.describe())

@@ -7,6 +7,8 @@ from typing import Final
 import psycopg
 from psycopg import errors
 
+from durably.storage.postgres.connection import LocalCommitError, NoAnswerError
+
 EPOCH_MOVED: Final = "DUR01"
 """The SQLSTATE that `commit_batch` raises where somebody else owns the store (rule X4)."""
 _TRY_AGAIN: Final = (errors.DeadlockDetected, errors.SerializationFailure, errors.LockNotAvailable)
@@ -54,6 +56,17 @@ def describe_error(error: BaseException, store: str) -> str:
     """An error of a connection as a sentence, with what to do."""
     if not isinstance(error, psycopg.Error):
         return f"The store {store} failed: {error!r}."
+    if isinstance(error, NoAnswerError):
+        return (
+            f"The store {store} does not answer: {error}. The connection was given up. Check whether the server or the "
+            "network stands still; where statements take that long, raise `answer_limit_seconds`."
+        )
+    if isinstance(error, LocalCommitError):
+        return (
+            f"The store {store} has not replicated a commit: its wait for `synchronous_standby_names` was cancelled, "
+            "so it is durable on the server alone. Nothing that follows from it is answered before it is replicated. "
+            "Bring the replica back, or take it out of `synchronous_standby_names`."
+        )
     reason = " ".join((error.diag.message_primary or str(error)).split()).rstrip(".") or type(error).__name__
     if error.sqlstate in _NO_ENTRY or "authentication failed" in reason or "no password supplied" in reason:
         return f"The store {store} cannot be entered: {reason}. Check the user and the password of the URL."

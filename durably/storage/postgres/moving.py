@@ -23,9 +23,9 @@ from durably.storage.encoding import text_of
 from durably.storage.files import StoreFiles
 from durably.storage.migrations import refuse_foreign, refuse_older
 from durably.storage.ownership import OwnerLock
+from durably.storage.postgres.connection import PgConnection
 from durably.storage.postgres.errors import describe_error
 from durably.storage.postgres.server import Place, connector, make_tables, place_of, refuse_unsafe
-from durably.storage.postgres.sessions import PgConnection
 from durably.storage.postgres.statements import LAYOUT_VERSION, MOVING_VERSION, STATEMENTS
 from durably.storage.records import Owner
 from durably.storage.sqlite_errors import describe_error as describe_sqlite_error

@@ -19,8 +19,9 @@ from psycopg import errors
 
 from durably.errors import StoreInUseError, StoreLostError, StoreUnavailableError
 from durably.storage.ownership import held_sentence, taken_over_sentence
+from durably.storage.postgres.connection import PgConnection
 from durably.storage.postgres.rows import give_up
-from durably.storage.postgres.sessions import PgConnection, Sessions
+from durably.storage.postgres.sessions import Sessions
 from durably.storage.postgres.statements import STATEMENTS
 from durably.storage.records import Owner
 
@@ -28,6 +29,16 @@ PATIENCE: Final = "300ms"
 """So long a take-over waits for a commit of the owner before it ends the owner's session."""
 TRIES: Final = 40
 RENEWALS_PER_LEASE: Final = 3
+
+
+class Tenant(NamedTuple):
+    """An owner under one epoch."""
+
+    owner: Owner
+    epoch: int
+
+    def parameters(self) -> dict[str, object]:
+        return {"epoch": self.epoch, **_names(self.owner)}
 
 
 class Taken(NamedTuple):
@@ -69,6 +80,11 @@ class TakeOver:
             StoreLostError: it is another store, or older than what was acknowledged.
             StoreUnavailableError: a session that cannot be ended is in the way.
         """
+        if self.known is None:
+            holder = connection.execute(STATEMENTS["holder"]).fetchone()
+            if holder is not None:
+                host, process_id, since, advertised = holder
+                raise self._in_use(Owner(host=host, process_id=process_id, since=since), advertised)
         connection.execute(STATEMENTS["lock_patience"], (PATIENCE,))
         for _ in range(TRIES):
             try:
@@ -94,9 +110,7 @@ class TakeOver:
             "known_host": known and known.owner.host,
             "known_process": known and known.owner.process_id,
             "known_since": known and known.owner.since,
-            "host": owner.host,
-            "process": owner.process_id,
-            "since": owner.since,
+            **_names(owner),
             "lease_us": self.lease_us,
             "advertised": self.advertised,
             "session": self.session,
@@ -111,8 +125,7 @@ class TakeOver:
             case "taken":
                 return Taken(store_id, epoch, position)
             case "in use":
-                at = f" It serves at {advertised}." if advertised else ""
-                raise StoreInUseError(held_sentence(self.store, holder) + at, address=advertised)
+                raise self._in_use(holder, advertised)
             case "taken over":
                 raise StoreInUseError(taken_over_sentence(self.store, holder))
             case "another":
@@ -127,24 +140,35 @@ class TakeOver:
                     "was promoted that was behind. Nothing is written to it; see `synchronous_standby_names`."
                 )
 
+    def _in_use(self, holder: Owner, advertised: str) -> StoreInUseError:
+        at = f" It serves at {advertised}." if advertised else ""
+        return StoreInUseError(held_sentence(self.store, holder) + at, address=advertised)
 
-def end_writer(connection: PgConnection, known_epochs: Sequence[int]) -> None:
-    """End the session that writes for an owner who is one no longer."""
-    connection.execute(STATEMENTS["end_writer"], {"known_epochs": list(known_epochs)})
+
+def end_writer(connection: PgConnection, owner: Owner, known_epochs: Sequence[int] | None) -> None:
+    """End the session that is in the way: our own from before a failure, or that of an owner who is one no longer."""
+    known = None if known_epochs is None else list(known_epochs)
+    connection.execute(STATEMENTS["end_writer"], {"known_epochs": known, **_names(owner)})
 
 
-def let_go(connection: PgConnection, epoch: int) -> None:
-    connection.execute(STATEMENTS["let_go"], (epoch,))
+def let_go(connection: PgConnection, tenant: Tenant) -> None:
+    connection.execute(STATEMENTS["let_go"], tenant.parameters())
+
+
+def _names(owner: Owner) -> dict[str, object]:
+    return {"host": owner.host, "process": owner.process_id, "since": owner.since}
 
 
 class Renewal:
     """Renews the lease until it is stopped, or until another one has it."""
 
-    def __init__(self, sessions: Sessions, epoch: int, lease_seconds: float) -> None:
+    def __init__(self, sessions: Sessions, tenant: Tenant, lease_seconds: float) -> None:
         self._sessions = sessions
-        self._epoch = epoch
+        self._tenant = tenant
         self._period_seconds = lease_seconds / RENEWALS_PER_LEASE
         self._stopped = Event()
+        self._is_under_way = False
+        """One renewal at a time: what waits while the server is away does not add up."""
         self.is_lost = False
         """Somebody else owns the store by now."""
         Thread(target=self._run, name="durably-postgres-lease", daemon=True).start()
@@ -154,9 +178,16 @@ class Renewal:
 
     def _run(self) -> None:
         while not self._stopped.wait(self._period_seconds):
-            self._sessions.tell(self._renew)
+            if not self._is_under_way:
+                self._is_under_way = True
+                self._sessions.tell(self._renew, ended=self._ended)
 
     def _renew(self, connection: PgConnection) -> None:
-        if not self._stopped.is_set() and connection.execute(STATEMENTS["renew"], (self._epoch,)).fetchone() is None:
+        if self._stopped.is_set():
+            return
+        if connection.execute(STATEMENTS["renew"], self._tenant.parameters()).fetchone() is None:
             self.is_lost = True
             self.stop()
+
+    def _ended(self) -> None:
+        self._is_under_way = False

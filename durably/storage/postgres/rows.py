@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from durably.storage.postgres.sessions import PgConnection
+from durably.storage.postgres.connection import PgConnection
 from durably.storage.postgres.statements import STATEMENTS
 from durably.storage.row_source import Parameters, Row
 

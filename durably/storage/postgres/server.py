@@ -14,13 +14,14 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.types.numeric import Int8BinaryDumper
 
 from durably.errors import DefinitionError, StoreLostError, StoreUnavailableError
-from durably.storage.postgres.sessions import PgConnection
+from durably.storage.postgres.connection import PgConnection
 from durably.storage.postgres.statements import LAYOUT_VERSION, MOVING_VERSION, STATEMENTS, layout
 
 OLDEST_VERSION: Final = 130_000
 DEFAULT_SCHEMA: Final = "durably"
 DEFAULT_LEASE_SECONDS: Final = 10.0
-OWN_OPTIONS: Final = ("schema", "lease_seconds")
+DEFAULT_ANSWER_LIMIT_SECONDS: Final = 30.0
+OWN_OPTIONS: Final = ("schema", "lease_seconds", "answer_limit_seconds")
 """Of a URL; libpq knows all others."""
 CONNECTION_DEFAULTS: Final[dict[str, Any]] = {
     "connect_timeout": 5,
@@ -31,7 +32,8 @@ CONNECTION_DEFAULTS: Final[dict[str, Any]] = {
     "target_session_attrs": "read-write",
     "application_name": "durably",
 }
-"""What the URL does not say. A server that is cut off is noticed after about ten seconds."""
+"""What the URL does not say. A machine that is cut off is noticed after about ten seconds (on Linux); a server that is
+there and does not answer, by the answer limit."""
 ALWAYS: Final[dict[str, Any]] = {"client_encoding": "UTF8"}
 """Whatever the URL and the variables of libpq say: keys and values are any text."""
 
@@ -44,6 +46,7 @@ class Place(NamedTuple):
     name: str
     """For people: without the password."""
     lease_seconds: float
+    answer_limit_seconds: float
 
 
 def place_of(url: str) -> Place:
@@ -57,6 +60,7 @@ def place_of(url: str) -> Place:
         options = parse_qsl(parts.query.replace("+", "%2B"), keep_blank_values=True)
         schema = dict(options).get("schema", DEFAULT_SCHEMA)
         lease_seconds = float(dict(options).get("lease_seconds", DEFAULT_LEASE_SECONDS))
+        answer_limit_seconds = float(dict(options).get("answer_limit_seconds", DEFAULT_ANSWER_LIMIT_SECONDS))
         query = urlencode([option for option in options if option[0] not in OWN_OPTIONS], quote_via=quote)
         # By hand, since a URL without a host, which means the local socket, keeps its slashes.
         given: dict[str, Any] = dict(conninfo_to_dict(f"postgresql://{parts.netloc}{parts.path}?{query}"))
@@ -76,18 +80,35 @@ def place_of(url: str) -> Place:
     if given.get("port"):
         where += f":{given['port']}"
     name = f"postgres {where}/{given.get('dbname') or given.get('user') or ''}, schema {schema}"
-    return Place(make_conninfo(**CONNECTION_DEFAULTS | given | ALWAYS), schema, name, lease_seconds)
+    conninfo = make_conninfo(**CONNECTION_DEFAULTS | given | ALWAYS)
+    return Place(conninfo, schema, name, lease_seconds, answer_limit_seconds)
 
 
-def connector(place: Place, *, limit_seconds: float = 0) -> Callable[[], PgConnection]:
-    """Makes connections that are ready to use. None of their statements takes longer than the limit; 0: no limit."""
+def connector(
+    place: Place,
+    *,
+    limit_seconds: float = 0,
+    answer_limit_seconds: float | None = None,
+    is_replicated: bool = True,
+) -> Callable[[], PgConnection]:
+    """Makes connections that are ready to use.
+
+    The server stops their statements after `limit_seconds`; 0: never. A server that is silent for longer than
+    `answer_limit_seconds` (None: what the place says) is given up. `is_replicated`: what they commit waits for
+    synchronous replicas.
+    """
+
+    silence_limit_seconds = place.answer_limit_seconds if answer_limit_seconds is None else answer_limit_seconds
 
     def connect() -> PgConnection:
-        connection = psycopg.connect(place.conninfo, autocommit=True, prepare_threshold=0)
+        connection = PgConnection.connect(place.conninfo, autocommit=True, prepare_threshold=0)
         try:
+            connection.silence_limit_seconds = silence_limit_seconds
+            connection.refuse_local_commits()
             connection.adapters.register_dumper(int, Int8BinaryDumper)
             limit = str(round(limit_seconds * 1000))
-            connection.execute(STATEMENTS["configure"], {"schema": place.schema, "limit": limit})
+            settings = {"schema": place.schema, "limit": limit, "is_replicated": is_replicated}
+            connection.execute(STATEMENTS["configure"], settings)
         except BaseException:
             connection.close()
             raise

@@ -1,7 +1,7 @@
 """`Sessions`: threads with a connection each, that take what is asked of them from one queue.
 
 What is asked for runs to its end even if the caller is cancelled, as a commit must. A connection that is lost is
-replaced at the next question; a question that may be asked twice is asked again at once.
+replaced at the next question; a question that may be asked twice is asked again at once, unless the server was silent.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from typing import Any, TypeAlias, TypeVar
 
 import psycopg
 
+from durably.storage.postgres.connection import NoAnswerError, PgConnection
+
 T = TypeVar("T")
 
-PgConnection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 Job: TypeAlias = Callable[["Session"], None]
 
 
@@ -38,6 +39,8 @@ class Session:
         connection = self._opened()
         try:
             return function(connection)
+        except NoAnswerError:
+            raise  # The next one would have as long to wait.
         except (psycopg.OperationalError, psycopg.InterfaceError):
             if not (may_repeat and was_open and connection.closed):
                 raise
@@ -102,12 +105,19 @@ class Sessions:
         self._jobs.put(job)
         return await asked
 
-    def tell(self, function: Callable[[PgConnection], None]) -> None:
-        """Have a function run that tells its outcome itself. May be called from any thread."""
+    def tell(self, function: Callable[[PgConnection], None], *, ended: Callable[[], None] | None = None) -> None:
+        """Have a function run that tells its outcome itself. May be called from any thread.
+
+        `ended` is called behind it on its thread, even if there was no connection to run it on.
+        """
 
         def job(session: Session) -> None:
-            with contextlib.suppress(psycopg.Error):
-                session.call(function, may_repeat=True)
+            try:
+                with contextlib.suppress(psycopg.Error):
+                    session.call(function, may_repeat=True)
+            finally:
+                if ended is not None:
+                    ended()
 
         self._jobs.put(job)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 import psycopg
@@ -42,11 +42,12 @@ from durably.storage.entry_reading import read_entries, stored_payload
 from durably.storage.event_reading import read_events
 from durably.storage.ownership import held_sentence, taken_over_sentence
 from durably.storage.pieces import PAGE_RECORDS, PieceReader
+from durably.storage.postgres.connection import PgConnection
 from durably.storage.postgres.errors import describe_error, is_epoch_moved, is_full, is_to_repeat, is_too_much
-from durably.storage.postgres.ownership import KnownStore, Renewal, TakeOver, end_writer, let_go
+from durably.storage.postgres.ownership import KnownStore, Renewal, TakeOver, Tenant, end_writer, let_go
 from durably.storage.postgres.rows import PostgresRows, give_up
 from durably.storage.postgres.server import Place, connector, lay_out, place_of, refuse_unsafe
-from durably.storage.postgres.sessions import PgConnection, Sessions
+from durably.storage.postgres.sessions import Sessions
 from durably.storage.postgres.statements import STATEMENTS
 from durably.storage.records import (
     EVER,
@@ -93,22 +94,42 @@ _ROWS_AS_JSON: Final = ("put_events", "put_places")
 """The statements whose first parameter is JSON, and not a large payload."""
 
 
+class Limits(NamedTuple):
+    """How long what may take, in seconds."""
+
+    lease_seconds: float
+    read_seconds: float
+    answer_seconds: float
+
+
 class Tenure:
     """The connections of one owner under one epoch, until the first failure or the end."""
 
-    def __init__(self, place: Place, readers: int, read_limit_seconds: float) -> None:
-        self.writer = Sessions(connector(place))
-        self.keeper = Sessions(connector(place, limit_seconds=read_limit_seconds))
-        """Renews the lease, and asks whose store it is."""
-        self.readers = Sessions(connector(place, limit_seconds=read_limit_seconds), count=readers)
-        self.epoch = 0
+    def __init__(self, place: Place, limits: Limits, readers: int) -> None:
+        # Half, so that the server has time left to say that it has stopped a read.
+        read_limit_seconds = min(limits.read_seconds, limits.answer_seconds / 2)
+        reading = connector(place, answer_limit_seconds=limits.answer_seconds, limit_seconds=read_limit_seconds)
+        # A lease that has run out is no reason to wait any longer. It need not be replicated: who holds it after a
+        # failover is told by sessions of the new server, and safety is in the epoch.
+        keeper_limit_seconds = min(limits.answer_seconds, max(limits.lease_seconds, 1.0))
+        keeping = connector(
+            place, answer_limit_seconds=keeper_limit_seconds, limit_seconds=read_limit_seconds, is_replicated=False
+        )
+        self.writer = Sessions(connector(place, answer_limit_seconds=limits.answer_seconds))
+        self.keeper = Sessions(keeping)
+        """Renews the lease, and nothing else: no question waits behind it."""
+        self.checker = Sessions(reading)
+        """Asks whose store it is."""
+        self.readers = Sessions(reading, count=readers)
+        self.tenant: Tenant | None = None
+        """Us; once the store is taken."""
         self.failure: BaseException | None = None
         self.renewal: Renewal | None = None
 
     async def close(self, *, at_once: bool) -> None:
         if self.renewal is not None:
             self.renewal.stop()
-        for sessions in (self.writer, self.readers, self.keeper):
+        for sessions in (self.writer, self.readers, self.checker, self.keeper):
             await sessions.close(at_once=at_once)
 
 
@@ -116,17 +137,23 @@ class PostgresStore:
     """Keeps everything in the database that `url` names, in the schema `durably` or that of `?schema=`.
 
     `lease_seconds`, an argument or an option of the URL: so long after its last sign (ten seconds) an owner whose
-    session is still there counts as stopped, and another one may take the store over. `readers` connections serve
-    reads, none longer than `read_limit_seconds`. An invocation or a snapshot that holds more than `load_limit_mib` is
-    not loaded: the runtime pauses it. `advertised` is told to those who find the store in use, as the address to turn
-    to.
+    session is still there counts as stopped, and another one may take the store over. `answer_limit_seconds`, also an
+    argument or an option: a server that is silent for so long (30 seconds) within a statement is given up, and the
+    store counts as unavailable until it has been opened again; whether a commit became durable is found out then.
+    `readers` connections serve reads, none longer than `read_limit_seconds`, nor than half of the answer limit. An
+    invocation or a snapshot that holds more than `load_limit_mib` is not loaded: the runtime pauses it. `advertised` is
+    told to those who find the store in use, as the address to turn to.
     """
+
+    has_views_on_server: Final = True
+    """As `durably.storage.querying.SqlServerStore`."""
 
     def __init__(
         self,
         url: str,
         *,
         lease_seconds: float | None = None,
+        answer_limit_seconds: float | None = None,
         readers: int = 2,
         read_limit_seconds: float = 10.0,
         load_limit_mib: int = 512,
@@ -134,11 +161,15 @@ class PostgresStore:
         advertised: str = "",
     ) -> None:
         self._place = place_of(url)
-        self._lease_seconds = self._place.lease_seconds if lease_seconds is None else lease_seconds
-        if not 0.1 <= self._lease_seconds <= 3600:
-            raise DefinitionError(f"`lease_seconds` is {self._lease_seconds}; it lies between 0.1 and 3600.")
+        self._limits = Limits(
+            lease_seconds=self._place.lease_seconds if lease_seconds is None else lease_seconds,
+            read_seconds=read_limit_seconds,
+            answer_seconds=self._place.answer_limit_seconds if answer_limit_seconds is None else answer_limit_seconds,
+        )
+        for name, seconds in (("lease", self._limits.lease_seconds), ("answer_limit", self._limits.answer_seconds)):
+            if not 0.1 <= seconds <= 3600:
+                raise DefinitionError(f"`{name}_seconds` is {seconds}; it lies between 0.1 and 3600.")
         self._reader_count = readers
-        self._read_limit_seconds = read_limit_seconds
         self._load_limit_bytes = load_limit_mib * MIB
         self.value_limit_bytes = value_limit_bytes
         self.advertised = advertised
@@ -164,12 +195,14 @@ class PostgresStore:
         if before is not None:
             before.failure = before.failure or StoreUnavailableError(f"The store {self.describe()} is being opened.")
             await before.writer.close(at_once=True)
-        tenure = Tenure(self._place, self._reader_count, self._read_limit_seconds)
+        tenure = Tenure(self._place, self._limits, self._reader_count)
         try:
             opened = await self._take(tenure, owner)
         except BaseException as error:
             # The lease of an owner that opens again stays held: no other process shall come between two tries.
             await tenure.close(at_once=True)
+            if self._owner is None:
+                self._known = None
             if isinstance(error, psycopg.Error):
                 raise StoreUnavailableError(describe_error(error, self.describe())) from error
             raise
@@ -180,26 +213,26 @@ class PostgresStore:
 
     async def _take(self, tenure: Tenure, owner: Owner) -> Opened:
         known = self._known
-        await tenure.keeper.run(partial(refuse_unsafe, place=self._place))
-        await tenure.keeper.run(partial(lay_out, place=self._place, is_known=known is not None))
+        await tenure.writer.run(partial(refuse_unsafe, place=self._place))
+        await tenure.writer.run(partial(lay_out, place=self._place, is_known=known is not None))
         attempt = TakeOver(
-            store=self.describe(), owner=owner, known=known, lease_us=round(self._lease_seconds * 1_000_000),
+            store=self.describe(), owner=owner, known=known, lease_us=round(self._limits.lease_seconds * 1_000_000),
             advertised=self.advertised, session=await tenure.keeper.run(lambda connection: connection.info.backend_pid),
         )  # fmt: skip
         if known is not None:
             known.epochs.append(known.epochs[-1] + 1)
-        epochs = known.epochs if known is not None else []
+        before = (owner, None) if known is None else (known.owner, known.epochs)
 
         def end_other() -> None:
-            tenure.readers.tell(partial(end_writer, known_epochs=epochs))
+            tenure.readers.tell(partial(end_writer, owner=before[0], known_epochs=before[1]))
 
         taken = await tenure.writer.run(partial(attempt.run, end_writer=end_other))
-        tenure.epoch = taken.epoch
+        tenure.tenant = Tenant(owner, taken.epoch)
         if known is None:
             self._known = KnownStore(taken.store_id, owner, [taken.epoch], taken.last_position)
         else:
             known.epochs = [taken.epoch]
-        tenure.renewal = Renewal(tenure.keeper, taken.epoch, self._lease_seconds)
+        tenure.renewal = Renewal(tenure.keeper, tenure.tenant, self._limits.lease_seconds)
         marks = await tenure.readers.run(lambda connection: connection.execute(STATEMENTS["marks"]).fetchone())
         assert marks is not None
         is_encoded, has_schedules, has_subscriptions, has_places, has_events = marks
@@ -217,7 +250,8 @@ class PostgresStore:
                 tenure.renewal.stop()
             await tenure.writer.close(at_once=tenure.failure is not None)
             try:
-                await tenure.keeper.run(partial(let_go, epoch=tenure.epoch))
+                if tenure.tenant is not None:
+                    await tenure.keeper.run(partial(let_go, tenant=tenure.tenant))
             except psycopg.Error:
                 pass  # The session ends with us, which says the same.
             finally:
@@ -234,7 +268,8 @@ class PostgresStore:
 
     async def commit(self, batch: Batch, /) -> None:
         tenure = self._working()
-        encoded = encode_batch(batch, tenure.epoch)
+        assert tenure.tenant is not None
+        encoded = encode_batch(batch, tenure.tenant.epoch)
         try:
             await tenure.writer.run(partial(_commit, tenure, encoded))
         except psycopg.Error as error:
@@ -251,7 +286,7 @@ class PostgresStore:
 
     async def _taken_over(self, tenure: Tenure) -> StoreInUseError:
         try:
-            row = await tenure.keeper.run(
+            row = await tenure.checker.run(
                 lambda connection: connection.execute(STATEMENTS["current_owner"]).fetchone(), may_repeat=True
             )
         except psycopg.Error:
@@ -287,14 +322,15 @@ class PostgresStore:
         """Why this is not known to be the owner. None: it is."""
         try:
             tenure = self._working()
-            row = await tenure.keeper.run(
+            row = await tenure.checker.run(
                 lambda connection: connection.execute(STATEMENTS["current_epoch"]).fetchone(), may_repeat=True
             )
         except psycopg.Error as error:
             return StoreUnavailableError(describe_error(error, self.describe()))
         except DurablyError as error:
             return error
-        if row == (tenure.epoch,):
+        tenant = tenure.tenant
+        if tenant is not None and row == (tenant.epoch, *msgspec.structs.astuple(tenant.owner)):
             return None
         failure = tenure.failure = await self._taken_over(tenure)
         return failure

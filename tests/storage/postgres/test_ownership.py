@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, closing
+from threading import Event
 from typing import Any
 
 import psycopg
@@ -17,9 +18,12 @@ from durably import Runtime, StoreInUseError, StoreLostError, StoreUnavailableEr
 from durably.actors.context import ObjectContext
 from durably.ids import Address
 from durably.storage.postgres import PostgresStore
+from durably.storage.postgres import store as store_module
+from durably.storage.postgres.connection import PgConnection
+from durably.storage.postgres.ownership import end_writer
 from durably.storage.records import Batch, StateRecord
 from durably.testing.stores.contract import OWNER, RIVAL
-from tests.postgres import PostgresServer
+from tests.postgres import PATIENCE_SECONDS, PostgresServer
 
 pytestmark = pytest.mark.slow
 
@@ -48,6 +52,11 @@ def stop_renewing(store: PostgresStore) -> None:
     assert tenure is not None
     assert tenure.renewal is not None
     tenure.renewal.stop()
+
+
+def stand_still(is_over: Event) -> None:
+    """As a renewal does that waits for a lock."""
+    is_over.wait(PATIENCE_SECONDS)
 
 
 def in_the_middle(connection: psycopg.Connection[Any]) -> None:
@@ -117,14 +126,130 @@ def test_a_stopped_owner_in_the_middle_of_a_transaction_is_not_waited_for(server
     asyncio.run(check())
 
 
+def test_an_owner_that_is_superseded_ends_no_session_of_its_successor(
+    server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The successor has the number of the epoch that the older one tries for when it opens again."""
+
+    async def check() -> None:
+        url = server.new_url()
+        async with opened(url) as first:
+            stop_renewing(first)
+            let_time_pass(server, url)
+            second = PostgresStore(url)
+            await second.open(RIVAL)
+            with closing(psycopg.connect(server.url())) as other:
+                other.execute(f"select * from {schema_of(url)}.lease for update".encode())
+
+                def end_once(connection: PgConnection, **told: Any) -> None:
+                    end_writer(connection, **told)
+                    other.rollback()
+
+                monkeypatch.setattr(store_module, "end_writer", end_once)
+                with pytest.raises(StoreInUseError, match=RIVAL.host):
+                    await first.open(OWNER)
+            await second.commit(Batch(last_position=1, state=[field(b"1")]))
+            await second.close()
+
+    asyncio.run(check())
+
+
+def test_another_owner_with_the_same_epoch_is_told_apart(server: PostgresServer) -> None:
+    """After a failover to a replica that lagged behind, a successor gets a number that was given before."""
+
+    async def check() -> None:
+        url = server.new_url()
+        async with opened(url) as first:
+            server.execute(f"update {schema_of(url)}.owner set host = 'second.example'")
+            with pytest.raises(StoreInUseError, match=RIVAL.host):
+                await first.verify()
+        assert server.execute(f"select is_held from {schema_of(url)}.lease") == [(True,)]
+
+    asyncio.run(check())
+
+
+def test_a_check_does_not_wait_for_a_renewal(server: PostgresServer) -> None:
+    """What is answered from memory waits for it (rule X9)."""
+
+    async def check() -> None:
+        async with opened(server.new_url()) as first:
+            tenure = first._tenure
+            assert tenure is not None
+            is_over = Event()
+            tenure.keeper.tell(lambda _: stand_still(is_over))
+            try:
+                async with asyncio.timeout(PATIENCE_SECONDS / 2):
+                    await first.verify()
+                    assert await first.state(Address("Ticket", "mary")) == {}
+            finally:
+                is_over.set()
+
+    asyncio.run(check())
+
+
+def test_who_finds_the_store_in_use_keeps_its_owner_from_nothing(server: PostgresServer) -> None:
+    """A row that a newcomer has locked would stay so while its answer waits for a replica."""
+
+    async def check() -> None:
+        url = server.new_url()
+        async with opened(url):
+            with closing(psycopg.connect(server.url())) as other:
+                other.execute(f"select * from {schema_of(url)}.lease for update".encode())
+                with pytest.raises(StoreInUseError, match=r"first\.example.*It serves at http://first:8080"):
+                    await PostgresStore(url).open(RIVAL)
+                other.rollback()
+
+    asyncio.run(check())
+
+
+def test_renewals_that_cannot_be_sent_do_not_add_up(server: PostgresServer) -> None:
+    async def check() -> None:
+        url = server.new_url()
+        async with opened(url, lease_seconds=0.1) as first:
+            tenure = first._tenure
+            assert tenure is not None
+            assert tenure.renewal is not None
+            with closing(psycopg.connect(server.url())) as other:
+                other.execute(f"select * from {schema_of(url)}.lease for update".encode())
+                while not tenure.renewal._is_under_way:
+                    await asyncio.sleep(0.01)
+                await asyncio.sleep(0.2)  # Six of its periods.
+                assert tenure.keeper._jobs.qsize() <= 1
+                other.rollback()
+
+    asyncio.run(check())
+
+
+@pytest.mark.parametrize("end", ["refused", "closed"])
+def test_a_second_runtime_on_the_same_object_leaves_the_first_alone(server: PostgresServer, end: str) -> None:
+    async def check() -> None:
+        url = server.new_url()
+        store = PostgresStore(url)
+        async with Runtime(store, [Counter]) as first:
+            second = Runtime(store, [Counter])
+            with pytest.raises(StoreInUseError, match="is in use by process"):
+                await second.__aenter__()
+            if end == "closed":
+                await second.__aexit__(None, None, None)
+            assert server.execute(f"select is_held from {schema_of(url)}.lease") == [(True,)]
+            assert await first.object(Counter, "one").add() == 1
+        async with Runtime(store, [Counter]) as second:  # It is free once the first has let it go.
+            assert await second.object(Counter, "one").add() == 2
+
+    asyncio.run(check())
+
+
 def test_a_long_commit_does_not_keep_its_owner_from_renewing(server: PostgresServer) -> None:
     async def check() -> None:
         url = server.new_url()
-        async with opened(url, lease_seconds=0.3) as first:
+        renewed_at = f"select renewed_at from {schema_of(url)}.lease"
+        async with opened(url, lease_seconds=6) as first:
             with closing(psycopg.connect(server.url())) as other:
                 other.execute(f"select * from {schema_of(url)}.owner for update".encode())
                 committing = asyncio.ensure_future(first.commit(Batch(last_position=1, state=[field(b"1")])))
-                await asyncio.sleep(1)
+                before = server.execute(renewed_at)
+                while server.execute(renewed_at) == before:
+                    await asyncio.sleep(0.01)
                 with pytest.raises(StoreInUseError):
                     await PostgresStore(url).open(RIVAL)
                 assert not committing.done()

@@ -10,7 +10,12 @@ select
     set_config('search_path', quote_ident(%(schema)s), false),
     set_config(
         'synchronous_commit',
-        case when current_setting('synchronous_commit') = 'remote_apply' then 'remote_apply' else 'on' end, false
+        case
+            when not %(is_replicated)s::boolean then 'local'
+            when current_setting('synchronous_commit') = 'remote_apply' then 'remote_apply'
+            else 'on'
+        end,
+        false
     ),
     set_config('statement_timeout', %(limit)s, false),
     set_config('idle_in_transaction_session_timeout', '0', false),
@@ -64,13 +69,26 @@ select * from take_over(
 );
 
 -- name: end_writer
--- End the session that writes for an owner who is one no longer, or for ourselves before a failure: its client may be
--- stopped in the middle of a transaction.
+-- End the session that is in the way of a take-over: its client may be stopped in the middle of a transaction. For a
+-- newcomer (`known_epochs` is null) that of an owner who is one no longer; for an owner that opens again its own from
+-- before the failure. The number of an epoch alone does not say whose it is: a successor has the one that was tried for.
 select pg_terminate_backend(session.pid)
-from lease cross join pg_stat_activity as session
+from lease cross join owner cross join pg_stat_activity as session
 where
     session.pid = lease.writer_pid and session.backend_start = lease.writer_start
-    and (is_free(lease) or lease.epoch = any (%(known_epochs)s::bigint[]));
+    and case
+        when %(known_epochs)s::bigint[] is null then is_free(lease)
+        else
+            lease.epoch = any (%(known_epochs)s::bigint[]) and owner.epoch = lease.epoch
+            and owner.host = %(host)s and owner.process_id = %(process)s and owner.since = %(since)s
+    end;
+
+-- name: holder
+-- Who has the store and is there. Unlike `take_over` this locks nothing, so those who only ask keep no owner from
+-- renewing.
+select owner.host, owner.process_id, owner.since, lease.advertised
+from owner cross join lease
+where not is_free(lease);
 
 -- name: renew
 -- The owner is still there.
@@ -78,16 +96,21 @@ update lease
 set
     renewed_at = clock_timestamp(), session_pid = pg_backend_pid(),
     session_start = (select backend_start from pg_stat_activity where pid = pg_backend_pid())
-where epoch = %s and is_held
+where
+    epoch = %(epoch)s and is_held
+    and exists (select 1 from owner where host = %(host)s and process_id = %(process)s and since = %(since)s)
 returning 1;
 
 -- name: let_go
 -- The owner leaves.
-update lease set is_held = false where epoch = %s;
+update lease set is_held = false
+where
+    epoch = %(epoch)s
+    and exists (select 1 from owner where host = %(host)s and process_id = %(process)s and since = %(since)s);
 
 -- name: current_epoch
--- Whose store this is by now (rule X9).
-select epoch from owner;
+-- Whose store this is by now (rule X9). Behind a failover to a replica that lagged, two owners can have one epoch.
+select epoch, host, process_id, since from owner;
 
 -- name: current_owner
 -- The same, for a sentence.
