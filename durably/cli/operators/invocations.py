@@ -13,6 +13,7 @@ import typer
 
 from durably.cli.failures import CommandError
 from durably.cli.operators.asking import agreed
+from durably.cli.operators.no_answers import field_of, parsed
 from durably.cli.operators.output import NOTHING, Format, Listing, Row, print_data, print_listing, talk
 from durably.cli.operators.sources import RunningServer, Source, Whom, server, source, text
 from durably.cli.operators.targets import condition, condition_of_any, is_id
@@ -240,7 +241,7 @@ async def carried_out(
     for first in range(0, len(ids), BATCH):
         part = list(ids[first : first + BATCH])
         answer = await running.ask("POST", f"/internal/invocations_batch_operations/{act}", {"invocation_ids": part})
-        told = orjson.loads(answer.content)
+        told = parsed(answer, running.where)
         succeeded += [_success(one) for one in told["succeeded"]]
         failed += [{"id": one["invocation_id"], "done": False, "error": one["error"]} for one in told["failed"]]
     return succeeded, failed
@@ -257,7 +258,7 @@ async def _each_from_a_step(
         except CommandError as error:
             failed.append({"id": id, "done": False, "error": str(error)})
         else:
-            new_id = orjson.loads(answer.content)["new_invocation_id"] if answer.content else None
+            new_id = field_of(answer, running.where, "new_invocation_id", str) if answer.content else None
             succeeded.append({"id": id, "done": True, "new_id": new_id})
     return succeeded, failed
 
