@@ -199,8 +199,10 @@ async def _act(
         rows = [*{row["id"]: row for row in touched}.values()]  # A target and an id may name the same.
         there = {row["id"] for row in rows}
         missing = [name for name in names if is_id(name) and name not in there]
-        if missing:
+        if missing and not rows:
             raise _unknown(missing[0], running)
+        for name in missing:
+            talk(str(_unknown(name, running)))
         if not rows:
             await _refuse_unknown(running, names)
             talk(f"There is nothing to {act} of {', '.join(names)}.")
@@ -211,6 +213,7 @@ async def _act(
         count = f"{len(rows):,} invocation{'' if len(rows) == 1 else 's'}"
         agreed(f"{act.capitalize()} {count}?", yes=yes)
         succeeded, failed = await carried_out(running, act, [row["id"] for row in rows], step)
+        failed += [{"id": name, "done": False, "error": "there is no such invocation"} for name in missing]
     print_listing(_results(succeeded, failed), format)
     if failed:
         raise typer.Exit(SOME_FAILED)

@@ -6,7 +6,7 @@ import asyncio
 import os
 import ssl
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
 import httpx
@@ -122,9 +122,10 @@ def field_of(answer: httpx.Response, where: str, field: str, type: type) -> Any:
         NotAnAdminPortError: it has no such field.
     """
     told = parsed(answer, where)
-    if not isinstance(told, dict) or not isinstance(told.get(field), type):
+    found: Any = cast("dict[str, Any]", told).get(field) if isinstance(told, dict) else None
+    if not isinstance(found, type):
         raise no_admin_port(where, f"the answer has no '{field}'")
-    return told[field]
+    return found
 
 
 def _kind(answer: httpx.Response) -> str:
@@ -141,7 +142,7 @@ def _message(answer: httpx.Response) -> str | None:
         told = orjson.loads(answer.content)
     except orjson.JSONDecodeError:
         return None
-    message = told.get("message") if isinstance(told, dict) else None
+    message = cast("dict[str, Any]", told).get("message") if isinstance(told, dict) else None
     return message if isinstance(message, str) else None
 
 

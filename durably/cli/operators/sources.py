@@ -34,6 +34,7 @@ from durably.configuration.sections import without_password
 from durably.errors import DefinitionError, StoreInUseError, StoreUnavailableError
 from durably.inspection import why
 from durably.runtime.clock import SystemClock
+from durably.runtime.queries.column_names import unique_names
 from durably.runtime.supervision.contained_codec import unwrapping
 from durably.storage.introspection import InspectableStore
 from durably.storage.sqlite import SqliteStore
@@ -164,7 +165,7 @@ class StoredFile:
             )
         except ValueError as error:
             raise CommandError(f"{self.where}: {error}") from error
-        names = [name for name, _ in answer.columns]
+        names = unique_names(name for name, _ in answer.columns)
         return [
             {name: value.hex() if isinstance(value, bytes) else value for name, value in zip(names, row, strict=True)
              if value is not None}
