@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from durably.runtime.queries.column_names import unique_names
+
 if TYPE_CHECKING:
     from durably.runtime.queries.queries import QueryAnswer
 
@@ -32,7 +34,7 @@ def wants_json(accept: str) -> bool:
 
 def as_json(answer: QueryAnswer) -> bytes:
     readers = [_JSON.get(type or "", _itself) for _, type in answer.columns]
-    names = [name for name, _ in answer.columns]
+    names = unique_names(name for name, _ in answer.columns)
     rows = [
         {
             name: read(value)

@@ -24,6 +24,7 @@ from durably.cli.migrate import migrate
 from durably.cli.move import move_store
 from durably.cli.new import make_project
 from durably.cli.operators.commands import add_to
+from durably.cli.output_failures import output_failures_told
 from durably.cli.projects import run_main, run_worker
 from durably.cli.recode import decrypt, encrypt
 from durably.cli.serve import serve, serving
@@ -43,6 +44,11 @@ application = typer.Typer(
 
 def run() -> None:
     """Run the command that the arguments name."""
+    with output_failures_told():
+        _run()
+
+
+def _run() -> None:
     try:
         application(prog_name="durably")
     except (CommandError, ConfigurationError) as error:
@@ -211,7 +217,9 @@ _AsJson = Annotated[bool, typer.Option("--json", help="Print the counts and the 
 
 @application.command("backup")
 def backup_command(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The new file, such as backups/app-monday.db.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="The new file, such as app-monday.db, in a folder that is there.")
+    ],
     store: _StoreOption = None,
     as_json: _AsJson = False,
 ) -> None:

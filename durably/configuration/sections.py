@@ -7,10 +7,10 @@ the environment variables, `durably config show` and the sentences about mistake
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, cast
 
 import msgspec
 
@@ -21,8 +21,11 @@ PositiveInteger = Annotated[int, msgspec.Meta(ge=1)]
 PositiveNumber = Annotated[float, msgspec.Meta(gt=0)]
 HIDDEN: Final = "(hidden)"
 SECRET_KEYS: Final = frozenset({"token"})
-_PASSWORD: Final = re.compile(r"(//?[^:@/]*:)[^/]*@")
 """Their values are shown nowhere: not by `durably config show`, not in errors, not in a `repr`."""
+_PASSWORD: Final = re.compile(r"(//?[^:@/]*:)[^/]*@")
+_SECRET_PARAMETER: Final = re.compile(
+    r"((?:^|[?&;\s])[a-z_-]*(?:password|passwd|pwd|secret|token|api[_-]?key)=)[^&;#\s]*", re.IGNORECASE
+)
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True):
@@ -176,11 +179,16 @@ def values_of(section: Section) -> dict[str, Any]:
 
 def shown_value(key: str, value: object) -> object:
     """The value for people, or that it is hidden."""
-    if isinstance(value, str) and key == "url":
-        return without_password(value)
-    return HIDDEN if value is not None and key in SECRET_KEYS else value
+    if value is not None and key in SECRET_KEYS:
+        return HIDDEN
+    if isinstance(value, str):
+        return without_password(value) if key == "url" or "://" in value else value
+    if isinstance(value, list | tuple):
+        several = cast("Sequence[object]", value)
+        return tuple(shown_value(key, one) for one in several)
+    return value
 
 
 def without_password(url: str) -> str:
-    """A URL of any scheme as it may be shown."""
-    return _PASSWORD.sub(r"\1***@", url)
+    """A URL of any scheme as it may be shown: without the password before its host, and without secret parameters."""
+    return _SECRET_PARAMETER.sub(r"\1***", _PASSWORD.sub(r"\1***@", url))

@@ -195,3 +195,18 @@ def _value(section: str, key: str, place: int) -> str | int | tuple[str, ...]:
     if key in ("port", "retention_seconds", "limit_bytes", "in_flight"):
         return place + 1
     return choices.get(key, [f"{section}{number}" for number in range(3)])[place]
+
+
+def test_passwords_are_shown_in_no_section(tmp_path: Path) -> None:
+    found = loaded(
+        tmp_path,
+        "[pubsub]\nnodes = ['http://ann:hush@events-1:8080', 'http://events-2:8080']\n"
+        "[tracing]\nendpoint = 'http://ann:hush@localhost:4317/?api_key=hush'\n"
+        "[store]\nurl = 'postgresql://host/db?user=ann&password=hush&sslmode=require'\n",
+    )
+    assert "hush" not in repr(found)
+    shown = {f"{one.section}.{one.key}": one.value for one in found.settings}
+    assert "hush" not in str(shown)
+    assert shown["pubsub.nodes"] == ("http://ann:***@events-1:8080", "http://events-2:8080")
+    assert shown["tracing.endpoint"] == "http://ann:***@localhost:4317/?api_key=***"
+    assert shown["store.url"] == "postgresql://host/db?user=ann&password=***&sslmode=require"

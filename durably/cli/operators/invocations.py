@@ -13,6 +13,7 @@ import typer
 
 from durably.cli.failures import CommandError
 from durably.cli.operators.asking import agreed
+from durably.cli.operators.no_answers import field_of, parsed
 from durably.cli.operators.output import NOTHING, Format, Listing, Row, print_data, print_listing, talk
 from durably.cli.operators.sources import RunningServer, Source, Whom, server, source, text
 from durably.cli.operators.targets import condition, condition_of_any, is_id
@@ -198,8 +199,10 @@ async def _act(
         rows = [*{row["id"]: row for row in touched}.values()]  # A target and an id may name the same.
         there = {row["id"] for row in rows}
         missing = [name for name in names if is_id(name) and name not in there]
-        if missing:
+        if missing and not rows:
             raise _unknown(missing[0], running)
+        for name in missing:
+            talk(str(_unknown(name, running)))
         if not rows:
             await _refuse_unknown(running, names)
             talk(f"There is nothing to {act} of {', '.join(names)}.")
@@ -210,6 +213,7 @@ async def _act(
         count = f"{len(rows):,} invocation{'' if len(rows) == 1 else 's'}"
         agreed(f"{act.capitalize()} {count}?", yes=yes)
         succeeded, failed = await carried_out(running, act, [row["id"] for row in rows], step)
+        failed += [{"id": name, "done": False, "error": "there is no such invocation"} for name in missing]
     print_listing(_results(succeeded, failed), format)
     if failed:
         raise typer.Exit(SOME_FAILED)
@@ -240,7 +244,7 @@ async def carried_out(
     for first in range(0, len(ids), BATCH):
         part = list(ids[first : first + BATCH])
         answer = await running.ask("POST", f"/internal/invocations_batch_operations/{act}", {"invocation_ids": part})
-        told = orjson.loads(answer.content)
+        told = parsed(answer, running.where)
         succeeded += [_success(one) for one in told["succeeded"]]
         failed += [{"id": one["invocation_id"], "done": False, "error": one["error"]} for one in told["failed"]]
     return succeeded, failed
@@ -257,7 +261,7 @@ async def _each_from_a_step(
         except CommandError as error:
             failed.append({"id": id, "done": False, "error": str(error)})
         else:
-            new_id = orjson.loads(answer.content)["new_invocation_id"] if answer.content else None
+            new_id = field_of(answer, running.where, "new_invocation_id", str) if answer.content else None
             succeeded.append({"id": id, "done": True, "new_id": new_id})
     return succeeded, failed
 

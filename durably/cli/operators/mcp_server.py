@@ -13,6 +13,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
+from _durably_command import leave_quietly_on_signals
 from durably.cli.failures import CommandError
 from durably.cli.operators.invocations import (
     FIELDS,
@@ -57,7 +58,9 @@ def serve_mcp(whom: Whom, *, may_change: bool) -> None:
     Raises:
         CommandError: the extra is missing.
     """
-    asyncio.run(mcp_server(whom, may_change=may_change).run_stdio_async())
+    tools = mcp_server(whom, may_change=may_change)
+    leave_quietly_on_signals()  # A thread waits for the next line of input, and would keep Ctrl-C from ending it.
+    asyncio.run(tools.run_stdio_async())
 
 
 def mcp_server(whom: Whom, *, may_change: bool) -> MCPServer[Any]:

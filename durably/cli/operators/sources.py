@@ -16,16 +16,25 @@ from urllib.parse import quote, urlsplit
 import httpx
 import orjson
 
-from durably.bearer_tokens import UNAUTHORIZED
 from durably.cli.failures import CommandError
 from durably.cli.loading import load_codec
+from durably.cli.operators.no_answers import (
+    NoServerError,
+    field_of,
+    not_asked,
+    parsed,
+    refusal,
+    refuse_strangers,
+)
 from durably.cli.operators.output import Row, talk
 from durably.cli.reading import opened_to_read, store_file
+from durably.cli.servers.tls import only
 from durably.configuration import Admin, Configuration, load_configuration, tokens_of
 from durably.configuration.sections import without_password
 from durably.errors import DefinitionError, StoreInUseError, StoreUnavailableError
 from durably.inspection import why
 from durably.runtime.clock import SystemClock
+from durably.runtime.queries.column_names import unique_names
 from durably.runtime.supervision.contained_codec import unwrapping
 from durably.storage.introspection import InspectableStore
 from durably.storage.sqlite import SqliteStore
@@ -71,23 +80,37 @@ def text(value: str) -> str:
 class RunningServer:
     """A server that is asked at its admin port."""
 
-    def __init__(self, client: httpx.AsyncClient, url: str) -> None:
+    def __init__(self, client: httpx.AsyncClient, url: str, *, pinned: str | None = None) -> None:
         self._client = client
+        self._pinned = pinned
+        """The certificate of `durably.toml`, where the server has to have that one."""
+        self._is_known = False
         self.where = url
 
     async def rows(self, sql: str) -> Sequence[Row]:
         answer = await self.ask("POST", "/query", {"query": sql}, headers={"accept": "application/json"})
-        found: Sequence[Row] = orjson.loads(answer.content)["rows"]
+        found: Sequence[Row] = field_of(answer, self.where, "rows", list)
         return found
 
     async def why(self, id: str) -> tuple[Any, str]:
         path = f"/invocations/{quote(id, safe='')}/why"
         data = await self.ask("GET", path)
         told = await self.ask("GET", path, headers={"accept": "text/plain"})
-        return orjson.loads(data.content), told.text
+        return parsed(data, self.where), told.text
 
     async def get(self, path: str) -> Any:
-        return orjson.loads((await self.ask("GET", path)).content)
+        return parsed(await self.ask("GET", path), self.where)
+
+    async def recognise(self) -> None:
+        """Ask who answers there, once.
+
+        Raises:
+            NoServerError: nothing does.
+            CommandError: it is not durably, or refuses to say so.
+        """
+        if not self._is_known:
+            refuse_strangers(await self._send("GET", "/version"), self.where)
+            self._is_known = True
 
     async def ask(
         self, method: str, path: str, body: object = None, *, headers: Mapping[str, str] | None = None
@@ -96,38 +119,22 @@ class RunningServer:
         Raises:
             CommandError: it refuses, or does not answer.
         """
+        await self.recognise()
+        answer = await self._send(method, path, body, headers=headers)
+        if answer.status_code >= 400:
+            raise refusal(answer, self.where)
+        return answer
+
+    async def _send(
+        self, method: str, path: str, body: object = None, *, headers: Mapping[str, str] | None = None
+    ) -> httpx.Response:
         content = None if body is None else orjson.dumps(body)
         told = {"content-type": "application/json"} if body is not None else {}
         try:
-            answer = await self._client.request(method, path, content=content, headers={**told, **(headers or {})})
-        except httpx.ConnectError as error:
-            raise NoServerError(
-                f"No server answers at {self.where}. Start one (durably serve), say where it is (--admin, or [admin] "
-                "of durably.toml), or name the file of a stopped one (--store sqlite:///app.db)."
-            ) from error
+            return await self._client.request(method, path, content=content, headers={**told, **(headers or {})})
         except httpx.HTTPError as error:
-            raise CommandError(f"{self.where} did not answer: {type(error).__name__}. Ask again.") from error
-        if answer.status_code >= 400:
-            raise CommandError(_refusal(answer, self.where))
-        return answer
-
-
-class NoServerError(CommandError):
-    """Nothing listens there."""
-
-
-def _refusal(answer: httpx.Response, where: str) -> str:
-    if answer.status_code == UNAUTHORIZED:
-        fault = "wrong" if "authorization" in answer.request.headers else "missing"
-        return (
-            f"{where} asks for a token, and yours is {fault}. Set DURABLY_ADMIN_TOKEN, or token_file in [admin] of "
-            "durably.toml."
-        )
-    try:
-        message = str(orjson.loads(answer.content)["message"])
-    except (orjson.JSONDecodeError, KeyError, TypeError):
-        message = f"it answers {answer.status_code}, and is no admin port of durably"
-    return f"{where}: {message}{'' if message.endswith('.') else '.'}"
+            url = str(self._client.base_url)
+            raise await not_asked(error, url, self.where, pinned=self._pinned) from error
 
 
 # ---------------------------------------------------------------- a file
@@ -158,7 +165,7 @@ class StoredFile:
             )
         except ValueError as error:
             raise CommandError(f"{self.where}: {error}") from error
-        names = [name for name, _ in answer.columns]
+        names = unique_names(name for name, _ in answer.columns)
         return [
             {name: value.hex() if isinstance(value, bytes) else value for name, value in zip(names, row, strict=True)
              if value is not None}
@@ -217,33 +224,46 @@ async def server(whom: Whom, configuration: Configuration | None = None) -> Asyn
             "This needs a server that runs: a store alone has no code that would carry it out. Start durably serve, "
             "and leave --store out."
         )
-    settings = (load_configuration() if configuration is None else configuration).admin or Admin()
-    url = (whom.admin or settings.url or f"http://127.0.0.1:{settings.port}").rstrip("/")
+    found = load_configuration() if configuration is None else configuration
+    settings = found.admin or Admin()
+    pinned = None if whom.admin or settings.url or found.server is None else found.server.tls_certificate
+    url = (whom.admin or settings.url or _own_address(settings, is_https=pinned is not None)).rstrip("/")
     if not _is_address(url):
-        raise CommandError(f"'{url}' is no address. Write http://127.0.0.1:9070, for example.")
+        raise CommandError(f"'{without_password(url)}' is no address. Write http://127.0.0.1:9070, for example.")
     timeout = httpx.Timeout(TIMEOUT_SECONDS, connect=CONNECT_TIMEOUT_SECONDS)
-    # Loading the certificates of the system takes longer than all else.
-    trusted = ssl.create_default_context() if url.startswith("https:") else False
+    trusted: ssl.SSLContext | bool = False
+    if pinned is not None:
+        trusted = only(pinned)
+    elif url.startswith("https:"):  # Loading the certificates of the system takes longer than all else.
+        trusted = ssl.create_default_context()
     tokens = tokens_of(settings)
     headers = {"authorization": f"Bearer {tokens[0]}"} if tokens else {}
     # No proxy of the environment hears the token, or answers in place of the server.
     async with httpx.AsyncClient(
         base_url=url, timeout=timeout, verify=trusted, headers=headers, trust_env=False
     ) as client:
-        yield RunningServer(client, without_password(url))
+        yield RunningServer(client, without_password(url), pinned=pinned)
 
 
 def _is_address(url: str) -> bool:
     try:
         parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:
+        host = httpx.URL(url).host  # It takes less for an address than urlsplit does.
+        return parts.scheme in ("http", "https") and bool(parts.hostname and host) and (parts.port or 1) > 0
+    except (httpx.InvalidURL, ValueError):
         return False
+
+
+def _own_address(settings: Admin, *, is_https: bool) -> str:
+    """Where `durably serve` with this configuration listens for operators."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)
+    shown = f"[{host}]" if ":" in host and not host.startswith("[") else host
+    return f"{'https' if is_https else 'http'}://{shown}:{settings.port}"
 
 
 async def _answers(running: RunningServer) -> bool:
     try:
-        await running.ask("GET", "/version")
+        await running.recognise()
     except NoServerError:
         return False
     return True

@@ -8,9 +8,11 @@ that has changed by then, nothing happens.
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from importlib import import_module
+from types import FrameType
 from typing import Any, Final, cast
 from urllib.parse import quote
 
@@ -22,6 +24,7 @@ from durably.cli.failures import CommandError
 from durably.cli.operators.asking import agreed
 from durably.cli.operators.invocations import SOME_FAILED
 from durably.cli.operators.output import Format, Listing, print_data, print_listing, talk
+from durably.cli.operators.services import services_of
 from durably.cli.operators.sources import RunningServer, Source, Whom, server, source, text
 from durably.cli.operators.targets import object_named
 from durably.cli.operators.watching import repeated, run_repeatedly
@@ -49,7 +52,10 @@ def get_state(
                 if found_key is None:
                     await _print_keys(asked, service, format)
                 else:
-                    _print(await read_state(asked, service, found_key), field, format, f"{service}/{found_key}")
+                    state = await read_state(asked, service, found_key)
+                    if not state:
+                        await _refuse_unknown_class(asked, service)
+                    _print(state, field, format, f"{service}/{found_key}")
 
             await repeated(show, every_seconds)
 
@@ -61,10 +67,33 @@ def edit_state(name: str, key: str | None, whom: Whom, format: Format, *, yes: b
 
     def edited(fields: dict[str, Any]) -> dict[str, Any]:
         before = orjson.dumps(fields, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS).decode()
-        after = click.edit(before, extension=".json")
+        after = _from_editor(before)
         return fields if after is None else _parsed(after, "What the editor left")
 
     asyncio.run(_change(name, key, whom, format, edited, yes=yes))
+
+
+def _from_editor(before: str) -> str | None:
+    """What the editor of `VISUAL` or `EDITOR` leaves; None if it saves nothing.
+
+    Raises:
+        CommandError: there is no such editor, or it fails.
+    """
+    interrupts = signal.signal(signal.SIGINT, _leave_it_to_the_editor)
+    try:
+        return click.edit(before, extension=".json")
+    except (click.ClickException, OSError, ValueError) as error:  # ValueError: quotes that do not close, or no UTF-8.
+        reason = error.message if isinstance(error, click.ClickException) else str(error)
+        raise CommandError(
+            f"The editor failed: {reason.rstrip('.')}. VISUAL or EDITOR names the command of the editor. Nothing was "
+            "changed."
+        ) from error
+    finally:
+        signal.signal(signal.SIGINT, interrupts)
+
+
+def _leave_it_to_the_editor(_number: int, _frame: FrameType | None) -> None:
+    """Ctrl-C goes to both processes."""
 
 
 def patch_state(name: str, key: str | None, whom: Whom, format: Format, *, patch: str, yes: bool) -> None:
@@ -101,6 +130,22 @@ def _object(name: str, key: str | None) -> tuple[str, str | None]:
     return service, own_key if key is None else key
 
 
+async def _refuse_unknown_class(asked: Source, service: str) -> None:
+    """A class of which no object has state may have a slip in its name. What a store has seen is known, too.
+
+    Raises:
+        CommandError: it neither runs nor has ever been called or kept.
+    """
+    if await asked.rows(f"select id from sys_invocation where target_service_name = {text(service)} limit 1"):
+        return
+    if await asked.rows(f"select service_key from state where service_name = {text(service)} limit 1"):
+        return
+    known = [row["name"] for row in await services_of(asked)]
+    if service not in known:
+        there = f"There are {', '.join(known)}." if known else "There are none."
+        raise CommandError(f"There is no class '{service}' in {asked.where}. {there}")
+
+
 async def keys_with_state(asked: Source, service: str) -> list[str]:
     """The keys of a class whose objects have state."""
     rows = await asked.rows(
@@ -114,6 +159,8 @@ async def _print_keys(asked: Source, service: str, format: Format) -> None:
         "select service_name, service_key, count(*) as fields, sum(value_length) as bytes from state "
         f"where service_name = {text(service)} group by service_name, service_key order by service_key"
     )
+    if not rows:
+        await _refuse_unknown_class(asked, service)
     rows = [{**row, "object": f"{quote(row['service_name'])}/{quote(row['service_key'], safe='')}"} for row in rows]
     print_listing(
         Listing(
@@ -197,7 +244,10 @@ async def _change(
     if found_key is None:
         raise CommandError(f"'{name}' names no object. Write Object key, or Object/key.")
     async with server(whom) as running:
-        state = _whole(await read_state(running, service, found_key), f"{service}/{found_key}")
+        stored = await read_state(running, service, found_key)
+        if not stored:
+            await _refuse_unknown_class(running, service)
+        state = _whole(stored, f"{service}/{found_key}")
         before = _decoded(state)
         after = change(orjson.loads(orjson.dumps(before)))
         if after == before:
@@ -239,6 +289,7 @@ async def _clear(name: str, key: str | None, whom: Whom, format: Format, *, yes:
         if found_key is not None:
             keys = [one for one in keys if one == found_key]
         if not keys:
+            await _refuse_unknown_class(running, service)
             talk(f"{service if found_key is None else f'{service}/{found_key}'} has no state.")
             return
         for one in keys[:SHOWN] if not yes else ():

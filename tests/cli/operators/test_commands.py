@@ -191,6 +191,65 @@ def test_state_is_patched_edited_and_cleared_for_what_was_read(
     assert "has no state" in command("state", "clear", "Counter/edited", "--admin", site.admin, "-y").err
 
 
+@pytest.mark.parametrize("editor", ["/nowhere/editor", "false", "'", "printf '\\377' >", "rm"])
+def test_an_editor_that_fails_is_told_and_changes_nothing(
+    site: Site, command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, editor: str
+) -> None:
+    site.post("/Counter/unedited/add", 0)
+    if editor.startswith("printf"):  # Editors are commands, not lines of a shell.
+        script = tmp_path / "editor"
+        script.write_text(f'#!/bin/sh\n{editor} "$1"\n', "utf-8")
+        script.chmod(0o755)
+        editor = str(script)
+    monkeypatch.setenv("VISUAL", editor)
+    told = command("state", "edit", "Counter/unedited", "--admin", site.admin, "-y")
+    assert (told.status, told.out) == (1, "")
+    assert "The editor failed: " in told.err
+    assert "VISUAL or EDITOR names the command of the editor. Nothing was changed." in told.err
+    assert command("state", "get", "Counter/unedited", "--admin", site.admin, "--json").data == {"count": 0}
+
+
+def test_an_unknown_id_among_others_stops_none_of_them(site: Site, command: Command) -> None:
+    ids = [site.send(f"/Counter/among{number}/wait") for number in range(2)]
+    for id in ids:
+        site.until(id, "suspended")
+    told = command("invocations", "cancel", ids[0], "inv_1x", ids[1], "--admin", site.admin, "-y", "--json")
+    assert told.status == 3
+    assert "There is no invocation inv_1x" in told.err
+    done = {row["id"]: (row["done"], row["error"]) for row in told.data_of_a_failure}
+    assert done == {ids[0]: (True, None), ids[1]: (True, None), "inv_1x": (False, "there is no such invocation")}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["get", "Conter"],
+        ["get", "Conter/a"],
+        ["clear", "Conter", "-y"],
+        ["clear", "Conter/a", "-y"],
+        ["patch", "Conter/a", "-p", "[]", "-y"],
+    ],
+)
+def test_the_state_of_a_class_that_there_is_not_is_refused(site: Site, command: Command, arguments: list[str]) -> None:
+    site.post("/Counter/known/add")
+    for whom in (
+        (["--admin", site.admin], ["--store", site.store]) if "get" in arguments else (["--admin", site.admin],)
+    ):
+        told = command("state", *arguments, *whom)
+        assert (told.status, told.out) == (1, "")
+        assert "There is no class 'Conter' in " in told.err
+        assert "There are Counter" in told.err
+        known = [one.replace("Conter", "Counter").replace("/a", "/nobody") for one in arguments]
+        if "/" in known[1]:
+            assert command("state", *known, *whom).status == 0
+
+
+def test_two_columns_of_one_name_are_both_told(site: Site, command: Command) -> None:
+    query = "select 1 as n, 2 as n, 3 as m, 4 as n"
+    for whom in (["--admin", site.admin], ["--store", site.store]):
+        assert command("sql", query, *whom, "--json").data == [{"n": 1, "n:1": 2, "m": 3, "n:2": 4}]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
