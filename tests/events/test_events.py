@@ -299,6 +299,48 @@ async def test_a_subscription_may_begin_at_a_moment() -> None:
     assert HEARD == ["since late"]
 
 
+class Brief(Service):
+    works_seconds = 1
+
+    @subscribe(Paid, timeout=5)
+    async def hear(self, ctx: Context, event: Paid) -> None:
+        await ctx.sleep(seconds=Brief.works_seconds)
+        await ctx.run("hear", HEARD.append, event.order)
+
+
+async def test_the_time_of_a_subscribed_handler_counts_from_when_the_event_becomes_a_message() -> None:
+    async with Harness(Brief) as app:
+        Brief.works_seconds = 1
+        await app.pause_subscription("Brief/hear")
+        await app.publish(Paid("a", 1))
+        await app.advance(hours=1)
+        await app.crash()
+        await app.advance(hours=1)
+        await app.resume_subscription("Brief/hear")
+        await app.advance(seconds=2)
+        assert HEARD == ["a"], "an event may be older than the timeout"
+        Brief.works_seconds = 60
+        await app.publish(Paid("b", 1))
+        await app.advance(seconds=10)
+        [letter] = [one async for one in app.dead_letters()]
+        assert "deadline passed" in letter.reason
+        Brief.works_seconds = 1
+        await app.advance(hours=1)
+        await app.retry_dead_letter(letter.id)
+        await app.advance(seconds=2)
+        assert HEARD == ["a", "b"], "a dead letter that is tried again has all of its time again"
+
+
+async def test_events_that_wait_at_the_limit_in_flight_lose_no_time() -> None:
+    Brief.works_seconds = 4
+    async with Harness(Brief, pubsub=PubSub(in_flight=1)) as app:
+        for order in "abc":
+            await app.publish(Paid(order, 1), key="one")
+        await app.advance(seconds=20)
+        assert HEARD == ["a", "b", "c"]
+        assert [one async for one in app.dead_letters()] == []
+
+
 class Flaky(Service):
     broken = True
     patience: RetryPolicy = RetryPolicy(max_attempts=2, then="fail")
