@@ -1110,7 +1110,12 @@ class Runtime(Caller):
         return await self._set_source(name, SourceStatus.PAUSED)
 
     async def resume_source(self, name: str, /, *, pass_over: bool = False) -> bool:
-        """Let a source go on. `pass_over` the record that cannot become a message. Else as `pause_source`."""
+        """Let a source go on. `pass_over` the record that cannot become a message, or a row that cannot be read: then
+        the source begins anew. Else as `pause_source`.
+
+        Raises:
+            UnreadableRecordError: the store does not tell how far the source was read.
+        """
         return await self._set_source(name, SourceStatus.ON, passes_over=pass_over)
 
     async def _set_source(self, name: str, status: SourceStatus, *, passes_over: bool = False) -> bool:

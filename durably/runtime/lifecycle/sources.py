@@ -23,7 +23,13 @@ from durably.actors.values.descriptions import shortened, text_for_people
 from durably.actors.values.names import checked_name
 from durably.actors.values.type_checks import is_int, is_mapping, is_text
 from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
-from durably.errors import CodecError, InvalidArgumentError, UnencodableError, UnknownTargetError
+from durably.errors import (
+    CodecError,
+    InvalidArgumentError,
+    UnencodableError,
+    UnknownTargetError,
+    UnreadableRecordError,
+)
 from durably.ids import Entropy, InvocationStatus, is_storable, new_identity
 from durably.runtime.activations.activations import Activations
 from durably.runtime.clock import Clock
@@ -41,7 +47,7 @@ from durably.runtime.lifecycle.pauses import Pauses
 from durably.runtime.messaging.acceptance import Acceptance, Message
 from durably.runtime.observation.observer import Observer
 from durably.sources import Feed, SourceRecord
-from durably.storage.records import SOURCES
+from durably.storage.records import SOURCES, StoredObject
 from durably.storage.store import Store
 
 FIRST_DELAY_US = 250_000
@@ -83,6 +89,8 @@ class RunningFeed:
         self.handler = handler
         self.name = feed.name
         self.row = SourceRow()
+        self.is_unreadable = False
+        """The store does not tell where it was, so its row here says nothing of that."""
         self.failure: str | None = None
         """What the source has raised since it last gave something."""
         self.in_flight = InFlight()
@@ -188,10 +196,12 @@ class Sources:
         return self._running
 
     async def set_status(self, name: str, status: SourceStatus, *, passes_over: bool = False) -> bool:
-        """Turn a feed on or off; whether that changed anything. `passes_over` the record that it cannot take.
+        """Turn a feed on or off; whether that changed anything. `passes_over` the record that it cannot take, or a row
+        that cannot be read: then it begins anew.
 
         Raises:
             UnknownTargetError: there is none of this name.
+            UnreadableRecordError: it is not known where it was, so it cannot go on from there.
         """
         one = next((one for one in await self.known() if one.name == name), None)
         if one is None:
@@ -200,6 +210,9 @@ class Sources:
             raise UnknownTargetError(f"There is no feed {name!r}. {there}", known=known)
         if one.row.status is status:
             return False
+        if one.is_unreadable and not passes_over:
+            await self._read_again(one)
+        one.is_unreadable = False
         positions = one.row.positions
         if passes_over and one.row.refused is not None:
             partition, position = one.row.refused
@@ -215,19 +228,24 @@ class Sources:
         if self._incarnation.dead:
             return
         for one in self._running:
-            value = stored.state.get(one.name)
-            if value is not None:
-                self._read(one, value)
+            try:
+                one.row = _row_of(one.name, stored)
+            except UnreadableRecordError as error:  # Rule L5: where it was is not known, so nothing of it is taken.
+                one.is_unreadable = True
+                one.row = SourceRow(status=SourceStatus.PAUSED, reason=str(error))
+                self._observer.source_unreadable(one.name, error)
             self._tasks.append(self._host.create_task(self._run(one)))
         self._taken_over.set()
 
-    def _read(self, one: RunningFeed, value: bytes) -> None:
-        try:
-            one.row = msgspec.json.decode(value, type=SourceRow)
-        except ValueError as error:  # Rule L5: where it was is not known, so nothing of it is taken.
-            reason = f"The store does not tell where it was: {error}"
-            one.row = SourceRow(status=SourceStatus.PAUSED, reason=reason)
-            self._observer.source_paused(one.name, reason)
+    async def _read_again(self, one: RunningFeed) -> None:
+        """Its row may have been restored, or the codec have all of its keys.
+
+        Raises:
+            UnreadableRecordError: it still cannot be read.
+        """
+        (stored,) = await self._store.load([SOURCES], pending_limit=0)
+        if one.is_unreadable:  # Still, after the wait.
+            one.row = _row_of(one.name, stored)
 
     def _is_idle(self) -> bool:
         return self._incarnation.stopping or not any(one.is_busy for one in self._running)
@@ -388,6 +406,29 @@ class Sources:
             key = one.keys.get(invocation.id)
             if key is not None:
                 one.in_flight.resume(key)
+
+
+def _row_of(name: str, stored: StoredObject) -> SourceRow:
+    """Where a feed stands.
+
+    Raises:
+        UnreadableRecordError: the store does not tell.
+    """
+    if stored.left_out_bytes is None:
+        value = stored.state.get(name)
+        if value is None:
+            return SourceRow()
+        try:
+            return msgspec.json.decode(value, type=SourceRow)
+        except ValueError as error:
+            reason = stored.unreadable.reason if not value and stored.unreadable is not None else f"{error}."
+    else:
+        reason = f"The rows of all sources hold {stored.left_out_bytes:,} bytes, more than the store loads."
+    raise UnreadableRecordError(
+        f"The store does not tell how far the source {name!r} was read: {reason} Restore the row, or give the codec "
+        "all of its keys, and resume the source. Or pass the row over, and the source begins anew, so that records "
+        "come twice or are missed: resume_source(name, pass_over=True)."
+    )
 
 
 def _checked_positions(begins: Mapping[str, int]) -> Mapping[str, int]:
