@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import types
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -635,6 +636,7 @@ async def test_an_event_of_an_older_class_is_read_by_todays_if_it_fits_and_is_a_
         await app.settle()
         assert HEARD == ["Booked(room='1', beds=2)"]
         await app.pause_subscription("Hotel/hear")
+    async with Harness(code(old), store=MemoryStore(disk)) as app:
         await app.publish(old(room="2"))
     other = versions(("floor", int))
     async with Harness(code(other), store=MemoryStore(disk)) as app:
@@ -793,3 +795,53 @@ async def test_a_name_that_no_stream_of_events_can_show_is_refused(name: str) ->
         body = msgspec.json.encode([{"name": name, "value": {}}])
         with pytest.raises(TerminalError, match="name of an event"):
             await app.call("durably.events", "publish", body)
+
+
+def paid(fields: list[tuple[str, Any]], where: str) -> type[Any]:
+    """Another class of that name."""
+    made = make_dataclass("Paid", fields)
+    made.__module__ = where
+    return made
+
+
+async def test_two_classes_of_events_of_one_name_are_refused_where_the_runtime_is_made() -> None:
+    other = paid([("order", str), ("amount", int)], "billing")
+
+    class Second(Service):
+        @subscribe(other)
+        async def hear(self, ctx: Context, event: Any) -> None: ...
+
+    class Third(Service):
+        @subscribe(Paid, Shipped)
+        async def hear(self, ctx: Context, event: Paid | Shipped) -> None: ...
+
+    told = r"tests\.events\.test_events\.Paid and billing\.Paid are both called 'Paid'.*Use one class, or name one"
+    with pytest.raises(DefinitionError, match=told):
+        Harness(Ledger, Second)
+    with pytest.raises(DefinitionError, match=told):
+        subscribe(Paid, other)
+    async with Harness(Ledger, Third) as app:  # The same class is no clash.
+        with pytest.raises(DefinitionError, match=told):
+            await app.subscribe(lambda event: None, other)
+
+
+async def test_an_event_of_another_class_of_the_name_that_is_subscribed_to_is_not_published() -> None:
+    other = paid([("order", str), ("amount", int), ("currency", str)], "billing")
+    told = r"tests\.events\.test_events\.Paid and billing\.Paid are both called 'Paid'"
+
+    class Billing(Service):
+        @handler
+        async def bill(self, ctx: Context) -> str:
+            try:
+                await ctx.publish(Shipped("a"), other("a", 1, "EUR"), key="a")
+            except TypeError as error:
+                return str(error)
+            return "published"
+
+    async with Harness(Ledger, Billing) as app:
+        with pytest.raises(TypeError, match=told):
+            await app.publish(other("a", 1, "EUR"))
+        assert re.search(told, await app.service(Billing).bill())
+        assert await app.object(Ledger, "a").read() == []
+    async with Harness(Billing) as app:  # Nothing here reads it as another class.
+        assert await app.service(Billing).bill() == "published"
