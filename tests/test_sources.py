@@ -376,3 +376,27 @@ async def test_a_source_whose_row_cannot_be_read_is_not_read_until_the_row_is_re
     async with Harness(Account, sources=fed(topic), store=MemoryStore(disk)) as app:
         assert await app.resume_source("topic", pass_over=True)
         assert await booked(app, "a") == [1, 2, 1, 2], "a person has decided"
+
+
+async def test_how_far_a_source_is_behind_is_told_where_the_source_knows() -> None:
+    class Silent(TopicSource):
+        ends: Any = None
+
+    class Wrong(TopicSource):
+        def ends(self) -> Mapping[str, int]:
+            raise ConnectionError("nobody there")
+
+    topic = Topic(partitions=2)
+    for source, behind in ((TopicSource(topic), 3), (Silent(topic), None), (Wrong(topic), None)):
+        async with Harness(Account, sources=[Feed(source, Account.book)]) as app:
+            await app.settle()
+            assert await app.pause_source("topic")
+            for value in (b"1", b"2", b"3"):
+                topic.put(value, key="a")
+            (one,) = await app.sources()
+            assert one.behind == behind
+            assert (await app.metrics()).source_lags == ({} if behind is None else {"topic": 3})
+            await app.resume_source("topic")
+            await app.settle()
+            (one,) = await app.sources()
+            assert one.behind == (None if behind is None else 0)

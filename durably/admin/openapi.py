@@ -119,6 +119,7 @@ _SCHEMAS: Final[Json] = {
             "handler": TEXT,
             "status": {"enum": [str(status) for status in SourceStatus]},
             "positions": {"type": "object", "additionalProperties": NUMBER},
+            "behind": {"type": ["integer", "null"]},
             "in_flight": NUMBER,
             "reason": {"type": ["string", "null"]},
             "failure": {"type": ["string", "null"]},

@@ -46,7 +46,7 @@ from durably.runtime.lifecycle.in_flight import InFlight
 from durably.runtime.lifecycle.pauses import Pauses
 from durably.runtime.messaging.acceptance import Acceptance, Message
 from durably.runtime.observation.observer import Observer
-from durably.sources import Feed, SourceRecord
+from durably.sources import Feed, MeasuredSource, SourceRecord
 from durably.storage.records import SOURCES, StoredObject
 from durably.storage.store import Store
 
@@ -119,6 +119,20 @@ class RunningFeed:
         return self.row.status is SourceStatus.ON
 
     @property
+    def behind(self) -> int | None:
+        """So many records have not become messages, as far as the source tells; None: it does not."""
+        source, positions = self.feed.source, self.row.positions
+        if not isinstance(source, MeasuredSource):
+            return None
+        try:
+            ends = _checked_positions(source.ends())
+        except USER_ERRORS as error:
+            let_signals_pass(error)
+            return None
+        known = ((end, positions.get(partition)) for partition, end in ends.items())
+        return sum(max(0, end - position) for end, position in known if position is not None)
+
+    @property
     def has_room(self) -> bool:
         return self.in_flight.counted < self.feed.in_flight
 
@@ -157,23 +171,24 @@ class Sources:
         self._payloads = payloads
         self._ready = ready
         self._store = store
-        self._running = [RunningFeed(feed, handler) for feed, handler in feeds]
+        self.running = [RunningFeed(feed, handler) for feed, handler in feeds]
+        """All of them. Where they stand is known once the store has told it: `known`."""
         self._tasks: list[asyncio.Task[None]] = []
         self._taken_over = asyncio.Event()
         self._of_handler: dict[BoundActorHandler, list[RunningFeed]] = {}
-        for one in self._running:
+        for one in self.running:
             self._of_handler.setdefault(one.handler, []).append(one)
             endings.on_end_of[one.handler] = self._has_ended
             pauses.on_pause_of[one.handler] = self._has_paused
             pauses.on_resume_of[one.handler] = self._has_resumed
-        if self._running:
+        if self.running:
             activations.on_queued.append(self._has_queued)
         idleness.add(self._is_idle)
 
     # ------------------------------------------------------------------ its life
 
     def start(self) -> None:
-        if self._running:
+        if self.running:
             self._background.spawn(self._take_over())
 
     def kill(self) -> None:
@@ -185,15 +200,15 @@ class Sources:
         tasks, self._tasks = self._tasks, []
         if tasks:
             _, left = await asyncio.wait(tasks, timeout=STOPPING_US / 1_000_000)
-            for one, task in zip(self._running, tasks, strict=True):
+            for one, task in zip(self.running, tasks, strict=True):
                 if task in left:
                     self._observer.source_does_not_end(one.name)
 
     async def known(self) -> list[RunningFeed]:
         """All of them, once the store has told where they stand."""
-        if self._running:
+        if self.running:
             await self._taken_over.wait()
-        return self._running
+        return self.running
 
     async def set_status(self, name: str, status: SourceStatus, *, passes_over: bool = False) -> bool:
         """Turn a feed on or off; whether that changed anything. `passes_over` the record that it cannot take, or a row
@@ -205,7 +220,7 @@ class Sources:
         """
         one = next((one for one in await self.known() if one.name == name), None)
         if one is None:
-            known = sorted(one.name for one in self._running)
+            known = sorted(one.name for one in self.running)
             there = f"There are: {', '.join(known)}." if known else "There are none."
             raise UnknownTargetError(f"There is no feed {name!r}. {there}", known=known)
         if one.row.status is status:
@@ -227,7 +242,7 @@ class Sources:
         (stored,) = await self._store.load([SOURCES], pending_limit=0)
         if self._incarnation.dead:
             return
-        for one in self._running:
+        for one in self.running:
             try:
                 one.row = _row_of(one.name, stored)
             except UnreadableRecordError as error:  # Rule L5: where it was is not known, so nothing of it is taken.
@@ -248,7 +263,7 @@ class Sources:
             one.row = _row_of(one.name, stored)
 
     def _is_idle(self) -> bool:
-        return self._incarnation.stopping or not any(one.is_busy for one in self._running)
+        return self._incarnation.stopping or not any(one.is_busy for one in self.running)
 
     # ------------------------------------------------------------------ a source
 
@@ -438,7 +453,7 @@ def _checked_positions(begins: Mapping[str, int]) -> Mapping[str, int]:
         TypeError: a source gave something else.
     """
     if not is_mapping(begins) or not all(_is_place(partition, at) for partition, at in begins.items()):
-        raise TypeError(f"open() of a source gives the positions of partitions, by name, not {shortened(begins)}.")
+        raise TypeError(f"A source gives the positions of partitions, by name, not {shortened(begins)}.")
     return begins
 
 
