@@ -78,6 +78,7 @@ class KafkaSource:
         self._consumer: Any = None
         self._inspector: Any = None
         self._looked_at = 0.0
+        self._ends: dict[str, int] = {}
 
     @property
     def name(self) -> str:
@@ -130,7 +131,15 @@ class KafkaSource:
         except _errors.OffsetOutOfRangeError as error:
             await self._go_on_behind_gap(error.args[0])
             return []
+        for partition in self._consumer.assignment():
+            end: int | None = self._consumer.highwater(partition)
+            if end is not None:
+                self._ends[str(partition.partition)] = end
         return [self._record(one) for records in found.values() for one in records]
+
+    def ends(self) -> Mapping[str, int]:
+        """As the brokers said at the last poll. Offsets that hold no record, such as marks of transactions, count."""
+        return self._ends
 
     def _record(self, record: Any) -> SourceRecord:
         # What is no UTF-8 is refused as a key, with what it is.

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 from durably.actors.handlers import Handler
 from durably.actors.values.type_checks import is_int, is_text
 from durably.errors import DefinitionError
 from durably.ids import is_storable
 
-__all__ = ["Feed", "Source", "SourceRecord"]
+__all__ = ["Feed", "MeasuredSource", "Source", "SourceRecord"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +66,15 @@ class Source(Protocol):
 
     async def close(self) -> None:
         """Let go of what `open` took, also if that failed midway."""
+        ...
+
+
+@runtime_checkable
+class MeasuredSource(Source, Protocol):
+    """A source that can tell how much there is to read. Without this, nothing is told of how far behind it is."""
+
+    def ends(self) -> Mapping[str, int]:
+        """For each partition, the position behind its last record, as far as that is known without waiting."""
         ...
 
 

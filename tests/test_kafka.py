@@ -83,6 +83,7 @@ async def test_records_of_a_key_come_in_order_and_a_runtime_goes_on_where_the_la
             (one,) = await runtime.sources()
             assert sum(one.positions.values()) == turn * 30 + 31
             assert one.failure is None
+            assert one.behind == 0
 
 
 async def test_headers_go_with_a_record_and_a_key_that_is_no_text_stops_the_feed(cluster: Cluster) -> None:

@@ -16,7 +16,7 @@ def test_the_page_names_the_metrics_that_there_are() -> None:
     empty = RuntimeMetrics(
         accepts_requests=True, counts=Counts(), active_objects={}, mailbox_messages={}, waiting_requests=0,
         waiting_attempts=0, running_actions=0, timers_due_soon=0, undurable_bytes=0, paused_invocations=0,
-        subscription_lags={},
+        subscription_lags={}, source_lags={},
     )  # fmt: skip
     told = re.findall(r"^# TYPE (\S+) (\w+)", as_prometheus(empty).decode(), re.MULTILINE)
     assert sorted(told) == sorted(re.findall(r"^\| `(durably_\w+)` \| (\w+) ", PAGE, re.MULTILINE))

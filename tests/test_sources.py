@@ -19,6 +19,7 @@ from durably import (
     Service,
     SharedContext,
     UnknownTargetError,
+    UnreadableRecordError,
     VirtualObject,
     handler,
     shared,
@@ -27,6 +28,7 @@ from durably import (
 from durably.runtime.lifecycle import sources as running_sources
 from durably.sources import Feed, SourceRecord
 from durably.storage.memory import Disk, MemoryStore
+from durably.storage.records import SOURCES
 from durably.testing import Harness, Simulation, Topic, TopicSource, for_each_crash_point
 
 
@@ -344,3 +346,57 @@ async def test_a_reason_that_is_no_unicode_text_doubles_nothing() -> None:
             await app.settle()
             assert (await app.state(Exact, "a"))["taken"] == [1]
             assert "\\udcff" in ((await app.sources())[0].reason or "")
+
+
+async def test_a_source_whose_row_cannot_be_read_is_not_read_until_the_row_is_restored_or_passed_over() -> None:
+    topic, disk = Topic(), Disk()
+    topic.put(b"1", key="a")
+    async with Harness(Account, sources=fed(topic), store=MemoryStore(disk)) as app:
+        assert await booked(app, "a") == [1]
+    row = disk.state[SOURCES]["topic"]
+    disk.state[SOURCES]["topic"] = b"{dam"
+    topic.put(b"2", key="a")
+    for _ in range(2):
+        with capture_logs() as logs:
+            async with Harness(Account, sources=fed(topic), store=MemoryStore(disk)) as app:
+                assert await booked(app, "a") == [1]
+                (one,) = await app.sources()
+                assert one.status == "paused"
+                assert (one.reason or "").startswith("The store does not tell how far the source 'topic' was read")
+                with pytest.raises(UnreadableRecordError, match="pass_over=True"):
+                    await app.resume_source("topic")
+                assert await booked(app, "a") == [1], "a resume does not begin anew silently"
+        assert "a source is paused, since the store does not tell where it was" in [one["event"] for one in logs]
+    async with Harness(Account, sources=fed(topic), store=MemoryStore(disk)) as app:
+        await app.settle()
+        disk.state[SOURCES]["topic"] = row
+        assert await app.resume_source("topic")
+        assert await booked(app, "a") == [1, 2], "it goes on where it was"
+    disk.state[SOURCES]["topic"] = b""
+    async with Harness(Account, sources=fed(topic), store=MemoryStore(disk)) as app:
+        assert await app.resume_source("topic", pass_over=True)
+        assert await booked(app, "a") == [1, 2, 1, 2], "a person has decided"
+
+
+async def test_how_far_a_source_is_behind_is_told_where_the_source_knows() -> None:
+    class Silent(TopicSource):
+        ends: Any = None
+
+    class Wrong(TopicSource):
+        def ends(self) -> Mapping[str, int]:
+            raise ConnectionError("nobody there")
+
+    topic = Topic(partitions=2)
+    for source, behind in ((TopicSource(topic), 3), (Silent(topic), None), (Wrong(topic), None)):
+        async with Harness(Account, sources=[Feed(source, Account.book)]) as app:
+            await app.settle()
+            assert await app.pause_source("topic")
+            for value in (b"1", b"2", b"3"):
+                topic.put(value, key="a")
+            (one,) = await app.sources()
+            assert one.behind == behind
+            assert (await app.metrics()).source_lags == ({} if behind is None else {"topic": 3})
+            await app.resume_source("topic")
+            await app.settle()
+            (one,) = await app.sources()
+            assert one.behind == (None if behind is None else 0)

@@ -379,11 +379,12 @@ class Caller(Transport):
         - `headers`: outside handlers, for the middleware of the runtime, such as credentials.
 
         Raises:
-            TypeError: an event is none.
+            TypeError: an event is none, or is of another class than the one of its name that handlers subscribe to.
             UnencodableError: an event has a value that JSON does not have.
             OverloadedError: outside handlers: the store holds as many bytes of events as it may.
         """
-        given = published(events, key=key, stream=stream, sse=sse, where="publish()")
+        known = self._subscribed_events()
+        given = published(events, key=key, stream=stream, sse=sse, where="publish()", known=known)
         if idempotency_key is not None:
             checked_name(
                 idempotency_key,

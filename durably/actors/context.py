@@ -7,7 +7,7 @@ advanced: in an action, a thread, another handler or afterwards every verb raise
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Never, ParamSpec, TypeVar, overload
 from uuid import UUID
@@ -19,7 +19,7 @@ from durably.actors.awakeable import Awakeable, issue_completion
 from durably.actors.caller import Caller
 from durably.actors.compensations import Compensations
 from durably.actors.definition.definition import definition_of
-from durably.actors.event_values import EVENT_PREFIX, PUBLISHED_STREAM, Published, stored_value
+from durably.actors.event_values import EVENT_PREFIX, PUBLISHED_STREAM, EventClass, Published, stored_value
 from durably.actors.handler_info import HandlerInfo as HandlerInfo
 from durably.actors.handlers import Handler, HandlerKind
 from durably.actors.promises import DurablePromise
@@ -271,6 +271,9 @@ class Context(Caller):
 
     def _issue_cancel(self, id: str, site: CallSite, /) -> Operation[None]:
         return self._port.issue_one_way(Cancel(id), f"cancel of {id}", site)
+
+    def _subscribed_events(self) -> Mapping[str, EventClass]:
+        return self.handler.actor_info.subscribed_events
 
     def _issue_publish(
         self, events: Sequence[Published], idempotency_key: str | None, headers: dict[str, str], site: CallSite, /

@@ -10,7 +10,7 @@ makes, a service by its class or contract, objects and workflows as `Keyed[Cart]
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, NewType, TypeAlias, TypeVar, cast, overload
@@ -19,7 +19,7 @@ from durably.actors.actor import Actor
 from durably.actors.caller import Caller
 from durably.actors.context import Context
 from durably.actors.definition.definition import ActorKind, definition_of
-from durably.actors.event_values import Published
+from durably.actors.event_values import EventClass, Published
 from durably.actors.protocol.commands import CompleteAwakeable, Question
 from durably.actors.protocol.operations import CallSite
 from durably.actors.protocol.port import Port
@@ -182,6 +182,9 @@ class RunningHandler(Caller):
 
     def _name_of_handler(self) -> str | None:
         return self._context("A machine")._name_of_handler()
+
+    def _subscribed_events(self) -> Mapping[str, EventClass]:
+        return self._context("A publication")._subscribed_events()
 
     def _issue_publish(
         self, events: Sequence[Published], idempotency_key: str | None, headers: dict[str, str], site: CallSite, /

@@ -7,7 +7,7 @@ a class that changes has another one, and what was published before can be told 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Final, TypeVar, cast
 
@@ -149,12 +149,21 @@ def event_classes(classes: Iterable[Any], where: str) -> dict[str, EventClass]:
     found: dict[str, EventClass] = {}
     for cls in classes:
         one = event_class(cls)
-        if found.setdefault(one.name, one).cls is not one.cls:
-            raise DefinitionError(
-                f"{where} names two classes of events that are called {one.name!r}. Name one of them with "
-                '@event("...").'
-            )
+        first = found.setdefault(one.name, one)
+        if first.cls is not one.cls:
+            raise DefinitionError(f"{where} names two classes of events of one name. {_clash(first, one)}")
     return found
+
+
+def _clash(first: EventClass, second: EventClass) -> str:
+    return (
+        f"{_place(first.cls)} and {_place(second.cls)} are both called {first.name!r}, so an event of one would be "
+        f'read as the other. Use one class, or name one of them: @event("...") above the class.'
+    )
+
+
+def _place(cls: type[Any]) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def _has_fields(cls: type[Any]) -> bool:
@@ -219,12 +228,19 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def published(
-    events: Sequence[Any], *, key: str | None, stream: str | None, sse: bool | None, where: str
+    events: Sequence[Any],
+    *,
+    key: str | None,
+    stream: str | None,
+    sse: bool | None,
+    where: str,
+    known: Mapping[str, EventClass],
 ) -> tuple[Published, ...]:
-    """What a caller wrote in the parentheses of `publish`.
+    """What a caller wrote in the parentheses of `publish`. `known`: the classes that are subscribed to, by name.
 
     Raises:
-        TypeError: an event is no instance of a class of events, or an option has another type.
+        TypeError: an event is no instance of a class of events, or of another one than subscribers read it by, or an
+            option has another type.
         InvalidKeyError: no store can keep the key.
         UnencodableError: an event has a value that JSON does not have.
     """
@@ -235,10 +251,12 @@ def published(
     if key is not None:
         checked_name(key, f"The key of an event is Unicode text without NUL, and not empty; {key!r} is not.")
     checked = "" if stream is None else checked_stream(stream)
-    return tuple(_published(one, key or "", checked, sse, where) for one in events)
+    return tuple(_published(one, key or "", checked, sse, where, known) for one in events)
 
 
-def _published(given: Any, key: str, stream: str, sse: bool | None, where: str) -> Published:
+def _published(
+    given: Any, key: str, stream: str, sse: bool | None, where: str, known: Mapping[str, EventClass]
+) -> Published:
     if isinstance(given, type):
         raise TypeError(f"{where} takes events, which are instances: write {given.__name__}(...), with its fields.")
     try:
@@ -246,6 +264,11 @@ def _published(given: Any, key: str, stream: str, sse: bool | None, where: str) 
         one.check()
     except DefinitionError as error:
         raise TypeError(f"{where} was given {shortened(given)}. {error}") from error
+    subscribed = known.get(one.name)
+    if subscribed is not None and subscribed.cls is not one.cls:
+        raise TypeError(
+            f"{where} was given an event that subscribers would read by another class. {_clash(subscribed, one)}"
+        )
     value = msgspec.Raw(one.encode(given))
     return Published(name=one.name, version=one.version, value=value, key=key, stream=stream, sse=sse)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from durably.actors.actor import Actor
 from durably.actors.definition.definition import ActorKind
+from durably.actors.event_values import EventClass
 from durably.actors.handlers import HandlerKind
 from durably.actors.limits import Limit
 from durably.actors.middleware import MiddlewareGiven
@@ -42,6 +43,10 @@ class ActorInfo:
     middleware: tuple[MiddlewareGiven, ...]
     """What stands around all of them, as it was named: that of the classes that it extends comes first."""
     metadata: Mapping[str, str]
+    subscribed_events: Mapping[str, EventClass] = field(
+        default_factory=dict[str, EventClass], repr=False, compare=False
+    )
+    """The classes of events that handlers of the runtime subscribe to, by the name of the event."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,13 +9,13 @@ A handler's context, a runtime in this process and an HTTP client are transports
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Generator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from typing import Any, Final, Generic, TypeVar, cast
 
 import msgspec
 
 from durably.actors.definition.arguments import Arguments
-from durably.actors.event_values import Published
+from durably.actors.event_values import EventClass, Published
 from durably.actors.headers import Forwarding
 from durably.actors.protocol.commands import CompleteAwakeable, Question
 from durably.actors.protocol.operations import CallSite, frame_above
@@ -136,6 +136,10 @@ class Transport:
     def _name_of_handler(self) -> str | None:
         """The handler that asks; None outside handlers."""
         return None
+
+    def _subscribed_events(self) -> Mapping[str, EventClass]:
+        """The classes of events that handlers of this runtime subscribe to, as far as they are known here."""
+        return {}
 
     def _issue_cancel(self, id: str, site: CallSite, /) -> Coroutine[object, object, None]:
         """Cancel an invocation."""

@@ -119,6 +119,7 @@ _SCHEMAS: Final[Json] = {
             "handler": TEXT,
             "status": {"enum": [str(status) for status in SourceStatus]},
             "positions": {"type": "object", "additionalProperties": NUMBER},
+            "behind": {"type": ["integer", "null"]},
             "in_flight": NUMBER,
             "reason": {"type": ["string", "null"]},
             "failure": {"type": ["string", "null"]},
@@ -358,7 +359,7 @@ def _sources() -> Json:
     for verb, meaning in (
         ("pause", "Take no record"),
         ("resume", "Take records again"),
-        ("pass-over", "Leave the record out that cannot become a message, and take records again"),
+        ("pass-over", "Leave the record out that cannot become a message, or begin anew, and take records again"),
     ):
         told = _operation(f"{verb.replace('-', '_')}_source", meaning, changed, parameters=[name])
         paths[f"/sources/{verb}"] = {"patch": told}

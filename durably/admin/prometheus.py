@@ -45,6 +45,8 @@ def _moment(metrics: RuntimeMetrics) -> Iterator[Metric]:
         yield _gauge("paused_invocations", "Paused invocations, up to 1000.", metrics.paused_invocations)
     lag = "Events that have not become messages of a subscription, up to 1000."
     yield _by("subscription_lag_events", lag, "subscription", metrics.subscription_lags)
+    lag = "Records that have not become messages, as far as the source knows."
+    yield _by("source_lag_records", lag, "source", metrics.source_lags)
 
 
 def _history(counts: Counts) -> Iterator[Metric]:

@@ -453,12 +453,15 @@ class Runtime(Caller):
         )
         self._hosted = self._with_publisher()
 
+    def _subscribed_events(self) -> Mapping[str, EventClass]:
+        return self._events
+
     def _with_publisher(self) -> dict[str, BoundActor]:
         """What it runs, with the service that publishes for those outside, which is no user's."""
         if PUBLISHER in self._actors:
             raise DefinitionError(f"A class is named {PUBLISHER!r}, which is taken. Give it another name.")
-        known = _known_events(self._actors.values())
-        own = bind(publisher(known), self._dependencies, limits=self._limits, middleware=self._middleware)
+        self._events = _known_events(self._actors.values())
+        own = bind(publisher(self._events), self._dependencies, limits=self._limits, middleware=self._middleware)
         return {**self._actors, PUBLISHER: own}
 
     @property
@@ -1110,7 +1113,12 @@ class Runtime(Caller):
         return await self._set_source(name, SourceStatus.PAUSED)
 
     async def resume_source(self, name: str, /, *, pass_over: bool = False) -> bool:
-        """Let a source go on. `pass_over` the record that cannot become a message. Else as `pause_source`."""
+        """Let a source go on. `pass_over` the record that cannot become a message, or a row that cannot be read: then
+        the source begins anew. Else as `pause_source`.
+
+        Raises:
+            UnreadableRecordError: the store does not tell how far the source was read.
+        """
         return await self._set_source(name, SourceStatus.ON, passes_over=pass_over)
 
     async def _set_source(self, name: str, status: SourceStatus, *, passes_over: bool = False) -> bool:
@@ -1228,6 +1236,7 @@ class Runtime(Caller):
         if not events:
             raise DefinitionError("runtime.subscribe() takes a function and the classes of events that it hears of.")
         classes = event_classes(events, "runtime.subscribe()")
+        event_classes((one.cls for one in (*self._events.values(), *classes.values())), "The runtime")
         for one in classes.values():
             one.check()
         reader = await self.follow_events(stream)
@@ -1587,14 +1596,16 @@ def _bind_all(
     if isinstance(actors, type):
         raise DefinitionError(f"A runtime takes a list of classes of actors: write [{actors.__name__}].")
     bound: dict[str, BoundActor] = {}
+    events: dict[str, EventClass] = {}
     for cls in with_companions(actors):
-        actor = bind(cls, dependencies, serde=serde, limits=limits, middleware=middleware)
+        actor = bind(cls, dependencies, serde=serde, limits=limits, middleware=middleware, events=events)
         name = actor.definition.name
         if name in bound:
             raise DefinitionError(
                 f"Two classes are named {name!r} on the wire. Give one of them another name: class ...(name=...)."
             )
         bound[name] = actor
+    events.update(_known_events(bound.values()))
     dependencies.check_called([*bound])
     check_prefixes(one.definition.actor for one in bound.values())
     return bound

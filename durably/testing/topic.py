@@ -74,5 +74,8 @@ class TopicSource:
                 return records
             await self._topic.news()
 
+    def ends(self) -> Mapping[str, int]:
+        return {partition: len(records) for partition, records in self._topic.partitions.items()}
+
     async def close(self) -> None:
         """There is nothing to let go of."""

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import types
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -297,6 +298,48 @@ async def test_a_subscription_may_begin_at_a_moment() -> None:
     async with Harness(listeners(("since", middle)), store=MemoryStore(disk)) as app:
         await app.settle()
     assert HEARD == ["since late"]
+
+
+class Brief(Service):
+    works_seconds = 1
+
+    @subscribe(Paid, timeout=5)
+    async def hear(self, ctx: Context, event: Paid) -> None:
+        await ctx.sleep(seconds=Brief.works_seconds)
+        await ctx.run("hear", HEARD.append, event.order)
+
+
+async def test_the_time_of_a_subscribed_handler_counts_from_when_the_event_becomes_a_message() -> None:
+    async with Harness(Brief) as app:
+        Brief.works_seconds = 1
+        await app.pause_subscription("Brief/hear")
+        await app.publish(Paid("a", 1))
+        await app.advance(hours=1)
+        await app.crash()
+        await app.advance(hours=1)
+        await app.resume_subscription("Brief/hear")
+        await app.advance(seconds=2)
+        assert HEARD == ["a"], "an event may be older than the timeout"
+        Brief.works_seconds = 60
+        await app.publish(Paid("b", 1))
+        await app.advance(seconds=10)
+        [letter] = [one async for one in app.dead_letters()]
+        assert "deadline passed" in letter.reason
+        Brief.works_seconds = 1
+        await app.advance(hours=1)
+        await app.retry_dead_letter(letter.id)
+        await app.advance(seconds=2)
+        assert HEARD == ["a", "b"], "a dead letter that is tried again has all of its time again"
+
+
+async def test_events_that_wait_at_the_limit_in_flight_lose_no_time() -> None:
+    Brief.works_seconds = 4
+    async with Harness(Brief, pubsub=PubSub(in_flight=1)) as app:
+        for order in "abc":
+            await app.publish(Paid(order, 1), key="one")
+        await app.advance(seconds=20)
+        assert HEARD == ["a", "b", "c"]
+        assert [one async for one in app.dead_letters()] == []
 
 
 class Flaky(Service):
@@ -593,6 +636,7 @@ async def test_an_event_of_an_older_class_is_read_by_todays_if_it_fits_and_is_a_
         await app.settle()
         assert HEARD == ["Booked(room='1', beds=2)"]
         await app.pause_subscription("Hotel/hear")
+    async with Harness(code(old), store=MemoryStore(disk)) as app:
         await app.publish(old(room="2"))
     other = versions(("floor", int))
     async with Harness(code(other), store=MemoryStore(disk)) as app:
@@ -751,3 +795,53 @@ async def test_a_name_that_no_stream_of_events_can_show_is_refused(name: str) ->
         body = msgspec.json.encode([{"name": name, "value": {}}])
         with pytest.raises(TerminalError, match="name of an event"):
             await app.call("durably.events", "publish", body)
+
+
+def paid(fields: list[tuple[str, Any]], where: str) -> type[Any]:
+    """Another class of that name."""
+    made = make_dataclass("Paid", fields)
+    made.__module__ = where
+    return made
+
+
+async def test_two_classes_of_events_of_one_name_are_refused_where_the_runtime_is_made() -> None:
+    other = paid([("order", str), ("amount", int)], "billing")
+
+    class Second(Service):
+        @subscribe(other)
+        async def hear(self, ctx: Context, event: Any) -> None: ...
+
+    class Third(Service):
+        @subscribe(Paid, Shipped)
+        async def hear(self, ctx: Context, event: Paid | Shipped) -> None: ...
+
+    told = r"tests\.events\.test_events\.Paid and billing\.Paid are both called 'Paid'.*Use one class, or name one"
+    with pytest.raises(DefinitionError, match=told):
+        Harness(Ledger, Second)
+    with pytest.raises(DefinitionError, match=told):
+        subscribe(Paid, other)
+    async with Harness(Ledger, Third) as app:  # The same class is no clash.
+        with pytest.raises(DefinitionError, match=told):
+            await app.subscribe(lambda event: None, other)
+
+
+async def test_an_event_of_another_class_of_the_name_that_is_subscribed_to_is_not_published() -> None:
+    other = paid([("order", str), ("amount", int), ("currency", str)], "billing")
+    told = r"tests\.events\.test_events\.Paid and billing\.Paid are both called 'Paid'"
+
+    class Billing(Service):
+        @handler
+        async def bill(self, ctx: Context) -> str:
+            try:
+                await ctx.publish(Shipped("a"), other("a", 1, "EUR"), key="a")
+            except TypeError as error:
+                return str(error)
+            return "published"
+
+    async with Harness(Ledger, Billing) as app:
+        with pytest.raises(TypeError, match=told):
+            await app.publish(other("a", 1, "EUR"))
+        assert re.search(told, await app.service(Billing).bill())
+        assert await app.object(Ledger, "a").read() == []
+    async with Harness(Billing) as app:  # Nothing here reads it as another class.
+        assert await app.service(Billing).bill() == "published"

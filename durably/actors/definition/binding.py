@@ -24,6 +24,7 @@ from durably.actors.definition.large_types import LargeType, key_codec, large_ty
 from durably.actors.definition.migrating import migrated
 from durably.actors.definition.signature import HandlerSignature
 from durably.actors.definition.type_bindings import bindings_of
+from durably.actors.event_values import EventClass
 from durably.actors.handler_info import ActorInfo, HandlerInfo, HandlerOptions
 from durably.actors.handlers import Handler, HandlerKind
 from durably.actors.large_state import LargeField
@@ -130,7 +131,9 @@ class BoundActorHandler:
             onion = Onion(f"{self.service}/{self.name}", middleware, types.parameters, types.arguments)
             self.start, self.start_decoded = onion.start, onion.start_decoded
             self.encode_result = onion.encoding(self.encode_result)
-        self.info = _info(definition, handler, signature, _actor_info(definition) if actor_info is None else actor_info)
+        self.info = _info(
+            definition, handler, signature, _actor_info(definition, {}, {}) if actor_info is None else actor_info
+        )
 
     def __repr__(self) -> str:
         return f"<{self.kind} handler {self.service}/{self.name}>"
@@ -310,13 +313,14 @@ def bind(
     serde: SerdeFactory | None = None,
     limits: Mapping[str, Limit] | None = None,
     middleware: Sequence[MiddlewareGiven] = (),
+    events: Mapping[str, EventClass] | None = None,
 ) -> BoundActor:
     """Make a class ready to run: resolve its types, find its dependencies, call its constructor once.
 
     What factories make for the constructor is left open, in `dependencies.unmade` or, for each activation, in
     `BoundActor.asked`. `middleware` stands around all handlers, outside that of the class. `serde` makes the Serdes of
     a class without some of its own; without one, values are JSON. `limits` are those that handlers name; without them,
-    nothing is limited.
+    nothing is limited. `events` are the classes of events that the runtime subscribes to, by name.
 
     Raises:
         DefinitionError: it cannot work; says why and what to write.
@@ -328,7 +332,7 @@ def bind(
         )
     found = dependencies if isinstance(dependencies, Dependencies) else Dependencies(dependencies)
     infos: dict[str, HandlerInfo] = {}
-    actor_info = _actor_info(definition, infos)
+    actor_info = _actor_info(definition, infos, {} if events is None else events)
     handlers: dict[str, BoundActorHandler] = {}
     for name, handler in definition.handlers.items():
         around = [found.middleware(one) for one in (*middleware, *definition.middleware, *handler.middleware)]
@@ -366,15 +370,18 @@ def _bound_limit(definition: ActorDefinition, handler: AnyHandler, limits: Mappi
     return BoundLimit(name, limit, where, parameters, has_key=definition.kind != "service")
 
 
-def _actor_info(definition: ActorDefinition, infos: Mapping[str, HandlerInfo] | None = None) -> ActorInfo:
-    """`infos` are filled in as its handlers are bound."""
+def _actor_info(
+    definition: ActorDefinition, infos: Mapping[str, HandlerInfo], events: Mapping[str, EventClass]
+) -> ActorInfo:
+    """`infos` are filled in as its handlers are bound, `events` as those of all classes are."""
     return ActorInfo(
         name=definition.name,
         kind=definition.kind,
         actor=definition.actor,
-        handlers=MappingProxyType({} if infos is None else infos),
+        handlers=MappingProxyType(infos),
         middleware=definition.middleware,
         metadata=definition.options.metadata,
+        subscribed_events=MappingProxyType(events),
     )
 
 

@@ -143,7 +143,8 @@ def subscribe(
       without it, the name of the method. Under another name it is a new subscription.
     - `retry`: when to try again. A policy that ends with `then="fail"`, and a `TerminalError`, make a dead letter of
       the event; one that ends with a pause holds up its key.
-    - `timeout`, `limit`, `atomic`, `middleware`: as of `handler`.
+    - `timeout`: as of `handler`. It counts from when the event becomes a message, not from when it was published.
+    - `limit`, `atomic`, `middleware`: as of `handler`.
 
     Types that the fields of an event name may be defined further down; they are looked up when a runtime is made.
 

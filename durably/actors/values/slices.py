@@ -284,7 +284,7 @@ def release_in_slices(values: list[Any]) -> Slices[None]:
         value = values.pop()
         is_shared = getrefcount(value) > UNSHARED_REFERENCES
         kind = cast("object", type(value))
-        if kind in (list, dict, set):
+        if kind is list or kind is dict or kind is set:
             for size in range(len(value), 0, -RELEASED_ITEMS):
                 if not is_shared:
                     _remove(value, min(size, RELEASED_ITEMS))

@@ -25,6 +25,8 @@ class SourceState:
     status: SourceStatus
     positions: Mapping[str, int]
     """For each partition, where its next record may be."""
+    behind: int | None
+    """So many records have not become messages, as the source last knew it; None: it does not tell."""
     in_flight: int
     """So many messages of it wait or run, as far as this process has accepted them; those behind paused ones do not
     count."""
@@ -79,6 +81,7 @@ def _described(one: RunningFeed) -> SourceState:
         handler=f"{one.handler.service}/{one.handler.name}",
         status=one.row.status,
         positions=one.row.positions,
+        behind=one.behind,
         in_flight=one.in_flight.counted,
         reason=one.row.reason,
         failure=one.failure,

@@ -20,6 +20,7 @@ async def runtime_metrics(supervisor: Supervisor, store: InspectableStore, count
     waiting: Counter[str] = Counter()
     paused: int | None = None
     lags: dict[str, int] = {}
+    source_lags: dict[str, int] = {}
     engine = supervisor.engine
     parts = None if engine is None else engine.parts
     if engine is not None and parts is not None:
@@ -36,6 +37,7 @@ async def runtime_metrics(supervisor: Supervisor, store: InspectableStore, count
             lags = {one.name: one.behind for one in await subscriptions_of(engine, store)}
         except DurablyError:
             paused = None
+        source_lags = {one.name: one.behind for one in parts.sources.running if one.behind is not None}
     return RuntimeMetrics(
         accepts_requests=supervisor.accepts_requests,
         counts=counts,
@@ -48,4 +50,5 @@ async def runtime_metrics(supervisor: Supervisor, store: InspectableStore, count
         undurable_bytes=0 if parts is None else parts.committer.undurable_bytes,
         paused_invocations=paused,
         subscription_lags=lags,
+        source_lags=source_lags,
     )

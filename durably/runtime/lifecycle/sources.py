@@ -23,7 +23,13 @@ from durably.actors.values.descriptions import shortened, text_for_people
 from durably.actors.values.names import checked_name
 from durably.actors.values.type_checks import is_int, is_mapping, is_text
 from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
-from durably.errors import CodecError, InvalidArgumentError, UnencodableError, UnknownTargetError
+from durably.errors import (
+    CodecError,
+    InvalidArgumentError,
+    UnencodableError,
+    UnknownTargetError,
+    UnreadableRecordError,
+)
 from durably.ids import Entropy, InvocationStatus, is_storable, new_identity
 from durably.runtime.activations.activations import Activations
 from durably.runtime.clock import Clock
@@ -40,8 +46,8 @@ from durably.runtime.lifecycle.in_flight import InFlight
 from durably.runtime.lifecycle.pauses import Pauses
 from durably.runtime.messaging.acceptance import Acceptance, Message
 from durably.runtime.observation.observer import Observer
-from durably.sources import Feed, SourceRecord
-from durably.storage.records import SOURCES
+from durably.sources import Feed, MeasuredSource, SourceRecord
+from durably.storage.records import SOURCES, StoredObject
 from durably.storage.store import Store
 
 FIRST_DELAY_US = 250_000
@@ -83,6 +89,8 @@ class RunningFeed:
         self.handler = handler
         self.name = feed.name
         self.row = SourceRow()
+        self.is_unreadable = False
+        """The store does not tell where it was, so its row here says nothing of that."""
         self.failure: str | None = None
         """What the source has raised since it last gave something."""
         self.in_flight = InFlight()
@@ -109,6 +117,20 @@ class RunningFeed:
     @property
     def is_on(self) -> bool:
         return self.row.status is SourceStatus.ON
+
+    @property
+    def behind(self) -> int | None:
+        """So many records have not become messages, as far as the source tells; None: it does not."""
+        source, positions = self.feed.source, self.row.positions
+        if not isinstance(source, MeasuredSource):
+            return None
+        try:
+            ends = _checked_positions(source.ends())
+        except USER_ERRORS as error:
+            let_signals_pass(error)
+            return None
+        known = ((end, positions.get(partition)) for partition, end in ends.items())
+        return sum(max(0, end - position) for end, position in known if position is not None)
 
     @property
     def has_room(self) -> bool:
@@ -149,23 +171,24 @@ class Sources:
         self._payloads = payloads
         self._ready = ready
         self._store = store
-        self._running = [RunningFeed(feed, handler) for feed, handler in feeds]
+        self.running = [RunningFeed(feed, handler) for feed, handler in feeds]
+        """All of them. Where they stand is known once the store has told it: `known`."""
         self._tasks: list[asyncio.Task[None]] = []
         self._taken_over = asyncio.Event()
         self._of_handler: dict[BoundActorHandler, list[RunningFeed]] = {}
-        for one in self._running:
+        for one in self.running:
             self._of_handler.setdefault(one.handler, []).append(one)
             endings.on_end_of[one.handler] = self._has_ended
             pauses.on_pause_of[one.handler] = self._has_paused
             pauses.on_resume_of[one.handler] = self._has_resumed
-        if self._running:
+        if self.running:
             activations.on_queued.append(self._has_queued)
         idleness.add(self._is_idle)
 
     # ------------------------------------------------------------------ its life
 
     def start(self) -> None:
-        if self._running:
+        if self.running:
             self._background.spawn(self._take_over())
 
     def kill(self) -> None:
@@ -177,29 +200,34 @@ class Sources:
         tasks, self._tasks = self._tasks, []
         if tasks:
             _, left = await asyncio.wait(tasks, timeout=STOPPING_US / 1_000_000)
-            for one, task in zip(self._running, tasks, strict=True):
+            for one, task in zip(self.running, tasks, strict=True):
                 if task in left:
                     self._observer.source_does_not_end(one.name)
 
     async def known(self) -> list[RunningFeed]:
         """All of them, once the store has told where they stand."""
-        if self._running:
+        if self.running:
             await self._taken_over.wait()
-        return self._running
+        return self.running
 
     async def set_status(self, name: str, status: SourceStatus, *, passes_over: bool = False) -> bool:
-        """Turn a feed on or off; whether that changed anything. `passes_over` the record that it cannot take.
+        """Turn a feed on or off; whether that changed anything. `passes_over` the record that it cannot take, or a row
+        that cannot be read: then it begins anew.
 
         Raises:
             UnknownTargetError: there is none of this name.
+            UnreadableRecordError: it is not known where it was, so it cannot go on from there.
         """
         one = next((one for one in await self.known() if one.name == name), None)
         if one is None:
-            known = sorted(one.name for one in self._running)
+            known = sorted(one.name for one in self.running)
             there = f"There are: {', '.join(known)}." if known else "There are none."
             raise UnknownTargetError(f"There is no feed {name!r}. {there}", known=known)
         if one.row.status is status:
             return False
+        if one.is_unreadable and not passes_over:
+            await self._read_again(one)
+        one.is_unreadable = False
         positions = one.row.positions
         if passes_over and one.row.refused is not None:
             partition, position = one.row.refused
@@ -214,23 +242,28 @@ class Sources:
         (stored,) = await self._store.load([SOURCES], pending_limit=0)
         if self._incarnation.dead:
             return
-        for one in self._running:
-            value = stored.state.get(one.name)
-            if value is not None:
-                self._read(one, value)
+        for one in self.running:
+            try:
+                one.row = _row_of(one.name, stored)
+            except UnreadableRecordError as error:  # Rule L5: where it was is not known, so nothing of it is taken.
+                one.is_unreadable = True
+                one.row = SourceRow(status=SourceStatus.PAUSED, reason=str(error))
+                self._observer.source_unreadable(one.name, error)
             self._tasks.append(self._host.create_task(self._run(one)))
         self._taken_over.set()
 
-    def _read(self, one: RunningFeed, value: bytes) -> None:
-        try:
-            one.row = msgspec.json.decode(value, type=SourceRow)
-        except ValueError as error:  # Rule L5: where it was is not known, so nothing of it is taken.
-            reason = f"The store does not tell where it was: {error}"
-            one.row = SourceRow(status=SourceStatus.PAUSED, reason=reason)
-            self._observer.source_paused(one.name, reason)
+    async def _read_again(self, one: RunningFeed) -> None:
+        """Its row may have been restored, or the codec have all of its keys.
+
+        Raises:
+            UnreadableRecordError: it still cannot be read.
+        """
+        (stored,) = await self._store.load([SOURCES], pending_limit=0)
+        if one.is_unreadable:  # Still, after the wait.
+            one.row = _row_of(one.name, stored)
 
     def _is_idle(self) -> bool:
-        return self._incarnation.stopping or not any(one.is_busy for one in self._running)
+        return self._incarnation.stopping or not any(one.is_busy for one in self.running)
 
     # ------------------------------------------------------------------ a source
 
@@ -390,6 +423,29 @@ class Sources:
                 one.in_flight.resume(key)
 
 
+def _row_of(name: str, stored: StoredObject) -> SourceRow:
+    """Where a feed stands.
+
+    Raises:
+        UnreadableRecordError: the store does not tell.
+    """
+    if stored.left_out_bytes is None:
+        value = stored.state.get(name)
+        if value is None:
+            return SourceRow()
+        try:
+            return msgspec.json.decode(value, type=SourceRow)
+        except ValueError as error:
+            reason = stored.unreadable.reason if not value and stored.unreadable is not None else f"{error}."
+    else:
+        reason = f"The rows of all sources hold {stored.left_out_bytes:,} bytes, more than the store loads."
+    raise UnreadableRecordError(
+        f"The store does not tell how far the source {name!r} was read: {reason} Restore the row, or give the codec "
+        "all of its keys, and resume the source. Or pass the row over, and the source begins anew, so that records "
+        "come twice or are missed: resume_source(name, pass_over=True)."
+    )
+
+
 def _checked_positions(begins: Mapping[str, int]) -> Mapping[str, int]:
     """Before anything of it is in the log.
 
@@ -397,7 +453,7 @@ def _checked_positions(begins: Mapping[str, int]) -> Mapping[str, int]:
         TypeError: a source gave something else.
     """
     if not is_mapping(begins) or not all(_is_place(partition, at) for partition, at in begins.items()):
-        raise TypeError(f"open() of a source gives the positions of partitions, by name, not {shortened(begins)}.")
+        raise TypeError(f"A source gives the positions of partitions, by name, not {shortened(begins)}.")
     return begins
 
 

@@ -330,6 +330,11 @@ class RuntimeLogger(Observer):
             error=reason,
         )
 
+    def source_unreadable(self, source: str, error: BaseException) -> None:
+        self._logger.error(
+            "a source is paused, since the store does not tell where it was", source=source, error=str(error)
+        )
+
     def schedule_begins(self, schedule: str, next_tick: str | None) -> None:
         self._logger.info("a schedule begins", schedule=schedule, next_tick=next_tick)
 

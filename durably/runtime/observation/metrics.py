@@ -129,6 +129,8 @@ class RuntimeMetrics:
     """1,000 are 1,000 or more. None: the store is away."""
     subscription_lags: Mapping[str, int]
     """By subscription, how many events have not become messages; 1,000 are 1,000 or more."""
+    source_lags: Mapping[str, int]
+    """By source, how many records have not become messages. Sources that do not tell are missing."""
 
 
 def _key(invocation: InvocationRun) -> HandlerKey:

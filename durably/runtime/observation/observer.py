@@ -144,6 +144,9 @@ class Observer:
     def source_paused(self, source: str, reason: str) -> None:
         """A source waits for a person."""
 
+    def source_unreadable(self, source: str, error: BaseException) -> None:
+        """The store does not tell how far a source was read, so it is paused. The error says what to do."""
+
     # ------------------------------------------------------------------ an invocation
 
     @of_every_invocation
