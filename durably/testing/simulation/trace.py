@@ -260,6 +260,9 @@ class TraceLog(Observer):
     def source_paused(self, source: str, reason: str) -> None:
         self._note(f"the source {source} is paused: {reason}")
 
+    def source_unreadable(self, source: str, error: BaseException) -> None:
+        self._note(f"the store does not tell how far the source {source} was read: {error}")
+
     def schedule_begins(self, schedule: str, next_tick: str | None) -> None:
         self._note(f"the schedule {schedule} begins; its next tick is {next_tick}")
 
