@@ -1,6 +1,6 @@
 """How much the suite tries: the same laws at each level, on more examples.
 
-- *ordinary*: `python -m pytest`. Every law, in a few minutes, in one process, without a server.
+- *ordinary*: `python -m pytest`. Every law, in a few minutes, without a server.
 - *full*: `--full`, what `.ci/run` runs. Also the tests marked `slow`: servers, packages, mutants, the soak.
 - *long*: `--long`, by hand, for hours: a search. Hypothesis tries other examples each time.
 """
