@@ -7,9 +7,11 @@ stored, so those of a codec stay wrapped. An export of an older layout becomes a
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 import sqlite3
+import stat
 import zlib
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
@@ -143,7 +145,7 @@ class Reading:
     def _beginning(self, line: bytes) -> Beginning:
         try:
             found = msgspec.json.decode(line, type=Beginning)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise StoreUnavailableError(f"{self._path} is no export of a store: durably export writes one.") from error
         if found.format != FORMAT:
             raise StoreUnavailableError(f"{self._path} is no export of a store: durably export writes one.")
@@ -173,7 +175,9 @@ class Reading:
                     return
                 table, *row = values
                 found = row_of(row)
-            except (ValueError, TypeError, KeyError) as error:
+                if not isinstance(table, str):
+                    raise TypeError("the name of a table is a text")
+            except (ValueError, TypeError, KeyError, RecursionError) as error:
                 raise StoreUnavailableError(f"Line {done + 2} of {self._path} is no row. {_CHANGED}") from error
             self.contents.add(table, line)
             yield table, found
@@ -257,13 +261,23 @@ def _insert(fresh: sqlite3.Connection, reading: Reading, store: str, progressed:
         table = tables.get(name)
         if table is None or len(row) != len(table.columns):
             raise StoreUnavailableError(f"The store {store} was not made: a row of {name} does not fit. {_CHANGED}")
-        fresh.execute(table.write, row)
+        try:
+            fresh.execute(table.write, row)
+        except (
+            sqlite3.InterfaceError, sqlite3.ProgrammingError, sqlite3.IntegrityError, sqlite3.DataError, OverflowError,
+        ) as error:  # fmt: skip
+            raise StoreUnavailableError(
+                f"The store {store} was not made: a row of {name} does not fit ({error}). {_CHANGED}"
+            ) from error
 
 
 @contextmanager
 def _opened(path: Path, *, is_compressed: bool) -> Generator[IO[bytes]]:
     with _told_of(path, "cannot be read"):
         descriptor = os.open(path, os.O_RDONLY)
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     with os.fdopen(descriptor, "rb") as raw, _plain(raw, "rb", is_compressed=is_compressed) as file:
         yield file
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sqlite3
 from contextlib import closing
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -152,6 +154,55 @@ def test_what_is_not_as_it_was_written_is_refused_and_leaves_nothing(
     # The rows are the same: only the first line, for people, may have been another one.
     exported(target, folder / "again.jsonl")
     assert other.splitlines()[1:] == dump.splitlines()[1:] == (folder / "again.jsonl").read_bytes().splitlines()[1:]
+
+
+ODD = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@given(st.data())
+def test_rows_that_fit_no_table_are_refused_in_a_sentence_though_the_checksum_is_right(
+    dump: bytes, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    first, *rows, _ = dump.splitlines(keepends=True)
+    at = data.draw(st.integers(0, len(rows) - 1), "row")
+    row = msgspec.json.decode(rows[at])
+    row[data.draw(st.integers(0, len(row) - 1), "column")] = data.draw(ODD)
+    rows[at] = msgspec.json.encode(data.draw(st.just(row) | ODD, "odd")) + b"\n"
+    contents = Contents()
+    for line in rows:
+        table, *_ = msgspec.json.decode(line) if line.startswith(b"[") and len(line) > len(b"[]\n") else [""]
+        contents.add(str(table), line)
+    end = msgspec.json.encode({"rows": contents.rows, "sha256": contents.sha256}) + b"\n"
+    folder = tmp_path_factory.mktemp("odd", numbered=True)
+    (folder / "app.jsonl").write_bytes(first + b"".join(rows) + end)
+    try:
+        imported(folder / "app.jsonl", folder / "app.db")
+    except StoreUnavailableError:
+        assert {one.name for one in folder.iterdir()} <= {"app.jsonl", "app.db.lock"}
+
+
+@pytest.mark.parametrize(
+    "written", [b"", b"\0\xff" * 99, b"[" * 100_000, b'{"format":' + b"[" * 100_000, b"null\n", b"\x1f\x8b\x08 no gzip"]
+)
+@pytest.mark.parametrize("name", ["app.jsonl", "app.jsonl.gz"])
+def test_what_is_no_export_is_refused_in_a_sentence(tmp_path: Path, written: bytes, name: str) -> None:
+    source = tmp_path / name
+    source.write_bytes(written)
+    with pytest.raises(StoreUnavailableError, match=re.escape(str(source))):
+        imported(source, tmp_path / "app.db")
+
+
+def test_a_folder_is_no_export(tmp_path: Path) -> None:
+    with pytest.raises(StoreUnavailableError, match="cannot be read: Is a directory"):
+        imported(tmp_path, tmp_path / "app.db")
 
 
 @pytest.mark.parametrize("version", [one.version for one in MIGRATIONS])
