@@ -30,6 +30,11 @@ class Door:
         self._reason: str | None = STARTING
         self._holder = ""
 
+    @property
+    def is_new(self) -> bool:
+        """Whether the store has not been seen yet, neither ours nor another's."""
+        return self._reason == STARTING
+
     def open(self) -> None:
         self._reason = None
 
@@ -62,9 +67,8 @@ async def stand_by(runtime: Runtime, door: Door, stop: asyncio.Future[None], sta
     """Wait until the runtime owns its store and runs, and open the door; False: a signal came first.
 
     Raises:
-        StoreUnavailableError: the store cannot be reached at the first try.
+        StoreUnavailableError: the store cannot be reached at the very first try, so its URL may be wrong.
     """
-    has_seen_it = False
     while not stop.done():
         starting = asyncio.create_task(stack.enter_async_context(runtime))
         first: set[asyncio.Future[Any]] = {starting, stop}
@@ -76,11 +80,10 @@ async def stand_by(runtime: Runtime, door: Door, stop: asyncio.Future[None], sta
         try:
             await starting
         except (StoreInUseError, StoreUnavailableError) as error:
-            if not has_seen_it and isinstance(error, StoreUnavailableError):
+            if door.is_new and isinstance(error, StoreUnavailableError):
                 raise
             if door.close(error):
                 _tell(f"Standing by: {error}")
-            has_seen_it = True
             await asyncio.wait({stop}, timeout=TRY_AGAIN_SECONDS)
         else:
             door.open()

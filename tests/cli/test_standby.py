@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import asyncio
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typing_extensions import override
 
-from durably import DefinitionError, Runtime
+from durably import DefinitionError, Runtime, StoreInUseError, StoreUnavailableError
+from durably.cli import standby
+from durably.cli.standby import Door, stand_by
+from durably.storage.memory import MemoryStore
+from durably.storage.records import Opened, Owner
 from durably.storage.standby import file_system_of, refuse_network
+from durably.testing.stores.wrapped import WrappedStore
 from tests.processes import PATIENCE_SECONDS, eventually, serving
+
+Outcome: TypeAlias = Literal["ours", "in use", "away"]
 
 APPLICATION = """
 from durably import ObjectContext, Runtime, VirtualObject, handler, state
@@ -55,6 +68,51 @@ def test_a_standby_names_the_holder_and_takes_over_when_that_is_stopped_or_kille
         with serving("application:runtime", "--standby", cwd=tmp_path) as third:
             second.kill()
             assert eventually(lambda: answers(third.url, 3))
+
+
+class ScriptedStore(WrappedStore):
+    """Opens as the script says; what comes behind it is a signal to stop."""
+
+    def __init__(self, script: Sequence[Outcome], stop: asyncio.Future[None]) -> None:
+        super().__init__(MemoryStore())
+        self._script = [*script]
+        self._stop = stop
+
+    @property
+    def is_at_the_end(self) -> bool:
+        return not self._script
+
+    @override
+    async def open(self, owner: Owner, /) -> Opened:
+        outcome = self._script.pop(0)
+        if self.is_at_the_end:
+            self._stop.set_result(None)
+        if outcome == "in use":
+            raise StoreInUseError("It is another one's.")
+        if outcome == "away":
+            raise StoreUnavailableError("It cannot be reached.")
+        return await super().open(owner)
+
+
+@given(script=st.lists(st.sampled_from(["ours", "in use", "away"]), min_size=1, max_size=6))
+def test_only_the_very_first_try_to_reach_the_store_ends_the_server(script: list[Outcome]) -> None:
+    """One that has seen its store waits for it, also between a term as its owner and the next."""
+
+    async def serve() -> bool:
+        stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        door, store = Door(), ScriptedStore(script, stop)
+        runtime = Runtime(store, [])
+        try:
+            while not stop.done():
+                async with AsyncExitStack() as stack:
+                    await stand_by(runtime, door, stop, stack)
+        except StoreUnavailableError:
+            return False
+        return store.is_at_the_end
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(standby, "TRY_AGAIN_SECONDS", 0)
+        assert asyncio.run(serve()) is (script[0] != "away")
 
 
 def test_what_nobody_can_take_over_is_refused(tmp_path: Path) -> None:

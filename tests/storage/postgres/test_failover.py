@@ -104,6 +104,7 @@ class Cluster:
         environment = {"STORE": self.url, "LEASE": str(LEASE_SECONDS)}
         server = ServerProcess(command, cwd=self._folder, environment=environment)
         stack.callback(server.end)
+        assert eventually(lambda: "Standing by" in server.output or "owns the store" in server.output), server.output
         return server
 
     @property
@@ -111,6 +112,10 @@ class Cluster:
         """The server that owns the store by now, or did last."""
         assert eventually(lambda: bool(self._holders()))
         return self._holders()[0]
+
+    def outputs(self) -> str:
+        """What the servers have said, and the exit status of those that have ended."""
+        return "\n\n".join(f"{one.url}, {one.process.poll()}:\n{one.output}" for one in self.servers)
 
     def _holders(self) -> list[ServerProcess]:
         rows = self._database.execute(f"select process_id from {self._schema}.owner")
@@ -191,7 +196,7 @@ def clients(cluster: Cluster, observed: Observed) -> Generator[None]:
 def seconds_until_an_acknowledgement(cluster: Cluster, observed: Observed, kind: str) -> float:
     began = time.monotonic()
     with contextmanager(cluster.disturb)(kind):
-        assert eventually(lambda: observed.write_after(began) is not None)
+        assert eventually(lambda: observed.write_after(began) is not None), cluster.outputs()
     ended = observed.write_after(began)
     assert ended is not None
     seen = len(observed.writes)
