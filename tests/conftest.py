@@ -15,7 +15,7 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 
-from tests.levels import FULL, LONG, ORDINARY, Level, choose, level
+from tests.levels import BRIEF, FULL, LONG, ORDINARY, Level, choose, level
 
 os.environ.setdefault("DURABLY_FAILURES", "")  # Many of these tests fail simulations on purpose.
 
@@ -28,6 +28,7 @@ COMMON = settings(
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("how much durably's own suite tries")
+    group.addoption("--brief", action="store_true", help="every law on a few examples")
     group.addoption(
         "--full", action="store_true", help="more examples, and what is marked slow: servers, packages, mutants, soak"
     )
@@ -47,7 +48,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _level_of(config: pytest.Config) -> Level:
-    chosen = LONG if config.getoption("--long") else FULL if config.getoption("--full") else ORDINARY
+    asked = [of for name, of in (("--long", LONG), ("--full", FULL), ("--brief", BRIEF)) if config.getoption(name)]
+    chosen = asked[0] if asked else ORDINARY
     programs: int | None = config.getoption("--programs")
     if programs is not None:
         examples = max(chosen.examples, programs // PROGRAMS_PER_EXAMPLE)

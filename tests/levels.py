@@ -1,5 +1,6 @@
 """How much the suite tries: the same laws at each level, on more examples.
 
+- *brief*: `--brief`. The same on few examples: `.ci/run` tries other versions of Python so.
 - *ordinary*: `python -m pytest`. Every law, in a few minutes, without a server.
 - *full*: `--full`, what `.ci/run` runs. Also the tests marked `slow`: servers, packages, mutants, the soak.
 - *long*: `--long`, by hand, for hours: a search. Hypothesis tries other examples each time.
@@ -36,6 +37,10 @@ class Level:
     """Other examples each time."""
 
 
+BRIEF = Level(
+    programs=60, examples=15, kills=2, runs=60, runs_per_app=8, sleepers=3_000, commit_stride=9, soak_seconds=20,
+    with_slow=False, is_search=False,
+)  # fmt: skip
 ORDINARY = Level(
     programs=500,
     examples=60,
@@ -49,8 +54,8 @@ ORDINARY = Level(
     is_search=False,
 )
 FULL = Level(
-    programs=4_000, examples=200, kills=25, runs=2_000, runs_per_app=250, sleepers=20_000, commit_stride=1,
-    soak_seconds=120, with_slow=True, is_search=False,
+    programs=1_500, examples=100, kills=15, runs=600, runs_per_app=100, sleepers=20_000, commit_stride=1,
+    soak_seconds=50, with_slow=True, is_search=False,
 )  # fmt: skip
 LONG = Level(
     programs=20_000, examples=1_000, kills=1_000, runs=100_000, runs_per_app=10_000,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.levels import FULL, LONG, ORDINARY, level
+from tests.levels import BRIEF, FULL, LONG, ORDINARY, level
 from tests.processes import ROOT
 
 seen: list[int] = []
@@ -33,9 +33,10 @@ def test_properties_try_the_same_examples_each_time() -> None:
 
 
 def test_each_level_tries_at_least_what_the_one_before_does() -> None:
-    for less, more in ((ORDINARY, FULL), (FULL, LONG)):
+    for less, more in ((BRIEF, ORDINARY), (ORDINARY, FULL), (FULL, LONG)):
         assert all(getattr(less, size) <= getattr(more, size) for size in ("programs", "examples", "kills", "runs"))
-        assert more.commit_stride == 1
+        assert less.commit_stride >= more.commit_stride >= 1
+    assert FULL.commit_stride == 1
 
 
 def collected(*arguments: str) -> dict[str, int]:

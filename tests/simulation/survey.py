@@ -1,6 +1,6 @@
 """Run as a program: which functions of the runtime and of the stores no simulated run enters.
 
-python -m tests.simulation.survey [--runs 40] [--lines] [--tests .coverage]
+python -m tests.simulation.survey [--runs 20] [--lines] [--tests .coverage]
 
 `unreached.toml` beside it says why of each: in simulation it cannot happen, or few runs come there, and which tests do
 instead. A test with `--full` compares the two, so neither a verb that no workload uses nor a reason that is none any
@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).parents[2]
 SURVEYED = ("durably/runtime", "durably/storage")
 REASONS = Path(__file__).with_name("unreached.toml")
-RUNS = 40
+RUNS = 20
 """Of each workload."""
 
 

@@ -22,6 +22,8 @@ from tests.levels import level
 from workloads import WORKLOADS
 
 SOAK = [sys.executable, "-m", "durably.testing", "soak"]
+DIGESTED = 4
+"""Runs of each workload whose traces are compared between processes."""
 PLANTED = "tests.simulation.planted:workload"
 
 
@@ -43,7 +45,7 @@ def test_thousands_of_runs_with_crashes_find_nothing() -> None:
 def test_every_workload_is_the_same_to_the_letter_in_any_process() -> None:
     said = {
         subprocess.run(
-            [sys.executable, "-m", "tests.simulation.digests", "0", "10", collected_after],
+            [sys.executable, "-m", "tests.simulation.digests", "0", str(DIGESTED), collected_after],
             env={**os.environ, "PYTHONHASHSEED": seed},
             check=True,
             capture_output=True,
@@ -53,7 +55,7 @@ def test_every_workload_is_the_same_to_the_letter_in_any_process() -> None:
     }
     assert len(said) == 1
     digests = [line.split()[-1] for line in said.pop().splitlines()]
-    assert len(set(digests)) == len(digests) == 10 * len(WORKLOADS)
+    assert len(set(digests)) == len(digests) == DIGESTED * len(WORKLOADS)
 
 
 @pytest.mark.slow
