@@ -126,7 +126,7 @@ class Committer:
 
         Congestion begins with a commit, so it is looked for after each; while it lasts, each request looks again.
         """
-        ahead = self.undurable_bytes + self._ready.arrived_bytes
+        ahead = self._bytes_writing + self.batch.bytes_held + self._ready.arrived_bytes
         if ahead > self._settings.undurable_limit_bytes:  # Rule X2
             return "More is waiting to be written than the store keeps up with. Try again later."
         if self._congestion is not None:  # Rule X6

@@ -102,7 +102,7 @@ class PayloadCheck:
         key, headers, idempotency_key = message.key, message.headers, message.idempotency_key
         names = (0 if key is None else len(key)) + (0 if idempotency_key is None else len(idempotency_key))
         if headers:
-            names += _size_of_headers(headers)
+            names += sum(map(len, headers)) + sum(map(len, headers.values()))
         if names + len(argument) <= self.certain_bytes and names * GROWTH <= self._names_limit_bytes:
             return
         target = f"{message.service}/{message.handler}{where}"

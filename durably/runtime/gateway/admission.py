@@ -92,7 +92,9 @@ class Admission:
     def _find(self, request: OutsideMessage, body: bytes) -> BoundActorHandler:
         """Find the handler, if the request may be accepted as far as is known without its body."""
         handler = self._targets.find(request.service, request.key, request.handler)
-        is_keyed = self._is_keyed(handler, request)
+        is_keyed = (request.idempotency_key is not None or handler.kind == "workflow") and self._is_keyed(
+            handler, request
+        )
         if request.headers or request.idempotency_key is not None:
             _check_names(request)
         if len(body) > self._settings.payload_bytes:

@@ -122,6 +122,9 @@ class Intake:
 
     def _call_admitted(self, operation: OutcomeOperation[Any], request: OutsideMessage, admitted: Admitted) -> None:
         handler, argument = admitted
+        if request.idempotency_key is None and handler.kind != "workflow":  # What most calls are.
+            self._accept_call(operation, handler, argument, request, None)
+            return
         scope = self._targets.scope(handler, request.key, request.idempotency_key)
         if scope is None:
             self._accept_call(operation, handler, argument, request, None)

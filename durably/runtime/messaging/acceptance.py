@@ -94,7 +94,7 @@ class Acceptance:
             message.scope,
             message.caller,
             message.sender_id,
-            _deadline(message, now),
+            message.deadline if message.timeout_us is None and handler.timeout_us is None else _deadline(message, now),
             now,
             message.keep_outcome_us,
             status,
