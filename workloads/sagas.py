@@ -3,7 +3,8 @@
 Steps write in an object, act on the world outside, and wait for an answer to an awakeable that an earlier step has
 made; they fail for good, for the moment and in time limits, and so do compensations, for which a person mends the
 cause and resumes. In the end each is done as a whole or undone as a whole, in reverse, each step once; what was seen
-of a saga meanwhile never went back.
+of a saga meanwhile never went back. Some are sent for later and aborted, before they begin or just then; others are
+aborted before anybody has started them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from random import Random
 
 from durably import (
     Awakeable,
+    CancelledInvocationError,
     Context,
     InvocationStatusError,
     ObjectContext,
@@ -34,6 +36,8 @@ from workloads.program_parts import all_of, randomness, restart_at_times, wander
 
 PATIENCE_SECONDS = 60.0
 """How long a saga waits for an answer."""
+CANCELLED = CancelledInvocationError.code
+TIMED_OUT = 408
 STEPS = ("write", "pay", "ask", "wait", "ship")
 RANKS = ("running", "compensating", "compensated")
 
@@ -190,6 +194,11 @@ class Clerk(Service, name="SoakJourneyClerk"):
         await ctx.object(Page, data.id).write(f"-{step}", "slow" if data.undoing[step] == "slow" else "")
 
 
+def uneventful(id: str) -> Plan:
+    """Nothing fails in it but the wait for an answer, which nobody gives."""
+    return Plan(id, dict.fromkeys((*STEPS, "on_reply"), ""), dict.fromkeys(STEPS, ""))
+
+
 def planned(random: Random, id: str) -> Plan:
     steps = {
         step: random.choice(("", "", "", "", "slow", "slow", "crash", "break", "break", "limit", "fail"))
@@ -206,6 +215,7 @@ async def program(sim: Simulation) -> None:
     ids = [f"j{number}" for number in range(3)]
     inline = [f"i{number}" for number in range(2)]
     done: dict[str, str] = {}
+    taken_back: dict[str, int] = {}
 
     async def travel(id: str) -> None:
         client, plan = sim.client(id), planned(random, id)
@@ -238,13 +248,34 @@ async def program(sim: Simulation) -> None:
         with suppress(TerminalError):
             done[id] = await sent.result()
 
-    await all_of(*map(travel, ids), *map(do_inline, inline), restart_at_times(sim, random))
+    async def take_back(id: str) -> None:
+        """Send a journey for later, and abort it."""
+        client = sim.client(id)
+        saga = client.workflow(Journey, id)
+        await wander(sim, random)
+        if random.random() < 0.5:
+            assert await is_unknown(saga), f"{id} was aborted, and had not been started"
+        sent = await saga.run.after(seconds=random.choice((0, 1, 30, 3_000))).send(uneventful(id))
+        await wander(sim, random)
+        await saga.abort()
+        try:
+            await sent.result()
+        except TerminalError as error:
+            taken_back[id] = error.code
+        assert id in taken_back, f"{id} was aborted, and came to its end"
+
+    late = [f"t{number}" for number in range(2)]
+    await all_of(
+        *map(travel, ids), *map(do_inline, inline), *map(take_back, late), restart_at_times(sim, random)
+    )  # fmt: skip
     await mend_until_all_ended(sim, ids)
     world = sim.dependencies[World]
     for id in ids:
         check(sim, id, await sim.client("last").workflow(Journey, id).state(), world)
     for id in inline:
         check_inline(sim, id, done.get(id) == "done")
+    for id in late:
+        await check_taken_back(sim, id, taken_back[id], world)
 
 
 async def begin(sim: Simulation, saga: Journey, plan: Plan, seen: list[SagaState[Plan]]) -> str:
@@ -252,6 +283,15 @@ async def begin(sim: Simulation, saga: Journey, plan: Plan, seen: list[SagaState
     assert (first.status, first.step, first.compensated) == ("running", 0, ()), f"{plan.id} began as {first}"
     seen.append(first)
     return first.invocation_id
+
+
+async def is_unknown(saga: Journey) -> bool:
+    """Nothing of it was ever accepted."""
+    try:
+        await saga.abort()
+    except UnknownTargetError:
+        return True
+    return False
 
 
 async def look(saga: Journey, seen: list[SagaState[Plan]]) -> None:
@@ -310,6 +350,21 @@ def check(sim: Simulation, id: str, ended: SagaState[Plan], world: World) -> Non
     left = [step for step in done if step not in undone]
     assert not left, f"{id} is compensated, and {left} were not undone"
     assert (id in world.refunded) == ("pay" in ended.compensated)
+
+
+async def check_taken_back(sim: Simulation, id: str, code: int, world: World) -> None:
+    """It never began, or was undone."""
+    lines = sim.snapshots[Page, id].lines
+    try:
+        ended = await sim.client("last").workflow(Journey, id).state()
+    except CancelledInvocationError:
+        assert code == CANCELLED, f"{id} never began, and ended with {code}"
+        assert not lines, f"{id} never began, and wrote {lines}"
+        assert id not in world.paid, f"{id} never began, and paid"
+        return
+    assert code in (CANCELLED, TIMED_OUT), f"{id} was aborted, and ended with {code}"
+    check(sim, id, ended, world)
+    assert ended.status == "compensated", f"{id} was aborted, and is {ended.status}"
 
 
 def check_inline(sim: Simulation, id: str, is_done: bool) -> None:

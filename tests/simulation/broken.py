@@ -47,6 +47,7 @@ from durably.runtime.commands.cancel_commands import CancelCommands
 from durably.runtime.commands.entry_commands import SharedRead
 from durably.runtime.commands.event_commands import PublishCommands
 from durably.runtime.commands.promise_commands import CompletePromiseCommands
+from durably.runtime.commands.question_commands import IdentifyRunCommands
 from durably.runtime.commands.run_commands import RunCommands
 from durably.runtime.commands.signal_commands import CompleteAwakeableCommands, SendSignalCommands
 from durably.runtime.commit.committer import Committer
@@ -2301,6 +2302,45 @@ def a_resume_does_not_answer_what_asks_for_a_person(patch: Patch) -> None:
         return bool(original(self, invocation))
 
     around(patch, Pauses, "resume", resume)
+
+
+@mutant("guarantee 24", "check", where=SAGAS)
+def a_run_is_said_not_to_be_there(patch: Patch) -> None:
+    def answer(original: Any, self: Attachments, caller: CallerRecord, name: str, found: Found) -> None:
+        original(self, caller, name, None)
+
+    around(patch, Attachments, "_answer_run", answer)
+
+
+@mutant("guarantee 24", "check", where=SAGAS)
+def a_run_that_has_not_begun_is_not_found(patch: Patch) -> None:
+    def answer(original: Any, self: Attachments, caller: CallerRecord, name: str, found: Found) -> None:
+        is_to_begin = found is not None and found.status is InvocationStatus.SCHEDULED
+        original(self, caller, name, None if is_to_begin else found)
+
+    around(patch, Attachments, "_answer_run", answer)
+
+
+@mutant("guarantee 24", where=SAGAS)
+def who_asks_for_a_run_is_told_its_own_id(patch: Patch) -> None:
+    def answer(original: Any, self: Attachments, caller: CallerRecord, name: str, found: Found) -> None:
+        asker = self._activations.by_address[caller.address].find(caller.number)
+        if found is not None and asker is not None:
+            found = msgspec.structs.replace(found, id=asker.id)
+        original(self, caller, name, found)
+
+    around(patch, Attachments, "_answer_run", answer)
+
+
+@mutant("guarantee 7", "stuck", where=SAGAS)
+def who_asked_for_a_run_before_a_crash_hears_nothing(patch: Patch) -> None:
+    def issue(
+        self: IdentifyRunCommands, _transition: Any, invocation: InvocationRun, number: int, command: Any, _found: Any
+    ) -> None:
+        self._attachments.ask_run(CallerRecord(invocation.address, invocation.number, number), command)
+
+    patch.setattr(IdentifyRunCommands, "issue", issue)
+    patch.setattr(IdentifyRunCommands, "resume", _nothing)
 
 
 # ---------------------------------------------------------------------- sources

@@ -32,7 +32,8 @@ on the disk. Reports name the numbers:
 21. no caller outside waits for an invocation that a paused one holds up;
 22. what factories make for an activation is there once while the object is in memory, and is torn down when it leaves;
 23. a subscription that moves on is given each event in between that it wants, once and in order, in the same batch, and
-    no event is forgotten before every subscription is past it.
+    no event is forgotten before every subscription is past it;
+24. a handler that asks which invocation runs a workflow is told the one that does, or none where there is none.
 
 The sixth is checked by the runtime itself, which is set to replay every invocation when it ends, and by the simulation
 for what is under way whenever the process dies; the eighth by the simulation, which tries.
@@ -70,7 +71,7 @@ from durably.runtime.actions.actions import ActionKey
 from durably.runtime.commit.committer import Committer
 from durably.runtime.commit.open_batch import OpenBatch
 from durably.runtime.dependencies.made_dependencies import ActivationScope
-from durably.runtime.execution.step import Outcome, decode_step, decode_stored_step
+from durably.runtime.execution.step import Outcome, Step, decode_step, decode_stored_step
 from durably.runtime.gateway.control import Verb
 from durably.runtime.gateway.requests import Effect
 from durably.runtime.invocations.activation import Activation
@@ -94,6 +95,7 @@ from durably.testing.simulation.deliveries import DeliveryWatch
 from durably.testing.simulation.disk import SimulatedDisk
 from durably.testing.simulation.held_up import held_up
 from durably.testing.simulation.history import History
+from durably.testing.simulation.identified_runs import IdentifiedRuns
 from durably.testing.simulation.limits import LimitWatch
 from durably.testing.simulation.trace import shown, shown_id
 from durably.testing.simulation.waiting import Waiting
@@ -210,6 +212,7 @@ class Guarantees:
         """Invocations that have gone on in a new execution, which knows nothing of the cancels of those before."""
         self.limits = LimitWatch(disk, clock, partial(self._broken, 16))
         self.deliveries = DeliveryWatch(partial(self._broken, 23))
+        self.identified_runs = IdentifiedRuns(disk, partial(self._broken, 24))
         self._resumed: set[str] = set()
         self._deletions: list[Order] = []
         """Orders to delete objects, of those who wait until that is done."""
@@ -226,6 +229,7 @@ class Guarantees:
         activation = invocation.activation
         if activation.loading and not activation.is_rehydrated:
             self._before_loads.add(invocation.number)
+        self.identified_runs.accepted(invocation)
 
     def attempted(self, invocation: InvocationRun) -> None:
         """Code of it is about to run."""
@@ -256,6 +260,11 @@ class Guarantees:
         if invocation.is_exclusive:
             self._current[invocation.address] = invocation.id
         self._note_cancelled_calls(invocation, position)
+        self.identified_runs.stepped(invocation, position)
+
+    def concluded(self, invocation: InvocationRun, last: Step, position: int) -> None:
+        """Its code has returned with this step."""
+        self.identified_runs.concluded(invocation, last, position)
 
     def ended(self, invocation: InvocationRun, position: int, committer: Committer | None) -> None:
         """Its outcome is in the log."""
@@ -312,6 +321,7 @@ class Guarantees:
         self._before_loads.clear()
         self.limits.incarnation_begins()
         self.deliveries.incarnation_begins()
+        self.identified_runs.incarnation_begins()
         self._resumed.clear()
         self._not_before = {id: due for id, due in self._not_before.items() if self._backs_off_until(id, due)}
         for id, position in self._young_ends.items():
@@ -343,6 +353,7 @@ class Guarantees:
         self._check_journals(batch)
         self._check_ticks(batch)
         self.deliveries.committed(batch, self.handlers)
+        self.identified_runs.committed(batch.last_position)
         self._starts.update({timer.number: timer.due for timer in batch.timers if timer.kind is TimerKind.START})
         for record in batch.steps:
             self._check_messages(record.number, decode_step(record.content).commands, record.index)

@@ -28,7 +28,7 @@ from durably.ids import Address, InvocationStatus, KeyScope
 from durably.runtime.actions.actions import ActionKey
 from durably.runtime.engine.engine import Engine
 from durably.runtime.environment import Environment
-from durably.runtime.execution.step import Outcome
+from durably.runtime.execution.step import Outcome, Step
 from durably.runtime.gateway.control import Verb
 from durably.runtime.gateway.pending_requests import (
     AcceptanceOperation,
@@ -593,6 +593,10 @@ class SimulatedProcess:
     def stepped(self, invocation: InvocationRun, /) -> None:
         if self.superseded_at_us is None:
             self._world.guarantees.stepped(invocation, self._position())
+
+    def concluded(self, invocation: InvocationRun, last: Step, /) -> None:
+        if self.superseded_at_us is None:
+            self._world.guarantees.concluded(invocation, last, self._position())
 
     def ended(self, invocation: InvocationRun, /) -> None:
         if self.superseded_at_us is not None:  # It has not happened: nothing of it can become durable.
