@@ -21,9 +21,10 @@ class PlainHttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
+        parser = self._parser()
         while data:
             try:
-                self.parser.feed_data(data)
+                parser.feed_data(data)
             except httptools.HttpParserUpgrade as upgrade:
                 if not self._should_upgrade():  # CONNECT, which is answered already. Nothing is spoken behind it.
                     return
@@ -42,7 +43,13 @@ class PlainHttpProtocol(HttpToolsProtocol):
 
     def _without_upgrade(self) -> bytes:
         """The line and the headers of the request that was just read, without its offer."""
-        version = self.parser.get_http_version().encode()
-        lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version)]
+        parser = self._parser()
+        lines = [b"%b %b HTTP/%b" % (parser.get_method(), self.url, parser.get_http_version().encode())]
         lines += [b"%b: %b" % header for header in self.headers if header[0] != _UPGRADE]
         return b"\r\n".join((*lines, b"", b""))
+
+    def _parser(self) -> httptools.HttpRequestParser:
+        """It is there for as long as the connection is."""
+        parser: httptools.HttpRequestParser | None = self.parser
+        assert parser is not None
+        return parser
