@@ -2,12 +2,13 @@
 
 A token is compared in constant time, by its digest, so that neither its length nor a good beginning shows in how long
 an answer takes. Several may be good at a time, so that one can be replaced without a gap. What lets through takes the
-`authorization` header away: handlers do not see it, and no store keeps it. Nothing else is said to who has none.
+`authorization` header away: handlers do not see it, and no store keeps it. Nothing else is said to who has none: what
+is open to all asks `is_anonymous` before it tells more than whether the server is well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, MutableMapping
 from hashlib import sha256
 from hmac import compare_digest
 from typing import Any, Final
@@ -20,6 +21,8 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+_ANONYMOUS: Final = "durably.is_anonymous"
+"""The key of a scope whose sender brought no good token where one is asked for."""
 _HEADERS: Final = [(b"content-type", b"application/json"), (b"www-authenticate", b"Bearer")]
 
 
@@ -41,11 +44,12 @@ class BearerTokens:
             await self._application(scope, receive, send)
             return
         given = [value for name, value in scope["headers"] if name == AUTHORIZATION]
-        if scope["path"] not in self._open_paths and not self._is_good(given):
+        is_good = self._is_good(given)
+        if not is_good and scope["path"] not in self._open_paths:
             await _refuse(scope, send, "the token is wrong" if given else "it needs a token")
             return
         headers = [(name, value) for name, value in scope["headers"] if name != AUTHORIZATION]
-        await self._application({**scope, "headers": headers}, receive, send)
+        await self._application({**scope, "headers": headers, _ANONYMOUS: not is_good}, receive, send)
 
     def _is_good(self, given: list[bytes]) -> bool:
         if len(given) != 1:
@@ -55,6 +59,11 @@ class BearerTokens:
         # All of them are compared, whichever fits.
         fits = [compare_digest(digest, known) for known in self._digests]
         return scheme.lower() == b"bearer" and any(fits)
+
+
+def is_anonymous(scope: Mapping[str, Any]) -> bool:
+    """Whether a request came through an open path, without a good token."""
+    return bool(scope.get(_ANONYMOUS, False))
 
 
 def _digest(token: bytes) -> bytes:

@@ -6,13 +6,15 @@ from typing import Any
 import httpx
 import pytest
 
-from durably.bearer_tokens import BearerTokens
+from durably.bearer_tokens import BearerTokens, is_anonymous
 
+ANONYMOUS: list[bool] = []
 SEEN: list[list[tuple[bytes, bytes]]] = []
 
 
 async def application(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
     SEEN.append(scope["headers"])
+    ANONYMOUS.append(is_anonymous(scope))
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": b"in"})
 
@@ -31,6 +33,8 @@ async def test_each_token_lets_through_and_goes_no_further(token: str) -> None:
         names = {name for name, _ in SEEN[-1]}
         assert b"authorization" not in names
         assert b"x-other" in names
+        assert (await answer("/health", ("authorization", f"{scheme} {token}"))).status_code == 200
+        assert ANONYMOUS[-2:] == [False, False]
 
 
 @pytest.mark.parametrize(
@@ -51,4 +55,5 @@ async def test_nobody_else_is_let_through_or_told_anything(headers: list[tuple[s
     assert (told.status_code, told.headers["www-authenticate"], len(SEEN)) == (401, "Bearer", before)
     assert "new-token" not in told.text
     assert (await answer("/health", *headers)).status_code == 200, "is it up? is for all"
+    assert ANONYMOUS[-1]
     assert (await answer("/health/../x", *headers)).status_code == 401

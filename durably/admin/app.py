@@ -30,6 +30,7 @@ from durably.admin.catalog import Catalog, CataloguedRuntime
 from durably.admin.guard import refusal
 from durably.admin.openapi import admin_document
 from durably.admin.query import ARROW_TYPE, JSON_TYPE, as_arrow, as_json, wants_json
+from durably.bearer_tokens import is_anonymous
 from durably.errors import DurablyError, OverloadedError, TerminalError
 from durably.runtime.gateway.control import Verb
 from durably.runtime.gateway.dead_letter_control import DeadLetter
@@ -183,10 +184,12 @@ class Admin:
             return _error(UNAVAILABLE, "the runtime accepts no requests: it is stopping, or has lost its store")
         return Response()
 
-    async def _ready(self, _: Request) -> Response:
+    async def _ready(self, request: Request) -> Response:
         """Whether a load balancer sends requests here: not while it would refuse them all."""
         reason = self._runtime.refusal()
-        return Response() if reason is None else _error(UNAVAILABLE, reason)
+        if reason is None:
+            return Response()
+        return _error(UNAVAILABLE, "the runtime is not ready" if is_anonymous(request.scope) else reason)
 
     async def _metrics(self, _: Request) -> Response:
         if find_spec("prometheus_client") is None:

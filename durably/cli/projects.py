@@ -20,7 +20,7 @@ from durably.cli.loading import load_codec, load_program
 from durably.cli.logs import LogLevel, configure_logs
 from durably.cli.serve import fastest_loop, serve, serving
 from durably.client import Client
-from durably.configuration import ENVIRONMENT_VARIABLE, PRODUCTION, Configuration, Server, load_configuration, tokens_of
+from durably.configuration import ENVIRONMENT_VARIABLE, PRODUCTION, Configuration, Server, load_configuration, token_of
 from durably.configuration import Project as ProjectSettings
 from durably.errors import DefinitionError
 from durably.runtime.runtime import Runtime
@@ -151,8 +151,7 @@ def run_main(target: str | None) -> None:
 
 
 async def _call(main: Main, configuration: Configuration) -> None:
-    tokens = tokens_of(configuration.ingress)
-    async with Client(url_of(configuration), token=tokens[0] if tokens else None) as client:
+    async with Client(url_of(configuration), token=token_of(configuration.ingress)) as client:
         await main(client)
 
 

@@ -344,18 +344,18 @@ def _servers(
     servers: list[Server] = []
     if admin_listener is not None:  # Operators ask seldom, so which server answers them is no matter of speed.
         # Who has the token may come by any name; without tokens, a name could be pointed here by anybody.
-        operators: ASGIApp = Admin(
-            runtime, ingress_endpoint=what.ingress_url or where, is_own_port=not what.admin_tokens
+        operators = behind(
+            Admin(runtime, ingress_endpoint=what.ingress_url or where, is_own_port=not what.admin_tokens)
         )
         if what.admin_tokens:
             operators = BearerTokens(operators, what.admin_tokens, open_paths={"/health", "/ready"})
         announces = announce if listener is None else _nothing
-        servers.append(uvicorn_server.make(behind(operators), admin_listener, announces, what.tls))
+        servers.append(uvicorn_server.make(operators, admin_listener, announces, what.tls))
     if listener is not None:
-        ingress: ASGIApp = Ingress(runtime)
+        ingress = behind(Ingress(runtime))
         if what.ingress_tokens:
             ingress = BearerTokens(ingress, what.ingress_tokens, open_paths={"/restate/health"})
-        servers.append(make_server(behind(CrossOrigin(ingress)), listener, announce, what.tls))
+        servers.append(make_server(CrossOrigin(ingress), listener, announce, what.tls))
     return servers
 
 

@@ -1,6 +1,7 @@
 """`Door`: the way in of a server that may not own its store yet, or any more (`durably serve --standby`).
 
 While the door is closed, each request gets 503 with the address of the process that serves instead, if that is known.
+Where a token is needed, a sender without one hears no more than the 503.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from rich.console import Console
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from durably.bearer_tokens import is_anonymous
 from durably.errors import StoreInUseError, StoreUnavailableError
 from durably.http_headers import ACCEPTED, NOTHING_ACCEPTED
 from durably.runtime.runtime import Runtime
@@ -52,13 +54,14 @@ class Door:
             if self._reason is None or scope["type"] != "http":
                 await application(scope, receive, send)
             else:
-                await self._refusal(self._reason)(scope, receive, send)
+                await self._refusal("" if is_anonymous(scope) else self._reason)(scope, receive, send)
 
         return guarded
 
     def _refusal(self, reason: str) -> JSONResponse:
-        body: dict[str, Any] = {"code": 503, "message": f"This server stands by. {reason} Nothing was accepted."}
-        if self._holder:
+        said = " ".join(filter(None, ("This server stands by.", reason, "Nothing was accepted.")))
+        body: dict[str, Any] = {"code": 503, "message": said}
+        if reason and self._holder:
             body["metadata"] = {"holder": self._holder}
         return JSONResponse(body, status_code=503, headers={"retry-after": "1", ACCEPTED: NOTHING_ACCEPTED})
 

@@ -48,5 +48,8 @@ from durably.configuration.sections import (
     Tracing as Tracing,
 )
 from durably.configuration.tokens import (
+    token_of as token_of,
+)
+from durably.configuration.tokens import (
     tokens_of as tokens_of,
 )

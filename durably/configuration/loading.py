@@ -1,7 +1,8 @@
 """`load_configuration`: the file and the environment variables become one `Configuration`, or a sentence.
 
 Later ones win: defaults, `[section]`, `[environment.section]`, `DURABLY_SECTION_KEY`. What no version of durably reads
-is refused, in every environment of the file, so that a slip is found before the day on which it matters.
+is refused, in every environment of the file, so that a slip is found before the day on which it matters. The paths of
+files that the file names count from its own folder; those of variables, and of commands, from the current one.
 """
 
 from __future__ import annotations
@@ -10,15 +11,18 @@ import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Final, cast, get_args, get_origin, get_type_hints
+from urllib.parse import quote, unquote
 
 import msgspec
 
 from durably.configuration.sections import (
     DEFAULT_ORIGIN,
     DOORS,
+    FILE_KEYS,
     SECTIONS,
+    SQLITE_PREFIX,
     Configuration,
     Section,
     Setting,
@@ -57,8 +61,10 @@ def load_configuration(
     given: Given = {}
     if path is not None:
         _take_file(given, path, environment)
+        _resolve_files(given, path.parent.absolute())
     names_no_door = given.keys().isdisjoint(DOORS)
     _take_variables(given, variables)
+    _leave_out_missing_token_files(given)
     sections = {name: _section(name, values) for name, values in given.items()}
     return Configuration(
         environment=environment,
@@ -136,6 +142,26 @@ def _take_table(given: Given, section: str, values: object, place: str) -> None:
         taken[key] = (_converted(key, value, known[key], f"{place} {key}", is_text=False), place)
 
 
+def _resolve_files(given: Given, folder: Path) -> None:
+    """Let relative paths begin in the folder of the file. In the current folder they already do."""
+    if folder == Path.cwd():
+        return
+    for section, values in given.items():
+        for key, (value, place) in values.items():
+            if isinstance(value, str) and key in FILE_KEYS:
+                values[key] = (str(folder / value), place)
+            elif isinstance(value, str) and (section, key) == ("store", "url"):
+                values[key] = (_resolved_url(value, folder), place)
+
+
+def _resolved_url(url: str, folder: Path) -> str:
+    quoted = url.removeprefix(SQLITE_PREFIX)
+    if not url.startswith(SQLITE_PREFIX) or not quoted or PurePath(unquote(quoted)).anchor:
+        return url
+    # A percent sign or a question mark in the name of the folder means itself.
+    return f"{SQLITE_PREFIX}{quote(os.fsencode(folder), safe='/: ')}/{quoted}"
+
+
 # ---------------------------------------------------------------- the environment variables
 
 
@@ -151,6 +177,19 @@ def _take_variables(given: Given, variables: Mapping[str, str]) -> None:
             given.setdefault(section, {})[key] = (converted, place)
         elif name.startswith(tuple(f"DURABLY_{section}_".upper() for section in SECTIONS)):
             raise ConfigurationError(f"{_variable(name)} sets a key which there is not. {_suggestion(name, known)}")
+
+
+def _leave_out_missing_token_files(given: Given) -> None:
+    """A token of a variable wins over a `token_file` of the file that is not there, as on another machine."""
+    for values in given.values():
+        name, place = values.get("token_file", (None, ""))
+        winner = values.get("token", (None, ""))[1]
+        if isinstance(name, str) and _is_variable(winner) and not (_is_variable(place) or os.path.exists(name)):
+            values["token_file"] = (None, f"{winner}, since {place} names a file that is not there: {name}")
+
+
+def _is_variable(place: str) -> bool:
+    return place.startswith(_variable(""))
 
 
 def _variable(name: str) -> str:

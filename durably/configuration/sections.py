@@ -22,6 +22,10 @@ PositiveNumber = Annotated[float, msgspec.Meta(gt=0)]
 HIDDEN: Final = "(hidden)"
 SECRET_KEYS: Final = frozenset({"token"})
 """Their values are shown nowhere: not by `durably config show`, not in errors, not in a `repr`."""
+FILE_KEYS: Final = frozenset({"token_file", "tls_certificate", "tls_key"})
+"""Their values are paths of files. What `durably.toml` says of them counts from its own folder."""
+SQLITE_PREFIX: Final = "sqlite:///"
+"""What follows it in the URL of a store is a path, which counts from there, too."""
 _PASSWORD: Final = re.compile(r"(//?[^:@/]*:)[^/]*@")
 _SECRET_PARAMETER: Final = re.compile(
     r"((?:^|[?&;\s])[a-z_-]*(?:password|passwd|pwd|secret|token|api[_-]?key)=)[^&;#\s]*", re.IGNORECASE

@@ -1,4 +1,4 @@
-"""`tokens_of`: the tokens of a section, from its value or from a file, checked before anything depends on them."""
+"""`tokens_of` a section, from its value and its file, and the `token_of` a client, checked before they are needed."""
 
 from __future__ import annotations
 
@@ -20,12 +20,30 @@ def tokens_of(section: Ingress | Admin | None) -> tuple[str, ...]:
     if section.token_file is not None:
         tokens += _in_file(section.token_file)
     for token in tokens:
-        if not (token.isascii() and token.isprintable() and " " not in token):
-            raise ConfigurationError(
-                f"A token of [{type(section).__name__.lower()}] has characters in it that no header may have. Take "
-                "printable ASCII without spaces, such as what `openssl rand -hex 32` prints."
-            )
+        _check(token, section)
     return tuple(tokens)
+
+
+def token_of(section: Ingress | Admin | None) -> str | None:
+    """The token that a client brings: the value, else the first in the file. None where the section names none.
+
+    Where there is a value, the file is not read: it may be for the eyes of the server alone.
+
+    Raises:
+        ConfigurationError: the file cannot be read, or holds none, or the token can be in no header.
+    """
+    if section is None or section.token is None:
+        return next(iter(tokens_of(section)), None)
+    _check(section.token, section)
+    return section.token
+
+
+def _check(token: str, section: Ingress | Admin) -> None:
+    if not (token.isascii() and token.isprintable() and " " not in token):
+        raise ConfigurationError(
+            f"A token of [{type(section).__name__.lower()}] has characters in it that no header may have. Take "
+            "printable ASCII without spaces, such as what `openssl rand -hex 32` prints."
+        )
 
 
 def _in_file(name: str) -> list[str]:

@@ -27,6 +27,7 @@ from durably import http_headers
 from durably.actors.headers import NONE_NAMED, REPEATED, named_by_connection
 from durably.actors.transport import PUBLISH, PUBLISHER
 from durably.actors.values.serde import JSON
+from durably.bearer_tokens import is_anonymous
 from durably.errors import DurablyError, UnknownTargetError
 from durably.ingress.answers import (
     EXPIRES,
@@ -492,10 +493,11 @@ def _too_large(limit_bytes: int) -> RefusedRequestError:
 def _reserved_paths(runtime: ServedRuntime, routes: list[Route]) -> Starlette:
     """Health, these routes, and 404 for everything else, in the words of the ingress."""
 
-    async def health(_: Request) -> Response:
+    async def health(request: Request) -> Response:
         if not runtime.accepts_requests:
             return _response(error_answer(503, NOT_SERVING))
-        names = [service.name for service in runtime.describe()]
+        # Restate's answer, which has no tokens. Who lacks one hears that the server is well, and of no service.
+        names = [] if is_anonymous(request.scope) else [service.name for service in runtime.describe()]
         return Response(msgspec.json.encode({"services": names}), media_type="application/json")
 
     application = Starlette(

@@ -8,13 +8,12 @@ import sys
 from typing import Any, Literal, TypeGuard, cast
 from urllib.parse import unquote_to_bytes
 
-from durably.configuration.sections import without_password
+from durably.configuration.sections import SQLITE_PREFIX, without_password
 from durably.errors import DefinitionError
 from durably.storage.introspection import InspectableStore
 from durably.storage.memory import MemoryStore
 from durably.storage.sqlite import SqliteStore
 
-SQLITE_PREFIX = "sqlite:///"
 POSTGRES_PREFIXES = ("postgresql://", "postgres://")
 _METHODS = ("open", "commit", "describe", "close")
 """What every Store has; looked for by name, since a Store need not be a subclass."""

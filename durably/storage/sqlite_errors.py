@@ -35,6 +35,11 @@ SENTENCES: Final = {
 EXTENDED_SENTENCES: Final = {
     # The index of the log is a small file beside the database; a full disk is what keeps it from growing.
     sqlite3.SQLITE_IOERR_SHMSIZE: DISK_FULL,
+    # Also for a quota and a limit on the size of files: SQLite knows of ENOSPC alone.
+    sqlite3.SQLITE_IOERR_WRITE: (
+        "It cannot be written. Check whether a quota or a limit on the size of files (`ulimit -f`) is reached, then "
+        "the health of the disk and the logs of the operating system."
+    ),
 }
 UNKNOWN = "This is unexpected; please report it."
 

@@ -21,6 +21,7 @@ from durably import (
     VirtualObject,
     handler,
 )
+from durably.bearer_tokens import BearerTokens
 from durably.runtime.commit.committer import Committer
 from durably.runtime.observation.metrics import Histogram
 from tests.semantics.support import World, turns
@@ -129,6 +130,10 @@ async def test_it_is_ready_while_it_takes_requests(monkeypatch: pytest.MonkeyPat
         refused = await client.get("/ready")
         assert (refused.status_code, refused.json()["message"]) == (503, "too much is waiting")
         assert (await client.get("/health")).status_code == 200
+        guarded = httpx.ASGITransport(BearerTokens(runtime.asgi(admin=True), ["hush"], open_paths={"/ready"}))
+        async with httpx.AsyncClient(transport=guarded, base_url="http://localhost") as others:
+            refused = await others.get("/ready")
+            assert (refused.status_code, refused.json()["message"]) == (503, "the runtime is not ready")
     transport = httpx.ASGITransport(runtime.asgi(admin=True))
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         assert (await client.get("/ready")).status_code == 503

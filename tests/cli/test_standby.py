@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 from typing_extensions import override
 
 from durably import DefinitionError, Runtime, StoreInUseError, StoreUnavailableError
+from durably.bearer_tokens import BearerTokens
 from durably.cli import standby
 from durably.cli.standby import Door, stand_by
+from durably.ingress import Ingress
 from durably.storage.memory import MemoryStore
 from durably.storage.records import Opened, Owner
 from durably.storage.standby import file_system_of, refuse_network
@@ -113,6 +115,20 @@ def test_only_the_very_first_try_to_reach_the_store_ends_the_server(script: list
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(standby, "TRY_AGAIN_SECONDS", 0)
         assert asyncio.run(serve()) is (script[0] != "away")
+
+
+async def test_a_standby_names_the_holder_to_those_alone_who_have_a_token_where_one_is_needed() -> None:
+    door = Door()
+    door.close(StoreInUseError("The store app.db is in use.", address="http://10.0.0.7:8080"))
+    guarded = BearerTokens(door.of(Ingress(Runtime("memory:", []))), ["hush"], open_paths={"/restate/health"})
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(guarded), base_url="http://here") as client:
+        anonymous = await client.get("/restate/health")
+        assert (anonymous.status_code, anonymous.headers["retry-after"]) == (503, "1")
+        assert anonymous.json() == {"code": 503, "message": "This server stands by. Nothing was accepted."}
+        assert (await client.post("/Counter/one/add")).status_code == 401
+        told = (await client.post("/Counter/one/add", headers={"authorization": "Bearer hush"})).json()
+        assert told["metadata"] == {"holder": "http://10.0.0.7:8080"}
+        assert told["message"] == "This server stands by. The store app.db is in use. Nothing was accepted."
 
 
 def test_what_nobody_can_take_over_is_refused(tmp_path: Path) -> None:

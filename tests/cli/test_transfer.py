@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import pytest
 from durably import ObjectContext, Runtime, VirtualObject, handler, state
 from durably.cli.commands import run
 from tests.cli.output_schemas import assert_fits
+from tests.processes import PATIENCE_SECONDS, environment_with
 
 
 class Cart(VirtualObject):
@@ -99,3 +103,68 @@ async def test_people_are_told_what_was_compared_and_what_is_refused(
         assert (status, out) == (1, "")
         assert "is there already, and is left as it is" in err
     assert (tmp_path / "app.db").read_bytes() == before
+
+
+NO_ROOM = [
+    ("backup", "small/copy.db", "app.db", "The backup {folder}/small/copy.db cannot be written: the disk is full."),
+    ("export", "small/app.jsonl", "app.db", "small/app.jsonl cannot be written: No space left on device. Free some"),
+    ("export", "small/app.jsonl.gz", "app.db", "small/app.jsonl.gz cannot be written: No space left on device."),
+    ("import", "app.jsonl", "small/app.db", "The store sqlite small/app.db was not made: the disk is full. Free some"),
+]
+
+
+@contextmanager
+def no_file_larger_than(limit_bytes: int) -> Generator[None]:
+    """As a disk without room, as far as the files of this process go."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.fixture
+async def large_store(command: Callable[..., Told], tmp_path: Path) -> Path:
+    """`app.db` and its export `app.jsonl`, beside an empty folder `small`."""
+    async with Runtime("sqlite:///app.db", [Cart]) as app:
+        await app.object(Cart, "mary").add("".join(f"{number:x}." for number in range(400_000)))
+    data(command("export", "app.jsonl", "--store", "sqlite:///app.db", "--json"))
+    (tmp_path / "small").mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize(("name", "file", "store"), [one[:3] for one in NO_ROOM])
+def test_what_cannot_be_written_is_told_and_leaves_nothing(
+    command: Callable[..., Told], large_store: Path, name: str, file: str, store: str
+) -> None:
+    with no_file_larger_than(200_000):
+        status, out, err = command(name, file, "--store", f"sqlite:///{store}")
+    assert (status, out) == (1, "")
+    assert "File too large" in err or "`ulimit -f`" in err
+    assert {one.name for one in (large_store / "small").iterdir()} <= {"app.db.lock"}
+    assert command(name, file, "--store", f"sqlite:///{store}")[0] == 0, "nothing stands in the way of the next try"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "file", "store", "said"), NO_ROOM)
+def test_a_full_disk_is_told_and_nothing_half_done_is_left(
+    large_store: Path, name: str, file: str, store: str, said: str
+) -> None:
+    script = (
+        'mount -t tmpfs -o size=200k small small || exit 77\n"$@"\nstatus=$?\nls small | grep -v lock\nexit $status\n'
+    )
+    command = [sys.executable, "-m", "durably.cli", name, file, "--store", f"sqlite:///{store}"]
+    try:
+        told = subprocess.run(
+            ["unshare", "--mount", "--map-root-user", "sh", "-c", script, "sh", *command], check=False,
+            env=environment_with({}), capture_output=True, text=True, timeout=PATIENCE_SECONDS,
+        )  # fmt: skip
+    except FileNotFoundError:
+        pytest.skip("There is no unshare here.")
+    if told.returncode == 77 or "unshare" in told.stderr:
+        pytest.skip(f"No file system can be mounted here: {told.stderr}")
+    assert (told.returncode, told.stdout) == (1, "")
+    assert said.format(folder=large_store) in told.stderr
+    assert "Traceback" not in told.stderr

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from durably.configuration import Admin, Configuration, Ingress, Server, Store, load_configuration, tokens_of
-from durably.configuration.sections import HIDDEN, SECTIONS
+from durably.configuration import Admin, Configuration, Ingress, Server, Store, load_configuration, token_of, tokens_of
+from durably.configuration.sections import FILE_KEYS, HIDDEN, SECTIONS
 from durably.errors import ConfigurationError
+from durably.storage.connect import path_in_url
 
 FILE = """
 [server]
@@ -19,10 +20,10 @@ port = 8000
 [ingress]
 
 [store]
-url = "sqlite:///shop.db"
+url = "sqlite:////shop.db"
 
 [development.store]
-url = "sqlite:///dev.db"
+url = "sqlite:////dev.db"
 
 [staging.server]
 log_level = "debug"
@@ -50,19 +51,19 @@ def test_without_a_file_and_variables_nothing_is_configured(tmp_path: Path) -> N
 def test_what_is_not_configured_is_not_there_and_what_is_has_its_defaults(tmp_path: Path) -> None:
     found = loaded(tmp_path, FILE)
     assert found.server == Server(target="app:runtime", port=8000)
-    assert (found.ingress, found.store) == (Ingress(), Store(url="sqlite:///shop.db"))
+    assert (found.ingress, found.store) == (Ingress(), Store(url="sqlite:////shop.db"))
     assert found.admin is None
     assert not found.names_no_door
     assert loaded(tmp_path, '[store]\nurl = "memory:"').names_no_door
 
 
 def test_an_environment_says_what_is_different_in_it(tmp_path: Path) -> None:
-    assert loaded(tmp_path, FILE, DURABLY_ENV="development").store == Store(url="sqlite:///dev.db")
+    assert loaded(tmp_path, FILE, DURABLY_ENV="development").store == Store(url="sqlite:////dev.db")
     staging = loaded(tmp_path, FILE, DURABLY_ENV="staging")
     assert staging.server == Server(target="app:runtime", port=8000, log_level="debug")
-    assert staging.store == Store(url="sqlite:///shop.db")
+    assert staging.store == Store(url="sqlite:////shop.db")
     chosen = load_configuration(environ={}, folder=tmp_path, default_environment="development")
-    assert (chosen.environment, chosen.store) == ("development", Store(url="sqlite:///dev.db"))
+    assert (chosen.environment, chosen.store) == ("development", Store(url="sqlite:////dev.db"))
 
 
 def test_each_value_says_who_gave_it_and_variables_win(tmp_path: Path) -> None:
@@ -136,10 +137,71 @@ def test_a_file_holds_a_token_a_line(tmp_path: Path) -> None:
     file = tmp_path / "tokens"
     file.write_text("# ours\nnew\n\n  old \n#older", "utf-8")
     assert tokens_of(Ingress(token_file=str(file))) == ("new", "old")
+    assert token_of(Ingress(token_file=str(file))) == "new"
     file.write_text("\n", "utf-8")
     for name, said in ((str(file), "holds none"), ("/nowhere", "cannot be read: No such file")):
         with pytest.raises(ConfigurationError, match=said):
             tokens_of(Ingress(token_file=name))
+
+
+def test_files_that_the_file_names_count_from_its_folder_and_those_of_variables_from_the_current_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "50% of? it"
+    folder.mkdir()
+    text = (
+        "[server]\ntls_certificate = 'own.pem'\ntls_key = '/etc/own.key'\n[store]\nurl = 'sqlite:///data/shop%20a.db'\n"
+        "[ingress]\ntoken_file = 'callers.txt'\n[development.ingress]\ntoken_file = 'some.txt'\n"
+        "[admin]\ntoken_file = 'operators.txt'\n"
+    )
+    (folder / "durably.toml").write_text(text, "utf-8")
+    (folder / "callers.txt").write_text("hush", "utf-8")
+    monkeypatch.chdir(tmp_path)
+    environ = {"DURABLY_CONFIG": "50% of? it/durably.toml", "DURABLY_ADMIN_TOKEN_FILE": "operators.txt"}
+    found = load_configuration(environ=environ)
+    assert found.server is not None
+    assert (found.server.tls_certificate, found.server.tls_key) == (str(folder / "own.pem"), "/etc/own.key")
+    assert found.admin == Admin(token_file="operators.txt")
+    assert tokens_of(found.ingress) == ("hush",)
+    assert found.store is not None
+    assert path_in_url(str(found.store.url), windows=False) == str(folder / "data/shop a.db")
+    assert load_configuration(environ=environ | {"DURABLY_ENV": "development"}).ingress == Ingress(
+        token_file=str(folder / "some.txt")
+    )
+    monkeypatch.chdir(folder)
+    here = load_configuration(environ={})
+    assert (here.ingress, here.store) == (Ingress(token_file="callers.txt"), Store(url="sqlite:///data/shop%20a.db"))
+
+
+@pytest.mark.parametrize("url", ["sqlite:////var/shop.db", "sqlite:///%2Fvar/shop.db", "memory:", "postgresql:///shop"])
+def test_a_store_that_is_no_relative_file_is_where_its_url_says(tmp_path: Path, url: str) -> None:
+    assert loaded(tmp_path, f"[store]\nurl = '{url}'").store == Store(url=url)
+
+
+def test_a_token_of_a_variable_wins_over_a_file_of_tokens_that_is_not_there(tmp_path: Path) -> None:
+    text = "[admin]\ntoken_file = 'operators.txt'"
+    found = loaded(tmp_path, text, DURABLY_ADMIN_TOKEN="hush")
+    assert (token_of(found.admin), tokens_of(found.admin)) == ("hush", ("hush",))
+    (left_out,) = (one for one in found.settings if one.key == "token_file")
+    assert left_out.value is None
+    assert left_out.origin == (
+        "the environment variable DURABLY_ADMIN_TOKEN, since durably.toml [admin] names a file that is not there: "
+        f"{tmp_path / 'operators.txt'}"
+    )
+    for either in ({}, {"DURABLY_ADMIN_TOKEN": "hush", "DURABLY_ADMIN_TOKEN_FILE": "/nowhere"}):
+        with pytest.raises(ConfigurationError, match="cannot be read: No such file"):
+            tokens_of(loaded(tmp_path, text, **either).admin)
+    with pytest.raises(ConfigurationError, match="cannot be read: No such file"):
+        tokens_of(loaded(tmp_path, f"{text}\ntoken = 'hush'").admin)
+    (tmp_path / "operators.txt").write_text("loud", "utf-8")
+    assert tokens_of(loaded(tmp_path, text, DURABLY_ADMIN_TOKEN="hush").admin) == ("hush", "loud")
+
+
+def test_a_client_that_has_a_token_reads_no_file_of_tokens() -> None:
+    assert token_of(Admin(token="hush", token_file="/root/is for the server alone")) == "hush"
+    assert token_of(Admin()) is token_of(None) is None
+    with pytest.raises(ConfigurationError, match="printable ASCII"):
+        token_of(Admin(token="hush hush"))
 
 
 KEYS = [(section, key) for section, type in SECTIONS.items() for key in type.__struct_fields__]
@@ -170,10 +232,20 @@ def test_the_last_one_to_speak_wins_for_every_key(
     for (section, key), at in places.items():
         strongest = max(at)
         one = told[section, key]
-        assert one.value == (HIDDEN if key == "token" else _value(section, key, strongest))
         origins = [f"[{section}]", f"[here.{section}]", f"DURABLY_{section}_{key}".upper()]
-        assert one.origin.endswith(origins[strongest])
+        if key == "token_file" and strongest < 2 and 2 in places.get((section, "token"), ()):
+            assert one.value is None
+            assert f"{origins[strongest]} names a file that is not there" in one.origin
+        else:
+            assert one.value == (HIDDEN if key == "token" else _said(section, key, strongest, folder))
+            assert one.origin.endswith(origins[strongest])
     assert {name for name in SECTIONS if found.section(name) is not None} == {section for section, _ in places}
+
+
+def _said(section: str, key: str, place: int, folder: Path) -> str | int | tuple[str, ...]:
+    """What is made of it: a file that `durably.toml` names is beside it."""
+    value = _value(section, key, place)
+    return str(folder / str(value)) if key in FILE_KEYS and place < 2 else value
 
 
 def _literal(value: str | int | tuple[str, ...]) -> str:

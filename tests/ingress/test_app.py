@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.types import Message, Scope
 
+from durably.bearer_tokens import BearerTokens
 from durably.errors import (
     DurablyError,
     InvalidArgumentError,
@@ -416,6 +417,15 @@ async def test_a_body_over_the_limit_is_refused(runtime: FakeRuntime) -> None:
 async def test_health_lists_the_services(client: httpx.AsyncClient) -> None:
     response = await client.get("/restate/health")
     assert response.json() == {"services": ["CartObject", "CheckoutService", "Hidden"]}
+
+
+async def test_health_names_services_to_those_alone_who_have_a_token_where_one_is_needed(runtime: FakeRuntime) -> None:
+    guarded = BearerTokens(Ingress(runtime), ["hush"], open_paths={"/restate/health"})
+    async with client_of(guarded) as client:
+        for authorization, services in ((None, 0), ("Bearer loud", 0), ("Bearer hush", 3)):
+            headers = {} if authorization is None else {"authorization": authorization}
+            response = await client.get("/restate/health", headers=headers)
+            assert (response.status_code, len(response.json()["services"])) == (200, services)
 
 
 async def test_health_tells_that_requests_are_refused(client: httpx.AsyncClient, runtime: FakeRuntime) -> None:

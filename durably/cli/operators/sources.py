@@ -29,7 +29,7 @@ from durably.cli.operators.no_answers import (
 from durably.cli.operators.output import Row, talk
 from durably.cli.reading import opened_to_read, store_file
 from durably.cli.servers.tls import only
-from durably.configuration import Admin, Configuration, load_configuration, tokens_of
+from durably.configuration import Admin, Configuration, load_configuration, token_of
 from durably.configuration.sections import without_password
 from durably.errors import DefinitionError, StoreInUseError, StoreUnavailableError
 from durably.inspection import why
@@ -236,8 +236,8 @@ async def server(whom: Whom, configuration: Configuration | None = None) -> Asyn
         trusted = only(pinned)
     elif url.startswith("https:"):  # Loading the certificates of the system takes longer than all else.
         trusted = ssl.create_default_context()
-    tokens = tokens_of(settings)
-    headers = {"authorization": f"Bearer {tokens[0]}"} if tokens else {}
+    token = token_of(settings)
+    headers = {} if token is None else {"authorization": f"Bearer {token}"}
     # No proxy of the environment hears the token, or answers in place of the server.
     async with httpx.AsyncClient(
         base_url=url, timeout=timeout, verify=trusted, headers=headers, trust_env=False

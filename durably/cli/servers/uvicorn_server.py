@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import uvicorn
 from starlette.types import ASGIApp
 
+from durably.cli.servers.plain_http import PlainHttpProtocol
 from durably.cli.servers.server import BACKLOG, GOODBYE_SECONDS, Server
 from durably.cli.servers.tls import Tls
 
@@ -22,8 +23,8 @@ class UvicornServer:
         self._listener = listener
         self._server = _Server(
             uvicorn.Config(
-                application, lifespan="off", ws="none", log_config=None, access_log=False, server_header=False,
-                proxy_headers=False, backlog=BACKLOG, timeout_graceful_shutdown=GOODBYE_SECONDS,
+                application, lifespan="off", http=PlainHttpProtocol, ws="none", log_config=None, access_log=False,
+                server_header=False, proxy_headers=False, backlog=BACKLOG, timeout_graceful_shutdown=GOODBYE_SECONDS,
                 ssl_certfile=None if tls is None else tls.certificate, ssl_keyfile=None if tls is None else tls.key,
             ),
             when_ready=when_ready,

@@ -18,7 +18,7 @@ from durably.errors import StoreUnavailableError
 from durably.storage.connections import Mode, database_uri
 from durably.storage.damage import text_with_damage_marked
 from durably.storage.durable_files import sync
-from durably.storage.sqlite_errors import describe_error
+from durably.storage.sqlite_errors import describe_error, is_full
 from durably.storage.statements import SQL
 from durably.storage.transfer.snapshot import (
     Contents,
@@ -56,7 +56,7 @@ def back_up(path: Path, store: str, target: Path, *, progressed: Progress) -> Ba
         try:
             with unfinished_file(target) as (descriptor, unfinished):
                 os.close(descriptor)
-                contents = _copied(source, unfinished, progressed)
+                contents = _copied(source, unfinished, target, progressed)
                 shutil.copymode(path, unfinished)
                 size_bytes = unfinished.stat().st_size
                 sync(unfinished)
@@ -64,14 +64,18 @@ def back_up(path: Path, store: str, target: Path, *, progressed: Progress) -> Ba
                 os.rename(unfinished, target)
                 sync(target.parent)
         except OSError as error:
-            raise StoreUnavailableError(
-                f"The backup {target} cannot be written: {error.strerror or error}. There must be room for a second "
-                "file of the size of the store."
-            ) from error
+            raise StoreUnavailableError(_no_room(target, error.strerror or str(error))) from error
     return BackedUp(contents, size_bytes)
 
 
-def _copied(source: Snapshot, unfinished: Path, progressed: Progress) -> Contents:
+def _no_room(target: Path, reason: str) -> str:
+    return (
+        f"The backup {target} cannot be written: {reason}. There must be room for a second file of the size of the "
+        "store. Nothing of the backup is left."
+    )
+
+
+def _copied(source: Snapshot, unfinished: Path, target: Path, progressed: Progress) -> Contents:
     def copied(status: int, remaining: int, total: int) -> None:
         progressed(Stage.COPYING, total - remaining, total)
 
@@ -85,7 +89,9 @@ def _copied(source: Snapshot, unfinished: Path, progressed: Progress) -> Content
                 )
             found = Snapshot(copy, source.store).contents(Stage.VERIFYING, progressed)
     except sqlite3.Error as error:
-        raise StoreUnavailableError(describe_error(error, f"{source.store} or its backup {unfinished}")) from error
+        if is_full(error):
+            raise StoreUnavailableError(_no_room(target, "the disk is full")) from error
+        raise StoreUnavailableError(describe_error(error, f"{source.store} or its backup {target}")) from error
     if found.sha256 != source.contents(Stage.VERIFYING, progressed).sha256:
         raise StoreUnavailableError(
             f"The backup of {source.store} was thrown away: it does not hold what the store holds. Has the disk failed?"

@@ -29,7 +29,7 @@ from durably.storage.files import StoreFiles
 from durably.storage.migrations import migrate
 from durably.storage.ownership import OwnerLock
 from durably.storage.records import Owner
-from durably.storage.sqlite_errors import describe_error
+from durably.storage.sqlite_errors import describe_error, is_full
 from durably.storage.statements import MIGRATIONS, SQL
 from durably.storage.transfer.snapshot import (
     PORTION_ROWS,
@@ -50,6 +50,8 @@ FORMAT: Final = "durably store"
 FORMAT_VERSION: Final = 1
 COMPRESSED_SUFFIX: Final = ".gz"
 
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FREE_SPACE: Final = "Free some space, or choose another place. Nothing of it is left."
 _CHANGED: Final = "It was changed or damaged since it was written: take another copy."
 
 
@@ -252,6 +254,8 @@ def _filled(path: Path, reading: Reading, store: str, progressed: Progress) -> C
             migrate(fresh, store)
             return written
     except sqlite3.Error as error:
+        if is_full(error):
+            raise StoreUnavailableError(f"The store {store} was not made: the disk is full. {_FREE_SPACE}") from error
         raise StoreUnavailableError(describe_error(error, store)) from error
 
 
@@ -297,4 +301,5 @@ def _told_of(path: Path, what: str) -> Generator[None]:
     try:
         yield
     except OSError as error:
-        raise StoreUnavailableError(f"{path} {what}: {error.strerror or error}.") from error
+        advice = f" {_FREE_SPACE}" if error.errno in _FULL else ""
+        raise StoreUnavailableError(f"{path} {what}: {error.strerror or error}.{advice}") from error

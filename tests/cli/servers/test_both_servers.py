@@ -169,6 +169,33 @@ async def test_a_body_in_pieces_is_one_body(served: Serving) -> None:
     assert [call.body for call in served.runtime.calls] == [b"[1,2,3]"]
 
 
+UPGRADES = [
+    ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZQ=="),
+    ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA"),
+]
+
+
+@pytest.mark.parametrize("offer", UPGRADES, ids=["websocket", "h2c"])
+async def test_a_request_that_offers_an_upgrade_is_answered_as_any_other_and_logged_nowhere(
+    served: Serving, offer: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    client = await served.client()
+    for number in range(3):
+        assert (await client.ask(request(b"[%d]" % number, *offer)))[0] == 200
+    client.say(request(b'"in ', "X-Colour: blue", *offer) + request(b"0", *offer) * 2)
+    client.say(in_pieces(b"[1,", b"2]", b"").replace(b"host: here", "\r\n".join(("host: here", *offer)).encode()))
+    split = request(b'"in pieces"', *offer)
+    assert [(await client.answer())[0] for _ in range(4)] == [200] * 4
+    for at in range(0, len(split), 7):
+        client.say(split[at : at + 7])
+        await asyncio.sleep(0)
+    assert (await client.answer())[0] == 200
+    bodies = [call.body for call in served.runtime.calls]
+    assert bodies == [b"[0]", b"[1]", b"[2]", b'"in ', b"0", b"0", b"[1,2]", b'"in pieces"']
+    assert served.runtime.calls[3].headers["x-colour"] == "blue"
+    assert caplog.records == []
+
+
 async def test_a_body_beyond_the_limit_is_refused_announced_or_not(served: Serving) -> None:
     announced = await (await served.client()).ask(request(b"x" * (LIMIT_BYTES + 1)))
     counted = await (await served.client()).ask(in_pieces(*[b"x" * 50_000] * 3, b""))
