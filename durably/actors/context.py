@@ -22,7 +22,7 @@ from durably.actors.definition.definition import definition_of
 from durably.actors.event_values import EVENT_PREFIX, PUBLISHED_STREAM, EventClass, Published, stored_value
 from durably.actors.handler_info import HandlerInfo as HandlerInfo
 from durably.actors.handlers import Handler, HandlerKind
-from durably.actors.promises import DurablePromise
+from durably.actors.promises import DurablePromise, PromiseView
 from durably.actors.protocol.commands import (
     Attach,
     AwaitSignal,
@@ -423,9 +423,16 @@ class ObjectContext(SharedContext):
 
         Raises:
             InvalidArgumentError: the arguments do not fit.
+            HandlerMistakeError: another handler, or the handler is atomic: it would become real before its outcome.
         """
         self._port.check("ctx.continue_as_new()")
         own = self.handler
+        if own.options.atomic:
+            raise HandlerMistakeError(
+                f"ctx.continue_as_new() was called in {own.service}/{own.name}, which is atomic: what it has changed "
+                "and sent would become real before its outcome. Leave atomic=True out, or let it return and send to "
+                f"itself: `await self.{own.name}.send(...)`."
+            )
         if not _is_handler(handler) or handler.name != own.name or not _is_of(handler, own.actor):
             raise HandlerMistakeError(
                 f"ctx.continue_as_new() takes the handler that runs, as in `ctx.continue_as_new({own.actor.__name__}"
@@ -461,19 +468,35 @@ class ObjectContext(SharedContext):
 class SharedWorkflowContext(SharedContext):
     """What a shared handler of a workflow may do: read its state, wait for its promises and complete them."""
 
-    __slots__ = ()
+    __slots__ = ("_promises",)
+
+    def __init__(
+        self,
+        port: Port,
+        handler: HandlerInfo,
+        key: str,
+        view: StateView | None = None,
+        promises: PromiseView | None = None,
+    ) -> None:
+        """`promises` are those that the class declares."""
+        super().__init__(port, handler, key, view)
+        self._promises = promises
 
     @overload
     def promise(self, name: str, returns: type[T] | Serde[T], /) -> DurablePromise[T]: ...
     @overload
     def promise(self, name: str, returns: type[T] = ..., /, *, serde: Serde[T]) -> DurablePromise[T]: ...
     def promise(self, name: str, returns: Any = MISSING, /, *, serde: Serde[Any] | None = None) -> DurablePromise[Any]:
-        """A promise of this workflow by its name, declared or not, of a type or as a Serde writes it."""
+        """A promise of this workflow by its name, declared or not, of a type or as a Serde writes it.
+
+        One that is declared takes only what is read as the type that it is declared with.
+        """
         self._port.check(f"ctx.promise({name!r})")
         checked_name(name, f"The name of a promise is Unicode text without NUL, and not empty; {name!r} is not.")
         if serde is not None:
             returns = checked_serde(serde)
-        return DurablePromise(self._port, name, codec_named(returns, self._port.serde))
+        declared = None if self._promises is None else self._promises.codec_of(name)
+        return DurablePromise(self._port, name, codec_named(returns, self._port.serde), declared)
 
 
 class WorkflowContext(SharedWorkflowContext, ObjectContext):
@@ -483,19 +506,25 @@ class WorkflowContext(SharedWorkflowContext, ObjectContext):
 
 
 def make_context(
-    kind: HandlerKind, port: Port, handler: HandlerInfo, key: str, view: StateView | None = None
+    kind: HandlerKind,
+    port: Port,
+    handler: HandlerInfo,
+    key: str,
+    view: StateView | None = None,
+    promises: PromiseView | None = None,
 ) -> Context:
-    """The context of one attempt; `key` and `view` are not used for a service."""
+    """The context of one attempt; `key` and `view` are not used for a service, `promises` only for a workflow."""
     match kind:
         case "service":
             return Context(port, handler)
         case "exclusive":
             return ObjectContext(port, handler, key, view)
         case "workflow":
-            return WorkflowContext(port, handler, key, view)
+            return WorkflowContext(port, handler, key, view, promises)
+        case "shared" if issubclass(handler.actor, Workflow):
+            return SharedWorkflowContext(port, handler, key, view, promises)
         case "shared":
-            is_of_workflow = issubclass(handler.actor, Workflow)
-            return (SharedWorkflowContext if is_of_workflow else SharedContext)(port, handler, key, view)
+            return SharedContext(port, handler, key, view)
 
 
 def _is_handler(given: object) -> bool:

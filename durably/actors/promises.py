@@ -19,7 +19,7 @@ from durably.actors.protocol.operations import CallSite, frame_above
 from durably.actors.protocol.port import Port
 from durably.actors.values.error_envelopes import encode_failure
 from durably.actors.values.serde import Serde, TypeCodec
-from durably.errors import DefinitionError, HandlerMistakeError, TerminalError, UnencodableError
+from durably.errors import DefinitionError, HandlerMistakeError, TerminalError, UndecodableError, UnencodableError
 from durably.ids import is_storable
 
 T = TypeVar("T")
@@ -37,11 +37,13 @@ class DurablePromise(Generic[T]):
     Each `await` of a promise that is rejected raises its `TerminalError`.
     """
 
-    __slots__ = ("_codec", "_port", "name")
+    __slots__ = ("_codec", "_declared", "_port", "name")
 
-    def __init__(self, port: Port, name: str, codec: TypeCodec[T]) -> None:
+    def __init__(self, port: Port, name: str, codec: TypeCodec[T], declared: TypeCodec[Any] | None = None) -> None:
+        """`declared` reads the declared promise of this name, if there is one and `codec` may be another."""
         self._port = port
         self._codec = codec
+        self._declared = declared
         self.name = name
 
     def __repr__(self) -> str:
@@ -76,6 +78,8 @@ class DurablePromise(Generic[T]):
         self._port.check(f"promise {self.name!r}")
         try:
             data = self._codec.encode_exactly(value)
+            if self._declared is not None:
+                _see_that_it_is_read(self._declared, data)
         except UnencodableError as error:
             raise UnencodableError(
                 f"The promise {self.name!r} cannot be given this value: {error.message}", path=error.path
@@ -152,6 +156,20 @@ class PromiseView:
 
     def promise(self, field: PromiseField) -> DurablePromise[Any]:
         return DurablePromise(self._port, field.name, self._codecs[field.name])
+
+    def codec_of(self, name: str) -> TypeCodec[Any] | None:
+        """What reads and writes the declared promise that is kept under this name."""
+        return self._codecs.get(name)
+
+
+def _see_that_it_is_read(codec: TypeCodec[Any], data: bytes) -> None:
+    """The first completion counts for good, so those who await it as it is declared have to be able to read it."""
+    try:
+        codec.decode(data)
+    except UndecodableError as error:
+        raise UnencodableError(
+            f"It is declared with another type, and would not be read. {error.message}", path=error.path
+        ) from error
 
 
 def _nothing(_answer: bytes) -> None:

@@ -48,6 +48,7 @@ class _Invocation(_Target, tag="invocation"):
 class _Workflow(_Target, tag="workflow"):
     workflow_name: str
     workflow_key: str
+    scope: str | None = None
 
 
 class _Keyed(_Target, tag="idempotentInvocation"):
@@ -55,6 +56,7 @@ class _Keyed(_Target, tag="idempotentInvocation"):
     handler: str
     idempotency_key: str
     key: str | None = None
+    scope: str | None = None
 
 
 _decode_target = msgspec.json.Decoder(_Invocation | _Workflow | _Keyed).decode
@@ -85,7 +87,7 @@ def target_in(body: bytes) -> Which:
     """The invocation that a body names.
 
     Raises:
-        RefusedRequestError: 400.
+        RefusedRequestError: 400, or 404 for one with a scope: nothing is in one, as the paths with a scope say.
     """
     try:
         target = _decode_target(body)
@@ -98,6 +100,8 @@ def target_in(body: bytes) -> Which:
         ) from None
     if isinstance(target, _Invocation):
         return _invocation_id(target.invocation_id)
+    if target.scope is not None:
+        raise RefusedRequestError(404, f"invocation not found: there are no scopes here, so none {target.scope!r}")
     if isinstance(target, _Workflow):
         return run_scope(target.workflow_name, target.workflow_key)
     return _scope(target.service, target.key or "", target.handler, target.idempotency_key)

@@ -220,6 +220,15 @@ async def test_output_is_for_workflows_and_keyed_requests_only(app: Harness, cli
             '{"target":"idempotentInvocation","service":"Echo","handler":"later","idempotencyKey":""}',
             400, "empty",
         ),
+        (
+            "POST", "/restate/lookup",
+            '{"target":"workflow","workflowName":"BlockAndWait","workflowKey":"a","scope":"s"}', 404, "no scopes here",
+        ),
+        (
+            "POST", "/restate/output",
+            '{"target":"idempotentInvocation","service":"Echo","handler":"later","idempotencyKey":"k","scope":"s"}',
+            404, "no scopes here",
+        ),
         ("POST", "/restate/attach/inv_none", "", 405, "use GET"),
         ("GET", "/restate/lookup", "", 405, "use POST"),
         ("PUT", "/restate/attach", "", 405, "method not allowed"),

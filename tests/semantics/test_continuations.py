@@ -17,6 +17,7 @@ from durably import (
     InvalidArgumentError,
     InvocationStatus,
     ObjectContext,
+    PausedInvocationError,
     RetryPolicy,
     SharedContext,
     SharedWorkflowContext,
@@ -186,6 +187,13 @@ class Spread(VirtualObject):
         else:
             ctx.continue_as_new(Spread.wrong, 1)  # type: ignore[arg-type]
 
+    @handler(atomic=True)
+    async def work_or_nothing(self, ctx: ObjectContext, left: int) -> None:
+        self.count += 1
+        await ctx.object(Slow, "s").answer.send(0, "sent")
+        await ctx.sleep(1)
+        ctx.continue_as_new(Spread.work_or_nothing, left - 1)
+
     @shared
     async def look(self, ctx: SharedContext) -> int:
         return self.count
@@ -304,6 +312,19 @@ async def test_only_the_handler_that_runs_goes_on(world: World, how: str) -> Non
             await app.object(Spread, "a").wrong(how)
         words = "Spread.wrong" if how != "wrong arguments" else "how"
         assert words in f"{refused.value} {refused.value.__cause__}"
+
+
+async def test_an_atomic_handler_does_not_go_on_since_it_would_be_seen_before_its_outcome(
+    world: World, suspend_after: float
+) -> None:
+    """Rule V6."""
+    async with harness(suspend_after, world) as app:
+        working = begin(app.object(Spread, "a").work_or_nothing(1))
+        await app.advance(seconds=2)
+        with pytest.raises(PausedInvocationError, match=r"work_or_nothing, which is atomic.*self.work_or_nothing"):
+            await working
+        assert await app.object(Spread, "a").look() == 0
+        assert await app.state(Slow, "s") == {}
 
 
 async def test_the_deadline_stays(world: World, suspend_after: float) -> None:

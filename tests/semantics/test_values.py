@@ -627,9 +627,11 @@ class TestV6:
             return sent.id
 
         @handler(atomic=True)
-        async def attach(self, ctx: ObjectContext) -> list[Item]:
+        async def ask(self, ctx: ObjectContext, how: str) -> None:
             sent = await ctx.object(Bag, "sent").put.send(Item("sent"))
-            return await sent.result()
+            await ctx.sleep(1)
+            questions = {"result": sent.result, "output": sent.output, "status": sent.status}
+            await questions[how]()
 
         @handler
         async def plainly(self, ctx: ObjectContext) -> None:
@@ -667,10 +669,15 @@ class TestV6:
             assert await app.state(self.Order, "o") == {"status": "placing"}
             assert len(await app.object(Bag, "sent").look()) == 1
 
-    async def test_attaching_to_an_unsent_message_raises(self, world: World, suspend_after: float) -> None:
+    @pytest.mark.parametrize("how", ["result", "output", "status"])
+    async def test_asking_for_an_unsent_message_says_that_it_is_sent_with_the_outcome(
+        self, world: World, suspend_after: float, how: str
+    ) -> None:
         async with Harness(Bag, self.Order, dependencies={World: world}, suspend_after=suspend_after) as app:
-            with pytest.raises((TerminalError, PausedInvocationError)):
-                await app.object(self.Order, "o").attach()
+            asking = begin(app.object(self.Order, "o").ask(how))
+            await app.advance(seconds=2)
+            with pytest.raises(UnknownTargetError, match="has not been sent: an atomic handler sends with its outcome"):
+                await asking
 
 
 def test_the_wire_forms_used_here_are_what_they_seem() -> None:

@@ -101,6 +101,14 @@ class Signup(Workflow):
         return await self.looked.peek()
 
     @shared
+    async def see_by_name(self, ctx: SharedWorkflowContext, what: str) -> None:
+        await ctx.promise("seen", str).resolve(what)
+
+    @shared
+    async def see_nothing_by_name(self, ctx: SharedWorkflowContext) -> None:
+        await ctx.promise("seen", type(None)).resolve(None)
+
+    @shared
     async def linger(self, ctx: SharedWorkflowContext, seconds: int) -> str:
         await ctx.sleep(seconds)
         return self.email
@@ -301,6 +309,20 @@ async def test_a_rejected_promise_raises_for_all_who_ask(suspend_after: float) -
             with pytest.raises(TerminalError, match="not you") as failed:
                 await outcome
             assert failed.value.code == 403
+
+
+async def test_a_declared_promise_is_completed_by_name_with_what_is_read_as_it_is_declared(
+    suspend_after: float,
+) -> None:
+    """Those who wait could never go on: the first completion counts for good (rule V5)."""
+    async with harness(suspend_after) as app:
+        ann = app.workflow(Signup, "ann")
+        waiting = begin(ann.wait_for_seen())
+        with pytest.raises(TerminalError, match="'seen' cannot be given this value: It is declared with another"):
+            await ann.see_by_name("seven")
+        assert not waiting.done()
+        await ann.see_nothing_by_name()
+        assert await waiting is None
 
 
 async def test_of_two_completions_at_once_the_first_counts(store: PuppetStore, suspend_after: float) -> None:

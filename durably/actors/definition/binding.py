@@ -144,7 +144,8 @@ class BoundActorHandler:
 
     def context(self, instance: Actor, port: Port, key: str) -> Context:
         """The context of an attempt, which shares the state with its `self`."""
-        return make_context(self.kind, port, self.info, key, instance.__dict__[STATE_VIEW])
+        own = instance.__dict__
+        return make_context(self.kind, port, self.info, key, own[STATE_VIEW], own.get(PROMISE_VIEW))
 
 
 class MissingHandler(BoundActorHandler):

@@ -12,12 +12,13 @@ from durably.actors.protocol.commands import (
     GetStatus,
     IdentifyCall,
     IdentifyRun,
+    Send,
     SendAnswer,
     key_scope,
 )
 from durably.actors.values.error_envelopes import encode_failure
 from durably.errors import NotReadyError, UnknownTargetError, UnreadableRecordError
-from durably.ids import InvocationStatus, KeyScope, run_scope
+from durably.ids import InvocationStatus, KeyScope, derived_invocation_id, run_scope
 from durably.runtime.activations.activations import Activations
 from durably.runtime.activations.attempts import Attempts
 from durably.runtime.commit.committer import Committer
@@ -25,6 +26,7 @@ from durably.runtime.commit.transition import Transition
 from durably.runtime.execution.answers import encode_send_answer, encode_status
 from durably.runtime.execution.step import Outcome
 from durably.runtime.invocations.invocation import Found, InvocationRun, known_outcome
+from durably.runtime.invocations.journal import Journal
 from durably.runtime.messaging.completions import Completions
 from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.registry.waiters import Waiter, Waiters
@@ -152,7 +154,7 @@ class Attachments:
         self._host.call_soon(self._registry.by_key, scope, partial(then, name_of_scope(scope)))
 
     def _answer_status(self, caller: CallerRecord, id: str, found: Found) -> None:
-        outcome = _no_such_invocation(id) if found is None else Outcome(False, encode_status(found.status))
+        outcome = self._not_found(caller, id) if found is None else Outcome(False, encode_status(found.status))
         self._completions.answer(self._committer.begin(), caller, outcome)
 
     def _answer_identity(self, caller: CallerRecord, derived_id: str, found: Found) -> None:
@@ -172,7 +174,7 @@ class Attachments:
     def _answer_output(self, caller: CallerRecord, name: str, found: Found) -> None:
         try:
             if found is None:
-                outcome = _no_such_invocation(name)
+                outcome = self._not_found(caller, name)
             else:
                 outcome = known_outcome(found) or Outcome(True, encode_failure(not_ready(found)))
         except UnreadableRecordError as error:
@@ -183,9 +185,21 @@ class Attachments:
     def _attach_found(self, caller: CallerRecord, name: str, found: Found) -> None:
         transition = self._committer.begin()
         if found is None:
-            self._completions.answer(transition, caller, _no_such_invocation(name))
+            self._completions.answer(transition, caller, self._not_found(caller, name))
         else:
             self.attach(transition, caller, found)
+
+    def _not_found(self, caller: CallerRecord, id: str) -> Outcome:
+        """The answer to a command that asks for an invocation that is not there, or not yet (rule V6)."""
+        activation = self._activations.by_address.get(caller.address)
+        asker = None if activation is None else activation.find(caller.number)
+        if asker is None or asker.journal is None or id not in _held_messages(asker, asker.journal):
+            return _no_such_invocation(id)
+        error = UnknownTargetError(
+            f"The message {id} has not been sent: an atomic handler sends with its outcome. So it cannot ask for what "
+            "it sends. Call it instead, which acts at once, or ask for it elsewhere."
+        )
+        return Outcome(True, encode_failure(error))
 
 
 def name_of_scope(scope: KeyScope) -> str:
@@ -198,6 +212,16 @@ def name_of_scope(scope: KeyScope) -> str:
 def not_ready(found: InvocationRun | InvocationRecord) -> NotReadyError:
     """The error for a request that asks for the outcome of an invocation that has none yet."""
     return NotReadyError(f"the invocation exists but has not completed yet: {found.id} is {found.status}.")
+
+
+def _held_messages(invocation: InvocationRun, journal: Journal) -> list[str]:
+    """The ids of the messages that an atomic handler holds back."""
+    id, seed = invocation.id, invocation.seed
+    return [
+        derived_invocation_id(id, seed, number, one.service, one.key)
+        for number, one in journal.held_back
+        if isinstance(one, Send)
+    ]
 
 
 def _no_such_invocation(name: str) -> Outcome:
