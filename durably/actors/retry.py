@@ -8,6 +8,7 @@ from typing import Literal
 
 from durably.actors.values.durations import Duration, duration_us, optional_duration_us
 from durably.actors.values.type_checks import is_exception_class, is_int, is_iterable, is_number
+from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 from durably.errors import DefinitionError
 
 
@@ -76,7 +77,11 @@ class RetryPolicy:
 
     def gives_up_on(self, error: BaseException) -> bool:
         """Errors like this one are not worth another attempt."""
-        return isinstance(error, self.give_up_on)
+        try:
+            return isinstance(error, self.give_up_on)
+        except USER_ERRORS as problem:  # Of a metaclass of the user's: another attempt does no harm.
+            let_signals_pass(problem)
+            return False
 
 
 def checked_retry(given: RetryPolicy | None, where: str) -> RetryPolicy | None:

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from durably import http_headers
-from durably.actors.values.error_envelopes import envelope_of
+from durably.actors.values.error_envelopes import code_of, envelope_of, message_of, metadata_of
 from durably.errors import (
     DurablyError,
     OverloadedError,
@@ -133,7 +133,7 @@ def refusal_answer(error: DurablyError, *, is_keyed: bool | None, typed_errors: 
             return error_answer(503, _paused(error), source="invocation", invocation_id=error.id)
         case TerminalError():
             return error_answer(
-                _status(error.code), error.message, code=error.code, metadata=error.metadata,
+                _status(code_of(error)), message_of(error), code=code_of(error), metadata=metadata_of(error),
                 error=error if typed_errors else None,
             )  # fmt: skip
         case _:
@@ -147,11 +147,11 @@ def rfc3339(microseconds: int) -> str:
 
 def _failure_answer(invocation_id: str | None, failure: TerminalError, *, typed: bool = False) -> Answer:
     return error_answer(
-        _status(failure.code),
-        failure.message,
+        _status(code_of(failure)),
+        message_of(failure),
         source="invocation",
-        code=failure.code,
-        metadata=failure.metadata,
+        code=code_of(failure),
+        metadata=metadata_of(failure),
         invocation_id=invocation_id,
         error=failure if typed else None,
     )

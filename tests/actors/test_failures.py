@@ -5,8 +5,10 @@ import gc
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date
 from decimal import Decimal
-from typing import Any, ClassVar
+from http import HTTPStatus
+from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
 
 import msgspec
 import pytest
@@ -15,7 +17,16 @@ from hypothesis import strategies as some
 
 from durably.actors.values import error_envelopes
 from durably.actors.values.descriptions import TEXT_LIMIT_CHARACTERS
-from durably.actors.values.error_envelopes import LOST_FIELDS, asked_delay, decode_failure, encode_failure, terminal
+from durably.actors.values.error_envelopes import (
+    LOST_FIELDS,
+    asked_delay,
+    code_of,
+    decode_failure,
+    encode_failure,
+    message_of,
+    metadata_of,
+    terminal,
+)
 from durably.errors import (
     CancelledInvocationError,
     DeadlockError,
@@ -167,9 +178,95 @@ class BrokenError(TerminalError):
         raise RuntimeError("no message")
 
 
+class FieldError(TerminalError):
+    field: int
+    own: int = 7
+
+
+class UnreadableError(FieldError):
+    @property
+    def field(self) -> int:  # type: ignore[override]
+        raise KeyError("no field")
+
+    @property
+    def code(self) -> int:  # type: ignore[override]
+        raise KeyError("no code")
+
+
+class UnsettableError(FieldError):
+    @property
+    def field(self) -> int:
+        return 3
+
+    @field.setter
+    def field(self, value: int) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        raise KeyError("no field")
+
+
+class DemandingError(TerminalError):
+    def __new__(cls, *, seats: int) -> Self:
+        return super().__new__(cls, seats)
+
+    def __init__(self, *, seats: int) -> None:
+        super().__init__(f"{seats} seats")
+
+
+class RefusedError(TerminalError):
+    """Says nothing of its own."""
+
+
+class Number(int):
+    """Of a class that no encoder knows."""
+
+
+class Words(str):
+    def __str__(self) -> str:
+        raise KeyError("no text")
+
+
 def test_the_strangest_error_travels_somehow() -> None:
     assert type(travelled(BrokenError.__new__(BrokenError))) is BrokenError
     assert isinstance(decode_failure(b"garbage"), TerminalError)
+    error = travelled(UnreadableError("over"))
+    assert type(error) is UnreadableError
+    assert (error.message, error.metadata[LOST_FIELDS], error.own) == ("over", "field", 7)
+    assert (code_of(error), message_of(error), metadata_of(error)) == (500, "over", {LOST_FIELDS: "field"})
+    assert travelled(UnsettableError("over")).metadata[LOST_FIELDS] == "field"
+    error = travelled(DemandingError(seats=2))
+    assert (type(error), error.message) == (DemandingError, "2 seats")
+
+
+@pytest.mark.parametrize(("code", "expected"), [(Number(409), 409), (HTTPStatus.CONFLICT, 409), (True, 1), ("4", 500)])
+def test_whatever_the_code_is_the_class_and_the_message_travel(code: Any, expected: int) -> None:
+    error = travelled(RefusedError(Words("over"), code=code))
+    assert (type(error), error.code, error.message) == (RefusedError, expected, "over")
+
+
+ItemT = TypeVar("ItemT")
+OtherT = TypeVar("OtherT")
+
+
+class MissingError(TerminalError, Generic[ItemT, OtherT]):
+    item: ItemT
+    more: list[ItemT | OtherT | None]
+    plain: Annotated[int, []] = 0
+
+
+class MissingAmountError(MissingError[OtherT, "Amount"], Generic[OtherT]):
+    amount: OtherT
+
+
+class MissingDateError(MissingAmountError[date]):
+    """Says what the last variable stands for."""
+
+
+def test_a_field_whose_type_a_subclass_says_arrives_as_of_that_type() -> None:
+    error = MissingDateError("gone")
+    error.item = error.amount = date(2026, 1, 2)
+    error.more = [date(2026, 1, 3), Amount(Decimal(1), "EUR")]
+    read = travelled(error)
+    assert isinstance(read, MissingDateError)
+    assert (read.item, read.amount, read.more) == (error.item, error.amount, error.more)
 
 
 def test_the_text_of_an_error_travels_with_escapes_for_what_is_no_unicode_and_is_bounded() -> None:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import sys
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from inspect import get_annotations
 from types import SimpleNamespace
-from typing import Any, ClassVar, TypeVar, cast, get_origin
+from typing import Any, ClassVar, TypeAlias, TypeVar, cast, get_args, get_origin
 from weakref import WeakKeyDictionary
 
 import msgspec
@@ -31,7 +31,6 @@ from durably.errors import (
     TerminalError,
     TravelledAs,
     UndecodableError,
-    UnencodableError,
     error_class_name,
     known_error_class,
 )
@@ -112,7 +111,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 def _cancelled(error: BaseException) -> TerminalError:
     """Callers get the plain class, not the one that the handler saw."""
     if isinstance(error, TerminalError):
-        return CancelledInvocationError(error.message, code=error.code, metadata=error.metadata)
+        return CancelledInvocationError(message_of(error), code=code_of(error), metadata=metadata_of(error))
     return CancelledInvocationError(str(error) or None)
 
 
@@ -128,7 +127,7 @@ def _terminal_group(group: BaseExceptionGroup[BaseException], *, of_action: bool
     metadata = {
         **whole.metadata,
         **{
-            f"also_{number}": f"{type(other).__qualname__} ({other.code}): {other.message}"
+            f"also_{number}": f"{type(other).__qualname__} ({code_of(other)}): {message_of(other)}"
             for number, other in enumerate(others, 1)
         },
     }
@@ -161,9 +160,10 @@ def envelope_of(error: TerminalError) -> Envelope:
             fields[name] = msgspec.Raw(codec.encode_exactly(getattr(error, name)))
         except AttributeError:
             continue  # Annotated, never set: nothing to lose.
-        except UnencodableError:
+        except USER_ERRORS as problem:  # It cannot be written, or is a property of the user's that cannot be read.
+            let_signals_pass(problem)
             lost.append(name)
-    metadata = _plain_metadata(error)
+    metadata = metadata_of(error)
     if lost:
         metadata[LOST_FIELDS] = ", ".join(lost)
     names = _class_names(type(error))
@@ -171,7 +171,7 @@ def envelope_of(error: TerminalError) -> Envelope:
     if travelled is not None:
         names = [*travelled.classes, *(name for name in names if name not in travelled.classes)]
         fields |= {name: msgspec.Raw(value) for name, value in travelled.fields.items() if name not in fields}
-    return Envelope(names, _plain_code(error), _plain_text(_message_of(error)), metadata, fields)
+    return Envelope(names, code_of(error), message_of(error), metadata, fields)
 
 
 def decode_failure(data: bytes, cause: BaseException | None = None) -> TerminalError:
@@ -190,7 +190,7 @@ def restored(envelope: Envelope) -> TerminalError:
     """The error in an envelope, of the nearest class that is known here."""
     known = (known_error_class(name) for name in envelope.classes)
     cls = next((found for found in known if found is not None), TerminalError)
-    error = cls.__new__(cls, envelope.message)
+    error = _made(cls, envelope.message)
     lost: list[str] = []
     declared = _fields_of(cls)
     own_name = error_class_name(cls)
@@ -208,7 +208,7 @@ def restored(envelope: Envelope) -> TerminalError:
         _set(error, "code", envelope.code)
     if metadata:
         _set(error, "metadata", metadata)
-    if envelope.message != _message_of(error):
+    if envelope.message != message_of(error):
         _set(error, "message", envelope.message)
     return error
 
@@ -225,39 +225,61 @@ def _set(error: TerminalError, name: str, value: object) -> bool:
     """Past the `__setattr__` of a frozen dataclass; False where it is a property that cannot be set."""
     try:
         object.__setattr__(error, name, value)
-    except (AttributeError, TypeError):
+    except USER_ERRORS as problem:  # Of a property's setter.
+        let_signals_pass(problem)
         return False
     return True
+
+
+def _made(cls: type[TerminalError], message: str) -> TerminalError:
+    """An error of a class, without a call of its `__init__`, and past a `__new__` that takes something else."""
+    makers: tuple[Callable[..., Any], ...] = (cls.__new__, BaseException.__new__)
+    for make in makers:
+        try:
+            made = make(cls, message)
+        except USER_ERRORS as problem:
+            let_signals_pass(problem)
+        else:
+            if isinstance(made, cls):
+                return made
+    return TerminalError(message)
 
 
 def _class_names(cls: type[TerminalError]) -> list[str]:
     return [error_class_name(base) for base in cls.__mro__ if issubclass(base, TerminalError)]
 
 
-def _message_of(error: TerminalError) -> str:
+def message_of(error: TerminalError) -> str:
+    """What an error says, as it travels. Never fails: a message may be a property of the user's."""
     try:
-        return error.message
-    except USER_ERRORS as problem:  # The message may be a property of the user's; it must not hide the failure.
+        message: Any = error.message
+        return text_for_people(str.__str__(message) if isinstance(message, str) else str(message))
+    except USER_ERRORS as problem:  # It must not hide the failure.
         let_signals_pass(problem)
         return f"{type(error).__qualname__} (its message cannot be read: {type(problem).__qualname__})"
 
 
-def _plain_text(text: object) -> str:
-    return text_for_people(str(text))
-
-
-def _plain_code(error: TerminalError) -> int:
-    code: Any = error.code  # A user's class may say anything here.
-    return code if isinstance(code, int) else TerminalError.code
-
-
-def _plain_metadata(error: TerminalError) -> dict[str, str]:
+def code_of(error: TerminalError) -> int:
+    """The code of an error, as it travels: 500 where its class says what is no number. Never fails."""
     try:
-        return {_plain_text(name): _plain_text(value) for name, value in error.metadata.items()}
-    except USER_ERRORS as problem:  # Metadata is for people; a broken one must not hide the failure.
+        code: Any = error.code
+    except USER_ERRORS as problem:  # As above.
+        let_signals_pass(problem)
+        return TerminalError.code
+    return int.__int__(code) if isinstance(code, int) else TerminalError.code
+
+
+def metadata_of(error: TerminalError) -> dict[str, str]:
+    """The metadata of an error, as text; nothing where they cannot be read. Never fails: they are for people."""
+    try:
+        return {text_for_people(str(name)): text_for_people(str(value)) for name, value in error.metadata.items()}
+    except USER_ERRORS as problem:  # As above.
         let_signals_pass(problem)
         return {}
 
+
+Bindings: TypeAlias = dict[tuple[Any, Any], tuple[Any, type]]
+"""What the type variables of generic classes stand for, and which class says so: `class Gone(Missing[Seat])`."""
 
 _codecs_of_fields: WeakKeyDictionary[type[TerminalError], dict[str, TypeCodec[Any]]] = WeakKeyDictionary()
 
@@ -272,24 +294,32 @@ def _fields_of(cls: type[TerminalError]) -> dict[str, TypeCodec[Any]]:
 def _find_fields(cls: type[TerminalError]) -> dict[str, TypeCodec[Any]]:
     """The codecs of what a class of errors declares beside code, message and metadata, its bases' first."""
     codecs: dict[str, TypeCodec[Any]] = {}
+    bindings = _bindings(cls)
     for base in reversed(cls.__mro__):
         if issubclass(base, TerminalError) and base is not TerminalError:
             for name, annotation in get_annotations(base).items():
                 if not name.startswith("_") and name not in ("code", "message", "metadata"):
-                    codec = _field_codec(base, name, annotation)
+                    codec = _field_codec(base, annotation, bindings)
                     if codec is not None:
                         codecs[name] = codec
     return codecs
 
 
-def _field_codec(cls: type, name: str, annotation: Any) -> TypeCodec[Any] | None:
+def _bindings(cls: type) -> Bindings:
+    bindings: Bindings = {}
+    for one in cls.__mro__:
+        for base in vars(one).get("__orig_bases__", ()):
+            origin, arguments = get_origin(base), get_args(base)
+            variables: tuple[Any, ...] = getattr(origin, "__parameters__", ())
+            if len(variables) == len(arguments):
+                bindings |= {(origin, name): (to, one) for name, to in zip(variables, arguments, strict=True)}
+    return bindings
+
+
+def _field_codec(cls: type, annotation: Any, bindings: Bindings) -> TypeCodec[Any] | None:
     """None for a ClassVar; plain JSON where the annotation cannot be resolved or expressed."""
-    module = sys.modules.get(cls.__module__)
     try:
-        holder: Any = SimpleNamespace(__annotations__={name: annotation})
-        resolved = typing.get_type_hints(holder, vars(module) if module else {}, dict(vars(cls)), include_extras=True)[
-            name
-        ]
+        resolved = _resolved(cls, annotation, bindings)
     except USER_ERRORS as error:  # An annotation may raise any error; the failure itself must travel.
         let_signals_pass(error)
         return codec_for(Any)
@@ -299,3 +329,22 @@ def _field_codec(cls: type, name: str, annotation: Any) -> TypeCodec[Any] | None
         return codec_for(resolved)
     except DefinitionError:
         return codec_for(Any)
+
+
+def _resolved(cls: type, annotation: Any, bindings: Bindings) -> Any:
+    """An annotation, where names mean what they do in the class, with its type variables replaced."""
+    module = sys.modules.get(cls.__module__)
+    holder: Any = SimpleNamespace(__annotations__={"field": annotation})
+    names = vars(module) if module else {}
+    resolved: Any = typing.get_type_hints(holder, names, dict(vars(cls)), include_extras=True)["field"]
+    if isinstance(resolved, TypeVar):
+        argument, where = bindings.get((cls, resolved), (resolved, cls))
+        return resolved if argument is resolved else _resolved(where, argument, bindings)
+    model: Mapping[str, Any] | None = getattr(resolved, "__pydantic_generic_metadata__", None)
+    if model is not None:
+        variables: tuple[Any, ...] = model["parameters"]
+    else:  # A class that is generic itself has them too, where it is named without arguments.
+        variables = () if get_origin(resolved) is None else resolved.__parameters__
+    if not any((cls, variable) in bindings for variable in variables):
+        return resolved
+    return resolved[tuple(_resolved(cls, variable, bindings) for variable in variables)]

@@ -13,6 +13,7 @@ from typing import Any, Self
 from durably.actors.retry import RetryPolicy
 from durably.actors.values.durations import duration_us
 from durably.actors.values.error_envelopes import asked_delay
+from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 from durably.errors import ActionFailedError, ActionTimeoutError
 from durably.runtime.clock import US_PER_SECOND, Cancellable, Clock
 from durably.runtime.execution.failure_text import describe_failure, text_of_error
@@ -86,5 +87,6 @@ def retry_delay(policy: RetryPolicy, failures: int, error: BaseException) -> int
     try:
         asked_for = asked_delay(error)
         return delay if asked_for is None else max(delay, duration_us(asked_for))
-    except (TypeError, ValueError):  # It asks for what is no duration.
+    except USER_ERRORS as problem:  # It asks for what is no duration, or its `retry_after` is a property that fails.
+        let_signals_pass(problem)
         return delay

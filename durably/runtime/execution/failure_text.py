@@ -52,9 +52,14 @@ def describe_failure(error: BaseException) -> str:
     """One line; of a group, the errors in it. Never fails, even if a user's exception cannot give its text."""
     if isinstance(error, BaseExceptionGroup):
         group = cast("BaseExceptionGroup[BaseException]", error)
-        return f"{group.message}: " + "; ".join(describe_failure(one) for one in group.exceptions)
+        return f"{_message_of_group(group)}: " + "; ".join(describe_failure(one) for one in group.exceptions)
     text = text_of_error(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _message_of_group(group: BaseExceptionGroup[BaseException]) -> str:
+    """What it was given, past a property of the user's of that name."""
+    return _storable(str(BaseExceptionGroup.message.__get__(group)))
 
 
 def text_of_error(error: BaseException) -> str:

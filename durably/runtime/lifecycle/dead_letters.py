@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from durably.actors.event_values import Delivery, decode_delivery
-from durably.actors.values.error_envelopes import decode_failure
+from durably.actors.values.error_envelopes import code_of, decode_failure, message_of
 from durably.errors import TerminalError
 from durably.runtime.clock import Clock
 from durably.runtime.commit.payload_check import PayloadCheck
@@ -68,7 +68,8 @@ class DeadLetters:
         invocation_id: str = "",
     ) -> None:
         """An event is given up by a subscription."""
-        letter = StoredLetter(delivery=delivery, code=error.code, message=error.message, invocation_id=invocation_id)
+        code, message = code_of(error), message_of(error)
+        letter = StoredLetter(delivery=delivery, code=code, message=message, invocation_id=invocation_id)
         id = f"{delivery.id}@{transition.position}"
         transition.publish(DEAD_LETTERS, subscription, delivery.name, id, self._clock.now(), self._encoded(letter))
 

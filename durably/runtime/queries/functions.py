@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeAlias
 
-from durably.actors.values.error_envelopes import decode_failure
+from durably.actors.values.error_envelopes import code_of, decode_failure, message_of
 from durably.errors import UndecodableError
 from durably.runtime.execution.failure_text import known_attempt_failure
 from durably.runtime.execution.step import Outcome
@@ -84,7 +84,7 @@ def error_text(envelope: bytes | None) -> str | None:
     if envelope is None:
         return None
     error = decode_failure(envelope)
-    return _short(f"[{error.code}] {error.message}")
+    return _short(f"[{code_of(error)}] {message_of(error)}")
 
 
 def utf8(value: bytes | None) -> str | None:

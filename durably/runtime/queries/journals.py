@@ -31,7 +31,7 @@ from durably.actors.protocol.commands import (
     SendSignal,
     Sleep,
 )
-from durably.actors.values.error_envelopes import decode_failure
+from durably.actors.values.error_envelopes import code_of, decode_failure, message_of
 from durably.ids import UsedSeed, derived_invocation_id, seeds_of
 from durably.runtime.execution.step import RecordedStep, decode_recorded_step
 from durably.runtime.queries.functions import Function, Payloads
@@ -288,7 +288,7 @@ def _entry(kind: str, at: int, columns: Mapping[str, object]) -> Entry:
 def _result(failed: bool, value: bytes | None) -> Mapping[str, Any]:
     if failed:
         error = decode_failure(value or b"")
-        return {"Failure": {"code": error.code, "message": error.message}}
+        return {"Failure": {"code": code_of(error), "message": message_of(error)}}
     return {"Success": _bytes_as_numbers(value or b"")}
 
 
