@@ -50,6 +50,7 @@ from durably.storage.postgres.rows import PostgresRows, give_up
 from durably.storage.postgres.server import Place, connector, lay_out, place_of, refuse_unsafe
 from durably.storage.postgres.sessions import Sessions
 from durably.storage.postgres.statements import STATEMENTS
+from durably.storage.postgres.tables import count, lay_tables, search
 from durably.storage.querying import ServerAnswer, SqlServer
 from durably.storage.records import (
     EVER,
@@ -127,6 +128,8 @@ class Tenure:
         """Us; once the store is taken."""
         self.failure: BaseException | None = None
         self.renewal: Renewal | None = None
+        self.laid: frozenset[TableLayout] = frozenset()
+        """The tables of objects that are kept."""
 
     async def close(self, *, at_once: bool) -> None:
         if self.renewal is not None:
@@ -378,14 +381,23 @@ class PostgresStore:
         return await self._run(lambda connection: [*PostgresRows(connection).rows("event_sizes", ())])
 
     async def lay_tables(self, tables: Sequence[TableLayout], /) -> None:
-        """None are kept: queries look at every object of their class."""
-        self._working()
+        tenure = self._working()
+        assert tenure.tenant is not None
+        try:
+            await tenure.writer.run(partial(lay_tables, tables=tables, epoch=tenure.tenant.epoch))
+        except psycopg.Error as error:
+            raise await self._commit_error(tenure, error) from error
+        tenure.laid = frozenset(tables)
 
     async def search(self, query: TableQuery, /) -> VersionsAnswer | None:
-        return None
+        if query.table not in self._working().laid:
+            return None
+        return await self._run(partial(search, query=query))
 
     async def count_objects(self, query: TableQuery, /) -> int | None:
-        return None
+        if query.table not in self._working().laid:
+            return None
+        return await self._run(partial(count, query=query))
 
     async def versions(self, table: TableLayout, /, *, after: str, limit: int) -> VersionsAnswer:
         asked = (table.service, after, table.field, limit)
