@@ -320,6 +320,7 @@ async def _term(runtime: Runtime, door: Door, stop: asyncio.Future[None]) -> Non
         if stop.done():
             Console(stderr=True).print("Stopping: what runs may finish, the rest goes on at the next owner.")
             raise _Interrupt
+        taken_over.result()
 
 
 def _servers(

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from durably.bearer_tokens import is_anonymous
-from durably.errors import StoreInUseError, StoreUnavailableError
+from durably.errors import StoreInUseError, StoreLostError, StoreUnavailableError
 from durably.http_headers import ACCEPTED, NOTHING_ACCEPTED
 from durably.runtime.runtime import Runtime
 
@@ -23,6 +23,8 @@ TRY_AGAIN_SECONDS: Final = 0.25
 LOOK_SECONDS: Final = 1.0
 """How often an owner makes sure that it still is one, also without requests."""
 STARTING: Final = "This server has just started, and does not know yet whose its store is."
+FAILED: Final = "Its start has failed, and is tried again."
+"""What those outside are told of an error that is not about the store."""
 
 
 class Door:
@@ -40,10 +42,11 @@ class Door:
     def open(self) -> None:
         self._reason = None
 
-    def close(self, error: StoreInUseError | StoreUnavailableError) -> bool:
+    def close(self, error: Exception) -> bool:
         """Returns whether the reason is news."""
-        is_news = self._reason != str(error)
-        self._reason = str(error)
+        reason = str(error) if isinstance(error, StoreInUseError | StoreUnavailableError) else FAILED
+        is_news = self._reason != reason
+        self._reason = reason
         self._holder = error.address if isinstance(error, StoreInUseError) else ""
         return is_news
 
@@ -71,6 +74,7 @@ async def stand_by(runtime: Runtime, door: Door, stop: asyncio.Future[None], sta
 
     Raises:
         StoreUnavailableError: the store cannot be reached at the very first try, so its URL may be wrong.
+        Exception: of a factory of a dependency, at the very first try. Later ones may have met the same restart.
     """
     while not stop.done():
         starting = asyncio.create_task(stack.enter_async_context(runtime))
@@ -82,11 +86,12 @@ async def stand_by(runtime: Runtime, door: Door, stop: asyncio.Future[None], sta
             return False
         try:
             await starting
-        except (StoreInUseError, StoreUnavailableError) as error:
-            if door.is_new and isinstance(error, StoreUnavailableError):
+        except Exception as error:
+            if door.is_new and not isinstance(error, StoreInUseError):
                 raise
             if door.close(error):
-                _tell(f"Standing by: {error}")
+                is_of_store = isinstance(error, StoreInUseError | StoreUnavailableError)
+                _tell(f"Standing by: {error if is_of_store else f'the start has failed with {error!r}.'}")
             await asyncio.wait({stop}, timeout=TRY_AGAIN_SECONDS)
         else:
             door.open()
@@ -96,7 +101,12 @@ async def stand_by(runtime: Runtime, door: Door, stop: asyncio.Future[None], sta
 
 
 async def until_taken_over(runtime: Runtime, door: Door) -> None:
-    """Return when somebody else owns the store, with the door closed."""
+    """Return when somebody else owns the store, with the door closed.
+
+    Raises:
+        StoreLostError: the store is lost, and the runtime has stopped for good. A server that is started anew can stand
+            by for the one that goes on with what is there.
+    """
     while True:
         await asyncio.sleep(LOOK_SECONDS)
         try:
@@ -105,6 +115,8 @@ async def until_taken_over(runtime: Runtime, door: Door) -> None:
             door.close(error)
             _tell(f"Standing by again: {error}")
             return
+        except StoreLostError:
+            raise
         except StoreUnavailableError:
             pass  # The runtime opens it again by itself.
 

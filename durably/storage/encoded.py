@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
@@ -11,6 +12,7 @@ from durably.queries import TableLayout, TableQuery
 from durably.storage.codec_marker import AcceptPlain, CodecMarker, marker_of
 from durably.storage.introspection import InspectableStore
 from durably.storage.payload_coding import Codec, PayloadCoding
+from durably.storage.querying import SqlServer
 from durably.storage.records import (
     Batch,
     EntryAnswer,
@@ -72,6 +74,11 @@ class EncodedStore(WrappedStore):
         known = await marker_of(self.inner)
         self._marker.refuse_unless_readable(known, is_new=is_new)
         return known
+
+    @property
+    def sql_server(self) -> SqlServer | None:
+        server = super().sql_server
+        return None if server is None else dataclasses.replace(server, reads_payloads=False)
 
     @property
     def checks_every_value(self) -> bool:

@@ -12,7 +12,7 @@ import sqlite3
 import sys
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Final, Literal, Protocol, TypeAlias, runtime_checkable
 
 from durably.storage.bounded_functions import BoundedFunctions
 from durably.storage.connections import Connection, TimeLimit
@@ -117,11 +117,46 @@ class QueriedStore(Protocol):
         ...
 
 
-@runtime_checkable
-class SqlServerStore(Protocol):
-    """A store on a server that people can ask themselves, in views of the same names."""
+Kind: TypeAlias = Literal["text", "boolean", "integer", "real", "moment", "duration", "binary"]
 
-    has_views_on_server: bool
+
+@dataclass(frozen=True, slots=True)
+class ServerAnswer:
+    """What a server has answered. Moments are microseconds since 1970, durations microseconds."""
+
+    columns: tuple[str, ...]
+    kinds: tuple[Kind, ...]
+    rows: list[tuple[Any, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class SqlServer:
+    """A server that keeps a store and answers queries from its views."""
+
+    schema: str
+    """Of the views."""
+    ask: Callable[[str, float], Awaitable[ServerAnswer]]
+    """Answers a query that was checked and written anew, within so many seconds.
+
+    Raises:
+        QuestionRefusedError: it cannot be asked, or would take too much.
+        StoreUnavailableError: the server failed.
+    """
+    reads_payloads: bool = True
+    """False: a codec has wrapped what is stored, so the server cannot tell what it says."""
+
+
+@runtime_checkable
+class StoreOnServer(Protocol):
+    """A store that may be on a server which answers queries itself."""
+
+    @property
+    def sql_server(self) -> SqlServer | None: ...
+
+
+def sql_server_of(store: Store) -> SqlServer | None:
+    """The server that answers the queries about a store; None: `connection_to_query` does."""
+    return store.sql_server if isinstance(store, StoreOnServer) else None
 
 
 def connection_to_query(store: Store) -> Awaitable[Connection]:
@@ -130,13 +165,7 @@ def connection_to_query(store: Store) -> Awaitable[Connection]:
         QuestionRefusedError: this store does not know SQL.
     """
     if not isinstance(store, QueriedStore):
-        advice = (
-            " Ask PostgreSQL itself, with psql: the schema of the store has views with the same names, such as "
-            "`sys_invocation`."
-            if isinstance(store, SqlServerStore)
-            else ""
-        )
-        raise QuestionRefusedError(f"The store {store.describe()} cannot be asked in SQL here.{advice}")
+        raise QuestionRefusedError(f"The store {store.describe()} cannot be asked in SQL.")
     return store.query_connection()
 
 

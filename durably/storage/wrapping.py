@@ -8,7 +8,7 @@ from durably.ids import Address, InvocationStatus, KeyScope
 from durably.queries import TableLayout, TableQuery
 from durably.storage.connections import Connection
 from durably.storage.introspection import InspectableStore
-from durably.storage.querying import connection_to_query
+from durably.storage.querying import SqlServer, connection_to_query, sql_server_of
 from durably.storage.records import (
     EVER,
     Batch,
@@ -53,6 +53,10 @@ class WrappedStore:
 
     def query_connection(self) -> Awaitable[Connection]:
         return connection_to_query(self.inner)
+
+    @property
+    def sql_server(self) -> SqlServer | None:
+        return sql_server_of(self.inner)
 
     @property
     def value_limit_bytes(self) -> int:

@@ -14,18 +14,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typing_extensions import override
 
-from durably import DefinitionError, Runtime, StoreInUseError, StoreUnavailableError
+from durably import (
+    DefinitionError,
+    ObjectContext,
+    Runtime,
+    StoreInUseError,
+    StoreLostError,
+    StoreUnavailableError,
+    VirtualObject,
+    handler,
+    state,
+)
 from durably.bearer_tokens import BearerTokens
 from durably.cli import standby
-from durably.cli.standby import Door, stand_by
+from durably.cli.standby import Door, stand_by, until_taken_over
 from durably.ingress import Ingress
 from durably.storage.memory import MemoryStore
-from durably.storage.records import Opened, Owner
+from durably.storage.records import Batch, Opened, Owner
 from durably.storage.standby import file_system_of, refuse_network
 from durably.testing.stores.wrapped import WrappedStore
 from tests.processes import PATIENCE_SECONDS, eventually, serving
 
-Outcome: TypeAlias = Literal["ours", "in use", "away"]
+Outcome: TypeAlias = Literal["ours", "in use", "away", "broken"]
 
 APPLICATION = """
 from durably import ObjectContext, Runtime, VirtualObject, handler, state
@@ -93,10 +103,12 @@ class ScriptedStore(WrappedStore):
             raise StoreInUseError("It is another one's.")
         if outcome == "away":
             raise StoreUnavailableError("It cannot be reached.")
+        if outcome == "broken":
+            raise ConnectionRefusedError("A factory connects to the same database.")
         return await super().open(owner)
 
 
-@given(script=st.lists(st.sampled_from(["ours", "in use", "away"]), min_size=1, max_size=6))
+@given(script=st.lists(st.sampled_from(["ours", "in use", "away", "broken"]), min_size=1, max_size=6))
 def test_only_the_very_first_try_to_reach_the_store_ends_the_server(script: list[Outcome]) -> None:
     """One that has seen its store waits for it, also between a term as its owner and the next."""
 
@@ -108,13 +120,51 @@ def test_only_the_very_first_try_to_reach_the_store_ends_the_server(script: list
             while not stop.done():
                 async with AsyncExitStack() as stack:
                     await stand_by(runtime, door, stop, stack)
-        except StoreUnavailableError:
+        except (StoreUnavailableError, ConnectionRefusedError):
             return False
         return store.is_at_the_end
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(standby, "TRY_AGAIN_SECONDS", 0)
-        assert asyncio.run(serve()) is (script[0] != "away")
+        assert asyncio.run(serve()) is (script[0] not in ("away", "broken"))
+
+
+class LostStore(WrappedStore):
+    """Is lost behind its first commit."""
+
+    has_failed = False
+
+    @override
+    async def open(self, owner: Owner, /) -> Opened:
+        if self.has_failed:
+            raise StoreLostError("The database is older than it was.")
+        return await super().open(owner)
+
+    @override
+    async def commit(self, batch: Batch, /) -> None:
+        self.has_failed = True
+        raise StoreUnavailableError("The connection was cut.")
+
+
+class Counter(VirtualObject):
+    total: int = state(default=0)
+
+    @handler
+    async def add(self, ctx: ObjectContext) -> None:
+        self.total += 1
+
+
+async def test_an_owner_whose_store_is_lost_ends_and_does_not_stay_as_one_that_only_refuses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(standby, "LOOK_SECONDS", 0)
+    door = Door()
+    async with Runtime(LostStore(MemoryStore()), [Counter]) as runtime:
+        sent = asyncio.ensure_future(runtime.object(Counter, "a").add())
+        with pytest.raises(StoreLostError, match="older than it was"):
+            await asyncio.wait_for(until_taken_over(runtime, door), PATIENCE_SECONDS)
+        with pytest.raises(StoreUnavailableError):
+            await sent
 
 
 async def test_a_standby_names_the_holder_to_those_alone_who_have_a_token_where_one_is_needed() -> None:

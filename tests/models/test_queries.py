@@ -169,45 +169,52 @@ def ask(question: Any, thing: Any) -> Any:
     return COMPARISONS[sign](getattr(thing, first), second)
 
 
-@settings(max_examples=12)
-@given(
-    made=st.lists(st.tuples(things, st.booleans()), max_size=6),
-    asked=st.lists(st.tuples(questions(), st.sampled_from([Thing, New, Old])), min_size=1, max_size=6),
-)
-def test_tables_scans_and_python_agree(made: list[tuple[dict[str, Any], bool]], asked: list[tuple[Any, Any]]) -> None:
-    async def answers(store: Any) -> list[Any]:
-        async with Runtime(store, [Things]) as runtime:
-            machine = runtime.machine(Things)
-            objects: list[Any] = []
-            for place, (fields, has_aged) in enumerate(made):
-                create = machine.make.options(idempotency_key=str(place))
-                thing: Any = (await create(**fields)).object
-                objects.append((await machine.age(thing, since=place)).object if has_aged else thing)
-            objects.sort(key=lambda one: one.id)
-            found: list[Any] = []
-            for question, state in asked:
-                wanted = [one for one in objects if isinstance(one, state) and ask(question, Plain(one))]
-                where = cast("Wanted", partial(ask, question))
-                assert await machine.find_all(state, where) == wanted
-                assert await machine.count(state, where) == len(wanted)
-                for field in ("size", "name", "price", "made", "day", "ready"):
-                    pages: list[Any] = []
-                    after = None
-                    order_by = cast("Wanted", attrgetter(field))
-                    while page := await machine.find_all(state, where, order_by=order_by, limit=2, after=after):
-                        pages += page
-                        after = page[-1].id
-                    assert sorted(one.id for one in pages) == [one.id for one in wanted], "pages have each once"
-                    values: list[Any] = [getattr(one, field) for one in pages]
-                    known = [value for value in values if value is not None]
-                    assert values == [None] * (len(values) - len(known)) + sorted(known), "in order, None first"
-                    found.append(pages)
-            return found
+Made = list[tuple[dict[str, Any], bool]]
+"""Fields of objects, and whether they have aged."""
+Asked = list[tuple[Any, Any]]
+"""Questions, and the states that they are about."""
+MADE = st.lists(st.tuples(things, st.booleans()), max_size=6)
+ASKED = st.lists(st.tuples(questions(), st.sampled_from([Thing, New, Old])), min_size=1, max_size=6)
 
+
+async def answers(store: Any, made: Made, asked: Asked) -> list[Any]:
+    """See that a store answers as Python does; the answers."""
+    async with Runtime(store, [Things]) as runtime:
+        machine = runtime.machine(Things)
+        objects: list[Any] = []
+        for place, (fields, has_aged) in enumerate(made):
+            create = machine.make.options(idempotency_key=str(place))
+            thing: Any = (await create(**fields)).object
+            objects.append((await machine.age(thing, since=place)).object if has_aged else thing)
+        objects.sort(key=lambda one: one.id)
+        found: list[Any] = []
+        for question, state in asked:
+            wanted = [one for one in objects if isinstance(one, state) and ask(question, Plain(one))]
+            where = cast("Wanted", partial(ask, question))
+            assert await machine.find_all(state, where) == wanted
+            assert await machine.count(state, where) == len(wanted)
+            for field in ("size", "name", "price", "made", "day", "ready"):
+                pages: list[Any] = []
+                after = None
+                order_by = cast("Wanted", attrgetter(field))
+                while page := await machine.find_all(state, where, order_by=order_by, limit=2, after=after):
+                    pages += page
+                    after = page[-1].id
+                assert sorted(one.id for one in pages) == [one.id for one in wanted], "pages have each once"
+                values: list[Any] = [getattr(one, field) for one in pages]
+                known = [value for value in values if value is not None]
+                assert values == [None] * (len(values) - len(known)) + sorted(known), "in order, None first"
+                found.append(pages)
+        return found
+
+
+@settings(max_examples=12)
+@given(made=MADE, asked=ASKED)
+def test_tables_scans_and_python_agree(made: Made, asked: Asked) -> None:
     async def compare() -> None:
         with TemporaryDirectory() as folder:
-            await answers(SqliteStore(Path(folder) / "app.db"))
-        await answers(MemoryStore())
+            await answers(SqliteStore(Path(folder) / "app.db"), made, asked)
+        await answers(MemoryStore(), made, asked)
 
     asyncio.run(compare())
 
@@ -260,7 +267,10 @@ async def test_what_is_no_question_is_told() -> None:
 
 @pytest.mark.parametrize("on_disk", [False, True])
 async def test_behind_an_object_that_is_gone_pages_go_on_or_it_is_told(tmp_path: Path, on_disk: bool) -> None:
-    store: Any = SqliteStore(tmp_path / "app.db") if on_disk else MemoryStore()
+    await pages_go_on(SqliteStore(tmp_path / "app.db") if on_disk else MemoryStore())
+
+
+async def pages_go_on(store: Any) -> None:
     async with Runtime(store, [Things]) as runtime:
         things = runtime.machine(Things)
         made = sorted([(await things.make(size)).object for size in (3, 1, 2, 4)], key=lambda one: one.id)

@@ -67,7 +67,7 @@ class _PatientPostgres(Postgres):
         def _advance(self, times: int = 1) -> None:
             self._steps += 1
             if self._steps > PARSER_STEPS_LIMIT:
-                raise _too_nested()
+                raise too_nested()
             super()._advance(times)
 
 
@@ -87,21 +87,30 @@ def translate(text: str) -> Translated:
     Raises:
         BadQueryError: it is no query, or none that can be asked.
     """
-    _check_size(text)
     try:
         return _translated(text)
     except RecursionError as error:
-        raise _too_nested() from error
+        raise too_nested() from error
 
 
-def _translated(text: str) -> Translated:
-    query = _parsed(text)
+def checked_query(text: str) -> tuple[exp.Query, frozenset[str]]:
+    """The one query that a text is, and the tables that it reads.
+
+    Raises:
+        BadQueryError: it is no query, or reads tables that there are not.
+    """
+    _check_size(text)
+    query = parsed(text)
     named = {one.alias.lower() for one in query.find_all(exp.CTE)}
     for name in named & ALL_TABLES.keys():
         raise BadQueryError(f"'{name}' is a table; give the part of the query another name.")
     for table in list(query.find_all(exp.Table)):
         _check_table(table, named)
-    tables = frozenset(one.name.lower() for one in query.find_all(exp.Table)) - named
+    return query, frozenset(one.name.lower() for one in query.find_all(exp.Table)) - named
+
+
+def _translated(text: str) -> Translated:
+    query, tables = checked_query(text)
     types = _types(query)
     sql = query.transform(_adapted).sql(
         dialect=_OurSqlite, identify=True, comments=False, unsupported_level=ErrorLevel.IGNORE
@@ -121,19 +130,21 @@ def _check_size(text: str) -> None:
     if tokens and tokens[0].token_type not in _BEGINS:
         raise _no_query()
     if any(token.token_type in _ARRAYS for token in tokens):
-        raise BadQueryError("There are no arrays in SQLite: lists are JSON text here, read with json_each().")
+        raise BadQueryError(
+            "There are no arrays here: lists are JSON text, and json_each() reads them in a store on SQLite."
+        )
     depth = 0
     for token in tokens:
         depth += (token.token_type in _OPENING) - (token.token_type in _CLOSING)
         if depth > NESTING_LIMIT:
-            raise _too_nested()
+            raise too_nested()
 
 
-def _too_nested() -> BadQueryError:
+def too_nested() -> BadQueryError:
     return BadQueryError(f"The query is nested more than {NESTING_LIMIT} deep. Write it with fewer brackets.")
 
 
-def _parsed(text: str) -> exp.Query:
+def parsed(text: str) -> exp.Query:
     try:
         found = [one for one in sqlglot.parse(text, dialect=_PatientPostgres) if one is not None]
     except SqlglotError as error:
@@ -152,6 +163,8 @@ def _no_query() -> BadQueryError:
 
 def _check_table(table: exp.Table, named: Collection[str]) -> None:
     """`named`: parts of the query that it gives names to."""
+    if not table.name:
+        raise BadQueryError("Only tables can stand behind FROM, and there stands a function.")
     if table.db.lower() == "information_schema":
         meant = _SCHEMA.get(table.name.lower())
         if meant is None:
@@ -176,7 +189,7 @@ def _adapted(node: exp.Expr) -> exp.Expr:
         case exp.FirstValue() | exp.LastValue() if not isinstance(node.parent, exp.Window):
             return _first_of_a_group(node)
         case exp.Subquery() if isinstance(node.parent, exp.From | exp.Join):
-            return _derived(node)
+            return derived(node)
         case exp.ArrayAgg():
             return exp.Anonymous(this="json_group_array", expressions=[node.this])
         case exp.CurrentTimestamp() | exp.CurrentDatetime():
@@ -200,7 +213,7 @@ def _first_of_a_group(node: exp.Expr) -> exp.Expr:
     return exp.Anonymous(this=_FIRST if is_first else _LAST, expressions=[wanted, order])
 
 
-def _derived(node: exp.Subquery) -> exp.Expr:
+def derived(node: exp.Subquery) -> exp.Expr:
     """A subquery in FROM that is about one table.
 
     Without a name of its own it has that of the table: what stands outside may use it. Of `SELECT *` it computes the

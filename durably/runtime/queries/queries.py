@@ -18,11 +18,21 @@ from sqlglot import exp
 
 from durably.errors import OverloadedError, StoreUnavailableError
 from durably.runtime.queries.dialect import BadQueryError, translate
-from durably.runtime.queries.functions import AGGREGATES, Payloads, moment_text
+from durably.runtime.queries.functions import AGGREGATES, Payloads, moment_text, span_text
 from durably.runtime.queries.journals import JournalRows
+from durably.runtime.queries.server_dialect import translate_for_server
 from durably.runtime.queries.tables import ALL_TABLES, SCHEMA_COLUMNS, SCHEMA_TABLES, TABLES, ColumnType
 from durably.storage.introspection import InspectableStore
-from durably.storage.querying import Answered, Question, Trust, ask, connection_to_query
+from durably.storage.querying import (
+    Answered,
+    Question,
+    ServerAnswer,
+    SqlServer,
+    Trust,
+    ask,
+    connection_to_query,
+    sql_server_of,
+)
 from durably.storage.sqlite_errors import describe_error
 from durably.storage.statements import parse_statements
 
@@ -123,6 +133,11 @@ class Queries:
         try:
             await self._until_durable()
             live, now = in_flight(), moment_text(self._now_us())
+            server = sql_server_of(self._store)
+            if server is not None:
+                told = await self._ask_server(server, text, services, deployment, now)
+                await self._until_durable()
+                return told
             types: dict[str, ColumnType] = {}
 
             def question(connection: sqlite3.Connection) -> Question:
@@ -136,6 +151,28 @@ class Queries:
         finally:
             self._asked -= 1
         return _typed(answered, types)
+
+    async def _ask_server(
+        self,
+        server: SqlServer,
+        text: str,
+        services: Sequence[KnownService],
+        deployment: KnownDeployment,
+        now: str | None,
+    ) -> QueryAnswer:
+        rows: Mapping[str, Rows] = {
+            "sys_service": (
+                ("name", "revision", "public", "ty", "deployment_id"),
+                [(one.name, 1, one.is_public, one.kind, deployment.id) for one in services],
+            ),
+            "sys_deployment": (
+                ("id", "ty", "endpoint", "created_at"),
+                [(deployment.id, "http", deployment.endpoint, moment_text(deployment.created_at_us))],
+            ),
+            **{name.removesuffix("_rows"): rows for name, rows in _SCHEMA_ROWS.items()},
+        }
+        sql = translate_for_server(text, schema=server.schema, now=now, rows=rows, reads_payloads=server.reads_payloads)
+        return _told(await server.ask(sql, LIMIT_SECONDS))
 
     def _question(
         self,
@@ -185,6 +222,21 @@ def _with_rows(tables: Mapping[str, Rows]) -> Iterator[tuple[str, Sequence[Seque
         if rows:
             yield f"insert into {name} values ({', '.join('?' for _ in columns)})", rows
     yield "create unique index temp.live_by_number on live (number)", ()
+
+
+def _told(answer: ServerAnswer) -> QueryAnswer:
+    """An answer of a server, with moments and durations as text."""
+    readers = [_TEXTS_OF.get(kind, _itself) for kind in answer.kinds]
+    rows = [tuple(read(value) for read, value in zip(readers, row, strict=True)) for row in answer.rows]
+    columns = zip(answer.columns, map(ColumnType, answer.kinds), strict=True)
+    return QueryAnswer(tuple(columns), rows)
+
+
+def _itself(value: Any) -> Any:
+    return value
+
+
+_TEXTS_OF: Final[Mapping[str, Callable[[Any], Any]]] = {"moment": moment_text, "duration": span_text}
 
 
 def _typed(answered: Answered, types: Mapping[str, ColumnType]) -> QueryAnswer:

@@ -21,7 +21,7 @@ OLDEST_VERSION: Final = 130_000
 DEFAULT_SCHEMA: Final = "durably"
 DEFAULT_LEASE_SECONDS: Final = 10.0
 DEFAULT_ANSWER_LIMIT_SECONDS: Final = 30.0
-OWN_OPTIONS: Final = ("schema", "lease_seconds", "answer_limit_seconds")
+OWN_OPTIONS: Final = ("schema", "lease_seconds", "answer_limit_seconds", "query_role")
 """Of a URL; libpq knows all others."""
 CONNECTION_DEFAULTS: Final[dict[str, Any]] = {
     "connect_timeout": 5,
@@ -47,6 +47,8 @@ class Place(NamedTuple):
     """For people: without the password."""
     lease_seconds: float
     answer_limit_seconds: float
+    query_role: str | None = None
+    """In whose name queries of people are answered; None: in that of the store."""
 
 
 def place_of(url: str) -> Place:
@@ -81,7 +83,8 @@ def place_of(url: str) -> Place:
         where += f":{given['port']}"
     name = f"postgres {where}/{given.get('dbname') or given.get('user') or ''}, schema {schema}"
     conninfo = make_conninfo(**CONNECTION_DEFAULTS | given | ALWAYS)
-    return Place(conninfo, schema, name, lease_seconds, answer_limit_seconds)
+    query_role = dict(options).get("query_role") or None
+    return Place(conninfo, schema, name, lease_seconds, answer_limit_seconds, query_role)
 
 
 def connector(

@@ -42,6 +42,7 @@ from durably.storage.entry_reading import read_entries, stored_payload
 from durably.storage.event_reading import read_events
 from durably.storage.ownership import held_sentence, taken_over_sentence
 from durably.storage.pieces import PAGE_RECORDS, PieceReader
+from durably.storage.postgres.asking import answer
 from durably.storage.postgres.connection import PgConnection
 from durably.storage.postgres.errors import describe_error, is_epoch_moved, is_full, is_to_repeat, is_too_much
 from durably.storage.postgres.ownership import KnownStore, Renewal, TakeOver, Tenant, end_writer, let_go
@@ -49,6 +50,8 @@ from durably.storage.postgres.rows import PostgresRows, give_up
 from durably.storage.postgres.server import Place, connector, lay_out, place_of, refuse_unsafe
 from durably.storage.postgres.sessions import Sessions
 from durably.storage.postgres.statements import STATEMENTS
+from durably.storage.postgres.tables import count, lay_tables, search
+from durably.storage.querying import ServerAnswer, SqlServer
 from durably.storage.records import (
     EVER,
     PENDING_BYTES,
@@ -125,6 +128,8 @@ class Tenure:
         """Us; once the store is taken."""
         self.failure: BaseException | None = None
         self.renewal: Renewal | None = None
+        self.laid: frozenset[TableLayout] = frozenset()
+        """The tables of objects that are kept."""
 
     async def close(self, *, at_once: bool) -> None:
         if self.renewal is not None:
@@ -144,9 +149,6 @@ class PostgresStore:
     invocation or a snapshot that holds more than `load_limit_mib` is not loaded: the runtime pauses it. `advertised` is
     told to those who find the store in use, as the address to turn to.
     """
-
-    has_views_on_server: Final = True
-    """As `durably.storage.querying.SqlServerStore`."""
 
     def __init__(
         self,
@@ -379,14 +381,23 @@ class PostgresStore:
         return await self._run(lambda connection: [*PostgresRows(connection).rows("event_sizes", ())])
 
     async def lay_tables(self, tables: Sequence[TableLayout], /) -> None:
-        """None are kept: queries look at every object of their class."""
-        self._working()
+        tenure = self._working()
+        assert tenure.tenant is not None
+        try:
+            await tenure.writer.run(partial(lay_tables, tables=tables, epoch=tenure.tenant.epoch))
+        except psycopg.Error as error:
+            raise await self._commit_error(tenure, error) from error
+        tenure.laid = frozenset(tables)
 
     async def search(self, query: TableQuery, /) -> VersionsAnswer | None:
-        return None
+        if query.table not in self._working().laid:
+            return None
+        return await self._run(partial(search, query=query))
 
     async def count_objects(self, query: TableQuery, /) -> int | None:
-        return None
+        if query.table not in self._working().laid:
+            return None
+        return await self._run(partial(count, query=query))
 
     async def versions(self, table: TableLayout, /, *, after: str, limit: int) -> VersionsAnswer:
         asked = (table.service, after, table.field, limit)
@@ -509,6 +520,29 @@ class PostgresStore:
 
     async def timers_of(self, numbers: Sequence[int], /) -> list[TimerRecord]:
         return decode_timers(await self._read("timers_of", {"numbers": _rows(list(numbers))}))
+
+    # ------------------------------------------------------------ for people, in SQL
+
+    @property
+    def sql_server(self) -> SqlServer:
+        """As `durably.storage.querying.StoreOnServer`."""
+        return SqlServer(self._place.schema, self._ask)
+
+    async def _ask(self, sql: str, limit_seconds: float) -> ServerAnswer:
+        """On a connection of its own: a question that takes long holds up no read of the runtime."""
+        self._working()
+        limits = self._limits
+        limit_seconds = min(limit_seconds, limits.answer_seconds / 2)
+        asking = Sessions(connector(self._place, answer_limit_seconds=limits.answer_seconds))
+        asked = partial(
+            answer, sql=sql, role=self._place.query_role, limit_seconds=limit_seconds, store=self.describe()
+        )
+        try:
+            return await asking.run(asked)
+        except psycopg.Error as error:
+            raise StoreUnavailableError(describe_error(error, self.describe())) from error
+        finally:
+            await asking.close(at_once=True)
 
     # ------------------------------------------------------------ how reads are divided
 

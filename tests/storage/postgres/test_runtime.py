@@ -82,15 +82,6 @@ def test_a_harness_in_virtual_time_crashes_and_goes_on(server: PostgresServer) -
     asyncio.run(check())
 
 
-def test_a_question_in_sql_is_refused_with_where_to_ask(server: PostgresServer) -> None:
-    async def check() -> None:
-        async with Runtime(server.new_url(), [Shelf]) as runtime:
-            with pytest.raises(ValueError, match=r"cannot be asked in SQL here\. Ask PostgreSQL itself, with psql"):
-                await runtime.query("select * from sys_invocation")
-
-    asyncio.run(check())
-
-
 def test_people_look_at_it_with_psql_by_the_names_of_the_admin_api(server: PostgresServer) -> None:
     url = server.new_url()
     schema = url.partition("schema=")[2]

@@ -132,3 +132,28 @@ select
         )
         select 1 from streams where strpos(name, '/') > 0
     );
+
+-- name: hold_epoch
+-- Only the owner changes tables of objects: no other takes the store over until the transaction ends (rule X4).
+select check_epoch(%s, 0);
+
+-- name: model_tables
+-- The tables of objects that there are.
+select relname::text from pg_class
+where relnamespace = to_regnamespace(quote_ident(current_schema())) and relkind = 'r' and starts_with(relname::text, %s);
+
+-- name: comment_of_table
+-- How a table of objects was laid out.
+select obj_description(to_regclass(%s), 'pg_class');
+
+-- name: make_model_moment
+-- The moment that a field says, in ISO 8601; without a zone it is in UTC. Null is none, so that no commit fails.
+create or replace function model_moment(said text) returns timestamptz language plpgsql stable as $$
+begin
+    if said !~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]([.][0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})?$' then
+        return null;
+    end if;
+    return case when said ~ '(Z|[+-][0-9]{2}:[0-9]{2})$' then said else said || 'Z' end::timestamptz;
+exception when others then
+    return null;
+end $$;

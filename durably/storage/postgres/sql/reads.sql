@@ -552,3 +552,27 @@ select position, stream, key, name, id, at, value from events where id = %s and 
 -- name: versions
 -- All objects of a class that have a field, by key and behind one.
 select key, value from state where service = %s and key > %s and field = %s order by key limit %s;
+
+-- name: begin_question
+-- What people ask reads one snapshot, and can change nothing.
+begin transaction isolation level repeatable read, read only;
+
+-- name: restrict_question
+-- Settings of such a transaction. Names mean what the server has under them, since no schema of others is searched.
+-- Unlike our own statements, a question is planned by the statistics of the server.
+select
+    set_config('search_path', 'pg_catalog', true),
+    set_config('statement_timeout', %(limit)s, true),
+    set_config('standard_conforming_strings', 'on', true),
+    set_config('max_parallel_workers_per_gather', '0', true),
+    set_config('enable_seqscan', 'on', true),
+    set_config('enable_hashjoin', 'on', true),
+    set_config('enable_mergejoin', 'on', true),
+    (
+        select set_config('temp_file_limit', %(files)s, true) from pg_roles
+        where rolname = current_user and rolsuper
+    );
+
+-- name: take_query_role
+-- The role that can see the views alone.
+select set_config('role', %s, true);
