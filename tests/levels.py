@@ -54,8 +54,8 @@ ORDINARY = Level(
     is_search=False,
 )
 FULL = Level(
-    programs=1_500, examples=100, kills=15, runs=600, runs_per_app=100, sleepers=20_000, commit_stride=1,
-    soak_seconds=50, with_slow=True, is_search=False,
+    programs=1_000, examples=90, kills=12, runs=400, runs_per_app=60, sleepers=20_000, commit_stride=1,
+    soak_seconds=45, with_slow=True, is_search=False,
 )  # fmt: skip
 LONG = Level(
     programs=20_000, examples=1_000, kills=1_000, runs=100_000, runs_per_app=10_000,
