@@ -50,7 +50,7 @@ from durably.actors.transport import Delay, Invocation, Outgoing, message_of, no
 from durably.actors.values.descriptions import MISSING
 from durably.actors.values.durations import Duration, delay_us, moment
 from durably.actors.values.names import checked_name
-from durably.actors.values.serde import Serde, SerdeFactory, TypeCodec, codec_named
+from durably.actors.values.serde import Serde, SerdeFactory, TypeCodec, codec_named, is_serde
 from durably.actors.values.type_checks import is_text
 from durably.errors import HandlerMistakeError, SharedStateError, UndecodableError, UnencodableError
 from durably.ids import STATE_VERSION_FIELD, InvocationStatus, is_storable
@@ -323,7 +323,8 @@ class SharedContext(Context):
     def get(self, name: str, returns: Any, default: Any = None, /) -> Any:
         """State by its stored name, of a type or as a Serde reads it; `default` where it has no value.
 
-        A stored null is None, also with a default.
+        A stored null is None, also with a default. A field that is declared with a Serde of its own is read by that,
+        unless `returns` is a Serde.
 
         Raises:
             UndecodableError: what is stored is not of this type.
@@ -333,7 +334,8 @@ class SharedContext(Context):
         data = self._port.read_field(name)
         if data is None:
             return default
-        codec = codec_named(returns, self._port.serde)
+        own = None if self._view is None or is_serde(returns) else self._view.own_codec_of(name)
+        codec = codec_named(returns, self._port.serde) if own is None else own
         if data == b"null" and codec.is_json:
             return None
         try:
@@ -489,13 +491,18 @@ class SharedWorkflowContext(SharedContext):
     def promise(self, name: str, returns: Any = MISSING, /, *, serde: Serde[Any] | None = None) -> DurablePromise[Any]:
         """A promise of this workflow by its name, declared or not, of a type or as a Serde writes it.
 
-        One that is declared takes only what is read as the type that it is declared with.
+        One that is declared takes only what is read as the type that it is declared with, and is written and read by
+        the Serde that it is declared with, unless one is given here.
         """
         self._port.check(f"ctx.promise({name!r})")
         checked_name(name, f"The name of a promise is Unicode text without NUL, and not empty; {name!r} is not.")
         if serde is not None:
             returns = checked_serde(serde)
-        declared = None if self._promises is None else self._promises.codec_of(name)
+        promises = self._promises
+        own = None if promises is None or is_serde(returns) else promises.own_codec_of(name)
+        if own is not None:
+            return DurablePromise(self._port, name, own)
+        declared = None if promises is None else promises.codec_of(name)
         return DurablePromise(self._port, name, codec_named(returns, self._port.serde), declared)
 
 

@@ -10,7 +10,7 @@ waiting holds no memory.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Generator, Mapping
+from collections.abc import Coroutine, Generator, Mapping, Set
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from durably.actors.fields import DeclaredField
@@ -147,12 +147,13 @@ def promise(*, name: str | None = None, serde: Serde[Any] | None = None) -> Any:
 class PromiseView:
     """The declared promises of one workflow as one attempt uses them."""
 
-    __slots__ = ("_codecs", "_port")
+    __slots__ = ("_codecs", "_own_serdes", "_port")
 
-    def __init__(self, port: Port, codecs: Mapping[str, TypeCodec[Any]]) -> None:
-        """`codecs` are by the name under which a promise is kept."""
+    def __init__(self, port: Port, codecs: Mapping[str, TypeCodec[Any]], own_serdes: Set[str]) -> None:
+        """`codecs` are by the name under which a promise is kept; `own_serdes` were declared with `serde=`."""
         self._port = port
         self._codecs = codecs
+        self._own_serdes = own_serdes
 
     def promise(self, field: PromiseField) -> DurablePromise[Any]:
         return DurablePromise(self._port, field.name, self._codecs[field.name])
@@ -160,6 +161,10 @@ class PromiseView:
     def codec_of(self, name: str) -> TypeCodec[Any] | None:
         """What reads and writes the declared promise that is kept under this name."""
         return self._codecs.get(name)
+
+    def own_codec_of(self, name: str) -> TypeCodec[Any] | None:
+        """The same where it was declared with a Serde of its own."""
+        return self._codecs[name] if name in self._own_serdes else None
 
 
 def _see_that_it_is_read(codec: TypeCodec[Any], data: bytes) -> None:

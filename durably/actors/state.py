@@ -197,6 +197,8 @@ class BoundField:
     canonical: CanonicalEncodings = field(default_factory=CanonicalEncodings)
     large: LargeField | None = None
     """Set where the field is not loaded with its object (rule V7)."""
+    has_own_serde: bool = False
+    """It was declared with `serde=`."""
 
 
 class _Value:
@@ -311,6 +313,10 @@ class StateView:
     def codec_of(self, name: str) -> TypeCodec[Any] | None:
         """The codec of the field that is stored under this name; None if none is declared."""
         return next((field.codec for field in self.fields.values() if field.name == name and not field.large), None)
+
+    def own_codec_of(self, name: str) -> TypeCodec[Any] | None:
+        """The same where the field was declared with a Serde of its own."""
+        return next((field.codec for field in self.fields.values() if field.name == name and field.has_own_serde), None)
 
     def large_names(self) -> frozenset[str]:
         """The stored names of the fields that are not loaded with the object."""

@@ -516,6 +516,10 @@ async def _respond_plainly(answer: Answer, scope: Scope, send: Send) -> None:
 
 async def _refuse(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    allowed = (error.headers or {}).get("Allow")
+    if error.status_code == 405 and allowed is not None:
+        use = " or ".join(sorted(allowed.split(", ")))
+        return _response(error_answer(405, f"method not allowed, use {use}", headers=[(b"allow", allowed.encode())]))
     message = "not found" if error.status_code == 404 else error.detail
     return _response(error_answer(error.status_code, message))
 

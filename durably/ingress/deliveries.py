@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import Protocol
-from urllib.parse import parse_qs, unquote
+from urllib.parse import parse_qs
 
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
@@ -24,7 +24,7 @@ from durably.actors.protocol.commands import CompleteAwakeable, SendSignal
 from durably.actors.sent_values import REJECTION_CODE, Sent, checked_id, checked_signal_name, sent_body, sent_failure
 from durably.errors import DurablyError
 from durably.ingress.answers import Answer, error_answer, refusal_answer
-from durably.ingress.paths import path_segments
+from durably.ingress.paths import path_segments, segment_text
 from durably.ingress.targets import RefusedRequestError
 
 ReadBody = Callable[[Scope, Receive], Awaitable[bytes | None]]
@@ -76,7 +76,7 @@ class _Endpoint:
         await self._respond(answer, scope, send)
 
     def _deliver(self, scope: Scope, body: bytes) -> Awaitable[None]:
-        kind, id, *rest = (unquote(segment.decode("ascii")) for segment in path_segments(scope)[1:])
+        kind, id, *rest = map(segment_text, path_segments(scope)[1:])
         if kind == "invocations":
             return self._runtime.request_signal(_signal(id, rest[1:], body, scope))
         sent = _reason(body, scope) if rest[0] == "reject" else sent_body(body, _content_type(scope))

@@ -14,6 +14,8 @@ from urllib.parse import quote, unquote, unquote_to_bytes
 
 from starlette.types import Scope
 
+from durably.ingress.refusals import RefusedRequestError
+
 MOUNT: Final = "durably_mount"
 """Where such a scope keeps the path that the ingress is mounted under."""
 
@@ -33,6 +35,20 @@ def path_segments(scope: Scope) -> list[bytes]:
         if below is not None:
             return below
     return segments
+
+
+def segment_text(segment: bytes) -> str:
+    """A segment as text, URL-decoded.
+
+    Raises:
+        RefusedRequestError: 400, it is not UTF-8.
+    """
+    try:
+        return (unquote_to_bytes(segment) if b"%" in segment else segment).decode()
+    except UnicodeDecodeError:
+        raise RefusedRequestError(
+            400, f"bad path, a segment is not UTF-8 once it is URL-decoded: {segment.decode('ascii', 'replace')}"
+        ) from None
 
 
 def scope_below(scope: Scope, segments: Sequence[bytes]) -> Scope:

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple, TypeAlias
-from urllib.parse import unquote_to_bytes
 
 import msgspec
 
 from durably.ids import OLDER_PREFIX, KeyScope, run_scope
+from durably.ingress.paths import segment_text
 from durably.ingress.refusals import RefusedRequestError
 
 Verb: TypeAlias = Literal["attach", "output", "lookup"]
@@ -74,10 +74,10 @@ def question_of(method: str, segments: Sequence[bytes]) -> Question:
         return Question(VERBS[first], None)
     if first in WAITS_OR_LOOKS and len(rest) == 1:
         _expect(method, "GET")
-        return Question(WAITS_OR_LOOKS[first], _invocation_id(_text(rest[0])))
+        return Question(WAITS_OR_LOOKS[first], _invocation_id(segment_text(rest[0])))
     if first not in OLDER_FORMS or len(rest) < 2 or rest[-1] not in WAITS_OR_LOOKS:
         raise RefusedRequestError(404, "not found")
-    names = [_text(segment) for segment in rest[:-1]]
+    names = [segment_text(segment) for segment in rest[:-1]]
     which = _workflow(names) if first == b"workflow" else _invocation(names)
     _expect(method, "GET")
     return Question(WAITS_OR_LOOKS[rest[-1]], which)
@@ -140,12 +140,3 @@ def _invocation_id(text: str) -> str:
 def _expect(method: str, wanted: str) -> None:
     if method != wanted:
         raise RefusedRequestError(405, f"method not allowed, use {wanted}", [(b"allow", wanted.encode())])
-
-
-def _text(segment: bytes) -> str:
-    try:
-        return unquote_to_bytes(segment).decode()
-    except UnicodeDecodeError:
-        raise RefusedRequestError(
-            400, f"bad path, a segment is not UTF-8 once it is URL-decoded: {segment.decode('ascii', 'replace')}"
-        ) from None

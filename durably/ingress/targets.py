@@ -15,6 +15,7 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 
+from durably.ingress.paths import segment_text
 from durably.ingress.refusals import RefusedRequestError as RefusedRequestError
 from durably.runtime.gateway.requests import ServiceDescription
 
@@ -78,7 +79,7 @@ class Targets:
         if count < 2 or not segments[0]:
             raise RefusedRequestError(400, BAD_PATH)
         service = self._services.get(segments[0]) or self._service_spelled_otherwise(segments[0])
-        key, place = (_decode(segments[1]), 2) if service.has_key else (None, 1)
+        key, place = (segment_text(segments[1]), 2) if service.has_key else (None, 1)
         is_suffixed = sends is None and count == place + 2 and segments[-1] == SEND
         if key == "" or not (count == place + 1 or is_suffixed):
             raise RefusedRequestError(400, BAD_PATH)
@@ -89,7 +90,7 @@ class Targets:
 
     def _service_spelled_otherwise(self, segment: bytes) -> _Service:
         """A service whose name is percent-encoded in the path."""
-        name = _decode(segment)
+        name = segment_text(segment)
         service = self._services.get(name.encode())
         if service is None:
             raise RefusedRequestError(
@@ -115,18 +116,9 @@ def _public_handler(service: _Service, segment: bytes) -> _Handler:
     if found is None:
         raise RefusedRequestError(
             404,
-            f"the service '{service.name}' exists, but the handler '{_decode(segment)}' was not found, "
+            f"the service '{service.name}' exists, but the handler '{segment_text(segment)}' was not found, "
             "check that the handler exists in the latest registered service version.",
         )
     if not found.is_public:
         raise RefusedRequestError(400, "the invoked service is not public")
     return found
-
-
-def _decode(segment: bytes) -> str:
-    try:
-        return (unquote_to_bytes(segment) if b"%" in segment else segment).decode()
-    except UnicodeDecodeError:
-        raise RefusedRequestError(
-            400, f"bad path, a segment is not UTF-8 once it is URL-decoded: {segment.decode('ascii', 'replace')}"
-        ) from None

@@ -153,12 +153,17 @@ async def test_what_is_no_id_or_no_value_is_refused() -> None:
             ("/restate/invocations/inv_1/signals/go", b"not json"),
             ("/restate/invocations/inv_1/signals/sign_1abc", b"1"),
             ("/restate/invocations/inv_1/signals/go/reject", b"\xff"),
+            ("/restate/invocations/inv_1/signals/%ff", b"1"),
+            ("/restate/invocations/inv_%ff/signals/go", b"1"),
+            ("/restate/awakeables/%ff/resolve", b"1"),
         ):
             response = await client.post(path, content=content)
             assert (response.status_code, error_of(response)["source"]) == (400, "ingress"), path
         for path in ("/restate/invocations/inv_1/signals/go/further", "/restate/invocations/inv_1/signals/"):
             assert (await client.post(path)).status_code == 404
-        assert (await client.get("/restate/awakeables/sign_1/resolve")).status_code == 405
+        refused = await client.get("/restate/awakeables/sign_1/resolve")
+        assert (refused.status_code, refused.headers["allow"]) == (405, "POST")
+        assert error_of(refused)["message"] == "method not allowed, use POST"
         assert (runtime.completions, runtime.signals) == ([], [])
         runtime.error = InvocationStatusError("it has ended")
         response = await client.post("/restate/invocations/inv_1/signals/go")

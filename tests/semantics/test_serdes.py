@@ -20,6 +20,7 @@ from durably import (
     BytesSerde,
     Context,
     DefinitionError,
+    DurablePromise,
     InvalidArgumentError,
     JsonSerde,
     MsgpackSerde,
@@ -28,8 +29,12 @@ from durably import (
     Runtime,
     Service,
     SharedContext,
+    SharedWorkflowContext,
     VirtualObject,
+    Workflow,
+    WorkflowContext,
     handler,
+    promise,
     shared,
     state,
 )
@@ -186,6 +191,31 @@ async def test_a_field_and_an_operation_have_serdes_of_their_own() -> None:
             await app.crash()
         assert await files.look() == (b"", Tensor([4.0, 2.0, 0.0]), b"")
         assert app.snapshots.of(Files)["f"].raw == b""
+
+
+class Meter(Workflow):
+    """Its values are other numbers as JSON: 53 is written as the digit 5."""
+
+    total: int = state(default=53, serde=MsgpackSerde(int))
+    final: DurablePromise[int] = promise(serde=MsgpackSerde(int))
+
+    @handler
+    async def run(self, ctx: WorkflowContext) -> list[Any]:
+        self.total = 53
+        read = [ctx.get("total", int), ctx.get("total", MsgpackSerde(int)), ctx.get("total", JsonSerde(int))]
+        ctx.set("total", 54)
+        return [*read, self.total, await self.final, await ctx.promise("final", int)]
+
+    @shared
+    async def end(self, ctx: SharedWorkflowContext, value: int) -> None:
+        await ctx.promise("final", int).resolve(value)
+
+
+async def test_by_name_what_is_declared_with_a_serde_is_written_and_read_by_it() -> None:
+    async with Harness(Meter) as app:
+        meter = app.workflow(Meter, "m")
+        await meter.end(53)
+        assert await meter.run() == [53, 53, 5, 54, 53, 53]
 
 
 async def test_a_serde_that_reads_something_else_is_found_out_where_the_value_is_given() -> None:

@@ -234,6 +234,8 @@ class BoundActor:
         self.keeps_entries = bool(self._large_fields)
         """Some of its fields are not loaded with their objects."""
         self._promises = promises
+        self._own_serdes = frozenset(one.name for one in definition.promises.values() if one.serde is not None)
+        """The promises that were declared with `serde=`."""
         self._has_key = definition.kind != "service"
         self._has_promises = definition.kind == "workflow"
 
@@ -295,7 +297,7 @@ class BoundActor:
             own["key"] = key
         own[STATE_VIEW] = StateView(port, self._fields, writable=writable)
         if self._has_promises:
-            own[PROMISE_VIEW] = PromiseView(port, self._promises)
+            own[PROMISE_VIEW] = PromiseView(port, self._promises, self._own_serdes)
         return made
 
 
@@ -470,7 +472,10 @@ def _bound_field(definition: ActorDefinition, field: StateField, runtime_serde: 
         given, factory = factory(), None
     default = None if given is MISSING else _encoded_default(where, codec.encode_exactly, given)
     parts = None if codec.immutable or not codec.is_json else parts_of(resolved, codec)
-    return BoundField(field.name, field.attribute, f"self.{field.attribute}", codec, default, factory, parts)
+    return BoundField(
+        field.name, field.attribute, f"self.{field.attribute}", codec, default, factory, parts,
+        has_own_serde=field.serde is not None,
+    )  # fmt: skip
 
 
 def _bound_large_field(
