@@ -57,11 +57,15 @@ def apart(headers: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
 
 
 def plain_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
-    """A copy of what a user gave as headers, names in lower case; refused where they are not strings."""
+    """A copy of what a user gave as headers, refused where they are not strings.
+
+    Names are in lower case; two that differ in nothing else are one header that came twice.
+    """
     if not headers:
         return NO_HEADERS
     if not is_mapping(headers):
         raise TypeError(f"Headers are a mapping from names to values, not {headers!r}.")
+    plain: dict[str, str] = {}
     for name, value in headers.items():
         if not (is_text(name) and is_text(value)):
             raise TypeError(f"Headers are Unicode text without NUL; {name!r}: {value!r} is not.")
@@ -69,7 +73,9 @@ def plain_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
             raise InvalidHeaderError(f"Headers are Unicode text without NUL; {name!r}: {value!r} is not.")
         if "\n" in name or "\n" in value or "\r" in name or "\r" in value:
             raise InvalidHeaderError(f"Headers are single lines; {name!r}: {value!r} has a line break.")
-    return {name.lower(): value for name, value in headers.items()}
+        lower = name.lower()
+        plain[lower] = f"{plain[lower]}{REPEATED}{value}" if lower in plain else value
+    return plain
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 from weakref import WeakSet
 
+from durably.actors.values.type_checks import is_mapping
 from durably.errors import UndecodableError
 
 if TYPE_CHECKING:
@@ -41,17 +42,18 @@ class AesGcmCodec:
 
     `AesGcmCodec(key)` has one key of 32 bytes; `AesGcmCodec({"2026": old, "2027": new}, current="2027")` encrypts with
     the current one. Keep each key for as long as a stored value may have been written with it.
-    `AesGcmCodec.new_key()` draws a key.
+    `AesGcmCodec.new_key()` draws a key. The id of one that is given alone is empty: `{"": old, "2027": new}`.
 
     Raises:
-        ValueError: a key has another length, or an id is empty or longer than 255 bytes.
+        TypeError: a key is not bytes, or an id no text.
+        ValueError: a key has another length, or an id is longer than 255 bytes.
         ModuleNotFoundError: `cryptography` is missing; says what to install.
     """
 
     encodes_everything = True
 
     def __init__(self, keys: bytes | Mapping[str, bytes], *, current: str | None = None) -> None:
-        by_id = {"": keys} if isinstance(keys, bytes) else dict(keys)
+        by_id = _by_id(keys)
         if current is None:
             if len(by_id) != 1:
                 raise ValueError(f"AesGcmCodec was given {len(by_id)} keys. Say which one encrypts: current=...")
@@ -64,8 +66,10 @@ class AesGcmCodec:
                     f"The key {id!r} of AesGcmCodec has {len(key)} bytes, and AES-256 takes {KEY_BYTES}. "
                     "AesGcmCodec.new_key() draws one."
                 )
-            if len(id.encode()) > 255:
+            if len(id.encode(errors="surrogatepass")) > 255:
                 raise ValueError(f"The id of a key of AesGcmCodec has at most 255 bytes; {id!r} has more.")
+            if not id.isprintable():
+                raise ValueError(f"The id of a key of AesGcmCodec is printable text, not {id!r}.")
         self._refusal = _refusal()
         self._keys = by_id
         self.current = current
@@ -123,8 +127,25 @@ class AesGcmCodec:
         return _derived(key, salt)
 
 
+def _by_id(keys: object) -> dict[str, bytes]:
+    by_id = {"": keys} if isinstance(keys, bytes) else keys
+    if not is_mapping(by_id):
+        raise TypeError(f"AesGcmCodec takes a key of {KEY_BYTES} bytes, or keys by their ids, not a {_class(keys)}.")
+    for id, key in by_id.items():
+        if not isinstance(id, str):
+            raise TypeError(f"The id of a key of AesGcmCodec is text, not {id!r}.")
+        if not isinstance(key, bytes):
+            raise TypeError(f"The key {id!r} of AesGcmCodec is {KEY_BYTES} bytes, not a {_class(key)}.")
+    return dict(by_id)
+
+
+def _class(key: object) -> str:
+    """Of what is no key; it may be one all the same, in another form, so it is not shown."""
+    return type(key).__name__
+
+
 def _shown(id: bytes) -> str:
-    return repr(id.decode(errors="replace"))
+    return repr(id.decode(errors="replace")) if id else "that was given alone, whose id is ''"
 
 
 def _derived(key: bytes, salt: bytes) -> AESGCM:

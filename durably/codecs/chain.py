@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from durably.storage.codec_marker import checked_codec
 from durably.storage.payload_coding import Codec
 
 
@@ -11,7 +12,7 @@ class CodecChain:
     def __init__(self, *codecs: Codec) -> None:
         if not codecs:
             raise TypeError("CodecChain() has no codecs. Give it some, or leave codec= out.")
-        self._codecs = codecs
+        self._codecs = tuple(checked_codec(codec, "CodecChain") for codec in codecs)
         keys = (getattr(codec, "current", "") for codec in codecs)
         self.current = "+".join(key for key in keys if key)
         """The ids of the keys that encode, if there are any."""

@@ -15,7 +15,7 @@ from google.protobuf.json_format import MessageToDict, Parse
 from google.protobuf.message import EncodeError, Message
 from google.protobuf.text_format import MessageToString
 
-from durably.actors.values.descriptions import describe, named, shortened, shortened_bytes
+from durably.actors.values.descriptions import LONGEST_QUOTE_CHARACTERS, describe, named, shortened, shortened_bytes
 from durably.actors.values.messages import is_message_class
 from durably.actors.values.serde import JSON, JsonSerde, Serde
 from durably.actors.values.type_checks import is_mapping
@@ -77,7 +77,7 @@ class _MessageSerde(Generic[MessageT]):
         if self._written(read) != written and _text(read) != _text(value):
             raise UnencodableError(
                 f"A message {named(self.message)} would not be the same when it is read from {self.content_type} "
-                f"again: {shortened(value)} would be {shortened(read)}."
+                f"again: {_shown(value)} would be {_shown(read)}."
             )
 
     def _refuse_value(self, error: Exception) -> NoReturn:
@@ -203,6 +203,11 @@ class ProtobufJsonSerde(_MessageSerde[MessageT]):
 def _text(message: Message) -> str:
     """By which messages are compared whose bytes differ: JSON and text have one NaN, and floats have many."""
     return MessageToString(message, print_unknown_fields=True)
+
+
+def _shown(message: Message) -> str:
+    """For a sentence: also the fields that its class does not know."""
+    return f"({' '.join(_text(message).split())[:LONGEST_QUOTE_CHARACTERS]})"
 
 
 def _reason(error: Exception) -> str:

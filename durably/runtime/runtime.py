@@ -117,7 +117,7 @@ from durably.sources import Feed
 from durably.storage.connect import store_given
 from durably.storage.encoded import EncodedStore
 from durably.storage.introspection import InspectableStore
-from durably.storage.payload_coding import Codec
+from durably.storage.payload_coding import Codec, is_codec
 from durably.storage.standby import prepare_standby
 
 if TYPE_CHECKING:
@@ -310,9 +310,7 @@ class Runtime(Caller):
         self._counts_metrics = metrics
         self._counts: Counts | None = None
         """What has happened since it was entered, where that is counted."""
-        self._codec = _checked(
-            "codec", codec, lambda one: hasattr(one, "encode") and hasattr(one, "decode"), "what encodes and decodes"
-        )
+        self._codec = _checked_codec(codec)
         self._limits = limits.named
         self._store = self._encoded(store_given(store))
         self._default_serde = checked_factory(serde, "Runtime(serde=...)")
@@ -1548,6 +1546,16 @@ def _checked(option: str, given: T, fits: Callable[[object], bool], what: str) -
     if given is not None and not fits(given):
         raise DefinitionError(f"Runtime({option}=...) is {what}, not {given!r}.")
     return given
+
+
+def _checked_codec(codec: Codec | None) -> Codec | None:
+    """A codec, or None, as it was given. What is none may be a key, so it is not shown."""
+    if codec is not None and not is_codec(codec):
+        raise DefinitionError(
+            "Runtime(codec=...) is what encodes and decodes, such as AesGcmCodec(key), not a "
+            f"{type(cast('object', codec)).__name__}."
+        )
+    return codec
 
 
 def _checked_version(version: str | None) -> str | None:

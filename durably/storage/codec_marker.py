@@ -12,7 +12,7 @@ from typing import Final
 
 from durably.errors import StoreUnavailableError, UndecodableError
 from durably.storage.introspection import InspectableStore, Introspection
-from durably.storage.payload_coding import MARK, Codec, PayloadCoding
+from durably.storage.payload_coding import MARK, Codec, PayloadCoding, is_codec
 from durably.storage.records import MARKER, PLAIN_FIELD, StateRecord
 
 CODEC_FIELD: Final = "codec"
@@ -20,6 +20,19 @@ CODEC_FIELD: Final = "codec"
 COPY: Final = "#2"
 """What the field of the second copy ends with."""
 MARKER_VALUE: Final = b"durably"
+
+
+def checked_codec(codec: Codec, where: str) -> Codec:
+    """A codec that another one is made of, as it was given.
+
+    Raises:
+        TypeError: it is none, or is an `AcceptPlain`, which says of the whole that it reads plain values.
+    """
+    if not is_codec(codec):
+        raise TypeError(f"{where}(...) takes what encodes and decodes, not a {type(codec).__name__}.")
+    if isinstance(codec, AcceptPlain):
+        raise TypeError(f"AcceptPlain(...) goes around all other codecs, and cannot be in {where}(...).")
+    return codec
 
 
 class AcceptPlain:
@@ -30,7 +43,11 @@ class AcceptPlain:
     """
 
     def __init__(self, codec: Codec) -> None:
-        self.codec = codec
+        """
+        Raises:
+            TypeError: it is no codec, or is an `AcceptPlain` already.
+        """
+        self.codec = checked_codec(codec, "AcceptPlain")
         self.current: str = getattr(codec, "current", "")
         """The id of the key that encodes, if there is one."""
         self.encodes_everything: bool = getattr(codec, "encodes_everything", False)
@@ -54,10 +71,15 @@ class CodecMarker:
         self._fields = (field, field + COPY)
 
     def missing(self, known: Mapping[str, bytes], *, is_new: bool) -> list[StateRecord]:
-        """What is to be added to a marker that fits: that this codec writes, and whether beside plain values."""
-        records = [
-            StateRecord(MARKER, field, self._coding.wrap(MARKER_VALUE)) for field in self._fields if field not in known
-        ]
+        """What is to be added to a marker that fits: that this codec writes, and whether beside plain values.
+
+        Raises:
+            CodecError: the codec is new to the store, and does not decode what it encodes.
+        """
+        new = [field for field in self._fields if field not in known]
+        if new:
+            self._coding.check(MARKER_VALUE)
+        records = [StateRecord(MARKER, field, self._coding.wrap(MARKER_VALUE)) for field in new]
         if not known and not is_new:
             records.append(StateRecord(MARKER, PLAIN_FIELD, MARKER_VALUE))
         return records

@@ -17,6 +17,8 @@ from __future__ import annotations
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from inspect import getattr_static
+from types import FunctionType
 from typing import Final, Protocol, TypeAlias, TypeVar, cast
 
 from msgspec.structs import replace
@@ -65,6 +67,13 @@ class Codec(Protocol):
     def decode(self, data: bytes, /) -> bytes: ...
 
 
+def is_codec(given: object) -> bool:
+    """A codec, and not a class of codecs: that has methods which need an instance."""
+    if isinstance(given, type) and isinstance(getattr_static(given, "encode", None), FunctionType):
+        return False
+    return hasattr(given, "encode") and hasattr(given, "decode")
+
+
 class PayloadCoding:
     """The records of a store, with their values wrapped and unwrapped by one codec.
 
@@ -102,11 +111,29 @@ class PayloadCoding:
                 return data
             raise UndecodableError("A stored value is in plain, and no codec wrote it. Somebody else did.")
         try:
-            return self._codec.decode(data[len(MARK) :])
+            decoded = cast("object", self._codec.decode(data[len(MARK) :]))
         except UndecodableError:
             raise
         except Exception as error:  # The codec may be the user's.
             raise UndecodableError(f"The codec cannot read a stored value: {error}") from error
+        if not isinstance(decoded, bytes):
+            raise UndecodableError(f"{self._name}.decode gave {type(decoded).__name__}, not bytes. Mend the codec.")
+        return decoded
+
+    def check(self, data: bytes) -> None:
+        """See that the codec decodes what it encodes.
+
+        Raises:
+            CodecError: it does not.
+        """
+        try:
+            decoded = self.unwrap(self.wrap(data))
+        except UndecodableError as error:
+            raise CodecError(
+                f"The codec {self._name} cannot decode what it has just encoded: {error.message}"
+            ) from error
+        if decoded != data:
+            raise CodecError(f"The codec {self._name} decodes what it has encoded as something else. Mend the codec.")
 
     def wrap_headers(self, headers: Mapping[str, str]) -> dict[str, str]:
         return {name: HEADER_MARK + b64encode(self.wrap(value.encode())).decode() for name, value in headers.items()}

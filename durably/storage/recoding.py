@@ -21,7 +21,7 @@ from typing import Any, Final, Protocol
 
 import orjson
 
-from durably.errors import StoreInUseError, StoreUnavailableError, UndecodableError
+from durably.errors import CodecError, StoreInUseError, StoreUnavailableError, UndecodableError
 from durably.storage.codec_marker import AcceptPlain, CodecMarker, is_encoded
 from durably.storage.connections import Mode, database_uri
 from durably.storage.damage import DamagedError, bytes_if_sound, text_with_damage_marked
@@ -107,6 +107,8 @@ def recode(path: Path, *, owner: Owner, old: Codec | None, new: Codec | None, pr
     lock.acquire(owner)
     try:
         return Recoding(files.resolve(), store, old, new, progressed).run()
+    except CodecError as error:
+        raise StoreUnavailableError(f"The store {store} stays as it is. {error.message}") from error
     except sqlite3.Error as error:
         if is_busy(error):
             raise StoreInUseError(

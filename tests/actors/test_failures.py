@@ -5,7 +5,7 @@ import gc
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
 from http import HTTPStatus
 from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
@@ -19,7 +19,7 @@ from durably.actors.values import error_envelopes
 from durably.actors.values.descriptions import TEXT_LIMIT_CHARACTERS
 from durably.actors.values.error_envelopes import (
     LOST_FIELDS,
-    asked_delay,
+    asked_delays,
     code_of,
     decode_failure,
     encode_failure,
@@ -333,8 +333,14 @@ def test_a_ring_of_causes_ends() -> None:
 
 
 def test_the_delay_that_a_wrapped_error_asks_for_is_found() -> None:
-    assert asked_delay(raised_from(ValueError("x"), RetryableError("y", retry_after=7))) == 7
-    assert asked_delay(ValueError("x")) is None
+    assert asked_delays(raised_from(ValueError("x"), RetryableError("y", retry_after=7))) == [7]
+    assert asked_delays(ValueError("x")) == asked_delays(RetryableError("x")) == []
+
+
+def test_the_delays_that_the_errors_of_a_group_ask_for_are_found() -> None:
+    inner = ExceptionGroup("y", [raised_from(ValueError("x"), RetryableError("y", retry_after=7)), ValueError("z")])
+    group = ExceptionGroup("x", [inner, RetryableError("y", retry_after=timedelta(minutes=1)), TerminalError("x")])
+    assert asked_delays(group) == asked_delays(raised_from(OSError("w"), group)) == [7, timedelta(minutes=1)]
 
 
 def test_a_timeout_that_leaves_the_handler_is_408() -> None:

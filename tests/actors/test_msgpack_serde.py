@@ -283,3 +283,12 @@ def test_only_classes_with_parts_are_registered_and_a_name_belongs_to_one() -> N
     MsgpackSerde.register(Unknown, name="taken-by-unknown")
     with pytest.raises(DefinitionError, match="another name"):
         MsgpackSerde.register(other, name="taken-by-unknown")
+    beside: type = msgspec.defstruct("Beside", [("x", int)], module=Unknown.__module__)
+    with pytest.raises(DefinitionError, match="another name"):
+        MsgpackSerde.register(beside, name="taken-by-unknown")
+    name: Any
+    for name in ("", 5, "\ud800"):
+        with pytest.raises(DefinitionError, match="printable text"):
+            MsgpackSerde.register(beside, name=name)
+    again: type = msgspec.defstruct(Unknown.__qualname__, [("x", int)], module=Unknown.__module__)
+    assert MsgpackSerde.register(again, name="taken-by-unknown") is again  # Its module is read once more.

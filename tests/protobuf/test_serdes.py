@@ -115,6 +115,11 @@ def test_a_message_is_read_as_it_was_or_is_refused(of: Any, message: Any) -> Non
     assert serde.encode(again) == data
 
 
+def test_a_field_that_json_would_lose_is_shown() -> None:
+    with pytest.raises(UnencodableError, match=r"\(.*1001: .*\) would be \("):
+        ProtobufJsonSerde(shop.Ticket).encode(shop.Ticket.FromString(b"\xc8\x3e\x05"))
+
+
 @given(st.binary() | st.sampled_from([b"[]", b'""', b"null", b'{"extra": []}', b'{"companions": [[]]}']))
 @example(b'{"extra": {"inner": {"1": []}}}')
 @example(b'{"seat": "a", "seat": "b"}')

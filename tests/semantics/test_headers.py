@@ -181,6 +181,15 @@ def test_what_cannot_be_forwarded_is_refused_with_its_name(given: object) -> Non
         forwarding(given, "somewhere")
 
 
+async def test_names_that_differ_in_their_case_are_one_header_that_came_twice() -> None:
+    async with Harness(Quiet, Last) as app:
+        headers = {"X-Tag": "a", "x-tag": "b", "x-one": "c"}
+        assert await app.service(Last).headers.options(headers=headers)() == {"x-tag": "a, b", "x-one": "c"}
+        values = {"x-tag": ["a", "b"], "x-one": ["c"]}
+        assert await app.service(Last).values.options(headers=headers)() == values
+        assert await app.service(Quiet).values.options(headers=headers)() == values
+
+
 @pytest.mark.parametrize("headers", [{"a": "x\ny"}, {"a\r": "x"}])
 async def test_a_header_of_several_lines_is_refused(headers: dict[str, str]) -> None:
     async with Harness(Last) as app:

@@ -4,6 +4,7 @@ refused where it is given, live, replayed, after a crash, and over HTTP (rules V
 
 from __future__ import annotations
 
+import asyncio
 import json
 import pickle
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ from durably import (
     shared,
     state,
 )
+from durably.actors.values.serde import encode_by
+from durably.errors import UnencodableError
 from durably.ingress import Ingress
 from durably.storage.memory import MemoryStore
 from durably.testing import Harness
@@ -225,6 +228,30 @@ async def test_a_serde_that_reads_something_else_is_found_out_where_the_value_is
         ):
             await app.object(Files, "f").shout("x")
         await app.object(Files, "g").shout("X")
+
+
+class Refusing:
+    """Does not read what it wrote."""
+
+    content_type = "text/plain"
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def encode(self, value: str, /) -> bytes:
+        return value.encode()
+
+    def decode(self, data: bytes, /) -> str:
+        raise self._error
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(KeyError("x"), "KeyError: 'x'"), (asyncio.CancelledError(), "CancelledError"), (ValueError("odd."), "odd")],
+)
+def test_a_serde_that_refuses_what_it_wrote_is_told_with_its_reason(error: BaseException, reason: str) -> None:
+    with pytest.raises(UnencodableError, match=rf"Refusing cannot decode again what it made of 'a': {reason}\.$"):
+        encode_by(Refusing(error), "a")
 
 
 class Contract(VirtualObject, abstract=True, name="Stock", serde=MsgpackSerde):

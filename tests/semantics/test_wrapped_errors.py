@@ -155,3 +155,32 @@ async def test_no_attempt_begins_after_the_longest_duration_though_the_error_ask
         with pytest.raises(PausedInvocationError if name == "invocation" else ActionFailedError):
             await asked
         assert len(BEGAN) == 1
+
+
+class Waiting(Service):
+    @handler(retry=RetryPolicy(max_attempts=3))
+    async def group(self, ctx: Context) -> None:
+        BEGAN.append(ctx.now().timestamp())
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fail(RetryableError("later", retry_after=30)))
+            group.create_task(fail(RetryableError("soon", retry_after=5)))
+
+    @handler
+    async def action(self, ctx: Context) -> None:
+        await ctx.run.options(retry=RetryPolicy(max_attempts=3))("act", self._act)
+
+    async def _act(self) -> None:
+        BEGAN.append(0)
+        raise ExceptionGroup("several", [RetryableError("later", retry_after=30), ValueError("other")])
+
+
+@pytest.mark.parametrize("name", ["group", "action"])
+async def test_the_longest_delay_that_an_error_of_a_group_asks_for_is_waited(name: str) -> None:
+    BEGAN.clear()
+    async with Harness(Waiting, retry=RetryPolicy()) as app:
+        asked = asyncio.ensure_future(getattr(app.service(Waiting), name)())
+        for seconds, attempts in ((29, 1), (2, 2), (28, 2), (2, 3)):
+            await app.advance(seconds)
+            assert len(BEGAN) == attempts
+        with pytest.raises(PausedInvocationError if name == "group" else ActionFailedError):
+            await asked

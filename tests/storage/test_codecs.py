@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import zlib
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from durably.codecs import AesGcmCodec, Codec, CodecChain, CompressionCodec
+from durably.codecs import AcceptPlain, AesGcmCodec, Codec, CodecChain, CompressionCodec
 from durably.codecs.aes_gcm import COUNTER, SALT_BYTES
 from durably.errors import UndecodableError
 
@@ -106,11 +107,25 @@ def test_compression_leaves_what_would_grow_as_it_is() -> None:
         ({"a": OLD, "b": NEW}, None, "which one encrypts"),
         ({"a": OLD}, "b", "names none of its keys: a"),
         ({"x" * 256: OLD}, None, "at most 255 bytes"),
+        ({"a\ud800": OLD}, None, "printable text"),
+        ("x" * 32, None, "a key of 32 bytes, or keys by their ids, not a str"),
+        (bytearray(32), None, "not a bytearray"),
+        (None, None, "not a NoneType"),
+        ({"a": "x" * 32}, None, "The key 'a' of AesGcmCodec is 32 bytes, not a str"),
+        ({1: OLD}, None, "is text, not 1"),
     ],
 )
-def test_keys_without_sense_are_refused(keys: bytes | dict[str, bytes], current: str | None, sentence: str) -> None:
-    with pytest.raises(ValueError, match=sentence):
+def test_keys_without_sense_are_refused(keys: Any, current: str | None, sentence: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=sentence) as refused:
         AesGcmCodec(keys, current=current)
+    assert "x" * 32 not in str(refused.value).replace("x" * 256, "")  # It may be a key.
+
+
+def test_a_key_that_was_given_alone_is_rotated_by_its_empty_id() -> None:
+    stored = AesGcmCodec(OLD).encode(b"x")
+    assert AesGcmCodec({"": OLD, "2027": NEW}, current="2027").decode(stored) == b"x"
+    with pytest.raises(UndecodableError, match="given alone, whose id is ''"):
+        AesGcmCodec({"2026": OLD, "2027": NEW}, current="2027").decode(stored)
 
 
 def test_a_level_and_a_chain_that_make_no_sense_are_refused() -> None:
@@ -118,6 +133,15 @@ def test_a_level_and_a_chain_that_make_no_sense_are_refused() -> None:
         CompressionCodec(level=0)
     with pytest.raises(TypeError, match="no codecs"):
         CodecChain()
+    no_codec: Any
+    for no_codec in (None, b"key", AesGcmCodec):
+        with pytest.raises(TypeError, match=r"CodecChain\(...\) takes what encodes") as refused:
+            CodecChain(CompressionCodec(), no_codec)
+        assert "key" not in str(refused.value)  # What was given may be one.
+        with pytest.raises(TypeError, match=r"AcceptPlain\(...\) takes what encodes"):
+            AcceptPlain(no_codec)
+    with pytest.raises(TypeError, match="around all other codecs"):
+        CodecChain(AcceptPlain(CompressionCodec()))
 
 
 def test_a_new_key_is_a_key() -> None:

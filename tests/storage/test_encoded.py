@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from itertools import count
 from pathlib import Path
@@ -16,6 +17,7 @@ from hypothesis import strategies as some
 from typing_extensions import override
 
 from durably import (
+    DefinitionError,
     ObjectContext,
     PausedInvocationError,
     Runtime,
@@ -25,10 +27,12 @@ from durably import (
     state,
 )
 from durably.codecs import AcceptPlain, AesGcmCodec, Codec, CodecChain, CompressionCodec
+from durably.errors import CodecError
 from durably.storage.codec_marker import refuse_encoded
 from durably.storage.encoded import EncodedStore
 from durably.storage.introspection import InspectableStore
 from durably.storage.memory import Disk, MemoryStore
+from durably.storage.payload_coding import is_codec
 from durably.storage.sqlite import SqliteStore
 from durably.testing.stores.contract import StoreContract
 from tests.levels import level
@@ -236,3 +240,68 @@ async def test_a_codec_that_refuses_nothing_encodes_only_what_is_stored(
         before = codec.encoded
         await counter.add(1)
         assert codec.encoded - before == encoded
+
+
+class Backwards:
+    """Encodes, and decodes what it is told to."""
+
+    def __init__(self, decoded: Callable[[bytes], Any]) -> None:
+        self._decoded = decoded
+
+    def encode(self, data: bytes, /) -> bytes:
+        return data[::-1]
+
+    def decode(self, data: bytes, /) -> Any:
+        return self._decoded(data[::-1])
+
+
+def nothing(_: bytes) -> None:
+    return None
+
+
+def refuse(_: bytes) -> bytes:
+    raise SystemExit("no")
+
+
+@pytest.mark.parametrize(
+    ("decoded", "sentence"),
+    [
+        (bytes.decode, "gave str, not bytes"),
+        (nothing, "gave NoneType, not bytes"),
+        (bytearray, "gave bytearray, not bytes"),
+        (bytes.upper, "as something else"),
+        (refuse, "cannot decode what it has just encoded"),
+    ],
+)
+async def test_a_codec_that_cannot_decode_what_it_encodes_writes_to_no_store(
+    tmp_path: Path, decoded: Callable[[bytes], Any], sentence: str
+) -> None:
+    url = f"sqlite:///{tmp_path / 'app.db'}"
+    with pytest.raises(CodecError, match=sentence):
+        async with Runtime(url, [Counter], codec=Backwards(decoded)):
+            raise AssertionError("It was opened.")
+    async with Runtime(url, [Counter], codec=codec()):  # Nothing was written.
+        pass
+
+
+async def test_a_value_that_a_codec_decodes_as_no_bytes_is_unreadable(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'app.db'}"
+    async with Runtime(url, [Counter], codec=Backwards(bytes)) as runtime:
+        await runtime.object(Counter, "a").add(1)
+    broken = Backwards(lambda data: data if data == b"durably" else bytearray(data))
+    async with Runtime(url, [Counter], codec=broken) as runtime:
+        with pytest.raises(PausedInvocationError, match="gave bytearray, not bytes"):
+            await runtime.object(Counter, "a").add(1)
+
+
+def test_a_class_of_codecs_is_no_codec_and_one_of_functions_is() -> None:
+    given: Any
+    for given in (AesGcmCodec, KEY):
+        with pytest.raises(DefinitionError, match=r"such as AesGcmCodec\(key\), not a (type|bytes)\.$"):
+            Runtime("sqlite:///app.db", [Counter], codec=given)
+    assert is_codec(Functions)
+
+
+class Functions:
+    encode = staticmethod(bytes)
+    decode = staticmethod(bytes)

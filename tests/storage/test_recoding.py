@@ -246,19 +246,43 @@ async def test_a_value_that_cannot_be_read_is_named_and_the_store_stays_as_it_is
     assert not path.with_name(path.name + FRESH_SUFFIX).exists()
 
 
-async def test_a_codec_that_does_not_decode_what_it_encodes_changes_nothing(tmp_path: Path) -> None:
-    class Forgetful:
-        def encode(self, data: bytes, /) -> bytes:
-            return data[:-1]
+class Forgetful:
+    """Loses the last byte, and refuses some values, or gives no bytes for them."""
 
-        def decode(self, data: bytes, /) -> bytes:
-            return data
+    def __init__(self, *, remembered: bytes = b"", refused: bytes = b"no such value", gives: Any = None) -> None:
+        self._remembered = remembered
+        self._refused = refused
+        self._gives = gives
 
+    def encode(self, data: bytes, /) -> Any:
+        if self._refused in data:
+            if self._gives is not None:
+                return self._gives
+            raise KeyError("refused")
+        return data if data == self._remembered else data[:-1]
+
+    def decode(self, data: bytes, /) -> bytes:
+        return data
+
+
+@pytest.mark.parametrize(
+    ("codec", "sentence"),
+    [
+        (Forgetful(), "decodes what it has encoded as something else"),
+        (Forgetful(remembered=b"durably"), "is not what was read"),
+        (Forgetful(refused=SECRET.encode()), "cannot encode a value"),
+        (Forgetful(refused=SECRET.encode(), gives="text"), "gave str, not bytes"),
+    ],
+)
+async def test_a_codec_that_does_not_decode_what_it_encodes_changes_nothing(
+    tmp_path: Path, codec: Forgetful, sentence: str
+) -> None:
     path = tmp_path / "app.db"
     await fill(path, None)
-    with pytest.raises(StoreUnavailableError, match="is not what was read"):
-        recoded(path, None, Forgetful())
+    with pytest.raises(StoreUnavailableError, match=f"stays as it is.*{sentence}"):
+        recoded(path, None, codec)
     await holds_all(path, None)
+    assert not path.with_name(path.name + FRESH_SUFFIX).exists()
 
 
 async def test_an_old_key_is_retired_and_plain_values_among_encrypted_ones_are_encrypted(tmp_path: Path) -> None:

@@ -85,10 +85,21 @@ def _terminal(error: BaseException, *, of_action: bool) -> TerminalError | None:
     return None
 
 
-def asked_delay(error: BaseException) -> timedelta | float | None:
-    """The `retry_after` of the `RetryableError` that this error is, or was raised from."""
-    # A subclass of the user's may never have called __init__.
-    return getattr(_first_of(RetryableError, error), "retry_after", None)
+def asked_delays(error: BaseException) -> list[timedelta | float]:
+    """The `retry_after` of each `RetryableError` that this error is, holds as a group, or was raised from."""
+    delays: list[timedelta | float] = []
+    for one in _chain(error):
+        if isinstance(one, RetryableError):
+            try:
+                asked_for = one.retry_after
+            except USER_ERRORS as problem:  # A subclass of the user's may never have called __init__.
+                let_signals_pass(problem)
+            else:
+                delays += [] if asked_for is None else [asked_for]
+        elif isinstance(one, BaseExceptionGroup):
+            for leaf in _leaves(cast("BaseExceptionGroup[BaseException]", one)):
+                delays += asked_delays(leaf)
+    return delays
 
 
 def _first_of(kind: type[ErrorT], error: BaseException) -> ErrorT | None:

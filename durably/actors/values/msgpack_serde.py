@@ -36,7 +36,7 @@ from durably.actors.values.round_trip import (
     compare_classes,
     how_to_keep,
 )
-from durably.actors.values.type_checks import is_class
+from durably.actors.values.type_checks import is_class, is_text
 from durably.actors.values.type_features import Features
 from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 from durably.errors import DefinitionError, UndecodableError, UnencodableError
@@ -66,7 +66,7 @@ class Registry:
 
     def add(self, cls: ClassT, name: str) -> ClassT:
         known = self._classes.get(name)
-        if known is not None and known is not cls and known.__module__ != cls.__module__:
+        if known is not None and _identity(known) != _identity(cls):
             raise DefinitionError(
                 f"{named(cls)} was registered under the name {name!r}, which {known.__module__}.{named(known)} has. "
                 "Give one of them another name: MsgpackSerde.register(cls, name=...)."
@@ -86,6 +86,11 @@ class Registry:
         if cls is None:
             raise ValueError(f"it holds an instance of {name!r}, and no class is registered under this name here")
         return cls
+
+
+def _identity(cls: type) -> tuple[str, str]:
+    """What is the same of a class and of itself when its module is read once more."""
+    return cls.__module__, cls.__qualname__
 
 
 _registry = Registry()
@@ -123,8 +128,10 @@ class MsgpackSerde(Generic[T]):
         decorator. `name` is written instead of the module and name of the class; give it when a class moves.
 
         Raises:
-            DefinitionError: instances of the class have no declared fields, or its name is taken.
+            DefinitionError: instances of the class have no declared fields, or its name is taken or no text.
         """
+        if name is not None and not (is_text(name) and name.isprintable() and name):
+            raise DefinitionError(f"MsgpackSerde.register(..., name=...) is printable text, not {name!r}.")
         if not _has_parts(class_):
             raise DefinitionError(
                 f"{class_!r} cannot be registered: it is no dataclass, Struct, attrs or pydantic class, no NamedTuple, "

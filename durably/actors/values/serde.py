@@ -133,7 +133,7 @@ def encode_readably(serde: Serde[T], value: T) -> bytes:
     except USER_ERRORS as error:  # The Serde is the user's.
         let_signals_pass(error)
         raise UnencodableError(
-            f"{type(serde).__name__} cannot decode again what it made of {shortened(value)}: {error}."
+            f"{type(serde).__name__} cannot decode again what it made of {shortened(value)}: {reason_of(error)}."
         ) from error
     return data
 

@@ -7,13 +7,13 @@ asks for. What happens inside an action takes real time.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
 from durably.actors.retry import RetryPolicy
 from durably.actors.values.durations import duration_us
-from durably.actors.values.error_envelopes import asked_delay
-from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
+from durably.actors.values.error_envelopes import asked_delays
 from durably.errors import ActionFailedError, ActionTimeoutError
 from durably.runtime.clock import US_PER_SECOND, Cancellable, Clock
 from durably.runtime.execution.failure_text import describe_failure, text_of_error
@@ -82,11 +82,9 @@ def given_up_error(name: str, error: BaseException, attempts: int, *, is_time_li
 
 
 def retry_delay(policy: RetryPolicy, failures: int, error: BaseException) -> int:
-    """Microseconds until the next attempt: the policy's, and not before the error itself asks for it."""
+    """Microseconds until the next attempt: the policy's, and not before the error, and each of a group, asks for it."""
     delay = policy.delay_us(failures)
-    try:
-        asked_for = asked_delay(error)
-        return delay if asked_for is None else max(delay, duration_us(asked_for))
-    except USER_ERRORS as problem:  # It asks for what is no duration, or its `retry_after` is a property that fails.
-        let_signals_pass(problem)
-        return delay
+    for asked_for in asked_delays(error):
+        with suppress(TypeError, ValueError):  # It asks for what is no duration.
+            delay = max(delay, duration_us(asked_for))
+    return delay
