@@ -48,7 +48,7 @@ def _is_python_m() -> bool:
     given = sys.orig_argv
     if sys.argv[:1] != ["-m"] or "-m" not in given[:-1]:
         return False
-    return given[given.index("-m") + 1] in ("durably", "durably.cli")
+    return given[given.index("-m") + 1] in ("durably", "durably.cli", "durably.cli.attached")
 
 
 if _is_python_m():
