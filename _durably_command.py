@@ -13,6 +13,7 @@ import sys
 
 def main() -> None:
     """Run the command."""
+    open_closed_streams()
     leave_quietly_on_signals()  # `durably.cli.main` sets Python's handler of Ctrl-C again.
     if sys.argv[1:] == ["--version"]:
         print_version()
@@ -33,6 +34,20 @@ def print_version() -> None:
     sys.stdout.write(f"durably {found}\n")
 
 
+def open_closed_streams() -> None:
+    """Let a standard stream that the starter has closed (`>&-` of a shell) lead nowhere, as `/dev/null` does.
+
+    Python has None in its place, which nothing is written to, and the next file that is opened would get its number.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is not None:
+            continue
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        if nowhere == number:
+            os.set_inheritable(number, True)  # As a standard stream is.
+        setattr(sys, name, os.fdopen(nowhere, mode, encoding="utf-8"))
+
+
 def leave_quietly_on_signals() -> None:
     """While only imports run, a traceback of them tells nothing. Nothing has begun that would have to be ended."""
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -48,10 +63,11 @@ def _is_python_m() -> bool:
     given = sys.orig_argv
     if sys.argv[:1] != ["-m"] or "-m" not in given[:-1]:
         return False
-    return given[given.index("-m") + 1] in ("durably", "durably.cli")
+    return given[given.index("-m") + 1] in ("durably", "durably.cli", "durably.cli.attached")
 
 
 if _is_python_m():
+    open_closed_streams()
     leave_quietly_on_signals()
     if sys.orig_argv[-1] == "--version" and sys.orig_argv[-2] in ("durably", "durably.cli"):
         print_version()

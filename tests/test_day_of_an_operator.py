@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from shutil import which
 
 import pytest
 
@@ -116,6 +119,50 @@ def missing(expected: list[str], said: str) -> list[str]:
 
 def pattern_of(line: str) -> str:
     return ".*".join(r"\s+".join(map(re.escape, part.split())) for part in line.split("..."))
+
+
+@pytest.mark.slow
+def test_the_image_serves_is_healthy_and_stops_by_its_own_words(tmp_path: Path) -> None:
+    """Its variables, command, health check and signal, without a container."""
+    image = (ROOT / "docs" / "deploy" / "Containerfile").read_text("utf-8")
+    (program,) = re.findall(r"```python\n(.*?)```", DAY, re.DOTALL)
+    (tmp_path / "shop.py").write_text(program, "utf-8")
+    (tmp_path / "durably.toml").write_text('[server]\ntarget = "shop:runtime"\n[admin]\n', "utf-8")
+    (tmp_path / "data").mkdir()
+    variables = dict(one.split("=", 1) for one in shlex.split(only(r"^ENV (.*)$", image)))
+    variables["DURABLY_STORE_URL"] = variables["DURABLY_STORE_URL"].replace("/data", f"{tmp_path}/data")
+    port, admin_port = free_port(), free_port()
+    here = {"DURABLY_SERVER_HOST": "127.0.0.1", "DURABLY_SERVER_PORT": f"{port}", "DURABLY_ADMIN_PORT": f"{admin_port}"}
+    name, *arguments = json.loads(only(r"^CMD (.*)$", image))
+    check = [sys.executable, *json.loads(only(r"^HEALTHCHECK CMD (.*)$", image).replace("9070", f"{admin_port}"))[1:]]
+    assert name == "durably"
+    server = ServerProcess(
+        [sys.executable, "-m", "durably.cli", *arguments], cwd=tmp_path, environment=variables | here
+    )
+    try:
+        assert subprocess.run(check, check=False, timeout=PATIENCE_SECONDS).returncode == 0
+        assert (tmp_path / "data" / "shop.db").exists()
+        server.process.send_signal(getattr(signal, only(r"^STOPSIGNAL (.*)$", image)))
+        assert server.process.wait(PATIENCE_SECONDS) == 0
+    finally:
+        server.end()
+    assert subprocess.run(check, check=False, timeout=PATIENCE_SECONDS, capture_output=True).returncode != 0
+
+
+@pytest.mark.skipif(which("systemd-analyze") is None, reason="there is no systemd here")
+def test_systemd_has_no_complaint_about_the_unit(tmp_path: Path) -> None:
+    unit = (ROOT / "docs" / "deploy" / "shop.service").read_text("utf-8")
+    there = tmp_path / "shop.service"
+    there.write_text(unit.replace(only(r"^ExecStart=(\S+)", unit), sys.executable), "utf-8")
+    said = subprocess.run(
+        ["systemd-analyze", "verify", there], check=False, capture_output=True, text=True, timeout=PATIENCE_SECONDS
+    )
+    assert [line for line in said.stderr.splitlines() if "shop.service" in line] == []
+
+
+def only(pattern: str, text: str) -> str:
+    (found,) = re.findall(pattern, text, re.MULTILINE)
+    return str(found)
 
 
 def test_the_files_beside_it_start_the_server_as_it_is_started() -> None:

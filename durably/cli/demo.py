@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Generator, Mapping
@@ -22,6 +21,7 @@ import httpx
 import orjson
 from rich.console import Console
 
+from durably.cli.attached import Attachment
 from durably.cli.examples import serve_command, server_path
 from durably.cli.failures import CommandError
 
@@ -76,21 +76,16 @@ class Server:
             "TICKETS_PAYMENT_FAILING": "0",
             "TICKETS_RESERVATION_SECONDS": str(RESERVATION_SECONDS),
         }
+        self._attachment = Attachment()
         self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def command(self) -> list[str]:
-        """What a person would type, with this interpreter in front."""
-        serve = [sys.executable, "-m", "durably.cli", "serve", TARGET]
-        return [*serve, "--port", str(self.port), "--admin-port", "0", "--log-level", "warning"]
 
     def start(self) -> int:
         """Start the process and wait until it answers; its process id."""
         with (self._folder / "server.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                self.command, cwd=self._folder, env=self._environment, stdout=log, stderr=log
-            )
-        process = self._process
+            process = self._process = self._attachment.start(
+                ["serve", TARGET, "--port", str(self.port), "--admin-port", "0", "--log-level", "warning"],
+                folder=self._folder, environment=self._environment, output=log,
+            )  # fmt: skip
         _wait_until(lambda: self._answers(process), START_SECONDS, "the server to start")
         return process.pid
 

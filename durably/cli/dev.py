@@ -2,7 +2,7 @@
 
 The process that was started watches the folder. In another one, which it ends and begins anew at each change, the
 modules of models are generated, the store is migrated, and the worker and `main` run. Where that ends by itself, or
-where there is no project yet, it waits for the next change.
+where there is no project yet, it waits for the next change. The other process ends with this one, however that ends.
 
 Open invocations go on in the next process. What fails pauses at once instead of trying again with the same code, and
 tries once more when that has changed.
@@ -21,6 +21,7 @@ from typing import Any, Final, Self
 from rich.console import Console
 
 from durably.actors.caller import Caller
+from durably.cli.attached import Attachment
 from durably.cli.failures import CommandError
 from durably.cli.generate import generate_modules
 from durably.cli.migrate import machines_of, migrate_store
@@ -76,11 +77,12 @@ def _run_again_and_again(target: str | None) -> None:
             "Watching files needs watchfiles: pip install 'durably[cli]'. Without: durably dev --no-reload."
         ) from None
     folder, talk = Path.cwd(), Console(stderr=True, highlight=False, soft_wrap=True)
-    command = [sys.executable, "-m", "durably", "dev", "--no-reload", *([] if target is None else [target])]
+    command = ["dev", "--no-reload", *([] if target is None else [target])]
+    attachment = Attachment()
     running: subprocess.Popen[bytes] | None = None
     with _Signals() as signals:
         try:
-            running = subprocess.Popen(command)
+            running = attachment.start(command)
             changes = watchfiles.watch(
                 folder, watch_filter=lambda _, path: is_of_a_project(folder, Path(path)), yield_on_timeout=True,
                 rust_timeout=LOOK_EVERY_MS, raise_interrupt=True,
@@ -91,7 +93,7 @@ def _run_again_and_again(target: str | None) -> None:
                     talk.print(
                         f"Changed: {', '.join(sorted({Path(path).name for _, path in changed}))}. Starting again."
                     )
-                    running = subprocess.Popen(command)
+                    running = attachment.start(command)
                 elif running is not None and running.poll() is not None:
                     talk.print("Waiting for a file to change. (Ctrl-C stops)")
                     running = None
@@ -99,6 +101,7 @@ def _run_again_and_again(target: str | None) -> None:
             pass
         finally:
             _end(running, knows=signals.all_heard)
+            attachment.close()
 
 
 def is_of_a_project(folder: Path, path: Path) -> bool:

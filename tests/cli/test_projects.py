@@ -16,6 +16,7 @@ import httpx
 import orjson
 import pytest
 
+from durably.cli.attached import GONE
 from tests.processes import PATIENCE_SECONDS, READY, ServerProcess, durably, environment_with, eventually
 
 pytestmark = pytest.mark.slow
@@ -170,6 +171,15 @@ def test_what_is_open_goes_on_after_a_change_and_what_failed_tries_again_with_th
         show = "/Cart/mary/show"
         assert client.post(show).json() in (["2B", "new"], ["new"])
         assert eventually(lambda: client.post(show).json() == ["new"])  # The timer of the first process.
+
+
+def test_the_project_ends_with_a_dev_that_is_killed(plain: Folder) -> None:
+    with plain.running("dev") as server:
+        assert is_open(server.port)
+        server.kill()  # Of dev alone. Then it waits for the end of what both print.
+        assert not is_open(server.port)
+    assert GONE in server.output
+    assert "runtime stopped" in server.output, "it has drained"
 
 
 def test_it_waits_where_nothing_is_yet_and_says_what_is_wrong(models: Folder, tmp_path: Path) -> None:
