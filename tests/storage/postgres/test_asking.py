@@ -47,6 +47,12 @@ class Cart(VirtualObject, name="AskedCart"):
 
 
 HOSTILE = [
+    "select rolpassword from pg_authid where exists (with pg_authid as (select 1) select 1 from pg_authid)",
+    "with a as (select rolpassword from pg_authid), pg_authid as (select 1) select * from a",
+    "with a as (select 1 from pg_roles), b as (with pg_roles as (select 1) select 1 from pg_roles) select 1 from a",
+    'with "PG_ROLES" as (select 1) select * from pg_roles',
+    "select 'a\x00b'",
+    "select '\ud800'",
     "",
     ";",
     "select 1; select 2",
@@ -184,6 +190,15 @@ def test_the_tables_are_answered_under_the_names_of_the_admin_api(server: Postgr
             "with a as (select id as x from sys_invocation order by created_at desc limit 1) select count(*) from a"
         )
         assert await rows(newest) == [(1,)]
+        named = (
+            "with a (n) as (select 1), b as (select n + 1 as n from a) select a.n, c.n from a join b as c on c.n > a.n"
+        )
+        assert await rows(named) == [(1, 2)]
+        inner = (
+            "select (with A as (select id from sys_invocation) select count(a.id) from a), s.name from sys_service s"
+        )
+        assert await rows(inner) == [(3, "AskedCart")]
+        assert await rows('SELECT "State".key FROM state AS "State" LIMIT 1') == [("total",)]
         recent = (
             "select count(*) from sys_invocation where created_at > now() - interval '1 hour' and created_at <= now()"
         )
