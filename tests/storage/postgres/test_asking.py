@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -26,7 +27,7 @@ from durably.errors import StoreUnavailableError
 from durably.runtime.queries import queries
 from durably.storage.postgres import PostgresStore, asking
 from durably.storage.querying import QuestionRefusedError, ServerAnswer, SqlServer
-from tests.postgres import PostgresServer
+from tests.postgres import PATIENCE_SECONDS, PostgresServer
 
 pytestmark = pytest.mark.slow
 
@@ -323,6 +324,31 @@ def test_an_answer_is_limited_in_rows_values_bytes_and_time(
             await runtime.query(twelve)
 
     on(server.new_url(), check)
+
+
+def test_a_question_that_is_wanted_no_longer_ends_on_the_server(
+    server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queries, "LIMIT_SECONDS", 900.0)
+    twelve = " union all ".join(["select 1 as n"] * 12)
+    many = "select count(a.n) from " + ", ".join(f"({twelve}) as {name}" for name in "abcdefghijkl")
+    running = (
+        "select 1 from pg_stat_activity where state = 'active' and query ilike '%count(%' and pid <> pg_backend_pid()"
+    )
+
+    async def check(runtime: Runtime) -> None:
+        asking = asyncio.ensure_future(runtime.query(many))
+        while not (is_running := server.execute(running)):
+            await asyncio.sleep(0.01)
+        asking.cancel()
+        await asyncio.wait([asking])
+        began = time.monotonic()
+        while is_running and time.monotonic() - began < PATIENCE_SECONDS:
+            await asyncio.sleep(0.05)
+            is_running = server.execute(running)
+        assert not is_running
+
+    on(f"{server.new_url()}&answer_limit_seconds=1800", check)
 
 
 def test_what_a_codec_has_wrapped_is_not_told(server: PostgresServer) -> None:
