@@ -1,7 +1,8 @@
 """`python -m benchmarks.postgres postgresql://…`: the same calls on a SQLite file and on PostgreSQL, in turns.
 
-The schema `durably_benchmark` of the database is dropped before and after. Of each workload the median of the latencies
-and the rate are those of the best of the rounds.
+Where DBOS is installed (`pip install dbos`), so is the same load on DBOS, on the same server. The schema
+`durably_benchmark` and the database `durably_benchmark_dbos` are dropped before and after. Of each workload the median
+of the latencies and the rate are those of the best of the rounds.
 """
 
 from __future__ import annotations
@@ -9,46 +10,21 @@ from __future__ import annotations
 import asyncio
 import sys
 import tempfile
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from pathlib import Path
-from statistics import median
-from typing import Final, NamedTuple
+from typing import Any, Final
 
 import psycopg
 
+from benchmarks import with_dbos
 from benchmarks.actors import Counter, Steps
+from benchmarks.load_on_store import Figures, load
 from durably.runtime.runtime import Runtime
 
 SCHEMA: Final = "durably_benchmark"
-SECONDS: Final = 2.0
 ROUNDS: Final = 3
 KEYS: Final = 256
-
-Operation = Callable[[int], Awaitable[object]]
-
-
-class Figures(NamedTuple):
-    """Of one workload in one round."""
-
-    median_ms: float
-    per_second: float
-
-
-async def load(operation: Operation, callers: int) -> Figures:
-    """So many callers, each of whom calls again once it has been answered."""
-    latencies: list[float] = []
-    began = time.perf_counter()
-
-    async def call(caller: int) -> None:
-        number = caller
-        while (start := time.perf_counter()) - began < SECONDS:
-            await operation(number)
-            latencies.append(time.perf_counter() - start)
-            number += callers
-
-    await asyncio.gather(*map(call, range(callers)))
-    return Figures(1000 * median(latencies), len(latencies) / (time.perf_counter() - began))
 
 
 async def measure(url: str) -> dict[str, Figures]:
@@ -79,18 +55,23 @@ def main(url: str) -> None:
     best: dict[tuple[str, str], Figures] = {}
     drop(url)
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
-        stores = {
-            "SQLite": f"sqlite:///{folder}/benchmark.db",
-            "PostgreSQL": f"{url}{'&' if '?' in url else '?'}schema={SCHEMA}",
+        measured: dict[str, Callable[[], Coroutine[Any, Any, dict[str, Figures]]]] = {
+            "SQLite": partial(measure, f"sqlite:///{folder}/benchmark.db"),
+            "PostgreSQL": partial(measure, f"{url}{'&' if '?' in url else '?'}schema={SCHEMA}"),
         }
+        if with_dbos.is_here():
+            with_dbos.make(url)
+            measured["DBOS"] = partial(with_dbos.measure, url)
         for _ in range(ROUNDS):
-            for store, place in stores.items():
-                for workload, found in asyncio.run(measure(place)).items():
+            for store, one in measured.items():
+                for workload, found in asyncio.run(one()).items():
                     before = best.get((workload, store), found)
                     best[workload, store] = Figures(
                         min(before.median_ms, found.median_ms), max(before.per_second, found.per_second)
                     )
     drop(url)
+    if with_dbos.is_here():
+        with_dbos.drop(url)
     for (workload, store), found in sorted(best.items()):
         print(f"{workload:26} {store:12} p50 {found.median_ms:8.2f} ms {found.per_second:10,.0f} /s")
 

@@ -29,7 +29,7 @@ One runtime calls `commit` for one batch at a time; reads may run beside it and 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Generator, Mapping, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, runtime_checkable
 
 from durably.errors import StoreUnavailableError
 from durably.ids import Address, KeyScope
@@ -90,6 +90,16 @@ def check_size(value: bytes, limit_bytes: int) -> None:
     """
     if len(value) > limit_bytes:
         raise ValueTooLargeError(len(value), limit_bytes)
+
+
+@runtime_checkable
+class IndexesNames(Protocol):
+    """A store whose indexes take names up to a size."""
+
+    @property
+    def names_limit_bytes(self) -> int | None:
+        """What the names of a record in an index may hold together, in UTF-8; None: it has no such limit."""
+        ...
 
 
 class Store(Protocol):
@@ -275,3 +285,8 @@ class Store(Protocol):
     async def paused(self, limit: int, /) -> list[InvocationRecord]:
         """Invocations that wait for a person, by number; fewer than `limit` where they are large."""
         ...
+
+
+def names_limit_of(store: Store) -> int | None:
+    """What names in an index of a store may hold together, in bytes of UTF-8; None: it has no such limit."""
+    return store.names_limit_bytes if isinstance(store, IndexesNames) else None

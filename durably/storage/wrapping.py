@@ -31,6 +31,7 @@ from durably.storage.records import (
     TimerRecord,
     VersionsAnswer,
 )
+from durably.storage.store import names_limit_of
 
 
 class WrappedStore:
@@ -61,6 +62,10 @@ class WrappedStore:
     @property
     def value_limit_bytes(self) -> int:
         return self.inner.value_limit_bytes
+
+    @property
+    def names_limit_bytes(self) -> int | None:
+        return names_limit_of(self.inner)
 
     @property
     def checks_every_value(self) -> bool:

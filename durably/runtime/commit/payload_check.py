@@ -14,7 +14,7 @@ from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
-from durably.actors.protocol.commands import Call, Command, Publish, Run, Send
+from durably.actors.protocol.commands import Call, Command, CompletePromise, Publish, Run, Send
 from durably.actors.protocol.entries import in_words
 from durably.actors.values.error_envelopes import encode_failure
 from durably.errors import CodecError, TerminalError, UnencodableError
@@ -23,7 +23,7 @@ from durably.runtime.execution.failure_text import AttemptFailureRecord, encode_
 from durably.runtime.execution.step import Answer, Delivery, Outcome, Step, encode_step
 from durably.runtime.invocations.invocation import InvocationRun
 from durably.runtime.invocations.outcomes import encode_outcome
-from durably.storage.store import Store, ValueTooLargeError
+from durably.storage.store import Store, ValueTooLargeError, names_limit_of
 
 GROWTH: Final = 8
 """How much larger a record is than what it holds, at most: bytes as base64, a control character as `\\u0001`."""
@@ -33,6 +33,8 @@ ENVELOPE_BYTES: Final = 1024
 """An event is delivered, and given up, in an envelope with its names: that is larger by this and by the names."""
 ESCAPED: Final = 6
 """So many bytes a character of a name takes in JSON, at most."""
+UTF8: Final = 4
+"""So many bytes a character of a name takes in an index, at most."""
 NAMES: Final = 32
 """The names of one record may have this part of what a value may: they are stored as JSON in JSON."""
 
@@ -71,6 +73,14 @@ class PayloadCheck:
         largest = max(-1, (store.value_limit_bytes - OVERHEAD_BYTES) // GROWTH)
         self.certain_bytes = -1 if store.checks_every_value else largest
         """What is not larger than this fits."""
+        self._indexed_limit_bytes = names_limit_of(store)
+        self._short_names = self._names_limit_bytes // GROWTH
+        """So many characters of names fit, also into an index."""
+        self.certain_names_bytes = self.certain_bytes
+        """A step that is not larger than this has no name that an index does not take."""
+        if self._indexed_limit_bytes is not None:
+            self._short_names = min(self._short_names, self._indexed_limit_bytes // UTF8 // 2)
+            self.certain_names_bytes = min(self.certain_bytes, self._indexed_limit_bytes // UTF8 // 2)
 
     def fits_surely(self, value: bytes) -> bool:
         """It is so small that the store need not be asked, and no sentence about it is needed."""
@@ -103,9 +113,10 @@ class PayloadCheck:
         names = (0 if key is None else len(key)) + (0 if idempotency_key is None else len(idempotency_key))
         if headers:
             names += sum(map(len, headers)) + sum(map(len, headers.values()))
-        if names + len(argument) <= self.certain_bytes and names * GROWTH <= self._names_limit_bytes:
+        if names + len(argument) <= self.certain_bytes and names <= self._short_names:
             return
         target = f"{message.service}/{message.handler}{where}"
+        self._indexed(f"The key for {target}", message.service, message.handler, key, idempotency_key)
         self._names(f"The key and the headers for {target}", names)
         self.value(f"The argument of {target}", argument)
         for name, value in message.headers.items():
@@ -129,6 +140,8 @@ class PayloadCheck:
             for value in changes.values():
                 if value is not None:
                     size += len(value)
+            if self._indexed_limit_bytes is not None:
+                size += sum(map(len, changes))
         if step.reads is not None:
             size += sum([len(value) for value in step.reads.values() if value is not None])
         for command in step.commands:
@@ -141,6 +154,30 @@ class PayloadCheck:
         if step.continues_with is not None:
             size += len(step.continues_with)
         return size
+
+    def names_of_step(self, invocation: InvocationRun, step: Step, where: Callable[[int], str]) -> None:
+        """Names that an advance has given and that indexes hold, before it is appended; the others are in `step`.
+
+        Raises:
+            UnencodableError: they are too long; says which.
+        """
+        if self._indexed_limit_bytes is None:
+            return
+        service, key = invocation.address
+        for name in step.changes or ():
+            self._indexed(f"The field or entry {in_words(name)[:80]!r} of {invocation.target}", service, key, name)
+        first = 0 if invocation.journal is None else invocation.journal.next_command
+        for number, command in enumerate(step.commands, first):
+            match command:
+                case Call() | Send():
+                    self.message(command, b"", f", sent at {where(number)},")
+                case Publish():
+                    what = f"The key of the event that was published at {where(number)}"
+                    self._indexed(what, command.stream, command.key, command.id)
+                case CompletePromise():
+                    self._indexed(f"The name of the promise completed at {where(number)}", service, key, command.name)
+                case _:
+                    pass
 
     def step(
         self, invocation: InvocationRun, step: Step, deliveries: Sequence[Delivery], where: Callable[[int], str]
@@ -205,6 +242,17 @@ class PayloadCheck:
         if size > self._names_limit_bytes:
             raise UnencodableError(
                 f"{what} cannot be stored: {size} characters, and the store takes at most {self._names_limit_bytes}."
+            )
+
+    def _indexed(self, what: str, *names: str | None) -> None:
+        limit = self._indexed_limit_bytes
+        if limit is None:
+            return
+        size = sum(len(name.encode()) for name in names if name is not None)
+        if size > limit:
+            raise UnencodableError(
+                f"{what} cannot be stored: with the names beside it, it takes {size} bytes, and the indexes of this "
+                f"store take at most {limit}. Make a shorter one of it, as by a hash."
             )
 
     def fits(self, value: bytes) -> bool:

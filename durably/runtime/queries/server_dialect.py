@@ -1,9 +1,10 @@
 """`translate_for_server`: a question as PostgreSQL takes it, made of nothing but what is listed here.
 
-The query is parsed, and written anew from its tree. Every part of the tree must be of a listed kind, every function and
-type a listed one, and every table is a part of the query that reads a view of ours and is put before it. So no function
-of the server that does anything but compute is reached, however the query is written. What the server does with a
-question is limited once more in `durably.storage.postgres.asking`.
+The query is parsed, and written anew from its tree. Every part of the tree must be of a listed kind, every function
+and type a listed one. A table of ours is a part of the query that reads a view and is put before it; other names behind
+FROM get a prefix that no table of the server has, so they mean a part of the query or nothing, in whichever scope they
+stand. So no table of the server is reached, and no function that does anything but compute, however the query is
+written. What the server does with a question is limited once more in `durably.storage.postgres.asking`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from sqlglot.dialects.postgres import Postgres
 from sqlglot.errors import ErrorLevel
 from sqlglot.optimizer.normalize_identifiers import normalize_identifiers
 
+from durably.ids import is_storable
 from durably.runtime.queries.dialect import BadQueryError, checked_query, derived, parsed, too_nested
 from durably.runtime.queries.tables import ALL_TABLES, ColumnType
 from durably.storage.statements import parse_statements
@@ -52,6 +54,8 @@ _NUMBER: Final = re.compile(r"[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?|\.[0-9]+([eE][
 _WORD: Final = re.compile(r"[A-Za-z_]+")
 _PARTS_OF_TABLE: Final = frozenset({"this", "alias", "joins", "db", "catalog"})
 _PLACE: Final = "durably_views"
+_PREFIX: Final = "query:"
+"""Of the names that a query gives to its parts."""
 _PAYLOADS: Final = frozenset({
     "completion_failure", "completion_result", "completion_success_value", "completion_success_value_utf8",
     "entry_json", "last_failure", "value", "value_length", "value_utf8", "raw_length",
@@ -89,17 +93,21 @@ def translate_for_server(
     Raises:
         BadQueryError: it is no query, or none that can be asked.
     """
+    if not is_storable(text):
+        raise BadQueryError("The query has NUL or half a surrogate pair in it, which no text in PostgreSQL has.")
     try:
         query, tables = checked_query(text)
         normalized = normalize_identifiers(query, dialect=Postgres)
         for node in list(normalized.walk()):
             _check(node)
-        sql = normalized.transform(_adapted, now).sql(
-            dialect=Postgres, identify=True, comments=False, unsupported_level=ErrorLevel.RAISE
-        )
+        adapted = normalized.transform(_adapted, now)
+        _rename(adapted)
+        sql = adapted.sql(dialect=Postgres, identify=True, comments=False, unsupported_level=ErrorLevel.RAISE)
         # What was written is read once more: a text that ends sooner than it was meant to would show here.
         for node in parsed(sql).walk():
             _check(node)
+            if isinstance(node, exp.Table):
+                assert node.name in tables or node.name.startswith(_PREFIX), "only these are asked"
         used = sorted(tables)
         before = [f'"{name}" as not materialized ({_table(name, schema, rows, reads_payloads)})' for name in used]
         if not before:
@@ -108,6 +116,19 @@ def translate_for_server(
         return f"with {', '.join(before)}\nselect * from (\n{sql}\n) as asked"
     except RecursionError as error:
         raise too_nested() from error
+
+
+def _rename(query: exp.Expr) -> None:
+    """Keep names that the query gives to its parts apart from those of the server."""
+    for table in list(query.find_all(exp.Table)):
+        if table.name.lower() in ALL_TABLES:
+            table.set("this", exp.to_identifier(table.name.lower(), quoted=True))
+            continue
+        if not table.alias:
+            table.set("alias", exp.TableAlias(this=exp.to_identifier(table.name, quoted=True)))
+        table.set("this", exp.to_identifier(_PREFIX + table.name, quoted=True))
+    for part in query.find_all(exp.CTE):
+        part.args["alias"].set("this", exp.to_identifier(_PREFIX + part.alias, quoted=True))
 
 
 def _check(node: exp.Expr) -> None:

@@ -180,6 +180,8 @@ class Steps:
             step = execution.advance(at, deliveries, invocation.attempts + 1)
             if type(step) is Step:
                 size_bytes = self._payloads.size_of_step(step)
+                if size_bytes > self._payloads.certain_names_bytes:
+                    self._payloads.names_of_step(invocation, step, execution.where)
                 if size_bytes > self._payloads.certain_bytes:
                     self._payloads.step(invocation, step, deliveries, execution.where)
                 if step.changes:

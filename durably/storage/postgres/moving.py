@@ -32,6 +32,8 @@ from durably.storage.sqlite_errors import describe_error as describe_sqlite_erro
 from durably.storage.statements import SQL
 
 PORTION_ROWS: Final = 5_000
+PORTION_BYTES: Final = 32 << 20
+"""Of the rows that go over together; a row is never divided."""
 HASH_BYTES: Final = 16
 TABLES: Final = (
     "aliases", "attachments", "completions", "entries", "events", "invocations", "kept_journals", "object_expiries",
@@ -142,12 +144,12 @@ class Move:
 
     def _write(self, table: str, done: int) -> tuple[int, int]:
         """Write what is missing of a table; how many rows it has in the file, and their hash."""
-        columns = self._columns(table)
+        columns = [*self._columns(table)]
         copy = self._statement("write_rows", table, columns)
         rows = _Hashed(self._rows(table, columns))
         for _ in islice(rows, done):
             pass
-        while portion := list(islice(rows, PORTION_ROWS)):
+        while portion := _portion(rows):
             with self._target.transaction():
                 with self._target.cursor() as cursor, cursor.copy(copy) as copying:
                     for row in portion:
@@ -158,18 +160,18 @@ class Move:
 
     def _read_back(self, table: str) -> tuple[int, int]:
         columns = self._columns(table)
-        read = self._statement("read_rows", columns, table)
-        with self._target.transaction(), self._target.cursor(name="reading") as cursor:
-            cursor.itersize = PORTION_ROWS
-            rows = _Hashed(iter(cursor.execute(read)))
+        read = self._statement("read_rows", [*columns], table)
+        with self._target.cursor() as cursor, cursor.copy(read) as copying:  # Which comes row by row.
+            copying.set_types([*columns.values()])
+            rows = _Hashed(copying.rows())
             for _ in rows:
                 if rows.count % PORTION_ROWS == 0:
                     self._progressed(table, rows.count)
         return rows.count, rows.digest
 
-    def _columns(self, table: str) -> list[str]:
-        rows = self._target.execute(STATEMENTS["columns_of"], (self._place.schema, table)).fetchall()
-        return [name for (name,) in rows]
+    def _columns(self, table: str) -> dict[str, str]:
+        """The columns of a table, in order, with their types."""
+        return dict(self._target.execute(STATEMENTS["columns_of"], (self._place.schema, table)).fetchall())
 
     def _statement(self, name: str, *parameters: object) -> bytes:
         row = self._target.execute(STATEMENTS[name], parameters).fetchone()
@@ -192,6 +194,18 @@ class Move:
                     found = self._source.execute(SQL["large_argument"], (row[columns.index("number")],)).fetchone()
                     row[arguments] = None if found is None else _text(found[0])
                 yield tuple(row)
+
+
+def _portion(rows: Iterator[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """The rows that go over next; none at the end."""
+    portion: list[tuple[Any, ...]] = []
+    size_bytes = 0
+    for row in islice(rows, PORTION_ROWS):
+        portion.append(row)
+        size_bytes += sum(len(value) for value in row if isinstance(value, str))
+        if size_bytes >= PORTION_BYTES:
+            break
+    return portion
 
 
 class _Hashed:

@@ -78,6 +78,8 @@ def place_of(url: str) -> Place:
         )
     if not schema or "\0" in schema or len(schema.encode()) > 63:
         raise DefinitionError(f"{schema!r} is no name of a schema of PostgreSQL: those have 1 to 63 bytes.")
+    if schema == "$user" or schema == "information_schema" or schema.startswith("pg_"):
+        raise DefinitionError(f"The schema {schema!r} means something else to PostgreSQL. Name another one in the URL.")
     where = str(given.get("host") or given.get("hostaddr") or "local socket")
     if given.get("port"):
         where += f":{given['port']}"
@@ -179,8 +181,8 @@ def lay_out(connection: PgConnection, place: Place, *, is_known: bool) -> None:
             )
         if is_used:
             raise StoreUnavailableError(
-                f"The store {place.name} cannot be created: the schema holds tables that are not ours. Name another "
-                "one behind the URL, as in `?schema=tickets`."
+                f"The store {place.name} cannot be created: the schema is not empty, and holds no store. Name another "
+                "one behind the URL, as in `?schema=tickets`, or empty it."
             )
         make_tables(connection, place, LAYOUT_VERSION)
 

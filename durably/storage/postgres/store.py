@@ -85,6 +85,8 @@ A = TypeVar("A")
 
 VALUE_LIMIT_BYTES: Final = 256 << 20
 """PostgreSQL takes a gigabyte in one field, and what is no text is kept as text of four thirds of its size."""
+NAMES_LIMIT_BYTES: Final = 2_000
+"""A row of an index takes 2,700 bytes, and holds the names of a class and a field beside those of users."""
 MIB: Final = 1 << 20
 NOTHING_LOADED: Final = -1
 FIRST_TIMER: Final = (-(1 << 63), 0, "", 0)
@@ -260,6 +262,11 @@ class PostgresStore:
                 await tenure.close(at_once=True)
 
     # ------------------------------------------------------------ writing
+
+    @property
+    def names_limit_bytes(self) -> int:
+        """As `durably.storage.store.IndexesNames`."""
+        return NAMES_LIMIT_BYTES
 
     @property
     def checks_every_value(self) -> bool:

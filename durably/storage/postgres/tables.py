@@ -47,6 +47,8 @@ FILLED_AT_A_TIME: Final = 2_000
 NAME_LIMIT_BYTES: Final = 63
 INDEXED_LIMIT_BYTES: Final = 400
 """Of a value in an index, which takes 2,700 bytes in a row."""
+STATE_LIMIT_BYTES: Final = 200
+"""Of the name of a state, which is in indexes, too."""
 ODD: Final = ":odd"
 """The column that says of a row that its columns do not tell all. No field is called so."""
 _LARGEST_EXPONENT: Final = 200
@@ -61,6 +63,8 @@ _COLUMN_TYPES: Final = {
 }
 _DECIMAL: Final = r"^[+-]?([0-9]{1,200}([.][0-9]{0,200})?|[.][0-9]{1,200})([eE][+-]?[0-9]{1,2})?$"
 _DAY: Final = "^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
+_IS_VERSION: Final = "coalesce(jsonb_typeof(v) = 'object' and jsonb_typeof(v -> 'state') = 'string', false)"
+"""What has no state is no version: an edit may have left it."""
 _SQL_OPERATORS: Final = {
     Operator.EQUAL: "=",
     Operator.UNEQUAL: "is distinct from",
@@ -140,9 +144,11 @@ def _functions(table: TableLayout, name: str, columns: Sequence[FieldName]) -> I
     """What puts a row, what keeps it at each change, and the triggers."""
     put, keep = _quoted(_short(f"{name}_put")), _quoted(_short(f"{name}_keep"))
     names = ["id", "state", _quoted(ODD), *(_column(column.name) for column in columns)]
-    found = ", ".join([*(f"{_expression(one)} as c{place}" for place, one in enumerate(columns)), "v ->> 'state' as s"])
-    odd = " or ".join(["octet_length(s) > 200", *(_odd(one, place, table) for place, one in enumerate(columns))])
-    values = ["of_key", "s", f"coalesce({odd}, false)", *(f"c{place}" for place in range(len(columns)))]
+    expressions = [f"{_expression(one, table)} as c{place}" for place, one in enumerate(columns)]
+    read = ", ".join([*expressions, "v ->> 'state' as s"])
+    lost = [f"octet_length(s) > {STATE_LIMIT_BYTES}", *(_lost(one, place) for place, one in enumerate(columns))]
+    told = [f"left(s, {STATE_LIMIT_BYTES})", f"coalesce({' or '.join(lost)}, false)"]
+    values = ["of_key", *told, *(f"c{place}" for place in range(len(columns)))]
     changed = ", ".join(f"{one} = excluded.{one}" for one in names[1:])
     nothing = "".join(", null" for _ in columns)
     body = f"""
@@ -156,9 +162,9 @@ begin
         on conflict (id) do update set {changed};
         return;
     end;
-    if coalesce(jsonb_typeof(v) = 'object' and jsonb_typeof(v -> 'state') = 'string', false) then
+    if {_IS_VERSION} then
         insert into {_quoted(name)} ({", ".join(names)})
-        select {", ".join(values)} from (select {found}) as told
+        select {", ".join(values)} from (select {read}) as told
         on conflict (id) do update set {changed};
     else
         delete from {_quoted(name)} where id = of_key;
@@ -181,7 +187,7 @@ end"""
         yield f"create trigger {trigger} after {events} on state for each row when ({of}) execute function {keep}()"
 
 
-def _expression(column: FieldName) -> str:
+def _expression(column: FieldName, table: TableLayout) -> str:
     """The value of a field as its column holds it; null where it cannot."""
     field = f"(v -> {_text(column.name)})"
     said = f"(v ->> {_text(column.name)})"
@@ -204,20 +210,17 @@ def _expression(column: FieldName) -> str:
         case FieldKind.DAY:
             return f"case when jsonb_typeof({field}) = 'string' and {said} ~ {_text(_DAY)} then {said} end"
         case _:
-            return f"case when jsonb_typeof({field}) = 'string' then {said} end"
+            short = f" and octet_length({said}) <= {INDEXED_LIMIT_BYTES}" if column.name in table.indexed else ""
+            return f"case when jsonb_typeof({field}) = 'string'{short} then {said} end"
 
 
-def _odd(column: FieldName, place: int, table: TableLayout) -> str:
+def _lost(column: FieldName, place: int) -> str:
     """Whether the column does not hold what the field says."""
-    field = f"(v -> {_text(column.name)})"
-    lost = f"(c{place} is null and jsonb_typeof({field}) <> 'null')"
-    if column.kind is FieldKind.TEXT and column.name in table.indexed:
-        return f"{lost} or octet_length(c{place}) > {INDEXED_LIMIT_BYTES}"
-    return lost
+    return f"(c{place} is null and jsonb_typeof(v -> {_text(column.name)}) <> 'null')"
 
 
 def _fill(connection: PgConnection, table: TableLayout, name: str) -> None:
-    put = _quoted(_short(f"{name}_put")).replace("%", "%%")
+    put = _parameterized(_quoted(_short(f"{name}_put")))
     fill = (
         f"select max(key), count({put}(key, value)) from (select key, value from state "
         "where service = %s and field = %s and key > %s order by key limit %s) as portion"

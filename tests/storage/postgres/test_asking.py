@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -26,7 +27,7 @@ from durably.errors import StoreUnavailableError
 from durably.runtime.queries import queries
 from durably.storage.postgres import PostgresStore, asking
 from durably.storage.querying import QuestionRefusedError, ServerAnswer, SqlServer
-from tests.postgres import PostgresServer
+from tests.postgres import PATIENCE_SECONDS, PostgresServer
 
 pytestmark = pytest.mark.slow
 
@@ -47,6 +48,12 @@ class Cart(VirtualObject, name="AskedCart"):
 
 
 HOSTILE = [
+    "select rolpassword from pg_authid where exists (with pg_authid as (select 1) select 1 from pg_authid)",
+    "with a as (select rolpassword from pg_authid), pg_authid as (select 1) select * from a",
+    "with a as (select 1 from pg_roles), b as (with pg_roles as (select 1) select 1 from pg_roles) select 1 from a",
+    'with "PG_ROLES" as (select 1) select * from pg_roles',
+    "select 'a\x00b'",
+    "select '\ud800'",
     "",
     ";",
     "select 1; select 2",
@@ -184,6 +191,15 @@ def test_the_tables_are_answered_under_the_names_of_the_admin_api(server: Postgr
             "with a as (select id as x from sys_invocation order by created_at desc limit 1) select count(*) from a"
         )
         assert await rows(newest) == [(1,)]
+        named = (
+            "with a (n) as (select 1), b as (select n + 1 as n from a) select a.n, c.n from a join b as c on c.n > a.n"
+        )
+        assert await rows(named) == [(1, 2)]
+        inner = (
+            "select (with A as (select id from sys_invocation) select count(a.id) from a), s.name from sys_service s"
+        )
+        assert await rows(inner) == [(3, "AskedCart")]
+        assert await rows('SELECT "State".key FROM state AS "State" LIMIT 1') == [("total",)]
         recent = (
             "select count(*) from sys_invocation where created_at > now() - interval '1 hour' and created_at <= now()"
         )
@@ -308,6 +324,29 @@ def test_an_answer_is_limited_in_rows_values_bytes_and_time(
             await runtime.query(twelve)
 
     on(server.new_url(), check)
+
+
+def test_a_question_that_is_wanted_no_longer_ends_on_the_server(
+    server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queries, "LIMIT_SECONDS", 900.0)
+    twelve = " union all ".join(["select 1 as n"] * 12)
+    many = "select count(a.n) from " + ", ".join(f"({twelve}) as {name}" for name in "abcdefghijkl")
+    running = "select 1 from pg_stat_activity where state = 'active' and query like 'FETCH%answer%'"
+
+    async def check(runtime: Runtime) -> None:
+        asking = asyncio.ensure_future(runtime.query(many))
+        while not (is_running := server.execute(running)):
+            await asyncio.sleep(0.01)
+        asking.cancel()
+        await asyncio.wait([asking])
+        began = time.monotonic()
+        while is_running and time.monotonic() - began < PATIENCE_SECONDS:
+            await asyncio.sleep(0.05)
+            is_running = server.execute(running)
+        assert not is_running
+
+    on(f"{server.new_url()}&answer_limit_seconds=1800", check)
 
 
 def test_what_a_codec_has_wrapped_is_not_told(server: PostgresServer) -> None:

@@ -257,3 +257,29 @@ def test_an_owner_that_was_stopped_answers_no_question_from_memory(server: Postg
             answer = asked.result()
         assert (answer.status_code, answer.text[:1]) == (503, "{")
         assert eventually(lambda: "This server stands by" in client.post(f"{first.url}/Counter/one/peek").text)
+
+
+def test_an_owner_that_is_told_to_stop_hands_over_with_all_that_it_has_accepted(
+    server: PostgresServer, tmp_path: Path
+) -> None:
+    (tmp_path / "application.py").write_text(APPLICATION)
+    with ExitStack() as stack, httpx.Client(timeout=PATIENCE_SECONDS) as client:
+        cluster = Cluster(tmp_path, server, stack)
+
+        def count() -> int | None:
+            answer = client.post(f"{cluster.holder.url}/Counter/one/peek")
+            return int(answer.json()) if answer.status_code == 200 else None
+
+        first = cluster.holder
+        others = [one for one in cluster.servers if one is not first]
+        refused = client.post(f"{others[0].url}/Counter/one/peek")
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert refused.json()["metadata"] == {"holder": first.url}
+        for number in range(20):
+            sent = client.post(f"{first.url}/Counter/one/add/send", json=f"{number}")
+            assert sent.status_code == 202
+        first.process.send_signal(signal.SIGTERM)
+        assert first.process.wait(PATIENCE_SECONDS) == 0
+        assert eventually(lambda: cluster.holder is not first)
+        assert eventually(lambda: count() == 20)
+        assert "owns the store" in cluster.holder.output

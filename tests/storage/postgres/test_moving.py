@@ -141,3 +141,23 @@ def test_the_command_tells_what_it_has_moved(server: PostgresServer, tmp_path: P
     again = durably("move", "sqlite:///app.db", url, cwd=tmp_path)
     assert "something is there already" in again.stderr
     assert "moved to PostgreSQL: name it" in durably("move", "sqlite:///app.db", "memory:", cwd=tmp_path).stderr
+
+
+def test_portions_are_limited_by_their_bytes(
+    server: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, url = tmp_path / "app.db", server.new_url()
+    monkeypatch.setattr(moving, "PORTION_BYTES", 200)
+    portions: list[tuple[str, int]] = []
+
+    async def begin() -> None:
+        async with Harness(Chest, store=path) as app:
+            for number in range(30):
+                await app.object(Chest, str(number)).fill(f"{number}" if number % 10 else "x" * 300)
+
+    asyncio.run(begin())
+    moved = move(path, url, owner=OWNER, progressed=lambda table, rows: portions.append((table, rows)))
+    assert moved.rows["entries"] == 30
+    reached = [rows for table, rows in portions if table == "entries"]
+    assert len(reached) >= 5
+    assert reached[-1] == 30

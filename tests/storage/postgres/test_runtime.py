@@ -6,13 +6,16 @@ import asyncio
 import os
 from datetime import timedelta
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from durably import (
     Context,
     DurableDict,
+    InvalidArgumentError,
     ObjectContext,
+    PausedInvocationError,
     Runtime,
     Service,
     SharedContext,
@@ -117,5 +120,49 @@ def test_people_look_at_it_with_psql_by_the_names_of_the_admin_api(server: Postg
             for view in ("sys_inbox", "sys_keyed_service_status", "sys_promise"):
                 assert server.execute(f"select * from {schema}.{view}") == []
             assert server.execute(f"select process_id, is_held from {schema}.sys_owner") == [(os.getpid(), True)]
+
+    asyncio.run(check())
+
+
+class Clerks(VirtualObject, name="PostgresClerks"):
+    """Gives names on."""
+
+    notes: DurableDict[str, int] = state()
+    kept: str = state(default="")
+
+    @handler
+    async def keep(self, ctx: ObjectContext, text: str) -> int:
+        self.kept = text
+        return len(text)
+
+    @handler
+    async def note(self, ctx: ObjectContext, name: str) -> None:
+        self.notes[name] = 1
+
+    @handler
+    async def tell(self, ctx: ObjectContext, key: str) -> int:
+        return await ctx.object(Clerks, key).keep("")
+
+
+def test_names_that_no_index_takes_are_refused_before_anything_follows_from_them(server: PostgresServer) -> None:
+    """They ended the commit, with everything else in it, and the runtime opened the store again."""
+    long = Random(1).randbytes(1_500).hex()
+    fits = "ä" * 900
+
+    async def check() -> None:
+        async with Harness(Clerks, store=server.new_url()) as app:
+            with pytest.raises(InvalidArgumentError, match=r"The key for PostgresClerks/keep cannot.*at most 2000"):
+                await app.object(Clerks, long).keep("")
+            with pytest.raises(InvalidArgumentError, match="shorter one"):
+                await app.object(Clerks, "a").keep.options(idempotency_key=long)("")
+            with pytest.raises(PausedInvocationError, match=r"The field or entry 'notes\["):
+                await app.object(Clerks, "a").note(long)
+            with pytest.raises(
+                PausedInvocationError, match=r"The key for PostgresClerks/keep, sent at .*test_runtime.py"
+            ):
+                await app.object(Clerks, "b").tell(long)
+            assert await app.object(Clerks, fits).keep(long) == 3_000
+            await app.object(Clerks, "c").note(fits)
+            assert await app.object(Clerks, "d").tell(fits) == 0
 
     asyncio.run(check())

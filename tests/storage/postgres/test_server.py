@@ -47,6 +47,8 @@ def test_options_of_a_url_are_read_as_libpq_reads_them(monkeypatch: pytest.Monke
         f"postgresql://mary:top@{SECRET}@db.example/tickets",
         f"postgresql://mary:{SECRET}@[::1/tickets",
         f"postgresql://mary:{SECRET}@db.example/tickets?schema=",
+        f"postgresql://mary:{SECRET}@db.example/tickets?schema=$user",
+        f"postgresql://mary:{SECRET}@db.example/tickets?schema=pg_temp",
         f"postgresql://mary:{SECRET}@db.example/tickets?lease_seconds=soon",
         f"postgresql://mary:{SECRET}@db.example/tickets?lease_seconds=0",
     ],
@@ -68,11 +70,15 @@ def test_a_server_that_is_away_is_a_sentence_without_the_password() -> None:
 @pytest.mark.slow
 def test_what_cannot_keep_a_store_is_refused_with_a_sentence(server: PostgresServer) -> None:
     server.execute("create role guest login; create schema foreign_tables; create table foreign_tables.t ()")
+    server.execute("create schema left_behind; create function left_behind.f() returns int language sql as 'select 1'")
+    server.execute("create schema of_types; create domain of_types.name_text as text")
     server.execute("create database latin encoding 'LATIN1' template template0")
     base = f"postgresql://tester@127.0.0.1:{server.port}"
     for url, sentence in (
         (f"{base}/nowhere", "does not exist. Create it"),
-        (f"{base}/postgres?schema=foreign_tables", "holds tables that are not ours"),
+        (f"{base}/postgres?schema=foreign_tables", "is not empty, and holds no store"),
+        (f"{base}/postgres?schema=left_behind", "is not empty, and holds no store"),
+        (f"{base}/postgres?schema=of_types", "is not empty, and holds no store"),
         (f"{base}/latin", "encoding is LATIN1"),
         (f"postgresql://guest@127.0.0.1:{server.port}/postgres?schema=g", "The role needs the right"),
     ):

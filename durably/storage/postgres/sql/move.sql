@@ -8,8 +8,8 @@ insert into moving (name, source, rows) values (%s, %s, %s)
 on conflict (name) do update set rows = excluded.rows;
 
 -- name: columns_of
--- The columns of a table of ours, in order.
-select column_name::text from information_schema.columns
+-- The columns of a table of ours with their types, in order.
+select column_name::text, udt_name::text from information_schema.columns
 where table_schema = %s and table_name = %s order by ordinal_position;
 
 -- name: write_rows
@@ -21,7 +21,7 @@ select format(
 -- name: read_rows
 -- The statement that reads them back.
 select format(
-    'select %%s from %%I', (select string_agg(quote_ident(name), ', ') from unnest(%s::text[]) as name), %s::text
+    'copy (select %%s from %%I) to stdout', (select string_agg(quote_ident(name), ', ') from unnest(%s::text[]) as name), %s::text
 );
 
 -- name: moved_owner

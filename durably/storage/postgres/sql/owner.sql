@@ -32,10 +32,12 @@ select
 select pg_advisory_xact_lock(hashtextextended('durably ' || %(schema)s, 0));
 
 -- name: find_layout
--- (whether the tables are ours, whether there are any).
+-- (whether the tables are ours, whether there is anything: functions and types may be left behind).
 select
     to_regclass(quote_ident(%(schema)s) || '.layout') is not null and to_regclass(quote_ident(%(schema)s) || '.lease') is not null,
-    exists (select 1 from pg_class where relnamespace = to_regnamespace(quote_ident(%(schema)s)));
+    exists (select 1 from pg_class where relnamespace = to_regnamespace(quote_ident(%(schema)s)))
+    or exists (select 1 from pg_proc where pronamespace = to_regnamespace(quote_ident(%(schema)s)))
+    or exists (select 1 from pg_type where typnamespace = to_regnamespace(quote_ident(%(schema)s)));
 
 -- name: layout_version
 -- Which layout the tables have.
