@@ -194,16 +194,18 @@ class Context(Caller):
     # What references and `call` do with this transport.
 
     def _issue_call(self, outgoing: Outgoing[R], site: CallSite, /) -> Operation[R]:
+        argument, wire = self._argument(outgoing)
         command = Call(
-            outgoing.service, outgoing.key, outgoing.handler, outgoing.argument, self._headers(outgoing),
-            outgoing.idempotency_key, outgoing.timeout_us, outgoing.wire, outgoing.forwarding is not None,
+            outgoing.service, outgoing.key, outgoing.handler, argument, self._headers(outgoing),
+            outgoing.idempotency_key, outgoing.timeout_us, wire, outgoing.forwarding is not None,
         )  # fmt: skip
         return self._port.issue(command, outgoing.decode, outgoing, site)
 
     def _issue_send(self, outgoing: Outgoing[R], delay: Delay | None, site: CallSite, /) -> Operation[Invocation[R]]:
+        argument, wire = self._argument(outgoing)
         command = Send(
-            outgoing.service, outgoing.key, outgoing.handler, outgoing.argument,
-            self._headers(outgoing), outgoing.idempotency_key, outgoing.timeout_us, self._due(delay), outgoing.wire,
+            outgoing.service, outgoing.key, outgoing.handler, argument,
+            self._headers(outgoing), outgoing.idempotency_key, outgoing.timeout_us, self._due(delay), wire,
             outgoing.may_join,
         )  # fmt: skip
 
@@ -211,6 +213,13 @@ class Context(Caller):
             return Invocation(self, id, outgoing.decode, previously_accepted)
 
         return self._port.issue_send(command, sent, f"send to {outgoing}", site)
+
+    def _argument(self, outgoing: Outgoing[Any]) -> tuple[bytes, bool]:
+        """The argument of a message, and whether it is a body as from outside."""
+        writer = outgoing.written_by
+        if outgoing.wire or writer is None or not self._port.is_hosted:
+            return outgoing.argument, outgoing.wire
+        return writer.body(outgoing.argument), True
 
     def _headers(self, outgoing: Outgoing[Any]) -> dict[str, str]:
         forwarding = outgoing.forwarding
@@ -249,7 +258,7 @@ class Context(Caller):
             answer = _identification_decoder.decode(data)
             return Invocation(self, answer.id, message.decode, answer.previously_accepted)
 
-        if not message.may_join:  # Nothing is to be looked up.
+        if not message.may_join and not self._port.is_hosted:  # Nothing is to be looked up.
             return _known(Invocation(self, id, message.decode))
         return self._port.issue(IdentifyCall(id), handle, f"invocation of {message}", site)
 

@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from durably.actors.values.error_envelopes import Envelope, restored
+from durably.actors.values.error_envelopes import METADATA_ENTRY, Envelope, decode_failure, restored
 from durably.errors import (
     AlreadyStartedError,
     DurablyError,
@@ -23,7 +23,9 @@ from durably.errors import (
 )
 from durably.http_headers import ACCEPTED, ERROR_SOURCE, INVOCATION_ID, NOTHING_ACCEPTED, RETRY_AFTER
 
-TOO_MANY, UNAVAILABLE = 429, 503
+CONFLICT, TOO_MANY, UNAVAILABLE = 409, 429, 503
+STARTED_ON_RESTATE: Final = "the workflow method was already invoked"
+"""What a Restate server says in the name of the handler when a workflow is called that was started."""
 GATEWAY: Final = frozenset({502, 503, 504})
 """What a proxy says that has not reached its server, or has lost it."""
 OF_INGRESS: Final[Mapping[int, type[TerminalError]]] = {
@@ -102,11 +104,15 @@ def error_of(answered: Answered, server: str) -> DurablyError:
         return _no_ingress(answered, server)
     if body.error is not None:
         return restored(body.error)
+    if METADATA_ENTRY in body.metadata:  # A handler of durably's, on Restate.
+        return decode_failure(body.metadata[METADATA_ENTRY].encode())
     id = answered.headers.get(INVOCATION_ID)
     message = f"{server} answered with {answered.status}." if body.message is None else body.message
     if answered.source == "invocation" and answered.status == UNAVAILABLE and id is not None:
         return _paused(id, message)
     code = body.code or answered.status
+    if answered.source == "invocation" and code == CONFLICT and message == STARTED_ON_RESTATE:
+        return AlreadyStartedError(message)
     if answered.source == "invocation":
         return TerminalError(message, code=code, metadata=body.metadata or None)
     if answered.status == TOO_MANY:
@@ -115,7 +121,7 @@ def error_of(answered: Answered, server: str) -> DurablyError:
         if id is not None:
             return RuntimeStoppedError(message, id=id)
         return ServerUnreachableError(message, nothing_accepted=answered.nothing_was_accepted)
-    if answered.status == 409 and answered.source is not None:
+    if answered.status == CONFLICT and answered.source is not None:
         return AlreadyStartedError(message)
     cls = OF_INGRESS.get(answered.status, InvalidArgumentError if 400 <= answered.status < 500 else TerminalError)
     error = cls(message)

@@ -16,6 +16,7 @@ from durably.ids import RUN
 
 OCTETS: Final = b"application/octet-stream"
 TEXT: Final = b"text/plain; charset=utf-8"
+DOTS: Final = (".", "..")
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9a-zA-Z-]+")
 _HEADER_VALUE: Final = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 
@@ -136,8 +137,8 @@ def status_of(id: str) -> Asked:
 
 
 def path_of(*segments: str) -> str:
-    """Segments with what they hold escaped, a `/` too, and a dot: clients take `..` for the segment above."""
-    return "/".join(quote(segment, safe="").replace(".", "%2E") for segment in segments)
+    """Segments with what they hold escaped, a `/` too, and what clients take for this segment or the one above."""
+    return "/".join(segment.replace(".", "%2E") if segment in DOTS else quote(segment, safe="") for segment in segments)
 
 
 def _header(name: str, value: str, encoding: str = "latin-1") -> bytes:

@@ -158,6 +158,7 @@ class FakePort:
 
     takes_cancel = False
     failure = None
+    is_hosted = False
 
     def has_to_undo(self, change: int, /) -> None:
         pass

@@ -75,6 +75,8 @@ class Port(Protocol):
     """What an execution offers to its handler. Outside its own advance every method raises a sentence (rule D1)."""
 
     invocation_id: str
+    is_hosted: bool
+    """Another engine carries its messages: it says what their ids are, and takes arguments as bodies from outside."""
 
     @property
     def coding(self) -> CodingMeter | None:
@@ -131,8 +133,8 @@ class Port(Protocol):
     def issue_send(self, command: Send, sent: Sent[R], what: object, site: CallSite, /) -> Operation[R]:
         """Journal a message. The operation ends with `sent(invocation id, whether it was there before)`.
 
-        That is at once, but for one that may join an earlier invocation, whose id is the recorded answer. An atomic
-        handler's message is sent with its outcome, so its id is not looked up (rule V6).
+        That is at once, but for one whose id is the recorded answer: it may join an earlier invocation, or another
+        engine gives the id. An atomic handler's message is sent with its outcome, so its id is not looked up (rule V6).
         """
         ...
 

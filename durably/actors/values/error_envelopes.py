@@ -37,6 +37,8 @@ from durably.errors import (
 
 ErrorT = TypeVar("ErrorT", bound=BaseException)
 
+METADATA_ENTRY = "durably"
+"""Where an envelope travels in the metadata of a failure: through an engine that knows code, message and metadata."""
 LOST_FIELDS = "lost_fields"
 """The metadata entry that names fields which did not travel."""
 TIMEOUT_CODE = 408

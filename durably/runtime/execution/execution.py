@@ -328,6 +328,9 @@ class TimerOperation:
 class Execution:
     """One attempt: what is between the handler and `advance`."""
 
+    is_hosted = False
+    loop_class = DeterministicLoop
+
     __slots__ = (
         "_abandoned", "_accepted", "_actor", "_arguments", "_at", "_attempt", "_awakeables", "_cancelled", "_changes",
         "_commands", "_deliveries", "_earlier_changes", "_earlier_seeds", "_entries", "_first_command", "_flush",
@@ -373,7 +376,7 @@ class Execution:
             (_, seed, self.invocation_id), *self._later_seeds = seeds_of(seed, accepted.id)
         self._seed = seed if len(seed) == SEED_BYTES else seed[:SEED_BYTES]
         salt = int.from_bytes(seed[:_SALT_BYTES], "big")
-        self.loop = DeterministicLoop(self, salt, settings.advance_limit_callbacks)
+        self.loop = self.loop_class(self, salt, settings.advance_limit_callbacks)
         self._actor = actor
         self._accepted = accepted
         self._snapshot = snapshot
@@ -872,7 +875,7 @@ class Execution:
         return operation
 
     def issue_send(self, command: Send, sent: Sent[R], what: object, site: CallSite, /) -> DurableOperation[R]:
-        if command.may_join and not self.handler.atomic:  # Rule C7
+        if (command.may_join or self.is_hosted) and not self.handler.atomic:  # Rule C7
 
             def decode(data: bytes) -> R:
                 answer = decode_send_answer(data)
@@ -896,7 +899,7 @@ class Execution:
         return self._issue_unanswered(command, None, what, site)
 
     def issue_awakeable(self, decode: Callable[[bytes], Any], site: CallSite, /) -> str:
-        id = awakeable_id(self.invocation_id, self._seed, self.next_command)
+        id = self._new_awakeable_id()
         operation = self.issue(MakeAwakeable(), decode, f"awakeable {id}", site)
         operation.taken = True  # Its id is what it is for; who gives that away need not wait.
         operation.add_done_callback(_note_failure)
@@ -904,6 +907,9 @@ class Execution:
             self._awakeables = {}
         self._awakeables[id] = operation
         return id
+
+    def _new_awakeable_id(self) -> str:
+        return awakeable_id(self.invocation_id, self._seed, self.next_command)
 
     def awakeable(self, id: str, /) -> DurableOperation[Any] | None:
         self.check("An awakeable")

@@ -87,6 +87,7 @@ class ReadOnlyPort:
     """A `Port` that only knows state. Satisfies `durably.actors.protocol.port.Port`."""
 
     invocation_id = ""
+    is_hosted = False
     coding = None
 
     def __init__(self, fields: Mapping[str, bytes]) -> None:
