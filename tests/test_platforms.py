@@ -150,4 +150,4 @@ async def test_a_loop_that_takes_no_signal_handlers_hears_signals_all_the_same(m
     signal.raise_signal(signal.SIGTERM)
     async with asyncio.timeout(60):
         await stopped
-    assert signal.getsignal(signal.SIGINT) is serve._stop_now  # pyright: ignore[reportPrivateUsage]
+    assert signal.getsignal(signal.SIGINT) is serve.stop_now

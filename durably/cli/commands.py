@@ -28,6 +28,7 @@ from durably.cli.output_failures import output_failures_told
 from durably.cli.projects import run_main, run_worker
 from durably.cli.recode import decrypt, encrypt
 from durably.cli.serve import serve, serving
+from durably.cli.serve_restate import RESTATE_PORT, ServingOnRestate, serve_on_restate
 from durably.cli.servers.server import ServerName
 from durably.cli.transfer import back_up_all, export_all, import_all
 from durably.configuration import PRODUCTION, Admin, Server, load_configuration
@@ -174,6 +175,50 @@ def config_show_command(
 ) -> None:
     """Tell each value of the configuration and where it came from: the file, a variable, or the default."""
     show_configuration(environment, as_json=as_json)
+
+
+@application.command("serve-restate")
+def serve_restate_command(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODULE:ATTRIBUTE",
+            help="A durably.restate.app(...), a list of classes of actors, or a function that returns one of them.",
+        ),
+    ],
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65_535, help="The port to listen on; 0 takes a free one.")
+    ] = RESTATE_PORT,
+    register: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Register it at the admin API of a Restate cluster: http://127.0.0.1:9070."),
+    ] = None,
+    advertise: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Where Restate finds it.", show_default="where it listens"),
+    ] = None,
+    drain: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="How long a stop lets attempts go on.")] = 30,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Register without asking.")] = False,
+    log_level: Annotated[
+        LogLevel | None,
+        typer.Option(case_sensitive=False, help="What to log at least.", show_default=_server.log_level),
+    ] = None,
+    json_logs: Annotated[
+        bool | None, typer.Option("--json-logs/--no-json-logs", help="Log one JSON object per line.")
+    ] = None,
+) -> None:
+    """Serve classes of actors to a Restate cluster until SIGTERM or Ctrl-C."""
+    settings = load_configuration().server or _server
+    configure_logs(
+        LogLevel(settings.log_level) if log_level is None else log_level,
+        as_json=settings.json_logs if json_logs is None else json_logs,
+    )
+    serve_on_restate(
+        ServingOnRestate(
+            target=target, host=host, port=port, register=register, advertised=advertise, drain_seconds=drain, yes=yes
+        )
+    )
 
 
 @application.command("demo")

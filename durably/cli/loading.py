@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from inspect import iscoroutine, iscoroutinefunction
 from pathlib import Path
 from types import ModuleType
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from durably.actors.actor import StateMachine
+from durably.actors.actor import Actor, StateMachine
 from durably.actors.machines.info import MACHINE
 from durably.actors.machines.machine import Machine
 from durably.actors.machines.project import Project
@@ -21,6 +21,9 @@ from durably.cli.failures import CommandError, InterruptedCommandError
 from durably.codecs import Codec
 from durably.errors import DurablyError
 from durably.runtime.runtime import Runtime
+
+if TYPE_CHECKING:
+    from durably.restate import Deployment
 
 
 def load_runtime(target: str) -> Runtime:
@@ -57,6 +60,36 @@ def load_codec(target: str) -> Codec:
             "and decode(data), or a function without parameters that returns one."
         )
     return codec  # type: ignore[no-any-return]
+
+
+def load_deployment(target: str) -> Deployment:
+    """The deployment of Restate that `module:attribute` names: the attribute itself, what it returns when it is called,
+    or one of the classes of actors in it.
+
+    Raises:
+        CommandError: it cannot be had.
+
+    """
+    from durably.restate import Deployment, app
+
+    found = _named(target, "a deployment of Restate", "app:app")
+    if isinstance(found, Deployment):
+        return found
+    made: object = [found] if isinstance(found, type) else _made_by(found, target)
+    if isinstance(made, Deployment):
+        return made
+    described = _described(made)
+    actors: Sequence[object] = cast("Sequence[object]", made) if isinstance(made, list | tuple) else ()
+    if not actors or not all(isinstance(one, type) for one in actors):
+        raise CommandError(
+            f"{target} is {described}, and no deployment of Restate. Name what "
+            "durably.restate.app(...) gives, a list of classes of actors, or a function without parameters that "
+            "returns one of them."
+        )
+    try:
+        return app(*cast("Sequence[type[Actor]]", actors))
+    except DurablyError as error:
+        raise CommandError(str(error)) from error
 
 
 def load_machine(target: str) -> type[Machine[Any]]:

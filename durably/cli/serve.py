@@ -194,7 +194,7 @@ def serve(what: Serving, runtime: Runtime | None = None, main: Main | None = Non
         elif not runtime.is_traced and has_endpoint_variable():
             _trace_where_the_environment_says(runtime)
         with ExitStack() as stack:
-            listener = None if what.ingress is None else stack.enter_context(_listening_socket(*what.ingress))
+            listener = None if what.ingress is None else stack.enter_context(listening_socket(*what.ingress))
             admin_listener = _admin_socket(what)
             if admin_listener is not None:
                 stack.enter_context(admin_listener)
@@ -333,8 +333,8 @@ def _servers(
 ) -> list[Server]:
     """One for operators and one for calls, as far as they are wanted. The last one announces what is there."""
     scheme = "http" if what.tls is None else "https"
-    where = None if listener is None else f"{scheme}://{_shown(listener)}"
-    admin_where = None if admin_listener is None else f"{scheme}://{_shown(admin_listener)}"
+    where = None if listener is None else f"{scheme}://{shown_address(listener)}"
+    admin_where = None if admin_listener is None else f"{scheme}://{shown_address(admin_listener)}"
 
     def announce() -> None:
         _announce(runtime, where, admin_where, "" if door is None else " as a standby")
@@ -408,7 +408,7 @@ def _stop_signal() -> asyncio.Future[None]:
         for number in (signal.SIGTERM, signal.SIGINT):
             if sys.platform != "win32":
                 loop.remove_signal_handler(number)
-            signal.signal(number, _stop_now)
+            signal.signal(number, stop_now)
         if not stopped.done():
             stopped.set_result(None)
 
@@ -420,14 +420,14 @@ def _stop_signal() -> asyncio.Future[None]:
     return stopped
 
 
-def _stop_now(number: int, _frame: object) -> None:
+def stop_now(number: int, _frame: object) -> None:
     """A second signal: say so, and die of it as any process does."""
     os.write(sys.stderr.fileno(), b"Stopped now. What was accepted is durable, and goes on at the next start.\n")
     signal.signal(number, signal.SIG_DFL)
     signal.raise_signal(number)
 
 
-def _listening_socket(host: str, port: int, option: str = "--port") -> socket.socket:
+def listening_socket(host: str, port: int, option: str = "--port") -> socket.socket:
     """A socket bound to the address; connections are refused until the server listens on it."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -448,7 +448,7 @@ def _admin_socket(what: Serving) -> socket.socket | None:
     if what.admin is None:
         return None
     try:
-        listener = _listening_socket(*what.admin, "--admin-port")
+        listener = listening_socket(*what.admin, "--admin-port")
     except CommandError as error:
         if not what.admin_may_fail or what.ingress is None:
             raise
@@ -512,11 +512,11 @@ def _address(what: Serving, listener: socket.socket | None) -> str:
     if what.ingress_url is not None or listener is None:
         return what.ingress_url or ""
     host, port = listener.getsockname()[:2]
-    shown = f"{socket.gethostname()}:{port}" if host in EVERYWHERE else _shown(listener)
+    shown = f"{socket.gethostname()}:{port}" if host in EVERYWHERE else shown_address(listener)
     return f"{'http' if what.tls is None else 'https'}://{shown}"
 
 
-def _shown(listener: socket.socket) -> str:
+def shown_address(listener: socket.socket) -> str:
     """Its address as it stands in a URL."""
     host, port = listener.getsockname()[:2]
     return f"[{host}]:{port}" if listener.family == socket.AF_INET6 else f"{host}:{port}"

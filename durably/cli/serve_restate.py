@@ -1,0 +1,159 @@
+"""`durably serve-restate`: a deployment of Restate, for as long as the process is wanted, and its registration.
+
+The port is taken first, and the deployment answers before Restate is asked to look at it. What the registration would
+change is shown, and done when a person has said yes. SIGTERM and Ctrl-C let attempts under way come to a rest; what has
+not by then goes on elsewhere, or at the next start, since Restate keeps it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from rich.console import Console
+
+from durably.cli.failures import CommandError
+from durably.cli.loading import load_deployment
+from durably.cli.operators.asking import agreed
+from durably.cli.serve import EVERYWHERE, listening_socket, run_on_the_fastest_loop, shown_address, stop_now
+from durably.errors import DurablyError
+
+if TYPE_CHECKING:
+    from durably.restate import Deployment
+
+RESTATE_PORT: Final = 9080
+"""Where Restate's own examples listen."""
+EXTRA_MISSING: Final = "durably serve-restate needs {}: pip install 'durably[restate]'"
+CLOSING_SECONDS: Final = 2.0
+STREAMS: Final = 10_000
+"""How many attempts one connection of Restate carries at a time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServingOnRestate:
+    """What is to be served, where, and who is to know."""
+
+    target: str
+    host: str
+    port: int
+    register: str | None
+    """The address of the admin API of a cluster."""
+    advertised: str | None
+    """The address at which Restate finds the deployment; None: where it listens."""
+    drain_seconds: float
+    yes: bool
+
+
+def serve_on_restate(what: ServingOnRestate) -> None:
+    """Serve a deployment until a signal comes.
+
+    Raises:
+        CommandError: it cannot be served, or registered.
+    """
+    missing = [name for name in ("hypercorn", "restate") if find_spec(name) is None]
+    if missing:
+        raise CommandError(EXTRA_MISSING.format(" and ".join(missing)))
+    deployment = load_deployment(what.target)
+    run_on_the_fastest_loop(_serve(what, deployment))
+
+
+async def _serve(what: ServingOnRestate, deployment: Deployment) -> None:
+    from hypercorn.asyncio import serve  # pyright: ignore[reportUnknownVariableType]
+    from hypercorn.config import Config
+
+    stop = _stop_event()
+    listener = listening_socket(what.host, what.port)
+    listener.listen()
+    port = listener.getsockname()[1]
+    here = f"127.0.0.1:{port}" if what.host in EVERYWHERE else shown_address(listener)
+    uri = what.advertised or f"http://{here}"
+    told = Console(soft_wrap=True, highlight=False)
+    told.print(f"Listening on http://{shown_address(listener)} for Restate: {', '.join(deployment.actors)}")
+    config = Config()
+    config.bind = [f"fd://{listener.detach()}"]
+    config.graceful_timeout = what.drain_seconds
+    config.h2_max_concurrent_streams = STREAMS
+    config.loglevel = "WARNING"
+    server = asyncio.ensure_future(serve(cast(Any, deployment), config, shutdown_trigger=cast(Any, stop.wait)))
+    try:
+        if what.register is not None:
+            await _register(deployment, what.register, uri, yes=what.yes)
+        stopped = asyncio.ensure_future(stop.wait())
+        await asyncio.wait([server, stopped], return_when=asyncio.FIRST_COMPLETED)
+        if stop.is_set():
+            await asyncio.wait([server], timeout=what.drain_seconds)
+        else:
+            await server  # It has ended by itself, and says why.
+    finally:
+        stop.set()
+        server.cancel()
+        # What it raises after a stop is what a connection has raised that Restate was closing: nothing is lost by that.
+        await asyncio.wait([server], timeout=CLOSING_SECONDS)
+
+
+async def _register(deployment: Deployment, admin_url: str, uri: str, *, yes: bool) -> None:
+    from durably.restate import Client
+    from durably.restate.registration import Cluster
+
+    told = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+    cluster = Cluster(admin_url)
+    try:
+        plan = await asyncio.to_thread(cluster.plan, uri)
+        if not plan.changes:
+            told.print(f"{admin_url} knows all that {uri} serves: nothing changes.")
+        for change in plan.changes:
+            told.print(f"  {change}")
+        if plan.changes and plan.replaces:
+            told.print(
+                f"Another deployment is registered at {uri}. What it has begun goes on with this code, and fails where "
+                "that differs. To let it end with its own, serve this one at another address."
+            )
+        if plan.changes:
+            agreed(f"Register {uri} at {admin_url}?", yes=yes)
+        id = await asyncio.to_thread(cluster.register, uri, plan)
+        told.print(f"Registered as {id}.")
+        if deployment.has_schedules:
+            ingress_url = await asyncio.to_thread(cluster.ingress_url)
+            if ingress_url is None:
+                raise CommandError(
+                    f"{admin_url} does not tell where calls come in, so the schedules were not started. Start them "
+                    "with `await app.start_schedules(durably.restate.Client(url))`."
+                )
+            async with Client(ingress_url) as client:
+                await deployment.start_schedules(client)
+    except DurablyError as error:
+        raise CommandError(str(error)) from error
+    finally:
+        cluster.close()
+
+
+def _stop_event() -> asyncio.Event:
+    """Set at the first SIGTERM or SIGINT; a further one ends the process at once.
+
+    By the SDK's own hooks: it tells the attempts of a stop, and would else replace a handler of ours at its first
+    request.
+    """
+    from restate.server import install_shutdown_hook
+
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+
+    def stopped() -> None:
+        stop.set()
+        loop.call_soon(_end_at_the_next)
+
+    if sys.platform != "win32":
+        for number in (signal.SIGTERM, signal.SIGINT):
+            install_shutdown_hook(loop, stopped, number)
+    return stop
+
+
+def _end_at_the_next() -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.remove_signal_handler(number)
+        signal.signal(number, cast("Callable[[int, object], None]", stop_now))

@@ -1,0 +1,1 @@
+"""Actors on a Restate cluster."""
