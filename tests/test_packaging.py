@@ -76,7 +76,7 @@ def test_the_wheel_built_from_the_source_distribution_holds_the_package_and_the_
 
 
 EXTRAS_IN_THE_WHEEL = ("http", "cli", "testing")
-LOADED_BY = {"httptools": "uvicorn", "pyyaml": "msgspec"}
+LOADED_BY = {"pyyaml": "msgspec"}
 """Requirements that are for another one, which loads them where it finds them."""
 
 

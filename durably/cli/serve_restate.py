@@ -8,8 +8,11 @@ not by then goes on elsewhere, or at the next start, since Restate keeps it.
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -76,7 +79,7 @@ async def _serve(what: ServingOnRestate, deployment: Deployment) -> None:
     told.print(f"Listening on http://{shown_address(listener)} for Restate: {', '.join(deployment.actors)}")
     config = Config()
     config.bind = [f"fd://{listener.detach()}"]
-    config.graceful_timeout = what.drain_seconds
+    config.graceful_timeout = what.drain_seconds + CLOSING_SECONDS  # Our own wait is over first.
     config.h2_max_concurrent_streams = STREAMS
     config.loglevel = "WARNING"
     server = asyncio.ensure_future(serve(cast(Any, deployment), config, shutdown_trigger=cast(Any, stop.wait)))
@@ -90,10 +93,39 @@ async def _serve(what: ServingOnRestate, deployment: Deployment) -> None:
         else:
             await server  # It has ended by itself, and says why.
     finally:
+        if stop.is_set():
+            _say_no_more_of_connections()
         stop.set()
         server.cancel()
         # What it raises after a stop is what a connection has raised that Restate was closing: nothing is lost by that.
         await asyncio.wait([server], timeout=CLOSING_SECONDS)
+    if stop.is_set():
+        await _leave_behind()
+
+
+def _say_no_more_of_connections() -> None:
+    """That connections break off is what is wanted now. Each layer below would tell of each, with a traceback."""
+    logging.disable(logging.ERROR)
+    warnings.simplefilter("ignore", RuntimeWarning)
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+
+
+async def _leave_behind() -> None:
+    """End what does not end when it is cancelled, such as an action in a thread, together with the process.
+
+    Restate keeps what that was for, as it does when a process is killed.
+    """
+    loop, this = asyncio.get_running_loop(), asyncio.current_task()
+    left = asyncio.all_tasks() - {this}
+    for task in left:
+        task.cancel()
+    left.add(asyncio.ensure_future(loop.shutdown_default_executor()))
+    _, running = await asyncio.wait(left, timeout=CLOSING_SECONDS)
+    if running:
+        Console(stderr=True, soft_wrap=True).print("Stopped: what still ran goes on elsewhere, or at the next start.")
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 async def _register(deployment: Deployment, admin_url: str, uri: str, *, yes: bool) -> None:

@@ -1,33 +1,18 @@
 from __future__ import annotations
 
-import logging
 import re
 import runpy
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import structlog
 
 from durably.cli import main
 from tests.processes import ROOT, environment_with
 
-
-@pytest.fixture(autouse=True)
-def logs_of_this_process() -> Iterator[None]:
-    """The command sets up logging for its process, which is ours here."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    on_signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, on_signal in on_signals.items():
-        signal.signal(number, on_signal)
-    structlog.reset_defaults()
-    root.handlers[:] = handlers
-    root.setLevel(level)
+pytestmark = pytest.mark.usefixtures("process_as_it_was")
 
 
 def find_nothing(name: str) -> None:

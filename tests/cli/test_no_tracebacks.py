@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import shlex
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,16 +33,8 @@ PLACES = {
 }
 
 
-@pytest.fixture
-def _signals_as_they_were() -> Iterator[None]:
-    """What a command does with signals in a process of its own, it does here in that of the tests."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-@pytest.mark.usefixtures("_signals_as_they_were")
+@pytest.mark.slow
+@pytest.mark.usefixtures("process_as_it_was")
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("name", sorted(COMMANDS.keys() - SHOWS))
 def test_no_command_ends_with_a_traceback(

@@ -227,6 +227,15 @@ class Desk(Service):
         return await ctx.run("hold", slow)
 
     @handler
+    async def hold_a_thread(self, ctx: Context) -> str:
+        def slow() -> str:
+            note("held")
+            time.sleep(2 if os.environ.get("SOON") else 600)
+            return "held"
+
+        return await ctx.run("hold", slow)
+
+    @handler
     async def ask_for_a_signal(self, ctx: Context) -> None:
         verb = "signal"
         await getattr(ctx, verb)("go")
