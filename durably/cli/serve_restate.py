@@ -107,7 +107,11 @@ def _say_no_more_of_connections() -> None:
     """That connections break off is what is wanted now. Each layer below would tell of each, with a traceback."""
     logging.disable(logging.ERROR)
     warnings.simplefilter("ignore", RuntimeWarning)
-    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    asyncio.get_running_loop().set_exception_handler(_ignore)
+
+
+def _ignore(_loop: asyncio.AbstractEventLoop, _context: dict[str, Any]) -> None:
+    """What a connection raised that broke off."""
 
 
 async def _leave_behind() -> None:
