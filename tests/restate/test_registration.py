@@ -203,22 +203,26 @@ async def test_a_deployment_with_keys_is_called_by_the_cluster_that_has_them(clu
 
 
 @pytest.mark.slow
-async def test_a_stop_lets_attempts_come_to_a_rest(cluster: Cluster, tmp_path: Path) -> None:
+async def test_after_a_stop_the_next_deployment_goes_on_with_what_was_under_way(
+    cluster: Cluster, tmp_path: Path
+) -> None:
     ledger = tmp_path / "ledger"
-    deployed = Deployed(cluster, "tests.restate.programs:app", environment={"LEDGER": str(ledger)})
+    environment, port = {"LEDGER": str(ledger)}, free_port()
+    deployed = Deployed(cluster, "tests.restate.programs:app", environment=environment, port=port)
     try:
         async with Client(cluster.url, admin_url=cluster.admin_url) as client:
             sent = await client.service(Desk).hold.send()
             assert eventually(lambda: ledger.exists() and "held" in ledger.read_text())
             deployed.process.send_signal(signal.SIGTERM)
             assert deployed.process.wait(PATIENCE_SECONDS) == 0, deployed.output
-            assert "let go" in ledger.read_text()
-            again = Deployed(cluster, "tests.restate.programs:app", environment={"LEDGER": str(ledger)})
+            again = Deployed(
+                cluster, "tests.restate.programs:app", environment=environment, port=port, registers=False
+            )  # fmt: skip
             try:
                 assert await sent.result() == "held"
             finally:
                 again.end()
-            assert ledger.read_text().splitlines() == ["held", "let go"]
+            assert "let go" in ledger.read_text()
     finally:
         deployed.end()
 
