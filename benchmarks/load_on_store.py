@@ -20,14 +20,14 @@ class Figures(NamedTuple):
     per_second: float
 
 
-async def load(operation: Operation, callers: int) -> Figures:
+async def load(operation: Operation, callers: int, *, seconds: float = SECONDS) -> Figures:
     """So many callers, each of whom calls again once it has been answered."""
     latencies: list[float] = []
     began = time.perf_counter()
 
     async def call(caller: int) -> None:
         number = caller
-        while (start := time.perf_counter()) - began < SECONDS:
+        while (start := time.perf_counter()) - began < seconds:
             await operation(number)
             latencies.append(time.perf_counter() - start)
             number += callers

@@ -11,15 +11,14 @@ import asyncio
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from statistics import median
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
 import durably.restate
 from benchmarks.actors import Counter, Steps
+from benchmarks.load_on_store import Figures, load
 from durably.actors.caller import Caller
 from durably.runtime.runtime import Runtime
 
@@ -27,8 +26,6 @@ SECONDS: Final = 3.0
 ROUNDS: Final = 2
 KEYS: Final = 256
 ACTORS: Final = (Counter, Steps)
-
-Operation = Callable[[int], Awaitable[object]]
 
 
 def public() -> durably.restate.Deployment:
@@ -41,29 +38,6 @@ def vm() -> durably.restate.Deployment:
     return durably.restate.app(*ACTORS, engine="vm")
 
 
-class Figures(NamedTuple):
-    """Of one workload in one round."""
-
-    median_ms: float
-    per_second: float
-
-
-async def load(operation: Operation, callers: int) -> Figures:
-    """So many callers, each of whom calls again once it has been answered."""
-    latencies: list[float] = []
-    began = time.perf_counter()
-
-    async def call(caller: int) -> None:
-        number = caller
-        while (start := time.perf_counter()) - began < SECONDS:
-            await operation(number)
-            latencies.append(time.perf_counter() - start)
-            number += callers
-
-    await asyncio.gather(*map(call, range(callers)))
-    return Figures(1000 * median(latencies), len(latencies) / (time.perf_counter() - began))
-
-
 async def measure(caller: Caller) -> dict[str, Figures]:
     def add(number: int) -> Awaitable[object]:
         return caller.object(Counter, str(number % KEYS)).add(1)
@@ -73,10 +47,10 @@ async def measure(caller: Caller) -> dict[str, Figures]:
 
     await asyncio.gather(*map(add, range(16)))  # Connections and code are warm.
     return {
-        "a call, one caller": await load(add, 1),
-        "calls, 16 callers": await load(add, 16),
-        "three steps, one caller": await load(steps, 1),
-        "three steps, 16 callers": await load(steps, 16),
+        "a call, one caller": await load(add, 1, seconds=SECONDS),
+        "calls, 16 callers": await load(add, 16, seconds=SECONDS),
+        "three steps, one caller": await load(steps, 1, seconds=SECONDS),
+        "three steps, 16 callers": await load(steps, 16, seconds=SECONDS),
     }
 
 

@@ -2,8 +2,8 @@
 
 A token is compared in constant time, by its digest, so that neither its length nor a good beginning shows in how long
 an answer takes. Several may be good at a time, so that one can be replaced without a gap. What lets through takes the
-`authorization` header away: handlers do not see it, and no store keeps it. Nothing else is said to who has none: what
-is open to all asks `is_anonymous` before it tells more than whether the server is well.
+`authorization` header away: handlers do not see it, and no store keeps it. A sender without a token learns
+nothing else: what is open to all asks `is_anonymous` before it says more than whether the server is well.
 """
 
 from __future__ import annotations

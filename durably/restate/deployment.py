@@ -132,7 +132,7 @@ ENGINES: Final[Mapping[str, tuple[type[Journal], type[HostedExecution]]]] = {
 
 
 async def _live(receive: Any, send: Any) -> None:
-    """Nothing has to be set up, and a server that asks is told so."""
+    """Nothing has to be set up, and a server that asks hears so."""
     while True:
         message = await receive()
         await send({"type": f"{message['type']}.complete"})

@@ -33,7 +33,7 @@ on the disk. Reports name the numbers:
 22. what factories make for an activation is there once while the object is in memory, and is torn down when it leaves;
 23. a subscription that moves on is given each event in between that it wants, once and in order, in the same batch, and
     no event is forgotten before every subscription is past it;
-24. a handler that asks which invocation runs a workflow is told the one that does, or none where there is none.
+24. a handler that asks which invocation runs a workflow gets the one that does, or none where there is none.
 
 The sixth is checked by the runtime itself, which is set to replay every invocation when it ends, and by the simulation
 for what is under way whenever the process dies; the eighth by the simulation, which tries.

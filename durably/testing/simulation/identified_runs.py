@@ -1,4 +1,4 @@
-"""`IdentifiedRuns`: what a handler is told that the run of a workflow is (guarantee 24), watched from outside.
+"""`IdentifiedRuns`: the answers to handlers that ask for the run of a workflow (guarantee 24), watched from outside.
 
 It knows from the machine's log which runs are accepted and who asks when, and from the disk which runs are kept. The
 answer is a run that was there at some moment between question and answer; and it is none only if none was there all
@@ -39,7 +39,7 @@ class _NotFound(NamedTuple):
 
 
 class IdentifiedRuns:
-    """Watches one run of the simulation. `broken` is told what is wrong."""
+    """Watches one run of the simulation. `broken` takes what is wrong, in a sentence."""
 
     def __init__(self, disk: SimulatedDisk, broken: Broken) -> None:
         self._disk = disk
