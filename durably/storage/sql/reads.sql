@@ -632,14 +632,24 @@ select position, stream, key, name, id, at, value from events
 where stream = ? and position > ? and position < ? and key = ? order by position desc limit ?;
 
 -- name: event_sizes
--- What the values of the events of each of users' streams take up.
-with recursive streams (name) as (
+-- What the values of the events of each of users' streams take up. Of text that stands for bytes, three of four count.
+with recursive streams (stream) as (
     select min(stream) from events
     union all
-    select (select min(stream) from events where stream > streams.name) from streams where streams.name is not null
+    select (select min(events.stream) from events where events.stream > streams.stream) from streams
+    where streams.stream is not null
 )
-select name, (select coalesce(sum(length(value)), 0) from events where stream = name)
-from streams where instr(name, '/') > 0;
+select
+    streams.stream,
+    (
+        select coalesce(sum(case
+            when typeof(value) = 'blob' then length(value)
+            when substr(value, 1, 7) = 'base64:' then length(rtrim(substr(value, 8), '=')) * 3 / 4
+            else length(cast(value as blob))
+        end), 0)
+        from events where events.stream = streams.stream
+    )
+from streams where instr(streams.stream, '/') > 0;
 
 -- name: event_of_id
 -- An event by its id.

@@ -78,6 +78,7 @@ LATEST_TIME = 5
 SERVICES = ("Ticket", 'O\'Hara \\ "quoted"')
 KEYS = ("", "mary", "base64:☃ %_", '["Ticket","mary"]\\u0000')
 FIELDS = ("status", "ünï", "")
+STREAMS = (*FIELDS, "default/ünï")
 HANDLERS = ("reserve", "peek")
 
 addresses = st.builds(Address, st.sampled_from(SERVICES), st.sampled_from(KEYS))
@@ -99,7 +100,7 @@ entry_keys = st.builds(
 fields = st.builds(FieldKey, addresses, st.sampled_from(FIELDS))
 event_queries = st.builds(
     EventQuery,
-    stream=st.sampled_from(FIELDS),
+    stream=st.sampled_from(STREAMS),
     key=st.none() | st.sampled_from(KEYS),
     id=st.none() | st.integers(1, 100).map("tsn_{}".format),
     after=st.integers(0, 100),
@@ -532,8 +533,10 @@ async def everything(store: InspectableStore, disk: Disk, with_sizes: bool) -> l
     answers.append(await store.mailbox(places[0], before=0))
     answers += [await store.mailbox(place, before=before) for place in places for before in (1, LATEST_TIME)]
     answers.append(sorted(timer.place for timer in await store.timers_of(sorted(disk.rows))))
+    sizes = await store.event_sizes()
+    answers.append(sorted(sizes if with_sizes else [(stream, 0) for stream, _ in sizes]))
     answers += [await portions_of_timers(store), await portions_of_recoverable(store)]
-    for stream in FIELDS:
+    for stream in STREAMS:
         answers.append(await store.events(EventQuery(stream=stream, limit=1000)))
     return [*answers, await portions_of_orders(store), await portions_of_places(store)]
 
@@ -660,7 +663,7 @@ class Histories:
 
     def event(self) -> EventRecord:
         position = self.next_position()
-        stream, key, name = (self.draw(st.sampled_from(names)) for names in (FIELDS, KEYS, FIELDS))
+        stream, key, name = (self.draw(st.sampled_from(names)) for names in (STREAMS, KEYS, FIELDS))
         return EventRecord(position, stream, key, name, f"tsn_{position}", self.draw(times), self.draw(payloads))
 
     def places(self, living: Sequence[int]) -> st.SearchStrategy[PlaceRecord]:
