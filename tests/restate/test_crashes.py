@@ -96,17 +96,17 @@ class Load:
         assert events, "no kill has met an attempt"
 
 
-@pytest.mark.parametrize(
-    "environment",
-    [
-        {"ENGINE": "public", "SUSPEND_AFTER": "0"},
-        {"ENGINE": "vm", "SUSPEND_AFTER": "0", "LAZY_STATE": "1"},
-    ],
-    ids=["public", "vm-lazy"],
-)
+def _ways() -> list[tuple[str, str]]:
+    """Engine, and whether state is lazy; half of them unless there is time."""
+    ways = [("public", ""), ("vm", "1")]
+    return [*ways, ("public", "1"), ("vm", "")] if level().is_search else ways
+
+
+@pytest.mark.parametrize(("engine", "lazy_state"), _ways())
 async def test_kills_of_the_service_change_no_result(
-    cluster: Cluster, tmp_path: Path, environment: dict[str, str]
+    cluster: Cluster, tmp_path: Path, engine: str, lazy_state: str
 ) -> None:
+    environment = {"ENGINE": engine, "SUSPEND_AFTER": "0", "LAZY_STATE": lazy_state}
     load = Load(cluster, tmp_path, "tests.restate.programs:app", **environment)
     try:
         results = await load.run(f"k{time.time_ns()}", lambda _: load.kill_and_start())
