@@ -184,16 +184,20 @@ class Mutant:
     breaks: Callable[[Patch], None]
     found_as: frozenset[str]
     where: Sequence[Workload] = EVERYTHING
+    first_run: int = 0
+    """Where a search begins that is in a hurry: the runs before it find nothing, and take long."""
 
 
 MUTANTS: dict[str, Mutant] = {}
 
 
-def mutant(*found_as: str, where: Sequence[Workload] = EVERYTHING) -> Callable[[Callable[[Patch], None]], None]:
+def mutant(
+    *found_as: str, where: Sequence[Workload] = EVERYTHING, first_run: int = 0
+) -> Callable[[Callable[[Patch], None]], None]:
     """Register a way to break the machine. `found_as` are kinds of errors as `kind_of` names them."""
 
     def register(breaks: Callable[[Patch], None]) -> None:
-        MUTANTS[breaks.__name__] = Mutant(breaks, frozenset(found_as), where)
+        MUTANTS[breaks.__name__] = Mutant(breaks, frozenset(found_as), where, first_run)
 
     return register
 
@@ -466,12 +470,12 @@ def the_store_lets_two_in(patch: Patch) -> None:
 # ---------------------------------------------------------------------- owners that were superseded
 
 
-@mutant("guarantee 9")
+@mutant("guarantee 9", first_run=45)
 def no_batch_checks_the_epoch(patch: Patch) -> None:
     patch.setattr(MemoryStore, "_refuse_if_superseded", _nothing)
 
 
-@mutant("guarantee 9")
+@mutant("guarantee 9", first_run=55)
 def what_follows_from_no_commit_is_not_verified(patch: Patch) -> None:
     def holds(*_: object) -> bool:
         return True
@@ -479,7 +483,7 @@ def what_follows_from_no_commit_is_not_verified(patch: Patch) -> None:
     patch.setattr(Verification, "holds", holds)
 
 
-@mutant("guarantee 9", where=(WORKLOADS["pauses"],))
+@mutant("guarantee 9", where=(WORKLOADS["pauses"],), first_run=90)
 def a_check_counts_for_what_was_asked_after_it(patch: Patch) -> None:
     """The store is believed to be ours for a second after it said so."""
     confirmed: dict[Verification, int] = {}
@@ -499,7 +503,7 @@ def a_check_counts_for_what_was_asked_after_it(patch: Patch) -> None:
     around(patch, Verification, "holds", holds)
 
 
-@mutant("guarantee 9", "check")
+@mutant("guarantee 9", "check", first_run=145)
 def an_owner_that_opens_again_takes_the_store_back(patch: Patch) -> None:
     """From its successor, which then fails, opens again, and takes it back as well."""
 
@@ -530,7 +534,7 @@ def limits_of_mailboxes_are_not_looked_at(patch: Patch) -> None:
     patch.setattr(Admission, "_check_mailbox", _nothing)
 
 
-@mutant("guarantee 20", where=(WORKLOADS["counters"],))
+@mutant("guarantee 20", where=(WORKLOADS["counters"],), first_run=105)
 def a_mailbox_takes_one_message_too_many(patch: Patch) -> None:
     def check(original: Any, self: Admission, activation: Activation | None) -> None:
         if activation is not None and activation.waiting() > self._settings.mailbox_messages:
@@ -1730,7 +1734,7 @@ def a_deletion_leaves_entries(patch: Patch) -> None:
     around(patch, Endings, "delete_object", delete)
 
 
-@mutant("check", "guarantee 6", "guarantee 17", "paused", where=(*SHELVES, *RETENTIONS))
+@mutant("check", "guarantee 6", "guarantee 17", "paused", where=(*SHELVES, *RETENTIONS), first_run=50)
 def entries_that_were_deleted_are_read_until_that_is_stored(patch: Patch) -> None:
     def vacate(original: Any, self: Transition, activation: Activation) -> None:
         recent, changed_at = activation.recent_entries, activation.entries_changed_at
@@ -2006,7 +2010,7 @@ def a_continued_invocation_loses_its_place(patch: Patch) -> None:
 OF_MODELS = (WORKLOADS["machines"],)
 
 
-@mutant("check", "stuck", where=OF_MODELS)
+@mutant("check", "stuck", where=OF_MODELS, first_run=135)
 def an_event_that_is_published_while_another_is_written_wakes_no_one(patch: Patch) -> None:
     def note(original: Any, self: Subscriptions, stream: str) -> None:
         if stream not in self._published:
@@ -2127,7 +2131,7 @@ def who_begins_to_wait_for_a_shut_limit_hears_of_no_pause(patch: Patch) -> None:
     patch.setattr(PauseNotices, "limit_reached", _nothing)
 
 
-@mutant("guarantee 21", where=PAUSES)
+@mutant("guarantee 21", where=PAUSES, first_run=175)
 def a_pause_is_not_told_to_who_waits_for_its_place(patch: Patch) -> None:
     patch.setattr(PauseNotices, "_reach_pool", _nothing)
 
@@ -2275,7 +2279,7 @@ def a_retry_policy_ends_what_is_to_be_undone(patch: Patch) -> None:
     patch.setattr(Retries, "_undo_and_fail", vars(Retries)["_fail"])
 
 
-@mutant("check", where=SAGAS)
+@mutant("check", where=SAGAS, first_run=150)
 def what_undoes_has_the_deadline_of_its_caller(patch: Patch) -> None:
     patch.setattr(Execution, "compensates", _nothing)
 
