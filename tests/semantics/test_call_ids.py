@@ -17,6 +17,7 @@ from durably import (
     ObjectContext,
     Service,
     SharedContext,
+    StoreUnavailableError,
     UnknownTargetError,
     VirtualObject,
     Workflow,
@@ -230,6 +231,41 @@ async def test_a_call_keeps_its_id_through_a_crash() -> None:
         assert (await app.invocation_of(call)).id == before.id
         await app.advance(30)
         assert await call == 30
+
+
+@pytest.mark.parametrize("durable", [True, False])
+@pytest.mark.parametrize("asked", ["while it is looked for", "when that is over", "when it was given up before"])
+async def test_a_call_that_the_store_may_have_lost_is_looked_for_before_it_is_identified(
+    asked: str, durable: bool
+) -> None:
+    store = PuppetStore()
+    async with Harness(Printer, store=store) as app:
+        store.hold()
+        call = app.object(Printer, "p").print(30)
+        caller = begin(call)
+        await turns()
+        if asked == "when it was given up before":
+            caller.cancel()
+            await turns()
+        store.lookups.hold()
+        store.loads.hold()
+        await store.fail_one(durable=durable)
+        await store.go_on()
+        if asked != "while it is looked for":
+            store.lookups.release()
+            store.loads.release()
+            await turns()
+        asking = begin(app.invocation_of(call))
+        await turns()
+        store.lookups.release()
+        store.loads.release()
+        if durable:
+            assert await (await asking).status() is InvocationStatus.SUSPENDED
+        else:
+            with pytest.raises(StoreUnavailableError, match="unknown"):
+                await asking
+        caller.cancel()
+        await asyncio.wait([caller])
 
 
 @pytest.mark.parametrize("what", ["sleep", "send", "attach", "task", "text"])

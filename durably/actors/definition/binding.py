@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from copy import copy
 from datetime import timedelta
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, TypeAlias, get_args, get_origin
 
@@ -22,6 +23,7 @@ from durably.actors.definition.definition import ActorDefinition, AnyHandler, de
 from durably.actors.definition.dependencies import Asked, Dependencies, constructed
 from durably.actors.definition.large_types import LargeType, key_codec, large_type_of
 from durably.actors.definition.migrating import migrated
+from durably.actors.definition.scope import Scope
 from durably.actors.definition.signature import HandlerSignature
 from durably.actors.definition.type_bindings import bindings_of
 from durably.actors.event_values import EventClass
@@ -152,10 +154,7 @@ class MissingHandler(BoundActorHandler):
     """Stands in for a handler that an accepted invocation names and the class does not have (any more)."""
 
     def __init__(self, definition: ActorDefinition, name: str, *, shared: bool) -> None:
-        handler: AnyHandler = Handler(_is_missing, name=name, shared=shared)
-        handler.is_run = definition.kind == "workflow" and not shared
-        handler.signature.scope = definition.scope
-        super().__init__(definition, handler)
+        super().__init__(definition, _stand_in(name, shared, definition.kind == "workflow" and not shared))
         self.decode_in_slices = _nothing_in_slices
         self.start = self._refuse
         self.start_decoded = self._refuse
@@ -195,6 +194,15 @@ def _nothing_in_slices(argument: bytes, size_bytes: int, /) -> Slices[Decoded]:
 
 async def _is_missing(actor: Any, ctx: Any) -> None:
     """Never called."""
+
+
+@lru_cache(maxsize=256)
+def _stand_in(name: str, shared: bool, is_run: bool) -> AnyHandler:
+    """A handler without code, for all classes: each binding of a class needs two."""
+    handler: AnyHandler = Handler(_is_missing, name=name, shared=shared)
+    handler.is_run = is_run
+    handler.signature.scope = Scope(Actor, None)
+    return handler
 
 
 class BoundActor:

@@ -159,7 +159,7 @@ class Intake:
         scope: KeyScope | None,
     ) -> None:
         id, seed = new_identity(self._entropy, request.service, request.key)
-        operation.id = id
+        operation.id, operation.known_to = id, self._queries
         keep_us = None if scope is None else self._targets.retention_us(handler)
         message = Message(
             handler, request.key, argument, id, seed, request.headers, request.timeout_us, scope, None, keep_us
@@ -249,8 +249,11 @@ class Intake:
     def _identify(self, operation: IdentificationOperation[Any]) -> None:
         """The call has arrived before: it has an id, or is being looked up or checked, or was refused."""
         call = operation.call
-        if call.id:
+        if call.id and (call.known_to is self._queries or call.is_certain()):
             self._tell_identity(operation)
+        elif call.id:  # It was accepted before the store failed, and may be lost.
+            operation.id = call.id
+            self._queries.recover(operation)
         elif not call.done():
             self._unidentified.setdefault(call, []).append(operation)
             call.add_done_callback(lambda _: self._has_ended(call))

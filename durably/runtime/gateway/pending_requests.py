@@ -136,7 +136,17 @@ class PendingRequest(HostOperation[R]):
 class OutcomeOperation(PendingRequest[R]):
     """Waits for an outcome."""
 
-    __slots__ = ()
+    __slots__ = ("known_to",)
+
+    known_to: object
+    """The incarnation that has accepted or found its invocation; there once it has an id."""
+
+    def is_certain(self) -> bool:
+        """It has an outcome of its invocation, so that was durable."""
+        future = self.future
+        if not future.done() or future.cancelled():
+            return False
+        return not isinstance(future.exception(), StoreUnavailableError)
 
     def answer(self, outcome: Outcome, expires_at: int | None, cause: BaseException | None = None, /) -> None:
         """The invocation has ended, durably. `cause` is the handler's error, where it is in memory."""
@@ -147,12 +157,12 @@ class OutcomeOperation(PendingRequest[R]):
 
     def refuse_second_start(self, id: str, error: AlreadyStartedError) -> None:
         """It asked for the `run` of a workflow that has been started, as this invocation."""
-        self.id, self.joined = id, True
+        self.id, self.joined, self.known_to = id, True, None
         self.refuse(error)
 
     def found(self, machine: Recoverer, found: InvocationRun | InvocationRecord) -> None:
         self.joined = self.joined or not self.id
-        self.id = found.id
+        self.id, self.known_to = found.id, machine
         self.comes_from(found)
         machine.wait_for(self, found)
 
@@ -281,7 +291,7 @@ class IdentificationOperation(PendingRequest[R]):
 
     def ends_as(self, call: OutcomeOperation[Any]) -> None:
         """The call has ended without an invocation of its own: it was refused, or given up before it had one."""
-        if call.id:
+        if call.id and call.is_certain():
             self.identified(call)
         elif call.cancelled():
             self._pending.ended(self, None)
