@@ -92,10 +92,6 @@ def _scope(outgoing: Outgoing[Any]) -> KeyScope:
     return KeyScope(outgoing.service, outgoing.key or "", outgoing.handler, outgoing.idempotency_key or "")
 
 
-_SLICES = (1, *[SLICE_BYTES] * 3, 16, *[SLICE_BYTES] * 7)
-"""Twelve, so that a seed goes on meaning what it has meant; small ones take turns of the loop for each byte."""
-
-
 class Tuning:
     """The numbers that a run's runtime runs by: small ones reach the corners of the machine sooner."""
 
@@ -111,7 +107,7 @@ class Tuning:
         self.expiry_portion = random.choice((1, 1_000))
         self.pump_budget_us = random.choice((-1, 5_000))
         self.nothing_resident = random.choice((False, False, False, True))
-        self.slice_bytes = random.choice(_SLICES)
+        self.slice_bytes = random.choice((1, 16, SLICE_BYTES))
         self.waiting_attempts = random.choice((1, 2, 10_000))
         self.replayed_at_once = random.choice((1, 3, 200))
         self.codec = ReversingCodec() if more.random() < CODED else None
