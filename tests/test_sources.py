@@ -160,6 +160,27 @@ async def test_a_source_is_read_on_when_there_is_room() -> None:
         assert [await booked(app, key) for key in "abcdefg"] == [[99]] * 7
 
 
+async def test_no_more_of_a_source_is_under_way_when_a_runtime_has_come_back_again_and_again() -> None:
+    topic, store = Topic(), MemoryStore()
+    for key in "abcdefg":
+        topic.put(b"99", key=key)
+    for _ in range(3):
+        async with Harness(Account, store=store, sources=fed(topic, in_flight=2)) as app:
+            for _ in range(2):
+                await app.settle()
+                (one,) = await app.sources()
+                assert (one.positions, one.in_flight) == ({"0": 3}, 3)  # A poll gives three.
+                await app.crash()
+    async with Harness(Account, store=store, sources=fed(topic, in_flight=2)) as app:
+        await app.advance(100)
+        (one,) = await app.sources()
+        assert (one.positions, one.in_flight) == ({"0": 6}, 3)
+        await app.advance(200)
+        assert [await booked(app, key) for key in "abcdefg"] == [[99]] * 7
+        (one,) = await app.sources()
+        assert one.in_flight == 0
+
+
 async def test_records_of_a_service_need_no_key_and_positions_outlive_a_runtime() -> None:
     topic, store = Topic(), MemoryStore()
     for number in range(6):

@@ -27,6 +27,7 @@ from durably.storage.records import (
     KeptJournalRecord,
     MailboxRecord,
     ObjectSummary,
+    OpenMessages,
     OrderKind,
     OrderRecord,
     PlaceRecord,
@@ -134,6 +135,7 @@ _decode_kept = msgspec.json.Decoder(list[tuple[int, int, int]]).decode
 _decode_orders = msgspec.json.Decoder(
     list[tuple[int, str, OrderKind, str | None, str | None, int | None, int | None]]
 ).decode
+_decode_open_messages = msgspec.json.Decoder(list[tuple[str, int, int, list[str]]]).decode
 _decode_places = msgspec.json.Decoder(list[tuple[int, str, str, str, int, int]]).decode
 _decode_summaries = msgspec.json.Decoder(list[ObjectSummary]).decode
 _decode_mailbox = msgspec.json.Decoder(MailboxRecord).decode
@@ -199,6 +201,11 @@ def decode_places(answer: str) -> list[PlaceRecord]:
         PlaceRecord(number, id, name, key, place, bool(counts))
         for number, id, name, key, place, counts in _decode_places(answer)
     ]
+
+
+def decode_open_messages(answer: str) -> list[OpenMessages]:
+    found = _decode_open_messages(answer)
+    return [OpenMessages(key, count, bool(held_up), tuple(sorted(ids))) for key, count, held_up, ids in sorted(found)]
 
 
 def decode_timers(answer: str) -> list[TimerRecord]:

@@ -42,6 +42,7 @@ from durably.storage.records import (
     MailboxRecord,
     ObjectSummary,
     Opened,
+    OpenMessages,
     OrderRecord,
     Owner,
     PlaceKey,
@@ -471,6 +472,11 @@ class Disk:
         )
 
 
+def _is_open_message(record: InvocationRecord) -> bool:
+    is_open = record.status not in (InvocationStatus.SCHEDULED, InvocationStatus.COMPLETED)
+    return is_open and record.is_from_outside and record.scope is None and record.keep_outcome_us is None
+
+
 def _now(number: int, began: Mapping[int, int]) -> int:
     """The number under which a stored invocation goes on."""
     return next((later for later, previous in began.items() if previous == number), number)
@@ -684,6 +690,22 @@ class MemoryStore:
     async def places(self, limit: int, /, *, after: PlaceKey | None = None) -> list[PlaceRecord]:
         places = self._opened().places
         return [places[key] for key in sorted(places) if after is None or key > after][:limit]
+
+    async def open_messages(self, service: str, handler: str, /) -> list[OpenMessages]:
+        here = [record for record in self._opened().records() if record.address.service == service]
+        ids: dict[str, list[str]] = {}
+        for record in here:
+            if record.handler == handler and _is_open_message(record):
+                ids.setdefault(record.address.key, []).append(record.id)
+        paused = [record for record in here if record.status is InvocationStatus.PAUSED]
+        held_up = {
+            record.address.key for record in paused
+            if record.mailbox_position is not None or (record.handler == handler and _is_open_message(record))
+        }  # fmt: skip
+        return [
+            OpenMessages(key, len(ids[key]), key in held_up, () if key in held_up else tuple(sorted(ids[key])))
+            for key in sorted(ids)
+        ]
 
     async def expired(self, now: int, limit: int, /) -> list[InvocationRecord]:
         finished = (r for r in self._opened().records() if r.status is InvocationStatus.COMPLETED)

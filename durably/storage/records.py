@@ -573,6 +573,17 @@ class MailboxRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """How many messages start before."""
 
 
+class OpenMessages(msgspec.Struct, frozen=True, gc=False):
+    """The messages to one handler at one key that no invocation has sent, and that have not ended."""
+
+    key: str
+    count: int
+    is_held_up: bool
+    """One of them is paused, or they wait behind an invocation that is."""
+    ids: tuple[str, ...]
+    """Of each, sorted; left out where they are held up, since these may be many."""
+
+
 class Owner(msgspec.Struct, frozen=True):
     """The process that runs on a store, as named to another process that tries to."""
 

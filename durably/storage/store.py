@@ -44,6 +44,7 @@ from durably.storage.records import (
     InvocationRecord,
     KeptJournalRecord,
     Opened,
+    OpenMessages,
     OrderRecord,
     Owner,
     PlaceKey,
@@ -255,6 +256,15 @@ class Store(Protocol):
 
     async def places(self, limit: int, /, *, after: PlaceKey | None = None) -> list[PlaceRecord]:
         """Which unfinished invocations run on places of limits, by (number, name, key), beyond `after`."""
+        ...
+
+    async def open_messages(self, service: str, handler: str, /) -> list[OpenMessages]:
+        """Of one handler, by key: unfinished invocations that no invocation called or sent, and whose outcome is not
+        kept. Scheduled ones are left out.
+
+        Such are the messages that events and records of sources become, and calls from outside. Those of a key are held
+        up while one of them is paused, or another invocation that has a place in the mailbox of the object.
+        """
         ...
 
     async def expired(self, now: int, limit: int, /) -> list[InvocationRecord]:

@@ -21,6 +21,7 @@ from durably.storage.records import (
     MailboxRecord,
     ObjectSummary,
     Opened,
+    OpenMessages,
     OrderRecord,
     Owner,
     PlaceKey,
@@ -132,6 +133,9 @@ class WrappedStore:
 
     async def places(self, limit: int, /, *, after: PlaceKey | None = None) -> list[PlaceRecord]:
         return await self.inner.places(limit, after=after)
+
+    async def open_messages(self, service: str, handler: str, /) -> list[OpenMessages]:
+        return await self.inner.open_messages(service, handler)
 
     async def expired(self, now: int, limit: int, /) -> list[InvocationRecord]:
         return await self.inner.expired(now, limit)

@@ -466,6 +466,61 @@ async def test_no_more_messages_of_a_subscription_are_under_way_than_its_runtime
         assert sorted({*HEARD}) == [str(number) for number in range(10)]
 
 
+@pytest.mark.parametrize("crashes", [False, True])
+async def test_no_more_are_under_way_when_a_runtime_has_come_back_again_and_again(crashes: bool) -> None:
+    disk = Disk()
+
+    class Slow(Service):
+        @subscribe(Paid, start="beginning")
+        async def hear(self, ctx: Context, event: Paid) -> None:
+            await ctx.sleep(seconds=1)
+            await ctx.run("hear", HEARD.append, event.order)
+
+    for restart in range(4):
+        async with Harness(Slow, store=MemoryStore(disk), pubsub=PubSub(in_flight=3)) as app:
+            if not restart:
+                for number in range(10):
+                    await app.publish(Paid(str(number), 1), key=str(number % 5))
+            await app.settle()
+            if crashes:
+                await app.crash()
+                await app.settle()
+            assert [(one.behind, one.in_flight) for one in await app.subscriptions()] == [(7, 3)]
+    async with Harness(Slow, store=MemoryStore(disk), pubsub=PubSub(in_flight=3)) as app:
+        await app.advance(seconds=30)
+        assert [(one.behind, one.in_flight) for one in await app.subscriptions()] == [(0, 0)]
+        assert sorted(HEARD) == [str(number) for number in range(10)]
+
+
+async def test_what_is_held_up_when_a_runtime_comes_back_counts_when_it_is_resumed() -> None:
+    Flaky.broken = True
+
+    class Slow(Service):
+        @subscribe(Paid, retry=RetryPolicy(max_attempts=1))
+        async def hear(self, ctx: Context, event: Paid) -> None:
+            if event.amount < 0 and Flaky.broken:
+                raise ValueError("not yet")
+            await ctx.sleep(hours=1)
+
+    async with Harness(Slow, pubsub=PubSub(in_flight=4)) as app:
+        await app.publish(*(Paid("a", amount) for amount in (-1, 2, 3)), key="a")
+        with pytest.raises(ValueError, match="not yet"):
+            await app.settle()
+        await app.publish(Paid("b", 1), key="b")
+        await app.settle()
+        for _ in range(2):
+            await app.crash()
+            await app.settle()
+            assert [(one.behind, one.in_flight) for one in await app.subscriptions()] == [(0, 1)]
+        Flaky.broken = False
+        assert await app.resume("Slow.hear")
+        await app.publish(*(Paid("c", amount) for amount in range(5)), key="c")
+        await app.settle()
+        assert [(one.behind, one.in_flight) for one in await app.subscriptions()] == [(5, 4)]
+        await app.advance(hours=30)
+        assert [(one.behind, one.in_flight) for one in await app.subscriptions()] == [(0, 0)]
+
+
 async def test_events_go_when_they_are_old_and_every_subscription_is_past_them() -> None:
     disk = Disk()
     kept = PubSub(retention=timedelta(days=1), limit_bytes=400)

@@ -134,7 +134,7 @@ from durably.runtime.steps.steps import Steps
 from durably.runtime.timers.scheduled_messages import ScheduledMessages
 from durably.runtime.timers.timer_service import TimerService
 from durably.sources import Feed
-from durably.storage.records import PlaceRecord
+from durably.storage.records import OpenMessages, PlaceRecord
 from durably.storage.store import Store
 
 
@@ -158,6 +158,10 @@ class Surroundings:
     """What is read outside, and who gets it."""
     subscriptions: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
     """What the store keeps of subscriptions."""
+    left: Mapping[BoundActorHandler, Sequence[OpenMessages]] = field(
+        default_factory=dict[BoundActorHandler, Sequence[OpenMessages]]
+    )
+    """Of the handlers of subscriptions and sources, the messages that have not ended."""
     has_events: bool = False
     """The store has published events."""
     has_schedules: bool = False
@@ -611,6 +615,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         events=events,
         feeds=around.feeds,
         idleness=idleness,
+        left=around.left,
         observer=observer,
         payloads=payloads,
         pauses=pauses,
@@ -730,6 +735,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
             entropy=around.entropy,
             feeds=around.sources,
             idleness=idleness,
+            left=around.left,
             observer=observer,
             payloads=payloads,
             pauses=pauses,

@@ -1,10 +1,14 @@
 """`InFlight`: how many messages of a subscription wait or run, so that it stops at a limit (rule P2).
 
-Paused ones, and those of their key, which wait behind them, do not count: they are rows, and others go on. Counted is
-what this incarnation has delivered; what an earlier one has left was counted there.
+Paused ones, and those of their key, which wait behind them, do not count: they are rows, and others go on. What an
+earlier incarnation has left is counted as what this one delivers.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+
+from durably.storage.records import OpenMessages
 
 
 class InFlight:
@@ -21,6 +25,15 @@ class InFlight:
     def add(self, key: str) -> None:
         self._by_key[key] = self._by_key.get(key, 0) + 1
         self.counted += key not in self._held_up
+
+    def take_over(self, left: Iterable[OpenMessages]) -> None:
+        """What an earlier incarnation has left, before anything of it goes on."""
+        for one in left:
+            self._by_key[one.key] = one.count
+            if one.is_held_up:
+                self._held_up.add(one.key)
+            else:
+                self.counted += one.count
 
     def pause(self, key: str) -> None:
         """What has its turn at the key waits for a person."""

@@ -47,7 +47,7 @@ from durably.runtime.lifecycle.pauses import Pauses
 from durably.runtime.messaging.acceptance import Acceptance, Message
 from durably.runtime.observation.observer import Observer
 from durably.sources import Feed, MeasuredSource, SourceRecord
-from durably.storage.records import SOURCES, StoredObject
+from durably.storage.records import SOURCES, OpenMessages, StoredObject
 from durably.storage.store import Store
 
 FIRST_DELAY_US = 250_000
@@ -101,6 +101,13 @@ class RunningFeed:
         self._changed = asyncio.Event()
         self._waits_for_change = False
 
+    def take_over(self, left: Sequence[OpenMessages]) -> None:
+        """What an earlier incarnation has left. Of whom it is the store does not tell: calls from outside to the same
+        handler count too, and where several feeds have it, all of it counts for each of them.
+        """
+        self.in_flight.take_over(one for one in left if not one.is_held_up)
+        self.keys.update((id, one.key) for one in left for id in one.ids)
+
     def change(self) -> None:
         """It may go on: it was resumed, or there is room."""
         self.is_busy |= self._waits_for_change
@@ -153,6 +160,7 @@ class Sources:
         entropy: Entropy,
         feeds: Sequence[tuple[Feed, BoundActorHandler]],
         idleness: Idleness,
+        left: Mapping[BoundActorHandler, Sequence[OpenMessages]],
         observer: Observer,
         payloads: PayloadCheck,
         pauses: Pauses,
@@ -178,6 +186,7 @@ class Sources:
         self._of_handler: dict[BoundActorHandler, list[RunningFeed]] = {}
         for one in self.running:
             self._of_handler.setdefault(one.handler, []).append(one)
+            one.take_over(left.get(one.handler, ()))
             endings.on_end_of[one.handler] = self._has_ended
             pauses.on_pause_of[one.handler] = self._has_paused
             pauses.on_resume_of[one.handler] = self._has_resumed

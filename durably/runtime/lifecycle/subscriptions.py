@@ -10,7 +10,7 @@ stays for a while.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 
@@ -48,6 +48,7 @@ from durably.storage.records import (
     EventAnswer,
     EventQuery,
     EventRecord,
+    OpenMessages,
     Unreadable,
     event_part,
 )
@@ -125,6 +126,7 @@ class Subscriptions:
         events: Events,
         feeds: EventFeeds,
         idleness: Idleness,
+        left: Mapping[BoundActorHandler, Sequence[OpenMessages]],
         observer: Observer,
         payloads: PayloadCheck,
         pauses: Pauses,
@@ -133,7 +135,9 @@ class Subscriptions:
         settings: Settings,
         store: Store,
     ) -> None:
-        """`rows`: what the store keeps of subscriptions, be they of today's code or not."""
+        """`rows`: what the store keeps of subscriptions, be they of today's code or not. `left`: messages of theirs
+        that have not ended.
+        """
         self._incarnation = incarnation
         self._acceptance = acceptance
         self._background = background
@@ -153,6 +157,7 @@ class Subscriptions:
         self._of_stream: dict[str, list[Subscribed]] = {}
         for one in self._subscribed.values():
             self._of_stream.setdefault(one.stream, []).append(one)
+            one.in_flight.take_over(left.get(one.handler, ()))
         self._forgotten_letters: set[int] = set()
         """Positions of dead letters that a read of the store may still find."""
         self._detached: dict[str, SubscriptionRow] = {}

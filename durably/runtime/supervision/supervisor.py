@@ -28,12 +28,13 @@ from durably.runtime.environment import Environment
 from durably.runtime.gateway.gateway import Gateway
 from durably.runtime.gateway.pending_requests import unknown_outcome
 from durably.runtime.incarnation.incarnation import Incarnation
+from durably.runtime.lifecycle.subscriptions import is_fed
 from durably.runtime.messaging.event_feeds import EventFeeds
 from durably.runtime.supervision.advance_watch import AdvanceWatch
 from durably.runtime.supervision.garbage_collection import CollectionWatch
 from durably.sources import Feed
 from durably.storage.codec_marker import encoded_error
-from durably.storage.records import SUBSCRIPTIONS, Owner, PlaceRecord
+from durably.storage.records import SUBSCRIPTIONS, OpenMessages, Owner, PlaceRecord
 from durably.storage.store import Store
 
 _HOPELESS_FAILURES = 3
@@ -285,6 +286,7 @@ class Supervisor:
             raise encoded_error(self._store.describe())
         places = await self._places() if opened.has_places else []
         subscriptions = await self._store.load([SUBSCRIPTIONS], pending_limit=0) if opened.has_subscriptions else []
+        left = await self._left_messages() if opened.last_position else {}
         tables = [actor.table for actor in self._actors.values() if actor.table is not None]
         if tables:
             await self._store.lay_tables(tables)
@@ -304,6 +306,7 @@ class Supervisor:
                 has_events=opened.has_events,
                 has_schedules=opened.has_schedules,
                 sources=self._sources,
+                left=left,
                 subscriptions=subscriptions[0].state if subscriptions else {},
                 failure=self._failure,
                 places=places,
@@ -329,6 +332,12 @@ class Supervisor:
                 break
             places += more
         return places
+
+    async def _left_messages(self) -> dict[BoundActorHandler, Sequence[OpenMessages]]:
+        """What events and records became and has not ended: known before anything of it goes on (rules P2, P7)."""
+        handlers = [one for actor in self._actors.values() for one in actor.handlers.values() if is_fed(one)]
+        handlers += [handler for _, handler in self._sources]
+        return {one: await self._store.open_messages(one.service, one.name) for one in handlers}
 
     async def _reopen(self, dead: Engine) -> None:
         """Try until the store is back; the longer it has been failing, the more slowly."""

@@ -31,6 +31,7 @@ from durably.storage.decoding import (
     decode_mailbox,
     decode_moments,
     decode_objects,
+    decode_open_messages,
     decode_orders,
     decode_places,
     decode_recoverable,
@@ -65,6 +66,7 @@ from durably.storage.records import (
     MailboxRecord,
     ObjectSummary,
     Opened,
+    OpenMessages,
     OrderRecord,
     Owner,
     PlaceKey,
@@ -478,6 +480,9 @@ class PostgresStore:
         number, name, key = FIRST_PLACE if after is None else after
         parameters = {"limit": limit, "after_number": number, "after_name": name, "after_key": key}
         return decode_places(await self._read("places", parameters))
+
+    async def open_messages(self, service: str, handler: str, /) -> list[OpenMessages]:
+        return decode_open_messages(await self._read("open_messages", {"service": service, "handler": handler}))
 
     async def expired(self, now: int, limit: int, /) -> list[InvocationRecord]:
         return await self._page("expired", {"now": now}, limit)

@@ -413,6 +413,33 @@ from (
     limit :limit
 );
 
+-- name: open_messages
+-- (key, how many, whether they are held up, ids of those that are not) of the unfinished messages to a handler that
+-- neither another invocation nor a caller who comes back has sent.
+select json_group_array(json_array(key, messages, held_up, json(iif(held_up, '[]', ids))))
+from (
+    select key, max(is_held_up) as held_up, count(*) as messages, json_group_array(id) as ids
+    from (
+        select
+            message.key, message.id,
+            message.status = 'paused' or exists (
+                select 1 from invocations as holder
+                where
+                    holder.service = message.service and holder.key = message.key
+                    and holder.status = 'paused' and holder.status <> 'completed'
+                    and holder.mailbox_position is not null
+            ) as is_held_up
+        from invocations as message
+        where
+            message.service = :service and message.handler = :handler
+            and message.status in ('pending', 'running', 'backing-off', 'suspended', 'paused')
+            and message.status <> 'completed'
+            and message.caller_number is null and message.sender_id is null
+            and message.idempotency_key is null and message.keep_outcome_us is null
+    )
+    group by key
+);
+
 -- name: expired
 -- Finished invocations whose outcome may be forgotten.
 select '[' || coalesce(group_concat(record), '') || ']'

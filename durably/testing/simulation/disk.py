@@ -27,6 +27,7 @@ from durably.storage.records import (
     MailboxRecord,
     ObjectSummary,
     Opened,
+    OpenMessages,
     OrderRecord,
     Owner,
     PlaceKey,
@@ -258,6 +259,10 @@ class SimulatedStore(WrappedStore):
         answer = await super().places(limit, after=after)
         await self._takes(READ_US)
         return answer
+
+    async def open_messages(self, service: str, handler: str, /) -> list[OpenMessages]:
+        await self._reads()
+        return await super().open_messages(service, handler)
 
     async def expired(self, now: int, limit: int, /) -> list[InvocationRecord]:
         await self._reads()

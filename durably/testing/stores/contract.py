@@ -530,6 +530,8 @@ async def everything(store: InspectableStore, disk: Disk, with_sizes: bool) -> l
     summaries = [await store.summaries(service, after="", limit=1000) for service in SERVICES]
     for found in (*summaries, await portions_of_summaries(store)):
         answers.append(found if with_sizes else [structs.replace(one, state_bytes=0) for one in found])
+    for service in SERVICES:
+        answers += [await store.open_messages(service, handler) for handler in HANDLERS]
     answers.append(await store.mailbox(places[0], before=0))
     answers += [await store.mailbox(place, before=before) for place in places for before in (1, LATEST_TIME)]
     answers.append(sorted(timer.place for timer in await store.timers_of(sorted(disk.rows))))

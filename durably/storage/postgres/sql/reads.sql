@@ -316,6 +316,35 @@ from (
     limit %(limit)s
 ) as found;
 
+-- name: open_messages
+-- (key, how many, whether they are held up, ids of those that are not) of the unfinished messages to a handler that
+-- neither another invocation nor a caller who comes back has sent.
+select coalesce(json_agg(json_build_array(
+    key, messages, held_up, case when held_up = 1 then '[]'::json else ids end
+)), '[]')::text
+from (
+    select key, max(held_up) as held_up, count(*) as messages, json_agg(id) as ids
+    from (
+        select
+            message.key, message.id,
+            (message.status = 'paused' or exists (
+                select 1 from invocations as holder
+                where
+                    holder.service = message.service and holder.key = message.key
+                    and holder.status = 'paused' and holder.status <> 'completed'
+                    and holder.mailbox_position is not null
+            ))::integer as held_up
+        from invocations as message
+        where
+            message.service = %(service)s and message.handler = %(handler)s
+            and message.status in ('pending', 'running', 'backing-off', 'suspended', 'paused')
+            and message.status <> 'completed'
+            and message.caller_number is null and message.sender_id is null
+            and message.idempotency_key is null and message.keep_outcome_us is null
+    ) as message
+    group by key
+) as found;
+
 -- name: expired
 -- Finished invocations whose outcome may be forgotten.
 select coalesce(json_agg(record order by expires_at, number), '[]')::text
