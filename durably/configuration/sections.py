@@ -98,6 +98,7 @@ class Pubsub(Section, frozen=True, kw_only=True):
     sse: bool | None = None
     nodes: tuple[Text, ...] | None = None
     """URLs; in the environment variable with spaces between them."""
+    discover: bool | None = None
     in_flight: PositiveInteger | None = None
 
 

@@ -141,7 +141,7 @@ class Ingress:
         self._body_limit_digits = len(str(body_limit_bytes))
         self._targets: Targets | None = None
         self._clients = Clients()
-        self._events = EventStreams(runtime, runtime.pubsub.nodes)
+        self._events = EventStreams(runtime, runtime.pubsub.nodes, discover=runtime.pubsub.discover)
         routes = delivery_routes(runtime, self._body_of_reserved, _respond_plainly)
         self._reserved = _reserved_paths(runtime, [*routes, *page_routes(runtime)] if pages else routes)
 

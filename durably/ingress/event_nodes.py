@@ -2,7 +2,7 @@
 
 A node is asked as a reader asks it, and from where the reader is, so nothing is lost or told twice while a node is
 away for a time, and a slow reader holds up the node as little as a direct one. A list of nodes may be the same
-everywhere: who finds itself in it, or one store under two addresses, listens once.
+everywhere: a node that finds itself in it, or one store under two addresses, listens once.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 import structlog
 
 from durably.errors import DefinitionError
 from durably.ingress.event_frames import RETRY_MS, Received, parse_frames, shown_places
 from durably.ingress.event_readers import Asked, Told
+from durably.ingress.node_addresses import LOOK_UP_SECONDS, Node, NodeAddresses
 from durably.ingress.refusals import RefusedRequestError
 from durably.runtime.clock import SystemClock
 from durably.runtime.observation.standard_library import LOGGER_NAME
@@ -32,8 +34,8 @@ SILENCE_SECONDS: Final = 60.0
 CONNECT_SECONDS: Final = 5.0
 
 
-def event_nodes(urls: Iterable[str]) -> EventNodes | None:
-    """Those that are named; None: no others.
+def event_nodes(urls: Iterable[str], *, discover: bool = False) -> EventNodes | None:
+    """Those that are named, or with `discover` all behind these names; None: no others.
 
     Raises:
         DefinitionError: they are no URLs, or cannot be followed.
@@ -42,25 +44,34 @@ def event_nodes(urls: Iterable[str]) -> EventNodes | None:
     if not nodes:
         return None
     for url in nodes:
-        if not url.startswith(("http://", "https://")):
+        if not _is_address(url):
             raise DefinitionError(
                 f"A node is the URL of the ingress of a runtime, as in http://events-1:8080, not {url!r}."
             )
     if find_spec("httpx") is None:
         raise DefinitionError("Events of other nodes need the extra `client`: pip install 'durably[client]'.")
-    return EventNodes(nodes)
+    return EventNodes(NodeAddresses(nodes, discovers=discover))
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # Its port is no number, or an address in brackets is none.
+        return False
 
 
 class EventNodes:
     """The other nodes."""
 
-    def __init__(self, urls: tuple[str, ...]) -> None:
-        self._urls = urls
+    def __init__(self, addresses: NodeAddresses) -> None:
+        self._addresses = addresses
         self._http: httpx.AsyncClient | None = None
         self._away: set[str] = set()
         """Those that the log has told to be away."""
 
     async def close(self) -> None:
+        await self._addresses.close()
         http, self._http = self._http, None
         if http is not None:
             await http.aclose()
@@ -69,22 +80,54 @@ class EventNodes:
     async def followed(self, asked: Asked, told: Told, *, own: str) -> AsyncGenerator[None]:
         """Tell a reader of the events of all nodes, for as long as this lasts. `own`: the store of this one."""
         following = Following(asked, told, own)
-        tasks = [asyncio.create_task(self._follow(url, following)) for url in self._urls]
+        task = asyncio.create_task(self._follow_all(following))
         try:
-            await following.until_all_have_answered(len(self._urls))
+            await following.until_all_have_answered()
             yield
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
+            task.cancel()
+            await asyncio.wait([task])
 
-    async def _follow(self, url: str, following: Following) -> None:
+    async def _follow_all(self, following: Following) -> None:
+        """Follow the nodes that there are. Those may be others in a while, if names stand for them."""
+        clock, loop = SystemClock(), asyncio.get_running_loop()
+        tasks: dict[Node, asyncio.Task[None]] = {}
+        try:
+            while True:
+                nodes = await self._addresses.nodes()
+                gone = tasks.keys() - {*nodes}
+                for node in gone:
+                    tasks[node].cancel()
+                    await asyncio.wait([tasks.pop(node)])
+                    following.forget(node.url)
+                if gone:  # Of its store another one may tell, that was not needed before.
+                    tasks = {node: task for node, task in tasks.items() if not task.done()}
+                for node in nodes:
+                    if node not in tasks:
+                        tasks[node] = loop.create_task(self._follow(node, following))
+                following.expect(node.url for node in nodes)
+                if not self._addresses.discovers:
+                    await asyncio.wait(tasks.values())
+                    return
+                await clock.sleep(int(LOOK_UP_SECONDS * 1_000_000))
+        finally:
+            for task in tasks.values():
+                task.cancel()
+            if tasks:
+                await asyncio.wait(tasks.values())
+
+    async def _follow(self, node: Node, following: Following) -> None:
         import httpx
 
-        clock = SystemClock()
+        clock, url = SystemClock(), node.url
         while True:
             try:
-                asking = self._client().stream("GET", f"{url}/events?{following.query}", headers=following.headers())
+                headers = following.headers() | ({"host": node.host} if node.host else {})
+                # The certificate is for the name, not for the address.
+                extensions = {"sni_hostname": node.server_name} if node.host else {}
+                asking = self._client().stream(
+                    "GET", f"{url}/events?{following.query}", headers=headers, extensions=extensions
+                )
                 async with asking as response:
                     response.raise_for_status()
                     self._is_there(url)
@@ -125,13 +168,25 @@ class Following:
         self._listens: dict[str, str | None] = {own: None}
         """Which node tells of which store."""
         self._answered: set[str] = set()
+        self._expected: set[str] | None = None
+        """The nodes; None: they are not known yet."""
         self._has_answer = asyncio.Event()
 
-    async def until_all_have_answered(self, count: int) -> None:
+    def expect(self, urls: Iterable[str]) -> None:
+        """These are the nodes now."""
+        self._expected = {*urls}
+        self._has_answer.set()
+
+    def forget(self, url: str) -> None:
+        """A node is none any more. Another one may tell of its store."""
+        for store in [store for store, teller in self._listens.items() if teller == url]:
+            del self._listens[store]
+
+    async def until_all_have_answered(self) -> None:
         """A reader that leaves at once then knows where it was on each node."""
         try:
             async with asyncio.timeout(FIRST_ANSWER_SECONDS):
-                while len(self._answered) < count:
+                while self._expected is None or not self._expected <= self._answered:
                     self._has_answer.clear()
                     await self._has_answer.wait()
         except TimeoutError:

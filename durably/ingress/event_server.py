@@ -24,8 +24,12 @@ class EventServer:
     Run by a server of its own it starts and stops the runtime. Mounted in another application, that one does.
     """
 
-    def __init__(self, runtime: Runtime | None = None, *, nodes: Iterable[str] = ()) -> None:
+    def __init__(
+        self, runtime: Runtime | None = None, *, nodes: Iterable[str] = (), discover: bool | None = None
+    ) -> None:
         """`nodes`: the URLs of ingresses, or of other applications like this, beside those of the runtime's `PubSub`.
+        `discover`: a host name in them stands for all addresses that DNS has for it, as in `PubSub`, which says so
+        where this does not.
 
         Raises:
             DefinitionError: there is nothing to tell of, or a node is no URL.
@@ -34,7 +38,8 @@ class EventServer:
         if runtime is None and not urls:
             raise DefinitionError("EventServer(...) takes a runtime, the URLs of nodes, or both.")
         self._runtime = runtime
-        self._streams = EventStreams(runtime, urls)
+        discovers = discover if discover is not None else runtime is not None and runtime.pubsub.discover
+        self._streams = EventStreams(runtime, urls, discover=discovers)
         self._app = Starlette(routes=[Route("/events", CrossOrigin(self._streams))], lifespan=self._running)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -59,6 +59,7 @@ class EventStreams:
         runtime: FollowedRuntime | None,
         nodes: Iterable[str] = (),
         *,
+        discover: bool = False,
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
     ) -> None:
         """Without a runtime, readers hear of the nodes only.
@@ -67,7 +68,7 @@ class EventStreams:
             DefinitionError: the nodes are no URLs, or cannot be followed.
         """
         self._runtime = runtime
-        self._nodes = event_nodes(nodes)
+        self._nodes = event_nodes(nodes, discover=discover)
         self._heartbeat_seconds = heartbeat_seconds
         self._made = SharedPieces()
         self._keys = SharedKeys()

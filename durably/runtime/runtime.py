@@ -202,6 +202,8 @@ class PubSub:
     """Readers over HTTP get events that were published without `sse=`; those with `sse=True` they always get."""
     nodes: Sequence[str] = ()
     """URLs of the ingresses of other runtimes, whose events readers over HTTP get, too. It may name this one."""
+    discover: bool = False
+    """A host name in `nodes` stands for all addresses that DNS has for it, looked up again every 10 seconds."""
     in_flight: int = 1_000
     """How many messages of one subscription wait or run at a time, those behind paused ones not counted."""
 
@@ -211,6 +213,8 @@ class PubSub:
         retention_us(self.retention, "PubSub(retention=...)")
         if isinstance(self.nodes, str):
             raise TypeError(f"PubSub(nodes=...) is several URLs: write nodes=[{self.nodes!r}].")
+        if not isinstance(cast(object, self.discover), bool):
+            raise TypeError(f"PubSub(discover=...) is True or False, not {self.discover!r}.")
         for name in ("limit_bytes", "in_flight"):
             value: object = getattr(self, name)
             if not is_int(value):

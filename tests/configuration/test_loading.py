@@ -261,6 +261,7 @@ def _value(section: str, key: str, place: int) -> str | int | tuple[str, ...]:
         "json_logs": [True, False, True],
         "checkpoints": ["own", "external", "own"],
         "sse": [True, False, True],
+        "discover": [True, False, True],
         "nodes": [("http://a",), ("http://a", "http://b"), ("http://b", "http://c")],
         "protocol": ["grpc", "http/protobuf", "grpc"],
     }

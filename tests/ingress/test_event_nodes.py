@@ -14,8 +14,9 @@ import pytest
 
 from durably import DefinitionError, MemoryStore
 from durably.events import PubSub
-from durably.ingress import EventServer, Ingress, event_nodes, event_streams
+from durably.ingress import EventServer, Ingress, event_nodes, event_streams, node_addresses
 from durably.ingress.event_nodes import EventNodes
+from durably.ingress.node_addresses import Node, NodeAddresses
 from durably.storage.memory import Disk
 from durably.testing import Harness
 from tests.events.test_events import Paid
@@ -158,7 +159,121 @@ async def test_a_node_that_is_away_for_a_time_is_heard_of_when_it_is_back(networ
             await reader.leave()
 
 
-@pytest.mark.parametrize("nodes", [["localhost:8080"], [""], ["ftp://a"]])
+class Names:
+    """What DNS says."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.addresses: dict[str, list[str]] = {}
+        self.asked = 0
+        monkeypatch.setattr(node_addresses, "addresses_of", self._tell)
+        monkeypatch.setattr(node_addresses, "LOOK_UP_SECONDS", 0.001)
+        monkeypatch.setattr(event_nodes, "LOOK_UP_SECONDS", 0.001)
+
+    async def _tell(self, host: str, port: int) -> list[str]:
+        assert port == 8080
+        self.asked += 1
+        await asyncio.sleep(0)
+        if host not in self.addresses:
+            raise OSError("Name or service not known")
+        return self.addresses[host]
+
+
+async def until_real(condition: Any) -> None:
+    """Look-ups and further tries take real time."""
+    for _ in range(30_000):
+        if condition():
+            return
+        await asyncio.sleep(0.001)
+    raise AssertionError("it never came true")
+
+
+def followed(app: Harness) -> bool:
+    """A reader is there."""
+    assert app._supervisor is not None
+    return app._supervisor.feeds.wants("default/all")
+
+
+async def test_nodes_that_come_and_go_behind_a_name_are_followed(
+    network: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names, disk = Names(monkeypatch), Disk()
+    found = PubSub(sse=True, nodes=["http://events:8080"], discover=True)
+    async with Harness(pubsub=found) as a, Harness(pubsub=found) as b:
+        network["10.0.0.1"], network["10.0.0.2"] = Ingress(a), Ingress(b)
+        names.addresses["events"] = ["10.0.0.1", "10.0.0.2", "10.0.0.3"]
+        reader = reader_of(network["10.0.0.1"])
+        await until_real(lambda: reader.last_id.count(":") == 2)
+        await a.publish(Paid("a", 1))
+        await b.publish(Paid("b", 2))
+        await until(lambda: sorted(reader.amounts) == [1, 2])
+        del names.addresses["events"]  # It cannot be looked up for a time.
+        asked = names.asked
+        await until_real(lambda: names.asked > asked + 3)
+        await b.publish(Paid("b", 3))
+        await until(lambda: sorted(reader.amounts) == [1, 2, 3])
+        async with Harness(store=MemoryStore(disk), pubsub=found) as c:
+            network["fe80::4"] = Ingress(c)
+            names.addresses["events"] = ["10.0.0.1", "10.0.0.2", "fe80::4"]
+            await until_real(lambda: followed(c))
+            await c.publish(Paid("c", 4))
+            await until_real(lambda: sorted(reader.amounts) == [1, 2, 3, 4])
+        await reader.leave()
+
+
+async def test_a_node_that_moves_to_another_address_is_missed_by_no_reader(
+    network: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = Names(monkeypatch)
+    async with Harness(pubsub=PubSub(sse=True)) as b:
+        network["10.0.0.1"] = Ingress(b)
+        names.addresses["events"] = ["10.0.0.1"]
+        gateway = EventServer(nodes=["http://events:8080"], discover=True)
+        reader = reader_of(gateway)
+        await until(lambda: reader.last_id)
+        await b.publish(Paid("b", 1))
+        await until(lambda: reader.amounts == [1])
+        network["10.0.0.2"] = Ingress(b)
+        names.addresses["events"] = ["10.0.0.1", "10.0.0.2"]  # One store: it is heard of once.
+        asked = names.asked
+        await until_real(lambda: names.asked > asked + 3)
+        await b.publish(Paid("b", 2))
+        await until(lambda: reader.amounts == [1, 2])
+        names.addresses["events"] = ["10.0.0.2"]
+        del network["10.0.0.1"]
+        asked = names.asked
+        await until_real(lambda: names.asked > asked + 3)
+        await b.publish(Paid("b", 3))
+        await until_real(lambda: reader.amounts == [1, 2, 3])
+        await reader.leave()
+
+
+async def test_names_are_looked_up_once_for_all_readers(
+    network: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = Names(monkeypatch)
+    monkeypatch.setattr(node_addresses, "LOOK_UP_SECONDS", 10)
+    async with Harness(pubsub=ALL) as a:
+        network["10.0.0.1"] = Ingress(a)
+        names.addresses["events"] = ["10.0.0.1"]
+        gateway = EventServer(nodes=["http://events:8080"], discover=True)
+        readers = [reader_of(gateway) for _ in range(5)]
+        await until(lambda: all(reader.last_id for reader in readers))
+        assert names.asked == 1
+        for reader in readers:
+            await reader.leave()
+
+
+async def test_a_node_behind_a_name_is_asked_by_that_name() -> None:
+    addresses = NodeAddresses(["https://ann:hush@localhost:8443", "http://localhost/durably"], discovers=True)
+    found = await addresses.nodes()
+    assert Node("https://ann:hush@127.0.0.1:8443", "localhost:8443") in found
+    assert Node("http://127.0.0.1/durably", "localhost") in found
+    assert {node.server_name for node in found} == {"localhost"}
+
+
+@pytest.mark.parametrize(
+    "nodes", [["localhost:8080"], [""], ["ftp://a"], ["http://"], ["http://a:port"], ["http://[a"]]
+)
 def test_what_is_no_node_is_told_with_a_sentence(nodes: list[str]) -> None:
     with pytest.raises(DefinitionError, match="http://events-1:8080"):
         EventServer(nodes=nodes)
@@ -166,3 +281,5 @@ def test_what_is_no_node_is_told_with_a_sentence(nodes: list[str]) -> None:
         EventServer()
     with pytest.raises(TypeError, match="several URLs"):
         PubSub(nodes="http://a")
+    with pytest.raises(TypeError, match="True or False"):
+        PubSub(discover="events")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
