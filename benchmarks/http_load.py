@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from threading import Thread
 from time import perf_counter_ns
-from typing import IO, Final, cast
+from typing import IO, Final, NamedTuple, cast
 
 import httptools
 
@@ -114,9 +114,32 @@ async def ask(port: int, request: bytes) -> bytes:
         await writer.wait_closed()
 
 
+class ServerProcess(NamedTuple):
+    """A server that takes connections."""
+
+    port: int
+    id: int
+
+    def resident_mib(self) -> float | None:
+        """What the process takes up in memory now; None where the system does not tell."""
+        return self._told("VmRSS")
+
+    def peak_mib(self) -> float | None:
+        """The same, at most since it began."""
+        return self._told("VmHWM")
+
+    def _told(self, name: str) -> float | None:
+        try:
+            lines = Path(f"/proc/{self.id}/status").read_text("ascii", "replace").splitlines()
+        except OSError:
+            return None
+        told = (line.split()[1] for line in lines if line.startswith(f"{name}:"))
+        return next((int(kib) / 1024 for kib in told), None)
+
+
 @asynccontextmanager
-async def serving(command: list[str], folder: Path) -> AsyncGenerator[int]:
-    """A server process; its port."""
+async def serving(command: list[str], folder: Path) -> AsyncGenerator[ServerProcess]:
+    """A server process."""
     log = folder / "server.log"
     process = _begin(command, folder, log)
     assert process.stdout is not None
@@ -127,7 +150,7 @@ async def serving(command: list[str], folder: Path) -> AsyncGenerator[int]:
             raise ConnectionError(f"The server did not start: {log.read_text(encoding='utf-8').strip()}")
         # A server that goes on printing must not block on a full pipe. Safe because the thread ends with the process.
         reader.start()
-        yield port
+        yield ServerProcess(port, process.pid)
     finally:
         process.terminate()
         try:

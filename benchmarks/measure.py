@@ -14,7 +14,7 @@ from time import perf_counter_ns, process_time
 import msgspec
 
 from benchmarks.event_load import drive_events
-from benchmarks.http_load import ask, drive, serving
+from benchmarks.http_load import ServerProcess, ask, drive, serving
 from benchmarks.load import (
     TICK_SECONDS,
     Observed,
@@ -43,8 +43,8 @@ async def measure(spec: Spec, folder: Path, *, prepared_at_most: int | None = No
                 prepared = prepared if prepared_at_most is None else min(prepared, prepared_at_most)
                 return await _measure_in_process(spec, running, prepared)
         case Served() as subject:
-            async with serving(subject.command(folder), folder) as port:
-                return await _measure_served(spec, subject, port)
+            async with serving(subject.command(folder), folder) as server:
+                return await _measure_served(spec, subject, server)
 
 
 async def _measure_in_process(spec: Spec, running: Running, prepared: int) -> Sample:
@@ -67,8 +67,10 @@ async def _measure_in_process(spec: Spec, running: Running, prepared: int) -> Sa
     return msgspec.structs.replace(sample, longest_hold_us=ticker.longest_us) if spec.watches_loop else sample
 
 
-async def _measure_served(spec: Spec, subject: Served, port: int) -> Sample:
+async def _measure_served(spec: Spec, subject: Served, server: ServerProcess) -> Sample:
+    port = server.port
     if spec.workload in subject.streams:
+        at_first_mib = server.resident_mib()
         window, observed = await drive_events(
             port,
             subject.streams[spec.workload],
@@ -76,7 +78,9 @@ async def _measure_served(spec: Spec, subject: Served, port: int) -> Sample:
             readers=spec.callers,
             window_from_now=partial(window_from_now, spec.warm_up_seconds, spec.seconds),
         )
-        return _sample(window, observed, None, None)
+        peak_mib = server.peak_mib()
+        grown_mib = None if at_first_mib is None or peak_mib is None else peak_mib - at_first_mib
+        return msgspec.structs.replace(_sample(window, observed, None, None), grown_mib=grown_mib)
     window = window_from_now(spec.warm_up_seconds, spec.seconds)
     before, after = None, None
     if subject.counts_request is not None:

@@ -67,6 +67,8 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     """Within the window; None where the subject cannot tell."""
     longest_hold_us: float | None = None
     """How long the event loop gave no turn to others, at most; None where nothing watched."""
+    grown_mib: float | None = None
+    """What a server took up in memory at most, beyond what it did before its readers came; None: not looked at."""
 
     @property
     def rate_per_second(self) -> float:

@@ -61,6 +61,10 @@ class SubjectResult(msgspec.Struct, frozen=True, kw_only=True):
         return _median([sample.longest_hold_us for sample in self.samples])
 
     @property
+    def grown_mib(self) -> float | None:
+        return _median([sample.grown_mib for sample in self.samples])
+
+    @property
     def unfinished(self) -> int:
         return sum(sample.unfinished for sample in self.samples)
 

@@ -13,10 +13,10 @@ from benchmarks.results import BenchmarkResult, Ratio, Report, SubjectResult, Ve
 
 NOTHING = "-"
 HEADINGS = (
-    "benchmark", "subject", "per second", "p50 ms", "p90 ms", "p99 ms", "CPU µs", "calls/commit", "held ms",
+    "benchmark", "subject", "per second", "p50 ms", "p90 ms", "p99 ms", "CPU µs", "calls/commit", "held ms", "MiB",
     "by", "durably / it", "must reach",
 )  # fmt: skip
-FIGURES = range(2, 11)
+FIGURES = range(2, 12)
 """The columns of numbers among them."""
 MARKS = {True: ("✓", "green"), False: ("✗", "red"), None: ("?", "yellow")}
 
@@ -104,6 +104,7 @@ def _figures(subject: SubjectResult) -> list[str]:
         _number(subject.cpu_us_per_operation, 0),
         _number(subject.operations_per_commit, 2 if (subject.operations_per_commit or 0) < 10 else 0),
         _number(None if subject.longest_hold_us is None else subject.longest_hold_us / 1000, 0),
+        _number(subject.grown_mib, 0),
     ]
 
 

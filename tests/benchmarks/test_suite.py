@@ -100,7 +100,10 @@ def test_every_benchmark_in_process_runs_and_fits_into_the_report(benchmark_: Be
 @pytest.mark.slow
 @pytest.mark.parametrize("benchmark_", [one for one in BENCHMARKS if not is_in_process(one)], ids=lambda one: one.name)
 def test_every_benchmark_of_servers_runs(benchmark_: Benchmark) -> None:
-    check_shape(benchmark_, Suite(MOMENT, run_here, quiet).measure(benchmark_))
+    result = Suite(MOMENT, run_here, quiet).measure(benchmark_)
+    check_shape(benchmark_, result)
+    if benchmark_.name.startswith("events-") and Path("/proc/self/status").exists():
+        assert all((one.grown_mib or 0.0) > 0.0 for one in result.subjects), "what readers cost in memory is told"
 
 
 @pytest.mark.slow
