@@ -12,10 +12,12 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
-from typing import Any, Literal
+from io import BytesIO
+from types import new_class
+from typing import Any, Literal, cast
 
 from durably.errors import DefinitionError
 from durably.sources import SourceRecord
@@ -33,6 +35,9 @@ __all__ = ["KafkaSource"]
 _OWN_OPTIONS = ("auto_offset_reset", "bootstrap_servers", "enable_auto_commit", "group_id")
 _LOOK_SECONDS = 15.0
 """How often it looks for new partitions."""
+_METADATA, _FIRST_WITH_IDS = 3, 10
+"""The request of Kafka's protocol, and its version."""
+_UUID_BYTES = 16
 _log = logging.getLogger("durably")
 
 
@@ -78,6 +83,7 @@ class KafkaSource:
         self._consumer: Any = None
         self._inspector: Any = None
         self._looked_at = 0.0
+        self._identity: str | None = None
         self._ends: dict[str, int] = {}
 
     @property
@@ -99,6 +105,12 @@ class KafkaSource:
         )
         await self._consumer.start()
         there = await self._partitions()
+        gone = positions.keys() - {str(one.partition) for one in there}
+        if gone and self._identity is None:  # Otherwise the identity says so.
+            raise RuntimeError(
+                f"{self._topic} has no partition {', '.join(sorted(gone))} any more, from which records were read: the "
+                "topic was made anew. Read it under another name=."
+            )
         new = [one for one in there if str(one.partition) not in positions]
         is_known = bool(positions)
         begins: Mapping[Any, int] = {}
@@ -140,6 +152,10 @@ class KafkaSource:
     def ends(self) -> Mapping[str, int]:
         """As the brokers said at the last poll. Offsets that hold no record, such as marks of transactions, count."""
         return self._ends
+
+    def identity(self) -> str | None:
+        """The id of the topic, which another topic of its name has not. Brokers tell it from Kafka 2.8 on."""
+        return self._identity
 
     def _record(self, record: Any) -> SourceRecord:
         # What is no UTF-8 is refused as a key, with what it is.
@@ -186,16 +202,35 @@ class KafkaSource:
             LookupError: there is no such topic.
         """
         self._looked_at = asyncio.get_running_loop().time()
-        (told,) = await self._inspector.describe_topics([self._topic])
+        told = await self._described()
+        id: bytes = told.get("topic_id", b"")
+        self._identity = f"the topic {id.hex()}" if any(id) else None
         numbers = sorted(one["partition"] for one in told["partitions"])
         if told["error_code"] or not numbers:
             code = told["error_code"]
             raise LookupError(f"Kafka has no topic {self._topic!r} that can be read (its error code is {code}).")
         return [_kafka.TopicPartition(self._topic, number) for number in numbers]
 
+    async def _described(self) -> Mapping[str, Any]:
+        """What the brokers tell of the topic; with its id, if they and the client can."""
+        if _TOPIC_REQUEST is not None:
+            with suppress(NotImplementedError, _errors.IncompatibleBrokerVersion):
+                answer = await self._inspector._send_request(_TOPIC_REQUEST(self._topic))
+                (with_id,) = answer.to_object()["topics"]
+                return cast("Mapping[str, Any]", with_id)
+        (told,) = await self._inspector.describe_topics([self._topic])
+        return cast("Mapping[str, Any]", told)
+
     async def _take_in_new(self) -> None:
-        """A partition that was added is read from its first record on."""
+        """A partition that was added is read from its first record on.
+
+        Raises:
+            RuntimeError: it is another topic of the same name.
+        """
+        before = self._identity
         there = await self._partitions()
+        if self._identity != before:
+            raise RuntimeError(f"The topic {self._topic} was made anew while it was read.")
         known: Iterable[Any] = self._consumer.assignment()
         if {*there} - {*known}:
             positions = {str(one.partition): await self._consumer.position(one) for one in known}
@@ -205,6 +240,70 @@ class KafkaSource:
         self._consumer.assign(partitions)
         for one in partitions:
             self._consumer.seek(one, positions.get(str(one.partition), 0))
+
+
+def _topic_request() -> Any:
+    """A request for the metadata of one topic, of the first version that tells its id; None: the client is too old."""
+    try:
+        api, types = import_module("aiokafka.protocol.api"), import_module("aiokafka.protocol.types")
+        text, numbers, tags = types.CompactString("utf-8"), types.CompactArray(types.Int32), types.TaggedFields
+        broker = (("node_id", types.Int32), ("host", text), ("port", types.Int32), ("rack", text), ("tags", tags))
+        partition = (
+            ("error_code", types.Int16), ("partition", types.Int32), ("leader", types.Int32), ("epoch", types.Int32),
+            ("replicas", numbers), ("isr", numbers), ("offline", numbers), ("tags", tags),
+        )  # fmt: skip
+        topic = (
+            ("error_code", types.Int16), ("topic", text), ("topic_id", _Uuid), ("is_internal", types.Boolean),
+            ("partitions", types.CompactArray(*partition)), ("operations", types.Int32), ("tags", tags),
+        )  # fmt: skip
+        answer = types.Schema(
+            ("throttle_time_ms", types.Int32), ("brokers", types.CompactArray(*broker)), ("cluster_id", text),
+            ("controller_id", types.Int32), ("topics", types.CompactArray(*topic)), ("operations", types.Int32),
+            ("tags", tags),
+        )  # fmt: skip
+        asked = types.CompactArray(("topic_id", _Uuid), ("topic", text), ("tags", tags))
+        flags = [(name, types.Boolean) for name in ("creates", "cluster_operations", "topic_operations")]
+        version: dict[str, Any] = {"API_KEY": _METADATA, "API_VERSION": _FIRST_WITH_IDS}
+        response = new_class("TopicResponse", (api.Response,), exec_body=_body(version | {"SCHEMA": answer}))
+        question = types.Schema(("topics", asked), *flags, ("tags", tags))
+        own = version | {"SCHEMA": question, "RESPONSE_TYPE": response, "FLEXIBLE_VERSION": True}
+        struct = new_class("TopicStruct", (api.RequestStruct,), exec_body=_body(own))
+        request = {"API_KEY": _METADATA, "__init__": _remember_topic, "build": _build_topic_request}
+        return new_class("TopicRequest", (api.Request[struct],), exec_body=_body(request))
+    except (ImportError, AttributeError, TypeError):  # aiokafka before 0.13.
+        return None
+
+
+class _Uuid:
+    """How Kafka writes one."""
+
+    @classmethod
+    def encode(cls, value: bytes) -> bytes:
+        return value
+
+    @classmethod
+    def decode(cls, data: BytesIO) -> bytes:
+        return data.read(_UUID_BYTES)
+
+    @classmethod
+    def repr(cls, value: bytes) -> str:
+        return value.hex()
+
+
+def _remember_topic(self: Any, topic: str) -> None:
+    self.topic = topic
+
+
+def _build_topic_request(self: Any, struct: Any) -> Any:
+    # As the client itself asks, a topic that is not there is made if the brokers do that.
+    return struct([(bytes(_UUID_BYTES), self.topic, {})], True, False, False, {})
+
+
+def _body(members: Mapping[str, Any]) -> Callable[[dict[str, Any]], None]:
+    return lambda body: body.update(members)
+
+
+_TOPIC_REQUEST = _topic_request()
 
 
 def _texts(headers: Iterable[tuple[str, bytes]]) -> dict[str, str]:

@@ -18,7 +18,7 @@ from durably.actors.values.type_checks import is_int, is_text
 from durably.errors import DefinitionError
 from durably.ids import is_storable
 
-__all__ = ["Feed", "MeasuredSource", "Source", "SourceRecord"]
+__all__ = ["Feed", "IdentifiedSource", "MeasuredSource", "Source", "SourceRecord"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +75,18 @@ class MeasuredSource(Source, Protocol):
 
     def ends(self) -> Mapping[str, int]:
         """For each partition, the position behind its last record, as far as that is known without waiting."""
+        ...
+
+
+@runtime_checkable
+class IdentifiedSource(Source, Protocol):
+    """A source that can tell what it reads from something else of the same name, which may have been made anew."""
+
+    def identity(self) -> str | None:
+        """What it reads, as a short text; asked when it is open. None: that is not known.
+
+        Where it is not what the store knows, the feed is paused before anything is read: positions say nothing of it.
+        """
         ...
 
 

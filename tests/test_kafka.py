@@ -1,5 +1,7 @@
 """`KafkaSource` against the mock cluster of librdkafka, which speaks the real protocol."""
 
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import asyncio
@@ -14,7 +16,7 @@ from typing import Any
 import pytest
 from confluent_kafka import Producer
 
-from durably import DefinitionError, ObjectContext, Runtime, VirtualObject, handler, state
+from durably import DefinitionError, ObjectContext, Runtime, VirtualObject, handler, kafka, state
 from durably.kafka import KafkaSource
 from durably.sources import Feed
 from durably.storage.memory import MemoryStore
@@ -118,6 +120,73 @@ async def test_a_topic_that_ends_before_what_was_read_is_told(cluster: Cluster) 
             await poll_on(source)
     finally:
         await source.close()
+
+
+async def test_a_partition_that_is_gone_is_told_where_brokers_tell_no_ids(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka, "_TOPIC_REQUEST", None)
+    source = KafkaSource(cluster.servers, TOPIC)
+    try:
+        assert await source.open({"0": 0, "1": 0}) == {"2": 0, "3": 0}
+        assert source.identity() is None
+    finally:
+        await source.close()
+    try:
+        with pytest.raises(RuntimeError, match="has no partition 7 any more"):
+            await source.open({"0": 0, "7": 3})
+    finally:
+        await source.close()
+
+
+@pytest.mark.parametrize("begins_anew", [True, False])
+async def test_a_topic_that_was_made_anew_is_not_taken_for_the_old_one(cluster: Cluster, begins_anew: bool) -> None:
+    store, new = MemoryStore(), Cluster()
+    for number in range(3):
+        cluster.put("a", f"{number}")
+    for number in range(10, 20):  # The new one has grown beyond what was read of the old one.
+        new.put("a", f"{number}")
+    cluster.flush()
+    new.flush()
+    async with Runtime(store, [Account], sources=[Feed(KafkaSource(cluster.servers, TOPIC), Account.book)]) as runtime:
+        assert await until(runtime, Account, "a", "booked", 3) == [0, 1, 2]
+        read = max((await runtime.sources())[0].positions.values())  # Of the partition of the key.
+    feed = Feed(KafkaSource(new.servers, TOPIC), Account.book)
+    async with Runtime(store, [Account], sources=[feed]) as runtime:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not (reason := (await runtime.sources())[0].reason):
+                await asyncio.sleep(0.01)
+        assert "made anew" in reason
+        assert (await runtime.state(Account, "a"))["booked"] == [0, 1, 2]
+        await runtime.resume_source(TOPIC, pass_over=begins_anew)
+        expected = [0, 1, 2, *range(10 if begins_anew else 10 + read, 20)]
+        assert await until(runtime, Account, "a", "booked", len(expected)) == expected
+    feed = Feed(KafkaSource(new.servers, TOPIC), Account.book)
+    async with Runtime(store, [Account], sources=[feed]) as runtime:  # Now it is what was read.
+        new.put("a", "20")
+        new.flush()
+        assert await until(runtime, Account, "a", "booked", len(expected) + 1) == [*expected, 20]
+
+
+async def test_a_topic_that_is_made_anew_while_it_is_read_is_noticed(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = Cluster()
+    new.put("a", "1")
+    new.flush()
+    monkeypatch.setattr(kafka, "_LOOK_SECONDS", 0.0)
+    source, other = KafkaSource(cluster.servers, TOPIC), KafkaSource(new.servers, TOPIC)
+    try:
+        await source.open({})
+        await other.open({})
+        assert source.identity() != other.identity()
+        await source.poll()
+        monkeypatch.setattr(source, "_described", other._described)
+        with pytest.raises(RuntimeError, match="was made anew while it was read"):
+            await source.poll()
+    finally:
+        await source.close()
+        await other.close()
 
 
 def test_options_that_would_keep_positions_elsewhere_are_refused() -> None:

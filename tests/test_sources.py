@@ -145,6 +145,64 @@ async def test_a_record_that_cannot_become_a_message_stops_its_source_until_a_pe
             await app.pause_source("tropic")
 
 
+class Named(TopicSource):
+    """Tells what it reads."""
+
+    is_named: Any = "first"
+
+    def identity(self) -> str | None:
+        return cast("str | None", self.is_named)
+
+
+@pytest.mark.parametrize("passes_over", [True, False])
+async def test_what_is_something_else_of_the_same_name_is_not_read_before_a_person_says_how(passes_over: bool) -> None:
+    topic, store = Topic(), MemoryStore()
+    source = Named(topic, most_at_once=3)
+    source.is_named = None
+    async with Harness(Account, store=store, sources=[Feed(source, Account.book)]) as app:
+        topic.put(b"1", key="a")
+        assert await booked(app, "a") == [1], "it cannot tell what it is"
+        source.is_named = "first"
+        await app.crash()
+        topic.put(b"2", key="a")
+        assert await booked(app, "a") == [1, 2], "what could not be told is what it is now"
+        await app.crash()
+        source.is_named = None
+        await app.crash()
+        topic.put(b"3", key="a")
+        assert await booked(app, "a") == [1, 2, 3], "nor does it matter where it cannot be told any more"
+        source.is_named = "second"
+        topic.put(b"4", key="a")
+        for _ in range(2):
+            await app.crash()
+            assert await booked(app, "a") == [1, 2, 3]
+            (one,) = await app.sources()
+            assert one.status == "paused"
+            assert "it was first and is second" in (one.reason or "")
+        await app.resume_source("topic", pass_over=passes_over)
+        expected = [1, 2, 3, 1, 2, 3, 4] if passes_over else [1, 2, 3, 4]
+        assert await booked(app, "a") == expected
+        topic.put(b"no number", key="a")
+        await app.settle()
+        await app.resume_source("topic", pass_over=True)  # The record, and what is read is known still.
+        await app.crash()
+        topic.put(b"5", key="a")
+        assert await booked(app, "a") == [*expected, 5]
+        source.is_named = "first"
+        await app.crash()
+        await app.settle()
+        assert (await app.sources())[0].status == "paused"
+
+
+@pytest.mark.parametrize("nonsense", [7, "\0", "\ud800"])
+async def test_what_is_no_identity_is_told(nonsense: Any) -> None:
+    source = Named(Topic())
+    source.is_named = nonsense
+    async with Harness(Account, sources=[Feed(source, Account.book)]) as app:
+        await app.settle()
+        assert "identity() of a source gives Unicode text" in ((await app.sources())[0].failure or "")
+
+
 async def test_a_source_is_read_on_when_there_is_room() -> None:
     topic = Topic()
     async with Harness(Account, sources=fed(topic, in_flight=2)) as app:

@@ -46,7 +46,7 @@ from durably.runtime.lifecycle.in_flight import InFlight
 from durably.runtime.lifecycle.pauses import Pauses
 from durably.runtime.messaging.acceptance import Acceptance, Message
 from durably.runtime.observation.observer import Observer
-from durably.sources import Feed, MeasuredSource, SourceRecord
+from durably.sources import Feed, IdentifiedSource, MeasuredSource, Source, SourceRecord
 from durably.storage.records import SOURCES, OpenMessages, StoredObject
 from durably.storage.store import Store
 
@@ -79,6 +79,10 @@ class SourceRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The record that cannot become a message: its partition and position."""
     reason: str | None = None
     """Why it is paused, if the machine has done that."""
+    identity: str | None = None
+    """What the positions are of, if the source tells."""
+    found: str | None = None
+    """What is there instead, for which it is paused."""
 
 
 class RunningFeed:
@@ -221,7 +225,7 @@ class Sources:
 
     async def set_status(self, name: str, status: SourceStatus, *, passes_over: bool = False) -> bool:
         """Turn a feed on or off; whether that changed anything. `passes_over` the record that it cannot take, or a row
-        that cannot be read: then it begins anew.
+        that cannot be read or is of something else: then it begins anew.
 
         Raises:
             UnknownTargetError: there is none of this name.
@@ -237,11 +241,13 @@ class Sources:
         if one.is_unreadable and not passes_over:
             await self._read_again(one)
         one.is_unreadable = False
-        positions = one.row.positions
+        positions, identity = one.row.positions, one.row.found or one.row.identity
         if passes_over and one.row.refused is not None:
             partition, position = one.row.refused
             positions = {**positions, partition: position + 1}
-        self._keep(self._committer.begin(), one, SourceRow(positions=positions, status=status))
+        elif passes_over and one.row.found is not None:
+            positions = {}
+        self._keep(self._committer.begin(), one, SourceRow(positions=positions, status=status, identity=identity))
         self._ready.schedule()
         one.change()
         return True
@@ -311,7 +317,7 @@ class Sources:
         source = one.feed.source
         try:
             begins = _checked_positions(await source.open(dict(one.row.positions)))
-            goes_on = await self._in_the_log(one, partial(self._begin, one, begins))
+            goes_on = await self._in_the_log(one, partial(self._begin, one, begins, _checked_identity(source)))
             while goes_on and not self._is_over:
                 while not one.has_room:
                     with self._waiting(one):
@@ -349,14 +355,32 @@ class Sources:
 
     # ------------------------------------------------------------------ its records
 
-    def _begin(self, one: RunningFeed, begins: Mapping[str, int]) -> bool:
-        """Partitions that were not read before begin somewhere, now and for good."""
-        new = {partition: at for partition, at in begins.items() if partition not in one.row.positions}
-        if new:
-            row = msgspec.structs.replace(one.row, positions={**one.row.positions, **new})
+    def _begin(self, one: RunningFeed, begins: Mapping[str, int], identity: str | None) -> bool:
+        """Partitions that were not read before begin somewhere, now and for good. Whether it may be read on."""
+        row = one.row
+        if None not in (identity, row.identity) and identity != row.identity:
+            self._pause_before_another(one, identity)
+            return False
+        new = {partition: at for partition, at in begins.items() if partition not in row.positions}
+        if new or identity not in (None, row.identity):
+            positions = {**row.positions, **new}
+            row = msgspec.structs.replace(row, positions=positions, identity=identity or row.identity)
             self._keep(self._committer.begin(), one, row)
+        if new:
             self._observer.source_begins(one.name, new)
         return True
+
+    def _pause_before_another(self, one: RunningFeed, found: str | None) -> None:
+        """Its positions are of what is not there any more."""
+        reason = (
+            f"What {one.name!r} reads is not what was read before: it was {one.row.identity} and is {found}, so it was "
+            f"made anew, or is elsewhere. Resume it with pass_over=True to begin it anew, as a source that was never "
+            "read, or without to go on at the old positions."
+        )
+        reason = text_for_people(reason)
+        self._observer.source_paused(one.name, reason)
+        row = msgspec.structs.replace(one.row, status=SourceStatus.PAUSED, reason=reason, found=found)
+        self._keep(self._committer.begin(), one, row)
 
     def _take(self, one: RunningFeed, records: Sequence[SourceRecord]) -> bool:
         """They become messages, and the row moves behind them, in one transition; whether all do. One that cannot
@@ -374,7 +398,7 @@ class Sources:
                 reason = text_for_people(what + str(error))  # Which the row can keep, whatever a validator says.
                 self._observer.source_paused(one.name, reason)
                 refused = (record.partition, record.position)
-                row = SourceRow(status=SourceStatus.PAUSED, refused=refused, reason=reason)
+                row = msgspec.structs.replace(row, status=SourceStatus.PAUSED, refused=refused, reason=reason)
                 break
             positions[record.partition] = record.position + 1
         one.failure = None
@@ -464,6 +488,14 @@ def _checked_positions(begins: Mapping[str, int]) -> Mapping[str, int]:
     if not is_mapping(begins) or not all(_is_place(partition, at) for partition, at in begins.items()):
         raise TypeError(f"A source gives the positions of partitions, by name, not {shortened(begins)}.")
     return begins
+
+
+def _checked_identity(source: Source) -> str | None:
+    """The same of what a source says that it reads."""
+    identity = source.identity() if isinstance(source, IdentifiedSource) else None
+    if identity is not None and not (is_text(identity) and is_storable(identity)):
+        raise TypeError(f"identity() of a source gives Unicode text without NUL, or None, not {shortened(identity)}.")
+    return identity or None
 
 
 def _checked_records(records: Sequence[SourceRecord]) -> Sequence[SourceRecord]:
