@@ -28,7 +28,7 @@ from durably.cli.output_failures import output_failures_told
 from durably.cli.projects import run_main, run_worker
 from durably.cli.recode import decrypt, encrypt
 from durably.cli.serve import serve, serving
-from durably.cli.serve_restate import RESTATE_PORT, ServingOnRestate, serve_on_restate
+from durably.cli.serve_restate import RESTATE_PORT, on_restate_as_told, serve_on_restate
 from durably.cli.servers.server import ServerName
 from durably.cli.transfer import back_up_all, export_all, import_all
 from durably.configuration import PRODUCTION, Admin, Server, load_configuration
@@ -180,16 +180,21 @@ def config_show_command(
 @application.command("serve-restate")
 def serve_restate_command(
     target: Annotated[
-        str,
+        str | None,
         typer.Argument(
-            metavar="MODULE:ATTRIBUTE",
-            help="A durably.restate.app(...), a list of classes of actors, or a function that returns one of them.",
+            metavar="[MODULE:ATTRIBUTE]",
+            help="A durably.restate.app(...), a list of classes of actors, or a function that returns one of them. "
+            "Without it, the target of durably.toml.",
+            show_default=False,
         ),
-    ],
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="The address to listen on.", show_default=_server.host)] = None,
     port: Annotated[
-        int, typer.Option(min=0, max=65_535, help="The port to listen on; 0 takes a free one.")
-    ] = RESTATE_PORT,
+        int | None,
+        typer.Option(
+            min=0, max=65_535, help="The port to listen on; 0 takes a free one.", show_default=str(RESTATE_PORT)
+        ),
+    ] = None,
     register: Annotated[
         str | None,
         typer.Option(metavar="URL", help="Register it at the admin API of a Restate cluster: http://127.0.0.1:9070."),
@@ -209,14 +214,22 @@ def serve_restate_command(
     ] = None,
 ) -> None:
     """Serve classes of actors to a Restate cluster until SIGTERM or Ctrl-C."""
-    settings = load_configuration().server or _server
+    configuration = load_configuration()
+    settings = configuration.server or _server
     configure_logs(
         LogLevel(settings.log_level) if log_level is None else log_level,
         as_json=settings.json_logs if json_logs is None else json_logs,
     )
     serve_on_restate(
-        ServingOnRestate(
-            target=target, host=host, port=port, register=register, advertised=advertise, drain_seconds=drain, yes=yes
+        on_restate_as_told(
+            configuration,
+            target,
+            host=host,
+            port=port,
+            register=register,
+            advertised=advertise,
+            drain_seconds=drain,
+            yes=yes,
         )
     )
 

@@ -24,6 +24,7 @@ from durably.cli.failures import CommandError
 from durably.cli.loading import load_deployment
 from durably.cli.operators.asking import agreed
 from durably.cli.serve import EVERYWHERE, listening_socket, run_on_the_fastest_loop, shown_address, stop_now
+from durably.configuration import Admin, Configuration, Server
 from durably.errors import DurablyError
 
 if TYPE_CHECKING:
@@ -50,6 +51,45 @@ class ServingOnRestate:
     """The address at which Restate finds the deployment; None: where it listens."""
     drain_seconds: float
     yes: bool
+
+
+def on_restate_as_told(
+    configuration: Configuration,
+    target: str | None,
+    *,
+    host: str | None,
+    port: int | None,
+    register: str | None,
+    advertised: str | None,
+    drain_seconds: float,
+    yes: bool,
+) -> ServingOnRestate:
+    """What options say, and where they do not, `durably.toml`. A registration that it asks for asks for no yes.
+
+    Raises:
+        CommandError: nothing says what to serve.
+    """
+    settings, operators = configuration.server or Server(), configuration.admin or Admin()
+    target = settings.target if target is None else target
+    if target is None:
+        raise CommandError(
+            "Nothing says what to serve. Name a deployment, as in durably serve-restate shop:app, or give durably.toml "
+            'a section [server] with target = "shop:app".'
+        )
+    if port is None:
+        port = settings.port if configuration.is_given("server", "port") else RESTATE_PORT
+    deploys = register is None and operators.deploy_on_startup
+    if deploys:
+        register = operators.url or f"http://{operators.host}:{operators.port}"
+    return ServingOnRestate(
+        target=target,
+        host=settings.host if host is None else host,
+        port=port,
+        register=register,
+        advertised=advertised,
+        drain_seconds=drain_seconds,
+        yes=yes or deploys,
+    )
 
 
 def serve_on_restate(what: ServingOnRestate) -> None:

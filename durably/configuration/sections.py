@@ -76,6 +76,8 @@ class Admin(Section, frozen=True, kw_only=True):
     token: Text | None = None
     """What operators have to bring; their commands take it from here, too."""
     token_file: Text | None = None
+    deploy_on_startup: bool = False
+    """`durably serve-restate` registers what it serves here, at a cluster of Restate; `durably serve` does nothing."""
 
 
 class Store(Section, frozen=True, kw_only=True):

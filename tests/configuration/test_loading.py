@@ -262,6 +262,7 @@ def _value(section: str, key: str, place: int) -> str | int | tuple[str, ...]:
         "checkpoints": ["own", "external", "own"],
         "sse": [True, False, True],
         "discover": [True, False, True],
+        "deploy_on_startup": [True, False, True],
         "nodes": [("http://a",), ("http://a", "http://b"), ("http://b", "http://c")],
         "protocol": ["grpc", "http/protobuf", "grpc"],
     }

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import httpx
 import pytest
@@ -16,11 +18,12 @@ import pytest
 from durably.cli import serve_restate
 from durably.cli.failures import CommandError
 from durably.cli.loading import load_deployment
-from durably.cli.serve_restate import ServingOnRestate, serve_on_restate
+from durably.cli.serve_restate import ServingOnRestate, on_restate_as_told, serve_on_restate
+from durably.configuration import load_configuration
 from durably.restate import Client
 from durably.restate.registration import Change, Handler, RegistrationError, Service, changes_between
 from durably.restate.registration import Cluster as Admin
-from tests.processes import PATIENCE_SECONDS, durably, eventually, free_port
+from tests.processes import PATIENCE_SECONDS, durably, environment_with, eventually, free_port
 from tests.restate.cluster import Cluster, Deployed
 from tests.restate.programs import ACTORS, Desk, app
 
@@ -133,6 +136,60 @@ def test_the_command_needs_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     with pytest.raises(CommandError, match=r"durably serve-restate needs hypercorn: pip install 'durably\[restate\]'"):
         serve_on_restate(what)
+
+
+def told_by(folder: Path, text: str, **options: Any) -> ServingOnRestate:
+    (folder / "durably.toml").write_text(text, "utf-8")
+    environ = {"DURABLY_CONFIG": str(folder / "durably.toml")}
+    given: dict[str, Any] = {
+        "host": None,
+        "port": None,
+        "register": None,
+        "advertised": None,
+        "drain_seconds": 30.0,
+        "yes": False,
+    }
+    return on_restate_as_told(load_configuration(environ=environ), options.pop("target", None), **(given | options))
+
+
+def test_the_file_says_what_is_served_where_and_whether_it_is_registered(tmp_path: Path) -> None:
+    plain = told_by(tmp_path, "", target="shop:app")
+    assert (plain.host, plain.port, plain.register, plain.yes) == ("127.0.0.1", 9080, None, False)
+    with pytest.raises(CommandError, match=r"Nothing says what to serve.*\[server\] with target"):
+        told_by(tmp_path, "[admin]\nport = 9070\n")
+    server = "[server]\ntarget = 'shop:app'\nhost = '0.0.0.0'\nport = 9090\n"
+    found = told_by(tmp_path, server + "[admin]\ndeploy_on_startup = true\n")
+    assert (found.target, found.host, found.port) == ("shop:app", "0.0.0.0", 9090)
+    assert (found.register, found.yes) == ("http://127.0.0.1:9070", True)
+    url = "[admin]\nurl = 'http://restate:9070'\ndeploy_on_startup = true\n"
+    assert told_by(tmp_path, server + url).register == "http://restate:9070"
+    assert told_by(tmp_path, server + url.replace("true", "false")).register is None
+    options = {"port": 9080, "host": "127.0.0.1", "target": "shop:other"}
+    asked = told_by(tmp_path, server + url, register="http://other:9070", **options)
+    assert (asked.register, asked.yes) == ("http://other:9070", False), "who names a cluster is asked as ever"
+    assert (asked.target, asked.host, asked.port) == ("shop:other", "127.0.0.1", 9080)
+
+
+@pytest.mark.slow
+def test_a_deployment_is_registered_at_its_start_where_the_file_says_so(cluster: Cluster, tmp_path: Path) -> None:
+    _write_shop(tmp_path, "add")
+    (tmp_path / "durably.toml").write_text(
+        f"[server]\ntarget = 'shop:actors'\nport = {free_port()}\n"
+        f"[admin]\nurl = '{cluster.admin_url}'\ndeploy_on_startup = true\n"
+    )
+    command = [sys.executable, "-m", "durably.cli", "serve-restate"]
+    log = tmp_path / "log"
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(
+            command, cwd=tmp_path, env=environment_with({}), stdout=output, stderr=subprocess.STDOUT
+        ) as process,
+    ):
+        assert eventually(lambda: "Registered as" in log.read_text() or process.poll() is not None), log.read_text()
+        process.terminate()
+        assert process.wait(PATIENCE_SECONDS) == 0
+    assert f"+ {tmp_path.name} (virtual object): add" in log.read_text()
+    assert '"add"' in cluster.ask("GET", f"/services/{tmp_path.name}").decode()
 
 
 def _write_shop(folder: Path, *handlers: str) -> None:
