@@ -36,7 +36,7 @@ from durably.actors.values.round_trip import (
     compare_classes,
     how_to_keep,
 )
-from durably.actors.values.type_checks import is_class, is_text
+from durably.actors.values.type_checks import is_class, is_mapping, is_text
 from durably.actors.values.type_features import Features
 from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 from durably.errors import DefinitionError, UndecodableError, UnencodableError
@@ -215,9 +215,8 @@ def _how_to_annotate(cls: type) -> str:
 
 def _registered_in(read: Any) -> type | None:
     """The class of the first instance in what was read by no annotation, which only a registered one can have."""
-    if isinstance(read, dict):
-        found: dict[Any, Any] = read
-        parts = [*found, *found.values()]
+    if is_mapping(read):
+        parts = [*read, *read.values()]
     elif type(read) in (list, tuple, set, frozenset):
         parts = list(read)
     else:
