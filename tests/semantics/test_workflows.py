@@ -341,7 +341,8 @@ class Poll(Workflow):
 
     @shared
     async def answer(self, ctx: SharedWorkflowContext, value: Any) -> None:
-        await ctx.promise("answer", object).resolve(value)
+        own_type: Any = value.__class__
+        await ctx.promise("answer", own_type).resolve(value)
 
     @shared
     async def note(self, ctx: SharedWorkflowContext) -> str:
