@@ -31,9 +31,7 @@ EXAMPLES = re.findall(r"\| `([^`]+)` \|$", PAGE.partition("## Compared with othe
 class Tickets(Service):
     @handler
     async def buy(self, ctx: Context, count: int) -> int:
-        error: durably.TerminalError = NAMES["SoldOut"](f"no {count}")
-        vars(error)["seats_left"] = count - 1
-        raise error
+        raise NAMES["SoldOut"](f"no {count}", seats_left=count - 1)
 
 
 class Missing(VirtualObject):

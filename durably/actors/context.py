@@ -47,7 +47,8 @@ from durably.actors.run import Run
 from durably.actors.sent_values import Sent, checked_serde, checked_signal_name, decoding
 from durably.actors.state import StateView
 from durably.actors.transport import Delay, Invocation, Outgoing, message_of, no_call
-from durably.actors.values.descriptions import MISSING
+from durably.actors.values.asked_types import can_be
+from durably.actors.values.descriptions import MISSING, describe, shortened
 from durably.actors.values.durations import Duration, delay_us, moment
 from durably.actors.values.names import checked_name
 from durably.actors.values.serde import Serde, SerdeFactory, TypeCodec, codec_named, is_serde
@@ -336,7 +337,7 @@ class SharedContext(Context):
         unless `returns` is a Serde.
 
         Raises:
-            UndecodableError: what is stored is not of this type.
+            UndecodableError: what is stored is not of this type, or what a Serde of the field's own reads is not.
         """
         self._settle()
         self._refuse_large(name)
@@ -348,11 +349,19 @@ class SharedContext(Context):
         if data == b"null" and codec.is_json:
             return None
         try:
-            return codec.decode(data)
+            value = codec.decode(data)
         except UndecodableError as error:
             raise UndecodableError(
                 f"The stored value of {name!r}: {error.message}", path=error.path, reason=error.reason
             ) from error
+        if own is not None and not can_be(value, returns):
+            declared = describe(own.annotation)
+            raise UndecodableError(
+                f"The state {name!r} is declared as {declared}, and was read as {describe(returns)}, which "
+                f"{shortened(value)} ({type(value).__name__}) is not. Read it as it is declared, or name the Serde "
+                "that reads it."
+            )
+        return value
 
     def keys(self) -> Sequence[str]:
         """The stored names that have a value, sorted; not those of fields that are not loaded (`DurableList`)."""
@@ -510,9 +519,9 @@ class SharedWorkflowContext(SharedContext):
         promises = self._promises
         own = None if promises is None or is_serde(returns) else promises.own_codec_of(name)
         if own is not None:
-            return DurablePromise(self._port, name, own)
+            return DurablePromise(self._port, name, own, own, returns)
         declared = None if promises is None else promises.codec_of(name)
-        return DurablePromise(self._port, name, codec_named(returns, self._port.serde), declared)
+        return DurablePromise(self._port, name, codec_named(returns, self._port.serde), declared, returns)
 
 
 class WorkflowContext(SharedWorkflowContext, ObjectContext):

@@ -13,12 +13,16 @@ from __future__ import annotations
 from collections.abc import Coroutine, Generator, Mapping, Set
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+import msgspec
+
 from durably.actors.fields import DeclaredField
 from durably.actors.protocol.commands import CompletePromise, GetPromise, PeekPromise
 from durably.actors.protocol.operations import CallSite, frame_above
 from durably.actors.protocol.port import Port
+from durably.actors.values.asked_types import can_be
+from durably.actors.values.descriptions import MISSING, describe, shortened
 from durably.actors.values.error_envelopes import encode_failure
-from durably.actors.values.serde import Serde, TypeCodec
+from durably.actors.values.serde import Serde, TypeCodec, is_serde
 from durably.errors import DefinitionError, HandlerMistakeError, TerminalError, UndecodableError, UnencodableError
 from durably.ids import is_storable
 
@@ -37,13 +41,19 @@ class DurablePromise(Generic[T]):
     Each `await` of a promise that is rejected raises its `TerminalError`.
     """
 
-    __slots__ = ("_codec", "_declared", "_port", "name")
+    __slots__ = ("_asked", "_codec", "_declared", "_port", "name")
 
-    def __init__(self, port: Port, name: str, codec: TypeCodec[T], declared: TypeCodec[Any] | None = None) -> None:
-        """`declared` reads the declared promise of this name, if there is one and `codec` may be another."""
+    def __init__(
+        self, port: Port, name: str, codec: TypeCodec[T], declared: TypeCodec[Any] | None = None, asked: Any = MISSING
+    ) -> None:
+        """`declared` reads the declared promise of this name, if there is one and `codec` may be another.
+
+        `asked` is the type, or the Serde, by which a promise was named instead of used as it is declared.
+        """
         self._port = port
         self._codec = codec
         self._declared = declared
+        self._asked = asked
         self.name = name
 
     def __repr__(self) -> str:
@@ -56,7 +66,8 @@ class DurablePromise(Generic[T]):
             TerminalError: it was rejected; or (code 410) the workflow's retention is over and nothing will complete it.
         """
         site = CallSite(frame_above(1))
-        operation = self._port.issue(GetPromise(self.name), self._codec.decode, f"promise {self.name!r}", site)
+        decode = self._read_declared if self._declared is self._codec else self._codec.decode
+        operation = self._port.issue(GetPromise(self.name), decode, _Read("promise", self), site)
         return operation.__await__()  # type: ignore[no-any-return]
 
     def peek(self) -> Coroutine[object, object, T | None]:
@@ -66,7 +77,7 @@ class DurablePromise(Generic[T]):
             TerminalError: it was rejected.
         """
         site = CallSite(frame_above(1))
-        return self._port.issue(PeekPromise(self.name), self._peeked, f"peek of promise {self.name!r}", site)
+        return self._port.issue(PeekPromise(self.name), self._peeked, _Read("peek of promise", self), site)
 
     def resolve(self, value: T, /) -> Coroutine[object, object, None]:
         """Complete it with a value.
@@ -78,7 +89,7 @@ class DurablePromise(Generic[T]):
         self._port.check(f"promise {self.name!r}")
         try:
             data = self._codec.encode_exactly(value)
-            if self._declared is not None:
+            if self._declared is not None and self._declared is not self._codec:
                 _see_that_it_is_read(self._declared, data)
         except UnencodableError as error:
             raise UnencodableError(
@@ -99,7 +110,32 @@ class DurablePromise(Generic[T]):
         return self._port.issue(command, _nothing, f"completion of promise {self.name!r}", site)
 
     def _peeked(self, data: bytes) -> T | None:
-        return self._codec.decode(data[1:]) if data.startswith(PEEKED) else None
+        if not data.startswith(PEEKED):
+            return None
+        return self._read_declared(data[1:]) if self._declared is self._codec else self._codec.decode(data[1:])
+
+    def _read_declared(self, data: bytes) -> T:
+        """By the Serde of the declaration, which knows nothing of the type that was asked for."""
+        value = self._codec.decode(data)
+        if not can_be(value, self._asked):
+            raise UndecodableError(f"{shortened(value)} ({type(value).__name__}) is none.")
+        return value
+
+    def refusal(self, data: bytes, error: UndecodableError) -> UndecodableError:
+        """Of its value, which is of another type: it stays that for good, so the code has to follow."""
+        asked = "" if self._asked is MISSING else f", and was read as {_named(self._asked)}"
+        declared = self._declared
+        if declared is None:
+            written = _kind_of(data)
+            told = f"was completed with {written}{asked}"
+            way_out = f"Its first completion counts for good: let the code read it as {written}, then resume."
+        else:
+            own = describe(declared.annotation)
+            told = f"is declared as {own}{asked}"
+            way_out = f"Use the attribute of self, or ctx.promise({self.name!r}, {own})."
+        return UndecodableError(
+            f"The promise {self.name!r} {told}. {error.message} {way_out}", path=error.path, reason=error.reason
+        )
 
     if not TYPE_CHECKING:  # Type checkers say so by themselves.
 
@@ -165,6 +201,34 @@ class PromiseView:
     def own_codec_of(self, name: str) -> TypeCodec[Any] | None:
         """The same where it was declared with a Serde of its own."""
         return self._codecs[name] if name in self._own_serdes else None
+
+
+class _Read:
+    """A wait for a promise, or a look at it: for messages."""
+
+    __slots__ = ("_promise", "_what")
+
+    def __init__(self, what: str, promise: DurablePromise[Any]) -> None:
+        self._what = what
+        self._promise = promise
+
+    def __str__(self) -> str:
+        return f"{self._what} {self._promise.name!r}"
+
+    def refusal(self, data: bytes, error: UndecodableError, /) -> UndecodableError:
+        return self._promise.refusal(data[len(PEEKED) :] if self._what != "promise" else data, error)
+
+
+def _named(asked: Any) -> str:
+    return type(asked).__name__ if is_serde(asked) else describe(asked)
+
+
+def _kind_of(data: bytes) -> str:
+    """What a value is by itself, whatever type it was written as."""
+    try:
+        return describe(type(msgspec.json.decode(data)))
+    except ValueError:
+        return "bytes that are no JSON"
 
 
 def _see_that_it_is_read(codec: TypeCodec[Any], data: bytes) -> None:

@@ -23,6 +23,7 @@ from durably.cli.tables import print_table
 from durably.errors import DefinitionError, StoreInUseError, StoreUnavailableError
 from durably.runtime.lifecycle.subscriptions import DETACHED_US
 from durably.runtime.runtime import Runtime
+from durably.runtime.supervision.contained_codec import contained_codec
 from durably.storage.codec_marker import refuse_encoded
 from durably.storage.encoded import EncodedStore
 from durably.storage.introspection import InspectableStore
@@ -81,7 +82,7 @@ async def _checked(store: SqliteStore, runtime: Runtime) -> CheckReport:
         if runtime.codec is None:
             await refuse_encoded(store, "Runtime(codec=...)")
         else:
-            encoded = EncodedStore(store, runtime.codec)
+            encoded = EncodedStore(store, contained_codec(runtime.codec))
             await encoded.recognise_read_only()
             inspected = encoded
         columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())

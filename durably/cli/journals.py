@@ -32,6 +32,7 @@ from durably.configuration import load_configuration
 from durably.errors import DefinitionError, StoreInUseError, StoreUnavailableError, UnreadableRecordError
 from durably.runtime.clock import SystemClock
 from durably.runtime.runtime import Runtime
+from durably.runtime.supervision.contained_codec import contained_codec
 from durably.storage.codec_marker import refuse_encoded
 from durably.storage.encoded import EncodedStore
 from durably.storage.introspection import InspectableStore
@@ -207,7 +208,7 @@ async def _read(file: SqliteStore, runtime: Runtime, id: str) -> ExportedJournal
         if runtime.codec is None:
             await refuse_encoded(file, "Runtime(codec=...)")
         else:
-            decoded = EncodedStore(file, runtime.codec)
+            decoded = EncodedStore(file, contained_codec(runtime.codec))
             await decoded.recognise_read_only()
             store = decoded
         return await journal_with_id(store, id)

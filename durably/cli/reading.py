@@ -9,6 +9,7 @@ from durably.cli.failures import CommandError
 from durably.cli.loading import load_codec
 from durably.configuration import Configuration, load_configuration
 from durably.configuration.sections import without_password
+from durably.runtime.supervision.contained_codec import contained_codec
 from durably.storage.codec_marker import refuse_encoded
 from durably.storage.connect import POSTGRES_PREFIXES, store_from_url
 from durably.storage.encoded import EncodedStore
@@ -64,7 +65,7 @@ async def opened_to_read(store: SqliteStore, codec: str | None) -> AsyncGenerato
             await refuse_encoded(store, "--codec module:attribute")
             yield store
         else:
-            decoded = EncodedStore(store, coding)
+            decoded = EncodedStore(store, contained_codec(coding))
             await decoded.recognise_read_only()
             yield decoded
     finally:

@@ -38,6 +38,8 @@ SERVICES: Final = FileDescriptorProto.SERVICE_FIELD_NUMBER
 METHODS: Final = ServiceDescriptorProto.METHOD_FIELD_NUMBER
 
 PACKAGE: Final = "durably"
+TAKEN_NAMES: Final = frozenset({PACKAGE, "annotations"})
+"""What a generated class cannot be called: what the generated module imports, beside the modules of messages."""
 TAKEN_ATTRIBUTES: Final = frozenset({PACKAGE, "key", *HIDING_NAMES})
 """What a handler cannot be called in a generated class: `durably` is the module there."""
 
@@ -146,6 +148,11 @@ def contracts_in(file: FileDescriptorProto, names: MessageNames) -> ContractFile
                     f"{file.name}: {contract.name} would be generated as {name!r}, as another service of the file is. "
                     "Give one of them another name, or a file of its own."
                 )
+            if name in reader.roots:
+                raise GenerationError(
+                    f"{file.name}: the client of {contract.name} would be generated as {name!r}, and messages are "
+                    "imported from a package of that name. Give the service or the folder another name."
+                )
             taken.add(name)
     return ContractFile(source=file.name, modules=sorted(reader.modules), contracts=contracts)
 
@@ -159,7 +166,7 @@ class _Reader:
         self._comments = comments
         everything = [(service, method) for service in file.service for method in service.method]
         self.modules = {module for service, method in everything for module, _ in self._types(service, method)}
-        self._roots = {module.partition(".")[0] for module in self.modules}
+        self.roots = frozenset(module.partition(".")[0] for module in self.modules)
         """What no name in the generated module may hide."""
 
     def contract(self, service: ServiceDescriptorProto, place: Place) -> Contract:
@@ -181,7 +188,7 @@ class _Reader:
             )
         return Contract(
             name=name,
-            class_name=_free(service.name, {PACKAGE, *self._roots}),
+            class_name=_free(service.name, TAKEN_NAMES | self.roots),
             kind=kind,
             methods=methods,
             comment=self._comments.get(place, ""),
@@ -224,7 +231,7 @@ class _Reader:
         (_, request), (_, response) = self._types(service, method)
         return Method(
             name=name,
-            attribute=_free(_WORD_BORDER.sub("_", name).lower(), TAKEN_ATTRIBUTES | self._roots),
+            attribute=_free(_WORD_BORDER.sub("_", name).lower(), TAKEN_ATTRIBUTES | self.roots),
             shared=not is_run if kind == "workflow" else bool(shared),
             request=request,
             response=response,

@@ -111,7 +111,7 @@ from durably.runtime.observation.logs import Logger, RuntimeLogger, checked_logg
 from durably.runtime.observation.metrics import Counts, Metrics, RuntimeMetrics
 from durably.runtime.observation.observer import Observer, Observers
 from durably.runtime.observation.tracing.otlp import OpenTracing, Tracing, is_disabled, tracing_given
-from durably.runtime.supervision.contained_codec import contained_codec, unwrapping
+from durably.runtime.supervision.contained_codec import contained_codec
 from durably.runtime.supervision.supervisor import Supervisor
 from durably.sources import Feed
 from durably.storage.connect import store_given
@@ -849,7 +849,7 @@ class Runtime(Caller):
             self._queries = Queries(
                 until_durable=supervisor.until_durable,
                 store=self._store,
-                unwrap=unwrapping(self._codec),
+                unwrap=self._store.unwrap if isinstance(self._store, EncodedStore) else bytes,
                 now_us=self._environment.clock.now,
             )
         services = [

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from durably.ids import Address, InvocationStatus, KeyScope
 from durably.queries import TableLayout, TableQuery
-from durably.storage.codec_marker import AcceptPlain, CodecMarker, marker_of
+from durably.storage.codec_marker import CodecMarker, marker_of
 from durably.storage.introspection import InspectableStore
 from durably.storage.payload_coding import Codec, PayloadCoding
 from durably.storage.querying import SqlServer
@@ -37,7 +37,8 @@ class EncodedStore(WrappedStore):
 
     def __init__(self, inner: InspectableStore, codec: Codec) -> None:
         super().__init__(inner)
-        self._coding = PayloadCoding(codec, accepts_plain=isinstance(codec, AcceptPlain))
+        self._coding = PayloadCoding(codec)
+        """How its values are wrapped; its marker says so, once it is known."""
         self._marker = CodecMarker(self.describe(), codec)
         self._checks_every_value = not getattr(codec, "encodes_everything", False)
         self._is_recognised = False
@@ -64,6 +65,8 @@ class EncodedStore(WrappedStore):
         missing = self._marker.missing(known, is_new=is_new)
         if missing:
             await self.inner.commit(Batch(last_position=opened.last_position, state=missing))
+            added = {record.field: record.value for record in missing if record.value is not None}
+            self._coding = self._marker.coding({**known, **added}, is_new=is_new)
 
     async def recognise_read_only(self, *, is_new: bool = False) -> Mapping[str, bytes]:
         """The marker of the inner store, which is open and may be open for reads alone.
@@ -73,7 +76,16 @@ class EncodedStore(WrappedStore):
         """
         known = await marker_of(self.inner)
         self._marker.refuse_unless_readable(known, is_new=is_new)
+        self._coding = self._marker.coding(known, is_new=is_new)
         return known
+
+    def unwrap(self, data: bytes, /) -> bytes:
+        """A value as it was before the inner store had it; for those who read that one by themselves.
+
+        Raises:
+            UndecodableError: the codec cannot read it.
+        """
+        return self._coding.unwrap(data)
 
     @property
     def sql_server(self) -> SqlServer | None:

@@ -6,7 +6,8 @@ promises, signals, headers, events and actions, keys (of dictionaries too), ids,
 finds records by them.
 
 What is wrapped begins with a mark. Values without it are in plain. They are refused unless the store is known to hold
-some: who can write to the file could else put one in the place of an encrypted one.
+some: who can write to the file could else put one in the place of an encrypted one. A store that does hold some has a
+mark of its own, drawn when all of its values were in plain, so none of them begins with it.
 
 A value that the codec cannot read is left out of its record, which says so (`Unreadable`): one record never takes the
 store down (rule L5).
@@ -77,12 +78,13 @@ def is_codec(given: object) -> bool:
 class PayloadCoding:
     """The records of a store, with their values wrapped and unwrapped by one codec.
 
-    `accepts_plain`: values without the mark are read as they are.
+    `accepts_plain`: values that do not begin with the mark are read as they are.
     """
 
-    def __init__(self, codec: Codec, *, accepts_plain: bool = False) -> None:
+    def __init__(self, codec: Codec, *, accepts_plain: bool = False, mark: bytes = MARK) -> None:
         self._codec = codec
         self._name = getattr(codec, "name", type(codec).__name__)
+        self._mark = mark
         self.accepts_plain = accepts_plain
 
     # ------------------------------------------------------------------ one value
@@ -99,19 +101,19 @@ class PayloadCoding:
             raise CodecError(f"The codec {self._name} cannot encode a value of {len(data)} bytes: {reason}.") from error
         if not isinstance(coded, bytes):
             raise CodecError(f"{self._name}.encode gave {type(coded).__name__}, not bytes. Mend the codec.")
-        return MARK + coded
+        return self._mark + coded
 
     def unwrap(self, data: bytes) -> bytes:
         """
         Raises:
             UndecodableError: the codec cannot read it.
         """
-        if not data.startswith(MARK):
+        if not data.startswith(self._mark):
             if self.accepts_plain:
                 return data
             raise UndecodableError("A stored value is in plain, and no codec wrote it. Somebody else did.")
         try:
-            decoded = cast("object", self._codec.decode(data[len(MARK) :]))
+            decoded = cast("object", self._codec.decode(data[len(self._mark) :]))
         except UndecodableError:
             raise
         except Exception as error:  # The codec may be the user's.
@@ -142,10 +144,11 @@ class PayloadCoding:
         return {name: self._unwrap_header(value) for name, value in headers.items()}
 
     def _unwrap_header(self, value: str) -> str:
-        if not value.startswith(HEADER_MARK):
-            return self.unwrap(value.encode()).decode()
+        coded = _coded_header(value)
+        if self.accepts_plain and (coded is None or not coded.startswith(self._mark)):
+            return value
         try:
-            return self.unwrap(b64decode(value[len(HEADER_MARK) :])).decode()
+            return self.unwrap(value.encode() if coded is None else coded).decode()
         except UndecodableError:
             raise
         except ValueError as error:
@@ -307,6 +310,16 @@ class Unwrapping:
         except UndecodableError as error:
             self.unreadable.append(Unreadable(part, error.message))
             return instead
+
+
+def _coded_header(value: str) -> bytes | None:
+    """What a codec made of a header value; None: it is in plain, or damaged."""
+    if not value.startswith(HEADER_MARK):
+        return None
+    try:
+        return b64decode(value[len(HEADER_MARK) :], validate=True)
+    except ValueError:
+        return None
 
 
 def _if_any(code: Callable[[bytes], bytes], data: bytes | None) -> bytes | None:

@@ -22,7 +22,7 @@ from typing import Any, Final, Protocol
 import orjson
 
 from durably.errors import CodecError, StoreInUseError, StoreUnavailableError, UndecodableError
-from durably.storage.codec_marker import AcceptPlain, CodecMarker, is_encoded
+from durably.storage.codec_marker import AcceptPlain, CodecMarker, has_plain_values, is_encoded
 from durably.storage.connections import Mode, database_uri
 from durably.storage.damage import DamagedError, bytes_if_sound, text_with_damage_marked
 from durably.storage.decoding import decode_headers
@@ -32,7 +32,7 @@ from durably.storage.files import StoreFiles
 from durably.storage.migrations import migrate, refuse_foreign, refuse_older
 from durably.storage.ownership import OwnerLock
 from durably.storage.payload_coding import Codec, PayloadCoding
-from durably.storage.records import PLAIN_FIELD, Owner
+from durably.storage.records import Owner
 from durably.storage.sqlite_errors import describe_error, is_busy
 from durably.storage.statements import SQL
 
@@ -131,7 +131,7 @@ class Recoding:
         self._path = path
         self._fresh_path = path.with_name(path.name + FRESH_SUFFIX)
         self._store = store
-        self._old = old
+        self._old = old.codec if isinstance(old, AcceptPlain) else old
         self._new = new.codec if isinstance(new, AcceptPlain) else new
         self._progressed = progressed
         self._unreadable: list[str] = []
@@ -186,10 +186,9 @@ class Recoding:
             raise StoreUnavailableError(
                 f"The store {self._store} was written with a codec. Name the one that reads it, with its keys."
             )
-        is_mixed = PLAIN_FIELD in marker
-        codec = AcceptPlain(self._old) if is_mixed else self._old
-        CodecMarker(self._store, codec).refuse_unless_readable(marker, is_new=False)
-        return PayloadCoding(codec, accepts_plain=is_mixed)
+        known = CodecMarker(self._store, AcceptPlain(self._old) if has_plain_values(marker) else self._old)
+        known.refuse_unless_readable(marker, is_new=False)
+        return known.coding(marker, is_new=False)
 
     # ------------------------------------------------------------------ the new file
 

@@ -292,3 +292,48 @@ def test_only_classes_with_parts_are_registered_and_a_name_belongs_to_one() -> N
             MsgpackSerde.register(beside, name=name)
     again: type = msgspec.defstruct(Unknown.__qualname__, [("x", int)], module=Unknown.__module__)
     assert MsgpackSerde.register(again, name="taken-by-unknown") is again  # Its module is read once more.
+
+
+@dataclass
+class Sounding(Point):
+    depth: int = 0
+
+
+@MsgpackSerde.register
+@dataclass
+class Peak(Point):
+    height: int = 0
+
+
+@pytest.mark.parametrize(
+    ("declared", "value", "alone"),
+    [(Point, Peak(1), Peak(1)), (list[Point], [Peak(1)], Peak(1)), (Point | None, Peak(1), Peak(1)),
+     (dict[str, Point], {"a": Peak(1)}, Peak(1)), (int, Grade.TOP, Grade.TOP), (list[int], [Grade.TOP], Grade.TOP),
+     (int | str, Grade.TOP, Grade.TOP)],
+)  # fmt: skip
+def test_a_registered_class_that_does_not_come_back_is_told_where_it_would(
+    declared: Any, value: Any, alone: Peak | Grade
+) -> None:
+    name = type(alone).__name__
+    sentence = f"{name} is registered, and comes back where {name} or Any is annotated, not as another type\\.$"
+    with pytest.raises(UnencodableError, match=sentence):
+        MsgpackSerde(declared).encode(value)
+    assert same(value, MsgpackSerde(Any).decode(MsgpackSerde(Any).encode(value)))
+    own: MsgpackSerde[Any] = MsgpackSerde(type(alone))
+    assert same(alone, own.decode(own.encode(alone)))
+
+
+def test_the_refusal_of_an_unregistered_class_names_both_ways_out_and_both_work() -> None:
+    sentence = r"Annotate its class; or annotate Any, and register its class with MsgpackSerde\.register\.$"
+    for declared in (Point, Any, list[Point], list[Any]):
+        value: Any = Sounding(1) if declared in (Point, Any) else [Sounding(1)]
+        with pytest.raises(UnencodableError, match=sentence):
+            MsgpackSerde(declared).encode(value)
+    assert MsgpackSerde(Sounding).decode(MsgpackSerde(Sounding).encode(Sounding(1))) == Sounding(1)
+    MsgpackSerde.register(Sounding)
+    assert MsgpackSerde(list[Any]).decode(MsgpackSerde(list[Any]).encode([Sounding(1)])) == [Sounding(1)]
+
+
+def test_a_place_ends_the_sentence_about_what_is_read() -> None:
+    with pytest.raises(UndecodableError, match=r"got `str` at \$\[0\]\.$"):
+        MsgpackSerde(list[int]).decode(msgspec.msgpack.encode(["a"]))

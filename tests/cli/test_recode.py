@@ -21,10 +21,11 @@ from tests.processes import durably
 SECRET = "the-secret-of-mary"
 URL = "sqlite:///app.db"
 MODULE = f"""
-from durably.codecs import AesGcmCodec, CompressionCodec
+from durably.codecs import AcceptPlain, AesGcmCodec, CompressionCodec
 
 codec = AesGcmCodec({{"old": {bytes(32)!r}}})
 both = AesGcmCodec({{"old": {bytes(32)!r}, "new": {bytes(range(32))!r}}}, current="new")
+accepting = AcceptPlain(codec)
 number = 7
 
 def compression():
@@ -75,6 +76,21 @@ async def test_a_store_is_encrypted_gets_another_key_and_is_decrypted(
     encrypt(URL, "codecs_of_this_test:compression", old_codec="codecs_of_this_test:both", as_json=False)
     decrypt(URL, "codecs_of_this_test:compression", as_json=False)
     assert is_readable()
+
+
+async def test_the_codec_of_a_program_that_accepts_plain_values_encrypts_and_decrypts_its_store(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    accepting = "codecs_of_this_test:accepting"
+    await fill()
+    async with Runtime(URL, [Sleeper], codec=load_codec(accepting)) as app:
+        await app.service(Sleeper).sleep.send("new")
+    encrypt(URL, accepting, old_codec=None, as_json=False)
+    assert SECRET.encode() not in (folder / "app.db").read_bytes()
+    async with Runtime(URL, [Sleeper], codec=load_codec("codecs_of_this_test:codec")) as app:
+        await app.service(Sleeper).sleep.send("newest")
+    decrypt(URL, accepting, as_json=False)
+    assert SECRET.encode() in (folder / "app.db").read_bytes()
 
 
 async def test_journals_of_an_encrypted_store_are_exported_with_its_codec(

@@ -820,6 +820,9 @@ def test_what_cannot_work_is_told_with_a_sentence() -> None:
         @subscribe(Paid)
         async def hear(self, ctx: ObjectContext, event: Paid) -> None: ...
 
+    for key in ("name", 5, str, ["name"]):
+        with pytest.raises(DefinitionError, match="is a function that makes a key of an event"):
+            untyped(Paid, key=key)
     with pytest.raises(DefinitionError, match="which object"):
         Harness(Keyless)
 

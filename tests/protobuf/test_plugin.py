@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
-from google.protobuf.compiler.plugin_pb2 import CodeGeneratorRequest
+from google.protobuf.compiler.plugin_pb2 import CodeGeneratorRequest, CodeGeneratorResponse
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from google.protobuf.empty_pb2 import Empty
 from hypothesis import given
@@ -203,6 +203,37 @@ def test_what_cannot_be_generated_is_refused_with_file_and_method(service: str, 
     assert not response.file
     assert response.error.startswith("some-file.proto: ")
     assert re.search(sentence, response.error), response.error
+
+
+def generated_for(file: str, text: str, tmp_path: Path, *others: str) -> CodeGeneratorResponse:
+    """What the plugin answers for one of the files that stand in a folder."""
+    (tmp_path / file).write_text(SAMPLE + text)
+    arguments = [f"-I{tmp_path}", f"-I{PROTO_PATH}", "--include_imports", "--descriptor_set_out=set"]
+    protoc(*arguments, file, *others, cwd=tmp_path)
+    files = FileDescriptorSet.FromString((tmp_path / "set").read_bytes()).file
+    return respond(CodeGeneratorRequest(file_to_generate=[file], proto_file=files))
+
+
+def test_services_have_classes_that_hide_nothing_the_module_imports(tmp_path: Path) -> None:
+    names = ["t_pb2", "durably", "annotations", "class", "t"]
+    rpc = "rpc Ask(Question) returns (Question);"
+    response = generated_for("t.proto", "".join(f"service {name} {{ {rpc} }}" for name in names), tmp_path)
+    assert not response.error
+    (file,) = response.file
+    defined = [one.name for one in ast.parse(file.content).body if isinstance(one, ast.ClassDef)]
+    assert defined[::2] == ["t_pb2_", "durably_", "annotations_", "class_", "t"]
+    assert defined[1::2] == [f"{name}Client" for name in names]
+
+
+def test_a_client_that_would_hide_the_package_of_its_messages_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "SeatClient").mkdir()
+    (tmp_path / "SeatClient" / "x.proto").write_text('syntax = "proto3"; package x; message N {}')
+    text = 'import "SeatClient/x.proto"; service Seat { rpc Ask(x.N) returns (Question); }'
+    response = generated_for("t.proto", text, tmp_path, "SeatClient/x.proto")
+    assert response.error == (
+        "t.proto: the client of sample.Seat would be generated as 'SeatClient', and messages are imported from a "
+        "package of that name. Give the service or the folder another name."
+    )
 
 
 @pytest.mark.slow

@@ -7,6 +7,8 @@ from __future__ import annotations
 import asyncio
 import json
 import pickle
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -16,6 +18,7 @@ from uuid import UUID
 import httpx
 import msgspec
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from durably import (
     BytesSerde,
@@ -39,6 +42,7 @@ from durably import (
     shared,
     state,
 )
+from durably.actors.values.descriptions import describe
 from durably.actors.values.serde import encode_by
 from durably.errors import UnencodableError
 from durably.ingress import Ingress
@@ -219,6 +223,74 @@ async def test_by_name_what_is_declared_with_a_serde_is_written_and_read_by_it()
         meter = app.workflow(Meter, "m")
         await meter.end(53)
         assert await meter.run() == [53, 53, 5, 54, 53, 53]
+
+
+class Scan(Workflow):
+    page: bytes = state(default=b"", serde=BytesSerde())
+    whole: DurablePromise[bytes] = promise(serde=BytesSerde())
+
+    @handler
+    async def run(self, ctx: WorkflowContext, kind: str) -> str:
+        self.page = b"\xff"
+        return repr(ctx.get("page", TYPES[kind]))
+
+    @shared
+    async def wait(self, ctx: SharedWorkflowContext, kind: str) -> str:
+        return str(len(await ctx.promise("whole", TYPES[kind])))
+
+    @shared
+    async def peek(self, ctx: SharedWorkflowContext, kind: str) -> str:
+        return repr(await ctx.promise("whole", TYPES[kind]).peek())
+
+    @shared
+    async def end(self, ctx: SharedWorkflowContext, size_bytes: int) -> None:
+        await self.whole.resolve(b"a" * size_bytes)
+
+
+TYPES: dict[str, Any] = {
+    "bytes": bytes, "object": object, "any": Any, "optional": bytes | None, "sequence": Sequence[int], "str": str,
+    "int": int, "list": list[int], "none": None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "fits"), [(kind, place < 5) for place, kind in enumerate(TYPES)])
+async def test_what_a_serde_of_the_declaration_reads_is_of_the_type_that_is_asked_for_by_name(
+    kind: str, fits: bool
+) -> None:
+    sentence = f"is declared as bytes, and was read as {re.escape(describe(TYPES[kind]))}"
+    async with Harness(Scan) as app:
+        scan = app.workflow(Scan, "s")
+        await scan.end(3)
+        if fits:
+            assert await scan.run(kind) == r"b'\xff'"
+            assert await scan.peek(kind) == "b'aaa'"
+            assert await scan.wait(kind) == "3"
+            return
+        with pytest.raises(PausedInvocationError, match=f"The state 'page' {sentence}"):
+            await scan.run(kind)
+        for asked in (scan.wait, scan.peek):
+            with pytest.raises(PausedInvocationError, match=rf"The promise 'whole' {sentence}.* ctx\.promise\("):
+                await asked(kind)
+
+
+async def test_a_large_promise_of_another_type_is_told_like_a_small_one() -> None:
+    async with Harness(Scan) as app:
+        scan = app.workflow(Scan, "s")
+        await scan.end(3_000_000)
+        with pytest.raises(PausedInvocationError, match="'whole' is declared as bytes, and was read as str"):
+            await scan.wait("str")
+        assert await scan.wait("bytes") == "3000000"
+
+
+def test_a_promise_of_messages_has_a_serde_that_writes_them() -> None:
+    class Forecast(Workflow):
+        made: DurablePromise[Timestamp] = promise(serde=BytesSerde())
+
+        @handler
+        async def run(self, ctx: WorkflowContext) -> None: ...
+
+    with pytest.raises(DefinitionError, match=r"the promise Forecast\.made is Timestamp, a protobuf message"):
+        Runtime("memory:", [Forecast])
 
 
 async def test_a_serde_that_reads_something_else_is_found_out_where_the_value_is_given() -> None:

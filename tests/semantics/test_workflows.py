@@ -19,6 +19,7 @@ from durably import (
     InvocationStatus,
     InvocationStatusError,
     NotReadyError,
+    PausedInvocationError,
     Service,
     SharedWorkflowContext,
     TerminalError,
@@ -323,6 +324,63 @@ async def test_a_declared_promise_is_completed_by_name_with_what_is_read_as_it_i
         assert not waiting.done()
         await ann.see_nothing_by_name()
         assert await waiting is None
+
+
+class Poll(Workflow):
+    """Nobody has declared what it waits for."""
+
+    noted: DurablePromise[int] = promise()
+
+    @handler
+    async def run(self, ctx: WorkflowContext) -> int:
+        return await ctx.promise("answer", int)
+
+    @shared
+    async def peek(self, ctx: SharedWorkflowContext) -> int | None:
+        return await ctx.promise("answer", int).peek()
+
+    @shared
+    async def answer(self, ctx: SharedWorkflowContext, value: Any) -> None:
+        own_type: Any = value.__class__
+        await ctx.promise("answer", own_type).resolve(value)
+
+    @shared
+    async def note(self, ctx: SharedWorkflowContext) -> str:
+        await self.noted.resolve(3)
+        return await ctx.promise("noted", str)
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        ("7", "str"),
+        ([7], "list"),
+        ({"a": 7}, "dict"),
+        (7.5, "float"),
+        (True, "bool"),
+        (None, "None"),
+        ("x" * 3_000_000, "str"),
+    ],
+)
+async def test_a_promise_that_is_read_as_another_type_is_named_with_what_it_is_and_what_to_do(
+    suspend_after: float, value: Any, written: str
+) -> None:
+    sentence = (
+        f"The promise 'answer' was completed with {written}, and was read as int. Expected int, .* Its first "
+        f"completion counts for good: let the code read it as {written}, then resume."
+    )
+    async with Harness(Poll, suspend_after=suspend_after) as app:
+        poll = app.workflow(Poll, "p")
+        running = begin(poll.run())
+        await app.settle()
+        await poll.answer(value)
+        for asked in (running, poll.peek()):
+            with pytest.raises(PausedInvocationError, match=sentence):
+                await asked
+        with pytest.raises(
+            PausedInvocationError, match=r"The promise 'noted' is declared as int, and was read as str\."
+        ):
+            await poll.note()
 
 
 async def test_of_two_completions_at_once_the_first_counts(store: PuppetStore, suspend_after: float) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 import sqlite3
+from base64 import b64encode
 from collections.abc import Callable
 from contextlib import closing
 from itertools import count
@@ -17,6 +19,7 @@ from hypothesis import strategies as some
 from typing_extensions import override
 
 from durably import (
+    BytesSerde,
     DefinitionError,
     ObjectContext,
     PausedInvocationError,
@@ -32,10 +35,13 @@ from durably.storage.codec_marker import refuse_encoded
 from durably.storage.encoded import EncodedStore
 from durably.storage.introspection import InspectableStore
 from durably.storage.memory import Disk, MemoryStore
-from durably.storage.payload_coding import is_codec
+from durably.storage.payload_coding import HEADER_MARK, MARK, is_codec
+from durably.storage.recoding import Stage, recode
 from durably.storage.sqlite import SqliteStore
+from durably.testing import Harness
 from durably.testing.stores.contract import StoreContract
 from tests.levels import level
+from tests.storage.samples import OWNER
 
 KEY, OTHER_KEY = bytes(range(32)), bytes(range(1, 33))
 SECRET = "the-secret-of-mary"
@@ -174,6 +180,154 @@ def test_a_store_opens_exactly_with_all_keys_that_wrote_to_it(currents: list[str
                 assert await app.object(Diary, f"{number}").write("y") == ["x", "y"]
 
     asyncio.run(run())
+
+
+@given(
+    some.lists(some.sampled_from(["x", "x#2", "x%232", "x#2#2", ""]), min_size=1, max_size=4),
+    some.sets(some.sampled_from(["x", "x#2", "x%232", "x#2#2", ""])),
+)
+def test_keys_are_told_apart_whatever_their_ids_are(currents: list[str], given_keys: set[str]) -> None:
+    keys = {id: bytes([number]) * 32 for number, id in enumerate(["x", "x#2", "x%232", "x#2#2", ""])}
+    disk = Disk()
+
+    async def run() -> None:
+        for one in currents:
+            async with Runtime(MemoryStore(disk), [Counter], codec=AesGcmCodec(keys, current=one)):
+                pass
+        held = {id: keys[id] for id in given_keys | {currents[-1]}}
+        last = Runtime(MemoryStore(disk), [Counter], codec=AesGcmCodec(held, current=currents[-1]))
+        missing = set(currents) - set(held)
+        if missing:
+            named = "|".join(re.escape(f"The key {one!r} has" if one else "which is not here") for one in missing)
+            with pytest.raises(StoreUnavailableError, match=named):
+                await last.__aenter__()
+            return
+        async with last:
+            pass
+
+    asyncio.run(run())
+
+
+class Blob(VirtualObject):
+    content: bytes = state(default=b"", serde=BytesSerde())
+
+    @handler(accepts=BytesSerde(), returns=BytesSerde())
+    async def put(self, ctx: ObjectContext, content: bytes) -> bytes:
+        before, self.content = self.content, content
+        return before
+
+    @handler
+    async def told(self, ctx: ObjectContext) -> str:
+        return ctx.request.headers.get("x-own", "")
+
+
+LOOKALIKES = [
+    MARK + CompressionCodec().encode(b"forged"),
+    MARK + AesGcmCodec(KEY).encode(b"forged"),
+    MARK + b"\xff",
+    MARK,
+    b"",
+    b"base64:AA==",
+    b"plain",
+]
+HEADERS_LIKE_CODED = [f"{HEADER_MARK}{b64encode(value).decode()}" for value in LOOKALIKES]
+
+
+def unheard(_stage: Stage, _done: int, _total: int) -> None:
+    """Nobody watches."""
+
+
+@pytest.mark.parametrize("codec", [CompressionCodec(), AesGcmCodec(KEY)])
+async def test_plain_values_that_look_as_if_a_codec_had_written_them_are_read_as_they_are(
+    codec: Codec, tmp_path: Path
+) -> None:
+    path = tmp_path / "app.db"
+    headers = [*HEADERS_LIKE_CODED, f"{HEADER_MARK}aGVsbG8=", f"{HEADER_MARK}no base64", "plain"]
+
+    def opened(codec: Codec | None) -> Harness:
+        plain = SqliteStore(path)
+        return Harness(Blob, store=plain if codec is None else EncodedStore(plain, codec))
+
+    async with opened(None) as app:
+        sent = [
+            await app.object(Blob, "headers").told.options(headers={"x-own": value}).after(days=9).send()
+            for value in headers
+        ]
+        for number, value in enumerate(LOOKALIKES):
+            await app.object(Blob, f"{number}").put(value)
+            await app.object(Blob, f"coded {number}").put(b"none yet")
+    async with opened(AcceptPlain(codec)) as app:
+        for number, value in enumerate(LOOKALIKES):
+            assert (await app.state(Blob, f"{number}"))["content"] == value
+            assert await app.object(Blob, f"coded {number}").put(value) == b"none yet"
+    async with opened(AcceptPlain(codec)) as app:  # Now there are plain and coded ones beside each other.
+        for number, value in enumerate(LOOKALIKES):
+            assert await app.object(Blob, f"{number}").put(value) == value
+            assert await app.object(Blob, f"coded {number}").put(value) == value
+    recode(path, owner=OWNER, old=AcceptPlain(codec), new=codec, progressed=unheard)
+    async with opened(codec) as app:
+        for number, value in enumerate(LOOKALIKES):
+            assert await app.object(Blob, f"coded {number}").put(b"") == value
+        await app.advance(days=9, hours=1)
+        assert [await app.invocation(one.id, str) for one in sent] == headers
+
+
+@pytest.mark.parametrize("damaged", ["plain", "plain#2"])
+@pytest.mark.parametrize(
+    "note", ["base64:!", "durably", "durably 00 00000000", "durably 00112233445566778899aabbccddeeff 0"]
+)
+async def test_what_tells_plain_values_from_coded_ones_is_kept_twice(tmp_path: Path, damaged: str, note: str) -> None:
+    path = tmp_path / "app.db"
+    async with runtime(path, None) as app:
+        await app.object(Diary, "plain").write("x")
+
+    def opened() -> Runtime:
+        return Runtime(f"sqlite:///{path}", [Diary], codec=AcceptPlain(AesGcmCodec(KEY)))
+
+    async with opened() as app:
+        await app.object(Diary, "coded").write("x")
+
+    def damage(field: str) -> None:
+        with closing(sqlite3.connect(path)) as file:
+            assert file.execute("update state set value = ? where field = ?", [note, field]).rowcount == 1
+            file.commit()
+
+    damage(damaged)
+    async with opened() as app:
+        for key in ("plain", "coded"):
+            assert await app.object(Diary, key).write("y") == ["x", "y"]
+    damage("plain")
+    damage("plain#2")
+    with pytest.raises(
+        StoreUnavailableError, match=r"values in plain among the encoded ones, and what tells them apart"
+    ):
+        await opened().__aenter__()
+
+
+async def test_a_store_that_was_mixed_before_it_had_a_mark_of_its_own_is_read_as_then(tmp_path: Path) -> None:
+    path = tmp_path / "app.db"
+    async with runtime(path, KEY) as app:
+        await app.object(Diary, "coded").write("x")
+    with closing(sqlite3.connect(path)) as file:
+        file.execute("insert into state values ('', 'durably', 'plain', 'durably')")
+        file.execute("""insert into state values ('Diary', 'plain', 'lines', '["x"]')""")
+        file.commit()
+    async with Runtime(f"sqlite:///{path}", [Diary], codec=AcceptPlain(AesGcmCodec(KEY))) as app:
+        for key in ("plain", "coded"):
+            assert await app.object(Diary, key).write("y") == ["x", "y"]
+
+
+async def test_where_no_value_is_in_plain_none_that_is_put_there_is_accepted(tmp_path: Path) -> None:
+    path = tmp_path / "app.db"
+    for codec in (AesGcmCodec(KEY), AcceptPlain(AesGcmCodec(KEY))):
+        async with Runtime(f"sqlite:///{path}", [Diary], codec=codec) as app:
+            await app.object(Diary, "mary").write("x")
+    with closing(sqlite3.connect(path)) as file:
+        file.execute("""update state set value = '["forged"]' where field = 'lines'""")
+        file.commit()
+    async with Runtime(f"sqlite:///{path}", [Diary], codec=AcceptPlain(AesGcmCodec(KEY))) as app:
+        with pytest.raises(PausedInvocationError, match="in plain"):
+            await app.object(Diary, "mary").write("y")
 
 
 @pytest.mark.parametrize("damaged", ["codec", "codec#2"])

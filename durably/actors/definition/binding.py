@@ -454,8 +454,10 @@ def _promise_codec(
         )
     value = MISSING if annotation is DurablePromise else get_args(annotation)[0]
     try:
-        serde = definition.serde or runtime_serde
-        return codec_under(serde, value) if promise.serde is None else codec_of(promise.serde, value)
+        if promise.serde is None:
+            return codec_under(definition.serde or runtime_serde, value)
+        check_fit(promise.serde, value, f"the promise {where}")
+        return codec_of(promise.serde, value)
     except DefinitionError as error:
         raise DefinitionError(f"The type of the promise {where} does not work: {error.message}") from error
 

@@ -26,7 +26,7 @@ from durably.actors.subscriptions import Routing, Subscription, SubscriptionStar
 from durably.actors.values.descriptions import named
 from durably.actors.values.durations import Duration
 from durably.actors.values.serde import JSON, BytesSerde, JsonSerde
-from durably.actors.values.type_checks import is_datetime
+from durably.actors.values.type_checks import is_class, is_datetime
 from durably.errors import DefinitionError
 
 E = TypeVar("E", covariant=True)
@@ -155,6 +155,7 @@ def subscribe(
         raise DefinitionError("@subscribe takes the classes of events that the method gets: @subscribe(UserCreated).")
     classes = event_classes(events, "@subscribe")
     _check_start(start)
+    _check_key(key)
     where = PUBLISHED_STREAM if stream is None else PUBLISHED_STREAM + checked_stream(stream)
     routing = Routing(classes=classes, key=key)
 
@@ -178,6 +179,14 @@ def _check_start(start: Any) -> None:
     if not is_datetime(start) or start.tzinfo is None:
         raise DefinitionError(
             f'@subscribe(start=...) is "now", "beginning" or a datetime with a time zone; {start!r} is none of them.'
+        )
+
+
+def _check_key(key: object) -> None:
+    if key is not None and (not callable(key) or is_class(key)):
+        raise DefinitionError(
+            f"@subscribe(key=...) is a function that makes a key of an event, such as `lambda event: event.name`; "
+            f"{key!r} is none."
         )
 
 

@@ -22,6 +22,8 @@ from contextvars import copy_context
 from types import CodeType, FrameType, TracebackType
 from typing import Any, Generic, TypeVar
 
+from durably.errors import UndecodableError
+
 R = TypeVar("R")
 
 # By name and not by `super()`, which takes longer to find them than they take.
@@ -202,6 +204,23 @@ class HostOperation(Coroutine[object, object, R], Generic[R]):
 
     def remove_done_callback(self, fn: Callable[[asyncio.Future[R]], object], /) -> int:
         return self.future.remove_done_callback(fn)
+
+
+def told_unreadable(what: object, data: bytes, error: BaseException) -> BaseException:
+    """The error of an answer to `what`: one that cannot be read as what was asked for says what it is the answer to.
+
+    A `what` with a method `refusal(data, error)` says more.
+    """
+    if not isinstance(error, UndecodableError):
+        return error
+    refusal = getattr(what, "refusal", None)
+    told: UndecodableError
+    if refusal is not None:
+        told = refusal(data, error)
+    else:
+        told = UndecodableError(f"The answer to {what}: {error.message}", path=error.path, reason=error.reason)
+    told.__cause__ = error
+    return told
 
 
 def _tested_for_truth(what: object, site: CallSite | None) -> str:

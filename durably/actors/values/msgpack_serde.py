@@ -36,7 +36,7 @@ from durably.actors.values.round_trip import (
     compare_classes,
     how_to_keep,
 )
-from durably.actors.values.type_checks import is_class, is_text
+from durably.actors.values.type_checks import is_class, is_mapping, is_text
 from durably.actors.values.type_features import Features
 from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 from durably.errors import DefinitionError, UndecodableError, UnencodableError
@@ -165,7 +165,7 @@ class MsgpackSerde(Generic[T]):
             let_signals_pass(error)
             path, reason = located(error, data, self._read, form=msgspec.msgpack)
             raise UndecodableError(
-                f"Expected {describe(self._annotation)} as MessagePack: {reason}{place_in(path[1:])}.",
+                f"Expected {describe(self._annotation)} as MessagePack: {reason}{f' at {path}' if path[1:] else ''}.",
                 path=path,
                 reason=reason,
             ) from error
@@ -187,7 +187,9 @@ class MsgpackSerde(Generic[T]):
                 path=f"${path}",
             ) from None
         except UndecodableError as error:
-            raise UnencodableError(f"{shortened(value)} could not be read again: {error.message}") from error
+            registered = _registered_in(_decoder.decode(data))
+            way_out = "" if registered is None else f" {_how_to_annotate(registered)}"
+            raise UnencodableError(f"{shortened(value)} could not be read again: {error.message}{way_out}") from error
         except IncomparableError as error:
             raise UnencodableError(
                 f"{shortened(value)} cannot be compared with what is read again: {error}."
@@ -199,9 +201,28 @@ def _way_out(difference: Difference) -> str:
     way_out = how_to_keep(given)
     if way_out is not None:
         return way_out
-    if isinstance(difference, ClassDifference) and not _has_parts(difference.value.__class__):
-        return f"Give {class_of(read).__name__}(value): MessagePack has no {class_of(given).__name__}."
-    return "Annotate its type, or register its class with MsgpackSerde.register."
+    cls = class_of(given)
+    if isinstance(difference, ClassDifference) and not _has_parts(cls):
+        return f"Give {class_of(read).__name__}(value): MessagePack has no {cls.__name__}."
+    if _registry.name_of(cls) is not None:
+        return _how_to_annotate(cls)
+    return "Annotate its class; or annotate Any, and register its class with MsgpackSerde.register."
+
+
+def _how_to_annotate(cls: type) -> str:
+    return f"{named(cls)} is registered, and comes back where {named(cls)} or Any is annotated, not as another type."
+
+
+def _registered_in(read: Any) -> type | None:
+    """The class of the first instance in what was read by no annotation, which only a registered one can have."""
+    if is_mapping(read):
+        parts = [*read, *read.values()]
+    elif type(read) in (list, tuple, set, frozenset):
+        parts = list(read)
+    else:
+        cls = class_of(read)
+        return None if _registry.name_of(cls) is None else cls
+    return next((cls for cls in map(_registered_in, parts) if cls is not None), None)
 
 
 # ---------------------------------------------------------------- writing

@@ -17,7 +17,6 @@ import httpx
 import orjson
 
 from durably.cli.failures import CommandError
-from durably.cli.loading import load_codec
 from durably.cli.operators.no_answers import (
     NoServerError,
     field_of,
@@ -35,7 +34,7 @@ from durably.errors import DefinitionError, StoreInUseError, StoreUnavailableErr
 from durably.inspection import why
 from durably.runtime.clock import SystemClock
 from durably.runtime.queries.column_names import unique_names
-from durably.runtime.supervision.contained_codec import unwrapping
+from durably.storage.encoded import EncodedStore
 from durably.storage.introspection import InspectableStore
 from durably.storage.sqlite import SqliteStore
 
@@ -143,16 +142,15 @@ class RunningServer:
 class StoredFile:
     """The file of a store, which may be in use; it is only read."""
 
-    def __init__(self, store: InspectableStore, file: SqliteStore, codec: str | None) -> None:
+    def __init__(self, store: InspectableStore, file: SqliteStore) -> None:
         from durably.runtime.queries.queries import Queries
 
         self._store = store
         self.where = f"the store {file.describe()}"
-        coding = None if codec is None else load_codec(codec)
         self._queries = Queries(
             until_durable=_at_once,
             store=file,
-            unwrap=unwrapping(coding),
+            unwrap=store.unwrap if isinstance(store, EncodedStore) else bytes,
             now_us=SystemClock().now,
         )
 
@@ -275,6 +273,6 @@ async def _file(url: str, whom: Whom, configuration: Configuration) -> AsyncGene
     try:
         file = store_file(url)
         async with opened_to_read(file, codec) as store:
-            yield StoredFile(store, file, codec)
+            yield StoredFile(store, file)
     except (StoreInUseError, StoreUnavailableError, DefinitionError) as error:
         raise CommandError(str(error)) from error

@@ -43,7 +43,7 @@ from durably.actors.protocol.entries import (
     name_of_entry,
     name_of_restored,
 )
-from durably.actors.protocol.operations import CallSite, Operation
+from durably.actors.protocol.operations import CallSite, Operation, told_unreadable
 from durably.actors.protocol.popped import PoppedEntry, Pops
 from durably.actors.protocol.port import Action, Flush, Sent
 from durably.actors.protocol.request import Request
@@ -162,7 +162,7 @@ class DurableOperation(Operation[R]):
             result = self._decode(delivery.value)
         except USER_ERRORS as error:
             let_signals_pass(error)
-            self.set_exception(error)
+            self.set_exception(told_unreadable(self.what, delivery.value, error))
         else:
             self.set_result(result)
         if coding is not None and began is not None:
@@ -176,7 +176,7 @@ class DurableOperation(Operation[R]):
             raise
         except USER_ERRORS as error:
             let_signals_pass(error)
-            return partial(_raised, error)
+            return partial(_raised, told_unreadable(self.what, data, error))
         self._execution.keep_large(result)
         return lambda: result
 

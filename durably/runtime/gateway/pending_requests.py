@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from durably.actors.definition.binding import BoundActorHandler
 from durably.actors.protocol.commands import CompleteAwakeable
-from durably.actors.protocol.operations import CallSite, HostOperation
+from durably.actors.protocol.operations import CallSite, HostOperation, told_unreadable
 from durably.actors.values.durations import FOREVER_US
 from durably.actors.values.error_envelopes import decode_failure
 from durably.actors.values.slices import decode_in_slices
@@ -185,12 +186,16 @@ class ResultOperation(OutcomeOperation[R]):
             elif len(outcome.value) > self._pending.slice_bytes:
                 size_bytes = self._pending.slice_bytes
                 slices = decode_in_slices(self._decode, outcome.value, size_bytes)
-                self._pending.sliced_work.begin(slices, self.finish, self.refuse)
+                refuse = partial(self._refuse_unreadable, outcome.value)
+                self._pending.sliced_work.begin(slices, self.finish, refuse)
             else:
                 self.finish(self._decode(outcome.value))
         except USER_ERRORS as error:  # User code decodes.
             let_signals_pass(error)
-            self.refuse(error)
+            self._refuse_unreadable(outcome.value, error)
+
+    def _refuse_unreadable(self, data: bytes, error: BaseException) -> None:
+        self.refuse(told_unreadable(self.what, data, error))
 
 
 class ReplyOperation(OutcomeOperation[Reply]):

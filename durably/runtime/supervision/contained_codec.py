@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 from durably.storage.codec_marker import AcceptPlain
-from durably.storage.payload_coding import Codec, PayloadCoding
+from durably.storage.payload_coding import Codec
 
 
 class ContainedCodec:
@@ -40,10 +38,3 @@ class ContainedCodec:
 def contained_codec(codec: Codec) -> Codec:
     """The same codec, whose errors are Exceptions."""
     return AcceptPlain(ContainedCodec(codec.codec)) if isinstance(codec, AcceptPlain) else ContainedCodec(codec)
-
-
-def unwrapping(codec: Codec | None) -> Callable[[bytes], bytes]:
-    """What reads stored values."""
-    if codec is None:
-        return bytes
-    return PayloadCoding(contained_codec(codec), accepts_plain=isinstance(codec, AcceptPlain)).unwrap
