@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -158,6 +160,31 @@ def test_systemd_has_no_complaint_about_the_unit(tmp_path: Path) -> None:
         ["systemd-analyze", "verify", there], check=False, capture_output=True, text=True, timeout=PATIENCE_SECONDS
     )
     assert [line for line in said.stderr.splitlines() if "shop.service" in line] == []
+
+
+@pytest.mark.skipif(which("systemd-analyze") is None, reason="there is no systemd here")
+def test_the_unit_gives_the_server_little_of_the_machine(tmp_path: Path) -> None:
+    unit = tmp_path / "shop.service"
+    shutil.copy(ROOT / "docs" / "deploy" / "shop.service", unit)
+    said = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--no-pager", unit],
+        check=False, capture_output=True, text=True, timeout=PATIENCE_SECONDS,
+    )  # fmt: skip
+    if "overall exposure" not in said.stdout.lower():
+        pytest.skip("this systemd does not look at units that are not loaded")
+    assert re.search(r"Overall exposure level for shop.service: [0-4]\.\d", said.stdout), said.stdout
+
+
+HADOLINT = which("hadolint", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+
+
+@pytest.mark.skipif(HADOLINT is None, reason="there is no hadolint here")
+def test_hadolint_has_no_complaint_about_the_containerfile() -> None:
+    said = subprocess.run(
+        [str(HADOLINT), "--no-color", ROOT / "docs" / "deploy" / "Containerfile"],
+        check=False, capture_output=True, text=True, timeout=PATIENCE_SECONDS,
+    )  # fmt: skip
+    assert (said.returncode, said.stdout) == (0, "")
 
 
 def only(pattern: str, text: str) -> str:

@@ -10,14 +10,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Final
 
-import orjson
-import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from durably.cli.failures import CommandError
 from durably.cli.loading import load_runtime
-from durably.cli.operators.output import NOTHING
+from durably.cli.operators.output import NOTHING, Format, print_result
 from durably.cli.reading import store_file
 from durably.cli.tables import print_table
 from durably.errors import DefinitionError, StoreInUseError, StoreUnavailableError
@@ -54,7 +52,7 @@ class BreakingCodeError(CommandError):
     status = WOULD_BREAK
 
 
-def check(target: str, url: str, *, as_json: bool) -> None:
+def check(target: str, url: str, *, format: Format) -> None:
     """Check a store with the code of a runtime.
 
     Raises:
@@ -67,10 +65,11 @@ def check(target: str, url: str, *, as_json: bool) -> None:
         report = asyncio.run(_checked(store, runtime))
     except (StoreInUseError, StoreUnavailableError, DefinitionError) as error:
         raise CommandError(str(error)) from error
-    if as_json:
-        typer.echo(orjson.dumps({"ok": not report.problems, **asdict(report), "ways": ways(report.problems)}).decode())
-    else:
-        _tell(report, store, runtime)
+    print_result(
+        {"ok": not report.problems, **asdict(report), "ways": ways(report.problems)}, format,
+        names=(one.invocation or one.target for one in report.problems),
+        tell=lambda: _tell(report, store, runtime),
+    )  # fmt: skip
     if report.problems:
         raise BreakingCodeError(_summary(report))
 

@@ -23,7 +23,8 @@ from durably.cli.logs import LogLevel, configure_logs
 from durably.cli.migrate import migrate
 from durably.cli.move import move_store
 from durably.cli.new import make_project
-from durably.cli.operators.commands import add_to
+from durably.cli.operators.commands import FormatBesideFolderOption, FormatOption, JsonOption, add_to, format_of
+from durably.cli.operators.output import Format
 from durably.cli.output_failures import output_failures_told
 from durably.cli.projects import run_main, run_worker
 from durably.cli.recode import decrypt, encrypt
@@ -171,10 +172,11 @@ def config_show_command(
     environment: Annotated[
         str | None, typer.Option("--env", help="The environment, instead of DURABLY_ENV.", show_default=PRODUCTION)
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    output: FormatOption = Format.TABLE,
+    as_json: JsonOption = False,
 ) -> None:
     """Tell each value of the configuration and where it came from: the file, a variable, or the default."""
-    show_configuration(environment, as_json=as_json)
+    show_configuration(environment, format=format_of(output, as_json))
 
 
 @application.command("serve-restate")
@@ -257,20 +259,20 @@ def export_journals_command(
     ended: Annotated[
         bool, typer.Option("--ended", help="What is kept of invocations that have ended (journal_retention), instead.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
+    format: FormatBesideFolderOption = Format.TABLE,
+    as_json: JsonOption = False,
 ) -> None:
     """Write the journals of what is under way, for tests that replay them (durably.testing.replaying).
 
     With --ended, those of what has ended, for people to look at. The store is only read, and may be in use meanwhile.
     The files hold arguments, answers and state as they are: treat them as you treat the store.
     """
-    export(store, output, target=target, limit=limit, codec=codec, as_json=as_json, ended=ended)
+    export(store, output, target=target, limit=limit, codec=codec, format=format_of(format, as_json), ended=ended)
 
 
 _StoreOption = Annotated[
     str | None, typer.Option(help="The store, such as sqlite:///app.db.", show_default="[store] of durably.toml")
 ]
-_AsJson = Annotated[bool, typer.Option("--json", help="Print the counts and the digest as JSON.")]
 
 
 @application.command("backup")
@@ -279,36 +281,39 @@ def backup_command(
         Path, typer.Argument(metavar="FILE", help="The new file, such as app-monday.db, in a folder that is there.")
     ],
     store: _StoreOption = None,
-    as_json: _AsJson = False,
+    output: FormatOption = Format.TABLE,
+    as_json: JsonOption = False,
 ) -> None:
     """Copy a store to a new file, as of one moment. It may be in use meanwhile.
 
     The copy is a store as well: to restore it, stop what runs, and put it in the place of the other.
     """
-    back_up_all(file, store, as_json=as_json)
+    back_up_all(file, store, format=format_of(output, as_json))
 
 
 @application.command("export")
 def export_command(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The new file; gzipped if its name ends with .gz.")],
     store: _StoreOption = None,
-    as_json: _AsJson = False,
+    output: FormatOption = Format.TABLE,
+    as_json: JsonOption = False,
 ) -> None:
     """Write all that a store holds as lines of JSON, which any version from this one on imports.
 
     It may be in use meanwhile. The values are in it as they are stored: treat the file as you treat the store.
     """
-    export_all(file, store, as_json=as_json)
+    export_all(file, store, format=format_of(output, as_json))
 
 
 @application.command("import")
 def import_command(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="What durably export has written.")],
     store: _StoreOption = None,
-    as_json: _AsJson = False,
+    output: FormatOption = Format.TABLE,
+    as_json: JsonOption = False,
 ) -> None:
     """Make a new store of an exported one. There must be none yet; what is not whole is not imported."""
-    import_all(file, store, as_json=as_json)
+    import_all(file, store, format=format_of(output, as_json))
 
 
 _TargetArgument = Annotated[
@@ -346,13 +351,14 @@ def export_test_command(
     output: Annotated[
         Path, typer.Option(file_okay=False, help="The folder to write to; it is made if need be.")
     ] = Path("tests"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print the names of the files as JSON.")] = False,
+    format: FormatBesideFolderOption = Format.TABLE,
+    as_json: JsonOption = False,
 ) -> None:
     """Write a pytest file that runs the code of one invocation along its journal, as durably debug does.
 
     It fails as long as the code fails there. The journal beside it holds arguments, answers and state as they are.
     """
-    export_test(id, target, store, output, as_json=as_json)
+    export_test(id, target, store, output, format=format_of(format, as_json))
 
 
 @application.command("doctor")
@@ -362,14 +368,15 @@ def doctor_command(
         str | None,
         typer.Option(metavar="MODULE:ATTRIBUTE", help="The codec of the store, or a function that makes it."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
+    output: FormatOption = Format.TABLE,
+    as_json: JsonOption = False,
 ) -> None:
     """Check that a store is sound, and that nothing in it is stuck that could go on.
 
     The store is only read, and may be in use meanwhile. The command ends with 0 if nothing is wrong, with 3 if
     something is, and with 1 if the store cannot be examined. What waits for a person is told, and is not wrong.
     """
-    doctor(store, codec=codec, as_json=as_json)
+    doctor(store, codec=codec, format=format_of(output, as_json))
 
 
 @application.command("check")
@@ -379,14 +386,15 @@ def check_command(
         typer.Argument(metavar="MODULE:ATTRIBUTE", help="A Runtime, or a function without parameters that makes one."),
     ],
     store: Annotated[str, typer.Option(help="The store to check, such as sqlite:///app.db; it is only read.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print all that was found as JSON.")] = False,
+    output: FormatOption = Format.TABLE,
+    as_json: JsonOption = False,
 ) -> None:
     """Tell what would break if this code went on with a store, before it is deployed.
 
     Replays every open journal, and decodes the state of every object after its migrations. No action is run, and the
     store may be in use. Ends with 0 if nothing would break, 3 if something would, and 1 if that cannot be found out.
     """
-    check(target, store, as_json=as_json)
+    check(target, store, format=format_of(output, as_json))
 
 
 @application.command("generate")
@@ -500,28 +508,30 @@ def encrypt_command(
             help="The codec that reads what is there, if the new one does not. What is in plain needs none.",
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
+    output: FormatOption = Format.TABLE,
+    as_json: JsonOption = False,
 ) -> None:
     """Write all values of a store anew with a codec, such as AesGcmCodec: to encrypt it, or to retire an old key.
 
     They go into a second file, which is compared with the first and takes its place at the end, all at once. Backups
     that were made before stay as they are.
     """
-    encrypt(store, codec, old_codec=old_codec, as_json=as_json)
+    encrypt(store, codec, old_codec=old_codec, format=format_of(output, as_json))
 
 
 @application.command("move")
 def move_command(
     source: Annotated[str, typer.Argument(help="The store, such as sqlite:///app.db. No runtime may run on it.")],
     target: Annotated[str, typer.Argument(help="Where it goes, such as postgresql://user:password@host/database.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print the counts and the hash as JSON.")] = False,
+    output: FormatOption = Format.TABLE,
+    as_json: JsonOption = False,
 ) -> None:
     """Move a store from a SQLite file to PostgreSQL, with everything that is under way.
 
     All rows are read back, counted and hashed. A move that was cut off goes on where it was when it is run again. The
     file stays as it is.
     """
-    move_store(source, target, as_json=as_json)
+    move_store(source, target, format=format_of(output, as_json))
 
 
 @application.command("decrypt")
@@ -530,7 +540,8 @@ def decrypt_command(
     codec: Annotated[
         str, typer.Option(metavar="MODULE:ATTRIBUTE", help="The codec that reads it, or a function that makes it.")
     ],
-    as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
+    output: FormatOption = Format.TABLE,
+    as_json: JsonOption = False,
 ) -> None:
     """Write all values of a store anew in plain, in the same way."""
-    decrypt(store, codec, as_json=as_json)
+    decrypt(store, codec, format=format_of(output, as_json))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 
 import orjson
-import typer
 from rich.console import Console
 
+from durably.cli.operators.output import Format, print_result
 from durably.cli.tables import print_table
 from durably.configuration import ENVIRONMENT_VARIABLE, Configuration, load_configuration
 
 
-def show_configuration(environment: str | None, *, as_json: bool) -> None:
+def show_configuration(environment: str | None, *, format: Format) -> None:
     """Print it, for this environment or for the one that `DURABLY_ENV` names.
 
     Raises:
@@ -21,10 +21,11 @@ def show_configuration(environment: str | None, *, as_json: bool) -> None:
     chosen = {} if environment is None else {ENVIRONMENT_VARIABLE: environment}
     configuration = load_configuration(environ=os.environ | chosen)
     origin = configuration.environment_origin if environment is None else "--env"
-    if as_json:
-        typer.echo(orjson.dumps(_data(configuration, origin), option=orjson.OPT_INDENT_2).decode())
-    else:
-        _print(configuration, origin)
+    print_result(
+        _data(configuration, origin), format,
+        names=(f"{one.section}.{one.key}" for one in configuration.settings),
+        tell=lambda: _print(configuration, origin), is_long=True,
+    )  # fmt: skip
 
 
 def _data(configuration: Configuration, origin: str) -> dict[str, object]:

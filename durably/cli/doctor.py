@@ -1,16 +1,16 @@
-"""`durably doctor`: whether a store is sound and nothing in it is stuck, as a table for people or as JSON."""
+"""`durably doctor`: whether a store is sound and nothing in it is stuck, as a table for people or as data."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Final
 
-import orjson
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from durably.cli.failures import CommandError
+from durably.cli.operators.output import Format, print_result
 from durably.cli.reading import opened_to_read, store_file
 from durably.cli.tables import print_table
 from durably.doctor import Report, Severity, examine
@@ -23,7 +23,7 @@ PROBLEMS_FOUND: Final = 3
 _WORDS: Final = {Severity.PROBLEM: "problem", Severity.NOTE: "note"}
 
 
-def doctor(url: str, *, codec: str | None, as_json: bool) -> None:
+def doctor(url: str, *, codec: str | None, format: Format) -> None:
     """Examine the store of this URL and tell what was found.
 
     Raises:
@@ -34,10 +34,8 @@ def doctor(url: str, *, codec: str | None, as_json: bool) -> None:
         report = asyncio.run(_examined(url, codec))
     except (StoreInUseError, StoreUnavailableError, DefinitionError) as error:
         raise CommandError(str(error)) from error
-    if as_json:
-        typer.echo(orjson.dumps(report.data(), option=orjson.OPT_INDENT_2).decode())
-    else:
-        _show(report)
+    names = (one.id or one.subject for one in report.findings)
+    print_result(report.data(), format, names=names, tell=lambda: _show(report), is_long=True)
     if not report.is_sound:
         raise typer.Exit(PROBLEMS_FOUND)
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-import orjson
-import typer
 from rich.console import Console
 
 from durably.cli.failures import CommandError
+from durably.cli.operators.output import Format, print_result
 from durably.cli.reading import opened_to_read, store_file
 from durably.errors import DefinitionError, StoreInUseError, StoreUnavailableError
 from durably.storage.sqlite import SqliteStore
@@ -26,7 +25,7 @@ def export(
     *,
     target: str | None,
     limit: int | None,
-    as_json: bool,
+    format: Format,
     codec: str | None = None,
     ended: bool = False,
 ) -> None:
@@ -49,13 +48,14 @@ def export(
             "Targets are Service, Service/handler, Object/key and Object/key/handler, with the names that the store "
             "knows."
         )
-    if as_json:
-        told = {"journals": tally.journals, "steps": tally.steps, "folder": str(folder)}
-        typer.echo(orjson.dumps(told).decode())
-    else:
-        Console(highlight=False, soft_wrap=True).print(
+    print_result(
+        {"journals": tally.journals, "steps": tally.steps, "folder": str(folder)},
+        format,
+        names=[str(folder)],
+        tell=lambda: Console(highlight=False, soft_wrap=True).print(
             _sentence(tally, store, folder, target, ended=ended), markup=False
-        )
+        ),
+    )
 
 
 class Tally:

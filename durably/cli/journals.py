@@ -17,7 +17,6 @@ from pathlib import Path
 from types import CodeType
 from typing import Final
 
-import orjson
 import typer
 from typing_extensions import override
 
@@ -26,7 +25,7 @@ from durably.actors.values.durations import moment
 from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 from durably.cli.failures import CommandError
 from durably.cli.loading import load_runtime
-from durably.cli.operators.output import talk
+from durably.cli.operators.output import Format, print_result, talk
 from durably.cli.reading import store_file, store_url
 from durably.configuration import load_configuration
 from durably.errors import DefinitionError, StoreInUseError, StoreUnavailableError, UnreadableRecordError
@@ -125,7 +124,7 @@ class Debugger(pdb.Pdb):
         super().set_quit()
 
 
-def export_test(id: str, target: str | None, store: str | None, folder: Path, *, as_json: bool) -> None:
+def export_test(id: str, target: str | None, store: str | None, folder: Path, *, format: Format) -> None:
     """Write a test that runs the code of an invocation along its journal, and the journal beside it.
 
     Raises:
@@ -154,10 +153,10 @@ def export_test(id: str, target: str | None, store: str | None, folder: Path, *,
         )  # fmt: skip
     except OSError as error:
         raise CommandError(f"The test cannot be written to {folder}: {error.strerror or error}.") from error
-    if as_json:
-        typer.echo(orjson.dumps({"test": str(test), "journal": str(file)}).decode())
-        return
-    typer.echo(f"{test} runs {journal.target} along {file.name}: python -m pytest {test}")
+    print_result(
+        {"test": str(test), "journal": str(file)}, format, names=[str(test)],
+        tell=lambda: typer.echo(f"{test} runs {journal.target} along {file.name}: python -m pytest {test}"),
+    )  # fmt: skip
 
 
 # ---------------------------------------------------------------- what both need

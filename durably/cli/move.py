@@ -5,20 +5,20 @@ from __future__ import annotations
 import os
 import socket
 
-import orjson
-import typer
 from rich.console import Console
 from rich.progress import Progress, TextColumn
 
 from durably.cli.failures import CommandError
+from durably.cli.operators.output import Format, print_result
 from durably.cli.reading import store_file
+from durably.configuration.sections import without_password
 from durably.errors import DefinitionError, StoreInUseError, StoreUnavailableError
 from durably.runtime.clock import SystemClock
 from durably.storage.connect import POSTGRES_PREFIXES
 from durably.storage.records import Owner
 
 
-def move_store(source: str, target: str, *, as_json: bool) -> None:
+def move_store(source: str, target: str, *, format: Format) -> None:
     """
     Raises:
         CommandError: the stores are none that this moves between, or one of them cannot be had.
@@ -48,12 +48,14 @@ def move_store(source: str, target: str, *, as_json: bool) -> None:
             )  # fmt: skip
     except (StoreInUseError, StoreUnavailableError, DefinitionError) as error:
         raise CommandError(str(error)) from error
-    if as_json:
-        typer.echo(orjson.dumps({"rows": moved.rows, "digest": moved.digest}).decode())
-        return
     counts = ", ".join(f"{count:,} {table}" for table, count in moved.rows.items() if count) or "no rows"
-    Console(highlight=False, soft_wrap=True).print(
-        f"Moved: {counts}. Read back and compared: {moved.digest}. The file stays as it is. Do not start a runtime on "
-        "it again: it would do once more what goes on in PostgreSQL.",
-        markup=False,
+    print_result(
+        {"rows": moved.rows, "digest": moved.digest},
+        format,
+        names=[without_password(target)],
+        tell=lambda: Console(highlight=False, soft_wrap=True).print(
+            f"Moved: {counts}. Read back and compared: {moved.digest}. The file stays as it is. Do not start a runtime "
+            "on it again: it would do once more what goes on in PostgreSQL.",
+            markup=False,
+        ),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +23,11 @@ def make_project(folder: Path, *, models: bool) -> None:
         CommandError: the folder has something in it, or cannot be written.
     """
     template = TEMPLATES / ("models" if models else "plain")
+    if models and find_spec("lark") is None:
+        raise CommandError(
+            "A project of models needs lark, which reads .rst files: pip install 'durably[models]'. Nothing was "
+            "written."
+        )
     try:
         if folder.is_dir() and any(folder.iterdir()):
             raise CommandError(f"{folder.absolute()} is not empty, so nothing was written. Name another folder.")

@@ -9,12 +9,11 @@ from __future__ import annotations
 import os
 import socket
 
-import orjson
-import typer
 from rich.console import Console
 
 from durably.cli.failures import CommandError
 from durably.cli.loading import load_codec
+from durably.cli.operators.output import Format, print_result
 from durably.cli.progress import bars_of
 from durably.cli.reading import store_file
 from durably.codecs import Codec
@@ -30,7 +29,7 @@ STAGES = {
 }
 
 
-def encrypt(url: str, codec: str, *, old_codec: str | None, as_json: bool) -> None:
+def encrypt(url: str, codec: str, *, old_codec: str | None, format: Format) -> None:
     """Write all values of the store with a codec; those that another one wrote, or an older key, too.
 
     Raises:
@@ -39,17 +38,17 @@ def encrypt(url: str, codec: str, *, old_codec: str | None, as_json: bool) -> No
     """
     new = load_codec(codec)
     old = new if old_codec is None else load_codec(old_codec)
-    _tell(url, _recoded(url, old, new), f"were written with {codec}", as_json=as_json)
+    _tell(url, _recoded(url, old, new), f"were written with {codec}", format=format)
 
 
-def decrypt(url: str, codec: str, *, as_json: bool) -> None:
+def decrypt(url: str, codec: str, *, format: Format) -> None:
     """Write all values of the store in plain.
 
     Raises:
         CommandError: the codec or the store cannot be had.
 
     """
-    _tell(url, _recoded(url, load_codec(codec), None), "were written in plain", as_json=as_json)
+    _tell(url, _recoded(url, load_codec(codec), None), "were written in plain", format=format)
 
 
 def _recoded(url: str, old: Codec, new: Codec | None) -> Recoded:
@@ -62,12 +61,14 @@ def _recoded(url: str, old: Codec, new: Codec | None) -> Recoded:
         raise CommandError(str(error)) from error
 
 
-def _tell(url: str, recoded: Recoded, done: str, *, as_json: bool) -> None:
-    if as_json:
-        typer.echo(orjson.dumps({"store": url, "values": recoded.values, "bytes": recoded.bytes}).decode())
-        return
-    Console(highlight=False, soft_wrap=True).print(
-        f"{recoded.values:,} values of {recoded.bytes:,} bytes in {url} {done}, read back and compared. Backups that "
-        "were made before are what they were.",
-        markup=False,
+def _tell(url: str, recoded: Recoded, done: str, *, format: Format) -> None:
+    print_result(
+        {"store": url, "values": recoded.values, "bytes": recoded.bytes},
+        format,
+        names=[url],
+        tell=lambda: Console(highlight=False, soft_wrap=True).print(
+            f"{recoded.values:,} values of {recoded.bytes:,} bytes in {url} {done}, read back and compared. Backups "
+            "that were made before are what they were.",
+            markup=False,
+        ),
     )

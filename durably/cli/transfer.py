@@ -7,11 +7,10 @@ import socket
 from importlib.metadata import version
 from pathlib import Path
 
-import orjson
-import typer
 from rich.console import Console
 
 from durably.cli.failures import CommandError
+from durably.cli.operators.output import Format, print_result
 from durably.cli.progress import bars_of
 from durably.cli.reading import store_file, store_url
 from durably.errors import DefinitionError, StoreInUseError, StoreUnavailableError
@@ -29,7 +28,7 @@ STAGES = {
 }
 
 
-def export_all(file: Path, store: str | None, *, as_json: bool) -> None:
+def export_all(file: Path, store: str | None, *, format: Format) -> None:
     """Write all that a store holds to a file of text.
 
     Raises:
@@ -44,10 +43,10 @@ def export_all(file: Path, store: str | None, *, as_json: bool) -> None:
             )
     except (StoreUnavailableError, DefinitionError) as error:
         raise CommandError(str(error)) from error
-    _tell(contents, url, file, f"{contents.total:,} rows of {url} are in {file}", as_json=as_json)
+    _tell(contents, url, file, f"{contents.total:,} rows of {url} are in {file}", made=str(file), format=format)
 
 
-def import_all(file: Path, store: str | None, *, as_json: bool) -> None:
+def import_all(file: Path, store: str | None, *, format: Format) -> None:
     """Make a store of an exported one.
 
     Raises:
@@ -61,10 +60,10 @@ def import_all(file: Path, store: str | None, *, as_json: bool) -> None:
             contents = import_store(file, Path(made.path), made.describe(), owner=owner, progressed=progressed)
     except (StoreInUseError, StoreUnavailableError, DefinitionError) as error:
         raise CommandError(str(error)) from error
-    _tell(contents, url, file, f"{contents.total:,} rows of {file} are in {url}", as_json=as_json)
+    _tell(contents, url, file, f"{contents.total:,} rows of {file} are in {url}", made=url, format=format)
 
 
-def back_up_all(file: Path, store: str | None, *, as_json: bool) -> None:
+def back_up_all(file: Path, store: str | None, *, format: Format) -> None:
     """Copy a store, which may be in use, to a new file.
 
     Raises:
@@ -78,14 +77,15 @@ def back_up_all(file: Path, store: str | None, *, as_json: bool) -> None:
     except (StoreUnavailableError, DefinitionError) as error:
         raise CommandError(str(error)) from error
     told = f"{file} is a backup of {url}: {made.contents.total:,} rows, {made.bytes:,} bytes"
-    _tell(made.contents, url, file, told, as_json=as_json)
+    _tell(made.contents, url, file, told, made=str(file), format=format)
 
 
-def _tell(contents: Contents, url: str, file: Path, sentence: str, *, as_json: bool) -> None:
-    if as_json:
-        told = {"store": url, "file": str(file), "rows": contents.rows, "sha256": contents.sha256}
-        typer.echo(orjson.dumps(told).decode())
-        return
-    Console(highlight=False, soft_wrap=True).print(
-        f"{sentence}, read back and compared (SHA-256 of the rows: {contents.sha256}).", markup=False
+def _tell(contents: Contents, url: str, file: Path, sentence: str, *, made: str, format: Format) -> None:
+    print_result(
+        {"store": url, "file": str(file), "rows": contents.rows, "sha256": contents.sha256},
+        format,
+        names=[made],
+        tell=lambda: Console(highlight=False, soft_wrap=True).print(
+            f"{sentence}, read back and compared (SHA-256 of the rows: {contents.sha256}).", markup=False
+        ),
     )

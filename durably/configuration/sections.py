@@ -24,11 +24,18 @@ SECRET_KEYS: Final = frozenset({"token"})
 """Their values are shown nowhere: not by `durably config show`, not in errors, not in a `repr`."""
 FILE_KEYS: Final = frozenset({"token_file", "tls_certificate", "tls_key"})
 """Their values are paths of files. What `durably.toml` says of them counts from its own folder."""
+URL_KEYS: Final = frozenset({"url", "endpoint", "nodes"})
+"""Their values are URLs, and may have a password in them."""
 SQLITE_PREFIX: Final = "sqlite:///"
 """What follows it in the URL of a store is a path, which counts from there, too."""
 _PASSWORD: Final = re.compile(r"(//?[^:@/]*:)[^/]*@")
+_PASSWORD_OF_NO_URL: Final = re.compile(
+    r"^(\s*(?>[a-z][a-z\d+.-]*:/{1,3}|/{0,3})[^:@/\[]*:).*@", re.IGNORECASE | re.DOTALL
+)
+"""What has a slip in it: no scheme, one slash, or a password whose own / or @ was not escaped."""
 _SECRET_PARAMETER: Final = re.compile(
-    r"((?:^|[?&;\s])[a-z_-]*(?:password|passwd|pwd|secret|token|api[_-]?key)=)[^&;#\s]*", re.IGNORECASE
+    r"((?:^|[?&;\s])[a-z_-]*(?:password|passwd|pwd|secret|token|api[_-]?key)\s*=\s*)(?:'(?:[^'\\]|\\.)*'|[^&;#\s]*)",
+    re.IGNORECASE,
 )
 
 
@@ -189,7 +196,7 @@ def shown_value(key: str, value: object) -> object:
     if value is not None and key in SECRET_KEYS:
         return HIDDEN
     if isinstance(value, str):
-        return without_password(value) if key == "url" or "://" in value else value
+        return without_password(value) if key in URL_KEYS or "://" in value else value
     if isinstance(value, list | tuple):
         several = cast("Sequence[object]", value)
         return tuple(shown_value(key, one) for one in several)
@@ -197,5 +204,9 @@ def shown_value(key: str, value: object) -> object:
 
 
 def without_password(url: str) -> str:
-    """A URL of any scheme as it may be shown: without the password before its host, and without secret parameters."""
-    return _SECRET_PARAMETER.sub(r"\1***", _PASSWORD.sub(r"\1***@", url))
+    """What was given as a URL, of any scheme, as it may be shown: without the password before its host, and without
+    secret parameters. Where it is malformed, more is hidden rather than less.
+    """
+    if not url.startswith(SQLITE_PREFIX):  # A path has no password, and may have a colon and an @ in it.
+        url = _PASSWORD_OF_NO_URL.sub(r"\1***@", _PASSWORD.sub(r"\1***@", url))
+    return _SECRET_PARAMETER.sub(r"\1***", url)

@@ -35,8 +35,8 @@ def store_given(store: object) -> InspectableStore:
         return SqliteStore(store)
     if isinstance(store, type) or not all(callable(getattr(store, method, None)) for method in _METHODS):
         raise DefinitionError(
-            f"{repr(store)[:80]} ({type(store).__name__}) is no store. Give a URL such as `sqlite:///tickets.db`, a "
-            "pathlib.Path, a SqliteStore(path), or a MemoryStore()."
+            f"{without_password(repr(store))[:80]} ({type(store).__name__}) is no store. Give a URL such as "
+            "`sqlite:///tickets.db`, a pathlib.Path, a SqliteStore(path), or a MemoryStore()."
         )
     return cast("InspectableStore", store)
 
@@ -60,8 +60,8 @@ def store_from_url(url: str, *, checkpoints: Literal["own", "external"] = "own")
     """
     if not isinstance(cast(object, url), str):
         raise DefinitionError(
-            f"A store is named by a URL, as text, such as `sqlite:///tickets.db`, not by {url!r} "
-            f"({type(url).__name__})."
+            f"A store is named by a URL, as text, such as `sqlite:///tickets.db`, not by "
+            f"{without_password(repr(url))} ({type(url).__name__})."
         )
     if url == "memory:":
         return MemoryStore()
@@ -89,11 +89,12 @@ def path_in_url(url: str, *, windows: bool) -> str:
     """
     quoted = url.removeprefix(SQLITE_PREFIX)
     if not url.startswith(SQLITE_PREFIX) or not quoted:
-        if url and _scheme.match(url) is None:
+        shown = without_password(url)
+        if url and _scheme.match(url.lstrip()) is None and shown == url:
             written = url.replace("%", "%25").replace("?", "%3F")
             raise DefinitionError(f"{url!r} names no store, since it is no URL. Write `{SQLITE_PREFIX}{written}`.")
         raise DefinitionError(
-            f"{without_password(url)!r} names no store. Write `sqlite:///tickets.db` for a file in the working "
+            f"{shown!r} names no store. Write `sqlite:///tickets.db` for a file in the working "
             "directory, `sqlite:////var/lib/tickets.db` for an absolute path, "
             "`postgresql://user:password@host/database`, or `memory:`."
         )

@@ -34,6 +34,7 @@ from durably import (
 )
 from durably.cli.check import WOULD_BREAK, check
 from durably.cli.failures import CommandError
+from durably.cli.operators.output import Format
 from durably.codecs import CompressionCodec
 from durably.testing import Harness
 from durably.testing.replaying import check_store, journals_under_way, replay_journals
@@ -142,10 +143,10 @@ def told(capsys: pytest.CaptureFixture[str], target: str, url: str, status: int)
     """What the command tells as JSON, when it ends with this status."""
     if status:
         with pytest.raises(CommandError) as error:
-            check(target, url, as_json=True)
+            check(target, url, format=Format.JSON)
         assert error.value.status == status
     else:
-        check(target, url, as_json=True)
+        check(target, url, format=Format.JSON)
     report: dict[str, Any] = json.loads(capsys.readouterr().out)
     assert_fits("check", report)
     assert report["ok"] is (status == 0)
@@ -177,7 +178,7 @@ def test_code_that_goes_on_with_everything_is_told_so(
     target = with_code(monkeypatch, Order, Person)
     report = told(capsys, target, url, 0)
     assert (report["journals"], report["steps"], report["objects"], report["problems"]) == (1, 2, 1, [])
-    check(target, url, as_json=False)
+    check(target, url, format=Format.TABLE)
     assert "goes on with all of sqlite" in capsys.readouterr().out
     assert content(tmp_path) == before
 
@@ -250,7 +251,7 @@ def test_a_journal_that_the_code_does_not_follow_is_named_with_both_sides_and_no
     assert any("'charge'" in line for line in problem["attempted"])
     assert "version" in problem["recorded_by"]
     with pytest.raises(CommandError, match="1 invocation would not go on"):
-        check(target, url, as_json=False)
+        check(target, url, format=Format.TABLE)
     out = capsys.readouterr().out
     head, row = (line.split(maxsplit=5) for line in out.splitlines()[:2])
     assert head == ["WHAT", "WHERE", "STATUS", "STEP", "FOUND"]
@@ -384,7 +385,7 @@ def test_a_store_with_a_codec_is_read_with_that_of_the_runtime(
     url = stopped(tmp_path, codec=CompressionCodec())
     assert told(capsys, with_code(monkeypatch, Order, Person, codec=CompressionCodec()), url, 0)["objects"] == 1
     with pytest.raises(CommandError, match="codec") as error:
-        check(with_code(monkeypatch, Order, Person), url, as_json=False)
+        check(with_code(monkeypatch, Order, Person), url, format=Format.TABLE)
     assert error.value.status == 1
 
 
@@ -404,7 +405,7 @@ def test_what_cannot_be_checked_is_told_in_a_sentence(
     monkeypatch.chdir(tmp_path)
     with_code(monkeypatch, Order, Person)
     with pytest.raises(CommandError, match=sentence) as error:
-        check(target, url, as_json=False)
+        check(target, url, format=Format.TABLE)
     assert error.value.status == 1
 
 

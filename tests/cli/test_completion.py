@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+from pathlib import Path
+from shutil import which
 
 import pytest
 
 from durably.cli.commands import run
+from tests.processes import PATIENCE_SECONDS, environment_with
 
 
 @pytest.mark.parametrize(
@@ -37,3 +42,30 @@ def test_what_is_typed_is_completed(
     found = set(re.findall(r"-*\w[\w-]*", told))
     assert completed <= found
     assert "deployments" not in found
+
+
+IN_SHELLS = {
+    "bash": (
+        'eval "$(durably --show-completion)"; COMP_WORDS=({words}); COMP_CWORD={last}; '
+        '_durably_completion durably; printf "%s\\n" "${{COMPREPLY[@]}}"'
+    ),
+    "fish": 'durably --show-completion | source; complete -C "{words}"',
+}
+"""How each is asked for what it would complete."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shell", IN_SHELLS)
+def test_a_shell_that_is_here_completes_by_what_the_command_shows(shell: str, tmp_path: Path) -> None:
+    if which(shell) is None:
+        pytest.skip(f"there is no {shell} here")
+    words = "durably invocations re"
+    (tmp_path / "durably").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m durably "$@"\n', "utf-8")
+    (tmp_path / "durably").chmod(0o755)
+    environment = environment_with({"HOME": str(tmp_path)})
+    environment["PATH"] = f"{tmp_path}:{environment['PATH']}"
+    told = subprocess.run(
+        [shell, "-c", IN_SHELLS[shell].format(words=words, last=len(words.split()) - 1)], env=environment,
+        cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False,
+    )  # fmt: skip
+    assert {line.split()[0] for line in told.stdout.splitlines()} == {"resume", "restart", "restart-as-new"}, told

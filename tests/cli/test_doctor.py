@@ -12,6 +12,7 @@ import typer
 from durably import SqliteStore
 from durably.cli.doctor import PROBLEMS_FOUND, doctor
 from durably.cli.failures import CommandError
+from durably.cli.operators.output import Format
 from durably.testing import Harness
 from tests.cli.output_schemas import assert_fits
 from tests.doctor.test_doctor import PATIENT, Clerk, Desk, Vote, damage, fill
@@ -24,9 +25,9 @@ async def filled(path: Path) -> str:
     return f"sqlite:///{path}"
 
 
-async def examined(url: str, *, as_json: bool = False) -> int:
+async def examined(url: str, *, format: Format = Format.TABLE) -> int:
     try:
-        await asyncio.to_thread(doctor, url, codec=None, as_json=as_json)
+        await asyncio.to_thread(doctor, url, codec=None, format=format)
     except typer.Exit as exit:
         return exit.exit_code
     return 0
@@ -52,12 +53,14 @@ async def test_a_problem_ends_with_3_and_says_what_to_do(tmp_path: Path, capsys:
     assert "no-start-timer" in told
     assert "Cancel or kill it" in told
     assert told.strip().endswith("1 problem.")
-    assert await examined(url, as_json=True) == PROBLEMS_FOUND
+    assert await examined(url, format=Format.JSON) == PROBLEMS_FOUND
     data = json.loads(capsys.readouterr().out)
     assert_fits("doctor", data)
     assert (data["sound"], data["invocations"], data["objects"]) == (False, 13, 8)
     assert [one["code"] for one in data["findings"] if one["severity"] == "problem"] == ["no-start-timer"]
     assert data["findings"][0]["id"].startswith("inv_1")
+    assert await examined(url, format=Format.NAME) == PROBLEMS_FOUND
+    assert capsys.readouterr().out.splitlines() == [one["id"] or one["subject"] for one in data["findings"]]
 
 
 @pytest.mark.parametrize("table", ["state", "promises", "invocations", "owner", "signals"])
@@ -66,7 +69,7 @@ async def test_a_table_that_is_missing_is_a_finding(
 ) -> None:
     url = await filled(tmp_path / "app.db")
     damage(tmp_path / "app.db", "pragma legacy_alter_table = on", f"alter table {table} rename to lost")
-    assert await examined(url, as_json=True) == PROBLEMS_FOUND
+    assert await examined(url, format=Format.JSON) == PROBLEMS_FOUND
     found = [(one["code"], one["sentence"]) for one in json.loads(capsys.readouterr().out)["findings"]]
     assert ("layout", f"The table {table} is missing.") in found
 

@@ -15,6 +15,7 @@ import pytest
 from durably import Context, Service, SqliteStore, handler
 from durably.cli.export_journals import export
 from durably.cli.failures import CommandError
+from durably.cli.operators.output import Format
 from durably.testing import Harness
 from durably.testing.replaying import ReplayError, read_journals, replay_journals
 from examples.providers import MailProvider, PaymentProvider
@@ -142,7 +143,7 @@ def test_help_says_what_has_a_journal(tmp_path: Path) -> None:
 )
 def test_a_store_that_cannot_be_read_is_a_sentence(tmp_path: Path, url: str, told: str) -> None:
     with pytest.raises(CommandError, match=told):
-        export(url.format(tmp_path), tmp_path / "journals", target=None, limit=None, as_json=False)
+        export(url.format(tmp_path), tmp_path / "journals", target=None, limit=None, format=Format.TABLE)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -154,6 +154,32 @@ def test_a_failing_journal_becomes_a_test_that_fails_until_the_code_is_mended(
     the_test_of(fails)()
 
 
+async def test_beside_the_runtime_that_runs_it_a_journal_is_debugged_and_becomes_a_test(
+    command: Callable[..., Told], tmp_path: Path
+) -> None:
+    module = __import__(MODULE)
+    runtime: Runtime = module.make()
+    async with runtime as app:
+        failing = await app.object(module.Cart, "mary").add.send("gone")
+        waiting = await app.object(module.Cart, "ann").wait.send()
+        for id, status in ((failing.id, "PAUSED"), (waiting.id, "SUSPENDED")):
+            while (await app.why(id)).status is not InvocationStatus[status]:
+                pass
+        options = (f"{MODULE}:runtime", "--store", "sqlite:///app.db")
+        for invocation, ends_with in ((failing, 3), (waiting, 0)):
+            ended, out, err = await asyncio.to_thread(command, "debug", invocation.id, *options, "--no-pdb")
+            assert (ended, out) == (ends_with, ""), err
+            ended, out, err = await asyncio.to_thread(command, "export-test", invocation.id, *options)
+            assert (ended, err) == (0, "")
+        tests = {path.name.split("_")[2]: the_test_of(path) for path in (tmp_path / "tests").glob("test_*.py")}
+        await asyncio.to_thread(tests["wait"])
+        with pytest.raises(LookupError, match="gone is not there"):
+            await asyncio.to_thread(tests["add"])
+        # It goes on as if nobody had looked.
+        assert await app.object(module.Cart, "joe").add("tea") == 3
+        assert (await app.why(waiting.id)).status is InvocationStatus.SUSPENDED
+
+
 def the_test_of(file: Path) -> Callable[[], None]:
     """The only test of a file, loaded anew."""
     (found,) = [value for name, value in runpy.run_path(str(file)).items() if name.startswith("test_")]

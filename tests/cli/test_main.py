@@ -5,10 +5,12 @@ import runpy
 import signal
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
+from _durably_command import print_version
 from durably.cli import main
 from tests.processes import ROOT, environment_with
 
@@ -44,6 +46,42 @@ def test_the_version_needs_no_import_of_the_package(tmp_path: Path, command: lis
     )  # fmt: skip
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout.startswith("durably ")
+
+
+@pytest.mark.parametrize("command", [["-m", "durably"], ["-c", "import _durably_command as c; c.main()"]])
+def test_the_version_imports_a_little_of_the_standard_library_alone(command: list[str]) -> None:
+    """The figure in docs/operations.md rests on that: what is imported takes the time."""
+    added = modules_imported_by(*command, "--version") - modules_imported_by("-c", "pass")
+    ours = {name for name in added if name.partition(".")[0] not in sys.stdlib_module_names}
+    assert ours <= {"_durably_command", "durably"}
+    assert "_durably_command" in added
+    slow = {"asyncio", "email", "http", "importlib.metadata", "logging", "sqlite3", "ssl", "subprocess", "zipfile"}
+    assert added & slow == set()
+
+
+def test_the_version_is_that_of_the_installed_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_version()
+    assert capsys.readouterr().out == f"durably {version('durably')}\n"
+    (tmp_path / "durably-7.0.dev1+here.dist-info").mkdir()
+    (tmp_path / "durably_other-8.dist-info").mkdir()
+    for path, told in (
+        ([str(tmp_path / "none"), str(tmp_path), *sys.path], "7.0.dev1+here"),
+        ([], "(from a source tree, not installed)"),
+    ):
+        monkeypatch.setattr(sys, "path", path)
+        print_version()
+        assert capsys.readouterr().out == f"durably {told}\n"
+
+
+def modules_imported_by(*command: str) -> set[str]:
+    """The modules that Python imports for a program, those of its own start too."""
+    told = subprocess.run(
+        [sys.executable, "-X", "importtime", *command], env=environment_with({}), capture_output=True, text=True,
+        check=True,
+    ).stderr  # fmt: skip
+    return {line.rpartition("|")[2].strip() for line in told.splitlines() if line.startswith("import time:")}
 
 
 @pytest.mark.parametrize("module", ["durably", "durably.cli"])

@@ -22,7 +22,11 @@ def commands(group: Any, *path: str) -> Iterator[tuple[str, Any]]:
 
 
 def prints_json(command: Any) -> bool:
-    return any(one.name == "as_json" or one.default is Format.TABLE for one in command.params)
+    """It has `-o table|json|yaml|name`, and `--json` beside it."""
+    forms = [one for one in command.params if one.default is Format.TABLE]
+    assert all("-o" in one.opts for one in forms)
+    assert bool(forms) is any("--json" in one.opts for one in command.params)
+    return bool(forms)
 
 
 def test_each_command_that_prints_json_has_a_schema_and_the_schemas_are_sound() -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Generator, Mapping
 from contextlib import closing, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ import orjson
 import pytest
 
 from durably.cli.attached import GONE
+from durably.cli.failures import CommandError
+from durably.cli.new import make_project
 from tests.processes import PATIENCE_SECONDS, READY, ServerProcess, durably, environment_with, eventually
 
 pytestmark = pytest.mark.slow
@@ -228,6 +231,19 @@ def test_migrate_adds_what_is_new_and_refuses_what_would_be_lost(models: Folder)
     assert refused.returncode == 1
     assert "Nothing was changed" in refused.stderr
     assert "1 object of Order could not be read as Created" in refused.stderr
+
+
+def test_without_what_reads_models_no_half_of_a_project_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def find_no_lark(name: str) -> object | None:
+        return None if name == "lark" else find_spec(name)
+
+    monkeypatch.setattr("durably.cli.new.find_spec", find_no_lark)
+    with pytest.raises(CommandError, match=r"pip install 'durably\[models\]'\. Nothing was written\."):
+        make_project(tmp_path / "orders", models=True)
+    assert not any(tmp_path.iterdir())
+    make_project(tmp_path / "plain", models=False)
 
 
 def test_a_folder_with_something_in_it_is_left_alone(plain: Folder) -> None:

@@ -13,6 +13,7 @@ from durably import Context, Runtime, Service, handler
 from durably.cli.export_journals import export
 from durably.cli.failures import CommandError
 from durably.cli.loading import load_codec
+from durably.cli.operators.output import Format
 from durably.cli.recode import decrypt, encrypt
 from durably.codecs import AesGcmCodec, CompressionCodec
 from tests.cli.output_schemas import assert_fits
@@ -62,19 +63,19 @@ async def test_a_store_is_encrypted_gets_another_key_and_is_decrypted(
     def is_readable() -> bool:
         return SECRET.encode() in b"".join(one.read_bytes() for one in folder.iterdir() if one.suffix != ".py")
 
-    encrypt(URL, "codecs_of_this_test:codec", old_codec=None, as_json=True)
+    encrypt(URL, "codecs_of_this_test:codec", old_codec=None, format=Format.JSON)
     told = json.loads(capsys.readouterr().out)
     assert_fits("encrypt", told)
     assert told == {"store": URL, "values": told["values"], "bytes": told["bytes"]}
     assert told["values"] >= 2
     assert not is_readable()
-    encrypt(URL, "codecs_of_this_test:both", old_codec=None, as_json=False)
+    encrypt(URL, "codecs_of_this_test:both", old_codec=None, format=Format.TABLE)
     assert "values of" in (said := capsys.readouterr().out)
     assert f"in {URL} were written with codecs_of_this_test:both, read back and compared." in said
     with pytest.raises(CommandError, match="key 'new'"):
-        decrypt(URL, "codecs_of_this_test:codec", as_json=False)
-    encrypt(URL, "codecs_of_this_test:compression", old_codec="codecs_of_this_test:both", as_json=False)
-    decrypt(URL, "codecs_of_this_test:compression", as_json=False)
+        decrypt(URL, "codecs_of_this_test:codec", format=Format.TABLE)
+    encrypt(URL, "codecs_of_this_test:compression", old_codec="codecs_of_this_test:both", format=Format.TABLE)
+    decrypt(URL, "codecs_of_this_test:compression", format=Format.TABLE)
     assert is_readable()
 
 
@@ -99,11 +100,11 @@ async def test_journals_of_an_encrypted_store_are_exported_with_its_codec(
     import asyncio
 
     await fill()
-    encrypt(URL, "codecs_of_this_test:codec", old_codec=None, as_json=False)
+    encrypt(URL, "codecs_of_this_test:codec", old_codec=None, format=Format.TABLE)
     with pytest.raises(CommandError, match="--codec module:attribute"):
-        await asyncio.to_thread(export, URL, folder / "journals", target=None, limit=None, as_json=False)
+        await asyncio.to_thread(export, URL, folder / "journals", target=None, limit=None, format=Format.TABLE)
     codec = "codecs_of_this_test:codec"
-    await asyncio.to_thread(export, URL, folder / "journals", target=None, limit=None, as_json=True, codec=codec)
+    await asyncio.to_thread(export, URL, folder / "journals", target=None, limit=None, format=Format.JSON, codec=codec)
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["journals"] == 1
     assert SECRET in next((folder / "journals").iterdir()).read_text()
 
@@ -119,7 +120,7 @@ def test_what_names_no_codec_is_refused_in_a_sentence(folder: Path) -> None:
         with pytest.raises(CommandError, match=sentence):
             load_codec(target)
     with pytest.raises(CommandError, match="is no file"):
-        encrypt("memory:", "codecs_of_this_test:codec", old_codec=None, as_json=False)
+        encrypt("memory:", "codecs_of_this_test:codec", old_codec=None, format=Format.TABLE)
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -8,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from durably.configuration import Admin, Configuration, Ingress, Server, Store, load_configuration, token_of, tokens_of
-from durably.configuration.sections import FILE_KEYS, HIDDEN, SECTIONS
+from durably.configuration.sections import FILE_KEYS, HIDDEN, SECTIONS, without_password
 from durably.errors import ConfigurationError
 from durably.storage.connect import path_in_url
 
@@ -284,3 +286,28 @@ def test_passwords_are_shown_in_no_section(tmp_path: Path) -> None:
     assert shown["pubsub.nodes"] == ("http://ann:***@events-1:8080", "http://events-2:8080")
     assert shown["tracing.endpoint"] == "http://ann:***@localhost:4317/?api_key=***"
     assert shown["store.url"] == "postgresql://host/db?user=ann&password=***&sslmode=require"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://localhost:4317/v1", "http://localhost:4317/v1"),
+        ("http://[::1]:4317", "http://[::1]:4317"),
+        ("postgresql://ann@host:5432/db", "postgresql://ann@host:5432/db"),
+        ("sqlite:////srv/a:b@c.db", "sqlite:////srv/a:b@c.db"),
+        ("postgresql://ann:hu/sh@host/db", "postgresql://ann:***@host/db"),
+        ("postgresql://ann:hu@sh@host/db", "postgresql://ann:***@host/db"),
+        ("postgresql:/ann:hush@host/db", "postgresql:/ann:***@host/db"),
+        (" postgresql://ann:hush@host/db", " postgresql://ann:***@host/db"),
+        ("//ann:hush@host", "//ann:***@host"),
+        ("postgresql://ann:/hush@host/db", "postgresql://ann:***@host/db"),
+        ("ann:hush@host", "ann:***@host"),
+        ("postgresql://:hush@[::1/db", "postgresql://:***@[::1/db"),
+        ("host=h password=hush user=ann", "host=h password=*** user=ann"),
+        ("host=h password = 'hu sh\\' hush' user=ann", "host=h password = *** user=ann"),
+    ],
+)
+def test_no_password_is_shown_of_what_is_almost_a_url(tmp_path: Path, url: str, shown: str) -> None:
+    assert without_password(url) == shown
+    found = loaded(tmp_path, f"[store]\nurl = {json.dumps(url)}\n[tracing]\nendpoint = {json.dumps(url)}\n")
+    assert not {"hush", "hu", "sh"} & set(re.findall(r"\w+", repr(found)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from base64 import b64encode
 from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -242,6 +243,38 @@ async def test_a_collector_that_does_not_answer_holds_up_no_stop(
     async with asyncio.timeout(30):
         async with running(Tracing("http://127.0.0.1:9")) as runtime:
             await runtime.object(Tour, "mary").buy("mary")
+
+
+@pytest.mark.parametrize("protocol", COLLECTORS)
+async def test_a_password_in_the_endpoint_goes_to_the_collector_as_a_header_and_nowhere_else(
+    protocol: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    with COLLECTORS[protocol]() as collector:
+        endpoint = collector.endpoint.replace("http://", "http://ann:h%75sh@")
+        tracing = Tracing(endpoint, protocol=protocol, headers={"x-key": "hush"})
+        assert "h%75sh" not in repr(tracing)
+        assert "hush" not in repr(tracing)
+        async with running(tracing) as runtime:
+            await runtime.object(Tour, "mary").buy("mary")
+        assert collector.metadata["authorization"] == f"Basic {b64encode(b'ann:hush').decode()}"
+        assert collector.metadata["x-key"] == "hush"
+    # Where no collector answers, the exporter says so.
+    async with running(Tracing("http://ann:hush@127.0.0.1:9", protocol=protocol)) as runtime:
+        await runtime.object(Tour, "mary").buy("mary")
+    assert collector.spans
+    assert "h%75sh" not in caplog.text
+    assert "hush" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    ["mysql://ann:hush@h", "ann:hush@h:4317", "http://ann:hush@[::1", "http://ann:hush@h:x", "http://ann:hush@"],
+)
+def test_no_password_is_told_of_what_is_no_endpoint(endpoint: str) -> None:
+    with pytest.raises(DefinitionError, match=r"URL of a collector.*\*\*\*") as refused:
+        Tracing(endpoint)
+    assert "hush" not in str(refused.value)
 
 
 @pytest.mark.parametrize("tracing", ["localhost:4317", 4317, True])

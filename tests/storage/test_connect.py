@@ -182,3 +182,22 @@ def test_a_password_is_not_repeated_where_a_url_is_refused(url: str) -> None:
     with pytest.raises(DefinitionError, match=r"mary:\*\*\*@db") as raised:
         store_from_url(url)
     assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        " postgresql://mary:hunter2@db/x",
+        "//mary:hunter2@db",
+        "mary:hunter2@db/x",
+        "postgresql:/mary:hunter2@db",
+        "host=db password=hunter2",
+        "sqlite://mary:hunter2@db/x",
+        b"postgresql://mary:hunter2@db/x",
+    ],
+)
+def test_a_password_is_not_repeated_where_it_is_almost_a_url(url: Any) -> None:
+    with pytest.raises(DefinitionError, match=r"\*\*\*") as raised:
+        store_given(url)
+    assert "hunter2" not in str(raised.value)
+    assert "sqlite:///mary" not in str(raised.value)

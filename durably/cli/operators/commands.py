@@ -39,6 +39,8 @@ CodecOption = Annotated[
     typer.Option("--codec", metavar="MODULE:ATTRIBUTE", help="The codec of the store, or a function that makes it."),
 ]
 FormatOption = Annotated[Format, typer.Option("--output", "-o", help="What to print.")]
+FormatBesideFolderOption = Annotated[Format, typer.Option("--format", "-o", help="What to print.")]
+"""Where `--output` is the folder that files are written to."""
 JsonOption = Annotated[bool, typer.Option("--json", help="The same as -o json.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 WatchOption = Annotated[bool, typer.Option("--watch", "-w", help="Ask again and again, until Ctrl-C.")]
@@ -59,7 +61,8 @@ invocations: Final = typer.Typer(
 services: Final = typer.Typer(help="The services and objects that run.", no_args_is_help=True)
 
 
-def _format(format: Format, as_json: bool) -> Format:
+def format_of(format: Format, as_json: bool) -> Format:
+    """What the two options say together."""
     return Format.JSON if as_json else format
 
 
@@ -92,7 +95,7 @@ def list_command(
 ) -> None:
     """List invocations, the newest first: those that have not ended, unless you say more."""
     list_invocations(
-        names or [], Whom(admin=admin, store=store, codec=codec), _format(output, as_json), statuses=status or [],
+        names or [], Whom(admin=admin, store=store, codec=codec), format_of(output, as_json), statuses=status or [],
         everything=everything, limit=limit, every_seconds=_every(watch, interval),
     )  # fmt: skip
 
@@ -107,7 +110,7 @@ def describe_command(
     as_json: JsonOption = False,
 ) -> None:
     """Tell all that is known of an invocation: where it stands, what it waits for, its journal."""
-    describe_invocation(id, Whom(admin=admin, store=store, codec=codec), _format(output, as_json))
+    describe_invocation(id, Whom(admin=admin, store=store, codec=codec), format_of(output, as_json))
 
 
 _ACTS: Final = {
@@ -133,7 +136,7 @@ def _add_act(act: Act, help: str) -> None:
         output: FormatOption = Format.TABLE,
         as_json: JsonOption = False,
     ) -> None:
-        act_on_invocations(act, names, Whom(admin=admin), _format(output, as_json), yes=yes, step=0)
+        act_on_invocations(act, names, Whom(admin=admin), format_of(output, as_json), yes=yes, step=0)
 
     del command
 
@@ -148,7 +151,7 @@ def _add_act_with_step(act: Act, help: str) -> None:
         output: FormatOption = Format.TABLE,
         as_json: JsonOption = False,
     ) -> None:
-        act_on_invocations(act, names, Whom(admin=admin), _format(output, as_json), yes=yes, step=from_step)
+        act_on_invocations(act, names, Whom(admin=admin), format_of(output, as_json), yes=yes, step=from_step)
 
     del command
 
@@ -171,7 +174,7 @@ def services_list_command(
     as_json: JsonOption = False,
 ) -> None:
     """List the services, virtual objects and workflows."""
-    list_services(Whom(admin=admin, store=store, codec=codec), _format(output, as_json))
+    list_services(Whom(admin=admin, store=store, codec=codec), format_of(output, as_json))
 
 
 @services.command("describe")
@@ -184,7 +187,7 @@ def services_describe_command(
     as_json: JsonOption = False,
 ) -> None:
     """Tell what a service is: its handlers, what they take and give."""
-    describe_service(service, Whom(admin=admin, store=store, codec=codec), _format(output, as_json))
+    describe_service(service, Whom(admin=admin, store=store, codec=codec), format_of(output, as_json))
 
 
 @services.command("status")
@@ -200,7 +203,7 @@ def services_status_command(
 ) -> None:
     """Count the invocations of each service by where they stand."""
     show_status(
-        service, Whom(admin=admin, store=store, codec=codec), _format(output, as_json),
+        service, Whom(admin=admin, store=store, codec=codec), format_of(output, as_json),
         every_seconds=_every(watch, interval),
     )  # fmt: skip
 
@@ -213,7 +216,7 @@ def deployments_command(
     as_json: JsonOption = False,
 ) -> None:
     """Tell which program runs, and since when."""
-    list_deployments(Whom(admin=admin, store=store, codec=codec), _format(output, as_json))
+    list_deployments(Whom(admin=admin, store=store, codec=codec), format_of(output, as_json))
 
 
 # ---------------------------------------------------------------- state
@@ -243,7 +246,7 @@ def _get_command(
 ) -> None:
     """Print the state of an object after its last completed handler; without a key, which objects have state."""
     get_state(
-        object, key, Whom(admin=admin, store=store, codec=codec), _format(output, as_json), field=field,
+        object, key, Whom(admin=admin, store=store, codec=codec), format_of(output, as_json), field=field,
         every_seconds=_every(watch, interval),
     )  # fmt: skip
 
@@ -260,7 +263,7 @@ def _edit_command(
 
     The change waits for the handlers that were called before it. If the state has changed by then, nothing happens.
     """
-    edit_state(object, key, Whom(admin=admin), _format(output, as_json), yes=yes)
+    edit_state(object, key, Whom(admin=admin), format_of(output, as_json), yes=yes)
 
 
 def _patch_command(
@@ -275,7 +278,7 @@ def _patch_command(
     as_json: JsonOption = False,
 ) -> None:
     """Apply a JSON Patch (RFC 6902) to the state of an object. Else as edit."""
-    patch_state(object, key, Whom(admin=admin), _format(output, as_json), patch=patch, yes=yes)
+    patch_state(object, key, Whom(admin=admin), format_of(output, as_json), patch=patch, yes=yes)
 
 
 def _clear_command(
@@ -287,7 +290,7 @@ def _clear_command(
     as_json: JsonOption = False,
 ) -> None:
     """Delete the state of an object, or without a key of all objects of a class. It waits for what came before."""
-    clear_state(object, key, Whom(admin=admin), _format(output, as_json), yes=yes)
+    clear_state(object, key, Whom(admin=admin), format_of(output, as_json), yes=yes)
 
 
 # ---------------------------------------------------------------- questions
@@ -305,7 +308,7 @@ def sql_command(
 ) -> None:
     """Ask in SQL, in the tables of docs/operations.md: sys_invocation, sys_journal, state and others."""
     ask_in_sql(
-        query, Whom(admin=admin, store=store, codec=codec), _format(output, as_json),
+        query, Whom(admin=admin, store=store, codec=codec), format_of(output, as_json),
         every_seconds=_every(watch, interval),
     )  # fmt: skip
 
@@ -319,7 +322,7 @@ def journal_command(
     as_json: JsonOption = False,
 ) -> None:
     """Print the journal of an invocation: what it took in and asked for, entry by entry."""
-    show_journal(id, Whom(admin=admin, store=store, codec=codec), _format(output, as_json))
+    show_journal(id, Whom(admin=admin, store=store, codec=codec), format_of(output, as_json))
 
 
 def why_command(
@@ -334,7 +337,7 @@ def why_command(
 
     A server knows more than the file of its store: the attempts of actions that run now. Neither is changed.
     """
-    tell_why(id, Whom(admin=admin, store=store, codec=codec), _format(output, as_json))
+    tell_why(id, Whom(admin=admin, store=store, codec=codec), format_of(output, as_json))
 
 
 def mcp_command(

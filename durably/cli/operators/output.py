@@ -1,4 +1,4 @@
-"""Answers on stdout: a table for people, JSON, YAML or names for programs. Talk goes to stderr.
+"""Answers on stdout: a table or sentences for people, JSON, YAML or names for programs. Talk goes to stderr.
 
 A listing is the same data in each form. Its schema is in docs/operations.md: a list of objects with the fields of
 `Listing.fields`, all of them there, null where there is nothing.
@@ -6,7 +6,7 @@ A listing is the same data in each form. Its schema is in docs/operations.md: a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -61,6 +61,25 @@ def print_listing(listing: Listing, format: Format) -> None:
                 typer.echo(in_a_cell(row.get(listing.name)))
         case _:
             print_data(listing.data(), format)
+
+
+def print_result(
+    data: object, format: Format, *, names: Iterable[str], tell: Callable[[], None], is_long: bool = False
+) -> None:
+    """Print what is no listing: `tell` tells it to people, `names` are what other commands take.
+
+    As JSON it is one line, unless it `is_long`.
+    """
+    match format:
+        case Format.TABLE:
+            tell()
+        case Format.NAME:
+            for name in names:
+                typer.echo(name)
+        case Format.JSON if not is_long:
+            typer.echo(orjson.dumps(data).decode())
+        case _:
+            print_data(data, format)
 
 
 def print_data(data: object, format: Format) -> None:

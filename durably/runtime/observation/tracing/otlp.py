@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+from base64 import b64encode
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
-from urllib.parse import urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
+from typing_extensions import override
+
+from durably.configuration.sections import HIDDEN, without_password
 from durably.errors import DefinitionError
 from durably.runtime.clock import Clock
 from durably.runtime.observation.tracing.spans import Span, SpanObserver
@@ -62,12 +66,30 @@ class Tracing:
     payloads: bool = False
 
     def __post_init__(self) -> None:
-        if self.endpoint is not None and urlsplit(self.endpoint).scheme not in ("http", "https"):
+        if self.endpoint is not None and not _is_url(self.endpoint):
             raise DefinitionError(
-                f"Tracing takes the URL of a collector, such as 'http://localhost:4317', not {self.endpoint!r}."
+                "Tracing takes the URL of a collector, such as 'http://localhost:4317', not "
+                f"{without_password(self.endpoint)!r}."
             )
         if self.protocol not in (None, "grpc", "http/protobuf"):
             raise DefinitionError(f"Tracing(protocol=...) is 'grpc' or 'http/protobuf', not {self.protocol!r}.")
+
+    @override
+    def __repr__(self) -> str:
+        """Without what is secret: a password in the endpoint, and the headers."""
+        endpoint = None if self.endpoint is None else without_password(self.endpoint)
+        return (
+            f"Tracing({endpoint!r}, protocol={self.protocol!r}, headers={'None' if self.headers is None else HIDDEN}, "
+            f"service_name={self.service_name!r}, exporter={self.exporter!r}, payloads={self.payloads!r})"
+        )
+
+
+def _is_url(endpoint: str) -> bool:
+    try:
+        parts = urlsplit(endpoint)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        return False
 
 
 def tracing_given(tracing: object) -> Tracing | None:
@@ -76,7 +98,9 @@ def tracing_given(tracing: object) -> Tracing | None:
         return tracing
     if isinstance(tracing, str):
         return Tracing(tracing)
-    raise DefinitionError(f"Runtime(tracing=...) takes a Tracing or the URL of a collector, not {tracing!r}.")
+    raise DefinitionError(
+        f"Runtime(tracing=...) takes a Tracing or the URL of a collector, not {type(tracing).__name__}."
+    )
 
 
 def has_endpoint_variable() -> bool:
@@ -216,6 +240,9 @@ class OpenTracing:
 def _exporter(tracing: Tracing) -> SpanExporter:
     endpoint = tracing.endpoint
     headers: dict[str, str] | None = None if tracing.headers is None else dict(tracing.headers)
+    if endpoint is not None:
+        endpoint, credentials = _without_credentials(endpoint)
+        headers = {**credentials, **headers} if headers and credentials else headers or credentials or None
     try:
         if _protocol(tracing) == "grpc":
             from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
@@ -229,6 +256,16 @@ def _exporter(tracing: Tracing) -> SpanExporter:
         return HttpExporter(endpoint=endpoint, headers=headers)
     except ModuleNotFoundError as error:
         raise _missing(error) from error
+
+
+def _without_credentials(endpoint: str) -> tuple[str, dict[str, str]]:
+    """The endpoint without `user:password@`, and the header that says the same. The exporters log their endpoints."""
+    parts = urlsplit(endpoint)
+    user, is_there, host = parts.netloc.rpartition("@")
+    if not is_there:
+        return endpoint, {}
+    basic = b64encode(unquote_to_bytes(user)).decode()
+    return parts._replace(netloc=host).geturl(), {"authorization": f"Basic {basic}"}
 
 
 def _protocol(tracing: Tracing) -> Protocol:
