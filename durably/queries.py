@@ -123,7 +123,11 @@ MOST_VALUES: Final = 100_000
 """That one condition compares with."""
 MOST_STATES: Final = 1_000
 LARGEST_EXACT: Final = 1 << 53
-"""From here on whole numbers are kept as nearly as floating point keeps them, where a store keeps them in columns."""
+"""From here on numbers with a decimal point are kept as nearly as floating point keeps them, where a store keeps them
+in columns.
+"""
+LARGEST_INTEGER: Final = 1 << 63
+"""From here on whole numbers are, too."""
 
 
 def check_query(query: TableQuery) -> None:
@@ -191,7 +195,8 @@ _WANTED: Final[Mapping[FieldKind, tuple[type, ...]]] = {
 
 def is_exact_in_columns(field: FieldName, value: Any) -> bool:
     """A column of plain values tells exactly how they compare with this one."""
-    del field
+    if field.kind is FieldKind.INTEGER and isinstance(value, int):
+        return abs(value) < LARGEST_INTEGER
     return not isinstance(value, int | float) or abs(value) < LARGEST_EXACT
 
 

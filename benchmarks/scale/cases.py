@@ -319,11 +319,16 @@ async def find_orders(meter: Meter, folder: Path, size: int) -> None:
             for number in asked:
                 state = orders.Paid if number % 2 else orders.Created
                 assert len(await machine.find_all(state, amount=number)) == 1
+        ids: list[str] = []
         with meter.phase("models: 1,000 pages of ten, in the order of a field", "flat"):
             for number in asked:
-                assert await machine.find_all(
+                page = await machine.find_all(
                     orders.Order, partial(_is_from, number), order_by=lambda order: order.amount, limit=10
                 )
+                ids.append(page[0].id)
+        with meter.phase("models: the same pages, each asked for behind an object", "flat"):
+            for id in ids:
+                assert await machine.find_all(orders.Order, order_by=lambda order: order.amount, limit=10, after=id)
 
 
 def _is_from(number: int, order: orders.Order) -> bool:

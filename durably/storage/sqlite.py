@@ -106,7 +106,8 @@ from durably.storage.sqlite_errors import (
 )
 from durably.storage.statements import SQL
 from durably.storage.store import VALUE_LIMIT_BYTES, VERIFIED, DiskFullError, check_size
-from durably.storage.tables import count, lay_tables, read_versions, search
+from durably.storage.table_queries import count, read_versions, search
+from durably.storage.tables import lay_tables
 
 Q = TypeVar("Q")
 A = TypeVar("A")

@@ -74,9 +74,12 @@ async def test_with_a_store_the_picture_tells_how_many_objects_are_in_each_state
     async with Runtime(url, [Orders], dependencies={Carrier: Carrier()}) as app:
         for amount in range(3):
             await app.machine(Orders).create(amount=amount)
+        live = await to_thread(printed, "examples.orders.app:Orders", "--store", url)
+        await app.machine(Orders).create(amount=3)
+    assert "Created (3)" in live, "the store of a runtime that runs"
     counted = await to_thread(printed, "examples.orders.app:Orders", "--store", url)
-    assert 'state "Created (3)" as Created\n    state "Paid (0)" as Paid' in counted
-    assert "Created (3)" in await to_thread(printed, "examples.orders.app:Orders", "--store", url, "-o", "svg")
+    assert 'state "Created (4)" as Created\n    state "Paid (0)" as Paid' in counted
+    assert "Created (4)" in await to_thread(printed, "examples.orders.app:Orders", "--store", url, "-o", "svg")
 
 
 def graphs() -> st.SearchStrategy[StateGraph]:

@@ -23,7 +23,7 @@ from durably.models import Machine, Model, TooManyObjectsError, TransitionContex
 from durably.testing import Harness
 
 
-class Thing(Model, prefix="thing", index=("size", "name")):
+class Thing(Model, prefix="thing", index=("size", "name", "price", "made")):
     size: int
     name: str | None = None
     price: Decimal | None = None
@@ -31,6 +31,8 @@ class Thing(Model, prefix="thing", index=("size", "name")):
     day: date | None = None
     ready: bool = False
     tags: tuple[str, ...] = ()
+    cost: Decimal | None = None
+    sold: datetime | None = None
 
 
 class New(Thing):
@@ -53,8 +55,12 @@ class Things(Machine[Thing]):
         day: date | None = None,
         ready: bool = False,
         tags: tuple[str, ...] = (),
+        cost: Decimal | None = None,
+        sold: datetime | None = None,
     ) -> New:
-        return New(size=size, name=name, price=price, made=made, day=day, ready=ready, tags=tags)
+        return New(
+            size=size, name=name, price=price, made=made, day=day, ready=ready, tags=tags, cost=cost, sold=sold
+        )  # fmt: skip
 
     @transition
     async def age(self, ctx: TransitionContext, thing: New, since: int) -> Old:
@@ -67,20 +73,40 @@ class Counting(Service):
         return [one.size for one in await ctx.machine(Things).find_all(Thing, order_by=lambda thing: thing.size)]
 
 
-SIZES = st.integers(-3, 3) | st.sampled_from([2**53, 2**63, -(2**63) - 1])
+SIZES = st.integers(-3, 3) | st.sampled_from(
+    [2**53, 2**53 + 1, 2**62, 2**62 + 1, 2**63 - 1, 2**63, 2**63 + 1, -(2**63), -(2**63) - 1]
+)
 NAMES = st.none() | st.sampled_from(["", "a", "A", "ä", "\U0001f600", "10", "9", "a'b\"c"])
-PRICES = st.none() | st.sampled_from([Decimal("1.0"), Decimal("1.00"), Decimal("0.1"), Decimal("1e3"), Decimal(-2)])
+PLAIN_PRICES = st.sampled_from(
+    [Decimal(text) for text in ("1.0", "1.00", "0.1", "0.10", "1e3", "1000", "-2", "0.3", "1E-18", "-0", "99.99")]
+)
+"""Few digits: columns tell them exactly."""
+ODD_PRICES = st.sampled_from(
+    [
+        Decimal(text)
+        for text in (
+            "0.30000000000000001", "0.30000000000000002", "0.3333333333333333333333333333", "1234567890123456.7",
+            "1234567890123456.8", "1E+400", "1E+401", "-1E-400", "Infinity",
+        )
+    ]
+)  # fmt: skip
+PRICES = st.none() | PLAIN_PRICES | ODD_PRICES
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def moment(seconds: int, hours: int) -> datetime:
-    return (START + timedelta(seconds=seconds)).astimezone(timezone(timedelta(hours=hours)))
+def moment(microseconds: int, hours: float) -> datetime:
+    return (START + timedelta(microseconds=microseconds)).astimezone(timezone(timedelta(hours=hours)))
 
 
-MOMENTS = st.none() | st.builds(moment, st.integers(0, 3), st.sampled_from([0, 2, -5]))
+MOMENTS = st.none() | st.builds(
+    moment,
+    st.integers(0, 3) | st.sampled_from([999_999, 1_000_000, 1_000_001, 59_999_999, -(10**16)]),
+    st.sampled_from([0, 2, -5.5, 14.5, 20]),
+)
 DAYS = st.none() | st.sampled_from([date(2026, 1, 1), date(2025, 12, 31), date(999, 5, 5)])
 FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "size": SIZES, "name": NAMES, "price": PRICES, "made": MOMENTS, "day": DAYS, "ready": st.booleans(),
+    "cost": PRICES, "sold": MOMENTS,
 }  # fmt: skip
 things = st.fixed_dictionaries({**FIELDS, "tags": st.just(()) | st.just(("a",))})
 COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
@@ -193,7 +219,7 @@ async def answers(store: Any, made: Made, asked: Asked) -> list[Any]:
             where = cast("Wanted", partial(ask, question))
             assert await machine.find_all(state, where) == wanted
             assert await machine.count(state, where) == len(wanted)
-            for field in ("size", "name", "price", "made", "day", "ready"):
+            for field in FIELDS:
                 pages: list[Any] = []
                 after = None
                 order_by = cast("Wanted", attrgetter(field))
@@ -253,7 +279,7 @@ async def test_a_handler_reads_a_thousand_at_most_and_what_it_has_read_is_record
 async def test_what_is_no_question_is_told() -> None:
     async with Harness(Things) as app:
         things = app.machine(Things)
-        with pytest.raises(AttributeError, match=r"New has no field 'since'\. It has day"):
+        with pytest.raises(AttributeError, match=r"New has no field 'since'\. It has cost"):
             await things.find_all(New, since=7)
         with pytest.raises(TypeError, match=r"Join conditions by & and \|"):
             await things.find_all(New, lambda thing: thing.size > 1 and thing.size < 3)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -249,15 +249,18 @@ def search(connection: PgConnection, query: TableQuery) -> VersionsAnswer | None
         if query.order is not None:
             by.insert(0, f"m.{_parameterized(_column(query.order.name))}")
             ordering.insert(0, f"{by[0]} {'desc nulls last' if query.is_descending else 'asc nulls first'}")
-        if query.after is not None:
-            where.append(_behind(connection, name, by, compared, query, parameters))
         order = ", ".join(ordering)
         # Objects are looked up one by one: an old estimate of how much `state` holds would join them otherwise.
         value = "select s.value from state as s where s.service = %s and s.key = m.id and s.field = %s"
-        fitting = f"select {', '.join(by)} from {name} as m where {' and '.join(where)} order by {order} limit %s"
-        sql = f"select m.id, ({value}) from ({fitting}) as m order by {order}"
-        parameters = [table.service, table.field, *parameters, query.limit]
-        rows = connection.execute(sql.encode(), parameters, prepare=False).fetchall()
+        rows: list[Any] = []
+        for behind in _behind(connection, name, by, compared, query):
+            fits = " and ".join([*where, *behind.where])
+            fitting = f"select {', '.join(by)} from {name} as m where {fits} order by {order} limit %s"
+            sql = f"select m.id, ({value}) from ({fitting}) as m order by {order}"
+            given = [table.service, table.field, *parameters, *behind.parameters, query.limit - len(rows)]
+            rows += connection.execute(sql.encode(), given, prepare=False).fetchall()
+            if len(rows) >= query.limit:
+                break
     found: list[tuple[str, bytes]] = []
     unreadable: Unreadable | None = None
     for id, stored in rows:
@@ -301,23 +304,35 @@ def _where(connection: PgConnection, name: str, query: TableQuery, parameters: l
     return where
 
 
+class _Behind(NamedTuple):
+    """A range of an order, from its beginning to its end."""
+
+    where: list[str]
+    parameters: list[Any]
+
+
 def _behind(
-    connection: PgConnection, name: str, ordering: list[str], compared: str, query: TableQuery, parameters: list[Any]
-) -> str:
-    """Behind the object of an id, in the order of a query. What has no value comes first, or descending last."""
+    connection: PgConnection, name: str, ordering: list[str], compared: str, query: TableQuery
+) -> Iterator[_Behind]:
+    """What comes behind the object of an id, in ranges that an index finds; what has no value comes first."""
+    if query.after is None:
+        yield _Behind([], [])
+        return
     if len(ordering) == 1:
-        parameters.append(query.after)
-        return f"m.id {compared} %s"
+        yield _Behind([f"m.id {compared} %s"], [query.after])
+        return
     column = ordering[0]
     place = f"select {column} from {name} as m where m.id = %s"
     row = connection.execute(place.encode(), (query.after,), prepare=False).fetchone()
     value = None if row is None else row[0]
     if value is None:
-        parameters.append(query.after)
-        return f"({column} is null and m.id < %s)" if query.is_descending else f"({column} is not null or m.id > %s)"
-    parameters += [value, query.after]
-    beyond = f"({column}, m.id) {compared} (%s, %s)"
-    return f"({beyond} or {column} is null)" if query.is_descending else beyond
+        yield _Behind([f"{column} is null", f"m.id {compared} %s"], [query.after])
+        if not query.is_descending:
+            yield _Behind([f"{column} is not null"], [])
+        return
+    yield _Behind([f"({column}, m.id) {compared} (%s, %s)"], [value, query.after])
+    if query.is_descending:
+        yield _Behind([f"{column} is null"], [])
 
 
 def _is_exact(condition: Condition, columns: set[str]) -> bool:

@@ -175,6 +175,30 @@ QUERIES = ("find_one", "find_one_or_raise", "find_all", "count", "get_transition
             f"{MACHINE}    @consumer(make, name='Hello World')\n    async def made(self): ...",
             "World'\\): a name is letters",
         ),
+        (
+            f"{MODEL}class Things(Machine[Thing]):\n    @initial\n    async def make(self, ctx: C) -> New: ...",
+            r"No transition of Things leads to Old, from any object that there can be\. Add one, or remove the state",
+        ),
+        (  # Two states that lead to each other, and no way to them.
+            (
+                f"{MODEL}class Lost(Thing): ...\nclass Things(Machine[Thing]):\n"
+                "    @initial\n    async def make(self, ctx: C) -> New: ...\n"
+                "    @transition\n    async def lose(self, ctx: C, one: Old) -> Lost: ...\n"
+                "    @transition\n    async def find(self, ctx: C, one: Lost) -> Old: ..."
+            ),
+            r"No transition of Things leads to Old, Lost,",
+        ),
+        (
+            (
+                f"{MODEL}class Things(Machine[Thing]):\n"
+                "    @transition\n    async def age(self, ctx: C, one: New) -> Old: ..."
+            ),
+            r"Things has no @initial transition, so no object would ever be made\. Write `@initial async def",
+        ),
+        (
+            f"{MODEL}class Older(Old): ...",
+            r"Older subclasses Old, which is a state: one in Older would pass for one in ",
+        ),
         ("class Things(Publishing): ...", r"Things does not say of which model it is a machine"),
         *[(f"{MACHINE}    def {one}(self): ...", rf"Things\.{one} has a name that every machine") for one in QUERIES],
         *[

@@ -11,6 +11,7 @@ from decimal import Decimal
 from random import Random
 from typing import Any, Final, cast
 
+import msgspec
 import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -27,7 +28,7 @@ from durably.storage.postgres.tables import search
 from durably.storage.records import Batch, Owner, StateRecord
 from tests.models.test_queries import ASKED, MADE, Asked, Made, Old, Thing, Things, answers, pages_go_on
 from tests.postgres import PostgresServer
-from tests.storage.test_tables import AMOUNT, NOTE, ORDERS, QUERIES, STATES
+from tests.storage.test_tables import AMOUNT, NOTE, ORDERS, PAGES, QUERIES, STATES, versions_of
 
 pytestmark = pytest.mark.slow
 
@@ -62,7 +63,7 @@ class Shelf:
         await self.store.commit(Batch(last_position=self._position, state=state))
 
     async def fill(self, size: int) -> None:
-        await self.put(**{f"order_{n:026}": order(STATES[n % 2], amount=n) for n in range(size)})
+        await self.put(**dict(versions_of(size)))
 
     async def ids(self, query: TableQuery) -> list[str] | None:
         found = await self.store.search(query)
@@ -114,17 +115,34 @@ def test_a_query_is_answered_by_an_index(server: PostgresServer) -> None:
             await shelf.fill(3_000)
             with closing(connector(place_of(shelf.url))()) as connection:
                 connection.execute("analyze model_order")
-                for name, query in QUERIES.items():
+                for name, query in {**QUERIES, **deep_pages(connection)}.items():
                     plan = plan_of(connection, query)
                     most = max(int(rows) for rows in re.findall(r"model_order.*actual rows=([0-9]+)", plan))
                     removed = sum(int(rows) for rows in re.findall(r"Rows Removed by Filter: ([0-9]+)", plan))
                     assert "Seq Scan" not in plan, (name, plan)
                     assert most + removed <= 20, (name, plan)
-            wider = TableLayout("order", "Orders", "version", (AMOUNT, NOTE), ("amount",))
+            wider = msgspec.structs.replace(ORDERS, columns=(*ORDERS.columns, NOTE))
             await shelf.open(wider)  # In more than one portion.
             assert await shelf.store.count_objects(TableQuery(wider, STATES)) == 3_000
 
     asyncio.run(check())
+
+
+def deep_pages(connection: PgConnection) -> dict[str, TableQuery]:
+    """Pages far behind the first one, among objects without a value, too."""
+    pages: dict[str, TableQuery] = {}
+    for name, query in PAGES.items():
+        ids = [id for id, _ in found_by(connection, msgspec.structs.replace(query, limit=3_000))]
+        for place in (len(ids) // 14, len(ids) // 2, len(ids) - len(ids) // 14):
+            pages[f"{name}, behind {place}"] = page = msgspec.structs.replace(query, after=ids[place - 1])
+            assert [id for id, _ in found_by(connection, page)] == ids[place : place + 10]
+    return pages
+
+
+def found_by(connection: PgConnection, query: TableQuery) -> list[tuple[str, bytes]]:
+    answer = search(connection, query)
+    assert answer is not None
+    return [*answer.versions]
 
 
 def plan_of(connection: PgConnection, query: TableQuery) -> str:
@@ -146,7 +164,7 @@ def plan_of(connection: PgConnection, query: TableQuery) -> str:
 
 
 def test_a_table_is_made_anew_when_its_layout_changes_and_when_it_was_dropped(server: PostgresServer) -> None:
-    wider = TableLayout("order", "Orders", "version", (AMOUNT, NOTE), ("amount", "note"))
+    wider = msgspec.structs.replace(ORDERS, columns=(*ORDERS.columns, NOTE), indexed=("amount", "note"))
     noted = TableQuery(wider, STATES, Compare(NOTE, Operator.EQUAL, "new"))
 
     async def check() -> None:
