@@ -27,16 +27,16 @@ _FUNCTIONS: Final = (
 class BoundedFunctions:
     """Of one connection, on its thread."""
 
-    def __init__(self, *, has_no_time_left: Callable[[], bool], value_limit_bytes: int) -> None:
+    def __init__(self, *, has_no_time_left: Callable[[], bool]) -> None:
         self._has_no_time_left = has_no_time_left
         self._plain = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
-        self._plain.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, value_limit_bytes)
         self._plain.execute(SQL["letters_as_they_are"])
         self.refusal: str | None = None
         """Why a call was refused, once one was."""
 
-    def install(self, connection: sqlite3.Connection) -> None:
+    def install(self, connection: sqlite3.Connection, value_limit_bytes: int) -> None:
         """In place of those that it has. A setting about LIKE would undo it."""
+        self._plain.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, value_limit_bytes)
         for name, count in _FUNCTIONS:
             sql = f"select {name}({', '.join('?' * count)})"
             connection.create_function(name, count, partial(self._call, name, sql), deterministic=True)

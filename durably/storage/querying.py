@@ -23,7 +23,7 @@ from durably.storage.store import Store
 Function: TypeAlias = Callable[..., Any]
 
 VALUE_LIMIT_BYTES: Final = 1 << 20
-"""Of each value that a question makes or reads."""
+"""Of each value that a question makes or reads, unless it may hold very many of them (`Question.values`)."""
 ROWS_LIMIT: Final = 100_000
 ANSWER_LIMIT_BYTES: Final = 64 << 20
 """Of all values of an answer together."""
@@ -35,7 +35,6 @@ LOOK_EVERY_INSTRUCTIONS: Final = 500
 _PROC_STATM: Final = "/proc/self/statm"
 _PAGE_BYTES: Final = 4096 if sys.platform == "win32" else os.sysconf("SC_PAGE_SIZE")
 _LIMITS: Final = (
-    (sqlite3.SQLITE_LIMIT_LENGTH, VALUE_LIMIT_BYTES),
     (sqlite3.SQLITE_LIMIT_COLUMN, 200),
     (sqlite3.SQLITE_LIMIT_EXPR_DEPTH, 200),
     (sqlite3.SQLITE_LIMIT_COMPOUND_SELECT, 50),
@@ -98,6 +97,14 @@ class Question:
     )
     trust: Trust = field(default_factory=Trust)
     """Entered by those of the functions that read the store themselves."""
+    values: int = 1
+    """How many the query may hold at a time in a row. SQLite looks at no memory before the row is complete, so they
+    share what a query may take.
+    """
+
+    @property
+    def value_limit_bytes(self) -> int:
+        return min(VALUE_LIMIT_BYTES, MEMORY_LIMIT_BYTES // max(1, self.values))
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,13 +203,15 @@ class _Asking:
         self._size = _ProcessSize()
         self._size_before_bytes = self._size.now()
         self._is_too_large = False
-        self._bounded = BoundedFunctions(has_no_time_left=lambda: limit.expired, value_limit_bytes=VALUE_LIMIT_BYTES)
+        self._value_limit_bytes = VALUE_LIMIT_BYTES
+        self._bounded = BoundedFunctions(has_no_time_left=lambda: limit.expired)
 
     def run(self, connection: sqlite3.Connection, make: Callable[[sqlite3.Connection], Question]) -> Answered:
         try:
             question = make(connection)
+            self._value_limit_bytes = question.value_limit_bytes
             _prepare(connection, question)
-            self._bounded.install(connection)
+            self._bounded.install(connection, question.value_limit_bytes)
             connection.set_progress_handler(self._look, LOOK_EVERY_INSTRUCTIONS)
             return _rows(connection.execute(question.sql))
         except (sqlite3.Error, sqlite3.Warning) as error:
@@ -228,7 +237,10 @@ class _Asking:
         if self._bounded.refusal is not None:
             return self._bounded.refusal
         if is_too_big(error):
-            return f"The query makes a value of more than {VALUE_LIMIT_BYTES} bytes. Ask for less of it."
+            many = (
+                " It names so many that each may have no more." if self._value_limit_bytes < VALUE_LIMIT_BYTES else ""
+            )
+            return f"The query makes a value of more than {self._value_limit_bytes} bytes.{many} Ask for less of it."
         name = getattr(error, "sqlite_errorname", "")
         if name == "SQLITE_AUTH" or "prohibited" in str(error) or "not authorized" in str(error):
             return f"The query may not do that ({error}). It can read the documented tables and nothing else."
@@ -252,6 +264,7 @@ def _prepare(connection: sqlite3.Connection, question: Question) -> None:
             connection.execute(statement)
     connection.execute(SQL["letters_as_they_are"])
     connection.execute(SQL["read_only"])
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, question.value_limit_bytes)
     for limit, value in _LIMITS:
         connection.setlimit(limit, value)
     connection.set_authorizer(_authorizer(question))

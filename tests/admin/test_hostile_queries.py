@@ -101,6 +101,20 @@ async def test_a_query_that_takes_too_much_is_stopped(file: httpx.AsyncClient, m
         assert "sk for" in answered.json()["message"]
 
 
+async def test_very_many_values_share_the_memory(file: httpx.AsyncClient) -> None:
+    """SQLite looks at no memory between the branches of a CASE, and keeps the value of each."""
+    large = f"replace('{'a' * 1_000}', 'a', '{'b' * 900}')"  # 900,000 characters
+    assert await rows(file, f"SELECT length({large}) AS n FROM state") == [{"n": 900_000}]
+    branches = " ".join(f"WHEN y || '{n}' THEN {n}" for n in range(400))
+    answered = await file.post(
+        "/query", json={"query": f"WITH n(y) AS (SELECT {large}) SELECT CASE '' {branches} END FROM n"}
+    )
+    assert answered.status_code == 400
+    assert "so many that each may have no more" in answered.json()["message"] or "too large in replace" in answered.text
+    few = " ".join(f"WHEN y || '{n}' THEN {n}" for n in range(20))
+    assert await rows(file, f"WITH n(y) AS (SELECT 'b') SELECT CASE 'b7' {few} END AS n FROM n") == [{"n": 7}]
+
+
 async def test_only_some_queries_are_answered_at_once(file: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("durably.runtime.queries.queries.LIMIT_SECONDS", 0.05)
     asked = [file.post("/query", json={"query": ENDLESS}) for _ in range(6)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import cast
 
 from msgspec import structs
 
@@ -60,6 +61,8 @@ class Activations:
         settings: Settings,
     ) -> None:
         self.by_address = by_address
+        # The same; an address is equal to the tuple of its parts, which costs a tenth to make.
+        self._by_parts = cast("Mapping[tuple[str, str], Activation]", by_address)
         self.on_queued: list[Callable[[InvocationRun, InvocationRun], None]] = []
         """Hear that a message waits behind the invocation that holds its object, in the transition that brings it."""
         self.on_loaded: list[Callable[[Activation], None]] = []
@@ -105,9 +108,9 @@ class Activations:
 
     def receiving(self, handler: BoundActorHandler, key: str) -> Activation:
         """The activation that a message for this handler goes through. Nothing of a new service call can be stored."""
-        address = Address(handler.service, key)
-        activation = self.by_address.get(address)
+        activation = self._by_parts.get((handler.service, key))
         if activation is None:
+            address = Address(handler.service, key)
             activation = self.by_address[address] = self.detached(address)
             if handler.kind != "service":
                 self._begin_load(activation)

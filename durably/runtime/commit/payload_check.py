@@ -103,6 +103,10 @@ class PayloadCheck:
         except CodecError as error:
             raise CodecError(f"{what} cannot be stored. {error}", nothing_accepted=True) from error.__cause__
 
+    def fit_surely(self, names: int, argument: bytes) -> bool:
+        """A message with so many characters of names is so small that nothing of it need be looked at."""
+        return names + len(argument) <= self.certain_bytes and names <= self._short_names
+
     def message(self, message: Addressed, argument: bytes, where: str = "") -> None:
         """What is about to be accepted.
 
@@ -113,7 +117,7 @@ class PayloadCheck:
         names = (0 if key is None else len(key)) + (0 if idempotency_key is None else len(idempotency_key))
         if headers:
             names += sum(map(len, headers)) + sum(map(len, headers.values()))
-        if names + len(argument) <= self.certain_bytes and names <= self._short_names:
+        if self.fit_surely(names, argument):
             return
         target = f"{message.service}/{message.handler}{where}"
         self._indexed(f"The key for {target}", message.service, message.handler, key, idempotency_key)

@@ -42,6 +42,7 @@ _CHANGES: Final = (exp.Into, exp.Lock, exp.Insert, exp.Update, exp.Delete, exp.M
 """What a query may not hold. SQLite is asked for nothing but reading anyway; this says so in a sentence."""
 _SECONDS: Final = {"second": 1, "minute": 60, "hour": 3_600, "day": 86_400, "week": 604_800}
 _PREDICATES: Final = (exp.Predicate, exp.Not, exp.And, exp.Or, exp.Boolean, exp.Exists, exp.In, exp.Between)
+_VALUES: Final = (exp.Column, exp.Func, exp.DPipe)
 _SAME_TYPE: Final = (exp.Min, exp.Max, exp.Paren, exp.FirstValue, exp.LastValue, exp.AnyValue, exp.Coalesce)
 
 
@@ -80,6 +81,8 @@ class Translated:
     """By the name of the column in the answer, where its expression says so."""
     tables: frozenset[str]
     """Those that it reads."""
+    values: int
+    """How many values it may hold at a time in a row, at most: those of columns, and those that it makes."""
 
 
 def translate(text: str) -> Translated:
@@ -115,7 +118,7 @@ def _translated(text: str) -> Translated:
     sql = query.transform(_adapted).sql(
         dialect=_OurSqlite, identify=True, comments=False, unsupported_level=ErrorLevel.IGNORE
     )
-    return Translated(sql, types, tables)
+    return Translated(sql, types, tables, values=sum(1 for _ in query.find_all(*_VALUES)))
 
 
 def _check_size(text: str) -> None:
@@ -131,7 +134,7 @@ def _check_size(text: str) -> None:
         raise _no_query()
     if any(token.token_type in _ARRAYS for token in tokens):
         raise BadQueryError(
-            "There are no arrays here: lists are JSON text, and json_each() reads them in a store on SQLite."
+            "There are no arrays here: lists are JSON text, and json_extract(list, '$[0]') reads one of its elements."
         )
     depth = 0
     for token in tokens:

@@ -212,6 +212,7 @@ class Queries:
             functions={**self._payloads.functions(), **journals.functions(), "now": (0, lambda: now)},
             aggregates=AGGREGATES,
             trust=trust,
+            values=translated.values,
         )
 
 
