@@ -86,11 +86,11 @@ async def test_the_codec_of_a_program_that_accepts_plain_values_encrypts_and_dec
     await fill()
     async with Runtime(URL, [Sleeper], codec=load_codec(accepting)) as app:
         await app.service(Sleeper).sleep.send("new")
-    encrypt(URL, accepting, old_codec=None, as_json=False)
+    encrypt(URL, accepting, old_codec=None, format=Format.TABLE)
     assert SECRET.encode() not in (folder / "app.db").read_bytes()
     async with Runtime(URL, [Sleeper], codec=load_codec("codecs_of_this_test:codec")) as app:
         await app.service(Sleeper).sleep.send("newest")
-    decrypt(URL, accepting, as_json=False)
+    decrypt(URL, accepting, format=Format.TABLE)
     assert SECRET.encode() in (folder / "app.db").read_bytes()
 
 
