@@ -7,7 +7,7 @@ Identifiers are written in backticks, because SQLite takes a name in double quot
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -26,6 +26,10 @@ SQL_LIMIT_CHARACTERS: Final = 128 * 1024
 NESTING_LIMIT: Final = 24
 """Brackets in brackets."""
 TOKENS_LIMIT: Final = 5_000
+READ_TABLES_LIMIT: Final = 256
+"""Tables and named parts that a query reads, where each part stands for what it is: SQLite writes them out like that
+before it runs anything, and ten parts that each read the one before twice are a thousand tables.
+"""
 PARSER_STEPS_LIMIT: Final = 50_000
 """The parser tries several readings of `date(` and the like, and those inside each time anew: 24 of them in each other
 would take hours. What has none of these takes one or two steps for each word.
@@ -104,6 +108,11 @@ def checked_query(text: str) -> tuple[exp.Query, frozenset[str]]:
     """
     _check_size(text)
     query = parsed(text)
+    if _read_tables(query, {}) > READ_TABLES_LIMIT:
+        raise BadQueryError(
+            f"The query reads more than {READ_TABLES_LIMIT} tables, where each of its named parts counts as often as "
+            "it is used. Use them less often."
+        )
     named = {one.alias.lower() for one in query.find_all(exp.CTE)}
     for name in named & ALL_TABLES.keys():
         raise BadQueryError(f"'{name}' is a table; give the part of the query another name.")
@@ -162,6 +171,35 @@ def parsed(text: str) -> exp.Query:
 
 def _no_query() -> BadQueryError:
     return BadQueryError("Only queries are answered: write SELECT … FROM …")
+
+
+class _Part:
+    """A part of a query that has a name (WITH). It may read itself, and those that stand behind it."""
+
+    def __init__(self, cte: exp.CTE, scope: Mapping[str, _Part]) -> None:
+        self._cte = cte
+        self._scope = scope
+        self._tables: int | None = None
+
+    def tables(self) -> int:
+        """How many it reads, at least one."""
+        if self._tables is None:
+            self._tables = 1  # For itself, while they are counted.
+            self._tables = max(1, _read_tables(self._cte.this, self._scope))
+        return self._tables
+
+
+def _read_tables(node: exp.Expr, scope: Mapping[str, _Part]) -> int:
+    """How many tables are read, each part that is in scope counted as often as it is used."""
+    parts = [one for one in node.iter_expressions() if isinstance(one, exp.With)]
+    if parts:
+        inner = dict(scope)
+        inner |= {cte.alias.lower(): _Part(cte, inner) for part in parts for cte in part.expressions}
+        scope = inner
+    own = 0
+    if isinstance(node, exp.Table):
+        own = scope[node.name.lower()].tables() if node.name.lower() in scope else 1
+    return own + sum(_read_tables(one, scope) for one in node.iter_expressions() if not isinstance(one, exp.With))
 
 
 def _check_table(table: exp.Table, named: Collection[str]) -> None:
