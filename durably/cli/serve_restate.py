@@ -25,6 +25,7 @@ from durably.cli.loading import load_deployment
 from durably.cli.operators.asking import agreed
 from durably.cli.serve import EVERYWHERE, listening_socket, run_on_the_fastest_loop, shown_address, stop_now
 from durably.configuration import Admin, Configuration, Server
+from durably.configuration.sections import without_password
 from durably.errors import DurablyError
 
 if TYPE_CHECKING:
@@ -177,20 +178,24 @@ async def _register(deployment: Deployment, admin_url: str, uri: str, *, yes: bo
     from durably.restate.registration import Cluster
 
     told = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
-    cluster = Cluster(admin_url)
+    try:
+        cluster = Cluster(admin_url)
+    except DurablyError as error:
+        raise CommandError(str(error)) from error
+    admin_url, uri_told = without_password(admin_url), without_password(uri)
     try:
         plan = await asyncio.to_thread(cluster.plan, uri)
         if not plan.changes:
-            told.print(f"{admin_url} knows all that {uri} serves: nothing changes.")
+            told.print(f"{admin_url} knows all that {uri_told} serves: nothing changes.")
         for change in plan.changes:
             told.print(f"  {change}")
         if plan.changes and plan.replaces:
             told.print(
-                f"Another deployment is registered at {uri}. What it has begun goes on with this code, and fails where "
-                "that differs. To let it end with its own, serve this one at another address."
+                f"Another deployment is registered at {uri_told}. What it has begun goes on with this code, and fails "
+                "where that differs. To let it end with its own, serve this one at another address."
             )
         if plan.changes:
-            agreed(f"Register {uri} at {admin_url}?", yes=yes)
+            agreed(f"Register {uri_told} at {admin_url}?", yes=yes)
         id = await asyncio.to_thread(cluster.register, uri, plan)
         told.print(f"Registered as {id}.")
         if deployment.has_schedules:

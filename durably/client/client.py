@@ -30,6 +30,7 @@ from durably.actors.values.error_envelopes import decode_failure
 from durably.actors.values.serde import JSON, SerdeFactory, checked_factory
 from durably.client import wire
 from durably.client.answers import GATEWAY, Answered, acceptance_of, error_of
+from durably.configuration.sections import without_credentials, without_password
 from durably.errors import DurablyError, ServerUnreachableError
 from durably.http_headers import TYPED_ERRORS
 from durably.ids import InvocationStatus
@@ -77,7 +78,9 @@ class Client(Caller):
     `httpx.AsyncClient` of yours, with its own certificates, proxies, limits and time limits; you close it.
     """
 
-    __slots__ = ("_admin_url", "_headers", "_http", "_is_own", "_random", "_retry", "_serde_factory", "_url")
+    __slots__ = (
+        "_admin_url", "_credentials", "_headers", "_http", "_is_own", "_random", "_retry", "_serde_factory", "_url",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -89,8 +92,10 @@ class Client(Caller):
         serde: SerdeFactory | None = None,
         http: httpx.AsyncClient | None = None,
     ) -> None:
-        self._url = _checked_url(url)
-        self._admin_url = None if admin_url is None else _checked_url(admin_url)
+        self._credentials: dict[str, bytes] = {}
+        """The `authorization` header of an address that was given with `user:password@`."""
+        self._url = self._address(url)
+        self._admin_url = None if admin_url is None else self._address(admin_url)
         self._retry = checked_retry(retry, "Client(retry=...)") or RETRY
         self._serde_factory = checked_factory(serde, "Client(serde=...)")
         self._headers = {TYPED_ERRORS: b"typed"}
@@ -219,6 +224,12 @@ class Client(Caller):
                 raise error
             await asyncio.sleep(pause_seconds)
 
+    def _address(self, url: str) -> str:
+        found, credentials = without_credentials(_checked_url(url))
+        if credentials is not None:
+            self._credentials[found] = credentials.encode()
+        return found
+
     def _base_of(self, asked: wire.Asked) -> str:
         if not asked.is_for_operators:
             return self._url
@@ -232,6 +243,8 @@ class Client(Caller):
     async def _send(self, base: str, asked: wire.Asked) -> tuple[Answered | None, DurablyError]:
         """One attempt: its answer, if there was one, and the error that it is unless it is a success."""
         headers = {**self._headers, **_trace_headers(), **asked.headers}
+        if base in self._credentials:
+            headers.setdefault("authorization", self._credentials[base])
         try:
             response = await self._http.request(
                 asked.method, base + asked.path, content=asked.body,
@@ -280,9 +293,14 @@ def _unreachable(asked: wire.Asked, base: str, error: httpx.TransportError) -> S
 
 
 def _checked_url(url: str) -> str:
-    parsed = httpx.URL(url)
-    if parsed.scheme not in ("http", "https") or not parsed.host or parsed.query or parsed.fragment:
+    try:
+        parsed = httpx.URL(url)
+        is_address = parsed.scheme in ("http", "https") and parsed.host and not parsed.query and not parsed.fragment
+    except httpx.InvalidURL:
+        is_address = False
+    if not is_address:
         raise ValueError(
-            f"{url!r} is no address of a server. Write it as 'http://127.0.0.1:8080', with a path if need be."
+            f"{without_password(str(url))!r} is no address of a server. Write it as 'http://127.0.0.1:8080', with a "
+            "path if need be."
         )
     return str(url).rstrip("/")

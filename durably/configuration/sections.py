@@ -7,10 +7,12 @@ the environment variables, `durably config show` and the sentences about mistake
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, cast
+from urllib.parse import unquote_to_bytes, urlsplit
 
 import msgspec
 
@@ -201,6 +203,22 @@ def shown_value(key: str, value: object) -> object:
         several = cast("Sequence[object]", value)
         return tuple(shown_value(key, one) for one in several)
     return value
+
+
+def without_credentials(url: str) -> tuple[str, str | None]:
+    """A URL without `user:password@`, and the value of the header `authorization` that says the same.
+
+    What asks there may log its URL, and put it into errors. A header is told nowhere.
+
+    Raises:
+        ValueError: it is no URL.
+    """
+    parts = urlsplit(url)
+    user, is_there, host = parts.netloc.rpartition("@")
+    if not is_there:
+        return url, None
+    given = user if ":" in user else f"{user}:"
+    return parts._replace(netloc=host).geturl(), f"Basic {b64encode(unquote_to_bytes(given)).decode()}"
 
 
 def without_password(url: str) -> str:

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
+from durably.configuration.sections import without_credentials, without_password
 from durably.errors import DefinitionError
 from durably.ingress.event_frames import RETRY_MS, Received, parse_frames, shown_places
 from durably.ingress.event_readers import Asked, Told
@@ -46,7 +47,8 @@ def event_nodes(urls: Iterable[str], *, discover: bool = False) -> EventNodes | 
     for url in nodes:
         if not _is_address(url):
             raise DefinitionError(
-                f"A node is the URL of the ingress of a runtime, as in http://events-1:8080, not {url!r}."
+                f"A node is the URL of the ingress of a runtime, as in http://events-1:8080, not "
+                f"{without_password(url)!r}."
             )
     if find_spec("httpx") is None:
         raise DefinitionError("Events of other nodes need the extra `client`: pip install 'durably[client]'.")
@@ -119,10 +121,12 @@ class EventNodes:
     async def _follow(self, node: Node, following: Following) -> None:
         import httpx
 
-        clock, url = SystemClock(), node.url
+        clock = SystemClock()
+        url, credentials = without_credentials(node.url)
+        authorization = {} if credentials is None else {"authorization": credentials}
         while True:
             try:
-                headers = following.headers() | ({"host": node.host} if node.host else {})
+                headers = following.headers() | authorization | ({"host": node.host} if node.host else {})
                 # The certificate is for the name, not for the address.
                 extensions = {"sni_hostname": node.server_name} if node.host else {}
                 asking = self._client().stream(
@@ -131,7 +135,7 @@ class EventNodes:
                 async with asking as response:
                     response.raise_for_status()
                     self._is_there(url)
-                    if not await following.listen(url, _frames(response)):
+                    if not await following.listen(node.url, _frames(response)):
                         return
             except (httpx.HTTPError, RefusedRequestError) as error:
                 self._is_away(url, error)

@@ -12,6 +12,7 @@ from typing import Final, Literal, TypeVar
 import httpx
 import msgspec
 
+from durably.configuration.sections import without_credentials, without_password
 from durably.errors import DurablyError
 
 T = TypeVar("T")
@@ -101,8 +102,15 @@ class Cluster:
     """A Restate cluster, by its admin API."""
 
     def __init__(self, url: str, *, token: str | None = None) -> None:
-        self._url = url.rstrip("/")
-        headers = {} if token is None else {"authorization": f"Bearer {token}"}
+        try:
+            self._url, credentials = without_credentials(url.rstrip("/"))
+        except ValueError:
+            raise RegistrationError(
+                f"'{without_password(url)}' is no address. Write http://127.0.0.1:9070, for example."
+            ) from None
+        self._shown = without_password(self._url)
+        authorization = credentials if token is None else f"Bearer {token}"
+        headers = {} if authorization is None else {"authorization": authorization}
         # A cluster on this machine is not behind the proxy that the environment may name.
         self._http = httpx.Client(timeout=_SECONDS, headers=headers, trust_env=False)
 
@@ -151,8 +159,8 @@ class Cluster:
             answered = self._http.request(method, f"{self._url}{path}", json=body)
         except (httpx.TransportError, httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             raise RegistrationError(
-                f"No admin API of Restate answers at {self._url}: {str(error) or type(error).__name__}. It listens on "
-                "port 9070 unless it is told otherwise."
+                f"No admin API of Restate answers at {self._shown}: {str(error) or type(error).__name__}. It listens "
+                "on port 9070 unless it is told otherwise."
             ) from error
         try:
             if answered.is_success:
@@ -160,7 +168,7 @@ class Cluster:
             refusal = msgspec.json.decode(answered.content, type=_Refusal).message
         except msgspec.MsgspecError:
             raise RegistrationError(
-                f"{self._url} answers with {answered.status_code} and what no admin API of Restate says. Give "
+                f"{self._shown} answers with {answered.status_code} and what no admin API of Restate says. Give "
                 "--register the address of the admin API, such as http://127.0.0.1:9070."
             ) from None
         raise RegistrationError(f"Restate does not take the deployment: {refusal}")

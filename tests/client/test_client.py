@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from base64 import b64encode
 from collections.abc import AsyncGenerator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -385,3 +386,34 @@ async def test_an_empty_message_stays_empty_through_calls_over_http_and_after_a_
             with pytest.raises(TerminalError) as caught:
                 await fail
             assert (type(caught.value).__name__, caught.value.code, caught.value.message) == (name, code, "")
+
+
+async def test_a_password_in_the_address_is_sent_as_a_header_and_told_nowhere(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    asked: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        if len(asked) > 2:
+            raise httpx.ConnectError("refused")
+        return httpx.Response(200, json={"status": "running", "id": "inv_1x"})
+
+    transport = httpx.MockTransport(answer)
+    once = RetryPolicy(max_attempts=1)
+    for token, header in ((None, f"Basic {b64encode(b'ann:hush').decode()}"), ("hush-token", "Bearer hush-token")):
+        http = httpx.AsyncClient(transport=transport)
+        async with Client("http://ann:h%75sh@db:1", token=token, http=http, retry=once) as client:
+            assert repr(client) == "<client of http://db:1>"
+            await client.call("Cart", "add", key="mary", argument=1)
+            assert asked[-1].headers["authorization"] == header
+            assert str(asked[-1].url).startswith("http://db:1/")
+    async with Client("http://ann:h%75sh@db:1", http=httpx.AsyncClient(transport=transport), retry=once) as client:
+        with pytest.raises(ServerUnreachableError) as away:
+            await client.call("Cart", "add", key="mary", argument=1)
+    for told in (str(away.value), caplog.text):
+        assert "hush" not in told
+        assert "h%75sh" not in told
+    for url in ("ann:hush@db", "ftp://ann:hush@db", "http://ann:hush@[::1", "http://ann:hush@db:x"):
+        with pytest.raises(ValueError, match=r"is no address of a server") as refused:
+            Client(url)
+        assert "hush" not in str(refused.value)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from durably.configuration import Admin, Configuration, Ingress, Server, Store, load_configuration, token_of, tokens_of
-from durably.configuration.sections import FILE_KEYS, HIDDEN, SECTIONS, without_password
+from durably.configuration.sections import FILE_KEYS, HIDDEN, SECTIONS, without_credentials, without_password
 from durably.errors import ConfigurationError
 from durably.storage.connect import path_in_url
 
@@ -286,6 +287,13 @@ def test_passwords_are_shown_in_no_section(tmp_path: Path) -> None:
     assert shown["pubsub.nodes"] == ("http://ann:***@events-1:8080", "http://events-2:8080")
     assert shown["tracing.endpoint"] == "http://ann:***@localhost:4317/?api_key=***"
     assert shown["store.url"] == "postgresql://host/db?user=ann&password=***&sslmode=require"
+
+
+def test_credentials_of_a_url_become_a_header() -> None:
+    assert without_credentials("http://h:1/x") == ("http://h:1/x", None)
+    basic = b64encode(b"ann:hu@sh").decode()
+    assert without_credentials("http://ann:hu%40sh@[::1]:1/x?y") == ("http://[::1]:1/x?y", f"Basic {basic}")
+    assert without_credentials("https://key@h") == ("https://h", f"Basic {b64encode(b'key:').decode()}")
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,14 @@
 from __future__ import annotations
 
 import asyncio
+from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping
 from random import Random
 from typing import Any
 
 import httpx
 import pytest
+from structlog.testing import capture_logs
 
 from durably import DefinitionError, MemoryStore
 from durably.events import PubSub
@@ -271,12 +273,36 @@ async def test_a_node_behind_a_name_is_asked_by_that_name() -> None:
     assert {node.server_name for node in found} == {"localhost"}
 
 
+async def test_a_password_of_a_node_is_a_header_for_it_and_no_word_in_the_log(network: dict[str, Any]) -> None:
+    asked: list[list[tuple[bytes, bytes]]] = []
+
+    async def node(scope: Any, receive: Any, send: Any) -> None:
+        asked.append(scope["headers"])
+        await send({"type": "http.response.start", "status": 503, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    network["a"] = node
+    with capture_logs() as logged:
+        reader = reader_of(EventServer(nodes=["http://ann:hush@a"]))
+        await until(lambda: bool(logged and asked))
+        await reader.leave()
+    basic = f"Basic {b64encode(b'ann:hush').decode()}".encode()
+    assert basic in [value for name, value in asked[0] if name.lower() == b"authorization"]
+    assert "http://a" in str(logged)
+    assert "hush" not in str(logged)
+
+
 @pytest.mark.parametrize(
-    "nodes", [["localhost:8080"], [""], ["ftp://a"], ["http://"], ["http://a:port"], ["http://[a"]]
-)
+    "nodes",
+    [
+        ["localhost:8080"], [""], ["ftp://a"], ["http://"], ["http://a:port"], ["http://[a"], ["ann:hush@a"],
+        ["http://ann:hush@[::1"],
+    ],
+)  # fmt: skip
 def test_what_is_no_node_is_told_with_a_sentence(nodes: list[str]) -> None:
-    with pytest.raises(DefinitionError, match="http://events-1:8080"):
+    with pytest.raises(DefinitionError, match="http://events-1:8080") as refused:
         EventServer(nodes=nodes)
+    assert "hush" not in str(refused.value)
     with pytest.raises(DefinitionError, match="takes a runtime"):
         EventServer()
     with pytest.raises(TypeError, match="several URLs"):

@@ -118,6 +118,15 @@ def test_a_cluster_that_does_not_answer_is_told_in_a_sentence() -> None:
     cluster.close()
 
 
+@pytest.mark.parametrize(
+    "url", ["http://ann:hush@127.0.0.1:9", "http://ann:hush@[::1", "ann:hush@h", "ftp://ann:hush@h"]
+)
+def test_a_password_of_a_cluster_is_told_nowhere(url: str) -> None:
+    with pytest.raises(RegistrationError) as refused:
+        Admin(url).plan("http://127.0.0.1:9080")
+    assert "hush" not in str(refused.value)
+
+
 def test_what_is_no_admin_api_is_told_in_a_sentence() -> None:
     with other_program() as url:
         cluster = Admin(url)

@@ -267,6 +267,23 @@ async def test_a_password_in_the_endpoint_goes_to_the_collector_as_a_header_and_
     assert "hush" not in caplog.text
 
 
+@pytest.mark.parametrize("protocol", COLLECTORS)
+@pytest.mark.parametrize("variable", ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"])
+async def test_so_does_one_in_a_variable_of_opentelemetry(
+    protocol: str, variable: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
+    with COLLECTORS[protocol]() as collector:
+        path = "/v1/traces" if "TRACES" in variable and protocol != "grpc" else ""
+        monkeypatch.setenv(variable, collector.endpoint.replace("://", "://ann:hush@") + path)
+        async with running(Tracing()) as runtime:
+            await runtime.object(Tour, "mary").buy("mary")
+        assert collector.spans
+        assert collector.metadata["authorization"] == f"Basic {b64encode(b'ann:hush').decode()}"
+    assert "hush" not in caplog.text
+
+
 @pytest.mark.parametrize(
     "endpoint",
     ["mysql://ann:hush@h", "ann:hush@h:4317", "http://ann:hush@[::1", "http://ann:hush@h:x", "http://ann:hush@"],

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-from base64 import b64encode
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import urlsplit
 
 from typing_extensions import override
 
-from durably.configuration.sections import HIDDEN, without_password
+from durably.configuration.sections import HIDDEN, without_credentials, without_password
 from durably.errors import DefinitionError
 from durably.runtime.clock import Clock
 from durably.runtime.observation.tracing.spans import Span, SpanObserver
@@ -238,11 +237,12 @@ class OpenTracing:
 
 
 def _exporter(tracing: Tracing) -> SpanExporter:
-    endpoint = tracing.endpoint
+    endpoint = tracing.endpoint or _endpoint_of_variables(tracing)
     headers: dict[str, str] | None = None if tracing.headers is None else dict(tracing.headers)
     if endpoint is not None:
-        endpoint, credentials = _without_credentials(endpoint)
-        headers = {**credentials, **headers} if headers and credentials else headers or credentials or None
+        endpoint, credentials = without_credentials(endpoint)
+        if credentials is not None:
+            headers = {"authorization": credentials, **(headers or {})}
     try:
         if _protocol(tracing) == "grpc":
             from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
@@ -258,14 +258,15 @@ def _exporter(tracing: Tracing) -> SpanExporter:
         raise _missing(error) from error
 
 
-def _without_credentials(endpoint: str) -> tuple[str, dict[str, str]]:
-    """The endpoint without `user:password@`, and the header that says the same. The exporters log their endpoints."""
-    parts = urlsplit(endpoint)
-    user, is_there, host = parts.netloc.rpartition("@")
-    if not is_there:
-        return endpoint, {}
-    basic = b64encode(unquote_to_bytes(user)).decode()
-    return parts._replace(netloc=host).geturl(), {"authorization": f"Basic {basic}"}
+def _endpoint_of_variables(tracing: Tracing) -> str | None:
+    """The endpoint of the environment, where it has a password in it; else the exporter reads it itself."""
+    of_traces, of_all = map(os.environ.get, ENDPOINT_VARIABLES)
+    found = of_traces or of_all
+    if not found or "@" not in found:
+        return None
+    if of_traces or _protocol(tracing) == "grpc":
+        return found
+    return found.rstrip("/") + TRACES_PATH
 
 
 def _protocol(tracing: Tracing) -> Protocol:
