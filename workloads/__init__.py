@@ -11,6 +11,7 @@ from workloads.bank import BANK
 from workloads.cancels import CANCELS
 from workloads.changes import CHANGES
 from workloads.circles import CIRCLES
+from workloads.consumers import CONSUMERS
 from workloads.counters import COUNTERS
 from workloads.edits import EDITS
 from workloads.events import EVENTS
@@ -48,6 +49,7 @@ WORKLOADS: Mapping[str, Workload] = {
     "schedules": SCHEDULES,
     "migrations": MIGRATIONS,
     "machines": MACHINES,
+    "consumers": CONSUMERS,
     "edits": EDITS,
     "onions": ONIONS,
     "events": EVENTS,

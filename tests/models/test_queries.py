@@ -287,8 +287,15 @@ async def test_what_is_no_question_is_told() -> None:
             await things.find_all(New, lambda thing: True)
         with pytest.raises(TypeError, match="whose values are in an order"):
             await things.find_all(New, order_by=lambda thing: thing.tags)
-        with pytest.raises(TypeError, match="limit= is a whole number"):
-            await things.find_all(New, limit=-1)
+        wrong: Any
+        for wrong in (-1, True, 2.5, "3"):
+            with pytest.raises(TypeError, match="limit= is a whole number"):
+                await things.find_all(New, limit=wrong)
+            with pytest.raises(TypeError, match="limit= is a whole number"):
+                await things.get_object_transitions("thing_1", limit=wrong)
+        for wrong in (None, 7, New):
+            with pytest.raises(TypeError, match="takes a version of Thing or its id, not"):
+                await things.get_object_transitions(wrong)
 
 
 @pytest.mark.parametrize("on_disk", [False, True])

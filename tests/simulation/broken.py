@@ -70,7 +70,7 @@ from durably.runtime.invocations.activation import Activation
 from durably.runtime.invocations.invocation import Found, InvocationRun
 from durably.runtime.invocations.journal import Journal
 from durably.runtime.invocations.journal import journal_of as original_journal_of
-from durably.runtime.lifecycle import deadlocks, restarts_as_new, retries, subscriptions
+from durably.runtime.lifecycle import deadlocks, event_retention, restarts_as_new, retries, subscriptions
 from durably.runtime.lifecycle import endings as endings_module
 from durably.runtime.lifecycle.cancellation import Cancellation
 from durably.runtime.lifecycle.continuations import Continuations
@@ -94,7 +94,7 @@ from durably.runtime.lifecycle.schedules import Scheduled, ScheduleRow, Schedule
 from durably.runtime.lifecycle.sources import RunningFeed, SourceRow, Sources
 from durably.runtime.lifecycle.state_edits import StateEdit, StateEdits, decode_edit
 from durably.runtime.lifecycle.state_migrations import StateMigrations
-from durably.runtime.lifecycle.subscriptions import Subscribed, SubscriptionRow, Subscriptions
+from durably.runtime.lifecycle.subscriptions import Subscribed, SubscriptionRow, Subscriptions, SubscriptionStatus
 from durably.runtime.lifecycle.timer_dispatch import TimerDispatch
 from durably.runtime.lifecycle.wait_graph import Wait, WaitGraph, WaitReason
 from durably.runtime.lifecycle.workflow_retention import WorkflowRetention
@@ -141,6 +141,7 @@ from durably.testing.simulation import process
 from durably.testing.simulation.coded import FarSide
 from durably.testing.simulation.disk import SimulatedStore
 from workloads import WORKLOADS
+from workloads.consumers import CARRIER
 
 
 class Patch:
@@ -2063,6 +2064,53 @@ def an_event_is_published_twice(patch: Patch) -> None:
         original(self, transition, msgspec.structs.replace(event, id=f"{event.id}_again"))
 
     around(patch, Events, "publish", publish)
+
+
+# ---------------------------------------------------------------------- consumers that catch up
+
+OF_CONSUMERS = (WORKLOADS["consumers"],)
+
+
+@mutant("check", "guarantee 23", where=OF_CONSUMERS)
+def a_consumer_that_is_new_hears_of_nothing_before_it(patch: Patch) -> None:
+    def begun(one: Subscribed, now_position: int) -> SubscriptionRow:
+        return SubscriptionRow(stream=one.stream, position=now_position)
+
+    patch.setattr(subscriptions, "_begun", begun)
+
+
+@mutant("check", "guarantee 23", where=OF_CONSUMERS)
+def a_consumer_that_is_new_hears_of_everything(patch: Patch) -> None:
+    def begun(one: Subscribed, now_position: int) -> SubscriptionRow:
+        return SubscriptionRow(stream=one.stream, position=0)
+
+    patch.setattr(subscriptions, "_begun", begun)
+
+
+@mutant("check", "guarantee 23", where=OF_CONSUMERS)
+def the_place_of_a_consumer_is_kept_by_its_method(patch: Patch) -> None:
+    def read(original: Any, self: Subscriptions, name: str, value: bytes) -> SubscriptionRow | None:
+        row: SubscriptionRow | None = original(self, name, value)
+        return None if name == CARRIER and len(self._subscribed) > len(self._rows) else row
+
+    around(patch, Subscriptions, "_read", read)
+
+
+@mutant("check", "guarantee 23", where=OF_CONSUMERS)
+def a_consumer_that_is_paused_passes_over_what_it_is_not_given(patch: Patch) -> None:
+    def set_status(original: Any, self: Subscriptions, name: str, status: Any, *, passes_over: bool = False) -> bool:
+        one = self._known(name)
+        if one.row.status is SubscriptionStatus.PAUSED:
+            one.row = msgspec.structs.replace(one.row, position=self._committer.durable)
+        return bool(original(self, name, status, passes_over=passes_over))
+
+    around(patch, Subscriptions, "set_status", set_status)
+
+
+@mutant("check", "guarantee 23", where=OF_CONSUMERS)
+def transitions_go_by_their_age_as_events_do(patch: Patch) -> None:
+    patch.setattr(event_retention, "PUBLISHED_STREAM", "")
+    around(patch, Subscriptions, "floor", lambda *_: LATEST_POSITION)
 
 
 # ---------------------------------------------------------------------- events

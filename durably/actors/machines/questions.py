@@ -107,8 +107,8 @@ async def find_all(
     """All objects that fit."""
     info = info_of(type(self))
     _check_state(info.model, state)
-    if limit is not None and (not is_int(limit) or limit < 0):
-        raise TypeError(f"limit= is a whole number from 0 on, not {limit!r}.")
+    if limit is not None:
+        _check_limit(limit)
     most = EVERY_OBJECT if _transport(self)._name_of_handler() is None else MOST_OBJECTS
     query = TableQuery(
         info.table,
@@ -150,6 +150,10 @@ async def get_transition(self: StateMachine, id: str, /) -> Transition:
 
 async def get_object_transitions(self: StateMachine, object: Model | str, /, *, limit: int = 100) -> list[Transition]:
     """The transitions of an object, the latest first."""
+    model = info_of(type(self)).model
+    if not isinstance(cast("Any", object), str | model):
+        raise TypeError(f"get_object_transitions() takes a version of {model.__name__} or its id, not {object!r}.")
+    _check_limit(limit)
     id = object if isinstance(object, str) else object.id
     question = ReadEvents(info_of(type(self)).service, key=id, limit=min(limit, MOST_TRANSITIONS), is_backward=True)
     return await _ask(self, question, _decode_transitions)
@@ -174,6 +178,11 @@ def _check(query: TableQuery) -> None:
         check_query(query)
     except ValueError as error:
         raise TypeError(str(error)) from error
+
+
+def _check_limit(limit: object) -> None:
+    if not is_int(limit) or limit < 0:
+        raise TypeError(f"limit= is a whole number from 0 on, not {limit!r}.")
 
 
 def _check_state(model: type[Model], state: type[Any]) -> None:
