@@ -33,8 +33,8 @@ R = TypeVar("R")
 PATIENCE_SECONDS = 60
 QUESTIONS = (
     "load", "entries", "events", "event_sizes", "versions", "find", "find_keyed", "fetch", "fetch_ended", "recoverable",
-    "held_up", "timers", "orders", "places", "expired", "expired_promises", "expired_journals", "expired_objects",
-    "paused", "objects", "state", "invocations", "summaries", "mailbox", "timers_of",
+    "held_up", "timers", "orders", "places", "open_messages", "expired", "expired_promises", "expired_journals",
+    "expired_objects", "paused", "objects", "state", "invocations", "summaries", "mailbox", "timers_of",
 )  # fmt: skip
 SETS = ("event_sizes", "timers_of")
 """Whose answers come in no order."""
