@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from durably.actors.values.serde import Serde
+from durably.actors.values.serde import Serde, declared_serde
+from durably.actors.values.type_checks import is_text
+from durably.errors import DefinitionError
+from durably.ids import is_storable
 
 
 class DeclaredField:
@@ -13,6 +16,16 @@ class DeclaredField:
     KIND: ClassVar[str]
 
     def __init__(self, name: str | None, serde: Serde[Any] | None) -> None:
+        """
+        Raises:
+            DefinitionError: the name cannot be one, or `serde` is no Serde.
+        """
+        if name is not None and not (name and is_text(name) and is_storable(name)):
+            raise DefinitionError(
+                f"The name of a {self.KIND} is Unicode text without NUL, and not empty; {name!r} is not."
+            )
+        if serde is not None:
+            declared_serde(serde, f"serde= of a {self.KIND}")
         self._name = name
         self.serde = serde
         """Writes its value, instead of the class's."""

@@ -23,8 +23,7 @@ from durably.actors.values.asked_types import can_be
 from durably.actors.values.descriptions import MISSING, describe, shortened
 from durably.actors.values.error_envelopes import encode_failure
 from durably.actors.values.serde import Serde, TypeCodec, is_serde
-from durably.errors import DefinitionError, HandlerMistakeError, TerminalError, UndecodableError, UnencodableError
-from durably.ids import is_storable
+from durably.errors import HandlerMistakeError, TerminalError, UndecodableError, UnencodableError
 
 T = TypeVar("T")
 
@@ -175,8 +174,6 @@ def promise(*, name: str | None = None, serde: Serde[Any] | None = None) -> Any:
     Then `await self.paid`, `await self.paid.resolve(...)`. `name` is what it is kept under, the attribute's name if
     left out: give it when you rename the attribute. `serde` writes the value instead of the class's.
     """
-    if name is not None and not (name and is_storable(name)):
-        raise DefinitionError(f"The name of a promise is Unicode text without NUL, and not empty; {name!r} is not.")
     return PromiseField(name, serde)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from typing import Final
 
+from durably.actors.values.type_checks import is_int
 from durably.errors import UndecodableError
 
 AS_IT_IS: Final = b"\x00"
@@ -15,20 +16,24 @@ LARGEST_BYTES: Final = 1 << 30
 class CompressionCodec:
     """Compresses values of at least `threshold_bytes`. `level` is zlib's, 1 (fast) to 9 (small).
 
-    A value that would take more than `largest_bytes` is refused when it is read: a few bytes can say so.
+    A value of more than `largest_bytes` is written as it is. One that would become larger is refused when it is read: a
+    few bytes can say so.
     """
 
     encodes_everything = True
 
     def __init__(self, *, level: int = 3, threshold_bytes: int = 256, largest_bytes: int = LARGEST_BYTES) -> None:
-        if not 1 <= level <= 9:
+        if not is_int(level) or not 1 <= level <= 9:
             raise ValueError(f"CompressionCodec(level=...) is 1 to 9, not {level!r}.")
+        for option, size in (("threshold_bytes", threshold_bytes), ("largest_bytes", largest_bytes)):
+            if not is_int(size) or size < 0:
+                raise ValueError(f"CompressionCodec({option}=...) is a number of bytes, not {size!r}.")
         self._level = level
         self._threshold_bytes = threshold_bytes
         self._largest_bytes = largest_bytes
 
     def encode(self, data: bytes, /) -> bytes:
-        if len(data) >= self._threshold_bytes:
+        if self._threshold_bytes <= len(data) <= self._largest_bytes:
             deflated = zlib.compress(data, self._level)
             if len(deflated) < len(data):
                 return DEFLATED + deflated

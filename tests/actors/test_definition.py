@@ -26,6 +26,7 @@ from durably.actors import (
 )
 from durably.actors.actor import Actor
 from durably.actors.definition.definition import definition_of
+from durably.actors.promises import promise
 from durably.errors import DefinitionError, HandlerMistakeError
 
 any_handler: Callable[..., Callable[..., Any]] = handler
@@ -289,6 +290,34 @@ def test_two_fields_cannot_have_one_stored_name() -> None:
         class Wrong(VirtualObject):
             first: int = state(default=0)
             second: int = state(default=0, name="first")
+
+
+async def _put(self: VirtualObject, ctx: ObjectContext, data: bytes) -> None: ...
+
+
+@pytest.mark.parametrize("given", [BytesSerde, bytes, "json", 5])
+@pytest.mark.parametrize("place", ["accepts", "returns", "state", "promise"])
+def test_what_is_declared_with_a_serde_has_one(place: str, given: Any) -> None:
+    def declare() -> None:
+        match place:
+            case "accepts":
+                handler(accepts=given)(_put)
+            case "returns":
+                handler(returns=given)(_put)
+            case "state":
+                state(serde=given)
+            case _:
+                promise(serde=given)
+
+    with pytest.raises(DefinitionError, match=r"is a Serde, with encode.* Give an instance, such as BytesSerde\(\)\.$"):
+        declare()
+
+
+@pytest.mark.parametrize("name", ["", "a\0", "\ud800", 5, b"a"])
+def test_the_name_under_which_something_is_kept_is_text(name: Any) -> None:
+    for declare in (state, promise):
+        with pytest.raises(DefinitionError, match=r"The name of a (state|promise) is Unicode text without NUL"):
+            declare(name=name)
 
 
 def test_the_key_is_no_state() -> None:

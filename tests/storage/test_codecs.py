@@ -95,6 +95,12 @@ def test_a_value_that_would_fill_the_memory_is_refused() -> None:
         codec.decode(b"\x01" + zlib.compress(b"0" * 100)[:-4])
 
 
+@given(some.binary(max_size=40).map(lambda data: data * 40), some.integers(0, 2_000), some.integers(0, 2_000))
+def test_compression_reads_what_it_writes_whatever_its_limits_are(data: bytes, threshold: int, largest: int) -> None:
+    codec = CompressionCodec(threshold_bytes=threshold, largest_bytes=largest)
+    assert codec.decode(codec.encode(data)) == data
+
+
 def test_compression_leaves_what_would_grow_as_it_is() -> None:
     value = os.urandom(1_000)
     assert len(CompressionCodec().encode(value)) == len(value) + 1
@@ -129,8 +135,16 @@ def test_a_key_that_was_given_alone_is_rotated_by_its_empty_id() -> None:
 
 
 def test_a_level_and_a_chain_that_make_no_sense_are_refused() -> None:
-    with pytest.raises(ValueError, match="1 to 9"):
-        CompressionCodec(level=0)
+    level: Any
+    for level in (0, 10, "3", True, 2.0):
+        with pytest.raises(ValueError, match="1 to 9"):
+            CompressionCodec(level=level)
+    size: Any
+    for size in (-1, "1", None, 0.5):
+        with pytest.raises(ValueError, match=r"threshold_bytes=\.\.\.\) is a number of bytes"):
+            CompressionCodec(threshold_bytes=size)
+        with pytest.raises(ValueError, match=r"largest_bytes=\.\.\.\) is a number of bytes"):
+            CompressionCodec(largest_bytes=size)
     with pytest.raises(TypeError, match="no codecs"):
         CodecChain()
     no_codec: Any

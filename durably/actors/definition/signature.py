@@ -27,7 +27,16 @@ from durably.actors.definition.type_bindings import NO_BINDINGS, TypeBindings
 from durably.actors.values.constraints import is_field_info
 from durably.actors.values.descriptions import MISSING, describe, shortened
 from durably.actors.values.media_types import content_type_of, media_range_of
-from durably.actors.values.serde import JSON, Serde, SerdeFactory, TypeCodec, codec_for, encode_readably, make_serde
+from durably.actors.values.serde import (
+    JSON,
+    Serde,
+    SerdeFactory,
+    TypeCodec,
+    codec_for,
+    declared_serde,
+    encode_readably,
+    make_serde,
+)
 from durably.actors.values.serde_fit import check_fit
 from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass, reason_of
 from durably.errors import DefinitionError, UndecodableError, UnencodableError
@@ -55,9 +64,9 @@ class HandlerSignature:
         """Where the annotations' names are looked up; set when the class is defined."""
         self.bindings = NO_BINDINGS
         """What type variables of a generic class stand for; set in classes that inherit the handler from one."""
-        for serde in (accepts, returns):
+        for option, serde in (("accepts", accepts), ("returns", returns)):
             if serde is not None:
-                content_type_of(serde)
+                content_type_of(declared_serde(serde, f"{option}= of handler {name!r}"))
                 media_range_of(serde)
         self._accepts = accepts
         self._returns = returns

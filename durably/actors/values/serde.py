@@ -263,6 +263,21 @@ def is_serde(value: object) -> bool:
     return not is_class(value) and all(hasattr(value, name) for name in ("encode", "decode", "content_type"))
 
 
+def declared_serde(given: Any, where: str) -> Serde[Any]:
+    """What a declaration says of a Serde, as it was given.
+
+    Raises:
+        DefinitionError: it is none, or is a class of Serdes; `where` is what the sentence names.
+    """
+    if not is_serde(given):
+        hint = f"{named(given)}()" if is_class(given) and hasattr(given, "encode") else "BytesSerde()"
+        raise DefinitionError(
+            f"{where} is a Serde, with encode(), decode() and content_type, not {shortened(given)}. Give an instance, "
+            f"such as {hint}."
+        )
+    return cast("Serde[Any]", given)
+
+
 def codec_for(annotation: Any) -> TypeCodec[Any]:
     """The codec of a resolved annotation; of `MISSING`, and of `Any`, that of plain JSON.
 
