@@ -122,6 +122,35 @@ async def test_parts_that_read_each_other_twice_are_not_written_out(file: httpx.
     assert await rows(file, counting) == [{"x": 5}]
 
 
+@pytest.mark.parametrize(
+    ("step", "levels"),
+    [
+        ("SELECT x || x AS x FROM {0}", 18),
+        ("SELECT (SELECT x || x) AS x FROM {0}", 18),
+        ("SELECT x || x AS x FROM (SELECT 1 AS one) AS a JOIN {0} ON true", 18),
+        ("SELECT x || x AS x FROM {0} UNION ALL SELECT 'a'", 18),
+        (f"SELECT coalesce({', '.join('x' * 9)}) AS x FROM {{0}}", 7),
+    ],
+)
+async def test_columns_that_are_computed_from_each_other_are_not_written_out(
+    file: httpx.AsyncClient, step: str, levels: int
+) -> None:
+    """SQLite writes them out before any clock or memory is looked at: 18 are 262,144 operations."""
+    parts = ["c0 AS (SELECT service_key AS x FROM state)", *doubled(levels, step)[1:]]
+    nested = "(SELECT service_key AS x FROM state) AS y"
+    for _ in range(1, levels):
+        nested = f"({step.format(nested)}) AS y"
+    for sql in (
+        f"WITH {', '.join(parts)} SELECT x FROM c{levels - 1}",
+        f"WITH {', '.join(parts[::-1])} SELECT 1 WHERE EXISTS (SELECT x FROM c{levels - 1})",
+        f"SELECT x FROM {nested}",
+        f"SELECT x FROM ({nested} CROSS JOIN state)",
+    ):
+        answered = await file.post("/query", json={"query": sql}, headers={"accept": "application/json"})
+        assert (answered.status_code, "computed from" in answered.json()["message"]) == (400, True), answered.text
+    assert len(await rows(file, f"WITH {', '.join(parts[:3])} SELECT x FROM c2")) < 5
+
+
 async def test_very_many_values_share_the_memory(file: httpx.AsyncClient) -> None:
     """SQLite looks at no memory between the branches of a CASE, and keeps the value of each."""
     large = f"replace('{'a' * 1_000}', 'a', '{'b' * 900}')"  # 900,000 characters

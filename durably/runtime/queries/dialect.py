@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import sqlglot
 from sqlglot import exp
@@ -29,6 +29,10 @@ TOKENS_LIMIT: Final = 5_000
 READ_TABLES_LIMIT: Final = 256
 """Tables and named parts that a query reads, where each part stands for what it is: SQLite writes them out like that
 before it runs anything, and ten parts that each read the one before twice are a thousand tables.
+"""
+EXPRESSIONS_LIMIT: Final = 200_000
+"""Operations, values and columns of a query, where each column of a part or a subquery stands for what it is computed
+from: SQLite writes these out, too. They take some 75 MB then.
 """
 PARSER_STEPS_LIMIT: Final = 50_000
 """The parser tries several readings of `date(` and the like, and those inside each time anew: 24 of them in each other
@@ -112,6 +116,11 @@ def checked_query(text: str) -> tuple[exp.Query, frozenset[str]]:
         raise BadQueryError(
             f"The query reads more than {READ_TABLES_LIMIT} tables, where each of its named parts counts as often as "
             "it is used. Use them less often."
+        )
+    if _written_out(query, {}).size > EXPRESSIONS_LIMIT:
+        raise BadQueryError(
+            f"The query has more than {EXPRESSIONS_LIMIT} operations, where a column of a subquery counts as what it "
+            "is computed from, as often as it is used. Use them less often."
         )
     named = {one.alias.lower() for one in query.find_all(exp.CTE)}
     for name in named & ALL_TABLES.keys():
@@ -200,6 +209,83 @@ def _read_tables(node: exp.Expr, scope: Mapping[str, _Part]) -> int:
     if isinstance(node, exp.Table):
         own = scope[node.name.lower()].tables() if node.name.lower() in scope else 1
     return own + sum(_read_tables(one, scope) for one in node.iter_expressions() if not isinstance(one, exp.With))
+
+
+class _Written(NamedTuple):
+    """How many expressions a query has, written out: all of them, and at most for one of its columns."""
+
+    size: int
+    column: int
+
+
+class _Computed:
+    """What a named part computes. A column of its own that it reads is one that has been computed."""
+
+    def __init__(self, cte: exp.CTE, scope: Mapping[str, _Computed], outer: int) -> None:
+        self._cte = cte
+        self._scope = scope
+        self._outer = outer
+        self._written: _Written | None = None
+
+    def written(self) -> _Written:
+        if self._written is None:
+            self._written = _Written(1, 1)
+            self._written = _written_out(self._cte.this, self._scope, self._outer)
+        return self._written
+
+
+def _written_out(query: exp.Expr, scope: Mapping[str, _Computed], outer: int = 1) -> _Written:
+    """The size of a SELECT, of several that are put together, or of one in brackets.
+
+    `outer`: that of a column of the query around it, which it may use.
+    """
+    parts = [one for one in query.iter_expressions() if isinstance(one, exp.With)]
+    if parts:
+        inner = dict(scope)
+        inner |= {cte.alias.lower(): _Computed(cte, inner, outer) for part in parts for cte in part.expressions}
+        scope = inner
+    if not isinstance(query, exp.Select):
+        sides = [_written_out_source(one, scope, outer) for one in _sources(query)]
+        return _Written(sum((one.size for one in sides), 1), max((one.column for one in sides), default=1))
+    sources = [_written_out_source(one, scope, outer) for one in _sources(query)]
+    column = max([outer, *(one.column for one in sources)])
+    size = sum(one.size for one in sources)
+    widest = 1
+    for one in query.iter_expressions():
+        if not isinstance(one, exp.With | exp.From):
+            written = _size_of(one, column, scope)
+            size += written
+            if one.arg_key == "expressions":
+                widest = max(widest, written)
+    return _Written(size, widest)
+
+
+def _sources(query: exp.Expr) -> Iterator[exp.Expr]:
+    """The tables and subqueries that it reads or joins, or that stand in its brackets."""
+    for one in query.iter_expressions():
+        if isinstance(one, exp.From | exp.Join):
+            yield one.this
+        elif isinstance(one, exp.Query | exp.Table) and not isinstance(query, exp.Select):
+            yield one
+
+
+def _written_out_source(source: exp.Expr, scope: Mapping[str, _Computed], outer: int) -> _Written:
+    if not isinstance(source, exp.Table):
+        return _written_out(source, scope, outer)
+    named = scope.get(source.name.lower())
+    read = [_Written(1, 1) if named is None else named.written()]
+    read += [_written_out_source(one, scope, outer) for one in _sources(source)]
+    return _Written(sum(one.size for one in read), max(one.column for one in read))
+
+
+def _size_of(node: exp.Expr, column: int, scope: Mapping[str, _Computed]) -> int:
+    """Of an expression whose columns have that size each."""
+    if isinstance(node, exp.Column | exp.Star):
+        return column
+    if isinstance(node, exp.Query):
+        return _written_out(node, scope, column).size
+    joined = node.this if isinstance(node, exp.Join) else None
+    return 1 + sum(_size_of(one, column, scope) for one in node.iter_expressions() if one is not joined)
 
 
 def _check_table(table: exp.Table, named: Collection[str]) -> None:
