@@ -49,11 +49,11 @@ WORKLOADS: Mapping[str, Workload] = {
     "schedules": SCHEDULES,
     "migrations": MIGRATIONS,
     "machines": MACHINES,
-    "consumers": CONSUMERS,
     "edits": EDITS,
     "onions": ONIONS,
     "events": EVENTS,
     "sagas": SAGAS,
     "topics": TOPICS,
+    "consumers": CONSUMERS,
 }
 """By name, as `--workload` takes them."""
