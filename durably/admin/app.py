@@ -281,7 +281,9 @@ class Admin:
 
     async def _register(self, request: Request) -> Response:
         self._check_address(await json_object(request))
-        return _json(self._catalog.registered())
+        answer = _json(self._catalog.registered())
+        answer.headers["location"] = f"deployments/{self._catalog.deployment_id}"
+        return answer
 
     async def _update_deployment(self, request: Request) -> Response:
         self._check_deployment_id(request)
@@ -453,11 +455,14 @@ class Admin:
         name = request.path_params["verb"]
         asked = await json_body(request, BatchRequest)
         _check_deployment(asked.deployment)
+        given = asked.invocation_ids
+        if (given is msgspec.UNSET) == (asked.target is None):
+            raise HTTPException(BAD_REQUEST, "say what is meant by either invocation_ids or target")
         if asked.target is not None:
             return await self._act_on_target(name, asked.target)
-        if len(asked.invocation_ids) > BATCH_LIMIT:
+        ids = [] if given is msgspec.UNSET else list(dict.fromkeys(given))
+        if len(ids) > BATCH_LIMIT:
             raise HTTPException(BAD_REQUEST, f"at most {BATCH_LIMIT} invocations at a time")
-        ids = list(dict.fromkeys(asked.invocation_ids))
         answers = await asyncio.gather(*(self._try(name, id) for id in ids))
         failed = [{"invocation_id": id, "error": error} for id, (_, error) in zip(ids, answers, strict=True) if error]
         return _json({"succeeded": [done for done, error in answers if error is None], "failed": failed})

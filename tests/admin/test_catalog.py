@@ -100,6 +100,7 @@ async def test_the_one_deployment_is_this_process(admin: httpx.AsyncClient) -> N
     assert detailed["services"] == (await got(admin, "/services"))["services"]
     again = await admin.post("/v3/deployments", json={"uri": told["uri"], "dry_run": True})
     assert (again.status_code, again.json()["id"]) == (200, told["id"])
+    assert again.headers["location"] == f"deployments/{told['id']}"
     assert (await admin.patch(f"/deployments/{told['id']}", json={"uri": told["uri"]})).status_code == 200
     for refused in (
         await admin.post("/deployments", json={"uri": "http://elsewhere:9080"}),
