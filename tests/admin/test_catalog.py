@@ -37,7 +37,7 @@ class Cart(VirtualObject, retention=3600, retry=RetryPolicy(initial=0.5, maximum
     async def add(self, ctx: ObjectContext, ticket: Ticket) -> bool:
         return True
 
-    @shared
+    @shared(retry=RetryPolicy(initial=1, maximum=60, max_attempts=2), retention=60, journal_retention=7200)
     async def peek(self, ctx: SharedContext) -> list[int]:
         return []
 
@@ -48,7 +48,7 @@ class Mail(Service, private=True):
 
 
 class Signup(Workflow):
-    @handler
+    @handler(retention=3600)
     async def run(self, ctx: WorkflowContext) -> int:
         return 1
 
@@ -84,6 +84,14 @@ async def test_services_are_described_as_restates_are(admin: httpx.AsyncClient) 
     add, peek = cart["handlers"]
     assert (add["ty"], peek["ty"], signup["handlers"][0]["ty"]) == ("Exclusive", "Shared", "Workflow")
     assert "ty" not in mail["handlers"][0]
+    assert add["retry_policy"] == {"max_attempts": None}
+    assert peek["retry_policy"] == {
+        "initial_interval": "1s", "exponentiation_factor": 2.0, "max_attempts": 2, "max_interval": "1m",
+        "on_max_attempts": "Pause",
+    }  # fmt: skip
+    own = ("idempotency_retention", "journal_retention")
+    assert ([peek[name] for name in own], [name for name in own if name in add]) == (["1m", "2h"], [])
+    assert signup["handlers"][0]["workflow_completion_retention"] == "1h"
     assert (peek["input_description"], peek["output_description"]) == ("none", "JSON array")
     named = add["input_json_schema"]["$ref"].removeprefix("#/$defs/")
     assert add["input_json_schema"]["$defs"][named]["properties"].keys() == {"seat", "next"}
