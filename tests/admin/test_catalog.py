@@ -127,7 +127,30 @@ async def test_what_a_class_says_is_not_changed_from_outside(admin: httpx.AsyncC
     other = await admin.patch("/services/Mail", json={"public": True})
     assert other.status_code == 409
     assert "Change the class" in other.json()["message"]
-    assert (await admin.patch("/services/Cart", json={"colour": 1})).status_code == 400
+
+
+@pytest.mark.parametrize("span", ["1h", "60m", "PT1H", "3600 seconds", "PT60M"])
+async def test_a_duration_is_the_same_however_it_is_written(admin: httpx.AsyncClient, span: str) -> None:
+    assert (await admin.patch("/services/Cart", json={"idempotency_retention": span})).status_code == 200
+    other = await admin.patch("/services/Cart", json={"journal_retention": span})
+    assert (other.status_code, "is '1d'" in other.json()["message"]) == (409, True)
+
+
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [
+        ({"colour": 1}, "colour"),
+        ({"workflow_completion_retention": "1d"}, "a VirtualObject has no"),
+        ({"public": "yes"}, "true or false"),
+        ({"idempotency_retention": "x"}, "neither an ISO-8601"),
+        ({"idempotency_retention": 3600}, "a text such as"),
+    ],
+)
+async def test_what_is_no_option_of_a_service_is_refused_as_such(
+    admin: httpx.AsyncClient, asked: dict[str, Any], named: str
+) -> None:
+    refused = await admin.patch("/services/Cart", json=asked)
+    assert (refused.status_code, named in refused.json()["message"]) == (400, True)
 
 
 @pytest.mark.parametrize(
