@@ -1445,6 +1445,14 @@ def a_deletion_deletes_nothing(patch: Patch) -> None:
     patch.setattr(Endings, "delete_object", delete)
 
 
+@mutant("check", where=RETENTIONS)
+def what_is_left_of_an_object_that_goes_is_seen(patch: Patch) -> None:
+    def is_going(self: Activation) -> bool:
+        return False
+
+    patch.setattr(Activation, "is_going", is_going)
+
+
 @mutant("check", where=EDITS)
 def an_edit_takes_no_account_of_its_version(patch: Patch) -> None:
     patch.setattr(StateEdit, "refusal", _nothing)
