@@ -1353,7 +1353,7 @@ EDITS = (WORKLOADS["edits"],)
 
 @mutant("guarantee 15", where=RETENTIONS)
 def the_cleaner_forgets_journals(patch: Patch) -> None:
-    async def forget(_: Retention) -> bool:
+    async def forget(_: Retention, now: int) -> bool:
         return False
 
     patch.setattr(Retention, "_forget_journals", forget)
@@ -1361,16 +1361,8 @@ def the_cleaner_forgets_journals(patch: Patch) -> None:
 
 @mutant("guarantee 15", where=RETENTIONS)
 def the_cleaner_takes_journals_too_early(patch: Patch) -> None:
-    def forget(original: Any, self: Retention) -> Any:
-        now = self._clock.now
-
-        async def forget_early() -> bool:
-            with Patch.context() as inner:
-                inner.setattr(self._clock, "now", lambda: now() + 10_000_000_000)
-                forgotten: bool = await original(self)
-            return forgotten
-
-        return forget_early()
+    def forget(original: Any, self: Retention, now: int) -> Any:
+        return original(self, now + 10_000_000_000)
 
     around(patch, Retention, "_forget_journals", forget)
 
