@@ -7,6 +7,7 @@ what it finds. `tests/levels.py` says how much each level tries.
 
 from __future__ import annotations
 
+import faulthandler
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -76,6 +77,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         (kept if is_wanted else left_out).append(item)
     items[:] = kept
     config.hook.pytest_deselected(items=left_out)
+
+
+def pytest_runtest_setup() -> None:
+    """A search takes as long as it takes: the limit in pyproject.toml is for tests that hang, and ends all tests."""
+    if level().is_search:
+        faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.fixture(autouse=True)

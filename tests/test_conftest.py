@@ -50,3 +50,13 @@ def collected(*arguments: str) -> dict[str, int]:
 def test_what_is_slow_runs_where_it_was_asked_for() -> None:
     assert collected("tests/test_packaging.py", "tests/typing") == {"tests/test_packaging.py": 6}
     assert [*collected("tests/typing", "--full")] == ["tests/typing/test_typing.py"]
+
+
+def test_a_search_has_as_much_time_as_it_takes() -> None:
+    takes_seconds = "tests/test_conftest.py::test_what_is_slow_runs_where_it_was_asked_for"
+    hurried = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "faulthandler_timeout=0.5"]
+    ended = [
+        subprocess.run([*hurried, *search, takes_seconds], cwd=ROOT, capture_output=True, text=True, check=False)
+        for search in ([], ["--programs", "20"])
+    ]
+    assert [one.returncode for one in ended] == [1, 0], [one.stderr for one in ended]

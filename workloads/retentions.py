@@ -7,6 +7,7 @@ and random numbers of the steps that they keep. When all retentions are over the
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from contextlib import suppress
 from random import Random
 
@@ -17,12 +18,14 @@ from durably import (
     ObjectContext,
     RetryPolicy,
     Service,
+    SharedContext,
     TerminalError,
     UnknownTargetError,
     VirtualObject,
     Workflow,
     WorkflowContext,
     handler,
+    shared,
     state,
 )
 from durably.ids import Address
@@ -44,6 +47,9 @@ JOURNAL_SECONDS = 15_000.0
 LATE_SECONDS = 12_000.0
 """Longer than a request is on its way, and than the cleaner may take."""
 HOURS_UNTIL_EMPTY = 200
+FULL = 6
+LOOKS = 4
+"""At a chest that is being deleted."""
 
 
 class Basket(VirtualObject, name="SoakBasket", ttl=TTL_SECONDS, retention=KEPT_SECONDS):
@@ -77,6 +83,10 @@ class Chest(VirtualObject, name="SoakChest", ttl=TTL_SECONDS, retention=KEPT_SEC
     async def put_slowly(self, ctx: ObjectContext, number: int, seconds: float) -> list[int]:
         self.numbers[number] = number
         await ctx.sleep(seconds)
+        return [number async for number, _ in self.numbers.items()]
+
+    @shared
+    async def look(self, ctx: SharedContext) -> list[int]:
         return [number async for number, _ in self.numbers.items()]
 
 
@@ -131,6 +141,7 @@ async def program(sim: Simulation) -> None:
         *(fill(sim, Random(random.getrandbits(64)), number) for number in range(random.choice((1, 2, 3)))),
         *(run_errand(sim, Random(random.getrandbits(64)), number) for number in range(random.choice((1, 2)))),
         stay(sim, random),
+        watch_chest(sim),
         restart_at_times(sim, random),
     )
     await until_all_ended(sim)
@@ -174,6 +185,33 @@ async def fill(sim: Simulation, random: Random, number: int) -> None:
         if sim.clock.jumped_at_us:
             return
         assert found == expected, f"in basket {number} there is {found} instead of {expected}"
+
+
+async def note_unknown(request: Awaitable[object], unheard: list[Exception]) -> None:
+    """Beside others, of which none is to end because of this one."""
+    try:
+        await request
+    except UNKNOWN as error:
+        unheard.append(error)
+
+
+async def watch_chest(sim: Simulation) -> None:
+    """A full chest is deleted, and looked at meanwhile: all is there, or nothing, however many portions it goes in."""
+    client = sim.client("watcher")
+    chest, before = client.object(Chest, "watched"), list[int]()
+    with suppress(*UNKNOWN):
+        for number in range(FULL):
+            before = await chest.put(number)
+        await all_of(note_unknown(client.delete_and_wait(Chest, "watched"), []), *(look(chest, before) for _ in "ab"))
+
+
+async def look(chest: Chest, before: list[int]) -> None:
+    for _ in range(LOOKS):
+        try:
+            seen = await chest.look()
+        except UNKNOWN:
+            continue
+        assert seen in (before, []), f"of {before} in a chest there is {seen} while it is deleted"
 
 
 async def run_errand(sim: Simulation, random: Random, number: int) -> None:

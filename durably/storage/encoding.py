@@ -203,6 +203,8 @@ def _encoded(batch: Batch, epoch: int, large_bytes: int) -> EncodedBatch:
         puts += _event_puts(batch, large_bytes)
     if batch.entries or batch.entries_cleared:
         puts = [*_entry_puts(batch, large_bytes), *puts]
+    if batch.entries_trimmed or batch.journals_trimmed:
+        puts = [*_trims_of_entries(batch), *puts, *_trims_of_journals(batch)]
     # The driver looks for an adapter of each null anew: twenty cost as much as the commit of a field.
     if any(before) or any(behind):
         rows = (*before, fields, *behind)
@@ -235,6 +237,18 @@ def _entry_puts(batch: Batch, large_bytes: int) -> Iterator[Put]:
     for one in batch.entries:
         if one.value is not None and len(one.value) > large_bytes:
             yield "put_entry", (one.value, *one.address, one.field, *one.key)
+
+
+def _trims_of_entries(batch: Batch) -> Iterator[Put]:
+    """Before the entries of the batch come."""
+    for portion in batch.entries_trimmed:
+        yield "trim_entries", (*portion.address, portion.most)
+
+
+def _trims_of_journals(batch: Batch) -> Iterator[Put]:
+    for portion in batch.journals_trimmed:
+        yield "trim_steps", (portion.number, portion.most)
+        yield "trim_completions", (portion.number, portion.most)
 
 
 def _event_puts(batch: Batch, large_bytes: int) -> Iterator[Put]:

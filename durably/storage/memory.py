@@ -20,6 +20,7 @@ from durably.queries import TableLayout, TableQuery
 from durably.storage.ownership import held_sentence, taken_over_sentence
 from durably.storage.records import (
     EVER,
+    LEAVING,
     MARKER,
     PENDING_BYTES,
     PLAIN_FIELD,
@@ -38,6 +39,7 @@ from durably.storage.records import (
     ExecutionRecord,
     InvocationRecord,
     InvocationUpdate,
+    JournalSize,
     KeptJournalRecord,
     MailboxRecord,
     ObjectSummary,
@@ -93,6 +95,18 @@ class StoredRow:
     def keep_journal(self, kept: KeptJournalRecord) -> None:
         """It has ended, and its journal stays for a while."""
         self.timers, self.attachments, self.signals, self.kept = {}, {}, {}, kept
+
+    def trim_journal(self, most: int) -> None:
+        """The last steps and completions go."""
+        for index in sorted(self.steps, reverse=True)[:most]:
+            del self.steps[index]
+        for place in sorted(self.completions, key=lambda place: place[1], reverse=True)[:most]:
+            del self.completions[place]
+
+    @property
+    def is_leaving(self) -> bool:
+        """Its journal goes a portion at a time."""
+        return self.kept is not None and self.kept.expires_at == LEAVING
 
     def size_bytes(self) -> int:
         """What a load of it has to hold."""
@@ -213,6 +227,8 @@ class Disk:
             self._change_state(change)
         for address, field in batch.entries_cleared:
             self._drop_entries(address, field)
+        for portion in batch.entries_trimmed:
+            self._trim_entries(portion.address, portion.most)
         for entry in batch.entries:
             self._change_entry(entry)
         for promise in batch.promises:
@@ -223,6 +239,9 @@ class Disk:
             self.orders[order.position] = order
         for kept in batch.kept:
             self.rows[kept.number].keep_journal(kept)
+        for part in batch.journals_trimmed:
+            if part.number in self.rows:
+                self.rows[part.number].trim_journal(part.most)
         for expiry in batch.object_expiries:
             if expiry.expires_at is None:
                 self.object_expiries.pop(expiry.address, None)
@@ -335,6 +354,16 @@ class Disk:
         fields.pop(field, None)
         if not fields:
             self.entries.pop(address, None)
+
+    def _trim_entries(self, address: Address, most: int) -> None:
+        """The first entries of an object go."""
+        fields = self.entries.get(address, {})
+        for field in sorted(fields):
+            for key in fields[field].keys[:most]:
+                fields[field].remove(key)
+                most -= 1
+            if not fields[field].values:
+                self._drop_entries(address, field)
 
     def _refuse_contradictions(self, batch: Batch) -> None:
         """Every record belongs to an invocation that is there, and none is there already."""
@@ -657,8 +686,15 @@ class MemoryStore:
         return {
             number: disk.journal(row, self._load_limit_bytes)
             for number, row in rows
-            if row.record.status is InvocationStatus.COMPLETED
+            if row.record.status is InvocationStatus.COMPLETED and not row.is_leaving
         }
+
+    async def has_more_entries(self, address: Address, most: int, /) -> bool:
+        return sum(len(stored.keys) for stored in self._opened().entries.get(address, {}).values()) > most
+
+    async def journal_size(self, number: int, /) -> JournalSize:
+        row = self._opened().rows.get(number)
+        return JournalSize(0, 0) if row is None else JournalSize(len(row.steps), len(row.completions))
 
     async def recoverable(self, after: int, limit: int, /) -> list[tuple[int, Address]]:
         disk = self._opened()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import StrEnum
-from typing import NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -365,6 +365,10 @@ class PromiseRecord(msgspec.Struct, frozen=True, gc=False):
     decides."""
 
 
+LEAVING: Final = 0
+"""As `expires_at` of a kept journal: it goes a portion at a time, and no one reads it any more."""
+
+
 class KeptJournalRecord(msgspec.Struct, frozen=True, gc=False):
     """The invocation `number` has ended, and its steps and completions stay until `expires_at`."""
 
@@ -372,6 +376,27 @@ class KeptJournalRecord(msgspec.Struct, frozen=True, gc=False):
     expires_at: int
     steps: int
     """How many: what it costs to remove them."""
+
+
+class EntriesPortion(msgspec.Struct, frozen=True, gc=False):
+    """The first `most` entries of an object, in the order of (field, position, name), or all that there are."""
+
+    address: Address
+    most: int
+
+
+class JournalSize(NamedTuple):
+    """How many rows of a journal there are."""
+
+    steps: int
+    completions: int
+
+
+class JournalPortion(msgspec.Struct, frozen=True, gc=False):
+    """The last `most` steps and completions of a journal, by index and by command, or all that there are."""
+
+    number: int
+    most: int
 
 
 class ObjectExpiryRecord(msgspec.Struct, frozen=True, gc=False):
@@ -481,9 +506,13 @@ class Batch(msgspec.Struct, kw_only=True):
     """By position; one that does not exist is no error."""
     entries_cleared: list[FieldKey] = []
     """Fields of which all entries go, before those of this batch come."""
+    entries_trimmed: list[EntriesPortion] = []
+    """Objects of whose entries the first ones go, before those of this batch come."""
     entries: list[EntryRecord] = []
     kept: list[KeptJournalRecord] = []
     """Invocations that have ended and whose journal stays for a while. Their timers, attachments and signals go."""
+    journals_trimmed: list[JournalPortion] = []
+    """Of these journals the last steps and completions go."""
     object_expiries: list[ObjectExpiryRecord] = []
     places_left: list[int] = []
     """Invocations that run on no place any more; their records go before those of this batch come."""

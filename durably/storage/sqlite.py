@@ -79,6 +79,7 @@ from durably.storage.records import (
     EventAnswer,
     EventQuery,
     InvocationRecord,
+    JournalSize,
     KeptJournalRecord,
     MailboxRecord,
     ObjectSummary,
@@ -606,6 +607,17 @@ class SqliteStore:
             return await self._in_pieces(lambda reader: reader.fetch(number, limit_bytes, ended=True))
 
         return _merged(await self._in_parts(ask, numbers, ask_in_pieces))
+
+    async def has_more_entries(self, address: Address, most: int, /) -> bool:
+        self._refuse_unless_readable()
+        asked = {"service": address.service, "key": address.key, "most": most}
+        (has_more,) = await self._readers.run(lambda one, _: one.execute(SQL["has_more_entries"], asked).fetchone())
+        return bool(has_more)
+
+    async def journal_size(self, number: int, /) -> JournalSize:
+        self._refuse_unless_readable()
+        asked = {"number": number}
+        return JournalSize(*await self._readers.run(lambda one, _: one.execute(SQL["journal_size"], asked).fetchone()))
 
     async def recoverable(self, after: int, limit: int, /) -> list[tuple[int, Address]]:
         return decode_recoverable(await self._read("recoverable", {"after": after, "limit": limit}))

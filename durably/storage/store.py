@@ -42,6 +42,7 @@ from durably.storage.records import (
     EventAnswer,
     EventQuery,
     InvocationRecord,
+    JournalSize,
     KeptJournalRecord,
     Opened,
     OpenMessages,
@@ -221,7 +222,15 @@ class Store(Protocol):
         ...
 
     async def fetch_ended(self, numbers: Sequence[int], /) -> Mapping[int, StoredInvocation]:
-        """The same of invocations that have ended, with what is kept of their journals."""
+        """The same of invocations that have ended, with what is kept of their journals; not where that is `LEAVING`."""
+        ...
+
+    async def has_more_entries(self, address: Address, most: int, /) -> bool:
+        """Whether an object has more than so many entries (rule V7)."""
+        ...
+
+    async def journal_size(self, number: int, /) -> JournalSize:
+        """How much there is of the journal of an invocation, whether it is kept or on its way out."""
         ...
 
     async def recoverable(self, after: int, limit: int, /) -> list[tuple[int, Address]]:

@@ -17,6 +17,7 @@ from durably.storage.records import (
     EventAnswer,
     EventQuery,
     InvocationRecord,
+    JournalSize,
     KeptJournalRecord,
     MailboxRecord,
     ObjectSummary,
@@ -116,6 +117,12 @@ class WrappedStore:
 
     async def fetch_ended(self, numbers: Sequence[int], /) -> Mapping[int, StoredInvocation]:
         return await self.inner.fetch_ended(numbers)
+
+    async def has_more_entries(self, address: Address, most: int, /) -> bool:
+        return await self.inner.has_more_entries(address, most)
+
+    async def journal_size(self, number: int, /) -> JournalSize:
+        return await self.inner.journal_size(number)
 
     async def recoverable(self, after: int, limit: int, /) -> list[tuple[int, Address]]:
         return await self.inner.recoverable(after, limit)

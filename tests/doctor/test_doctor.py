@@ -249,6 +249,18 @@ CONSEQUENCES = {
 """What else is wrong then."""
 
 
+async def test_a_list_of_an_object_that_is_being_deleted_may_have_gaps(sound: Path) -> None:
+    damage(
+        sound,
+        *DAMAGES["list-gap"],
+        "update owner set last_position = last_position + 1",
+        "insert into invocations (number, id, service, key, handler, seed, accepted_at, status, mailbox_position, "
+        "attempts, headers, argument) select last_position, 'inv_1gone', 'Desk', 'n', '(delete)', "
+        "(select max(seed) from invocations), 1, 'running', last_position, 0, '{}', '' from owner",
+    )
+    assert (await examined(sound)).is_sound
+
+
 async def test_a_promise_that_is_completed_and_awaited_all_the_same_is_named(sound: Path) -> None:
     damage(sound, "insert into promises values ('Vote', 'v', 'decided', 0, null, '\"yes\"')")
     (found,) = (await examined(sound)).problems

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -200,6 +201,173 @@ async def test_a_deletion_that_waits_is_there_after_a_crash_and_happens_once(res
         await app.crash()
         await app.advance(6)
         assert await cart.look() == ["b"]
+
+
+class Portions(SlowCommits):
+    """Notes how many entries each commit has left."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left: list[int] = []
+
+    async def commit(self, batch: Batch, /) -> None:
+        await super().commit(batch)
+        self.left.append(entries_in(self.memory.disk))
+
+
+def entries_in(disk: Disk) -> int:
+    return sum(len(stored.keys) for fields in disk.entries.values() for stored in fields.values())
+
+
+class Heap(VirtualObject, ttl=TTL):
+    stones: DurableDict[int, int] = state()
+    queue: DurableList[int] = state()
+    height: int = state(default=0)
+
+    @handler
+    async def pile(self, ctx: ObjectContext, count: int) -> None:
+        for number in range(count):
+            self.stones[number] = number
+            self.queue.append(number)
+        self.height += count
+
+    @handler
+    async def add(self, ctx: ObjectContext) -> list[int]:
+        self.stones[self.height] = 1
+        self.queue.append(1)
+        self.height += 1
+        return [self.height, len(self.queue), await self.stones.count()]
+
+    @shared
+    async def look(self, ctx: SharedContext) -> list[Any]:
+        return [self.height, await self.queue.range(0, 100), await self.stones.count(), await self.stones.get(39)]
+
+
+GONE: list[Any] = [0, [], 0, None]
+FEW = 5
+
+
+def heaps(store: InspectableStore) -> Harness:
+    return tuned(Harness(Heap, Ledger, store=store), expiry_portion=FEW, expire_every_us=SECOND_US)
+
+
+async def test_a_large_object_goes_a_portion_at_a_time_and_other_commits_go_on_in_between() -> None:
+    store = Portions()
+    async with heaps(store) as app:
+        await app.object(Heap, "h").pile(20)
+        store.left.clear()
+        deleting = begin(app.delete(Heap, "h"))
+        later = begin(app.object(Heap, "h").add())
+        added = 0
+        while not deleting.done():
+            added = await app.object(Ledger, "x").add(1)
+        await deleting
+        assert await later == [1, 1, 1]
+        await app.settle()
+    shrinks = [before - after for before, after in pairwise([40, *store.left])]
+    assert max(shrinks) == FEW
+    assert added >= 40 // FEW - 1
+    assert entries_in(store.memory.disk) == 2
+
+
+async def test_nothing_of_an_object_is_seen_while_it_goes() -> None:
+    store = SlowCommits()
+    async with heaps(store) as app:
+        heap = app.object(Heap, "h")
+        await heap.pile(20)
+        assert await heap.look() == [20, [*range(20)], 20, None]
+        deleting = begin(app.delete(Heap, "h"))
+        while entries_in(store.memory.disk) == 40:
+            await turns(1)
+        looks = 0
+        while not deleting.done():
+            assert await heap.look() == GONE
+            looks += 1
+        assert looks
+        assert await heap.look() == GONE
+
+
+@pytest.mark.parametrize("by_ttl", [False, True])
+async def test_a_deletion_that_a_crash_interrupts_anywhere_goes_on_and_shows_nothing_of_what_is_left(
+    by_ttl: bool,
+) -> None:
+    left = 40
+    while left:
+        store = Portions()
+        async with heaps(store) as app:
+            heap = app.object(Heap, "h")
+            await heap.pile(20)
+            if by_ttl:
+                await app.advance(TTL + 1)
+            else:
+                await app.request_deletion("Heap", "h")
+            while entries_in(store.memory.disk) >= left:
+                await turns(1)
+            left = entries_in(store.memory.disk)
+            await app.crash()
+            assert await heap.look() == GONE
+            assert await heap.add() == [1, 1, 1]
+            await app.settle()
+            assert entries_in(store.memory.disk) == 2
+            await app.delete(Heap, "h")
+            await app.advance(2 * 86_400)
+            assert is_empty(store.memory.disk)
+
+
+class Archive(Workflow):
+    stones: DurableDict[int, int] = state()
+    title: str = state(default="")
+
+    @handler(retention=TTL)
+    async def run(self, ctx: WorkflowContext) -> None:
+        for number in range(40):
+            self.stones[number] = number
+        self.title = "full"
+
+    @shared
+    async def look(self, ctx: SharedContext) -> list[Any]:
+        return [self.title, await self.stones.count()]
+
+
+async def test_a_workflow_with_many_entries_goes_a_portion_at_a_time_and_is_not_seen_meanwhile() -> None:
+    store = Portions()
+    app = tuned(Harness(Archive, store=store), expiry_portion=FEW, expire_every_us=SECOND_US, passivate_after_us=0)
+    async with app:
+        archive = app.workflow(Archive, "a")
+        sent = await archive.run.send()
+        await sent.result()
+        assert await archive.look() == ["full", 40]
+        store.left.clear()
+        await app.purge(sent.id)
+        while entries_in(store.memory.disk):
+            assert await archive.look() in (["full", 40], ["", 0])
+        assert await archive.look() == ["", 0]
+        assert max(before - after for before, after in pairwise([40, *store.left])) == FEW
+        await app.settle()
+        assert is_empty(store.memory.disk)
+        await archive.run()
+        left = 41
+        while entries_in(store.memory.disk):
+            left = entries_in(store.memory.disk)
+            await app.advance(TTL // 2)
+            await app.crash()
+        assert left == 40
+        assert is_empty(store.memory.disk)
+
+
+async def test_a_deletion_that_is_under_way_cannot_be_ended_or_paused() -> None:
+    store = SlowCommits()
+    async with heaps(store) as app:
+        await app.object(Heap, "h").pile(20)
+        accepted = await app.request_deletion("Heap", "h")
+        while entries_in(store.memory.disk) == 40:
+            await turns(1)
+        for verb in (app.cancel, app.kill, app.pause):
+            with pytest.raises(InvocationStatusError, match="goes on to its end"):
+                await verb(accepted.id)
+        await app.settle()
+        assert await app.invocation(accepted.id).status() == "completed"
+        assert not store.memory.disk.entries
 
 
 async def test_a_deletion_behind_a_paused_handler_is_told_so_and_can_be_cancelled(

@@ -4,8 +4,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
+from collections.abc import Awaitable, Callable
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +32,13 @@ from durably import (
 )
 from durably.actors.values.durations import FOREVER_US
 from durably.storage.memory import Disk, MemoryStore
+from durably.storage.records import Batch
 from durably.storage.sqlite import SqliteStore
 from durably.testing import Harness
 from durably.testing.replaying.export import export_journals
 from durably.testing.replaying.journals import read_journals
 from durably.testing.replaying.replay import replay_journals
+from durably.testing.stores.wrapped import WrappedStore
 from tests.semantics.support import SECOND_US, tuned
 
 MINUTE, DAY = 60, 86_400
@@ -305,3 +310,154 @@ async def test_what_is_kept_of_ended_invocations_can_be_exported_and_replayed_to
         tables = [name for (name,) in connection.execute("select name from sqlite_schema where type = 'table'")]
         counts = {name: connection.execute(f"select count(*) from {name}").fetchone()[0] for name in tables}
     assert {name for name, count in counts.items() if count} == {"owner", "state"}
+
+
+# ---------------------------------------------------------------------- in portions
+
+
+FEW, MANY = 5, 30
+
+
+class Walker(Service):
+    """Has a journal of many steps."""
+
+    @handler
+    async def walk(self, ctx: Context) -> int:
+        for _ in range(MANY):
+            await ctx.run("step", _nothing)
+        return MANY
+
+    @handler
+    async def wait(self, ctx: Context) -> int:
+        for _ in range(MANY):
+            await ctx.run("step", _nothing)
+        await ctx.signal("on")
+        return MANY
+
+
+class Journey(Workflow):
+    @handler
+    async def run(self, ctx: WorkflowContext) -> int:
+        for _ in range(MANY):
+            await ctx.run("step", _nothing)
+        return MANY
+
+
+async def _nothing() -> None: ...
+
+
+class Shrinking(WrappedStore):
+    """Notes how many steps each commit has left."""
+
+    def __init__(self) -> None:
+        self.memory = MemoryStore()
+        super().__init__(self.memory)
+        self.left: list[int] = []
+
+    async def commit(self, batch: Batch, /) -> None:
+        await super().commit(batch)
+        self.left.append(self.steps())
+
+    def steps(self) -> int:
+        return sum(len(row.steps) for row in self.memory.disk.rows.values())
+
+
+def walkers(store: Shrinking) -> Harness:
+    return tuned(Harness(Walker, Journey, Note, store=store), expiry_portion_steps=FEW, expire_every_us=SECOND_US)
+
+
+async def keyed(app: Harness) -> str:
+    sent = await app.service(Walker).walk.options(idempotency_key="k").send()
+    assert await sent.result() == MANY
+    return sent.id
+
+
+async def expires(app: Harness) -> None:
+    await keyed(app)
+    await app.advance(DAY + MINUTE)
+
+
+async def is_purged(app: Harness) -> None:
+    await app.purge(await keyed(app))
+
+
+async def loses_its_journal(app: Harness) -> None:
+    await app.purge_journal(await keyed(app))
+
+
+async def was_a_plain_call(app: Harness) -> None:
+    assert await app.service(Walker).walk() == MANY
+    await app.advance(2 * MINUTE)
+
+
+async def is_killed(app: Harness) -> None:
+    sent = await app.service(Walker).wait.send()
+    await app.settle()
+    await app.kill(sent.id)
+    await app.advance(2 * DAY)
+
+
+async def is_a_workflow_that_expires(app: Harness) -> None:
+    assert await app.workflow(Journey, "j").run() == MANY
+    await app.advance(DAY + MINUTE)
+
+
+async def is_a_workflow_that_is_purged(app: Harness) -> None:
+    sent = await app.workflow(Journey, "j").run.send()
+    assert await sent.result() == MANY
+    await app.purge(sent.id)
+
+
+WAYS = (
+    expires, is_purged, loses_its_journal, was_a_plain_call, is_killed, is_a_workflow_that_expires,
+    is_a_workflow_that_is_purged,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_long_journal_goes_a_portion_at_a_time(way: Callable[[Harness], Awaitable[None]]) -> None:
+    store = Shrinking()
+    async with walkers(store) as app:
+        await way(app)
+        await app.settle()
+        assert store.steps() == 0
+        shrinks = [before - after for before, after in pairwise(store.left) if after < before]
+        assert max(shrinks) <= FEW
+        assert sum(shrinks) >= MANY
+        await app.advance(3 * DAY)
+        assert not store.memory.disk.rows
+
+
+@pytest.mark.parametrize("way", [expires, is_purged, was_a_plain_call])
+async def test_a_journal_of_which_a_part_has_gone_is_no_journal_and_the_rest_goes_after_a_crash(
+    way: Callable[[Harness], Awaitable[None]],
+) -> None:
+    left = MANY + 1
+    while left:
+        store = Shrinking()
+        async with walkers(store) as app:
+            going = asyncio.ensure_future(way(app))
+            while not store.left or max(store.left) < MANY or store.steps() >= left:
+                await asyncio.sleep(0)
+            left = store.steps()
+            going.cancel()
+            await asyncio.wait([going])
+            await app.crash()
+            rows = await store.fetch_ended([*store.memory.disk.rows])
+            assert left in (0, MANY, MANY + 1) or not any(row.steps for row in rows.values())
+            await app.advance(2 * DAY)
+            assert not store.memory.disk.rows
+
+
+async def test_other_commits_go_on_while_a_long_journal_goes() -> None:
+    store = Shrinking()
+    async with walkers(store) as app:
+        purging = asyncio.ensure_future(is_purged(app))
+        while max([0, *store.left]) < MANY:
+            await asyncio.sleep(0)
+        written = 0
+        while not purging.done():
+            await app.object(Note, "n").write(f"{written}")
+            written += 1
+        await purging
+    assert written >= MANY // FEW - 1

@@ -1353,7 +1353,7 @@ EDITS = (WORKLOADS["edits"],)
 
 @mutant("guarantee 15", where=RETENTIONS)
 def the_cleaner_forgets_journals(patch: Patch) -> None:
-    async def forget(_: Retention) -> bool:
+    async def forget(_: Retention, now: int) -> bool:
         return False
 
     patch.setattr(Retention, "_forget_journals", forget)
@@ -1361,16 +1361,8 @@ def the_cleaner_forgets_journals(patch: Patch) -> None:
 
 @mutant("guarantee 15", where=RETENTIONS)
 def the_cleaner_takes_journals_too_early(patch: Patch) -> None:
-    def forget(original: Any, self: Retention) -> Any:
-        now = self._clock.now
-
-        async def forget_early() -> bool:
-            with Patch.context() as inner:
-                inner.setattr(self._clock, "now", lambda: now() + 10_000_000_000)
-                forgotten: bool = await original(self)
-            return forgotten
-
-        return forget_early()
+    def forget(original: Any, self: Retention, now: int) -> Any:
+        return original(self, now + 10_000_000_000)
 
     around(patch, Retention, "_forget_journals", forget)
 
@@ -1443,6 +1435,14 @@ def a_deletion_deletes_nothing(patch: Patch) -> None:
         self._end(self._committer.begin(), invocation, Outcome(False, b""))
 
     patch.setattr(Endings, "delete_object", delete)
+
+
+@mutant("check", where=RETENTIONS)
+def what_is_left_of_an_object_that_goes_is_seen(patch: Patch) -> None:
+    def is_going(self: Activation) -> bool:
+        return False
+
+    patch.setattr(Activation, "is_going", is_going)
 
 
 @mutant("check", where=EDITS)

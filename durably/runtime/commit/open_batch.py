@@ -17,18 +17,21 @@ from durably.runtime.execution.step import Answer, CodeVersion, Step, Undoing, e
 from durably.runtime.invocations.invocation import InvocationRun
 from durably.runtime.invocations.signals import outlives
 from durably.storage.records import (
+    LEAVING,
     NO_COMMAND,
     AliasRecord,
     AttachmentRecord,
     Batch,
     CallerRecord,
     CompletionRecord,
+    EntriesPortion,
     EntryRecord,
     EventRecord,
     ExecutionRecord,
     FieldKey,
     InvocationRecord,
     InvocationUpdate,
+    JournalPortion,
     KeptJournalRecord,
     ObjectExpiryRecord,
     OrderRecord,
@@ -54,11 +57,11 @@ class OpenBatch:
     """The batch that is being filled."""
 
     __slots__ = (
-        "_accepted", "_aliases", "_attachments", "_changed", "_completions", "_ended", "_entries", "_events",
-        "_events_forgotten", "_holds_history", "_kept", "_object_expiries", "_orders", "_orders_done", "_places",
-        "_places_left", "_postponed", "_promises", "_removed", "_renewed", "_signals", "_signals_taken", "_state",
-        "_steps", "_timers", "_timers_cleared", "_vacated", "_woken", "bytes_held", "heaviest", "heaviest_bytes",
-        "opened_at", "transitions",
+        "_accepted", "_aliases", "_attachments", "_changed", "_completions", "_ended", "_entries",
+        "_entries_trimmed", "_events", "_events_forgotten", "_holds_history", "_journals_trimmed", "_kept",
+        "_object_expiries", "_orders", "_orders_done", "_places", "_places_left", "_postponed", "_promises", "_removed",
+        "_renewed", "_signals", "_signals_taken", "_state", "_steps", "_timers", "_timers_cleared", "_vacated",
+        "_woken", "bytes_held", "heaviest", "heaviest_bytes", "opened_at", "transitions",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -89,6 +92,8 @@ class OpenBatch:
         self._state: dict[tuple[Address, str], bytes | None] = {}
         self._entries: dict[Address, dict[str, FieldChanges]] = {}
         self._vacated: dict[Address, None] = {}
+        self._entries_trimmed: dict[Address, int] = {}
+        self._journals_trimmed: dict[int, int] = {}
         self._promises: dict[tuple[Address, str], PromiseRecord] = {}
         self._orders: dict[int, OrderRecord] = {}
         self._orders_done: list[int] = []
@@ -168,7 +173,15 @@ class OpenBatch:
             if number not in self._accepted:
                 self._ended.add(number)
             self._kept.pop(number, None)
+            self._journals_trimmed.pop(number, None)
             self._forget_history(number)
+
+    def trim_journal(self, number: int, steps: int, most: int) -> None:
+        """A portion of the journal of a stored invocation, which has ended, is wanted no longer."""
+        if number not in self._removed:
+            self._journals_trimmed[number] = self._journals_trimmed.get(number, 0) + most
+            self._kept[number] = KeptJournalRecord(number, LEAVING, max(0, steps - most))
+            self.bytes_held += _RECORD_BYTES
 
     def remove(self, number: int) -> None:
         """Nothing of this invocation is wanted any more. One that was accepted in this very batch leaves no row."""
@@ -178,6 +191,7 @@ class OpenBatch:
             self._postponed.pop(number, None)
             self._ended.discard(number)
         self._kept.pop(number, None)
+        self._journals_trimmed.pop(number, None)
         if self._holds_history:
             self._aliases.pop(number, None)
             self._forget_history(number)
@@ -297,6 +311,10 @@ class OpenBatch:
             )
             self.bytes_held += _RECORD_BYTES + len(record.outcome or b"")
 
+    def trim_entries(self, address: Address, most: int) -> None:
+        self._entries_trimmed[address] = self._entries_trimmed.get(address, 0) + most
+        self.bytes_held += _RECORD_BYTES
+
     def keep_promise(self, promise: PromiseRecord) -> None:
         self._promises[promise.address, promise.name] = promise
         self.bytes_held += _RECORD_BYTES + len(promise.value)
@@ -304,6 +322,7 @@ class OpenBatch:
     def vacate(self, address: Address, fields: Sequence[str], promises: Sequence[str]) -> None:
         """State, entries and promises of an object go; these fields and promises are all that have a value."""
         self._entries.pop(address, None)
+        self._entries_trimmed.pop(address, None)
         for field in fields:
             self._state.pop((address, field), None)
         for name in promises:
@@ -339,8 +358,11 @@ class OpenBatch:
             self._cut_entries(batch)
         if self._orders or self._orders_done:
             batch.orders, batch.orders_done = [*self._orders.values()], self._orders_done
+        if self._entries_trimmed:
+            batch.entries_trimmed = [EntriesPortion(*portion) for portion in self._entries_trimmed.items()]
         if self._kept:
             batch.kept = [*self._kept.values()]
+            batch.journals_trimmed = [JournalPortion(*portion) for portion in self._journals_trimmed.items()]
         if self._object_expiries:
             batch.object_expiries = [ObjectExpiryRecord(*expiry) for expiry in self._object_expiries.items()]
         if self._places or self._places_left:
@@ -405,7 +427,8 @@ class OpenBatch:
             batch.renewed or batch.accepted or batch.updated or batch.removed or batch.ended or batch.steps
             or batch.completions or batch.timers or batch.timers_cleared or batch.attachments or batch.aliases
             or batch.vacated or batch.state or batch.promises or batch.signals or batch.signals_taken
-            or batch.orders or batch.orders_done or batch.entries or batch.entries_cleared or batch.kept
+            or batch.orders or batch.orders_done or batch.entries or batch.entries_cleared
+            or batch.entries_trimmed or batch.kept
             or batch.object_expiries or batch.places or batch.places_left
             or batch.events or batch.events_forgotten
         )  # fmt: skip

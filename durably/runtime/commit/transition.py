@@ -146,6 +146,10 @@ class Transition:
         """A kept journal is wanted no longer."""
         self._batch.forget_journal(number)
 
+    def trim_journal(self, number: int, steps: int, most: int) -> None:
+        """Of a journal with so many steps, of what has ended, the last `most` go, and as many completions."""
+        self._batch.trim_journal(number, steps, most)
+
     def fix(self, invocation: InvocationRun, outcome: Outcome, *, expires_at: int | None) -> None:
         """The invocation's outcome is known from now on; what its code still does cannot change it (rule E7)."""
         invocation.fixed, invocation.expires_at = outcome, expires_at
@@ -284,6 +288,11 @@ class Transition:
             self._log.on_expiry(expires_at)
         self._batch.expire_object(activation.address, expires_at)
 
+    def trim_entries(self, activation: Activation, most: int) -> None:
+        """So many entries of an object go, that is being deleted."""
+        activation.changed_at = activation.entries_changed_at = self.position
+        self._batch.trim_entries(activation.address, most)
+
     def vacate(self, activation: Activation) -> None:
         """State, entries and promises of a workflow go (rule W3), or those of an object."""
         activation.changed_at = self.position
@@ -292,6 +301,7 @@ class Transition:
         activation.recorded_state_version = FIRST_STATE_VERSION
         activation.snapshot.clear()
         activation.state_bytes = 0
+        activation.is_being_emptied = False
         activation.promises.clear()
         large = activation.actor.large_fields()
         if large:

@@ -86,6 +86,7 @@ from durably.runtime.lifecycle.continuations import Continuations
 from durably.runtime.lifecycle.dead_letters import DeadLetters
 from durably.runtime.lifecycle.deadlines import Deadlines
 from durably.runtime.lifecycle.deadlocks import Deadlocks
+from durably.runtime.lifecycle.emptying import Emptying
 from durably.runtime.lifecycle.ended_journals import EndedJournals
 from durably.runtime.lifecycle.endings import Endings
 from durably.runtime.lifecycle.event_retention import EventRetention
@@ -431,7 +432,14 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         Sleep: SleepCommands(timers),
     }
     ended_journals = EndedJournals(
-        incarnation, committer=committer, idleness=idleness, reads=reads, ready=ready, registry=registry
+        incarnation,
+        background=background,
+        committer=committer,
+        idleness=idleness,
+        reads=reads,
+        ready=ready,
+        registry=registry,
+        settings=settings,
     )
     object_expiry = ObjectExpiry(clock)
     object_deletion = ObjectDeletion(
@@ -443,13 +451,17 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         targets=targets,
     )
     state_edits = StateEdits(acceptance=acceptance, committer=committer, entropy=around.entropy, targets=targets)
+    emptying = Emptying(
+        incarnation, background=background, committer=committer, reads=reads, ready=ready, settings=settings
+    )
     endings = Endings(
         activations=activations,
         attachments=attachments,
         clock=clock,
         commands=commands,
         committer=committer,
-        kept_journals=KeptJournals(clock=clock, targets=targets, versions=versions),
+        emptying=emptying,
+        kept_journals=KeptJournals(clock=clock, settings=settings, targets=targets, versions=versions),
         object_expiry=object_expiry,
         named_limits=named_limits,
         observer=observer,
@@ -465,6 +477,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         activations=activations,
         clock=clock,
         committer=committer,
+        emptying=emptying,
         promises=promises,
         ready=ready,
         registry=registry,

@@ -118,6 +118,14 @@ class Control:
     def _act(self, operation: QuestionOperation[Effect], verb: Verb, id: str, does: Does | None) -> None:
         """`does` is for unfinished ones; None: the verb is about those that have ended."""
 
+        short: int | None = None
+        """The number of an execution whose journal fits into one transition."""
+
+        def read_when_short(number: int) -> None:
+            nonlocal short
+            short = number
+            self._reach.by_id(id, reached)
+
         def read_again(found: Found) -> None:
             goes_on = verb in (Verb.RESUME, Verb.RESTART)
             if goes_on and isinstance(found, InvocationRun) and is_paused_by_what_is_stored(found):
@@ -128,6 +136,10 @@ class Control:
         def reached(found: Found) -> None:
             if found is None:
                 self._queries.refuse_unknown(operation, id)
+                return
+            if verb is Verb.PURGE and found.status is InvocationStatus.COMPLETED and found.number != short:
+                self._ended_journals.when_short(found.number, partial(read_when_short, found.number))
+                self._ready.schedule()
                 return
             if verb is Verb.PURGE and _is_run_that_has_ended(found):
                 self._purge_workflow(operation, found)
@@ -161,16 +173,19 @@ class Control:
         )
 
     def _cancel(self, invocation: InvocationRun) -> Effect:
+        _refuse_deletion_under_way(invocation)
         self._cancellation.cancel(self._committer.begin(), invocation)
         return Effect.APPENDED if invocation.outcome is None else Effect.DONE
 
     def _kill(self, invocation: InvocationRun) -> Effect:
+        _refuse_deletion_under_way(invocation)
         self._cancellation.kill(self._committer.begin(), invocation)
         return Effect.DONE
 
     def _pause(self, invocation: InvocationRun) -> Effect:
         if invocation.status is InvocationStatus.PAUSED:
             return Effect.NOTHING
+        _refuse_deletion_under_way(invocation)
         if invocation.status in NOT_STARTED:
             raise InvocationStatusError(f"The invocation '{invocation.id}' is not running: it has not started.")
         if invocation.journal is not None and invocation.journal.takes_cancel:
@@ -211,8 +226,14 @@ class Control:
         def was_read(stored: StoredInvocation | None) -> None:
             has_journal = stored is not None and bool(stored.steps or stored.completions or stored.left_out_bytes)
             if has_journal:
-                self._ended_journals.forget(found.number)
-            self._committer.when_answerable(operation.finish, Effect.DONE if has_journal else Effect.NOTHING)
+                self._ended_journals.when_short(found.number, goes)
+            else:
+                self._committer.when_answerable(operation.finish, Effect.NOTHING)
+                self._ready.schedule()
+
+        def goes() -> None:
+            self._ended_journals.forget(found.number)
+            self._committer.when_answerable(operation.finish, Effect.DONE)
             self._ready.schedule()
 
         self._ended_journals.read(found.number, was_read)
@@ -230,6 +251,14 @@ class Control:
         else:  # When it is durable, it leaves memory.
             self._committer.when_durable(lambda _: self.act(operation, Verb.PURGE, run.id), None)
             self._ready.schedule()
+
+
+def _refuse_deletion_under_way(invocation: InvocationRun) -> None:
+    if invocation.is_deletion_under_way:
+        raise InvocationStatusError(
+            f"The invocation '{invocation.id}' deletes {'/'.join(invocation.address)}, and some of that may "
+            "have gone: it goes on to its end. Wait for that."
+        )
 
 
 def _is_run_that_has_ended(found: InvocationRun | InvocationRecord) -> bool:

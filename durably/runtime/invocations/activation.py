@@ -116,6 +116,8 @@ class Activation:
     """Something looks at it that needs it in memory for a while."""
     expiring: int | None = None
     """The number of its `run`, of a workflow whose retention is over: it goes once no handler is in flight (W3)."""
+    is_being_emptied: bool = False
+    """Entries of a workflow go whose retention is over."""
     entries_changed_at: int = 0
     """The log position of the last change of an entry of a collection: the store knows it when that is durable."""
     recent_entries: RecentEntries | None = None
@@ -150,8 +152,14 @@ class Activation:
         """On its way from the store."""
         return self.load_buffer is not None
 
+    def is_going(self) -> bool:
+        """Its state goes a portion at a time, and no one sees what is left of it."""
+        return self.is_being_emptied or (self.current is not None and self.current.is_deletion_under_way)
+
     def view(self) -> Mapping[str, bytes]:
         """The state as a shared handler sees it: the snapshot under the changes of the one in flight (rule V3)."""
+        if self.is_going():
+            return NO_STATE
         current = self.current
         if current is None or current.journal is None or not current.journal.changes or current.handler.atomic:
             return self.snapshot
@@ -165,11 +173,17 @@ class Activation:
 
     def field_in_view(self, name: str) -> bytes | None:
         """One field of `view`."""
+        if self.is_going():
+            return None
         journal = self._changes_in_view()
         return journal.changes[name] if journal is not None and name in journal.changes else self.snapshot.get(name)
 
     def entries_in_view(self, field: str) -> FieldChanges:
         """What the one in flight has changed of the entries of a field (rule V3)."""
+        if self.is_going():
+            nothing_left = FieldChanges()
+            nothing_left.clear()
+            return nothing_left
         journal = self._changes_in_view()
         return NO_FIELD_CHANGES if journal is None or journal.entries is None else journal.entries.of(field)
 

@@ -114,6 +114,11 @@ class InvocationRun(msgspec.Struct, eq=False):
         service, key = self.address
         return f"{service}/{self.handler.name}" if key == self.id else f"{service}/{key}/{self.handler.name}"
 
+    @property
+    def is_deletion_under_way(self) -> bool:
+        """It deletes its object, some of which may have gone: it goes on to its end, and no one sees what is left."""
+        return self.handler.is_deletion and self.status is not InvocationStatus.PENDING
+
     def attempt_bytes(self) -> int:
         """About what its waiting attempt takes up in memory: the journal, and what its handler may keep of that."""
         journal_bytes = 0 if self.journal is None else self.journal.size_bytes

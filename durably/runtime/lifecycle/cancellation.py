@@ -50,7 +50,12 @@ class Cancellation:
         self._waiters = waiters
 
     def cancel(self, transition: Transition, invocation: InvocationRun) -> None:
-        """Cancel an unfinished invocation. One without a recorded step ends at once (rule E1)."""
+        """Cancel an unfinished invocation. One without a recorded step ends at once (rule E1).
+
+        A deletion that is under way goes on to its end: its object would be half there.
+        """
+        if invocation.is_deletion_under_way:
+            return
         if invocation.journal is None:
             self.end(transition, invocation, CancelledInvocationError("The invocation was cancelled before it began."))
         else:
@@ -79,7 +84,12 @@ class Cancellation:
             self._attempts.wake(transition, invocation)
 
     def kill(self, transition: Transition, invocation: InvocationRun) -> None:
-        """End an invocation without its handler, and all callees that it has started and waits for (rule E2)."""
+        """End an invocation without its handler, and all callees that it has started and waits for (rule E2).
+
+        A deletion that is under way goes on to its end, as after a cancel.
+        """
+        if invocation.is_deletion_under_way:
+            return
         if self._observer.detailed:
             self._observer.killed(invocation)
         self._reach.take_out(invocation)

@@ -7,12 +7,14 @@ from functools import partial
 from typing import TypeAlias
 
 from durably.runtime.commit.committer import Committer
+from durably.runtime.incarnation.background import Background
 from durably.runtime.incarnation.idleness import Idleness
 from durably.runtime.incarnation.incarnation import Incarnation
 from durably.runtime.incarnation.ready_queue import ReadyQueue
 from durably.runtime.registry.batched_lookup import BatchedLookup
 from durably.runtime.registry.reads import Reads
 from durably.runtime.registry.registry import InvocationRegistry
+from durably.runtime.settings import Settings
 from durably.storage.records import StoredInvocation
 
 WhenRead: TypeAlias = Callable[[StoredInvocation | None], None]
@@ -26,12 +28,19 @@ class EndedJournals:
         self,
         incarnation: Incarnation,
         *,
+        background: Background,
         committer: Committer,
         idleness: Idleness,
         reads: Reads,
         ready: ReadyQueue,
         registry: InvocationRegistry,
+        settings: Settings,
     ) -> None:
+        self._incarnation = incarnation
+        self._background = background
+        self._portion = settings.expiry_portion_steps
+        self._reads = reads
+        self._ready = ready
         self._committer = committer
         self._registry = registry
         self._fetch: BatchedLookup[int, StoredInvocation | None] = BatchedLookup(
@@ -47,6 +56,29 @@ class EndedJournals:
         """A journal is wanted no longer. This is a transition; for one whose row has gone it is none."""
         if not self._registry.has_left(number):
             self._committer.begin().forget_journal(number)
+
+    async def shrink(self, number: int) -> None:
+        """Remove a journal a portion at a time, until what is left fits into one transition: others go on in between.
+
+        From the first portion on no one reads it any more, also after a crash.
+        """
+        await self._committer.until_durable()
+        size = await self._reads.journal_size(number)
+        while max(size) > self._portion and not self._incarnation.dead and not self._registry.has_left(number):
+            self._committer.begin().trim_journal(number, size.steps, self._portion)
+            self._ready.schedule()
+            await self._committer.until_durable()
+            size = await self._reads.journal_size(number)
+
+    def when_short(self, number: int, then: Callable[[], None]) -> None:
+        """`then` is called when a journal, which is wanted no longer, is so short that it can go in one transition."""
+        self._background.spawn(self._shrink(number, then))
+
+    async def _shrink(self, number: int, then: Callable[[], None]) -> None:
+        await self.shrink(number)
+        if not self._incarnation.dead:
+            then()
+            self._ready.schedule()
 
     def kill(self) -> None:
         self._fetch.kill()

@@ -27,6 +27,7 @@ from durably.runtime.execution.step import Outcome, Step
 from durably.runtime.invocations.activation import Activation
 from durably.runtime.invocations.invocation import InvocationRun, throw_away
 from durably.runtime.invocations.journal import Journal
+from durably.runtime.lifecycle.emptying import Emptying
 from durably.runtime.lifecycle.kept_journals import KeptJournals
 from durably.runtime.lifecycle.object_deletion import ObjectExpiry
 from durably.runtime.lifecycle.state_edits import decode_edit
@@ -54,6 +55,7 @@ class Endings:
         clock: Clock,
         commands: CommandTable,
         committer: Committer,
+        emptying: Emptying,
         kept_journals: KeptJournals,
         object_expiry: ObjectExpiry,
         named_limits: NamedLimits,
@@ -77,6 +79,7 @@ class Endings:
         self._clock = clock
         self._commands = commands
         self._committer = committer
+        self._emptying = emptying
         self._kept_journals = kept_journals
         self._object_expiry = object_expiry
         self._named_limits = named_limits
@@ -164,7 +167,8 @@ class Endings:
     def carry_out(self, invocation: InvocationRun) -> None:
         """Do what the machine does by itself."""
         if invocation.handler.is_deletion:
-            self.delete_object(invocation)
+            if not self._emptying.goes_on(invocation):
+                self.delete_object(invocation)
         else:
             self.edit_state(invocation)
 
@@ -220,6 +224,8 @@ class Endings:
             # What a workflow leaves goes together with its outcome (rule W3).
             if expires_at is not None and expires_at <= self._clock.now() and not is_run:
                 expires_at = None
+        if expires_at is None and invocation.journal is not None and self._kept_journals.is_long(invocation.journal):
+            expires_at = self._clock.now()
         kept_journal = None if expires_at is None else self._kept_journals.of(invocation, expires_at)
         was_stored = transition.end(invocation, outcome, expires_at=expires_at, kept_journal=kept_journal)
         if invocation.activation.actor.ttl_us is not None and invocation.is_exclusive:

@@ -18,7 +18,8 @@ from durably.runtime.invocations.code_versions import CodeVersions
 from durably.runtime.invocations.invocation import InvocationRun
 from durably.runtime.invocations.journal import Journal
 from durably.runtime.messaging.targets import Targets
-from durably.storage.records import KeptJournalRecord
+from durably.runtime.settings import Settings
+from durably.storage.records import LEAVING, KeptJournalRecord
 
 DAY_US = 86_400_000_000
 """How long the journal of a keyed invocation stays where neither the handler nor the runtime sets a retention."""
@@ -27,8 +28,9 @@ DAY_US = 86_400_000_000
 class KeptJournals:
     """Decides at the end of each invocation."""
 
-    def __init__(self, *, clock: Clock, targets: Targets, versions: CodeVersions) -> None:
+    def __init__(self, *, clock: Clock, settings: Settings, targets: Targets, versions: CodeVersions) -> None:
         self._clock = clock
+        self._portion = settings.expiry_portion_steps
         self._versions = versions
         self._asked_us = targets.asked_journal_retention_us
         self.is_asked = targets.asks_for_journals()
@@ -65,13 +67,19 @@ class KeptJournals:
     def of(self, invocation: InvocationRun, expires_at: int) -> KeptJournalRecord | None:
         """What is kept of an invocation whose row stays until `expires_at`."""
         journal, keep_us = invocation.journal, self._keep_us(invocation)
-        if journal is None or not keep_us:
+        if journal is None:
             return None
+        if not keep_us:
+            return KeptJournalRecord(invocation.number, LEAVING, len(journal.steps)) if self.is_long(journal) else None
         steps = len(journal.steps) + journal.kept_last_step
         if not steps:
             return None
         until = min(expires_at, kept_until(self._clock.now(), keep_us))
         return KeptJournalRecord(invocation.number, until, steps)
+
+    def is_long(self, journal: Journal) -> bool:
+        """It is too long to go in one transition: the cleaner removes it, and its row, when it has ended."""
+        return max(len(journal.steps), len(journal.deliveries)) > self._portion
 
     def _is_kept(self, invocation: InvocationRun) -> bool:
         """The row stays: for its key, or because the journal is asked for; and so does the journal."""

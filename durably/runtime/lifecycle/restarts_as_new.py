@@ -116,7 +116,7 @@ class RestartsAsNew:
     ) -> str | DurablyError:
         """Begin with the steps before `from_step`."""
         if stored is None:
-            return InvocationStatusError(f"The invocation '{id}' is no longer kept.")
+            return InvocationStatusError(f"The invocation '{id}' is no longer kept, or its journal is on its way out.")
         try:
             handler = self._restartable(stored.record, check_room)
             journal = _journal(stored)

@@ -19,7 +19,7 @@ from durably.runtime.lifecycle.object_deletion import ObjectDeletion, ObjectExpi
 from durably.runtime.lifecycle.workflow_retention import WorkflowRetention
 from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.settings import Settings
-from durably.storage.records import EVER, InvocationRecord
+from durably.storage.records import EVER, LEAVING, InvocationRecord
 from durably.storage.store import Store
 
 R = TypeVar("R")
@@ -87,12 +87,7 @@ class Retention:
         """Forget what has expired, and look again when there is more."""
         self._next_look, self._noted, self._last_look = EVER, LAST_MOMENT, self._clock.now()
         await self._committer.until_durable()
-        while (
-            await self._forget_journals()
-            or await self._forget_portion()
-            or await self._forget_promises()
-            or await self._delete_objects()
-        ):
+        while await self._forget_some():
             await self._committer.until_durable()
         outcomes = await self._store.expired(LAST_MOMENT, 1)
         promises = await self._store.expired_promises(LAST_MOMENT, 1)
@@ -105,10 +100,22 @@ class Retention:
         moments += [moment for moment, address in objects if address not in left_alone]
         self._look_at(min([*moments, self._noted, self._clock.now() + LONGEST_REST_US]))
 
-    async def _forget_journals(self) -> bool:
+    async def _forget_some(self) -> bool:
+        """Whether there was anything to forget. A row goes when its journal has, so both are asked for one moment."""
+        now = self._clock.now()
+        return (
+            await self._forget_journals(now)
+            or await self._forget_portion(now)
+            or await self._forget_promises()
+            or await self._delete_objects()
+        )
+
+    async def _forget_journals(self, now: int) -> bool:
         """They go before their rows, so what a batch has to remove is bounded in steps, too."""
         read = self._registry.read_begins()
-        expired = await self._store.expired_journals(self._clock.now(), self._settings.expiry_portion)
+        expired = await self._store.expired_journals(now, self._settings.expiry_portion)
+        if expired and (expired[0].steps > self._settings.expiry_portion_steps or expired[0].expires_at == LEAVING):
+            await self._ended_journals.shrink(expired[0].number)
         steps = 0  # Rule X10
         for kept in expired:
             if self._incarnation.dead or (steps and steps + kept.steps > self._settings.expiry_portion_steps):
@@ -119,10 +126,10 @@ class Retention:
         self._ready.schedule()
         return bool(expired)
 
-    async def _forget_portion(self) -> bool:
+    async def _forget_portion(self, now: int) -> bool:
         """Whether there was anything to forget."""
         read = self._registry.read_begins()
-        expired = await self._store.expired(self._clock.now(), self._settings.expiry_portion)
+        expired = await self._store.expired(now, self._settings.expiry_portion)
         await self._forget(expired)
         self._registry.read_ended(read)
         return bool(expired)

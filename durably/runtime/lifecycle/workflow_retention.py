@@ -2,7 +2,7 @@
 
 That is the outcome of its `run`, state and promises. When the time is over, handlers that still wait for a promise hear
 that nothing will complete it; the transition follows when no handler of the workflow is in flight. Until then its
-outcome is found, and its id is taken.
+outcome is found, and its id is taken. Many entries of collections go before that, a portion at a time.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from durably.runtime.incarnation.incarnation import Incarnation
 from durably.runtime.incarnation.ready_queue import ReadyQueue
 from durably.runtime.invocations.activation import Activation
 from durably.runtime.invocations.invocation import Found
+from durably.runtime.lifecycle.emptying import Emptying
 from durably.runtime.messaging.promises import Promises
 from durably.runtime.registry.registry import InvocationRegistry
 from durably.runtime.settings import Settings
@@ -36,6 +37,7 @@ class WorkflowRetention:
         activations: Activations,
         clock: Clock,
         committer: Committer,
+        emptying: Emptying,
         promises: Promises,
         ready: ReadyQueue,
         registry: InvocationRegistry,
@@ -47,6 +49,7 @@ class WorkflowRetention:
         self._ready = ready
         self._clock = clock
         self._committer = committer
+        self._emptying = emptying
         self._promises = promises
         self._registry = registry
         self._look_again_us = settings.expire_every_us
@@ -73,6 +76,7 @@ class WorkflowRetention:
     def look_at_loaded(self, activation: Activation) -> None:
         """A workflow is back in memory: its last handler may be about to end."""
         activation.expiring = self._expiring.get(activation.address)
+        activation.is_being_emptied = self._emptying.has_begun(activation.expiring)
 
     def handler_has_ended(self, activation: Activation) -> None:
         """One of a workflow whose retention is over: it may have been the last. A transition may still be made now."""
@@ -97,6 +101,8 @@ class WorkflowRetention:
             return
         if self._activations.by_address.get(activation.address) is not activation:
             return  # It has left memory; its row is looked at again.
+        if not self._registry.has_left(number) and self._emptying.goes_on_for(activation, self._let_go_if_at_rest):
+            return
         activation.expiring = None
         self._expiring.pop(activation.address, None)
         if not self._registry.has_left(number):

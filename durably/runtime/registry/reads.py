@@ -10,7 +10,14 @@ from typing import Any, NamedTuple, TypeVar
 
 from durably.ids import Address, KeyScope
 from durably.runtime.commit.thread_yielding import ThreadYielding
-from durably.storage.records import EntryAnswer, EntryQuery, InvocationRecord, StoredInvocation, StoredObject
+from durably.storage.records import (
+    EntryAnswer,
+    EntryQuery,
+    InvocationRecord,
+    JournalSize,
+    StoredInvocation,
+    StoredObject,
+)
 from durably.storage.store import Store
 
 R = TypeVar("R")
@@ -61,6 +68,14 @@ class Reads:
     async def find_keyed(self, scopes: Sequence[KeyScope], /) -> Callable[[KeyScope], InvocationRecord | None]:
         """Invocations by idempotency key."""
         return (await self._in_thread(self._store.find_keyed(scopes))).get
+
+    async def has_more_entries(self, address: Address, most: int, /) -> bool:
+        """Whether an object has more than so many entries."""
+        return await self._in_thread(self._store.has_more_entries(address, most))
+
+    async def journal_size(self, number: int, /) -> JournalSize:
+        """How much there is of a journal, whether it is kept or on its way out."""
+        return await self._in_thread(self._store.journal_size(number))
 
     async def _in_thread(self, question: Coroutine[Any, Any, R]) -> R:
         self._thread_yielding.begin()

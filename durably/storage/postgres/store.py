@@ -62,6 +62,7 @@ from durably.storage.records import (
     EventAnswer,
     EventQuery,
     InvocationRecord,
+    JournalSize,
     KeptJournalRecord,
     MailboxRecord,
     ObjectSummary,
@@ -456,6 +457,16 @@ class PostgresStore:
             return await self._in_pieces(lambda reader: reader.fetch(number, limit_bytes, ended=ended))
 
         return _merged(await self._in_parts(ask, numbers, ask_in_pieces))
+
+    async def has_more_entries(self, address: Address, most: int, /) -> bool:
+        asked = {"service": address.service, "key": address.key, "most": most}
+        ((has_more,),) = await self._run(lambda connection: [*PostgresRows(connection).rows("has_more_entries", asked)])
+        return bool(has_more)
+
+    async def journal_size(self, number: int, /) -> JournalSize:
+        asked = {"number": number}
+        (size,) = await self._run(lambda connection: [*PostgresRows(connection).rows("journal_size", asked)])
+        return JournalSize(*size)
 
     async def recoverable(self, after: int, limit: int, /) -> list[tuple[int, Address]]:
         return decode_recoverable(await self._read("recoverable", {"after": after, "limit": limit}))

@@ -341,6 +341,21 @@ insert into batch (epoch, last_position, state) values (?, ?, cast(? as text));
 -- What stays after ends, in the transaction of its batch: a statement of its own, because most batches have nothing of it.
 insert into keeping values (cast(? as text), cast(? as text));
 
+-- name: trim_entries
+-- The first entries of an object go: so many at most.
+delete from entries
+where rowid in (
+    select rowid from entries where service = ? and key = ? order by service, key, field, position, name limit ?
+);
+
+-- name: trim_steps
+-- The last steps of a journal go: so many at most.
+delete from steps where rowid in (select rowid from steps where number = ? order by idx desc limit ?);
+
+-- name: trim_completions
+-- The last completions of a journal go, by command: so many at most.
+delete from completions where rowid in (select rowid from completions where number = ? order by command desc limit ?);
+
 -- name: put_argument
 -- A large argument, which is no part of its invocation's row.
 insert into arguments (content, number) values (?, ?);

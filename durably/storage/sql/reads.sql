@@ -197,8 +197,11 @@ where
 select record, sender_unfinished from encoded_invocations where number = :number and status <> 'completed';
 
 -- name: record_of_ended
--- The same of one that has ended.
-select record, sender_unfinished from encoded_invocations where number = :number and status = 'completed';
+-- The same of one that has ended, unless its journal is on its way out.
+select record, sender_unfinished from encoded_invocations as ended
+where
+    number = :number and status = 'completed'
+    and not exists (select 1 from kept_journals where kept_journals.number = ended.number and expires_at = 0);
 
 -- name: state_of_object
 -- The fields of an object, with the size of its value in place of a large one.
@@ -303,11 +306,24 @@ cross join encoded_journals
 on number = asked.value and status <> 'completed';
 
 -- name: fetch_ended
--- The same of invocations that have ended, with what is kept of them.
+-- The same of invocations that have ended, with what is kept of them, but for those whose journal is on its way out.
 select '[' || coalesce(group_concat(journal), '') || ']'
 from json_each(cast(:numbers as text)) as asked
 cross join encoded_journals
-on number = asked.value and status = 'completed';
+on
+    number = asked.value and status = 'completed'
+    and not exists (select 1 from kept_journals where kept_journals.number = asked.value and kept_journals.expires_at = 0);
+
+-- name: has_more_entries
+-- Whether an object has more than so many entries.
+select count(*) > :most
+from (select 1 from entries where service = :service and key = :key limit :most + 1) as entry;
+
+-- name: journal_size
+-- (how many steps, how many completions) of an invocation.
+select
+    (select count(*) from steps where number = :number),
+    (select count(*) from completions where number = :number);
 
 -- name: recoverable
 -- (number, service, key) of what can run at once (rule T3): running ones, pending ones outside mailboxes, and the heads

@@ -23,6 +23,7 @@ from durably.storage.records import (
     EventAnswer,
     EventQuery,
     InvocationRecord,
+    JournalSize,
     KeptJournalRecord,
     MailboxRecord,
     ObjectSummary,
@@ -273,6 +274,14 @@ class SimulatedStore(WrappedStore):
     async def expired_promises(self, now: int, limit: int, /) -> list[tuple[int, Address]]:
         await self._reads()
         return await super().expired_promises(now, limit)
+
+    async def has_more_entries(self, address: Address, most: int, /) -> bool:
+        await self._reads()
+        return await super().has_more_entries(address, most)
+
+    async def journal_size(self, number: int, /) -> JournalSize:
+        await self._reads()
+        return await super().journal_size(number)
 
     async def expired_journals(self, now: int, limit: int, /) -> list[KeptJournalRecord]:
         await self._reads()

@@ -117,6 +117,7 @@ class Tuning:
         self.long_mailbox_percent = more.choice((0, 50))
         self.ready_at_once = more.choice((1, 2, 32))
         self.events_in_flight = more.choice((1, 2, 1_000))
+        self.expiry_portion_steps = more.choice((1, 10_000))
 
     def settings(self, watch: Watch) -> Settings:
         """The numbers that no argument of a runtime sets."""
@@ -133,6 +134,7 @@ class Tuning:
             timer_window_us=self.timer_window_us,
             recovery_portion=self.recovery_portion,
             expiry_portion=self.expiry_portion,
+            expiry_portion_steps=self.expiry_portion_steps,
             pump_budget_us=self.pump_budget_us,
             nothing_resident=self.nothing_resident,
             slice_bytes=self.slice_bytes,

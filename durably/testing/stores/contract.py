@@ -31,11 +31,13 @@ from durably.storage.introspection import InspectableStore
 from durably.storage.memory import LOAD_LIMIT_BYTES, Disk, MemoryStore
 from durably.storage.records import (
     LATEST_POSITION,
+    LEAVING,
     AliasRecord,
     AttachmentRecord,
     Batch,
     CallerRecord,
     CompletionRecord,
+    EntriesPortion,
     EntryQuery,
     EntryRecord,
     EventQuery,
@@ -44,6 +46,7 @@ from durably.storage.records import (
     FieldKey,
     InvocationRecord,
     InvocationUpdate,
+    JournalPortion,
     KeptJournalRecord,
     ObjectExpiryRecord,
     ObjectSummary,
@@ -516,6 +519,8 @@ async def everything(store: InspectableStore, disk: Disk, with_sizes: bool) -> l
         await store.expired_objects(LATEST_TIME // 2, 1000),
         await store.expired_objects(LATEST_TIME, 2),
         await store.fetch_ended(list(disk.rows)),
+        [await store.journal_size(number) for number in disk.rows],
+        [await store.has_more_entries(place, 2) for place in places],
         await store.paused(2),
         await store.orders(0, 1000),
         await store.places(1000),
@@ -641,6 +646,13 @@ class Histories:
             orders=[self.order() for _ in range(self.draw(st.integers(0, 2)))],
             orders_done=self.some([*self.disk.orders, UNKNOWN_NUMBER]),
             entries_cleared=self.draw(st.lists(fields, max_size=1)),
+            entries_trimmed=self.draw(
+                st.lists(
+                    st.builds(EntriesPortion, addresses, st.integers(0, 4)),
+                    max_size=1,
+                )
+            ),
+            journals_trimmed=[JournalPortion(number, self.draw(st.integers(0, 2))) for number in self.some(living)],
             entries=self.draw(
                 st.lists(
                     st.builds(EntryRecord, addresses, st.sampled_from(FIELDS), entry_keys, st.none() | payloads),
@@ -648,7 +660,10 @@ class Histories:
                     unique_by=lambda record: (record.address, record.field, record.key),
                 )
             ),
-            kept=[KeptJournalRecord(number, self.draw(times), self.draw(times)) for number in self.some(living)],
+            kept=[
+                KeptJournalRecord(number, self.draw(st.just(LEAVING) | times), self.draw(times))
+                for number in self.some(living)
+            ],
             object_expiries=self.draw(
                 st.lists(
                     st.builds(ObjectExpiryRecord, addresses, st.none() | times),

@@ -34,6 +34,21 @@ select commit_kept(%s::json, %s::json);
 insert into entries (value, service, key, field, position, name) values (%s, %s, %s, %s, %s, %s)
 on conflict (service, key, field, position, name) do update set value = excluded.value;
 
+-- name: trim_entries
+-- The first entries of an object go: so many at most.
+delete from entries
+where ctid in (
+    select ctid from entries where service = %s and key = %s order by service, key, field, position, name limit %s
+);
+
+-- name: trim_steps
+-- The last steps of a journal go: so many at most.
+delete from steps where ctid in (select ctid from steps where number = %s order by idx desc limit %s);
+
+-- name: trim_completions
+-- The last completions of a journal go, by command: so many at most.
+delete from completions where ctid in (select ctid from completions where number = %s order by command desc limit %s);
+
 -- name: put_argument
 -- A large argument, after the row of its invocation has been written without it.
 update invocations set argument = %s where number = %s;

@@ -96,8 +96,13 @@ where
 select record::text, sender_unfinished from encoded_invocations where number = %(number)s and status <> 'completed';
 
 -- name: record_of_ended
--- The same of one that has ended.
-select record::text, sender_unfinished from encoded_invocations where number = %(number)s and status = 'completed';
+-- The same of one that has ended, unless its journal is on its way out.
+select record::text, sender_unfinished from encoded_invocations as ended
+where
+    number = %(number)s and status = 'completed'
+    and not exists (
+        select 1 from kept_journals where kept_journals.number = ended.number and kept_journals.expires_at = 0
+    );
 
 -- name: state_of_object
 -- The fields of an object, with the size of its value in place of a large one.
@@ -200,10 +205,24 @@ from json_array_elements_text(%(numbers)s::json) as asked
 join encoded_journals on number = asked::bigint and status <> 'completed';
 
 -- name: fetch_ended
--- The same of invocations that have ended, with what is kept of them.
+-- The same of invocations that have ended, with what is kept of them, but for those whose journal is on its way out.
 select coalesce(json_agg(journal), '[]')::text
 from json_array_elements_text(%(numbers)s::json) as asked
-join encoded_journals on number = asked::bigint and status = 'completed';
+join encoded_journals on number = asked::bigint and status = 'completed'
+where not exists (
+    select 1 from kept_journals where kept_journals.number = asked::bigint and kept_journals.expires_at = 0
+);
+
+-- name: has_more_entries
+-- Whether an object has more than so many entries.
+select count(*) > %(most)s
+from (select 1 from entries where service = %(service)s and key = %(key)s limit %(most)s + 1) as entry;
+
+-- name: journal_size
+-- (how many steps, how many completions) of an invocation.
+select
+    (select count(*) from steps where number = %(number)s),
+    (select count(*) from completions where number = %(number)s);
 
 -- name: recoverable
 -- (number, service, key) of what can run at once (rule T3): running ones, pending ones outside mailboxes, and the heads
