@@ -26,7 +26,7 @@ from starlette.types import Receive, Scope, Send
 
 from durably.actors.transport import Invocation
 from durably.admin.bodies import BatchRequest, QueryRequest, StateEditRequest
-from durably.admin.catalog import Catalog, CataloguedRuntime
+from durably.admin.catalog import Catalog, CataloguedRuntime, friendly_duration
 from durably.admin.guard import refusal
 from durably.admin.openapi import admin_document
 from durably.admin.query import ARROW_TYPE, JSON_TYPE, as_arrow, as_json, wants_json
@@ -34,6 +34,7 @@ from durably.bearer_tokens import is_anonymous
 from durably.errors import DurablyError, OverloadedError, TerminalError
 from durably.runtime.gateway.control import Verb
 from durably.runtime.gateway.dead_letter_control import DeadLetter
+from durably.runtime.gateway.delays import parse_delay
 from durably.runtime.gateway.describe import installed_version
 from durably.runtime.gateway.openapi import openapi_document
 from durably.runtime.gateway.requests import Acceptance, Effect
@@ -236,12 +237,12 @@ class Admin:
         service = self._service_of(request)
         asked = await json_object(request)
         for name, value in asked.items():
-            if name not in _MODIFIABLE:
-                raise HTTPException(BAD_REQUEST, f"a service has no '{name}' to be changed")
-            if value is not None and value != service.get(name):
+            if name not in _MODIFIABLE or (name == "workflow_completion_retention" and name not in service):
+                raise HTTPException(BAD_REQUEST, f"a {service['ty']} has no '{name}' to be changed")
+            if value is not None and _as_told(name, value) != service[name]:
                 raise HTTPException(
                     CONFLICT,
-                    f"'{name}' of {service['name']} is {service.get(name)!r}: its class says so, and a change here "
+                    f"'{name}' of {service['name']} is {service[name]!r}: its class says so, and a change here "
                     "would be lost at the next start. Change the class.",
                 )
         return _json(service)
@@ -281,7 +282,9 @@ class Admin:
 
     async def _register(self, request: Request) -> Response:
         self._check_address(await json_object(request))
-        return _json(self._catalog.registered())
+        answer = _json(self._catalog.registered())
+        answer.headers["location"] = f"deployments/{self._catalog.deployment_id}"
+        return answer
 
     async def _update_deployment(self, request: Request) -> Response:
         self._check_deployment_id(request)
@@ -453,11 +456,14 @@ class Admin:
         name = request.path_params["verb"]
         asked = await json_body(request, BatchRequest)
         _check_deployment(asked.deployment)
+        given = asked.invocation_ids
+        if (given is msgspec.UNSET) == (asked.target is None):
+            raise HTTPException(BAD_REQUEST, "say what is meant by either invocation_ids or target")
         if asked.target is not None:
             return await self._act_on_target(name, asked.target)
-        if len(asked.invocation_ids) > BATCH_LIMIT:
+        ids = [] if given is msgspec.UNSET else list(dict.fromkeys(given))
+        if len(ids) > BATCH_LIMIT:
             raise HTTPException(BAD_REQUEST, f"at most {BATCH_LIMIT} invocations at a time")
-        ids = list(dict.fromkeys(asked.invocation_ids))
         answers = await asyncio.gather(*(self._try(name, id) for id in ids))
         failed = [{"invocation_id": id, "error": error} for id, (_, error) in zip(ids, answers, strict=True) if error]
         return _json({"succeeded": [done for done, error in answers if error is None], "failed": failed})
@@ -507,6 +513,20 @@ def _check_deployment(deployment: str | None) -> None:
     """There is one deployment, the program itself: what goes on goes on with today's code."""
     if deployment not in (None, "latest", "keep"):
         raise HTTPException(BAD_REQUEST, f"there is no deployment '{deployment}'; code is replaced by a restart")
+
+
+def _as_told(name: str, value: object) -> object:
+    """An option of a service as a service is told with it. The same duration may be written in several ways."""
+    if name == "public":
+        if not isinstance(value, bool):
+            raise HTTPException(BAD_REQUEST, f"'public' is true or false, not {value!r}")
+        return value
+    if not isinstance(value, str):
+        raise HTTPException(BAD_REQUEST, f"'{name}' is a text such as '1h 5m' or 'PT10S', not {value!r}")
+    try:
+        return friendly_duration(parse_delay(value))
+    except ValueError as error:
+        raise HTTPException(BAD_REQUEST, f"'{name}' cannot be {value!r}: {error}") from error
 
 
 def _step(first: str | None) -> int:

@@ -22,8 +22,8 @@ class StateEditRequest(msgspec.Struct):
 
 
 class BatchRequest(msgspec.Struct):
-    """The body of a batch operation: ids, or (an addition to Restate's) a target such as `Cart/mary`."""
+    """The body of a batch operation: ids, or (an addition to Restate's) a target such as `Cart/mary`; never both."""
 
-    invocation_ids: list[str] = []
+    invocation_ids: list[str] | msgspec.UnsetType = msgspec.UNSET
     target: str | None = None
     deployment: Annotated[str, msgspec.Meta(extra_json_schema={"enum": ["latest", "keep"]})] | None = None

@@ -174,7 +174,13 @@ def _handler_metadata(handler: HandlerDescription, schemas: HandlerSchemas, comp
         "public": not handler.private,
         "input_description": _in_words(handler.accepts, schemas.body),
         "output_description": _in_words(handler.content_type, schemas.result),
+        "retry_policy": {"max_attempts": None} if handler.retry is None else _retry_metadata(handler.retry),
     }
+    if handler.retention_us is not None:
+        kept = "workflow_completion_retention" if handler.kind == "workflow" else "idempotency_retention"
+        told[kept] = friendly_duration(handler.retention_us)
+    if handler.journal_retention_us is not None:
+        told["journal_retention"] = friendly_duration(handler.journal_retention_us)
     if schemas.body is not None:
         told["input_json_schema"] = _whole(schemas.body, components)
     if schemas.result is not None:

@@ -53,8 +53,21 @@ _RETRY: Final = _record(
     }
 )
 _HANDLER: Final = _record(
-    {"name": TEXT, "public": TRUTH, "input_description": TEXT, "output_description": TEXT},
     {
+        "name": TEXT,
+        "public": TRUTH,
+        "input_description": TEXT,
+        "output_description": TEXT,
+        "retry_policy": {
+            **_RETRY,
+            "required": ["max_attempts"],
+            "description": "`max_attempts` alone, as null, where that of the service holds.",
+        },
+    },
+    {
+        "idempotency_retention": TEXT,
+        "workflow_completion_retention": TEXT,
+        "journal_retention": TEXT,
         "ty": {"enum": ["Exclusive", "Shared", "Workflow"]},
         "documentation": TEXT,
         "input_json_schema": ANYTHING,

@@ -42,13 +42,13 @@ from durably.ingress.answers import (
     result_answer,
 )
 from durably.ingress.content_types import check_content_type
-from durably.ingress.delays import parse_delay
 from durably.ingress.deliveries import Recipient, delivery_routes
 from durably.ingress.event_streams import EventStreams, FollowedRuntime
 from durably.ingress.pages import page_routes, wants_page
 from durably.ingress.paths import path_segments, scope_below
 from durably.ingress.questions import FIRST_SEGMENTS, Which, question_of, target_in
 from durably.ingress.targets import RefusedRequestError, Target, Targets
+from durably.runtime.gateway.delays import parse_delay
 from durably.runtime.gateway.requests import (
     Acceptance,
     HandlerDescription,

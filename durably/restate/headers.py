@@ -9,7 +9,7 @@ from typing import Final
 from durably.actors.headers import REPEATED, Forwarding
 from durably.actors.protocol.commands import Call, Send
 from durably.http_headers import IDEMPOTENCY_KEY, TIMEOUT, TYPED_ERRORS
-from durably.ingress.delays import parse_delay
+from durably.runtime.gateway.delays import parse_delay
 
 DEADLINE: Final = "x-durably-deadline"
 """When the invocation has to have ended, microseconds since 1970 UTC: a handler of durably's has said it to another."""

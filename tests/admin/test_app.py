@@ -154,7 +154,10 @@ async def test_many_at_once_are_told_one_by_one(app: Harness, admin: httpx.Async
     again = await batch(admin, "restart-as-new", invocation_ids=sent)
     assert [one["old_invocation_id"] for one in again["succeeded"]] == sent
     assert (await batch(admin, "purge", invocation_ids=sent))["succeeded"] == sent
-    assert "at most" in (await batch(admin, "kill", invocation_ids=["inv"] * 1001))["message"]
+    assert "at most" in (await batch(admin, "kill", invocation_ids=[f"inv_{n}" for n in range(1001)]))["message"]
+    assert await batch(admin, "kill", invocation_ids=[]) == {"succeeded": [], "failed": []}
+    for neither_or_both in ({}, {"ids": sent}, {"invocation_ids": sent, "target": "Job/1"}):
+        assert "invocation_ids or target" in (await batch(admin, "kill", **neither_or_both)).get("message", "")
 
 
 async def test_a_target_stands_for_all_of_it(app: Harness, admin: httpx.AsyncClient) -> None:

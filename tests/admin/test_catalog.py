@@ -37,7 +37,7 @@ class Cart(VirtualObject, retention=3600, retry=RetryPolicy(initial=0.5, maximum
     async def add(self, ctx: ObjectContext, ticket: Ticket) -> bool:
         return True
 
-    @shared
+    @shared(retry=RetryPolicy(initial=1, maximum=60, max_attempts=2), retention=60, journal_retention=7200)
     async def peek(self, ctx: SharedContext) -> list[int]:
         return []
 
@@ -48,7 +48,7 @@ class Mail(Service, private=True):
 
 
 class Signup(Workflow):
-    @handler
+    @handler(retention=3600)
     async def run(self, ctx: WorkflowContext) -> int:
         return 1
 
@@ -84,6 +84,14 @@ async def test_services_are_described_as_restates_are(admin: httpx.AsyncClient) 
     add, peek = cart["handlers"]
     assert (add["ty"], peek["ty"], signup["handlers"][0]["ty"]) == ("Exclusive", "Shared", "Workflow")
     assert "ty" not in mail["handlers"][0]
+    assert add["retry_policy"] == {"max_attempts": None}
+    assert peek["retry_policy"] == {
+        "initial_interval": "1s", "exponentiation_factor": 2.0, "max_attempts": 2, "max_interval": "1m",
+        "on_max_attempts": "Pause",
+    }  # fmt: skip
+    own = ("idempotency_retention", "journal_retention")
+    assert ([peek[name] for name in own], [name for name in own if name in add]) == (["1m", "2h"], [])
+    assert signup["handlers"][0]["workflow_completion_retention"] == "1h"
     assert (peek["input_description"], peek["output_description"]) == ("none", "JSON array")
     named = add["input_json_schema"]["$ref"].removeprefix("#/$defs/")
     assert add["input_json_schema"]["$defs"][named]["properties"].keys() == {"seat", "next"}
@@ -100,6 +108,7 @@ async def test_the_one_deployment_is_this_process(admin: httpx.AsyncClient) -> N
     assert detailed["services"] == (await got(admin, "/services"))["services"]
     again = await admin.post("/v3/deployments", json={"uri": told["uri"], "dry_run": True})
     assert (again.status_code, again.json()["id"]) == (200, told["id"])
+    assert again.headers["location"] == f"deployments/{told['id']}"
     assert (await admin.patch(f"/deployments/{told['id']}", json={"uri": told["uri"]})).status_code == 200
     for refused in (
         await admin.post("/deployments", json={"uri": "http://elsewhere:9080"}),
@@ -118,7 +127,30 @@ async def test_what_a_class_says_is_not_changed_from_outside(admin: httpx.AsyncC
     other = await admin.patch("/services/Mail", json={"public": True})
     assert other.status_code == 409
     assert "Change the class" in other.json()["message"]
-    assert (await admin.patch("/services/Cart", json={"colour": 1})).status_code == 400
+
+
+@pytest.mark.parametrize("span", ["1h", "60m", "PT1H", "3600 seconds", "PT60M"])
+async def test_a_duration_is_the_same_however_it_is_written(admin: httpx.AsyncClient, span: str) -> None:
+    assert (await admin.patch("/services/Cart", json={"idempotency_retention": span})).status_code == 200
+    other = await admin.patch("/services/Cart", json={"journal_retention": span})
+    assert (other.status_code, "is '1d'" in other.json()["message"]) == (409, True)
+
+
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [
+        ({"colour": 1}, "colour"),
+        ({"workflow_completion_retention": "1d"}, "a VirtualObject has no"),
+        ({"public": "yes"}, "true or false"),
+        ({"idempotency_retention": "x"}, "neither an ISO-8601"),
+        ({"idempotency_retention": 3600}, "a text such as"),
+    ],
+)
+async def test_what_is_no_option_of_a_service_is_refused_as_such(
+    admin: httpx.AsyncClient, asked: dict[str, Any], named: str
+) -> None:
+    refused = await admin.patch("/services/Cart", json=asked)
+    assert (refused.status_code, named in refused.json()["message"]) == (400, True)
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
+from typing import TypeVar
 
 from durably.actors.definition.binding import BoundActor, BoundActorHandler
+from durably.actors.definition.definition import ActorOptions
 from durably.runtime.gateway.requests import HandlerDescription, ServiceDescription, ServiceOptions
 from durably.runtime.settings import Settings
+
+T = TypeVar("T")
 
 
 def describe_actor(actor: BoundActor, settings: Settings) -> ServiceDescription:
@@ -15,7 +19,7 @@ def describe_actor(actor: BoundActor, settings: Settings) -> ServiceDescription:
     return ServiceDescription(
         name=definition.name,
         kind=definition.kind,
-        handlers=[_describe_handler(handler) for handler in actor.handlers.values()],
+        handlers=[_describe_handler(handler, definition.options) for handler in actor.handlers.values()],
         private=definition.options.private,
         documentation=definition.documentation,
         options=_options(actor, settings),
@@ -34,7 +38,7 @@ def _options(actor: BoundActor, settings: Settings) -> ServiceOptions:
     )
 
 
-def _describe_handler(handler: BoundActorHandler) -> HandlerDescription:
+def _describe_handler(handler: BoundActorHandler, of_all: ActorOptions) -> HandlerDescription:
     return HandlerDescription(
         name=handler.name,
         kind=handler.kind,
@@ -44,7 +48,15 @@ def _describe_handler(handler: BoundActorHandler) -> HandlerDescription:
         documentation=handler.documentation,
         accepts=handler.accepts,
         content_type=handler.content_type,
+        retry=_own(handler.retry, of_all.retry),
+        retention_us=_own(handler.retention_us, of_all.retention_us),
+        journal_retention_us=_own(handler.journal_retention_us, of_all.journal_retention_us),
     )
+
+
+def _own(said: T | None, of_all: T | None) -> T | None:
+    """What a handler says otherwise than its class."""
+    return None if said == of_all else said
 
 
 def installed_version() -> str:

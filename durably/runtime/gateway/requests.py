@@ -79,6 +79,10 @@ class HandlerDescription(msgspec.Struct, kw_only=True, frozen=True):
     """The media range of bodies from outside; None where there is nothing to be sent."""
     content_type: str | None = None
     """Of the result; None where it is nothing."""
+    retry: RetryPolicy | None = None
+    """None where its service's holds, as with what follows."""
+    retention_us: int | None = None
+    journal_retention_us: int | None = None
 
 
 class HandlerSchemas(msgspec.Struct, kw_only=True, frozen=True):

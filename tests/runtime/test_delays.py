@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from durably.ingress.delays import MAXIMUM_DAYS, parse_delay
+from durably.runtime.gateway.delays import MAXIMUM_DAYS, parse_delay
 
 SECOND = 1_000_000
 UNITS = {"d": 86_400 * SECOND, "h": 3_600 * SECOND, "m": 60 * SECOND, "s": SECOND, "ms": 1_000, "us": 1}
