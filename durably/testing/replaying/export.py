@@ -22,6 +22,7 @@ from durably.ids import STATE_VERSION_FIELD, Address, InvocationStatus
 from durably.runtime.commands.entry_commands import encode_answer, query_of
 from durably.runtime.execution.failure_text import describe_failure
 from durably.runtime.execution.step import Delivery
+from durably.runtime.gateway.describe import installed_version
 from durably.runtime.invocations.invocation import argument_load_error
 from durably.runtime.invocations.journal import (
     UnreadableStepError,
@@ -44,7 +45,7 @@ from durably.runtime.invocations.load_errors import (
 from durably.runtime.invocations.outcomes import decode_outcome
 from durably.storage.introspection import InspectableStore, Introspection
 from durably.storage.records import EntryAnswer, InvocationRecord, StoredInvocation, StoredObject
-from durably.testing.replaying.journals import ExportedJournal, this_durably, this_python, write_journal
+from durably.testing.replaying.journals import ExportedJournal, this_python, write_journal
 
 logger = structlog.get_logger("durably.testing")
 
@@ -297,7 +298,7 @@ def _exported(
         snapshot={name: value for name, value in snapshot.items() if name != STATE_VERSION_FIELD},
         steps=() if row is None else tuple(steps_of(row)),
         deliveries=() if row is None else (*deliveries_of(row).values(), *read),
-        durably=this_durably(),
+        durably=installed_version(),
         python=this_python(),
         versions=versions,
         state_version=_state_version(snapshot, versions),

@@ -12,8 +12,6 @@ from binascii import Error as Base64Error
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any, get_args
 
@@ -107,14 +105,6 @@ def this_python() -> str:
     """The minor version of the running Python."""
     major, minor, _ = platform.python_version_tuple()
     return f"{major}.{minor}"
-
-
-def this_durably() -> str:
-    """The version of durably, as it is installed."""
-    try:
-        return installed_version("durably")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 # ---------------------------------------------------------------- files
