@@ -158,6 +158,7 @@ async def _serve(what: ServingOnRestate, deployment: Deployment) -> None:
     from hypercorn.config import Config
 
     stop = _stop_event()
+    await deployment.start()
     listener = listening_socket(what.host, what.port)
     listener.listen()
     port = listener.getsockname()[1]

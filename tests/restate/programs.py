@@ -6,13 +6,18 @@ import asyncio
 import os
 import random
 import time
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
 from typing import Any
 
 import durably.restate
 from durably import (
     ActionFailedError,
+    BytesSerde,
+    CallNext,
     Context,
     DurablePromise,
+    MsgpackSerde,
     ObjectContext,
     RetryPolicy,
     Service,
@@ -22,6 +27,7 @@ from durably import (
     VirtualObject,
     Workflow,
     WorkflowContext,
+    factory,
     handler,
     promise,
     shared,
@@ -111,6 +117,64 @@ class Counter(VirtualObject):
 attempts: dict[str, int] = {}
 
 
+class Stamps:
+    """What a factory makes."""
+
+    def of(self, parcel: str) -> str:
+        note(f"stamp of {parcel}")
+        return f"stamp of {parcel}"
+
+
+async def stamps() -> AsyncGenerator[Stamps]:
+    note("stamps are made")
+    yield Stamps()
+    note("stamps are gone")
+
+
+@dataclass
+class Parcel:
+    name: str
+    content: bytes
+    stamp: str = ""
+
+
+class Stamping:
+    """Middleware with a dependency, which journals and waits."""
+
+    def __init__(self, stamps: Stamps) -> None:
+        self.stamps = stamps
+
+    async def __call__(self, ctx: Context, call_next: CallNext) -> Any:
+        if "parcel" not in call_next.arguments:
+            return await call_next()
+        parcel: Parcel = call_next.arguments["parcel"]
+        if not parcel.content:
+            raise TerminalError("An empty parcel.", code=400)
+        stamp = await ctx.run("stamp", self.stamps.of, parcel.name)
+        await ctx.sleep(0.01)
+        result: Parcel = await call_next(parcel=Parcel(parcel.name, parcel.content, stamp))
+        return Parcel(result.name, result.content, f"{result.stamp}, seen")
+
+
+class Depot(VirtualObject, serde=MsgpackSerde, middleware=[Stamping]):
+    parcels: list[Parcel] = state(default=[])
+
+    @handler
+    async def take(self, ctx: ObjectContext, parcel: Parcel) -> Parcel:
+        self.parcels.append(parcel)
+        await ctx.sleep(0.01)
+        return self.parcels[-1]
+
+    @handler(accepts=BytesSerde("image/png"), returns=BytesSerde("image/png"))
+    async def turn(self, ctx: ObjectContext, image: bytes) -> bytes:
+        await ctx.sleep(0.01)
+        return image[::-1]
+
+    @shared
+    async def count(self, ctx: SharedContext) -> int:
+        return len(self.parcels)
+
+
 class Desk(Service):
     """Plain asyncio, in which the order of answers decides what is asked next."""
 
@@ -153,10 +217,11 @@ class Desk(Service):
             await ctx.service(Desk).sell("umbrella")
         except OutOfStockError as error:
             sold = f"{type(error).__name__} {error.item} {error.code}"
+        parcel = await ctx.object(Depot, tag).take(Parcel(tag, b"\x00\xff"))
         return {
             "order": "-".join(order), "sum": sum(task.result() for task in tasks), "seats": seats, "late": late,
             "sold": sold, "queue": [queue.get_nowait() for _ in range(queue.qsize())], "uuid": str(ctx.uuid()),
-            "took": (ctx.now() - began).total_seconds(),
+            "parcel": [parcel.stamp, parcel.content.hex()], "took": (ctx.now() - began).total_seconds(),
         }  # fmt: skip
 
     @handler
@@ -323,12 +388,15 @@ class Sealed(Workflow):
 
 
 ACTORS = [Seat, Counter, Desk, Approval, Signup, Sealed]
+DEPENDENCIES = {Stamps: factory(stamps)}
 
 
 def _app() -> durably.restate.Deployment:
     suspend_after = os.environ.get("SUSPEND_AFTER")
     return durably.restate.app(
         *ACTORS,
+        Depot,
+        dependencies=DEPENDENCIES,
         retry=RetryPolicy(initial=0.05, maximum=0.5),
         suspend_after=None if suspend_after is None else float(suspend_after),
         lazy_state=bool(os.environ.get("LAZY_STATE")),

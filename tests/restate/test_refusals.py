@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,7 +127,26 @@ def test_a_subscription_is_refused() -> None:
     assert "Listener/heard subscribes to events." in _refused(Listener)
 
 
-def test_a_dependency_that_is_made_later_is_refused() -> None:
+def test_a_dependency_is_made_for_a_process_and_not_for_an_activation() -> None:
+    class Mail:
+        pass
+
+    class Sender(VirtualObject):
+        def __init__(self, mail: Mail) -> None:
+            self.mail = mail
+
+        @handler
+        async def go(self, ctx: ObjectContext) -> None:
+            pass
+
+    assert "needs a dependency that is made for each activation" in _refused(
+        Sender, dependencies={Mail: factory(Mail, scope="activation")}
+    )
+    for given in (Mail(), factory(Mail)):
+        assert list(durably.restate.app(Sender, dependencies={Mail: given}).actors) == ["Sender"]
+
+
+async def test_factories_are_called_at_the_start_and_again_where_that_fails() -> None:
     class Mail:
         pass
 
@@ -137,10 +158,39 @@ def test_a_dependency_that_is_made_later_is_refused() -> None:
         async def go(self, ctx: Context) -> None:
             pass
 
-    assert "has a factory() that makes something when a runtime starts" in _refused(
-        Sender, dependencies={Mail: factory(Mail)}
-    )
-    assert list(durably.restate.app(Sender, dependencies={Mail: Mail()}).actors) == ["Sender"]
+    told = list[str]()
+
+    async def make() -> AsyncGenerator[Mail]:
+        told.append("made")
+        if len(told) == 1:
+            raise ConnectionRefusedError("no line")
+        yield Mail()
+        told.append("gone")
+
+    def lifespan(*said: str) -> Callable[[], Awaitable[dict[str, str]]]:
+        left = [*said]
+
+        async def receive() -> dict[str, str]:
+            return {"type": f"lifespan.{left.pop(0)}"}
+
+        return receive
+
+    answers = list[dict[str, str]]()
+
+    async def send(message: dict[str, str]) -> None:
+        answers.append(message)
+
+    app = durably.restate.app(Sender, dependencies={Mail: factory(make)})
+    await app({"type": "lifespan"}, lifespan("startup"), send)
+    assert answers[0]["type"] == "lifespan.startup.failed"
+    assert "no line" in answers[0]["message"]
+    await app({"type": "lifespan"}, lifespan("startup", "shutdown"), send)
+    assert [one["type"] for one in answers[1:]] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    await app.start()
+    await asyncio.gather(app.start(), app.start())
+    await app.stop()
+    await app.stop()
+    assert told == ["made", "made", "gone", "made", "gone"]
 
 
 def test_a_policy_that_counts_time_is_refused_for_invocations() -> None:
