@@ -25,6 +25,8 @@ from typing import Any, Final, NamedTuple, TypeAlias, cast
 import restate
 from restate import RestateDurableCallFuture, RestateDurableFuture, RunOptions, wait_completed
 
+from durably.actors.definition.binding import BoundActor
+from durably.actors.migrations import recorded_state_version
 from durably.actors.promises import PEEKED
 from durably.actors.protocol.commands import (
     HELD_BY_ATOMIC,
@@ -46,6 +48,7 @@ from durably.actors.protocol.commands import (
 from durably.actors.protocol.port import Action
 from durably.actors.values.error_envelopes import decode_failure, encode_failure
 from durably.errors import AlreadyCompletedError, UnknownTargetError
+from durably.ids import STATE_VERSION_FIELD, Address
 from durably.restate.failures import from_restate, is_typed
 from durably.restate.headers import OutgoingHeaders
 from durably.restate.refusals import UNKNOWN_ID
@@ -54,6 +57,7 @@ from durably.runtime.clock import SystemClock
 from durably.runtime.execution.answers import encode_send_answer
 from durably.runtime.execution.execution import Execution
 from durably.runtime.execution.step import Delivery, Step
+from durably.runtime.invocations.load_errors import newer_state_error
 
 Context: TypeAlias = restate.ObjectContext | restate.WorkflowContext
 """What the SDK gives a handler: of all kinds, since a service uses nothing of what only objects have."""
@@ -142,6 +146,8 @@ class Journal:
         self._held_changes: dict[str, bytes | None] = {}
         """What an atomic handler has changed, which Restate is told when it has ended well (rule V6)."""
         self._held: list[tuple[int, Command]] = []
+        self._version_to_tell: int | None = None
+        """Of the state, which goes beside it with the next change; None: that is the one that is there."""
 
     # ------------------------------------------------------------------ what an attempt begins with
 
@@ -156,6 +162,34 @@ class Journal:
             if value is not None:
                 state[name] = bytes(value)
         return state
+
+    def at_version_of(self, actor: BoundActor, address: Address, stored: Mapping[str, bytes]) -> Mapping[str, bytes]:
+        """Stored state as this class has it. What a migration changes is told at once; of a shared handler, never.
+
+        Migrations follow from the state alone, so a replay comes to the same.
+
+        Raises:
+            StateVersionError: newer code has written it.
+            StateMigrationError: a migration raised, or gave what does not fit the class.
+            JournalMismatchError: the journal says something else.
+        """
+        recorded, known = recorded_state_version(stored), actor.state_version
+        state = {name: value for name, value in stored.items() if name != STATE_VERSION_FIELD}
+        self._version_to_tell = None if recorded == known else known
+        if not state or recorded == known:
+            return state
+        newer = newer_state_error(address, recorded, known)
+        if newer is not None:
+            raise newer
+        migrated = actor.migrate_state(state, recorded)
+        changes: dict[str, bytes | None] = {name: None for name in state if name not in migrated}
+        changes |= {name: value for name, value in migrated.items() if state.get(name) != value}
+        if self._is_atomic:
+            self._held_changes.update(changes)
+        elif not self._is_shared:
+            with mismatches_told():
+                self._change_state(changes)
+        return migrated
 
     def set_deadline(self, deadline: int) -> None:
         """From now on a timer runs beside the handler: microseconds since 1970 UTC."""
@@ -221,11 +255,7 @@ class Journal:
 
     def _emit(self, step: Step, execution: Execution, first: int) -> None:
         changes, commands = self._told(step, first)
-        for name, value in changes.items():
-            if value is None:
-                self.ctx.clear(name)
-            else:
-                self.ctx.set(name, value, BYTES)
+        self._change_state(changes)
         for number, command in commands:
             is_wanted = step.outcome is None and number not in step.abandoned
             if not (is_wanted or isinstance(command, WITH_EFFECT)):
@@ -240,6 +270,16 @@ class Journal:
                     self._pending[number] = waiting
         self._give_up(step.abandoned)
         self._to_cancel = [number for number in step.cancelled if number >= self._reached_by_cancel]
+
+    def _change_state(self, changes: Mapping[str, bytes | None]) -> None:
+        for name, value in changes.items():
+            if value is None:
+                self.ctx.clear(name)
+            else:
+                self.ctx.set(name, value, BYTES)
+        if self._version_to_tell is not None and any(value is not None for value in changes.values()):
+            self.ctx.set(STATE_VERSION_FIELD, b"%d" % self._version_to_tell, BYTES)
+            self._version_to_tell = None
 
     def _told(self, step: Step, first: int) -> tuple[Mapping[str, bytes | None], list[tuple[int, Command]]]:
         """What Restate is told with this step: of an atomic handler, some of it with a good outcome only (rule V6)."""

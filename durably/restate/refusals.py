@@ -117,12 +117,6 @@ def refuse_class(definition: ActorDefinition) -> None:
         )
     if definition.options.ttl_us is not None:
         raise _refused(name, "has ttl=, and Restate forgets no state by itself. Leave it out, and clear what is old.")
-    if definition.state_version > 1:
-        raise _refused(
-            name,
-            f"has state_version={definition.state_version}, and Restate keeps no version beside the state. Read the "
-            "older form in the handlers, and give the class no version.",
-        )
 
 
 def refuse_actor(actor: BoundActor) -> None:

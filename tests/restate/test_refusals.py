@@ -23,7 +23,6 @@ from durably import (
     VirtualObject,
     factory,
     handler,
-    migrate,
     state,
 )
 from durably.actors.protocol.commands import Attach, Cancel, GetStatus, Sleep
@@ -93,20 +92,6 @@ def test_a_durable_collection_is_refused() -> None:
             pass
 
     assert "Log has the field 'lines', which is not loaded with its object." in _refused(Log)
-
-
-def test_a_version_of_the_state_is_refused() -> None:
-    class Versioned(VirtualObject, state_version=2):
-        @handler
-        async def go(self, ctx: ObjectContext) -> None:
-            pass
-
-        @migrate(from_version=1)
-        @staticmethod
-        def renamed(old: dict[str, Any]) -> dict[str, Any]:
-            return old
-
-    assert "Versioned has state_version=2" in _refused(Versioned)
 
 
 def test_a_limit_is_refused() -> None:
