@@ -33,6 +33,7 @@ from durably import (
     shared,
     state,
 )
+from durably.sagas import Saga, SagaBuilder, SagaDefinition
 
 
 def note(line: str) -> None:
@@ -387,7 +388,45 @@ class Sealed(Workflow):
         return await self.seal.peek()
 
 
-ACTORS = [Seat, Counter, Desk, Approval, Signup, Sealed]
+@dataclass
+class TripData:
+    ends: str
+    charges: int = 0
+
+
+class Trip(Saga[TripData]):
+    def define(self, saga: SagaBuilder[TripData]) -> SagaDefinition[TripData]:
+        return (
+            saga.step(self.reserve).compensate(self.release).step(self.charge).compensate(self.refund)
+            .step(self.confirm).build()
+        )  # fmt: skip
+
+    async def reserve(self, ctx: WorkflowContext, data: TripData) -> None:
+        await ctx.object(Counter, self.key).add(1)
+
+    async def release(self, ctx: WorkflowContext, data: TripData) -> None:
+        await ctx.object(Counter, self.key).add(-1)
+
+    async def charge(self, ctx: WorkflowContext, data: TripData) -> None:
+        await ctx.run("charge", note, f"{self.key} charge")
+        data.charges += 1
+
+    async def refund(self, ctx: WorkflowContext, data: TripData) -> None:
+        def pay_back() -> None:
+            note(f"{self.key} refund")
+            if data.ends == "stuck" and not os.path.exists(os.environ["LEDGER"] + "-mended"):
+                raise TerminalError("The bank is closed.")
+
+        await ctx.run("refund", pay_back)
+        data.charges -= 1
+
+    async def confirm(self, ctx: WorkflowContext, data: TripData) -> None:
+        await ctx.sleep(60 if data.ends == "aborted" else 0.2)
+        if data.ends != "completed":
+            raise TerminalError("No.", code=418)
+
+
+ACTORS = [Seat, Counter, Desk, Approval, Signup, Sealed, Trip]
 DEPENDENCIES = {Stamps: factory(stamps)}
 
 

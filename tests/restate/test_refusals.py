@@ -29,7 +29,6 @@ from durably.actors.protocol.commands import Attach, Cancel, GetStatus, Sleep
 from durably.errors import HandlerMistakeError
 from durably.events import subscribe
 from durably.restate.refusals import REFUSED_COMMANDS, UNKNOWN_ID, refuse_command
-from examples.create_order_saga import CreateOrder
 from examples.orders.app import Orders
 
 
@@ -78,8 +77,7 @@ def test_a_time_to_live_is_refused() -> None:
     assert "Forgetful has ttl=, and Restate forgets no state by itself." in _refused(Forgetful)
 
 
-def test_sagas_and_models_are_refused() -> None:
-    assert "CreateOrder is a saga" in _refused(CreateOrder)
+def test_models_are_refused() -> None:
     assert "is a model. Models are queried in durably's own store." in _refused(Orders)
 
 
