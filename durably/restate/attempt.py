@@ -32,7 +32,7 @@ from durably.ids import SEED_BYTES, Address, KeyScope
 from durably.restate.failures import to_restate
 from durably.restate.headers import OutgoingHeaders, deadline_of, incoming_headers
 from durably.restate.hosted_execution import HostedExecution, HostedInvocation
-from durably.restate.journal import Context, Journal, JournalMismatchError
+from durably.restate.journal import TOO_LATE, Context, Journal, JournalMismatchError
 from durably.restate.side_effects import SideEffects
 from durably.runtime.actions.action_attempt import retry_delay
 from durably.runtime.clock import SystemClock
@@ -214,7 +214,7 @@ def _cancelled() -> restate.TerminalError:
 
 
 def _too_late() -> restate.TerminalError:
-    return to_restate(encode_failure(DeadlineExceededError("The deadline passed before the invocation had ended.")))
+    return to_restate(encode_failure(DeadlineExceededError(TOO_LATE)))
 
 
 async def _in_callback(function: Callable[[], R]) -> R:

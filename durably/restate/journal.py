@@ -47,7 +47,7 @@ from durably.actors.protocol.commands import (
 )
 from durably.actors.protocol.port import Action
 from durably.actors.values.error_envelopes import decode_failure, encode_failure
-from durably.errors import AlreadyCompletedError, UnknownTargetError
+from durably.errors import AlreadyCompletedError, DeadlineExceededError, UnknownTargetError
 from durably.ids import STATE_VERSION_FIELD, Address
 from durably.restate.failures import from_restate, is_typed
 from durably.restate.headers import OutgoingHeaders
@@ -65,6 +65,9 @@ Context: TypeAlias = restate.ObjectContext | restate.WorkflowContext
 AT: Final = "at"
 """The name of the run that records the time of a step."""
 DEADLINE: Final = "deadline"
+LIMIT: Final = "limit"
+"""The name of the timer beside a call that has a limit of its own."""
+TOO_LATE: Final = "The deadline passed before the invocation had ended."
 US_PER_MS: Final = 1_000
 NOT_FOUND: Final = 404
 WITH_EFFECT: Final = (Call, Send, CompletePromise, CompleteAwakeable, Cancel)
@@ -136,6 +139,8 @@ class Journal:
         self._reached_by_cancel = 0
         """Calls below this number were cancelled by Restate with this invocation."""
         self._deadline: RestateDurableFuture[Any] | None = None
+        self._limits: dict[int, RestateDurableFuture[Any]] = {}
+        """Timers of calls, by their numbers: a caller hears of a limit when it is over, not when the code has ended."""
         self._to_cancel: list[int] = []
         """Calls that a cancel has reached in the last step."""
         self._to_identify: list[tuple[int, Callable[[], Awaitable[str]]]] = []
@@ -268,6 +273,8 @@ class Journal:
                 waiting = self._issue(number, command, execution)
                 if waiting is not None and is_wanted:
                     self._pending[number] = waiting
+                    if isinstance(command, Call) and command.timeout_us is not None:
+                        self._limits[number] = self.ctx.sleep(self._left_until(self._at + command.timeout_us), LIMIT)
         self._give_up(step.abandoned)
         self._to_cancel = [number for number in step.cancelled if number >= self._reached_by_cancel]
 
@@ -399,6 +406,7 @@ class Journal:
         """Nothing waits for the answers any more (rule C5): actions under way are cancelled."""
         for number in abandoned:
             self._pending.pop(number, None)
+            self._limits.pop(number, None)
             self._awakeables.pop(number, None)
             action = self._actions.get(number)
             if action is not None:
@@ -435,7 +443,8 @@ class Journal:
         """Wait for everything that is waited for, and queue what comes first."""
         deadline = () if self._deadline is None else (self._deadline,)
         try:
-            done, _ = await wait_completed(*more, *deadline, *(one.future for one in self._pending.values()))
+            pending = [one.future for one in self._pending.values()]
+            done, _ = await wait_completed(*more, *deadline, *pending, *self._limits.values())
         except restate.TerminalError:  # Nothing that is waited for raises here: it is a cancel.
             self._note_cancel()
             return ()
@@ -444,7 +453,11 @@ class Journal:
         for number, waiting in list(self._pending.items()):
             if _is_among(waiting.future, done):
                 del self._pending[number]
+                self._limits.pop(number, None)
                 await self._queue_answer(number, waiting)
+        for number, limit in list(self._limits.items()):
+            if _is_among(limit, done):
+                self._note_limit(number)
         return done
 
     async def _queue_answer(self, number: int, waiting: Waiting) -> None:
@@ -465,6 +478,11 @@ class Journal:
         self._deadline = None
         self.deadline_has_passed = True
         self._queue_cancel()
+
+    def _note_limit(self, number: int) -> None:
+        """The limit of a call is over. What it called hears that by itself, and its answer is of no interest now."""
+        del self._limits[number], self._pending[number]
+        self._queue.append(Delivery(number, True, encode_failure(DeadlineExceededError(TOO_LATE))))
 
     def _queue_cancel(self) -> None:
         self._cancels += 1

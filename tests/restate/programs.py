@@ -276,6 +276,29 @@ class Desk(Service):
             await ctx.object(Counter, key).add(1)
 
     @handler
+    async def give_up_on(self, ctx: Context, key: str) -> str:
+        try:
+            await ctx.service(Desk).tidy_up.options(timeout=0.3)(key)
+        except TerminalError as error:
+            return f"{type(error).__name__} {error.code}, {await ctx.object(Counter, key).get()} tidied up"
+        return "in time"
+
+    @handler
+    async def tidy_up(self, ctx: Context, key: str) -> None:
+        """Goes on after its deadline until it is told to end."""
+        try:
+            await ctx.sleep(60)
+        finally:
+            awakeable = ctx.awakeable(str)
+            await ctx.object(Counter, key).remember(awakeable.id)
+            await awakeable
+            await ctx.object(Counter, key).add(1)
+
+    @handler
+    async def in_time(self, ctx: Context, key: str) -> list[Any]:
+        return [await ctx.object(Counter, key).add.options(timeout=30)(1) for _ in range(2)]
+
+    @handler
     async def outer(self, ctx: Context, key: str) -> None:
         async with ctx.compensations() as undo:
             undo.add(ctx.object(Counter, key).add, 1)

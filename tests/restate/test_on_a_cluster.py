@@ -226,6 +226,16 @@ async def test_a_deadline_of_a_call_holds_for_the_callee(client: Client, key: st
     await _eventually(client, key, 1)
 
 
+async def test_a_caller_hears_of_its_limit_while_what_it_called_tidies_up(client: Client, key: str) -> None:
+    assert await client.service(Desk).give_up_on(key) == "DeadlineExceededError 504, 0 tidied up"
+    while "last" not in await client.object(Counter, key).names():
+        await asyncio.sleep(0.05)
+    first, *_ = await client.object(Counter, key).remember("")
+    await client.resolve_awakeable(first, "enough")
+    await _eventually(client, key, 1)
+    assert await client.service(Desk).in_time(key) == [2, 3]
+
+
 async def test_what_restate_does_not_do_is_refused_where_it_is_used(client: Client, cluster: Cluster) -> None:
     sent = await client.service(Desk).ask_for_a_signal.send()
     failure = ""
