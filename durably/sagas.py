@@ -53,6 +53,7 @@ from durably.errors import (
     HandlerMistakeError,
     TerminalError,
     UnencodableError,
+    UnknownTargetError,
 )
 from durably.ids import InvocationStatus
 
@@ -64,6 +65,9 @@ R = TypeVar("R")
 SagaStatus: TypeAlias = Literal["running", "completed", "compensating", "compensated", "compensation-paused", "killed"]
 """`compensation-paused`: a compensation cannot succeed, and the saga waits until its invocation is resumed. `killed`:
 its invocation was ended without its code, so nothing was undone."""
+
+_STARTED = "saga-started"
+"""The promise that the first `start` completes, where another engine keeps the journal."""
 
 _INTERRUPTED = (
     asyncio.CancelledError, TimeoutError, CancelledInvocationError, DeadlineExceededError, ActionTimeoutError,
@@ -247,10 +251,11 @@ class Saga(Workflow, Generic[D], abstract=True):
         Raises:
             AlreadyStartedError: a saga of this id was started before.
         """
+        if ctx._port.is_hosted and not await self._is_first(ctx):
+            raise self._started_before()
         sent = await self.run.send(data)
         if sent.previously_accepted:
-            name = definition_of(type(self)).name
-            raise AlreadyStartedError(f"The saga {name}/{self.key} was started before. Ask for its `state`.")
+            raise self._started_before()
         begun = _Begun(invocation_id=sent.id, data=data)
         with suppress(AlreadyCompletedError):
             await self._begun.resolve(begun)
@@ -264,6 +269,8 @@ class Saga(Workflow, Generic[D], abstract=True):
             UnknownTargetError: no saga of this id was started.
             CancelledInvocationError: it was sent to `run`, and cancelled before it began.
         """
+        if ctx._port.is_hosted:
+            return _shown(*await self._kept())
         progress, data = await self._found(ctx)
         if progress.status in ("completed", "compensated"):
             return _shown(progress, data)
@@ -287,7 +294,11 @@ class Saga(Workflow, Generic[D], abstract=True):
         Raises:
             UnknownTargetError: no saga of this id was started.
         """
-        if self._progress is None:  # It has not begun, or was restarted and has not begun again.
+        if ctx._port.is_hosted:
+            progress, _ = await self._kept()
+            if progress.status == "running":
+                await ctx.invocation(progress.invocation_id).cancel()
+        elif self._progress is None:  # It has not begun, or was restarted and has not begun again.
             command = IdentifyRun(definition_of(type(self)).name, self.key)
             site = CallSite(frame_above(0))
             await ctx.invocation(await ctx._port.issue(command, _identified, "the run of the saga", site)).cancel()
@@ -307,6 +318,35 @@ class Saga(Workflow, Generic[D], abstract=True):
                 assert error is not None
                 raise error
         return self._progress, self._data
+
+    # ------------------------------------------------------------------ where another engine keeps the journal
+
+    # It tells a handler neither whether a message joined an earlier one, nor how an invocation stands. So whoever
+    # begins a saga says so in promises, and its state tells how far it was when it last said so itself.
+
+    async def _is_first(self, ctx: SharedWorkflowContext) -> bool:
+        """No saga of this id was started, or has begun; from now on one was started."""
+        if await self._begun.peek() is not None:
+            return False
+        try:
+            await ctx.promise(_STARTED, bool).resolve(True)
+        except AlreadyCompletedError:
+            return False
+        return True
+
+    async def _kept(self) -> tuple[_Progress, D]:
+        """What it has kept of itself."""
+        if self._progress is not None:
+            return self._progress, self._data
+        begun = await self._begun.peek()
+        if begun is None:
+            name = definition_of(type(self)).name
+            raise UnknownTargetError(f"No saga {name}/{self.key} was started, or it has not begun yet.")
+        return self._at_first(begun), begun.data
+
+    def _started_before(self) -> AlreadyStartedError:
+        name = definition_of(type(self)).name
+        return AlreadyStartedError(f"The saga {name}/{self.key} was started before. Ask for its `state`.")
 
     def _at_first(self, begun: _Begun[D]) -> _Progress:
         first = self.define(SagaBuilder()).steps[0]
@@ -383,12 +423,19 @@ class _Running(Generic[D]):
                     raise
                 cause = _in_words(error)
             name = definition_of(type(self._saga)).name
-            reason = (
-                f"The compensation of the step {step.name!r} of {name}/{self._saga.key} failed for good: {cause} Mend "
-                "the cause and resume it: the compensation is tried again, from its beginning."
-            )
-            self._note(status="compensation-paused", failure=reason)
-            await self._ctx._port.issue(AwaitResume(reason), _nothing, "a resume", CallSite(frame_above(0)))
+            failed = f"The compensation of the step {step.name!r} of {name}/{self._saga.key} failed for good: {cause}"
+            again = "the compensation is tried again, from its beginning."
+            if self._ctx._port.is_hosted:  # Nothing else of a person's reaches a handler there.
+                mended = self._ctx.awakeable()
+                reason = f"{failed} Mend the cause and resolve the awakeable {mended.id}: {again}"
+                self._note(status="compensation-paused", failure=reason)
+                self._ctx.log.error(reason)
+                with suppress(TerminalError):  # A rejection says as much.
+                    await mended
+            else:
+                reason = f"{failed} Mend the cause and resume it: {again}"
+                self._note(status="compensation-paused", failure=reason)
+                await self._ctx._port.issue(AwaitResume(reason), _nothing, "a resume", CallSite(frame_above(0)))
             self._note(status="compensating", failure=failure)
 
     @property

@@ -38,7 +38,7 @@ from durably.cli.loading import load_runtime
 from durably.cli.servers import uvicorn_server
 from durably.cli.servers.server import Server, ServerMaker, ServerName, server_named
 from durably.cli.servers.tls import Tls, tls_of
-from durably.cli.standby import Door, stand_by, until_taken_over
+from durably.cli.standby import Door, stand_by, until_given_up, until_taken_over
 from durably.cli.tuning import tune_for_serving
 from durably.configuration import Admin as AdminSettings
 from durably.configuration import Configuration, tokens_of
@@ -238,38 +238,48 @@ async def _serve(
     tune_for_serving()
     serving: list[asyncio.Task[None]] = []
     failure: BaseException | None = None
-    with suppress(_Interrupt):
-        async with AsyncExitStack() as stack:
-            starting = asyncio.create_task(stack.enter_async_context(runtime))
-            first: set[asyncio.Future[Any]] = {starting, stop}
-            await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
-            if not starting.done():  # It waits for its store, which may take any time.
-                starting.cancel()
-                await asyncio.wait({starting})
-                Console(stderr=True).print("Stopped before the store could be opened.")
-                return
-            await starting
-            counting = asyncio.create_task(_tell_what_goes_on(runtime))
-            stack.callback(counting.cancel)
-            serving = [asyncio.create_task(server.serve()) for server in servers]
-            failure = await _until_stopped(serving, stop, None if main is None else main(runtime))
-            Console(stderr=True).print("Stopping: what runs may finish, the rest goes on at the next start.")
-            raise _Interrupt  # The runtime says what it waits for, and that a second signal stops it.
-    for server in servers:
-        server.stop()
-    for ending in reversed(serving):
-        await ending
+    try:
+        with suppress(_Interrupt):
+            async with AsyncExitStack() as stack:
+                starting = asyncio.create_task(stack.enter_async_context(runtime))
+                first: set[asyncio.Future[Any]] = {starting, stop}
+                await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+                if not starting.done():  # It waits for its store, which may take any time.
+                    starting.cancel()
+                    await asyncio.wait({starting})
+                    Console(stderr=True).print("Stopped before the store could be opened.")
+                    return
+                await starting
+                counting = asyncio.create_task(_tell_what_goes_on(runtime))
+                given_up = asyncio.create_task(until_given_up(runtime))
+                stack.callback(counting.cancel)
+                stack.callback(given_up.cancel)
+                serving = [asyncio.create_task(server.serve()) for server in servers]
+                failure = await _until_stopped(serving, stop, given_up, None if main is None else main(runtime))
+                if given_up.done():  # The runtime has stopped for good: who runs this process is to know.
+                    given_up.result()
+                Console(stderr=True).print("Stopping: what runs may finish, the rest goes on at the next start.")
+                raise _Interrupt  # The runtime says what it waits for, and that a second signal stops it.
+    finally:
+        if serving:
+            for server in servers:
+                server.stop()
+        for ending in reversed(serving):
+            await ending
     if failure is not None:
         traceback.print_exception(failure)
         raise CommandError(f"main(client) of {what.target} failed: {failure}")
 
 
 async def _until_stopped(
-    serving: Sequence[asyncio.Task[None]], stop: asyncio.Future[None], main: Coroutine[Any, Any, None] | None
+    serving: Sequence[asyncio.Task[None]],
+    stop: asyncio.Future[None],
+    given_up: asyncio.Future[None],
+    main: Coroutine[Any, Any, None] | None,
 ) -> BaseException | None:
-    """Wait until a signal comes, or a server ends; or `main` fails, which is returned."""
+    """Wait until a signal comes, a server ends, or the store is given up; or `main` fails, which is returned."""
     beside = None if main is None else asyncio.create_task(main)
-    ends: set[asyncio.Future[None]] = {*serving[-1:], stop}
+    ends: set[asyncio.Future[None]] = {*serving[-1:], stop, given_up}
     if beside is None:
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         return None

@@ -19,6 +19,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from rich.console import Console
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from durably.cli.failures import CommandError
 from durably.cli.loading import load_deployment
@@ -37,6 +38,52 @@ EXTRA_MISSING: Final = "durably serve-restate needs {}: pip install 'durably[res
 CLOSING_SECONDS: Final = 2.0
 STREAMS: Final = 10_000
 """How many attempts one connection of Restate carries at a time."""
+REQUESTS: Final = 2**31 - 1
+"""How many it carries in all. At hypercorn's limit, 1,000, it ends with all attempts that are under way on it."""
+
+
+class Drain:
+    """An application that can be brought to a rest: what is under way goes on, and what comes then gets 503.
+
+    hypercorn's own shutdown resets new streams, and ends their connection when it then reads the bodies; Restate goes
+    on sending attempts, so those under way on the connection would break off.
+    """
+
+    def __init__(self, application: ASGIApp) -> None:
+        self._application = application
+        self._under_way = 0
+        self._has_begun = False
+        self._at_rest = asyncio.Event()
+        self._at_rest.set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._application(scope, receive, send)
+            return
+        if self._has_begun:
+            await _refuse(receive, send)
+            return
+        self._under_way += 1
+        self._at_rest.clear()
+        try:
+            await self._application(scope, receive, send)
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._at_rest.set()
+
+    async def until_at_rest(self) -> None:
+        """Take no new requests, and return when those under way have ended."""
+        self._has_begun = True
+        await self._at_rest.wait()
+
+
+async def _refuse(receive: Receive, send: Send) -> None:
+    """Restate tries again later, or elsewhere. The body is read first: hypercorn knows no stream that was answered."""
+    await send({"type": "http.response.start", "status": 503, "headers": []})
+    while (message := await receive())["type"] == "http.request" and message.get("more_body", False):
+        pass
+    await send({"type": "http.response.body"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +158,7 @@ async def _serve(what: ServingOnRestate, deployment: Deployment) -> None:
     from hypercorn.config import Config
 
     stop = _stop_event()
+    await deployment.start()
     listener = listening_socket(what.host, what.port)
     listener.listen()
     port = listener.getsockname()[1]
@@ -120,23 +168,29 @@ async def _serve(what: ServingOnRestate, deployment: Deployment) -> None:
     told.print(f"Listening on http://{shown_address(listener)} for Restate: {', '.join(deployment.actors)}")
     config = Config()
     config.bind = [f"fd://{listener.detach()}"]
-    config.graceful_timeout = what.drain_seconds + CLOSING_SECONDS  # Our own wait is over first.
+    config.graceful_timeout = CLOSING_SECONDS  # All is at rest by then, or is to be broken off.
     config.h2_max_concurrent_streams = STREAMS
+    config.keep_alive_max_requests = REQUESTS
     config.loglevel = "WARNING"
-    server = asyncio.ensure_future(serve(cast(Any, deployment), config, shutdown_trigger=cast(Any, stop.wait)))
+    drain, closing = Drain(deployment), asyncio.Event()
+    server = asyncio.ensure_future(serve(cast(Any, drain), config, shutdown_trigger=cast(Any, closing.wait)))
     try:
         if what.register is not None:
             await _register(deployment, what.register, uri, yes=what.yes)
         stopped = asyncio.ensure_future(stop.wait())
         await asyncio.wait([server, stopped], return_when=asyncio.FIRST_COMPLETED)
         if stop.is_set():
-            await asyncio.wait([server], timeout=what.drain_seconds)
+            at_rest = asyncio.ensure_future(drain.until_at_rest())
+            await asyncio.wait([server, at_rest], timeout=what.drain_seconds, return_when=asyncio.FIRST_COMPLETED)
+            at_rest.cancel()
         else:
             await server  # It has ended by itself, and says why.
     finally:
         if stop.is_set():
             _say_no_more_of_connections()
         stop.set()
+        closing.set()
+        await asyncio.wait([server], timeout=CLOSING_SECONDS)
         server.cancel()
         # What it raises after a stop is what a connection has raised that Restate was closing: nothing is lost by that.
         await asyncio.wait([server], timeout=CLOSING_SECONDS)
@@ -216,8 +270,9 @@ async def _register(deployment: Deployment, admin_url: str, uri: str, *, yes: bo
 def _stop_event() -> asyncio.Event:
     """Set at the first SIGTERM or SIGINT; a further one ends the process at once.
 
-    By the SDK's own hooks: it tells the attempts of a stop, and would else replace a handler of ours at its first
-    request.
+    The SDK is to believe that its hooks are called, or it replaces a handler of ours at its first request. They are not
+    called: an attempt would then end before Restate has closed its side, and what Restate still sends to it would
+    break its connection, with all other attempts on it (see `Drain`).
     """
     from restate.server import install_shutdown_hook
 
@@ -230,6 +285,7 @@ def _stop_event() -> asyncio.Event:
     if sys.platform != "win32":
         for number in (signal.SIGTERM, signal.SIGINT):
             install_shutdown_hook(loop, stopped, number)
+            loop.add_signal_handler(number, stopped)
     return stop
 
 

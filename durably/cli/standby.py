@@ -107,15 +107,25 @@ async def until_taken_over(runtime: Runtime, door: Door) -> None:
         StoreLostError: the store is lost, and the runtime has stopped for good. A server that is started anew can stand
             by for the one that goes on with what is there.
     """
+    try:
+        await until_given_up(runtime)
+    except StoreInUseError as error:
+        door.close(error)
+        _tell(f"Standing by again: {error}")
+
+
+async def until_given_up(runtime: Runtime) -> None:
+    """Look every second whether the store is still ours; never return.
+
+    Raises:
+        StoreInUseError: somebody else has taken it over.
+        StoreLostError: it is not there any more, or not the same.
+    """
     while True:
         await asyncio.sleep(LOOK_SECONDS)
         try:
             await runtime.check_store()
-        except StoreInUseError as error:
-            door.close(error)
-            _tell(f"Standing by again: {error}")
-            return
-        except StoreLostError:
+        except (StoreInUseError, StoreLostError):
             raise
         except StoreUnavailableError:
             pass  # The runtime opens it again by itself.

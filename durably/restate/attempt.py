@@ -8,7 +8,7 @@ another node perhaps, comes to the same place.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -32,7 +32,7 @@ from durably.ids import SEED_BYTES, Address, KeyScope
 from durably.restate.failures import to_restate
 from durably.restate.headers import OutgoingHeaders, deadline_of, incoming_headers
 from durably.restate.hosted_execution import HostedExecution, HostedInvocation
-from durably.restate.journal import Context, Journal, JournalMismatchError
+from durably.restate.journal import TOO_LATE, Context, Journal, JournalMismatchError
 from durably.restate.side_effects import SideEffects
 from durably.runtime.actions.action_attempt import retry_delay
 from durably.runtime.clock import SystemClock
@@ -89,7 +89,7 @@ class Attempt:
         except TerminalError as error:
             raise to_restate(encode_failure(error)) from None
         try:
-            snapshot = {} if self._key is None else await journal.read_state()
+            snapshot = await self._state()
         except restate.TerminalError:  # Nothing that is read raises: it is a cancel.
             raise _cancelled() from None
         at = await journal.begin_step([])
@@ -116,6 +116,24 @@ class Attempt:
         if ended.failed:
             raise to_restate(ended.value)
         return ended.value
+
+    async def _state(self) -> Mapping[str, bytes]:
+        """The state that the handler begins with, as its class has it.
+
+        Raises:
+            UnreadableRecordError: it is of newer code, or cannot be migrated.
+        """
+        if self._key is None:
+            return {}
+        stored = await self._journal.read_state()
+        try:
+            return self._journal.at_version_of(self._actor, Address(self._handler.service, self._key), stored)
+        except JournalMismatchError as error:
+            raise NonDeterminismError(
+                f"Restate's journal of {self._request.id} and the migrations of {self._handler.service} differ. Most "
+                "likely they changed while the invocation was under way. Bring the old code back at this address, and "
+                "register the new code at another one."
+            ) from error.__cause__
 
     def _invocation(self, argument: bytes) -> HostedInvocation:
         request, service = self._request, self._handler.service
@@ -196,7 +214,7 @@ def _cancelled() -> restate.TerminalError:
 
 
 def _too_late() -> restate.TerminalError:
-    return to_restate(encode_failure(DeadlineExceededError("The deadline passed before the invocation had ended.")))
+    return to_restate(encode_failure(DeadlineExceededError(TOO_LATE)))
 
 
 async def _in_callback(function: Callable[[], R]) -> R:

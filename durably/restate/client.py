@@ -20,12 +20,14 @@ from durably.actors.protocol.operations import CallSite
 from durably.actors.sent_values import Sent
 from durably.client import Client as HttpClient
 from durably.client import wire
+from durably.client.answers import Answered
 from durably.errors import UnknownTargetError
 from durably.ids import InvocationStatus
 from durably.restate.refusals import EVENTS, MODELS, SIGNALS
 
 R = TypeVar("R")
 
+JSON: Final = b"application/json"
 READY: Final = "ready"
 """Restate's word for an invocation that is to run as soon as there is room."""
 
@@ -53,12 +55,18 @@ class Client(HttpClient):
     def __repr__(self) -> str:
         return f"<client of Restate at {self._url}>"
 
+    async def _ask(self, asked: wire.Asked) -> Answered:
+        if asked.body and "content-type" not in asked.headers:
+            # Restate refuses a body without one; most handlers take JSON, and for others the caller says it.
+            asked = msgspec.structs.replace(asked, headers={**asked.headers, "content-type": JSON})
+        return await super()._ask(asked)
+
     async def _issue_status(self, id: str, site: CallSite, /) -> InvocationStatus:
         quoted = id.replace("'", "''")
         query = f"select status from sys_invocation where id = '{quoted}'"
         asked = wire.Asked(
             method="POST", path="/query", what=f"the status of {id}", body=msgspec.json.encode({"query": query}),
-            headers={"content-type": b"application/json", "accept": b"application/json"}, is_repeatable=True,
+            headers={"content-type": JSON, "accept": JSON}, is_repeatable=True,
             is_for_operators=True,
         )  # fmt: skip
         rows = _decode_rows((await self._ask(asked)).body).rows

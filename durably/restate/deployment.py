@@ -6,6 +6,7 @@ What cannot work on Restate is refused here, when the application is made (`refu
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final, Literal, TypeAlias
@@ -33,6 +34,8 @@ from durably.restate.schedules import Schedules, clockwork_of, schedules_of
 from durably.restate.side_effects import BYTES, SideEffects
 from durably.restate.vm_journal import VmJournal
 from durably.runtime.clock import SystemClock
+from durably.runtime.dependencies.made_dependencies import MadeDependencies
+from durably.runtime.execution.failure_text import describe_failure
 from durably.runtime.observation.logs import Logger, RuntimeLogger, checked_logger
 from durably.runtime.settings import Settings
 
@@ -47,10 +50,14 @@ ANYTHING: Final = "*/*"
 class Deployment:
     """An ASGI application that Restate calls."""
 
-    def __init__(self, actors: Mapping[str, BoundActor], asgi: Callable[..., Awaitable[None]]) -> None:
+    def __init__(
+        self, actors: Mapping[str, BoundActor], asgi: Callable[..., Awaitable[None]], made: MadeDependencies
+    ) -> None:
         self.actors = actors
         """By their names on the wire."""
         self._asgi = asgi
+        self._made = made
+        self._starting: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
         return f"<deployment of {', '.join(self.actors)}>"
@@ -69,11 +76,49 @@ class Deployment:
             for name in schedules_of(actor).by_name:
                 await client.object(clockwork_of(service), name).start()
 
+    async def start(self) -> None:
+        """Make the dependencies that have a factory. A server with ASGI's lifespan, or the first request, does it.
+
+        Raises:
+            Any error that a factory raises. What was made is torn down, and the next start tries again.
+        """
+        if self._starting is None:
+            self._starting = asyncio.ensure_future(self._made.open())
+        starting = self._starting
+        try:
+            await asyncio.shield(starting)
+        except BaseException:
+            if starting.done() and self._starting is starting:
+                self._starting = None
+            raise
+
+    async def stop(self) -> None:
+        """Tear down what was made. A server with ASGI's lifespan does it."""
+        starting, self._starting = self._starting, None
+        if starting is not None:
+            await asyncio.wait([starting])
+            await self._made.close()
+
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
-            await _live(receive, send)
+            await self._live(receive, send)
         else:
+            await self.start()
             await self._asgi(scope, receive, send)
+
+    async def _live(self, receive: Any, send: Any) -> None:
+        """Set up and tear down as the server says."""
+        while True:
+            message = await receive()
+            is_start = message["type"] == "lifespan.startup"
+            try:
+                await (self.start() if is_start else self.stop())
+            except Exception as error:
+                await send({"type": f"{message['type']}.failed", "message": describe_failure(error)})
+                return
+            await send({"type": f"{message['type']}.complete"})
+            if not is_start:
+                return
 
 
 def app(
@@ -107,7 +152,8 @@ def app(
         raise DefinitionError(f"restate.app(engine=...) is 'public' or 'vm', not {engine!r}.")
     default_retry = checked_retry(retry, "restate.app(retry=...)")
     refuse_policy(default_retry, "restate.app(retry=...)")
-    bound = _bind_all(actors, Dependencies(dependencies or {}), checked_factory(serde, "restate.app(serde=...)"),
+    found = Dependencies(dependencies or {})
+    bound = _bind_all(actors, found, checked_factory(serde, "restate.app(serde=...)"),
                       checked_middleware(middleware, "restate.app(middleware=...)"))  # fmt: skip
     clock, journal_class, execution_class = SystemClock(), *ENGINES[engine]
     runtime_logger = RuntimeLogger(None if logger is None else checked_logger(logger))
@@ -122,22 +168,13 @@ def app(
     )
     inactivity = None if suspend_after is None else _span(duration_us(suspend_after, "restate.app(suspend_after=...)"))
     services = [_service(actor, surroundings, default_retry, inactivity, lazy_state) for actor in bound.values()]
-    return Deployment(bound, _asgi(services, identity_keys))
+    return Deployment(bound, _asgi(services, identity_keys), MadeDependencies(found, runtime_logger.tear_down_failed))
 
 
 ENGINES: Final[Mapping[str, tuple[type[Journal], type[HostedExecution]]]] = {
     "public": (Journal, HostedExecution),
     "vm": (VmJournal, AskingExecution),
 }
-
-
-async def _live(receive: Any, send: Any) -> None:
-    """Nothing has to be set up, and a server that asks hears so."""
-    while True:
-        message = await receive()
-        await send({"type": f"{message['type']}.complete"})
-        if message["type"] == "lifespan.shutdown":
-            return
 
 
 def _asgi(services: list[AnyService], identity_keys: Sequence[str]) -> Any:
@@ -173,11 +210,6 @@ def _bind_all(
         if schedules.by_name:
             clockwork = bind(clockwork_of(one.definition.name), {Schedules: schedules})
             bound[clockwork.definition.name] = clockwork
-    if dependencies.unmade:
-        raise DefinitionError(
-            "restate.app(dependencies=...) has a factory() that makes something when a runtime starts, and a "
-            "deployment has no start. Give the value itself."
-        )
     return bound
 
 

@@ -25,6 +25,8 @@ from typing import Any, Final, NamedTuple, TypeAlias, cast
 import restate
 from restate import RestateDurableCallFuture, RestateDurableFuture, RunOptions, wait_completed
 
+from durably.actors.definition.binding import BoundActor
+from durably.actors.migrations import recorded_state_version
 from durably.actors.promises import PEEKED
 from durably.actors.protocol.commands import (
     HELD_BY_ATOMIC,
@@ -45,7 +47,8 @@ from durably.actors.protocol.commands import (
 )
 from durably.actors.protocol.port import Action
 from durably.actors.values.error_envelopes import decode_failure, encode_failure
-from durably.errors import AlreadyCompletedError, UnknownTargetError
+from durably.errors import AlreadyCompletedError, DeadlineExceededError, UnknownTargetError
+from durably.ids import STATE_VERSION_FIELD, Address
 from durably.restate.failures import from_restate, is_typed
 from durably.restate.headers import OutgoingHeaders
 from durably.restate.refusals import UNKNOWN_ID
@@ -54,6 +57,7 @@ from durably.runtime.clock import SystemClock
 from durably.runtime.execution.answers import encode_send_answer
 from durably.runtime.execution.execution import Execution
 from durably.runtime.execution.step import Delivery, Step
+from durably.runtime.invocations.load_errors import newer_state_error
 
 Context: TypeAlias = restate.ObjectContext | restate.WorkflowContext
 """What the SDK gives a handler: of all kinds, since a service uses nothing of what only objects have."""
@@ -61,6 +65,9 @@ Context: TypeAlias = restate.ObjectContext | restate.WorkflowContext
 AT: Final = "at"
 """The name of the run that records the time of a step."""
 DEADLINE: Final = "deadline"
+LIMIT: Final = "limit"
+"""The name of the timer beside a call that has a limit of its own."""
+TOO_LATE: Final = "The deadline passed before the invocation had ended."
 US_PER_MS: Final = 1_000
 NOT_FOUND: Final = 404
 WITH_EFFECT: Final = (Call, Send, CompletePromise, CompleteAwakeable, Cancel)
@@ -132,6 +139,8 @@ class Journal:
         self._reached_by_cancel = 0
         """Calls below this number were cancelled by Restate with this invocation."""
         self._deadline: RestateDurableFuture[Any] | None = None
+        self._limits: dict[int, RestateDurableFuture[Any]] = {}
+        """Timers of calls, by their numbers: a caller hears of a limit when it is over, not when the code has ended."""
         self._to_cancel: list[int] = []
         """Calls that a cancel has reached in the last step."""
         self._to_identify: list[tuple[int, Callable[[], Awaitable[str]]]] = []
@@ -142,6 +151,8 @@ class Journal:
         self._held_changes: dict[str, bytes | None] = {}
         """What an atomic handler has changed, which Restate is told when it has ended well (rule V6)."""
         self._held: list[tuple[int, Command]] = []
+        self._version_to_tell: int | None = None
+        """Of the state, which goes beside it with the next change; None: that is the one that is there."""
 
     # ------------------------------------------------------------------ what an attempt begins with
 
@@ -156,6 +167,34 @@ class Journal:
             if value is not None:
                 state[name] = bytes(value)
         return state
+
+    def at_version_of(self, actor: BoundActor, address: Address, stored: Mapping[str, bytes]) -> Mapping[str, bytes]:
+        """Stored state as this class has it. What a migration changes is told at once; of a shared handler, never.
+
+        Migrations follow from the state alone, so a replay comes to the same.
+
+        Raises:
+            StateVersionError: newer code has written it.
+            StateMigrationError: a migration raised, or gave what does not fit the class.
+            JournalMismatchError: the journal says something else.
+        """
+        recorded, known = recorded_state_version(stored), actor.state_version
+        state = {name: value for name, value in stored.items() if name != STATE_VERSION_FIELD}
+        self._version_to_tell = None if recorded == known else known
+        if not state or recorded == known:
+            return state
+        newer = newer_state_error(address, recorded, known)
+        if newer is not None:
+            raise newer
+        migrated = actor.migrate_state(state, recorded)
+        changes: dict[str, bytes | None] = {name: None for name in state if name not in migrated}
+        changes |= {name: value for name, value in migrated.items() if state.get(name) != value}
+        if self._is_atomic:
+            self._held_changes.update(changes)
+        elif not self._is_shared:
+            with mismatches_told():
+                self._change_state(changes)
+        return migrated
 
     def set_deadline(self, deadline: int) -> None:
         """From now on a timer runs beside the handler: microseconds since 1970 UTC."""
@@ -221,11 +260,7 @@ class Journal:
 
     def _emit(self, step: Step, execution: Execution, first: int) -> None:
         changes, commands = self._told(step, first)
-        for name, value in changes.items():
-            if value is None:
-                self.ctx.clear(name)
-            else:
-                self.ctx.set(name, value, BYTES)
+        self._change_state(changes)
         for number, command in commands:
             is_wanted = step.outcome is None and number not in step.abandoned
             if not (is_wanted or isinstance(command, WITH_EFFECT)):
@@ -238,8 +273,20 @@ class Journal:
                 waiting = self._issue(number, command, execution)
                 if waiting is not None and is_wanted:
                     self._pending[number] = waiting
+                    if isinstance(command, Call) and command.timeout_us is not None:
+                        self._limits[number] = self.ctx.sleep(self._left_until(self._at + command.timeout_us), LIMIT)
         self._give_up(step.abandoned)
         self._to_cancel = [number for number in step.cancelled if number >= self._reached_by_cancel]
+
+    def _change_state(self, changes: Mapping[str, bytes | None]) -> None:
+        for name, value in changes.items():
+            if value is None:
+                self.ctx.clear(name)
+            else:
+                self.ctx.set(name, value, BYTES)
+        if self._version_to_tell is not None and any(value is not None for value in changes.values()):
+            self.ctx.set(STATE_VERSION_FIELD, b"%d" % self._version_to_tell, BYTES)
+            self._version_to_tell = None
 
     def _told(self, step: Step, first: int) -> tuple[Mapping[str, bytes | None], list[tuple[int, Command]]]:
         """What Restate is told with this step: of an atomic handler, some of it with a good outcome only (rule V6)."""
@@ -359,6 +406,7 @@ class Journal:
         """Nothing waits for the answers any more (rule C5): actions under way are cancelled."""
         for number in abandoned:
             self._pending.pop(number, None)
+            self._limits.pop(number, None)
             self._awakeables.pop(number, None)
             action = self._actions.get(number)
             if action is not None:
@@ -395,7 +443,8 @@ class Journal:
         """Wait for everything that is waited for, and queue what comes first."""
         deadline = () if self._deadline is None else (self._deadline,)
         try:
-            done, _ = await wait_completed(*more, *deadline, *(one.future for one in self._pending.values()))
+            pending = [one.future for one in self._pending.values()]
+            done, _ = await wait_completed(*more, *deadline, *pending, *self._limits.values())
         except restate.TerminalError:  # Nothing that is waited for raises here: it is a cancel.
             self._note_cancel()
             return ()
@@ -404,7 +453,11 @@ class Journal:
         for number, waiting in list(self._pending.items()):
             if _is_among(waiting.future, done):
                 del self._pending[number]
+                self._limits.pop(number, None)
                 await self._queue_answer(number, waiting)
+        for number, limit in list(self._limits.items()):
+            if _is_among(limit, done):
+                self._note_limit(number)
         return done
 
     async def _queue_answer(self, number: int, waiting: Waiting) -> None:
@@ -425,6 +478,11 @@ class Journal:
         self._deadline = None
         self.deadline_has_passed = True
         self._queue_cancel()
+
+    def _note_limit(self, number: int) -> None:
+        """The limit of a call is over. What it called hears that by itself, and its answer is of no interest now."""
+        del self._limits[number], self._pending[number]
+        self._queue.append(Delivery(number, True, encode_failure(DeadlineExceededError(TOO_LATE))))
 
     def _queue_cancel(self) -> None:
         self._cancels += 1

@@ -31,7 +31,6 @@ from durably.actors.protocol.commands import (
 )
 from durably.actors.retry import RetryPolicy
 from durably.errors import DefinitionError, HandlerMistakeError
-from durably.sagas import Saga
 
 CONTINUE_AS_NEW: Final = (
     "ctx.continue_as_new() begins a new execution under the same id, which Restate does not have. End the handler, and "
@@ -109,20 +108,8 @@ def refuse_class(definition: ActorDefinition) -> None:
     name = definition.name
     if hasattr(definition.actor, "__durably_machine__"):
         raise _refused(name, f"is a model. {MODELS} Write a VirtualObject.")
-    if issubclass(definition.actor, Saga):
-        raise _refused(
-            name,
-            "is a saga, which asks durably's own runtime for its status, to abort it, and to wait for a person. Write "
-            "a Workflow, and undo what was done with ctx.compensations().",
-        )
     if definition.options.ttl_us is not None:
         raise _refused(name, "has ttl=, and Restate forgets no state by itself. Leave it out, and clear what is old.")
-    if definition.state_version > 1:
-        raise _refused(
-            name,
-            f"has state_version={definition.state_version}, and Restate keeps no version beside the state. Read the "
-            "older form in the handlers, and give the class no version.",
-        )
 
 
 def refuse_actor(actor: BoundActor) -> None:

@@ -201,6 +201,7 @@ class VmJournal(Journal):
         waited = [
             *(() if self._deadline is None else (self._deadline,)),
             *(one.future for one in self._pending.values()),
+            *self._limits.values(),
         ]
         return [cast("Any", future).handle for future in waited]
 
@@ -212,11 +213,16 @@ class VmJournal(Journal):
             if got is _NOT_READY:
                 continue
             del self._pending[number]
+            self._limits.pop(number, None)
             if isinstance(got, Failure):
                 error = restate.TerminalError(got.message, got.code, metadata=got.metadata)
                 self._queue.append(Delivery(number, True, waiting.failure(error)))
             else:
                 self._queue.append(Delivery(number, False, waiting.answer(got)))
+
+        for number, limit in list(self._limits.items()):
+            if self._take(limit) is not _NOT_READY:
+                self._note_limit(number)
 
     def _take(self, future: RestateDurableFuture[Any]) -> Any:
         handle = cast("Any", future).handle

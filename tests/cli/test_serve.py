@@ -231,6 +231,18 @@ def test_a_store_in_use_is_a_sentence_that_names_the_holder(folder: Path, server
     assert "Traceback" not in ended.stderr
 
 
+def test_a_server_whose_store_is_gone_ends_with_a_sentence(folder: Path, server: ServerProcess) -> None:
+    """One that stays would answer 503 for ever, and nothing would start it again."""
+    call(server, "Counter/a/add", b"2")
+    for file in folder.glob("app.db*"):
+        file.rename(file.with_name(f"moved-{file.name}"))
+    assert eventually(lambda: server.process.poll() is not None)
+    assert server.process.wait() == 1
+    server.end()
+    assert re.search(r"app\.db.* is lost", server.lines[-1])
+    assert "Traceback" not in server.output
+
+
 @pytest.mark.parametrize("store", ["mongodb://somewhere", "sqlite:///no/such/folder/app.db", "nonsense", ""])
 def test_a_store_that_cannot_be_had_is_a_sentence(folder: Path, store: str) -> None:
     ended = durably("serve", "application:runtime", "--port", "0", "--store", store, cwd=folder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -22,6 +22,7 @@ from durably import (
     StoreLostError,
     StoreUnavailableError,
     VirtualObject,
+    factory,
     handler,
     state,
 )
@@ -87,6 +88,7 @@ class ScriptedStore(WrappedStore):
 
     def __init__(self, script: Sequence[Outcome], stop: asyncio.Future[None]) -> None:
         super().__init__(MemoryStore())
+        self.is_owned = False
         self._script = [*script]
         self._stop = stop
 
@@ -105,6 +107,7 @@ class ScriptedStore(WrappedStore):
             raise StoreUnavailableError("It cannot be reached.")
         if outcome == "broken":
             raise ConnectionRefusedError("A factory connects to the same database.")
+        self.is_owned = True
         return await super().open(owner)
 
 
@@ -127,6 +130,48 @@ def test_only_the_very_first_try_to_reach_the_store_ends_the_server(script: list
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(standby, "TRY_AGAIN_SECONDS", 0)
         assert asyncio.run(serve()) is (script[0] not in ("away", "broken"))
+
+
+class Connections:
+    """What a factory makes: as dear as a pool of connections."""
+
+
+class Client(VirtualObject):
+    def __init__(self, connections: Connections) -> None:
+        self.connections = connections
+
+    @handler
+    async def go(self, ctx: ObjectContext) -> None:
+        pass
+
+
+async def test_a_standby_makes_its_dependencies_once_it_owns_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(standby, "TRY_AGAIN_SECONDS", 0)
+    stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    store, made = ScriptedStore(["in use", "away", "in use", "ours", "ours"], stop), list[str]()
+
+    async def connections() -> AsyncGenerator[Connections]:
+        made.append("made by the owner" if store.is_owned else "made too early")
+        yield Connections()
+        made.append("torn down")
+
+    runtime = Runtime(store, [Client], dependencies={Connections: factory(connections)})
+    async with AsyncExitStack() as stack:
+        assert await stand_by(runtime, Door(), stop, stack)
+        assert made == ["made by the owner"]
+    assert made == ["made by the owner", "torn down"]
+
+
+async def test_an_owner_whose_factory_fails_lets_the_store_go() -> None:
+    async def connections() -> Connections:
+        raise ConnectionRefusedError("no database")
+
+    store = MemoryStore()
+    runtime = Runtime(store, [Client], dependencies={Connections: factory(connections)})
+    with pytest.raises(ConnectionRefusedError, match="no database"):
+        async with runtime:
+            pass
+    assert store.disk.holder is None
 
 
 class LostStore(WrappedStore):

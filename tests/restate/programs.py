@@ -6,13 +6,18 @@ import asyncio
 import os
 import random
 import time
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
 from typing import Any
 
 import durably.restate
 from durably import (
     ActionFailedError,
+    BytesSerde,
+    CallNext,
     Context,
     DurablePromise,
+    MsgpackSerde,
     ObjectContext,
     RetryPolicy,
     Service,
@@ -22,11 +27,13 @@ from durably import (
     VirtualObject,
     Workflow,
     WorkflowContext,
+    factory,
     handler,
     promise,
     shared,
     state,
 )
+from durably.sagas import Saga, SagaBuilder, SagaDefinition
 
 
 def note(line: str) -> None:
@@ -111,6 +118,64 @@ class Counter(VirtualObject):
 attempts: dict[str, int] = {}
 
 
+class Stamps:
+    """What a factory makes."""
+
+    def of(self, parcel: str) -> str:
+        note(f"stamp of {parcel}")
+        return f"stamp of {parcel}"
+
+
+async def stamps() -> AsyncGenerator[Stamps]:
+    note("stamps are made")
+    yield Stamps()
+    note("stamps are gone")
+
+
+@dataclass
+class Parcel:
+    name: str
+    content: bytes
+    stamp: str = ""
+
+
+class Stamping:
+    """Middleware with a dependency, which journals and waits."""
+
+    def __init__(self, stamps: Stamps) -> None:
+        self.stamps = stamps
+
+    async def __call__(self, ctx: Context, call_next: CallNext) -> Any:
+        if "parcel" not in call_next.arguments:
+            return await call_next()
+        parcel: Parcel = call_next.arguments["parcel"]
+        if not parcel.content:
+            raise TerminalError("An empty parcel.", code=400)
+        stamp = await ctx.run("stamp", self.stamps.of, parcel.name)
+        await ctx.sleep(0.01)
+        result: Parcel = await call_next(parcel=Parcel(parcel.name, parcel.content, stamp))
+        return Parcel(result.name, result.content, f"{result.stamp}, seen")
+
+
+class Depot(VirtualObject, serde=MsgpackSerde, middleware=[Stamping]):
+    parcels: list[Parcel] = state(default=[])
+
+    @handler
+    async def take(self, ctx: ObjectContext, parcel: Parcel) -> Parcel:
+        self.parcels.append(parcel)
+        await ctx.sleep(0.01)
+        return self.parcels[-1]
+
+    @handler(accepts=BytesSerde("image/png"), returns=BytesSerde("image/png"))
+    async def turn(self, ctx: ObjectContext, image: bytes) -> bytes:
+        await ctx.sleep(0.01)
+        return image[::-1]
+
+    @shared
+    async def count(self, ctx: SharedContext) -> int:
+        return len(self.parcels)
+
+
 class Desk(Service):
     """Plain asyncio, in which the order of answers decides what is asked next."""
 
@@ -153,10 +218,11 @@ class Desk(Service):
             await ctx.service(Desk).sell("umbrella")
         except OutOfStockError as error:
             sold = f"{type(error).__name__} {error.item} {error.code}"
+        parcel = await ctx.object(Depot, tag).take(Parcel(tag, b"\x00\xff"))
         return {
             "order": "-".join(order), "sum": sum(task.result() for task in tasks), "seats": seats, "late": late,
             "sold": sold, "queue": [queue.get_nowait() for _ in range(queue.qsize())], "uuid": str(ctx.uuid()),
-            "took": (ctx.now() - began).total_seconds(),
+            "parcel": [parcel.stamp, parcel.content.hex()], "took": (ctx.now() - began).total_seconds(),
         }  # fmt: skip
 
     @handler
@@ -208,6 +274,29 @@ class Desk(Service):
             await ctx.sleep(60)
         finally:
             await ctx.object(Counter, key).add(1)
+
+    @handler
+    async def give_up_on(self, ctx: Context, key: str) -> str:
+        try:
+            await ctx.service(Desk).tidy_up.options(timeout=0.3)(key)
+        except TerminalError as error:
+            return f"{type(error).__name__} {error.code}, {await ctx.object(Counter, key).get()} tidied up"
+        return "in time"
+
+    @handler
+    async def tidy_up(self, ctx: Context, key: str) -> None:
+        """Goes on after its deadline until it is told to end."""
+        try:
+            await ctx.sleep(60)
+        finally:
+            awakeable = ctx.awakeable(str)
+            await ctx.object(Counter, key).remember(awakeable.id)
+            await awakeable
+            await ctx.object(Counter, key).add(1)
+
+    @handler
+    async def in_time(self, ctx: Context, key: str) -> list[Any]:
+        return [await ctx.object(Counter, key).add.options(timeout=30)(1) for _ in range(2)]
 
     @handler
     async def outer(self, ctx: Context, key: str) -> None:
@@ -322,13 +411,54 @@ class Sealed(Workflow):
         return await self.seal.peek()
 
 
-ACTORS = [Seat, Counter, Desk, Approval, Signup, Sealed]
+@dataclass
+class TripData:
+    ends: str
+    charges: int = 0
+
+
+class Trip(Saga[TripData]):
+    def define(self, saga: SagaBuilder[TripData]) -> SagaDefinition[TripData]:
+        return (
+            saga.step(self.reserve).compensate(self.release).step(self.charge).compensate(self.refund)
+            .step(self.confirm).build()
+        )  # fmt: skip
+
+    async def reserve(self, ctx: WorkflowContext, data: TripData) -> None:
+        await ctx.object(Counter, self.key).add(1)
+
+    async def release(self, ctx: WorkflowContext, data: TripData) -> None:
+        await ctx.object(Counter, self.key).add(-1)
+
+    async def charge(self, ctx: WorkflowContext, data: TripData) -> None:
+        await ctx.run("charge", note, f"{self.key} charge")
+        data.charges += 1
+
+    async def refund(self, ctx: WorkflowContext, data: TripData) -> None:
+        def pay_back() -> None:
+            note(f"{self.key} refund")
+            if data.ends == "stuck" and not os.path.exists(os.environ["LEDGER"] + "-mended"):
+                raise TerminalError("The bank is closed.")
+
+        await ctx.run("refund", pay_back)
+        data.charges -= 1
+
+    async def confirm(self, ctx: WorkflowContext, data: TripData) -> None:
+        await ctx.sleep(60 if data.ends == "aborted" else 0.2)
+        if data.ends != "completed":
+            raise TerminalError("No.", code=418)
+
+
+ACTORS = [Seat, Counter, Desk, Approval, Signup, Sealed, Trip]
+DEPENDENCIES = {Stamps: factory(stamps)}
 
 
 def _app() -> durably.restate.Deployment:
     suspend_after = os.environ.get("SUSPEND_AFTER")
     return durably.restate.app(
         *ACTORS,
+        Depot,
+        dependencies=DEPENDENCIES,
         retry=RetryPolicy(initial=0.05, maximum=0.5),
         suspend_after=None if suspend_after is None else float(suspend_after),
         lazy_state=bool(os.environ.get("LAZY_STATE")),

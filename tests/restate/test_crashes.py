@@ -82,6 +82,7 @@ class Load:
             assert told["seats"] == [True, True, True], (name, told)
             assert told["late"] == "timed out", (name, told)
             assert told["sold"] == "OutOfStockError umbrella 409", (name, told)
+            assert told["parcel"] == [f"stamp of {name}, seen", "00ff"], (name, told)
             ends = [int(part[1:]) * 10 for part in told["order"].split("-") if part[0] == "s"]
             assert told["queue"] == ends, (name, told)
         ledger = Counted(self.ledger.read_text().splitlines())

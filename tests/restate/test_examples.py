@@ -15,7 +15,7 @@ import pytest
 
 from durably import Caller, Runtime, TerminalError
 from durably.restate import Client
-from examples import approval, go_tour, signup, tickets
+from examples import approval, create_order_saga, go_tour, signup, tickets
 from tests.processes import ROOT, free_port
 from tests.restate.cluster import Cluster, Deployed, installed
 from tests.restate.examples_app import ACTORS, DEPENDENCIES
@@ -71,6 +71,38 @@ async def sign_up(caller: Caller) -> list[Any]:
     return told
 
 
+async def order(caller: Caller) -> list[Any]:
+    told: list[Any] = []
+    for number, restaurant in enumerate(("Luigi", "Mario", "closed", "Bowser")):
+        saga, id = caller.workflow(create_order_saga.CreateOrder, f"o{number}"), f"o{number}"
+        data = create_order_saga.OrderData(id, restaurant, ["pizza"])
+        begun = await saga.start(data)
+        told.append((begun.step, begun.step_name, begun.status, begun.data.items))
+        try:
+            await saga.start(data)
+        except TerminalError as error:
+            told.append(f"{type(error).__name__} {error.message}")
+        while (await saga.state()).step_name == "create" or (await saga.state()).step_name == "create_ticket":
+            if (await saga.state()).status == "compensated":
+                break
+            await asyncio.sleep(0.02)
+        if restaurant == "Luigi":
+            await caller.service(create_order_saga.Kitchen).accept(id)
+        elif restaurant == "Mario":
+            await caller.service(create_order_saga.Kitchen).refuse(id)
+        elif restaurant == "Bowser":
+            await saga.abort()
+        try:
+            await saga.run.attach()
+        except TerminalError as error:
+            told.append(f"{type(error).__name__} {error.code} {error.message}")
+        state = await saga.state()
+        told.append((state.step, state.step_name, state.status, state.compensated, state.failure))
+        told.append(await caller.object(create_order_saga.Order, id).read())
+        told.append(await caller.object(create_order_saga.Ticket, id).read())
+    return told
+
+
 @pytest.fixture(scope="module")
 def deployed(cluster: Cluster) -> Iterator[Deployed]:
     one = Deployed(cluster, "tests.restate.examples_app:app")
@@ -81,7 +113,7 @@ def deployed(cluster: Cluster) -> Iterator[Deployed]:
 
 
 @pytest.mark.usefixtures("deployed")
-@pytest.mark.parametrize("program", [tour, tour_of_go, approve, sign_up])
+@pytest.mark.parametrize("program", [tour, tour_of_go, approve, sign_up, order])
 async def test_an_example_comes_to_the_same_on_both(
     cluster: Cluster, program: Callable[[Caller], Awaitable[list[Any]]]
 ) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
+import httpx
+import msgspec
 import pytest
 
 from durably import (
@@ -18,8 +21,9 @@ from durably import (
     UnknownTargetError,
 )
 from durably.restate import Client
+from tests.processes import PATIENCE_SECONDS
 from tests.restate.cluster import Cluster, Deployed
-from tests.restate.programs import Approval, Counter, Desk, OutOfStockError, Sealed, Seat, Signup
+from tests.restate.programs import Approval, Counter, Depot, Desk, OutOfStockError, Parcel, Sealed, Seat, Signup
 
 pytestmark = pytest.mark.slow
 
@@ -222,6 +226,16 @@ async def test_a_deadline_of_a_call_holds_for_the_callee(client: Client, key: st
     await _eventually(client, key, 1)
 
 
+async def test_a_caller_hears_of_its_limit_while_what_it_called_tidies_up(client: Client, key: str) -> None:
+    assert await client.service(Desk).give_up_on(key) == "DeadlineExceededError 504, 0 tidied up"
+    while "last" not in await client.object(Counter, key).names():
+        await asyncio.sleep(0.05)
+    first, *_ = await client.object(Counter, key).remember("")
+    await client.resolve_awakeable(first, "enough")
+    await _eventually(client, key, 1)
+    assert await client.service(Desk).in_time(key) == [2, 3]
+
+
 async def test_what_restate_does_not_do_is_refused_where_it_is_used(client: Client, cluster: Cluster) -> None:
     sent = await client.service(Desk).ask_for_a_signal.send()
     failure = ""
@@ -240,3 +254,38 @@ async def test_what_restate_does_not_do_is_refused_where_it_is_used(client: Clie
 async def test_seats_are_taken_once(client: Client, key: str) -> None:
     taken = await asyncio.gather(*(client.object(Seat, key).reserve() for _ in range(5)))
     assert sorted(taken) == [False] * 4 + [True]
+
+
+async def test_serdes_and_middleware_are_those_of_a_runtime(client: Client, key: str, cluster: Cluster) -> None:
+    depot = client.object(Depot, key)
+    assert await depot.take(Parcel("a", b"\x00\xff")) == Parcel("a", b"\x00\xff", "stamp of a, seen")
+    with pytest.raises(TerminalError, match="An empty parcel") as refused:
+        await depot.take(Parcel("b", b""))
+    assert refused.value.code == 400
+    assert await depot.turn(b"\x00\xff\x01") == b"\x01\xff\x00"
+    assert await depot.count() == 1
+    async with httpx.AsyncClient(base_url=cluster.url, trust_env=False, timeout=PATIENCE_SECONDS) as plain:
+        image = await plain.post(f"/Depot/{key}/turn", content=b"ab", headers={"content-type": "image/png"})
+        assert (image.content, image.headers["content-type"]) == (b"ba", "image/png")
+        parcel = msgspec.msgpack.encode({"name": "c", "content": b"x"})
+        taken = await plain.post(
+            f"/Depot/{key}/take", content=parcel, headers={"content-type": "application/msgpack"}
+        )  # fmt: skip
+        assert msgspec.msgpack.decode(taken.content)["stamp"] == "stamp of c, seen"
+
+
+async def test_dependencies_are_made_once_for_a_process_and_torn_down(
+    cluster: Cluster, client: Client, tmp_path: Path
+) -> None:
+    ledger = tmp_path / "ledger"
+    one = Deployed(cluster, "tests.restate.programs:app", environment={"LEDGER": str(ledger)})
+    try:
+        for number in range(3):
+            await client.object(Depot, f"made-{number}").take(Parcel("a", b"x"))
+        assert one.stop() == 0
+    finally:
+        one.end()
+    lines = ledger.read_text().splitlines()
+    assert (lines[0], lines[-1]) == ("stamps are made", "stamps are gone")
+    assert lines.count("stamps are made") == 1
+    assert lines.count("stamp of a") == 3

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,14 +23,12 @@ from durably import (
     VirtualObject,
     factory,
     handler,
-    migrate,
     state,
 )
 from durably.actors.protocol.commands import Attach, Cancel, GetStatus, Sleep
 from durably.errors import HandlerMistakeError
 from durably.events import subscribe
 from durably.restate.refusals import REFUSED_COMMANDS, UNKNOWN_ID, refuse_command
-from examples.create_order_saga import CreateOrder
 from examples.orders.app import Orders
 
 
@@ -77,8 +77,7 @@ def test_a_time_to_live_is_refused() -> None:
     assert "Forgetful has ttl=, and Restate forgets no state by itself." in _refused(Forgetful)
 
 
-def test_sagas_and_models_are_refused() -> None:
-    assert "CreateOrder is a saga" in _refused(CreateOrder)
+def test_models_are_refused() -> None:
     assert "is a model. Models are queried in durably's own store." in _refused(Orders)
 
 
@@ -91,20 +90,6 @@ def test_a_durable_collection_is_refused() -> None:
             pass
 
     assert "Log has the field 'lines', which is not loaded with its object." in _refused(Log)
-
-
-def test_a_version_of_the_state_is_refused() -> None:
-    class Versioned(VirtualObject, state_version=2):
-        @handler
-        async def go(self, ctx: ObjectContext) -> None:
-            pass
-
-        @migrate(from_version=1)
-        @staticmethod
-        def renamed(old: dict[str, Any]) -> dict[str, Any]:
-            return old
-
-    assert "Versioned has state_version=2" in _refused(Versioned)
 
 
 def test_a_limit_is_refused() -> None:
@@ -125,7 +110,26 @@ def test_a_subscription_is_refused() -> None:
     assert "Listener/heard subscribes to events." in _refused(Listener)
 
 
-def test_a_dependency_that_is_made_later_is_refused() -> None:
+def test_a_dependency_is_made_for_a_process_and_not_for_an_activation() -> None:
+    class Mail:
+        pass
+
+    class Sender(VirtualObject):
+        def __init__(self, mail: Mail) -> None:
+            self.mail = mail
+
+        @handler
+        async def go(self, ctx: ObjectContext) -> None:
+            pass
+
+    assert "needs a dependency that is made for each activation" in _refused(
+        Sender, dependencies={Mail: factory(Mail, scope="activation")}
+    )
+    for given in (Mail(), factory(Mail)):
+        assert list(durably.restate.app(Sender, dependencies={Mail: given}).actors) == ["Sender"]
+
+
+async def test_factories_are_called_at_the_start_and_again_where_that_fails() -> None:
     class Mail:
         pass
 
@@ -137,10 +141,39 @@ def test_a_dependency_that_is_made_later_is_refused() -> None:
         async def go(self, ctx: Context) -> None:
             pass
 
-    assert "has a factory() that makes something when a runtime starts" in _refused(
-        Sender, dependencies={Mail: factory(Mail)}
-    )
-    assert list(durably.restate.app(Sender, dependencies={Mail: Mail()}).actors) == ["Sender"]
+    told = list[str]()
+
+    async def make() -> AsyncGenerator[Mail]:
+        told.append("made")
+        if len(told) == 1:
+            raise ConnectionRefusedError("no line")
+        yield Mail()
+        told.append("gone")
+
+    def lifespan(*said: str) -> Callable[[], Awaitable[dict[str, str]]]:
+        left = [*said]
+
+        async def receive() -> dict[str, str]:
+            return {"type": f"lifespan.{left.pop(0)}"}
+
+        return receive
+
+    answers = list[dict[str, str]]()
+
+    async def send(message: dict[str, str]) -> None:
+        answers.append(message)
+
+    app = durably.restate.app(Sender, dependencies={Mail: factory(make)})
+    await app({"type": "lifespan"}, lifespan("startup"), send)
+    assert answers[0]["type"] == "lifespan.startup.failed"
+    assert "no line" in answers[0]["message"]
+    await app({"type": "lifespan"}, lifespan("startup", "shutdown"), send)
+    assert [one["type"] for one in answers[1:]] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    await app.start()
+    await asyncio.gather(app.start(), app.start())
+    await app.stop()
+    await app.stop()
+    assert told == ["made", "made", "gone", "made", "gone"]
 
 
 def test_a_policy_that_counts_time_is_refused_for_invocations() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import subprocess
 import sys
@@ -12,9 +13,12 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import h2.connection
+import h2.events
 import httpx
 import pytest
 
+from durably import Invocation
 from durably.cli import serve_restate
 from durably.cli.failures import CommandError
 from durably.cli.loading import load_deployment
@@ -23,7 +27,7 @@ from durably.configuration import load_configuration
 from durably.restate import Client
 from durably.restate.registration import Change, Handler, RegistrationError, Service, changes_between
 from durably.restate.registration import Cluster as Admin
-from tests.processes import PATIENCE_SECONDS, durably, environment_with, eventually, free_port
+from tests.processes import PATIENCE_SECONDS, ServerProcess, durably, environment_with, eventually, free_port
 from tests.restate.cluster import Cluster, Deployed
 from tests.restate.programs import ACTORS, Desk, app
 
@@ -106,8 +110,8 @@ def test_a_deployment_is_also_a_class_several_or_what_makes_them() -> None:
     assert list(load_deployment("tests.restate.programs:Seat").actors) == ["Seat"]
     assert list(load_deployment("tests.restate.programs:ACTORS").actors) == [one.__name__ for one in ACTORS]
     assert load_deployment("tests.restate.programs:app") is app
-    with pytest.raises(CommandError, match="CreateOrder is a saga"):
-        load_deployment("examples.create_order_saga:CreateOrder")
+    with pytest.raises(CommandError, match="Orders is a model"):
+        load_deployment("examples.orders.app:Orders")
 
 
 def test_a_cluster_that_does_not_answer_is_told_in_a_sentence() -> None:
@@ -291,6 +295,78 @@ async def test_after_a_stop_the_next_deployment_goes_on_with_what_was_under_way(
             assert "let go" in ledger.read_text()
     finally:
         deployed.end()
+
+
+@pytest.mark.slow
+async def test_attempts_come_to_a_rest_while_others_are_refused(cluster: Cluster, tmp_path: Path) -> None:
+    """What Restate begins meanwhile comes on the same connections, which must not end for it."""
+    ledger = tmp_path / "ledger"
+    environment, port = {"LEDGER": str(ledger)}, free_port()
+    deployed = Deployed(cluster, "tests.restate.programs:app", environment=environment, port=port)
+    try:
+        async with Client(cluster.url, admin_url=cluster.admin_url) as client:
+            held = [await client.service(Desk).hold.send() for _ in range(8)]
+            assert eventually(lambda: ledger.exists() and ledger.read_text().count("held") == len(held))
+            deployed.process.send_signal(signal.SIGTERM)
+            told: list[Invocation[dict[str, str]]] = []
+            while deployed.process.poll() is None:
+                told.append(await client.service(Desk).tell.send())
+            assert deployed.process.wait(PATIENCE_SECONDS) == 0, deployed.output
+            lines = ledger.read_text().splitlines()
+            assert (lines.count("held"), lines.count("let go")) == (len(held), len(held))
+            again = Deployed(
+                cluster, "tests.restate.programs:app", environment=environment, port=port, registers=False
+            )  # fmt: skip
+            try:
+                assert [await one.result() for one in held] == ["held"] * len(held)
+                assert len([await one.result() for one in told]) > 0
+            finally:
+                again.end()
+            assert ledger.read_text().count("held") == len(held), "what came to a rest is not run again"
+        assert "Traceback" not in deployed.output
+    finally:
+        deployed.end()
+
+
+@pytest.mark.slow
+async def test_a_connection_bears_any_number_of_requests(tmp_path: Path) -> None:
+    """That is more than hypercorn has one bear. At its limit all that is under way breaks off."""
+    (tmp_path / "shop.py").write_text(
+        "from durably import Context, Service, handler\n\n\nclass Shop(Service):\n    @handler\n"
+        "    async def go(self, ctx: Context) -> None:\n        pass\n\n\nactors = [Shop]\n"
+    )
+    command = [sys.executable, "-m", "durably.cli", "serve-restate", "shop:actors", "--port", "0"]
+    server = ServerProcess(command, cwd=tmp_path, environment={})
+    try:
+        answered, ended = await asyncio.wait_for(_many_requests(server.port, 1_500), PATIENCE_SECONDS)
+        assert (answered, ended) == (1_500, False)
+    finally:
+        server.end()
+
+
+async def _many_requests(port: int, count: int) -> tuple[int, bool]:
+    """How many were answered on one connection, and whether the server has ended it."""
+    connection = h2.connection.H2Connection()
+    connection.initiate_connection()
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    asked = answered = 0
+    try:
+        while answered < count:
+            while asked < min(count, answered + 50):
+                headers = [(":method", "GET"), (":path", "/health"), (":scheme", "http"), (":authority", "x")]
+                connection.send_headers(connection.get_next_available_stream_id(), headers, end_stream=True)
+                asked += 1
+            writer.write(connection.data_to_send())
+            data = await reader.read(65_536)
+            for event in connection.receive_data(data):
+                answered += isinstance(event, h2.events.StreamEnded)
+                if isinstance(event, h2.events.ConnectionTerminated):
+                    return answered, True
+            if not data:
+                return answered, True
+        return answered, False
+    finally:
+        writer.close()
 
 
 @pytest.mark.slow

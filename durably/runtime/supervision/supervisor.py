@@ -34,7 +34,7 @@ from durably.runtime.supervision.advance_watch import AdvanceWatch
 from durably.runtime.supervision.garbage_collection import CollectionWatch
 from durably.sources import Feed
 from durably.storage.codec_marker import encoded_error
-from durably.storage.records import SUBSCRIPTIONS, OpenMessages, Owner, PlaceRecord
+from durably.storage.records import SUBSCRIPTIONS, Opened, OpenMessages, Owner, PlaceRecord
 from durably.storage.store import Store
 
 _HOPELESS_FAILURES = 3
@@ -112,15 +112,18 @@ class Supervisor:
         """What a stop has not waited for to its end."""
 
     async def start(self) -> None:
-        """Make the dependencies, open the store and recover.
+        """Open the store, make the dependencies and recover.
+
+        Nothing is made for a store that another process owns: a standby tries again and again.
 
         Raises:
             StoreInUseError, StoreUnavailableError: as the store says.
             Any error that a factory of a dependency raises.
         """
-        await self.made.open()
         try:
-            await self._incarnate()
+            opened = await self._open_store()
+            await self.made.open()
+            await self._begin_on(opened)
         except BaseException:
             if self._is_store_open:  # What was read next could not be read. Otherwise another runtime may have it.
                 await self._store.close()
@@ -279,11 +282,17 @@ class Supervisor:
         )
 
     async def _incarnate(self) -> None:
+        await self._begin_on(await self._open_store())
+
+    async def _open_store(self) -> Opened:
         opened = await self._store.open(self._identity)
         self._is_store_open = True
         if opened.is_encoded:  # Rule V8: what a codec has written is refused here, and not where it is first read.
             await self._store.close()
             raise encoded_error(self._store.describe())
+        return opened
+
+    async def _begin_on(self, opened: Opened) -> None:
         places = await self._places() if opened.has_places else []
         subscriptions = await self._store.load([SUBSCRIPTIONS], pending_limit=0) if opened.has_subscriptions else []
         left = await self._left_messages() if opened.last_position else {}

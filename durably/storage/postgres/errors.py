@@ -8,6 +8,7 @@ import psycopg
 from psycopg import errors
 
 from durably.storage.postgres.connection import LocalCommitError, NoAnswerError
+from durably.storage.postgres.names import UnresolvedError
 
 EPOCH_MOVED: Final = "DUR01"
 """The SQLSTATE that `commit_batch` raises where somebody else owns the store (rule X4)."""
@@ -61,6 +62,8 @@ def describe_error(error: BaseException, store: str) -> str:
             f"The store {store} does not answer: {error}. The connection was given up. Check whether the server or the "
             "network stands still; where statements take that long, raise `answer_limit_seconds`."
         )
+    if isinstance(error, UnresolvedError):
+        return f"The store {store} cannot be found: {error}. Check the URL, and the DNS of this machine."
     if isinstance(error, LocalCommitError):
         return (
             f"The store {store} has not replicated a commit: its wait for `synchronous_standby_names` was cancelled, "

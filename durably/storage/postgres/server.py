@@ -15,6 +15,7 @@ from psycopg.types.numeric import Int8BinaryDumper
 
 from durably.errors import DefinitionError, StoreLostError, StoreUnavailableError
 from durably.storage.postgres.connection import PgConnection
+from durably.storage.postgres.names import resolved
 from durably.storage.postgres.statements import LAYOUT_VERSION, MOVING_VERSION, STATEMENTS, layout
 
 OLDEST_VERSION: Final = 130_000
@@ -106,7 +107,7 @@ def connector(
     silence_limit_seconds = place.answer_limit_seconds if answer_limit_seconds is None else answer_limit_seconds
 
     def connect() -> PgConnection:
-        connection = PgConnection.connect(place.conninfo, autocommit=True, prepare_threshold=0)
+        connection = PgConnection.connect(resolved(place.conninfo), autocommit=True, prepare_threshold=0)
         try:
             connection.silence_limit_seconds = silence_limit_seconds
             connection.refuse_local_commits()

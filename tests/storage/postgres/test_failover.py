@@ -26,7 +26,7 @@ import pytest
 
 from tests.levels import level
 from tests.postgres import PostgresServer
-from tests.processes import PATIENCE_SECONDS, ServerProcess, eventually
+from tests.processes import PATIENCE_SECONDS, ServerProcess, eventually, serving
 
 pytestmark = pytest.mark.slow
 
@@ -283,3 +283,19 @@ def test_an_owner_that_is_told_to_stop_hands_over_with_all_that_it_has_accepted(
         assert eventually(lambda: cluster.holder is not first)
         assert eventually(lambda: count() == 20)
         assert "owns the store" in cluster.holder.output
+
+
+def test_a_server_without_standby_that_was_superseded_ends_with_a_sentence(
+    server: PostgresServer, tmp_path: Path
+) -> None:
+    (tmp_path / "application.py").write_text(APPLICATION)
+    url = server.new_url()
+    environment = {"STORE": url, "LEASE": str(LEASE_SECONDS)}
+    with serving("application:runtime", cwd=tmp_path, environment=environment) as first:
+        assert httpx.post(f"{first.url}/Counter/one/add", json="a").json() == 1
+        schema = url.partition("schema=")[2]
+        server.execute(f"update {schema}.owner set epoch = epoch + 1, host = 'elsewhere', process_id = 7")
+        assert eventually(lambda: first.process.poll() is not None)
+        assert first.process.wait() == 1
+    assert "has been taken over by another process" in first.lines[-1]
+    assert "Traceback" not in first.output
