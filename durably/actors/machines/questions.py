@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Coroutine
+from datetime import timedelta
 from types import FunctionType, MethodType
 from typing import Any, TypeVar, cast
 
@@ -17,11 +18,12 @@ from durably.actors.handlers import SERVICE, TRANSPORT, Handler
 from durably.actors.machines.info import READER, info_of
 from durably.actors.machines.model import Model, prefix_of, state_name, states_of
 from durably.actors.machines.queries import condition_of, field_of
-from durably.actors.machines.transition import Transition
-from durably.actors.machines.type_ids import has_prefix
+from durably.actors.machines.transition import TRANSITION_PREFIX, Transition
+from durably.actors.machines.type_ids import has_prefix, moment_of
 from durably.actors.protocol.commands import FindObjects, Question, ReadEvents
 from durably.actors.protocol.operations import CallSite, frame_above
 from durably.actors.transport import Transport
+from durably.actors.values.durations import moment, shown_duration
 from durably.actors.values.type_checks import is_int
 from durably.errors import HandlerMistakeError, TooManyObjectsError, UnknownObjectError, UnknownTargetError
 from durably.queries import TableQuery, check_query
@@ -144,8 +146,22 @@ async def get_transition(self: StateMachine, id: str, /) -> Transition:
     """A transition by its id."""
     found = await _ask(self, ReadEvents(info_of(type(self)).service, id=id), _decode_transitions)
     if not found:
-        raise UnknownTargetError(f"{type(self).__name__} has no transition {id!r}, or keeps it no longer.")
+        raise UnknownTargetError(_not_found(self, id))
     return found[0]
+
+
+def _not_found(machine: StateMachine, id: str) -> str:
+    name, kept_us = type(machine).__name__, info_of(type(machine)).history_us
+    made_at = moment_of(id) if has_prefix(id, TRANSITION_PREFIX) else None
+    if kept_us is not None and made_at is not None:
+        now, _ = _transport(machine)._moment_and_bits()
+        if made_at + kept_us <= now:
+            return (
+                f"{name} keeps transitions for {shown_duration(timedelta(microseconds=kept_us))} (history=), and "
+                f"{id!r} is of {moment(made_at):%Y-%m-%d %H:%M:%S} UTC, so it has been removed. The object is as its "
+                "latest transition has left it."
+            )
+    return f"{name} has no transition {id!r}, or keeps it no longer."
 
 
 async def get_object_transitions(self: StateMachine, object: Model | str, /, *, limit: int = 100) -> list[Transition]:

@@ -20,6 +20,17 @@ def type_id(prefix: str, moment: int, bits: int) -> str:
     return f"{prefix}_{''.join(digits)}"
 
 
+def moment_of(id: str) -> int | None:
+    """When an id was made, in microseconds since 1970 UTC, to the millisecond; None: it does not tell."""
+    digits = id.rpartition("_")[2]
+    if len(digits) != _SUFFIX_DIGITS or not {*digits} <= {*_DIGITS}:
+        return None
+    number = 0
+    for digit in digits:
+        number = number << 5 | _DIGITS.index(digit)
+    return None if number >> 128 or number >> 76 & 0xF != _VERSION_7 else (number >> 80) * 1_000
+
+
 def has_prefix(id: str, prefix: str) -> bool:
     """Whether an id says that it is of this kind."""
     return id.startswith(f"{prefix}_") and len(id) > len(prefix) + 1
