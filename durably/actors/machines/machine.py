@@ -86,13 +86,13 @@ class Machine(StateMachine, _Abstract, Generic[ModelT], abstract=True):
     if TYPE_CHECKING:
 
         def find_one(
-            self, state: type[S], where: Callable[[S], bool] | None = None, /, *, id: str | None = None, **equals: Any
+            self, state: type[S], where: Callable[[S], bool] | None = None, /, *, id: str = ..., **equals: Any
         ) -> Coroutine[object, object, S | None]:
             """An object in this state (a model: in any) that fits, the oldest of several; None: there is none."""
             ...
 
         def find_one_or_raise(
-            self, state: type[S], where: Callable[[S], bool] | None = None, /, *, id: str | None = None, **equals: Any
+            self, state: type[S], where: Callable[[S], bool] | None = None, /, *, id: str = ..., **equals: Any
         ) -> Coroutine[object, object, S]:
             """As `find_one`.
 
