@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from durably import FOREVER, Context, MemoryStore, Runtime, Service, SqliteStore, UnknownTargetError, handler
-from durably.actors.machines.transition import TRANSITION_PREFIX
-from durably.actors.machines.type_ids import moment_of, type_id
+from durably.actors.machines.type_ids import TRANSITION_PREFIX, moment_of, type_id
 from durably.actors.values.durations import moment_us
 from durably.errors import InvalidDurationError
 from durably.models import Machine, Model, Transition, TransitionContext, consumer, initial, transition

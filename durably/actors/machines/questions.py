@@ -18,8 +18,8 @@ from durably.actors.handlers import SERVICE, TRANSPORT, Handler
 from durably.actors.machines.info import READER, info_of
 from durably.actors.machines.model import Model, prefix_of, state_name, states_of
 from durably.actors.machines.queries import condition_of, field_of
-from durably.actors.machines.transition import TRANSITION_PREFIX, Transition
-from durably.actors.machines.type_ids import has_prefix, moment_of
+from durably.actors.machines.transition import Transition
+from durably.actors.machines.type_ids import TRANSITION_PREFIX, has_prefix, moment_of
 from durably.actors.protocol.commands import FindObjects, Question, ReadEvents
 from durably.actors.protocol.operations import CallSite, frame_above
 from durably.actors.transport import Transport

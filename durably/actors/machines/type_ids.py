@@ -6,6 +6,7 @@ import re
 
 PREFIX = re.compile(r"[a-z]([a-z0-9_]*[a-z0-9])?")
 LONGEST_PREFIX = 63
+TRANSITION_PREFIX = "tsn"
 _DIGITS = "0123456789abcdefghjkmnpqrstvwxyz"
 _SUFFIX_DIGITS = 26
 _VERSION_7, _VARIANT = 0x7, 0b10
