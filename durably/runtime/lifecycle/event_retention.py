@@ -100,6 +100,8 @@ class EventRetention:
         """An event is in the log."""
         if PUBLISHED_STREAM in stream:
             self._bytes[stream] = self._bytes.get(stream, 0) + size_bytes
+        elif stream not in self._histories:
+            return  # They stay for ever.
         if stream not in self._due and stream not in self._held:
             self._look_by(stream, self._clock.now() + self._kept_us(stream))
 

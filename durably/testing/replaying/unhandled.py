@@ -27,7 +27,7 @@ from durably.storage.introspection import Introspection
 from durably.storage.records import SUBSCRIPTIONS, EventQuery
 
 _PORTION = 1_000
-_LIBRARY = str(Path(durably.__file__).parent)
+_LIBRARY = Path(durably.__file__).parent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +76,7 @@ def _methods(cls: type) -> Iterator[Callable[..., Any]]:
             function: object = getattr(member, "function", member)
             if inspect.getattr_static(cls, name) is member and inspect.isfunction(function):
                 written: object = inspect.unwrap(function)
-                if inspect.isfunction(written) and not written.__code__.co_filename.startswith(_LIBRARY):
+                if inspect.isfunction(written) and _LIBRARY not in Path(written.__code__.co_filename).parents:
                     yield written
 
 
