@@ -2,23 +2,37 @@
 
 Letters are written and received while processes die. Then other code takes over: the method of one consumer, which is
 behind, has another name, one consumer hears of everything from the beginning of history, and one of nothing before it.
-Another one was paused, and goes on when published events would long have been forgotten. In the end each has heard of
-each of its transitions once, in the order of the letter's history, and each letter was received once.
+Another one was paused, and goes on when its transitions are older than the history is kept, so they have waited for it.
+In the end each has heard of each of its transitions once, in the order of the letter's history, and each letter was
+received once. The old history is gone by then, and what a consumer that comes last hears begins behind it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import timedelta
 from random import Random
 
-from durably import Context, ObjectContext, RetryPolicy, Service, VirtualObject, handler, state
+from durably import (
+    Context,
+    ObjectContext,
+    RetryPolicy,
+    Service,
+    UnknownTargetError,
+    VirtualObject,
+    handler,
+    state,
+)
 from durably.models import Machine, Model, Transition, TransitionContext, consumer, initial, transition
 from durably.runtime.lifecycle.subscriptions import SubscriptionStatus
 from durably.testing import Simulation, Workload
 from workloads.program_parts import all_of, looked, randomness, until_all_ended, wander
 
 ARCHIVE, CARRIER = "SoakLetters.Archive/consume", "SoakLetters.Carrier/consume"
+HISTORY = timedelta(days=7)
 KEPT_DAYS = 8
-"""Longer than events, and the places of consumers that are gone, are kept."""
+"""Longer than transitions, events, and the places of consumers that are gone, are kept."""
 
 
 class Folder(VirtualObject, name="SoakFolder"):
@@ -38,7 +52,7 @@ async def put(ctx: Context, folder: str, made: Transition) -> None:
 class Release:
     """A version of the code, with classes of its own; those of all versions have the same names."""
 
-    def __init__(self, *, is_later: bool) -> None:
+    def __init__(self, *, is_later: bool, is_last: bool = False, history: timedelta = HISTORY) -> None:
         class Letter(Model, prefix="letter", index=("number",)):
             number: int
 
@@ -48,7 +62,7 @@ class Release:
         class Received(Letter):
             times: int = 1
 
-        class Letters(Machine[Letter], name="SoakLetters"):
+        class Letters(Machine[Letter], name="SoakLetters", history=history):
             @initial
             async def write(self, ctx: TransitionContext, number: int) -> Written:
                 return Written(number=number)
@@ -85,6 +99,12 @@ class Release:
                 async def tell(self, ctx: Context, letter: Letter, made: Transition) -> None:
                     await put(ctx, "news", made)
 
+            if is_last:
+
+                @consumer(name="Museum", start="beginning")
+                async def exhibit(self, ctx: Context, letter: Letter, made: Transition) -> None:
+                    await put(ctx, "museum", made)
+
         async def bring(ctx: Context, letter: Letter, made: Transition) -> None:
             await put(ctx, "carrier", made)
             if isinstance(letter, Written):
@@ -101,7 +121,7 @@ class Release:
         self.actors = (Letters, Writers, Folder)
 
 
-FIRST, LATER = Release(is_later=False), Release(is_later=True)
+FIRST, LATER, LAST = Release(is_later=False), Release(is_later=True), Release(is_later=True, is_last=True)
 
 
 async def program(sim: Simulation) -> None:
@@ -112,7 +132,7 @@ async def program(sim: Simulation) -> None:
 
 async def write_and_catch_up(sim: Simulation, random: Random, *, clients: int, more: int) -> None:
     """So many clients write a letter each, one writes `more` at a time; then other code takes over, and they write
-    again.
+    again. When all has been read, the code changes once more, and the first letters are read again.
     """
     operator, ids = sim.client("operator"), list[str]()
 
@@ -142,10 +162,10 @@ async def write_and_catch_up(sim: Simulation, random: Random, *, clients: int, m
     for id in again:
         await letters.read_again.options(idempotency_key=f"again {id}")(id)
     await sim.advance(days=KEPT_DAYS)
+    histories = {id: await history(sim, id) for id in ids}
     await turn(ARCHIVE, SubscriptionStatus.ON)
     await until_all_ended(sim)
-    for id in ids:
-        made = await history(sim, id)
+    for id, made in histories.items():
         assert [one.name for one in made] == ["write", "receive", *(["readAgain"] if id in again else [])]
         told = [one.id for one in made]
         for folder in ("carrier", "archive", "library"):
@@ -155,6 +175,29 @@ async def write_and_catch_up(sim: Simulation, random: Random, *, clients: int, m
     assert [one.id for one in received] == sorted(ids), "each letter was received"
     assert [one.times for one in received] == [2 if one.id in again else 1 for one in received]
     assert not await letters.count(LATER.written)
+    await the_old_history_is_gone(sim, histories, again)
+
+
+async def the_old_history_is_gone(sim: Simulation, histories: Mapping[str, list[Transition]], again: list[str]) -> None:
+    """All consumers are past it. The last release brings one that is to begin where history does."""
+    await sim.advance(hours=3)  # Clocks may be wrong by an hour.
+    await sim.restart(*LAST.actors)
+    letters = sim.client("reader").machine(LAST.letters)
+    for id, made in histories.items():
+        assert await letters.get_object_transitions(id) == [], f"the old history of {id} is gone"
+        with suppress(UnknownTargetError):
+            kept = await letters.get_transition(made[0].id)
+            raise AssertionError(f"{kept} is kept for too long")
+    young = {id: (await letters.read_again.options(idempotency_key=f"late {id}")(id))[1].id for id in again}
+    await until_all_ended(sim)
+    for id in histories:
+        told = [young[id]] if id in again else []
+        assert [one.id for one in await letters.get_object_transitions(id)] == told, f"the new history of {id}"
+        assert sim.snapshots[Folder, f"museum {id}"].heard == told, f"the museum of {id}"
+        assert sim.snapshots[Folder, f"library {id}"].heard == [*(one.id for one in histories[id]), *told]
+    assert [one.times for one in await letters.find_all(LAST.received)] == [
+        3 if id in again else 1 for id in sorted(histories)
+    ]
 
 
 async def history(sim: Simulation, id: str) -> list[Transition]:

@@ -28,6 +28,7 @@ from durably.storage.introspection import InspectableStore
 from durably.storage.sqlite import SqliteStore
 from durably.testing.replaying.checking import CheckReport, Problem, check_store
 from durably.testing.replaying.stand_ins import stand_in_for
+from durably.testing.replaying.unhandled import Unhandled
 
 WOULD_BREAK: Final = 3
 """The exit status if something would break."""
@@ -116,6 +117,8 @@ def _tell(report: CheckReport, store: SqliteStore, runtime: Runtime) -> None:
             f"place is kept for {DETACHED_US // DAY_US} days. If its method was renamed, give it its old name back.\n",
             markup=False,
         )
+    for one in report.unhandled:
+        console.print(f"{_unhandled(one)}\n", markup=False)
     for problem in report.problems[:SHOWN_PROBLEMS]:
         console.print(_account(problem), markup=False)
     if len(report.problems) > SHOWN_PROBLEMS:
@@ -127,6 +130,24 @@ def _tell(report: CheckReport, store: SqliteStore, runtime: Runtime) -> None:
     name = "This code" if runtime.version is None else f"Version {runtime.version}"
     told = f"{name} goes on with all of {store.describe()}: {_looked_at(report)}.{migrated}"
     console.print(told, markup=False)
+
+
+def _unhandled(one: Unhandled) -> str:
+    if one.published_by is not None:
+        return (
+            f"{one.published_by} publishes {one.event}, and no handler subscribes to it. Readers over HTTP and "
+            "functions that have subscribed hear of it, if there are any."
+        )
+    if "/" in (one.stream or ""):
+        return (
+            f"{_count(one.waiting, 'event')} {one.event} of the stream {one.stream} will be passed over: no handler "
+            "subscribes to them. If their class was renamed, name it as it was: @event(...)."
+        )
+    return (
+        f"{_count(one.waiting, 'transition')} {one.event} of {one.stream} will be passed over by its consumers: it has "
+        "no such transition any more. If it was renamed, let consumers come to the end of the history first "
+        "(runtime.subscriptions() tells how far behind they are)."
+    )
 
 
 def _row(problem: Problem) -> tuple[str, ...]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from keyword import iskeyword
 from typing import Final
 
 from durably.actors.machines.machine import Machine
 from durably.actors.machines.model import Model
-from durably.actors.machines.type_ids import LONGEST_PREFIX, PREFIX
+from durably.actors.machines.type_ids import LONGEST_PREFIX, PREFIX, TRANSITION_PREFIX
 from durably.model_files.declarations import (
     FieldDeclaration,
     FieldType,
@@ -93,6 +94,7 @@ class _ModelCheck:
         if unknown or len(set(self._states)) < len(self._states) or self._has_cycle():
             return
         for state in model.states:
+            self._check_twice_above(state)
             self._check_taken_over(state)
         self._check_one_type()
         self._check_case()
@@ -112,6 +114,8 @@ class _ModelCheck:
                     "Ids begin with the prefix, so it is lower case letters, digits and '_', begins with a letter, and "
                     f'has at most {LONGEST_PREFIX} of them. Write prefix "{snake(self._model.name.text)}".',
                 )
+            elif one.text == TRANSITION_PREFIX:
+                self._add(one, f"Ids of transitions begin with '{TRANSITION_PREFIX}_'. Write another prefix.")
 
     def _check_upper(self, name: Name, what: str) -> None:
         if not UPPER_NAME.fullmatch(name.text):
@@ -125,6 +129,8 @@ class _ModelCheck:
             )
         elif name.text in TYPE_NAMES:
             self._add(name, f"{name.text} is a type of fields. Call it something else.")
+        elif iskeyword(name.text) and what != "A transition":
+            self._add(name, f"{name.text} means something else in Python. Call it something else.")
 
     def _check_state_name(self, name: Name) -> None:
         self._check_upper(name, "A state")
@@ -223,6 +229,13 @@ class _ModelCheck:
                 )
                 return True
         return False
+
+    def _check_twice_above(self, state: StateDeclaration) -> None:
+        seen = set[str]()
+        for parent in state.parents:
+            if parent.text in seen:
+                self._add(parent, f"{state.name} takes over the fields of {parent} already. Name it once.")
+            seen.add(parent.text)
 
     def _check_taken_over(self, state: StateDeclaration) -> None:
         """A field has one origin."""

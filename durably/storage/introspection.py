@@ -13,6 +13,8 @@ from durably.ids import Address, InvocationStatus
 from durably.storage.records import (
     EntryAnswer,
     EntryQuery,
+    EventAnswer,
+    EventQuery,
     InvocationRecord,
     MailboxRecord,
     ObjectSummary,
@@ -46,6 +48,10 @@ class Introspection(Protocol):
 
     async def entries(self, queries: Sequence[EntryQuery], /) -> list[EntryAnswer]:
         """As `Store.entries`."""
+        ...
+
+    async def events(self, query: EventQuery, /) -> EventAnswer:
+        """As `Store.events`."""
         ...
 
     async def objects(self, addresses: Sequence[Address], /) -> list[StoredObject]:

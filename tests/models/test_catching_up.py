@@ -1,5 +1,5 @@
 """Consumers that have to catch up hear of each transition once and in order, at whichever commit the process dies: one
-that is added after 1,000 transitions, one whose method is renamed, one that was paused for longer than events are kept.
+that is added after 1,000 transitions, one whose method is renamed, one that was paused for longer than history is kept.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from random import Random
 import msgspec
 import pytest
 
-from durably import MemoryStore, RetryPolicy
+from durably import FOREVER, MemoryStore, RetryPolicy
 from durably.errors import RuntimeStoppedError, StoreUnavailableError
 from durably.ids import Address
 from durably.models import Transition
@@ -21,8 +21,11 @@ from durably.storage.memory import Disk
 from durably.storage.records import Batch
 from durably.testing import Harness, Simulation, for_each_crash_point
 from durably.testing.stores.wrapped import WrappedStore
-from workloads.consumers import CARRIER, FIRST, LATER, write_and_catch_up
+from workloads.consumers import CARRIER, Release, write_and_catch_up
+from workloads.consumers import FIRST as SIMULATED
 
+FIRST, LATER = Release(is_later=False, history=FOREVER), Release(is_later=True, history=FOREVER)
+"""So a consumer that is new hears of all that was."""
 LETTERS = 500
 """Each is written and received: 1,000 transitions."""
 PORTIONS = range(0, 2 * LETTERS, PORTION)
@@ -38,7 +41,7 @@ async def program(sim: Simulation) -> None:
 @pytest.mark.slow
 def test_in_simulation_no_crash_at_any_commit_loses_or_repeats_one() -> None:
     report = for_each_crash_point(
-        program, *FIRST.actors, place=("before_commit", "after_commit"), retry=RetryPolicy(initial=0.5)
+        program, *SIMULATED.actors, place=("before_commit", "after_commit"), retry=RetryPolicy(initial=0.5)
     )
     assert report.crashes == report.runs - 1
 

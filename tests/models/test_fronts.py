@@ -173,6 +173,12 @@ async def test_over_plain_http_an_object_is_made_under_an_id_that_the_caller_inv
         assert made.json()[0] == {"state": "created", "id": "order_7", "amount": 3}
         assert (await http.post("/Orders/order_7/create", json={"amount": 4})).status_code == 409
         assert (await http.post("/Orders/invoice_7/create", json={"amount": 4})).status_code == 400
+        for other in ("invoice_7", "order_"):
+            refused = await http.post(f"/Orders/{other}/pay", json={"paymentReference": "a"})
+            assert (refused.status_code, refused.json()["message"].partition(":")[0]) == (
+                400, f"'{other}' is no id of Order",
+            )  # fmt: skip
+        assert (await http.post("/Orders/order_8/pay", json={"paymentReference": "a"})).status_code == 404
         assert (await http.post("/Orders/order_7/get")).json()["amount"] == 3
         paid = await http.post("/Orders/order_7/pay", json={"paymentReference": "a", "note": "by hand"})
         assert (paid.json()[0]["state"], paid.json()[1]["note"]) == ("paid", "by hand")

@@ -19,7 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from durably import Context, InvalidArgumentError, MemoryStore, Runtime, Service, SqliteStore, handler
+from durably.actors.protocol.commands import ReadEvents
+from durably.errors import InvalidKeyError
 from durably.models import Machine, Model, TooManyObjectsError, TransitionContext, initial, one_of, transition
+from durably.runtime.registry.questions import answer
 from durably.testing import Harness
 
 
@@ -287,7 +290,43 @@ async def test_what_is_no_question_is_told() -> None:
             await things.find_all(New, lambda thing: True)
         with pytest.raises(TypeError, match="whose values are in an order"):
             await things.find_all(New, order_by=lambda thing: thing.tags)
-        wrong: Any
+        with pytest.raises(TypeError, match="write `== None`, not `is None`"):
+            await things.find_all(New, lambda thing: thing.name is None)
+        no_questions: list[Callable[[Any], Any]] = [
+            lambda thing: thing.size + 1 > 2,
+            lambda thing: 2 * thing.size > 2,
+            lambda thing: -thing.size > 2,
+            lambda thing: len(thing.name) > 2,
+            lambda thing: "a" in thing.name,
+            lambda thing: thing.tags[0] == "a",
+            lambda thing: one_of(thing.size, thing.tags),
+            lambda thing: thing.size and True,
+        ]
+        for asked in no_questions:
+            with pytest.raises(TypeError, match=r"compares the field '\w+' with values, by ==, .* no more of it"):
+                await things.find_all(New, asked)
+        with pytest.raises(AttributeError, match="compares the field 'name' with values"):
+            await things.find_all(New, lambda thing: cast("str", thing.name).startswith("a"))
+        with pytest.raises(TypeError, match=r"Join conditions by & and \|"):
+            await things.find_all(New, lambda thing: thing.ready and thing.size > 1)
+        with pytest.raises(TypeError, match="gave the field 'size' itself"):
+            await things.find_all(New, lambda thing: cast("Any", thing.size))
+        wrong: Any = "ready"
+        with pytest.raises(TypeError, match="The condition of a query is a lambda"):
+            await things.find_all(New, wrong)
+        with pytest.raises(TypeError, match="order_by= gives a field"):
+            await things.find_all(New, order_by=wrong)
+        with pytest.raises(InvalidKeyError, match="after='order_7' is no id of Thing, whose ids begin with 'thing_'"):
+            await things.find_all(New, after="order_7")
+        await things.make(7)
+        for wrong in (None, 7, New):
+            with pytest.raises(TypeError, match="id= is the id of an object, not"):
+                await things.find_one(New, id=wrong)
+            with pytest.raises(TypeError, match="id= is the id of an object, not"):
+                await things.find_one_or_raise(New, size=7, id=wrong)
+            with pytest.raises(TypeError, match=r"get_transition\(\) takes the id of a transition"):
+                await things.get_transition(wrong)
+        assert await things.count(New) == 1, "the runtime lives"
         for wrong in (-1, True, 2.5, "3"):
             with pytest.raises(TypeError, match="limit= is a whole number"):
                 await things.find_all(New, limit=wrong)
@@ -296,6 +335,32 @@ async def test_what_is_no_question_is_told() -> None:
         for wrong in (None, 7, New):
             with pytest.raises(TypeError, match="takes a version of Thing or its id, not"):
                 await things.get_object_transitions(wrong)
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+async def test_a_field_that_is_true_or_false_is_a_condition(tmp_path: Path, on_disk: bool) -> None:
+    async with Runtime(SqliteStore(tmp_path / "app.db") if on_disk else MemoryStore(), [Things]) as runtime:
+        things = runtime.machine(Things)
+        for size in range(4):
+            await things.make(size, ready=size % 2 == 1)
+
+        async def sizes(where: Callable[[Any], Any]) -> list[int]:
+            found = await things.find_all(New, where)
+            assert await things.count(New, where) == len(found)
+            return [one.size for one in found]
+
+        assert await sizes(lambda thing: thing.ready) == [1, 3]
+        assert await sizes(lambda thing: ~thing.ready) == [0, 2]
+        assert await sizes(lambda thing: thing.ready & (thing.size > 1)) == [3]
+        assert await sizes(lambda thing: (thing.size > 1) & thing.ready) == [3]
+        assert await sizes(lambda thing: thing.ready | (thing.size == 0)) == [0, 1, 3]
+        assert await sizes(lambda thing: (thing.size == 0) | ~thing.ready) == [0, 2]
+
+
+async def test_a_question_that_no_machine_asks_does_not_end_the_store() -> None:
+    wrong: Any = 7
+    with pytest.raises(InvalidArgumentError, match="This cannot be asked"):
+        await answer(MemoryStore(), ReadEvents("Things", key=wrong))
 
 
 @pytest.mark.parametrize("on_disk", [False, True])

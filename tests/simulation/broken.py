@@ -70,7 +70,7 @@ from durably.runtime.invocations.activation import Activation
 from durably.runtime.invocations.invocation import Found, InvocationRun
 from durably.runtime.invocations.journal import Journal
 from durably.runtime.invocations.journal import journal_of as original_journal_of
-from durably.runtime.lifecycle import deadlocks, event_retention, restarts_as_new, retries, subscriptions
+from durably.runtime.lifecycle import deadlocks, restarts_as_new, retries, subscriptions
 from durably.runtime.lifecycle import endings as endings_module
 from durably.runtime.lifecycle.cancellation import Cancellation
 from durably.runtime.lifecycle.continuations import Continuations
@@ -79,6 +79,7 @@ from durably.runtime.lifecycle.deadlines import Deadlines
 from durably.runtime.lifecycle.deadlocks import Deadlocks
 from durably.runtime.lifecycle.ended_journals import EndedJournals
 from durably.runtime.lifecycle.endings import Endings
+from durably.runtime.lifecycle.event_retention import EventRetention
 from durably.runtime.lifecycle.in_flight import InFlight
 from durably.runtime.lifecycle.kept_journals import KeptJournals
 from durably.runtime.lifecycle.knots import Knot
@@ -2108,9 +2109,18 @@ def a_consumer_that_is_paused_passes_over_what_it_is_not_given(patch: Patch) -> 
 
 
 @mutant("check", "guarantee 23", where=OF_CONSUMERS)
-def transitions_go_by_their_age_as_events_do(patch: Patch) -> None:
-    patch.setattr(event_retention, "PUBLISHED_STREAM", "")
+def transitions_go_by_their_age_alone(patch: Patch) -> None:
     around(patch, Subscriptions, "floor", lambda *_: LATEST_POSITION)
+
+
+@mutant("check", where=OF_CONSUMERS)
+def transitions_go_as_soon_as_consumers_have_had_them(patch: Patch) -> None:
+    around(patch, EventRetention, "_kept_us", lambda *_: 0)
+
+
+@mutant("check", where=OF_CONSUMERS)
+def transitions_that_a_consumer_held_back_stay_when_it_is_past_them(patch: Patch) -> None:
+    around(patch, EventRetention, "_has_moved", lambda *_: None)
 
 
 # ---------------------------------------------------------------------- events

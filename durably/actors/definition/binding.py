@@ -231,6 +231,8 @@ class BoundActor:
         machine = getattr(definition.actor, "__durably_machine__", None)
         self.table: TableLayout | None = None if machine is None else machine.table
         """Where queries find its objects by their fields."""
+        self.history_us: int | None = None if machine is None else machine.history_us
+        """How long the transitions of a machine are kept; None: for ever."""
         self.state_edit = StateEditHandler(definition) if definition.kind == "object" else None
         """The handler of the message that replaces its state."""
         self.asked: Asked | None = None

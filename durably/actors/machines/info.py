@@ -11,6 +11,8 @@ from durably.queries import FieldName, TableLayout
 
 MACHINE = "__durably_machine__"
 """Where the class of a machine keeps it."""
+HISTORY = "__durably_history_us__"
+"""Where a class keeps what `history=` says; those that extend it find it there."""
 VERSION_FIELD = "object"
 """The stored name of the state that is the present version."""
 VERSION = "_durably_version"
@@ -33,6 +35,8 @@ class MachineInfo:
     fields: Mapping[str, FieldName]
     """What queries may ask for, by names in Python."""
     table: TableLayout
+    history_us: int | None
+    """How long its transitions are kept, in microseconds; None: for ever."""
 
 
 def info_of(machine: type) -> MachineInfo:

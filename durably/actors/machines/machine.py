@@ -11,7 +11,7 @@ from durably.actors.definition.scope import Scope
 from durably.actors.machines import questions
 from durably.actors.machines.consumers import consumers_of
 from durably.actors.machines.front import front_of
-from durably.actors.machines.info import MACHINE, VERSION_FIELD, MachineInfo, info_of
+from durably.actors.machines.info import HISTORY, MACHINE, VERSION_FIELD, MachineInfo, info_of
 from durably.actors.machines.model import Model, ModelT, index_of, note_machine, prefix_of
 from durably.actors.machines.preparation import Preparation, model_of_machine
 from durably.actors.machines.queries import fields_of
@@ -19,6 +19,7 @@ from durably.actors.machines.questions import OnReferences
 from durably.actors.machines.transition import Transition
 from durably.actors.protocol.operations import frame_above
 from durably.actors.values.descriptions import named
+from durably.actors.values.durations import FOREVER_US, Duration, retention_us
 from durably.actors.values.serde import JsonSerde
 from durably.errors import DefinitionError
 from durably.queries import TableLayout
@@ -50,8 +51,11 @@ class Machine(StateMachine, _Abstract, Generic[ModelT], abstract=True):
     subclass implements all of them. With a name as well it is a contract, which callers may use in its place.
     """
 
-    def __init_subclass__(cls, **options: Any) -> None:
-        """The class keywords are those of a `VirtualObject`, but for `state_version`, `serde` and `ttl`.
+    def __init_subclass__(cls, *, history: Duration | None = None, **options: Any) -> None:
+        """The class keywords are those of a `VirtualObject`, but for `state_version`, `serde` and `ttl`; and `history`,
+        a timedelta or seconds: how long transitions are kept. An older one is removed when every consumer is past it,
+        also one that is paused. Objects stay as they are. If left out, that of the class that this one extends, and
+        else for ever, as with `FOREVER`.
 
         Raises:
             DefinitionError: the class cannot work; says what to write.
@@ -62,6 +66,8 @@ class Machine(StateMachine, _Abstract, Generic[ModelT], abstract=True):
         for name in ("serde", "state_version", "ttl"):
             if name in options:
                 raise DefinitionError(f"{cls.__name__} is a machine and takes no {name}=. Leave it out.")
+        if history is not None:
+            setattr(cls, HISTORY, retention_us(history, f"history= of {named(cls)}"))
         scope = Scope(cls, frame_above(1))
         model = model_of_machine(cls, Machine, scope)
         if model is None:
@@ -80,13 +86,13 @@ class Machine(StateMachine, _Abstract, Generic[ModelT], abstract=True):
     if TYPE_CHECKING:
 
         def find_one(
-            self, state: type[S], where: Callable[[S], bool] | None = None, /, *, id: str | None = None, **equals: Any
+            self, state: type[S], where: Callable[[S], bool] | None = None, /, *, id: str = ..., **equals: Any
         ) -> Coroutine[object, object, S | None]:
             """An object in this state (a model: in any) that fits, the oldest of several; None: there is none."""
             ...
 
         def find_one_or_raise(
-            self, state: type[S], where: Callable[[S], bool] | None = None, /, *, id: str | None = None, **equals: Any
+            self, state: type[S], where: Callable[[S], bool] | None = None, /, *, id: str = ..., **equals: Any
         ) -> Coroutine[object, object, S]:
             """As `find_one`.
 
@@ -128,14 +134,14 @@ class Machine(StateMachine, _Abstract, Generic[ModelT], abstract=True):
             """A transition by its id.
 
             Raises:
-                UnknownTargetError: there is none, or it is not kept any longer.
+                UnknownTargetError: there is none, or it is older than `history=` keeps it; says so.
             """
             ...
 
         def get_object_transitions(
             self, object: Model | str, /, *, limit: int = 100
         ) -> Coroutine[object, object, list[Transition]]:
-            """The transitions of an object, the latest first: at most `limit`, and 1,000."""
+            """The transitions of an object that are kept, the latest first: at most `limit`, and 1,000."""
             ...
 
     else:
@@ -183,4 +189,11 @@ def _info(cls: type[StateMachine], model: type[Model]) -> MachineInfo:
         )
     columns = tuple(field for name, field in fields.items() if name not in ("id", "state"))
     table = TableLayout(prefix_of(model), service, VERSION_FIELD, columns, tuple(fields[name].name for name in indexed))
-    return MachineInfo(model=model, service=service, fields=fields, table=table)
+    history_us: int = getattr(cls, HISTORY, FOREVER_US)
+    return MachineInfo(
+        model=model,
+        service=service,
+        fields=fields,
+        table=table,
+        history_us=None if history_us == FOREVER_US else history_us,
+    )

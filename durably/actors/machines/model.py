@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, cast, dataclass_transform,
 
 import msgspec
 
-from durably.actors.machines.type_ids import LONGEST_PREFIX, PREFIX
+from durably.actors.machines.type_ids import LONGEST_PREFIX, PREFIX, TRANSITION_PREFIX
 from durably.actors.values.descriptions import named
 from durably.errors import DefinitionError
 
@@ -201,6 +201,11 @@ def _checked_prefix(model: type[Model], prefix: str | None) -> str:
         raise DefinitionError(
             f"{named(model)} has prefix={given!r}. Ids begin with it, so it is lower case letters, digits and '_', "
             f"begins with a letter, and has at most {LONGEST_PREFIX} of them."
+        )
+    if given == TRANSITION_PREFIX:
+        raise DefinitionError(
+            f"{named(model)} has the prefix {given!r}, which ids of transitions begin with. Give it another: class "
+            f"{model.__name__}(Model, prefix=...)."
         )
     return given
 

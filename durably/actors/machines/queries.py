@@ -84,6 +84,12 @@ def _only(kinds: Iterable[FieldKind]) -> FieldKind:
     return found.pop() if len(found) == 1 else FieldKind.OTHER
 
 
+_HOW_TO_JOIN: Final = (
+    "The condition of a query is not evaluated where it is written. Join conditions by & and |, each in parentheses, "
+    "and negate by ~: not by `and`, `or`, `not` and `if`. For `in`, write one_of(field, values)."
+)
+
+
 class Where:
     """A condition, in the making."""
 
@@ -102,19 +108,28 @@ class Where:
         return Where(Not(self.condition))
 
     def __bool__(self) -> Never:
-        raise TypeError(
-            "The condition of a query is not evaluated where it is written. Join conditions by & and |, each in "
-            "parentheses, and negate by ~: not by `and`, `or`, `not` and `if`. For `in`, write one_of(field, values)."
-        )
+        raise TypeError(_HOW_TO_JOIN)
 
 
 class FieldRef:
-    """A field, in the place of its value."""
+    """A field, in the place of its value. One that is true or false is a condition by itself."""
 
     __slots__ = ("field",)
 
     def __init__(self, field: FieldName) -> None:
         self.field = field
+
+    def __repr__(self) -> str:
+        return f"the field {self.field.name!r} itself"
+
+    def __and__(self, other: Any) -> Where:
+        return Where(AllOf((_condition(self), _condition(other))))
+
+    def __or__(self, other: Any) -> Where:
+        return Where(AnyOf((_condition(self), _condition(other))))
+
+    def __invert__(self) -> Where:
+        return Where(Not(_condition(self)))
 
     def __eq__(self, other: object) -> Any:
         return self._compare(Operator.EQUAL, other)
@@ -137,7 +152,23 @@ class FieldRef:
     __hash__ = None  # type: ignore[assignment]
 
     def __bool__(self) -> Never:
-        raise TypeError(f"Compare the field {self.field.name!r} with a value, as in `order.{self.field.name} == True`.")
+        raise TypeError(_HOW_TO_JOIN if self.field.kind is FieldKind.BOOLEAN else self._no_more())
+
+    def __getattr__(self, name: str) -> Never:
+        raise AttributeError(self._no_more())
+
+    def _refuse(self, *_: object) -> Never:
+        raise TypeError(self._no_more())
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _refuse
+    __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = __pow__ = __rpow__ = __neg__ = __pos__ = __abs__ = _refuse
+    __len__ = __iter__ = __contains__ = __getitem__ = __int__ = __float__ = __round__ = _refuse
+
+    def _no_more(self) -> str:
+        return (
+            f"A query compares the field {self.field.name!r} with values, by ==, !=, <, <=, >, >= and one_of(), and "
+            "knows no more of it. Look at the rest in what it finds."
+        )
 
     def _compare(self, operator: Operator, other: Any) -> Where:
         if isinstance(other, FieldRef):
@@ -181,6 +212,10 @@ def condition_of(
         TypeError: the lambda gave something else.
         AttributeError: the state has no such field.
     """
+    if not callable(cast("object", where)) and where is not None:
+        raise TypeError(
+            f"The condition of a query is a lambda, as in `lambda order: order.amount > 10`, not {where!r}."
+        )
     version = VersionRef(state, fields)
     parts = [cast("Where", getattr(version, name) == value).condition for name, value in equals.items()]
     if where is not None:
@@ -200,7 +235,7 @@ def field_of(
     """
     if order_by is None:
         return None
-    found = order_by(VersionRef(state, fields))
+    found: Any = order_by(VersionRef(state, fields)) if callable(cast("object", order_by)) else order_by
     if not isinstance(found, FieldRef) or found.field.kind is FieldKind.OTHER:
         raise TypeError(
             "order_by= gives a field whose values are in an order, as in `order_by=lambda order: order.amount`."
@@ -209,8 +244,11 @@ def field_of(
 
 
 def _condition(given: Any) -> Condition:
+    if isinstance(given, FieldRef) and given.field.kind is FieldKind.BOOLEAN:
+        return Compare(given.field, Operator.EQUAL, True)
     if not isinstance(given, Where):
+        none = " For a field without a value write `== None`, not `is None`." if isinstance(given, bool) else ""
         raise TypeError(
-            f"A query asks by comparing fields, as in `lambda order: order.amount > 10`. This one gave {given!r}."
+            f"A query asks by comparing fields, as in `lambda order: order.amount > 10`. This one gave {given!r}.{none}"
         )
     return given.condition

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Coroutine
+from datetime import timedelta
 from types import FunctionType, MethodType
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 import msgspec
 
@@ -18,12 +19,19 @@ from durably.actors.machines.info import READER, info_of
 from durably.actors.machines.model import Model, prefix_of, state_name, states_of
 from durably.actors.machines.queries import condition_of, field_of
 from durably.actors.machines.transition import Transition
-from durably.actors.machines.type_ids import has_prefix
+from durably.actors.machines.type_ids import TRANSITION_PREFIX, has_prefix, moment_of
 from durably.actors.protocol.commands import FindObjects, Question, ReadEvents
 from durably.actors.protocol.operations import CallSite, frame_above
 from durably.actors.transport import Transport
+from durably.actors.values.durations import moment, shown_duration
 from durably.actors.values.type_checks import is_int
-from durably.errors import HandlerMistakeError, TooManyObjectsError, UnknownObjectError, UnknownTargetError
+from durably.errors import (
+    HandlerMistakeError,
+    InvalidKeyError,
+    TooManyObjectsError,
+    UnknownObjectError,
+    UnknownTargetError,
+)
 from durably.queries import TableQuery, check_query
 
 S = TypeVar("S", bound=Model)
@@ -33,6 +41,8 @@ MOST_TRANSITIONS = 1_000
 MOST_OBJECTS = 1_000
 """In a handler, where the answer is recorded."""
 EVERY_OBJECT = 1 << 40
+_LEFT_OUT: Final[Any] = object()
+"""In the place of an id that a caller has not given: None would be a mistake, and no question for any object."""
 
 
 class OnReferences:
@@ -59,14 +69,16 @@ async def find_one(
     where: Callable[[S], bool] | None = None,
     /,
     *,
-    id: str | None = None,
+    id: Any = _LEFT_OUT,
     **equals: Any,
 ) -> S | None:
     """An object that fits, the oldest of several."""
     info = info_of(type(self))
     _check_state(info.model, state)
-    if id is None or where is not None or equals:
-        wanted: dict[str, Any] = equals if id is None else {**equals, "id": id}
+    if id is not _LEFT_OUT and not isinstance(id, str):
+        raise TypeError(f"id= is the id of an object, not {id!r}.")
+    if id is _LEFT_OUT or where is not None or equals:
+        wanted: dict[str, Any] = equals if id is _LEFT_OUT else {**equals, "id": id}
         found = await find_all(self, state, where, limit=1, **wanted)
         return found[0] if found else None
     if not has_prefix(id, prefix_of(info.model)):
@@ -81,13 +93,13 @@ async def find_one_or_raise(
     where: Callable[[S], bool] | None = None,
     /,
     *,
-    id: str | None = None,
+    id: Any = _LEFT_OUT,
     **equals: Any,
 ) -> S:
     """As `find_one`."""
     found = await find_one(self, state, where, id=id, **equals)
     if found is None:
-        such = f"with the id {id!r}" if id is not None else "that fits"
+        such = "that fits" if id is _LEFT_OUT else f"with the id {id!r}"
         raise UnknownObjectError(f"There is no {state.__name__} {such}.")
     return found
 
@@ -120,6 +132,10 @@ async def find_all(
         most + 1 if limit is None else min(limit, most),
     )
     _check(query)
+    if after is not None and not has_prefix(after, prefix_of(info.model)):
+        raise InvalidKeyError(
+            f"after={after!r} is no id of {info.model.__name__}, whose ids begin with '{prefix_of(info.model)}_'."
+        )
     decode = _reader(type(self)).signature.types.result.decode
     found = await _ask(self, FindObjects(query), _decode_parts)
     if limit is None and len(found) > most:
@@ -142,10 +158,26 @@ async def count(self: StateMachine, state: type[S], where: Callable[[S], bool] |
 
 async def get_transition(self: StateMachine, id: str, /) -> Transition:
     """A transition by its id."""
+    if not isinstance(cast("Any", id), str):
+        raise TypeError(f"get_transition() takes the id of a transition, tsn_…, not {id!r}.")
     found = await _ask(self, ReadEvents(info_of(type(self)).service, id=id), _decode_transitions)
     if not found:
-        raise UnknownTargetError(f"{type(self).__name__} has no transition {id!r}, or keeps it no longer.")
+        raise UnknownTargetError(_not_found(self, id))
     return found[0]
+
+
+def _not_found(machine: StateMachine, id: str) -> str:
+    name, kept_us = type(machine).__name__, info_of(type(machine)).history_us
+    made_at = moment_of(id) if has_prefix(id, TRANSITION_PREFIX) else None
+    if kept_us is not None and made_at is not None:
+        now, _ = _transport(machine)._moment_and_bits()
+        if made_at + kept_us <= now:
+            return (
+                f"{name} keeps transitions for {shown_duration(timedelta(microseconds=kept_us))} (history=), and "
+                f"{id!r} is of {moment(made_at):%Y-%m-%d %H:%M:%S} UTC, so it has been removed. The object is as its "
+                "latest transition has left it."
+            )
+    return f"{name} has no transition {id!r}, or keeps it no longer."
 
 
 async def get_object_transitions(self: StateMachine, object: Model | str, /, *, limit: int = 100) -> list[Transition]:

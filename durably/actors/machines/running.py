@@ -18,8 +18,8 @@ from durably.actors.context import Context, ObjectContext
 from durably.actors.machines.definitions import NOTE, AnyDefinition, wrong_state
 from durably.actors.machines.info import VERSION, info_of
 from durably.actors.machines.model import Model, model_of, prefix_of, state_name
-from durably.actors.machines.transition import TRANSITION_PREFIX, Transition
-from durably.actors.machines.type_ids import has_prefix, type_id
+from durably.actors.machines.transition import Transition
+from durably.actors.machines.type_ids import TRANSITION_PREFIX, has_prefix, type_id
 from durably.actors.protocol.commands import Publish
 from durably.actors.protocol.operations import CallSite, frame_above
 from durably.actors.values.durations import moment_us
@@ -48,13 +48,15 @@ async def run_transition(self: Any, ctx: ObjectContext, one: AnyDefinition, data
     Raises:
         InvalidTransitionError: the object is in another state.
         UnknownObjectError: there is no such object.
+        InvalidKeyError: there can be none, since the id has another prefix.
     """
     before: Model | None = getattr(self, VERSION)
     if not one.sources:
         if before is not None:
             raise InvalidTransitionError(f"{ctx.key} is there already, and {one.attribute} makes an object.")
-        _check_id(ctx.key, one)
+        _check_id(ctx.key, one.targets[0])
     elif before is None:
+        _check_id(ctx.key, one.sources[0])
         raise UnknownObjectError(f"There is no object {ctx.key}.")
     elif not isinstance(before, one.sources):
         raise InvalidTransitionError(wrong_state(one, before))
@@ -107,7 +109,11 @@ def _transition(
     )
 
 
-def _check_id(id: str, one: AnyDefinition) -> None:
-    prefix = prefix_of(model_of(one.targets[0]))
+def _check_id(id: str, state: type[Model]) -> None:
+    model = model_of(state)
+    prefix = prefix_of(model)
     if not has_prefix(id, prefix):
-        raise InvalidKeyError(f"{id!r} is no id of an object that {one.attribute} makes: it begins with '{prefix}_'.")
+        raise InvalidKeyError(
+            f"{id!r} is no id of {model.__name__}: such an id is '{prefix}_', and behind it what tells one object from "
+            "another."
+        )

@@ -8,7 +8,6 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
-TRANSITION_PREFIX = "tsn"
 To_co = TypeVar("To_co", covariant=True)
 
 

@@ -6,6 +6,7 @@ import re
 
 PREFIX = re.compile(r"[a-z]([a-z0-9_]*[a-z0-9])?")
 LONGEST_PREFIX = 63
+TRANSITION_PREFIX = "tsn"
 _DIGITS = "0123456789abcdefghjkmnpqrstvwxyz"
 _SUFFIX_DIGITS = 26
 _VERSION_7, _VARIANT = 0x7, 0b10
@@ -18,6 +19,17 @@ def type_id(prefix: str, moment: int, bits: int) -> str:
     number = milliseconds << 80 | _VERSION_7 << 76 | first << 64 | _VARIANT << 62 | last
     digits = [_DIGITS[number >> shift & 31] for shift in range(5 * (_SUFFIX_DIGITS - 1), -1, -5)]
     return f"{prefix}_{''.join(digits)}"
+
+
+def moment_of(id: str) -> int | None:
+    """When an id was made, in microseconds since 1970 UTC, to the millisecond; None: it does not tell."""
+    digits = id.rpartition("_")[2]
+    if len(digits) != _SUFFIX_DIGITS or not {*digits} <= {*_DIGITS}:
+        return None
+    number = 0
+    for digit in digits:
+        number = number << 5 | _DIGITS.index(digit)
+    return None if number >> 128 or number >> 76 & 0xF != _VERSION_7 else (number >> 80) * 1_000
 
 
 def has_prefix(id: str, prefix: str) -> bool:

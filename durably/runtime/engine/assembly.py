@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -159,6 +159,8 @@ class Surroundings:
     """What is read outside, and who gets it."""
     subscriptions: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
     """What the store keeps of subscriptions."""
+    shortened: Collection[str] = ()
+    """Streams of which the store has forgotten events, as far as subscriptions may begin there."""
     left: Mapping[BoundActorHandler, Sequence[OpenMessages]] = field(
         default_factory=dict[BoundActorHandler, Sequence[OpenMessages]]
     )
@@ -634,6 +636,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
         pauses=pauses,
         ready=ready,
         rows=around.subscriptions,
+        shortened=around.shortened,
         settings=settings,
         store=store,
     )
@@ -667,6 +670,7 @@ def assemble(incarnation: Incarnation, around: Surroundings) -> Parts:
             committer=committer,
             events=events,
             has_events=around.has_events,
+            histories={name: one.history_us for name, one in actors.items() if one.history_us is not None},
             ready=ready,
             settings=settings,
             store=store,

@@ -10,7 +10,7 @@ stays for a while.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 
@@ -133,10 +133,11 @@ class Subscriptions:
         ready: ReadyQueue,
         rows: Mapping[str, bytes],
         settings: Settings,
+        shortened: Collection[str],
         store: Store,
     ) -> None:
         """`rows`: what the store keeps of subscriptions, be they of today's code or not. `left`: messages of theirs
-        that have not ended.
+        that have not ended. `shortened`: the streams of which events have been forgotten.
         """
         self._incarnation = incarnation
         self._acceptance = acceptance
@@ -152,6 +153,7 @@ class Subscriptions:
         self._payloads = payloads
         self._ready = ready
         self._rows = rows
+        self._shortened = shortened
         self._store = store
         self._subscribed = {one.name: one for one in _declared(actors.values(), events)}
         self._of_stream: dict[str, list[Subscribed]] = {}
@@ -196,6 +198,8 @@ class Subscriptions:
             if row is None or row.stream != one.stream:
                 row = changed[one.name] = _begun(one, began)
                 self._observer.subscription_begins(one.name, str(one.declared.start))
+                if one.declared.start == "beginning" and one.stream in self._shortened:
+                    self._observer.subscription_begins_late(one.name)
             elif row.detached_at is not None:
                 row = changed[one.name] = msgspec.structs.replace(row, detached_at=None)
             one.row = row

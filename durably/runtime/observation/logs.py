@@ -288,6 +288,13 @@ class RuntimeLogger(Observer):
     def subscription_begins(self, subscription: str, start: str) -> None:
         self._logger.info("a subscription begins", subscription=subscription, start=start)
 
+    def subscription_begins_late(self, subscription: str) -> None:
+        self._logger.warning(
+            "a subscription begins with the oldest event that is kept; older ones have been removed, since their "
+            "retention was over",
+            subscription=subscription,
+        )
+
     def subscription_gone(self, subscription: str) -> None:
         self._logger.warning(
             "a subscription has been gone from the code for a week, so its place is dropped; if it comes back, it "

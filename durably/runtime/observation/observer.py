@@ -121,6 +121,9 @@ class Observer:
     def subscription_begins(self, subscription: str, start: str) -> None:
         """A subscription is new in the code."""
 
+    def subscription_begins_late(self, subscription: str) -> None:
+        """It is to begin with the oldest event, and older ones than that have been forgotten."""
+
     def subscription_gone(self, subscription: str) -> None:
         """The code has had a subscription no longer for so long that its place is dropped."""
 

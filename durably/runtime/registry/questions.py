@@ -41,7 +41,7 @@ def _check(question: Question) -> None:
                 raise ValueError("A question about events names a stream, a key or an id that can be stored.")
         else:
             check_query(question.query)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:  # The store has not failed.
         raise InvalidArgumentError(f"This cannot be asked: {error}") from error
 
 

@@ -34,7 +34,7 @@ from durably.runtime.supervision.advance_watch import AdvanceWatch
 from durably.runtime.supervision.garbage_collection import CollectionWatch
 from durably.sources import Feed
 from durably.storage.codec_marker import encoded_error
-from durably.storage.records import SUBSCRIPTIONS, Opened, OpenMessages, Owner, PlaceRecord
+from durably.storage.records import STREAMS, SUBSCRIPTIONS, Opened, OpenMessages, Owner, PlaceRecord
 from durably.storage.store import Store
 
 _HOPELESS_FAILURES = 3
@@ -295,6 +295,7 @@ class Supervisor:
     async def _begin_on(self, opened: Opened) -> None:
         places = await self._places() if opened.has_places else []
         subscriptions = await self._store.load([SUBSCRIPTIONS], pending_limit=0) if opened.has_subscriptions else []
+        shortened = await self._store.load([STREAMS], pending_limit=0) if self._has_beginners() else []
         left = await self._left_messages() if opened.last_position else {}
         tables = [actor.table for actor in self._actors.values() if actor.table is not None]
         if tables:
@@ -317,6 +318,7 @@ class Supervisor:
                 sources=self._sources,
                 left=left,
                 subscriptions=subscriptions[0].state if subscriptions else {},
+                shortened=shortened[0].state if shortened else {},
                 failure=self._failure,
                 places=places,
                 poisoned=self._poisoned(),
@@ -330,6 +332,11 @@ class Supervisor:
         self.actions.on_rest = self.engine.parts.idleness.changed
         self.engine.start()
         self.feeds.reopened()
+
+    def _has_beginners(self) -> bool:
+        """Some subscriptions begin with the oldest event, where they are new."""
+        handlers = (handler for actor in self._actors.values() for handler in actor.handlers.values())
+        return any(one.subscription is not None and one.subscription.start == "beginning" for one in handlers)
 
     async def _places(self) -> list[PlaceRecord]:
         """Who holds places of limits: known before anything starts (rule C9)."""

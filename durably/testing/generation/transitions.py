@@ -10,6 +10,7 @@ from durably.actors.actor import Actor, StateMachine
 from durably.actors.definition.arguments import Parameter
 from durably.actors.machines.abstract import transitions_of
 from durably.actors.machines.definitions import AnyDefinition
+from durably.actors.machines.info import info_of
 from durably.actors.machines.model import Model, state_name
 from durably.actors.machines.transition import Transition
 from durably.actors.values.descriptions import MISSING
@@ -39,13 +40,17 @@ def parameters_of(definition: AnyDefinition) -> Sequence[Parameter]:
 def check_history(machines: Iterable[type[Actor]], version: Model, latest_first: Sequence[Transition]) -> None:
     """An object has been made by one transition, and each further one began where the one before had led to.
 
-    `machines` are all classes, of old code too, that may have made them.
+    `machines` are all classes, of old code too, that may have made them. Of those that keep their history for a time,
+    the oldest ones may be gone.
 
     Raises:
         InvariantError: its history differs; says where.
     """
+    machines = [*machines]
     declared = _declared(machines)
     before: str | None = None
+    if any(info_of(one).history_us is not None for one in machines):
+        before = latest_first[-1].source if latest_first else version.state
     for one in reversed(latest_first):
         sources, targets = declared.get(one.name, ({one.source}, {one.target}))
         if one.source != before or one.source not in sources or one.target not in targets:

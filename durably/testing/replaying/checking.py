@@ -33,6 +33,7 @@ from durably.storage.records import (
 from durably.testing.replaying.export import journals_under_way
 from durably.testing.replaying.journals import ExportedJournal
 from durably.testing.replaying.replay import ReplayFailure, failure_of
+from durably.testing.replaying.unhandled import Unhandled, unhandled
 
 _PAGE_OBJECTS = 100
 _ROW, _JOURNAL, _STATE = "row", "journal", "state"
@@ -68,6 +69,8 @@ class CheckReport:
     """Objects whose state has an older version than their class, and can be migrated."""
     detached: list[str] = field(default_factory=list[str])
     """Subscriptions and consumers that the store knows and no class declares: they hear of nothing any more."""
+    unhandled: list[Unhandled] = field(default_factory=list[Unhandled])
+    """Events, and transitions of models, that no handler gets. That may be meant: others read events, too."""
     problems: list[Problem] = field(default_factory=list[Problem])
 
 
@@ -103,6 +106,7 @@ async def check_store(
         if actor.definition.kind != "service":
             await _check_objects(report, store, actor, on_checked)
     report.detached += await _detached(store, actors)
+    report.unhandled += await unhandled(store, actors)
     return report
 
 

@@ -239,6 +239,9 @@ class TraceLog(Observer):
     def subscription_begins(self, subscription: str, start: str) -> None:
         self._note(f"the subscription {subscription} begins at {start}")
 
+    def subscription_begins_late(self, subscription: str) -> None:
+        self._note(f"the subscription {subscription} begins with what is left")
+
     def subscription_gone(self, subscription: str) -> None:
         self._note(f"the subscription {subscription} is gone")
 

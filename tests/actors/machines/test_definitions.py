@@ -199,6 +199,7 @@ QUERIES = ("find_one", "find_one_or_raise", "find_all", "count", "get_transition
             f"{MODEL}class Older(Old): ...",
             r"Older subclasses Old, which is a state: one in Older would pass for one in ",
         ),
+        ("class Thing(Model, prefix='tsn'): ...", r"Thing has the prefix 'tsn', which ids of transitions begin with"),
         ("class Things(Publishing): ...", r"Things does not say of which model it is a machine"),
         *[(f"{MACHINE}    def {one}(self): ...", rf"Things\.{one} has a name that every machine") for one in QUERIES],
         *[

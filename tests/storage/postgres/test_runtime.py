@@ -28,6 +28,7 @@ from durably import (
 from durably.testing import Harness
 from tests.crashes.test_kill import kill_again_and_again
 from tests.levels import level
+from tests.models.test_history import old_transitions_go
 from tests.postgres import PostgresServer
 
 pytestmark = pytest.mark.slow
@@ -83,6 +84,10 @@ def test_a_harness_in_virtual_time_crashes_and_goes_on(server: PostgresServer) -
             assert await app.object(Shelf, "a").read("one") == LARGE
 
     asyncio.run(check())
+
+
+def test_old_transitions_go(server: PostgresServer) -> None:
+    asyncio.run(old_transitions_go(server.new_url()))
 
 
 def test_people_look_at_it_with_psql_by_the_names_of_the_admin_api(server: PostgresServer) -> None:
