@@ -173,7 +173,7 @@ async def test_void_is_no_body_and_no_content_type() -> None:
         async with httpx.AsyncClient(transport=transport, base_url="http://durably") as client:
             refused, answered = await client.post("/Void/nothing", content=b"1"), await client.post("/Void/nothing")
             scoped = await client.post("/restate/scope/s/call/Void/nothing")
-    assert (refused.status_code, scoped.status_code) == (400, 404)
+    assert (refused.status_code, scoped.status_code) == (400, 400)
     assert (answered.status_code, answered.content, answered.headers.get("content-type")) == (200, b"", None)
 
 

@@ -145,6 +145,7 @@ class Admin:
             ],
             exception_handlers={HTTPException: _refuse, DurablyError: _fail},
         )
+        self._app.router.redirect_slashes = False  # It would lead to the `Host` that was asked for, without a version.
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection scope (ASGI 3)."""
@@ -454,6 +455,8 @@ class Admin:
 
     async def _batch(self, request: Request) -> Response:
         name = request.path_params["verb"]
+        if name != RESTART:
+            _verb(name)
         asked = await json_body(request, BatchRequest)
         _check_deployment(asked.deployment)
         given = asked.invocation_ids
@@ -461,9 +464,10 @@ class Admin:
             raise HTTPException(BAD_REQUEST, "say what is meant by either invocation_ids or target")
         if asked.target is not None:
             return await self._act_on_target(name, asked.target)
-        ids = [] if given is msgspec.UNSET else list(dict.fromkeys(given))
-        if len(ids) > BATCH_LIMIT:
-            raise HTTPException(BAD_REQUEST, f"at most {BATCH_LIMIT} invocations at a time")
+        asked_for = [] if given is msgspec.UNSET else given
+        if len(asked_for) > BATCH_LIMIT:
+            raise HTTPException(BAD_REQUEST, f"at most {BATCH_LIMIT} invocations at a time, not {len(asked_for)}")
+        ids = list(dict.fromkeys(asked_for))
         answers = await asyncio.gather(*(self._try(name, id) for id in ids))
         failed = [{"invocation_id": id, "error": error} for id, (_, error) in zip(ids, answers, strict=True) if error]
         return _json({"succeeded": [done for done, error in answers if error is None], "failed": failed})

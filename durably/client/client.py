@@ -279,7 +279,7 @@ def _may_repeat(asked: wire.Asked, answered: Answered | None, error: DurablyErro
 
 
 def _unreachable(asked: wire.Asked, base: str, error: httpx.TransportError) -> ServerUnreachableError:
-    reason = str(error) or type(error).__name__
+    reason = (str(error) or type(error).__name__).rstrip(".")
     if isinstance(error, NOT_SENT):
         return ServerUnreachableError(
             f"{base} cannot be reached for {asked.what}: {reason}. Nothing was accepted.", nothing_accepted=True

@@ -66,7 +66,7 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
 def result_answer(reply: Reply, *, typed_errors: bool = False) -> Answer:
     """The outcome of a call."""
     if reply.failure is not None:
-        return _failure_answer(reply.id, reply.failure, typed=typed_errors)
+        return _failure_answer(reply.id, reply.failure, typed=typed_errors, expires_at=reply.expires_at)
     headers: Headers = [(INVOCATION_ID, reply.id.encode())]
     if reply.content_type == JSON_TYPE:
         headers.append(JSON)
@@ -145,7 +145,9 @@ def rfc3339(microseconds: int) -> str:
     return (_EPOCH + timedelta(microseconds=microseconds)).isoformat().replace("+00:00", "Z")
 
 
-def _failure_answer(invocation_id: str | None, failure: TerminalError, *, typed: bool = False) -> Answer:
+def _failure_answer(
+    invocation_id: str | None, failure: TerminalError, *, typed: bool = False, expires_at: int | None = None
+) -> Answer:
     return error_answer(
         _status(code_of(failure)),
         message_of(failure),
@@ -153,6 +155,7 @@ def _failure_answer(invocation_id: str | None, failure: TerminalError, *, typed:
         code=code_of(failure),
         metadata=metadata_of(failure),
         invocation_id=invocation_id,
+        headers=None if expires_at is None else [(EXPIRES, rfc3339(expires_at).encode())],
         error=failure if typed else None,
     )
 

@@ -47,7 +47,7 @@ from durably.ingress.event_streams import EventStreams, FollowedRuntime
 from durably.ingress.pages import page_routes, wants_page
 from durably.ingress.paths import path_segments, scope_below
 from durably.ingress.questions import FIRST_SEGMENTS, Which, question_of, target_in
-from durably.ingress.targets import RefusedRequestError, Target, Targets
+from durably.ingress.targets import BAD_EXPLICIT_PATH, RefusedRequestError, Target, Targets
 from durably.runtime.gateway.delays import parse_delay
 from durably.runtime.gateway.requests import (
     Acceptance,
@@ -69,18 +69,25 @@ EVENTS: Final = b"events"
 """Where events are read; no handler is called by one segment."""
 INGRESS_PATH: Final = "x-restate-ingress-path"
 """The header that tells a handler by which path its invocation came, percent-encoded as it was."""
-EXPLICIT: Final = frozenset({b"call", b"send"})
+BAD_AWAKEABLE_PATH: Final = (
+    "bad path, expected either /restate/awakeables/:id/resolve or /restate/awakeables/:id/reject"
+)
+EXPLICIT: Final = frozenset({b"call", b"send", b"scope"})
 CONNECTION: Final = b"connection"
 IDEMPOTENCY_KEY: Final = http_headers.IDEMPOTENCY_KEY.encode()
 TIMEOUT: Final = http_headers.TIMEOUT.encode()
 TRIGGERED_BY: Final = http_headers.TRIGGERED_BY.encode()
+LIMIT_KEY: Final = b"x-restate-limit-key"
 KEPT_BACK: Final = frozenset({
-    CONNECTION, b"host", IDEMPOTENCY_KEY, EXPIRES, TYPED_ERRORS, TIMEOUT, TRIGGERED_BY,
+    CONNECTION, b"host", IDEMPOTENCY_KEY, EXPIRES, TYPED_ERRORS, TIMEOUT, TRIGGERED_BY, LIMIT_KEY,
 })  # fmt: skip
 """Headers about the connection or for the ingress, and what only a handler may say; a handler sees all others."""
 
 QUERY_PARAMETERS: Final = ("delay", "limit-key")
-"""Those of Restate's ingress. Requests are not limited by key here, so `limit-key` changes nothing."""
+"""Those of Restate's ingress."""
+NO_LIMIT_KEY: Final = (
+    "limit-key requires a scope to be set, and there are no scopes here: the limits of a handler stand in its class"
+)
 
 ACCEPTED_CODING: Final = ((b"accept-encoding", b"identity"),)
 
@@ -269,9 +276,12 @@ class Ingress:
         is_explicit = bool(segments) and segments[0] == RESERVED
         target = self._targets.find_explicit(segments[1:]) if is_explicit else self._targets.find(segments)
         query: bytes = scope["query_string"]
-        delay_us = _delay_us(query, target) if query else None
         headers, idempotency_key, timeout_us = _forwarded(scope["headers"])
         headers[INGRESS_PATH] = "/" + b"/".join(segments).decode("latin-1")
+        delay_us = None
+        if query:
+            delay_us = _delay_us(query, target)
+            headers[INGRESS_PATH] += "?" + query.decode("latin-1")
         announced = headers.get("content-length")
         if announced is not None and len(announced) >= self._body_limit_digits:
             _check_announced(announced, self._body_limit_bytes)
@@ -383,6 +393,8 @@ def _forwarded(raw: Sequence[tuple[bytes, bytes]]) -> tuple[dict[str, str], str 
                 idempotency_key = _idempotency_key(raw_value, idempotency_key)
             elif raw_name == CONNECTION:
                 of_the_hop |= named_by_connection(raw_value.decode("latin-1"))
+            elif raw_name == LIMIT_KEY and raw_value:
+                raise RefusedRequestError(400, NO_LIMIT_KEY)
             elif raw_name == TIMEOUT:
                 timeout_us = _timeout_us(raw_value.decode("latin-1"))
             continue
@@ -433,6 +445,8 @@ def _delay_us(query: bytes, target: Target) -> int | None:
         raise RefusedRequestError(
             400, f"unknown query parameter '{unknown[0]}', this ingress knows {' and '.join(QUERY_PARAMETERS)}"
         )
+    if any(parameters.get("limit-key", ())):
+        raise RefusedRequestError(400, NO_LIMIT_KEY)
     delays = parameters.get("delay")
     if not delays:
         return None
@@ -442,7 +456,7 @@ def _delay_us(query: bytes, target: Target) -> int | None:
     if not target.is_send:
         raise RefusedRequestError(400, "bad delay query parameter, only a send can be delayed: add /send to the path")
     try:
-        return parse_delay(delays[-1]) or None
+        return parse_delay(delays[-1])
     except ValueError as error:
         raise RefusedRequestError(400, f"bad delay query parameter '{delays[-1]}': {error}") from None
 
@@ -514,14 +528,25 @@ async def _respond_plainly(answer: Answer, scope: Scope, send: Send) -> None:
     await send({"type": "http.response.body", "body": answer.body})
 
 
-async def _refuse(_: Request, error: Exception) -> Response:
+async def _refuse(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     allowed = (error.headers or {}).get("Allow")
     if error.status_code == 405 and allowed is not None:
         use = " or ".join(sorted(allowed.split(", ")))
         return _response(error_answer(405, f"method not allowed, use {use}", headers=[(b"allow", allowed.encode())]))
+    if error.status_code == 404 and (expected := _expected_at(path_segments(request.scope))) is not None:
+        return _response(error_answer(400, expected))
     message = "not found" if error.status_code == 404 else error.detail
     return _response(error_answer(error.status_code, message))
+
+
+def _expected_at(segments: Sequence[bytes]) -> str | None:
+    """What is wrong with a path that ends too early, or None."""
+    if len(segments) < 2:
+        return BAD_EXPLICIT_PATH
+    if segments[1] in (b"awakeables", b"a") and len(segments) < 4:
+        return BAD_AWAKEABLE_PATH
+    return None
 
 
 def _response(answer: Answer) -> Response:

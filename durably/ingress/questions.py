@@ -19,6 +19,7 @@ import msgspec
 from durably.ids import OLDER_PREFIX, KeyScope, run_scope
 from durably.ingress.paths import segment_text
 from durably.ingress.refusals import RefusedRequestError
+from durably.ingress.targets import BAD_EXPLICIT_PATH
 
 Verb: TypeAlias = Literal["attach", "output", "lookup"]
 Which: TypeAlias = str | KeyScope
@@ -26,6 +27,11 @@ Which: TypeAlias = str | KeyScope
 VERBS: Final[dict[bytes, Verb]] = {b"attach": "attach", b"output": "output", b"lookup": "lookup"}
 WAITS_OR_LOOKS: Final[dict[bytes, Verb]] = {b"attach": "attach", b"output": "output"}
 OLDER_FORMS: Final = frozenset({b"invocation", b"workflow"})
+BAD_INVOCATION_PATH: Final = (
+    "bad path, expected /restate/invocation/:invocation-id/output or "
+    "/restate/invocation/:target/:idempotency-key/output, or the same with attach"
+)
+BAD_WORKFLOW_PATH: Final = "bad path, expected /restate/workflow/:name/:key/output or the same with attach"
 FIRST_SEGMENTS: Final = OLDER_FORMS | VERBS.keys()
 """What the second segment of such a path is, after `restate`."""
 
@@ -75,7 +81,11 @@ def question_of(method: str, segments: Sequence[bytes]) -> Question:
     if first in WAITS_OR_LOOKS and len(rest) == 1:
         _expect(method, "GET")
         return Question(WAITS_OR_LOOKS[first], _invocation_id(segment_text(rest[0])))
-    if first not in OLDER_FORMS or len(rest) < 2 or rest[-1] not in WAITS_OR_LOOKS:
+    if first not in OLDER_FORMS:
+        raise RefusedRequestError(400, BAD_EXPLICIT_PATH)
+    if len(rest) < (3 if first == b"workflow" else 2):
+        raise RefusedRequestError(400, BAD_WORKFLOW_PATH if first == b"workflow" else BAD_INVOCATION_PATH)
+    if rest[-1] not in WAITS_OR_LOOKS:
         raise RefusedRequestError(404, "not found")
     names = [segment_text(segment) for segment in rest[:-1]]
     which = _workflow(names) if first == b"workflow" else _invocation(names)

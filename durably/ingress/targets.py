@@ -20,7 +20,14 @@ from durably.ingress.refusals import RefusedRequestError as RefusedRequestError
 from durably.runtime.gateway.requests import ServiceDescription
 
 BAD_PATH: Final = "bad path, expected either /:service-name/:handler or /:object-name/:object-key/:handler"
+BAD_EXPLICIT_PATH: Final = (
+    "bad path, expected /restate/call/:service/:handler, /restate/send/:service/:handler, "
+    "/restate/attach/:invocation-id, /restate/output/:invocation-id or /restate/lookup"
+)
+NO_SCOPES: Final = "scoped invocations are not enabled: there are no scopes here. Leave /scope/:scope out of the path"
+CALL: Final = b"call"
 SEND: Final = b"send"
+SCOPE: Final = b"scope"
 
 
 class Target(msgspec.Struct, frozen=True, gc=False):
@@ -60,12 +67,17 @@ class Targets:
         self._services = {service.name.encode(): _service(service) for service in services}
 
     def find_explicit(self, segments: Sequence[bytes]) -> Target:
-        """The target of a path that begins with `call` or `send`.
+        """The target of a path that begins with `call` or `send`, or with a scope before these.
 
         Raises:
-            RefusedRequestError: 400 or 404.
+            RefusedRequestError: 400 or 404. A path with a scope has no target.
 
         """
+        if segments[0] == SCOPE:
+            if len(segments) < 4 or segments[2] not in (CALL, SEND):
+                raise RefusedRequestError(400, BAD_EXPLICIT_PATH)
+            self.find(segments[3:], segments[2] == SEND)
+            raise RefusedRequestError(400, NO_SCOPES)
         return self.find(segments[1:], segments[0] == SEND)
 
     def find(self, segments: Sequence[bytes], sends: bool | None = None) -> Target:

@@ -155,9 +155,21 @@ async def test_many_at_once_are_told_one_by_one(app: Harness, admin: httpx.Async
     assert [one["old_invocation_id"] for one in again["succeeded"]] == sent
     assert (await batch(admin, "purge", invocation_ids=sent))["succeeded"] == sent
     assert "at most" in (await batch(admin, "kill", invocation_ids=[f"inv_{n}" for n in range(1001)]))["message"]
+    assert "at most" in (await batch(admin, "kill", invocation_ids=["inv_1"] * 1001))["message"]
     assert await batch(admin, "kill", invocation_ids=[]) == {"succeeded": [], "failed": []}
     for neither_or_both in ({}, {"ids": sent}, {"invocation_ids": sent, "target": "Job/1"}):
         assert "invocation_ids or target" in (await batch(admin, "kill", **neither_or_both)).get("message", "")
+
+
+async def test_a_batch_of_what_is_no_verb_is_not_found_whatever_its_body_is(admin: httpx.AsyncClient) -> None:
+    for body in (b"", b'{"invocation_ids": []}'):
+        assert (await admin.post("/internal/invocations_batch_operations/sell", content=body)).status_code == 404
+
+
+@pytest.mark.parametrize("path", ["/health/", "/v4/services/", "/deployments/", "/invocations/inv_1/"])
+async def test_no_path_leads_elsewhere(admin: httpx.AsyncClient, path: str) -> None:
+    answered = await admin.get(path, headers={"host": "elsewhere.example"})
+    assert (answered.status_code, answered.headers.get("location")) == (404, None)
 
 
 async def test_a_target_stands_for_all_of_it(app: Harness, admin: httpx.AsyncClient) -> None:

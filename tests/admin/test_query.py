@@ -242,6 +242,28 @@ PECULIAR = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("SELECT x, t.y FROM (VALUES (1, 'a'), (2, 'b')) AS t(x, y)", [{"x": 1, "y": "a"}, {"x": 2, "y": "b"}]),
+        ("SELECT * FROM (SELECT 1, 2) AS t(x, y)", [{"x": 1, "y": 2}]),
+        (
+            (
+                "SELECT t.n, u.ty FROM (SELECT name FROM sys_service ORDER BY name LIMIT 1) AS t(n) "
+                "JOIN (SELECT name, ty FROM (SELECT name, ty FROM sys_service) AS s(name, ty)) AS u(m, ty) ON u.m = t.n"
+            ),
+            [{"n": "Counter", "ty": "virtual_object"}],
+        ),
+        ("SELECT count(*) FROM sys_service", [{"count(*)": 3}]),
+        ("SELECT COUNT(*) FROM sys_deployment AS d(a, b, c, d, e, f, g)", [{"count(*)": 1}]),
+    ],
+)
+async def test_columns_have_the_names_that_they_are_given(
+    admin: httpx.AsyncClient, sql: str, expected: list[dict[str, Any]]
+) -> None:
+    assert await rows(admin, sql) == expected
+
+
 async def test_the_dialect_of_restates_tools_is_understood(app: Harness, admin: httpx.AsyncClient) -> None:
     await app.object(Counter, "a").add(3)
     for sql in PECULIAR:

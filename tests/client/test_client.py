@@ -417,3 +417,18 @@ async def test_a_password_in_the_address_is_sent_as_a_header_and_told_nowhere(ca
         with pytest.raises(ValueError, match=r"is no address of a server") as refused:
             Client(url)
         assert "hush" not in str(refused.value)
+
+
+async def test_what_httpx_says_of_a_lost_connection_stands_in_one_sentence() -> None:
+    said = "Server disconnected without sending a response."
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        raise httpx.RemoteProtocolError(said)
+
+    http = httpx.AsyncClient(transport=httpx.MockTransport(answer))
+    async with Client("http://app", http=http, retry=RetryPolicy(max_attempts=1)) as client:
+        for key in (None, "once"):
+            with pytest.raises(ServerUnreachableError) as lost:
+                await client.call("Cart", "add", key="mary", argument=1, idempotency_key=key)
+            assert f"{said} It" in str(lost.value)
+            assert ".." not in str(lost.value)

@@ -24,8 +24,9 @@ from durably.errors import (
     UnknownTargetError,
 )
 from durably.ingress import Ingress, app
+from durably.ingress.app import BAD_AWAKEABLE_PATH
 from durably.ingress.cross_origin import CrossOrigin
-from durably.ingress.targets import BAD_PATH
+from durably.ingress.targets import BAD_EXPLICIT_PATH, BAD_PATH, NO_SCOPES
 from durably.runtime.gateway.requests import Acceptance, Reply
 from tests.ingress.fake import FakeRuntime
 
@@ -105,6 +106,11 @@ async def test_a_repeated_keyed_call_says_until_when_its_outcome_is_kept(
     response = await client.post("/CheckoutService/handle", headers={"idempotency-key": "abc"})
     assert response.headers["idempotency-expires"] == "1970-01-12T13:46:40.500000Z"
     assert runtime.calls[0].idempotency_key == "abc"
+    runtime.reply = Reply(
+        id="inv_1", body=b"", content_type=None, failure=TerminalError("no"), expires_at=1_000_000_500_000
+    )
+    failed = await client.post("/CheckoutService/handle", headers={"idempotency-key": "abc"})
+    assert failed.headers["idempotency-expires"] == "1970-01-12T13:46:40.500000Z"
 
 
 async def test_headers_reach_the_handler_but_those_of_the_connection(
@@ -205,9 +211,11 @@ async def test_an_object_may_have_the_key_send(client: httpx.AsyncClient, runtim
     assert [(call.key, call.handler) for call in runtime.calls] == [("send", "send")]
 
 
-async def test_a_delay_of_nothing_is_no_delay(client: httpx.AsyncClient, runtime: FakeRuntime) -> None:
-    await client.post("/CheckoutService/handle/send?delay=0s")
-    assert runtime.sends[0].delay_us is None
+@pytest.mark.parametrize("delay", ["0s", "0", "PT0S"])
+async def test_a_delay_of_nothing_is_a_delay(delay: str, client: httpx.AsyncClient, runtime: FakeRuntime) -> None:
+    """Its answer has an `executionTime`, as each answer to a delayed send."""
+    await client.post(f"/CheckoutService/handle/send?delay={delay}")
+    assert runtime.sends[0].delay_us == 0
 
 
 async def test_a_delay_that_cannot_be_read_is_refused(client: httpx.AsyncClient, runtime: FakeRuntime) -> None:
@@ -244,12 +252,27 @@ async def test_an_unknown_query_parameter_is_refused(
     assert runtime.calls == runtime.sends == []
 
 
-@pytest.mark.parametrize("query", ["", "&", "limit-key=mary"])
+@pytest.mark.parametrize("query", ["", "&", "limit-key="])
 async def test_query_parameters_of_restate_are_allowed(
     query: str, client: httpx.AsyncClient, runtime: FakeRuntime
 ) -> None:
     assert (await client.post(f"/CheckoutService/handle/send?{query}")).status_code == 202
     assert (await client.post(f"/CheckoutService/handle?{query}")).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/CheckoutService/handle", "/restate/send/CartObject/a/checkout"])
+@pytest.mark.parametrize(("query", "headers"), [("?limit-key=mary", {}), ("", {"X-Restate-Limit-Key": "mary"})])
+async def test_a_limit_that_would_not_hold_is_refused(
+    path: str, query: str, headers: dict[str, str], client: httpx.AsyncClient, runtime: FakeRuntime
+) -> None:
+    refused = await client.post(path + query, headers=headers)
+    assert (refused.status_code, runtime.calls, runtime.sends) == (400, [], [])
+    assert error_of(refused)["message"].startswith("limit-key requires a scope to be set")
+
+
+async def test_a_handler_hears_of_the_query_as_it_came(client: httpx.AsyncClient, runtime: FakeRuntime) -> None:
+    await client.post("/CheckoutService/handle/send?delay=PT1%53")
+    assert runtime.sends[0].headers["x-restate-ingress-path"] == "/CheckoutService/handle/send?delay=PT1%53"
 
 
 # ---------------------------------------------------------------- paths
@@ -267,7 +290,18 @@ async def test_query_parameters_of_restate_are_allowed(
         ("/CheckoutService/nothing", 404, NO_HANDLER),
         ("/Hidden/run", 400, "the invoked service is not public"),
         ("/CartObject/Mary/_sweep", 400, "the invoked service is not public"),
-        ("/restate", 404, "not found"),
+        ("/restate", 400, BAD_EXPLICIT_PATH),
+        ("/restate/call", 400, BAD_PATH),
+        ("/restate/scope", 400, BAD_EXPLICIT_PATH),
+        ("/restate/scope/s/call", 400, BAD_EXPLICIT_PATH),
+        ("/restate/scope/s/attach/CheckoutService/handle", 400, BAD_EXPLICIT_PATH),
+        ("/restate/scope/s/call/CheckoutService/handle", 400, NO_SCOPES),
+        ("/restate/scope/s/send/CartObject/Mary/checkout", 400, NO_SCOPES),
+        ("/restate/scope/s/call/Hidden/run", 400, "the invoked service is not public"),
+        ("/restate/scope/s/call/CheckoutService/nothing", 404, NO_HANDLER),
+        ("/restate/awakeables", 400, BAD_AWAKEABLE_PATH),
+        ("/restate/a/sign_1x", 400, BAD_AWAKEABLE_PATH),
+        ("/restate/a/sign_1x/nothing", 404, "not found"),
         ("/restate/nothing/CheckoutService/handle", 404, "not found"),
         ("/CartObject/%ff/checkout", 400, "bad path, a segment is not UTF-8 once it is URL-decoded: %ff"),
     ],
@@ -450,7 +484,7 @@ async def test_any_page_may_use_an_ingress_with_a_port_of_its_own(runtime: FakeR
         preflight = await client.options(path, headers=asked)
         assert (preflight.status_code, preflight.content) == (200, b"")
         assert preflight.headers["access-control-allow-headers"] == "x-tenant"
-        assert preflight.headers["access-control-allow-methods"] == "POST, GET"
+        assert preflight.headers["access-control-allow-methods"] == "POST"
         assert runtime.calls == []
         response = await client.get(path, headers=origin)
         assert "x-restate-id" in response.headers["access-control-expose-headers"]
@@ -458,6 +492,11 @@ async def test_any_page_may_use_an_ingress_with_a_port_of_its_own(runtime: FakeR
             assert answered.headers["access-control-allow-origin"] == "https://shop.example"
             assert answered.headers["access-control-allow-credentials"] == "true"
             assert "origin" in answered.headers["vary"]
+        for headers in ({}, origin, {"access-control-request-method": "PATCH"}):
+            told = await client.options(path, headers=headers)
+            assert (told.status_code, told.content) == (200, b"")
+            assert told.headers.get("access-control-allow-origin") == headers.get("origin")
+            assert told.headers.get("access-control-allow-methods") == headers.get("access-control-request-method")
         plain = await client.get(path)
         assert not [name for name in plain.headers if name.startswith("access-control")]
 

@@ -124,6 +124,16 @@ async def test_a_repeated_keyed_call_gets_the_first_ones_outcome(client: httpx.A
     assert expires > datetime.now(UTC) + timedelta(hours=23)
 
 
+async def test_a_failure_that_is_kept_says_until_when(client: httpx.AsyncClient) -> None:
+    first, second = [await client.post("/Shop/buy", headers={"idempotency-key": "k"}) for _ in "12"]
+    attached = await client.get(f"/restate/attach/{first.headers['x-restate-id']}")
+    assert "idempotency-expires" not in first.headers
+    for later in (second, attached):
+        assert (later.status_code, later.json()) == (409, first.json())
+        expires = datetime.fromisoformat(later.headers["idempotency-expires"])
+        assert expires > datetime.now(UTC) + timedelta(hours=23)
+
+
 async def test_a_repeated_keyed_send_was_accepted_before(client: httpx.AsyncClient) -> None:
     first, second = [
         (await client.post("/Counter/a/add/send", content=b"5", headers={"idempotency-key": "k"})).json() for _ in "12"

@@ -50,6 +50,9 @@ def split(total: int) -> list[tuple[int, str]]:
         ("+1s", SECOND),
         ("0s", 0),
         (" 10s ", 10 * SECOND),
+        ("0", 0),
+        ("00:00:10", 10 * SECOND),
+        ("36:05:00.25", 129_900 * SECOND + SECOND // 4),
     ],
 )
 def test_what_clients_write_is_understood(text: str, expected: int) -> None:
@@ -64,6 +67,10 @@ def test_what_clients_write_is_understood(text: str, expected: int) -> None:
         ("soon", "neither"),
         ("5s soon", "read from 'soon' on"),
         ("5x", "'x' is not a unit"),
+        ("1M", "'M' is not a unit"),
+        ("1S", "'S' is not a unit"),
+        ("00:10", "neither"),
+        ("1h 00:00:10", "read from '00:00:10' on"),
         ("1s 2h", "large to small"),
         ("1s 2s", "large to small"),
         ("1.5h 3m", "fraction"),

@@ -1,9 +1,9 @@
 """How long a delayed send waits, as clients write it: `parse_delay` makes microseconds of it or raises `ValueError`.
 
 Two spellings are understood, as Restate's clients use them: ISO-8601 durations (`PT10S`, `P1DT2H`, `PT0.5S`) and
-friendly ones (`10s`, `1h 5m`, `1 hour, 30 minutes`, `1.5 days`). In both the units go from large to small, each at most
-once, and only the last may have a fraction. A day is 24 hours. Years and months have no fixed length and are refused.
-What is finer than a microsecond is rounded up, so that a message never comes early.
+friendly ones (`10s`, `1h 5m`, `1 hour, 30 minutes`, `1.5 days`, `00:10:00` and `0`). In both the units go from large to
+small, each at most once, and only the last may have a fraction. A day is 24 hours. Years and months have no fixed
+length and are refused. What is finer than a microsecond is rounded up, so that a message never comes early.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ _ISO: Final = re.compile(
 )
 _ISO_UNITS: Final = ("week", "day", "hour", "minute", "second")
 _NEITHER: Final = "it is neither an ISO-8601 duration like PT10S nor a friendly one like 1h 5m"
+_CLOCK: Final = re.compile(r"([0-9]+):([0-9]{2}):([0-9]{2}(?:\.[0-9]+)?)")
 _FRIENDLY_PART: Final = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Zµμ]+)\s*(,?)")
 
 
@@ -64,6 +65,8 @@ def parse_delay(text: str) -> int:
     if spelled.startswith("-"):
         raise ValueError("it is negative")
     spelled = spelled.removeprefix("+")
+    if spelled == "0":
+        return 0
     return _microseconds(_iso_parts(spelled) if spelled[:1] in ("P", "p") else _friendly_parts(spelled))
 
 
@@ -78,6 +81,9 @@ def _iso_parts(text: str) -> list[tuple[str, str]]:
 
 
 def _friendly_parts(text: str) -> list[tuple[str, str]]:
+    clock = _CLOCK.fullmatch(text)
+    if clock is not None:
+        return list(zip(clock.groups(), ("hour", "minute", "second"), strict=True))
     parts: list[tuple[str, str]] = []
     position, open_comma = 0, False
     while position < len(text):
@@ -95,7 +101,8 @@ def _friendly_parts(text: str) -> list[tuple[str, str]]:
 
 
 def _unit(word: str) -> str:
-    unit = _UNITS.get(word) or _UNITS.get(word.lower())
+    # A single letter is as it stands: an `M` may be meant as months.
+    unit = _UNITS.get(word) or (_UNITS.get(word.lower()) if len(word) > 1 else None)
     if unit is None:
         raise ValueError(f"{word!r} is not a unit of time (w, d, h, m, s, ms, us)")
     return unit

@@ -133,10 +133,30 @@ def checked_query(text: str) -> tuple[exp.Query, frozenset[str]]:
 def _translated(text: str) -> Translated:
     query, tables = checked_query(text)
     types = _types(query)
+    _name_columns(query)
     sql = query.transform(_adapted).sql(
-        dialect=_OurSqlite, identify=True, comments=False, unsupported_level=ErrorLevel.IGNORE
+        dialect=_OurSqlite,
+        identify=True,
+        normalize_functions="lower",  # A column without a name is called by it: `count(*)`.
+        comments=False,
+        unsupported_level=ErrorLevel.IGNORE,
     )
     return Translated(sql, types, tables, values=sum(1 for _ in query.find_all(*_VALUES)))
+
+
+def _name_columns(query: exp.Query) -> None:
+    """`FROM (…) AS t(x, y)`: SQLite names the columns of a part (`WITH`), but not those of a subquery."""
+    for node in list(query.find_all(exp.Subquery, exp.Values, exp.Table)):
+        alias = node.args.get("alias")
+        if not isinstance(alias, exp.TableAlias) or not alias.columns:
+            continue
+        name = alias.this
+        named = exp.Subquery(this=exp.select("*").from_(name.copy()), alias=exp.TableAlias(this=name.copy()))
+        node.replace(named)
+        node.set("alias", None)
+        part = node.this if isinstance(node, exp.Subquery) else node
+        whole = exp.select("*").from_(part) if isinstance(part, exp.Table) else part
+        named.this.set("with_", exp.With(expressions=[exp.CTE(this=whole, alias=alias)]))
 
 
 def _check_size(text: str) -> None:
