@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -89,8 +90,10 @@ async def test_state_is_migrated_when_an_object_is_next_used_and_kills_change_no
 
     environment, port = {"ENGINE": engine}, free_port()
     write(FIRST)
-    first = Deployed(cluster, "people:app", cwd=tmp_path, environment=environment)
-    async with Client(cluster.url) as client:
+    async with AsyncExitStack() as stack:
+        first = Deployed(cluster, "people:app", cwd=tmp_path, environment=environment)
+        stack.callback(first.end)
+        client = await stack.enter_async_context(Client(cluster.url))
 
         async def ask(key: str, handler: str, argument: object = None) -> object:
             body = b"" if argument is None else json.dumps(argument).encode()
@@ -134,4 +137,3 @@ async def test_state_is_migrated_when_an_object_is_next_used_and_kills_change_no
                 old.end()
         finally:
             second.end()
-            first.end()

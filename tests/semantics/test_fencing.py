@@ -235,6 +235,24 @@ async def test_a_store_that_is_lost_stops_the_runtime_for_good_and_tells_those_w
         await store.go_on()
 
 
+async def test_what_keeps_a_store_from_being_opened_again_is_what_callers_hear() -> None:
+    """The first failure may be mended by then, or be a consequence of the same cause that says less."""
+    store = PuppetStore()
+    async with running(store) as (app, _):
+        store.hold()
+        paying = begin(app.object(Account, "a").pay_in(1))
+        await turns()
+        store.failing_opens.append(StoreUnavailableError("The role may not use the schema."))
+        await store.fail_one(durable=False)
+        await turns()
+        with pytest.raises(StoreUnavailableError, match=r"opened again: The role may not use the schema\. Nothing was"):
+            await app.object(Account, "a").look()
+        await store.go_on()
+        await wait_a_little(app, 60)
+        with pytest.raises(StoreUnavailableError, match=r"the outcome is unknown.* The role may not use the schema"):
+            await paying
+
+
 class LostStore(WrappedStore):
     """Is lost when the test says so."""
 

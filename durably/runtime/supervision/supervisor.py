@@ -98,6 +98,8 @@ class Supervisor:
         )
         self._identity = Owner(host=socket.gethostname(), process_id=os.getpid(), since=self._clock.now())
         self._failure: BaseException | None = None
+        self._newest_failure: BaseException | None = None
+        """The same, or why the store could not be opened again since."""
         self._final: BaseException | None = None
         self._reopening: asyncio.Task[None] | None = None
         self._patience: Cancellable | None = None
@@ -231,7 +233,7 @@ class Supervisor:
             return
         self.engine = None
         self.gateway.close()
-        self._failure = self.gateway.pending.failure = error
+        self._failure = self._newest_failure = self.gateway.pending.failure = error
         self._failures += 1
         self._suspects = [*self._suspects[-_SUSPECTS_KEPT:], incarnation.suspect]
         engine.kill()
@@ -262,7 +264,7 @@ class Supervisor:
             return self._final
         if self._failure is not None and not self._closing:
             return StoreUnavailableError(
-                f"The store failed and is being opened again: {self._failure} Nothing was accepted.",
+                f"The store failed and is being opened again: {self._newest_failure} Nothing was accepted.",
                 nothing_accepted=True,
             )
         return RuntimeStoppedError(
@@ -367,6 +369,7 @@ class Supervisor:
                 self._give_up(error)
                 return
             except Exception as error:
+                self._newest_failure = self.gateway.pending.failure = error
                 self._observer.reopen_failed(error, self._reopen_delay_us)
         self._reopening = None
         self._observer.recovered()

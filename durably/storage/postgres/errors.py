@@ -18,9 +18,10 @@ _NO_ENTRY: Final = ("28P01", "28000")
 
 _ADVICE: Final = {
     "3D000": "Create it (`createdb`), or correct the URL.",
-    "42501": "The role needs the right to create a schema in this database, or to use the one that is there.",
+    "42501": "The role needs the right to create a schema in this database, or to own the one that is there.",
+    "42P01": "Its tables are not seen: they were dropped, or the role may not use their schema any more.",
     "53100": "The disk of the server is full. Free some space there.",
-    "53300": "The server has no free connections. Raise `max_connections`, or close others.",
+    "53300": "No connection is free. Raise `max_connections` of the server or the limit of the role, or close others.",
     "25006": "The server answers reads only. Connect to the one that takes writes.",
     "57P03": "The server starts or stops. Wait, or look into its log.",
 }
@@ -28,6 +29,7 @@ _ADVICE: Final = {
 _SAID: Final = (
     ('database "', "3D000"),
     ("too many clients", "53300"),
+    ("too many connections for", "53300"),
     ("remaining connection slots", "53300"),
     ("read-only", "25006"),
     ("the database system is", "57P03"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -25,11 +26,14 @@ from durably import (
 )
 from durably.storage.postgres import PostgresStore, moving
 from durably.storage.postgres.moving import move
+from durably.storage.postgres.statements import STATEMENTS
+from durably.storage.statements import MIGRATIONS
 from durably.testing import Harness
 from durably.testing.stores.contract import OWNER
 from tests.cli.output_schemas import assert_fits
 from tests.postgres import PostgresServer
 from tests.processes import durably
+from tests.storage.layout_program import restore
 
 pytestmark = pytest.mark.slow
 
@@ -112,6 +116,36 @@ def test_what_is_under_way_goes_on_where_it_was_moved_to(
         move(path, url, owner=OWNER, progressed=cut_off)
     asyncio.run(same(SqliteStore(path), PostgresStore(url)))
     asyncio.run(go_on())
+
+
+def test_a_move_that_is_cut_off_after_each_of_its_portions_comes_to_the_same(
+    server: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a store that has rows in most of the tables."""
+    path = tmp_path / "app.db"
+    restore(MIGRATIONS[-1].version, path)
+    whole = move(path, server.new_url(), owner=OWNER, progressed=lambda table, rows: None)
+    assert sum(count > 0 for count in whole.rows.values()) >= 8, whole.rows
+    monkeypatch.setattr(moving, "PORTION_ROWS", 2)
+    url, portions = server.new_url(), list[tuple[str, int]]()
+
+    def cut_off(table: str, rows: int) -> None:
+        if (table, rows) not in portions:
+            portions.append((table, rows))
+            raise CutOffError
+
+    cuts, moved = 0, None
+    while moved is None:
+        with monkeypatch.context() as patch, suppress(StoreUnavailableError):  # A portion is lost with its transaction.
+            patch.setitem(STATEMENTS, "note_moved", "select 1 / 0")
+            moved = move(path, url, owner=OWNER, progressed=lambda table, rows: None)
+        if moved is None:
+            with suppress(CutOffError):  # And the move is cut off behind it.
+                moved = move(path, url, owner=OWNER, progressed=cut_off)
+        cuts += 1
+    assert moved == whole
+    assert cuts > sum(count > 0 for count in whole.rows.values())
+    asyncio.run(same(SqliteStore(path), PostgresStore(url)))
 
 
 async def same(old: SqliteStore, new: PostgresStore) -> None:

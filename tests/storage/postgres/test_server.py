@@ -109,3 +109,35 @@ def test_what_a_role_has_set_does_not_reach_the_store(server: PostgresServer) ->
     with connect() as connection:
         for name, wanted in (("idle_session_timeout", "0"), ("transaction_isolation", "read committed")):
             assert connection.execute("select current_setting(%s)", [name]).fetchone() == (wanted,)
+
+
+@pytest.mark.slow
+def test_what_a_role_may_not_is_told_and_ends_when_it_may_again(server: PostgresServer) -> None:
+    url = server.new_url().replace("tester@", "limited@")
+    schema = url.partition("schema=")[2]
+    server.execute("create role limited login")
+    server.execute("grant create on database postgres to limited")
+
+    async def go() -> None:
+        store = PostgresStore(url)
+        await store.open(OWNER)
+        await store.close()
+
+    def refused() -> str:
+        with pytest.raises(StoreUnavailableError) as raised:
+            asyncio.run(go())
+        return str(raised.value)
+
+    asyncio.run(go())
+    server.execute(f"alter schema {schema} owner to tester")
+    assert "permission denied for schema" in refused()
+    server.execute(f"alter schema {schema} owner to limited")
+    server.execute(f"revoke all on {schema}.layout from limited")
+    assert "permission denied for table layout. The role needs the right" in refused()
+    server.execute(f"grant all on {schema}.layout to limited")
+    server.execute("alter role limited connection limit 0")
+    assert "too many connections for role" in refused()
+    assert "No connection is free." in refused()
+    server.execute("alter role limited connection limit -1")
+    server.execute(f"alter table {schema}.state add column another int")
+    asyncio.run(go())
