@@ -31,7 +31,7 @@ from durably.admin.guard import refusal
 from durably.admin.openapi import admin_document
 from durably.admin.query import ARROW_TYPE, JSON_TYPE, as_arrow, as_json, wants_json
 from durably.bearer_tokens import is_anonymous
-from durably.errors import DurablyError, OverloadedError, TerminalError
+from durably.errors import DurablyError, OverloadedError, TerminalError, UnreadableRecordError
 from durably.runtime.gateway.control import Verb
 from durably.runtime.gateway.dead_letter_control import DeadLetter
 from durably.runtime.gateway.delays import parse_delay
@@ -41,22 +41,28 @@ from durably.runtime.gateway.requests import Acceptance, Effect
 from durably.runtime.gateway.schedule_control import Schedule
 from durably.runtime.gateway.source_control import SourceState
 from durably.runtime.gateway.subscription_control import SubscriptionState
+from durably.runtime.supervision.contained_codec import contained_codec
 
 if TYPE_CHECKING:
     from durably.inspection import WaitingInvocation
     from durably.runtime.observation.metrics import RuntimeMetrics
     from durably.runtime.queries.queries import QueryAnswer
+    from durably.storage.introspection import InspectableStore
+    from durably.storage.payload_coding import Codec
 
 T = TypeVar("T")
 
 MIN_ADMIN_API_VERSION: Final = 1
 MAX_ADMIN_API_VERSION: Final = 4
 BODY_LIMIT_BYTES: Final = 32 * 1024 * 1024
+JOURNAL_LIMIT_BYTES: Final = 64 * 1024 * 1024
+ENCODED_TYPE: Final = "application/octet-stream"
+"""Of a journal that the codec of the runtime has encoded."""
 BATCH_LIMIT: Final = 1_000
 """Invocations of one batch operation."""
 
 OK, ACCEPTED, BAD_REQUEST, FORBIDDEN, NOT_FOUND, CONFLICT = 200, 202, 400, 403, 404, 409
-NOT_ALLOWED, OVERLOADED, NOT_IMPLEMENTED, UNAVAILABLE = 405, 429, 501, 503
+NOT_ALLOWED, TOO_LARGE, OVERLOADED, NOT_IMPLEMENTED, UNAVAILABLE = 405, 413, 429, 501, 503
 
 _STATUS: Final[Mapping[tuple[Verb, Effect], int]] = {
     (Verb.CANCEL, Effect.APPENDED): ACCEPTED,
@@ -78,6 +84,9 @@ class AdministeredRuntime(CataloguedRuntime, Protocol):
 
     @property
     def accepts_requests(self) -> bool: ...
+    @property
+    def codec(self) -> Codec | None: ...
+    def store_to_read(self) -> Awaitable[InspectableStore]: ...
     def refusal(self) -> str | None: ...
     def metrics(self) -> Awaitable[RuntimeMetrics]: ...
     def invocation(self, id: str, /) -> Invocation[Any]: ...
@@ -141,6 +150,7 @@ class Admin:
                 Route("/schedules/{verb}", self._turn_schedule, methods=["PATCH"]),
                 Route("/invocations/{id}", self._look, methods=["GET"]),
                 Route("/invocations/{id}/why", self._why, methods=["GET"]),
+                Route("/invocations/{id}/journal", self._journal, methods=["GET"]),
                 Route("/internal/invocations_batch_operations/{verb}", self._batch, methods=["POST"]),
             ],
             exception_handlers={HTTPException: _refuse, DurablyError: _fail},
@@ -347,6 +357,38 @@ class Admin:
         if request.headers.get("accept", "").startswith("text/plain"):
             return PlainTextResponse(str(told))
         return _json(told.data())
+
+    async def _journal(self, request: Request) -> Response:
+        """All that a replay needs, as `durably export-journals` writes it. An addition to Restate's.
+
+        Where values are encoded, the whole is, with the same codec: who has no key cannot read it here either.
+        """
+        # Tools for tests, which serving alone does not need.
+        from durably.testing.replaying.export import journal_with_id
+        from durably.testing.replaying.journals import encode_journal
+
+        id = request.path_params["id"]
+        try:
+            journal = await journal_with_id(await self._runtime.store_to_read(), id)
+        except UnreadableRecordError as error:
+            raise HTTPException(CONFLICT, str(error)) from error
+        if journal is None:
+            raise HTTPException(
+                NOT_FOUND,
+                f"There is no journal of {id}: no such invocation is known, or its journal is no longer kept "
+                "(journal_retention)",
+            )
+        content = await asyncio.to_thread(encode_journal, journal)
+        if len(content) > JOURNAL_LIMIT_BYTES:
+            raise HTTPException(
+                TOO_LARGE,
+                f"the journal of {id} has {len(content):,} bytes, and at most {JOURNAL_LIMIT_BYTES:,} are sent",
+            )
+        codec = self._runtime.codec
+        if codec is None:
+            return Response(content, media_type="application/json")
+        encoded = await asyncio.to_thread(contained_codec(codec).encode, content)
+        return Response(encoded, media_type=ENCODED_TYPE)
 
     def _acting(self, name: str) -> Callable[[Request], Awaitable[Response]]:
         async def act(request: Request) -> Response:

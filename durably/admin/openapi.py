@@ -112,6 +112,20 @@ _SCHEMAS: Final[Json] = {
     "RegisteredDeployment": _record({"id": TEXT, "services": _list(_of("Service")), **_PROTOCOL}),
     "Address": _record({"uri": TEXT}),
     "Restarted": _record({"new_invocation_id": TEXT}),
+    "Journal": _record({
+        "format": NUMBER,
+        **dict.fromkeys(("durably", "python", "id", "service", "key", "handler", "status", "seed"), TEXT),
+        "accepted_at": NUMBER,
+        "deadline": {"type": ["integer", "null"]},
+        "idempotency_key": {"type": ["string", "null"]},
+        "headers": {"type": "object", "additionalProperties": TEXT},
+        "argument": {"description": "JSON, or bytes as `$base64`."},
+        "snapshot": ANYTHING,
+        "steps": _list(ANYTHING),
+        "answers": _list(ANYTHING),
+        "versions": _list({}),
+        "state_version": NUMBER,
+    }),
     "Rows": _record({"rows": _list(ANYTHING)}),
     "Subscription": _record({
         "id": TEXT,
@@ -305,6 +319,14 @@ def _invocations() -> Json:
     paths["/invocations/{id}/why"] = {
         "get": _operation("why", "What it waits for, and what that waits for", {200: _of("Waiting")}, parameters=one)
     }
+    journal = _operation(
+        "journal",
+        "All that a replay of it needs, as `durably export-journals` writes it; encoded where the store is",
+        {200: _of("Journal")},
+        parameters=one,
+    )
+    journal["responses"]["200"]["content"]["application/octet-stream"] = {}
+    paths["/invocations/{id}/journal"] = {"get": journal}
     for verb, (meaning, answers, parameters) in _ON_ONE.items():
         told = _operation(f"{verb}_invocation", meaning, answers, parameters=[*one, *parameters])
         paths[f"/invocations/{{id}}/{verb}"] = {"patch": told}

@@ -23,8 +23,16 @@ from durably.cli.logs import LogLevel, configure_logs
 from durably.cli.migrate import migrate
 from durably.cli.move import move_store
 from durably.cli.new import make_project
-from durably.cli.operators.commands import FormatBesideFolderOption, FormatOption, JsonOption, add_to, format_of
+from durably.cli.operators.commands import (
+    AdminOption,
+    FormatBesideFolderOption,
+    FormatOption,
+    JsonOption,
+    add_to,
+    format_of,
+)
 from durably.cli.operators.output import Format
+from durably.cli.operators.sources import Whom
 from durably.cli.output_failures import output_failures_told
 from durably.cli.projects import run_main, run_worker
 from durably.cli.recode import decrypt, encrypt
@@ -330,6 +338,7 @@ _TargetArgument = Annotated[
 def debug_command(
     id: Annotated[str, typer.Argument(metavar="ID", help="The id of an invocation: inv_1…")],
     target: _TargetArgument = None,
+    admin: AdminOption = None,
     store: _StoreOption = None,
     with_pdb: Annotated[
         bool, typer.Option("--pdb/--no-pdb", help="Stop in the handler; without, at breakpoint() and those of an IDE.")
@@ -337,16 +346,18 @@ def debug_command(
 ) -> None:
     """Run the code of one invocation along its journal, from its first line to where it waits or fails.
 
-    For as long as you look: nothing waits for it, no action is run and nothing is sent. The store is only read, and may
-    be in use. Ends with 3 where the code fails, or does not follow the journal.
+    For as long as you look: nothing waits for it, no action is run and nothing is sent. The file of a store is only
+    read, and may be in use. With --admin, or a store in PostgreSQL, the server that runs is asked for the journal. Ends
+    with 3 where the code fails, or does not follow the journal.
     """
-    debug(id, target, store, with_pdb=with_pdb)
+    debug(id, target, Whom(admin=admin, store=store), with_pdb=with_pdb)
 
 
 @application.command("export-test")
 def export_test_command(
     id: Annotated[str, typer.Argument(metavar="ID", help="The id of an invocation: inv_1…")],
     target: _TargetArgument = None,
+    admin: AdminOption = None,
     store: _StoreOption = None,
     output: Annotated[
         Path, typer.Option(file_okay=False, help="The folder to write to; it is made if need be.")
@@ -358,7 +369,7 @@ def export_test_command(
 
     It fails as long as the code fails there. The journal beside it holds arguments, answers and state as they are.
     """
-    export_test(id, target, store, output, format=format_of(format, as_json))
+    export_test(id, target, Whom(admin=admin, store=store), output, format=format_of(format, as_json))
 
 
 @application.command("doctor")

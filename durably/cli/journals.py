@@ -1,6 +1,7 @@
 """`durably debug` and `durably export-test`: one invocation of a store, run along its journal here, at leisure.
 
-The store is only read, and may be in use meanwhile. No action is run and nothing is sent: the journal has the answers.
+The file of a store is only read, and may be in use meanwhile; or the server that runs on a store is asked. No action is
+run and nothing is sent: the journal has the answers.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from operator import attrgetter
 from pathlib import Path
 from types import CodeType
 from typing import Final
+from urllib.parse import quote
 
 import typer
 from typing_extensions import override
@@ -26,19 +28,21 @@ from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 from durably.cli.failures import CommandError
 from durably.cli.loading import load_runtime
 from durably.cli.operators.output import Format, print_result, talk
-from durably.cli.reading import store_file, store_url
-from durably.configuration import load_configuration
+from durably.cli.operators.sources import Whom, server
+from durably.cli.reading import store_file
+from durably.configuration import Configuration, load_configuration
 from durably.errors import DefinitionError, StoreInUseError, StoreUnavailableError, UnreadableRecordError
 from durably.runtime.clock import SystemClock
 from durably.runtime.runtime import Runtime
 from durably.runtime.supervision.contained_codec import contained_codec
 from durably.storage.codec_marker import refuse_encoded
+from durably.storage.connect import POSTGRES_PREFIXES
 from durably.storage.encoded import EncodedStore
 from durably.storage.introspection import InspectableStore
 from durably.storage.sqlite import SqliteStore
 from durably.testing.replaying.continuing import Continued, bound_actors, continue_with
 from durably.testing.replaying.export import journal_with_id
-from durably.testing.replaying.journals import ExportedJournal, write_journal
+from durably.testing.replaying.journals import ExportedJournal, JournalFileError, decode_journal, write_journal
 from durably.testing.replaying.replay import ReplayError
 
 FAILED: Final = 3
@@ -65,14 +69,14 @@ def {function}() -> None:
 '''
 
 
-def debug(id: str, target: str | None, store: str | None, *, with_pdb: bool) -> None:
+def debug(id: str, target: str | None, whom: Whom, *, with_pdb: bool) -> None:
     """Run the code of an invocation along its journal, in a debugger.
 
     Raises:
         CommandError: it cannot be run.
         typer.Exit: the code fails.
     """
-    found = _found(id, target, store)
+    found = _found(id, target, whom)
     actors = bound_actors(found.runtime)
     debugger = Debugger() if with_pdb else None
     continued: Continued | None
@@ -124,13 +128,13 @@ class Debugger(pdb.Pdb):
         super().set_quit()
 
 
-def export_test(id: str, target: str | None, store: str | None, folder: Path, *, format: Format) -> None:
+def export_test(id: str, target: str | None, whom: Whom, folder: Path, *, format: Format) -> None:
     """Write a test that runs the code of an invocation along its journal, and the journal beside it.
 
     Raises:
         CommandError: it cannot be written.
     """
-    found = _found(id, target, store)
+    found = _found(id, target, whom)
     journal = found.journal
     module, _, attribute = found.target.partition(":")
     name = attribute.partition(".")[0]
@@ -145,7 +149,7 @@ def export_test(id: str, target: str | None, store: str | None, folder: Path, *,
         file = write_journal(journal, folder)
         test.write_text(
             _TEST.format(
-                target=journal.target, id=journal.id, status=journal.status, store=found.url, day=_today(),
+                target=journal.target, id=journal.id, status=journal.status, store=found.where, day=_today(),
                 module=module, name=name, file=file.name, function=function,
                 expression=attribute if found.is_instance else f"{attribute}()",
             ),
@@ -168,7 +172,8 @@ class Found:
 
     runtime: Runtime
     target: str
-    url: str
+    where: str
+    """The URL of the store, or the address of the server."""
     journal: ExportedJournal
 
     @property
@@ -178,7 +183,7 @@ class Found:
         return attrgetter(attribute)(import_module(module)) is self.runtime
 
 
-def _found(id: str, target: str | None, store: str | None) -> Found:
+def _found(id: str, target: str | None, whom: Whom) -> Found:
     configuration = load_configuration()
     target = target or (None if configuration.server is None else configuration.server.target)
     if target is None:
@@ -187,7 +192,11 @@ def _found(id: str, target: str | None, store: str | None) -> Found:
             "[server] of durably.toml."
         )
     runtime = load_runtime(target)
-    url = store_url(store, configuration)
+    configured = None if configuration.store is None or whom.admin else configuration.store.url
+    url = whom.store or configured
+    if url is None or (whom.store is None and url.startswith((*POSTGRES_PREFIXES, "memory:"))):
+        sent, where = asyncio.run(_ask(whom, configuration, runtime, id))
+        return Found(runtime, target, where, sent)
     try:
         journal = asyncio.run(_read(store_file(url), runtime, id))
     except (StoreInUseError, StoreUnavailableError, DefinitionError, UnreadableRecordError) as error:
@@ -213,6 +222,30 @@ async def _read(file: SqliteStore, runtime: Runtime, id: str) -> ExportedJournal
         return await journal_with_id(store, id)
     finally:
         await file.close()
+
+
+async def _ask(whom: Whom, configuration: Configuration, runtime: Runtime, id: str) -> tuple[ExportedJournal, str]:
+    """The journal, from the server that runs on its store, and the address of this."""
+    async with server(whom, configuration) as running:
+        answer = await running.ask("GET", f"/invocations/{quote(id, safe='')}/journal")
+        content = answer.content
+        if not answer.headers.get("content-type", "").startswith("application/json"):
+            if runtime.codec is None:
+                raise CommandError(
+                    f"The values of {running.where} are encoded, and the runtime has no codec. Give it the one of the "
+                    "server: Runtime(codec=...)."
+                )
+            try:
+                content = contained_codec(runtime.codec).decode(content)
+            except Exception as error:
+                raise CommandError(
+                    f"The journal of {id} at {running.where} cannot be decoded: {error}. Give the runtime the codec, "
+                    "and the key, of the server."
+                ) from error
+        try:
+            return decode_journal(content), running.where
+        except JournalFileError as error:
+            raise CommandError(f"{running.where} sent no journal that can be read: {error}") from error
 
 
 def _told(journal: ExportedJournal, continued: Continued) -> str:

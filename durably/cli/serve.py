@@ -44,7 +44,7 @@ from durably.configuration import Admin as AdminSettings
 from durably.configuration import Configuration, tokens_of
 from durably.configuration import Server as ServerSettings
 from durably.configuration import Tracing as TracingSettings
-from durably.configuration.sections import values_of
+from durably.configuration.sections import values_of, without_credentials, without_password
 from durably.errors import DefinitionError, DurablyError, StoreInUseError, StoreUnavailableError
 from durably.ids import InvocationStatus
 from durably.ingress import Ingress
@@ -136,7 +136,7 @@ def serving(
         ingress=(settings.host if host is None else host, settings.port if port is None else port)
         if has_ingress
         else None,
-        ingress_url=None if configuration.ingress is None else configuration.ingress.url,
+        ingress_url=_told_address(configuration),
         ingress_tokens=tokens_of(configuration.ingress),
         admin=(operators.host, operators.port if admin_port is None else admin_port) if has_admin else None,
         admin_tokens=tokens_of(configuration.admin),
@@ -515,6 +515,17 @@ async def _tell_what_goes_on(runtime: Runtime) -> None:
 
 def _count(invocations: int) -> str:
     return f"{invocations:,} invocation{'' if invocations == 1 else 's'}"
+
+
+def _told_address(configuration: Configuration) -> str | None:
+    """What `[ingress]` says of where callers ask. The store and the admin API tell it, so it has no credentials."""
+    url = None if configuration.ingress is None else configuration.ingress.url
+    if url is None:
+        return None
+    try:
+        return without_password(without_credentials(url)[0])
+    except ValueError:
+        return without_password(url)
 
 
 def _address(what: Serving, listener: socket.socket | None) -> str:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, cast
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import unquote_plus, unquote_to_bytes, urlsplit
 
 import msgspec
 
@@ -30,13 +30,20 @@ URL_KEYS: Final = frozenset({"url", "endpoint", "nodes"})
 """Their values are URLs, and may have a password in them."""
 SQLITE_PREFIX: Final = "sqlite:///"
 """What follows it in the URL of a store is a path, which counts from there, too."""
-_PASSWORD: Final = re.compile(r"(//?[^:@/]*:)[^/]*@")
-_PASSWORD_OF_NO_URL: Final = re.compile(
-    r"^(\s*(?>[a-z][a-z\d+.-]*:/{1,3}|/{0,3})[^:@/\[]*:).*@", re.IGNORECASE | re.DOTALL
+_USER_IN_URL: Final = re.compile(
+    r"(\s*(?:(?P<scheme>[a-z][a-z\d+.-]*):/{1,3}|/{0,3}))(?P<user>.*)@", re.IGNORECASE | re.DOTALL
 )
-"""What has a slip in it: no scheme, one slash, or a password whose own / or @ was not escaped."""
-_SECRET_PARAMETER: Final = re.compile(
-    r"((?:^|[?&;\s])[a-z_-]*(?:password|passwd|pwd|secret|token|api[_-]?key)\s*=\s*)(?:'(?:[^'\\]|\\.)*'|[^&;#\s]*)",
+"""To the last @, also where what is before it has a slip: no scheme, one slash, or an @ or / that is not escaped."""
+_DATABASES: Final = "postgres"
+"""Schemes that begin so have users who are no secret."""
+_PLAIN_USER: Final = re.compile(r"[\w.%+~-]*")
+_PARAMETER: Final = re.compile(r"(?:^|(?<=([?&;#\s])))([^=?&;#\s]+)\s*=\s*")
+"""Of a query, or a keyword of libpq."""
+_REST_OF_QUERY: Final = re.compile(r"[^&]*", re.DOTALL)
+_KEYWORD_VALUE: Final = re.compile(r"'(?:[^'\\]|\\.)*(?:'|\\?$)|(?:\\.|\S)*", re.DOTALL)
+_SECRET_NAME: Final = re.compile(
+    r"password|passwd|passphrase|pwd|secret|token|credential|signature|authorization|(?:api|access|private|account)[_-]?key"
+    r"|scram_\w+_key|^(?:key|auth|sig|pass)$",
     re.IGNORECASE,
 )
 
@@ -222,9 +229,41 @@ def without_credentials(url: str) -> tuple[str, str | None]:
 
 
 def without_password(url: str) -> str:
-    """What was given as a URL, of any scheme, as it may be shown: without the password before its host, and without
-    secret parameters. Where it is malformed, more is hidden rather than less.
+    """What was given as a URL, of any scheme, or as keywords of libpq, as it may be shown: without the password before
+    its host, and without secret parameters. Where it is malformed, more is hidden rather than less.
+
+    A user without a password is a token, and hidden, but for PostgreSQL, where it is a name.
     """
-    if not url.startswith(SQLITE_PREFIX):  # A path has no password, and may have a colon and an @ in it.
-        url = _PASSWORD_OF_NO_URL.sub(r"\1***@", _PASSWORD.sub(r"\1***@", url))
-    return _SECRET_PARAMETER.sub(r"\1***", url)
+    hidden = sorted([*_hidden_user(url), *_hidden_values(url)])
+    shown, end = "", 0
+    for begin, until in hidden:
+        if begin >= end:
+            shown += f"{url[end:begin]}***"
+        end = max(end, until)
+    return shown + url[end:]
+
+
+def _hidden_user(url: str) -> Iterator[tuple[int, int]]:
+    """From where to where it is hidden."""
+    if url.startswith(SQLITE_PREFIX):  # A path has no password, and may have a colon and an @ in it.
+        return
+    found = _USER_IN_URL.match(url)
+    if found is None:
+        return
+    begin, end = found.span("user")
+    user, colon, password = found["user"].partition(":")
+    is_of_database = (found["scheme"] or "").lower().startswith(_DATABASES)
+    if is_of_database and not colon:
+        return
+    is_a_token = not is_of_database and not (password and _PLAIN_USER.fullmatch(user))
+    yield (begin if is_a_token else begin + len(user) + 1), end
+
+
+def _hidden_values(url: str) -> Iterator[tuple[int, int]]:
+    for found in _PARAMETER.finditer(url):
+        separator, name = found.groups()
+        if _SECRET_NAME.search(unquote_plus(name)):
+            is_in_query = separator is not None and not separator.isspace()
+            value = (_REST_OF_QUERY if is_in_query else _KEYWORD_VALUE).match(url, found.end())
+            assert value is not None
+            yield value.span()

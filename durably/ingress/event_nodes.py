@@ -153,13 +153,15 @@ class EventNodes:
     def _is_there(self, url: str) -> None:
         if url in self._away:
             self._away.discard(url)
-            structlog.get_logger(LOGGER_NAME).info("a node for events is back", node=url)
+            structlog.get_logger(LOGGER_NAME).info("a node for events is back", node=without_password(url))
 
     def _is_away(self, url: str, error: Exception) -> None:
         if url not in self._away:
             self._away.add(url)
             structlog.get_logger(LOGGER_NAME).warning(
-                "a node for events is away; its readers hear what they miss when it is back", node=url, error=str(error)
+                "a node for events is away; its readers hear what they miss when it is back",
+                node=without_password(url),
+                error=str(error),
             )
 
 

@@ -520,6 +520,15 @@ class Runtime(Caller):
         """
         prepare_standby(self._store, address)
 
+    async def store_to_read(self) -> InspectableStore:
+        """Its store, which has by then all that it has acknowledged, for tools that read beside it.
+
+        Raises:
+            StoreUnavailableError: it cannot be reached.
+        """
+        await self._running().until_durable()
+        return self._store
+
     async def check_store(self) -> None:
         """Return if its store is there and still its own.
 

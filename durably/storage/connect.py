@@ -100,8 +100,9 @@ def path_in_url(url: str, *, windows: bool) -> str:
         )
     if "?" in quoted:
         raise DefinitionError(
-            f"{url!r} has options behind a `?`, and there are none. Leave them out, or write `%3F` if the name of the "
-            "file has a question mark in it. The options of a store are arguments of `SqliteStore(path, ...)`."
+            f"{without_password(url)!r} has options behind a `?`, and there are none. Leave them out, or write `%3F` "
+            "if the name of the file has a question mark in it. The options of a store are arguments of "
+            "`SqliteStore(path, ...)`."
         )
     try:
         raw = unquote_to_bytes(quoted)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import select
 import subprocess
 import sys
+import time
 from pathlib import Path
 from shutil import which
 
@@ -60,12 +63,56 @@ def test_a_shell_that_is_here_completes_by_what_the_command_shows(shell: str, tm
     if which(shell) is None:
         pytest.skip(f"there is no {shell} here")
     words = "durably invocations re"
-    (tmp_path / "durably").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m durably "$@"\n', "utf-8")
-    (tmp_path / "durably").chmod(0o755)
-    environment = environment_with({"HOME": str(tmp_path)})
-    environment["PATH"] = f"{tmp_path}:{environment['PATH']}"
+    environment = environment_of_shells(tmp_path)
     told = subprocess.run(
         [shell, "-c", IN_SHELLS[shell].format(words=words, last=len(words.split()) - 1)], env=environment,
         cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False,
     )  # fmt: skip
     assert {line.split()[0] for line in told.stdout.splitlines()} == {"resume", "restart", "restart-as-new"}, told
+
+
+def environment_of_shells(folder: Path) -> dict[str, str]:
+    """In which this `durably` is found, and no settings of a person are."""
+    (folder / "durably").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m durably "$@"\n', "utf-8")
+    (folder / "durably").chmod(0o755)
+    environment = environment_with({"HOME": str(folder), "ZDOTDIR": str(folder), "TERM": "dumb"})
+    return {**environment, "PATH": f"{folder}:{environment['PATH']}"}
+
+
+@pytest.mark.slow
+def test_the_tab_key_of_a_zsh_that_is_here_completes(tmp_path: Path) -> None:
+    """An interactive zsh alone completes, so one is given a terminal."""
+    shell = which("zsh")
+    if shell is None:
+        pytest.skip("there is no zsh here")
+    import pty
+
+    (tmp_path / ".zshrc").write_text(
+        'autoload -Uz compinit; compinit -u\neval "$(durably --show-completion)"\nPS1="ready> "\n', "utf-8"
+    )
+    environment = environment_of_shells(tmp_path)
+    ours, its = pty.openpty()
+    try:
+        with subprocess.Popen(
+            [shell, "-i"], env=environment, cwd=tmp_path, stdin=its, stdout=its, stderr=its, start_new_session=True
+        ) as running:
+            try:
+                os.close(its)
+                typed_until(ours, "", "ready> ")
+                typed_until(ours, "durably invocations re\t", "res")  # What all of them begin with.
+                told = typed_until(ours, "\t", "resume ", "restart ", "restart-as-new ")
+                assert "pause " not in told
+            finally:
+                running.kill()  # An interactive one does not mind SIGTERM.
+    finally:
+        os.close(ours)
+
+
+def typed_until(terminal: int, typed: str, *expected: str) -> str:
+    """What the terminal shows after it, once all of that is there."""
+    os.write(terminal, typed.encode())
+    told, deadline = b"", time.monotonic() + PATIENCE_SECONDS
+    while not all(one.encode() in told for one in expected):
+        assert select.select([terminal], [], [], deadline - time.monotonic())[0], told
+        told += os.read(terminal, 4096)
+    return told.decode()

@@ -190,7 +190,8 @@ def test_what_cannot_be_debugged_is_a_sentence(command: Callable[..., Told]) -> 
     for name in ("debug", "export-test"):
         assert "Nothing says whose code is to run" in command(name, "inv_1x")[2]
         assert "is not there" in command(name, "inv_1x", f"{MODULE}:runtime", "--store", "sqlite:///none.db")[2]
-        assert "Nothing says which store" in command(name, "inv_1x", f"{MODULE}:runtime")[2]
+        nowhere = ("--admin", "http://127.0.0.1:9")
+        assert "No server answers at http://127.0.0.1:9." in command(name, "inv_1x", f"{MODULE}:runtime", *nowhere)[2]
 
 
 def test_an_unknown_id_is_a_sentence(command: Callable[..., Told]) -> None:

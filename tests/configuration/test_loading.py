@@ -5,6 +5,7 @@ import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -311,6 +312,23 @@ def test_credentials_of_a_url_become_a_header() -> None:
         ("postgresql://ann:/hush@host/db", "postgresql://ann:***@host/db"),
         ("ann:hush@host", "ann:***@host"),
         ("postgresql://:hush@[::1/db", "postgresql://:***@[::1/db"),
+        ("postgresql://ann:@host/db", "postgresql://ann:***@host/db"),
+        ("https://hush@host/path", "https://***@host/path"),
+        ("https://hush:@host", "https://***@host"),
+        ("https://ann:hush@host", "https://ann:***@host"),
+        ("hush@host", "***@host"),
+        ("https://hu/sh@host", "https://***@host"),
+        ("postgresql://an@n:hush@host/db", "postgresql://an@n:***@host/db"),
+        ("postgresql://host/db?application_name=a@b", "postgresql://host/db?application_name=a@b"),
+        (
+            "postgresql://host/db?%70assword=hush&sslpassword=hu#sh",
+            "postgresql://host/db?%70assword=***&sslpassword=***",
+        ),
+        ("postgresql://host/db?password=hu;sh", "postgresql://host/db?password=***"),
+        ("postgresql://ann:hu;token=hush@host/db", "postgresql://ann:***"),
+        ("https://host/#access_token=hush", "https://host/#access_token=***"),
+        ("sqlite:///app.db?key=hush", "sqlite:///app.db?key=***"),
+        ("password=hu\\ sh user=ann", "password=*** user=ann"),
         ("host=h password=hush user=ann", "host=h password=*** user=ann"),
         ("host=h password = 'hu sh\\' hush' user=ann", "host=h password = *** user=ann"),
     ],
@@ -319,3 +337,53 @@ def test_no_password_is_shown_of_what_is_almost_a_url(tmp_path: Path, url: str, 
     assert without_password(url) == shown
     found = loaded(tmp_path, f"[store]\nurl = {json.dumps(url)}\n[tracing]\nendpoint = {json.dumps(url)}\n")
     assert not {"hush", "hu", "sh"} & set(re.findall(r"\w+", repr(found)))
+
+
+_SECRETS = st.text(st.sampled_from("hs=@:/?#&; %'\\+[]"), min_size=1).map(lambda noise: f"Zq{noise}Zq")
+_NAMES = st.sampled_from(
+    ["password", "sslpassword", "PassWord", "%70assword", "api_key", "access-token", "sig", "auth"]
+)
+_HOSTS = st.sampled_from(["host", "host:5432", "[::1]:80", "h1:1,h2:2"])
+
+
+@given(
+    st.sampled_from(["postgresql", "postgres", "https", "http", "amqp"]),
+    _HOSTS,
+    _SECRETS,
+    _SECRETS,
+    _NAMES,
+    st.booleans(),
+)
+def test_no_secret_of_any_url_is_shown(
+    scheme: str, host: str, password: str, parameter: str, name: str, escape: bool
+) -> None:
+    """Wherever it stands, whether its special characters are escaped or not."""
+    if escape:
+        password, parameter = quote(password, safe=""), quote(parameter, safe="")
+    else:
+        parameter = parameter.replace("&", "")  # Where a parameter ends.
+    token = password.replace(":", "")  # What follows a colon is a password.
+    urls = [
+        f"{scheme}://ann:{password}@{host}/db",
+        f"{scheme}://:{password}@{host}",
+        f"{scheme}://{host}/db?user=ann&{name}={parameter}&sslmode=require",
+        f"{scheme}://ann:{password}@{host}/db?{name}={parameter}",
+        f"{scheme}:/ann:{password}@{host}",
+        f"ann:{password}@{host}",
+        f"//{token}@{host}",
+        "host={} {} = '{}' user=ann".format(host, name, parameter.replace("\\", r"\\").replace("'", r"\'")),
+        "user=ann password={}".format(re.sub(r"([\\'\s])", r"\\\1", parameter)),
+    ]
+    if not scheme.startswith("postgres"):  # Where a user alone is a token.
+        urls += [f"{scheme}://{token}@{host}/db", f"{scheme}://{token}:@{host}", f"{scheme}:/{token}@{host}"]
+    for url in urls:
+        assert "Zq" not in without_password(url)
+
+
+@given(st.sampled_from(["https", "http"]), _SECRETS)
+def test_what_stands_for_a_password_without_one_is_a_token(scheme: str, token: str) -> None:
+    url = f"{scheme}://{quote(token, safe='')}@host/x"
+    shown, header = without_credentials(url)
+    assert (shown, header is None) == (f"{scheme}://host/x", False)
+    assert without_password(url) == f"{scheme}://***@host/x"
+    assert without_password(without_password(url)) == without_password(url)

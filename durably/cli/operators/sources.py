@@ -29,7 +29,7 @@ from durably.cli.operators.output import Row, talk
 from durably.cli.reading import opened_to_read, store_file
 from durably.cli.servers.tls import only
 from durably.configuration import Admin, Configuration, load_configuration, token_of
-from durably.configuration.sections import without_password
+from durably.configuration.sections import without_credentials, without_password
 from durably.errors import DefinitionError, StoreInUseError, StoreUnavailableError
 from durably.inspection import why
 from durably.runtime.clock import SystemClock
@@ -235,10 +235,13 @@ async def server(whom: Whom, configuration: Configuration | None = None) -> Asyn
     elif url.startswith("https:"):  # Loading the certificates of the system takes longer than all else.
         trusted = ssl.create_default_context()
     token = token_of(settings)
-    headers = {} if token is None else {"authorization": f"Bearer {token}"}
+    # As a header, since httpx logs the URL.
+    asked, credentials = without_credentials(url)
+    authorization = credentials or (None if token is None else f"Bearer {token}")
+    headers = {} if authorization is None else {"authorization": authorization}
     # No proxy of the environment hears the token, or answers in place of the server.
     async with httpx.AsyncClient(
-        base_url=url, timeout=timeout, verify=trusted, headers=headers, trust_env=False
+        base_url=asked, timeout=timeout, verify=trusted, headers=headers, trust_env=False
     ) as client:
         yield RunningServer(client, without_password(url), pinned=pinned)
 

@@ -19,6 +19,7 @@ from durably import Context, ObjectContext, Runtime, Service, SharedContext, Vir
 from durably.admin import Admin
 from durably.cli.commands import run
 from durably.cli.servers import uvicorn_server
+from durably.codecs import Codec
 from durably.ingress import Ingress
 from tests.cli.output_schemas import assert_fits, command_of
 
@@ -119,8 +120,16 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 class served:  # noqa: N801
     """A server on a store in a folder, until the end of the block."""
 
-    def __init__(self, folder: Path, guard: Callable[[Any], Any] = lambda admin: admin) -> None:
-        self._path = folder / "app.db"
+    def __init__(
+        self,
+        folder: Path,
+        guard: Callable[[Any], Any] = lambda admin: admin,
+        *,
+        store: str | None = None,
+        codec: Codec | None = None,
+    ) -> None:
+        self._store = f"sqlite:///{folder / 'app.db'}" if store is None else store
+        self._codec = codec
         self._sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
         self._guard = guard
         self._thread = Thread(target=lambda: asyncio.run(self._serve()))
@@ -130,7 +139,7 @@ class served:  # noqa: N801
     def __enter__(self) -> Site:
         self._thread.start()
         ports = [one.getsockname()[1] for one in self._sockets]
-        found = Site(f"http://127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}", f"sqlite:///{self._path}")
+        found = Site(f"http://127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}", self._store)
         httpx.get(f"{found.url}/restate/health", timeout=PATIENCE_SECONDS).raise_for_status()
         return found
 
@@ -142,7 +151,7 @@ class served:  # noqa: N801
 
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        async with Runtime(f"sqlite:///{self._path}", [Counter, Mailer], drain=0) as runtime:
+        async with Runtime(self._store, [Counter, Mailer], codec=self._codec, drain=0) as runtime:
             applications: list[Any] = [Ingress(runtime), self._guard(Admin(runtime, is_own_port=True))]
             servers = [
                 uvicorn_server.make(application, listener, lambda: None)

@@ -178,6 +178,7 @@ def test_ctrl_c_before_the_answer_is_130(
     words = {"id": "inv_1x", "patch": "[]"}
     needed = [words.get(one.name, "Counter/a") for one in COMMANDS[name].params
               if one.param_type_name == "argument" and one.required]  # fmt: skip
+    needed += [f"{HERE}:program"] if any(one.name == "target" for one in COMMANDS[name].params) else []
     told = command(*name.split(), *needed, *(["-p", "[]"] if "patch" in name else []), "--admin", site.admin)
     assert (told.status, told.out) == (130, "")
 
