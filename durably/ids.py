@@ -15,14 +15,17 @@ from __future__ import annotations
 
 import os
 from base64 import b64decode, urlsafe_b64encode
+from collections.abc import Mapping
 from enum import StrEnum
 from functools import lru_cache
 from hashlib import blake2b
 from hmac import compare_digest
 from io import BytesIO
 from struct import Struct
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 from weakref import WeakSet
+
+T = TypeVar("T")
 
 SEED_BYTES = 16
 SEED_TIME_BYTES = 8
@@ -86,6 +89,20 @@ class KeyScope(NamedTuple):
 
 STATE_VERSION_FIELD = "durably:state-version"
 """The stored field of an object that says which version its state has, where that is not the first."""
+
+GOING_FIELD = "durably:going"
+"""The stored field that an object has while it goes in several transactions: no one sees what is left of it."""
+
+INTERNAL_FIELDS = frozenset({STATE_VERSION_FIELD, GOING_FIELD})
+"""Stored fields of an object that are no state."""
+
+
+def visible_state(stored: Mapping[str, T]) -> dict[str, T]:
+    """What is seen of the stored fields of an object: nothing of one that goes."""
+    if GOING_FIELD in stored:
+        return {}
+    return {name: value for name, value in stored.items() if name not in INTERNAL_FIELDS}
+
 
 RUN = "run"
 """The name of the handler of a workflow that executes once."""

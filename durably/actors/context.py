@@ -54,7 +54,7 @@ from durably.actors.values.names import checked_name
 from durably.actors.values.serde import Serde, SerdeFactory, TypeCodec, codec_named, is_serde
 from durably.actors.values.type_checks import is_text
 from durably.errors import HandlerMistakeError, SharedStateError, UndecodableError, UnencodableError
-from durably.ids import STATE_VERSION_FIELD, InvocationStatus, is_storable
+from durably.ids import INTERNAL_FIELDS, InvocationStatus, is_storable
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -474,9 +474,9 @@ class ObjectContext(SharedContext):
     def _write(self, name: str, data: bytes | None) -> None:
         if not is_text(name) or not is_storable(name):
             raise UnencodableError(f"The state name {name!r} is not Unicode text without NUL, so it cannot be stored.")
-        if name == STATE_VERSION_FIELD:
+        if name in INTERNAL_FIELDS:
             raise HandlerMistakeError(
-                f"The state {name!r} was written, where durably keeps the version of the state. Use another name."
+                f"The state {name!r} was written, where durably keeps what it knows of the state. Use another name."
             )
         self._settle()
         self._refuse_large(name)

@@ -13,13 +13,12 @@ from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
-from durably.actors.definition.binding import DELETION
 from durably.actors.protocol.entries import decode_bounds
 from durably.doctor.findings import Finding, Findings, Report, problem
 from durably.doctor.rows import examine_file, examine_rows
 from durably.doctor.stuck import LOOKS, find_stuck
 from durably.errors import StoreUnavailableError, UndecodableError
-from durably.ids import Address, InvocationStatus
+from durably.ids import GOING_FIELD, Address
 from durably.runtime.invocations.load_errors import state_load_error, unreadable_entry
 from durably.runtime.lifecycle.schedules import schedule_row
 from durably.storage.introspection import InspectableStore
@@ -164,19 +163,12 @@ async def _gap(file: SqliteStore, store: InspectableStore, address: Address, fie
     for _ in range(LOOKS - 1):
         if seen.is_whole or seen != (seen := await _list_rows(file, store, address, field)):
             return None
-    if await _is_being_deleted(store, address):
+    if GOING_FIELD in await store.state(address):  # A portion at a time, and no one sees what is left.
         return None
     count, first, last, bounds = seen
     said = "its bounds are not there" if bounds is None else f"it reaches from {bounds[0]} to {bounds[1]}"
     words = f"The list {field!r} has {count} entries, from position {first} to {last}, and {said}: entries are missing."
     return problem("list-gap", "/".join(address), words, _GAP)
-
-
-async def _is_being_deleted(store: InspectableStore, address: Address) -> bool:
-    """A deletion has begun: entries go a portion at a time, and no one sees those that are left."""
-    service, key = address
-    running = InvocationStatus.RUNNING
-    return bool(await store.invocations(after=0, limit=1, service=service, key=key, handler=DELETION, status=running))
 
 
 class _ListRows(NamedTuple):

@@ -51,7 +51,7 @@ from durably.errors import (
     UnknownTargetError,
     WrongContextError,
 )
-from durably.ids import OLDER_PREFIX, STATE_VERSION_FIELD, Address, InvocationStatus, KeyScope, is_storable
+from durably.ids import OLDER_PREFIX, Address, InvocationStatus, KeyScope, is_storable, visible_state
 from durably.runtime.actions.contained import contained, without_containment
 from durably.runtime.environment import Environment
 from durably.runtime.execution.loop import is_in_a_handler
@@ -734,8 +734,8 @@ class Runtime(Caller):
         await supervisor.until_durable()
         stored = await self._store.state(address)
         await supervisor.until_durable()  # Rule X9: the store was still ours after it was read.
-        internal = {*bound.large_fields(), STATE_VERSION_FIELD}
-        return {name: bound.decode_state(name, value) for name, value in stored.items() if name not in internal}
+        apart, seen = bound.large_fields(), visible_state(stored)
+        return {name: bound.decode_state(name, value) for name, value in seen.items() if name not in apart}
 
     async def entries(
         self,

@@ -366,7 +366,8 @@ class PromiseRecord(msgspec.Struct, frozen=True, gc=False):
 
 
 LEAVING: Final = 0
-"""As `expires_at` of a kept journal: it goes a portion at a time, and no one reads it any more."""
+"""As `expires_at` of a kept journal: it goes a portion at a time, and no one reads it any more. As that of the `run` of
+a workflow: so does what the workflow leaves."""
 
 
 class KeptJournalRecord(msgspec.Struct, frozen=True, gc=False):

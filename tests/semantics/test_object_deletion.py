@@ -314,6 +314,32 @@ async def test_a_deletion_that_a_crash_interrupts_anywhere_goes_on_and_shows_not
             assert is_empty(store.memory.disk)
 
 
+class Crate(VirtualObject, ttl=TTL):
+    things: int = state(default=0)
+
+    @handler
+    async def put(self, ctx: ObjectContext, *, seconds: float = 0) -> None:
+        self.things += 1
+        if seconds:
+            await ctx.sleep(seconds)
+
+
+async def test_an_object_that_is_at_work_when_its_time_is_over_does_not_hold_up_the_others() -> None:
+    """Nothing else happens here that would make durable what the others wait for."""
+    for at_work in "abc":
+        store = MemoryStore()
+        async with tuned(Harness(Crate, store=store), expire_every_us=SECOND_US) as app:
+            for key in "abc":
+                await app.object(Crate, key).put()
+            await app.crash()
+            await app.advance(TTL - 10)
+            await app.object(Crate, at_work).put.send(seconds=TTL / 2)
+            await app.advance(30)
+            assert [*store.disk.state] == [Address("Crate", at_work)]
+            await app.advance(2 * TTL)
+            assert not store.disk.state
+
+
 class Archive(Workflow):
     stones: DurableDict[int, int] = state()
     title: str = state(default="")
@@ -338,9 +364,10 @@ async def test_a_workflow_with_many_entries_goes_a_portion_at_a_time_and_is_not_
         await sent.result()
         assert await archive.look() == ["full", 40]
         store.left.clear()
-        await app.purge(sent.id)
-        while entries_in(store.memory.disk):
+        purging = begin(app.purge(sent.id))
+        while not purging.done():
             assert await archive.look() in (["full", 40], ["", 0])
+        await purging
         assert await archive.look() == ["", 0]
         assert max(before - after for before, after in pairwise([40, *store.left])) == FEW
         await app.settle()
@@ -353,6 +380,38 @@ async def test_a_workflow_with_many_entries_goes_a_portion_at_a_time_and_is_not_
             await app.crash()
         assert left == 40
         assert is_empty(store.memory.disk)
+
+
+@pytest.mark.parametrize("by_hand", [True, False])
+async def test_nothing_is_seen_of_a_workflow_that_a_crash_interrupts_while_it_goes_and_its_id_is_free_when_it_has_gone(
+    by_hand: bool,
+) -> None:
+    """Rule W3. The clock stands still at the crash: the moment of the retention may never come again."""
+    left = 40
+    while left:
+        store = Portions()
+        minute_us = 60 * SECOND_US
+        app = tuned(Harness(Archive, store=store), expiry_portion=FEW, expire_every_us=minute_us, passivate_after_us=0)
+        async with app:
+            archive = app.workflow(Archive, "a")
+            first = await archive.run.send()
+            await first.result()
+            going = begin(app.purge(first.id) if by_hand else app.advance(TTL + 120))
+            while entries_in(store.memory.disk) >= left:
+                await turns(1)
+            left = entries_in(store.memory.disk)
+            going.cancel()
+            await app.crash()
+            assert await app.state(Archive, "a") == {}
+            assert await app.entries(Archive, "a", "stones") == []
+            assert await archive.look() == ["", 0]
+            await archive.run()
+            assert await archive.look() == ["full", 40]
+            await app.settle()
+            assert entries_in(store.memory.disk) == 40
+            assert await archive.look() == ["full", 40]
+            await app.advance(TTL + 120)
+            assert is_empty(store.memory.disk)
 
 
 async def test_a_deletion_that_is_under_way_cannot_be_ended_or_paused() -> None:

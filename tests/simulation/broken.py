@@ -1446,6 +1446,16 @@ def what_is_left_of_an_object_that_goes_is_seen(patch: Patch) -> None:
     patch.setattr(Activation, "is_going", is_going)
 
 
+@mutant("guarantee 14", "check", where=RETENTIONS)
+def the_store_does_not_know_that_an_object_goes(patch: Patch) -> None:
+    def trim_entries(self: Transition, activation: Activation, most: int) -> None:
+        activation.changed_at = activation.entries_changed_at = self.position
+        activation.is_being_emptied = True
+        self._batch.trim_entries(activation.address, most)
+
+    patch.setattr(Transition, "trim_entries", trim_entries)
+
+
 @mutant("check", where=EDITS)
 def an_edit_takes_no_account_of_its_version(patch: Patch) -> None:
     patch.setattr(StateEdit, "refusal", _nothing)

@@ -28,7 +28,7 @@ from durably.actors.values.descriptions import named
 from durably.actors.values.serde import SerdeFactory
 from durably.actors.values.type_checks import is_int, is_text
 from durably.errors import DefinitionError
-from durably.ids import RUN, STATE_VERSION_FIELD
+from durably.ids import INTERNAL_FIELDS, RUN
 
 ActorKind: TypeAlias = Literal["service", "object", "workflow"]
 AnyHandler: TypeAlias = Handler[Any, Any]
@@ -426,9 +426,9 @@ def _fields(actor: type, kind: ActorKind) -> dict[str, StateField]:
                 f"{named(actor)}.{attribute} has no type. Annotate it, so that it can be stored: `{attribute}: "
                 "int = state(...)`."
             )
-        if state_field.name == STATE_VERSION_FIELD:
+        if state_field.name in INTERNAL_FIELDS:
             raise DefinitionError(
-                f"{named(actor)}.{attribute} is stored as {STATE_VERSION_FIELD!r}, where durably keeps the version of "
+                f"{named(actor)}.{attribute} is stored as {state_field.name!r}, where durably keeps what it knows of "
                 "the state. Change its name=."
             )
         twin = fields.get(state_field.name)

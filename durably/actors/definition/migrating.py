@@ -18,7 +18,7 @@ from durably.actors.values.descriptions import MISSING, named, shortened
 from durably.actors.values.serde import SerdeFactory, TypeCodec, codec_under
 from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 from durably.errors import DefinitionError, StateMigrationError, UnencodableError
-from durably.ids import STATE_VERSION_FIELD, is_storable
+from durably.ids import INTERNAL_FIELDS, is_storable
 
 Codecs = Mapping[str, TypeCodec[Any]]
 
@@ -69,7 +69,7 @@ def _migrated_once(migration: Migration, state: PlainState) -> PlainState:
             f"{_the(migration)} returned {type(given).__name__}, and not the new state. Return a dict of all fields."
         )
     for name in cast("Mapping[object, Any]", given):
-        if not isinstance(name, str) or not name or not is_storable(name) or name == STATE_VERSION_FIELD:
+        if not isinstance(name, str) or not name or not is_storable(name) or name in INTERNAL_FIELDS:
             raise StateMigrationError(
                 f"{_the(migration)} returned a field named {shortened(name)}, which no state can have."
             )

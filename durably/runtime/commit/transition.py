@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from durably.actors.migrations import FIRST_STATE_VERSION
 from durably.actors.protocol.entries import EntryChanges, is_of_entries
-from durably.ids import STATE_VERSION_FIELD, InvocationStatus
+from durably.ids import GOING_FIELD, INTERNAL_FIELDS, STATE_VERSION_FIELD, InvocationStatus
 from durably.runtime.execution.step import Undoing
 from durably.runtime.invocations.activation import Activation, RecentEntries
 from durably.runtime.invocations.signals import outlives
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 A = TypeVar("A")
 
 COMPLETED = InvocationStatus.COMPLETED
+IS_GOING = b"1"
 
 
 class Log(Protocol):
@@ -163,7 +164,7 @@ class Transition:
         self._batch.remove(number)
 
     def postpone_expiry(self, record: InvocationRecord, until: int) -> None:
-        """A kept outcome, in the store only, is looked at again then."""
+        """A kept outcome, in the store only, is looked at again then; `LEAVING`: what goes with it has begun to go."""
         self._log.on_expiry(until)
         self._batch.postpone_expiry(record, until)
 
@@ -289,14 +290,17 @@ class Transition:
         self._batch.expire_object(activation.address, expires_at)
 
     def trim_entries(self, activation: Activation, most: int) -> None:
-        """So many entries of an object go, that is being deleted."""
+        """So many entries of an object go; from the first of them on no one sees what is left (rules W3, W6)."""
         activation.changed_at = activation.entries_changed_at = self.position
+        if not activation.is_being_emptied:
+            activation.is_being_emptied = True
+            self._batch.set_state(activation.address, GOING_FIELD, IS_GOING)
         self._batch.trim_entries(activation.address, most)
 
     def vacate(self, activation: Activation) -> None:
         """State, entries and promises of a workflow go (rule W3), or those of an object."""
         activation.changed_at = self.position
-        fields = [*activation.snapshot, STATE_VERSION_FIELD]
+        fields = [*activation.snapshot, *INTERNAL_FIELDS]
         self._batch.vacate(activation.address, fields, [*activation.promises])
         activation.recorded_state_version = FIRST_STATE_VERSION
         activation.snapshot.clear()

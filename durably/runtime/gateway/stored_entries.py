@@ -9,7 +9,7 @@ from durably.actors.large_state import DurableList, LargeField
 from durably.actors.protocol.entries import GREATEST_POSITION, LEAST_POSITION, PAGE_ENTRIES
 from durably.actors.values.descriptions import shortened
 from durably.errors import UnencodableError
-from durably.ids import Address, EntryKey
+from durably.ids import GOING_FIELD, Address, EntryKey
 from durably.runtime.invocations.load_errors import unreadable_entry
 from durably.storage.introspection import InspectableStore
 from durably.storage.records import EntryQuery
@@ -29,6 +29,8 @@ async def stored_entries(
         raise UnencodableError(f"{field.what} has no entry behind {shortened(after)}: an index is an integer.")
     limit = min(index(limit), PAGE_ENTRIES)
     if limit <= 0:
+        return []
+    if GOING_FIELD in await store.state(address):
         return []
     while True:
         first = await _first(store, address, field)

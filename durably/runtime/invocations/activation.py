@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from durably.actors.definition.binding import BoundActor
 from durably.actors.migrations import FIRST_STATE_VERSION, recorded_state_version
 from durably.actors.protocol.entries import NO_FIELD_CHANGES, EntryChanges, FieldChanges
-from durably.ids import STATE_VERSION_FIELD, Address, InvocationStatus
+from durably.ids import GOING_FIELD, STATE_VERSION_FIELD, Address, InvocationStatus
 from durably.runtime.invocations.load_errors import LoadError
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class Activation:
     expiring: int | None = None
     """The number of its `run`, of a workflow whose retention is over: it goes once no handler is in flight (W3)."""
     is_being_emptied: bool = False
-    """Entries of a workflow go whose retention is over."""
+    """A part of it has gone, and the rest goes in further transitions; the store knows that."""
     entries_changed_at: int = 0
     """The log position of the last change of an entry of a collection: the store knows it when that is durable."""
     recent_entries: RecentEntries | None = None
@@ -193,7 +193,9 @@ class Activation:
 
     def take_state(self, stored: Mapping[str, bytes]) -> None:
         """Take a stored snapshot, and the version that it says it has."""
+        self.is_being_emptied = GOING_FIELD in stored
         self.snapshot = dict(stored)
+        self.snapshot.pop(GOING_FIELD, None)
         self.recorded_state_version = recorded_state_version(stored)
         self.snapshot.pop(STATE_VERSION_FIELD, None)
         self.state_version = self.recorded_state_version if self.snapshot else self.actor.state_version

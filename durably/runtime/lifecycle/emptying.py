@@ -3,8 +3,9 @@
 From its turn on the deletion is under way, which the store knows: shared handlers find nothing left (rule V3), nothing
 ends it any more, and it goes on after a crash. The last portion goes with the rest of the state, and ends the deletion.
 
-Workflows whose retention is over go in the same way. The store does not know that of them: after a crash the cleaner
-comes to them again.
+Workflows whose retention is over go in the same way (rule W3). With the first portion of either the object is marked
+in the store as one that goes (`GOING_FIELD`): what is left of it is seen by no one, also after a crash. The outcome of
+the workflow's `run` has expired from then on, so a look-up or the cleaner, which comes first, goes on with the rest.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from durably.runtime.invocations.activation import Activation
 from durably.runtime.invocations.invocation import InvocationRun
 from durably.runtime.registry.reads import Reads
 from durably.runtime.settings import Settings
+from durably.storage.records import LEAVING, InvocationRecord
 
 
 class Emptying:
@@ -42,7 +44,6 @@ class Emptying:
         self._ready = ready
         self._portion = settings.expiry_portion
         self._under_way: set[int] = set()
-        self._begun: set[int] = set()
         self._nearly_empty: set[int] = set()
         """Deletions whose objects have no more than a portion left."""
 
@@ -59,21 +60,27 @@ class Emptying:
             self._background.spawn(self._empty_object(deletion))
         return True
 
-    def goes_on_for(self, activation: Activation, then: Callable[[Activation], None]) -> bool:
+    def goes_on_for(self, activation: Activation, run: InvocationRecord, then: Callable[[Activation], None]) -> bool:
         """The same of a workflow that can be let go of; `then` hears when what is left fits into one transition."""
-        number = activation.expiring
-        assert number is not None
+        number = run.number
         if number in self._nearly_empty or not activation.actor.large_fields():
             self._nearly_empty.discard(number)
-            self._begun.discard(number)
             return False
         if number not in self._under_way:
             self._under_way.add(number)
-            self._background.spawn(self._empty_workflow(activation, number, then))
+            activation.is_held = True
+            self._background.spawn(self._empty_workflow(activation, run, then))
         return True
 
-    async def _empty_workflow(self, activation: Activation, number: int, then: Callable[[Activation], None]) -> None:
-        await self._empty(activation, number)
+    def is_under_way(self, run: InvocationRecord) -> bool:
+        """Entries of its workflow go right now, or are counted."""
+        return run.number in self._under_way
+
+    async def _empty_workflow(
+        self, activation: Activation, run: InvocationRecord, then: Callable[[Activation], None]
+    ) -> None:
+        await self._empty(activation, run.number, run)
+        activation.is_held = False
         if not self._incarnation.dead:
             then(activation)
             self._ready.schedule()
@@ -84,20 +91,20 @@ class Emptying:
             self._ready.push(deletion)
             self._ready.schedule()
 
-    async def _empty(self, activation: Activation, number: int) -> None:
+    async def _empty(self, activation: Activation, number: int, run: InvocationRecord | None = None) -> None:
         await self._committer.until_durable()
         while await self._reads.has_more_entries(activation.address, self._portion):
             if self._incarnation.dead:
                 return
-            if activation.expiring is not None:
-                self._begun.add(number)
-                activation.is_being_emptied = True
-            self._committer.begin().trim_entries(activation, self._portion)
+            begins = run is not None and not activation.is_being_emptied
+            if begins and not activation.is_at_rest():  # Rule W3: a handler has come since, and has seen what is there.
+                self._under_way.discard(number)
+                return
+            transition = self._committer.begin()
+            if run is not None and begins:
+                transition.postpone_expiry(run, LEAVING)
+            transition.trim_entries(activation, self._portion)
             self._ready.schedule()
             await self._committer.until_durable()
         self._under_way.discard(number)
         self._nearly_empty.add(number)
-
-    def has_begun(self, number: int | None) -> bool:
-        """Entries of the workflow of this `run` have gone already."""
-        return number in self._begun

@@ -180,11 +180,13 @@ class Retention:
         def one_decided() -> None:
             nonlocal left
             left -= 1
+            self._ready.schedule()
             if not left and not decided.done():
                 decided.set_result(None)
 
         for one in what:
             expire(one, one_decided)
+        self._ready.schedule()  # Some may wait for a load, which waits until what others have begun is durable.
         await decided
 
     def _look_at(self, moment: int) -> None:

@@ -2,7 +2,8 @@
 
 That is the outcome of its `run`, state and promises. When the time is over, handlers that still wait for a promise hear
 that nothing will complete it; the transition follows when no handler of the workflow is in flight. Until then its
-outcome is found, and its id is taken. Many entries of collections go before that, a portion at a time.
+outcome is found, and its id is taken. Many entries of collections go before that, a portion at a time; from the first
+portion on no one sees what is left, and those who look the workflow up wait until it has gone.
 """
 
 from __future__ import annotations
@@ -53,8 +54,10 @@ class WorkflowRetention:
         self._promises = promises
         self._registry = registry
         self._look_again_us = settings.expire_every_us
-        self._expiring: dict[Address, int] = {}
-        """Those that wait for their last handler, by the number of their `run`; they may leave memory meanwhile."""
+        self._expiring: dict[Address, InvocationRecord] = {}
+        """The `run` of those that wait for their last handler; they may leave memory meanwhile."""
+        self._waiting: dict[int, list[Callable[[], None]]] = {}
+        """Who waits until the many entries of a workflow have gone, by the number of its `run`."""
         self.left_alone: set[Address] = set()
         """Ids of classes that this runtime does not have, whose promises have reached their time limit and stay."""
 
@@ -75,8 +78,8 @@ class WorkflowRetention:
 
     def look_at_loaded(self, activation: Activation) -> None:
         """A workflow is back in memory: its last handler may be about to end."""
-        activation.expiring = self._expiring.get(activation.address)
-        activation.is_being_emptied = self._emptying.has_begun(activation.expiring)
+        run = self._expiring.get(activation.address)
+        activation.expiring = None if run is None else run.number
 
     def handler_has_ended(self, activation: Activation) -> None:
         """One of a workflow whose retention is over: it may have been the last. A transition may still be made now."""
@@ -84,24 +87,42 @@ class WorkflowRetention:
 
     def _expire_loaded(self, record: InvocationRecord, then: Callable[[], None], activation: Activation) -> None:
         if not self._registry.has_left(record.number):
-            activation.expiring = self._expiring[activation.address] = record.number
+            activation.expiring = record.number
+            self._expiring[activation.address] = record
             self._let_go_if_at_rest(activation)
-            if not self._registry.has_left(record.number):
-                transition = self._committer.begin()
-                self._look_again(transition, record)
-                self._promises.give_up(transition, activation)
+            if self._emptying.is_under_way(record):
+                self._waiting.setdefault(record.number, []).append(then)
+                return
+            self._stays_if_not_gone(activation, record)
         then()
+
+    def _emptied(self, activation: Activation) -> None:
+        """Few entries are left: the workflow goes, unless a handler of it has come meanwhile."""
+        run = self._expiring[activation.address]
+        self._let_go_if_at_rest(activation)
+        waiting = self._waiting.pop(run.number, [])
+        if waiting:
+            self._stays_if_not_gone(activation, run)
+        for then in waiting:
+            then()
+
+    def _stays_if_not_gone(self, activation: Activation, record: InvocationRecord) -> None:
+        if not self._registry.has_left(record.number):
+            transition = self._committer.begin()
+            self._look_again(transition, record)
+            self._promises.give_up(transition, activation)
 
     def _look_again(self, transition: Transition, record: InvocationRecord) -> None:
         transition.postpone_expiry(record, self._clock.now() + self._look_again_us)
 
     def _let_go_if_at_rest(self, activation: Activation) -> None:
-        number = activation.expiring
-        if number is None or self._incarnation.dead or not activation.is_at_rest():
+        run = self._expiring.get(activation.address)
+        if run is None or self._incarnation.dead or not activation.is_at_rest():
             return
         if self._activations.by_address.get(activation.address) is not activation:
             return  # It has left memory; its row is looked at again.
-        if not self._registry.has_left(number) and self._emptying.goes_on_for(activation, self._let_go_if_at_rest):
+        number = run.number
+        if not self._registry.has_left(number) and self._emptying.goes_on_for(activation, run, self._emptied):
             return
         activation.expiring = None
         self._expiring.pop(activation.address, None)

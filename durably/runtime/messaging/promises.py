@@ -44,7 +44,8 @@ class Promises:
         kept = activation.promises.get(name)
         if kept is not None:
             return Outcome(kept.failed, kept.value)
-        return _gone(activation, name) if activation.expiring is not None else None
+        is_going = activation.expiring is not None or activation.is_being_emptied
+        return _gone(activation, name) if is_going else None
 
     def peek(self, invocation: InvocationRun, name: str) -> Outcome:
         """What a handler sees that does not wait."""

@@ -16,7 +16,7 @@ from durably.actors.large_state import DurableDict, LargeField, Lazy
 from durably.actors.migrations import recorded_state_version
 from durably.actors.protocol.entries import PAGE_ENTRIES
 from durably.errors import StateMigrationError, UndecodableError
-from durably.ids import STATE_VERSION_FIELD, Address, EntryKey
+from durably.ids import Address, EntryKey, visible_state
 from durably.runtime.execution.failure_text import describe_failure
 from durably.runtime.invocations.code_versions import CodeVersions
 from durably.runtime.invocations.load_errors import newer_state_error, state_load_error, unreadable_entry
@@ -208,7 +208,7 @@ def _why_not_read(report: CheckReport, stored: StoredObject, actor: BoundActor) 
     error = state_load_error(stored)
     if error is not None:
         return describe_failure(error)
-    state = {name: value for name, value in stored.state.items() if name != STATE_VERSION_FIELD}
+    state = visible_state(stored.state)
     version = recorded_state_version(stored.state)
     newer = newer_state_error(stored.address, version, actor.state_version)
     if newer is not None:
@@ -248,7 +248,7 @@ def _misfit(state: Mapping[str, bytes], actor: BoundActor) -> str | None:
 async def _hollow_list(store: Introspection, stored: StoredObject, actor: BoundActor) -> str | None:
     """A list says where it begins and ends, and the store has no such entries: it is a plain list of two numbers."""
     for name, large in actor.large_fields().items():
-        value = stored.state.get(name)
+        value = visible_state(stored.state).get(name)
         if value is None or not large.has_bounds(value):
             continue
         first, end = large.bounds(value)

@@ -18,7 +18,7 @@ from durably.actors.definition.binding import BY_MACHINE
 from durably.actors.migrations import FIRST_STATE_VERSION, recorded_state_version
 from durably.actors.protocol.commands import ReadEntries
 from durably.errors import DurablyError, UnreadableRecordError
-from durably.ids import STATE_VERSION_FIELD, Address, InvocationStatus
+from durably.ids import Address, InvocationStatus, visible_state
 from durably.runtime.commands.entry_commands import encode_answer, query_of
 from durably.runtime.execution.failure_text import describe_failure
 from durably.runtime.execution.step import Delivery
@@ -295,7 +295,7 @@ def _exported(
         headers=record.headers,
         argument=record.argument,
         seed=record.seed,
-        snapshot={name: value for name, value in snapshot.items() if name != STATE_VERSION_FIELD},
+        snapshot=visible_state(snapshot),
         steps=() if row is None else tuple(steps_of(row)),
         deliveries=() if row is None else (*deliveries_of(row).values(), *read),
         durably=installed_version(),

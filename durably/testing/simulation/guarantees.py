@@ -18,7 +18,7 @@ on the disk. Reports name the numbers:
     one that has ended is left behind;
 13. no invocation waits in a deadlock, and a `DeadlockError` is the answer to the newest call of one;
 14. a promise is completed once, and all who wait for it get that value; what a workflow leaves goes together, when
-    none of its handlers is in flight;
+    none of its handlers is in flight; what is left of an object of which a part has gone is marked as such;
 15. what need not be kept any longer goes, and not before: outcomes, journals, what workflows leave, and the state of an
     object whose ttl is over;
 16. under a limit no more run at once than it says, and no more start in a second; who waits is served in order, and
@@ -56,6 +56,7 @@ from durably.actors.protocol.commands import AwaitSignal, Call, Command, GetProm
 from durably.actors.protocol.entries import decode_bounds
 from durably.actors.retry import RetryPolicy
 from durably.ids import (
+    GOING_FIELD,
     RUN,
     Address,
     InvocationStatus,
@@ -849,6 +850,9 @@ class Guarantees:
                 self._runs[execution.number] = address
         for number in batch.removed:
             self._check_let_go(self._runs.pop(number, None), batch)
+        for address in dict.fromkeys(portion.address for portion in batch.entries_trimmed):
+            if self._disk.entries.get(address) and GOING_FIELD not in self._disk.state.get(address, {}):
+                self._broken(14, f"a part of {'/'.join(address)} went, and the store does not say so of the rest.")
         for address in batch.vacated:
             left = {*self._disk.unfinished.get(address, ())} - accepted
             if (address.service, RUN) not in self.handlers:

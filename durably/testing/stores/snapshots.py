@@ -12,7 +12,7 @@ from durably.actors.definition.definition import definition_of
 from durably.actors.large_state import DurableDict, DurableList
 from durably.actors.protocol.entries import FieldChanges
 from durably.actors.protocol.port import Flush
-from durably.ids import STATE_VERSION_FIELD, Address, EntryKey
+from durably.ids import Address, EntryKey, visible_state
 from durably.storage.memory import Disk
 
 ObjectT = TypeVar("ObjectT", bound=VirtualObject | Workflow)
@@ -75,7 +75,7 @@ class Snapshots:
         address = Address(name, key)
         self.read[address] = None
         stored = self._disk.state.get(address, {})
-        return {name: value for name, value in stored.items() if name != STATE_VERSION_FIELD}
+        return visible_state(stored)
 
     def _bound(self, name: str) -> BoundActor:
         if name not in self._actors:
