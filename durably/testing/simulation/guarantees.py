@@ -879,6 +879,8 @@ class Guarantees:
         changed += [cleared.address for cleared in batch.entries_cleared]
         for address in dict.fromkeys(changed):
             state = self._disk.state.get(address, {})
+            if GOING_FIELD in state:  # A portion at a time.
+                continue
             for field, stored in self._disk.entries.get(address, {}).items():
                 positions = [key.position for key in stored.keys if not key.name]
                 if not positions or (field not in state and positions == [0]):  # A dictionary; a lazy field.
