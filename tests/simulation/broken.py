@@ -2013,7 +2013,7 @@ def a_continued_invocation_loses_its_place(patch: Patch) -> None:
 OF_MODELS = (WORKLOADS["machines"],)
 
 
-@mutant("check", "stuck", where=OF_MODELS, first_run=135)
+@mutant("check", "stuck", "guarantee 25", where=OF_MODELS, first_run=135)
 def an_event_that_is_published_while_another_is_written_wakes_no_one(patch: Patch) -> None:
     def note(original: Any, self: Subscriptions, stream: str) -> None:
         if stream not in self._published:
@@ -2041,7 +2041,7 @@ def an_event_that_a_subscription_wants_is_not_delivered(patch: Patch) -> None:
     around(patch, Acceptance, "accept", accept)
 
 
-@mutant("check", "guarantee 23", "stuck", where=OF_MODELS)
+@mutant("check", "guarantee 23", "guarantee 25", "stuck", where=OF_MODELS)
 def a_new_subscription_starts_with_what_is_published_after_its_first_look(patch: Patch) -> None:
     def start(original: Any, self: Subscriptions) -> None:
         original(self)
@@ -2172,7 +2172,7 @@ def what_an_atomic_handler_publishes_is_out_at_once(patch: Patch) -> None:
     patch.setattr(PublishCommands, "issue", PublishCommands.issue_unawaited)
 
 
-@mutant("check", "stuck", where=OF_EVENTS)
+@mutant("check", "stuck", "guarantee 25", where=OF_EVENTS)
 def a_message_that_has_ended_counts_as_in_flight(patch: Patch) -> None:
     patch.setattr(InFlight, "end", _nothing)
 
@@ -2453,14 +2453,14 @@ def records_of_a_poll_are_taken_last_first(patch: Patch) -> None:
     around(patch, Sources, "_take", take)
 
 
-@mutant("check", "stuck", where=OF_TOPICS)
+@mutant("check", "stuck", "guarantee 25", where=OF_TOPICS)
 def a_message_of_a_source_that_has_ended_makes_no_room(patch: Patch) -> None:
     patch.setattr(Sources, "_has_ended", _nothing)
 
 
-@mutant("check", where=OF_TOPICS)
+@mutant("check", "guarantee 25", where=OF_TOPICS)
 def a_paused_message_of_a_source_holds_others_up(patch: Patch) -> None:
-    patch.setattr(Sources, "_has_paused", _nothing)
+    patch.setattr(Sources, "_has_pause_changed", _nothing)
 
 
 # ---------------------------------------------------------------------- what is under way of subscriptions and feeds
