@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 from durably import (
     Context,
     DefinitionError,
+    HandlerMistakeError,
     ObjectContext,
     Runtime,
     Service,
@@ -237,6 +238,64 @@ async def test_no_more_of_a_source_is_under_way_when_a_runtime_has_come_back_aga
         assert [await booked(app, key) for key in "abcdefg"] == [[99]] * 7
         (one,) = await app.sources()
         assert one.in_flight == 0
+
+
+class Shop(VirtualObject):
+    """One of its handlers may stop."""
+
+    is_open = True
+    booked: list[int] = state(default=[])
+
+    @handler
+    async def count(self, ctx: ObjectContext) -> None:
+        await ctx.sleep(1)
+        if not Shop.is_open:
+            raise HandlerMistakeError("not yet")
+
+    @handler
+    async def book(self, ctx: ObjectContext, amount: int) -> None:
+        await ctx.sleep(1)
+        self.booked.append(amount)
+
+
+@pytest.mark.parametrize("crashes", [False, True])
+@pytest.mark.parametrize("goes_on", ["resume", "cancel", "kill"])
+async def test_records_behind_a_paused_handler_of_their_object_hold_no_others_up(goes_on: str, crashes: bool) -> None:
+    topic = Topic()
+
+    async def now() -> tuple[Mapping[str, int], int]:
+        await app.settle()
+        (one,) = await app.sources()
+        return one.positions, one.in_flight
+
+    async with Harness(Shop, sources=[Feed(TopicSource(topic, most_at_once=1), Shop.book, in_flight=3)]) as app:
+        Shop.is_open = False
+        count = await app.object(Shop, "a").count.send()
+        for number, key in enumerate("aaab"):
+            topic.put(b"%d" % number, key=key)
+        assert await now() == ({"0": 3}, 3)
+        with pytest.raises(HandlerMistakeError):
+            await app.advance(1)
+        if crashes:
+            await app.crash()
+        assert await now() == ({"0": 4}, 1), "what waits behind it does not count"
+        await app.advance(1)
+        assert await now() == ({"0": 4}, 0)
+        Shop.is_open = True
+        match goes_on:
+            case "resume":
+                assert await app.resume(count.id)
+            case "cancel":
+                assert await app.cancel(count.id)
+            case _:
+                assert await app.kill(count.id)
+        await app.settle()
+        for number in range(4, 8):
+            topic.put(b"%d" % number, key=f"{number}")
+        assert await now() == ({"0": 5}, 4), "and counts again when that goes on; a poll was under way"
+        await app.advance(30)
+        assert await now() == ({"0": 8}, 0)
+        assert [(await app.state(Shop, key))["booked"] for key in "ab"] == [[0, 1, 2], [3]]
 
 
 async def test_records_of_a_service_need_no_key_and_positions_outlive_a_runtime() -> None:

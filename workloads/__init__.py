@@ -22,6 +22,7 @@ from workloads.migrations import MIGRATIONS
 from workloads.onions import ONIONS
 from workloads.pauses import PAUSES
 from workloads.promises import PROMISES
+from workloads.queues import QUEUES
 from workloads.retentions import RETENTIONS
 from workloads.sagas import SAGAS
 from workloads.schedules import SCHEDULES
@@ -55,5 +56,6 @@ WORKLOADS: Mapping[str, Workload] = {
     "sagas": SAGAS,
     "topics": TOPICS,
     "consumers": CONSUMERS,
+    "queues": QUEUES,
 }
 """By name, as `--workload` takes them."""

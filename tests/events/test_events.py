@@ -21,6 +21,7 @@ import pytest
 from durably import (
     Context,
     DefinitionError,
+    HandlerMistakeError,
     InvalidArgumentError,
     InvocationStatus,
     MemoryStore,
@@ -28,6 +29,7 @@ from durably import (
     OverloadedError,
     PausedInvocationError,
     RetryPolicy,
+    Runtime,
     Service,
     TerminalError,
     UnencodableError,
@@ -521,6 +523,56 @@ async def test_what_is_held_up_when_a_runtime_comes_back_counts_when_it_is_resum
         assert [(one.behind, one.in_flight) for one in await app.subscriptions()] == [(0, 0)]
 
 
+@pytest.mark.parametrize("crashes", [False, True])
+@pytest.mark.parametrize("goes_on", ["resume", "cancel", "kill"])
+async def test_events_behind_a_paused_handler_of_their_object_hold_no_others_up(goes_on: str, crashes: bool) -> None:
+    Flaky.broken = True
+
+    class Board(VirtualObject):
+        @handler
+        async def edit(self, ctx: ObjectContext) -> None:
+            await ctx.sleep(seconds=1)
+            if Flaky.broken:
+                raise HandlerMistakeError("not yet")
+
+        @subscribe(Paid, key=lambda event: event.order)
+        async def hear(self, ctx: ObjectContext, event: Paid) -> None:
+            await ctx.sleep(seconds=1)
+            await ctx.run("hear", HEARD.append, f"{event.order} {event.amount}")
+
+    async def now() -> tuple[int | None, int]:
+        await app.settle()
+        (one,) = await app.subscriptions()
+        return one.behind, one.in_flight
+
+    async with Harness(Board, pubsub=PubSub(in_flight=2)) as app:
+        edit = await app.object(Board, "a").edit.send()
+        await app.publish(Paid("a", 1), Paid("a", 2), Paid("a", 3), Paid("b", 1))
+        assert await now() == (2, 2)
+        with pytest.raises(HandlerMistakeError):
+            await app.advance(seconds=1)
+        if crashes:
+            await app.crash()
+        assert await now() == (0, 1), "what waits behind it does not count"
+        await app.advance(seconds=1)
+        assert HEARD == ["b 1"]
+        assert await now() == (0, 0)
+        Flaky.broken = False
+        match goes_on:
+            case "resume":
+                assert await app.resume(edit.id)
+            case "cancel":
+                assert await app.cancel(edit.id)
+            case _:
+                assert await app.kill(edit.id)
+        await app.publish(Paid("c", 1))
+        assert await now() == (1, 3), "and counts again when that goes on"
+        await app.advance(seconds=30)
+        assert await now() == (0, 0)
+        assert [one for one in HEARD if one[0] == "a"] == ["a 1", "a 2", "a 3"]
+        assert sorted(HEARD) == ["a 1", "a 2", "a 3", "b 1", "c 1"]
+
+
 async def test_events_go_when_they_are_old_and_every_subscription_is_past_them() -> None:
     disk = Disk()
     kept = PubSub(retention=timedelta(days=1), limit_bytes=400)
@@ -903,3 +955,28 @@ async def test_an_event_of_another_class_of_the_name_that_is_subscribed_to_is_no
         assert await app.object(Ledger, "a").read() == []
     async with Harness(Billing) as app:  # Nothing here reads it as another class.
         assert await app.service(Billing).bill() == "published"
+
+
+async def test_what_is_published_costs_a_codec_no_more_than_it_holds() -> None:
+    encoded: list[int] = []
+
+    class Counting:
+        """Says nothing of how it encodes, so each value is given to it beforehand."""
+
+        def encode(self, value: bytes) -> bytes:
+            encoded.append(len(value))
+            return value[::-1]
+
+        def decode(self, value: bytes) -> bytes:
+            return value[::-1]
+
+    class Shop(Service):
+        @handler
+        async def sell(self, ctx: Context) -> None:
+            await ctx.publish(Paid("a", 2))
+
+    async with Runtime(MemoryStore(), [Shop], codec=Counting()) as app:
+        await app.publish(Paid("a", 1))
+        await app.service(Shop).sell()
+    assert encoded
+    assert max(encoded) < 10_000

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Generator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, replace
@@ -22,7 +22,7 @@ from durably import Context, ObjectContext, Service, VirtualObject, handler, sag
 from durably.actors import compensations
 from durably.actors.context import SharedContext
 from durably.actors.cron import CronSchedule
-from durably.actors.definition.binding import DELETION, STATE_EDIT, BoundActor, MissingHandler
+from durably.actors.definition.binding import DELETION, STATE_EDIT, BoundActor, BoundActorHandler, MissingHandler
 from durably.actors.large_state import DurableDict, DurableList
 from durably.actors.middleware import Onion
 from durably.actors.protocol.commands import AwaitSignal, Publish, Send
@@ -70,7 +70,7 @@ from durably.runtime.invocations.activation import Activation
 from durably.runtime.invocations.invocation import Found, InvocationRun
 from durably.runtime.invocations.journal import Journal
 from durably.runtime.invocations.journal import journal_of as original_journal_of
-from durably.runtime.lifecycle import deadlocks, restarts_as_new, retries, subscriptions
+from durably.runtime.lifecycle import deadlocks, restarts_as_new, retries, sources, subscriptions
 from durably.runtime.lifecycle import endings as endings_module
 from durably.runtime.lifecycle.cancellation import Cancellation
 from durably.runtime.lifecycle.continuations import Continuations
@@ -130,6 +130,7 @@ from durably.storage.records import (
     CompletionRecord,
     EventAnswer,
     EventRecord,
+    OpenMessages,
     OrderRecord,
     SignalRecord,
     StoredInvocation,
@@ -2022,7 +2023,7 @@ def a_continued_invocation_loses_its_place(patch: Patch) -> None:
 OF_MODELS = (WORKLOADS["machines"],)
 
 
-@mutant("check", "stuck", where=OF_MODELS, first_run=135)
+@mutant("check", "stuck", "guarantee 25", where=OF_MODELS, first_run=135)
 def an_event_that_is_published_while_another_is_written_wakes_no_one(patch: Patch) -> None:
     def note(original: Any, self: Subscriptions, stream: str) -> None:
         if stream not in self._published:
@@ -2050,7 +2051,7 @@ def an_event_that_a_subscription_wants_is_not_delivered(patch: Patch) -> None:
     around(patch, Acceptance, "accept", accept)
 
 
-@mutant("check", "guarantee 23", "stuck", where=OF_MODELS)
+@mutant("check", "guarantee 23", "guarantee 25", "stuck", where=OF_MODELS)
 def a_new_subscription_starts_with_what_is_published_after_its_first_look(patch: Patch) -> None:
     def start(original: Any, self: Subscriptions) -> None:
         original(self)
@@ -2181,7 +2182,7 @@ def what_an_atomic_handler_publishes_is_out_at_once(patch: Patch) -> None:
     patch.setattr(PublishCommands, "issue", PublishCommands.issue_unawaited)
 
 
-@mutant("check", "stuck", where=OF_EVENTS)
+@mutant("check", "stuck", "guarantee 25", where=OF_EVENTS)
 def a_message_that_has_ended_counts_as_in_flight(patch: Patch) -> None:
     patch.setattr(InFlight, "end", _nothing)
 
@@ -2462,11 +2463,78 @@ def records_of_a_poll_are_taken_last_first(patch: Patch) -> None:
     around(patch, Sources, "_take", take)
 
 
-@mutant("check", "stuck", where=OF_TOPICS)
+@mutant("check", "stuck", "guarantee 25", where=OF_TOPICS)
 def a_message_of_a_source_that_has_ended_makes_no_room(patch: Patch) -> None:
     patch.setattr(Sources, "_has_ended", _nothing)
 
 
-@mutant("check", where=OF_TOPICS)
+@mutant("check", "guarantee 25", where=OF_TOPICS)
 def a_paused_message_of_a_source_holds_others_up(patch: Patch) -> None:
-    patch.setattr(Sources, "_has_paused", _nothing)
+    patch.setattr(Sources, "_has_pause_changed", _nothing)
+
+
+# ---------------------------------------------------------------------- what is under way of subscriptions and feeds
+
+OF_QUEUES = (WORKLOADS["queues"],)
+
+
+@mutant("guarantee 25", where=OF_QUEUES)
+def what_is_in_flight_is_counted_from_nothing_after_a_restart(patch: Patch) -> None:
+    patch.setattr(InFlight, "take_over", _nothing)
+
+
+@mutant("guarantee 25", where=OF_QUEUES)
+def a_paused_key_counts_after_a_restart(patch: Patch) -> None:
+    def take_over(original: Any, self: InFlight, left: Iterable[OpenMessages]) -> None:
+        given = [*left]
+        original(self, given)
+        self.counted += sum(one.count for one in given if one.is_held_up)
+
+    around(patch, InFlight, "take_over", take_over)
+
+
+@mutant("guarantee 25", where=OF_QUEUES)
+def a_paused_key_counts_twice_when_it_goes_on(patch: Patch) -> None:
+    def resume(original: Any, self: InFlight, key: str) -> None:
+        before = self.counted
+        original(self, key)
+        self.counted += self.counted - before
+
+    around(patch, InFlight, "resume", resume)
+
+
+@mutant("guarantee 25", where=OF_QUEUES)
+def a_paused_key_is_taken_off_twice(patch: Patch) -> None:
+    def pause(original: Any, self: InFlight, key: str) -> None:
+        before = self.counted
+        original(self, key)
+        self.counted += self.counted - before
+
+    around(patch, InFlight, "pause", pause)
+
+
+@mutant("guarantee 25", where=OF_QUEUES)
+def what_waits_behind_a_pause_counts_unless_that_is_a_message_too(patch: Patch) -> None:
+    def holds_up(invocation: InvocationRun, handler: BoundActorHandler) -> bool:
+        return invocation.handler is handler
+
+    patch.setattr(subscriptions, "holds_up", holds_up)
+    patch.setattr(sources, "holds_up", holds_up)
+
+
+@mutant("guarantee 25", where=OF_QUEUES, first_run=120)
+def records_that_were_held_up_before_a_restart_never_count(patch: Patch) -> None:
+    def take_over(original: Any, self: RunningFeed, left: Sequence[OpenMessages]) -> None:
+        original(self, [one for one in left if not one.is_held_up])
+
+    around(patch, RunningFeed, "take_over", take_over)
+
+
+@mutant("guarantee 25", where=OF_QUEUES, first_run=20)
+def records_that_were_held_up_before_a_restart_count_for_ever(patch: Patch) -> None:
+    patch.setattr(RunningFeed, "_ended_of_left", _nothing)
+
+
+@mutant("guarantee 25", "check", "stuck", where=OF_QUEUES)
+def nothing_is_heard_of_pauses(patch: Patch) -> None:
+    patch.setattr(Transition, "_tell_of_pause", _nothing)

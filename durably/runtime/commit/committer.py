@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 from math import ceil
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from durably.actors.values.user_errors import USER_ERRORS, let_signals_pass
 from durably.errors import StoreUnavailableError
@@ -28,6 +28,9 @@ from durably.runtime.incarnation.ready_queue import ReadyQueue
 from durably.runtime.observation.observer import Observer
 from durably.runtime.settings import Settings
 from durably.storage.store import DiskFullError, Store
+
+if TYPE_CHECKING:
+    from durably.runtime.invocations.invocation import InvocationRun
 
 A = TypeVar("A")
 
@@ -53,6 +56,8 @@ class Committer:
     ) -> None:
         self.on_expiry: Callable[[int], None] = _no_one_listens
         """Hears when something expires that a transition keeps for a while."""
+        self.on_pause_changed: list[Callable[[InvocationRun], None]] = []
+        """Hear that an invocation is paused from now on, or is so no longer, however that came."""
         self.batch = OpenBatch()
         self.position = last_position
         self.durable = last_position

@@ -71,6 +71,8 @@ class PayloadCheck:
         self._ask = store.check
         self._names_limit_bytes = store.value_limit_bytes // NAMES
         largest = max(-1, (store.value_limit_bytes - OVERHEAD_BYTES) // GROWTH)
+        self._largest = largest
+        """What is not larger than this takes room that does not matter, whatever a codec makes of it."""
         self.certain_bytes = -1 if store.checks_every_value else largest
         """What is not larger than this fits."""
         self._indexed_limit_bytes = names_limit_of(store)
@@ -133,7 +135,8 @@ class PayloadCheck:
             UnencodableError, CodecError: as `value`.
         """
         if not self.fits_surely(published):
-            room = b" " * (ENVELOPE_BYTES + ESCAPED * self._names_limit_bytes)
+            has_room = len(published) <= self._largest  # Then the store is asked for its codec's sake alone.
+            room = b"" if has_room else b" " * (ENVELOPE_BYTES + ESCAPED * self._names_limit_bytes)
             self.value("What is published together, with the room that envelopes need,", published + room)
 
     def size_of_step(self, step: Step) -> int:

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 A = TypeVar("A")
 
-COMPLETED = InvocationStatus.COMPLETED
+COMPLETED, PAUSED = InvocationStatus.COMPLETED, InvocationStatus.PAUSED
 IS_GOING = b"1"
 
 
@@ -57,6 +57,7 @@ class Log(Protocol):
 
     batch: OpenBatch
     on_expiry: Callable[[int], None]
+    on_pause_changed: list[Callable[[InvocationRun], None]]
     position: int
     durable: int
 
@@ -92,9 +93,12 @@ class Transition:
     def move(self, invocation: InvocationRun, status: InvocationStatus) -> None:
         """Its status, with its attempts, failure and mailbox position as they now are."""
         assert status in LEGAL_MOVES[invocation.status], illegal_move(invocation, status)
+        is_pause = status is PAUSED or invocation.status is PAUSED
         invocation.status = status
         invocation.position = invocation.activation.changed_at = self.position
         self._batch.change(invocation)
+        if is_pause:
+            self._tell_of_pause(invocation)
 
     def step(
         self,
@@ -117,8 +121,11 @@ class Transition:
         invocation.seed, invocation.argument = seed, argument
         number = invocation.number
         invocation.signals = tuple(replace(one, number=number) for one in invocation.signals if outlives(one))
+        was_paused = invocation.status is PAUSED
         invocation.status = running
         self._batch.renew(invocation, previous)
+        if was_paused:
+            self._tell_of_pause(invocation)
 
     def end(
         self,
@@ -136,12 +143,19 @@ class Transition:
         ended = COMPLETED
         assert ended in LEGAL_MOVES[invocation.status], illegal_move(invocation, ended)
         invocation.outcome = outcome
+        was_paused = invocation.status is PAUSED
         invocation.status = ended
+        if was_paused:
+            self._tell_of_pause(invocation)
         invocation.expires_at = expires_at
         invocation.activation.changed_at = self.position
         if expires_at is not None:
             self._log.on_expiry(expires_at if kept_journal is None else min(expires_at, kept_journal.expires_at))
         return self._batch.end(invocation, keep=expires_at is not None, kept_journal=kept_journal)
+
+    def _tell_of_pause(self, invocation: InvocationRun) -> None:
+        for hear in self._log.on_pause_changed:
+            hear(invocation)
 
     def forget_journal(self, number: int) -> None:
         """A kept journal is wanted no longer."""

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from durably.actors.definition.binding import BoundActorHandler
+from durably.ids import InvocationStatus
+from durably.runtime.invocations.invocation import InvocationRun
 from durably.storage.records import OpenMessages
 
 
@@ -35,6 +38,13 @@ class InFlight:
             else:
                 self.counted += one.count
 
+    def pause_changed(self, invocation: InvocationRun) -> None:
+        """What holds its messages up is paused from now on, or is so no longer."""
+        if invocation.status is InvocationStatus.PAUSED:
+            self.pause(invocation.address.key)
+        else:
+            self.resume(invocation.address.key)
+
     def pause(self, key: str) -> None:
         """What has its turn at the key waits for a person."""
         if key not in self._held_up:
@@ -56,3 +66,15 @@ class InFlight:
             self.counted -= key not in self._held_up
         if count > 1:
             self._by_key[key] = count - 1
+
+
+def holds_up(invocation: InvocationRun, handler: BoundActorHandler) -> bool:
+    """Messages to the handler at its key wait behind it, whichever handler it runs, or it is one of them."""
+    if invocation.address.service != handler.service:
+        return False
+    return invocation.handler is handler or invocation.activation.current is invocation
+
+
+def is_open_message(invocation: InvocationRun) -> bool:
+    """The store counts it among `OpenMessages` of its handler."""
+    return invocation.is_from_outside and invocation.scope is None and invocation.keep_outcome_us is None

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
-from durably.actors.definition.binding import BoundActorHandler
 from durably.actors.protocol.commands import AwaitResume
 from durably.errors import (
     CompensationFailedError,
@@ -49,14 +47,6 @@ class Pauses:
         ready: ReadyQueue,
         timers: TimerService,
     ) -> None:
-        self.on_paused: Callable[[InvocationRun], None] = _no_one_subscribes
-        """Hears that a message of a subscription to events is paused."""
-        self.on_pause_of: dict[BoundActorHandler, Callable[[InvocationRun], None]] = {}
-        """Hears that an invocation of a handler is paused."""
-        self.on_resumed: Callable[[InvocationRun], None] = _no_one_subscribes
-        """Hears that one goes on."""
-        self.on_resume_of: dict[BoundActorHandler, Callable[[InvocationRun], None]] = {}
-        """Hears that one of a handler goes on."""
         self._payloads = payloads
         self._activations = activations
         self._committer = committer
@@ -84,7 +74,7 @@ class Pauses:
         invocation.paused_error = error
         self._timers.drop(transition, invocation.number, TimerKind.RETRY)  # An action of it may end while it backs off.
         transition.move(invocation, InvocationStatus.PAUSED)
-        self._has_paused(invocation, error)
+        self._observer.paused(invocation, error)
         self._notices.spread(invocation, pause_error(invocation), partial(self._noticed, invocation, error))
 
     def pause_asker(self, caller: CallerRecord, error: UnreadableRecordError) -> None:
@@ -109,7 +99,7 @@ class Pauses:
         error = PausedByHandError("somebody paused it")
         invocation.failure, invocation.paused_error = self._payloads.failure(error), error
         transition.move(invocation, InvocationStatus.PAUSED)
-        self._has_paused(invocation, error)
+        self._observer.paused(invocation, error)
         self._notices.spread(invocation, pause_error(invocation), _nobody_is_told)
 
     def resume(self, invocation: InvocationRun) -> bool:
@@ -121,22 +111,8 @@ class Pauses:
         transition.move(invocation, InvocationStatus.RUNNING)
         if invocation.journal is not None and invocation.journal.awaits_resume is not None:
             self._completions.complete(transition, invocation, invocation.journal.awaits_resume, False, b"null")
-        self._has_resumed(invocation)
         self._ready.push(invocation)
         return True
-
-    def _has_paused(self, invocation: InvocationRun, error: BaseException) -> None:
-        if invocation.handler.subscription is not None:
-            self.on_paused(invocation)
-        if self.on_pause_of and (hear := self.on_pause_of.get(invocation.handler)) is not None:
-            hear(invocation)
-        self._observer.paused(invocation, error)
-
-    def _has_resumed(self, invocation: InvocationRun) -> None:
-        if invocation.handler.subscription is not None:
-            self.on_resumed(invocation)
-        if self.on_resume_of and (hear := self.on_resume_of.get(invocation.handler)) is not None:
-            hear(invocation)
 
     def _noticed(self, invocation: InvocationRun, error: BaseException, heard: bool) -> None:
         self._committer.when_answerable(self._tell_durable, (invocation, error, heard))  # Rule X1
@@ -152,10 +128,6 @@ def is_paused_by_what_is_stored(invocation: InvocationRun) -> bool:
         or invocation.activation.load_error is not None
         or known_attempt_failure(invocation.failure).type in CAUSES_IN_THE_STORE
     )
-
-
-def _no_one_subscribes(invocation: InvocationRun) -> None:
-    raise AssertionError("a handler of events was paused before the machine was put together")
 
 
 def _nobody_is_told(heard: bool) -> None:

@@ -42,8 +42,7 @@ from durably.runtime.incarnation.incarnation import Incarnation
 from durably.runtime.incarnation.ready_queue import ReadyQueue
 from durably.runtime.invocations.invocation import InvocationRun
 from durably.runtime.lifecycle.endings import Endings
-from durably.runtime.lifecycle.in_flight import InFlight
-from durably.runtime.lifecycle.pauses import Pauses
+from durably.runtime.lifecycle.in_flight import InFlight, holds_up, is_open_message
 from durably.runtime.messaging.acceptance import Acceptance, Message
 from durably.runtime.observation.observer import Observer
 from durably.sources import Feed, IdentifiedSource, MeasuredSource, Source, SourceRecord
@@ -100,6 +99,8 @@ class RunningFeed:
         self.in_flight = InFlight()
         self.keys: dict[str, str] = {}
         """Those of the messages in flight, by id."""
+        self._left_held_up: dict[str, int] = {}
+        """How many messages waited behind a paused one when this incarnation began, by key."""
         self.is_busy = True
         """It does not wait: for records, for room, to be resumed, or until it is tried again."""
         self._changed = asyncio.Event()
@@ -109,8 +110,26 @@ class RunningFeed:
         """What an earlier incarnation has left. Of whom it is the store does not tell: calls from outside to the same
         handler count too, and where several feeds have it, all of it counts for each of them.
         """
-        self.in_flight.take_over(one for one in left if not one.is_held_up)
+        self.in_flight.take_over(left)
         self.keys.update((id, one.key) for one in left for id in one.ids)
+        self._left_held_up.update((one.key, one.count) for one in left if one.is_held_up)
+
+    def end(self, invocation: InvocationRun) -> None:
+        """One to its handler has ended: there is room if it was a message of this feed."""
+        key = self.keys.pop(invocation.id, None) or self._ended_of_left(invocation)
+        if key is not None:
+            self.in_flight.end(key, was_first=invocation.activation.current is invocation)
+            self.change()
+
+    def _ended_of_left(self, invocation: InvocationRun) -> str | None:
+        """Its key, if it is one that was held up: those come first there, and their ids were not asked for."""
+        key = invocation.address.key
+        if key not in self._left_held_up or not is_open_message(invocation):
+            return None
+        self._left_held_up[key] -= 1
+        if not self._left_held_up[key]:
+            del self._left_held_up[key]
+        return key
 
     def change(self) -> None:
         """It may go on: it was resumed, or there is room."""
@@ -147,6 +166,10 @@ class RunningFeed:
     def has_room(self) -> bool:
         return self.in_flight.counted < self.feed.in_flight
 
+    @property
+    def waits_for_room(self) -> bool:
+        return self.is_on and self._waits_for_change
+
 
 class Sources:
     """The feeds of one incarnation."""
@@ -167,7 +190,6 @@ class Sources:
         left: Mapping[BoundActorHandler, Sequence[OpenMessages]],
         observer: Observer,
         payloads: PayloadCheck,
-        pauses: Pauses,
         ready: ReadyQueue,
         store: Store,
     ) -> None:
@@ -192,9 +214,8 @@ class Sources:
             self._of_handler.setdefault(one.handler, []).append(one)
             one.take_over(left.get(one.handler, ()))
             endings.on_end_of[one.handler] = self._has_ended
-            pauses.on_pause_of[one.handler] = self._has_paused
-            pauses.on_resume_of[one.handler] = self._has_resumed
         if self.running:
+            committer.on_pause_changed.append(self._has_pause_changed)
             activations.on_queued.append(self._has_queued)
         idleness.add(self._is_idle)
 
@@ -421,6 +442,8 @@ class Sources:
         self._acceptance.accept(transition, Message(handler, key, argument, id, seed, headers, None))
         one.keys[id] = id if key is None else key
         one.in_flight.add(one.keys[id])
+        if self._observer.detailed:
+            self._observer.record_taken(one.name, id, transition.position)
 
     def _keep(self, transition: Transition, one: RunningFeed, row: SourceRow) -> None:
         one.row = row
@@ -430,16 +453,13 @@ class Sources:
 
     def _has_ended(self, invocation: InvocationRun) -> None:
         for one in self._of_handler[invocation.handler]:
-            key = one.keys.pop(invocation.id, None)
-            if key is not None:
-                one.in_flight.end(key, was_first=invocation.activation.current is invocation)
-                one.change()
+            one.end(invocation)
 
-    def _has_paused(self, invocation: InvocationRun) -> None:
-        for one in self._of_handler[invocation.handler]:
-            key = one.keys.get(invocation.id)
-            if key is not None:
-                one.in_flight.pause(key)
+    def _has_pause_changed(self, invocation: InvocationRun) -> None:
+        """A message of a source, or whatever they wait behind."""
+        for one in self.running:
+            if holds_up(invocation, one.handler):
+                one.in_flight.pause_changed(invocation)
                 one.change()
 
     def _has_queued(self, invocation: InvocationRun, holder: InvocationRun) -> None:
@@ -448,12 +468,6 @@ class Sources:
             for one in self._of_handler.get(invocation.handler, ()):
                 one.in_flight.pause(invocation.address.key)
                 one.change()
-
-    def _has_resumed(self, invocation: InvocationRun) -> None:
-        for one in self._of_handler[invocation.handler]:
-            key = one.keys.get(invocation.id)
-            if key is not None:
-                one.in_flight.resume(key)
 
 
 def _row_of(name: str, stored: StoredObject) -> SourceRow:

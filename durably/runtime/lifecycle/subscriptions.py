@@ -35,8 +35,7 @@ from durably.runtime.incarnation.ready_queue import ReadyQueue
 from durably.runtime.invocations.invocation import InvocationRun
 from durably.runtime.lifecycle.dead_letters import DeadLetters, decode_letter
 from durably.runtime.lifecycle.endings import Endings
-from durably.runtime.lifecycle.in_flight import InFlight
-from durably.runtime.lifecycle.pauses import Pauses
+from durably.runtime.lifecycle.in_flight import InFlight, holds_up
 from durably.runtime.messaging.acceptance import Acceptance, Message
 from durably.runtime.messaging.event_feeds import EventFeeds
 from durably.runtime.messaging.events import Events
@@ -129,7 +128,6 @@ class Subscriptions:
         left: Mapping[BoundActorHandler, Sequence[OpenMessages]],
         observer: Observer,
         payloads: PayloadCheck,
-        pauses: Pauses,
         ready: ReadyQueue,
         rows: Mapping[str, bytes],
         settings: Settings,
@@ -171,11 +169,14 @@ class Subscriptions:
         self._published: dict[str, int] = {}
         """Streams with events that are not durable yet, with the position of the latest."""
         self._of_handler = {one.handler: one for one in self._subscribed.values()}
+        self._of_service: dict[str, list[Subscribed]] = {}
+        for one in self._subscribed.values():
+            self._of_service.setdefault(one.handler.service, []).append(one)
         self._most_in_flight = settings.events_in_flight
         events.on_published = self._note
         endings.on_delivered = self._has_ended
-        pauses.on_paused, pauses.on_resumed = self._has_paused, self._has_resumed
         if self._subscribed:
+            committer.on_pause_changed.append(self._has_pause_changed)
             activations.on_queued.append(self._has_queued)
         idleness.add(self._is_idle)
 
@@ -456,16 +457,12 @@ class Subscriptions:
         if outcome.failed and one.declared.routing is not None:
             self._dead_letters.has_failed(transition, invocation, one.name, outcome)
 
-    def _has_paused(self, invocation: InvocationRun) -> None:
-        one = self._of_handler.get(invocation.handler)
-        if one is not None:
-            one.in_flight.pause(invocation.address.key)
-            self._host.call_soon(self._look)
-
-    def _has_resumed(self, invocation: InvocationRun) -> None:
-        one = self._of_handler.get(invocation.handler)
-        if one is not None:
-            one.in_flight.resume(invocation.address.key)
+    def _has_pause_changed(self, invocation: InvocationRun) -> None:
+        """A message of a subscription, or whatever they wait behind."""
+        for one in self._of_service.get(invocation.address.service, ()):
+            if holds_up(invocation, one.handler):
+                one.in_flight.pause_changed(invocation)
+                self._host.call_soon(self._look)
 
     def _has_queued(self, invocation: InvocationRun, holder: InvocationRun) -> None:
         """A message waits behind another one, which an earlier incarnation may have paused."""

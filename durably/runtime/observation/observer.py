@@ -141,6 +141,9 @@ class Observer:
     def source_begins(self, source: str, positions: Mapping[str, int]) -> None:
         """Partitions of a source are read from these positions on."""
 
+    def record_taken(self, source: str, id: str, position: int) -> None:
+        """*Detailed.* A record of a source has become the message `id`, at this log position."""
+
     def source_failed(self, source: str, error: BaseException, delay_us: int) -> None:
         """A source raised. It is opened again after a while."""
 

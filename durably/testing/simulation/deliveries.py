@@ -38,6 +38,11 @@ class DeliveryWatch:
         self._young: dict[str, list[Delivered]] = {}
         """What was delivered, and may not be durable."""
 
+    @property
+    def rows(self) -> Mapping[str, SubscriptionRow]:
+        """Where subscriptions stand on the disk, by name."""
+        return self._rows
+
     def delivered(self, subscription: str, event: int, position: int) -> None:
         """An event becomes a message of a subscription, in the log of the machine."""
         self._young.setdefault(subscription, []).append(Delivered(event, position))

@@ -33,7 +33,9 @@ on the disk. Reports name the numbers:
 22. what factories make for an activation is there once while the object is in memory, and is torn down when it leaves;
 23. a subscription that moves on is given each event in between that it wants, once and in order, in the same batch, and
     no event is forgotten before every subscription is past it;
-24. a handler that asks which invocation runs a workflow gets the one that does, or none where there is none.
+24. a handler that asks which invocation runs a workflow gets the one that does, or none where there is none;
+25. no more messages of a subscription or a feed are under way than it may have, over restarts too, those behind a
+    paused one left out, and none that has room stands still with more to come.
 
 The sixth is checked by the runtime itself, which is set to replay every invocation when it ends, and by the simulation
 for what is under way whenever the process dies; the eighth by the simulation, which tries.
@@ -97,6 +99,7 @@ from durably.testing.simulation.disk import SimulatedDisk
 from durably.testing.simulation.held_up import held_up
 from durably.testing.simulation.history import History
 from durably.testing.simulation.identified_runs import IdentifiedRuns
+from durably.testing.simulation.in_flight_watch import InFlightWatch
 from durably.testing.simulation.limits import LimitWatch
 from durably.testing.simulation.trace import shown, shown_id
 from durably.testing.simulation.waiting import Waiting
@@ -214,6 +217,7 @@ class Guarantees:
         self.limits = LimitWatch(disk, clock, partial(self._broken, 16))
         self.deliveries = DeliveryWatch(partial(self._broken, 23))
         self.identified_runs = IdentifiedRuns(disk, partial(self._broken, 24))
+        self.in_flight = InFlightWatch(disk, partial(self._broken, 25))
         self._resumed: set[str] = set()
         self._deletions: list[Order] = []
         """Orders to delete objects, of those who wait until that is done."""
@@ -322,6 +326,7 @@ class Guarantees:
         self._before_loads.clear()
         self.limits.incarnation_begins()
         self.deliveries.incarnation_begins()
+        self.in_flight.incarnation_begins()
         self.identified_runs.incarnation_begins()
         self._resumed.clear()
         self._not_before = {id: due for id, due in self._not_before.items() if self._backs_off_until(id, due)}
@@ -354,6 +359,7 @@ class Guarantees:
         self._check_journals(batch)
         self._check_ticks(batch)
         self.deliveries.committed(batch, self.handlers)
+        self.in_flight.committed(batch)
         self.identified_runs.committed(batch.last_position)
         self._starts.update({timer.number: timer.due for timer in batch.timers if timer.kind is TimerKind.START})
         for record in batch.steps:
@@ -449,6 +455,7 @@ class Guarantees:
     def paused(self, invocation: InvocationRun) -> None:
         """It waits for a person from now on."""
         self._resumed.discard(invocation.id)
+        self.in_flight.paused(invocation)
 
     def is_resumed(self, id: str) -> None:
         """A person lets it go on."""
@@ -508,12 +515,15 @@ class Guarantees:
 
     # ------------------------------------------------------------------ when nothing happens
 
-    def at_rest(self, running: set[ActionKey], now_us: int, awaited: Iterable[str]) -> None:
+    def at_rest(
+        self, running: set[ActionKey], now_us: int, awaited: Iterable[str], waiting_for_room: Iterable[str]
+    ) -> None:
         """The runtime says that nothing can happen unless time passes or somebody asks: see whether that is so.
 
-        `awaited`: the ids of invocations that callers outside wait for.
+        `awaited`: the ids of invocations that callers outside wait for; `waiting_for_room`: feeds that say so.
         """
         self._check_kept(now_us)
+        self.in_flight.at_rest(self._disk.events.values(), self.deliveries.rows, waiting_for_room)
         seen = (self._disk.last_position, len(self.handlers), running)
         if seen == self._seen_at_rest and now_us <= self._next_overdue_us:
             return

@@ -17,6 +17,7 @@ from random import Random
 from typing import Any, Protocol, Self, TypeVar
 
 from durably.actors.actor import Actor
+from durably.actors.definition.binding import BoundActorHandler
 from durably.actors.limits import Limit
 from durably.actors.middleware import MiddlewareGiven
 from durably.actors.protocol.commands import CompleteAwakeable, Question, SendSignal
@@ -41,6 +42,7 @@ from durably.runtime.gateway.pending_requests import (
     QuestionOperation,
 )
 from durably.runtime.gateway.requests import Acceptance, Effect
+from durably.runtime.gateway.source_control import fed_handlers
 from durably.runtime.invocations.invocation import InvocationRun
 from durably.runtime.lifecycle.schedules import ScheduleStatus
 from durably.runtime.lifecycle.state_edits import StateEdit
@@ -48,6 +50,7 @@ from durably.runtime.observation.observer import Observer
 from durably.runtime.runtime import Limits, PubSub, Runtime
 from durably.runtime.settings import Settings, Watch
 from durably.runtime.supervision.supervisor import Supervisor
+from durably.sources import Feed
 from durably.storage.introspection import InspectableStore
 from durably.testing.harness.virtual import SeededEntropy
 from durably.testing.simulation.action_faults import attempt_with_faults
@@ -211,6 +214,7 @@ class SimulatedRuntime(Runtime):
         )
         self._machine: Supervisor | None = None
         self._process = process
+        process.starting = self
 
     def request_control(self, verb: Verb, id: str) -> Awaitable[Effect]:
         self._process.is_ordered(verb, id)
@@ -220,6 +224,12 @@ class SimulatedRuntime(Runtime):
         await super().__aenter__()
         self._machine = self._supervisor
         return self
+
+    @property
+    def fed(self) -> tuple[Sequence[BoundActorHandler], int, Sequence[tuple[Feed, BoundActorHandler]]]:
+        """What gets events and records, and how many events of a subscription may be under way."""
+        handlers = [handler for actor in self._actors.values() for handler in actor.handlers.values()]
+        return handlers, self.pubsub.in_flight, fed_handlers(self._sources, self._actors)
 
     @property
     def supervisor(self) -> Supervisor:
@@ -289,6 +299,8 @@ class SimulatedProcess:
         """When another process had the store, or when it went on after that; None: it is the owner."""
         self.runtime: SimulatedRuntime | None = None
         """Once it has started."""
+        self.starting: SimulatedRuntime | None = None
+        """The same, also before it has."""
         self.connections: dict[asyncio.Future[Any], None] = {}
         """Requests that were taken in and not answered."""
         self._world = world
@@ -636,6 +648,10 @@ class SimulatedProcess:
     def delivered(self, subscription: str, event: int, position: int, /) -> None:
         if self.superseded_at_us is None:
             self._world.guarantees.deliveries.delivered(subscription, event, position)
+
+    def taken(self, source: str, id: str, position: int, /) -> None:
+        if self.superseded_at_us is None:
+            self._world.guarantees.in_flight.taken(source, id, position)
 
     def incarnation_failed(self, error: BaseException, /) -> None:
         if not isinstance(error, StoreUnavailableError | StoreInUseError):

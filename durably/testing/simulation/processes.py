@@ -246,7 +246,8 @@ class Processes:
         if jumped_at_us and world.loop.elapsed_us - jumped_at_us < AFTER_A_JUMP_US:
             return
         awaited = [waiter.id for waiter in engine.parts.waiters if not waiter.done()]
-        world.guarantees.at_rest(process.runtime.running_actions, world.clock.now(), awaited)
+        waiting = [one.name for one in engine.parts.sources.running if one.waits_for_room]
+        world.guarantees.at_rest(process.runtime.running_actions, world.clock.now(), awaited, waiting)
         made = process.runtime.supervisor.made
         world.guarantees.scopes_at_rest(made.opened, engine.parts.activations.by_address.values())
 

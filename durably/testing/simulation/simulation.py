@@ -505,6 +505,8 @@ class Simulation:
     def opened(self, process: SimulatedProcess, /) -> None:
         self._processes.opened(process)
         self.guarantees.incarnation_begins()
+        if process.starting is not None:
+            self.guarantees.in_flight.process_begins(*process.starting.fed)
 
     def action_begins(self, name: str, id: str = "", /) -> None:
         process = self.loop.owner

@@ -87,6 +87,7 @@ class Watcher(Protocol):
     def retries(self, invocation: InvocationRun, error: BaseException, /) -> None: ...
     def paused(self, invocation: InvocationRun, /) -> None: ...
     def delivered(self, subscription: str, event: int, position: int, /) -> None: ...
+    def taken(self, source: str, id: str, position: int, /) -> None: ...
     def incarnation_failed(self, error: BaseException, /) -> None: ...
 
 
@@ -257,6 +258,10 @@ class TraceLog(Observer):
 
     def source_begins(self, source: str, positions: Mapping[str, int]) -> None:
         self._note(f"the source {source} is read from {dict(positions)} on")
+
+    def record_taken(self, source: str, id: str, position: int) -> None:
+        self._note(f"a record of the source {source} becomes {shown_id(id)}")
+        self._watcher.taken(source, id, position)
 
     def source_failed(self, source: str, error: BaseException, delay_us: int) -> None:
         self._note(f"the source {source} failed: {error}")
