@@ -638,9 +638,8 @@ def test_a_handler_that_comes_after_its_class_is_told_where_to_stand() -> None:
 
     async def reserve(self: Seat, ctx: ObjectContext) -> None: ...
 
-    late: Any = Seat
-    late.reserve = late.free = any_handler(reserve)
-
-    for reference in (late.reserve.signature, late.free.signature):
+    for attribute in ("reserve", "free"):
+        setattr(Seat, attribute, any_handler(reserve))
+        late: Any = getattr(Seat, attribute)
         with pytest.raises(DefinitionError, match=r"reserve' is part of no class of actors.*the body of the class"):
-            reference.check_types()
+            late.signature.check_types()
