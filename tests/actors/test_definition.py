@@ -629,3 +629,17 @@ def test_a_duration_that_makes_no_sense_is_named() -> None:
     with pytest.raises(ValueError, match=r"retention= of .*Wrong"):
 
         class Wrong(Service, retention=-1): ...
+
+
+def test_a_handler_that_comes_after_its_class_is_told_where_to_stand() -> None:
+    class Seat(VirtualObject):
+        @handler
+        async def free(self, ctx: ObjectContext) -> None: ...
+
+    async def reserve(self: Seat, ctx: ObjectContext) -> None: ...
+
+    for attribute in ("reserve", "free"):
+        setattr(Seat, attribute, any_handler(reserve))
+        late: Any = getattr(Seat, attribute)
+        with pytest.raises(DefinitionError, match=r"reserve' is part of no class of actors.*the body of the class"):
+            late.signature.check_types()

@@ -25,7 +25,7 @@ from durably.actors.definition.arguments import (
 from durably.actors.definition.scope import Scope
 from durably.actors.definition.type_bindings import NO_BINDINGS, TypeBindings
 from durably.actors.values.constraints import is_field_info
-from durably.actors.values.descriptions import MISSING, describe, shortened
+from durably.actors.values.descriptions import MISSING, describe, named, shortened
 from durably.actors.values.media_types import content_type_of, media_range_of
 from durably.actors.values.serde import (
     JSON,
@@ -79,9 +79,14 @@ class HandlerSignature:
         """Everything that needs the types, resolved now if it has not been.
 
         Raises:
-            DefinitionError: a name is unknown, or a type cannot be written as JSON.
+            DefinitionError: a name is unknown, a type cannot be written as JSON, or the handler was not in its class
+                when that was defined.
         """
-        assert self.scope is not None, "the class that holds the handler has been defined"
+        if self.scope is None:
+            raise DefinitionError(
+                f"Handler {named(self.function)!r} is part of no class of actors: it was decorated outside one, or put "
+                "there after the class was defined. Write it into the body of the class, or into that of a subclass."
+            )
         where = f"handler {self.name!r}"
         resolved = self.bindings.apply(self.scope.resolve(self.annotations, where))
         parameters = tuple(replace(one, annotation=resolved.get(one.name, MISSING)) for one in self.shape)
