@@ -235,6 +235,42 @@ def test_the_names_of_the_http_surface_are_taken() -> None:
     assert definition_of(type("Odd", (Service,), {}, name="restated")).name == "restated"
 
 
+def test_a_handler_has_one_name() -> None:
+    class Base(Service):
+        @handler
+        async def sell(self, ctx: Context) -> None: ...
+
+    with pytest.raises(DefinitionError, match="one handler under two names, sell and trade"):
+
+        class Desk(Base):
+            trade = Base.sell
+
+
+@pytest.mark.parametrize("order", [(any_handler, any_abstractmethod), (any_abstractmethod, any_handler)])
+def test_a_handler_is_written_where_the_class_is_not_abstract(order: tuple[Decorator, Decorator]) -> None:
+    first, second = order
+
+    class Base(Service, abstract=True):
+        @first
+        @second
+        async def sell(self, ctx: Context) -> None: ...
+
+    with pytest.raises(DefinitionError, match=r"Desk\.sell is an @abstractmethod"):
+
+        class Desk(Base): ...
+
+    with pytest.raises(DefinitionError, match=r"Shop\.sell is an @abstractmethod"):
+
+        class Shop(Service):
+            @first
+            @second
+            async def sell(self, ctx: Context) -> None: ...
+
+    class Till(Base):
+        @handler
+        async def sell(self, ctx: Context) -> None: ...
+
+
 def test_two_handlers_cannot_have_one_name() -> None:
     with pytest.raises(DefinitionError, match="two handlers named 'first': first and second"):
 

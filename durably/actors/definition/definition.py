@@ -147,6 +147,7 @@ def define(actor: type, kind: ActorKind, options: ActorOptions, scope: Scope) ->
     _check_migrations(definition)
     _check_name(definition)
     _check_run(definition)
+    _check_written(definition)
     _check_contracts(definition)
     return definition
 
@@ -251,6 +252,18 @@ def _check_run(definition: ActorDefinition) -> None:
         )
 
 
+def _check_written(definition: ActorDefinition) -> None:
+    """A class that is no more abstract has a body for each handler."""
+    if definition.options.abstract:
+        return
+    for handler in definition.handlers.values():
+        if any(getattr(one, "__isabstractmethod__", False) for one in (handler, handler.function)):
+            raise DefinitionError(
+                f"{named(definition.actor)}.{handler.attribute} is an @abstractmethod. Write the handler in "
+                f"{definition.actor.__name__}, or make the class abstract=True."
+            )
+
+
 def _check_class_body(actor: type) -> None:
     """Refuse a class of whose handlers one was made and has not reached it."""
     body = vars(actor).get(CLASS_BODY)
@@ -290,6 +303,11 @@ def _handlers(actor: type, kind: ActorKind, scope: Scope, serde: SerdeFactory | 
         else:
             handler = _inherited(actor, attribute, handler, scope, serde)
         twin = handlers.get(handler.name)
+        if twin is handler:
+            raise DefinitionError(
+                f"{named(actor)} has one handler under two names, {_names_of(actor, handler)}. Remove one, or write a "
+                "handler for each."
+            )
         if twin is not None:
             raise DefinitionError(
                 f"{named(actor)} has two handlers named {handler.name!r}: {twin.attribute} and {attribute}. "
@@ -297,6 +315,10 @@ def _handlers(actor: type, kind: ActorKind, scope: Scope, serde: SerdeFactory | 
             )
         handlers[handler.name] = handler
     return handlers
+
+
+def _names_of(actor: type, handler: AnyHandler) -> str:
+    return " and ".join(name for name, value in _members(actor, Handler).items() if value is handler)
 
 
 def _inherited(
