@@ -267,7 +267,7 @@ def test_a_handler_is_written_where_the_class_is_not_abstract(order: tuple[Decor
             async def sell(self, ctx: Context) -> None: ...
 
     class Till(Base):
-        @handler
+        @any_handler
         async def sell(self, ctx: Context) -> None: ...
 
 
