@@ -284,6 +284,23 @@ async def test_so_does_one_in_a_variable_of_opentelemetry(
     assert "hush" not in caplog.text
 
 
+@pytest.mark.parametrize("variable", [None, "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"])
+async def test_a_key_in_the_query_of_an_endpoint_is_not_logged(
+    variable: str | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "1")
+    with COLLECTORS["http/protobuf"]() as collector:
+        for endpoint in (collector.endpoint, "http://127.0.0.1:9"):
+            with_key = f"{endpoint}/v1/traces?team=a&api_key=hush"
+            if variable is not None:
+                monkeypatch.setenv(variable, with_key)
+            async with running(Tracing(None if variable else with_key, protocol="http/protobuf")) as runtime:
+                await runtime.object(Tour, "mary").buy("mary")
+    assert "team=a&api_key=***" in caplog.text
+    assert "hush" not in caplog.text
+
+
 @pytest.mark.parametrize(
     "endpoint",
     ["mysql://ann:hush@h", "ann:hush@h:4317", "http://ann:hush@[::1", "http://ann:hush@h:x", "http://ann:hush@"],

@@ -7,6 +7,7 @@ go out in a thread of the SDK; what does not fit its queue is dropped there, and
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -44,6 +45,7 @@ TRACES_PATH: Final = "/v1/traces"
 FLUSH_SECONDS: Final = 5.0
 """How long a stopping runtime waits for the last spans to go out."""
 ENDPOINT_VARIABLES: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+LOGGERS_OF_REQUESTS: Final = ("opentelemetry.exporter.otlp.proto.http.trace_exporter", "urllib3.connectionpool")
 PROTOCOL_VARIABLES: Final = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 
 
@@ -253,9 +255,32 @@ def _exporter(tracing: Tracing) -> SpanExporter:
 
         if endpoint is not None and urlsplit(endpoint).path in ("", "/"):
             endpoint = endpoint.rstrip("/") + TRACES_PATH
+        _hide_secrets_of(endpoint or next(filter(None, map(os.environ.get, ENDPOINT_VARIABLES)), ""))
         return HttpExporter(endpoint=endpoint, headers=headers)
     except ModuleNotFoundError as error:
         raise _missing(error) from error
+
+
+def _hide_secrets_of(endpoint: str) -> None:
+    """The exporter, and what sends for it, log the path and the query of a request, where some collectors want a key."""
+    query = "?" + urlsplit(endpoint).query
+    shown = without_password(query)
+    if shown != query:
+        for name in LOGGERS_OF_REQUESTS:
+            logging.getLogger(name).addFilter(_Hiding(query, shown))
+
+
+class _Hiding(logging.Filter):
+    def __init__(self, hidden: str, shown: str) -> None:
+        super().__init__()
+        self._hidden, self._shown = hidden, shown
+
+    @override
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        if self._hidden in message:
+            record.msg, record.args = message.replace(self._hidden, self._shown), ()
+        return True
 
 
 def _endpoint_of_variables(tracing: Tracing) -> str | None:
