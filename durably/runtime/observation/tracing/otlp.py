@@ -262,7 +262,7 @@ def _exporter(tracing: Tracing) -> SpanExporter:
 
 
 def _hide_secrets_of(endpoint: str) -> None:
-    """The exporter, and what sends for it, log the path and the query of a request, where some collectors want a key."""
+    """The exporter and its HTTP library log the query of a request, where some collectors want a key."""
     query = "?" + urlsplit(endpoint).query
     shown = without_password(query)
     if shown != query:
