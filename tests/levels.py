@@ -38,7 +38,7 @@ class Level:
 
 
 BRIEF = Level(
-    programs=60, examples=15, kills=2, runs=60, runs_per_app=8, sleepers=3_000, commit_stride=9, soak_seconds=20,
+    programs=60, examples=15, kills=2, runs=60, runs_per_app=8, sleepers=7_000, commit_stride=9, soak_seconds=20,
     with_slow=False, is_search=False,
 )  # fmt: skip
 ORDINARY = Level(
