@@ -91,7 +91,7 @@ STATE_VERSION_FIELD = "durably:state-version"
 """The stored field of an object that says which version its state has, where that is not the first."""
 
 GOING_FIELD = "durably:going"
-"""The stored field that an object has while it goes in several transactions: no one sees what is left of it."""
+"""The stored field of an object that is being removed in several transactions: readers see nothing of what is left."""
 
 INTERNAL_FIELDS = frozenset({STATE_VERSION_FIELD, GOING_FIELD})
 """Stored fields of an object that are no state."""

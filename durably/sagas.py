@@ -321,8 +321,8 @@ class Saga(Workflow, Generic[D], abstract=True):
 
     # ------------------------------------------------------------------ where another engine keeps the journal
 
-    # It tells a handler neither whether a message joined an earlier one, nor how an invocation stands. So whoever
-    # begins a saga says so in promises, and its state tells how far it was when it last said so itself.
+    # It tells a handler neither whether a message joined an earlier one, nor how an invocation stands. So the
+    # start of a saga is noted in promises, and its state tells how far it was when the saga last kept that.
 
     async def _is_first(self, ctx: SharedWorkflowContext) -> bool:
         """No saga of this id was started, or has begun; from now on one was started."""

@@ -562,7 +562,7 @@ def _check_deployment(deployment: str | None) -> None:
 
 
 def _as_told(name: str, value: object) -> object:
-    """An option of a service as a service is told with it. The same duration may be written in several ways."""
+    """The value of an option in the form that descriptions of services have: `60m` is `1h` there."""
     if name == "public":
         if not isinstance(value, bool):
             raise HTTPException(BAD_REQUEST, f"'public' is true or false, not {value!r}")

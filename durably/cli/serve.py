@@ -256,7 +256,7 @@ async def _serve(
                 stack.callback(given_up.cancel)
                 serving = [asyncio.create_task(server.serve()) for server in servers]
                 failure = await _until_stopped(serving, stop, given_up, None if main is None else main(runtime))
-                if given_up.done():  # The runtime has stopped for good: who runs this process is to know.
+                if given_up.done():  # The runtime has stopped for good, which ends this process with status 1.
                     given_up.result()
                 Console(stderr=True).print("Stopping: what runs may finish, the rest goes on at the next start.")
                 raise _Interrupt  # The runtime says what it waits for, and that a second signal stops it.

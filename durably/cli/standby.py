@@ -118,8 +118,8 @@ async def until_given_up(runtime: Runtime) -> None:
     """Look every second whether the store is still ours; never return.
 
     Raises:
-        StoreInUseError: somebody else has taken it over.
-        StoreLostError: it is not there any more, or not the same.
+        StoreInUseError: another process has taken it over.
+        StoreLostError: its file or schema has gone, or is another one.
     """
     while True:
         await asyncio.sleep(LOOK_SECONDS)

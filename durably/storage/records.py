@@ -366,7 +366,7 @@ class PromiseRecord(msgspec.Struct, frozen=True, gc=False):
 
 
 LEAVING: Final = 0
-"""As `expires_at` of a kept journal: it goes a portion at a time, and no one reads it any more. As that of the `run` of
+"""As `expires_at` of a kept journal: it goes a portion at a time, and is not read. As that of the `run` of
 a workflow: so does what the workflow leaves."""
 
 

@@ -456,7 +456,7 @@ class Sources:
             one.end(invocation)
 
     def _has_pause_changed(self, invocation: InvocationRun) -> None:
-        """A message of a source, or whatever they wait behind."""
+        """A message of a source has paused or goes on, or the invocation that such messages wait behind."""
         for one in self.running:
             if holds_up(invocation, one.handler):
                 one.in_flight.pause_changed(invocation)

@@ -458,7 +458,7 @@ class Subscriptions:
             self._dead_letters.has_failed(transition, invocation, one.name, outcome)
 
     def _has_pause_changed(self, invocation: InvocationRun) -> None:
-        """A message of a subscription, or whatever they wait behind."""
+        """A message of a subscription has paused or goes on, or the invocation that such messages wait behind."""
         for one in self._of_service.get(invocation.address.service, ()):
             if holds_up(invocation, one.handler):
                 one.in_flight.pause_changed(invocation)

@@ -40,7 +40,7 @@ class Taken(NamedTuple):
 
 
 class InFlightWatch:
-    """Watches one run. `broken` is told what is wrong."""
+    """Watches one run, and calls `broken` with a sentence about what is wrong."""
 
     def __init__(self, disk: Disk, broken: Broken) -> None:
         self._disk = disk

@@ -255,7 +255,7 @@ def _exporter(tracing: Tracing) -> SpanExporter:
 
         if endpoint is not None and urlsplit(endpoint).path in ("", "/"):
             endpoint = endpoint.rstrip("/") + TRACES_PATH
-        _hide_secrets_of(endpoint or next(filter(None, map(os.environ.get, ENDPOINT_VARIABLES)), ""))
+        _hide_secrets_of(_said_endpoint(tracing))
         return HttpExporter(endpoint=endpoint, headers=headers)
     except ModuleNotFoundError as error:
         raise _missing(error) from error
@@ -270,17 +270,23 @@ def _hide_secrets_of(endpoint: str) -> None:
             logging.getLogger(name).addFilter(_Hiding(query, shown))
 
 
-class _Hiding(logging.Filter):
-    def __init__(self, hidden: str, shown: str) -> None:
-        super().__init__()
-        self._hidden, self._shown = hidden, shown
+@dataclass(frozen=True, slots=True)
+class _Hiding:
+    """A filter of loggers; a logger that has an equal one already takes no second one."""
 
-    @override
+    hidden: str
+    shown: str
+
     def filter(self, record: logging.LogRecord) -> bool:
         message = record.getMessage()
-        if self._hidden in message:
-            record.msg, record.args = message.replace(self._hidden, self._shown), ()
+        if self.hidden in message:
+            record.msg, record.args = message.replace(self.hidden, self.shown), ()
         return True
+
+
+def _said_endpoint(tracing: Tracing) -> str:
+    """That of the program, or of the environment; empty: neither says one."""
+    return tracing.endpoint or next(filter(None, map(os.environ.get, ENDPOINT_VARIABLES)), "")
 
 
 def _endpoint_of_variables(tracing: Tracing) -> str | None:
@@ -301,8 +307,7 @@ def _protocol(tracing: Tracing) -> Protocol:
     asked = next(filter(None, map(os.environ.get, PROTOCOL_VARIABLES)), None)
     if asked in ("grpc", "http/protobuf"):
         return "grpc" if asked == "grpc" else "http/protobuf"
-    endpoint = tracing.endpoint or next(filter(None, map(os.environ.get, ENDPOINT_VARIABLES)), "")
-    return "grpc" if urlsplit(endpoint).port == GRPC_PORT else "http/protobuf"
+    return "grpc" if urlsplit(_said_endpoint(tracing)).port == GRPC_PORT else "http/protobuf"
 
 
 def _missing(error: ModuleNotFoundError) -> DefinitionError:
